@@ -1,0 +1,230 @@
+/**
+ * What a tool is to Weir. An adapter describes itself and holds pure functions; the framework owns sockets,
+ * retries, limits, ledger, metrics and secrets. One tool = one folder under adapters/ and one line in
+ * adapters/registry.ts.
+ */
+import type { ErrorCode } from '@weir/errors';
+
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+export type JsonObject = { [key: string]: Json };
+
+/** One option of an adapter's config; the workspace YAML is checked against it, tables in READMEs are generated from it. */
+export interface ConfigField {
+  readonly type: 'string' | 'number' | 'boolean' | 'duration' | 'url' | 'string[]' | 'object' | 'object[]';
+  readonly doc: string;
+  readonly required?: boolean;
+  readonly default?: Json;
+  /** Secret values are given as `{ secret: NAME }`, resolved by the vault and never printed. */
+  readonly secret?: boolean;
+  readonly enum?: readonly string[];
+  readonly pattern?: string;
+}
+export type ConfigSchema = Readonly<Record<string, ConfigField>>;
+
+/** Resolved config as an adapter function gets it: defaults filled, secrets revealed as strings. Never log it. */
+export type AdapterConfig = Readonly<Record<string, any>>;
+
+// ------------------------------------------------------------------------------------------------- source
+
+export interface SourceManifest {
+  readonly kind: 'webhook' | 'poll';
+  readonly config: ConfigSchema;
+  /** Where the sender's identity of an *event* (not of the object) is, and whether the sender promises it unique. */
+  readonly identity: { readonly fields: readonly string[]; readonly unique: boolean; readonly cite: string };
+  /** How long the sender retries a webhook; the dedupe window is at least this. */
+  readonly retryHorizonMs: number;
+  readonly limits: { readonly bodyBytes: number; readonly items: number; readonly depth: number };
+  /** Default mapping, relative to the adapter folder, e.g. 'mappings/segment.yaml'. Absent: the workspace must give one. */
+  readonly mapping?: string;
+  /** How the sender signs, with the document it is from. */
+  readonly signing?: string;
+}
+
+/** A request as received: header names lower case, body after content-decoding, byte for byte. */
+export interface InboundRequest {
+  readonly method: string;
+  /** Path and query as sent. */
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string | undefined>>;
+  readonly body: Buffer;
+}
+
+/** `detail` is for the log, never for the answer. */
+export type Verification = { readonly ok: true } | { readonly ok: false; readonly detail: string };
+
+/** One item of a body: its exact bytes and what it parses to. */
+export interface Item {
+  readonly bytes: Buffer;
+  readonly value: Json;
+}
+
+export interface Split {
+  readonly items: readonly Item[];
+  /** What surrounds the items in the body and belongs to each of them (Segment's batch-level context); kept as a header, at most 8 KiB of JSON. */
+  readonly envelope?: JsonObject;
+}
+
+export interface ItemIdentity {
+  /**
+   * The sender's identity of this event, as parts; joined with NUL and hashed with the source name into the event id.
+   * When `unique` is false the framework adds the SHA-256 of the item's bytes.
+   */
+  readonly parts: readonly string[];
+  readonly unique: boolean;
+  /** The sender's id of the object the event is about: key of the raw topic, so order per object holds. Default: the event id. */
+  readonly objectKey?: string;
+}
+
+export interface WebhookSource {
+  readonly kind: 'webhook';
+  /** Pure: decides on the raw bytes only. `now` in ms. Must not throw. Timing-safe comparison. */
+  verify(request: InboundRequest, config: AdapterConfig, now: number): Verification;
+  /** Split the verified body into items with `sliceItems` and friends of @weir/adapter. Throws WeirError body-malformed. */
+  split(request: InboundRequest, config: AdapterConfig): Split;
+  identify(item: Item, config: AdapterConfig, envelope: JsonObject | undefined): ItemIdentity;
+  /** For `weir send` and tests: a signed request for this body, as the vendor would send it. */
+  sign(body: Buffer, config: AdapterConfig, now: number): { readonly path?: string; readonly headers: Readonly<Record<string, string>> };
+  /**
+   * Secrets for a local run, by config field, where a random 32-byte base64url string will not do. `value` is what
+   * `verify` needs; `signingValue` (a private key) is what `sign` gets in its place.
+   */
+  localSecrets?(): Readonly<Record<string, { readonly value: string; readonly signingValue?: string }>>;
+  /** For `weir send`: a believable body for this person. */
+  sample(person: SamplePerson, now: number): Json;
+}
+
+export interface SamplePerson {
+  readonly email: string;
+  readonly userId: string;
+  readonly phone?: string;
+  readonly firstName?: string;
+  readonly lastName?: string;
+  readonly country?: string;
+  readonly [other: string]: Json | undefined;
+}
+
+export interface PollPage {
+  readonly items: readonly Item[];
+  /** Cursor to save after the page's acks; opaque JSON. */
+  readonly cursor: Json;
+  /** False: nothing more now, sleep the interval. */
+  readonly more: boolean;
+}
+
+export interface PollSource {
+  readonly kind: 'poll';
+  request(cursor: Json, config: AdapterConfig, now: number): HttpRequest;
+  page(response: HttpResponse, cursor: Json, config: AdapterConfig): PollPage;
+  identify(item: Item, config: AdapterConfig): ItemIdentity;
+  /** What to do with a response that is not a page. */
+  classify(response: HttpResponse | HttpFailure): Verdict;
+  interval(config: AdapterConfig): { readonly everyMs: number; readonly maxRequestsPerMinute: number };
+}
+
+// ------------------------------------------------------------------------------------------------- destination
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  /** Absolute URL. */
+  readonly url: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string | Buffer;
+}
+export interface HttpResponse {
+  readonly status: number;
+  /** Names lower case. */
+  readonly headers: Readonly<Record<string, string | undefined>>;
+  readonly body: Buffer;
+}
+/** No response. `sent` false = the request provably never left (connect refused, DNS, lease); true = bytes may have been sent. */
+export interface HttpFailure {
+  readonly failure: 'connect' | 'timeout' | 'reset' | 'forbidden-address' | 'redirect' | 'too-large' | 'tls';
+  readonly sent: boolean;
+  readonly detail: string;
+}
+
+/** What happened at the vendor, as far as is known. */
+export type Effect = 'none' | 'maybe' | 'done';
+
+export type Verdict =
+  | { readonly kind: 'ok'; readonly effect: 'done'; readonly detail?: string }
+  | { readonly kind: 'retry' | 'throttled' | 'auth-broken'; readonly effect: 'none' | 'maybe'; readonly code: ErrorCode; readonly retryAfterMs?: number; readonly detail?: string }
+  | { readonly kind: 'permanent'; readonly effect: Effect; readonly code: ErrorCode; readonly detail?: string };
+
+export interface OperationManifest {
+  /** use = needs consent; restrict = unsubscribe, suppress, delete, verify: never dropped, passes first. */
+  readonly kind: 'use' | 'restrict';
+  /** Canonical record names it takes, e.g. 'weir.canonical.Profile'. */
+  readonly accepts: readonly string[];
+  readonly doc: string;
+  readonly idempotency: {
+    readonly scheme: 'header' | 'body-field' | 'natural-upsert' | 'none';
+    /** Header name or JSON pointer of the body field. */
+    readonly name?: string;
+    /** How long the vendor remembers a key; absent = for ever (upsert) or unknown (see pastWindow). */
+    readonly windowMs?: number;
+    /** Past the window, when it is unknown whether a call took effect. Default hold. */
+    readonly pastWindow: 'verify' | 'hold' | 'resend';
+    /** The vendor's own words and where they stand. */
+    readonly cite: string;
+  };
+  readonly limit?: { readonly burst?: { readonly count: number; readonly perMs: number }; readonly steady?: { readonly count: number; readonly perMs: number }; readonly cite: string };
+  /** Deadline of one call; default 10_000. */
+  readonly timeoutMs?: number;
+}
+
+export interface DestinationManifest {
+  readonly config: ConfigSchema;
+  readonly operations: Readonly<Record<string, OperationManifest>>;
+  /** How long to keep retrying; default 72 h. */
+  readonly retryHorizonMs?: number;
+}
+
+export type IdentifierType = 'userId' | 'email' | 'phone' | 'external' | 'anonymousId';
+export interface Identifier {
+  readonly type: IdentifierType;
+  readonly value: string;
+}
+
+/** What an adapter is asked to deliver. `record` is the decoded canonical record; `extras` is already gone. */
+export interface Delivery {
+  readonly destination: string;
+  readonly operation: string;
+  /** Full record name, e.g. 'weir.canonical.Event'. */
+  readonly recordType: string;
+  readonly record: JsonObject;
+  /** Strongest first. */
+  readonly identifiers: readonly Identifier[];
+  readonly eventId: string;
+  readonly outputId: string;
+  /** ms since the epoch. */
+  readonly acceptedAt: number;
+}
+
+export interface Destination {
+  /** Pure. Throws WeirError delivery-unbuildable. `key` is the idempotency key, byte-identical on every try. `now` is for signatures only. */
+  request(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest;
+  /** Pure. Must give a verdict for anything. */
+  classify(response: HttpResponse | HttpFailure, delivery: Delivery, config: AdapterConfig): Verdict;
+  /**
+   * Operations known only from the config (the `http` destination); replaces manifest.operations when present.
+   * Throws WeirError workspace-invalid with the path of the bad option.
+   */
+  operations?(config: AdapterConfig): Readonly<Record<string, OperationManifest>>;
+}
+
+export interface Manifest {
+  /** Folder name. */
+  readonly name: string;
+  readonly title: string;
+  /** The vendor's documentation that the adapter was written from. */
+  readonly docs: string;
+  readonly source?: SourceManifest;
+  readonly destination?: DestinationManifest;
+}
+
+export interface Adapter {
+  readonly manifest: Manifest;
+  readonly source?: WebhookSource | PollSource;
+  readonly destination?: Destination;
+}

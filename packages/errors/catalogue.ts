@@ -1,0 +1,81 @@
+/**
+ * The closed catalogue of every error code in Weir. A code names the decision it causes, not the place
+ * where it happened; codes are never reused. `docs/errors.md` is generated from this table and the
+ * metric label `code` takes only these values.
+ */
+
+/** What the one place that acts on outcomes does with it. */
+export type RetryClass =
+  /** try again, later; the record keeps its place */
+  | 'retry'
+  /** will never succeed as it is: dead letter with every reason */
+  | 'permanent'
+  /** not an error of the record: the process must stop without a commit */
+  | 'stop'
+  /** refused at the door, nothing was kept */
+  | 'refused'
+  /** set aside with an alarm; a person decides */
+  | 'quarantine';
+
+export interface CatalogueEntry {
+  /** What it means, one sentence. */
+  readonly meaning: string;
+  readonly retry: RetryClass;
+  /** What the operator (or the sender) does about it. */
+  readonly action: string;
+  /** HTTP status when it is an answer of a Weir API. */
+  readonly http?: number;
+}
+
+export const catalogue = {
+  // --- at the door -------------------------------------------------------------------------------------
+  'source-unknown': { meaning: 'No source of this name is in the running release.', retry: 'refused', action: 'Check the URL, or add workspace/sources/<name>.yaml and apply.', http: 404 },
+  'signature-invalid': { meaning: 'The signature or credential of the request is missing, wrong or stale.', retry: 'refused', action: 'Check the secret and the clock of the sender.', http: 401 },
+  'body-malformed': { meaning: 'The body is not the JSON that this source sends.', retry: 'refused', action: 'Fix the sender; nothing was kept.', http: 400 },
+  'body-too-large': { meaning: 'The body, decompressed, is over the limit of the source.', retry: 'refused', action: 'Send smaller batches or raise limits.bodyBytes of the source.', http: 413 },
+  'body-too-deep': { meaning: 'The body nests deeper than the limit.', retry: 'refused', action: 'Fix the sender; nothing was kept.', http: 400 },
+  'too-many-items': { meaning: 'One body carries more items than the limit of the source.', retry: 'refused', action: 'Send smaller batches or raise limits.items of the source.', http: 413 },
+  'encoding-unsupported': { meaning: 'The Content-Encoding is not identity, gzip, deflate or br.', retry: 'refused', action: 'Send it in a supported encoding.', http: 415 },
+  'overloaded': { meaning: 'The log is behind: taking more would not be safe.', retry: 'refused', action: 'Retry after the seconds in Retry-After.', http: 429 },
+  'log-unavailable': { meaning: 'The broker or the registry does not answer; nothing was accepted.', retry: 'refused', action: 'Retry after the seconds in Retry-After; check Kafka and the registry.', http: 503 },
+  'not-ready': { meaning: 'The service has no release, or its tables are not caught up.', retry: 'refused', action: 'Retry; see /readyz for the reason.', http: 503 },
+  'unauthorized': { meaning: 'No valid token.', retry: 'refused', action: 'Send Authorization: Bearer <token>.', http: 401 },
+  'forbidden': { meaning: 'The token lacks the permission of this route.', retry: 'refused', action: 'Ask an administrator for the role.', http: 403 },
+  'not-found': { meaning: 'There is nothing under this id.', retry: 'refused', action: 'Check the id.', http: 404 },
+  'bad-request': { meaning: 'An argument is missing or wrong.', retry: 'refused', action: 'The message names it.', http: 400 },
+  // --- mapping and contract ------------------------------------------------------------------------------
+  'item-undecodable': { meaning: 'The raw item is not valid JSON within the limits.', retry: 'permanent', action: 'Look at the bytes with weir dlq show; fix the sender.' },
+  'mapping-failed': { meaning: 'A mapping could not be applied to the item.', retry: 'permanent', action: 'Fix the mapping, apply, then weir dlq redrive.' },
+  'mapping-no-output': { meaning: 'No output of the mapping matches the item.', retry: 'permanent', action: 'Add an output for this kind of item, or drop it by name in the mapping.' },
+  'contract-breached': { meaning: 'The canonical record breaks its data contract; every reason is listed.', retry: 'permanent', action: 'Fix the mapping or the contract, apply, then redrive.' },
+  'event-conflict': { meaning: 'The same event id arrived with a different body.', retry: 'quarantine', action: 'The sender reuses ids: compare both bodies, then redrive the right one.' },
+  'source-retired': { meaning: 'The running release has no source or mapping for this record.', retry: 'permanent', action: 'Restore the source in the workspace, apply, then redrive.' },
+  'avro-undecodable': { meaning: 'The bytes are not the Avro they claim, or go over the decode limits.', retry: 'permanent', action: 'Look at the bytes with weir dlq show; find who wrote to the topic.' },
+  'schema-unknown': { meaning: 'The schema id of the record is not in the registry.', retry: 'permanent', action: 'Restore the registry or find who wrote to the topic.' },
+  'expiring': { meaning: 'The record came within reach of the retention of its topic before it could be processed.', retry: 'permanent', action: 'Find why the stage lags; redrive.' },
+  // --- delivery -----------------------------------------------------------------------------------------------
+  'delivery-rejected': { meaning: 'The vendor refuses this request for good.', retry: 'permanent', action: 'Read the reason, fix mapping or data, redrive.' },
+  'delivery-unbuildable': { meaning: 'The adapter cannot build a request from this record.', retry: 'permanent', action: 'Fix the destination config or mapping, redrive.' },
+  'delivery-exhausted': { meaning: 'Retries reached the horizon of the destination.', retry: 'permanent', action: 'Check the vendor, then redrive.' },
+  'delivery-held': { meaning: 'It is unknown whether the vendor applied it, and the key window has passed.', retry: 'quarantine', action: 'Look at the vendor; redrive if it was not applied.' },
+  'destination-retired': { meaning: 'The running release has no such destination or operation.', retry: 'permanent', action: 'Restore the destination, apply, redrive.' },
+  'vendor-unavailable': { meaning: 'The vendor answered 5xx, cut the connection, or did not answer in time.', retry: 'retry', action: 'None: it is retried; the breaker opens when it lasts.' },
+  'vendor-throttled': { meaning: 'The vendor answered 429 or its equivalent.', retry: 'retry', action: 'None: it is retried after what the vendor asked.' },
+  'credential-rejected': { meaning: 'The vendor refuses our credential.', retry: 'retry', action: 'Renew the credential; the destination is paused and keeps its events.' },
+  'address-forbidden': { meaning: 'The outbound address is not a public one, or the answer was a redirect.', retry: 'permanent', action: 'Fix the URL of the destination.' },
+  'response-too-large': { meaning: 'The answer of the vendor is over the limit.', retry: 'permanent', action: 'Look at the vendor.' },
+  'lease-lost': { meaning: 'The instance may no longer own the partition: the call was not started.', retry: 'retry', action: 'None: the new owner sends it.' },
+  // --- the process stops ------------------------------------------------------------------------------------
+  'log-append-failed': { meaning: 'An append was not acknowledged before its deadline.', retry: 'stop', action: 'Check the brokers; the process restarts and repeats.' },
+  'log-deadline': { meaning: 'A call to the log did not end before its deadline.', retry: 'stop', action: 'Check the brokers.' },
+  'log-out-of-range': { meaning: 'A committed position is no longer in the topic.', retry: 'stop', action: 'Data was deleted before it was read: the message has the exact offsets. Restore, or accept the loss with weir.' },
+  'log-assignment-stale': { meaning: 'A commit or call belongs to an assignment that has ended.', retry: 'stop', action: 'None: the new owner continues.' },
+  'log-fatal': { meaning: 'The log refused for good (authorisation, unknown topic, record too large).', retry: 'stop', action: 'Check topics with weir topics check.' },
+  'config-invalid': { meaning: 'An environment variable or option is missing or wrong.', retry: 'stop', action: 'The message names the variable and what it takes.' },
+  'workspace-invalid': { meaning: 'The workspace does not compile.', retry: 'refused', action: 'The message names file, line and remedy.', http: 422 },
+  'release-missing': { meaning: 'No release is on weir.control.', retry: 'stop', action: 'Run weir apply.' },
+  'invariant-broken': { meaning: 'Weir found itself in a state that must not be.', retry: 'stop', action: 'Report it with the message.' },
+} as const satisfies Record<string, CatalogueEntry>;
+
+export type ErrorCode = keyof typeof catalogue;
+export const errorCodes = Object.keys(catalogue) as ErrorCode[];

@@ -1,0 +1,38 @@
+/**
+ * Header names on Weir's topics. Values are UTF-8 text unless stated. One place, so that a reader of a topic
+ * and every stage agree.
+ */
+export const H = {
+  /** Event id: `evt_` + 32 hex. On every topic. */
+  event: 'weir-event',
+  /** SHA-256 of the raw item, hex, first 32 characters. */
+  hash: 'weir-hash',
+  source: 'weir-source',
+  /** Accept time, ms since the epoch, decimal. */
+  accepted: 'weir-accepted',
+  /** W3C trace context. */
+  traceparent: 'traceparent',
+  contentType: 'content-type',
+  /** Raw only: JSON of what surrounded the item in its body. */
+  envelope: 'weir-envelope',
+  /** Canonical and later: output id, `out_` + 32 hex. */
+  output: 'weir-output',
+  /** Output name in the mapping. */
+  outputName: 'weir-output-name',
+  /** Mapping name. */
+  mapping: 'weir-mapping',
+  /** Release hash, `rel_` + 16 hex. */
+  release: 'weir-release',
+  /** Canonical: keyed identifiers, strongest first: `<type>:<keyed id>` joined by `,`. */
+  ids: 'weir-ids',
+  /** Canonical: consent changes of the same item, to be folded before it is decided: `<partition>:<offset>,…` on weir.consent.changes. */
+  afterConsent: 'weir-after-consent',
+  /** Canonical: identity links of the same item: `<partition>:<offset>,…` on weir.identity. */
+  afterIdentity: 'weir-after-identity',
+  /** Object key of the sender (raw key), for order checks. */
+  objectKey: 'weir-object',
+  /** Set on records that a replay or redrive put back: its order id. */
+  intent: 'weir-intent',
+  /** Parked: when its head may be tried, ms since the epoch. */
+  due: 'weir-due',
+} as const;

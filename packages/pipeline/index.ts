@@ -1,0 +1,4 @@
+export { H } from './headers.ts';
+export * from './ids.ts';
+export * from './outcome.ts';
+export { groupNames, isName, topicNames, type TopicNames } from './topics.ts';
