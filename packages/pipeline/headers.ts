@@ -35,4 +35,6 @@ export const H = {
   intent: 'weir-intent',
   /** Parked: when its head may be tried, ms since the epoch. */
   due: 'weir-due',
+  /** Parked: `<offset>:<timestamp>` of the record on weir.dispatch.<destination>. */
+  dispatched: 'weir-dispatched',
 } as const;

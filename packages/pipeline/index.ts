@@ -1,3 +1,4 @@
+export { createCommitWindow, type CommitWindow } from './commit-window.ts';
 export { H } from './headers.ts';
 export * from './ids.ts';
 export * from './outcome.ts';

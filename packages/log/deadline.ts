@@ -1,0 +1,28 @@
+import { WeirError, type ErrorCode } from '@weir/errors';
+
+/** Rejects with `code` when the promise is not settled in time. The work itself may go on: its owner discards the client. */
+export function withDeadline<T>(promise: Promise<T>, ms: number, what: string, code: ErrorCode = 'log-deadline'): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new WeirError(code, `${what}: no answer within ${ms} ms`)), ms);
+    promise.then((value) => {
+      clearTimeout(timer);
+      resolve(value);
+    }, (error: unknown) => {
+      clearTimeout(timer);
+      reject(error);
+    });
+  });
+}
+
+export function delay(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal?.aborted) return resolve();
+    const done = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener('abort', done);
+  });
+}

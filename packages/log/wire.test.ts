@@ -1,0 +1,36 @@
+import { Reader, readRecordsBatches } from '@platformatic/kafka';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { decodeBatches, encodeBatch, recordSize } from './wire.ts';
+
+const bytes = fc.oneof(fc.constant(null), fc.uint8Array({ maxLength: 300 }).map((a) => Buffer.from(a)));
+const record = fc.record({
+  partition: fc.constant(0), key: bytes, value: bytes,
+  headers: fc.array(fc.tuple(fc.stringMatching(/^[a-z-]{1,20}$/), fc.uint8Array({ maxLength: 200 }).map((a) => Buffer.from(a))), { maxLength: 5 }),
+});
+
+test('what is written is what is read, in order, and an independent reader agrees', () => {
+  fc.assert(fc.property(fc.array(record, { minLength: 1, maxLength: 40 }), fc.nat(2 ** 40), (list, now) => {
+    const encoded = encodeBatch(list, now);
+    const { records, next } = decodeBatches(encoded, 0);
+    expect(next).toBe(list.length);
+    expect(records.map((r) => ({ partition: 0, key: r.key, value: r.value, headers: r.headers }))).toEqual(list);
+    expect(records.every((r, i) => r.offset === i && r.timestamp === now)).toBe(true);
+    const [theirs] = readRecordsBatches(Reader.from(encoded));
+    expect(theirs!.records.length).toBe(list.length);
+    expect(theirs!.records.map((r) => r.value)).toEqual(list.map((r) => r.value));
+    expect(encoded.length).toBeLessThanOrEqual(61 + list.reduce((n, r) => n + recordSize(r), 0));
+  }));
+});
+
+test('a batch that the broker cut is left for the next fetch', () => {
+  const one = encodeBatch([{ partition: 0, key: null, value: Buffer.from('a') }], 1);
+  const cut = Buffer.concat([one, one.subarray(0, one.length - 1)]);
+  expect(decodeBatches(cut, 0).records.length).toBe(1);
+  expect(decodeBatches(one.subarray(0, 30), 7)).toEqual({ records: [], next: 7 });
+});
+
+test('records before the asked offset are not given twice', () => {
+  const batch = encodeBatch([1, 2, 3].map((n) => ({ partition: 0, key: null, value: Buffer.from([n]) })), 1);
+  expect(decodeBatches(batch, 2).records.map((r) => r.offset)).toEqual([2]);
+});

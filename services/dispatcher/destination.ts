@@ -1,0 +1,231 @@
+import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
+import { call, prepare, type CallResult } from './attempt.ts';
+import { backoffMs, boundedRetryAfter } from './backoff.ts';
+import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
+import type { Ending } from './ends.ts';
+import type { Lane } from './lane.ts';
+import { createLimiter, type Limiter } from './limiter.ts';
+import { ledgerKeys } from './ledger.ts';
+import { createQueue } from './queue.ts';
+import { createPartitionRunner, type PartitionRunner } from './partition.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { OperationManifest, Verdict } from '@weir/adapter';
+import type { DestinationConfig } from '@weir/release';
+import type { Task } from './types.ts';
+
+interface Ready {
+  readonly lane: Lane;
+  readonly runner: PartitionRunner;
+}
+
+/**
+ * One destination: lanes of all owned partitions, one breaker, one set of limits, bounded calls in flight.
+ * Trouble of the whole destination stops the pump and Kafka is the queue; trouble of one subject parks it.
+ */
+export interface DestinationRunner {
+  readonly handlers: ConsumerHandlers;
+  /** The release or the destination's switch changed. */
+  changed(): void;
+  status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
+}
+
+export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
+  const partitions = new Map<number, PartitionRunner>();
+  const ready = createQueue<Ready>();
+  let pumping = false;
+  let looked = 0;
+  const limiters = new Map<string, { limit: unknown; limiter: Limiter }>();
+  let breaker: BreakerState = breakerClosed;
+  let inFlight = 0;
+  let timer: unknown;
+
+  function setBreaker(next: BreakerState): void {
+    if (next.state !== breaker.state && (next.state === 'open' || next.state === 'closed')) {
+      ports.logger[next.state === 'open' ? 'warn' : 'info']({ destination: ports.name, breaker: next.state, reason: next.reason }, 'breaker');
+      ports.metrics.breaker.set({ destination: ports.name }, next.state === 'closed' ? 0 : 1);
+    }
+    breaker = next;
+  }
+
+  function pumpIn(ms: number): void {
+    if (timer !== undefined || !Number.isFinite(ms)) return;
+    timer = ports.clock.setTimer(() => {
+      timer = undefined;
+      pump();
+    }, Math.max(1, ms));
+  }
+
+  function limiterOf(name: string, operation: OperationManifest): Limiter {
+    let known = limiters.get(name);
+    if (known === undefined || known.limit !== operation.limit) {
+      known = { limit: operation.limit, limiter: createLimiter(operation.limit, () => 1) };
+      limiters.set(name, known);
+    }
+    return known.limiter;
+  }
+
+  /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
+  function offer(entry: Ready): void {
+    ready.push(entry);
+    if (pumping) looked++;
+    else pump();
+  }
+
+  /** Start what may start; looks at each waiting lane once. Never awaits, never nests; called after every change of state. */
+  function pump(): void {
+    const destination = ports.destination();
+    if (pumping || destination === undefined || !destination.enabled) return;
+    pumping = true;
+    try {
+      for (looked = ready.size(); looked > 0 && inFlight < destination.concurrency; looked--) {
+        const entry = ready.shift()!;
+        if (!entry.lane.dead && !tryHead(entry, destination)) return;
+      }
+    } finally {
+      pumping = false;
+    }
+  }
+
+  /** False: the breaker is open, no lane can start. */
+  function tryHead(entry: Ready, destination: DestinationConfig): boolean {
+    const { lane, runner } = entry;
+    const task = lane.queue[0]!;
+    const prepared = prepare(ports, runner, destination, task);
+    if (prepared.kind !== 'call') {
+      act(lane, runner, task, prepared);
+      return true;
+    }
+    const now = ports.clock.monotonic();
+    const blocked = waitMs(breaker, now);
+    const wait = blocked > 0 ? blocked : limiterOf(task.delivery.operation, prepared.operation).take(now);
+    if (wait === 0) start(lane, runner, task, destination, prepared.operation);
+    else {
+      ready.push(entry);
+      pumpIn(wait);
+    }
+    return blocked === 0;
+  }
+
+  function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<ReturnType<typeof prepare>, { kind: 'call' }>): void {
+    switch (prepared.kind) {
+      case 'end':
+        return end(lane, runner, prepared.ending);
+      case 'silent':
+        runner.writer.pushSilent(task);
+        return advance(lane, runner);
+      case 'park':
+        return runner.parking.park(lane, prepared.due, prepared.reason);
+      case 'wait':
+        return later(lane, runner, prepared.ms);
+    }
+  }
+
+  function end(lane: Lane, runner: PartitionRunner, ending: Ending): void {
+    const { delivery } = ending.task;
+    if (ending.repeated === undefined) {
+      ports.metrics.ended.inc({ destination: ports.name, operation: delivery.operation, state: ending.state, code: ending.code ?? '' });
+      if (ending.state === 'delivered') ports.metrics.latency.observe({ destination: ports.name }, Math.max(0, ports.clock.now() - delivery.acceptedAt) / 1000);
+      else if (ending.deadLetter) ports.logger.warn({ destination: ports.name, event: delivery.eventId, code: ending.code, state: ending.state }, 'delivery ended undelivered');
+    }
+    runner.writer.push(ending);
+    advance(lane, runner);
+  }
+
+  /** The head is done with: the next of the lane may go. */
+  function advance(lane: Lane, runner: PartitionRunner): void {
+    const head = lane.queue.shift()!;
+    if (head.parkedOffset >= 0) runner.parking.headEnded(lane);
+    runner.release(lane);
+  }
+
+  function later(lane: Lane, runner: PartitionRunner, ms: number): void {
+    ports.clock.setTimer(() => {
+      if (!lane.dead) offer({ lane, runner });
+    }, ms);
+  }
+
+  function start(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, operation: OperationManifest): void {
+    inFlight++;
+    ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
+    setBreaker(onStart(breaker));
+    runner.callStarted();
+    call(ports, runner, destination, task, operation).then((result) => {
+      settle(lane, runner, task, destination, result);
+    }).catch(ports.fail).finally(() => {
+      inFlight--;
+      ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
+      runner.callEnded();
+      pump();
+    });
+  }
+
+  /** The one place that acts on what a call came to. */
+  function settle(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, result: CallResult): void {
+    const now = ports.clock.monotonic();
+    if (result.kind === 'unbuildable') {
+      setBreaker(onCancelled(breaker, now));
+      return end(lane, runner, { task, state: 'dead-lettered', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.code, detail: result.detail, deadLetter: true });
+    }
+    if (result.kind === 'refused') {
+      setBreaker(onCancelled(breaker, now));
+      ports.metrics.refused.inc({ destination: ports.name, reason: result.reason });
+      if (result.reason === 'consent') return end(lane, runner, { task, state: 'denied', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.detail, detail: null, deadLetter: false });
+      return later(lane, runner, result.reason === 'lease' ? 50 : 500);
+    }
+    const { verdict } = result;
+    switch (verdict.kind) {
+      case 'ok':
+        setBreaker(onSuccess());
+        return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
+      case 'permanent':
+        setBreaker(onAlive());
+        return end(lane, runner, { task, state: 'dead-lettered', effect: verdict.effect === 'none' && task.maybeSince > 0 ? 'maybe' : verdict.effect, code: verdict.code, detail: verdict.detail ?? null, deadLetter: true });
+      default:
+        return again(lane, runner, task, verdict, now);
+    }
+  }
+
+  function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>, now: number): void {
+    recordAttempt(runner, task, verdict);
+    const retryAfter = boundedRetryAfter(verdict.retryAfterMs);
+    if (verdict.kind === 'throttled' || verdict.kind === 'auth-broken') {
+      // Trouble of the whole destination: it says nothing about this record, which keeps its place.
+      setBreaker(onFailure(breaker, now, verdict.code, { force: true, retryAfterMs: retryAfter ?? (verdict.kind === 'auth-broken' ? 30_000 : undefined) }));
+      return later(lane, runner, Math.max(1, Math.min(waitMs(breaker, now), 2 ** 31 - 1)));
+    }
+    setBreaker(onFailure(breaker, now, verdict.code));
+    const backoff = Math.max(retryAfter ?? 0, backoffMs(task.attempts, ports.clock.random()));
+    if (breaker.state === 'closed' && task.attempts >= ports.inLaneTries) return runner.parking.park(lane, ports.clock.now() + backoff, verdict.code);
+    later(lane, runner, backoff);
+  }
+
+  /** A failed call, for the trace; the ledger topic keeps it, the ledger cache does not. */
+  function recordAttempt(runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>): void {
+    const { delivery, last } = task;
+    const value = ports.serde.encode('weir.internal.Attempt', { key: task.key, eventId: delivery.eventId, outputId: delivery.outputId, destination: ports.name, operation: delivery.operation, number: task.attempts, verdict: verdict.kind, effect: verdict.effect, status: last?.status ?? null, code: verdict.code, detail: verdict.detail ?? null, durationMs: last?.durationMs ?? 0, at: last?.at ?? ports.clock.now() });
+    ports.appender.append(ports.topics.ledger(ports.name), [{ partition: runner.partition, key: Buffer.from(ledgerKeys.attempt(task.key, task.attempts)), value }]).catch(ports.fail);
+  }
+
+  const handlers: ConsumerHandlers = {
+    async assigned(parts: readonly Assignment[]) {
+      const opened = parts.map((part) => createPartitionRunner(ports, part, (lane, runner) => offer({ lane, runner })));
+      for (const runner of opened) partitions.set(runner.partition, runner);
+      await Promise.all(opened.map((runner) => runner.open()));
+    },
+    async revoked(parts, reason) {
+      const leaving = parts.map((p) => partitions.get(p.partition)).filter((r) => r !== undefined);
+      await Promise.all(leaving.map((runner) => runner.close(reason)));
+      for (const runner of leaving) if (partitions.get(runner.partition) === runner) partitions.delete(runner.partition);
+    },
+    batch(batch: RecordBatch) {
+      partitions.get(batch.partition)!.accept(batch);
+    },
+    failed: ports.fail,
+  };
+
+  return {
+    handlers,
+    changed: pump,
+    status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
+  };
+}

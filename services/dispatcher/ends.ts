@@ -1,0 +1,141 @@
+import type { OutRecord } from '@weir/log';
+import { createHash } from 'node:crypto';
+import type { Reason } from '@weir/pipeline';
+import { ledgerKeys } from './ledger.ts';
+import type { LedgerEntry } from './ledger-store.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { DeliveryValue, EndState, EndValue, Task } from './types.ts';
+import type { LogRecord } from '@weir/log';
+
+/** How one delivery ended; `silent` = it had ended before, only its offset is to be finished. */
+export interface Ending {
+  readonly task: Task;
+  readonly state: EndState;
+  readonly effect: 'none' | 'maybe' | 'done';
+  /** Error code or reason; null when delivered. */
+  readonly code: string | null;
+  readonly detail: string | null;
+  readonly deadLetter: boolean;
+  /** Set when the ledger has the end already but its outcome may be missing (a crash between the two). */
+  readonly repeated?: EndValue;
+  /** Key of the end when it is not the task's own (a conflict must not take the key of the first body). */
+  readonly key?: string;
+}
+
+export function endValue(ending: Ending, at: number): EndValue {
+  const { task } = ending;
+  return {
+    key: ending.key ?? task.key, outputId: task.delivery.outputId, eventId: task.delivery.eventId, operation: task.delivery.operation,
+    state: ending.state, effect: ending.effect, code: ending.code, reason: ending.detail, status: task.last?.status ?? null,
+    attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
+    offset: task.offset, at, acceptedAt: task.delivery.acceptedAt,
+  };
+}
+
+const outcomeState: Record<EndState, string> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', expired: 'quarantined', superseded: 'superseded' };
+
+export function outcomeValue(delivery: DeliveryValue, end: EndValue, attempt: Task['last'] | undefined): Record<string, unknown> {
+  return {
+    eventId: delivery.eventId, outputId: delivery.outputId, destination: delivery.destination, operation: delivery.operation, key: end.key,
+    state: outcomeState[end.state], reason: end.code, detail: end.reason, stage: 'dispatcher', release: delivery.release, rule: delivery.rule,
+    purpose: delivery.purpose, consent: delivery.consent, attempts: end.attempts, status: end.status, attempt: attempt ?? null, acceptedAt: delivery.acceptedAt, at: end.at,
+  };
+}
+
+/** DeadLetter of a record of the dispatch topic, with its bytes; the same record and stage give the same id. */
+export function deadLetterValue(ports: DestinationPorts, partition: number, offset: number, record: LogRecord, reasons: readonly Reason[], about: { eventId: string; source: string | null; operation: string | null; attempts: number; release: string | null; effect: string; acceptedAt: number }): Record<string, unknown> {
+  const topic = ports.topics.dispatch(ports.name);
+  return {
+    id: 'dlq_' + createHash('sha256').update(`dispatcher\0${topic}\0${partition}\0${offset}`).digest('hex').slice(0, 32),
+    eventId: about.eventId, stage: 'dispatcher', reasons: reasons.map((r) => ({ code: r.code, message: r.message, file: r.file ?? null, line: r.line ?? null, field: r.field ?? null, path: r.path ?? null })),
+    source: about.source, destination: ports.name, operation: about.operation, attempts: about.attempts, release: about.release,
+    topic, partition, offset, key: record.key, value: record.value, headers: record.headers.map(([name, value]) => ({ name, value })),
+    effect: about.effect, acceptedAt: about.acceptedAt, at: ports.clock.now(),
+  };
+}
+
+/**
+ * Writes the ends of one partition in batches: dead letters first, then the ledger and the outcomes; only when
+ * all are acknowledged is an offset finished. Order of ends is the order of calls to `push`.
+ */
+export function createEndWriter(ports: DestinationPorts, partition: number, finished: (tasks: readonly Task[]) => void) {
+  const ledgerTopic = ports.topics.ledger(ports.name);
+  let queue: Ending[] = [];
+  let silent: Task[] = [];
+  let running: Promise<void> | undefined;
+  /** Ends not yet in the ledger cache, by key. */
+  const recent = new Map<string, EndValue>();
+
+  async function write(batch: readonly Ending[]): Promise<void> {
+    const now = ports.clock.now();
+    const ledger: OutRecord[] = [];
+    const keys: string[] = [];
+    const outcomes: OutRecord[] = [];
+    const letters: OutRecord[] = [];
+    for (const ending of batch) {
+      const { task } = ending;
+      const end = ending.repeated ?? endValue(ending, now);
+      if (ending.repeated === undefined) {
+        keys.push(ledgerKeys.end(end.key));
+        ledger.push({ partition, key: Buffer.from(keys[keys.length - 1]!), value: ports.serde.encode('weir.internal.LedgerEnd', end) });
+      }
+      const eventKey = Buffer.from(task.delivery.eventId);
+      outcomes.push({ partition: ports.appender.partitionFor(ports.topics.outcome, eventKey), key: eventKey, value: ports.serde.encode('weir.internal.Outcome', outcomeValue(task.delivery, end, task.last)), headers: task.record.headers });
+      if (!ending.deadLetter) continue;
+      const reason = { code: ending.code ?? 'invariant-broken', message: ending.detail ?? '' } as Reason;
+      const letter = deadLetterValue(ports, partition, task.offset, task.record, [reason], { eventId: task.delivery.eventId, source: task.delivery.source, operation: task.delivery.operation, attempts: task.attempts, release: task.delivery.release, effect: ending.effect, acceptedAt: task.delivery.acceptedAt });
+      letters.push({ partition: ports.appender.partitionFor(ports.topics.dlq, eventKey), key: eventKey, value: ports.serde.encode('weir.internal.DeadLetter', letter), headers: task.record.headers });
+    }
+    if (letters.length > 0) await ports.appender.append(ports.topics.dlq, letters);
+    const [offsets] = await Promise.all([ports.appender.append(ledgerTopic, ledger), ports.appender.append(ports.topics.outcome, outcomes)]);
+    applyOwn(ledger, keys, offsets);
+    for (const ending of batch) recent.delete(ending.key ?? ending.task.key);
+  }
+
+  /** Put own, acknowledged records into the cache; the checkpoint moves only when no foreign record lies between. */
+  function applyOwn(records: readonly OutRecord[], keys: readonly string[], offsets: readonly number[]): void {
+    const entries: LedgerEntry[] = records.map((r, i) => ({ key: keys[i]!, value: r.value, offset: offsets[i]! }));
+    let next = ports.ledger.position(partition);
+    for (const offset of offsets) if (offset === next) next = offset + 1;
+    ports.ledger.apply(partition, entries, next);
+  }
+
+  async function run(): Promise<void> {
+    while (queue.length > 0 || silent.length > 0) {
+      const batch = queue;
+      const done = silent;
+      queue = [];
+      silent = [];
+      if (batch.length > 0) await write(batch);
+      finished([...batch.map((e) => e.task), ...done]);
+    }
+  }
+
+  function kick(): void {
+    running ??= run().catch(ports.fail).finally(() => {
+      running = undefined;
+      if (queue.length > 0 || silent.length > 0) kick();
+    });
+  }
+
+  return {
+    push(ending: Ending): void {
+      const key = ending.key ?? ending.task.key;
+      if (ending.repeated === undefined && !recent.has(key)) recent.set(key, endValue(ending, ports.clock.now()));
+      queue.push(ending);
+      kick();
+    },
+    /** The delivery ended before; finish its offset behind the ends already queued. */
+    pushSilent(task: Task): void {
+      silent.push(task);
+      kick();
+    },
+    endOf: (key: string): EndValue | undefined => recent.get(key) ?? ports.ledger.end(key),
+    applyOwn,
+    /** Resolves when nothing is queued or being written. */
+    async drained(): Promise<void> {
+      while (running !== undefined) await running;
+    },
+  };
+}
+export type EndWriter = ReturnType<typeof createEndWriter>;

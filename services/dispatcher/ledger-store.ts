@@ -1,0 +1,85 @@
+import type { Serde } from '@weir/log';
+import type { Table } from '@weir/state';
+import { ledgerKeys, replaces } from './ledger.ts';
+import type { EndValue, ParkValue } from './types.ts';
+
+/** One record of weir.ledger.<destination>, as read from the topic or as just acknowledged. */
+export interface LedgerEntry {
+  readonly key: string;
+  readonly value: Buffer | null;
+  readonly offset: number;
+}
+
+export interface IntentValue {
+  readonly fromOffset: number;
+  readonly toOffset: number;
+  readonly at: number;
+}
+
+/**
+ * Cache of the ledger partitions that this instance owns or owned, in LMDB. It follows the rules of ledger.ts,
+ * and keeps per (subject, operation) the accept time of the newest delivered record. Deleting the folder
+ * costs a read of the topic, nothing else.
+ */
+export interface LedgerStore {
+  end(key: string): EndValue | undefined;
+  intent(partition: number): IntentValue | undefined;
+  parks(partition: number): ParkValue[];
+  /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
+  lastDelivered(subject: string, operation: string): number;
+  /** Next offset of the topic partition that this cache has not applied. */
+  position(partition: number): number;
+  apply(partition: number, entries: readonly LedgerEntry[], nextOffset: number): void;
+  close(): Promise<void>;
+}
+
+const parkKey = (partition: number, subject: string) => `p/${partition}/${subject}`;
+const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
+
+export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
+  const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
+
+  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>): void {
+    const later = decodeEnd(value);
+    const before = puts.get(`e/${key}`) ?? table.get(`e/${key}`);
+    if (before && !replaces(decodeEnd(before).state, later.state)) return;
+    puts.set(`e/${key}`, value);
+    if (later.state !== 'delivered') return;
+    const last = lastKey(later.subject, later.operation);
+    const known = puts.get(last) ?? table.get(last);
+    if (known && Number(known.toString('latin1')) >= later.acceptedAt) return;
+    puts.set(last, Buffer.from(String(later.acceptedAt), 'latin1'));
+  }
+
+  return {
+    end(key) {
+      const value = table.get(`e/${key}`);
+      return value === undefined ? undefined : decodeEnd(value);
+    },
+    intent(partition) {
+      const value = table.get(`i/${partition}`);
+      return value === undefined ? undefined : (serde.decode(value).value as IntentValue);
+    },
+    parks(partition) {
+      const found: ParkValue[] = [];
+      for (const { value } of table.range(`p/${partition}/`)) found.push(serde.decode(value).value as ParkValue);
+      return found;
+    },
+    lastDelivered(subject, operation) {
+      const value = table.get(lastKey(subject, operation));
+      return value === undefined ? 0 : Number(value.toString('latin1'));
+    },
+    position: (partition) => table.position(partition) ?? 0,
+    apply(partition, entries, nextOffset) {
+      const puts = new Map<string, Buffer | null>();
+      for (const { key, value } of entries) {
+        if (key.endsWith('#end')) {
+          if (value !== null) endPuts(key.slice(0, -4), value, puts);
+        } else if (key === ledgerKeys.intent(partition)) puts.set(`i/${partition}`, value);
+        else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkKey(partition, key.slice(ledgerKeys.parkPrefix.length)), value);
+      }
+      table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
+    },
+    close: () => table.close(),
+  };
+}

@@ -1,0 +1,49 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { lookUp, pastWindow, replaces } from './ledger.ts';
+import type { DeliveryValue, EndState, EndValue } from './types.ts';
+
+const delivery = { outputId: 'out_1', destination: 'crm', operation: 'upsert', intent: '0', itemHash: 'h1' } as DeliveryValue;
+const end = (over: Partial<EndValue>): EndValue => ({ key: '', outputId: 'out_1', eventId: 'e', operation: 'upsert', state: 'delivered', effect: 'done', code: null, reason: null, status: 200, attempts: 1, generation: 0, itemHash: 'h1', subject: 's', offset: 7, at: 0, acceptedAt: 0, ...over });
+
+test('a sender that repeats an event does not send it twice', () => {
+  const first = lookUp(delivery, '', 5, () => undefined);
+  expect(first.kind).toBe('open');
+  expect(lookUp(delivery, '', 9, (k) => (k === first.key ? end({}) : undefined)).kind).toBe('ended');
+});
+
+test('the same event id with another body is a conflict, not a skip', () => {
+  expect(lookUp({ ...delivery, itemHash: 'h2' }, '', 9, () => end({})).kind).toBe('conflict');
+});
+
+test('a redrive of what was not applied gets a new key, of what may have been applied the same key, of what was delivered none', () => {
+  const g0 = lookUp(delivery, '', 5, () => undefined).key;
+  const notApplied = lookUp(delivery, 'order-1', 9, (k) => (k === g0 ? end({ state: 'dead-lettered', effect: 'none' }) : undefined));
+  expect(notApplied).toMatchObject({ kind: 'open', generation: 1 });
+  expect(notApplied.key).not.toBe(g0);
+  expect(lookUp(delivery, 'order-1', 9, (k) => (k === g0 ? end({ state: 'quarantined', effect: 'maybe' }) : undefined))).toMatchObject({ kind: 'open', key: g0, generation: 0 });
+  expect(lookUp(delivery, 'order-1', 9, (k) => (k === g0 ? end({}) : undefined)).kind).toBe('ended');
+});
+
+test('a redriven record that ended and was read again after a crash is not sent again', () => {
+  expect(lookUp(delivery, 'order-1', 7, () => end({ state: 'dead-lettered', effect: 'none', offset: 7 })).kind).toBe('ended');
+});
+
+test('readers that see two ends in any order agree on one', () => {
+  const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired'];
+  fc.assert(fc.property(fc.array(fc.constantFrom(...states), { minLength: 1, maxLength: 6 }), (ends) => {
+    const fold = (list: readonly EndState[]) => list.reduce((a, b) => (replaces(a, b) ? b : a));
+    if (ends.includes('delivered')) expect(fold(ends)).toBe('delivered');
+    expect(fold([...ends, ...ends])).toBe(fold(ends));
+  }));
+});
+
+test('past the key window an unknown effect is held unless the manifest says resend', () => {
+  const window = { scheme: 'header', windowMs: 1000, pastWindow: 'hold' as const };
+  expect(pastWindow(0, 10 ** 12, window)).toBe('send');
+  expect(pastWindow(1, 1001, window)).toBe('send');
+  expect(pastWindow(1, 1002, window)).toBe('hold');
+  expect(pastWindow(1, 1002, { ...window, pastWindow: 'resend' })).toBe('send');
+  expect(pastWindow(1, 2, { scheme: 'none', pastWindow: 'hold' })).toBe('hold');
+  expect(pastWindow(1, 10 ** 12, { scheme: 'natural-upsert', pastWindow: 'hold' })).toBe('send');
+});

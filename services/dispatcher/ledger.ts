@@ -1,0 +1,64 @@
+import { deliveryKey } from '@weir/pipeline';
+import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
+
+/**
+ * The ledger of one partition of one destination, as pure rules over a key-value view of
+ * weir.ledger.<destination>. Keys on the topic:
+ *   <delivery key>#end          LedgerEnd, absorbing
+ *   <delivery key>#attempt/<n>  Attempt that failed, for traces; not read here
+ *   #intent/<partition>         LedgerIntent, the last one counts
+ *   #park/<subject>             LedgerPark, ended by a tombstone
+ */
+export const ledgerKeys = {
+  end: (key: string) => `${key}#end`,
+  attempt: (key: string, n: number) => `${key}#attempt/${n}`,
+  intent: (partition: number) => `#intent/${partition}`,
+  park: (subject: string) => `#park/${subject}`,
+  parkPrefix: '#park/',
+} as const;
+
+const rank: Record<EndState, number> = { denied: 1, expired: 1, superseded: 1, quarantined: 2, 'dead-lettered': 2, delivered: 3 };
+
+/**
+ * Whether a later end replaces an earlier one under the same key. The first end absorbs everything, except
+ * that a delivery learnt to be applied after all outranks one that was given up: the states form a lattice,
+ * so readers in any order agree.
+ */
+export function replaces(earlier: EndState, later: EndState): boolean {
+  return rank[later] > rank[earlier];
+}
+
+export type Lookup =
+  | { readonly kind: 'open'; readonly key: string; readonly generation: number }
+  | { readonly kind: 'ended'; readonly key: string; readonly end: EndValue }
+  | { readonly kind: 'conflict'; readonly key: string; readonly end: EndValue };
+
+const maxGenerations = 1000;
+
+/**
+ * Where a delivery stands. Live traffic looks at generation 0 only. A redrive (order id not empty) steps over
+ * ends that are known as not applied, to the next generation with a new key; an end whose effect is unknown
+ * is reopened under the same key, so that the vendor can recognise it. An end that this very record wrote
+ * (same offset) is its own: a crash before the commit must not send it again.
+ */
+export function lookUp(delivery: DeliveryValue, redrive: string, offset: number, endOf: (key: string) => EndValue | undefined): Lookup {
+  for (let generation = 0; generation < maxGenerations; generation++) {
+    const key = deliveryKey(delivery.outputId, delivery.destination, delivery.operation, delivery.intent, generation);
+    const end = endOf(key);
+    if (end === undefined) return { kind: 'open', key, generation };
+    if (end.itemHash !== delivery.itemHash) return { kind: 'conflict', key, end };
+    if (redrive === '' || end.state === 'delivered' || (offset >= 0 && end.offset === offset)) return { kind: 'ended', key, end };
+    if (end.effect !== 'none') return { kind: 'open', key, generation };
+  }
+  return { kind: 'open', key: deliveryKey(delivery.outputId, delivery.destination, delivery.operation, delivery.intent, maxGenerations), generation: maxGenerations };
+}
+
+/** What to do with a delivery whose effect at the vendor may have happened since `maybeSince` (ms; 0 = surely not). */
+export function pastWindow(maybeSince: number, now: number, idempotency: { scheme: string; windowMs?: number; pastWindow: 'verify' | 'hold' | 'resend' }): 'send' | 'hold' {
+  if (maybeSince === 0) return 'send';
+  const window = idempotency.scheme === 'none' ? 0 : idempotency.windowMs ?? Number.POSITIVE_INFINITY;
+  if (now - maybeSince <= window) return 'send';
+  return idempotency.pastWindow === 'resend' ? 'send' : 'hold';
+}
+
+export type { ParkValue };

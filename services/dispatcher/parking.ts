@@ -1,0 +1,213 @@
+import { H } from '@weir/pipeline';
+import type { Headers, LogRecord, OutRecord } from '@weir/log';
+import { WeirError } from '@weir/errors';
+import { createParked, type Lane } from './lane.ts';
+import { ledgerKeys, lookUp } from './ledger.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { DeliveryValue, EndValue, Task } from './types.ts';
+
+interface Context {
+  readonly ports: DestinationPorts;
+  readonly partition: number;
+  createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task;
+  /** Their offsets on the dispatch topic may be committed. */
+  finished(tasks: readonly Task[]): void;
+  applyLedger(records: readonly OutRecord[], keys: readonly string[], offsets: readonly number[]): void;
+  endOf(key: string): EndValue | undefined;
+  offer(lane: Lane): void;
+}
+
+/**
+ * Subjects in trouble. Order of writes: records on weir.parked.<destination>, then the marker in the ledger,
+ * then the commit; a crash in between repeats records, and a repeated record finds its end in the ledger.
+ * While a marker stands, everything of the subject goes behind it.
+ */
+export interface Parking {
+  /** After an assignment: find the marked subjects and what of them is unfinished. */
+  load(laneOf: (subject: string) => Lane): Promise<void>;
+  /** Park the head of the lane and everything behind it until `due` (ms since the epoch). */
+  park(lane: Lane, due: number, reason: string): void;
+  behind(lane: Lane, task: Task): void;
+  /** The parked head ended: load the next, or lift the marker. */
+  headEnded(lane: Lane): void;
+  /** The lane has no record in hand: wait until due, load the head, or lift the marker. */
+  next(lane: Lane): void;
+  count(): number;
+  drained(): Promise<void>;
+  close(): void;
+}
+
+export function createParking(context: Context): Parking {
+  const { ports, partition } = context;
+  const parkedTopic = ports.topics.parked(ports.name);
+  const ledgerTopic = ports.topics.ledger(ports.name);
+  const timers = new Map<Lane, unknown>();
+  const running = new Set<Promise<void>>();
+  let closed = false;
+  let marked = 0;
+
+  function spawn(work: () => Promise<void>): void {
+    const promise = work().catch(ports.fail).finally(() => running.delete(promise));
+    running.add(promise);
+  }
+
+  function toParked(task: Task): OutRecord {
+    const headers: Headers = [...task.record.headers.filter(([name]) => name !== H.dispatched), [H.dispatched, Buffer.from(`${task.offset}:${task.queuedAt}`)]];
+    return { partition, key: task.record.key, value: task.record.value, headers };
+  }
+
+  async function mark(lane: Lane): Promise<void> {
+    const parked = lane.parked!;
+    const key = ledgerKeys.park(lane.subject);
+    const value = { subject: lane.subject, fromOffset: parked.offsets[0]!, due: parked.due, reason: parked.reason, attempts: parked.attempts, maybeSince: parked.maybeSince, since: parked.since };
+    const record: OutRecord = { partition, key: Buffer.from(key), value: ports.serde.encode('weir.internal.LedgerPark', value) };
+    context.applyLedger([record], [key], await ports.appender.append(ledgerTopic, [record]));
+  }
+
+  function count(delta: number): void {
+    marked += delta;
+    ports.metrics.parked.inc({ destination: ports.name }, delta);
+  }
+
+  function schedule(lane: Lane): void {
+    if (closed || lane.dead) return;
+    const wait = Math.max(0, lane.parked!.due - ports.clock.now());
+    timers.set(lane, ports.clock.setTimer(() => {
+      timers.delete(lane);
+      spawn(() => loadHead(lane));
+    }, Math.min(wait, 2 ** 31 - 1)));
+  }
+
+  async function loadHead(lane: Lane): Promise<void> {
+    if (closed || lane.dead) return;
+    const parked = lane.parked!;
+    if (parked.due > ports.clock.now()) return schedule(lane);
+    const offset = parked.offsets[0]!;
+    const record = await ports.reader.readOne(parkedTopic, partition, offset);
+    if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
+    const task = await decode(record);
+    task.attempts = parked.attempts;
+    task.maybeSince = parked.maybeSince;
+    lane.queue.push(task);
+    lane.busy = false;
+    context.offer(lane);
+  }
+
+  async function decode(record: LogRecord): Promise<Task> {
+    if (!ports.serde.known(record.value!)) await ports.serde.prepare(record.value!);
+    const delivery = ports.serde.decode(record.value!).value as DeliveryValue;
+    const at = record.headers.find(([name]) => name === H.dispatched)?.[1].toString('utf8').split(':') ?? ['-1', '0'];
+    return context.createTask(delivery, record, Number(at[0]), record.offset, Number(at[1]));
+  }
+
+  async function lift(lane: Lane): Promise<void> {
+    const parked = lane.parked!;
+    parked.held = [];
+    const key = ledgerKeys.park(lane.subject);
+    const record: OutRecord = { partition, key: Buffer.from(key), value: null };
+    context.applyLedger([record], [key], await ports.appender.append(ledgerTopic, [record]));
+    lane.parked = undefined;
+    count(-1);
+    lane.queue.push(...parked.held);
+    lane.busy = false;
+    context.offer(lane);
+  }
+
+  return {
+    async load(laneOf) {
+      const marks = ports.ledger.parks(partition);
+      if (marks.length === 0) return;
+      const end = (await ports.admin.endOffsets(parkedTopic)).get(partition) ?? 0;
+      for (const m of marks) {
+        const lane = laneOf(m.subject);
+        lane.busy = true;
+        lane.parked = { ...createParked(m.since, m.due, m.reason, m), maybeSince: m.maybeSince > 0 ? m.maybeSince : m.due <= ports.clock.now() ? m.due : 0 };
+        count(1);
+      }
+      const from = Math.min(...marks.map((m) => m.fromOffset));
+      const fromOf = new Map(marks.map((m) => [m.subject, m.fromOffset]));
+      await ports.reader.read(parkedTopic, partition, from, end, async (batch) => {
+        for (const record of batch.records) {
+          const subject = record.key?.toString('utf8') ?? '';
+          if (record.offset < (fromOf.get(subject) ?? Number.POSITIVE_INFINITY)) continue;
+          const task = await decode(record);
+          if (lookUp(task.delivery, task.redrive, task.offset, context.endOf).kind !== 'ended') laneOf(subject).parked!.offsets.push(record.offset);
+        }
+      });
+      for (const m of marks) this.next(laneOf(m.subject));
+    },
+
+    park(lane, due, reason) {
+      const tasks = lane.queue.splice(0);
+      const head = tasks[0]!;
+      lane.busy = true;
+      if (head.parkedOffset >= 0) {
+        Object.assign(lane.parked!, { due, reason, attempts: head.attempts, maybeSince: head.maybeSince });
+        spawn(async () => {
+          await mark(lane);
+          schedule(lane);
+        });
+        return;
+      }
+      const parked = createParked(ports.clock.now(), due, reason, head);
+      parked.pending = tasks.length;
+      lane.parked = parked;
+      count(1);
+      spawn(async () => {
+        const offsets = await ports.appender.append(parkedTopic, tasks.map(toParked));
+        // Arrivals appended behind this call were acknowledged behind it: the head's offsets come first.
+        parked.offsets.unshift(...offsets);
+        parked.pending -= tasks.length;
+        await mark(lane);
+        context.finished(tasks);
+        schedule(lane);
+      });
+    },
+
+    behind(lane, task) {
+      const parked = lane.parked!;
+      if (parked.held !== undefined) {
+        parked.held.push(task);
+        return;
+      }
+      parked.pending++;
+      spawn(async () => {
+        const [offset] = await ports.appender.append(parkedTopic, [toParked(task)]);
+        parked.offsets.push(offset!);
+        parked.pending--;
+        context.finished([task]);
+        if (parked.offsets.length === 1 && lane.queue.length === 0 && !lane.busy) this.next(lane);
+      });
+    },
+
+    headEnded(lane) {
+      const parked = lane.parked!;
+      parked.offsets.shift();
+      parked.due = 0;
+      parked.attempts = 0;
+      parked.maybeSince = 0;
+    },
+
+    next(lane) {
+      const parked = lane.parked!;
+      if (closed || lane.dead) return;
+      lane.busy = true;
+      if (parked.offsets.length > 0) {
+        if (parked.due > ports.clock.now()) schedule(lane);
+        else spawn(() => loadHead(lane));
+      } else if (parked.pending === 0) spawn(() => lift(lane));
+      else lane.busy = false;
+    },
+
+    count: () => marked,
+    async drained() {
+      while (running.size > 0) await Promise.all(running);
+    },
+    close() {
+      closed = true;
+      for (const handle of timers.values()) ports.clock.clearTimer(handle);
+      timers.clear();
+      count(-marked);
+    },
+  };
+}

@@ -1,0 +1,228 @@
+import { H } from '@weir/pipeline';
+import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import { createEndWriter, deadLetterValue, type EndWriter } from './ends.ts';
+import { createLane, type Lane } from './lane.ts';
+import { ledgerKeys } from './ledger.ts';
+import type { IntentValue } from './ledger-store.ts';
+import { createParking, type Parking } from './parking.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { DeliveryValue, Task } from './types.ts';
+
+export const maxRecords = 10_000;
+export const maxBytes = 16 * 1024 * 1024;
+
+export function headerOf(record: LogRecord, name: string): string | undefined {
+  for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
+  return undefined;
+}
+
+/**
+ * One owned partition of weir.dispatch.<destination>: reads the ledger before anything else, writes an intent
+ * before the first call of a batch, hands lanes to the destination, and commits the contiguous finished prefix.
+ */
+export interface PartitionRunner {
+  readonly partition: number;
+  readonly epoch: number;
+  readonly writer: EndWriter;
+  readonly parking: Parking;
+  /** Load ledger and parked subjects; nothing is called before it resolves. */
+  open(): Promise<void>;
+  accept(batch: RecordBatch): void;
+  lane(subject: string): Lane;
+  /** The lane's head is done (ended, parked, or returned): hand out the next. */
+  release(lane: Lane): void;
+  callStarted(): void;
+  callEnded(): void;
+  /** True when this offset may have been called by an earlier owner and its outcome may be missing. */
+  coveredBefore(offset: number): boolean;
+  /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
+  close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
+  readonly closed: () => boolean;
+}
+
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
+  const { partition, epoch, topic } = assignment;
+  const window: CommitWindow = createCommitWindow({ position: assignment.position, maxRecords, maxBytes });
+  const lanes = new Map<string, Lane>();
+  const intentKey = Buffer.from(ledgerKeys.intent(partition));
+  const inbox: RecordBatch[] = [];
+  let working: Promise<void> | undefined;
+  let closed = false;
+  let inFlight = 0;
+  let onIdle: (() => void) | undefined;
+  let before: IntentValue | undefined;
+  let committed = assignment.position;
+  let committing: Promise<void> | undefined;
+  let paused = false;
+
+  const writer = createEndWriter(ports, partition, (tasks) => {
+    for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
+    commit();
+  });
+
+  function commit(): void {
+    if (paused && !closed && !window.full()) {
+      paused = false;
+      ports.consumer().resume(topic, partition);
+    }
+    if (committing !== undefined || window.committable() <= committed) return;
+    committing = commitLoop().catch((error: unknown) => {
+      // The assignment ended meanwhile: the next owner finds the ends in the ledger.
+      if ((error as { code?: string }).code === 'log-assignment-stale') return;
+      ports.fail(error);
+    }).finally(() => { committing = undefined; });
+  }
+
+  async function commitLoop(): Promise<void> {
+    for (let next = window.committable(); next > committed; next = window.committable()) {
+      await ports.consumer().commit([{ topic, partition, epoch, offset: next }]);
+      committed = next;
+    }
+  }
+
+  async function work(): Promise<void> {
+    while (inbox.length > 0 && !closed) {
+      const batches = inbox.splice(0);
+      const tasks: Task[] = [];
+      for (const batch of batches) for (const record of batch.records) await take(record, tasks);
+      if (tasks.length > 0) await writeIntent(batches[batches.length - 1]!.nextOffset);
+      if (closed) return;
+      for (const task of tasks) enqueue(task);
+    }
+  }
+
+  /** Decode one record into a task; what cannot be decoded is dead-lettered with its bytes. */
+  async function take(record: LogRecord, tasks: Task[]): Promise<void> {
+    try {
+      if (record.value === null) throw new Error('no value');
+      if (!ports.serde.known(record.value)) await ports.serde.prepare(record.value);
+      const decoded = ports.serde.decode(record.value);
+      if (decoded.name !== 'weir.internal.Delivery') throw new Error(`a ${decoded.name} is no delivery`);
+      tasks.push(createTask(decoded.value as DeliveryValue, record, record.offset, -1, record.timestamp));
+    } catch (error) {
+      const code = (error as { code?: string }).code;
+      if (code === 'log-unavailable' || code === 'log-deadline') throw error;
+      const eventId = headerOf(record, H.event) ?? '';
+      const letter = deadLetterValue(ports, partition, record.offset, record, [{ code: code === 'schema-unknown' ? 'schema-unknown' : 'avro-undecodable', message: (error as Error).message }], { eventId, source: headerOf(record, H.source) ?? null, operation: null, attempts: 0, release: headerOf(record, H.release) ?? null, effect: 'none', acceptedAt: Number(headerOf(record, H.accepted) ?? 0) });
+      const key = Buffer.from(eventId);
+      await ports.appender.append(ports.topics.dlq, [{ partition: ports.appender.partitionFor(ports.topics.dlq, key), key, value: ports.serde.encode('weir.internal.DeadLetter', letter) }]);
+      const outcome = { eventId, outputId: headerOf(record, H.output) ?? null, destination: ports.name, operation: null, key: null, state: 'dead-lettered', reason: 'avro-undecodable', detail: null, stage: 'dispatcher', release: null, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt: Number(headerOf(record, H.accepted) ?? 0), at: ports.clock.now() };
+      await ports.appender.append(ports.topics.outcome, [{ partition: ports.appender.partitionFor(ports.topics.outcome, key), key, value: ports.serde.encode('weir.internal.Outcome', outcome) }]);
+      ports.metrics.ended.inc({ destination: ports.name, operation: '', state: 'dead-lettered', code: 'avro-undecodable' });
+      window.done(record.offset);
+      commit();
+    }
+  }
+
+  /** Acknowledged before any call of the batch. It covers everything unfinished, so the last intent is enough. */
+  async function writeIntent(toOffset: number): Promise<void> {
+    const from = window.committable();
+    const now = ports.clock.now();
+    const at = before !== undefined && before.toOffset > from ? Math.min(before.at, now) : now;
+    const value = ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, fromOffset: from, toOffset, at });
+    const record: OutRecord = { partition, key: intentKey, value };
+    const offsets = await ports.appender.append(ports.topics.ledger(ports.name), [record]);
+    writer.applyOwn([record], [ledgerKeys.intent(partition)], offsets);
+  }
+
+  function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
+    const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
+    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, last: undefined };
+  }
+
+  function laneOf(subject: string): Lane {
+    let lane = lanes.get(subject);
+    if (lane === undefined) {
+      lane = createLane(subject);
+      lanes.set(subject, lane);
+    }
+    return lane;
+  }
+
+  function enqueue(task: Task): void {
+    const lane = laneOf(task.subject);
+    if (lane.parked !== undefined) parking.behind(lane, task);
+    else {
+      lane.queue.push(task);
+      offer(lane);
+    }
+  }
+
+  function offer(lane: Lane): void {
+    if (lane.busy || lane.dead || lane.queue.length === 0) return;
+    lane.busy = true;
+    onReady(lane, runner);
+  }
+
+  const parking = createParking({
+    ports, partition,
+    createTask,
+    finished(tasks) {
+      for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
+      commit();
+    },
+    applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
+    endOf: (key) => writer.endOf(key),
+    offer,
+  });
+
+  const runner: PartitionRunner = {
+    partition, epoch, writer, parking,
+    async open() {
+      await loadLedger(ports, partition);
+      before = ports.ledger.intent(partition);
+      if (before !== undefined && before.toOffset <= assignment.position) before = undefined;
+      await parking.load(laneOf);
+    },
+    accept(batch) {
+      window.begin(batch);
+      ports.metrics.lag.set({ destination: ports.name, partition }, Math.max(0, batch.highWatermark - batch.nextOffset));
+      inbox.push(batch);
+      if (window.full() && !paused) {
+        paused = true;
+        ports.consumer().pause(topic, partition);
+      }
+      working ??= work().catch(ports.fail).finally(() => { working = undefined; });
+      commit();
+    },
+    lane: laneOf,
+    release(lane) {
+      lane.busy = false;
+      if (lane.queue.length > 0) offer(lane);
+      else if (lane.parked !== undefined) parking.next(lane);
+      else lanes.delete(lane.subject);
+    },
+    callStarted() { inFlight++; },
+    callEnded() {
+      inFlight--;
+      if (inFlight === 0) onIdle?.();
+    },
+    coveredBefore: (offset) => before !== undefined && offset < before.toOffset,
+    async close(reason) {
+      closed = true;
+      for (const lane of lanes.values()) lane.dead = true;
+      parking.close();
+      if (reason === 'lost') return;
+      if (inFlight > 0) await new Promise<void>((resolve) => { onIdle = resolve; });
+      await working;
+      await parking.drained();
+      await writer.drained();
+      commit();
+      await committing;
+    },
+    closed: () => closed,
+  };
+  return runner;
+}
+
+/** Read weir.ledger.<destination> of this partition to the end offset taken now, i.e. after the assignment. */
+async function loadLedger(ports: DestinationPorts, partition: number): Promise<void> {
+  const topic = ports.topics.ledger(ports.name);
+  const end = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
+  const from = ports.ledger.position(partition);
+  if (from >= end) return;
+  await ports.reader.read(topic, partition, from, end, (batch) => {
+    ports.ledger.apply(partition, batch.records.map((r) => ({ key: r.key?.toString('utf8') ?? '', value: r.value, offset: r.offset })), batch.nextOffset);
+  });
+}

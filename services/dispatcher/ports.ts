@@ -1,0 +1,48 @@
+import type { HttpFailure, HttpRequest, HttpResponse } from '@weir/adapter';
+import type { Appender, GroupConsumer, LogAdmin, Reader, Serde } from '@weir/log';
+import type { TopicNames } from '@weir/pipeline';
+import type { DestinationConfig, Release } from '@weir/release';
+import type { Clock } from '@weir/service';
+import type { Logger } from 'pino';
+import type { LedgerStore } from './ledger-store.ts';
+import type { DispatcherMetrics } from './metrics.ts';
+
+/** The guarded outbound client, as far as the dispatcher needs it. */
+export interface HttpPort {
+  /** `onBeforeWrite` runs in the tick of the socket write; false = nothing is sent. */
+  call(request: HttpRequest, options: { deadlineMs: number; onBeforeWrite: () => boolean }): Promise<HttpResponse | HttpFailure>;
+}
+
+/** Consent and identity tables, read whole by this instance. */
+export interface ConsentPort {
+  /** True when the tables are at or past these offsets (per partition). */
+  atLeast(consentOffsets: readonly number[], identityOffsets: readonly number[]): boolean;
+  allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): { readonly ok: true } | { readonly ok: false; readonly reason: string };
+}
+
+/** What all partitions of one destination share. */
+export interface DestinationPorts {
+  readonly name: string;
+  readonly topics: TopicNames;
+  readonly appender: Appender;
+  readonly reader: Reader;
+  readonly admin: LogAdmin;
+  readonly serde: Serde;
+  readonly http: HttpPort;
+  readonly consent: ConsentPort;
+  readonly ledger: LedgerStore;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly metrics: DispatcherMetrics;
+  readonly instance: string;
+  readonly callTimeoutMs: number;
+  readonly inLaneTries: number;
+  /** Older events are not sent: ledger retention minus the dedupe window, ms. */
+  readonly maxAgeMs: number;
+  release(): Release;
+  /** Undefined when the running release does not have it. Secrets resolved. */
+  destination(): DestinationConfig | undefined;
+  consumer(): GroupConsumer;
+  /** Something nobody declared: the process stops without a commit. */
+  fail(error: unknown): void;
+}

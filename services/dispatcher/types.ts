@@ -1,0 +1,91 @@
+import type { LogRecord } from '@weir/log';
+
+/** weir.internal.Delivery, decoded. Times are ms since the epoch. */
+export interface DeliveryValue {
+  readonly outputId: string;
+  readonly eventId: string;
+  readonly destination: string;
+  readonly operation: string;
+  readonly kind: string;
+  readonly recordType: string;
+  readonly payload: Buffer;
+  readonly itemHash: string;
+  readonly source: string;
+  readonly acceptedAt: number;
+  readonly decidedAt: number;
+  readonly release: string;
+  readonly rule: string;
+  readonly purpose: string | null;
+  readonly channel: string | null;
+  readonly topic: string | null;
+  readonly legalBasis: string | null;
+  readonly consent: ReadonlyArray<{ readonly id: string; readonly purpose: string; readonly state: string; readonly version: number }>;
+  readonly consentOffsets: readonly number[];
+  readonly identityOffsets: readonly number[];
+  readonly ids: readonly string[];
+  readonly notBefore: number | null;
+  readonly intent: string;
+}
+
+/** weir.internal.LedgerEnd, decoded. */
+export interface EndValue {
+  readonly key: string;
+  readonly outputId: string;
+  readonly eventId: string;
+  readonly operation: string;
+  readonly state: EndState;
+  readonly effect: 'none' | 'maybe' | 'done';
+  readonly code: string | null;
+  readonly reason: string | null;
+  readonly status: number | null;
+  readonly attempts: number;
+  readonly generation: number;
+  readonly itemHash: string;
+  readonly subject: string;
+  readonly offset: number;
+  readonly at: number;
+  readonly acceptedAt: number;
+}
+
+export type EndState = 'delivered' | 'denied' | 'dead-lettered' | 'quarantined' | 'superseded' | 'expired';
+
+/** weir.internal.LedgerPark, decoded. */
+export interface ParkValue {
+  readonly subject: string;
+  readonly fromOffset: number;
+  readonly due: number;
+  readonly reason: string;
+  readonly attempts: number;
+  readonly maybeSince: number;
+  readonly since: number;
+}
+
+/** One delivery on its way. Mutable: attempts and maybeSince grow with the calls. */
+export interface Task {
+  readonly delivery: DeliveryValue;
+  readonly subject: string;
+  /** Offset on weir.dispatch.<destination>, also when it was read from the parked topic. */
+  readonly offset: number;
+  /** Offset on weir.parked.<destination>, or -1 when it was read from the dispatch topic. */
+  readonly parkedOffset: number;
+  /** When it was put on weir.dispatch.<destination>, ms: the retry horizon counts from here. */
+  readonly queuedAt: number;
+  readonly record: LogRecord;
+  /** Replay or redrive order id, empty for live traffic. */
+  readonly redrive: string;
+  key: string;
+  generation: number;
+  attempts: number;
+  /** Start of the first call that may have had an effect, ms since the epoch; 0 = none. */
+  maybeSince: number;
+  /** Last answer, for the outcome. */
+  last: AttemptSummary | undefined;
+}
+
+export interface AttemptSummary {
+  readonly at: number;
+  readonly durationMs: number;
+  readonly verdict: string;
+  readonly effect: string;
+  readonly status: number | null;
+}
