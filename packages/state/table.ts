@@ -1,4 +1,5 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
 
 export interface Put {
@@ -72,7 +73,25 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   };
 }
 
+/** LMDB ends the process on a file that is not its own, so the magic of the first meta page is looked at first. */
+const magic = 0xbeefc0de;
+
+function checkMagic(path: string): void {
+  const file = join(path, 'data.mdb');
+  if (!existsSync(file)) return;
+  const head = Buffer.alloc(32);
+  const fd = openSync(file, 'r');
+  try {
+    const length = readSync(fd, head, 0, head.length, 0);
+    if (length === 0) return;
+    if (length < head.length || (head.readUInt32LE(16) !== magic && head.readUInt32LE(24) !== magic)) throw new Error(`${file} is not an LMDB file`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 function openDb(path: string): RootDatabase<Buffer, string> {
+  checkMagic(path);
   const db = open<Buffer, string>({ path, encoding: 'binary', noSync: true, cache: false, mapSize: 64 * 1024 * 1024 });
   const found = db.get(formatKey);
   if (found === undefined) db.putSync(formatKey, format);

@@ -1,1 +1,2 @@
-export {};
+export { createLogger } from './logger.ts';
+export { childTraceparent, newTraceparent, parseTraceparent, traceIdOf } from './traceparent.ts';

@@ -150,7 +150,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     setBreaker(onStart(breaker));
     runner.callStarted();
     call(ports, runner, destination, task, operation).then((result) => {
-      settle(lane, runner, task, destination, result);
+      settle(lane, runner, task, result);
     }).catch(ports.fail).finally(() => {
       inFlight--;
       ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
@@ -160,7 +160,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   /** The one place that acts on what a call came to. */
-  function settle(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, result: CallResult): void {
+  function settle(lane: Lane, runner: PartitionRunner, task: Task, result: CallResult): void {
     const now = ports.clock.monotonic();
     if (result.kind === 'unbuildable') {
       setBreaker(onCancelled(breaker, now));

@@ -1,0 +1,45 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Adapter } from '@weir/adapter';
+import type { commonOptions, ConfigOf } from '@weir/config';
+import { createLog, createSerde } from '@weir/log';
+import { groupNames, topicNames } from '@weir/pipeline';
+import { createReleaseFeed } from '@weir/release';
+import { createLogger } from '@weir/telemetry';
+import { openVault, readWorkspaceKey } from '@weir/vault';
+import { Registry } from 'prom-client';
+import { systemClock } from './clock.ts';
+import type { ServiceContext } from './types.ts';
+
+/**
+ * Everything a service needs, connected: log client of its own, schemas registered, the current release read.
+ * Waits for the broker, the registry and a release until their deadlines, then rejects with the reason.
+ */
+export async function createContext(name: string, config: ConfigOf<typeof commonOptions>, adapters: ReadonlyMap<string, Adapter>, env: Readonly<Record<string, string | undefined>>): Promise<ServiceContext> {
+  const logger = createLogger({ service: name, level: config.logLevel, instance: config.instance });
+  const topics = topicNames(config.topicPrefix);
+  const log = createLog({ brokers: config.brokers, clientId: `weir-${name}-${config.instance}`, driver: config.kafkaClient });
+  const serde = createSerde({ registryUrl: config.registryUrl });
+  const stateDir = join(config.dataDir, 'state', name, config.instance);
+  mkdirSync(stateDir, { recursive: true });
+  try {
+    await serde.start();
+    const releases = await createReleaseFeed({ log, serde, topic: topics.control, adapters, logger });
+    return {
+      name, config, log, serde, topics, releases, logger, stateDir,
+      groups: groupNames(config.topicPrefix),
+      vault: openVault({ dataDir: config.dataDir, env }),
+      workspaceKey: readWorkspaceKey(config.dataDir, config.workspaceKey),
+      registry: new Registry(),
+      clock: systemClock,
+    };
+  } catch (error) {
+    await log.close();
+    throw error;
+  }
+}
+
+export async function closeContext(context: ServiceContext): Promise<void> {
+  await context.releases.close();
+  await context.log.close();
+}

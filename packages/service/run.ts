@@ -1,0 +1,47 @@
+import type { Adapter } from '@weir/adapter';
+import { readConfig, type commonOptions, type ConfigOf, type ConfigSchema } from '@weir/config';
+import { closeContext, createContext } from './context.ts';
+import { startOps } from './ops.ts';
+import type { Service, ServiceContext } from './types.ts';
+
+const stopDeadlineMs = 9000;
+
+/**
+ * The whole life of a service process: read the environment, connect, start, serve /healthz, /readyz and
+ * /metrics, stop on SIGINT or SIGTERM within 9 s, exit 1 on an error that nobody declared (without a commit)
+ * and 2 on a bad environment.
+ */
+export async function runService<S extends ConfigSchema & typeof commonOptions>(name: string, options: S, adapters: ReadonlyMap<string, Adapter>, create: (context: ServiceContext, config: ConfigOf<S>) => Service | Promise<Service>, opsPort: (config: ConfigOf<S>) => number | undefined): Promise<void> {
+  let config: ConfigOf<S>;
+  try {
+    config = readConfig(options);
+  } catch (error) {
+    console.error((error as Error).message);
+    process.exit(2);
+  }
+  const common = config as unknown as ConfigOf<typeof commonOptions>;
+  const context = await createContext(name, common, adapters, process.env);
+  const service = await create(context, config);
+  const port = opsPort(config);
+  const ops = port === undefined ? undefined : await startOps({ host: common.host, port, registry: context.registry, readiness: () => service.readiness() });
+  let ending: Promise<void> | undefined;
+  const end = (code: number): void => {
+    ending ??= (async () => {
+      setTimeout(() => process.exit(code === 0 ? 1 : code), stopDeadlineMs).unref();
+      await service.stop();
+      await ops?.close();
+      await closeContext(context);
+      process.exit(code);
+    })();
+  };
+  process.once('SIGINT', () => end(0));
+  process.once('SIGTERM', () => end(0));
+  void service.failed.then((error) => {
+    context.logger.fatal({ err: error }, 'the service cannot go on');
+    context.logger.flush();
+    // Not end(1): an undeclared error must not commit anything on its way out.
+    setTimeout(() => process.exit(1), 50);
+  });
+  await service.start();
+  context.logger.info({ port }, `${name} started`);
+}
