@@ -1,1 +1,1 @@
-export {};
+export { compileCel, type CelResult, type CompiledCel } from './cel.ts';

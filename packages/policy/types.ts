@@ -7,24 +7,44 @@ export interface Route {
   readonly purpose?: string;
   readonly channel?: string;
   readonly topic?: string;
-  /** CEL over record, source, meta; absent = always. */
+  /** CEL over record, source, now; absent = always. */
   readonly when?: string;
 }
+
+export type LegalBasis = 'consent' | 'contract' | 'legitimate-interest' | 'legal-obligation';
 
 export interface Purpose {
   readonly name: string;
   readonly doc: string;
   /** DPV legal basis: consent needs a granted state; the others need no opt-in but honour a denial or withdrawal. */
-  readonly legalBasis: 'consent' | 'contract' | 'legitimate-interest' | 'legal-obligation';
+  readonly legalBasis: LegalBasis;
 }
 
-/** One policy rule as written; compiled by the policy service. */
-export interface PolicyRule {
-  readonly name: string;
-  readonly file: string;
-  readonly line: number;
-  readonly effect: 'allow' | 'deny' | 'delay' | 'limit';
-  readonly when?: string;
-  /** delay: CEL that gives a timestamp in ms, or quiet hours. limit: count per window and key. Validated by the policy package. */
-  readonly options: Readonly<Record<string, unknown>>;
+export type RuleEffect = 'allow' | 'deny' | 'delay' | 'limit';
+
+/** The variables of every condition: `record` is the canonical record, `now` ms since the epoch. */
+export const ruleVariables = { record: 'map', source: 'string', destination: 'string', operation: 'string', purpose: 'string', channel: 'string', now: 'int' } as const;
+
+export interface ConsentSeen {
+  readonly id: string;
+  readonly purpose: string;
+  readonly state: string;
+  readonly version: number;
+}
+
+/** weir.internal.ConsentState, decoded. */
+export interface ConsentState {
+  readonly id: string;
+  readonly purpose: string;
+  readonly channel: string;
+  readonly topic: string;
+  readonly state: 'granted' | 'denied' | 'withdrawn' | 'unknown';
+  readonly version: number;
+  readonly changedAt: number;
+  readonly source: string;
+  readonly legalBasis: string | null;
+  readonly proof: string | null;
+  readonly expiresAt: number | null;
+  readonly changeId: string;
+  readonly seen: readonly string[];
 }

@@ -1,16 +1,16 @@
 /** The compiled, immutable workspace that services run. */
 import type { Adapter, AdapterConfig, OperationManifest } from '@weir/adapter';
-import type { PolicyRule, Purpose, Route } from '@weir/policy';
+import type { CompiledContract, CompiledMapping } from '@weir/mapping';
+import type { CompiledPolicy } from '@weir/policy';
 
 export interface ReleaseFile { readonly path: string; readonly content: string }
 
 export interface SourceConfig {
   readonly name: string;
   readonly adapter: Adapter;
-  /** Defaults filled; secrets still as references until `resolveConfig`. */
+  /** Defaults filled; secrets still as `{ secret: NAME }` until `resolveConfig`. */
   readonly config: AdapterConfig;
-  /** Path of the mapping in the release's files. */
-  readonly mapping: string;
+  readonly mapping: CompiledMapping;
   readonly limits: { readonly bodyBytes: number; readonly items: number; readonly depth: number };
   readonly dedupeWindowMs: number;
 }
@@ -20,7 +20,6 @@ export interface DestinationConfig {
   readonly adapter: Adapter;
   readonly config: AdapterConfig;
   readonly operations: Readonly<Record<string, OperationManifest>>;
-  readonly routes: readonly Route[];
   readonly enabled: boolean;
   /** Calls in flight at once for this destination and instance. */
   readonly concurrency: number;
@@ -28,15 +27,15 @@ export interface DestinationConfig {
 }
 
 export interface Release {
+  /** `rel_` + 16 hex of the SHA-256 over (path, SHA-256 of content), sorted by path. */
   readonly hash: string;
   readonly files: readonly ReleaseFile[];
   readonly name: string;
   readonly sources: ReadonlyMap<string, SourceConfig>;
   readonly destinations: ReadonlyMap<string, DestinationConfig>;
-  readonly purposes: ReadonlyMap<string, Purpose>;
-  readonly policies: readonly PolicyRule[];
-  /** Contract documents (path → parsed YAML), by canonical record name. */
-  readonly contracts: ReadonlyMap<string, ReleaseFile>;
+  readonly policy: CompiledPolicy;
+  /** By full canonical record name. */
+  readonly contracts: ReadonlyMap<string, readonly CompiledContract[]>;
 }
 
 /** Which release runs. A switch happens at a record boundary: a stage asks `current()` once per record batch. */

@@ -22,6 +22,8 @@ export interface TopicTableOptions {
   readonly table: Table;
   /** What a batch puts into the table. Must be the same for the same records. */
   readonly puts: (batch: RecordBatch) => readonly Put[];
+  /** Runs before `puts` when it gives a promise, e.g. to look up the schemas that the batch needs. */
+  readonly prepare?: (batch: RecordBatch) => Promise<void> | undefined;
   readonly onError: (error: Error) => void;
 }
 
@@ -32,7 +34,12 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
   let follower: Follower | undefined;
   let ready = false;
 
-  function apply(batch: RecordBatch): void {
+  function apply(batch: RecordBatch): void | Promise<void> {
+    const waiting = options.prepare?.(batch);
+    return waiting === undefined ? put(batch) : waiting.then(() => put(batch));
+  }
+
+  function put(batch: RecordBatch): void {
     table.putBatch(options.puts(batch), new Map([[batch.partition, batch.nextOffset]]));
     next[batch.partition] = batch.nextOffset;
     for (const listener of listeners) listener();

@@ -1,1 +1,1 @@
-export {};
+export { parseYaml, type ParsedYaml, type YamlValue } from './parse.ts';

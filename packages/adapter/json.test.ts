@@ -1,0 +1,46 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { oneObject, parseJson, sliceArray, sliceKey } from './json.ts';
+
+const limits = { depth: 20, items: 100 };
+
+test('each item keeps its exact bytes, whatever the white space and the escapes', () => {
+  const spaces = fc.stringMatching(/^[ \n\r\t]{0,3}$/);
+  fc.assert(fc.property(fc.array(fc.tuple(spaces, fc.jsonValue({ maxDepth: 4 }), spaces), { maxLength: 12 }), spaces, (parts, around) => {
+    const texts = parts.map(([, value]) => JSON.stringify(value));
+    const body = Buffer.from(`${around}[${parts.map(([a, , b], i) => `${a}${texts[i]}${b}`).join(',')}]${around}`);
+    if (body.includes('__proto__')) return;
+    expect(sliceArray(body, limits).map((item) => item.bytes.toString())).toEqual(texts);
+    const wrapped = Buffer.from(`{"a":"]}\\"","batch":${body.toString()},"z":[1]}`);
+    expect(sliceKey(wrapped, 'batch', limits).items.map((item) => item.bytes.toString())).toEqual(texts);
+  }));
+});
+
+test.each([['truncated', '[{"a":1}'], ['trailing bytes', '[1] x'], ['NaN', '[NaN]'], ['a BOM', '\ufeff[]'], ['a lone quote', '["a]'], ['a comment', '[1] // x'], ['an object', '{}'], ['nothing', '']])('%s is malformed', (_name, text) => {
+  expect(() => sliceArray(Buffer.from(text), limits)).toThrow(expect.objectContaining({ code: 'body-malformed' }));
+});
+
+test('bytes that are not UTF-8 are malformed', () => {
+  expect(() => parseJson(Buffer.from([0x22, 0xff, 0x22]))).toThrow(expect.objectContaining({ code: 'body-malformed' }));
+});
+
+test('a hundred thousand brackets are refused before they are parsed', () => {
+  expect(() => parseJson(Buffer.from('['.repeat(100_000)))).toThrow(expect.objectContaining({ code: 'body-too-deep' }));
+});
+
+test('__proto__ is refused, also when it is escaped', () => {
+  for (const text of ['{"__proto__":{"x":1}}', '{"a":[{"\\u005f_proto__":1}]}']) expect(() => parseJson(Buffer.from(text))).toThrow(expect.objectContaining({ code: 'body-malformed' }));
+  expect(({} as Record<string, unknown>)['x']).toBeUndefined();
+});
+
+test('an id of 20 digits keeps its digits', () => {
+  expect(parseJson(Buffer.from('{"id":12345678901234567890,"n":12,"t":"12345678901234567890","f":0.12345678901234567}'))).toMatchObject({ id: '12345678901234567890', n: 12, t: '12345678901234567890' });
+});
+
+test('too many items are refused', () => {
+  expect(() => sliceArray(Buffer.from(JSON.stringify(Array(101).fill(1))), limits)).toThrow(expect.objectContaining({ code: 'too-many-items' }));
+});
+
+test('one object loses only the space around it', () => {
+  expect(oneObject(Buffer.from(' {"a": "}"} \n'), limits).bytes.toString()).toBe('{"a": "}"}');
+});

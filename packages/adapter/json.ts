@@ -1,0 +1,163 @@
+import { isUtf8 } from 'node:buffer';
+import { WeirError } from '@weir/errors';
+import type { Item, Json, JsonObject } from './types.ts';
+
+export interface JsonLimits {
+  readonly depth: number;
+  readonly items: number;
+}
+
+export const defaultJsonLimits: JsonLimits = { depth: 32, items: 1000 };
+
+const quote = 0x22;
+const backslash = 0x5c;
+
+/** Byte after the string that begins at `at` (a quote). */
+function endOfString(body: Buffer, at: number): number {
+  for (;;) {
+    const close = body.indexOf(quote, at + 1);
+    if (close < 0) throw new WeirError('body-malformed', 'a string does not end');
+    let slashes = 0;
+    while (body[close - 1 - slashes] === backslash) slashes++;
+    if (slashes % 2 === 0) return close + 1;
+    at = close;
+  }
+}
+
+/** Checks nesting before anything is parsed; JSON.parse does the rest of the grammar. */
+export function checkDepth(body: Buffer, maxDepth: number): void {
+  let depth = 0;
+  for (let at = 0; at < body.length;) {
+    const byte = body[at]!;
+    if (byte === quote) {
+      at = endOfString(body, at);
+      continue;
+    }
+    if (byte === 0x7b || byte === 0x5b) {
+      if (++depth > maxDepth) throw new WeirError('body-too-deep', `nests deeper than ${maxDepth}`);
+    } else if (byte === 0x7d || byte === 0x5d) depth--;
+    at++;
+  }
+}
+
+/** A number that a double cannot hold: over 15 digits in a row. Those keep their digits as text. */
+const longNumber = /[^\d."][-]?\d{16,}|^-?\d{16,}|\d{16,}[.eE]|\.\d{16,}/;
+
+function keepDigits(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
+  if (typeof value === 'number' && context?.source !== undefined && !Number.isSafeInteger(value) && /^-?\d{16,}$/.test(context.source)) return context.source;
+  return value;
+}
+
+/**
+ * Parse JSON from a stranger: valid UTF-8 without BOM, bounded depth; integers beyond 2^53 become text with
+ * all their digits; `__proto__` is refused. Throws WeirError body-malformed or body-too-deep.
+ */
+export function parseJson(body: Buffer, maxDepth = defaultJsonLimits.depth): Json {
+  if (!isUtf8(body)) throw new WeirError('body-malformed', 'not UTF-8');
+  checkDepth(body, maxDepth);
+  const text = body.toString('utf8');
+  let value: Json;
+  try {
+    value = (longNumber.test(text) ? JSON.parse(text, keepDigits as Parameters<typeof JSON.parse>[1]) : JSON.parse(text)) as Json;
+  } catch (error) {
+    throw new WeirError('body-malformed', 'not JSON', { cause: error });
+  }
+  if (text.includes('__proto__') || text.includes('\\u005')) refuseProto(value);
+  return value;
+}
+
+function refuseProto(value: Json): void {
+  if (value === null || typeof value !== 'object') return;
+  if (!Array.isArray(value) && Object.hasOwn(value, '__proto__')) throw new WeirError('body-malformed', 'the key __proto__ is not allowed');
+  for (const child of Object.values(value)) refuseProto(child);
+}
+
+function isSpace(byte: number): boolean {
+  return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09;
+}
+
+/** Byte after the JSON value that begins at `at`. The body has been parsed before, so the grammar holds. */
+function endOfValue(body: Buffer, at: number): number {
+  const first = body[at]!;
+  if (first === quote) return endOfString(body, at);
+  if (first !== 0x7b && first !== 0x5b) {
+    while (at < body.length && !isSpace(body[at]!) && body[at] !== 0x2c && body[at] !== 0x5d && body[at] !== 0x7d) at++;
+    return at;
+  }
+  for (let depth = 0; ;) {
+    const byte = body[at]!;
+    if (byte === quote) {
+      at = endOfString(body, at);
+      continue;
+    }
+    if (byte === 0x7b || byte === 0x5b) depth++;
+    else if (byte === 0x7d || byte === 0x5d) depth--;
+    at++;
+    if (depth === 0) return at;
+  }
+}
+
+/** Exact bytes of each element of the array that begins at `at`. */
+function elements(body: Buffer, at: number): Buffer[] {
+  const found: Buffer[] = [];
+  for (at++; ;) {
+    while (isSpace(body[at]!) || body[at] === 0x2c) at++;
+    if (body[at] === 0x5d) return found;
+    const end = endOfValue(body, at);
+    found.push(body.subarray(at, end));
+    at = end;
+  }
+}
+
+function skipSpace(body: Buffer, at: number): number {
+  while (at < body.length && isSpace(body[at]!)) at++;
+  return at;
+}
+
+/** Start of the value of a top-level key, the last one when it repeats (as JSON.parse has it). */
+function topLevel(body: Buffer, key: string): number {
+  let found = -1;
+  let at = skipSpace(body, 0) + 1;
+  for (;;) {
+    at = skipSpace(body, at);
+    if (body[at] === 0x2c) {
+      at++;
+      continue;
+    }
+    if (body[at] !== quote) return found;
+    const end = endOfString(body, at);
+    const name = JSON.parse(body.toString('utf8', at, end)) as string;
+    at = skipSpace(body, skipSpace(body, end) + 1);
+    if (name === key) found = at;
+    at = endOfValue(body, at);
+  }
+}
+
+function toItems(list: readonly Json[], slices: readonly Buffer[], limits: JsonLimits): Item[] {
+  if (list.length > limits.items) throw new WeirError('too-many-items', `more than ${limits.items} items`);
+  return list.map((value, i) => ({ bytes: slices[i]!, value }));
+}
+
+/** The items of a body that is one JSON array, each with its exact bytes. */
+export function sliceArray(body: Buffer, limits: JsonLimits = defaultJsonLimits): Item[] {
+  const value = parseJson(body, limits.depth);
+  if (!Array.isArray(value)) throw new WeirError('body-malformed', 'expected a JSON array');
+  return toItems(value, elements(body, skipSpace(body, 0)), limits);
+}
+
+/** The items of an array under a top-level key of an object, and the object. */
+export function sliceKey(body: Buffer, key: string, limits: JsonLimits = defaultJsonLimits): { readonly items: Item[]; readonly object: JsonObject } {
+  const value = parseJson(body, limits.depth);
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new WeirError('body-malformed', 'expected a JSON object');
+  const list = Object.hasOwn(value, key) ? value[key] : undefined;
+  if (!Array.isArray(list)) throw new WeirError('body-malformed', `expected an array under ${JSON.stringify(key)}`);
+  return { items: toItems(list, elements(body, topLevel(body, key)), limits), object: value };
+}
+
+/** A body that is one item, an object; surrounding white space is not part of it. */
+export function oneObject(body: Buffer, limits: JsonLimits = defaultJsonLimits): Item & { readonly value: JsonObject } {
+  const value = parseJson(body, limits.depth);
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new WeirError('body-malformed', 'expected a JSON object');
+  const start = skipSpace(body, 0);
+  return { bytes: body.subarray(start, endOfValue(body, start)), value };
+}

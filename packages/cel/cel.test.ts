@@ -1,0 +1,40 @@
+import { expect, test } from 'vitest';
+import { compileCel } from './cel.ts';
+
+const context = { file: 'p.yaml', line: 7, variables: { record: 'map', now: 'int' }, result: 'bool' as const };
+
+test.each([
+  ['an unknown variable', 'nope == 1', /Unknown variable/],
+  ['a type error', 'now + "a" == "b"', /no such overload/],
+  ['a wrong result', 'now + 1', /gives int, expected bool/],
+  ['a regex that backtracks', 'record.x.matches("(a+)+$")', /use re/],
+  ['a bad pattern', 're(record.x, "(a")', /bad pattern/],
+  ['a pattern from the payload', 're("a", record.x)', /written out/],
+  ['an endless expression', Array(400).fill('now > 1').join(' && '), /longer|nodes|AST/i],
+  ['nested loops', '[1].all(a, [1].all(b, [1].all(c, a == b && b == c)))', /loops/],
+  ['broken syntax', 'record. ==', /CEL/],
+])('%s is refused at compile with file and line', (_name, source, message) => {
+  const compiled = compileCel(source, context);
+  expect('problems' in compiled && compiled.problems[0]).toMatchObject({ file: 'p.yaml', line: 7, message: expect.stringMatching(message) });
+});
+
+test('it evaluates on objects without prototype, and an error is a value', () => {
+  const compiled = compileCel('record.a == 1 && now > 3 && re(record.b, "^x+$")', context);
+  if (!('cel' in compiled)) throw new Error(JSON.stringify(compiled.problems));
+  const record = Object.assign(Object.create(null), { a: 1, b: 'xxx' });
+  expect(compiled.cel.evaluate({ record, now: 5n })).toEqual({ ok: true, value: true });
+  expect(compiled.cel.evaluate({ record: Object.create(null), now: 5n })).toMatchObject({ ok: false });
+});
+
+test('a subject made to blow up a backtracking engine takes no time', () => {
+  const compiled = compileCel('re(record.x, "^(a+)+$")', context);
+  if (!('cel' in compiled)) throw new Error('did not compile');
+  expect(compiled.cel.evaluate({ record: { x: `${'a'.repeat(50_000)}!` }, now: 0n })).toEqual({ ok: true, value: false });
+});
+
+test('the host cannot be reached', () => {
+  for (const source of ['record.constructor == record', 'record.__proto__ == record']) {
+    const compiled = compileCel(source, context);
+    if ('cel' in compiled) expect(compiled.cel.evaluate({ record: { a: 1 }, now: 0n }).ok).toBe(false);
+  }
+});

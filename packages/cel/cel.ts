@@ -1,0 +1,102 @@
+import { Environment } from '@marcbachmann/cel-js';
+import type { WorkspaceProblem } from '@weir/errors';
+import { RE2JS } from 're2js';
+
+export type CelResult = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly message: string };
+
+export interface CompiledCel {
+  readonly source: string;
+  /** Never throws; ints come back as numbers. */
+  evaluate(variables: Readonly<Record<string, unknown>>): CelResult;
+}
+
+export interface CelContext {
+  readonly file: string;
+  readonly line: number;
+  /** Variable name → CEL type (`map`, `dyn`, `string`, `int`, `bool`, `double`, `list`). */
+  readonly variables: Readonly<Record<string, string>>;
+  readonly result: 'bool' | 'string' | 'int' | 'double' | 'any';
+}
+
+const maxLength = 2000;
+const maxLoops = 2;
+const loops = new Set(['all', 'exists', 'exists_one', 'map', 'filter']);
+const patterns = new Map<string, RE2JS>();
+
+/** Linear-time regular expressions (RE2 syntax); `matches` of the CEL library backtracks, so it is refused and `re` stands in. */
+function re(text: string, pattern: string): boolean {
+  let compiled = patterns.get(pattern);
+  if (compiled === undefined) {
+    if (pattern.length > 500) throw new Error('pattern is longer than 500 characters');
+    compiled = RE2JS.compile(pattern);
+    if (patterns.size >= 1000) patterns.clear();
+    patterns.set(pattern, compiled);
+  }
+  return compiled.matcher(text).find();
+}
+
+interface Ast { readonly op?: string; readonly args?: unknown }
+
+/** Problems of the syntax tree: `matches`, patterns that do not compile, too many loops. */
+function inspect(ast: unknown, report: (message: string) => void): void {
+  let found = 0;
+  const walk = (node: unknown): void => {
+    if (Array.isArray(node)) return node.forEach(walk);
+    if (node === null || typeof node !== 'object') return;
+    const { op, args } = node as Ast;
+    if (op === 'rcall' && Array.isArray(args)) {
+      if (args[0] === 'matches') report('matches() can take exponential time: use re(text, pattern)');
+      if (loops.has(args[0] as string)) found++;
+    }
+    if (op === 'call' && Array.isArray(args) && args[0] === 're') checkPattern(args[1], report);
+    if (op !== 'value') walk(args);
+  };
+  walk(ast);
+  if (found > maxLoops) report(`more than ${maxLoops} loops (all, exists, map, filter)`);
+}
+
+function checkPattern(args: unknown, report: (message: string) => void): void {
+  const pattern = Array.isArray(args) ? (args[1] as Ast | undefined) : undefined;
+  if (pattern?.op !== 'value' || typeof pattern.args !== 'string') return report('the pattern of re() must be written out as text');
+  try {
+    RE2JS.compile(pattern.args);
+  } catch (error) {
+    report(`bad pattern: ${(error as Error).message}`);
+  }
+}
+
+/** Parse and check once. Problems (syntax, unknown variable, wrong type, unbounded) are given back, never thrown. */
+export function compileCel(source: string, context: CelContext): { readonly cel: CompiledCel } | { readonly problems: readonly WorkspaceProblem[] } {
+  const problems: WorkspaceProblem[] = [];
+  const report = (message: string): void => { problems.push({ file: context.file, line: context.line, message: `CEL: ${message.split('\n')[0]!}`, remedy: `fix the expression ${JSON.stringify(source.slice(0, 120))}` }); };
+  if (source.length > maxLength) {
+    report(`longer than ${maxLength} characters`);
+    return { problems };
+  }
+  const env = new Environment({ unlistedVariablesAreDyn: false, limits: { maxAstNodes: 500, maxDepth: 32, maxListElements: 200, maxMapEntries: 50, maxCallArguments: 16 } });
+  for (const [name, type] of Object.entries(context.variables)) env.registerVariable(name, type);
+  env.registerFunction('re(string, string): bool', re as (...args: unknown[]) => unknown);
+  try {
+    const parsed = env.parse(source);
+    const check = parsed.check();
+    if (!check.valid) report(check.error?.message ?? 'does not check');
+    else if (context.result !== 'any' && check.type !== context.result && check.type !== 'dyn') report(`gives ${check.type}, expected ${context.result}`);
+    else inspect(parsed.ast, report);
+    if (problems.length > 0) return { problems };
+    return { cel: { source, evaluate: (variables) => run(parsed, variables, context.result) } };
+  } catch (error) {
+    report((error as Error).message);
+    return { problems };
+  }
+}
+
+function run(parsed: (variables: Record<string, unknown>) => unknown, variables: Readonly<Record<string, unknown>>, result: CelContext['result']): CelResult {
+  try {
+    const value = parsed(variables as Record<string, unknown>);
+    const plain = typeof value === 'bigint' ? Number(value) : value;
+    if (result === 'bool' && typeof plain !== 'boolean') return { ok: false, message: 'did not give a bool' };
+    return { ok: true, value: plain };
+  } catch (error) {
+    return { ok: false, message: (error as Error).message.split('\n')[0]! };
+  }
+}

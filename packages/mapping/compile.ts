@@ -1,0 +1,171 @@
+import type { Json, JsonObject } from '@weir/adapter';
+import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
+import { outputId, type Reason } from '@weir/pipeline';
+import { loadSchemas } from '@weir/schemas';
+import { parseYaml } from '@weir/yaml';
+import { fieldKinds, type FieldKind } from './avro-kind.ts';
+import { compileCondition, type Condition, type Located } from './condition.ts';
+import { compileField, markConsumed, type FieldContext, type FieldFailure, type FieldReader } from './field.ts';
+import { leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
+import type { TransformContext } from './transforms.ts';
+import type { CompiledMapping, MappedOutput, MappingMeta, MappingResult } from './types.ts';
+
+interface Output {
+  readonly name: string;
+  readonly recordType: string;
+  readonly when: Condition | undefined;
+  readonly each: Path | undefined;
+  readonly objectKey: readonly Path[];
+  readonly template: Record<string, unknown>;
+  readonly fields: ReadonlyArray<{ readonly name: string; readonly read: FieldReader }>;
+  readonly consumed: Consumed;
+}
+
+const outputKeys = new Set(['record', 'when', 'each', 'objectKey', 'fields', 'doc']);
+const computed = new Set(['id', 'source', 'objectKey', 'extras']);
+const outputName = /^[a-z][a-z0-9-]{0,40}$/;
+
+/** Compile a mapping file. Throws WorkspaceError with every problem: file, line, what, remedy. */
+export function compileMapping(file: { readonly path: string; readonly content: string }, context: TransformContext = {}): CompiledMapping {
+  const yaml = parseYaml(file);
+  const problems: WorkspaceProblem[] = [];
+  const where: Located = {
+    file: file.path,
+    line: (path) => yaml.lineOf(path),
+    problem: (path, message, remedy) => { problems.push({ file: file.path, line: yaml.lineOf(path), message, remedy }); },
+  };
+  const root = yaml.value;
+  if (root === null || typeof root !== 'object' || Array.isArray(root)) throw new WorkspaceError([{ file: file.path, line: 1, message: 'a mapping is a table', remedy: 'start with mapping: <name> and outputs:' }]);
+  for (const key of Object.keys(root)) if (!['mapping', 'doc', 'drop', 'outputs'].includes(key)) where.problem([key], `unknown key ${key}`, 'use mapping, doc, drop, outputs');
+  const name = root['mapping'];
+  if (typeof name !== 'string') where.problem([], 'a mapping needs a name', 'add mapping: <name>');
+  const drops = compileDrops(root['drop'] ?? [], where);
+  const outputs: Output[] = [];
+  const table = root['outputs'];
+  if (table === null || table === undefined || typeof table !== 'object' || Array.isArray(table) || Object.keys(table).length === 0) where.problem(['outputs'], 'a mapping needs outputs', 'add outputs: with at least one');
+  else {
+    for (const [key, spec] of Object.entries(table)) {
+      const output = compileOutput(key, spec, where, context);
+      if (output !== undefined) outputs.push(output);
+    }
+  }
+  if (problems.length > 0) throw new WorkspaceError(problems);
+  return { name: name as string, file: file.path, apply: (item, envelope, meta) => apply(outputs, drops, file.path, item, envelope, meta) };
+}
+
+function compileDrops(value: Json, where: Located): { readonly name: string; readonly when: Condition }[] {
+  if (!Array.isArray(value)) {
+    where.problem(['drop'], 'drop takes a list', 'write - name: …, when: …');
+    return [];
+  }
+  const drops: { name: string; when: Condition }[] = [];
+  for (const [i, entry] of value.entries()) {
+    const name = (entry as JsonObject | null)?.['name'];
+    const when = compileCondition((entry as JsonObject | null)?.['when'], ['drop', i, 'when'], where);
+    if (typeof name !== 'string') where.problem(['drop', i], 'a drop rule needs a name', 'the name is the reason shown in traces');
+    else if (when !== undefined) drops.push({ name, when });
+  }
+  return drops;
+}
+
+function compileOutput(name: string, spec: Json, where: Located, transforms: TransformContext): Output | undefined {
+  const at = ['outputs', name];
+  if (!outputName.test(name)) where.problem(at, `output name ${name}`, 'use lower case, digits and -');
+  if (spec === null || typeof spec !== 'object' || Array.isArray(spec)) {
+    where.problem(at, 'an output is a table', 'give record and fields');
+    return undefined;
+  }
+  for (const key of Object.keys(spec)) if (!outputKeys.has(key)) where.problem([...at, key], `unknown key ${key}`, `use one of ${[...outputKeys].join(', ')}`);
+  const schema = loadSchemas().get(`weir.canonical.${String(spec['record'])}`);
+  if (schema === undefined) {
+    const names = [...loadSchemas().keys()].filter((n) => n.startsWith('weir.canonical.')).map((n) => n.slice(15));
+    where.problem([...at, 'record'], `no canonical record ${JSON.stringify(spec['record'] ?? null)}`, `use one of ${names.join(', ')}`);
+    return undefined;
+  }
+  const each = spec['each'] === undefined ? undefined : parsePath(String(spec['each']));
+  if (spec['each'] !== undefined && each === undefined) where.problem([...at, 'each'], 'not a path', 'give the path of an array');
+  const keyTexts = spec['objectKey'] === undefined ? [] : Array.isArray(spec['objectKey']) ? spec['objectKey'] : [spec['objectKey']];
+  const objectKey = keyTexts.map((text) => parsePath(String(text)));
+  if (objectKey.some((p) => p === undefined)) where.problem([...at, 'objectKey'], 'not a path', 'give the path of the sender\'s object id');
+  if (each !== undefined && objectKey.length === 0) where.problem([...at, 'each'], 'an output with each needs an objectKey', 'give the path of an id in $item: an output is never identified by its position');
+  const context: FieldContext = { where, transforms, consumed: Object.create(null) as Consumed, each: each?.keys };
+  const when = spec['when'] === undefined ? undefined : compileCondition(spec['when'], [...at, 'when'], where);
+  for (const path of [...objectKey, ...(when?.paths ?? [])]) if (path !== undefined) markConsumed(context, path);
+  const kinds = fieldKinds(schema);
+  const fields = compileFields(kinds, spec['fields'] ?? {}, [...at, 'fields'], context);
+  const template: Record<string, unknown> = {};
+  for (const kind of kinds.values()) template[kind.name] = kind.base === 'records' ? [] : kind.base === 'map' ? {} : (kind.defaultValue ?? null);
+  return { name, recordType: `weir.canonical.${schema.name}`, when, each, objectKey: objectKey as Path[], template, fields, consumed: context.consumed };
+}
+
+function compileFields(kinds: ReadonlyMap<string, FieldKind>, table: Json, at: readonly (string | number)[], context: FieldContext): { name: string; read: FieldReader }[] {
+  const { where } = context;
+  if (table === null || typeof table !== 'object' || Array.isArray(table)) {
+    where.problem(at, 'fields is a table', 'write field: path');
+    return [];
+  }
+  for (const name of Object.keys(table)) {
+    if (computed.has(name)) where.problem([...at, name], `${name} is filled by Weir`, 'remove it');
+    else if (!kinds.has(name)) where.problem([...at, name], `no field ${name}`, `use one of ${[...kinds.keys()].filter((k) => !computed.has(k)).join(', ')}`);
+  }
+  const fields: { name: string; read: FieldReader }[] = [];
+  for (const kind of kinds.values()) {
+    if (computed.has(kind.name)) continue;
+    const spec = table[kind.name];
+    if (spec === undefined) {
+      if (!kind.nullable && !kind.hasDefault && kind.name !== 'occurredAt') where.problem(at, `field ${kind.name} is required`, 'add it');
+      continue;
+    }
+    const read = compileField(kind.name === 'occurredAt' ? { ...kind, hasDefault: true } : kind, spec, [...at, kind.name], context);
+    if (read !== undefined) fields.push({ name: kind.name, read });
+  }
+  return fields;
+}
+
+function apply(outputs: readonly Output[], drops: ReadonlyArray<{ readonly name: string; readonly when: Condition }>, file: string, item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult {
+  const roots: Roots = { root: item, item, envelope, meta: meta as unknown as JsonObject };
+  for (const drop of drops) if (drop.when.test(roots)) return { kind: 'dropped', reason: drop.name };
+  const reasons: Reason[] = [];
+  const mapped: MappedOutput[] = [];
+  const seen = new Set<string>();
+  for (const output of outputs) {
+    const elements = output.each === undefined ? [item] : readPath(output.each, roots);
+    if (!Array.isArray(elements)) continue;
+    for (const element of elements) {
+      const here = output.each === undefined ? roots : { ...roots, item: element };
+      if (output.when !== undefined && !output.when.test(here)) continue;
+      const made = fill(output, file, here, meta, reasons);
+      if (seen.has(made.outputId)) reasons.push({ code: 'mapping-failed', message: `two elements of output ${output.name} have the same objectKey`, file });
+      seen.add(made.outputId);
+      mapped.push(made);
+    }
+  }
+  if (reasons.length > 0) return { kind: 'failed', reasons };
+  if (mapped.length === 0) return { kind: 'failed', reasons: [{ code: 'mapping-no-output', message: 'no output of the mapping matches this item', file }] };
+  return { kind: 'mapped', outputs: mapped };
+}
+
+function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, reasons: Reason[]): MappedOutput {
+  const fail = (f: FieldFailure): void => { reasons.push({ code: 'mapping-failed', message: `${output.name}.${f.field} ${f.message}`, file, line: f.line, field: f.field, path: f.path }); };
+  let key = '';
+  for (const path of output.objectKey) {
+    const value = readPath(path, roots);
+    if (typeof value === 'string' || typeof value === 'number') {
+      key = String(value);
+      break;
+    }
+  }
+  const id = outputId(meta.eventId, output.name, output.each === undefined ? '' : key);
+  const record = { ...output.template };
+  for (const { name, read } of output.fields) {
+    const value = read(roots, fail);
+    if (value !== undefined) record[name] = value;
+  }
+  record['id'] = id;
+  record['source'] = meta.source;
+  record['objectKey'] = key === '' ? null : key;
+  record['occurredAt'] ??= meta.acceptedAt;
+  const rest = leftover(roots.root, output.consumed);
+  if (rest !== undefined && typeof rest === 'object') record['extras'] = JSON.stringify(rest);
+  return { name: output.name, recordType: output.recordType, outputId: id, record };
+}

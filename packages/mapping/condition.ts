@@ -1,0 +1,74 @@
+import type { Json } from '@weir/adapter';
+import { compileCel } from '@weir/cel';
+import type { WorkspaceProblem } from '@weir/errors';
+import { parsePath, readPath, type Path, type Roots } from './path.ts';
+
+export interface Condition {
+  readonly paths: readonly Path[];
+  /** An error of a CEL condition is `false` with a message. */
+  test(roots: Roots): boolean;
+}
+
+export interface Located {
+  readonly file: string;
+  line(path: readonly (string | number)[]): number;
+  problem(path: readonly (string | number)[], message: string, remedy: string): void;
+}
+
+export const celVariables = { item: 'dyn', envelope: 'dyn', meta: 'map' } as const;
+
+export function celRoots(roots: Roots): Record<string, unknown> {
+  return { item: roots.item, envelope: roots.envelope ?? {}, meta: roots.meta };
+}
+
+/**
+ * `{ path, equals | in | exists | not }`, `{ cel: … }`, or a list of them (all must hold). Simple forms are
+ * compiled without CEL. Undefined after a problem was reported.
+ */
+export function compileCondition(value: unknown, at: readonly (string | number)[], where: Located): Condition | undefined {
+  if (Array.isArray(value)) {
+    const parts = value.map((v, i) => compileCondition(v, [...at, i], where));
+    if (parts.some((p) => p === undefined)) return undefined;
+    return { paths: parts.flatMap((p) => p!.paths), test: (roots) => parts.every((p) => p!.test(roots)) };
+  }
+  if (value === null || typeof value !== 'object') {
+    where.problem(at, 'a condition is { path: …, equals: … }', 'write e.g. when: { path: type, equals: identify }');
+    return undefined;
+  }
+  const condition = value as Record<string, Json>;
+  if (typeof condition['cel'] === 'string') return celCondition(condition['cel'], at, where);
+  const known = new Set(['path', 'equals', 'in', 'exists', 'not']);
+  const strange = Object.keys(condition).find((k) => !known.has(k));
+  const path = typeof condition['path'] === 'string' ? parsePath(condition['path']) : undefined;
+  if (strange !== undefined || path === undefined) {
+    where.problem(strange === undefined ? at : [...at, strange], strange === undefined ? 'a condition needs a path' : `unknown key ${strange}`, 'use path with equals, in, not or exists; or cel');
+    return undefined;
+  }
+  const values = condition['in'] ?? condition['not'] ?? condition['equals'];
+  const set = new Set(Array.isArray(values) ? values : [values]);
+  if (condition['exists'] !== undefined) {
+    const wanted = condition['exists'] === true;
+    return { paths: [path], test: (roots) => (readPath(path, roots) !== undefined) === wanted };
+  }
+  if (values === undefined) {
+    where.problem(at, 'a condition needs equals, in, not or exists', 'add one of them');
+    return undefined;
+  }
+  const negate = condition['not'] !== undefined;
+  return { paths: [path], test: (roots) => set.has(readPath(path, roots) ?? null) !== negate };
+}
+
+function celCondition(source: string, at: readonly (string | number)[], where: Located): Condition | undefined {
+  const compiled = compileCel(source, { file: where.file, line: where.line([...at, 'cel']), variables: celVariables, result: 'bool' });
+  if ('problems' in compiled) {
+    for (const p of compiled.problems as readonly WorkspaceProblem[]) where.problem([...at, 'cel'], p.message, p.remedy);
+    return undefined;
+  }
+  return {
+    paths: [],
+    test(roots) {
+      const result = compiled.cel.evaluate(celRoots(roots));
+      return result.ok && result.value === true;
+    },
+  };
+}

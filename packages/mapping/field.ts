@@ -1,0 +1,259 @@
+import type { Json } from '@weir/adapter';
+import { compileCel, type CompiledCel } from '@weir/cel';
+import { fit, kindWords, type FieldKind } from './avro-kind.ts';
+import { celRoots, celVariables, compileCondition, type Condition, type Located } from './condition.ts';
+import { consume, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
+import { TransformError, transforms, type Transform, type TransformContext } from './transforms.ts';
+
+/** A failure of one field, turned into a Reason by the caller. */
+export interface FieldFailure {
+  readonly field: string;
+  readonly message: string;
+  readonly line: number;
+  readonly path?: string;
+}
+
+/** Value for the field; undefined = leave the default. Failures go to `fail`. */
+export type FieldReader = (roots: Roots, fail: (failure: FieldFailure) => void) => unknown;
+
+export interface FieldContext {
+  readonly where: Located;
+  readonly transforms: TransformContext;
+  /** Source fields that this output uses. */
+  readonly consumed: Consumed;
+  /** Path of the output's `each`, so that `$item` paths count as consumed there. */
+  readonly each: readonly string[] | undefined;
+}
+
+type At = readonly (string | number)[];
+const fieldKeys = new Set(['from', 'pipe', 'default', 'const', 'cel', 'map', 'when', 'required', 'onError', 'each', 'fields', 'list', 'entries']);
+
+export function markConsumed(context: FieldContext, path: Path): void {
+  if (path.root === 'root') consume(context.consumed, path.keys);
+  else if (path.root === 'item') consume(context.consumed, context.each === undefined ? path.keys : context.each);
+}
+
+function pathsOf(value: Json | undefined, at: At, context: FieldContext): Path[] | undefined {
+  const texts = Array.isArray(value) ? value : [value];
+  const paths = texts.map((text) => (typeof text === 'string' ? parsePath(text) : undefined));
+  const bad = paths.findIndex((p) => p === undefined);
+  if (bad >= 0 || paths.length === 0) {
+    context.where.problem(at, `not a path: ${JSON.stringify(texts[bad] ?? null)}`, 'write e.g. traits.email, or a list of paths of which the first present one counts');
+    return undefined;
+  }
+  for (const path of paths) markConsumed(context, path!);
+  return paths as Path[];
+}
+
+/** Compile one entry of a `fields:` table for a canonical field. Undefined after problems were reported. */
+export function compileField(kind: FieldKind, spec: Json, at: At, context: FieldContext): FieldReader | undefined {
+  if (typeof spec === 'string' || Array.isArray(spec)) return compileField(kind, { from: spec }, at, context);
+  if (spec === null || typeof spec !== 'object') {
+    context.where.problem(at, `${kind.name}: expected a path or a table`, 'write e.g. email: traits.email');
+    return undefined;
+  }
+  const strange = Object.keys(spec).find((key) => !fieldKeys.has(key));
+  if (strange !== undefined) {
+    context.where.problem([...at, strange], `unknown key ${strange}`, `use one of ${[...fieldKeys].join(', ')}`);
+    return undefined;
+  }
+  if (kind.base === 'records') return compileRecords(kind, spec, at, context);
+  if (kind.base === 'map') return compileEntries(kind, spec, at, context);
+  return compileScalar(kind, spec, at, context);
+}
+
+function compileScalar(kind: FieldKind, spec: { [key: string]: Json }, at: At, context: FieldContext): FieldReader | undefined {
+  const line = context.where.line(at);
+  const source = compileSource(kind, spec, at, context);
+  const pipe = compilePipe(spec, at, context);
+  const when = spec['when'] === undefined ? undefined : compileCondition(spec['when'], [...at, 'when'], context.where);
+  if (source === undefined || pipe === undefined || (spec['when'] !== undefined && when === undefined)) return undefined;
+  const fallback = spec['default'];
+  if (fallback !== undefined && fit(kind, fallback) === undefined) {
+    context.where.problem([...at, 'default'], `${kind.name} takes ${kindWords[kind.base]}`, 'correct the default');
+    return undefined;
+  }
+  const skip = spec['onError'] === 'skip';
+  const required = spec['required'] === true || (!kind.nullable && !kind.hasDefault);
+  for (const path of when?.paths ?? []) markConsumed(context, path);
+  return (roots, fail) => {
+    if (when !== undefined && !when.test(roots)) return fallback;
+    try {
+      let value = source.read(roots);
+      for (let i = 0; i < pipe.length && value !== undefined; i++) value = pipe[i]!(value, roots);
+      if (value === undefined || value === null) {
+        if (fallback !== undefined) return fallback;
+        if (required) fail({ field: kind.name, message: 'is required and the source does not have it', line, path: source.text });
+        return undefined;
+      }
+      const fitted = fit(kind, value);
+      if (fitted === undefined) throw new TransformError(`expected ${kindWords[kind.base]}`);
+      return fitted;
+    } catch (error) {
+      if (!(error instanceof TransformError)) throw error;
+      if (!skip) fail({ field: kind.name, message: error.message, line, path: source.text });
+      return fallback;
+    }
+  };
+}
+
+interface Source {
+  readonly text: string;
+  read(roots: Roots): Json | undefined;
+}
+
+function compileSource(kind: FieldKind, spec: { [key: string]: Json }, at: At, context: FieldContext): Source | undefined {
+  const given = ['from', 'const', 'cel'].filter((key) => spec[key] !== undefined);
+  if (given.length !== 1) {
+    context.where.problem(at, `${kind.name}: give exactly one of from, const, cel`, 'remove or add one');
+    return undefined;
+  }
+  if (spec['const'] !== undefined) {
+    const value = spec['const'];
+    if (fit(kind, value) === undefined) {
+      context.where.problem([...at, 'const'], `${kind.name} takes ${kindWords[kind.base]}`, 'correct the constant');
+      return undefined;
+    }
+    return { text: 'const', read: () => value };
+  }
+  if (spec['cel'] !== undefined) return celSource(String(spec['cel']), at, context);
+  const paths = pathsOf(spec['from'], [...at, 'from'], context);
+  if (paths === undefined) return undefined;
+  const text = paths.map((p) => p.text).join(' | ');
+  const [only] = paths;
+  if (paths.length === 1) return { text, read: (roots) => readPath(only!, roots) };
+  return {
+    text,
+    read(roots) {
+      for (const path of paths) {
+        const value = readPath(path, roots);
+        if (value !== undefined && value !== '') return value;
+      }
+      return undefined;
+    },
+  };
+}
+
+function celSource(source: string, at: At, context: FieldContext): Source | undefined {
+  const compiled = compileCel(source, { file: context.where.file, line: context.where.line([...at, 'cel']), variables: celVariables, result: 'any' });
+  if ('problems' in compiled) {
+    for (const p of compiled.problems) context.where.problem([...at, 'cel'], p.message, p.remedy);
+    return undefined;
+  }
+  const cel: CompiledCel = compiled.cel;
+  return {
+    text: 'cel',
+    read(roots) {
+      const result = cel.evaluate(celRoots(roots));
+      if (!result.ok) throw new TransformError(`CEL: ${result.message}`);
+      return result.value === null ? undefined : (result.value as Json);
+    },
+  };
+}
+
+function compilePipe(spec: { [key: string]: Json }, at: At, context: FieldContext): Transform[] | undefined {
+  const steps: Json[] = spec['pipe'] === undefined ? [] : Array.isArray(spec['pipe']) ? [...spec['pipe']] : [spec['pipe']];
+  if (spec['map'] !== undefined) steps.push({ map: spec['map'] });
+  const compiled: Transform[] = [];
+  for (const [i, step] of steps.entries()) {
+    const where = [...at, 'pipe', i];
+    const name = typeof step === 'string' ? step : step !== null && typeof step === 'object' && !Array.isArray(step) && Object.keys(step).length === 1 ? Object.keys(step)[0]! : '';
+    const factory = transforms[name];
+    if (factory === undefined) {
+      context.where.problem(where, `unknown transform ${JSON.stringify(name)}`, `use one of ${Object.keys(transforms).join(', ')}`);
+      return undefined;
+    }
+    const made = factory(typeof step === 'string' ? null : ((step as { [key: string]: Json })[name] ?? null), context.transforms);
+    if (typeof made === 'string') {
+      context.where.problem(where, `${name} ${made}`, 'correct its options');
+      return undefined;
+    }
+    compiled.push(made);
+  }
+  return compiled;
+}
+
+/** `each: path` with a `fields:` table over `$item`, or `list:` of tables. An element without a required field is left out. */
+function compileRecords(kind: FieldKind, spec: { [key: string]: Json }, at: At, context: FieldContext): FieldReader | undefined {
+  const tables = spec['list'] !== undefined ? spec['list'] : [spec['fields']];
+  if (!Array.isArray(tables)) {
+    context.where.problem([...at, 'list'], 'list takes a list of tables', 'write - type: { const: … }');
+    return undefined;
+  }
+  const eachPath = typeof spec['each'] === 'string' ? parsePath(spec['each']) : undefined;
+  if (spec['list'] === undefined && eachPath === undefined) {
+    context.where.problem(at, `${kind.name}: give list, or each with fields`, 'write e.g. each: properties.products');
+    return undefined;
+  }
+  if (eachPath !== undefined) markConsumed(context, eachPath);
+  const inner: FieldContext = eachPath === undefined ? context : { ...context, each: eachPath.keys };
+  const elements = tables.map((table, i) => compileElement(kind, table ?? null, spec['list'] === undefined ? [...at, 'fields'] : [...at, 'list', i], inner));
+  if (elements.some((e) => e === undefined)) return undefined;
+  return (roots, fail) => {
+    const out: unknown[] = [];
+    const items = eachPath === undefined ? [roots.item] : readPath(eachPath, roots);
+    if (!Array.isArray(items)) return undefined;
+    for (const item of items) {
+      for (const element of elements) {
+        const record = element!(eachPath === undefined ? roots : { ...roots, item }, fail);
+        if (record !== undefined) out.push(record);
+      }
+    }
+    return out;
+  };
+}
+
+function compileElement(kind: FieldKind, table: Json, at: At, context: FieldContext): ((roots: Roots, fail: (f: FieldFailure) => void) => Record<string, unknown> | undefined) | undefined {
+  if (table === null || typeof table !== 'object' || Array.isArray(table)) {
+    context.where.problem(at, 'expected a table of fields', 'write field: path');
+    return undefined;
+  }
+  const readers: { field: FieldKind; read: FieldReader }[] = [];
+  for (const [name, spec] of Object.entries(table)) {
+    const field = kind.element!.get(name);
+    if (field === undefined) {
+      context.where.problem([...at, name], `${kind.name} has no field ${name}`, `use one of ${[...kind.element!.keys()].join(', ')}`);
+      return undefined;
+    }
+    const read = compileField({ ...field, hasDefault: true }, spec, [...at, name], context);
+    if (read === undefined) return undefined;
+    readers.push({ field, read });
+  }
+  return (roots, fail) => {
+    const record: Record<string, unknown> = {};
+    for (const field of kind.element!.values()) record[field.name] = field.defaultValue ?? null;
+    for (const { field, read } of readers) {
+      const value = read(roots, fail);
+      if (value !== undefined) record[field.name] = value;
+    }
+    for (const field of kind.element!.values()) if (!field.nullable && record[field.name] === null) return undefined;
+    return record;
+  };
+}
+
+const textKind = (name: string): FieldKind => ({ name, base: 'string', nullable: true, hasDefault: true, defaultValue: null });
+
+/** `entries:` { key: field spec } for a map of texts. */
+function compileEntries(kind: FieldKind, spec: { [key: string]: Json }, at: At, context: FieldContext): FieldReader | undefined {
+  const entries = spec['entries'];
+  if (entries === null || typeof entries !== 'object' || Array.isArray(entries)) {
+    context.where.problem(at, `${kind.name}: give entries, a table of key: path`, 'write entries: { plan: traits.plan }');
+    return undefined;
+  }
+  const readers: [string, FieldReader][] = [];
+  for (const [key, value] of Object.entries(entries)) {
+    const read = compileField(textKind(key), value, [...at, 'entries', key], context);
+    if (read === undefined) return undefined;
+    readers.push([key, read]);
+  }
+  return (roots, fail) => {
+    const out: Record<string, string> = {};
+    for (const [key, read] of readers) {
+      const value = read(roots, fail);
+      if (typeof value === 'string') out[key] = value;
+    }
+    return out;
+  };
+}
+
+export type { Condition };

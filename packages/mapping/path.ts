@@ -1,0 +1,81 @@
+import type { Json, JsonObject } from '@weir/adapter';
+
+/** What paths are read from. `item` is the element when the output has `each`. */
+export interface Roots {
+  readonly root: Json;
+  readonly item: Json;
+  readonly envelope: JsonObject | undefined;
+  readonly meta: JsonObject;
+}
+
+export interface Path {
+  readonly text: string;
+  readonly root: 'root' | 'item' | 'envelope' | 'meta';
+  readonly keys: readonly string[];
+}
+
+const part = /^(?:([A-Za-z0-9_$@-]+(?:[ /:][A-Za-z0-9_$@-]+)*)|\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\])/;
+
+/**
+ * `a.b`, `a["total billed"]`, `a[0].b`; roots `$item`, `$envelope`, `$meta`, else the whole item.
+ * Undefined when it is not a path.
+ */
+export function parsePath(text: string): Path | undefined {
+  const keys: string[] = [];
+  let rest = text;
+  while (rest !== '') {
+    const match = part.exec(rest);
+    if (match === null) return undefined;
+    keys.push(match[1] ?? (match[2] !== undefined ? (JSON.parse(`"${match[2]}"`) as string) : match[3]!));
+    rest = rest.slice(match[0].length);
+    if (rest.startsWith('.')) {
+      rest = rest.slice(1);
+      if (rest === '') return undefined;
+    } else if (rest !== '' && !rest.startsWith('[')) return undefined;
+  }
+  if (keys.length === 0 || keys.length > 16 || keys.some((k) => k === '__proto__' || k === 'constructor' || k === 'prototype')) return undefined;
+  const root = keys[0] === '$item' ? 'item' : keys[0] === '$envelope' ? 'envelope' : keys[0] === '$meta' ? 'meta' : 'root';
+  return { text, root, keys: root === 'root' ? keys : keys.slice(1) };
+}
+
+/** Own properties only; undefined where the path ends early; null counts as absent. */
+export function readPath(path: Path, roots: Roots): Json | undefined {
+  let value: Json | undefined = roots[path.root];
+  for (let i = 0; i < path.keys.length; i++) {
+    if (value === null || typeof value !== 'object') return undefined;
+    const key = path.keys[i]!;
+    if (!Object.hasOwn(value, key)) return undefined;
+    value = (value as JsonObject)[key];
+  }
+  return value === null ? undefined : value;
+}
+
+/** Which source fields a mapping consumed: a tree of keys; `true` = with everything below. */
+export interface Consumed { [key: string]: Consumed | true }
+
+export function consume(tree: Consumed, keys: readonly string[]): void {
+  let node = tree;
+  for (let i = 0; i < keys.length; i++) {
+    const key = keys[i]!;
+    const child = node[key];
+    if (child === true) return;
+    if (i === keys.length - 1) node[key] = true;
+    else node = node[key] = child ?? (Object.create(null) as Consumed);
+  }
+}
+
+/** What is left of the value when the consumed fields are taken out; undefined when nothing is. */
+export function leftover(value: Json, tree: Consumed): Json | undefined {
+  if (value === null || typeof value !== 'object') return value;
+  if (Array.isArray(value)) return value.length === 0 ? undefined : value;
+  let out: JsonObject | undefined;
+  for (const key of Object.keys(value)) {
+    const used = tree[key];
+    if (used === true) continue;
+    const rest = used === undefined ? value[key]! : leftover(value[key]!, used);
+    if (rest === undefined) continue;
+    out ??= Object.create(null) as JsonObject;
+    out[key] = rest;
+  }
+  return out;
+}

@@ -1,0 +1,133 @@
+import { createHmac } from 'node:crypto';
+import type { Json, JsonObject } from '@weir/adapter';
+import { parsePhoneNumberFromString, type CountryCode } from 'libphonenumber-js/min';
+import { readPath, parsePath, type Path, type Roots } from './path.ts';
+
+/** A value that the transform cannot take; the message says what it expected, never the value. */
+export class TransformError extends Error {}
+
+export type Transform = (value: Json, roots: Roots) => Json | undefined;
+export interface TransformContext { readonly workspaceKey?: Buffer }
+
+function text(value: Json): string {
+  if (typeof value === 'string') return value;
+  if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+  throw new TransformError('expected text');
+}
+
+function number(value: Json): number {
+  if (typeof value === 'number') return value;
+  if (typeof value === 'string' && /^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$/.test(value)) return Number(value);
+  throw new TransformError('expected a number');
+}
+
+// Deliberately loose on the local part (RFC 5321 allows nearly anything); strict on shape and length.
+const emailPattern = /^[^\s@"<>(),:;[\]\\]{1,64}@[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+$/;
+
+function email(value: Json): string {
+  const normal = text(value).trim().toLowerCase();
+  if (normal.length > 254 || !emailPattern.test(normal)) throw new TransformError('expected an e-mail address');
+  return normal;
+}
+
+const isoDate = /^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?)?$/;
+/** 1971 to 2200: what a timestamp of a marketing event can be. */
+const earliest = 31_536_000_000;
+const latest = 7_258_118_400_000;
+
+function inRange(ms: number): number {
+  if (!Number.isFinite(ms) || ms < earliest || ms > latest) throw new TransformError('expected a time between 1971 and 2200');
+  return Math.trunc(ms);
+}
+
+/** ms since the epoch. `auto`: numbers below 10^11 are seconds; text is ISO 8601, without a zone UTC. */
+function timestamp(unit: 's' | 'ms' | 'iso' | 'auto'): Transform {
+  return (value) => {
+    if (unit !== 'iso' && (typeof value === 'number' || (typeof value === 'string' && /^\d+(\.\d+)?$/.test(value)))) {
+      const n = Number(value);
+      return inRange(unit === 's' || (unit === 'auto' && n < 1e11) ? n * 1000 : n);
+    }
+    if (unit === 's' || unit === 'ms') throw new TransformError(`expected a time in ${unit}`);
+    const iso = text(value).trim();
+    if (!isoDate.test(iso)) throw new TransformError('expected an ISO 8601 time');
+    const zoned = /(?:Z|[+-]\d{2}:?\d{2})$/.test(iso) || iso.length === 10 ? iso : `${iso}Z`;
+    return inRange(Date.parse(zoned.replace(' ', 'T')));
+  };
+}
+
+function phone(options: JsonObject): Transform {
+  const path = typeof options['country'] === 'string' && options['country'].length > 2 ? parsePath(options['country']) : undefined;
+  const fixed = typeof options['country'] === 'string' && options['country'].length === 2 ? options['country'].toUpperCase() : undefined;
+  return (value, roots) => {
+    const from = path === undefined ? undefined : readPath(path as Path, roots);
+    const country = typeof from === 'string' && /^[A-Za-z]{2}$/.test(from) ? from.toUpperCase() : fixed;
+    const input = text(value).trim();
+    if (input.length > 64) throw new TransformError('expected a phone number');
+    const parsed = parsePhoneNumberFromString(input, country as CountryCode | undefined);
+    if (parsed === undefined || !parsed.isPossible()) throw new TransformError('expected a phone number, with + and country code or with `country` set');
+    return parsed.number;
+  };
+}
+
+function mapEnum(options: JsonObject): Transform {
+  const table = new Map(Object.entries(options));
+  return (value) => {
+    const key = text(value);
+    const found = table.get(key) ?? table.get('*');
+    if (found === undefined) throw new TransformError(`expected one of ${[...table.keys()].slice(0, 20).join(', ')}`);
+    return found;
+  };
+}
+
+type Factory = (options: Json, context: TransformContext) => Transform | string;
+const plain = (transform: Transform): Factory => (options) => (options === null ? transform : 'takes no options');
+
+/** The closed set. A factory gives a message when its options are wrong. */
+export const transforms: Readonly<Record<string, Factory>> = Object.assign(Object.create(null) as Record<string, Factory>, {
+  lower: plain((v) => text(v).toLowerCase()),
+  upper: plain((v) => text(v).toUpperCase()),
+  trim: plain((v) => text(v).trim() || undefined),
+  string: plain((v) => text(v)),
+  number: plain(number),
+  integer: plain((v) => {
+    const n = number(v);
+    if (!Number.isSafeInteger(n)) throw new TransformError('expected a whole number');
+    return n;
+  }),
+  boolean: plain((v) => {
+    if (typeof v === 'boolean') return v;
+    if (v === 'true' || v === 1 || v === '1') return true;
+    if (v === 'false' || v === 0 || v === '0') return false;
+    throw new TransformError('expected true or false');
+  }),
+  email: plain(email),
+  phone: ((options) => (options === null ? phone({}) : typeof options === 'object' && !Array.isArray(options) ? phone(options) : 'takes { country: <ISO code or path> }')) satisfies Factory,
+  timestamp: ((options) => (options === null ? timestamp('auto') : options === 's' || options === 'ms' || options === 'iso' || options === 'auto' ? timestamp(options) : 'takes s, ms, iso or auto')) satisfies Factory,
+  date: plain((v) => {
+    const iso = text(v).trim().slice(0, 10);
+    if (!/^\d{4}-\d{2}-\d{2}$/.test(iso) || Number.isNaN(Date.parse(iso))) throw new TransformError('expected a date, YYYY-MM-DD');
+    return iso;
+  }),
+  country: plain((v) => {
+    const code = text(v).trim().toUpperCase();
+    if (!/^[A-Z]{2}$/.test(code)) throw new TransformError('expected an ISO 3166-1 alpha-2 code');
+    return code;
+  }),
+  currency: plain((v) => {
+    const code = text(v).trim().toUpperCase();
+    if (!/^[A-Z]{3}$/.test(code)) throw new TransformError('expected an ISO 4217 code');
+    return code;
+  }),
+  json: plain((v) => JSON.stringify(v)),
+  first: plain((v) => (Array.isArray(v) ? (v[0] ?? undefined) : v)),
+  join: ((options) => (typeof options === 'string' || options === null ? (v) => (Array.isArray(v) ? v.map(text).join(options ?? ', ') : text(v)) : 'takes the text between the parts')) satisfies Factory,
+  map: ((options) => (options !== null && typeof options === 'object' && !Array.isArray(options) ? mapEnum(options) : 'takes a table of values')) satisfies Factory,
+  prefix: ((options) => (typeof options === 'string' ? (v) => options + text(v) : 'takes the text to put before')) satisfies Factory,
+  hash: ((options, context) => {
+    if (options !== null) return 'takes no options';
+    return (v) => {
+      if (context.workspaceKey === undefined) throw new TransformError('needs the workspace key');
+      return createHmac('sha256', context.workspaceKey).update(text(v)).digest('hex');
+    };
+  }) satisfies Factory,
+});

@@ -1,0 +1,31 @@
+import type { Json, JsonObject } from '@weir/adapter';
+import type { Reason } from '@weir/pipeline';
+
+export interface MappingMeta {
+  readonly eventId: string;
+  readonly source: string;
+  /** ms since the epoch. */
+  readonly acceptedAt: number;
+}
+
+export interface MappedOutput {
+  /** Name of the output in the mapping. */
+  readonly name: string;
+  /** Full record name. */
+  readonly recordType: string;
+  readonly outputId: string;
+  /** Ready for the Avro type of recordType. */
+  readonly record: Record<string, unknown>;
+}
+
+export type MappingResult =
+  | { readonly kind: 'mapped'; readonly outputs: readonly MappedOutput[] }
+  | { readonly kind: 'dropped'; readonly reason: string }
+  | { readonly kind: 'failed'; readonly reasons: readonly Reason[] };
+
+/** A pure function of (item, envelope, meta): the same input gives the same records, for ever (I5). */
+export interface CompiledMapping {
+  readonly name: string;
+  readonly file: string;
+  apply(item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult;
+}

@@ -1,0 +1,185 @@
+import type { Adapter, OperationManifest } from '@weir/adapter';
+import { WeirError, WorkspaceError, type WorkspaceProblem } from '@weir/errors';
+import { compileContract, compileMapping, type CompiledContract } from '@weir/mapping';
+import { isName } from '@weir/pipeline';
+import { compilePurposes, compileRoutes, compileRules, durationMs, type CompiledPolicy, type CompiledRoute, type CompiledRule, type Purpose } from '@weir/policy';
+import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
+import { checkConfig } from './config.ts';
+import type { DestinationConfig, Release, ReleaseFile, SourceConfig } from './types.ts';
+import { releaseHash } from './workspace.ts';
+
+export interface CompileContext {
+  readonly adapters: ReadonlyMap<string, Adapter>;
+  /** Needed by mappings that use the `hash` transform. */
+  readonly workspaceKey?: Buffer;
+}
+
+type Table = { [key: string]: YamlValue };
+const day = 86_400_000;
+
+/** Files in, release out; or a WorkspaceError with every problem of every file. Default mappings must be among the files (see `withDefaults`). */
+export function compileRelease(files: readonly ReleaseFile[], context: CompileContext): Release {
+  const problems: WorkspaceProblem[] = [];
+  const attempt = <T>(work: () => T): T | undefined => {
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof WorkspaceError)) throw error;
+      problems.push(...error.problems);
+      return undefined;
+    }
+  };
+  const byPath = new Map(files.map((f) => [f.path, f]));
+  const inFolder = (folder: string): ReleaseFile[] => files.filter((f) => f.path.startsWith(`${folder}/`));
+  const name = attempt(() => compileName(byPath.get('weir.yaml')));
+  const purposesFile = byPath.get('purposes.yaml');
+  if (purposesFile === undefined) problems.push({ file: 'purposes.yaml', line: 0, message: 'is missing', remedy: 'say for which purposes data is used' });
+  const purposes: ReadonlyMap<string, Purpose> = (purposesFile === undefined ? undefined : attempt(() => compilePurposes(purposesFile))) ?? new Map();
+  const rules: CompiledRule[] = inFolder('policies').flatMap((file) => attempt(() => compileRules(file, purposes)) ?? []);
+  checkUnique(rules, problems);
+  const contracts = new Map<string, CompiledContract[]>();
+  for (const file of inFolder('contracts')) {
+    const contract = attempt(() => compileContract(file));
+    for (const record of contract?.records ?? []) contracts.set(record, [...(contracts.get(record) ?? []), contract!]);
+  }
+  const sources = new Map<string, SourceConfig>();
+  for (const file of inFolder('sources')) {
+    const source = attempt(() => compileSource(file, byPath, context));
+    if (source !== undefined) sources.set(source.name, source);
+  }
+  const destinations = new Map<string, DestinationConfig>();
+  const routes: CompiledRoute[] = [];
+  for (const file of inFolder('destinations')) {
+    const compiled = attempt(() => compileDestination(file, purposes, context));
+    if (compiled === undefined) continue;
+    destinations.set(compiled.destination.name, compiled.destination);
+    routes.push(...compiled.routes);
+  }
+  if (problems.length > 0) throw new WorkspaceError(problems);
+  const byRecord = new Map<string, CompiledRoute[]>();
+  for (const route of routes) byRecord.set(route.on, [...(byRecord.get(route.on) ?? []), route]);
+  const policy: CompiledPolicy = { purposes, rules, routes: byRecord };
+  return { hash: releaseHash(files), files, name: name!, sources, destinations, policy, contracts };
+}
+
+function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[]): void {
+  const seen = new Map<string, CompiledRule>();
+  for (const rule of rules) {
+    const first = seen.get(rule.name);
+    if (first !== undefined) problems.push({ file: rule.file, line: rule.line, message: `rule ${rule.name} exists already in ${first.file}:${first.line}`, remedy: 'rename one' });
+    seen.set(rule.name, rule);
+  }
+}
+
+function compileName(file: ReleaseFile | undefined): string {
+  if (file === undefined) throw new WorkspaceError([{ file: 'weir.yaml', line: 0, message: 'is missing', remedy: 'write weir.yaml with name: <workspace>' }]);
+  const yaml = parseYaml(file);
+  const name = (yaml.value as Table | null)?.['name'];
+  if (typeof name !== 'string' || !isName(name)) throw new WorkspaceError([{ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' }]);
+  return name;
+}
+
+interface Opened {
+  readonly name: string;
+  readonly yaml: ParsedYaml;
+  readonly table: Table;
+  readonly problems: WorkspaceProblem[];
+  report(at: readonly (string | number)[], message: string, remedy: string): void;
+}
+
+/** What source and destination files share: the name from the file name, a table, its keys, its adapter. */
+function openFile(file: ReleaseFile, keys: readonly string[]): Opened {
+  const yaml = parseYaml(file);
+  const problems: WorkspaceProblem[] = [];
+  const report = (at: readonly (string | number)[], message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(at), message, remedy }); };
+  const name = file.path.slice(file.path.indexOf('/') + 1).replace(/\.ya?ml$/, '');
+  if (!isName(name)) report([], `name ${name}`, 'use lower case, digits and - in the file name');
+  const table = yaml.value !== null && typeof yaml.value === 'object' && !Array.isArray(yaml.value) ? yaml.value : {};
+  for (const key of Object.keys(table)) if (!keys.includes(key)) report([key], `unknown key ${key}`, `use one of ${keys.join(', ')}`);
+  return { name, yaml, table, problems, report };
+}
+
+function adapterOf(opened: Opened, context: CompileContext, role: 'source' | 'destination'): Adapter {
+  const name = String(opened.table['adapter']);
+  const adapter = context.adapters.get(name);
+  const known = [...context.adapters.values()].filter((a) => a[role] !== undefined).map((a) => a.manifest.name);
+  if (adapter?.[role] === undefined) {
+    opened.report(['adapter'], `no ${role} adapter ${JSON.stringify(opened.table['adapter'] ?? null)}`, `use one of ${known.join(', ')}`);
+    throw new WorkspaceError(opened.problems);
+  }
+  return adapter;
+}
+
+/** Path of a source's mapping in the release: its own, or the adapter's default. */
+export function mappingPath(source: Table, adapter: Adapter): string | undefined {
+  const own = source['mapping'];
+  if (own !== undefined) return `mappings/${String(own)}`;
+  return adapter.manifest.source?.mapping === undefined ? undefined : `adapters/${adapter.manifest.name}/${adapter.manifest.source.mapping}`;
+}
+
+function compileSource(file: ReleaseFile, byPath: ReadonlyMap<string, ReleaseFile>, context: CompileContext): SourceConfig {
+  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'doc']);
+  const { table, report } = opened;
+  const adapter = adapterOf(opened, context, 'source');
+  const manifest = adapter.manifest.source!;
+  const config = checkConfig(manifest.config, table['config'], ['config'], report);
+  const path = mappingPath(table, adapter);
+  const mappingFile = path === undefined ? undefined : byPath.get(path);
+  if (mappingFile === undefined) report(['mapping'], path === undefined ? 'the adapter has no default mapping' : `no file ${path}`, 'write mapping: <file in mappings/>');
+  const limits = { ...manifest.limits };
+  const given = table['limits'];
+  for (const [key, value] of Object.entries(given !== null && typeof given === 'object' && !Array.isArray(given) ? given : {})) {
+    if (!(key in limits) || typeof value !== 'number' || value < 1) report(['limits', key], `limit ${key}`, 'use bodyBytes, items, depth with a number');
+    else limits[key as keyof typeof limits] = value;
+  }
+  const window = table['dedupeWindow'] === undefined ? 7 * day : durationMs(table['dedupeWindow']);
+  if (window === undefined || window < manifest.retryHorizonMs) report(['dedupeWindow'], 'dedupeWindow is no duration, or shorter than the sender keeps retrying', `use at least ${Math.ceil(manifest.retryHorizonMs / 3_600_000)}h`);
+  if (opened.problems.length > 0) throw new WorkspaceError(opened.problems);
+  return { name: opened.name, adapter, config, mapping: compileMapping(mappingFile!, { workspaceKey: context.workspaceKey }), limits, dedupeWindowMs: window! };
+}
+
+function compileDestination(file: ReleaseFile, purposes: ReadonlyMap<string, Purpose>, context: CompileContext): { destination: DestinationConfig; routes: CompiledRoute[] } {
+  const opened = openFile(file, ['adapter', 'config', 'routes', 'enabled', 'concurrency', 'retryHorizon', 'doc']);
+  const { table, report, problems } = opened;
+  const adapter = adapterOf(opened, context, 'destination');
+  const manifest = adapter.manifest.destination!;
+  const config = checkConfig(manifest.config, table['config'], ['config'], report);
+  if (problems.length > 0) throw new WorkspaceError(problems);
+  let operations: Readonly<Record<string, OperationManifest>> = manifest.operations;
+  try {
+    operations = adapter.destination!.operations?.(config) ?? operations;
+  } catch (error) {
+    if (!(error instanceof WeirError)) throw error;
+    report(['config'], error.message, 'correct the option');
+  }
+  const routes = compileRoutes(table['routes'], opened.name, operations, purposes, file, opened.yaml, problems);
+  const concurrency = table['concurrency'] ?? 16;
+  if (typeof concurrency !== 'number' || !Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1000) report(['concurrency'], 'concurrency', 'use a whole number from 1 to 1000');
+  const horizon = table['retryHorizon'] === undefined ? (manifest.retryHorizonMs ?? 3 * day) : durationMs(table['retryHorizon']);
+  if (horizon === undefined) report(['retryHorizon'], 'retryHorizon is no duration', 'write e.g. 72h');
+  const enabled = table['enabled'] ?? true;
+  if (typeof enabled !== 'boolean') report(['enabled'], 'enabled', 'use true or false');
+  if (problems.length > 0) throw new WorkspaceError(problems);
+  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon! }, routes };
+}
+
+/** Adds the adapters' default mappings that the sources use, so that a release is whole by itself. */
+export function withDefaults(files: readonly ReleaseFile[], adapters: ReadonlyMap<string, Adapter>, read: (adapter: string, path: string) => string): ReleaseFile[] {
+  const all = new Map(files.map((f) => [f.path, f]));
+  for (const file of files) {
+    if (!file.path.startsWith('sources/')) continue;
+    let table: YamlValue;
+    try {
+      table = parseYaml(file).value;
+    } catch (error) {
+      // Reported with its line by compileRelease.
+      if (error instanceof WorkspaceError) continue;
+      throw error;
+    }
+    if (table === null || typeof table !== 'object' || Array.isArray(table)) continue;
+    const adapter = adapters.get(String(table['adapter']));
+    const path = adapter === undefined ? undefined : mappingPath(table, adapter);
+    if (path?.startsWith('adapters/') && !all.has(path)) all.set(path, { path, content: read(adapter!.manifest.name, adapter!.manifest.source!.mapping!) });
+  }
+  return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
+}

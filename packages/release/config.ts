@@ -1,0 +1,87 @@
+import type { AdapterConfig, ConfigField, ConfigSchema } from '@weir/adapter';
+import { isName } from '@weir/pipeline';
+import { durationMs } from '@weir/policy';
+import type { Vault } from '@weir/vault';
+import type { YamlValue } from '@weir/yaml';
+
+export interface SecretRef { readonly secret: string }
+export const isSecretRef = (value: unknown): value is SecretRef => value !== null && typeof value === 'object' && typeof (value as SecretRef).secret === 'string' && Object.keys(value).length === 1;
+
+type Report = (at: readonly (string | number)[], message: string, remedy: string) => void;
+
+/** Check `config:` of a source or destination against the adapter's schema; fills defaults. Problems are reported, never thrown. */
+export function checkConfig(schema: ConfigSchema, value: YamlValue | undefined, at: readonly (string | number)[], report: Report): AdapterConfig {
+  const out: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
+  const given = value === undefined || value === null ? {} : value;
+  if (typeof given !== 'object' || Array.isArray(given)) {
+    report(at, 'config is a table', `give ${Object.keys(schema).join(', ')}`);
+    return out;
+  }
+  for (const key of Object.keys(given)) if (schema[key] === undefined) report([...at, key], `unknown option ${key}`, `use one of ${Object.keys(schema).join(', ') || 'none: the adapter has no options'}`);
+  for (const [key, field] of Object.entries(schema)) {
+    const found = (given as Record<string, YamlValue>)[key];
+    if (found === undefined || found === null) {
+      if (field.required === true) report(at, `option ${key} is missing`, field.doc);
+      else if (field.default !== undefined) out[key] = field.default;
+      continue;
+    }
+    const problem = checkField(field, found);
+    if (problem === undefined) out[key] = found;
+    else report([...at, key], `${key}: ${problem}`, field.doc);
+  }
+  return out;
+}
+
+function checkField(field: ConfigField, value: YamlValue): string | undefined {
+  if (field.secret === true) return isSecretRef(value) && /^[A-Z][A-Z0-9_]{0,63}$/.test(value.secret) ? undefined : 'a secret is given by name, never by value: write { secret: NAME }';
+  const bad = (expected: string): string => `expected ${expected}`;
+  switch (field.type) {
+    case 'number': return typeof value === 'number' ? undefined : bad('a number');
+    case 'boolean': return typeof value === 'boolean' ? undefined : bad('true or false');
+    case 'duration': return durationMs(value) === undefined ? bad('a duration such as 30s, 15m, 2h, 7d') : undefined;
+    case 'url': return checkUrl(value);
+    case 'string[]': return Array.isArray(value) && value.every((v) => typeof v === 'string') ? undefined : bad('a list of texts');
+    case 'object': return value !== null && typeof value === 'object' && !Array.isArray(value) ? undefined : bad('a table');
+    case 'object[]': return Array.isArray(value) && value.every((v) => v !== null && typeof v === 'object' && !Array.isArray(v)) ? undefined : bad('a list of tables');
+    default:
+      if (typeof value !== 'string') return bad('text');
+      if (field.enum !== undefined && !field.enum.includes(value)) return bad(`one of ${field.enum.join(', ')}`);
+      return field.pattern !== undefined && !new RegExp(field.pattern).test(value) ? bad(`text that matches ${field.pattern}`) : undefined;
+  }
+}
+
+function checkUrl(value: YamlValue): string | undefined {
+  if (typeof value !== 'string') return 'expected a URL';
+  if (value.startsWith('sandbox://')) return isName(value.slice(10)) ? undefined : 'expected sandbox://<name>';
+  try {
+    const url = new URL(value);
+    if (url.protocol !== 'https:' && url.protocol !== 'http:') return 'expected an http or https URL';
+    return url.username !== '' || url.password !== '' ? 'a URL must hold no credentials' : undefined;
+  } catch {
+    return 'expected a URL';
+  }
+}
+
+/**
+ * The config as an adapter gets it: secrets revealed (signing halves with `signing`), `sandbox://<name>` turned
+ * into the sandbox's address. Never log the result.
+ */
+export function resolveConfig(config: AdapterConfig, options: { vault: Vault; sandboxUrl?: string; signing?: boolean }): AdapterConfig {
+  const resolve = (value: unknown): unknown => {
+    if (isSecretRef(value)) return (options.signing === true ? options.vault.signing(value.secret) : undefined)?.reveal() ?? options.vault.get(value.secret).reveal();
+    if (typeof value === 'string' && value.startsWith('sandbox://') && options.sandboxUrl !== undefined) return `${options.sandboxUrl}/d/${value.slice(10)}`;
+    if (Array.isArray(value)) return value.map(resolve);
+    if (value !== null && typeof value === 'object') {
+      const out: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
+      for (const [key, child] of Object.entries(value)) out[key] = resolve(child);
+      return out;
+    }
+    return value;
+  };
+  return Object.freeze(resolve(config) as Record<string, unknown>);
+}
+
+/** Names of the secrets that a config refers to, with the option they stand in. */
+export function secretNames(config: AdapterConfig): { readonly option: string; readonly name: string }[] {
+  return Object.entries(config).flatMap(([option, value]) => (isSecretRef(value) ? [{ option, name: value.secret }] : []));
+}

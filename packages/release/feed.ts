@@ -1,0 +1,78 @@
+import type { Adapter } from '@weir/adapter';
+import { WeirError } from '@weir/errors';
+import type { Appender, Log, RecordBatch, Serde } from '@weir/log';
+import type { Logger } from 'pino';
+import { compileRelease } from './compile.ts';
+import type { Release, ReleaseFeed, ReleaseFile } from './types.ts';
+import { releaseHash } from './workspace.ts';
+
+export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current' } as const;
+const maxReleaseBytes = 1_500_000;
+
+/** Put a release on weir.control and make it the current one; resolves after both are acknowledged. */
+export async function applyRelease(options: { appender: Appender; serde: Serde; topic: string; release: Release; by: string; message: string | null; now: number }): Promise<void> {
+  const { appender, serde, topic, release, by, now } = options;
+  const value = serde.encode('weir.internal.Release', { hash: release.hash, files: release.files, appliedAt: now, appliedBy: by, message: options.message });
+  if (value.length > maxReleaseBytes) throw new WeirError('workspace-invalid', `the release has ${value.length} bytes, at most ${maxReleaseBytes} fit into a record: split the workspace`);
+  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.release(release.hash)), value }]);
+  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.current), value: serde.encode('weir.internal.CurrentRelease', { hash: release.hash, at: now, by }) }]);
+}
+
+/**
+ * Follows weir.control. A release whose content does not give its hash, or that does not compile with this
+ * version's adapters, is refused with an error line and the one before goes on. Resolves when the topic was
+ * read to its end; `current()` throws release-missing while there is none.
+ */
+export async function createReleaseFeed(options: { log: Log; serde: Serde; topic: string; adapters: ReadonlyMap<string, Adapter>; logger: Logger; workspaceKey?: Buffer }): Promise<ReleaseFeed> {
+  const { log, serde, topic, logger } = options;
+  const stored = new Map<string, readonly ReleaseFile[]>();
+  const listeners = new Set<(release: Release) => void>();
+  let current: Release | undefined;
+  let wanted: string | undefined;
+
+  function activate(): void {
+    const files = wanted === undefined ? undefined : stored.get(wanted);
+    if (files === undefined || current?.hash === wanted) return;
+    try {
+      if (releaseHash(files) !== wanted) throw new WeirError('workspace-invalid', `release ${wanted} does not have that content`);
+      current = compileRelease(files, { adapters: options.adapters, workspaceKey: options.workspaceKey });
+    } catch (error) {
+      logger.error({ err: error, release: wanted, running: current?.hash }, 'release refused');
+      return;
+    }
+    logger.info({ release: current.hash }, 'release');
+    for (const listener of listeners) listener(current);
+  }
+
+  async function take(batch: RecordBatch): Promise<void> {
+    for (const record of batch.records) {
+      const key = record.key?.toString('utf8') ?? '';
+      if (!key.startsWith('release/') || record.value === null) continue;
+      await serde.prepare(record.value);
+      const { value } = serde.decode(record.value);
+      if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
+      else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
+    }
+  }
+
+  const reader = await log.reader();
+  const admin = await log.admin();
+  const end = (await admin.endOffsets(topic)).get(0) ?? 0;
+  await reader.read(topic, 0, 0, end, take);
+  activate();
+  await reader.follow(topic, new Map([[0, end]]), async (batch) => {
+    await take(batch);
+    activate();
+  }, (error) => { logger.error({ err: error }, 'following releases failed; the running one goes on'); });
+  return {
+    current() {
+      if (current === undefined) throw new WeirError('release-missing');
+      return current;
+    },
+    onChange(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close: () => reader.close(),
+  };
+}

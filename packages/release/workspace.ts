@@ -1,0 +1,42 @@
+import { createHash } from 'node:crypto';
+import { lstatSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { WorkspaceError } from '@weir/errors';
+import type { ReleaseFile } from './types.ts';
+
+const folders = ['sources', 'destinations', 'mappings', 'policies', 'contracts'];
+const rootFiles = ['weir.yaml', 'purposes.yaml'];
+const filePattern = /^[a-z0-9][a-z0-9.-]{0,80}\.ya?ml$/;
+const maxFiles = 500;
+
+/** Files of a workspace folder: weir.yaml, purposes.yaml and the YAML of its five folders. Links are not followed. */
+export function readWorkspace(dir: string): ReleaseFile[] {
+  const files: ReleaseFile[] = [];
+  const take = (path: string): void => {
+    if (!lstatSync(join(dir, path)).isFile()) throw new WorkspaceError([{ file: path, line: 0, message: 'not a plain file', remedy: 'links and folders are not read' }]);
+    files.push({ path, content: readFileSync(join(dir, path), 'utf8') });
+  };
+  let names: string[];
+  try {
+    names = readdirSync(dir);
+  } catch (error) {
+    throw new WorkspaceError([{ file: dir, line: 0, message: 'no workspace here', remedy: `give a folder with ${rootFiles.join(', ')} (${(error as NodeJS.ErrnoException).code ?? ''})` }]);
+  }
+  for (const name of rootFiles) if (names.includes(name)) take(name);
+  for (const folder of folders) {
+    if (!names.includes(folder)) continue;
+    for (const name of readdirSync(join(dir, folder)).sort()) {
+      if (!/\.ya?ml$/.test(name)) continue;
+      if (!filePattern.test(name)) throw new WorkspaceError([{ file: `${folder}/${name}`, line: 0, message: 'a file name that is not allowed', remedy: 'use lower case, digits, - and .' }]);
+      take(`${folder}/${name}`);
+      if (files.length > maxFiles) throw new WorkspaceError([{ file: folder, line: 0, message: `more than ${maxFiles} files`, remedy: 'merge some' }]);
+    }
+  }
+  return files;
+}
+
+/** Content hash: the same files give the same release, whatever their order and age. */
+export function releaseHash(files: readonly ReleaseFile[]): string {
+  const lines = files.map((f) => `${f.path}\u0000${createHash('sha256').update(f.content).digest('hex')}\n`).sort();
+  return `rel_${createHash('sha256').update(lines.join('')).digest('hex').slice(0, 16)}`;
+}
