@@ -1,0 +1,113 @@
+import { join } from 'node:path';
+import { WeirError } from '@weir/errors';
+import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
+import type { Service, ServiceContext } from '@weir/service';
+import { openTable } from '@weir/state';
+import type { FastifyInstance } from 'fastify';
+import { Counter } from 'prom-client';
+import { createApi } from './api.ts';
+import { createIndexer } from './indexer.ts';
+import { readDeadLetter, redrive } from './redrive.ts';
+import { status } from './status.ts';
+import { createStore, type Store } from './store.ts';
+import { createTail } from './tail.ts';
+
+const adminToken = 'ADMIN_TOKEN';
+const maxRedrive = 10_000;
+
+/** The control API over an index of every topic. It reads; the only thing it writes are redriven records. */
+export function createControl(context: ServiceContext, options: { port: number }): Service {
+  const { log, serde, topics, groups, releases, logger, vault } = context;
+  const failure = Promise.withResolvers<Error>();
+  const followers = new Map<string, Follower>();
+  const undecodable = new Counter({ name: 'weir_control_undecodable_total', help: 'Records that the index could not decode.', labelNames: ['topic'], registers: [context.registry] });
+  const tail = createTail();
+  let store: Store;
+  let reader: Reader;
+  let admin: LogAdmin;
+  let appender: Appender;
+  let api: FastifyInstance;
+  let started = false;
+  let changing: Promise<void> = Promise.resolve();
+  let off: (() => void) | undefined;
+  const fail = (error: unknown): void => failure.resolve(error as Error);
+
+  function wanted(): string[] {
+    const release = releases.current();
+    const perDestination = [...release.destinations.keys()].flatMap((name) => [topics.dispatch(name), topics.ledger(name)]);
+    return [...[...release.sources.keys()].map(topics.raw), topics.canonical, ...perDestination, topics.outcome, topics.dlq];
+  }
+
+  async function follow(): Promise<void> {
+    const index = createIndexer(store, serde, topics, (topic) => undecodable.inc({ topic }));
+    for (const topic of wanted()) {
+      if (followers.has(topic)) continue;
+      const count = await appender.partitions(topic);
+      const positions = new Map(Array.from({ length: count }, (_, p) => [p, store.position(topic, p)]));
+      followers.set(topic, await reader.follow(topic, positions, async (batch) => {
+        await index(batch);
+        tail.took(batch, topics);
+      }, fail));
+    }
+  }
+
+  async function selectLetters(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }) {
+    const filtered = request.code !== undefined || request.stage !== undefined || request.destination !== undefined;
+    if (request.ids === undefined && request.all !== true && !filtered) throw new WeirError('bad-request', 'say which: ids, code, stage, destination, or all');
+    const ids = request.ids ?? letters(maxRedrive, request).map((l) => String(l['id']));
+    const found = [];
+    for (const id of ids) found.push(await readDeadLetter(store, reader, serde, topics, id));
+    return found;
+  }
+
+  function letters(limit: number, filter: { stage?: string; code?: string; destination?: string }): Record<string, unknown>[] {
+    const match = (letter: Record<string, unknown>): boolean => (filter.stage === undefined || letter['stage'] === filter.stage) && (filter.destination === undefined || letter['destination'] === filter.destination) && (filter.code === undefined || (letter['codes'] as string[]).includes(filter.code));
+    return store.deadLetters(maxRedrive).filter(match).slice(0, limit);
+  }
+
+  return {
+    name: 'control',
+    failed: failure.promise,
+    async start() {
+      [reader, admin, appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
+      store = createStore(openTable({ path: join(context.stateDir, 'index'), onDiscard: (reason) => logger.warn({ reason }, 'index discarded, it is built again') }));
+      await follow();
+      off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
+      api = createApi({
+        token: () => vault.get(adminToken).reveal(),
+        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()]),
+        trace(eventId) {
+          const stages = store.stages(eventId);
+          if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);
+          return { eventId, traceId: stages[0]!['traceId'] ?? null, stages: stages.map((s) => ({ ...s, at: new Date(s.at).toISOString() })) };
+        },
+        deadLetters: letters,
+        async deadLetter(id) {
+          const letter = await readDeadLetter(store, reader, serde, topics, id);
+          return { ...letter, key: letter.key?.toString('utf8') ?? null, value: letter.value?.toString('base64') ?? null, text: letter.topic.startsWith(topics.raw('')) ? letter.value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: h.value.toString('utf8') })) };
+        },
+        async redrive(request) {
+          const found = await selectLetters(request);
+          const result = await redrive(found, appender);
+          logger.info({ order: result.order, redriven: result.redriven }, 'redrive');
+          return result;
+        },
+        release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
+        tail: (after, waitMs) => tail.next(after, waitMs),
+        metrics: () => context.registry.metrics(),
+        readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),
+      });
+      await api.listen({ host: context.config.host, port: options.port });
+      started = true;
+    },
+    readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),
+    async stop() {
+      off?.();
+      await changing;
+      tail.close();
+      await api?.close();
+      await Promise.all([...followers.values()].map((f) => f.close()));
+      await store?.close();
+    },
+  };
+}

@@ -1,0 +1,96 @@
+import { findWeirError } from '@weir/errors';
+import type { LogRecord, RecordBatch, Serde } from '@weir/log';
+import { H, type TopicNames } from '@weir/pipeline';
+import { traceIdOf } from '@weir/telemetry';
+import type { DeliveryState, Store, Transaction } from './store.ts';
+
+type Where = { readonly topic: string; readonly partition: number; readonly offset: number };
+type Value = Record<string, any>;
+
+/** Text of a header; '' when it is not there. */
+export function header(record: LogRecord, name: string): string {
+  for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
+  return '';
+}
+
+const deliveryId = (outputId: string | null, destination: string | null, operation: string | null): string => `${outputId ?? ''}|${destination ?? ''}|${operation ?? ''}`;
+
+const stateOf: Record<string, DeliveryState> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', superseded: 'superseded', expired: 'quarantined' };
+
+function accepted(tx: Transaction, record: LogRecord, where: Where): void {
+  const eventId = header(record, H.event);
+  tx.accepted(eventId);
+  tx.stage(eventId, { stage: 'accepted', at: Number(header(record, H.accepted)), source: header(record, H.source), traceId: traceIdOf(header(record, H.traceparent)), bytes: record.value?.length ?? 0, objectKey: header(record, H.objectKey) || undefined }, where);
+}
+
+function normalized(tx: Transaction, record: LogRecord, name: string, where: Where): void {
+  const eventId = header(record, H.event);
+  tx.continued(eventId, record.timestamp);
+  tx.stage(eventId, { stage: 'normalized', at: record.timestamp, mapping: header(record, H.mapping), release: header(record, H.release), output: header(record, H.outputName), outputId: header(record, H.output), record: name, subject: record.key?.toString('utf8') }, where);
+}
+
+function decided(tx: Transaction, v: Value, where: Where): void {
+  tx.delivery(deliveryId(v['outputId'], v['destination'], v['operation']), 'pending');
+  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined }, where);
+}
+
+function attempt(tx: Transaction, v: Value, where: Where): void {
+  tx.stage(v['eventId'], { stage: 'attempt', at: v['at'], destination: v['destination'], operation: v['operation'], number: v['number'], verdict: v['verdict'], effect: v['effect'], status: v['status'], code: v['code'], ms: v['durationMs'] }, where);
+}
+
+function outcome(tx: Transaction, v: Value, where: Where): void {
+  const { eventId, destination, operation, state } = v;
+  if (v['outputId'] === null && v['stage'] === 'normalizer') tx.ended(eventId, state, v['at']);
+  else tx.delivery(deliveryId(v['outputId'], destination, operation), stateOf[state] ?? 'quarantined');
+  if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: 'deny', destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
+  if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs }, where);
+  tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, by: v['stage'] }, where);
+}
+
+function deadLetter(tx: Transaction, v: Value, where: Where): void {
+  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], partition: where.partition, offset: where.offset });
+}
+
+/** Applies batches of every topic to the store. A record that cannot be decoded is skipped here and counted: the stage that owns it dead-letters it. */
+export function createIndexer(store: Store, serde: Serde, topics: TopicNames, onUndecodable: (topic: string) => void): (batch: RecordBatch) => Promise<void> {
+  return async function index(batch) {
+    const { topic, partition } = batch;
+    const raw = topic.startsWith(topics.raw(''));
+    if (!raw) await prepare(batch);
+    const tx = store.begin();
+    for (const record of batch.records) {
+      const where = { topic, partition, offset: record.offset };
+      if (raw) accepted(tx, record, where);
+      else if (record.value !== null) decode(tx, record, record.value, where);
+    }
+    tx.commit(topic, partition, batch.nextOffset);
+  };
+
+  /** Look up the writer schemas of the batch. What has none is counted when it is decoded. */
+  async function prepare(batch: RecordBatch): Promise<void> {
+    for (const { value } of batch.records) {
+      if (value === null || value.length < 5 || value[0] !== 0 || serde.known(value)) continue;
+      try {
+        await serde.prepare(value);
+      } catch (error) {
+        if (findWeirError(error)?.code !== 'schema-unknown') throw error;
+      }
+    }
+  }
+
+  function decode(tx: Transaction, record: LogRecord, bytes: Buffer, where: Where): void {
+    let name: string;
+    let value: Value;
+    try {
+      ({ name, value } = serde.decode(bytes));
+    } catch {
+      return onUndecodable(where.topic);
+    }
+    if (where.topic === topics.canonical) return normalized(tx, record, name, where);
+    if (name === 'weir.internal.Delivery') decided(tx, value, where);
+    else if (name === 'weir.internal.Attempt') attempt(tx, value, where);
+    else if (name === 'weir.internal.Outcome') outcome(tx, value, where);
+    else if (name === 'weir.internal.DeadLetter') deadLetter(tx, value, where);
+    else if (name === 'weir.internal.LedgerEnd' && value['state'] === 'delivered') tx.delivery(deliveryId(value['outputId'], where.topic.slice(topics.ledger('').length), value['operation']), 'delivered');
+  }
+}

@@ -1,0 +1,40 @@
+import { randomUUID } from 'node:crypto';
+import { WeirError } from '@weir/errors';
+import type { Appender, Headers, LogRecord, Reader, Serde } from '@weir/log';
+import { H, type TopicNames } from '@weir/pipeline';
+import type { Store } from './store.ts';
+
+export interface DeadLetterRecord {
+  readonly id: string;
+  readonly topic: string;
+  readonly partition: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly headers: ReadonlyArray<{ readonly name: string; readonly value: Buffer }>;
+  readonly [field: string]: unknown;
+}
+
+/** The dead letter with its bytes, from weir.dlq. */
+export async function readDeadLetter(store: Store, reader: Reader, serde: Serde, topics: TopicNames, id: string): Promise<DeadLetterRecord> {
+  const summary = store.deadLetter(id);
+  if (summary === undefined) throw new WeirError('not-found', `no dead letter ${id}`);
+  const record: LogRecord | undefined = await reader.readOne(topics.dlq, Number(summary['partition']), Number(summary['offset']));
+  if (record?.value === null || record === undefined) throw new WeirError('not-found', `dead letter ${id} has left the topic (retention)`);
+  await serde.prepare(record.value);
+  return serde.decode(record.value).value as DeadLetterRecord;
+}
+
+/**
+ * Put the original records back where they were read, on the same partition, so they go the way again. The
+ * order id travels as a header: the normalizer does not take them for conflicts, and the dispatcher sends only
+ * what is known as not applied under a new key, what may have been applied under the same key, and what was
+ * delivered not at all.
+ */
+export async function redrive(letters: readonly DeadLetterRecord[], appender: Appender): Promise<{ readonly order: string; readonly redriven: number }> {
+  const order = `redrive_${randomUUID()}`;
+  for (const letter of letters) {
+    const headers: Headers = [...letter.headers.filter((h) => h.name !== H.intent && h.name !== H.dispatched).map((h) => [h.name, h.value] as const), [H.intent, Buffer.from(order)]];
+    await appender.append(letter.topic, [{ partition: letter.partition, key: letter.key, value: letter.value, headers }]);
+  }
+  return { order, redriven: letters.length };
+}

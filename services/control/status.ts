@@ -1,0 +1,48 @@
+import type { LogAdmin } from '@weir/log';
+import type { groupNames, TopicNames } from '@weir/pipeline';
+import type { Release } from '@weir/release';
+import type { Store } from './store.ts';
+
+export interface Status {
+  readonly events: { readonly accepted: number; readonly pending: number; readonly dropped: number; readonly deadLettered: number; readonly quarantined: number };
+  readonly deliveries: { readonly delivered: number; readonly denied: number; readonly deadLettered: number; readonly quarantined: number; readonly superseded: number; readonly pending: number };
+  readonly deadLetters: number;
+  /** Records between the end of the topic and the committed offset, by stage; `index` is this service's own. */
+  readonly lag: Readonly<Record<string, number>>;
+  readonly release: string;
+  readonly ready: boolean;
+}
+
+async function groupLag(admin: LogAdmin, groupId: string, topic: string): Promise<number> {
+  const committed = await admin.committed(groupId, topic);
+  const [ends, begins] = await Promise.all([admin.endOffsets(topic), admin.beginningOffsets(topic)]);
+  let lag = 0;
+  for (const [partition, end] of ends) lag += Math.max(0, end - (committed.get(partition) ?? begins.get(partition) ?? 0));
+  return lag;
+}
+
+/**
+ * Counts and lags. Stages are asked in the direction of the flow and the index last, so a record that moves on
+ * meanwhile is counted where it is going: pending is 0 only when everything accepted before the call has ended.
+ */
+export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[]): Promise<Status> {
+  const lag: Record<string, number> = {};
+  const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
+  lag['normalizer'] = sum(await Promise.all([...release.sources.keys()].map((name) => groupLag(admin, groups.normalizer, topics.raw(name)))));
+  lag['policy'] = await groupLag(admin, groups.policy, topics.canonical);
+  lag['consent'] = await groupLag(admin, groups.consentFold, topics.consentChanges);
+  await Promise.all([...release.destinations.keys()].map(async (name) => { lag[`dispatcher.${name}`] = await groupLag(admin, groups.dispatcher(name), topics.dispatch(name)); }));
+  lag['index'] = sum(await Promise.all(indexed.map(async (topic) => {
+    let behind = 0;
+    for (const [partition, end] of await admin.endOffsets(topic)) behind += Math.max(0, end - store.position(topic, partition));
+    return behind;
+  })));
+  const c = (name: string): number => store.counter(name);
+  const dispatching = sum(Object.entries(lag).filter(([name]) => name.startsWith('dispatcher.')).map(([, n]) => n));
+  return {
+    events: { accepted: c('events.accepted'), pending: lag['normalizer'] + lag['policy'] + lag['index'], dropped: c('events.dropped'), deadLettered: c('events.dead-lettered'), quarantined: c('events.quarantined') },
+    deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
+    deadLetters: c('deadLetters'),
+    lag, release: release.hash, ready: true,
+  };
+}

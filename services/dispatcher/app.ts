@@ -1,0 +1,124 @@
+import { join } from 'node:path';
+import type { ConfigOf } from '@weir/config';
+import { createConsentTables } from '@weir/consent';
+import { createHttpClient } from '@weir/http';
+import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
+import { resolveConfig, type DestinationConfig, type Release } from '@weir/release';
+import { createProgress, type Readiness, type Service, type ServiceContext } from '@weir/service';
+import { openTable } from '@weir/state';
+import type { options as dispatcherOptions } from './config.ts';
+import { createDestinationRunner, type DestinationRunner } from './destination.ts';
+import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
+import { createMetrics } from './metrics.ts';
+import type { ConsentPort, HttpPort } from './ports.ts';
+
+const day = 86_400_000;
+/** Retention of weir.ledger.* (75 d, infra/topics.yaml) minus the dedupe window (7 d): older events are not sent. */
+const maxAgeMs = 68 * day;
+
+export type DispatcherOptions = Pick<ConfigOf<typeof dispatcherOptions>, 'sessionTimeoutMs' | 'callTimeoutMs' | 'inLaneTries' | 'allowPrivate' | 'sandboxUrl'>;
+
+interface Running {
+  readonly runner: DestinationRunner;
+  readonly consumer: GroupConsumer;
+  readonly ledger: LedgerStore;
+}
+
+/** deliveries → destination APIs. One consumer, breaker and set of lanes per destination, so that one cannot hold up another. */
+export function createDispatcher(context: ServiceContext, options: DispatcherOptions): Service {
+  const { log, serde, topics, groups, releases, logger, clock, vault } = context;
+  const metrics = createMetrics(context.registry);
+  const failure = Promise.withResolvers<Error>();
+  const running = new Map<string, Running>();
+  const resolved = new Map<string, DestinationConfig>();
+  const progress = createProgress({ monotonic: clock.monotonic });
+  let resolvedFor = '';
+  let appender: Appender;
+  let reader: Reader;
+  let admin: LogAdmin;
+  let http: HttpPort;
+  let consent: ConsentPort & { start(): Promise<void>; stop(): Promise<void>; caughtUp(): boolean };
+  let changing: Promise<void> = Promise.resolve();
+  let off: (() => void) | undefined;
+  let stopping = false;
+
+  /** The destination of the running release with its secrets; one that lacks a secret is not called and keeps its events. */
+  function destination(name: string): DestinationConfig | undefined {
+    const release: Release = releases.current();
+    if (release.hash !== resolvedFor) {
+      resolvedFor = release.hash;
+      resolved.clear();
+      for (const config of release.destinations.values()) {
+        try {
+          resolved.set(config.name, { ...config, config: resolveConfig(config.config, { vault, sandboxUrl: options.sandboxUrl }) });
+        } catch (error) {
+          logger.error({ err: error, destination: config.name }, 'destination paused');
+        }
+      }
+    }
+    return resolved.get(name);
+  }
+
+  async function startDestination(name: string): Promise<void> {
+    const path = join(context.stateDir, 'ledger', name);
+    const ledger = createLedgerStore(openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
+    await Promise.all([topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
+    let consumer: GroupConsumer;
+    const runner = createDestinationRunner({
+      name, topics, appender, reader, admin, serde, http, consent, ledger, clock, metrics,
+      logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
+      release: () => releases.current(),
+      destination: () => destination(name),
+      consumer: () => consumer,
+      fail: (error) => failure.resolve(error as Error),
+    });
+    consumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000 });
+    running.set(name, { runner, consumer, ledger });
+    await consumer.start();
+    logger.info({ destination: name }, 'dispatching');
+  }
+
+  async function stopDestination(name: string): Promise<void> {
+    const found = running.get(name);
+    running.delete(name);
+    await found?.consumer.close();
+    await found?.ledger.close();
+  }
+
+  /** Destinations of the running release, and no others. Events of one that left stay on its topic. */
+  async function follow(): Promise<void> {
+    if (stopping) return;
+    const wanted = releases.current().destinations;
+    await Promise.all([...running.keys()].filter((name) => !wanted.has(name)).map(stopDestination));
+    await Promise.all([...wanted.keys()].filter((name) => !running.has(name)).map(startDestination));
+    for (const { runner } of running.values()) runner.changed();
+  }
+
+  function readiness(): Readiness {
+    if (!consent?.caughtUp()) return { ready: false, reason: 'consent tables are not caught up' };
+    return progress.readiness();
+  }
+
+  return {
+    name: 'dispatcher',
+    failed: failure.promise,
+    async start() {
+      [appender, reader, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
+      await Promise.all([topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)));
+      http = createHttpClient({ allowPrivate: options.allowPrivate });
+      consent = createConsentTables(context);
+      await consent.start();
+      await follow();
+      off = releases.onChange(() => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); });
+    },
+    readiness,
+    async stop() {
+      stopping = true;
+      off?.();
+      await changing;
+      await Promise.all([...running.keys()].map(stopDestination));
+      await consent?.stop();
+      await (http as { close?: () => Promise<void> }).close?.();
+    },
+  };
+}

@@ -1,0 +1,169 @@
+import { join } from 'node:path';
+import type { Assignment, ConsumerHandlers, GroupConsumer, LogRecord, RecordBatch } from '@weir/log';
+import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
+import { createProgress, type Service, type ServiceContext } from '@weir/service';
+import { openTable } from '@weir/state';
+import { createKeyedCache } from './identity.ts';
+import { createMetrics } from './metrics.ts';
+import { normalize, rawHeaders } from './normalize.ts';
+import { createSeen, type Seen } from './seen.ts';
+import { createWriter, type Work, type Writer } from './writer.ts';
+
+const maxRecords = 10_000;
+const maxBytes = 16 * 1024 * 1024;
+
+interface Partition {
+  readonly assignment: Assignment;
+  readonly window: CommitWindow;
+  readonly inbox: RecordBatch[];
+  working: Promise<void> | undefined;
+  closed: boolean;
+  paused: boolean;
+}
+
+/** raw → canonical. One group over the raw topics of the running release; a release with other sources makes it join anew. */
+export function createNormalizer(context: ServiceContext, options: { sessionTimeoutMs: number }): Service {
+  const { log, serde, topics, groups, releases, logger, clock } = context;
+  const metrics = createMetrics(context.registry);
+  const progress = createProgress({ monotonic: clock.monotonic });
+  const keyed = createKeyedCache(context.workspaceKey);
+  const failure = Promise.withResolvers<Error>();
+  const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
+  const partitions = new Map<string, Partition>();
+  let consumer: GroupConsumer | undefined;
+  let seen: Seen;
+  let write: Writer;
+  let subscribed = '';
+  let changing: Promise<void> = Promise.resolve();
+  let stopping = false;
+  let off: (() => void) | undefined;
+
+  function fail(error: unknown): void {
+    failure.resolve(error as Error);
+  }
+
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, string>): Work {
+    const { topic, partition: number } = partition.assignment;
+    const headers = rawHeaders(record);
+    const work = { source, topic, partition: number, record, headers };
+    const redriven = record.headers.some(([name]) => name === H.intent);
+    const first = redriven ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, headers.eventId, record.offset));
+    if (first !== undefined && first !== headers.hash) return { ...work, result: { kind: 'conflict', first } };
+    if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
+    return { ...work, result: normalize(source, record, headers, releases.current(), keyed) };
+  }
+
+  function count(works: readonly Work[]): void {
+    for (const { source, result } of works) {
+      metrics.records.inc({ source, result: result.kind });
+      if (result.kind === 'ok') for (const output of result.outputs) metrics.outputs.inc({ source, record: output.recordType });
+      else if (result.kind === 'dead') metrics.failures.inc({ source, code: result.reasons[0]!.code });
+      else if (result.kind === 'conflict') metrics.failures.inc({ source, code: 'event-conflict' });
+    }
+  }
+
+  async function work(partition: Partition): Promise<void> {
+    const { topic, partition: number, epoch } = partition.assignment;
+    const source = sourceOf(topic);
+    while (partition.inbox.length > 0 && !partition.closed) {
+      const batch = partition.inbox.shift()!;
+      const began = clock.monotonic();
+      const inBatch = new Map<string, string>();
+      const works = batch.records.map((record) => classify(source, partition, record, inBatch));
+      await write(works, releases.current().hash);
+      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset })), batch.nextOffset);
+      count(works);
+      metrics.batch.observe((clock.monotonic() - began) / 1000);
+      partition.window.doneUpTo(batch.nextOffset);
+      if (partition.paused && !partition.closed && !partition.window.full()) {
+        partition.paused = false;
+        consumer!.resume(topic, number);
+      }
+      await commit(partition, epoch);
+    }
+  }
+
+  async function commit(partition: Partition, epoch: number): Promise<void> {
+    const { topic, partition: number } = partition.assignment;
+    try {
+      await consumer!.commit([{ topic, partition: number, epoch, offset: partition.window.committable() }]);
+      progress.committed();
+    } catch (error) {
+      // Another owner continues from the last commit; repeated outputs carry the same ids.
+      if ((error as { code?: string }).code !== 'log-assignment-stale') throw error;
+      partition.closed = true;
+    }
+  }
+
+  const handlers: ConsumerHandlers = {
+    async assigned(parts) {
+      await Promise.all(parts.map(async (assignment) => {
+        const source = releases.current().sources.get(sourceOf(assignment.topic));
+        await seen.load(assignment.topic, assignment.partition, assignment.position, source?.dedupeWindowMs ?? 0, clock.now());
+        partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], working: undefined, closed: false, paused: false });
+      }));
+    },
+    async revoked(parts, reason) {
+      await Promise.all(parts.map(async ({ topic, partition }) => {
+        const key = `${topic}/${partition}`;
+        const found = partitions.get(key);
+        if (found === undefined) return;
+        found.inbox.length = 0;
+        if (reason === 'lost') found.closed = true;
+        await found.working;
+        found.closed = true;
+        partitions.delete(key);
+        progress.lag(key, 0);
+      }));
+    },
+    batch(batch) {
+      const key = `${batch.topic}/${batch.partition}`;
+      const partition = partitions.get(key);
+      if (partition === undefined) return;
+      partition.window.begin(batch);
+      partition.inbox.push(batch);
+      const lag = Math.max(0, batch.highWatermark - batch.nextOffset);
+      metrics.lag.set({ topic: batch.topic, partition: batch.partition }, lag);
+      progress.lag(key, lag);
+      if (partition.window.full() && !partition.paused) {
+        partition.paused = true;
+        consumer!.pause(batch.topic, batch.partition);
+      }
+      partition.working ??= work(partition).catch(fail).finally(() => { partition.working = undefined; });
+    },
+    failed: fail,
+  };
+
+  /** Join the group for the raw topics of the running release, when they are others than before. */
+  async function subscribe(): Promise<void> {
+    const names = [...releases.current().sources.keys()].map(topics.raw).sort();
+    if (stopping || names.join() === subscribed) return;
+    await consumer?.close();
+    subscribed = names.join();
+    if (names.length === 0) return;
+    consumer = log.consumer({ groupId: groups.normalizer, topics: names, handlers, sessionTimeoutMs: options.sessionTimeoutMs });
+    await consumer.start();
+    logger.info({ topics: names }, 'reading');
+  }
+
+  return {
+    name: 'normalizer',
+    failed: failure.promise,
+    async start() {
+      const appender = await log.appender();
+      for (const topic of [topics.canonical, topics.consentChanges, topics.identity, topics.dlq, topics.outcome]) await appender.partitions(topic);
+      write = createWriter({ appender, serde, topics, now: clock.now });
+      seen = createSeen(openTable({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
+      await subscribe();
+      off = releases.onChange(() => { changing = changing.then(subscribe).catch(fail); });
+    },
+    readiness: () => (consumer === undefined ? { ready: false, reason: 'no source in the release' } : progress.readiness()),
+    async stop() {
+      stopping = true;
+      off?.();
+      await changing;
+      await consumer?.close();
+      await seen.close();
+    },
+  };
+}

@@ -1,0 +1,13 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+
+export function createMetrics(registry: Registry) {
+  const registers = [registry];
+  return {
+    records: new Counter({ name: 'weir_normalizer_records_total', help: 'Raw records that ended, by result.', labelNames: ['source', 'result'], registers }),
+    outputs: new Counter({ name: 'weir_normalizer_outputs_total', help: 'Canonical records written, by type.', labelNames: ['source', 'record'], registers }),
+    failures: new Counter({ name: 'weir_normalizer_dead_letters_total', help: 'Dead letters, by code of the first reason.', labelNames: ['source', 'code'], registers }),
+    batch: new Histogram({ name: 'weir_normalizer_batch_seconds', help: 'From taking a batch to its acknowledged outputs.', buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5], registers }),
+    lag: new Gauge({ name: 'weir_normalizer_lag', help: 'Raw records not yet read.', labelNames: ['topic', 'partition'], registers }),
+  };
+}
+export type NormalizerMetrics = ReturnType<typeof createMetrics>;

@@ -1,0 +1,79 @@
+import { parseJson, type Json, type JsonObject } from '@weir/adapter';
+import { findWeirError } from '@weir/errors';
+import type { LogRecord } from '@weir/log';
+import { H, type Reason } from '@weir/pipeline';
+import type { Release } from '@weir/release';
+import { identifiersOf, linksOf } from './identity.ts';
+
+/** One canonical record to be written. */
+export interface Canonical {
+  readonly recordType: string;
+  readonly record: Readonly<Record<string, unknown>>;
+  readonly outputId: string;
+  readonly outputName: string;
+  /** Keyed identifiers, strongest first. */
+  readonly ids: readonly string[];
+  readonly subject: string;
+}
+
+export type Normalized =
+  | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Canonical[]; readonly links: readonly string[] }
+  | { readonly kind: 'dropped'; readonly reason: string }
+  | { readonly kind: 'dead'; readonly reasons: readonly Reason[] };
+
+export interface RawHeaders {
+  readonly eventId: string;
+  readonly hash: string;
+  readonly acceptedAt: number;
+  readonly traceparent: string;
+  readonly envelope: Buffer | undefined;
+}
+
+export function rawHeaders(record: LogRecord): RawHeaders {
+  let eventId = '';
+  let hash = '';
+  let acceptedAt = record.timestamp;
+  let traceparent = '';
+  let envelope: Buffer | undefined;
+  for (const [name, value] of record.headers) {
+    if (name === H.event) eventId = value.toString('latin1');
+    else if (name === H.hash) hash = value.toString('latin1');
+    else if (name === H.accepted) acceptedAt = Number(value.toString('latin1'));
+    else if (name === H.traceparent) traceparent = value.toString('latin1');
+    else if (name === H.envelope) envelope = value;
+  }
+  return { eventId, hash, acceptedAt, traceparent, envelope };
+}
+
+/**
+ * Pure: raw record + release → canonical records, or every reason why not (I5). Ids come from the event id, so
+ * the same item under the same release gives the same records wherever and whenever it runs.
+ */
+export function normalize(source: string, record: LogRecord, headers: RawHeaders, release: Release, keyed: (type: string, value: string) => string): Normalized {
+  const config = release.sources.get(source);
+  if (config === undefined) return { kind: 'dead', reasons: [{ code: 'source-retired', message: `release ${release.hash} has no source ${source}` }] };
+  let item: Json;
+  let envelope: JsonObject | undefined;
+  try {
+    item = parseJson(record.value ?? Buffer.alloc(0), config.limits.depth);
+    envelope = headers.envelope === undefined ? undefined : (parseJson(headers.envelope, config.limits.depth) as JsonObject);
+  } catch (error) {
+    const known = findWeirError(error);
+    if (known === undefined) throw error;
+    return { kind: 'dead', reasons: [{ code: 'item-undecodable', message: known.message }] };
+  }
+  const result = config.mapping.apply(item, envelope, { eventId: headers.eventId, source, acceptedAt: headers.acceptedAt });
+  if (result.kind === 'dropped') return result;
+  if (result.kind === 'failed') return { kind: 'dead', reasons: result.reasons };
+  const reasons: Reason[] = [];
+  const outputs: Canonical[] = [];
+  const links = new Set<string>();
+  for (const output of result.outputs) {
+    for (const contract of release.contracts.get(output.recordType) ?? []) reasons.push(...contract.check(output.recordType, output.record));
+    const ids = identifiersOf(output.record, keyed);
+    for (const link of linksOf(ids)) links.add(link);
+    outputs.push({ recordType: output.recordType, record: output.record, outputId: output.outputId, outputName: output.name, ids, subject: ids[0] ?? `event:${headers.eventId}` });
+  }
+  if (reasons.length > 0) return { kind: 'dead', reasons };
+  return { kind: 'ok', mapping: config.mapping.name, outputs, links: [...links] };
+}

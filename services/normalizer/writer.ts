@@ -1,0 +1,134 @@
+import { createHash } from 'node:crypto';
+import type { Appender, LogRecord, OutRecord, Serde } from '@weir/log';
+import { H, type Reason, type TopicNames } from '@weir/pipeline';
+import type { Canonical, Normalized, RawHeaders } from './normalize.ts';
+
+/** One raw record with what came of it. */
+export interface Work {
+  readonly source: string;
+  readonly topic: string;
+  readonly partition: number;
+  readonly record: LogRecord;
+  readonly headers: RawHeaders;
+  readonly result: Normalized | { readonly kind: 'conflict'; readonly first: string };
+}
+
+export interface WriterPorts {
+  readonly appender: Appender;
+  readonly serde: Serde;
+  readonly topics: TopicNames;
+  readonly now: () => number;
+}
+
+const consentRecord = 'weir.canonical.ConsentChange';
+/** Links already acknowledged by this process: link → `partition:offset`. Bounded; a link sent again changes nothing. */
+const maxLinks = 100_000;
+
+/**
+ * Writes one batch: consent changes and identity links first, and only when they are acknowledged the
+ * canonical records, which name those positions; then dead letters and outcomes. Resolves when all of it is
+ * acknowledged. Order per raw key is kept: canonical records are appended in the order of the batch.
+ */
+export function createWriter(ports: WriterPorts) {
+  const { appender, serde, topics } = ports;
+  const links = new Map<string, string>();
+
+  function commonHeaders(work: Work, release: string, mapping: string): [string, Buffer][] {
+    const { headers, source } = work;
+    return [[H.event, Buffer.from(headers.eventId)], [H.hash, Buffer.from(headers.hash)], [H.source, Buffer.from(source)], [H.accepted, Buffer.from(String(headers.acceptedAt))], [H.traceparent, Buffer.from(headers.traceparent)], [H.release, Buffer.from(release)], [H.mapping, Buffer.from(mapping)]];
+  }
+
+  function outputHeaders(base: readonly [string, Buffer][], output: Canonical): [string, Buffer][] {
+    return [...base, [H.output, Buffer.from(output.outputId)], [H.outputName, Buffer.from(output.outputName)], [H.ids, Buffer.from(output.ids.join(','))]];
+  }
+
+  /** Positions per record of `works` on the topic, after they were acknowledged. */
+  async function first(works: readonly Work[], release: string): Promise<{ consent: Map<Work, string>; identity: Map<Work, string> }> {
+    const consentRecords: OutRecord[] = [];
+    const consentOwners: Work[] = [];
+    const linkRecords: OutRecord[] = [];
+    const linkNames: string[] = [];
+    const asked = new Set<string>();
+    for (const work of works) {
+      if (work.result.kind !== 'ok') continue;
+      for (const output of work.result.outputs) {
+        if (output.recordType !== consentRecord) continue;
+        const headers = outputHeaders(commonHeaders(work, release, work.result.mapping), output);
+        for (const id of output.ids) {
+          const key = Buffer.from(id);
+          consentRecords.push({ partition: appender.partitionFor(topics.consentChanges, key), key, value: serde.encode(consentRecord, output.record), headers });
+          consentOwners.push(work);
+        }
+      }
+      for (const link of work.result.links) {
+        if (links.has(link) || asked.has(link)) continue;
+        asked.add(link);
+        const [a, b] = link.split('~');
+        const key = Buffer.from(link);
+        linkRecords.push({ partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: work.source, at: work.headers.acceptedAt }) });
+        linkNames.push(link);
+      }
+    }
+    const [consentOffsets, linkOffsets] = await Promise.all([appender.append(topics.consentChanges, consentRecords), appender.append(topics.identity, linkRecords)]);
+    if (links.size > maxLinks) links.clear();
+    linkNames.forEach((name, i) => links.set(name, `${linkRecords[i]!.partition}:${linkOffsets[i]!}`));
+    const consent = new Map<Work, string>();
+    consentOwners.forEach((work, i) => {
+      const position = `${consentRecords[i]!.partition}:${consentOffsets[i]!}`;
+      const before = consent.get(work);
+      consent.set(work, before === undefined ? position : `${before},${position}`);
+    });
+    const identity = new Map<Work, string>();
+    for (const work of works) if (work.result.kind === 'ok' && work.result.links.length > 0) identity.set(work, work.result.links.map((link) => links.get(link)).filter((p) => p !== undefined).join(','));
+    return { consent, identity };
+  }
+
+  function deadLetter(work: Work, reasons: readonly Reason[], release: string): OutRecord {
+    const { record, headers } = work;
+    const key = Buffer.from(headers.eventId);
+    const value = serde.encode('weir.internal.DeadLetter', {
+      id: `dlq_${createHash('sha256').update(`normalizer\u0000${work.topic}\u0000${work.partition}\u0000${record.offset}`).digest('hex').slice(0, 32)}`,
+      eventId: headers.eventId, stage: 'normalizer', reasons: reasons.map((r) => ({ code: r.code, message: r.message, file: r.file ?? null, line: r.line ?? null, field: r.field ?? null, path: r.path ?? null })),
+      source: work.source, destination: null, operation: null, attempts: 0, release, topic: work.topic, partition: work.partition, offset: record.offset,
+      key: record.key, value: record.value, headers: record.headers.map(([name, v]) => ({ name, value: v })), effect: 'none', acceptedAt: headers.acceptedAt, at: ports.now(),
+    });
+    return { partition: appender.partitionFor(topics.dlq, key), key, value, headers: [[H.event, key], [H.traceparent, Buffer.from(headers.traceparent)]] };
+  }
+
+  function outcome(work: Work, state: string, reason: string, detail: string | null, release: string): OutRecord {
+    const key = Buffer.from(work.headers.eventId);
+    const value = serde.encode('weir.internal.Outcome', { eventId: work.headers.eventId, outputId: null, destination: null, operation: null, key: null, state, reason, detail, stage: 'normalizer', release, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt: work.headers.acceptedAt, at: ports.now() });
+    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)]] };
+  }
+
+  return async function write(works: readonly Work[], release: string): Promise<void> {
+    const { consent, identity } = await first(works, release);
+    const canonical: OutRecord[] = [];
+    const letters: OutRecord[] = [];
+    const outcomes: OutRecord[] = [];
+    for (const work of works) {
+      const { result } = work;
+      if (result.kind === 'ok') {
+        const base = commonHeaders(work, release, result.mapping);
+        const after = consent.get(work);
+        const afterLinks = identity.get(work);
+        if (after !== undefined) base.push([H.afterConsent, Buffer.from(after)]);
+        if (afterLinks) base.push([H.afterIdentity, Buffer.from(afterLinks)]);
+        for (const output of result.outputs) {
+          const key = Buffer.from(output.subject);
+          canonical.push({ partition: appender.partitionFor(topics.canonical, key), key, value: serde.encode(output.recordType, output.record), headers: outputHeaders(base, output) });
+        }
+      } else if (result.kind === 'dropped') outcomes.push(outcome(work, 'dropped', result.reason, null, release));
+      else if (result.kind === 'conflict') {
+        letters.push(deadLetter(work, [{ code: 'event-conflict', message: `event ${work.headers.eventId} arrived before with another body (hash ${result.first}, now ${work.headers.hash})` }], release));
+        outcomes.push(outcome(work, 'quarantined', 'event-conflict', null, release));
+      } else {
+        letters.push(deadLetter(work, result.reasons, release));
+        outcomes.push(outcome(work, 'dead-lettered', result.reasons[0]!.code, result.reasons[0]!.message, release));
+      }
+    }
+    if (letters.length > 0) await appender.append(topics.dlq, letters);
+    await Promise.all([appender.append(topics.canonical, canonical), appender.append(topics.outcome, outcomes)]);
+  };
+}
+export type Writer = ReturnType<typeof createWriter>;
