@@ -1,1 +1,2 @@
-export {};
+export { isPublicAddress } from './address.ts';
+export { createHttpClient, type CallOptions, type HttpClient, type HttpClientOptions } from './client.ts';
