@@ -1,56 +1,73 @@
-import { createTopicsV7, deleteTopicsV5, describeConfigsV4, metadataV12 } from '@platformatic/kafka';
 import { WeirError } from '@weir/errors';
-import type { LogAdmin, TopicSpec } from '../types.ts';
-import { E, type Cluster } from './cluster.ts';
-import { eventually, fetchCommitted, findCoordinator, listOffsets } from './coordinator.ts';
+import { eventually, type Cluster } from './cluster.ts';
+import { fetchCommitted, findCoordinator, listOffsets } from './coordinator.ts';
+import { E, type BrokerConnection } from './driver.ts';
+import type { LogAdmin, TopicSpec } from './types.ts';
 
-interface Metadata { readonly controllerId: number; readonly topics: ReadonlyArray<{ readonly errorCode: number; readonly name: string; readonly isInternal: boolean; readonly partitions: ReadonlyArray<{ readonly replicaNodes: readonly number[] }> }> }
+const requestMs = 15_000;
 
+/** Admin over any broker: brokers forward what only the controller can do. */
 export function createAdmin(cluster: Cluster): LogAdmin {
-  async function ask<R>(what: string, api: unknown, args: unknown[]): Promise<R> {
+  function ask<T>(what: string, request: (broker: BrokerConnection) => Promise<T | undefined>): Promise<T> {
     return eventually(cluster, what, async () => {
-      await cluster.refresh([]);
-      const node = cluster.anyBroker();
-      const connection = await cluster.connection('admin', node);
-      return cluster.request<unknown[], R>(connection, what, api, args, 15_000).catch((error: unknown) => {
-        cluster.discard('admin', node);
+      const node = await cluster.anyBroker();
+      return cluster.ask('admin', node, what, requestMs + 2000, request).catch(async (error: unknown) => {
+        await cluster.refresh([]);
         throw error;
       });
     });
   }
 
-  const metadata = (topics: readonly string[] | null): Promise<Metadata> => ask('metadata', metadataV12.api, [topics, false, false]);
-
   async function partitionsOf(topic: string): Promise<number[]> {
     return Array.from({ length: await cluster.partitions(topic) }, (_, i) => i);
   }
 
+  /** A new topic is of use when every partition has a leader. */
+  async function awaitLeaders(topic: string): Promise<void> {
+    await eventually(cluster, `leaders of ${topic}`, async () => {
+      await cluster.refresh([topic]);
+      const count = cluster.partitionsKnown(topic);
+      if (count === undefined) return undefined;
+      for (let p = 0; p < count; p++) if (cluster.leader(topic, p) < 0) return undefined;
+      return true;
+    });
+  }
+
   return {
     async createTopics(topics) {
-      if (topics.length === 0) return [];
-      const response = await ask<{ topics: { name: string; errorCode: number; errorMessage: string | null }[] }>('create topics', createTopicsV7.api, [topics.map((t) => ({ name: t.name, numPartitions: t.partitions, replicationFactor: t.replicationFactor, assignments: [], configs: Object.entries(t.config).map(([name, value]) => ({ name, value })) })), 15_000, false]);
-      const bad = response.topics.filter((t) => t.errorCode !== 0 && t.errorCode !== E.topicExists);
-      if (bad.length > 0) throw new WeirError('log-fatal', `could not create ${bad.map((t) => `${t.name} (${t.errorMessage ?? t.errorCode})`).join(', ')}`);
-      const created = response.topics.filter((t) => t.errorCode === 0).map((t) => t.name);
-      for (const name of created) await cluster.partitions(name);
+      const created: string[] = [];
+      let missing = topics;
+      while (missing.length > 0) {
+        const asked = missing;
+        const answers = await ask('create topics', (broker) => broker.createTopics(requestMs, asked));
+        const again = new Set(answers.filter((t) => t.errorCode === E.requestTimedOut).map((t) => t.name));
+        const bad = answers.filter((t) => t.errorCode !== 0 && t.errorCode !== E.topicExists && !again.has(t.name));
+        if (bad.length > 0) throw new WeirError('log-fatal', `could not create ${bad.map((t) => `${t.name} (${t.message})`).join(', ')}`);
+        created.push(...answers.filter((t) => t.errorCode === 0).map((t) => t.name));
+        missing = asked.filter((t) => again.has(t.name));
+      }
+      for (const topic of topics) await awaitLeaders(topic.name);
       return created;
     },
     async describeTopics(names) {
-      const found = await metadata(names);
-      const present = found.topics.filter((t) => t.errorCode === 0);
-      const configs = present.length === 0 ? [] : (await ask<{ results: { resourceName: string; configs: { name: string; value: string | null }[] }[] }>('describe configs', describeConfigsV4.api, [present.map((t) => ({ resourceType: 2, resourceName: t.name, configurationKeys: null })), false, false])).results;
+      if (names.length === 0) return [];
+      const found = await ask('metadata', (broker) => broker.metadata(names));
+      const present = new Map(found.topics.filter((t) => t.errorCode === 0).map((t) => [t.name, t]));
+      const configs = present.size === 0 ? [] : await ask('topic configs', (broker) => broker.topicConfigs([...present.keys()]));
+      const configOf = new Map(configs.map((c) => [c.name, c.config]));
       return names.map((name): TopicSpec & { exists: boolean } => {
-        const topic = present.find((t) => t.name === name);
-        const config = Object.fromEntries((configs.find((c) => c.resourceName === name)?.configs ?? []).map((c) => [c.name, c.value ?? '']));
-        return { name, partitions: topic?.partitions.length ?? 0, replicationFactor: topic?.partitions[0]?.replicaNodes.length ?? 0, config, exists: topic !== undefined };
+        const topic = present.get(name);
+        return { name, partitions: topic?.partitions.length ?? 0, replicationFactor: topic?.partitions[0]?.replicas ?? 0, config: configOf.get(name) ?? {}, exists: topic !== undefined };
       });
     },
     async listTopics() {
-      return (await metadata(null)).topics.filter((t) => t.errorCode === 0 && !t.isInternal).map((t) => t.name).sort();
+      return (await ask('metadata', (broker) => broker.metadata(null))).topics.filter((t) => t.errorCode === 0 && !t.internal).map((t) => t.name).sort();
     },
     async deleteTopics(names) {
       if (names.length === 0) return;
-      await ask('delete topics', deleteTopicsV5.api, [names.map((name) => ({ name })), 15_000]);
+      const answers = await ask('delete topics', (broker) => broker.deleteTopics(requestMs, names));
+      const bad = answers.filter((t) => t.errorCode !== 0 && t.errorCode !== E.unknownTopic);
+      if (bad.length > 0) throw new WeirError('log-fatal', `could not delete ${bad.map((t) => `${t.name} (error ${t.errorCode})`).join(', ')}`);
     },
     endOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -1),
     beginningOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -2),
@@ -59,7 +76,7 @@ export function createAdmin(cluster: Cluster): LogAdmin {
       return new Map([...found].map(([key, offset]) => [Number(key.slice(key.lastIndexOf('/') + 1)), offset]));
     },
     async close() {
-      // Connections belong to the cluster.
+      // Its connections belong to the log.
     },
   };
 }

@@ -1,8 +1,8 @@
 import { WeirError } from '@weir/errors';
 import { delay } from './deadline.ts';
 import { partitionOf } from './murmur2.ts';
+import { recordSize } from './records.ts';
 import type { Appender, OutRecord } from './types.ts';
-import { recordSize } from './wire.ts';
 
 /** What came of one partition's batch in one produce request. */
 export type ProduceAck =
@@ -15,24 +15,34 @@ export interface ProduceBatch {
   readonly topic: string;
   readonly partition: number;
   readonly records: readonly OutRecord[];
+  /** Timestamp of the records, ms: the same each time the batch is sent. */
+  readonly at: number;
 }
 
-/** What a driver gives to the appender: one attempt, no retry, no reorder, one ack per batch in the order given. */
+/** What the appender needs of a cluster: one attempt, no retry, no re-order, one ack per batch in the order given. */
 export interface ProducePort {
   partitions(topic: string): Promise<number>;
   partitionsKnown(topic: string): number | undefined;
-  /** Group of partitions that may share a request (the leader's node id); -1 = no leader now. */
+  /** Partitions with the same leader may share a request; -1 = no leader now. */
   leader(topic: string, partition: number): number;
   refresh(topics: readonly string[]): Promise<void>;
+  /** Rejects when no answer came: the connection was cut, whether it was written is unknown. */
   produce(leader: number, batches: readonly ProduceBatch[], timeoutMs: number): Promise<readonly ProduceAck[]>;
-  /** The request timed out or broke: its connection must not be used again. */
-  discard(leader: number): void;
-  close(): Promise<void>;
+  close(): void;
+}
+
+export interface AppenderOptions {
+  /** From the call of append to its end, acknowledged or rejected (plus one request that is on the way). */
+  readonly deadlineMs: number;
+  /** Appends that would go over it are refused with `overloaded` before anything of them is taken. */
+  readonly maxPendingBytes: number;
+  readonly requestTimeoutMs: number;
 }
 
 /** One call of append: resolved when the last of its pieces is acknowledged. */
 interface Call {
   readonly offsets: number[];
+  readonly since: number;
   remaining: number;
   readonly resolve: (offsets: readonly number[]) => void;
   readonly reject: (error: Error) => void;
@@ -45,46 +55,53 @@ interface Piece {
   readonly index: number;
 }
 
+/** What is on the way, or must be sent again before anything else of its partition. */
+interface Batch extends ProduceBatch {
+  readonly pieces: readonly Piece[];
+  readonly bytes: number;
+}
+
 interface Lane {
   readonly topic: string;
   readonly partition: number;
   readonly waiting: Piece[];
   head: number;
-  /** The batch on the way, or to be sent again before anything else. */
-  batch: readonly Piece[] | undefined;
-  inFlight: boolean;
-  /** When the batch was first sent, monotonic ms. */
-  since: number;
-  failures: number;
+  batch: Batch | undefined;
+  /** Its batch is on the way or waits to be sent again: nothing of the partition may be sent. */
+  busy: boolean;
   scheduled: boolean;
+  failures: number;
+  /** Set when a batch failed, until every caller had the chance to learn it: what was called before may not be overtaken. */
+  failed: WeirError | undefined;
 }
 
+/** Below the broker's default max.message.bytes (1 MiB) with room for the batch header. */
 const maxBatchBytes = 900_000;
+/** A record larger than that has a batch of its own; the topics take 2 MiB (infra/topics.yaml). */
+const maxRecordBytes = 2_000_000;
 const maxRequestBytes = 4_000_000;
 
 /**
- * The producer discipline of Weir (docs/architecture.md 3.2), above any driver: per partition one request in
- * flight, its ack checked; a batch without an ack is sent again, unchanged, before anything later; a batch
+ * The producer discipline of Weir (docs/architecture.md 3.2), above any driver: per partition one request on
+ * the way, its ack checked; a batch without an ack is sent again, unchanged, before anything later; a batch
  * over its deadline fails with everything queued behind it. Idle partitions send at once; busy ones coalesce.
  */
-export function createAppender(port: ProducePort, options: { deadlineMs: number; maxPendingBytes: number; requestTimeoutMs: number }): Appender {
-  const lanes = new Map<string, Map<number, Lane>>();
+export function createAppender(port: ProducePort, options: AppenderOptions): Appender {
+  const lanes = new Map<string, (Lane | undefined)[]>();
   const ready = new Map<number, Lane[]>();
+  const idle: (() => void)[] = [];
   let pending = 0;
-  let closed = false;
+  let open = true;
   let flushScheduled = false;
-  const idle = new Set<() => void>();
 
   function laneOf(topic: string, partition: number): Lane {
     let ofTopic = lanes.get(topic);
-    if (ofTopic === undefined) lanes.set(topic, ofTopic = new Map());
-    let lane = ofTopic.get(partition);
-    if (lane === undefined) ofTopic.set(partition, lane = { topic, partition, waiting: [], head: 0, batch: undefined, inFlight: false, since: 0, failures: 0, scheduled: false });
-    return lane;
+    if (ofTopic === undefined) lanes.set(topic, ofTopic = []);
+    return ofTopic[partition] ??= { topic, partition, waiting: [], head: 0, batch: undefined, busy: false, scheduled: false, failures: 0, failed: undefined };
   }
 
   function schedule(lane: Lane): void {
-    if (lane.inFlight || lane.scheduled) return;
+    if (lane.busy || lane.scheduled) return;
     lane.scheduled = true;
     const leader = port.leader(lane.topic, lane.partition);
     const list = ready.get(leader);
@@ -97,34 +114,33 @@ export function createAppender(port: ProducePort, options: { deadlineMs: number;
 
   function flush(): void {
     flushScheduled = false;
-    for (const [leader, list] of ready) {
+    for (const [leader, list] of [...ready]) {
       ready.delete(leader);
       let request: Lane[] = [];
       let bytes = 0;
       for (const lane of list) {
         lane.scheduled = false;
-        if (lane.batch === undefined) takeBatch(lane);
+        lane.batch ??= takeBatch(lane);
         if (lane.batch === undefined) continue;
-        lane.inFlight = true;
+        lane.busy = true;
         request.push(lane);
-        bytes += lane.batch.reduce((n, p) => n + p.size, 0);
-        if (bytes >= maxRequestBytes) {
-          void send(leader, request);
-          request = [];
-          bytes = 0;
-        }
+        bytes += lane.batch.bytes;
+        if (bytes < maxRequestBytes) continue;
+        void send(leader, request);
+        request = [];
+        bytes = 0;
       }
       if (request.length > 0) void send(leader, request);
     }
   }
 
-  function takeBatch(lane: Lane): void {
-    const batch: Piece[] = [];
+  function takeBatch(lane: Lane): Batch | undefined {
+    const pieces: Piece[] = [];
     let bytes = 0;
     while (lane.head < lane.waiting.length) {
       const piece = lane.waiting[lane.head]!;
-      if (batch.length > 0 && bytes + piece.size > maxBatchBytes) break;
-      batch.push(piece);
+      if (pieces.length > 0 && bytes + piece.size > maxBatchBytes) break;
+      pieces.push(piece);
       bytes += piece.size;
       lane.head++;
     }
@@ -135,67 +151,73 @@ export function createAppender(port: ProducePort, options: { deadlineMs: number;
       lane.waiting.splice(0, lane.head);
       lane.head = 0;
     }
-    lane.batch = batch.length > 0 ? batch : undefined;
-    lane.since = performance.now();
     lane.failures = 0;
+    if (pieces.length === 0) return undefined;
+    return { topic: lane.topic, partition: lane.partition, records: pieces.map((p) => p.record), at: Date.now(), pieces, bytes };
   }
 
+  const expiry = (lane: Lane): number => lane.batch!.pieces[0]!.call.since + options.deadlineMs;
+
+  /** Never rejects: what happens to a batch is told to its callers. */
   async function send(leader: number, request: readonly Lane[]): Promise<void> {
     let acks: readonly ProduceAck[];
-    if (leader < 0) acks = request.map(() => ({ kind: 'again', detail: 'no leader' }));
+    const left = Math.min(...request.map(expiry)) - performance.now();
+    if (leader < 0) acks = request.map(() => ({ kind: 'again', detail: 'the partition has no leader' }));
     else {
       try {
-        acks = await port.produce(leader, request.map((lane) => ({ topic: lane.topic, partition: lane.partition, records: lane.batch!.map((p) => p.record) })), options.requestTimeoutMs);
+        acks = await port.produce(leader, request.map((lane) => lane.batch!), Math.max(1000, Math.min(options.requestTimeoutMs, left)));
       } catch (error) {
-        port.discard(leader);
         acks = request.map(() => ({ kind: 'again', detail: (error as Error).message }));
       }
     }
     const again: Lane[] = [];
     for (let i = 0; i < request.length; i++) {
       const lane = request[i]!;
-      const ack = acks[i] ?? { kind: 'again' as const, detail: 'not in the answer' };
-      lane.inFlight = false;
+      const ack = acks[i]!;
       if (ack.kind === 'acked') succeed(lane, ack.baseOffset);
       else if (ack.kind === 'fatal') fail(lane, new WeirError('log-fatal', `append to ${lane.topic}/${lane.partition} refused: ${ack.detail}`));
-      else if (closed || performance.now() - lane.since > options.deadlineMs) fail(lane, new WeirError('log-append-failed', `append to ${lane.topic}/${lane.partition} not acknowledged within ${options.deadlineMs} ms: ${ack.detail}`));
+      else if (performance.now() >= expiry(lane)) fail(lane, new WeirError('log-append-failed', `append to ${lane.topic}/${lane.partition} not acknowledged within ${options.deadlineMs} ms: ${ack.detail}`));
       else again.push(lane);
     }
     if (again.length > 0) await retry(again);
   }
 
-  /** Wait a little, learn the leaders anew, send the same batches again. */
+  /** Wait a little, learn the leaders anew, send the same batches again. The lanes stay busy meanwhile. */
   async function retry(list: readonly Lane[]): Promise<void> {
     const failures = Math.max(...list.map((lane) => ++lane.failures));
-    for (const lane of list) lane.inFlight = true;
     await delay(Math.min(1000, 20 * 2 ** Math.min(failures, 6)));
     // The brokers may be away: the deadline of the batch decides when to give up, not this refresh.
     await port.refresh([...new Set(list.map((lane) => lane.topic))]).catch((error: unknown) => error);
     for (const lane of list) {
-      lane.inFlight = false;
+      lane.busy = false;
       schedule(lane);
     }
   }
 
   function succeed(lane: Lane, base: number): void {
-    const batch = lane.batch!;
+    const { pieces } = lane.batch!;
     lane.batch = undefined;
-    for (let i = 0; i < batch.length; i++) {
-      const { call, index, size } = batch[i]!;
+    lane.busy = false;
+    for (let i = 0; i < pieces.length; i++) {
+      const { call, index, size } = pieces[i]!;
       pending -= size;
       call.offsets[index] = base + i;
       if (--call.remaining === 0) call.resolve(call.offsets);
     }
     if (lane.head < lane.waiting.length) schedule(lane);
-    settleIdle();
+    else settleIdle();
   }
 
   /** Everything queued behind a failed batch fails with it: nothing may overtake it. */
   function fail(lane: Lane, error: WeirError): void {
-    const pieces = [...lane.batch!, ...lane.waiting.slice(lane.head)];
+    const pieces = [...lane.batch!.pieces, ...lane.waiting.slice(lane.head)];
     lane.batch = undefined;
     lane.waiting.length = 0;
     lane.head = 0;
+    lane.busy = false;
+    lane.failed = error;
+    // Promise reactions run before an immediate: after it, whoever calls append knows of the failure.
+    setImmediate(() => { lane.failed = undefined; });
     for (const { call, size } of pieces) {
       pending -= size;
       call.reject(error);
@@ -204,36 +226,59 @@ export function createAppender(port: ProducePort, options: { deadlineMs: number;
   }
 
   function settleIdle(): void {
-    if (pending > 0) return;
-    for (const done of idle) done();
-    idle.clear();
+    if (pending === 0) for (const done of idle.splice(0)) done();
+  }
+
+  /** Sizes of the records; throws before anything is taken when one of them cannot go in. */
+  function admit(topic: string, records: readonly OutRecord[], partitions: number): number[] {
+    const sizes = new Array<number>(records.length);
+    let bytes = 0;
+    for (let i = 0; i < records.length; i++) {
+      const record = records[i]!;
+      if (!(record.partition >= 0 && record.partition < partitions)) throw new WeirError('log-fatal', `${topic} has no partition ${record.partition}`);
+      const size = recordSize(record);
+      if (size > maxRecordBytes) throw new WeirError('log-fatal', `a record of ${size} bytes for ${topic} is over ${maxRecordBytes}`);
+      const failed = lanes.get(topic)?.[record.partition]?.failed;
+      if (failed !== undefined) throw failed;
+      sizes[i] = size;
+      bytes += size;
+    }
+    if (pending > 0 && pending + bytes > options.maxPendingBytes) throw new WeirError('overloaded', `${pending} bytes wait for their acknowledgement, the limit is ${options.maxPendingBytes}`);
+    pending += bytes;
+    return sizes;
+  }
+
+  function enqueue(topic: string, records: readonly OutRecord[], partitions: number): Promise<readonly number[]> {
+    const sizes = admit(topic, records, partitions);
+    return new Promise((resolve, reject) => {
+      const call: Call = { offsets: new Array<number>(records.length), since: performance.now(), remaining: records.length, resolve, reject };
+      for (let index = 0; index < records.length; index++) {
+        const record = records[index]!;
+        const lane = laneOf(topic, record.partition);
+        lane.waiting.push({ record, size: sizes[index]!, call, index });
+        if (!lane.busy && !lane.scheduled) schedule(lane);
+      }
+    });
+  }
+
+  /** Calls that wait for the metadata of their topic, in order. */
+  const learning = new Map<string, Promise<number>>();
+  function learn(topic: string): Promise<number> {
+    let running = learning.get(topic);
+    if (running === undefined) {
+      // Kept for one turn longer: a later call must not go before those that waited.
+      running = port.partitions(topic).finally(() => setImmediate(() => learning.delete(topic)));
+      learning.set(topic, running);
+    }
+    return running;
   }
 
   return {
     async append(topic, records) {
       if (records.length === 0) return [];
-      if (closed) throw new WeirError('log-append-failed', 'the appender is closed');
-      const partitions = port.partitionsKnown(topic) ?? await port.partitions(topic);
-      return new Promise((resolve, reject) => {
-        const call: Call = { offsets: new Array<number>(records.length), remaining: records.length, resolve, reject };
-        const touched = new Set<Lane>();
-        for (let index = 0; index < records.length; index++) {
-          const record = records[index]!;
-          if (record.partition < 0 || record.partition >= partitions) {
-            reject(new WeirError('log-fatal', `${topic} has no partition ${record.partition}`));
-            return;
-          }
-        }
-        for (let index = 0; index < records.length; index++) {
-          const record = records[index]!;
-          const lane = laneOf(topic, record.partition);
-          const size = recordSize(record);
-          pending += size;
-          lane.waiting.push({ record, size, call, index });
-          touched.add(lane);
-        }
-        for (const lane of touched) if (lane.batch === undefined) schedule(lane);
-      });
+      if (!open) throw new WeirError('log-append-failed', 'the appender is closed');
+      const known = learning.has(topic) ? undefined : port.partitionsKnown(topic);
+      return enqueue(topic, records, known ?? await learn(topic));
     },
     partitionFor(topic, key) {
       const partitions = port.partitionsKnown(topic);
@@ -243,9 +288,10 @@ export function createAppender(port: ProducePort, options: { deadlineMs: number;
     partitions: (topic) => port.partitions(topic),
     pendingBytes: () => pending,
     async close() {
-      if (pending > 0) await new Promise<void>((done) => { idle.add(done); });
-      closed = true;
-      await port.close();
+      open = false;
+      // Bounded by the deadline of what is pending.
+      if (pending > 0) await new Promise<void>((done) => { idle.push(done); });
+      port.close();
     },
   };
 }

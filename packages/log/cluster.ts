@@ -1,129 +1,149 @@
-import { Connection, metadataV12, type ResponseError } from '@platformatic/kafka';
 import { WeirError } from '@weir/errors';
-import { delay, withDeadline } from '../deadline.ts';
+import { delay, withDeadline } from './deadline.ts';
+import { E, type BrokerConnection, type Driver, type Endpoint } from './driver.ts';
 
-/** Kafka error codes that the port looks at. https://kafka.apache.org/protocol#protocol_error_codes */
-export const E = {
-  offsetOutOfRange: 1, unknownTopic: 3, leaderNotAvailable: 5, notLeader: 6, messageTooLarge: 10, coordinatorLoading: 14, coordinatorNotAvailable: 15,
-  notCoordinator: 16, invalidTopic: 17, recordListTooLarge: 18, illegalGeneration: 22, unknownMember: 25, rebalanceInProgress: 27, topicAuthorization: 29,
-  groupAuthorization: 30, topicExists: 36, memberIdRequired: 79, fencedInstance: 82, invalidRecord: 87,
-} as const;
+const connectTimeoutMs = 5000;
+const metadataTimeoutMs = 5000;
 
-/** An API of the client library: callback last. */
-export type Api<A extends unknown[], R> = ((connection: Connection, ...args: [...A, (error: Error | null | undefined, result: R) => void]) => void);
+interface Open {
+  readonly ready: Promise<BrokerConnection>;
+  connection: BrokerConnection | undefined;
+}
 
-interface TopicMeta {
-  readonly leaders: number[];
+function parseBroker(text: string): Endpoint {
+  const at = text.lastIndexOf(':');
+  const port = Number(text.slice(at + 1));
+  if (at <= 0 || !Number.isInteger(port) || port < 1 || port > 65535) throw new WeirError('config-invalid', `KAFKA_BROKERS: expected host:port, got ${JSON.stringify(text)}`);
+  return { host: text.slice(0, at), port };
 }
 
 /**
- * Connections and metadata of one client. The library gives the wire protocol; routing, retry and deadlines
- * are here, where they can be reasoned about.
+ * Connections and metadata of one client, over any driver. Routing and deadlines are here; a connection whose
+ * request failed or timed out is cut and never used again.
  */
 export class Cluster {
-  readonly #bootstrap: readonly { host: string; port: number }[];
-  readonly #clientId: string;
   readonly deadlineMs: number;
-  readonly #connections = new Map<string, Promise<Connection>>();
-  readonly #topics = new Map<string, TopicMeta>();
-  #brokers = new Map<number, { host: string; port: number }>();
-  #refreshing: Promise<void> | undefined;
+  readonly #driver: Driver;
+  readonly #bootstrap: readonly Endpoint[];
+  readonly #clientId: string;
+  readonly #open = new Map<string, Open>();
+  /** topic → leader per partition. */
+  readonly #topics = new Map<string, readonly number[]>();
   readonly #wanted = new Set<string>();
+  #brokers = new Map<number, Endpoint>();
+  #refreshing: { readonly topics: ReadonlySet<string>; readonly done: Promise<void> } | undefined;
   #closed = false;
 
-  constructor(options: { brokers: readonly string[]; clientId: string; deadlineMs: number }) {
-    this.#bootstrap = options.brokers.map((text) => {
-      const at = text.lastIndexOf(':');
-      const port = Number(text.slice(at + 1));
-      if (at <= 0 || !Number.isInteger(port) || port < 1 || port > 65535) throw new WeirError('config-invalid', `KAFKA_BROKERS: expected host:port, got ${JSON.stringify(text)}`);
-      return { host: text.slice(0, at), port };
-    });
+  constructor(driver: Driver, options: { brokers: readonly string[]; clientId: string; deadlineMs: number }) {
+    this.#driver = driver;
+    this.#bootstrap = options.brokers.map(parseBroker);
     this.#clientId = options.clientId;
     this.deadlineMs = options.deadlineMs;
   }
 
-  /** A connection for this purpose and broker; requests on one connection are answered in order, so long polls have their own. */
-  connection(purpose: string, node: number): Promise<Connection> {
-    const broker = this.#brokers.get(node);
-    if (broker === undefined) return Promise.reject(new WeirError('log-unavailable', `broker ${node} is not known`));
-    return this.#connect(`${purpose}@${node}`, broker);
+  /** One request to a broker. Requests of one purpose share a connection and are answered in order, so long polls have a purpose of their own. */
+  async ask<T>(purpose: string, node: number, what: string, deadlineMs: number, request: (broker: BrokerConnection) => Promise<T>): Promise<T> {
+    const endpoint = this.#brokers.get(node);
+    if (endpoint === undefined) throw new WeirError('log-unavailable', `${what}: broker ${node} is not known`);
+    return this.#askAt(`${purpose}@${node}`, endpoint, what, deadlineMs, request);
   }
 
-  #connect(key: string, broker: { host: string; port: number }): Promise<Connection> {
-    if (this.#closed) return Promise.reject(new WeirError('log-unavailable', 'the log client is closed'));
-    let known = this.#connections.get(key);
+  async #askAt<T>(key: string, endpoint: Endpoint, what: string, deadlineMs: number, request: (broker: BrokerConnection) => Promise<T>): Promise<T> {
+    const open = this.#connect(key, endpoint);
+    try {
+      return await withDeadline(open.ready.then(request), deadlineMs, what);
+    } catch (error) {
+      this.#drop(key, open);
+      if (error instanceof WeirError) throw error;
+      throw new WeirError('log-unavailable', `${what} failed: ${(error as Error).message}`, { cause: error });
+    }
+  }
+
+  #connect(key: string, endpoint: Endpoint): Open {
+    if (this.#closed) throw new WeirError('log-unavailable', 'the log client is closed');
+    const known = this.#open.get(key);
     if (known !== undefined) return known;
-    const connection = new Connection(this.#clientId, { connectTimeout: 5000, requestTimeout: this.deadlineMs + 5000, maxInflights: 64 });
-    const drop = (): void => {
-      if (this.#connections.get(key) === known) this.#connections.delete(key);
+    const forget = (): void => {
+      if (this.#open.get(key) === open) this.#open.delete(key);
     };
-    connection.on('close', drop);
-    connection.on('error', drop);
-    known = (connection.connect(broker.host, broker.port) as Promise<void>).then(() => connection, (error: unknown) => {
-      drop();
-      throw new WeirError('log-unavailable', `no connection to ${broker.host}:${broker.port}`, { cause: error });
+    const ready = this.#driver.connect(this.#clientId, endpoint, connectTimeoutMs, forget).then((connection) => {
+      open.connection = connection;
+      // Given up while it was being made.
+      if (this.#open.get(key) !== open) {
+        connection.destroy();
+        throw new WeirError('log-unavailable', `connection to ${endpoint.host}:${endpoint.port} was given up`);
+      }
+      return connection;
+    }, (error: unknown) => {
+      forget();
+      throw new WeirError('log-unavailable', `no connection to ${endpoint.host}:${endpoint.port}`, { cause: error });
     });
-    this.#connections.set(key, known);
-    return known;
+    const open: Open = { ready, connection: undefined };
+    this.#open.set(key, open);
+    return open;
   }
 
-  /** Close the connection of a purpose, e.g. after a time-out: what it still answers is not to be trusted. */
-  discard(purpose: string, node: number): void {
-    const key = `${purpose}@${node}`;
-    const known = this.#connections.get(key);
-    this.#connections.delete(key);
-    known?.then((connection) => connection.close(() => {}), () => {});
+  #drop(key: string, open: Open): void {
+    if (this.#open.get(key) === open) this.#open.delete(key);
+    open.connection?.destroy();
   }
 
-  /** Send one request with a deadline; a response with error codes is a value, not an exception. */
-  async request<A extends unknown[], R>(connection: Connection, what: string, api: unknown, args: A, deadlineMs = this.deadlineMs): Promise<R> {
-    const call = api as Api<A, R>;
-    return withDeadline(new Promise<R>((resolve, reject) => {
-      call(connection, ...args, (error, result) => {
-        const response = (error as ResponseError | null | undefined)?.response as R | undefined;
-        if (error && response === undefined) reject(new WeirError('log-unavailable', `${what} failed: ${error.message}`, { cause: error }));
-        else resolve(response ?? result);
-      });
-    }), deadlineMs, what);
+  /** Cut the connections of a purpose; what is asked on them rejects. */
+  discard(purpose: string): void {
+    for (const [key, open] of this.#open) if (key.startsWith(`${purpose}@`)) this.#drop(key, open);
   }
 
-  /** Leaders of the topics from any broker; one refresh at a time. Unknown topics stay unknown. */
+  /** Learn the leaders of these topics (and of all asked for before) from any broker. A topic that does not exist stays unknown. */
   async refresh(topics: readonly string[]): Promise<void> {
     for (const topic of topics) this.#wanted.add(topic);
-    this.#refreshing ??= this.#refresh().finally(() => { this.#refreshing = undefined; });
-    await this.#refreshing;
+    const running = this.#refreshing;
+    if (running !== undefined) {
+      await running.done;
+      if (topics.every((topic) => running.topics.has(topic))) return;
+      return this.refresh(topics);
+    }
+    const asked = new Set(this.#wanted);
+    const done = this.#refresh([...asked]).finally(() => { this.#refreshing = undefined; });
+    this.#refreshing = { topics: asked, done };
+    await done;
   }
 
-  async #refresh(): Promise<void> {
-    const targets = [...[...this.#brokers.values()].sort(() => Math.random() - 0.5), ...this.#bootstrap];
+  async #refresh(topics: readonly string[]): Promise<void> {
+    const known = [...this.#brokers.values()];
+    // Another broker each time: one that hangs must not be the first asked for ever.
+    const from = known.length > 0 ? Math.floor(Math.random() * known.length) : 0;
     let last: unknown;
-    for (const broker of targets) {
+    for (const endpoint of [...known.slice(from), ...known.slice(0, from), ...this.#bootstrap]) {
       try {
-        const connection = await this.#connect(`meta@${broker.host}:${broker.port}`, broker);
-        const wanted = [...this.#wanted];
-        const response = await this.request<unknown[], { brokers: { nodeId: number; host: string; port: number }[]; topics: { errorCode: number; name: string; partitions: { partitionIndex: number; leaderId: number }[] }[] }>(connection, 'metadata', metadataV12.api, [wanted, false, false], Math.min(this.deadlineMs, 10_000));
-        this.#brokers = new Map(response.brokers.map((b) => [b.nodeId, { host: b.host, port: b.port }]));
-        for (const topic of response.topics) {
-          if (topic.errorCode === E.unknownTopic) this.#topics.delete(topic.name);
-          if (topic.partitions.length === 0) continue;
-          const leaders: number[] = [];
-          for (const p of topic.partitions) leaders[p.partitionIndex] = p.leaderId;
-          this.#topics.set(topic.name, { leaders });
-        }
+        const found = await this.#askAt(`meta@${endpoint.host}:${endpoint.port}`, endpoint, 'metadata', metadataTimeoutMs, (broker) => broker.metadata(topics));
+        this.#learn(found);
         return;
       } catch (error) {
         last = error;
-        this.#connections.delete(`meta@${broker.host}:${broker.port}`);
       }
     }
-    throw new WeirError('log-unavailable', 'no broker answers', { cause: last });
+    throw new WeirError('log-unavailable', `no broker answers (${this.#bootstrap.map((b) => `${b.host}:${b.port}`).join(', ')})`, { cause: last });
+  }
+
+  #learn(found: Awaited<ReturnType<BrokerConnection['metadata']>>): void {
+    this.#brokers = new Map(found.brokers.map((b) => [b.nodeId, { host: b.host, port: b.port }]));
+    for (const { name, errorCode, partitions } of found.topics) {
+      if (errorCode === E.unknownTopic) {
+        this.#topics.delete(name);
+        this.#wanted.delete(name);
+      }
+      if (partitions.length === 0) continue;
+      const leaders: number[] = [];
+      for (const p of partitions) leaders[p.partition] = p.leader;
+      this.#topics.set(name, leaders);
+    }
   }
 
   /** Partition count; asks the brokers for a topic not seen yet. Rejects with log-fatal when it does not exist. */
   async partitions(topic: string): Promise<number> {
     for (let attempt = 0; attempt < 10; attempt++) {
       const known = this.#topics.get(topic);
-      if (known !== undefined) return known.leaders.length;
+      if (known !== undefined) return known.length;
       await this.refresh([topic]);
       // A topic just created may not be known to every broker yet.
       if (!this.#topics.has(topic)) await delay(50 * (attempt + 1));
@@ -132,25 +152,44 @@ export class Cluster {
   }
 
   partitionsKnown(topic: string): number | undefined {
-    return this.#topics.get(topic)?.leaders.length;
+    return this.#topics.get(topic)?.length;
   }
 
   /** Node id of the leader, or -1 when there is none now. */
   leader(topic: string, partition: number): number {
-    return this.#topics.get(topic)?.leaders[partition] ?? -1;
+    return this.#topics.get(topic)?.[partition] ?? -1;
   }
 
-  anyBroker(): number {
-    return this.#brokers.keys().next().value ?? -1;
+  /** A broker that is in the metadata, another one each time; learns the metadata first if there is none. */
+  async anyBroker(): Promise<number> {
+    if (this.#brokers.size === 0) await this.refresh([]);
+    const nodes = [...this.#brokers.keys()];
+    return nodes[Math.floor(Math.random() * nodes.length)] ?? -1;
   }
 
-  async close(): Promise<void> {
+  /** Cuts every connection; what is asked on them rejects. */
+  close(): void {
     this.#closed = true;
-    const all = [...this.#connections.values()];
-    this.#connections.clear();
-    await Promise.all(all.map(async (pending) => {
-      const connection = await pending.catch(() => undefined);
-      if (connection !== undefined) await new Promise<void>((resolve) => { connection.close(() => resolve()); });
-    }));
+    for (const [key, open] of this.#open) this.#drop(key, open);
+  }
+}
+
+const final = new Set(['log-fatal', 'log-out-of-range', 'log-assignment-stale', 'log-append-failed', 'config-invalid']);
+
+/** Repeat until it gives a value or the deadline is over; undefined or a passing error = not now. Ends at once when `signal` aborts. */
+export async function eventually<T>(cluster: Cluster, what: string, attempt: () => Promise<T | undefined>, signal?: AbortSignal): Promise<T> {
+  const end = performance.now() + cluster.deadlineMs;
+  let last: unknown;
+  for (let i = 0; ; i++) {
+    try {
+      const value = await attempt();
+      if (value !== undefined) return value;
+    } catch (error) {
+      if (!(error instanceof WeirError) || final.has(error.code)) throw error;
+      last = error;
+    }
+    if (signal?.aborted) throw new WeirError('log-unavailable', `${what}: the client is being closed`, { cause: last });
+    if (performance.now() > end) throw new WeirError('log-deadline', `${what}: not done within ${cluster.deadlineMs} ms`, { cause: last });
+    await delay(Math.min(500, 20 * 2 ** Math.min(i, 5)), signal);
   }
 }

@@ -1,92 +1,49 @@
-import { findCoordinatorV4, listOffsetsV7, offsetFetchV8 } from '@platformatic/kafka';
-import { WeirError } from '@weir/errors';
-import { delay } from '../deadline.ts';
-import { E, type Cluster } from './cluster.ts';
+import { eventually, type Cluster } from './cluster.ts';
+import { E } from './driver.ts';
 
-interface ListOffsetsResponse { readonly topics: ReadonlyArray<{ readonly name: string; readonly partitions: ReadonlyArray<{ readonly partitionIndex: number; readonly errorCode: number; readonly offset: bigint }> }> }
-interface OffsetFetchResponse { readonly groups: ReadonlyArray<{ readonly errorCode: number; readonly topics: ReadonlyArray<{ readonly name: string; readonly partitions: ReadonlyArray<{ readonly partitionIndex: number; readonly committedOffset: bigint; readonly errorCode: number }> }> }> }
+const requestMs = 5000;
 
-/** Repeat until it gives a value or the deadline of the cluster is over. Undefined = not now. */
-export async function eventually<T>(cluster: Cluster, what: string, attempt: () => Promise<T | undefined>): Promise<T> {
-  const end = performance.now() + cluster.deadlineMs;
-  let last: unknown;
-  for (let i = 0; ; i++) {
-    try {
-      const value = await attempt();
-      if (value !== undefined) return value;
-    } catch (error) {
-      if (error instanceof WeirError && (error.code === 'log-fatal' || error.code === 'log-out-of-range' || error.code === 'log-assignment-stale')) throw error;
-      last = error;
-    }
-    if (performance.now() > end) throw new WeirError('log-deadline', `${what}: not done within ${cluster.deadlineMs} ms`, { cause: last });
-    await delay(Math.min(500, 20 * 2 ** Math.min(i, 5)));
-  }
-}
+/** The coordinator of a group has moved or is loading: look it up again. */
+export const coordinatorMoved: ReadonlySet<number> = new Set<number>([E.coordinatorLoading, E.coordinatorNotAvailable, E.notCoordinator]);
 
 /** Node id of the group's coordinator; waits while it is being elected. */
-export function findCoordinator(cluster: Cluster, groupId: string): Promise<number> {
+export function findCoordinator(cluster: Cluster, groupId: string, signal?: AbortSignal): Promise<number> {
   return eventually(cluster, `coordinator of ${groupId}`, async () => {
-    await cluster.refresh([]);
-    const node = cluster.anyBroker();
-    const connection = await cluster.connection('meta', node);
-    const response = await cluster.request<unknown[], { coordinators: { nodeId: number; errorCode: number }[] }>(connection, 'find coordinator', findCoordinatorV4.api, [0, [groupId]], 5000).catch((error: unknown) => {
-      cluster.discard('meta', node);
+    const node = await cluster.anyBroker();
+    const found = await cluster.ask('coordinator', node, 'find coordinator', requestMs, (broker) => broker.findCoordinator(groupId)).catch(async (error: unknown) => {
+      await cluster.refresh([]);
       throw error;
     });
-    const [found] = response.coordinators;
-    return found !== undefined && found.errorCode === 0 && found.nodeId >= 0 ? found.nodeId : undefined;
-  });
+    if (found.errorCode !== 0 || found.nodeId < 0) {
+      await cluster.refresh([]);
+      return undefined;
+    }
+    return found.nodeId;
+  }, signal);
 }
 
 /** partition → offset at a special timestamp: -1 = end, -2 = beginning. */
-export function listOffsets(cluster: Cluster, topic: string, partitions: readonly number[], timestamp: -1 | -2): Promise<Map<number, number>> {
+export function listOffsets(cluster: Cluster, topic: string, partitions: readonly number[], timestamp: -1 | -2, signal?: AbortSignal): Promise<Map<number, number>> {
   const found = new Map<number, number>();
   return eventually(cluster, `offsets of ${topic}`, async () => {
-    const byLeader = new Map<number, number[]>();
-    for (const p of partitions) {
-      if (found.has(p)) continue;
-      const leader = cluster.leader(topic, p);
-      const list = byLeader.get(leader);
-      if (list === undefined) byLeader.set(leader, [p]);
-      else list.push(p);
-    }
-    await Promise.all([...byLeader].map(async ([leader, list]) => {
-      const connection = await cluster.connection('offsets', leader);
-      const response = await cluster.request<unknown[], ListOffsetsResponse>(connection, 'list offsets', listOffsetsV7.api, [-1, 0, [{ name: topic, partitions: list.map((partitionIndex) => ({ partitionIndex, currentLeaderEpoch: -1, timestamp: BigInt(timestamp) })) }]], 5000).catch((error: unknown) => {
-        cluster.discard('offsets', leader);
-        throw error;
-      });
-      for (const t of response.topics) for (const p of t.partitions) if (p.errorCode === 0) found.set(p.partitionIndex, Number(p.offset));
-    })).catch(async (error: unknown) => {
-      await cluster.refresh([topic]);
-      throw error;
-    });
+    const byLeader = Map.groupBy(partitions.filter((p) => !found.has(p)), (p) => cluster.leader(topic, p));
+    const asked = await Promise.allSettled([...byLeader].map(async ([leader, list]) => {
+      for (const o of await cluster.ask('offsets', leader, 'list offsets', requestMs, (broker) => broker.listOffsets(topic, list, timestamp))) if (o.errorCode === 0) found.set(o.partition, o.offset);
+    }));
     if (found.size === partitions.length) return found;
     await cluster.refresh([topic]);
+    const failed = asked.find((a) => a.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
     return undefined;
-  });
+  }, signal);
 }
 
-/** partition → committed next offset; partitions without a commit are absent. */
-export function fetchCommitted(cluster: Cluster, coordinator: () => Promise<number>, groupId: string, topics: ReadonlyArray<{ topic: string; partitions: readonly number[] }>): Promise<Map<string, number>> {
+/** `<topic>/<partition>` → committed next offset; partitions without a commit are absent. */
+export function fetchCommitted(cluster: Cluster, coordinator: () => Promise<number>, groupId: string, topics: ReadonlyArray<{ topic: string; partitions: readonly number[] }>, signal?: AbortSignal): Promise<Map<string, number>> {
   return eventually(cluster, `committed offsets of ${groupId}`, async () => {
     const node = await coordinator();
-    const connection = await cluster.connection('group', node);
-    const response = await cluster.request<unknown[], OffsetFetchResponse>(connection, 'offset fetch', offsetFetchV8.api, [[{ groupId, memberId: null, memberEpoch: -1, topics: topics.map((t) => ({ name: t.topic, partitionIndexes: [...t.partitions] })) }], false], 5000).catch((error: unknown) => {
-      cluster.discard('group', node);
-      throw error;
-    });
-    const [group] = response.groups;
-    if (group === undefined || group.errorCode !== 0) return undefined;
-    const found = new Map<string, number>();
-    for (const t of group.topics) {
-      for (const p of t.partitions) {
-        if (p.errorCode !== 0) return undefined;
-        if (p.committedOffset >= 0n) found.set(`${t.name}/${p.partitionIndex}`, Number(p.committedOffset));
-      }
-    }
-    return found;
-  });
+    const { errorCode, offsets } = await cluster.ask('committed', node, 'offset fetch', requestMs, (broker) => broker.committed(groupId, topics));
+    if (errorCode !== 0 || offsets.some((o) => o.errorCode !== 0)) return undefined;
+    return new Map(offsets.filter((o) => o.offset >= 0).map((o) => [`${o.topic}/${o.partition}`, o.offset]));
+  }, signal);
 }
-
-export const coordinatorMoved = new Set<number>([E.coordinatorLoading, E.coordinatorNotAvailable, E.notCoordinator]);

@@ -1,9 +1,10 @@
 import { WeirError } from '@weir/errors';
-import { delay } from '../deadline.ts';
-import type { RecordBatch } from '../types.ts';
-import { decodeBatches } from '../wire.ts';
-import { E, type Cluster } from './cluster.ts';
-import { fetchApi, type Fetched } from './requests.ts';
+import type { Cluster } from './cluster.ts';
+import { listOffsets } from './coordinator.ts';
+import { delay } from './deadline.ts';
+import { E, type Fetched, type FetchedPartition, type FetchTopic } from './driver.ts';
+import { decodeBatches } from './records.ts';
+import type { RecordBatch } from './types.ts';
 
 /** A partition being read; `position` is the next offset wanted. */
 export interface Position {
@@ -12,6 +13,12 @@ export interface Position {
   readonly epoch: number;
   position: number;
   paused: boolean;
+  /** Came while it was paused: given out first when it is resumed. */
+  held: FetchedPartition | undefined;
+  /** When it last answered without an error, monotonic ms. */
+  answeredAt: number;
+  /** A loop is fetching or giving out: after a move of the leader the next loop waits for it. */
+  busy: boolean;
 }
 
 export interface FetcherOptions {
@@ -20,14 +27,21 @@ export interface FetcherOptions {
   readonly maxBytesPerPartition: number;
   readonly maxWaitMs: number;
   /** Called in offset order per partition; awaited, so it is the back-pressure. */
-  readonly onBatch: (batch: RecordBatch, position: Position) => void | Promise<void>;
-  /** Cannot go on: out of range, corrupt records. */
+  readonly onBatch: (batch: RecordBatch) => void | Promise<void>;
+  /** Cannot go on: out of range, corrupt records, no right to read. Everything has stopped; called once. */
   readonly onFatal: (error: Error) => void;
 }
 
+const maxBytes = 16 * 1024 * 1024;
+const graceMs = 10_000;
+const busyWaitMs = 10;
+/** While partitions are paused a long poll would keep a resumed one waiting. */
+const pausedWaitMs = 25;
+const forbidden: ReadonlySet<number> = new Set<number>([E.topicAuthorization, E.clusterAuthorization]);
+
 /**
- * Reads any set of partitions, one long poll in flight per broker. Positions advance only after onBatch took
- * the records; a partition that was removed or moved meanwhile is not delivered.
+ * Reads any set of partitions, one long poll in flight per broker. Positions advance only with the records
+ * given out; a partition that was removed or paused meanwhile gets nothing.
  */
 export class Fetcher {
   readonly #cluster: Cluster;
@@ -36,14 +50,15 @@ export class Fetcher {
   readonly #loops = new Map<number, Promise<void>>();
   readonly #stop = new AbortController();
   #wake = new AbortController();
+  #turn = 0;
 
   constructor(cluster: Cluster, options: FetcherOptions) {
     this.#cluster = cluster;
     this.#options = options;
   }
 
-  add(position: Position): void {
-    this.#positions.set(`${position.topic}/${position.partition}`, position);
+  add(at: { topic: string; partition: number; epoch: number; position: number; paused: boolean }): void {
+    this.#positions.set(`${at.topic}/${at.partition}`, { ...at, held: undefined, answeredAt: performance.now(), busy: false });
     this.wake();
   }
 
@@ -70,77 +85,136 @@ export class Fetcher {
     }
   }
 
+  /** Cut what is in flight and fetch anew, e.g. when the watchdog sees no progress. */
+  restart(): void {
+    this.#cluster.discard(this.#options.purpose);
+    this.wake();
+  }
+
   #start(leader: number): void {
-    const loop = this.#loop(leader).catch(this.#options.onFatal).finally(() => { this.#loops.delete(leader); });
+    const loop = this.#loop(leader).catch((error: unknown) => {
+      if (this.#stop.signal.aborted) return;
+      this.#halt();
+      this.#options.onFatal(error as Error);
+    }).finally(() => { this.#loops.delete(leader); });
     this.#loops.set(leader, loop);
   }
 
   async #loop(leader: number): Promise<void> {
     let failures = 0;
     while (!this.#stop.signal.aborted) {
-      const wanted = [...this.#positions.values()].filter((p) => !p.paused && this.#cluster.leader(p.topic, p.partition) === leader);
+      const mine = [...this.#positions.values()].filter((p) => this.#cluster.leader(p.topic, p.partition) === leader);
+      if (mine.length === 0) break;
+      await this.#giveHeld(mine);
+      const wanted = mine.filter((p) => !p.paused && !p.busy && p.held === undefined);
       if (wanted.length === 0) {
-        if (leader < 0 || ![...this.#positions.values()].some((p) => this.#cluster.leader(p.topic, p.partition) === leader)) return;
-        await delay(60_000, AbortSignal.any([this.#wake.signal, this.#stop.signal]));
+        const resumed = AbortSignal.any([this.#wake.signal, this.#stop.signal]);
+        await delay(mine.every((p) => p.paused) ? 60_000 : busyWaitMs, resumed);
         continue;
       }
-      const moved = leader < 0 || !(await this.#fetch(leader, wanted));
-      if (!moved) {
+      if (leader >= 0 && await this.#fetch(leader, wanted, wanted.length < mine.length)) {
         failures = 0;
         continue;
       }
       failures++;
       await delay(Math.min(1000, 20 * 2 ** Math.min(failures, 6)), this.#stop.signal);
-      if (this.#stop.signal.aborted) return;
-      // Brokers away: keep asking; the watchdog of the group and /readyz see the lag.
-      await this.#cluster.refresh([...new Set([...this.#positions.values()].map((p) => p.topic))]).catch((error: unknown) => error);
+      if (this.#stop.signal.aborted) break;
+      // Brokers away: keep asking; lag, lease and /readyz tell it.
+      await this.#cluster.refresh([...new Set(mine.map((p) => p.topic))]).catch((error: unknown) => error);
       this.wake();
-      if (leader < 0) return;
+    }
+    this.#loops.delete(leader);
+  }
+
+  async #giveHeld(mine: readonly Position[]): Promise<void> {
+    for (const p of mine) {
+      if (p.held === undefined || p.paused || p.busy || this.#stop.signal.aborted) continue;
+      const { held } = p;
+      p.held = undefined;
+      p.busy = true;
+      await this.#give(p, held).finally(() => { p.busy = false; });
+    }
+  }
+
+  async #fetch(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<boolean> {
+    for (const p of wanted) p.busy = true;
+    try {
+      return await this.#fetchNow(leader, wanted, somePaused);
+    } finally {
+      for (const p of wanted) p.busy = false;
     }
   }
 
   /** False: a leader moved or the broker did not answer. */
-  async #fetch(leader: number, wanted: readonly Position[]): Promise<boolean> {
-    const { maxBytesPerPartition, maxWaitMs, purpose } = this.#options;
-    const topics = new Map<string, { partition: number; currentLeaderEpoch: number; fetchOffset: bigint; lastFetchedEpoch: number; partitionMaxBytes: number }[]>();
-    for (const p of wanted) {
-      const entry = { partition: p.partition, currentLeaderEpoch: -1, fetchOffset: BigInt(p.position), lastFetchedEpoch: -1, partitionMaxBytes: maxBytesPerPartition };
+  async #fetchNow(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<boolean> {
+    const { maxBytesPerPartition, purpose } = this.#options;
+    const maxWaitMs = somePaused ? pausedWaitMs : this.#options.maxWaitMs;
+    // Only the first partition with data surely gets a whole batch, so each is first in its turn.
+    const turn = this.#turn++ % wanted.length;
+    const topics = new Map<string, { partition: number; offset: number; maxBytes: number }[]>();
+    for (const p of [...wanted.slice(turn), ...wanted.slice(0, turn)]) {
+      const entry = { partition: p.partition, offset: p.position, maxBytes: maxBytesPerPartition };
       const list = topics.get(p.topic);
       if (list === undefined) topics.set(p.topic, [entry]);
       else list.push(entry);
     }
-    let response: Fetched;
+    const request: FetchTopic[] = [...topics].map(([topic, partitions]) => ({ topic, partitions }));
+    let answer: Fetched;
     try {
-      const connection = await this.#cluster.connection(purpose, leader);
-      response = await this.#cluster.request<unknown[], Fetched>(connection, 'fetch', fetchApi, [maxWaitMs, 1, 16 * 1024 * 1024, 0, 0, -1, [...topics].map(([topicId, partitions]) => ({ topicId, partitions })), [], ''], maxWaitMs + 10_000);
+      answer = await this.#cluster.ask(purpose, leader, 'fetch', maxWaitMs + graceMs, (broker) => broker.fetch(maxWaitMs, maxBytes, request));
     } catch {
-      this.#cluster.discard(purpose, leader);
       return false;
     }
-    if (response.errorCode !== 0) return false;
+    if (answer.errorCode !== 0) return false;
     let ok = true;
-    for (const part of response.partitions) {
+    for (const part of answer.partitions) {
       const position = this.#positions.get(`${part.topic}/${part.partition}`);
-      if (position === undefined || !wanted.includes(position)) continue;
-      if (part.errorCode === E.offsetOutOfRange) throw new WeirError('log-out-of-range', `${part.topic}/${part.partition}: offset ${position.position} is not in the log (starts at ${part.logStartOffset}, ends at ${part.highWatermark})`, { details: { topic: part.topic, partition: part.partition, wanted: position.position, start: part.logStartOffset, end: part.highWatermark } });
-      if (part.errorCode !== 0) {
-        ok = false;
-        continue;
-      }
-      if (part.bytes.length === 0) continue;
-      const { records, next } = decodeBatches(part.bytes, position.position);
-      if (next === position.position) continue;
-      position.position = next;
-      await this.#options.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark }, position);
+      if (position === undefined || !wanted.includes(position) || this.#stop.signal.aborted) continue;
+      if (!await this.#check(part, position)) ok = false;
+      else if (part.bytes.length === 0) continue;
+      else if (position.paused) position.held = part;
+      else await this.#give(position, part);
     }
     return ok;
   }
 
-  /** Nothing is delivered after it resolves. */
-  async stop(): Promise<void> {
+  async #check(part: FetchedPartition, position: Position): Promise<boolean> {
+    if (part.errorCode === 0) {
+      position.answeredAt = performance.now();
+      return true;
+    }
+    const name = `${part.topic}/${part.partition}`;
+    if (part.errorCode === E.offsetOutOfRange) return this.#outOfRange(position);
+    if (forbidden.has(part.errorCode)) throw new WeirError('log-fatal', `${name}: not authorised to read`);
+    const silent = performance.now() - position.answeredAt;
+    if (part.errorCode === E.unknownTopic && silent > this.#cluster.deadlineMs) throw new WeirError('log-fatal', `${name} has been unknown to the brokers for ${Math.round(silent)} ms`);
+    return false;
+  }
+
+  /** The range is asked anew: while a leader is elected the answer may be of one that lags, and that passes. */
+  async #outOfRange({ topic, partition, position }: Position): Promise<false> {
+    const start = (await listOffsets(this.#cluster, topic, [partition], -2, this.#stop.signal)).get(partition)!;
+    const end = (await listOffsets(this.#cluster, topic, [partition], -1, this.#stop.signal)).get(partition)!;
+    if (position >= start && position <= end) return false;
+    throw new WeirError('log-out-of-range', `${topic}/${partition}: offset ${position} is not in the log (it starts at ${start} and ends at ${end})`, { details: { topic, partition, wanted: position, start, end } });
+  }
+
+  async #give(position: Position, part: FetchedPartition): Promise<void> {
+    const { records, next } = decodeBatches(part.bytes, position.position);
+    if (next === position.position) return;
+    position.position = next;
+    await this.#options.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark });
+  }
+
+  #halt(): void {
     this.#stop.abort();
     this.#positions.clear();
-    for (const leader of this.#loops.keys()) this.#cluster.discard(this.#options.purpose, leader);
+    this.#cluster.discard(this.#options.purpose);
+  }
+
+  /** Nothing is given out after it resolves. */
+  async stop(): Promise<void> {
+    this.#halt();
     await Promise.all(this.#loops.values());
   }
 }

@@ -1,13 +1,21 @@
 import { WeirError } from '@weir/errors';
-import { delay, withDeadline } from '../deadline.ts';
-import type { Assignment, GroupConsumer, GroupConsumerOptions } from '../types.ts';
-import { E, type Cluster } from './cluster.ts';
-import { coordinatorMoved, eventually, fetchCommitted, listOffsets } from './coordinator.ts';
+import type { Cluster } from './cluster.ts';
+import { createCommits } from './commits.ts';
+import { fetchCommitted, listOffsets } from './coordinator.ts';
+import { delay, settlesWithin, withDeadline } from './deadline.ts';
 import { Fetcher } from './fetcher.ts';
 import { Membership, type Generation } from './membership.ts';
+import type { Assignment, GroupConsumer, GroupConsumerOptions } from './types.ts';
+import { watchFetcher } from './watchdog.ts';
 
 let epochs = 0;
 let consumers = 0;
+const watchMs = 15_000;
+const fetchWaitMs = 250;
+const shortestBeatDeadlineMs = 500;
+
+type Why = 'rebalance' | 'lost' | 'close';
+const keyOf = (p: { topic: string; partition: number }): string => `${p.topic}/${p.partition}`;
 
 /**
  * A group consumer whose rules are ours: heartbeats on their own timer, whatever the handlers do; calls drain
@@ -19,112 +27,125 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
   const sessionMs = options.sessionTimeoutMs ?? 10_000;
   const rebalanceMs = options.rebalanceTimeoutMs ?? 30_000;
   const beatMs = Math.max(100, Math.min(3000, Math.floor(sessionMs / 8)));
-  const membership = new Membership(cluster, { groupId, topics, sessionMs, rebalanceMs });
-  const owned = new Map<string, Assignment>();
-  const committed = new Map<string, number>();
-  const paused = new Set<string>();
+  const name = `${groupId}-${++consumers}`;
   const closing = new AbortController();
+  const membership = new Membership(cluster, { groupId, topics, sessionMs, rebalanceMs }, `group-${name}`, closing.signal);
+  /** Assignments that may still be worked on; `given` keeps what the handlers were told until it is taken back. */
+  const owned = new Map<string, Assignment>();
+  let given: readonly Assignment[] = [];
+  const paused = new Set<string>();
   let leaseUntil = 0;
+  /** Send time of the last heartbeat that saw no rebalance: one cannot have begun before. */
+  let steadyAt = 0;
   let dead = false;
   let running: Promise<void> | undefined;
-  /** Resolves when the present generation must end, with what ended it. */
-  let ended = Promise.withResolvers<'rebalance' | 'lost'>();
+  let ended = Promise.withResolvers<Why>();
 
+  const holds = (o: { topic: string; partition: number; epoch: number }): boolean => owned.get(keyOf(o))?.epoch === o.epoch;
+  const commits = createCommits(cluster, groupId, holds, (offsets) => membership.commit(offsets));
   const fetcher = new Fetcher(cluster, {
-    purpose: `fetch-${++consumers}`,
+    purpose: `fetch-${name}`,
     maxBytesPerPartition: options.maxBytesPerPartition ?? 1024 * 1024,
-    maxWaitMs: 250,
+    maxWaitMs: fetchWaitMs,
     onBatch: (batch) => {
-      if (owned.get(`${batch.topic}/${batch.partition}`)?.epoch === batch.epoch) handlers.batch(batch);
+      if (!dead && holds(batch)) handlers.batch(batch);
     },
     onFatal: fail,
   });
 
+  function lose(): void {
+    leaseUntil = 0;
+    owned.clear();
+    ended.resolve('lost');
+  }
+
+  /** The line stops: nothing is read, committed or renewed from here on. */
   function fail(error: Error): void {
     if (dead) return;
     dead = true;
+    lose();
     handlers.failed(error);
   }
 
-  /** Heartbeats of one generation, until it ends. Its time-outs end the lease by themselves: nothing renews it. */
+  /** Heartbeats of one generation, until it ends. Time-outs end the lease by themselves: nothing renews it. */
   async function beat(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
+    while (!signal.aborted && !dead) {
       const sent = performance.now();
-      const said = await membership.heartbeat(Math.max(500, sessionMs / 2)).catch(() => 'unknown' as const);
-      if (signal.aborted) return;
-      if (said === 'alive' || said === 'rebalance') leaseUntil = sent + sessionMs;
-      if (said === 'rebalance') ended.resolve('rebalance');
-      if (said === 'lost' || (said === 'unknown' && performance.now() > leaseUntil)) {
-        leaseUntil = 0;
-        ended.resolve('lost');
-        return;
-      }
+      const patience = Math.max(shortestBeatDeadlineMs, Math.min(sessionMs / 2, leaseUntil - sent));
+      const said = await membership.heartbeat(patience).catch((error: unknown) => {
+        if ((error as WeirError).code === 'log-fatal') fail(error as Error);
+        return 'unknown' as const;
+      });
+      if (signal.aborted || dead) return;
+      if (said === 'alive') {
+        steadyAt = sent;
+        leaseUntil = sent + sessionMs;
+      } else if (said === 'rebalance') {
+        // The group waits for us no longer than the rebalance timeout, heartbeats or not.
+        leaseUntil = Math.min(sent + sessionMs, steadyAt + rebalanceMs);
+        ended.resolve('rebalance');
+      } else if (said === 'lost' || performance.now() > leaseUntil) return lose();
       await delay(said === 'unknown' ? Math.min(200, beatMs) : Math.max(0, beatMs - (performance.now() - sent)), signal);
     }
   }
 
   async function positionsOf(generation: Generation): Promise<Assignment[]> {
-    const parts = generation.assigned.flatMap(({ topic, partitions }) => partitions.map((partition) => ({ topic, partition })));
-    if (parts.length === 0) return [];
-    const found = await fetchCommitted(cluster, () => membership.coordinator(), groupId, generation.assigned);
+    if (generation.assigned.length === 0) return [];
+    const found = await fetchCommitted(cluster, () => membership.coordinator(), groupId, generation.assigned, closing.signal);
     const list: Assignment[] = [];
     for (const { topic, partitions } of generation.assigned) {
-      const missing = partitions.filter((p) => !found.has(`${topic}/${p}`));
+      const missing = partitions.filter((partition) => !found.has(keyOf({ topic, partition })));
       await cluster.partitions(topic);
-      const begin = missing.length > 0 ? await listOffsets(cluster, topic, missing, -2) : new Map<number, number>();
-      for (const partition of partitions) list.push({ topic, partition, epoch: ++epochs, position: found.get(`${topic}/${partition}`) ?? begin.get(partition)! });
+      const begin = missing.length > 0 ? await listOffsets(cluster, topic, missing, -2, closing.signal) : new Map<number, number>();
+      for (const partition of partitions) list.push({ topic, partition, epoch: ++epochs, position: found.get(keyOf({ topic, partition })) ?? begin.get(partition)! });
     }
     return list;
   }
 
-  async function takeOver(generation: Generation): Promise<void> {
-    const parts = await positionsOf(generation);
-    for (const part of parts) owned.set(`${part.topic}/${part.partition}`, part);
-    await handlers.assigned(parts);
-    if (closing.signal.aborted) return;
-    for (const part of parts) {
-      const key = `${part.topic}/${part.partition}`;
-      committed.set(key, part.position);
-      fetcher.add({ topic: part.topic, partition: part.partition, epoch: part.epoch, position: part.position, paused: paused.has(key) });
-    }
+  /** A handler that does not end within its time leaves nobody able to tell what is in flight: that is a failure, not a retry. */
+  async function handle(what: string, work: Promise<void>, ms: number): Promise<boolean> {
+    if (await settlesWithin(work, Math.max(0, ms))) return true;
+    fail(new WeirError('log-deadline', `the ${what} handler of ${groupId} did not end within ${Math.round(ms)} ms`));
+    return false;
   }
 
-  async function giveUp(reason: 'rebalance' | 'lost' | 'close'): Promise<void> {
-    const parts = [...owned.values()];
+  async function takeOver(generation: Generation): Promise<void> {
+    given = await positionsOf(generation);
+    for (const part of given) owned.set(keyOf(part), part);
+    commits.reset(given.map((part) => ({ ...part, offset: part.position })));
+    if (!await handle('assigned', handlers.assigned(given), rebalanceMs)) return;
+    for (const part of given) if (holds(part) && !closing.signal.aborted) fetcher.add({ ...part, paused: paused.has(keyOf(part)) });
+  }
+
+  async function giveUp(why: Why): Promise<void> {
+    const parts = given;
     for (const part of parts) fetcher.remove(part.topic, part.partition);
-    if (reason === 'lost') owned.clear();
-    // Longer than this and the group goes on without us: then the assignment is lost, and nothing more is committed.
-    await withDeadline(handlers.revoked(parts, reason), rebalanceMs, 'drain before rebalance').catch((error: unknown) => {
-      if (!(error instanceof WeirError) || error.code !== 'log-deadline') throw error;
-      leaseUntil = 0;
-    });
+    if (why === 'lost') owned.clear();
+    await handle('revoked', handlers.revoked(parts, why), why === 'rebalance' ? Math.min(rebalanceMs, steadyAt + rebalanceMs - performance.now()) : rebalanceMs);
+    given = [];
     owned.clear();
     paused.clear();
-    committed.clear();
   }
 
   /** One generation: join, take over, beat until it ends, drain. */
   async function generation(first: () => void): Promise<void> {
-    const sent = performance.now();
     const joined = await membership.join();
     if (joined === undefined) return delay(100, closing.signal);
-    leaseUntil = sent + sessionMs;
+    steadyAt = joined.since;
+    leaseUntil = joined.since + sessionMs;
     ended = Promise.withResolvers();
+    if (closing.signal.aborted) ended.resolve('close');
     const stop = new AbortController();
     const beating = beat(stop.signal);
     try {
       await takeOver(joined);
       first();
-      const why = await Promise.race([ended.promise, new Promise<'close'>((resolve) => {
-        if (closing.signal.aborted) resolve('close');
-        else closing.signal.addEventListener('abort', () => resolve('close'), { once: true });
-      })]);
-      await giveUp(why);
-      if (why === 'lost') membership.forget();
+      await giveUp(await ended.promise);
     } finally {
       stop.abort();
+      leaseUntil = 0;
       await beating;
-      if (!closing.signal.aborted) leaseUntil = 0;
+      leaseUntil = 0;
     }
   }
 
@@ -134,19 +155,37 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
         await generation(first);
       } catch (error) {
         const code = error instanceof WeirError ? error.code : undefined;
-        if (code !== 'log-deadline' && code !== 'log-unavailable') return fail(error as Error);
-        if (owned.size > 0) await giveUp('lost');
+        if (code !== 'log-deadline' && code !== 'log-unavailable') fail(error as Error);
+        if (given.length > 0) await giveUp('lost');
         await delay(200, closing.signal);
       }
     }
   }
 
+  const startDeadlineMs = cluster.deadlineMs + 2 * rebalanceMs;
+  const stopWatching = watchFetcher(cluster, fetcher, watchMs, fail);
+
+  async function close(): Promise<void> {
+    closing.abort();
+    stopWatching();
+    ended.resolve('close');
+    if (given.length === 0) membership.interrupt();
+    await running;
+    await fetcher.stop();
+    // The session would end by itself: leaving only spares the others the wait.
+    if (!dead) await membership.leave().catch((error: unknown) => error);
+    membership.interrupt();
+  }
+
   return {
     async start() {
       for (const topic of topics) await cluster.partitions(topic);
-      await new Promise<void>((resolve, reject) => {
-        running = run(resolve);
-        running.then(() => reject(new WeirError('log-fatal', `consumer of ${groupId} ended before its first assignment`)), reject);
+      const assigned = Promise.withResolvers<void>();
+      running = run(assigned.resolve).catch(fail);
+      void running.then(() => assigned.reject(new WeirError('log-fatal', `the consumer of ${groupId} ended before its first assignment`)));
+      await withDeadline(assigned.promise, startDeadlineMs, `first assignment of ${groupId}`).catch(async (error: unknown) => {
+        await close();
+        throw error;
       });
     },
     pause(topic, partition) {
@@ -161,33 +200,10 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
       position.paused = false;
       fetcher.wake();
     },
-    async commit(offsets) {
-      const stale = (): WeirError => new WeirError('log-assignment-stale', `a commit of ${groupId} belongs to an assignment that has ended`);
-      if (offsets.some((o) => owned.get(`${o.topic}/${o.partition}`)?.epoch !== o.epoch)) throw stale();
-      const fresh = offsets.filter((o) => o.offset > (committed.get(`${o.topic}/${o.partition}`) ?? -1));
-      if (fresh.length === 0) return;
-      await eventually(cluster, `commit of ${groupId}`, async () => {
-        if (fresh.some((o) => owned.get(`${o.topic}/${o.partition}`)?.epoch !== o.epoch)) throw stale();
-        const code = await membership.commit(fresh);
-        if (code === 0) return true;
-        if (code === E.illegalGeneration || code === E.unknownMember || code === E.rebalanceInProgress || code === E.fencedInstance) throw stale();
-        if (!coordinatorMoved.has(code)) throw new WeirError('log-fatal', `commit of ${groupId} refused: error ${code}`);
-        return undefined;
-      });
-      for (const o of fresh) {
-        const key = `${o.topic}/${o.partition}`;
-        if (owned.get(key)?.epoch === o.epoch) committed.set(key, Math.max(o.offset, committed.get(key) ?? -1));
-      }
-    },
+    commit: (offsets) => commits.commit(offsets),
     leaseUntil: () => leaseUntil,
-    holds: (topic, partition, epoch) => owned.get(`${topic}/${partition}`)?.epoch === epoch && performance.now() < leaseUntil,
+    holds: (topic, partition, epoch) => holds({ topic, partition, epoch }) && performance.now() < leaseUntil,
     assignments: () => [...owned.values()],
-    async close() {
-      closing.abort();
-      await running?.catch((error: unknown) => error);
-      await fetcher.stop();
-      // The session would end by itself: leaving only spares the others the wait.
-      await membership.leave().catch((error: unknown) => error);
-    },
+    close,
   };
 }

@@ -1,7 +1,50 @@
-import { createPlatformaticLog } from './platformatic/log.ts';
+import { createAdmin } from './admin.ts';
+import { createAppender } from './appender.ts';
+import { Cluster } from './cluster.ts';
+import { kafkajs } from './drivers/kafkajs.ts';
+import { platformatic } from './drivers/platformatic.ts';
+import { createGroupConsumer } from './group.ts';
+import { createProducePort } from './producer.ts';
+import { createReader } from './reader.ts';
 import type { Log, LogOptions } from './types.ts';
 
-/** The log over the driver asked for. Nothing is connected before the first call. */
+const defaultDeadlineMs = 30_000;
+const defaultPendingBytes = 256 * 1024 * 1024;
+const longestProduceMs = 10_000;
+const drivers = { kafkajs, platformatic };
+
+/** The log over the driver asked for (default platformatic). Nothing is connected before the first call. Consumers, readers and admin share one set of metadata; each appender has its own. */
 export function createLog(options: LogOptions): Log {
-  return createPlatformaticLog(options);
+  const driver = drivers[options.driver ?? 'platformatic'];
+  const deadlineMs = options.deadlineMs ?? defaultDeadlineMs;
+  const newCluster = (): Cluster => new Cluster(driver, { brokers: options.brokers, clientId: options.clientId, deadlineMs });
+  const cluster = newCluster();
+  const own = new Set<{ close(): Promise<void> }>();
+
+  /** Closed with the log, unless it was closed before. */
+  function keep<T extends { close(): Promise<void> }>(thing: T): T {
+    const kept = {
+      ...thing,
+      async close() {
+        own.delete(kept);
+        await thing.close();
+      },
+    };
+    own.add(kept);
+    return kept;
+  }
+
+  return {
+    driver: driver.name,
+    async appender(asked) {
+      return keep(createAppender(createProducePort(newCluster()), { deadlineMs: asked?.deadlineMs ?? deadlineMs, maxPendingBytes: asked?.maxPendingBytes ?? defaultPendingBytes, requestTimeoutMs: Math.min(longestProduceMs, deadlineMs) }));
+    },
+    consumer: (asked) => keep(createGroupConsumer(cluster, asked)),
+    reader: async () => keep(createReader(cluster)),
+    admin: async () => createAdmin(cluster),
+    async close() {
+      await Promise.all([...own].map((thing) => thing.close()));
+      cluster.close();
+    },
+  };
 }

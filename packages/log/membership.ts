@@ -1,15 +1,16 @@
-import { decodeConsumerProtocolAssignment, decodeConsumerProtocolSubscription, encodeConsumerProtocolAssignment, encodeConsumerProtocolSubscription, heartbeatV4, joinGroupV9, leaveGroupV5, offsetCommitV8, syncGroupV5 } from '@platformatic/kafka';
+import { decodeConsumerProtocolAssignment, decodeConsumerProtocolSubscription, encodeConsumerProtocolAssignment, encodeConsumerProtocolSubscription } from '@platformatic/kafka';
 import { WeirError } from '@weir/errors';
-import { E, type Cluster } from './cluster.ts';
+import type { Cluster } from './cluster.ts';
 import { coordinatorMoved, findCoordinator } from './coordinator.ts';
+import { E, type BrokerConnection, type Joined, type Member } from './driver.ts';
 
 export interface Generation {
-  readonly generationId: number;
-  readonly memberId: string;
+  /** Monotonic ms before the request that made us a member of it: the broker's session began later. */
+  readonly since: number;
   readonly assigned: ReadonlyArray<{ readonly topic: string; readonly partitions: readonly number[] }>;
 }
 
-/** What a heartbeat said. */
+/** What a heartbeat said; `unknown` = no answer, or the coordinator is elsewhere. */
 export type Beat = 'alive' | 'rebalance' | 'lost' | 'unknown';
 
 /** Round-robin over the sorted members, topic by topic: co-partitioned topics land on the same member. */
@@ -27,36 +28,43 @@ export function assign(members: readonly string[], partitions: ReadonlyMap<strin
   return plan;
 }
 
+const protocol = 'roundrobin';
+const commitMs = 10_000;
+const leaveMs = 3000;
+const joinGraceMs = 10_000;
+const passing: ReadonlySet<number> = new Set<number>([...coordinatorMoved, E.illegalGeneration, E.unknownMember, E.rebalanceInProgress, E.memberIdRequired, E.fencedInstance]);
+
 /** The classic group protocol of one member, one request at a time; no timers, no policy. */
 export class Membership {
   readonly #cluster: Cluster;
-  readonly #groupId: string;
-  readonly #topics: readonly string[];
-  readonly #sessionMs: number;
-  readonly #rebalanceMs: number;
+  readonly #options: { readonly groupId: string; readonly topics: readonly string[]; readonly sessionMs: number; readonly rebalanceMs: number };
+  readonly #purpose: string;
+  readonly #signal: AbortSignal;
   #memberId = '';
   #generation = -1;
   #coordinator: number | undefined;
 
-  constructor(cluster: Cluster, options: { groupId: string; topics: readonly string[]; sessionMs: number; rebalanceMs: number }) {
+  /** `purpose` names its connection; `signal` ends the waiting for a coordinator. */
+  constructor(cluster: Cluster, options: { groupId: string; topics: readonly string[]; sessionMs: number; rebalanceMs: number }, purpose: string, signal: AbortSignal) {
     this.#cluster = cluster;
-    this.#groupId = options.groupId;
-    this.#topics = options.topics;
-    this.#sessionMs = options.sessionMs;
-    this.#rebalanceMs = options.rebalanceMs;
+    this.#options = options;
+    this.#purpose = purpose;
+    this.#signal = signal;
   }
 
   async coordinator(): Promise<number> {
-    return this.#coordinator ??= await findCoordinator(this.#cluster, this.#groupId);
+    return this.#coordinator ??= await findCoordinator(this.#cluster, this.#options.groupId, this.#signal);
   }
 
-  async #ask<R>(what: string, api: unknown, args: unknown[], deadlineMs?: number): Promise<R> {
+  get #member(): Member {
+    return { groupId: this.#options.groupId, generationId: this.#generation, memberId: this.#memberId };
+  }
+
+  async #ask<T>(what: string, deadlineMs: number, request: (broker: BrokerConnection) => Promise<T>): Promise<T> {
     const node = await this.coordinator();
     try {
-      const connection = await this.#cluster.connection(`group-${this.#groupId}`, node);
-      return await this.#cluster.request<unknown[], R>(connection, what, api, args, deadlineMs);
+      return await this.#cluster.ask(this.#purpose, node, what, deadlineMs, request);
     } catch (error) {
-      this.#cluster.discard(`group-${this.#groupId}`, node);
       this.#coordinator = undefined;
       throw error;
     }
@@ -64,80 +72,81 @@ export class Membership {
 
   /** Join and sync; undefined = try again. Waits for the other members as long as the rebalance timeout. */
   async join(): Promise<Generation | undefined> {
-    const metadata = encodeConsumerProtocolSubscription({ version: 1, topics: [...this.#topics] } as Parameters<typeof encodeConsumerProtocolSubscription>[0]);
-    const joined = await this.#ask<{ errorCode: number; memberId: string; generationId: number; leader: string; protocolName: string | null; members: { memberId: string; metadata: Buffer }[] }>('join group', joinGroupV9.api, [this.#groupId, this.#sessionMs, this.#rebalanceMs, this.#memberId, null, 'consumer', [{ name: 'roundrobin', metadata }], null], this.#rebalanceMs + 10_000);
+    const { groupId, sessionMs, rebalanceMs, topics } = this.#options;
+    const metadata = encodeConsumerProtocolSubscription({ version: 1, topics: [...topics] } as Parameters<typeof encodeConsumerProtocolSubscription>[0]);
+    const wait = rebalanceMs + joinGraceMs;
+    const join = (): Promise<Joined> => this.#ask('join group', wait, (broker) => broker.joinGroup({ groupId, sessionMs, rebalanceMs, memberId: this.#memberId, protocol, metadata }));
+    let joined = await join();
     if (joined.errorCode === E.memberIdRequired) {
       this.#memberId = joined.memberId;
-      return this.join();
+      joined = await join();
     }
     if (joined.errorCode !== 0) return this.#refused(joined.errorCode, 'join group');
     this.#memberId = joined.memberId;
     this.#generation = joined.generationId;
     const plan = joined.leader === joined.memberId ? await this.#plan(joined.members) : [];
-    const synced = await this.#ask<{ errorCode: number; assignment: Buffer }>('sync group', syncGroupV5.api, [this.#groupId, this.#generation, this.#memberId, null, 'consumer', joined.protocolName, plan], this.#rebalanceMs + 10_000);
+    const since = performance.now();
+    const synced = await this.#ask('sync group', wait, (broker) => broker.syncGroup(this.#member, joined.protocol, plan));
     if (synced.errorCode !== 0) return this.#refused(synced.errorCode, 'sync group');
-    const assigned = synced.assignment.length === 0 ? [] : decodeConsumerProtocolAssignment(synced.assignment).assignedPartitions;
-    return { generationId: this.#generation, memberId: this.#memberId, assigned };
+    return { since, assigned: synced.assignment.length === 0 ? [] : decodeConsumerProtocolAssignment(synced.assignment).assignedPartitions };
   }
 
-  async #plan(members: readonly { memberId: string; metadata: Buffer }[]): Promise<{ memberId: string; assignment: Buffer }[]> {
-    const topics = new Set<string>();
-    const subscribed = new Map<string, readonly string[]>();
+  async #plan(members: Joined['members']): Promise<{ memberId: string; assignment: Buffer }[]> {
+    const takers = new Map<string, string[]>();
     for (const m of members) {
-      const list = (decodeConsumerProtocolSubscription(m.metadata) as { topics: string[] }).topics;
-      subscribed.set(m.memberId, list);
-      for (const topic of list) topics.add(topic);
+      for (const topic of (decodeConsumerProtocolSubscription(m.metadata) as { topics: string[] }).topics) takers.set(topic, [...(takers.get(topic) ?? []), m.memberId]);
     }
-    await this.#cluster.refresh([...topics]);
+    await this.#cluster.refresh([...takers.keys()]);
     const plan = new Map(members.map((m) => [m.memberId, new Map<string, number[]>()]));
-    for (const topic of topics) {
+    for (const [topic, ids] of takers) {
       const count = await this.#cluster.partitions(topic);
-      const takers = members.map((m) => m.memberId).filter((m) => subscribed.get(m)!.includes(topic));
-      for (const [member, share] of assign(takers, new Map([[topic, count]]))) for (const [t, list] of share) plan.get(member)!.set(t, list);
+      for (const [member, share] of assign(ids, new Map([[topic, count]]))) for (const [t, list] of share) plan.get(member)!.set(t, list);
     }
     return [...plan].map(([memberId, share]) => ({ memberId, assignment: encodeConsumerProtocolAssignment({ version: 1, assignedPartitions: [...share].map(([topic, partitions]) => ({ topic, partitions })) }) }));
   }
 
   #refused(code: number, what: string): undefined {
-    if (code === E.groupAuthorization || code === E.topicAuthorization) throw new WeirError('log-fatal', `${what} of ${this.#groupId}: not authorised`);
-    if (coordinatorMoved.has(code)) this.#coordinator = undefined;
-    if (code === E.unknownMember || code === E.illegalGeneration || code === E.fencedInstance) this.forget();
+    if (!passing.has(code)) throw new WeirError('log-fatal', `${what} of ${this.#options.groupId} refused: ${code === E.groupAuthorization || code === E.topicAuthorization ? 'not authorised' : `broker error ${code}`}`);
+    this.#note(code);
     return undefined;
   }
 
-  /** The broker does not know this member any more: the next join is a new one. */
-  forget(): void {
+  /** What an error code says about who we are and where the coordinator is. */
+  #note(code: number): void {
+    if (coordinatorMoved.has(code)) this.#coordinator = undefined;
+    if (code !== E.unknownMember && code !== E.fencedInstance) return;
+    // The broker does not know this member any more: the next join is a new one.
     this.#memberId = '';
     this.#generation = -1;
   }
 
   async heartbeat(deadlineMs: number): Promise<Beat> {
-    const { errorCode } = await this.#ask<{ errorCode: number }>('heartbeat', heartbeatV4.api, [this.#groupId, this.#generation, this.#memberId, null], deadlineMs);
-    if (errorCode === 0) return 'alive';
-    if (errorCode === E.rebalanceInProgress) return 'rebalance';
-    if (errorCode === E.unknownMember || errorCode === E.illegalGeneration || errorCode === E.fencedInstance) return 'lost';
-    if (coordinatorMoved.has(errorCode)) this.#coordinator = undefined;
+    const code = await this.#ask('heartbeat', deadlineMs, (broker) => broker.heartbeat(this.#member));
+    if (code === 0) return 'alive';
+    if (code === E.rebalanceInProgress) return 'rebalance';
+    this.#note(code);
+    if (code === E.unknownMember || code === E.illegalGeneration || code === E.fencedInstance) return 'lost';
+    if (!coordinatorMoved.has(code)) throw new WeirError('log-fatal', `heartbeat of ${this.#options.groupId} refused: broker error ${code}`);
     return 'unknown';
   }
 
-  /** Error code of the worst partition; 0 = all committed. */
+  /** The first error code of a partition; 0 = all committed. */
   async commit(offsets: ReadonlyArray<{ topic: string; partition: number; offset: number }>): Promise<number> {
-    const topics = new Map<string, { partitionIndex: number; committedOffset: bigint; committedLeaderEpoch: number; committedMetadata: null }[]>();
-    for (const { topic, partition, offset } of offsets) {
-      const entry = { partitionIndex: partition, committedOffset: BigInt(offset), committedLeaderEpoch: -1, committedMetadata: null };
-      const list = topics.get(topic);
-      if (list === undefined) topics.set(topic, [entry]);
-      else list.push(entry);
-    }
-    const response = await this.#ask<{ topics: { partitions: { errorCode: number }[] }[] }>('offset commit', offsetCommitV8.api, [this.#groupId, this.#generation, this.#memberId, null, [...topics].map(([name, partitions]) => ({ name, partitions }))], 10_000);
-    const code = response.topics.flatMap((t) => t.partitions).find((p) => p.errorCode !== 0)?.errorCode ?? 0;
+    const topics = [...Map.groupBy(offsets, (o) => o.topic)].map(([topic, partitions]) => ({ topic, partitions }));
+    const answers = await this.#ask('offset commit', commitMs, (broker) => broker.commit(this.#member, topics));
+    const code = answers.find((p) => p.errorCode !== 0)?.errorCode ?? (answers.length === offsets.length ? 0 : E.coordinatorNotAvailable);
     if (coordinatorMoved.has(code)) this.#coordinator = undefined;
     return code;
   }
 
+  /** Cut a join that waits for the other members. */
+  interrupt(): void {
+    this.#cluster.discard(this.#purpose);
+  }
+
   async leave(): Promise<void> {
-    if (this.#memberId === '') return;
-    await this.#ask('leave group', leaveGroupV5.api, [this.#groupId, [{ memberId: this.#memberId, groupInstanceId: null, reason: null }]], 3000);
-    this.forget();
+    if (this.#memberId === '' || this.#coordinator === undefined) return;
+    await this.#cluster.ask(this.#purpose, this.#coordinator, 'leave group', leaveMs, (broker) => broker.leaveGroup(this.#options.groupId, this.#memberId));
+    this.#memberId = '';
   }
 }

@@ -1,44 +1,35 @@
-import type { ProduceAck, ProduceBatch, ProducePort } from '../appender.ts';
-import { encodeBatch } from '../wire.ts';
-import { E, type Cluster } from './cluster.ts';
-import { produceApi, type ProduceTopic } from './requests.ts';
+import type { ProduceAck, ProducePort } from './appender.ts';
+import type { Cluster } from './cluster.ts';
+import { E } from './driver.ts';
+import { encodeBatch } from './records.ts';
 
-interface ProduceResponse {
-  readonly responses: ReadonlyArray<{ readonly name: string; readonly partitionResponses: ReadonlyArray<{ readonly index: number; readonly errorCode: number; readonly baseOffset: bigint; readonly errorMessage: string | null }> }>;
-}
+const fatal: ReadonlySet<number> = new Set<number>([E.messageTooLarge, E.recordListTooLarge, E.topicAuthorization, E.clusterAuthorization, E.invalidTopic, E.invalidRecord, E.policyViolation]);
+const answerGraceMs = 2000;
 
-const fatal = new Set<number>([E.messageTooLarge, E.recordListTooLarge, E.topicAuthorization, E.invalidTopic, E.invalidRecord]);
-
-/** One produce request to one broker: acks=all, no idempotence, no retry; one ack for each batch asked for. */
+/** One produce request to one broker: acks = all, no client idempotence, no retry; one ack for each batch asked for. */
 export function createProducePort(cluster: Cluster): ProducePort {
   return {
     partitions: (topic) => cluster.partitions(topic),
     partitionsKnown: (topic) => cluster.partitionsKnown(topic),
     leader: (topic, partition) => cluster.leader(topic, partition),
     refresh: (topics) => cluster.refresh(topics),
-    async produce(leader, batches: readonly ProduceBatch[], timeoutMs) {
-      const now = Date.now();
-      const topics = new Map<string, { partition: number; batch: Buffer }[]>();
-      for (const { topic, partition, records } of batches) {
-        const entry = { partition, batch: encodeBatch(records, now) };
+    async produce(leader, batches, timeoutMs) {
+      const topics = new Map<string, { partition: number; bytes: Buffer }[]>();
+      for (const { topic, partition, records, at } of batches) {
+        const entry = { partition, bytes: encodeBatch(records, at) };
         const list = topics.get(topic);
         if (list === undefined) topics.set(topic, [entry]);
         else list.push(entry);
       }
-      const connection = await cluster.connection('produce', leader);
-      const request: ProduceTopic[] = [...topics].map(([topic, partitions]) => ({ topic, partitions }));
-      const response = await cluster.request<[number, ProduceTopic[]], ProduceResponse>(connection, 'produce', produceApi, [timeoutMs, request], timeoutMs + 2000);
+      const request = [...topics].map(([topic, partitions]) => ({ topic, partitions }));
+      const answers = await cluster.ask('produce', leader, 'produce', timeoutMs + answerGraceMs, (broker) => broker.produce(timeoutMs, request));
       const acks = new Map<string, ProduceAck>();
-      for (const { name, partitionResponses } of response.responses) {
-        for (const p of partitionResponses) {
-          const key = `${name}/${p.index}`;
-          if (p.errorCode === 0) acks.set(key, { kind: 'acked', baseOffset: Number(p.baseOffset) });
-          else acks.set(key, { kind: fatal.has(p.errorCode) ? 'fatal' : 'again', detail: `error ${p.errorCode} ${p.errorMessage ?? ''}`.trim() });
-        }
+      for (const { topic, partition, errorCode, baseOffset } of answers) {
+        if (errorCode !== 0) acks.set(`${topic}/${partition}`, { kind: fatal.has(errorCode) ? 'fatal' : 'again', detail: `broker error ${errorCode}` });
+        else if (baseOffset >= 0) acks.set(`${topic}/${partition}`, { kind: 'acked', baseOffset });
       }
-      return batches.map(({ topic, partition }) => acks.get(`${topic}/${partition}`) ?? { kind: 'again', detail: 'partition is not in the answer' });
+      return batches.map(({ topic, partition }) => acks.get(`${topic}/${partition}`) ?? { kind: 'again', detail: 'the partition is not in the answer' });
     },
-    discard: (leader) => cluster.discard('produce', leader),
     close: () => cluster.close(),
   };
 }

@@ -1,109 +1,131 @@
 import { WeirError } from '@weir/errors';
-import type { LogRecord, Reader, RecordBatch } from '../types.ts';
-import type { Cluster } from './cluster.ts';
-import { eventually, listOffsets } from './coordinator.ts';
+import { eventually, type Cluster } from './cluster.ts';
+import { listOffsets } from './coordinator.ts';
+import { E } from './driver.ts';
 import { Fetcher } from './fetcher.ts';
-import { decodeBatches } from '../wire.ts';
-import { fetchApi, type Fetched } from './requests.ts';
-import { E } from './cluster.ts';
+import { decodeBatches } from './records.ts';
+import type { Follower, LogRecord, Reader, RecordBatch } from './types.ts';
 
 let readers = 0;
-const refreshMs = 15_000;
+const followWaitMs = 500;
+const readWaitMs = 100;
+const readBytes = 4 * 1024 * 1024;
+const oneBytes = 64 * 1024;
+const newPartitionsMs = 15_000;
+
+interface Chunk {
+  readonly records: readonly LogRecord[];
+  readonly next: number;
+  readonly highWatermark: number;
+  readonly outOfRange: boolean;
+}
 
 /** Reads without a group. `read` and `readOne` use short polls of their own; `follow` has a fetcher each. */
 export function createReader(cluster: Cluster): Reader {
   const purpose = `read-${++readers}`;
-  const followers = new Set<{ close(): Promise<void> }>();
+  const followers = new Set<Follower>();
+  const closing = new AbortController();
 
-  async function fetchOnce(topic: string, partition: number, from: number, maxBytes: number): Promise<{ records: LogRecord[]; next: number; highWatermark: number; start: number; outOfRange: boolean }> {
+  async function fetchOnce(topic: string, partition: number, from: number, maxBytes: number): Promise<Chunk> {
     await cluster.partitions(topic);
     return eventually(cluster, `read of ${topic}/${partition}`, async () => {
-      const leader = cluster.leader(topic, partition);
       try {
-        const connection = await cluster.connection(purpose, leader);
-        const response = await cluster.request<unknown[], Fetched>(connection, 'fetch', fetchApi, [100, 1, maxBytes, 0, 0, -1, [{ topicId: topic, partitions: [{ partition, currentLeaderEpoch: -1, fetchOffset: BigInt(from), lastFetchedEpoch: -1, partitionMaxBytes: maxBytes }] }], [], ''], 10_000);
-        const [part] = response.partitions;
-        if (part !== undefined && part.errorCode === E.offsetOutOfRange) return { records: [], next: from, highWatermark: part.highWatermark, start: part.logStartOffset, outOfRange: true };
-        if (part !== undefined && part.errorCode === 0) return { ...decodeBatches(part.bytes, from), highWatermark: part.highWatermark, start: part.logStartOffset, outOfRange: false };
+        const { partitions: [part] } = await cluster.ask(purpose, cluster.leader(topic, partition), 'fetch', 10_000, (broker) => broker.fetch(readWaitMs, maxBytes, [{ topic, partitions: [{ partition, offset: from, maxBytes }] }]));
+        if (part?.errorCode === E.offsetOutOfRange) return { records: [], next: from, highWatermark: part.highWatermark, outOfRange: true };
+        if (part?.errorCode === 0) return { ...decodeBatches(part.bytes, from), highWatermark: part.highWatermark, outOfRange: false };
+        if (part?.errorCode === E.topicAuthorization) throw new WeirError('log-fatal', `${topic}/${partition}: not authorised to read`);
       } catch (error) {
-        cluster.discard(purpose, leader);
-        await cluster.refresh([topic]);
+        if (error instanceof WeirError && error.code !== 'log-fatal') await cluster.refresh([topic]);
         throw error;
       }
       await cluster.refresh([topic]);
       return undefined;
+    }, closing.signal);
+  }
+
+  /** Position at which to go on after an out-of-range answer; undefined = it is past the end. */
+  async function begin(topic: string, partition: number, position: number): Promise<number | undefined> {
+    const start = (await listOffsets(cluster, topic, [partition], -2, closing.signal)).get(partition)!;
+    return start > position ? start : undefined;
+  }
+
+  async function read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>): Promise<void> {
+    let position = from;
+    let movedAt = performance.now();
+    while (position < to) {
+      const found = await fetchOnce(topic, partition, position, readBytes);
+      if (found.outOfRange) {
+        const start = await begin(topic, partition, position);
+        if (start === undefined) return;
+        position = start;
+      } else if (found.next > position) {
+        const records = found.next > to ? found.records.filter((r) => r.offset < to) : found.records;
+        position = Math.min(found.next, to);
+        await onBatch({ topic, partition, epoch: 0, records, nextOffset: position, highWatermark: found.highWatermark });
+        movedAt = performance.now();
+      } else if (found.highWatermark <= position) return;
+      else if (performance.now() - movedAt > cluster.deadlineMs) throw new WeirError('log-deadline', `read of ${topic}/${partition} stands at ${position} before ${found.highWatermark}`);
+    }
+  }
+
+  async function follow(topic: string, positions: ReadonlyMap<number, number>, onBatch: (batch: RecordBatch) => void | Promise<void>, onError: (error: Error) => void): Promise<Follower> {
+    const next = new Map<number, number>(positions);
+    const fetcher = new Fetcher(cluster, {
+      purpose: `follow-${++readers}`, maxBytesPerPartition: 1024 * 1024, maxWaitMs: followWaitMs, onFatal: fail,
+      onBatch: async (batch) => {
+        await onBatch(batch);
+        next.set(batch.partition, batch.nextOffset);
+      },
     });
+    let failed = false;
+    function fail(error: Error): void {
+      if (failed) return;
+      failed = true;
+      clearInterval(timer);
+      onError(error);
+    }
+    async function addAll(): Promise<void> {
+      const count = await cluster.partitions(topic);
+      for (let partition = 0; partition < count; partition++) {
+        if (failed || fetcher.get(topic, partition) !== undefined) continue;
+        const position = next.get(partition) ?? 0;
+        next.set(partition, position);
+        fetcher.add({ topic, partition, epoch: 0, position, paused: false });
+      }
+    }
+    const timer = setInterval(() => {
+      cluster.refresh([topic]).then(addAll).catch((error: unknown) => {
+        // Brokers away: the next round asks again.
+        if (!(error instanceof WeirError) || error.code !== 'log-unavailable') void fetcher.stop().then(() => fail(error as Error));
+      });
+    }, newPartitionsMs);
+    timer.unref();
+    const follower: Follower = {
+      positions: () => next,
+      async close() {
+        failed = true;
+        clearInterval(timer);
+        followers.delete(follower);
+        await fetcher.stop();
+      },
+    };
+    followers.add(follower);
+    await cluster.refresh([topic]);
+    await addAll();
+    return follower;
   }
 
   return {
-    async read(topic, partition, from, to, onBatch) {
-      let position = from;
-      while (position < to) {
-        const found = await fetchOnce(topic, partition, position, 4 * 1024 * 1024);
-        if (found.outOfRange) {
-          const start = (await listOffsets(cluster, topic, [partition], -2)).get(partition)!;
-          if (start <= position) return;
-          position = start;
-          continue;
-        }
-        const records = found.records.length > 0 && found.records[found.records.length - 1]!.offset >= to ? found.records.filter((r) => r.offset < to) : found.records;
-        if (found.next > position) {
-          position = Math.min(found.next, to);
-          await onBatch({ topic, partition, epoch: 0, records, nextOffset: position, highWatermark: found.highWatermark });
-        } else if (found.highWatermark <= position) return;
-      }
-    },
-
+    read,
+    follow,
     async readOne(topic, partition, offset) {
-      const found = await fetchOnce(topic, partition, offset, 65_536);
-      return found.records[0]?.offset === offset ? found.records[0] : undefined;
+      const { records: [first] } = await fetchOnce(topic, partition, offset, oneBytes);
+      return first?.offset === offset ? first : undefined;
     },
-
-    async follow(topic, positions, onBatch, onError) {
-      const next = new Map<number, number>(positions);
-      let failed = false;
-      const fail = (error: Error): void => {
-        if (failed) return;
-        failed = true;
-        onError(error);
-      };
-      const fetcher = new Fetcher(cluster, {
-        purpose: `follow-${++readers}`, maxBytesPerPartition: 1024 * 1024, maxWaitMs: 500, onFatal: fail,
-        onBatch: async (batch: RecordBatch) => {
-          await onBatch(batch);
-          next.set(batch.partition, batch.nextOffset);
-        },
-      });
-      const addAll = async (): Promise<void> => {
-        const count = await cluster.partitions(topic);
-        for (let partition = 0; partition < count; partition++) {
-          if (fetcher.get(topic, partition) !== undefined) continue;
-          next.set(partition, next.get(partition) ?? 0);
-          fetcher.add({ topic, partition, epoch: 0, position: next.get(partition)!, paused: false });
-        }
-      };
-      await cluster.refresh([topic]);
-      await addAll();
-      const timer = setInterval(() => {
-        cluster.refresh([topic]).then(addAll).catch((error: unknown) => {
-          if (!(error instanceof WeirError) || error.code === 'log-fatal') fail(error as Error);
-        });
-      }, refreshMs);
-      timer.unref();
-      const follower = {
-        positions: () => next as ReadonlyMap<number, number>,
-        async close() {
-          clearInterval(timer);
-          followers.delete(follower);
-          await fetcher.stop();
-        },
-      };
-      followers.add(follower);
-      return follower;
-    },
-
     async close() {
+      closing.abort();
       await Promise.all([...followers].map((f) => f.close()));
+      cluster.discard(purpose);
     },
   };
 }

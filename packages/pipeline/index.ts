@@ -3,3 +3,4 @@ export { H } from './headers.ts';
 export * from './ids.ts';
 export * from './outcome.ts';
 export { groupNames, isName, topicNames, type TopicNames } from './topics.ts';
+export { checkArithmetic, checkTopics, compareTopics, planTopics, topicDurationMs, type TopicFinding, type TopicPlanOptions, type TopicScope } from './topic-plan.ts';

@@ -1,6 +1,7 @@
 import { compileCel, type CompiledCel } from '@weir/cel';
 import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
+import { unknownFields } from './record-view.ts';
 import { ruleVariables, type Purpose, type Route, type RuleEffect } from './types.ts';
 
 export interface QuietHours {
@@ -9,6 +10,8 @@ export interface QuietHours {
   readonly to: number;
   /** IANA zone. */
   readonly timezone: string;
+  /** Field of the record whose zone is taken instead, when it holds one. */
+  readonly timezoneField?: string;
 }
 export interface Limit {
   readonly count: number;
@@ -24,6 +27,8 @@ export interface CompiledRule {
   /** Absent = always. */
   readonly when: CompiledCel | undefined;
   readonly quietHours: QuietHours | undefined;
+  /** delay: gives ms since the epoch or a timestamp. */
+  readonly until?: CompiledCel | undefined;
   readonly limit: Limit | undefined;
 }
 
@@ -64,10 +69,15 @@ class Report {
   add(at: At, message: string, remedy: string): void {
     this.problems.push({ file: this.file, line: this.yaml.lineOf(at), message, remedy });
   }
-  cel(source: YamlValue | undefined, at: At): CompiledCel | undefined {
+  /** @param type record name without namespace; absent = the fields of any record may be named */
+  cel(source: YamlValue | undefined, at: At, type?: string, result: 'bool' | 'any' = 'bool'): CompiledCel | undefined {
     if (source === undefined) return undefined;
-    const compiled = compileCel(String(source), { file: this.file, line: this.yaml.lineOf(at), variables: ruleVariables, result: 'bool' });
-    if ('cel' in compiled) return compiled.cel;
+    const text = typeof source === 'boolean' || typeof source === 'string' ? String(source) : '';
+    const compiled = compileCel(text, { file: this.file, line: this.yaml.lineOf(at), variables: ruleVariables, result });
+    if ('cel' in compiled) {
+      for (const field of unknownFields(text, type)) this.add(at, `${type ?? 'no canonical record'} has ${type === undefined ? 'a' : 'no'} field ${field}`, 'use a field of the canonical schema');
+      return compiled.cel;
+    }
     this.problems.push(...compiled.problems);
     return undefined;
   }
@@ -111,7 +121,10 @@ export function compileRules(file: File, purposes: ReadonlyMap<string, Purpose>)
   const rules: CompiledRule[] = [];
   for (const [i, spec] of (Array.isArray(list) ? list : []).entries()) {
     const rule = compileRule(spec, ['rules', i], report, purposes);
-    if (rule !== undefined) rules.push(rule);
+    if (rule === undefined) continue;
+    const same = rules.find((r) => r.name === rule.name);
+    if (same !== undefined) report.add(['rules', i, 'name'], `the rule ${rule.name} is in line ${same.line} already`, 'rename one of the two');
+    rules.push(rule);
   }
   return report.end(rules);
 }
@@ -121,8 +134,9 @@ function compileRule(spec: YamlValue, at: At, report: Report, purposes: Readonly
     report.add(at, 'a rule is a table', 'give name, effect and when');
     return undefined;
   }
-  report.keys(spec, at, ['name', 'doc', 'effect', 'when', 'quietHours', 'limit', 'purpose']);
+  report.keys(spec, at, ['name', 'doc', 'effect', 'when', 'quietHours', 'until', 'limit', 'purpose']);
   const name = spec['name'];
+  if (name === 'restrict') report.add([...at, 'name'], 'the name restrict is taken', 'rename the rule');
   if (typeof name !== 'string' || !namePattern.test(name)) report.add(at, 'a rule needs a name', 'use lower case, digits and -');
   const effect = spec['effect'];
   if (effect !== 'allow' && effect !== 'deny' && effect !== 'delay' && effect !== 'limit') {
@@ -133,9 +147,12 @@ function compileRule(spec: YamlValue, at: At, report: Report, purposes: Readonly
   if (purpose !== undefined && !purposes.has(String(purpose))) report.add([...at, 'purpose'], `unknown purpose ${String(purpose)}`, `use one of ${[...purposes.keys()].join(', ')}`);
   const text = spec['when'];
   const source = purpose === undefined ? text : `purpose == ${JSON.stringify(purpose)}${text === undefined ? '' : ` && (${String(text)})`}`;
-  const quietHours = effect === 'delay' ? compileQuietHours(spec['quietHours'], [...at, 'quietHours'], report) : undefined;
+  if (effect === 'delay' && (spec['quietHours'] === undefined) === (spec['until'] === undefined)) report.add(at, 'a delay needs either quietHours or until', 'give one of the two');
+  for (const [key, owner] of [['quietHours', 'delay'], ['until', 'delay'], ['limit', 'limit']]) if (spec[key!] !== undefined && effect !== owner) report.add([...at, key!], `${key} has no meaning with effect ${effect}`, `use effect: ${owner}`);
+  const quietHours = effect === 'delay' && spec['quietHours'] !== undefined ? compileQuietHours(spec['quietHours'], [...at, 'quietHours'], report) : undefined;
+  const until = effect === 'delay' ? report.cel(spec['until'], [...at, 'until'], undefined, 'any') : undefined;
   const limit = effect === 'limit' ? compileLimit(spec['limit'], [...at, 'limit'], report) : undefined;
-  return { name: String(name), effect, file: report.file, line: report.yaml.lineOf(at), when: report.cel(source, [...at, 'when']), quietHours, limit };
+  return { name: String(name), effect, file: report.file, line: report.yaml.lineOf(at), when: report.cel(source, [...at, 'when']), quietHours, until, limit };
 }
 
 function compileQuietHours(spec: YamlValue | undefined, at: At, report: Report): QuietHours | undefined {
@@ -156,7 +173,9 @@ function compileQuietHours(spec: YamlValue | undefined, at: At, report: Report):
     report.add(at, 'quietHours needs from and to', 'write quietHours: { from: "22:00", to: "07:00", timezone: Europe/Berlin }');
     return undefined;
   }
-  return { from, to, timezone };
+  const timezoneField = table['timezoneField'];
+  if (timezoneField !== undefined && (typeof timezoneField !== 'string' || unknownFields(`record.${timezoneField}`).length > 0)) report.add([...at, 'timezoneField'], 'timezoneField is no field of a canonical record', 'use timezone');
+  return { from, to, timezone, ...(typeof timezoneField === 'string' ? { timezoneField } : {}) };
 }
 
 function compileLimit(spec: YamlValue | undefined, at: At, report: Report): Limit | undefined {
@@ -183,7 +202,7 @@ export function compileRoutes(list: YamlValue | undefined, destination: string, 
       continue;
     }
     report.keys(spec, at, ['on', 'operation', 'purpose', 'channel', 'topic', 'when']);
-    const operation = operations[String(spec['operation'])];
+    const operation = Object.hasOwn(operations, String(spec['operation'])) ? operations[String(spec['operation'])] : undefined;
     const on = String(spec['on']);
     if (operation === undefined) report.add([...at, 'operation'], `no operation ${JSON.stringify(spec['operation'] ?? null)}`, `use one of ${Object.keys(operations).join(', ')}`);
     else if (!operation.accepts.includes(`weir.canonical.${on}`)) report.add([...at, 'on'], `operation ${String(spec['operation'])} does not take ${on}`, `it takes ${operation.accepts.map((n) => n.slice(15)).join(', ')}`);
@@ -191,7 +210,7 @@ export function compileRoutes(list: YamlValue | undefined, destination: string, 
     if (purpose !== undefined && !purposes.has(purpose)) report.add([...at, 'purpose'], `unknown purpose ${purpose}`, `use one of ${[...purposes.keys()].join(', ')}`);
     if (operation?.kind === 'use' && purpose === undefined) report.add(at, 'a route of an operation that uses data needs a purpose', 'add purpose:');
     const text = (key: string): string | undefined => (spec[key] === undefined ? undefined : String(spec[key]));
-    if (operation !== undefined) routes.push({ destination, on, operation: String(spec['operation']), kind: operation.kind, purpose, channel: text('channel'), topic: text('topic'), when: report.cel(spec['when'], [...at, 'when']) });
+    if (operation !== undefined) routes.push({ destination, on, operation: String(spec['operation']), kind: operation.kind, purpose, channel: text('channel'), topic: text('topic'), when: report.cel(spec['when'], [...at, 'when'], on) });
   }
   problems.push(...report.problems);
   return routes;

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import type { ConsentSeen, ConsentState, LegalBasis } from './types.ts';
 
 /** One change of consent for one identifier, as it stands on weir.consent.changes. */
@@ -16,22 +17,50 @@ export interface ConsentChange {
 
 const remembered = 64;
 const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
+/** Longer purposes, channels and topics are kept as their hash: a key, percent-encoded, stays within what the local store takes. */
+const maxPartBytes = 128;
+
+/** A purpose, channel or topic as states carry it; '' for null. */
+export function consentPart(text: string | null | undefined): string {
+  if (text === null || text === undefined) return '';
+  return text.length * 3 <= maxPartBytes || Buffer.byteLength(text) <= maxPartBytes ? text : `sha256:${hash('sha256', text.toWellFormed(), 'hex').slice(0, 32)}`;
+}
+
+/** A word outside the four closes. */
+function wordOf(state: string): ConsentState['state'] {
+  return state === 'granted' || state === 'withdrawn' || state === 'unknown' ? state : 'denied';
+}
 
 /**
- * Fold one change into the state of its key (docs/architecture.md 3.4). `offset` is where the change stands on
- * its partition. What was folded before, by id, changes nothing; what is older than the state's offset changes
- * nothing; a grant re-opens a closed state only if it was accepted after the change that closed it, so a
- * repeated or back-dated grant, also one whose id fell out of memory, never does. A late withdrawal closes.
+ * Whether a change that was not folded before has effect. A denial or withdrawal always has. A grant, and `unknown`,
+ * only when it was accepted after everything that had effect so far; in the same millisecond only while no id has
+ * been forgotten, because then it is surely new. `unknown` never lifts a denial.
+ */
+function hasEffect(before: ConsentState, state: string, acceptedAt: number): boolean {
+  if (closes(state)) return true;
+  if (state === 'unknown' && closes(before.state)) return false;
+  return acceptedAt > before.changedAt || (acceptedAt === before.changedAt && before.seen.length < remembered);
+}
+
+/**
+ * Fold one change into the state of its key (architecture 3.4), pure; undefined = nothing changes. `offset` is where
+ * the change stands on its partition. What was folded before, by id, changes nothing; what is at or below the state's
+ * offset changes nothing; a grant re-opens a closed state only if it was accepted after the change that closed it. A
+ * late withdrawal closes.
+ *
+ * The last 64 ids of a key are remembered; what fell out is covered by accept times, because `changedAt` never falls:
+ * a forgotten grant is never newer than it, and a forgotten withdrawal that comes again withdraws again, because it
+ * cannot be told from a late one.
  */
 export function foldConsent(before: ConsentState | undefined, id: string, change: ConsentChange, offset: number): ConsentState | undefined {
-  if (before !== undefined) {
-    if (offset <= before.version || before.seen.includes(change.changeId)) return undefined;
-    if (closes(before.state) && !closes(change.state) && change.acceptedAt <= before.changedAt) return { ...before, seen: remember(before.seen, change.changeId) };
-  }
-  const changedAt = before !== undefined && closes(change.state) ? Math.max(before.changedAt, change.acceptedAt) : change.acceptedAt;
+  if (before !== undefined && (offset <= before.version || before.seen.includes(change.changeId))) return undefined;
+  const state = wordOf(change.state);
+  const seen = remember(before?.seen ?? [], change.changeId);
+  if (before !== undefined && !hasEffect(before, state, change.acceptedAt)) return { ...before, version: offset, seen };
   return {
-    id, purpose: change.purpose, channel: change.channel, topic: change.topic, state: change.state, version: offset, changedAt,
-    source: change.source, legalBasis: change.legalBasis, proof: change.proof, expiresAt: change.expiresAt, changeId: change.changeId, seen: remember(before?.seen ?? [], change.changeId),
+    id, purpose: consentPart(change.purpose), channel: consentPart(change.channel), topic: consentPart(change.topic), state, version: offset,
+    changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
+    expiresAt: state === 'granted' ? change.expiresAt : null, changeId: change.changeId, seen,
   };
 }
 
@@ -39,13 +68,50 @@ function remember(seen: readonly string[], id: string): readonly string[] {
   return [...seen.slice(-(remembered - 1)), id];
 }
 
-/** Key of a state on weir.consent and in the table. */
+const plain = /^[A-Za-z0-9 ._:@/-]*$/;
+const quoted = (part: string) => (plain.test(part) ? part : encodeURIComponent(part.toWellFormed()));
+
+/** Key of a state on weir.consent and in the table; parts are percent-encoded where they hold anything unusual, so it is unambiguous. */
 export function consentKey(id: string, purpose: string, channel: string, topic: string): string {
-  return `${id}|${purpose}|${channel}|${topic}`;
+  return `${id}|${quoted(consentPart(purpose))}|${quoted(consentPart(channel))}|${quoted(consentPart(topic))}`;
 }
 
+/** One state of an identifier, as a decision needs it. */
+export type ConsentEntry = Pick<ConsentState, 'purpose' | 'channel' | 'topic' | 'state' | 'version' | 'expiresAt'>;
+/** Every state of an identifier; 'too-many' closes. */
+export type StatesOf = (id: string) => readonly ConsentEntry[] | 'too-many';
 export type ConsentLookup = (key: string) => ConsentState | undefined;
 export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[] } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
+
+/** States recorded with one decision. */
+const maxSeen = 64;
+
+/** What the states of all linked identifiers add up to. */
+class Tally {
+  readonly seen: ConsentSeen[] = [];
+  granted = false;
+  expired = false;
+  refusal: string | undefined;
+
+  /** @param covers a grant of this level reaches the whole use */
+  add(id: string, entry: ConsentEntry, covers: boolean, now: number): void {
+    if (!covers && !closes(entry.state)) return;
+    if (this.seen.length < maxSeen) this.seen.push({ id, purpose: entry.purpose, state: entry.state, version: entry.version });
+    if (closes(entry.state)) {
+      if (this.refusal !== 'consent-withdrawn') this.refusal = `consent-${entry.state}`;
+    } else if (entry.state === 'granted') {
+      if (entry.expiresAt !== null && entry.expiresAt <= now) this.expired = true;
+      else this.granted = true;
+    }
+  }
+
+  answer(legalBasis: string | null): ConsentAnswer {
+    const { seen } = this;
+    if (this.refusal !== undefined) return { ok: false, reason: this.refusal, seen };
+    if ((legalBasis === null || legalBasis === 'consent') && !this.granted) return { ok: false, reason: this.expired ? 'consent-expired' : 'consent-missing', seen };
+    return { ok: true, seen };
+  }
+}
 
 /**
  * May a person be used for this purpose now? `ids` are all linked identifiers. A denial or withdrawal at any
@@ -54,24 +120,36 @@ export type ConsentAnswer = { readonly ok: true; readonly seen: readonly Consent
  * Nothing known: closed for `consent`, open for the others (contract, legitimate interest, legal obligation).
  */
 export function checkConsent(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: LegalBasis, lookup: ConsentLookup, now: number): ConsentAnswer {
-  const seen: ConsentSeen[] = [];
-  let granted = false;
-  let expired = false;
-  let refusal: string | undefined;
+  const tally = new Tally();
   for (const id of ids) {
     for (const level of levels(channel, topic)) {
       const state = lookup(consentKey(id, purpose, level[0], level[1]));
-      if (state === undefined) continue;
-      seen.push({ id, purpose, state: state.state, version: state.version });
-      const over = state.expiresAt !== null && state.expiresAt <= now;
-      if (closes(state.state)) refusal ??= `consent-${state.state}`;
-      else if (state.state === 'granted' && !over) granted = true;
-      else if (state.state === 'granted') expired = true;
+      if (state !== undefined) tally.add(id, state, true, now);
     }
   }
-  if (refusal !== undefined) return { ok: false, reason: refusal, seen };
-  if (legalBasis === 'consent' && !granted) return { ok: false, reason: expired ? 'consent-expired' : 'consent-missing', seen };
-  return { ok: true, seen };
+  return tally.answer(legalBasis);
+}
+
+const covers = (state: string, use: string) => state === use || state === '';
+
+/**
+ * The same rule over every state that is known of the identifiers, which decides more safely where a use names no
+ * channel (or no topic): that is a use on every channel, so a denial of any of them closes it. A null basis counts as
+ * consent.
+ */
+export function checkUse(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, statesOf: StatesOf, now: number): ConsentAnswer {
+  const tally = new Tally();
+  const [ofPurpose, onChannel, onTopic] = [consentPart(purpose), consentPart(channel), consentPart(topic)];
+  for (const id of ids) {
+    const states = statesOf(id);
+    if (states === 'too-many') return { ok: false, reason: 'consent-denied', seen: tally.seen };
+    for (const entry of states) {
+      if (entry.purpose !== ofPurpose) continue;
+      const whole = covers(entry.channel, onChannel) && covers(entry.topic, onTopic);
+      if (whole || ((covers(entry.channel, onChannel) || onChannel === '') && (covers(entry.topic, onTopic) || onTopic === ''))) tally.add(id, entry, whole, now);
+    }
+  }
+  return tally.answer(legalBasis);
 }
 
 function levels(channel: string | null, topic: string | null): [string, string][] {
@@ -87,6 +165,7 @@ export const maxLinked = 64;
 /** All identifiers linked with these, breadth first; undefined when there are more than 64: too wide to decide on. */
 export function closure(ids: readonly string[], neighbours: (id: string) => Iterable<string>): readonly string[] | undefined {
   const found = new Set(ids);
+  if (found.size > maxLinked) return undefined;
   for (const id of found) {
     for (const next of neighbours(id)) {
       found.add(next);

@@ -22,8 +22,11 @@ export interface Purpose {
 
 export type RuleEffect = 'allow' | 'deny' | 'delay' | 'limit';
 
-/** The variables of every condition: `record` is the canonical record, `now` ms since the epoch. */
-export const ruleVariables = { record: 'map', source: 'string', destination: 'string', operation: 'string', purpose: 'string', channel: 'string', now: 'int' } as const;
+/**
+ * The variables of every condition: `record` is the canonical record, `now` ms since the epoch, `meta` has eventId,
+ * acceptedAt and now (ms), hour (0-23, UTC) and weekday (1 = Monday … 7, UTC).
+ */
+export const ruleVariables = { record: 'map', source: 'string', destination: 'string', operation: 'string', purpose: 'string', channel: 'string', topic: 'string', now: 'int', meta: 'map' } as const;
 
 export interface ConsentSeen {
   readonly id: string;

@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
+import { catalogue, findWeirError, WeirError, WorkspaceError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
+import type { ReleaseApi, ReleaseOrder } from './releases.ts';
 
 export interface ApiPorts {
   readonly token: () => string;
@@ -10,6 +11,7 @@ export interface ApiPorts {
   deadLetter(id: string): Promise<unknown>;
   redrive(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }): Promise<unknown>;
   release(): unknown;
+  readonly releases: ReleaseApi;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
   tail(after: number, waitMs: number): Promise<unknown>;
   readonly metrics: () => Promise<string>;
@@ -37,10 +39,11 @@ export function createApi(ports: ApiPorts): FastifyInstance {
     const known = findWeirError(error);
     const code: ErrorCode = known?.code ?? (error.validation !== undefined || (error.statusCode ?? 500) < 500 ? 'bad-request' : 'log-unavailable');
     const entry: CatalogueEntry = catalogue[code];
-    return reply.code(known === undefined ? (error.statusCode ?? 503) : (entry.http ?? 503)).send({ error: code, message: error.message });
+    return reply.code(known === undefined ? (error.statusCode ?? 503) : (entry.http ?? 503)).send({ error: code, message: error.message, ...(known instanceof WorkspaceError ? { problems: known.problems } : {}) });
   });
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'not-found', message: 'no such route' }));
   routes(app, ports);
+  releaseRoutes(app, ports.releases);
   return app;
 }
 
@@ -54,4 +57,21 @@ function routes(app: FastifyInstance, ports: ApiPorts): void {
   app.get<{ Querystring: { limit?: number; stage?: string; code?: string; destination?: string } }>('/v1/dlq', { schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000 }, ...filter } } } }, async (request) => ({ deadLetters: ports.deadLetters(request.query.limit ?? 100, request.query) }));
   app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams }, async (request) => ports.deadLetter(request.params.id));
   app.post<{ Body: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string } }>('/v1/dlq/redrive', { schema: { body: { type: 'object', additionalProperties: false, properties: { ids: { type: 'array', maxItems: 1000, items: { type: 'string', pattern: idPattern } }, all: { type: 'boolean' }, ...filter } } } }, async (request) => ports.redrive(request.body));
+}
+
+const releaseBytes = 2 * 1024 * 1024;
+const releaseOrder = {
+  type: 'object', additionalProperties: false, required: ['files'],
+  properties: {
+    files: { type: 'array', minItems: 1, maxItems: 600, items: { type: 'object', additionalProperties: false, required: ['path', 'content'], properties: { path: { type: 'string', pattern: '^[a-z0-9][a-z0-9./-]{0,200}$' }, content: { type: 'string', maxLength: 262_144 } } } },
+    message: { type: ['string', 'null'], maxLength: 2000 },
+  },
+};
+
+function releaseRoutes(app: FastifyInstance, releases: ReleaseApi): void {
+  app.get('/v1/releases', async () => ({ releases: await releases.list() }));
+  app.get('/v1/releases/current', async () => releases.current());
+  app.post<{ Body: ReleaseOrder }>('/v1/releases', { bodyLimit: releaseBytes, schema: { body: releaseOrder } }, async (request) => releases.apply(request.body));
+  app.get('/v1/topics/check', async () => releases.topics(false));
+  app.post('/v1/topics/apply', async () => releases.topics(true));
 }

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
 import type { Service, ServiceContext } from '@weir/service';
@@ -8,6 +9,7 @@ import { Counter } from 'prom-client';
 import { createApi } from './api.ts';
 import { createIndexer } from './indexer.ts';
 import { readDeadLetter, redrive } from './redrive.ts';
+import { createReleaseApi } from './releases.ts';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
@@ -15,8 +17,8 @@ import { createTail } from './tail.ts';
 const adminToken = 'ADMIN_TOKEN';
 const maxRedrive = 10_000;
 
-/** The control API over an index of every topic. It reads; the only thing it writes are redriven records. */
-export function createControl(context: ServiceContext, options: { port: number }): Service {
+/** The control API over an index of every topic. It reads; what it writes are redriven records and releases, and it creates topics. */
+export function createControl(context: ServiceContext, options: { port: number; adapters: ReadonlyMap<string, Adapter> }): Service {
   const { log, serde, topics, groups, releases, logger, vault } = context;
   const failure = Promise.withResolvers<Error>();
   const followers = new Map<string, Follower>();
@@ -88,11 +90,12 @@ export function createControl(context: ServiceContext, options: { port: number }
         },
         async redrive(request) {
           const found = await selectLetters(request);
-          const result = await redrive(found, appender);
+          const result = await redrive(found, appender, topics);
           logger.info({ order: result.order, redriven: result.redriven }, 'redrive');
           return result;
         },
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
+        releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters }),
         tail: (after, waitMs) => tail.next(after, waitMs),
         metrics: () => context.registry.metrics(),
         readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),

@@ -13,24 +13,25 @@ export function header(record: LogRecord, name: string): string {
   return '';
 }
 
-const deliveryId = (outputId: string | null, destination: string | null, operation: string | null): string => `${outputId ?? ''}|${destination ?? ''}|${operation ?? ''}`;
+/** A record that could not be read has no output id: its event stands for it, or all such records would be one. */
+const deliveryId = (v: Value, destination: string | null): string => `${v['outputId'] ?? v['eventId']}|${destination ?? ''}|${v['operation'] ?? ''}`;
 
 const stateOf: Record<string, DeliveryState> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', superseded: 'superseded', expired: 'quarantined' };
 
 function accepted(tx: Transaction, record: LogRecord, where: Where): void {
   const eventId = header(record, H.event);
   tx.accepted(eventId);
+  if (header(record, H.intent) !== '') tx.reopened(eventId, record.timestamp);
   tx.stage(eventId, { stage: 'accepted', at: Number(header(record, H.accepted)), source: header(record, H.source), traceId: traceIdOf(header(record, H.traceparent)), bytes: record.value?.length ?? 0, objectKey: header(record, H.objectKey) || undefined }, where);
 }
 
 function normalized(tx: Transaction, record: LogRecord, name: string, where: Where): void {
   const eventId = header(record, H.event);
-  tx.continued(eventId, record.timestamp);
   tx.stage(eventId, { stage: 'normalized', at: record.timestamp, mapping: header(record, H.mapping), release: header(record, H.release), output: header(record, H.outputName), outputId: header(record, H.output), record: name, subject: record.key?.toString('utf8') }, where);
 }
 
 function decided(tx: Transaction, v: Value, where: Where): void {
-  tx.delivery(deliveryId(v['outputId'], v['destination'], v['operation']), 'pending');
+  tx.delivery(deliveryId(v, v['destination']), 'pending');
   tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined }, where);
 }
 
@@ -41,7 +42,7 @@ function attempt(tx: Transaction, v: Value, where: Where): void {
 function outcome(tx: Transaction, v: Value, where: Where): void {
   const { eventId, destination, operation, state } = v;
   if (v['outputId'] === null && v['stage'] === 'normalizer') tx.ended(eventId, state, v['at']);
-  else tx.delivery(deliveryId(v['outputId'], destination, operation), stateOf[state] ?? 'quarantined');
+  else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
   if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: 'deny', destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
   if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs }, where);
   tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, by: v['stage'] }, where);
@@ -91,6 +92,6 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
     else if (name === 'weir.internal.Attempt') attempt(tx, value, where);
     else if (name === 'weir.internal.Outcome') outcome(tx, value, where);
     else if (name === 'weir.internal.DeadLetter') deadLetter(tx, value, where);
-    else if (name === 'weir.internal.LedgerEnd' && value['state'] === 'delivered') tx.delivery(deliveryId(value['outputId'], where.topic.slice(topics.ledger('').length), value['operation']), 'delivered');
+    else if (name === 'weir.internal.LedgerEnd' && value['state'] === 'delivered') tx.delivery(deliveryId(value, where.topic.slice(topics.ledger('').length)), 'delivered');
   }
 }

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import type { Appender, Headers, LogRecord, Reader, Serde } from '@weir/log';
+import type { Appender, Headers, LogRecord, OutRecord, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
 import type { Store } from './store.ts';
 
@@ -26,15 +26,21 @@ export async function readDeadLetter(store: Store, reader: Reader, serde: Serde,
 
 /**
  * Put the original records back where they were read, on the same partition, so they go the way again. The
- * order id travels as a header: the normalizer does not take them for conflicts, and the dispatcher sends only
- * what is known as not applied under a new key, what may have been applied under the same key, and what was
- * delivered not at all.
+ * order id travels as a header on raw topics (the normalizer does not take them for conflicts) and on dispatch
+ * topics (the dispatcher sends what is known as not applied under a new generation of the key, what may have
+ * been applied under the same key, and what was delivered not at all). A canonical record gets none: it would
+ * become part of the keys of its deliveries, and a second redrive would send them twice.
  */
-export async function redrive(letters: readonly DeadLetterRecord[], appender: Appender): Promise<{ readonly order: string; readonly redriven: number }> {
+export async function redrive(letters: readonly DeadLetterRecord[], appender: Appender, topics: TopicNames): Promise<{ readonly order: string; readonly redriven: number }> {
   const order = `redrive_${randomUUID()}`;
+  const byTopic = new Map<string, OutRecord[]>();
   for (const letter of letters) {
-    const headers: Headers = [...letter.headers.filter((h) => h.name !== H.intent && h.name !== H.dispatched).map((h) => [h.name, h.value] as const), [H.intent, Buffer.from(order)]];
-    await appender.append(letter.topic, [{ partition: letter.partition, key: letter.key, value: letter.value, headers }]);
+    const kept = letter.headers.filter((h) => h.name !== H.intent && h.name !== H.dispatched).map((h) => [h.name, h.value] as const);
+    const headers: Headers = letter.topic === topics.canonical ? kept : [...kept, [H.intent, Buffer.from(order)]];
+    const records = byTopic.get(letter.topic) ?? [];
+    records.push({ partition: letter.partition, key: letter.key, value: letter.value, headers });
+    byTopic.set(letter.topic, records);
   }
+  for (const [topic, records] of byTopic) await appender.append(topic, records);
   return { order, redriven: letters.length };
 }

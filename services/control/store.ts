@@ -4,7 +4,8 @@ import type { Put, Table } from '@weir/state';
  * The control index: what happened to each event and delivery, and exact counters, in one LMDB table. Keys:
  *   s/<event>/<stage order>/<topic>/<partition>/<offset>   one stage of a trace, JSON
  *   e/<event>            first seen on a raw topic
- *   x/<event>            ended before it was routed: `<state>@<ms>`
+ *   x/<event>            ended before it was routed: `<state>@<ms>`; kept when it is reopened
+ *   r/<event>            ms when it was put back on its raw topic (redrive)
  *   d/<output>|<destination>|<operation>   state of a delivery
  *   q/<dead letter id>   summary of a dead letter, JSON
  *   c/<counter>          a counter
@@ -26,8 +27,8 @@ export interface Stage {
 export interface Transaction {
   stage(eventId: string, stage: Stage, where: { topic: string; partition: number; offset: number }): void;
   accepted(eventId: string): void;
-  /** An event that goes on after it had ended (redrive). */
-  continued(eventId: string, at: number): void;
+  /** An event was put back on its raw topic (redrive): ends before that no longer count. */
+  reopened(eventId: string, at: number): void;
   ended(eventId: string, state: string, at: number): void;
   delivery(id: string, state: DeliveryState): void;
   deadLetter(id: string, summary: Record<string, unknown>): void;
@@ -57,6 +58,11 @@ export function createStore(table: Table): Store {
         return found === null || found === undefined ? undefined : found.toString('utf8');
       };
       const write = (key: string, value: string | null): void => { puts.set(key, value === null ? null : Buffer.from(value)); };
+      /** The last end of an event. Ends and reopenings come over different topics, in any order: the later one counts. */
+      const endOf = (eventId: string): [state: string | undefined, at: number] => {
+        const stored = read(`x/${eventId}`)?.split('@');
+        return stored === undefined ? [undefined, 0] : [stored[0]!, Number(stored[1])];
+      };
       const count = (name: string, delta: number): void => write(`c/${name}`, String(Number(read(`c/${name}`) ?? 0) + delta));
       return {
         stage(eventId, stage, { topic, partition, offset }) {
@@ -67,18 +73,20 @@ export function createStore(table: Table): Store {
           write(`e/${eventId}`, '');
           count('events.accepted', 1);
         },
-        continued(eventId, at) {
-          const end = read(`x/${eventId}`)?.split('@');
-          if (end === undefined || Number(end[1]) > at) return;
-          write(`x/${eventId}`, null);
-          count(`events.${end[0]!}`, -1);
+        reopened(eventId, at) {
+          const before = Number(read(`r/${eventId}`) ?? 0);
+          if (at <= before) return;
+          write(`r/${eventId}`, String(at));
+          const [state, endedAt] = endOf(eventId);
+          if (state !== undefined && endedAt > before && endedAt <= at) count(`events.${state}`, -1);
         },
         ended(eventId, state, at) {
-          const before = read(`x/${eventId}`)?.split('@')[0];
-          if (before === state) return;
-          if (before !== undefined) count(`events.${before}`, -1);
+          const [before, beforeAt] = endOf(eventId);
+          if (before !== undefined && at <= beforeAt) return;
+          const reopenedAt = Number(read(`r/${eventId}`) ?? 0);
           write(`x/${eventId}`, `${state}@${at}`);
-          count(`events.${state}`, 1);
+          if (before !== undefined && beforeAt > reopenedAt) count(`events.${before}`, -1);
+          if (at > reopenedAt) count(`events.${state}`, 1);
         },
         delivery(id, state) {
           const before = read(`d/${id}`);

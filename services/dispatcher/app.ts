@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { ConfigOf } from '@weir/config';
-import { createConsentTables } from '@weir/consent';
-import { createHttpClient } from '@weir/http';
+import { createConsentTables, type ConsentTables } from '@weir/consent';
+import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { resolveConfig, type DestinationConfig, type Release } from '@weir/release';
 import { createProgress, type Readiness, type Service, type ServiceContext } from '@weir/service';
@@ -10,7 +10,6 @@ import type { options as dispatcherOptions } from './config.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
-import type { ConsentPort, HttpPort } from './ports.ts';
 
 const day = 86_400_000;
 /** Retention of weir.ledger.* (75 d, infra/topics.yaml) minus the dedupe window (7 d): older events are not sent. */
@@ -36,8 +35,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let appender: Appender;
   let reader: Reader;
   let admin: LogAdmin;
-  let http: HttpPort;
-  let consent: ConsentPort & { start(): Promise<void>; stop(): Promise<void>; caughtUp(): boolean };
+  let http: HttpClient;
+  let consent: ConsentTables | undefined;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
   let stopping = false;
@@ -62,10 +61,10 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   async function startDestination(name: string): Promise<void> {
     const path = join(context.stateDir, 'ledger', name);
     const ledger = createLedgerStore(openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
-    await Promise.all([topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
+    await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
     let consumer: GroupConsumer;
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent, ledger, clock, metrics,
+      name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
       destination: () => destination(name),
@@ -95,7 +94,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   }
 
   function readiness(): Readiness {
-    if (!consent?.caughtUp()) return { ready: false, reason: 'consent tables are not caught up' };
+    if (consent?.caughtUp() !== true) return { ready: false, reason: 'consent tables are not caught up' };
     return progress.readiness();
   }
 
@@ -106,7 +105,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       [appender, reader, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
       await Promise.all([topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)));
       http = createHttpClient({ allowPrivate: options.allowPrivate });
-      consent = createConsentTables(context);
+      consent = await createConsentTables(context, (error) => failure.resolve(error));
       await consent.start();
       await follow();
       off = releases.onChange(() => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); });
@@ -118,7 +117,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       await changing;
       await Promise.all([...running.keys()].map(stopDestination));
       await consent?.stop();
-      await (http as { close?: () => Promise<void> }).close?.();
+      await http?.close();
     },
   };
 }

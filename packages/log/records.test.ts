@@ -1,7 +1,7 @@
 import { Reader, readRecordsBatches } from '@platformatic/kafka';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { decodeBatches, encodeBatch, recordSize } from './wire.ts';
+import { decodeBatches, encodeBatch, recordSize } from './records.ts';
 
 const bytes = fc.oneof(fc.constant(null), fc.uint8Array({ maxLength: 300 }).map((a) => Buffer.from(a)));
 const record = fc.record({

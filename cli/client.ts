@@ -1,0 +1,72 @@
+import { openVault } from '@weir/vault';
+import { Finding, type Target } from './command.ts';
+
+/** Name of the admin token in the vault. */
+export const adminTokenSecret = 'ADMIN_TOKEN';
+const callTimeoutMs = 30_000;
+
+/** The control API of the running instance. */
+export interface Client {
+  get<T>(path: string, signal?: AbortSignal): Promise<T>;
+  post<T>(path: string, body: unknown): Promise<T>;
+  /** Undefined on 404. */
+  find<T>(path: string): Promise<T | undefined>;
+}
+
+/** A refusal of the control API: its code and message, without a stack. */
+export class Refused extends Finding {
+  readonly status: number;
+  readonly body: { readonly error?: string; readonly message?: string; readonly problems?: readonly { file: string; line: number; message: string; remedy: string }[] };
+  constructor(status: number, body: Refused['body']) {
+    super(`${body.message ?? 'refused'} (${body.error ?? status})`);
+    this.status = status;
+    this.body = body;
+  }
+}
+
+/** A fetch whose failure to connect names the remedy. */
+export async function reach(url: URL, init: RequestInit): Promise<Response> {
+  try {
+    return await fetch(url, { redirect: 'error', ...init });
+  } catch (error) {
+    if (init.signal?.aborted === true && (init.signal.reason as Error | undefined)?.name !== 'TimeoutError') throw error;
+    const cause = (error as Error).cause as NodeJS.ErrnoException | undefined;
+    const why = (error as Error).name === 'TimeoutError' ? 'no answer in time' : cause?.code ?? (error as Error).message;
+    throw new Finding(`no instance answers on ${url.host} (${why}): start one with npm start, or set WEIR_PORT and WEIR_DATA to the running one`);
+  }
+}
+
+export function createClient(target: Target): Client {
+  const vault = openVault({ dataDir: target.dataDir, env: target.env });
+  if (!vault.has(adminTokenSecret)) throw new Finding(`no admin token in ${target.dataDir}: start an instance with npm start, set WEIR_DATA to its data folder, or give WEIR_SECRET_${adminTokenSecret}`);
+  const headers = { authorization: `Bearer ${vault.get(adminTokenSecret).reveal()}`, 'content-type': 'application/json' };
+  const base = `http://${target.host}:${target.port + 1}`;
+
+  async function call(method: string, path: string, body: unknown, signal: AbortSignal): Promise<Response> {
+    const response = await reach(new URL(path, base), { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
+    if (response.ok) return response;
+    const text = await response.text();
+    let parsed: Refused['body'] = {};
+    try {
+      parsed = JSON.parse(text) as Refused['body'];
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      parsed = { message: `${base} is no control API` };
+    }
+    throw new Refused(response.status, parsed);
+  }
+  const ask = async <T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> => (await call(method, path, body, AbortSignal.any([AbortSignal.timeout(callTimeoutMs), ...(signal === undefined ? [] : [signal])]))).json() as Promise<T>;
+
+  return {
+    get: (path, signal) => ask('GET', path, undefined, signal),
+    post: (path, body) => ask('POST', path, body),
+    async find<T>(path: string) {
+      try {
+        return await ask<T>('GET', path);
+      } catch (error) {
+        if (error instanceof Refused && error.status === 404 && error.body.error === 'not-found') return undefined;
+        throw error;
+      }
+    },
+  };
+}

@@ -1,0 +1,68 @@
+import type { ParseArgsOptionDescriptor, ParseArgsOptionsConfig } from 'node:util';
+import type { Terminal } from './terminal.ts';
+
+/** The instance the command works on, found by WEIR_PORT and WEIR_DATA. */
+export interface Target {
+  readonly host: string;
+  /** Base port: ingest; the control API is one above. */
+  readonly port: number;
+  readonly dataDir: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+export interface CommandContext {
+  readonly terminal: Terminal;
+  readonly target: Target;
+  readonly json: boolean;
+  readonly values: Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>;
+  readonly positionals: readonly string[];
+  /** Aborted by Ctrl-C. */
+  readonly signal: AbortSignal;
+}
+
+export type OptionSpec = ParseArgsOptionDescriptor & { readonly doc: string; /** Shown in the help, e.g. `<n>`. */ readonly value?: string };
+
+/** One command = one file in commands/. */
+export interface Command {
+  readonly name: string;
+  /** One line for the list of commands. */
+  readonly summary: string;
+  /** What follows `weir <name>`. */
+  readonly usage: string;
+  readonly options: Readonly<Record<string, OptionSpec>>;
+  /** Least and most positionals. */
+  readonly positionals: readonly [least: number, most: number];
+  /** Exit code: 0 done, 1 a finding (something is wrong, refused or missing). */
+  run(context: CommandContext): Promise<number>;
+}
+
+/** Wrong use of the command line: exit code 2 with the usage. */
+export class UsageError extends Error {}
+
+/** Something is not as it must be, in one line with its remedy: exit code 1. */
+export class Finding extends Error {}
+
+export const commonOptions: Readonly<Record<string, OptionSpec>> = {
+  json: { type: 'boolean', doc: 'print JSON' },
+  help: { type: 'boolean', short: 'h', doc: 'this text' },
+};
+
+export function parseOptionsOf(command: Command): ParseArgsOptionsConfig {
+  const config: ParseArgsOptionsConfig = {};
+  for (const [name, { doc: _doc, value: _value, ...option }] of Object.entries({ ...command.options, ...commonOptions })) config[name] = option;
+  return config;
+}
+
+/** A whole number option. */
+export function numberOption(context: CommandContext, name: string, standard: number, least: number, most: number): number {
+  const text = context.values[name];
+  if (text === undefined) return standard;
+  const n = Number(text);
+  if (!Number.isInteger(n) || n < least || n > most) throw new UsageError(`--${name} takes a whole number from ${least} to ${most}`);
+  return n;
+}
+
+export function textOption(context: CommandContext, name: string): string | undefined {
+  const value = context.values[name];
+  return typeof value === 'string' ? value : undefined;
+}

@@ -1,0 +1,29 @@
+import { createClient } from '../client.ts';
+import { textOption, type Command } from '../command.ts';
+import { compileFolder } from '../workspace.ts';
+
+interface Applied {
+  readonly hash: string;
+  readonly changed: boolean;
+  readonly topicsCreated: readonly string[];
+}
+
+export const command: Command = {
+  name: 'apply',
+  summary: 'Make a workspace folder the running release.',
+  usage: '[dir] [-m <message>]',
+  options: { message: { type: 'string', short: 'm', value: '<text>', doc: 'why; kept with the release' } },
+  positionals: [0, 1],
+  async run(context) {
+    const { terminal, json, positionals } = context;
+    const release = compileFolder(positionals[0] ?? 'workspace');
+    const client = createClient(context.target);
+    const applied = await client.post<Applied>('/v1/releases', { files: release.files, message: textOption(context, 'message') ?? null });
+    if (json) terminal.json({ ok: true, ...applied });
+    else {
+      terminal.line(applied.changed ? `${terminal.paint.green('applied')}  release ${applied.hash}` : `${terminal.paint.dim('unchanged')}  release ${applied.hash} runs already`);
+      if (applied.topicsCreated.length > 0) terminal.line(`topics created: ${applied.topicsCreated.join(', ')}`);
+    }
+    return 0;
+  },
+};

@@ -1,0 +1,13 @@
+import type { Command } from '../command.ts';
+
+/** In the order of the help. Loaded when asked for, so that a short command does not wait for what a long one needs. */
+export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Command }>> = new Map([
+  ['validate', () => import('./validate.ts')],
+  ['apply', () => import('./apply.ts')],
+  ['send', () => import('./send.ts')],
+  ['tail', () => import('./tail.ts')],
+  ['trace', () => import('./trace.ts')],
+  ['dlq', () => import('./dlq.ts')],
+  ['status', () => import('./status.ts')],
+  ['topics', () => import('./topics.ts')],
+]);

@@ -1,0 +1,65 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { createClient, type Client } from '../client.ts';
+import { numberOption, type Command } from '../command.ts';
+import type { Terminal } from '../terminal.ts';
+
+export interface Status {
+  readonly events: Readonly<Record<string, number>> & { readonly accepted: number; readonly pending: number };
+  readonly deliveries: Readonly<Record<string, number>> & { readonly pending: number };
+  readonly lag: Readonly<Record<string, number>>;
+  readonly release?: string | null;
+  readonly ready: boolean;
+}
+
+const pollMs = 250;
+
+export const command: Command = {
+  name: 'status',
+  summary: 'Counts of events and deliveries, lag of every stage; pending 0 = settled.',
+  usage: '[--wait] [--timeout <s>]',
+  options: {
+    wait: { type: 'boolean', doc: 'wait until nothing is pending; exit 1 when that does not happen in time' },
+    timeout: { type: 'string', value: '<s>', doc: 'how long --wait waits, seconds (default 60)' },
+  },
+  positionals: [0, 0],
+  async run(context) {
+    const { terminal, json, values } = context;
+    const client = createClient(context.target);
+    const wait = values['wait'] === true;
+    const found = await settle(client, wait ? numberOption(context, 'timeout', 60, 1, 86_400) : 0, terminal, context.signal);
+    if (json) terminal.json(found);
+    else print(found, terminal);
+    return wait && !settled(found) ? 1 : 0;
+  },
+};
+
+export function settled(status: Status): boolean {
+  return status.events.pending === 0 && status.deliveries.pending === 0;
+}
+
+/** The status, when it is settled or after `seconds`. */
+async function settle(client: Client, seconds: number, terminal: Terminal, signal: AbortSignal): Promise<Status> {
+  const end = performance.now() + seconds * 1000;
+  let bar: ReturnType<Terminal['progress']> | undefined;
+  let most = 0;
+  for (;;) {
+    const found = await client.get<Status>('/v1/status');
+    const pending = found.events.pending + found.deliveries.pending;
+    if (pending === 0 || performance.now() >= end || signal.aborted) {
+      bar?.end();
+      return found;
+    }
+    most = Math.max(most, pending);
+    bar ??= terminal.progress(most, 'settling');
+    bar.step(most - pending);
+    await delay(pollMs);
+  }
+}
+
+function print(status: Status, terminal: Terminal): void {
+  const { paint } = terminal;
+  terminal.line(`${status.ready ? paint.green('ready') : paint.red('not ready')}${settled(status) ? ', settled' : ''}${status.release ? `, release ${status.release}` : ''}`);
+  terminal.line();
+  const rows = (group: string, counts: Readonly<Record<string, number>>): string[][] => Object.entries(counts).map(([name, n]) => [group, name, String(n)]);
+  terminal.table(['of', 'what', 'count'], [...rows('events', status.events), ...rows('deliveries', status.deliveries), ...rows('lag', status.lag)]);
+}

@@ -1,0 +1,82 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { createClient } from '../client.ts';
+import { Finding, numberOption, UsageError, type Command } from '../command.ts';
+import type { Terminal } from '../terminal.ts';
+
+export interface Stage {
+  readonly stage: string;
+  readonly at: string;
+  readonly [detail: string]: unknown;
+}
+export interface Trace {
+  readonly eventId: string;
+  readonly traceId: string | null;
+  readonly stages: readonly Stage[];
+}
+
+const pollMs = 100;
+/** Stages come over several topics: a trace that looks whole counts as whole when nothing was added for this long. */
+const stillMs = 300;
+
+export const command: Command = {
+  name: 'trace',
+  summary: 'The whole way of one event: accepted, normalized, decided, attempt, outcome.',
+  usage: '<event-id> [--wait <s>]',
+  options: { wait: { type: 'string', value: '<s>', doc: 'wait so long for the event to end everywhere, seconds (default 5, 0 = do not wait)' } },
+  positionals: [1, 1],
+  async run(context) {
+    const { terminal, json, positionals } = context;
+    const id = positionals[0]!;
+    if (!/^evt_[0-9a-f]{32}$/.test(id)) throw new UsageError('an event id is evt_ and 32 hex digits, as weir send prints it');
+    const client = createClient(context.target);
+    const end = performance.now() + numberOption(context, 'wait', 5, 0, 3600) * 1000;
+    for (let before = 0, since = performance.now(); ;) {
+      const found = await client.find<Trace>(`/v1/events/${id}/trace`);
+      if (found?.stages.length !== before) since = performance.now();
+      before = found?.stages.length ?? 0;
+      const ended = found !== undefined && hasEnded(found.stages);
+      if ((ended && performance.now() - since >= stillMs) || performance.now() >= end || context.signal.aborted) {
+        if (found === undefined) throw new Finding(`no event ${id}: check the id, or that it went to this instance`);
+        if (json) terminal.json(found);
+        else print(found, ended, terminal);
+        return 0;
+      }
+      await delay(pollMs);
+    }
+  },
+};
+
+const target = (stage: Stage): string => `${String(stage['destination'])}|${String(stage['operation'])}`;
+
+/** Something ended, and everything that was let through did. */
+export function hasEnded(stages: readonly Stage[]): boolean {
+  const ends = stages.filter((s) => s.stage === 'outcome').map(target);
+  const open = new Map<string, number>();
+  for (const stage of stages) if (stage.stage === 'decided' && stage['effect'] === 'allow') open.set(target(stage), (open.get(target(stage)) ?? 0) + 1);
+  return ends.length > 0 && [...open].every(([name, n]) => ends.filter((end) => end === name).length >= Math.min(n, 1));
+}
+
+function print(trace: Trace, ended: boolean, terminal: Terminal): void {
+  terminal.line(`event ${trace.eventId}  trace ${trace.traceId ?? '-'}${ended ? '' : `  ${terminal.paint.yellow('not ended yet')}`}`);
+  terminal.line();
+  const begin = Date.parse(trace.stages[0]?.at ?? '');
+  terminal.table(['stage', 'at', 'what'], trace.stages.map((stage) => [stage.stage, `${stage.at} +${Math.max(0, Date.parse(stage.at) - begin)}ms`, describe(stage)]));
+}
+
+const order = ['destination', 'operation', 'effect', 'state', 'reason', 'detail', 'verdict', 'status', 'ms', 'source', 'mapping', 'record', 'output', 'rule', 'purpose', 'consent', 'release'];
+
+function describe(stage: Stage): string {
+  const parts: string[] = [];
+  for (const name of order) {
+    const value = stage[name];
+    if (value === undefined || value === null || (Array.isArray(value) && value.length === 0)) continue;
+    parts.push(name === 'consent' ? `consent=${consentText(value)}` : `${name}=${typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(1) : String(value)}`);
+  }
+  return parts.join(' ');
+}
+
+/** States seen, without the keyed ids: `granted` or `unknown,denied`. */
+function consentText(value: unknown): string {
+  if (!Array.isArray(value)) return String(value);
+  return [...new Set(value.map((seen: { state?: string; purpose?: string }) => `${seen.purpose ?? ''}:${seen.state ?? 'unknown'}`))].join(',');
+}

@@ -1,0 +1,18 @@
+import type { Command } from '../command.ts';
+import { compileFolder } from '../workspace.ts';
+
+export const command: Command = {
+  name: 'validate',
+  summary: 'Check a workspace folder: every problem with file, line and remedy.',
+  usage: '[dir]',
+  options: {},
+  positionals: [0, 1],
+  async run({ terminal, json, positionals }) {
+    const dir = positionals[0] ?? 'workspace';
+    const release = compileFolder(dir);
+    const found = { ok: true, release: release.hash, name: release.name, sources: [...release.sources.keys()], destinations: [...release.destinations.keys()], files: release.files.length };
+    if (json) terminal.json(found);
+    else terminal.line(`${terminal.paint.green('valid')}  ${release.name}: ${found.sources.length} sources, ${found.destinations.length} destinations, ${found.files} files; release ${release.hash}`);
+    return 0;
+  },
+};

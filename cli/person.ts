@@ -1,0 +1,33 @@
+import { randomBytes, randomInt } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { SamplePerson } from '@weir/adapter';
+import { parseYaml } from '@weir/yaml';
+import { UsageError } from './command.ts';
+
+const firstNames = ['Ada', 'Noor', 'Mateo', 'Yuki', 'Ines', 'Kofi', 'Lena', 'Ravi'];
+const lastNames = ['Okafor', 'Lindqvist', 'Moreau', 'Tanaka', 'Silva', 'Haddad', 'Novak', 'Byrne'];
+const countries = ['DE', 'FR', 'SE', 'PT', 'IE', 'CZ'];
+
+/** A believable person nobody has seen before; addresses and numbers are of ranges set aside for examples (RFC 2606, +1 555 01xx). */
+export function inventPerson(): SamplePerson {
+  const firstName = firstNames[randomInt(firstNames.length)]!;
+  const lastName = lastNames[randomInt(lastNames.length)]!;
+  const tag = randomBytes(4).toString('hex');
+  return { email: `${firstName}.${lastName}.${tag}@example.com`.toLowerCase(), userId: `user_${tag}`, phone: `+120255501${String(randomInt(100)).padStart(2, '0')}`, firstName, lastName, country: countries[randomInt(countries.length)]! };
+}
+
+/** The person of a JSON or YAML file: email and userId at least. Throws WorkspaceError with line, or UsageError. */
+export function readPerson(path: string): SamplePerson {
+  const { value } = parseYaml({ path, content: readInput(path).toString('utf8') });
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new UsageError(`${path}: expected an object with email and userId`);
+  for (const field of ['email', 'userId']) if (typeof value[field] !== 'string' || value[field] === '') throw new UsageError(`${path}: ${field} is missing`);
+  return value as unknown as SamplePerson;
+}
+
+export function readInput(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new UsageError(`cannot read ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'})`);
+  }
+}

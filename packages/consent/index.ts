@@ -1,0 +1,1 @@
+export { createConsentTables, type ConsentPorts, type ConsentTables, type StoredState } from './tables.ts';

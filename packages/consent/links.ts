@@ -1,0 +1,64 @@
+import type { RecordBatch } from '@weir/log';
+import { maxLinked } from '@weir/policy';
+import type { Put, Table } from '@weir/state';
+
+/** weir.identity in the local table: per identifier the identifiers it was seen with. */
+export interface LinkIndex {
+  puts(batch: RecordBatch): readonly Put[];
+  /** One more than a closure may have, where there are too many. */
+  links(id: string): readonly string[];
+}
+
+type Links = readonly string[] | 'too-many';
+const none: readonly string[] = Object.freeze([]);
+const maxCached = 50_000;
+const wide = '*';
+const tooMany: readonly string[] = Object.freeze(Array.from({ length: maxLinked + 1 }, (_, i) => `*${i}`));
+
+/**
+ * Only keys are looked at (`a~b`; a tombstone unlinks). An identifier with more links than a decision may follow is
+ * marked for good: it closes every decision that reaches it, and unlinking does not make it narrow again.
+ */
+export function createLinkIndex(table: Table): LinkIndex {
+  const cache = new Map<string, Links>();
+
+  function linksOf(id: string, pending?: ReadonlyMap<string, Links>): Links {
+    const known = pending?.get(id) ?? cache.get(id);
+    if (known !== undefined) return known;
+    const bytes = table.get(`l|${id}`);
+    const text = bytes?.toString();
+    const links: Links = text === undefined ? none : text === wide ? 'too-many' : text.split('~');
+    if (cache.size >= maxCached) cache.delete(cache.keys().next().value!);
+    cache.set(id, links);
+    return links;
+  }
+
+  function link(a: string, b: string, linked: boolean, pending: Map<string, Links>): void {
+    const links = linksOf(a, pending);
+    if (links === 'too-many' || links.includes(b) === linked) return;
+    if (!linked) pending.set(a, links.filter((id) => id !== b));
+    else pending.set(a, links.length >= maxLinked ? 'too-many' : [...links, b]);
+  }
+
+  return {
+    puts(batch) {
+      const pending = new Map<string, Links>();
+      for (const record of batch.records) {
+        const [a, b, more] = (record.key?.toString() ?? '').split('~');
+        if (a === undefined || a === '' || b === undefined || b === '' || more !== undefined || a === b) continue;
+        link(a, b, record.value !== null, pending);
+        link(b, a, record.value !== null, pending);
+      }
+      const puts: Put[] = [];
+      for (const [id, links] of pending) {
+        cache.set(id, links);
+        puts.push({ key: `l|${id}`, value: links === 'too-many' ? Buffer.from(wide) : links.length === 0 ? null : Buffer.from(links.join('~')) });
+      }
+      return puts;
+    },
+    links(id) {
+      const links = linksOf(id);
+      return links === 'too-many' ? tooMany : links;
+    },
+  };
+}

@@ -1,0 +1,137 @@
+import { join } from 'node:path';
+import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
+import { checkUse, closure, maxLinked, type ConsentAnswer } from '@weir/policy';
+import { createTopicTable, openTable } from '@weir/state';
+import type { Logger } from 'pino';
+import { createLinkIndex } from './links.ts';
+import { createStateIndex, type StoredState } from './states.ts';
+
+export type { StoredState } from './states.ts';
+
+/** What the tables need; a ServiceContext has all of it. */
+export interface ConsentPorts {
+  readonly log: Log;
+  readonly serde: Serde;
+  readonly topics: { readonly consent: string; readonly identity: string };
+  /** Caches are made in <stateDir>/consent and <stateDir>/identity. */
+  readonly stateDir: string;
+  readonly logger: Logger;
+}
+
+/** weir.consent and weir.identity, read whole by this instance. Every answer is synchronous and of this moment. */
+export interface ConsentTables {
+  /** Read both topics to the end offsets taken now, then follow them. Until then everything is closed. */
+  start(): Promise<void>;
+  caughtUp(): boolean;
+  /** Next offsets per partition of weir.consent that this table has; a copy. */
+  consentPositions(): number[];
+  /** The same for weir.identity. */
+  identityPositions(): number[];
+  /** True when both tables are at or past these next offsets. */
+  atLeast(consentOffsets: readonly number[], identityOffsets: readonly number[]): boolean;
+  /** Resolves when both tables have what the topics hold at the time of the call. */
+  readToEnd(): Promise<void>;
+  /** May a use for this purpose take place now, for all linked identifiers? Rule: docs/policies.md, Consent. */
+  allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
+  /** The identifiers and all that are linked to them; undefined = more than 64, too wide to decide on. */
+  linked(ids: readonly string[]): readonly string[] | undefined;
+  /** The same question as `allows`, for identifiers that `linked` gave. */
+  check(linked: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
+  /** Changes of this partition of weir.consent.changes below this offset are in the table. */
+  folded(partition: number): number;
+  /** The state under a key of weir.consent. */
+  stored(key: string): StoredState | undefined;
+  /** Keys of the partition whose newest record on the topic is older than the state known: an owner that had lost the partition wrote late. */
+  regressed(partition: number): readonly string[];
+  /** Called after each change of either table. */
+  onAdvance(listener: () => void): void;
+  stop(): Promise<void>;
+}
+
+/**
+ * Tables of consent and identity over local caches that may be deleted at any time.
+ * @param onError told once when a topic can not be followed any more: the process must stop. All answers are closed from then on.
+ */
+export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void): Promise<ConsentTables> {
+  const { log, serde, topics, stateDir, logger } = ports;
+  const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader(), log.admin()]);
+  const onDiscard = (cache: string) => (reason: string) => logger.warn({ cache, reason }, 'local cache discarded, it is read again from its topic');
+  const consentCache = openTable({ path: join(stateDir, 'consent'), onDiscard: onDiscard('consent') });
+  const identityCache = openTable({ path: join(stateDir, 'identity'), onDiscard: onDiscard('identity') });
+  const states = createStateIndex(consentCache, serde, (record, partition, error) => {
+    logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
+  });
+  const links = createLinkIndex(identityCache);
+  let broken = false;
+  const fail = (error: Error) => {
+    if (!broken) onError(error);
+    broken = true;
+  };
+  const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare: (batch) => prepare(serde, batch), onError: fail });
+  const identity = createTopicTable({ reader, admin, topic: topics.identity, table: identityCache, puts: links.puts, onError: fail });
+  const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
+  const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
+  const linked = (ids: readonly string[]) => (ids.length > maxLinked || ids.some((id) => links.links(id).length > 0) ? closure(ids, links.links) : ids);
+  const check: ConsentTables['check'] = (ids, purpose, channel, topic, legalBasis, now) => (caughtUp() ? checkUse(ids, purpose, channel, topic, legalBasis, states.states, now) : refuse('table-not-ready'));
+  const waiting = new Set<() => void>();
+  const advanced = () => { for (const check of waiting) check(); };
+  consent.onAdvance(advanced);
+  identity.onAdvance(advanced);
+
+  return {
+    async start() {
+      await Promise.all([consent.start(), identity.start()]);
+    },
+    caughtUp,
+    consentPositions: () => Array.from(consent.positions(), (n) => n ?? 0),
+    identityPositions: () => Array.from(identity.positions(), (n) => n ?? 0),
+    atLeast: (consentOffsets, identityOffsets) => !broken && consent.atLeast(consentOffsets) && identity.atLeast(identityOffsets),
+    async readToEnd() {
+      const [ends, links] = await Promise.all([admin.endOffsets(topics.consent), admin.endOffsets(topics.identity)]);
+      const reached = () => consent.atLeast(toList(ends)) && identity.atLeast(toList(links));
+      if (reached()) return;
+      await new Promise<void>((resolve) => {
+        const check = () => {
+          if (!reached()) return;
+          waiting.delete(check);
+          resolve();
+        };
+        waiting.add(check);
+      });
+    },
+    allows(ids, purpose, channel, topic, legalBasis, now) {
+      if (!caughtUp()) return refuse('table-not-ready');
+      const all = linked(ids);
+      return all === undefined ? refuse('identity-too-wide') : check(all, purpose, channel, topic, legalBasis, now);
+    },
+    linked,
+    check,
+    folded: states.folded,
+    stored: states.stored,
+    regressed: states.regressed,
+    onAdvance(listener) {
+      consent.onAdvance(listener);
+      identity.onAdvance(listener);
+    },
+    async stop() {
+      await Promise.all([consent.close(), identity.close()]);
+      await Promise.all([reader.close(), admin.close()]);
+    },
+  };
+}
+
+function toList(offsets: ReadonlyMap<number, number>): number[] {
+  const list: number[] = [];
+  for (const [partition, offset] of offsets) list[partition] = offset;
+  return list;
+}
+
+/** Schemas of older writers, before the batch is decoded. What is no Avro at all is left to the index. */
+function prepare(serde: Serde, batch: RecordBatch): Promise<void> | undefined {
+  let lookups: Promise<void>[] | undefined;
+  for (const { value } of batch.records) {
+    if (value === null || value.length < 5 || value[0] !== 0 || serde.known(value)) continue;
+    (lookups ??= []).push(serde.prepare(value).catch((error: { code?: string }) => { if (error.code !== 'schema-unknown') throw error; }));
+  }
+  return lookups === undefined ? undefined : Promise.all(lookups).then(() => undefined);
+}

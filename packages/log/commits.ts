@@ -1,0 +1,71 @@
+import { WeirError } from '@weir/errors';
+import { eventually, type Cluster } from './cluster.ts';
+import { coordinatorMoved } from './coordinator.ts';
+import { E } from './driver.ts';
+
+export interface CommitOffset {
+  readonly topic: string;
+  readonly partition: number;
+  readonly epoch: number;
+  readonly offset: number;
+}
+
+export interface Commits {
+  commit(offsets: readonly CommitOffset[]): Promise<void>;
+  /** Positions of a new assignment; what was known before is forgotten. */
+  reset(offsets: readonly CommitOffset[]): void;
+}
+
+const ended: ReadonlySet<number> = new Set<number>([E.illegalGeneration, E.unknownMember, E.rebalanceInProgress, E.fencedInstance]);
+
+/**
+ * Commits of one group member: one request at a time, so that a slow one never lands after a later one; what
+ * is asked meanwhile goes together in the next. Monotonic per partition, and only under the epoch it belongs to.
+ */
+export function createCommits(cluster: Cluster, groupId: string, holds: (offset: CommitOffset) => boolean, send: (offsets: readonly CommitOffset[]) => Promise<number>): Commits {
+  const done = new Map<string, number>();
+  let tail: Promise<unknown> = Promise.resolve();
+  let next: { readonly offsets: Map<string, CommitOffset>; readonly sent: Promise<void> } | undefined;
+  const key = (o: { topic: string; partition: number }): string => `${o.topic}/${o.partition}`;
+  const fresh = (o: CommitOffset): boolean => o.offset > (done.get(key(o)) ?? -1);
+  const stale = (): WeirError => new WeirError('log-assignment-stale', `a commit of ${groupId} belongs to an assignment that has ended`);
+
+  async function flush(offsets: readonly CommitOffset[]): Promise<void> {
+    await eventually(cluster, `commit of ${groupId}`, async () => {
+      if (!offsets.every(holds)) throw stale();
+      const code = await send(offsets);
+      if (code === 0) return true;
+      if (ended.has(code)) throw stale();
+      if (!coordinatorMoved.has(code) && code !== E.requestTimedOut) throw new WeirError('log-fatal', `commit of ${groupId} refused: broker error ${code}`);
+      return undefined;
+    });
+    for (const o of offsets) if (holds(o) && fresh(o)) done.set(key(o), o.offset);
+  }
+
+  return {
+    async commit(offsets) {
+      if (!offsets.every(holds)) throw stale();
+      const wanted = offsets.filter(fresh);
+      if (wanted.length === 0) return;
+      if (next === undefined) {
+        const batch = new Map<string, CommitOffset>();
+        const sent = tail.then(() => {
+          next = undefined;
+          return flush([...batch.values()]);
+        });
+        // Its callers have the rejection; the tail only keeps the order.
+        tail = sent.catch((error: unknown) => error);
+        next = { offsets: batch, sent };
+      }
+      for (const o of wanted) {
+        const known = next.offsets.get(key(o));
+        if (known === undefined || known.epoch !== o.epoch || known.offset < o.offset) next.offsets.set(key(o), o);
+      }
+      await next.sent;
+    },
+    reset(offsets) {
+      done.clear();
+      for (const o of offsets) done.set(key(o), o.offset);
+    },
+  };
+}

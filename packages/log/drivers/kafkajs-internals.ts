@@ -1,0 +1,61 @@
+/**
+ * The parts of kafkajs 2.2.4 that Weir stands on: its connection and its encoding of the protocol. They are not
+ * in its index; the version is pinned. Its producer, consumer and retry layers, which can lose a record that
+ * they acknowledge and cannot wait for a drain before a rebalance, are not used.
+ */
+import { createRequire } from 'node:module';
+
+export interface Encoder {
+  writeInt8(value: number): Encoder;
+  writeInt16(value: number): Encoder;
+  writeInt32(value: number): Encoder;
+  writeInt64(value: number): Encoder;
+  writeString(value: string | null): Encoder;
+  writeBytes(value: Buffer): Encoder;
+  writeArray(list: readonly Encoder[]): Encoder;
+}
+
+export interface Decoder {
+  readInt8(): number;
+  readInt16(): number;
+  readInt32(): number;
+  /** kafkajs's own long; Number() of it is exact below 2^53. */
+  readInt64(): unknown;
+  readString(): string | null;
+  readBytes(): Buffer | null;
+  readArray<T>(item: (decoder: Decoder) => T): T[];
+}
+
+export interface Call<R> {
+  readonly request: { readonly apiKey: number; readonly apiVersion: number; readonly apiName: string; readonly encode: () => Promise<Encoder> };
+  readonly response: { readonly decode: (raw: Buffer) => Promise<R>; readonly parse?: unknown };
+}
+
+export interface KafkajsConnection {
+  connect(): Promise<boolean>;
+  send<R>(call: { request: Call<R>['request']; response: { decode: (raw: Buffer) => Promise<R>; parse: (decoded: R) => Promise<R> }; logResponseError: boolean }): Promise<R>;
+  rejectRequests(error: Error): void;
+  readonly socket: import('node:net').Socket;
+  readonly requestQueue: {
+    readonly pending: readonly unknown[];
+    throttledUntil: number;
+    throttleCheckTimeoutId: unknown;
+    checkPendingRequests(): void;
+    scheduleCheckPendingRequests(): void;
+    destroy(): void;
+  };
+}
+
+type Definition = { readonly protocol: (options: { version: number }) => (args: Record<string, unknown>) => Call<never> };
+
+const require = createRequire(import.meta.url);
+export const Connection = require('kafkajs/src/network/connection') as new (options: Record<string, unknown>) => KafkajsConnection;
+export const socketFactory = (require('kafkajs/src/network/socketFactory') as () => unknown)();
+export const EncoderOf = require('kafkajs/src/protocol/encoder') as new (size?: number) => Encoder;
+export const DecoderOf = require('kafkajs/src/protocol/decoder') as new (raw: Buffer) => Decoder;
+const { requests } = require('kafkajs/src/protocol/requests') as { requests: Record<string, Definition> };
+
+/** A request of kafkajs's protocol at one version. */
+export function call<R>(name: string, version: number, args: Record<string, unknown>): Call<R> {
+  return requests[name]!.protocol({ version })(args) as unknown as Call<R>;
+}

@@ -1,0 +1,47 @@
+import { WeirError } from '@weir/errors';
+import { type Cluster } from './cluster.ts';
+import { listOffsets } from './coordinator.ts';
+import type { Fetcher } from './fetcher.ts';
+
+const strikesAllowed = 3;
+
+/**
+ * Looks, by a connection of its own, whether partitions that have records to read are being read. A stall is
+ * first cured by cutting the fetch connections; one that stays is told. Returns how to stop it.
+ */
+export function watchFetcher(cluster: Cluster, fetcher: Fetcher, everyMs: number, onStall: (error: Error) => void): () => void {
+  const seen = new Map<string, { position: number; strikes: number }>();
+
+  async function look(): Promise<void> {
+    const still = [...fetcher.all()].filter((p) => {
+      const known = seen.get(`${p.topic}/${p.partition}`);
+      if (!p.paused && known?.position === p.position) return true;
+      seen.set(`${p.topic}/${p.partition}`, { position: p.position, strikes: 0 });
+      return false;
+    });
+    let stalled = false;
+    for (const [topic, list] of Map.groupBy(still, (p) => p.topic)) {
+      const ends = await listOffsets(cluster, topic, list.map((p) => p.partition), -1);
+      for (const p of list) {
+        const known = seen.get(`${topic}/${p.partition}`)!;
+        // It moved, or was paused, while the end was asked for.
+        if (p.paused || p.position !== known.position || ends.get(p.partition)! <= p.position || fetcher.get(topic, p.partition) !== p) known.strikes = 0;
+        else {
+          stalled = true;
+          if (++known.strikes > strikesAllowed) return onStall(new WeirError('log-deadline', `${topic}/${p.partition} stands at ${p.position} while its end is ${ends.get(p.partition)}, for ${known.strikes} checks`));
+        }
+      }
+    }
+    if (stalled) fetcher.restart();
+  }
+
+  let running = false;
+  const timer = setInterval(() => {
+    if (running) return;
+    running = true;
+    // Brokers that do not answer are no stall of ours: the lease ends by itself.
+    look().catch((error: unknown) => error).finally(() => { running = false; });
+  }, everyMs);
+  timer.unref();
+  return () => clearInterval(timer);
+}

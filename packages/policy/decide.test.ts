@@ -1,0 +1,143 @@
+import { WorkspaceError } from '@weir/errors';
+import { loadSchemas } from '@weir/schemas';
+import { parseYaml } from '@weir/yaml';
+import avsc from 'avsc';
+import { expect, test } from 'vitest';
+import { compilePurposes, compileRoutes, compileRules, type CompiledPolicy, type CompiledRoute } from './compile.ts';
+import { createLimits, decide, quietUntil, type DecisionContext, type Subject } from './decide.ts';
+
+const purposes = compilePurposes({ path: 'purposes.yaml', content: 'purposes:\n  news: { legalBasis: consent, doc: News. }\n  service: { legalBasis: contract, doc: Service. }\n' });
+const operations = { send: { kind: 'use', accepts: ['weir.canonical.Profile'] }, stop: { kind: 'restrict', accepts: ['weir.canonical.Profile'] } } as const;
+
+function routesOf(lines: readonly string[], problems: unknown[] = []): readonly CompiledRoute[] {
+  const file = { path: 'destinations/crm.yaml', content: `routes:\n${lines.map((l) => `  - ${l}\n`).join('')}` };
+  const yaml = parseYaml(file);
+  return compileRoutes((yaml.value as { routes: never }).routes, 'crm', operations, purposes, file, yaml, problems as never[]);
+}
+function policyOf(rules: string, ...routes: string[]): CompiledPolicy {
+  const problems: unknown[] = [];
+  const list = routesOf(routes.length > 0 ? routes : ['{ on: Profile, operation: send, purpose: news, channel: email }'], problems);
+  expect(problems).toEqual([]);
+  return { purposes, rules: compileRules({ path: 'policies/a.yaml', content: `rules:\n${rules}` }, purposes), routes: new Map([['Profile', list]]) };
+}
+
+/** As the stage gets it: decoded from Avro bytes, not an object of the test. */
+const profileType = avsc.Type.forSchema(loadSchemas().get('weir.canonical.Profile') as avsc.Schema);
+const profile = (fields: Record<string, unknown>) => profileType.fromBuffer(profileType.toBuffer(profileType.clone({ id: 'o', source: 'shop', occurredAt: 5, ...fields }, { wrapUnions: false }))) as Record<string, unknown>;
+const subject = (over: Partial<Subject> = {}): Subject => ({ recordName: 'Profile', record: profile({ email: 'a@b.c', balance: 500, attributes: { tier: 'gold' } }), source: 'shop', key: 'email:x', ids: ['email:x'], eventId: 'evt_1', acceptedAt: 1000, ...over });
+const context = (over: Partial<DecisionContext> = {}): DecisionContext => ({ now: 1_000_000, consent: () => ({ ok: true, seen: [] }), take: () => true, ...over });
+const one = (policy: CompiledPolicy, s = subject(), c = context()) => {
+  const [decision] = decide(policy, s, c);
+  return decision!.effect === 'allow' ? 'allow' : decision!.reason;
+};
+const allow = '  - { name: all, effect: allow }\n';
+
+test.each([
+  ['nothing is allowed by default', '  - { name: no, effect: deny, when: "false" }\n', 'no-allow-rule'],
+  ['deny wins, also before the allow rule', `  - { name: no, effect: deny }\n${allow}`, 'rule:no'],
+  ['deny wins, also after the allow rule', `${allow}  - { name: no, effect: deny }\n`, 'rule:no'],
+  ['a field of a decoded record can be asked', '  - { name: a, effect: allow, when: record.email.endsWith("@b.c") && record.attributes.tier == "gold" }\n', 'allow'],
+  ['whole numbers are ints', '  - { name: a, effect: allow, when: record.balance + 1 == 501 && record.occurredAt == 5 }\n', 'allow'],
+  ['a field of another type is null', '  - { name: a, effect: allow, when: record.orderId == null }\n', 'allow'],
+  ['route and event can be asked', '  - { name: a, effect: allow, when: channel == "email" && topic == "" && destination == "crm" && meta.acceptedAt == 1000 && meta.eventId == "evt_1" && meta.hour == 0 }\n', 'allow'],
+  ['a deny rule that fails denies', `${allow}  - { name: bad, effect: deny, when: record.phone.startsWith("+") }\n`, 'policy-error'],
+  ['an allow rule that fails allows nothing', '  - { name: bad, effect: allow, when: record.phone.startsWith("+") }\n', 'policy-error'],
+  ['an allow rule that fails does not stop another', `  - { name: bad, effect: allow, when: record.phone.startsWith("+") }\n${allow}`, 'allow'],
+  ['a delay far ahead is an error', `${allow}  - { name: later, effect: delay, until: now + 864000000 }\n`, 'policy-error'],
+  ['a purpose on a rule restricts it', '  - { name: a, effect: allow, purpose: service }\n', 'no-allow-rule'],
+])('%s', (_name, rules, expected) => {
+  expect(one(policyOf(rules))).toBe(expected);
+});
+
+test('without an identifier nobody can be asked, too many are too wide, and no route is one outcome', () => {
+  const policy = policyOf(allow);
+  expect(one(policy, subject({ ids: [] }))).toBe('subject-unidentified');
+  expect(one(policy, subject({ ids: undefined }))).toBe('identity-too-wide');
+  expect(decide(policy, subject({ recordName: 'Order' }), context())).toEqual([expect.objectContaining({ reason: 'no-route', route: undefined })]);
+});
+
+test('restrict passes whatever the rules, consent, limits and a failing condition say', () => {
+  const policy = policyOf('  - { name: no, effect: deny }\n', '{ on: Profile, operation: stop, when: record.phone.startsWith("+") }');
+  expect(decide(policy, subject({ ids: undefined }), context({ consent: () => ({ ok: false, reason: 'consent-withdrawn', seen: [] }), take: () => false }))).toEqual([expect.objectContaining({ effect: 'allow', rule: 'restrict', notBefore: null })]);
+});
+
+test('one delivery per operation: of its routes the first that matches decides', () => {
+  const policy = policyOf(allow, '{ on: Profile, operation: send, purpose: news, when: record.email == null }', '{ on: Profile, operation: send, purpose: service }', '{ on: Profile, operation: send, purpose: news }');
+  expect(decide(policy, subject(), context()).map((d) => d.route!.purpose)).toEqual(['service']);
+});
+
+test('delays give the latest time, and limits refuse by name', () => {
+  const policy = policyOf(`${allow}  - { name: a, effect: delay, until: now + 5000 }\n  - { name: b, effect: delay, until: now + 9000 }\n  - { name: c, effect: delay, until: now - 1 }\n`);
+  expect(decide(policy, subject(), context())[0]).toMatchObject({ notBefore: 1_009_000 });
+  const limited = policyOf(`${allow}  - { name: cap, effect: limit, limit: { count: 2, per: 1m } }\n`);
+  const take = createLimits();
+  expect([1, 2, 3].map(() => one(limited, subject(), context({ take })))).toEqual(['allow', 'allow', 'limit:cap']);
+  expect(one(limited, subject({ key: 'email:y' }), context({ take }))).toBe('allow');
+  expect(one(limited, subject(), context({ take, now: 1_060_000 }))).toBe('allow');
+});
+
+const limitRule = (by: string, count: number) => compileRules({ path: 'p.yaml', content: `rules: [ { name: l, effect: limit, limit: { count: ${count}, per: 1m, by: ${by} } } ]` }, purposes)[0]!;
+
+test('a limit by destination is divided over the partitions and never passed', () => {
+  for (const count of [1, 5, 6, 7, 20]) {
+    const takes = Array.from({ length: 6 }, (_, partition) => createLimits(1000, { partition, partitions: 6 }));
+    expect(takes.reduce((sum, take) => sum + Array.from({ length: 50 }, () => take(limitRule('destination', count), 'crm', 0)).filter(Boolean).length, 0)).toBe(count);
+  }
+});
+
+test('when memory for counters is used up, unknown keys are refused and known ones go on', () => {
+  const take = createLimits(2);
+  const rule = limitRule('subject', 2);
+  expect(['a', 'b', 'c', 'a', 'a'].map((key) => take(rule, key, 0))).toEqual([true, true, false, true, false]);
+  expect(take(rule, 'c', 60_000)).toBe(true);
+});
+
+const berlin = { from: 21 * 60, to: 8 * 60, timezone: 'Europe/Berlin' };
+test.each([
+  ['2026-01-15T22:00:00Z', '2026-01-16T07:00:00.000Z'],
+  ['2026-07-15T19:30:00Z', '2026-07-16T06:00:00.000Z'],
+  ['2026-03-28T22:00:00Z', '2026-03-29T06:00:00.000Z'],
+  ['2026-10-24T20:00:00Z', '2026-10-25T07:00:00.000Z'],
+  ['2026-01-15T12:00:00Z', undefined],
+])('quiet hours end at the local time, also over a change of the clocks: %s', (now, end) => {
+  const until = quietUntil(berlin, Date.parse(now));
+  expect(until === undefined ? undefined : new Date(until).toISOString()).toBe(end);
+});
+
+test('the zone of the record is taken, and one that does not exist falls back', () => {
+  const policy = policyOf(`${allow}  - { name: quiet, effect: delay, quietHours: { from: "21:00", to: "08:00", timezone: Europe/Berlin, timezoneField: timezone } }\n`);
+  const at = (timezone: string | null) => (decide(policy, subject({ record: profile({ timezone }) }), context({ now: Date.parse('2026-01-15T22:00:00Z') }))[0] as { notBefore: number | null }).notBefore;
+  expect(at('America/New_York')).toBeNull();
+  expect(at('Mars/Base')).toBe(Date.parse('2026-01-16T07:00:00Z'));
+  expect(at(null)).toBe(Date.parse('2026-01-16T07:00:00Z'));
+});
+
+test.each([
+  ['an unknown purpose', '  - { name: a, effect: allow, purpose: nope }\n', /unknown purpose nope/],
+  ['a type error', '  - { name: a, effect: allow, when: now + "x" == 1 }\n', /CEL/],
+  ['an unknown field', '  - { name: a, effect: allow, when: record.emial != null }\n', /emial/],
+  ['a regular expression that backtracks', '  - { name: a, effect: allow, when: "record.email.matches(\\"(a+)+$\\")" }\n', /use re/],
+  ['an endless expression', `  - { name: a, effect: allow, when: '${Array(300).fill('now > 1').join(' && ')}' }\n`, /longer|nodes/i],
+  ['a rule without a name', '  - { effect: allow }\n', /needs a name/],
+  ['the same name twice', `${allow}${allow}`, /already/],
+  ['the taken name', '  - { name: restrict, effect: allow }\n', /taken/],
+  ['a delay of neither kind', '  - { name: a, effect: delay }\n', /either/],
+  ['an unknown key', '  - { name: a, effect: allow, wehn: "true" }\n', /wehn/],
+])('%s is named with its line', (_name, rules, message) => {
+  const lines = `rules:\n${rules}`;
+  try {
+    compileRules({ path: 'policies/a.yaml', content: lines }, purposes);
+  } catch (error) {
+    expect(error).toBeInstanceOf(WorkspaceError);
+    expect((error as WorkspaceError).problems[0]).toMatchObject({ file: 'policies/a.yaml', line: expect.any(Number), message: expect.stringMatching(message) });
+    expect((error as WorkspaceError).problems[0]!.line).toBeGreaterThan(1);
+    return;
+  }
+  throw new Error('it compiled');
+});
+
+test('a route names an operation that exists, also when it is called constructor, and a purpose for a use', () => {
+  const problems: { message: string; line: number }[] = [];
+  routesOf(['{ on: Profile, operation: constructor, purpose: news }', '{ on: Profile, operation: send }', '{ on: Profile, operation: send, purpose: nope }', '{ on: Profile, operation: send, purpose: news, when: record.orderId == "1" }'], problems);
+  expect(problems.map((p) => p.line)).toEqual([2, 3, 4, 5]);
+});

@@ -1,0 +1,105 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { checkUse, closure, consentKey, foldConsent, type ConsentChange, type ConsentEntry } from './consent.ts';
+import type { ConsentState } from './types.ts';
+
+const change = (over: Partial<ConsentChange>): ConsentChange => ({ changeId: 'c', purpose: 'p', channel: '', topic: '', state: 'granted', source: 's', acceptedAt: 1000, legalBasis: null, proof: null, expiresAt: null, ...over });
+const fold = (list: readonly ConsentChange[]) => list.reduce<ConsentState | undefined>((state, c, offset) => foldConsent(state, 'email:x', c, offset) ?? state, undefined);
+const closes = (state: string) => state === 'denied' || state === 'withdrawn';
+
+/** The rule said again, with a memory of everything. */
+function model(list: readonly ConsentChange[]): string {
+  const seen = new Set<string>();
+  let state: string | undefined;
+  let latest = 0;
+  for (const c of list) {
+    if (seen.has(c.changeId)) continue;
+    seen.add(c.changeId);
+    const takes = state === undefined || closes(c.state) || (c.acceptedAt >= latest && !(c.state === 'unknown' && closes(state)));
+    if (!takes) continue;
+    state = c.state;
+    latest = Math.max(latest, c.acceptedAt);
+  }
+  return state!;
+}
+
+const arbitrary = fc.record({ id: fc.nat(30), state: fc.constantFrom('granted' as const, 'denied' as const, 'withdrawn' as const, 'unknown' as const), acceptedAt: fc.nat(20) });
+/** Changes with the same id are the same change, wherever they come again. */
+function asChanges(list: readonly { id: number; state: ConsentState['state']; acceptedAt: number }[]): ConsentChange[] {
+  const first = new Map<number, ConsentChange>();
+  return list.map(({ id, state, acceptedAt }) => {
+    if (!first.has(id)) first.set(id, change({ changeId: `c${id}`, state, acceptedAt }));
+    return first.get(id)!;
+  });
+}
+
+test('with any order, repeats and late arrivals the state is that of the model', () => {
+  fc.assert(fc.property(fc.array(arbitrary, { minLength: 1, maxLength: 60 }), (list) => {
+    const changes = asChanges(list);
+    expect(fold(changes)!.state).toBe(model(changes));
+  }), { numRuns: 2000 });
+});
+
+test('a folder that starts again anywhere, with any later state, reaches the same state', () => {
+  fc.assert(fc.property(fc.array(arbitrary, { minLength: 1, maxLength: 40 }), fc.nat(), (list, at) => {
+    const changes = asChanges(list);
+    const whole = fold(changes);
+    const from = at % changes.length;
+    const again = changes.slice(from).reduce<ConsentState | undefined>((state, c, i) => foldConsent(state, 'email:x', c, from + i) ?? state, whole);
+    expect(again).toEqual(whole);
+  }), { numRuns: 1000 });
+});
+
+test('more changes than are remembered: replaying all of them never opens what was closed', () => {
+  fc.assert(fc.property(fc.array(fc.constantFrom('granted' as const, 'withdrawn' as const), { minLength: 100, maxLength: 200 }), fc.array(fc.nat(), { minLength: 1, maxLength: 300 }), (states, replays) => {
+    const originals = [...states, 'withdrawn' as const].map((state, i) => change({ changeId: `c${i}`, state, acceptedAt: 1000 + i }));
+    expect(fold([...originals, ...replays.map((n) => originals[n % originals.length]!)])!.state).toBe('withdrawn');
+  }), { numRuns: 200 });
+});
+
+test('what is remembered of a key is bounded', () => {
+  expect(fold(Array.from({ length: 500 }, (_, i) => change({ changeId: `c${i}`, acceptedAt: i })))!.seen.length).toBe(64);
+});
+
+test('unknown takes a grant back and never lifts a withdrawal, and a word that Weir does not know closes', () => {
+  expect(fold([change({}), change({ changeId: 'd', state: 'unknown', acceptedAt: 2000 })])!.state).toBe('unknown');
+  expect(fold([change({ state: 'withdrawn' }), change({ changeId: 'd', state: 'unknown', acceptedAt: 2000 })])!.state).toBe('withdrawn');
+  expect(fold([change({ state: 'revoked' as never })])!.state).toBe('denied');
+});
+
+test('an older grant that arrives late does not make the state younger', () => {
+  expect(fold([change({ acceptedAt: 5000 }), change({ changeId: 'd', acceptedAt: 3000 })])!.changedAt).toBe(5000);
+});
+
+test('keys are bounded and never collide, whatever the sender calls its purposes and topics', () => {
+  expect(consentKey('email:x', 'a|b', '', '')).not.toBe(consentKey('email:x', 'a', 'b', ''));
+  expect(Buffer.byteLength(consentKey('email:x', '漢'.repeat(5000), '\u0000'.repeat(5000), '😀'.repeat(42)))).toBeLessThan(1900);
+  fc.assert(fc.property(fc.tuple(fc.string(), fc.string(), fc.string()), fc.tuple(fc.string(), fc.string(), fc.string()), (a, b) => {
+    if (a.join('\u0001') !== b.join('\u0001')) expect(consentKey('email:x', ...a)).not.toBe(consentKey('email:x', ...b));
+  }));
+});
+
+const entry = (over: Partial<ConsentEntry>): ConsentEntry => ({ purpose: 'p', channel: '', topic: '', state: 'granted', version: 1, expiresAt: null, ...over });
+test.each([
+  ['a withdrawal of one channel closes a use that names none', [entry({}), entry({ channel: 'email', state: 'withdrawn' })], null, null, 'consent', 'consent-withdrawn'],
+  ['a withdrawal of another channel does not close', [entry({}), entry({ channel: 'sms', state: 'withdrawn' })], 'email', null, 'consent', undefined],
+  ['a grant of one topic does not open a use that names none', [entry({ topic: 'promo' })], 'email', null, 'consent', 'consent-missing'],
+  ['an expired withdrawal still closes', [entry({ state: 'withdrawn', expiresAt: 1 })], 'email', null, 'contract', 'consent-withdrawn'],
+  ['an expired grant is closed', [entry({ expiresAt: 100 })], 'email', null, 'consent', 'consent-expired'],
+  ['another purpose says nothing', [entry({ purpose: 'q' })], 'email', null, 'consent', 'consent-missing'],
+  ['no legal basis counts as consent', [], 'email', null, null, 'consent-missing'],
+] as const)('%s', (_name, states, channel, topic, basis, reason) => {
+  const answer = checkUse(['email:x'], 'p', channel, topic, basis, () => states, 100);
+  expect(answer.ok ? undefined : answer.reason).toBe(reason);
+});
+
+test('an identifier with too many states is closed, for every legal basis', () => {
+  expect(checkUse(['email:x'], 'p', null, null, 'contract', () => 'too-many', 0)).toMatchObject({ ok: false });
+});
+
+test('64 linked identifiers are decided on, 65 are not', () => {
+  const star = (n: number) => (id: string) => (id === 'a' ? Array.from({ length: n }, (_, i) => `b${i}`) : ['a']);
+  expect(closure(['a'], star(63))!.length).toBe(64);
+  expect(closure(['a'], star(64))).toBeUndefined();
+  expect(closure(Array.from({ length: 65 }, (_, i) => `${i}`), () => [])).toBeUndefined();
+});

@@ -1,0 +1,173 @@
+/**
+ * `npm start`: the local platform and every service in one process. Prints the write key, the admin token and
+ * `weir ready`; Ctrl-C ends it within 10 s and nothing is lost.
+ */
+import { mkdirSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { readAdapterFile, registry } from '@weir/adapters';
+import { commonOptions, defineConfig, readConfig } from '@weir/config';
+import { WorkspaceError } from '@weir/errors';
+import { createLog, createSerde } from '@weir/log';
+import { planTopics, topicNames } from '@weir/pipeline';
+import { applyRelease, compileRelease, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
+import { closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
+import { createLogger } from '@weir/telemetry';
+import { ensureSecrets, openVault, readWorkspaceKey, type SecretSpec } from '@weir/vault';
+import { startPlatform, type Platform } from '../infra/local/platform.ts';
+import { createControl } from '../services/control/app.ts';
+import { createDispatcher } from '../services/dispatcher/app.ts';
+import { options as dispatcherOptions } from '../services/dispatcher/config.ts';
+import { createIngest } from '../services/ingest/app.ts';
+import { options as ingestOptions } from '../services/ingest/config.ts';
+import { createNormalizer } from '../services/normalizer/app.ts';
+import { options as normalizerOptions } from '../services/normalizer/config.ts';
+import { createPolicy } from '../services/policy/app.ts';
+import { options as policyOptions } from '../services/policy/config.ts';
+import { createSandbox } from '../services/sandbox/app.ts';
+import { options as sandboxOptions } from '../services/sandbox/config.ts';
+
+const root = resolve(import.meta.dirname, '..');
+const began = performance.now();
+const stopDeadlineMs = 9500;
+
+const startOptions = defineConfig({
+  base: { env: 'WEIR_PORT', type: 'integer', min: 1, max: 65_000, default: 8080, doc: 'Base port: ingest here, control +1, sandbox +10.' },
+  dataDir: commonOptions.dataDir,
+  workspace: { env: 'WEIR_WORKSPACE', type: 'string', default: join(root, 'workspace'), doc: 'Workspace folder that is applied when its hash is new.' },
+  brokers: { env: 'KAFKA_BROKERS', type: 'list', optional: true, doc: 'Use these brokers instead of local ones.' },
+  registryUrl: { env: 'SCHEMA_REGISTRY_URL', type: 'string', optional: true, doc: 'Use this registry instead of a local one.' },
+});
+
+function fail(error: unknown, code: number): never {
+  if (error instanceof WorkspaceError) for (const p of error.problems) console.error(`${p.file}:${p.line}: ${p.message}\n  remedy: ${p.remedy}`);
+  else console.error((error as Error).message);
+  process.exit(code);
+}
+
+/** Local secrets of every source and destination of the release, and the admin token. */
+function localSecrets(release: Release, dataDir: string): void {
+  const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }];
+  for (const source of release.sources.values()) {
+    const special = source.adapter.source?.kind === 'webhook' ? (source.adapter.source.localSecrets?.() ?? {}) : {};
+    for (const { option, name } of secretNames(source.config)) specs.push({ name, ...special[option] });
+  }
+  for (const destination of release.destinations.values()) for (const { name } of secretNames(destination.config)) specs.push({ name });
+  ensureSecrets({ dataDir, env: process.env }, specs);
+}
+
+/** Topics of the release, registered schemas, and the workspace as current release when its hash is new. */
+async function prepare(release: Release, brokers: readonly string[], registryUrl: string): Promise<void> {
+  const prefix = process.env['WEIR_TOPIC_PREFIX'] || 'weir';
+  const log = createLog({ brokers, clientId: 'weir-start' });
+  const serde = createSerde({ registryUrl });
+  try {
+    const file = { path: 'infra/topics.yaml', content: readFileSync(join(root, 'infra/topics.yaml'), 'utf8') };
+    const admin = await log.admin();
+    await Promise.all([admin.createTopics(planTopics(file, release, { prefix, brokers: brokers.length })), serde.start()]);
+    const topic = topicNames(prefix).control;
+    const logger = createLogger({ service: 'start', level: 'silent' });
+    const feed = await createReleaseFeed({ log, serde, topic, adapters: registry, logger });
+    const current = (() => {
+      try {
+        return feed.current().hash;
+      } catch {
+        // No release yet: this is the first start on these topics.
+        return undefined;
+      }
+    })();
+    await feed.close();
+    if (current !== release.hash) await applyRelease({ appender: await log.appender(), serde, topic, release, by: 'npm start', message: null, now: Date.now() });
+  } finally {
+    await log.close();
+  }
+}
+
+interface Running {
+  readonly service: Pick<Service, 'name' | 'stop' | 'failed'>;
+  readonly context?: ServiceContext;
+  readonly ops?: OpsServer;
+}
+
+async function startServices(base: number): Promise<Running[]> {
+  const running: Running[] = [];
+  const common = readConfig(commonOptions);
+  const host = common.host;
+  const sandbox = createSandbox({ ...readConfig(sandboxOptions), port: base + 10 }, createLogger({ service: 'sandbox', level: common.logLevel }));
+  await sandbox.start();
+  running.push({ service: sandbox });
+  const plan: [string, number | undefined, (context: ServiceContext) => Service | Promise<Service>][] = [
+    ['policy', base + 3, (context) => createPolicy(context, readConfig(policyOptions))],
+    ['dispatcher', base + 4, (context) => createDispatcher(context, readConfig(dispatcherOptions))],
+    ['normalizer', base + 2, (context) => createNormalizer(context, readConfig(normalizerOptions))],
+    ['control', undefined, (context) => createControl(context, { port: base + 1, adapters: registry })],
+    ['ingest', undefined, (context) => createIngest(context, { ...readConfig(ingestOptions), port: base })],
+  ];
+  await Promise.all(plan.map(async ([name, opsPort, create]) => {
+    const context = await createContext(name, common, registry, process.env);
+    const service = await create(context);
+    const ops = opsPort === undefined ? undefined : await startOps({ host, port: opsPort, registry: context.registry, readiness: () => service.readiness() });
+    running.push({ service, context, ops });
+    await service.start();
+  }));
+  return running;
+}
+
+const config = (() => {
+  try {
+    return readConfig(startOptions);
+  } catch (error) {
+    return fail(error, 2);
+  }
+})();
+const dataDir = resolve(config.dataDir);
+mkdirSync(dataDir, { recursive: true });
+
+let platform: Platform | undefined;
+let running: Running[] = [];
+let stopping = false;
+
+async function stop(code: number): Promise<void> {
+  if (stopping) return;
+  stopping = true;
+  setTimeout(() => process.exit(code === 0 ? 1 : code), stopDeadlineMs).unref();
+  await Promise.all(running.map(async ({ service, context, ops }) => {
+    await service.stop();
+    await ops?.close();
+    if (context !== undefined) await closeContext(context);
+  }));
+  await platform?.stop();
+  process.exit(code);
+}
+process.once('SIGINT', () => void stop(0));
+process.once('SIGTERM', () => void stop(0));
+
+try {
+  const adapters = registry;
+  const files = withDefaults(readWorkspace(config.workspace), adapters, readAdapterFile);
+  const release = compileRelease(files, { adapters, workspaceKey: readWorkspaceKey(dataDir, process.env['WEIR_KEY'] || undefined) });
+  localSecrets(release, dataDir);
+  if (config.brokers === undefined || config.registryUrl === undefined) {
+    platform = await startPlatform({ dataDir: join(dataDir, 'platform'), say: (line) => console.error(line) });
+    Object.assign(process.env, { KAFKA_BROKERS: platform.bootstrap.join(','), SCHEMA_REGISTRY_URL: platform.registryUrl });
+  }
+  Object.assign(process.env, { WEIR_DATA: dataDir, WEIR_SANDBOX_URL: `http://127.0.0.1:${config.base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: process.env['WEIR_ALLOW_PRIVATE_DESTINATIONS'] || 'true', WEIR_ALLOW_PRIVATE_SOURCES: process.env['WEIR_ALLOW_PRIVATE_SOURCES'] || 'true', WEIR_LOG_LEVEL: process.env['WEIR_LOG_LEVEL'] || 'warn' });
+  await prepare(release, process.env['KAFKA_BROKERS']!.split(','), process.env['SCHEMA_REGISTRY_URL']!);
+  running = await startServices(config.base);
+  for (const { service } of running) {
+    void service.failed.then((error) => {
+      if (stopping) return;
+      console.error(`${service.name} cannot go on: ${error.message}`);
+      void stop(1);
+    });
+  }
+  const vault = openVault({ dataDir, env: process.env });
+  const segment = [...release.sources.values()].find((s) => s.adapter.manifest.name === 'segment');
+  const keyName = segment === undefined ? undefined : secretNames(segment.config).find((s) => s.option === 'writeKey')?.name;
+  if (keyName !== undefined) console.log(`segment write key: ${vault.get(keyName).reveal()}`);
+  console.log(`admin token: ${vault.get('ADMIN_TOKEN').reveal()}`);
+  console.log(`weir ready in ${((performance.now() - began) / 1000).toFixed(1)} s: ingest http://127.0.0.1:${config.base}, control http://127.0.0.1:${config.base + 1}, sandbox http://127.0.0.1:${config.base + 10}; release ${release.hash}; Ctrl-C ends it`);
+} catch (error) {
+  await Promise.all(running.map(({ service }) => service.stop()));
+  await platform?.stop();
+  fail(error, error instanceof WorkspaceError ? 2 : 1);
+}

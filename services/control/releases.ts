@@ -1,0 +1,111 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Adapter } from '@weir/adapter';
+import { WeirError } from '@weir/errors';
+import type { Appender, LogAdmin, Reader } from '@weir/log';
+import { checkTopics, planTopics, type TopicFinding } from '@weir/pipeline';
+import { applyRelease, compileRelease, type Release, type ReleaseFile } from '@weir/release';
+import type { ServiceContext } from '@weir/service';
+
+export interface ReleaseOrder {
+  readonly files: readonly ReleaseFile[];
+  readonly message?: string | null;
+}
+export interface StoredRelease {
+  readonly hash: string;
+  /** ISO 8601. */
+  readonly appliedAt: string;
+  readonly appliedBy: string;
+  readonly message: string | null;
+  readonly current: boolean;
+}
+export interface TopicsReport {
+  readonly created: readonly string[];
+  readonly topics: number;
+  readonly findings: readonly TopicFinding[];
+}
+
+/** Releases and the topics they need. */
+export interface ReleaseApi {
+  /** The running release with its files; secrets stand in them by name only. */
+  current(): { readonly hash: string; readonly name: string; readonly files: readonly ReleaseFile[] };
+  list(): Promise<readonly StoredRelease[]>;
+  /** Compile, create missing topics, apply; resolves when this instance runs it. Rejects with WorkspaceError. */
+  apply(order: ReleaseOrder): Promise<{ readonly hash: string; readonly changed: boolean; readonly topicsCreated: readonly string[] }>;
+  topics(create: boolean): Promise<TopicsReport>;
+}
+
+const topicsFile = join(import.meta.dirname, '..', '..', 'infra', 'topics.yaml');
+const switchDeadlineMs = 10_000;
+
+export function createReleaseApi(context: ServiceContext, ports: { readonly admin: LogAdmin; readonly appender: Appender; readonly reader: Reader; readonly adapters: ReadonlyMap<string, Adapter> }): ReleaseApi {
+  const { releases, serde, topics } = context;
+  const { admin, appender, reader } = ports;
+  let applying: Promise<unknown> = Promise.resolve();
+
+  async function plan(release: Release) {
+    const declared = { path: 'infra/topics.yaml', content: readFileSync(topicsFile, 'utf8') };
+    // The bootstrap list may name one broker of many: the control topic shows how it was made.
+    const [control] = await admin.describeTopics([topics.control]);
+    const brokers = Math.max(context.config.brokers.length, control?.replicationFactor ?? 1);
+    return { declared, specs: planTopics(declared, release, { prefix: topics.prefix, brokers }) };
+  }
+
+  /** Resolves when the running release is this one; a release that this instance refuses never becomes current. */
+  function running(hash: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done = (error?: Error): void => {
+        clearTimeout(timer);
+        off();
+        if (error === undefined) resolve();
+        else reject(error);
+      };
+      const timer = setTimeout(() => done(new WeirError('not-ready', `release ${hash} was written, but does not run here yet: see the log`)), switchDeadlineMs);
+      const off = releases.onChange((release) => { if (release.hash === hash) done(); });
+      if (releases.current().hash === hash) done();
+    });
+  }
+
+  async function apply(order: ReleaseOrder): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
+    const release = compileRelease(order.files, { adapters: ports.adapters, workspaceKey: context.workspaceKey });
+    const { specs } = await plan(release);
+    const topicsCreated = await admin.createTopics(specs);
+    if (releases.current().hash === release.hash) return { hash: release.hash, changed: false, topicsCreated };
+    await applyRelease({ appender, serde, topic: topics.control, release, by: 'admin', message: order.message ?? null, now: context.clock.now() });
+    await running(release.hash);
+    return { hash: release.hash, changed: true, topicsCreated };
+  }
+
+  return {
+    current() {
+      const { hash, name, files } = releases.current();
+      return { hash, name, files };
+    },
+    async list() {
+      const found = new Map<string, Omit<StoredRelease, 'current'>>();
+      const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
+      await reader.read(topics.control, 0, 0, end, async (batch) => {
+        for (const { key, value } of batch.records) {
+          if (value === null || key?.toString('latin1').startsWith('release/rel_') !== true) continue;
+          await serde.prepare(value);
+          const { hash, appliedAt, appliedBy, message } = serde.decode(value).value as { hash: string; appliedAt: number; appliedBy: string; message: string | null };
+          found.set(hash, { hash, appliedAt: new Date(appliedAt).toISOString(), appliedBy, message });
+        }
+      });
+      const current = releases.current().hash;
+      return [...found.values()].map((r) => ({ ...r, current: r.hash === current })).sort((a, b) => (a.appliedAt < b.appliedAt ? 1 : -1));
+    },
+    apply(order) {
+      // One at a time: two orders must not write their releases between each other.
+      const next = applying.then(() => apply(order));
+      applying = next.catch(() => undefined);
+      return next;
+    },
+    async topics(create) {
+      const release = releases.current();
+      const { declared, specs } = await plan(release);
+      const created = create ? await admin.createTopics(specs) : [];
+      return { created, topics: specs.length, findings: await checkTopics(admin, declared, release, specs, topics.prefix) };
+    },
+  };
+}

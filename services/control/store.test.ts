@@ -1,0 +1,83 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openTable } from '@weir/state';
+import fc from 'fast-check';
+import { afterEach, expect, test } from 'vitest';
+import { createStore, deliveryStates, eventEnds, type DeliveryState, type Store } from './store.ts';
+
+const dirs: string[] = [];
+const stores: Store[] = [];
+afterEach(async () => {
+  for (const store of stores.splice(0)) await store.close();
+  for (const dir of dirs.splice(0)) rmSync(dir, { recursive: true, force: true });
+});
+function open(): Store {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-index-'));
+  dirs.push(dir);
+  const store = createStore(openTable({ path: dir }));
+  stores.push(store);
+  return store;
+}
+
+type Step = { kind: 'accepted'; event: string } | { kind: 'delivery'; id: string; state: DeliveryState } | { kind: 'ended'; event: string; state: string; at: number } | { kind: 'reopened'; event: string; at: number };
+function apply(store: Store, steps: readonly Step[], next: number): void {
+  const tx = store.begin();
+  for (const step of steps) {
+    if (step.kind === 'accepted') tx.accepted(step.event);
+    else if (step.kind === 'delivery') tx.delivery(step.id, step.state);
+    else if (step.kind === 'ended') tx.ended(step.event, step.state, step.at);
+    else tx.reopened(step.event, step.at);
+  }
+  tx.commit('t', 0, next);
+}
+const counters = (store: Store): Record<string, number> => Object.fromEntries([...['accepted', ...eventEnds].map((n) => `events.${n}`), ...deliveryStates.map((n) => `deliveries.${n}`)].map((n) => [n, store.counter(n)]));
+
+const event = fc.constantFrom('e1', 'e2');
+// Times are distinct: two ends of one event in one millisecond have no order.
+const steps = fc.uniqueArray(fc.oneof(
+  fc.record({ kind: fc.constant('accepted' as const), event, at: fc.nat(1000) }),
+  fc.record({ kind: fc.constant('delivery' as const), id: fc.constantFrom('d1', 'd2', 'd3'), state: fc.constantFrom(...deliveryStates), at: fc.nat(1000) }),
+  fc.record({ kind: fc.constant('ended' as const), event, state: fc.constantFrom(...eventEnds), at: fc.integer({ min: 1, max: 1000 }) }),
+  fc.record({ kind: fc.constant('reopened' as const), event, at: fc.integer({ min: 1, max: 1000 }) }),
+), { selector: (s) => s.at, maxLength: 14 });
+
+/** What the counters must be, from the set of records alone. */
+function model(all: readonly Step[]): Record<string, number> {
+  const out: Record<string, number> = Object.fromEntries([...['accepted', ...eventEnds].map((n) => `events.${n}`), ...deliveryStates.map((n) => `deliveries.${n}`)].map((n) => [n, 0]));
+  out['events.accepted'] = new Set(all.filter((s) => s.kind === 'accepted').map((s) => s.event)).size;
+  for (const id of new Set(all.filter((s) => s.kind === 'delivery').map((s) => s.id))) {
+    const best = Math.max(...all.filter((s) => s.kind === 'delivery').filter((s) => s.id === id).map((s) => deliveryStates.indexOf(s.state)));
+    out[`deliveries.${deliveryStates[best]!}`]!++;
+  }
+  for (const name of ['e1', 'e2']) {
+    const ends = all.filter((s) => s.kind === 'ended').filter((s) => s.event === name).sort((a, b) => b.at - a.at);
+    const reopened = Math.max(0, ...all.filter((s) => s.kind === 'reopened').filter((s) => s.event === name).map((s) => s.at));
+    if (ends[0] !== undefined && ends[0].at > reopened) out[`events.${ends[0].state}`]!++;
+  }
+  return out;
+}
+
+test('counters follow from the records, whatever their order, batches and repetitions', () => {
+  fc.assert(fc.property(steps.chain((all) => fc.record({ shuffled: fc.shuffledSubarray(all, { minLength: all.length }), again: fc.shuffledSubarray(all), cut: fc.nat(all.length) })), ({ shuffled, again, cut }) => {
+    const store = open();
+    apply(store, shuffled.slice(0, cut), 1);
+    apply(store, shuffled.slice(cut), 2);
+    apply(store, again, 3);
+    expect(counters(store)).toEqual(model(shuffled));
+    expect(store.position('t', 0)).toBe(3);
+  }), { numRuns: 200 });
+});
+
+test('a trace is in the order of the way, a repeated record is one stage, another event is not in it', () => {
+  const store = open();
+  const tx = store.begin();
+  const where = { topic: 't', partition: 0, offset: 5 };
+  tx.stage('evt_1', { stage: 'outcome', at: 9 }, where);
+  tx.stage('evt_1', { stage: 'accepted', at: 9 }, where);
+  tx.stage('evt_1', { stage: 'accepted', at: 9 }, where);
+  tx.stage('evt_1', { stage: 'decided', at: 3 }, { ...where, offset: 7 });
+  tx.stage('evt_12', { stage: 'accepted', at: 1 }, where);
+  tx.commit('t', 0, 8);
+  expect(store.stages('evt_1').map((s) => s.stage)).toEqual(['accepted', 'decided', 'outcome']);
+});

@@ -1,0 +1,44 @@
+import { createConsentTables } from '@weir/consent';
+import type { ConfigOf } from '@weir/config';
+import { createProgress, type Service, type ServiceContext } from '@weir/service';
+import type { options } from './config.ts';
+import { createFolder } from './fold.ts';
+import { createMetrics } from './metrics.ts';
+import type { PolicyPorts } from './ports.ts';
+import { createStage } from './stage.ts';
+
+type PolicyConfig = Pick<ConfigOf<typeof options>, 'sessionTimeoutMs' | 'windowRecords' | 'windowBytes'>;
+
+/** The policy service: the fold of consent, and the decision on each canonical record. */
+export async function createPolicy(context: ServiceContext, config: PolicyConfig): Promise<Service> {
+  const { promise: failed, resolve: failWith } = Promise.withResolvers<Error>();
+  const fail = (error: unknown): void => failWith(error instanceof Error ? error : new Error(String(error)));
+  const [appender, admin, tables] = await Promise.all([context.log.appender(), context.log.admin(), createConsentTables(context, fail)]);
+  const progress = createProgress({ monotonic: () => context.clock.monotonic() });
+  const ports: PolicyPorts = { context, appender, admin, tables, metrics: createMetrics(context.registry), progress, fail, sessionTimeoutMs: config.sessionTimeoutMs, windowRecords: config.windowRecords, windowBytes: config.windowBytes };
+  let folder: ReturnType<typeof createFolder> | undefined;
+  let stage: ReturnType<typeof createStage> | undefined;
+  let started = false;
+
+  return {
+    name: 'policy',
+    failed,
+    async start() {
+      const { topics } = context;
+      await Promise.all([tables.start(), ...[topics.consent, topics.consentChanges, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic))]);
+      folder = createFolder(ports);
+      stage = createStage(ports);
+      await Promise.all([folder.start(), stage.consumer.start()]);
+      started = true;
+    },
+    readiness() {
+      if (!started) return { ready: false, reason: 'starting' };
+      return tables.caughtUp() ? progress.readiness() : { ready: false, reason: 'the tables of consent and identity are not caught up' };
+    },
+    async stop() {
+      await Promise.all([stage?.stop(), folder?.close()]);
+      await tables.stop();
+      await Promise.all([appender.close(), admin.close()]);
+    },
+  };
+}

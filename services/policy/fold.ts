@@ -1,0 +1,171 @@
+import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import { H } from '@weir/pipeline';
+import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
+import { deadLetter, recordFault } from './dead-letter.ts';
+import { numberOf, textOf, type PolicyPorts } from './ports.ts';
+
+/** One partition of weir.consent.changes that this instance folds. */
+interface Fold {
+  readonly partition: number;
+  readonly epoch: number;
+  /** States written and not yet read back, with the offset of their record on weir.consent. */
+  readonly written: Map<string, { readonly state: ConsentState; offset: number }>;
+  /** Runs one batch after another. */
+  work: Promise<void>;
+  waiting: number;
+  closed: boolean;
+}
+
+const maxWaiting = 4;
+const identifier = /^[A-Za-z][A-Za-z0-9_]{0,31}:[A-Za-z0-9_-]{1,64}$/;
+
+/**
+ * Folds weir.consent.changes into weir.consent, partition by partition: one state per key and batch, then the
+ * watermark of the partition, in one append; the commit follows the acks. Repeating a batch gives the same states.
+ * Nothing of a partition is folded before its states were read to the end taken after the assignment.
+ */
+export function createFolder(ports: PolicyPorts): GroupConsumer {
+  const { context, appender, tables, metrics } = ports;
+  const { serde, topics, clock, logger } = context;
+  const folds = new Map<number, Fold>();
+
+  async function assigned(parts: readonly Assignment[]): Promise<void> {
+    await tables.readToEnd();
+    for (const { partition, epoch, position } of parts) {
+      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), waiting: 0, closed: false };
+      folds.set(partition, fold);
+      const again: OutRecord[] = tables.regressed(partition).flatMap((key) => {
+        const stored = tables.stored(key);
+        return stored === undefined ? [] : [{ partition, key: Buffer.from(key), value: stored.bytes }];
+      });
+      if (again.length > 0) logger.warn({ partition, states: again.length }, 'states that a late writer overwrote are written again');
+      await appender.append(topics.consent, [...again, watermark(partition, position)]);
+    }
+  }
+
+  function watermark(partition: number, nextOffset: number): OutRecord {
+    return { partition, key: Buffer.from(`#folded/${partition}`), value: serde.encode('weir.internal.ConsentFolded', { partition, nextOffset }) };
+  }
+
+  function stateOf(fold: Fold, key: string): ConsentState | undefined {
+    const own = fold.written.get(key);
+    if (own !== undefined) return own.state;
+    const stored = tables.stored(key);
+    // Offsets of another partition (before an increase of partitions) say nothing about this one.
+    return stored === undefined || stored.partition === fold.partition ? stored?.state : { ...stored.state, version: -1 };
+  }
+
+  /** Fold one record into `changed`; the dead letter of one that can not be read. */
+  function foldRecord(fold: Fold, record: LogRecord, changed: Map<string, ConsentState>): ReturnType<typeof deadLetter> | undefined {
+    const bad = (code: 'avro-undecodable' | 'schema-unknown', message: string) => {
+      metrics.deadLettered.inc({ stage: 'fold', code });
+      return deadLetter(ports, record, topics.consentChanges, fold.partition, code, message);
+    };
+    const id = record.key?.toString() ?? '';
+    if (record.value === null || !identifier.test(id)) return bad('avro-undecodable', 'a consent change without an identifier or a value');
+    let value: any;
+    try {
+      const decoded = serde.decode(record.value);
+      if (decoded.name !== 'weir.canonical.ConsentChange') return bad('avro-undecodable', `a ${decoded.name} among consent changes`);
+      value = decoded.value;
+    } catch (error) {
+      const code = recordFault(error);
+      if (code === undefined) throw error;
+      return bad(code as 'avro-undecodable', (error as Error).message);
+    }
+    const change = {
+      changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
+      purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
+      acceptedAt: numberOf(record, H.accepted), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
+    };
+    const key = consentKey(id, change.purpose, change.channel, change.topic);
+    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset);
+    metrics.folded.inc({ changed: String(next !== undefined) });
+    if (next !== undefined) changed.set(key, next);
+    return undefined;
+  }
+
+  async function foldBatch(fold: Fold, batch: RecordBatch): Promise<void> {
+    const readBack = tables.consentPositions()[fold.partition] ?? 0;
+    for (const [key, { offset }] of fold.written) if (readBack > offset) fold.written.delete(key);
+    await prepare(ports, batch.records);
+    if (fold.closed) return;
+    const changed = new Map<string, ConsentState>();
+    const letters = batch.records.flatMap((record) => foldRecord(fold, record, changed) ?? []);
+    if (letters.length > 0) await Promise.all([appender.append(topics.dlq, letters.map((l) => l.dlq)), appender.append(topics.outcome, letters.map((l) => l.outcome))]);
+    if (fold.closed) return;
+    const out: OutRecord[] = [];
+    for (const [key, state] of changed) {
+      fold.written.set(key, { state, offset: Infinity });
+      out.push({ partition: fold.partition, key: Buffer.from(key), value: serde.encode('weir.internal.ConsentState', state) });
+    }
+    const offsets = await appender.append(topics.consent, [...out, watermark(fold.partition, batch.nextOffset)]);
+    let i = 0;
+    for (const key of changed.keys()) fold.written.get(key)!.offset = offsets[i++]!;
+    const now = clock.now();
+    for (const record of batch.records) metrics.foldLatency.observe(Math.max(0, now - record.timestamp) / 1000);
+    await commit(fold, batch.nextOffset);
+    lag(fold.partition, batch.highWatermark - batch.nextOffset);
+  }
+
+  async function commit(fold: Fold, offset: number): Promise<void> {
+    try {
+      await consumer.commit([{ topic: topics.consentChanges, partition: fold.partition, epoch: fold.epoch, offset }]);
+      ports.progress.committed();
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'log-assignment-stale') throw error;
+    }
+  }
+
+  function lag(partition: number, records: number): void {
+    metrics.lag.set({ topic: topics.consentChanges, partition }, records);
+    ports.progress.lag(`${topics.consentChanges}/${partition}`, records);
+  }
+
+  const consumer: GroupConsumer = context.log.consumer({
+    groupId: context.groups.consentFold,
+    topics: [topics.consentChanges],
+    sessionTimeoutMs: ports.sessionTimeoutMs,
+    handlers: {
+      assigned,
+      async revoked(parts, reason) {
+        const leaving = parts.flatMap(({ partition }) => folds.get(partition) ?? []);
+        for (const fold of leaving) if (reason === 'lost') fold.closed = true;
+        if (reason !== 'lost') await Promise.all(leaving.map((fold) => fold.work));
+        for (const fold of leaving) {
+          fold.closed = true;
+          folds.delete(fold.partition);
+          lag(fold.partition, 0);
+        }
+      },
+      batch(batch) {
+        const fold = folds.get(batch.partition);
+        if (fold === undefined || fold.epoch !== batch.epoch) return;
+        lag(fold.partition, batch.highWatermark - batch.nextOffset + batch.records.length);
+        if (++fold.waiting === maxWaiting) consumer.pause(batch.topic, batch.partition);
+        fold.work = fold.work.then(async () => {
+          if (!fold.closed) await foldBatch(fold, batch);
+          if (fold.waiting-- === maxWaiting && !fold.closed) consumer.resume(batch.topic, batch.partition);
+        }).catch((error: unknown) => {
+          fold.closed = true;
+          ports.fail(error);
+        });
+      },
+      failed: (error) => ports.fail(error),
+    },
+  });
+  return consumer;
+}
+
+/** Look up the schemas of older writers; a schema that does not exist is left to the decoder to report. */
+export async function prepare(ports: PolicyPorts, records: readonly LogRecord[]): Promise<void> {
+  const { serde } = ports.context;
+  for (const { value } of records) {
+    if (value === null || value.length < 5 || value[0] !== 0 || serde.known(value)) continue;
+    try {
+      await serde.prepare(value);
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'schema-unknown') throw error;
+    }
+  }
+}

@@ -1,0 +1,15 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+
+/** Metrics of the policy service; labels are bounded by the release and by closed sets (of a reason only the part before the colon). */
+export function createMetrics(registry: Registry) {
+  const registers = [registry];
+  return {
+    decisions: new Counter({ name: 'weir_policy_decisions_total', help: 'Decisions, by destination, effect and class of the reason.', labelNames: ['destination', 'effect', 'reason'], registers }),
+    deadLettered: new Counter({ name: 'weir_policy_dead_lettered_total', help: 'Records that could not be decided or folded, by stage and code.', labelNames: ['stage', 'code'], registers }),
+    lag: new Gauge({ name: 'weir_policy_lag', help: 'Records not yet finished, by topic and partition.', labelNames: ['topic', 'partition'], registers }),
+    waited: new Histogram({ name: 'weir_policy_wait_seconds', help: 'How long a record waited for the consent and identity it depends on.', buckets: [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5, 30], registers }),
+    folded: new Counter({ name: 'weir_consent_folded_total', help: 'Consent changes folded, by whether they changed a state.', labelNames: ['changed'], registers }),
+    foldLatency: new Histogram({ name: 'weir_consent_fold_seconds', help: 'From the append of a consent change to the acknowledged state.', buckets: [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5, 30], registers }),
+  };
+}
+export type PolicyMetrics = ReturnType<typeof createMetrics>;

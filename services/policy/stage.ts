@@ -1,0 +1,340 @@
+import type { ErrorCode } from '@weir/errors';
+import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
+import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext } from '@weir/policy';
+import type { Release } from '@weir/release';
+import { deadLetter, recordFault } from './dead-letter.ts';
+import { deliveryRecord, deniedRecord, minimise, outHeaders, type Canonical } from './delivery.ts';
+import { prepare } from './fold.ts';
+import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
+
+/** What a chunk of records gives, per topic. */
+type Outputs = Map<string, OutRecord[]>;
+interface Chunk {
+  readonly nextOffset: number;
+  done: boolean;
+}
+
+/** One partition of weir.canonical under one assignment. */
+interface Lane {
+  readonly partition: number;
+  readonly epoch: number;
+  readonly window: CommitWindow;
+  readonly batches: RecordBatch[];
+  /** Position in the first batch. */
+  head: number;
+  /** Appends not acknowledged, oldest first. */
+  readonly chunks: Chunk[];
+  readonly take: DecisionContext['take'];
+  /** Output that is decided now; limits count it once. */
+  deciding: string;
+  /** A schema is being looked up. */
+  busy: boolean;
+  /** Offset of the record whose schema was looked up last, whether it was found or not. */
+  lookedUp: number;
+  closed: boolean;
+  paused: boolean;
+  waitingSince: number;
+  committed: number;
+}
+
+const chunkRecords = 500;
+const maxChunks = 4;
+const commitEveryMs = 50;
+const remembered = 10_000;
+const canonicalPrefix = 'weir.canonical.';
+
+/**
+ * Decides canonical records, in order per partition. A record waits until the consent changes and identity links of
+ * its own item are in the tables. Deliveries and denied outcomes are acknowledged before the contiguous prefix is
+ * committed; a repeated run decides again.
+ */
+export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsumer; stop(): Promise<void> } {
+  const { context, appender, tables, metrics } = ports;
+  const { serde, topics, clock } = context;
+  const lanes = new Map<number, Lane>();
+  let prepared: Release | undefined;
+  let preparing: Release | undefined;
+  /** Partition counts of weir.consent.changes and weir.identity. */
+  let counts: readonly [number, number] = [0, 0];
+  let commitTimer: unknown;
+  let committing: Promise<void> = Promise.resolve();
+  const idle = new Set<() => void>();
+
+  tables.onAdvance(() => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); });
+
+  /** The running release, once its topics are known; undefined while that is looked up, then every lane goes on. */
+  function releaseReady(): Release | undefined {
+    const release = context.releases.current();
+    if (release === prepared) return release;
+    if (preparing !== release) {
+      preparing = release;
+      Promise.all([topics.outcome, topics.dlq, ...[...release.destinations.keys()].map((name) => topics.dispatch(name))].map((topic) => appender.partitions(topic)))
+        .then(() => {
+          if (preparing !== release) return;
+          prepared = release;
+          for (const lane of lanes.values()) pump(lane);
+        }).catch((error: unknown) => ports.fail(error));
+    }
+    return undefined;
+  }
+
+  /** True when everything the record comes after is in the tables; undefined when the header is broken. */
+  function dependenciesMet(record: LogRecord): boolean | undefined {
+    for (const name of [H.afterConsent, H.afterIdentity]) {
+      const header = headerOf(record.headers, name);
+      if (header === undefined || header.length === 0) continue;
+      const positions = name === H.afterIdentity ? tables.identityPositions() : undefined;
+      for (const part of header.toString('latin1').split(',')) {
+        const match = /^(\d{1,6}):(\d{1,16})$/.exec(part);
+        if (match === null || Number(match[1]) >= counts[positions === undefined ? 0 : 1]) return undefined;
+        const reached = positions === undefined ? tables.folded(Number(match[1])) : positions[Number(match[1])] ?? 0;
+        if (reached <= Number(match[2])) return false;
+      }
+    }
+    return true;
+  }
+
+  function put(outputs: Outputs, topic: string, record: OutRecord): void {
+    const list = outputs.get(topic);
+    if (list === undefined) outputs.set(topic, [record]);
+    else list.push(record);
+  }
+
+  function reject(lane: Lane, record: LogRecord, code: ErrorCode, message: string, outputs: Outputs): void {
+    metrics.deadLettered.inc({ stage: 'policy', code });
+    const letter = deadLetter(ports, record, topics.canonical, lane.partition, code, message);
+    put(outputs, topics.dlq, letter.dlq);
+    put(outputs, topics.outcome, letter.outcome);
+  }
+
+  function decideOne(lane: Lane, record: LogRecord, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
+    const eventId = textOf(record, H.event);
+    if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
+    let decoded: { readonly name: string; readonly value: any };
+    try {
+      decoded = serde.decode(record.value);
+    } catch (error) {
+      const code = recordFault(error);
+      if (code === undefined) throw error;
+      return reject(lane, record, code, (error as Error).message, outputs);
+    }
+    if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
+    const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
+    const ids = idText === '' ? [] : idText.split(',');
+    const from: Canonical = {
+      record, name: decoded.name, value: decoded.value, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted),
+      intent: textOf(record, H.intent) || '0', ids, now, consentOffsets, identityOffsets, release: release.hash,
+    };
+    const { purposes } = release.policy;
+    const basisOf = (route: CompiledRoute) => (route.purpose === undefined ? null : purposes.get(route.purpose)?.legalBasis ?? null);
+    lane.deciding = `${from.outputId}/${from.intent}`;
+    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt }, {
+      now, take: lane.take,
+      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route), now),
+    });
+    const headers = outHeaders(record, release.hash);
+    let payload: Buffer | undefined;
+    for (const decision of decisions) {
+      if (decision.effect === 'allow') {
+        payload ??= minimise(serde, record.value, decoded.name, decoded.value);
+        put(outputs, topics.dispatch(decision.route.destination), deliveryRecord(ports, from, decision, basisOf(decision.route), payload, headers));
+        metrics.decisions.inc({ destination: decision.route.destination, effect: 'allow', reason: '' });
+      } else {
+        put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers));
+        metrics.decisions.inc({ destination: decision.route?.destination ?? '', effect: 'deny', reason: decision.reason.split(':', 1)[0]! });
+      }
+    }
+  }
+
+  /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
+  function nextChunk(lane: Lane, release: Release): { outputs: Outputs; nextOffset: number } | undefined {
+    const batch = lane.batches[0]!;
+    const outputs: Outputs = new Map();
+    const consentOffsets = tables.consentPositions();
+    const identityOffsets = tables.identityPositions();
+    const now = clock.now();
+    const start = lane.head;
+    while (lane.head < batch.records.length && lane.head - start < chunkRecords) {
+      const record = batch.records[lane.head]!;
+      if (record.value !== null && record.value.length >= 5 && record.value[0] === 0 && !serde.known(record.value) && record.offset !== lane.lookedUp) {
+        if (lane.head === start) lookUp(lane, record);
+        break;
+      }
+      const met = dependenciesMet(record);
+      if (met === false) {
+        if (lane.head === start && lane.waitingSince === 0) lane.waitingSince = clock.monotonic();
+        break;
+      }
+      if (lane.waitingSince > 0) {
+        metrics.waited.observe((clock.monotonic() - lane.waitingSince) / 1000);
+        lane.waitingSince = 0;
+      }
+      if (met === undefined) reject(lane, record, 'avro-undecodable', 'a broken header about what the record comes after', outputs);
+      else decideOne(lane, record, release, consentOffsets, identityOffsets, now, outputs);
+      lane.head++;
+    }
+    const finished = lane.head >= batch.records.length;
+    if (lane.head === start && !finished) return undefined;
+    const nextOffset = finished ? batch.nextOffset : batch.records[lane.head]!.offset;
+    if (finished) {
+      lane.batches.shift();
+      lane.head = 0;
+    }
+    return { outputs, nextOffset };
+  }
+
+  /** A schema of another writer, before the record can be decoded; one that does not exist is left to the decoder. */
+  function lookUp(lane: Lane, record: LogRecord): void {
+    lane.busy = true;
+    prepare(ports, [record]).then(() => {
+      lane.busy = false;
+      lane.lookedUp = record.offset;
+      pump(lane);
+    }, (error: unknown) => ports.fail(error));
+  }
+
+  function pump(lane: Lane): void {
+    try {
+      while (!lane.closed && !lane.busy && lane.batches.length > 0 && lane.chunks.length < maxChunks && tables.caughtUp()) {
+        const release = releaseReady();
+        const chunk = release === undefined ? undefined : nextChunk(lane, release);
+        if (chunk === undefined) break;
+        send(lane, chunk.outputs, chunk.nextOffset);
+      }
+    } catch (error) {
+      ports.fail(error);
+    }
+  }
+
+  function send(lane: Lane, outputs: Outputs, nextOffset: number): void {
+    const chunk: Chunk = { nextOffset, done: false };
+    lane.chunks.push(chunk);
+    Promise.all([...outputs].map(([topic, records]) => appender.append(topic, records))).then(() => {
+      chunk.done = true;
+      while (lane.chunks[0]?.done === true) lane.window.doneUpTo(lane.chunks.shift()!.nextOffset);
+      if (lane.paused && !lane.window.full() && !lane.closed) {
+        lane.paused = false;
+        consumer.resume(topics.canonical, lane.partition);
+      }
+      lag(lane, lane.window.unfinished());
+      commitSoon();
+      for (const wake of idle) wake();
+      pump(lane);
+    }).catch((error: unknown) => ports.fail(error));
+  }
+
+  function commitSoon(): void {
+    commitTimer ??= clock.setTimer(() => {
+      commitTimer = undefined;
+      committing = committing.then(() => commit([...lanes.values()])).catch((error: unknown) => ports.fail(error));
+    }, commitEveryMs);
+  }
+
+  async function commit(of: readonly Lane[]): Promise<void> {
+    const moved = of.filter((lane) => !lane.closed && lane.window.committable() > lane.committed).map((lane) => ({ lane, offset: lane.window.committable() }));
+    if (moved.length === 0) return;
+    try {
+      await consumer.commit(moved.map(({ lane, offset }) => ({ topic: topics.canonical, partition: lane.partition, epoch: lane.epoch, offset })));
+      for (const { lane, offset } of moved) lane.committed = offset;
+      ports.progress.committed();
+    } catch (error) {
+      // The new owner decides again from the last commit.
+      if ((error as { code?: string }).code !== 'log-assignment-stale') throw error;
+    }
+  }
+
+  function lag(lane: Lane, records: number): void {
+    metrics.lag.set({ topic: topics.canonical, partition: lane.partition }, records);
+    ports.progress.lag(`${topics.canonical}/${lane.partition}`, records);
+  }
+
+  async function assigned(parts: readonly Assignment[]): Promise<void> {
+    await tables.readToEnd();
+    counts = await Promise.all([appender.partitions(topics.consentChanges), appender.partitions(topics.identity)]);
+    const canonicalPartitions = await appender.partitions(topics.canonical);
+    for (const { partition, epoch, position } of parts) {
+      const lane: Lane = {
+        partition, epoch, batches: [], head: 0, chunks: [], busy: false, lookedUp: -1, closed: false, paused: false, waitingSince: 0, committed: position, deciding: '',
+        window: createCommitWindow({ position, maxRecords: ports.windowRecords, maxBytes: ports.windowBytes }),
+        take: countOnce(createLimits(100_000, { partition, partitions: canonicalPartitions }), () => lane.deciding),
+      };
+      lanes.set(partition, lane);
+    }
+  }
+
+  /** Batches taken and not decided are dropped; what is decided is acknowledged and committed. */
+  async function revoked(parts: readonly Assignment[], reason: 'rebalance' | 'lost' | 'close'): Promise<void> {
+    const leaving = parts.flatMap(({ partition }) => lanes.get(partition) ?? []);
+    for (const lane of leaving) {
+      lane.batches.length = 0;
+      if (reason === 'lost') lane.closed = true;
+    }
+    if (reason !== 'lost') {
+      await Promise.all(leaving.map(drained));
+      await (committing = committing.then(() => commit(leaving)));
+    }
+    for (const lane of leaving) {
+      lane.closed = true;
+      lanes.delete(lane.partition);
+      lag(lane, 0);
+    }
+  }
+
+  function drained(lane: Lane): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        if (lane.chunks.length > 0) return;
+        idle.delete(wake);
+        resolve();
+      };
+      idle.add(wake);
+      wake();
+    });
+  }
+
+  const consumer: GroupConsumer = context.log.consumer({
+    groupId: context.groups.policy,
+    topics: [topics.canonical],
+    sessionTimeoutMs: ports.sessionTimeoutMs,
+    handlers: {
+      assigned,
+      revoked,
+      batch(batch) {
+        const lane = lanes.get(batch.partition);
+        if (lane === undefined || lane.closed || lane.epoch !== batch.epoch) return;
+        lane.window.begin(batch);
+        lane.batches.push(batch);
+        lag(lane, lane.window.unfinished() + batch.highWatermark - batch.nextOffset);
+        if (!lane.paused && lane.window.full()) {
+          lane.paused = true;
+          consumer.pause(batch.topic, batch.partition);
+        }
+        pump(lane);
+      },
+      failed: (error) => ports.fail(error),
+    },
+  });
+  return {
+    consumer,
+    async stop() {
+      await consumer.close();
+      if (commitTimer !== undefined) clock.clearTimer(commitTimer);
+      await committing;
+    },
+  };
+}
+
+/** The same output at the same rule and route asks once: duplicates and repeats get the first answer and are not counted again. */
+function countOnce(take: ReturnType<typeof createLimits>, output: () => string): DecisionContext['take'] {
+  const answers = new Map<string, boolean>();
+  return (rule: CompiledRule, key: string, now: number, route: CompiledRoute) => {
+    const id = `${rule.name}/${route.destination}/${route.operation}/${output()}`;
+    const known = answers.get(id);
+    if (known !== undefined) return known;
+    const answer = take(rule, key, now);
+    if (answers.size >= remembered) answers.delete(answers.keys().next().value!);
+    answers.set(id, answer);
+    return answer;
+  };
+}

@@ -1,0 +1,104 @@
+import { createHmac, timingSafeEqual } from 'node:crypto';
+import type { Arrival, Reply, Vendor, VendorRequest, VendorState } from './types.ts';
+import { canonical, digest, own, subjectOf, text } from './values.ts';
+
+const contentType = 'application/json';
+const webhookToleranceMs = 5 * 60_000;
+const rulePath = /^(dedupe-by|upsert-by)\/([A-Za-z0-9_.-]{1,64})\/(.+)$/;
+
+type Rule =
+  | { readonly kind: 'header'; readonly key: string; readonly operation: string }
+  | { readonly kind: 'field'; readonly key: string; readonly operation: string }
+  | { readonly kind: 'upsert'; readonly object: string; readonly operation: string }
+  | { readonly kind: 'bad'; readonly detail: string; readonly operation: string }
+  | { readonly kind: 'none'; readonly operation: string };
+
+/**
+ * Which rule an unnamed HTTP API applies, from the request alone:
+ * - `dedupe-by/<field>/…`: the body field is the key of the request;
+ * - `upsert-by/<field>/…`: the body field names the object, a body that changes nothing has no effect;
+ * - header Idempotency-Key: draft-ietf-httpapi-idempotency-key-header-07, the first request counts;
+ * - header webhook-id: the same by the Standard Webhooks specification ("use as an idempotency key");
+ * - PUT and DELETE: idempotent by RFC 9110 section 9.2.2, the path names the object;
+ * - else none: every arrival is an effect.
+ */
+function ruleOf(request: VendorRequest): Rule {
+  const chosen = rulePath.exec(request.path);
+  if (chosen !== null) {
+    const [, kind, field, operation] = chosen as unknown as [string, string, string, string];
+    const value = text(own(request.json, ...field.split('.')));
+    if (value === undefined) return { kind: 'bad', detail: `the body has no field ${field}`, operation };
+    return kind === 'dedupe-by' ? { kind: 'field', key: value, operation } : { kind: 'upsert', object: `${operation}/${value}`, operation };
+  }
+  const operation = request.path === '' ? request.method.toLowerCase() : request.path;
+  const key = request.headers['idempotency-key'] ?? request.headers['webhook-id'] ?? '';
+  if (key !== '') return { kind: 'header', key, operation };
+  return request.method === 'PUT' || request.method === 'DELETE' ? { kind: 'upsert', object: request.path, operation } : { kind: 'none', operation };
+}
+
+/** Standard Webhooks 1.0: `v1,` + base64 HMAC-SHA256 of `id.timestamp.body` under the base64 part of whsec_…, several separated by a space. */
+export function signatureProblem(request: VendorRequest, secret: string): string | undefined {
+  const id = request.headers['webhook-id'];
+  const timestamp = request.headers['webhook-timestamp'];
+  if (id === undefined || timestamp === undefined || !/^\d{1,12}$/.test(timestamp)) return 'webhook-id or webhook-timestamp is missing';
+  if (Math.abs(request.now - Number(timestamp) * 1000) > webhookToleranceMs) return 'webhook-timestamp is out of tolerance';
+  const expected = createHmac('sha256', Buffer.from(secret.replace(/^whsec_/, ''), 'base64')).update(`${id}.${timestamp}.`).update(request.raw).digest();
+  const given = (request.headers['webhook-signature'] ?? '').split(' ').slice(0, 10).filter((s) => s.startsWith('v1,')).map((s) => Buffer.from(s.slice(3), 'base64'));
+  return given.some((s) => s.length === expected.length && timingSafeEqual(s, expected)) ? undefined : 'no signature matches';
+}
+
+/** Any HTTP API with one of the rules above. */
+export function createHttpVendor(options: { webhookSecret?: string }): Vendor {
+  function answer(status: number, body: unknown, arrivals: readonly Arrival[], puts: Reply['puts'] = []): Reply {
+    return { status, contentType, body, arrivals, puts };
+  }
+  function refuse(status: number, error: string, message: string, arrival: Arrival): Reply {
+    return answer(status, { error, message }, [arrival]);
+  }
+
+  function once(request: VendorRequest, state: VendorState, rule: Extract<Rule, { key: string }>, subject: string | null): Reply {
+    const stateKey = `${request.destination}/k/${digest(rule.operation, rule.key)}`;
+    const print = digest(request.method, request.raw.toString('latin1'));
+    const first = state.get(stateKey);
+    const arrival = { operation: rule.operation, idempotencyKey: rule.key, subject, applied: first === undefined, body: bodyOf(request) };
+    if (first === undefined) return answer(200, { ok: true }, [arrival], [[stateKey, print]]);
+    if (first !== print && rule.kind === 'header') return refuse(422, 'idempotency-key-reused', 'the key was used with another payload', arrival);
+    return answer(200, { ok: true }, [arrival]);
+  }
+
+  function upsert(request: VendorRequest, state: VendorState, rule: Extract<Rule, { kind: 'upsert' }>, subject: string | null): Reply {
+    const stateKey = `${request.destination}/o/${digest(rule.object)}`;
+    const before = JSON.parse(state.get(stateKey) ?? '{"v":0,"is":null}') as { v: number; is: string | null };
+    const is = request.method === 'DELETE' ? null : digest(request.json === undefined ? request.raw.toString('latin1') : canonical(request.json));
+    const applied = is !== before.is;
+    const v = applied ? before.v + 1 : before.v;
+    const arrival = { operation: rule.operation, idempotencyKey: `${rule.object}#${v}`, subject, applied, body: bodyOf(request) };
+    return answer(before.is === null && is !== null ? 201 : 200, { ok: true, version: v }, [arrival], applied ? [[stateKey, JSON.stringify({ v, is })]] : []);
+  }
+
+  return {
+    look: (request) => ({ operation: ruleOf(request).operation, subject: subjectOf(request.json) }),
+    handle(request, state) {
+      const rule = ruleOf(request);
+      const subject = subjectOf(request.json);
+      const refused = { operation: rule.operation, idempotencyKey: null, subject, applied: false, body: bodyOf(request) };
+      if (request.method === 'GET' || request.method === 'HEAD') return refuse(405, 'method-not-allowed', 'nothing is read here', refused);
+      if (options.webhookSecret !== undefined && request.headers['webhook-signature'] !== undefined) {
+        const problem = signatureProblem(request, options.webhookSecret);
+        if (problem !== undefined) return refuse(401, 'signature-invalid', problem, refused);
+      }
+      switch (rule.kind) {
+        case 'bad': return refuse(400, 'bad-request', rule.detail, refused);
+        case 'header': case 'field': return once(request, state, rule, subject);
+        case 'upsert': return upsert(request, state, rule, subject);
+        case 'none': return answer(200, { ok: true }, [{ ...refused, applied: true }]);
+      }
+    },
+    refusal: (_status, error, message) => ({ contentType, body: { error, message } }),
+  };
+}
+
+/** The body for the log: JSON, else text. */
+export function bodyOf(request: VendorRequest): unknown {
+  return request.json === undefined ? request.raw.toString('utf8', 0, 64 * 1024) : request.json;
+}
