@@ -1,19 +1,12 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { commonOptions, defineConfig, readConfig } from '@weir/config';
+import { defineConfig, readConfig } from '@weir/config';
 import type { Target } from './command.ts';
 
 export const options = defineConfig({
   port: { env: 'WEIR_PORT', type: 'integer', min: 1, max: 65_000, default: 8080, doc: 'Base port of the running instance; the control API is one above.' },
   host: { env: 'WEIR_HOST', type: 'string', default: '127.0.0.1', doc: 'Address of the running instance.' },
   dataDir: { env: 'WEIR_DATA', type: 'string', optional: true, doc: 'Data folder of the running instance: admin token and local secrets; default .weir here, else in the repository.' },
-});
-
-/** Options that `weir topics` needs when it talks to the brokers itself. */
-export const brokerOptions = defineConfig({
-  brokers: { env: 'KAFKA_BROKERS', type: 'list', optional: true, doc: 'When set, weir topics talks to these brokers; else to the control API.' },
-  kafkaClient: commonOptions.kafkaClient,
-  topicPrefix: commonOptions.topicPrefix,
 });
 
 /** Finds the instance. Throws WeirError config-invalid. */

@@ -150,6 +150,8 @@ try {
     platform = await startPlatform({ dataDir: join(dataDir, 'platform'), say: (line) => console.error(line) });
     Object.assign(process.env, { KAFKA_BROKERS: platform.bootstrap.join(','), SCHEMA_REGISTRY_URL: platform.registryUrl });
   }
+  // One instance on one machine: a crash is noticed sooner than in a fleet. Each of these can still be set.
+  for (const [name, value] of Object.entries({ WEIR_NORMALIZER_SESSION_MS: '5000', WEIR_POLICY_SESSION_MS: '5000', WEIR_DISPATCHER_SESSION_MS: '9000', WEIR_CALL_TIMEOUT_MS: '4000' })) process.env[name] ||= value;
   Object.assign(process.env, { WEIR_DATA: dataDir, WEIR_SANDBOX_URL: `http://127.0.0.1:${config.base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: process.env['WEIR_ALLOW_PRIVATE_DESTINATIONS'] || 'true', WEIR_ALLOW_PRIVATE_SOURCES: process.env['WEIR_ALLOW_PRIVATE_SOURCES'] || 'true', WEIR_LOG_LEVEL: process.env['WEIR_LOG_LEVEL'] || 'warn' });
   await prepare(release, process.env['KAFKA_BROKERS']!.split(','), process.env['SCHEMA_REGISTRY_URL']!);
   running = await startServices(config.base);

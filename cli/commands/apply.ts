@@ -17,8 +17,11 @@ export const command: Command = {
   async run(context) {
     const { terminal, json, positionals } = context;
     const release = compileFolder(positionals[0] ?? 'workspace');
-    const client = createClient(context.target);
-    const applied = await client.post<Applied>('/v1/releases', { files: release.files, message: textOption(context, 'message') ?? null });
+    const message = textOption(context, 'message') ?? null;
+    const { env } = context.target;
+    const applied: Applied = (env['KAFKA_BROKERS'] ?? '') !== ''
+      ? await (await import('../brokers.ts')).applyDirect(env, release, message)
+      : await createClient(context.target).post<Applied>('/v1/releases', { files: release.files, message });
     if (json) terminal.json({ ok: true, ...applied });
     else {
       terminal.line(applied.changed ? `${terminal.paint.green('applied')}  release ${applied.hash}` : `${terminal.paint.dim('unchanged')}  release ${applied.hash} runs already`);

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Server } from 'node:net';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { fetchBinaries, type Binaries } from './fetch.ts';
@@ -38,16 +38,16 @@ export interface Platform {
   stop(): Promise<void>;
 }
 
-/** A port that nobody listens on now, from the kernel. */
-export function freePort(): Promise<number> {
-  return new Promise((done, reject) => {
+/** Different ports that nobody listens on now: all are held until the last is known. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(Array.from({ length: count }, () => new Promise<Server>((done, reject) => {
     const server = createServer();
     server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => done(port));
-    });
-  });
+    server.listen(0, '127.0.0.1', () => done(server));
+  })));
+  const found = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map((server) => new Promise((done) => { server.close(done); })));
+  return found;
 }
 
 async function until(what: string, process: Guarded, logFile: string, deadlineMs: number, ready: () => Promise<boolean>): Promise<void> {
@@ -107,14 +107,20 @@ function serverProperties(id: number, brokers: number, port: number, controllers
   }).map(([k, v]) => `${k}=${v}\n`).join('');
 }
 
-interface Ports { kafka: number[]; controllers: number[] }
+interface Ports {
+  readonly kafka: number[];
+  readonly controllers: number[];
+  readonly registry: number;
+}
 
-/** Controllers keep their ports: they are part of the voter set. Broker ports are kept too when they are free. */
+/** Ports of the last start where they are still free, so that clients find the platform again; else new ones. */
 async function ports(dataDir: string, count: number): Promise<Ports> {
   const file = join(dataDir, 'ports.json');
+  const fresh = await freePorts(2 * count + 1);
   const known = existsSync(file) ? (JSON.parse(await readFile(file, 'utf8')) as Ports) : undefined;
-  const pick = async (list: readonly number[] | undefined): Promise<number[]> => Promise.all(Array.from({ length: count }, async (_, i) => (list?.[i] !== undefined && !(await portOpen(list[i]!)) ? list[i]! : freePort())));
-  const chosen = { kafka: await pick(known?.kafka), controllers: await pick(known?.controllers) };
+  const wanted = known === undefined ? [] : [...known.kafka, ...known.controllers, known.registry];
+  const list = await Promise.all(fresh.map(async (port, i) => (wanted[i] !== undefined && !(await portOpen(wanted[i])) ? wanted[i] : port)));
+  const chosen = { kafka: list.slice(0, count), controllers: list.slice(count, 2 * count), registry: list[2 * count]! };
   await writeFile(file, JSON.stringify(chosen));
   return chosen;
 }
@@ -133,7 +139,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   try {
     const [brokers, registry] = await Promise.all([
       Promise.all(Array.from({ length: count }, (_, i) => startBroker(java, binaries, cache, dataDir, i + 1, count, chosen, started))),
-      options.registry === false ? undefined : startRegistry(java, binaries, cache, dataDir, started),
+      options.registry === false ? undefined : startRegistry(java, binaries, cache, dataDir, chosen.registry, started),
     ]);
     await until('Kafka', brokers[0]!.process(), join(dataDir, 'broker-1.log'), 60_000, async () => (await Promise.all(chosen.kafka.map(portOpen))).every(Boolean));
     return {
@@ -179,8 +185,7 @@ async function startBroker(java: string, binaries: Binaries, cache: string, data
   };
 }
 
-async function startRegistry(java: string, binaries: Binaries, cache: string, dataDir: string, started: (() => Promise<void>)[]): Promise<{ url: string; process: () => Guarded; restart: () => Promise<void> }> {
-  const port = await freePort();
+async function startRegistry(java: string, binaries: Binaries, cache: string, dataDir: string, port: number, started: (() => Promise<void>)[]): Promise<{ url: string; process: () => Guarded; restart: () => Promise<void> }> {
   const logFile = join(dataDir, 'registry.log');
   const env = {
     QUARKUS_HTTP_PORT: String(port), QUARKUS_HTTP_HOST: '127.0.0.1', APICURIO_STORAGE_KIND: 'sql', APICURIO_STORAGE_SQL_KIND: 'h2',

@@ -57,6 +57,14 @@ test('more changes than are remembered: replaying all of them never opens what w
   }), { numRuns: 200 });
 });
 
+test('a forgotten grant of the very millisecond of the withdrawal does not grant again', () => {
+  const grants = Array.from({ length: 70 }, (_, i) => change({ changeId: `g${i}` }));
+  const closed = fold([...grants, change({ changeId: 'w', state: 'withdrawn' })])!;
+  expect(closed.seen).not.toContain('g0');
+  expect(foldConsent(closed, 'email:x', grants[0]!, 1000)!.state).toBe('withdrawn');
+  expect(fold([grants[0]!, change({ changeId: 'w', state: 'withdrawn' }), grants[1]!])!.state).toBe('granted');
+});
+
 test('what is remembered of a key is bounded', () => {
   expect(fold(Array.from({ length: 500 }, (_, i) => change({ changeId: `c${i}`, acceptedAt: i })))!.seen.length).toBe(64);
 });

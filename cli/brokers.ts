@@ -1,0 +1,60 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { commonOptions, defineConfig, readConfig } from '@weir/config';
+import { createLog, createSerde } from '@weir/log';
+import { checkTopics, planTopics, topicNames, type TopicFinding } from '@weir/pipeline';
+import { applyRelease, type Release } from '@weir/release';
+import { UsageError } from './command.ts';
+
+/** What a command needs that talks to the brokers itself: the first deployment, before a control API runs. */
+export const brokerOptions = defineConfig({
+  brokers: { ...commonOptions.brokers, optional: true, doc: 'When set, weir apply and weir topics talk to these brokers; else to the control API.' },
+  registryUrl: { ...commonOptions.registryUrl, optional: true, doc: 'Schema registry; weir apply needs it with KAFKA_BROKERS.' },
+  kafkaClient: commonOptions.kafkaClient,
+  topicPrefix: commonOptions.topicPrefix,
+});
+
+export interface TopicsReport {
+  readonly created: readonly string[];
+  readonly topics: number;
+  readonly findings: readonly TopicFinding[];
+}
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+function declaredTopics(): { readonly path: string; readonly content: string } {
+  return { path: 'infra/topics.yaml', content: readFileSync(join(import.meta.dirname, '..', 'infra', 'topics.yaml'), 'utf8') };
+}
+
+/** The topics of a release on the brokers of KAFKA_BROKERS: create what is missing if asked to, and compare. */
+export async function topicsDirect(env: Env, release: Release, create: boolean): Promise<TopicsReport> {
+  const { brokers, kafkaClient, topicPrefix } = readConfig(brokerOptions, env);
+  const declared = declaredTopics();
+  const plan = planTopics(declared, release, { prefix: topicPrefix, brokers: brokers!.length });
+  const log = createLog({ brokers: brokers!, clientId: 'weir-cli', driver: kafkaClient });
+  try {
+    const admin = await log.admin();
+    const created = create ? await admin.createTopics(plan) : [];
+    return { created, topics: plan.length, findings: await checkTopics(admin, declared, release, plan, topicPrefix) };
+  } finally {
+    await log.close();
+  }
+}
+
+/** Topics, then the release, on the brokers of KAFKA_BROKERS. The services take it up when they see it. */
+export async function applyDirect(env: Env, release: Release, message: string | null): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
+  const { brokers, registryUrl, kafkaClient, topicPrefix } = readConfig(brokerOptions, env);
+  if (registryUrl === undefined) throw new UsageError('with KAFKA_BROKERS, weir apply needs SCHEMA_REGISTRY_URL too');
+  const plan = planTopics(declaredTopics(), release, { prefix: topicPrefix, brokers: brokers!.length });
+  const log = createLog({ brokers: brokers!, clientId: 'weir-cli', driver: kafkaClient });
+  try {
+    const [admin, appender] = await Promise.all([log.admin(), log.appender()]);
+    const topicsCreated = await admin.createTopics(plan);
+    const serde = createSerde({ registryUrl });
+    await serde.start();
+    await applyRelease({ appender, serde, topic: topicNames(topicPrefix).control, release, by: 'cli', message, now: Date.now() });
+    return { hash: release.hash, changed: true, topicsCreated };
+  } finally {
+    await log.close();
+  }
+}

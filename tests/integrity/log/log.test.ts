@@ -1,0 +1,22 @@
+/** The conformance suite: what the port promises (packages/log/types.ts), held against each driver on a real broker. */
+import { afterAll, beforeAll, describe } from 'vitest';
+import { appendCases } from './append-cases.ts';
+import { groupCases } from './group-cases.ts';
+import { readerCases } from './reader-cases.ts';
+import { serdeCases } from './serde-cases.ts';
+import { startWorld, type DriverName, type World } from './world.ts';
+
+let world: World;
+const theWorld = (): World => world;
+const drivers: readonly DriverName[] = ['platformatic', 'kafkajs'];
+
+beforeAll(async () => { world = await startWorld(); }, 180_000);
+afterAll(async () => { await world?.stop(); }, 60_000);
+
+describe.each(drivers)('%s', { timeout: 90_000 }, (driver) => {
+  appendCases(theWorld, driver);
+  groupCases(theWorld, driver);
+  readerCases(theWorld, driver);
+});
+
+describe('serde', { timeout: 120_000 }, () => serdeCases(theWorld));

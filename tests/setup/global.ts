@@ -1,0 +1,31 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestProject } from 'vitest/node';
+import { startPlatform } from '../../infra/local/platform.ts';
+
+declare module 'vitest' {
+  export interface ProvidedContext {
+    brokers: string[];
+    registryUrl: string;
+  }
+}
+
+/** One cluster per run: KAFKA_BROKERS and SCHEMA_REGISTRY_URL when given, else the local platform on a folder of its own. */
+export default async function setup(project: TestProject): Promise<(() => Promise<void>) | undefined> {
+  const brokers = process.env['KAFKA_BROKERS'];
+  const registryUrl = process.env['SCHEMA_REGISTRY_URL'];
+  if (brokers && registryUrl) {
+    project.provide('brokers', brokers.split(','));
+    project.provide('registryUrl', registryUrl);
+    return undefined;
+  }
+  const dataDir = await mkdtemp(join(tmpdir(), 'weir-test-platform-'));
+  const platform = await startPlatform({ dataDir });
+  project.provide('brokers', [...platform.bootstrap]);
+  project.provide('registryUrl', platform.registryUrl);
+  return async () => {
+    await platform.stop();
+    await rm(dataDir, { recursive: true, force: true });
+  };
+}
