@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { findWeirError, WorkspaceError } from '@weir/errors';
+import { Refused } from './client.ts';
 import { Finding, parseOptionsOf, UsageError, type Command } from './command.ts';
 import { commands } from './commands/index.ts';
 import { readTarget } from './config.ts';
@@ -70,9 +71,11 @@ function fail(command: Command, error: unknown, json: boolean, terminal: Termina
     terminal.error(`weir ${command.name}: ${error.message}\nusage: weir ${command.name} ${command.usage}`);
     return 2;
   }
-  if (error instanceof WorkspaceError) {
-    if (json) terminal.json({ ok: false, problems: error.problems });
-    else for (const p of error.problems) terminal.error(`${p.file}:${p.line}: ${printable(p.message)}\n  remedy: ${printable(p.remedy)}`);
+  // The running instance may know other adapters than this folder: its verdict on the workspace counts the same.
+  const problems = error instanceof WorkspaceError ? error.problems : error instanceof Refused ? error.body.problems : undefined;
+  if (problems !== undefined) {
+    if (json) terminal.json({ ok: false, problems });
+    else for (const p of problems) terminal.error(`${p.file}:${p.line}: ${printable(p.message)}\n  remedy: ${printable(p.remedy)}`);
     return 2;
   }
   const known = findWeirError(error);

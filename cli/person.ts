@@ -8,12 +8,15 @@ const firstNames = ['Ada', 'Noor', 'Mateo', 'Yuki', 'Ines', 'Kofi', 'Lena', 'Rav
 const lastNames = ['Okafor', 'Lindqvist', 'Moreau', 'Tanaka', 'Silva', 'Haddad', 'Novak', 'Byrne'];
 const countries = ['DE', 'FR', 'SE', 'PT', 'IE', 'CZ'];
 
-/** A believable person nobody has seen before; addresses and numbers are of ranges set aside for examples (RFC 2606, +1 555 01xx). */
+/**
+ * A believable person nobody has seen before; the address is of a domain set aside for examples (RFC 2606). Without
+ * a phone: the numbers set aside for fiction are so few that strangers would share one, and be linked to one person.
+ */
 export function inventPerson(): SamplePerson {
   const firstName = firstNames[randomInt(firstNames.length)]!;
   const lastName = lastNames[randomInt(lastNames.length)]!;
   const tag = randomBytes(4).toString('hex');
-  return { email: `${firstName}.${lastName}.${tag}@example.com`.toLowerCase(), userId: `user_${tag}`, phone: `+120255501${String(randomInt(100)).padStart(2, '0')}`, firstName, lastName, country: countries[randomInt(countries.length)]! };
+  return { email: `${firstName}.${lastName}.${tag}@example.com`.toLowerCase(), userId: `user_${tag}`, firstName, lastName, country: countries[randomInt(countries.length)]! };
 }
 
 /** The person of a JSON or YAML file: email and userId at least. Throws WorkspaceError with line, or UsageError. */

@@ -25,7 +25,7 @@ function compileText(text: string, fail: (message: string) => never): Template {
     last = match.index + match[0].length;
   }
   if (last < text.length) parts.push(text.slice(last));
-  if (parts.length === 0 || parts.every((p) => typeof p === 'string')) return () => text;
+  if (parts.every((p) => typeof p === 'string')) return () => text;
   // A placeholder that is the whole text keeps the type of its value.
   if (parts.length === 1) return (scope) => read(parts[0] as string[], scope);
   return (scope) => parts.map((p) => (typeof p === 'string' ? p : toText(read(p, scope)))).join('');

@@ -189,7 +189,7 @@ async function startRegistry(java: string, binaries: Binaries, cache: string, da
   const logFile = join(dataDir, 'registry.log');
   const env = {
     QUARKUS_HTTP_PORT: String(port), QUARKUS_HTTP_HOST: '127.0.0.1', APICURIO_STORAGE_KIND: 'sql', APICURIO_STORAGE_SQL_KIND: 'h2',
-    APICURIO_DATASOURCE_URL: `jdbc:h2:file:${join(dataDir, 'registry')}`, QUARKUS_MANAGEMENT_ENABLED: 'false', QUARKUS_LOG_LEVEL: 'WARN',
+    APICURIO_DATASOURCE_URL: `jdbc:h2:file:${join(dataDir, 'registry')}`, QUARKUS_MANAGEMENT_PORT: '0', QUARKUS_MANAGEMENT_HOST: '127.0.0.1', QUARKUS_LOG_LEVEL: 'WARN',
   };
   let process: Guarded | undefined;
   const start = async (): Promise<void> => {

@@ -72,7 +72,8 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     while (!signal.aborted && !dead) {
       const sent = performance.now();
       const patience = Math.max(shortestBeatDeadlineMs, Math.min(sessionMs / 2, leaseUntil - sent));
-      const said = await membership.heartbeat(patience).catch((error: unknown) => {
+      // The look-up of a coordinator is within the same patience.
+      const said = await withDeadline(membership.heartbeat(patience), patience, 'heartbeat').catch((error: unknown) => {
         if ((error as WeirError).code === 'log-fatal') fail(error as Error);
         return 'unknown' as const;
       });

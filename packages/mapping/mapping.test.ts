@@ -1,4 +1,4 @@
-import { WorkspaceError } from '@weir/errors';
+import type { WorkspaceError } from '@weir/errors';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { compileContract, compileMapping } from './index.ts';

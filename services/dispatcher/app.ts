@@ -62,7 +62,6 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const path = join(context.stateDir, 'ledger', name);
     const ledger = createLedgerStore(openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
     await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
-    let consumer: GroupConsumer;
     const runner = createDestinationRunner({
       name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
@@ -71,7 +70,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       consumer: () => consumer,
       fail: (error) => failure.resolve(error as Error),
     });
-    consumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000 });
+    const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000 });
     running.set(name, { runner, consumer, ledger });
     await consumer.start();
     logger.info({ destination: name }, 'dispatching');

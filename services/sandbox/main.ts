@@ -7,7 +7,7 @@ let config: ReturnType<typeof readConfig<typeof options>>;
 try {
   config = readConfig(options);
 } catch (error) {
-  console.error((error as Error).message);
+  process.stderr.write(`${(error as Error).message}\n`);
   process.exit(2);
 }
 const logger = createLogger({ service: 'sandbox', level: config.logLevel });

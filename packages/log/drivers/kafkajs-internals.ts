@@ -3,6 +3,7 @@
  * in its index; the version is pinned. Its producer, consumer and retry layers, which can lose a record that
  * they acknowledge and cannot wait for a drain before a rebalance, are not used.
  */
+import type { Socket } from 'node:net';
 import { createRequire } from 'node:module';
 
 export interface Encoder {
@@ -35,7 +36,7 @@ export interface KafkajsConnection {
   connect(): Promise<boolean>;
   send<R>(call: { request: Call<R>['request']; response: { decode: (raw: Buffer) => Promise<R>; parse: (decoded: R) => Promise<R> }; logResponseError: boolean }): Promise<R>;
   rejectRequests(error: Error): void;
-  readonly socket: import('node:net').Socket;
+  readonly socket: Socket;
   readonly requestQueue: {
     readonly pending: readonly unknown[];
     throttledUntil: number;

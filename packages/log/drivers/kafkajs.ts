@@ -114,7 +114,7 @@ function createBroker(connection: KafkajsConnection, destroy: () => void): Broke
       return { errorCode: answer.errorCode, assignment: answer.memberAssignment ?? nothing };
     },
     heartbeat: async ({ groupId, generationId, memberId }) => (await ask(call<{ errorCode: number }>('Heartbeat', 3, { groupId, groupGenerationId: generationId, memberId, groupInstanceId: null }))).errorCode,
-    leaveGroup: async (groupId, memberId) => (await ask(call<{ errorCode: number }>('LeaveGroup', 3, { groupId, members: [{ memberId }] }))).errorCode,
+    leaveGroup: async (groupId, memberId) => (await ask(call<{ errorCode: number }>('LeaveGroup', 3, { groupId, memberId }))).errorCode,
     async commit({ groupId, generationId, memberId }, topics) {
       return (await ask(call<OffsetsAnswer>('OffsetCommit', 5, { groupId, groupGenerationId: generationId, memberId, topics }))).responses.flatMap((t) => t.partitions);
     },
@@ -132,7 +132,7 @@ function createBroker(connection: KafkajsConnection, destroy: () => void): Broke
       return answer.topicErrors.map((t) => ({ name: t.topic, errorCode: t.errorCode }));
     },
     async topicConfigs(names) {
-      const answer = await ask(call<{ resources: { resourceName: string; configEntries: { configName: string; configValue: string | null }[] }[] }>('DescribeConfigs', 2, { resources: names.map((name) => ({ type: 2, name, configNames: null })) }));
+      const answer = await ask(call<{ resources: { resourceName: string; configEntries: { configName: string; configValue: string | null }[] }[] }>('DescribeConfigs', 2, { resources: names.map((name) => ({ type: 2, name, configNames: [] })) }));
       return answer.resources.map((r) => ({ name: r.resourceName, config: Object.fromEntries(r.configEntries.map((c) => [c.configName, c.configValue ?? ''])) }));
     },
     destroy,

@@ -243,7 +243,7 @@ export function groupCases(world: () => World, driver: DriverName): void {
     });
     await second.consumer.start();
     expect(order[0]).toBe('drained');
-    const positions = [...first.consumer.assignments(), ...second.consumer.assignments()].map((a) => a.position);
-    expect(positions).toEqual([4]);
+    const positions = (): number[] => [...first.consumer.assignments(), ...second.consumer.assignments()].map((a) => a.position);
+    expect(await until('an owner', positions, (p) => p.length > 0)).toEqual([4]);
   });
 }

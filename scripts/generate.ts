@@ -1,0 +1,61 @@
+/** Everything that is generated from code: error page, environment tables, adapter tables. `--check` compares instead of writing. */
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { registry } from '@weir/adapters';
+import type { ConfigSchema as AdapterSchema } from '@weir/adapter';
+import { configTable, type ConfigSchema } from '@weir/config';
+import { catalogue, type CatalogueEntry } from '@weir/errors';
+
+const root = resolve(import.meta.dirname, '..');
+const start = '<!-- config:start -->';
+const end = '<!-- config:end -->';
+
+function errorsPage(): string {
+  const rows = Object.entries(catalogue).map(([code, entry]: [string, CatalogueEntry]) => `| \`${code}\` | ${entry.meaning} | ${entry.retry} | ${entry.http ?? ''} | ${entry.action} |`);
+  return ['# Error codes', '', 'Generated from `packages/errors/catalogue.ts` by `npm run generate`. A code names the decision it causes; codes are never reused. The metric label `code` takes only these values.', '', '| code | meaning | what happens | HTTP | what to do |', '|---|---|---|---|---|', ...rows, ''].join('\n');
+}
+
+function adapterTable(schema: AdapterSchema): string {
+  const rows = Object.entries(schema).map(([name, f]) => `| \`${name}\` | ${f.secret === true ? 'secret' : f.type} | ${f.required === true ? '**required**' : f.default === undefined ? '' : `\`${JSON.stringify(f.default)}\``} | ${f.doc} |`);
+  return ['| option | type | default | meaning |', '|---|---|---|---|', ...rows].join('\n');
+}
+
+function between(path: string, table: string): string {
+  const text = readFileSync(join(root, path), 'utf8');
+  const from = text.indexOf(start);
+  const to = text.indexOf(end);
+  if (from < 0 || to < from) throw new Error(`${path} has no ${start} … ${end}`);
+  return `${text.slice(0, from + start.length)}\n${table}\n${text.slice(to)}`;
+}
+
+async function wanted(): Promise<Map<string, string>> {
+  const files = new Map([['docs/errors.md', errorsPage()]]);
+  for (const service of readdirSync(join(root, 'services')).sort()) {
+    const config = join(root, 'services', service, 'config.ts');
+    if (!existsSync(config)) continue;
+    const { options } = (await import(config)) as { options: ConfigSchema };
+    const path = `services/${service}/README.md`;
+    files.set(path, between(path, configTable(options)));
+  }
+  for (const { manifest } of registry.values()) {
+    const path = `adapters/${manifest.name}/README.md`;
+    const tables = [manifest.source?.config, manifest.destination?.config].filter((s) => s !== undefined).map(adapterTable);
+    files.set(path, between(path, tables.join('\n\n')));
+  }
+  return files;
+}
+
+/** Paths whose content is not what the code says. */
+export async function stale(): Promise<string[]> {
+  const found: string[] = [];
+  for (const [path, content] of await wanted()) if (!existsSync(join(root, path)) || readFileSync(join(root, path), 'utf8') !== content) found.push(path);
+  return found;
+}
+
+if (import.meta.main) {
+  const list = await stale();
+  if (process.argv.includes('--check')) {
+    for (const path of list) console.error(`${path} is out of date: npm run generate`);
+    process.exitCode = list.length > 0 ? 1 : 0;
+  } else for (const [path, content] of await wanted()) if (list.includes(path)) writeFileSync(join(root, path), content);
+}
