@@ -2,7 +2,7 @@
  * `npm start`: the local platform and every service in one process. Prints the write key, the admin token and
  * `weir ready`; Ctrl-C ends it within 10 s and nothing is lost.
  */
-import { mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { readAdapterFile, registry } from '@weir/adapters';
 import { commonOptions, defineConfig, readConfig } from '@weir/config';
@@ -121,6 +121,8 @@ const config = (() => {
 })();
 const dataDir = resolve(config.dataDir);
 mkdirSync(dataDir, { recursive: true });
+const pidFile = join(dataDir, 'weir.pid');
+writeFileSync(pidFile, String(process.pid));
 
 let platform: Platform | undefined;
 let running: Running[] = [];
@@ -136,6 +138,7 @@ async function stop(code: number): Promise<void> {
     if (context !== undefined) await closeContext(context);
   }));
   await platform?.stop();
+  rmSync(pidFile, { force: true });
   process.exit(code);
 }
 process.once('SIGINT', () => void stop(0));

@@ -90,7 +90,8 @@ function createBroker(connection: KafkajsConnection, destroy: () => void): Broke
   const ask = <R>({ request, response }: Call<R>): Promise<R> => connection.send({ request, response: { decode: (raw) => response.decode(raw), parse: async (decoded) => decoded }, logResponseError: false });
   return {
     async metadata(topics) {
-      const answer = await ask(call<MetadataAnswer>('Metadata', 6, { topics, allowAutoTopicCreation: false }));
+      // The library writes an empty list as null, which means all topics.
+      const answer = await ask(call<MetadataAnswer>('Metadata', 6, { topics: topics ?? [], allowAutoTopicCreation: false }));
       return {
         brokers: answer.brokers.map(({ nodeId, host, port }) => ({ nodeId, host, port })),
         topics: answer.topicMetadata.map((t) => ({ name: t.topic, errorCode: t.topicErrorCode, internal: t.isInternal, partitions: t.partitionMetadata.map((p) => ({ partition: p.partitionId, leader: p.leader, replicas: p.replicas.length })) })),
