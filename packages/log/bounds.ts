@@ -28,14 +28,14 @@ function varint(s: State): number {
     if (s.at >= s.buffer.length) refuse('datum is truncated');
     const byte = s.buffer[s.at++]!;
     value += (byte & 127) * scale;
-    if (byte < 128) return value % 2 === 1 ? -(value + 1) / 2 : value / 2;
+    if (byte < 128) return value > 2 * Number.MAX_SAFE_INTEGER ? Number.POSITIVE_INFINITY : value % 2 === 1 ? -(value + 1) / 2 : value / 2;
     scale *= 128;
   }
   refuse('number is too long');
 }
 
 function skip(s: State, bytes: number): void {
-  if (bytes < 0 || bytes > s.buffer.length - s.at) refuse('length goes past the end of the datum');
+  if (!(bytes >= 0 && bytes <= s.buffer.length - s.at)) refuse('length goes past the end of the datum');
   s.at += bytes;
 }
 
@@ -49,16 +49,22 @@ function blocks(s: State, item: (s: State) => void): void {
       if (size < 0 || size > s.buffer.length - s.at) refuse('block size goes past the end of the datum');
     }
     s.items += count;
-    if (s.items > s.limits.maxItems) refuse(`more than ${s.limits.maxItems} items`);
+    if (!(s.items <= s.limits.maxItems)) refuse(`more than ${s.limits.maxItems} items`);
     for (let i = 0; i < count; i++) item(s);
   }
 }
 
+/** Longs become numbers: one that a number cannot hold exactly is refused, not rounded. */
+function safe(s: State): void {
+  if (!Number.isSafeInteger(varint(s))) refuse('a long is beyond 2^53');
+}
+
 const primitives: Record<string, Walk> = {
+  __proto__: null as never,
   null: () => {},
   boolean: (s) => skip(s, 1),
-  int: (s) => { varint(s); },
-  long: (s) => { varint(s); },
+  int: safe,
+  long: safe,
   float: (s) => skip(s, 4),
   double: (s) => skip(s, 8),
   bytes: (s) => skip(s, varint(s)),

@@ -2,10 +2,14 @@
  * Kafka record batches (magic 2) straight between LogRecord values and bytes, without an object per field.
  * Format: https://kafka.apache.org/documentation/#recordbatch
  */
+import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { compressionsAlgorithmsByBitmask, crc32c } from '@platformatic/kafka';
+import { WeirError } from '@weir/errors';
 import type { Headers, LogRecord, OutRecord } from './types.ts';
 
 const head = 61;
+/** What a compressed batch may grow to; Weir writes none, others may. */
+const maxInflated = 64 * 1024 * 1024;
 const noHeaders: Headers = Object.freeze([]);
 
 function varintSize(n: number): number {
@@ -94,7 +98,11 @@ export function encodeBatch(records: readonly OutRecord[], now: number): Buffer 
   return out;
 }
 
-/** A cursor over one buffer; throws RangeError past its end. */
+function corrupt(detail: string): never {
+  throw new WeirError('log-fatal', `a record batch cannot be read: ${detail}`);
+}
+
+/** A cursor over one buffer; throws past its end. */
 class Cursor {
   readonly buffer: Buffer;
   at: number;
@@ -106,59 +114,88 @@ class Cursor {
     let value = 0;
     let scale = 1;
     for (let i = 0; i < 10; i++) {
-      if (this.at >= this.buffer.length) throw new RangeError('record batch is truncated');
+      if (this.at >= this.buffer.length) corrupt('it is truncated');
       const byte = this.buffer[this.at++]!;
       value += (byte & 127) * scale;
       if (byte < 128) return value % 2 === 1 ? -(value + 1) / 2 : value / 2;
       scale *= 128;
     }
-    throw new RangeError('varint is too long');
+    corrupt('a number is too long');
   }
   bytes(): Buffer | null {
     const length = this.varint();
     if (length < 0) return null;
     const end = this.at + length;
-    if (end > this.buffer.length) throw new RangeError('record batch is truncated');
+    if (end > this.buffer.length) corrupt('it is truncated');
     const value = this.buffer.subarray(this.at, end);
     this.at = end;
     return value;
   }
 }
 
-/** Header names repeat in every record: one string per distinct name. */
-const names = new Map<string, string>();
-function headerName(bytes: Buffer): string {
+/** Header names repeat from record to record: the string that was made last time at this place is compared, not made again. */
+const lastNames: string[] = [];
+function headerName(bytes: Buffer, place: number): string {
+  const last = lastNames[place];
+  if (last !== undefined && last.length === bytes.length) {
+    let i = 0;
+    while (i < bytes.length && bytes[i] === last.charCodeAt(i)) i++;
+    if (i === bytes.length) return last;
+  }
   const text = bytes.toString('latin1');
-  const known = names.get(text);
-  if (known !== undefined) return known;
-  if (names.size < 1024) names.set(text, text);
+  if (place < 64) lastNames[place] = text;
   return text;
 }
+
+const nothing: Buffer = Buffer.alloc(0);
 
 function readHeaders(cursor: Cursor): Headers {
   const count = cursor.varint();
   if (count <= 0) return noHeaders;
-  const headers: [string, Buffer][] = new Array(count);
-  for (let i = 0; i < count; i++) headers[i] = [headerName(cursor.bytes() ?? Buffer.alloc(0)), cursor.bytes() ?? Buffer.alloc(0)];
+  if (count > cursor.buffer.length - cursor.at) corrupt(`${count} headers are more than its bytes`);
+  const headers: [string, Buffer][] = [];
+  for (let i = 0; i < count; i++) headers.push([headerName(cursor.bytes() ?? nothing, i), cursor.bytes() ?? nothing]);
   return headers;
+}
+
+function inflate(bytes: Buffer, compression: number): Buffer {
+  try {
+    if (compression === 1) return gunzipSync(bytes, { maxOutputLength: maxInflated });
+    if (compression === 4) return zstdDecompressSync(bytes, { maxOutputLength: maxInflated });
+    const algorithm = compressionsAlgorithmsByBitmask[compression as keyof typeof compressionsAlgorithmsByBitmask];
+    if (algorithm === undefined) corrupt(`compression ${compression} is not known`);
+    // snappy and lz4 grow at most by 255 to 1: bounded by the size of the batch.
+    return algorithm.decompressSync(bytes);
+  } catch (error) {
+    if (error instanceof WeirError) throw error;
+    throw new WeirError('log-fatal', `a record batch cannot be read: ${(error as Error).message}`, { cause: error });
+  }
 }
 
 /**
  * Every complete batch in the bytes of a fetch response, from offset `from` on. The broker may cut the last
  * batch and may start before `from`; control batches are skipped. `next` is the offset after the last complete
- * batch, also when compaction emptied it.
+ * batch, also when compaction emptied it. Keys, values and headers are views on `bytes`: copy what is kept for
+ * long. Throws log-fatal when a batch is corrupt.
  */
 export function decodeBatches(bytes: Buffer, from: number): { records: LogRecord[]; next: number } {
   const records: LogRecord[] = [];
   let next = from;
   let at = 0;
   while (bytes.length - at >= head) {
-    const end = at + 12 + bytes.readInt32BE(at + 8);
+    const size = bytes.readInt32BE(at + 8);
+    const end = at + 12 + size;
     if (end > bytes.length) break;
+    if (size < head - 12 || bytes[at + 16] !== 2) corrupt(`magic ${bytes[at + 16]}, ${size} bytes`);
     const base = Number(bytes.readBigInt64BE(at));
-    const attributes = bytes.readInt16BE(at + 21);
-    if ((attributes & 0x20) === 0) decodeBatch(bytes.subarray(at, end), base, attributes, from, records);
-    next = Math.max(next, base + bytes.readInt32BE(at + 23) + 1);
+    const last = base + bytes.readInt32BE(at + 23);
+    if (last >= from) {
+      const batch = bytes.subarray(at, end);
+      if (crc32c(batch.subarray(21)) >>> 0 !== batch.readUInt32BE(17)) corrupt(`the checksum at offset ${base} is wrong`);
+      const attributes = batch.readInt16BE(21);
+      if ((attributes & 0x20) === 0) decodeBatch(batch, base, attributes, from, records);
+    }
+    next = Math.max(next, last + 1);
     at = end;
   }
   return { records, next };
@@ -170,14 +207,11 @@ function decodeBatch(batch: Buffer, base: number, attributes: number, from: numb
   const count = batch.readInt32BE(57);
   const compression = attributes & 7;
   let cursor = new Cursor(batch, head);
-  if (compression !== 0) {
-    const algorithm = compressionsAlgorithmsByBitmask[compression as keyof typeof compressionsAlgorithmsByBitmask];
-    if (algorithm === undefined) throw new RangeError(`unknown compression ${compression}`);
-    cursor = new Cursor(algorithm.decompressSync(batch.subarray(head)), 0);
-  }
+  if (compression !== 0) cursor = new Cursor(inflate(batch.subarray(head), compression), 0);
   for (let i = 0; i < count; i++) {
     const length = cursor.varint();
     const end = cursor.at + length;
+    if (length < 0 || end > cursor.buffer.length) corrupt('a record goes past its end');
     cursor.at++;
     const timestamp = first + cursor.varint();
     const offset = base + cursor.varint();

@@ -1,3 +1,4 @@
+export { appendDeadlineMs } from './deadlines.ts';
 export { systemClock } from './clock.ts';
 export { closeContext, createContext } from './context.ts';
 export { startOps, type OpsServer } from './ops.ts';

@@ -4,7 +4,7 @@ import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { resolveConfig, type DestinationConfig, type Release } from '@weir/release';
-import { createProgress, type Readiness, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createProgress, type Readiness, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
@@ -101,7 +101,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     name: 'dispatcher',
     failed: failure.promise,
     async start() {
-      [appender, reader, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
+      [appender, reader, admin] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs }), log.reader(), log.admin()]);
       await Promise.all([topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)));
       http = createHttpClient({ allowPrivate: options.allowPrivate });
       consent = await createConsentTables(context, (error) => failure.resolve(error));

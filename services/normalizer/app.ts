@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
-import { createProgress, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createKeyedCache } from './identity.ts';
 import { createMetrics } from './metrics.ts';
@@ -150,7 +150,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     name: 'normalizer',
     failed: failure.promise,
     async start() {
-      const appender = await log.appender();
+      const appender = await log.appender({ deadlineMs: appendDeadlineMs });
       for (const topic of [topics.canonical, topics.consentChanges, topics.identity, topics.dlq, topics.outcome]) await appender.partitions(topic);
       write = createWriter({ appender, serde, topics, now: clock.now });
       seen = createSeen(openTable({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());

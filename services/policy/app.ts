@@ -1,6 +1,6 @@
 import { createConsentTables } from '@weir/consent';
 import type { ConfigOf } from '@weir/config';
-import { createProgress, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
 import type { options } from './config.ts';
 import { createFolder } from './fold.ts';
 import { createMetrics } from './metrics.ts';
@@ -13,7 +13,7 @@ type PolicyConfig = Pick<ConfigOf<typeof options>, 'sessionTimeoutMs' | 'windowR
 export async function createPolicy(context: ServiceContext, config: PolicyConfig): Promise<Service> {
   const { promise: failed, resolve: failWith } = Promise.withResolvers<Error>();
   const fail = (error: unknown): void => failWith(error instanceof Error ? error : new Error(String(error)));
-  const [appender, admin, tables] = await Promise.all([context.log.appender(), context.log.admin(), createConsentTables(context, fail)]);
+  const [appender, admin, tables] = await Promise.all([context.log.appender({ deadlineMs: appendDeadlineMs }), context.log.admin(), createConsentTables(context, fail)]);
   const progress = createProgress({ monotonic: () => context.clock.monotonic() });
   const ports: PolicyPorts = { context, appender, admin, tables, metrics: createMetrics(context.registry), progress, fail, sessionTimeoutMs: config.sessionTimeoutMs, windowRecords: config.windowRecords, windowBytes: config.windowBytes };
   let folder: ReturnType<typeof createFolder> | undefined;

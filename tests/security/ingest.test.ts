@@ -42,7 +42,8 @@ test('wrong, missing, short and foreign credentials are 401 and nothing is writt
   ];
   for (const headers of attempts) for (const path of ['/v1/batch', '/webhooks/segment']) expect((await post(path, body, headers)).status).toBe(401);
   const vector = { email: 'a@b.example', event: 'open', timestamp: 1, sg_event_id: 'x' };
-  for (const headers of [{}, { 'x-twilio-email-event-webhook-signature': 'AAAA', 'x-twilio-email-event-webhook-timestamp': '1' }, { 'x-twilio-email-event-webhook-signature': Buffer.alloc(70, 1).toString('base64'), 'x-twilio-email-event-webhook-timestamp': '1' }]) expect((await post('/webhooks/sendgrid', JSON.stringify([vector]), headers)).status).toBe(401);
+  const signatures: Record<string, string>[] = [{}, { 'x-twilio-email-event-webhook-signature': 'AAAA', 'x-twilio-email-event-webhook-timestamp': '1' }, { 'x-twilio-email-event-webhook-signature': Buffer.alloc(70, 1).toString('base64'), 'x-twilio-email-event-webhook-timestamp': '1' }];
+  for (const headers of signatures) expect((await post('/webhooks/sendgrid', JSON.stringify([vector]), headers)).status).toBe(401);
   expect(await written()).toBe(before);
 });
 

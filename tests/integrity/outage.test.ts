@@ -1,0 +1,47 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startInstance, waitFor, type Instance } from '@weir/testing';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { startPlatform, type Platform } from '../../infra/local/platform.ts';
+
+let platform: Platform;
+let weir: Instance;
+const dataDir = mkdtempSync(join(tmpdir(), 'weir-outage-'));
+beforeAll(async () => {
+  platform = await startPlatform({ dataDir });
+  weir = await startInstance({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, env: { WEIR_INGEST_ACK_TIMEOUT_MS: '1500' } });
+});
+afterAll(async () => {
+  await weir?.dispose();
+  await platform?.stop();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+const send = (n: string) => fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: n, userId: n, traits: { email: `${n}@larkspur.example` } }) });
+
+test('without a broker it answers 503 with Retry-After, and goes on by itself when the broker is back', async () => {
+  const accepted: string[] = [];
+  for (let i = 0; i < 20; i++) if ((await send(`before-${i}`)).status === 200) accepted.push(`before-${i}`);
+  expect(accepted).toHaveLength(20);
+  platform.brokers[0]!.process().kill('SIGKILL');
+  const refused = await send('during');
+  expect(refused.status).toBe(503);
+  expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0);
+  expect(await refused.json()).toMatchObject({ success: false, error: 'log-unavailable' });
+  await platform.brokers[0]!.restart();
+  await waitFor('it accepts again', async () => (await send('during')).status === 200, 60_000);
+  accepted.push('during');
+  for (let i = 0; i < 20; i++) if ((await send(`after-${i}`)).status === 200) accepted.push(`after-${i}`);
+  await weir.settled(80_000);
+  const effects = await weir.effects('crm');
+  expect(new Set(effects.map((e) => e.subject))).toEqual(new Set(accepted.map((n) => `${n}@larkspur.example`)));
+  expect(effects.length).toBe(accepted.length);
+});
+
+test('without the registry everything goes on', async () => {
+  platform.registry().kill('SIGKILL');
+  expect((await send('no-registry')).status).toBe(200);
+  await weir.settled();
+  expect((await weir.effects('crm')).map((e) => e.subject)).toContain('no-registry@larkspur.example');
+});
