@@ -59,17 +59,16 @@ function safe(s: State): void {
   if (!Number.isSafeInteger(varint(s))) refuse('a long is beyond 2^53');
 }
 
-const primitives: Record<string, Walk> = {
-  __proto__: null as never,
-  null: () => {},
-  boolean: (s) => skip(s, 1),
-  int: safe,
-  long: safe,
-  float: (s) => skip(s, 4),
-  double: (s) => skip(s, 8),
-  bytes: (s) => skip(s, varint(s)),
-  string: (s) => skip(s, varint(s)),
-};
+const primitives: ReadonlyMap<string, Walk> = new Map<string, Walk>([
+  ['null', () => {}],
+  ['boolean', (s) => skip(s, 1)],
+  ['int', safe],
+  ['long', safe],
+  ['float', (s) => skip(s, 4)],
+  ['double', (s) => skip(s, 8)],
+  ['bytes', (s) => skip(s, varint(s))],
+  ['string', (s) => skip(s, varint(s))],
+]);
 
 /** Compile the walker of a writer schema; refuses schemas with reserved names. */
 export function compileBounds(schema: unknown, limits: DecodeLimits): (datum: Buffer) => void {
@@ -77,7 +76,7 @@ export function compileBounds(schema: unknown, limits: DecodeLimits): (datum: Bu
 
   function compile(node: unknown, namespace: string): Walk {
     if (typeof node === 'string') {
-      const known = primitives[node];
+      const known = primitives.get(node);
       if (known !== undefined) return known;
       const full = node.includes('.') || namespace === '' ? node : `${namespace}.${node}`;
       return (s) => (named.get(full) ?? named.get(node) ?? refuse(`type ${node} is not defined`))(s);

@@ -1,4 +1,5 @@
-import { Reader, readRecordsBatches } from '@platformatic/kafka';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
+import { compressionsAlgorithmsByBitmask, crc32c, Reader, readRecordsBatches } from '@platformatic/kafka';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { decodeBatches, encodeBatch, recordSize } from './records.ts';
@@ -33,4 +34,43 @@ test('a batch that the broker cut is left for the next fetch', () => {
 test('records before the asked offset are not given twice', () => {
   const batch = encodeBatch([1, 2, 3].map((n) => ({ partition: 0, key: null, value: Buffer.from([n]) })), 1);
   expect(decodeBatches(batch, 2).records.map((r) => r.offset)).toEqual([2]);
+});
+
+test('a flipped bit, another magic, or a length that lies is told, not read', () => {
+  const batch = encodeBatch([{ partition: 0, key: Buffer.from('key'), value: Buffer.from('value') }], 1);
+  for (const at of [16, 21, 40, 61, batch.length - 1]) {
+    const bad = Buffer.from(batch);
+    bad[at]! ^= 1;
+    expect(() => decodeBatches(bad, 0)).toThrow(expect.objectContaining({ code: 'log-fatal' }));
+  }
+  const short = Buffer.from(batch);
+  short.writeInt32BE(3, 8);
+  expect(() => decodeBatches(short, 0)).toThrow(expect.objectContaining({ code: 'log-fatal' }));
+});
+
+function compressed(kind: number, body: Buffer): Buffer {
+  const plain = encodeBatch([{ partition: 0, key: null, value: Buffer.alloc(1) }], 1);
+  const batch = Buffer.concat([plain.subarray(0, 61), body]);
+  batch.writeInt32BE(batch.length - 12, 8);
+  batch.writeInt16BE(kind, 21);
+  batch.writeUInt32BE(crc32c(batch.subarray(21)) >>> 0, 17);
+  return batch;
+}
+
+test('a compressed batch is read', () => {
+  const plain = encodeBatch([{ partition: 0, key: null, value: Buffer.from('value') }], 1);
+  for (const [kind, algorithm] of Object.entries(compressionsAlgorithmsByBitmask)) {
+    if (kind === '0') continue;
+    const { records } = decodeBatches(compressed(Number(kind), (algorithm.compressSync as (b: Buffer) => Buffer)(plain.subarray(61))), 0);
+    expect(records.map((r) => r.value?.toString())).toEqual(['value']);
+  }
+});
+
+test('a compressed bomb is refused without its memory', () => {
+  const zeros = Buffer.alloc(100_000_000);
+  const before = process.memoryUsage().rss;
+  for (const [kind, body] of [[1, gzipSync(zeros)], [3, Buffer.alloc(1_000_000, 255)], [4, zstdCompressSync(zeros)]] as const) {
+    expect(() => decodeBatches(compressed(kind, body), 0)).toThrow(expect.objectContaining({ code: 'log-fatal' }));
+  }
+  expect(process.memoryUsage().rss - before).toBeLessThan(300_000_000);
 });

@@ -10,6 +10,8 @@ import type { Headers, LogRecord, OutRecord } from './types.ts';
 const head = 61;
 /** What a compressed batch may grow to; Weir writes none, others may. */
 const maxInflated = 64 * 1024 * 1024;
+/** The most that a byte can become: snappy (a copy of 64 from 3), lz4 (255 a length byte). Their decoders take no limit. */
+const growth: ReadonlyMap<number, number> = new Map([[2, 22], [3, 255]]);
 const noHeaders: Headers = Object.freeze([]);
 
 function varintSize(n: number): number {
@@ -164,7 +166,7 @@ function inflate(bytes: Buffer, compression: number): Buffer {
     if (compression === 4) return zstdDecompressSync(bytes, { maxOutputLength: maxInflated });
     const algorithm = compressionsAlgorithmsByBitmask[compression as keyof typeof compressionsAlgorithmsByBitmask];
     if (algorithm === undefined) corrupt(`compression ${compression} is not known`);
-    // snappy and lz4 grow at most by 255 to 1: bounded by the size of the batch.
+    if (bytes.length * (growth.get(compression) ?? 1) > maxInflated) corrupt(`${bytes.length} compressed bytes may grow over ${maxInflated}`);
     return algorithm.decompressSync(bytes);
   } catch (error) {
     if (error instanceof WeirError) throw error;

@@ -14,9 +14,24 @@ interface Codec {
 
 export const defaultLimits: DecodeLimits = { maxBytes: 4 * 1024 * 1024, maxItems: 100_000, maxDepth: 64 };
 
+const registerAtOnce = 4;
+const firstScratch = 64 * 1024;
+const largestScratch = 1024 * 1024;
+
+function statusOf(error: unknown): number | undefined {
+  return (error as { status?: number }).status;
+}
+
+/** What avsc throws has no code: it is about the value, and so is the answer. */
+function undecodable(name: string, error: unknown): WeirError {
+  return error instanceof WeirError ? error : new WeirError('avro-undecodable', `${name}: ${(error as Error).message}`, { cause: error });
+}
+
 /**
  * Avro in the Confluent wire format (magic 0, schema id, datum), subjects by record name, FULL_TRANSITIVE.
  * The registry is asked at start and for an unknown id only; `encode` and `decode` are synchronous.
+ * `start` waits for the registry until `deadlineMs` (default 30 s), then rejects with log-unavailable; a schema
+ * that the registry refuses rejects at once with schema-unknown.
  */
 export function createSerde(options: { registryUrl: string; limits?: DecodeLimits; deadlineMs?: number }): Serde {
   const limits = options.limits ?? defaultLimits;
@@ -26,7 +41,7 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
   const ids = new Map<string, number>();
   const codecs = new Map<number, Codec>();
   const pending = new Map<number, Promise<void>>();
-  let scratch = Buffer.allocUnsafe(64 * 1024);
+  let scratch = Buffer.allocUnsafe(firstScratch);
   const registry = new SchemaRegistry({ host: options.registryUrl, clientId: 'weir', retry: { retries: 0 } });
 
   async function register(name: string): Promise<void> {
@@ -36,23 +51,34 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
     codecs.set(id, { name, check: compileBounds(schemas.get(name), limits), read: (datum) => type.fromBuffer(datum) });
   }
 
+  async function registerAll(): Promise<void> {
+    const missing = [...schemas.keys()].filter((name) => !ids.has(name));
+    await Promise.all(Array.from({ length: registerAtOnce }, async () => {
+      for (let name = missing.pop(); name !== undefined; name = missing.pop()) await register(name);
+    }));
+  }
+
   function idIn(bytes: Buffer): number {
     if (bytes.length < 5 || bytes[0] !== 0) throw new WeirError('avro-undecodable', 'not in the Confluent wire format');
     return bytes.readInt32BE(1);
   }
 
   async function lookUp(id: number): Promise<void> {
-    const schema = await withDeadline(registry.getSchema(id), deadlineMs, `schema ${id}`, 'log-unavailable').catch((error: unknown) => {
-      const status = (error as { status?: number }).status;
-      throw new WeirError(status === 404 ? 'schema-unknown' : 'log-unavailable', `schema ${id}: ${(error as Error).message}`, { cause: error });
+    const found = await withDeadline(registry.getSchema(id), deadlineMs, `schema ${id}`, 'log-unavailable').catch((error: unknown) => {
+      throw new WeirError(statusOf(error) === 404 ? 'schema-unknown' : 'log-unavailable', `schema ${id}: ${(error as Error).message}`, { cause: error });
     });
-    const json = JSON.parse(JSON.stringify(schema)) as { name?: string; namespace?: string };
-    const writer = avsc.Type.forSchema(json as avsc.Schema);
-    const name = writer.name ?? '';
+    const json = JSON.parse(JSON.stringify(found)) as { name?: string; namespace?: string };
+    const name = json.namespace === undefined || json.name?.includes('.') ? json.name ?? '' : `${json.namespace}.${json.name}`;
     const reader = types.get(name);
     if (reader === undefined) throw new WeirError('schema-unknown', `schema ${id} is ${JSON.stringify(name)}, which Weir does not have`);
-    const resolver = reader.createResolver(writer);
-    codecs.set(id, { name, check: compileBounds(json, limits), read: (datum) => reader.fromBuffer(datum, resolver) });
+    try {
+      // The walker refuses evil names before avsc makes code of them.
+      const check = compileBounds(json, limits);
+      const resolver = reader.createResolver(avsc.Type.forSchema(json as avsc.Schema));
+      codecs.set(id, { name, check, read: (datum) => reader.fromBuffer(datum, resolver) });
+    } catch (error) {
+      throw new WeirError('schema-unknown', `schema ${id} of ${name} cannot be read as ours: ${(error as Error).message}`, { cause: error });
+    }
   }
 
   return {
@@ -60,12 +86,11 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
       const end = performance.now() + deadlineMs;
       for (let attempt = 0; ; attempt++) {
         try {
-          for (const name of schemas.keys()) if (!ids.has(name)) await register(name);
-          return;
+          return await withDeadline(registerAll(), Math.max(1, end - performance.now()), 'registration of the schemas', 'log-unavailable');
         } catch (error) {
-          const status = (error as { status?: number }).status;
+          const status = statusOf(error);
           if (status === 409 || status === 422) throw new WeirError('schema-unknown', `the registry refuses a schema: ${(error as Error).message}`, { cause: error });
-          if (performance.now() > end) throw new WeirError('log-unavailable', `the schema registry does not answer: ${(error as Error).message}`, { cause: error });
+          if (performance.now() >= end) throw new WeirError('log-unavailable', `the schema registry does not answer: ${(error as Error).message}`, { cause: error });
           await delay(Math.min(1000, 50 * 2 ** attempt));
         }
       }
@@ -79,21 +104,28 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
       const type = types.get(name);
       const id = ids.get(name);
       if (type === undefined || id === undefined) throw new WeirError('invariant-broken', `schema ${name} is not registered`);
-      let end = type.encode(value, scratch, 5);
+      let target = scratch;
+      let end = type.encode(value, target, 5);
       if (end < 0) {
-        scratch = Buffer.allocUnsafe(scratch.length * 2 - end);
-        end = type.encode(value, scratch, 5);
+        target = Buffer.allocUnsafe(target.length - end);
+        // One huge record must not keep its size for ever.
+        if (target.length <= largestScratch) scratch = target;
+        end = type.encode(value, target, 5);
       }
-      scratch[0] = 0;
-      scratch.writeInt32BE(id, 1);
-      return Buffer.from(scratch.subarray(0, end));
+      target[0] = 0;
+      target.writeInt32BE(id, 1);
+      return Buffer.from(target.subarray(0, end));
     },
     decode(bytes) {
       const codec = codecs.get(idIn(bytes));
       if (codec === undefined) throw new WeirError('schema-unknown', `schema ${bytes.readInt32BE(1)} was not looked up`);
       const datum = bytes.subarray(5);
       codec.check(datum);
-      return { name: codec.name, value: codec.read(datum) };
+      try {
+        return { name: codec.name, value: codec.read(datum) };
+      } catch (error) {
+        throw undecodable(codec.name, error);
+      }
     },
     known: (bytes) => codecs.has(idIn(bytes)),
     prepare(bytes) {
