@@ -1,4 +1,4 @@
-import { hmac, isHeaderSafe, type AdapterConfig, type Delivery, type Destination, type HttpFailure, type HttpRequest, type HttpResponse, type JsonObject, type Verdict } from '@weir/adapter';
+import { hmac, isHeaderSafe, retryAfterMs, type AdapterConfig, type Delivery, type Destination, type HttpFailure, type HttpRequest, type HttpResponse, type JsonObject, type Verdict } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { codeOf, operationsOf, type HttpOperation, type VerdictRule } from './operations.ts';
 import type { Scope } from './template.ts';
@@ -63,16 +63,6 @@ function sign(headers: Record<string, string>, secret: string, id: string, body:
 function matches(rule: VerdictRule, status: number): boolean {
   if (rule.status === '*') return true;
   return rule.status.endsWith('xx') ? Math.floor(status / 100) === Number(rule.status[0]) : Number(rule.status) === status;
-}
-
-/** Retry-After (RFC 9110 10.2.3) in ms: seconds, or a date measured from the answer's own Date. */
-export function retryAfterMs(headers: HttpResponse['headers']): number | undefined {
-  const value = headers['retry-after'];
-  if (value === undefined) return undefined;
-  if (/^\d{1,12}$/.test(value.trim())) return Number(value) * 1000;
-  const until = Date.parse(value);
-  const from = Date.parse(headers['date'] ?? '');
-  return Number.isNaN(until) || Number.isNaN(from) ? undefined : Math.max(0, until - from);
 }
 
 function classify(response: HttpResponse | HttpFailure, delivery: Delivery, config: AdapterConfig): Verdict {

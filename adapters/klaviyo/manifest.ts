@@ -1,0 +1,42 @@
+import type { Manifest, OperationManifest } from '@weir/adapter';
+
+const spec = 'klaviyo/openapi, openapi/stable/categories, revision 2026-07-15';
+const limit = (burst: number, steady: number, path: string): OperationManifest['limit'] => ({ burst: { count: burst, perMs: 1000 }, steady: { count: steady, perMs: 60_000 }, cite: `${spec}, ${path}: "Rate limits: Burst: ${burst}/s, Steady: ${steady}/m"` });
+
+/** Dated version of the API that the requests are written for. */
+export const revision = '2026-07-15';
+
+export const manifest: Manifest = {
+  name: 'klaviyo',
+  title: 'Klaviyo',
+  docs: 'https://github.com/klaviyo/openapi',
+  destination: {
+    config: {
+      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, subscriptions:write.' },
+      baseUrl: { type: 'url', default: 'https://a.klaviyo.com', doc: 'Base URL of the API; sandbox://<name> is the local sandbox.' },
+      listId: { type: 'string', doc: 'List that subscribers are added to and removed from. Without it an unsubscribe is global.' },
+    },
+    operations: {
+      'profile-import': {
+        kind: 'use', accepts: ['weir.canonical.Profile'], doc: 'Create or update a profile by its e-mail, phone or external id.',
+        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-import: "create or update a profile"; no key` },
+        limit: limit(75, 750, '/api/profile-import'),
+      },
+      event: {
+        kind: 'use', accepts: ['weir.canonical.Event', 'weir.canonical.Order'], doc: 'Track an event of a profile.',
+        idempotency: { scheme: 'body-field', name: '/data/attributes/unique_id', pastWindow: 'hold', cite: `${spec}, events.json, /api/events: unique_id, "If the unique_id is repeated for the same profile and metric, only the first processed event will be recorded"; no end of that is stated` },
+        limit: limit(350, 3500, '/api/events'),
+      },
+      subscribe: {
+        kind: 'use', accepts: ['weir.canonical.ConsentChange'], doc: 'Subscribe a profile to e-mail or SMS marketing.',
+        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-create-jobs: sets the subscription; setting it again changes nothing` },
+        limit: limit(75, 750, '/api/profile-subscription-bulk-create-jobs'),
+      },
+      unsubscribe: {
+        kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], doc: 'Unsubscribe a profile from e-mail or SMS marketing.',
+        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-delete-jobs: sets the subscription; setting it again changes nothing` },
+        limit: limit(75, 750, '/api/profile-subscription-bulk-delete-jobs'),
+      },
+    },
+  },
+};
