@@ -14,7 +14,7 @@ export const manifest: Manifest = {
       auth: { type: 'string', secret: true, doc: 'Credential.' },
       authHeader: { type: 'string', default: 'authorization', doc: 'Header that carries the credential.' },
       authPrefix: { type: 'string', default: 'Bearer ', doc: 'Text before the credential.' },
-      items: { type: 'string', default: '', doc: 'Top-level key of the page that holds the list; empty = the page is the list.' },
+      items: { type: 'string', default: '', doc: 'Path in the page of the list, e.g. data or result.items; empty = the page is the list.' },
       cursor: { type: 'string', enum: ['token', 'link', 'page', 'none'], default: 'token', doc: 'How pages follow: token (a field of the page goes into a query parameter), link (Link header, rel=next), page (a number), none.' },
       cursorField: { type: 'string', default: 'next_cursor', doc: 'token: top-level field of the page with the next token.' },
       cursorParam: { type: 'string', default: 'cursor', doc: 'token, page: query parameter that takes it.' },

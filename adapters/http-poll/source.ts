@@ -1,4 +1,4 @@
-import { isHeaderSafe, retryAfterMs, sliceArray, sliceKey, textOf, type AdapterConfig, type HttpFailure, type HttpResponse, type Item, type Json, type PollPage, type PollSource, type Verdict } from '@weir/adapter';
+import { isHeaderSafe, retryAfterMs, slicePath, textOf, type AdapterConfig, type HttpFailure, type HttpResponse, type Item, type Json, type PollPage, type PollSource, type Verdict } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { manifest } from './manifest.ts';
 
@@ -30,11 +30,9 @@ function nextLink(response: HttpResponse, config: AdapterConfig): string | undef
 }
 
 function itemsOf(response: HttpResponse, config: AdapterConfig): { items: readonly Item[]; page: Json } {
-  const key = String(config['items'] ?? '');
-  const limits = { depth, items: maxItems };
-  if (key === '') return { items: sliceArray(response.body, limits), page: null };
-  const { items, object } = sliceKey(response.body, key, limits);
-  return { items, page: object };
+  const path = String(config['items'] ?? '');
+  const { items, value } = slicePath(response.body, path === '' ? [] : path.split('.'), { depth, items: maxItems });
+  return { items, page: value };
 }
 
 function page(response: HttpResponse, cursor: Json, config: AdapterConfig): PollPage {

@@ -1,6 +1,10 @@
-import { hmac, oneObject, parseJson, safeEqual, sliceKey, textOf, type AdapterConfig, type InboundRequest, type Item, type Json, type JsonObject, type SamplePerson, type Split, type Verification, type WebhookSource } from '@weir/adapter';
+import { hmac, safeEqual, sliceBatch, textOf, type AdapterConfig, type InboundRequest, type Item, type Json, type JsonObject, type SamplePerson, type Split, type Verification, type WebhookSource } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
+import { manifest } from './manifest.ts';
+import { manifest } from './manifest.ts';
 
+const limits = manifest.source!.limits;
+const limits = manifest.source!.limits;
 const types = new Set(['identify', 'track', 'page', 'screen', 'group', 'alias']);
 
 /** Type by the path, /v1/<type>; undefined for /v1/batch, /v1/import and /webhooks. */
@@ -13,7 +17,7 @@ function verify(request: InboundRequest, config: AdapterConfig): Verification {
   const basic = /^Basic ([A-Za-z0-9+/=_-]{1,512})$/.exec(request.headers['authorization'] ?? '')?.[1];
   if (basic !== undefined) {
     const given = Buffer.from(Buffer.from(basic, 'base64').toString('utf8').split(':')[0]!);
-    return safeEqual(given, Buffer.from(config['writeKey'] as string)) ? { ok: true } : { ok: false, detail: 'write key is not the one of this source' };
+    return given.length > 0 && safeEqual(given, Buffer.from(config['writeKey'] as string)) ? { ok: true } : { ok: false, detail: 'write key is not the one of this source' };
   }
   const signature = request.headers['x-signature'];
   const secret = config['sharedSecret'] as string | undefined;
@@ -22,21 +26,14 @@ function verify(request: InboundRequest, config: AdapterConfig): Verification {
   return safeEqual(given, hmac('sha1', secret, request.body)) ? { ok: true } : { ok: false, detail: 'X-Signature does not match' };
 }
 
-/** The type travels in the envelope when only the path says it. */
+/** A single call, or a batch with what its calls share. The type travels in the envelope when only the path says it. */
 function split(request: InboundRequest): Split {
-  const value = parseJson(request.body);
-  const isBatch = value !== null && typeof value === 'object' && !Array.isArray(value) && Array.isArray(value['batch']);
-  const pathType = typeOfPath(request.url);
+  const { items, object } = sliceBatch(request.body, 'batch', { depth: limits.depth, items: limits.items });
   const envelope: JsonObject = Object.create(null) as JsonObject;
+  const pathType = typeOfPath(request.url);
   if (pathType !== undefined) envelope['type'] = pathType;
-  if (!isBatch) {
-    const item = oneObject(request.body);
-    if (typeOf(item, envelope) === undefined) throw new WeirError('body-malformed', 'the call has no type');
-    return { items: [item], envelope };
-  }
-  const { items, object } = sliceKey(request.body, 'batch', { depth: 32, items: 2500 });
-  for (const key of ['context', 'integrations', 'sentAt']) if (object[key] !== undefined && object[key] !== null) envelope[key] = object[key];
-  for (const item of items) if (typeOf(item, envelope) === undefined) throw new WeirError('body-malformed', 'a call of the batch has no type');
+  if (items[0]?.value !== object) for (const key of ['context', 'integrations', 'sentAt']) if (object[key] !== undefined && object[key] !== null) envelope[key] = object[key];
+  for (const item of items) if (typeOf(item, envelope) === undefined) throw new WeirError('body-malformed', 'a call has no type');
   return { items, envelope };
 }
 

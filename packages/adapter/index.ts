@@ -1,4 +1,6 @@
-export { checkDepth, defaultJsonLimits, oneObject, parseJson, sliceArray, sliceKey, type JsonLimits } from './json.ts';
-export { hmac, isHeaderSafe, safeEqual } from './signing.ts';
-export { objectOf, textOf } from './text.ts';
+export { checkDepth, defaultJsonLimits, oneObject, parseJson, sliceArray, sliceBatch, slicePath, type JsonLimits } from './json.ts';
+export { hmac, isHeaderSafe, safeEqual, signWebhook, staleness, verifyWebhook } from './signing.ts';
+export { compileTemplate, compileUrlTemplate, type Scope, type Template, type TemplateContext } from './template.ts';
+export { compilePattern, dottedPath, durationMs, objectOf, textOf, valueAt } from './text.ts';
+export { classifyFailure, classifyStatus, retryAfterMs } from './verdicts.ts';
 export * from './types.ts';

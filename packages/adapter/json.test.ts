@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { oneObject, parseJson, sliceArray, sliceKey } from './json.ts';
+import { oneObject, parseJson, sliceArray, sliceBatch, slicePath } from './json.ts';
 
 const limits = { depth: 20, items: 100 };
 
@@ -12,7 +12,9 @@ test('each item keeps its exact bytes, whatever the white space and the escapes'
     if (body.includes('__proto__')) return;
     expect(sliceArray(body, limits).map((item) => item.bytes.toString())).toEqual(texts);
     const wrapped = Buffer.from(`{"a":"]}\\"","batch":${body.toString()},"z":[1]}`);
-    expect(sliceKey(wrapped, 'batch', limits).items.map((item) => item.bytes.toString())).toEqual(texts);
+    expect(sliceBatch(wrapped, 'batch', limits).items.map((item) => item.bytes.toString())).toEqual(texts);
+    const nested = Buffer.from(`{"page":{"batch":[[]]}, "page" : {"x":{"batch":0},"batch" :${body.toString()} } }`);
+    expect(slicePath(nested, ['page', 'batch'], limits).items.map((item) => item.bytes.toString())).toEqual(texts);
   }));
 });
 
@@ -28,8 +30,18 @@ test('a hundred thousand brackets are refused before they are parsed', () => {
   expect(() => parseJson(Buffer.from('['.repeat(100_000)))).toThrow(expect.objectContaining({ code: 'body-too-deep' }));
 });
 
-test('__proto__ is refused, also when it is escaped', () => {
-  for (const text of ['{"__proto__":{"x":1}}', '{"a":[{"\\u005f_proto__":1}]}']) expect(() => parseJson(Buffer.from(text))).toThrow(expect.objectContaining({ code: 'body-malformed' }));
+test('__proto__ is refused, also when any letter of it is escaped', () => {
+  for (const text of ['{"__proto__":{"x":1}}', '{"a":[{"\\u005f_proto__":1}]}', '{"__pr\\u006fto__":1}']) expect(() => parseJson(Buffer.from(text))).toThrow(expect.objectContaining({ code: 'body-malformed' }));
+  expect(({} as Record<string, unknown>)['x']).toBeUndefined();
+});
+
+test('half a surrogate pair is refused: two different ids would become one', () => {
+  for (const text of ['"\\ud800"', '{"a":["\\uDC00x"]}', '{"\\ud83d":1}']) expect(() => parseJson(Buffer.from(text))).toThrow(expect.objectContaining({ code: 'body-malformed' }));
+  expect(parseJson(Buffer.from('"\\ud83d\\ude00"'))).toBe('😀');
+});
+
+test('a key constructor is data like any other, a repeated key counts once', () => {
+  expect(Object.keys(parseJson(Buffer.from('{"constructor":{"prototype":{"x":1}},"a":1,"a":2}')) as object)).toEqual(['constructor', 'a']);
   expect(({} as Record<string, unknown>)['x']).toBeUndefined();
 });
 

@@ -40,6 +40,9 @@ export function checkDepth(body: Buffer, maxDepth: number): void {
   }
 }
 
+/** Text that can hide a key `__proto__` or half a surrogate pair: written out, or behind an escape. */
+const suspicious = /__proto__|\\u(?:00|[dD])/;
+
 /** A number that a double cannot hold: over 15 digits in a row. Those keep their digits as text. */
 const longNumber = /[^\d."][-]?\d{16,}|^-?\d{16,}|\d{16,}[.eE]|\.\d{16,}/;
 
@@ -50,7 +53,7 @@ function keepDigits(this: unknown, _key: string, value: unknown, context?: { sou
 
 /**
  * Parse JSON from a stranger: valid UTF-8 without BOM, bounded depth; integers beyond 2^53 become text with
- * all their digits; `__proto__` is refused. Throws WeirError body-malformed or body-too-deep.
+ * all their digits; `__proto__` and lone surrogates (which no UTF-8 can carry on) are refused. Throws WeirError body-malformed or body-too-deep.
  */
 export function parseJson(body: Buffer, maxDepth = defaultJsonLimits.depth): Json {
   if (!isUtf8(body)) throw new WeirError('body-malformed', 'not UTF-8');
@@ -62,14 +65,18 @@ export function parseJson(body: Buffer, maxDepth = defaultJsonLimits.depth): Jso
   } catch (error) {
     throw new WeirError('body-malformed', 'not JSON', { cause: error });
   }
-  if (text.includes('__proto__') || text.includes('\\u005')) refuseProto(value);
+  if (suspicious.test(text)) inspect(value);
   return value;
 }
 
-function refuseProto(value: Json): void {
+function inspect(value: Json): void {
+  if (typeof value === 'string' && !value.isWellFormed()) throw new WeirError('body-malformed', 'half a surrogate pair is not text');
   if (value === null || typeof value !== 'object') return;
-  if (!Array.isArray(value) && Object.hasOwn(value, '__proto__')) throw new WeirError('body-malformed', 'the key __proto__ is not allowed');
-  for (const child of Object.values(value)) refuseProto(child);
+  for (const [key, child] of Object.entries(value)) {
+    if (key === '__proto__') throw new WeirError('body-malformed', 'the key __proto__ is not allowed');
+    if (!key.isWellFormed()) throw new WeirError('body-malformed', 'half a surrogate pair is not text');
+    inspect(child);
+  }
 }
 
 function isSpace(byte: number): boolean {
@@ -114,10 +121,10 @@ function skipSpace(body: Buffer, at: number): number {
   return at;
 }
 
-/** Start of the value of a top-level key, the last one when it repeats (as JSON.parse has it). */
-function topLevel(body: Buffer, key: string): number {
+/** Start of the value of a key of the object that begins at `at`, the last one when it repeats (as JSON.parse has it); -1 = no such key. */
+function valueOfKey(body: Buffer, at: number, key: string): number {
   let found = -1;
-  let at = skipSpace(body, 0) + 1;
+  at++;
   for (;;) {
     at = skipSpace(body, at);
     if (body[at] === 0x2c) {
@@ -140,24 +147,41 @@ function toItems(list: readonly Json[], slices: readonly Buffer[], limits: JsonL
 
 /** The items of a body that is one JSON array, each with its exact bytes. */
 export function sliceArray(body: Buffer, limits: JsonLimits = defaultJsonLimits): Item[] {
-  const value = parseJson(body, limits.depth);
-  if (!Array.isArray(value)) throw new WeirError('body-malformed', 'expected a JSON array');
-  return toItems(value, elements(body, skipSpace(body, 0)), limits);
+  return slicePath(body, [], limits).items;
 }
 
-/** The items of an array under a top-level key of an object, and the object. */
-export function sliceKey(body: Buffer, key: string, limits: JsonLimits = defaultJsonLimits): { readonly items: Item[]; readonly object: JsonObject } {
+/** The items of the array under a path of keys (none = the body itself), each with its exact bytes, and the whole body parsed. */
+export function slicePath(body: Buffer, path: readonly string[], limits: JsonLimits = defaultJsonLimits): { readonly items: Item[]; readonly value: Json } {
   const value = parseJson(body, limits.depth);
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new WeirError('body-malformed', 'expected a JSON object');
-  const list = Object.hasOwn(value, key) ? value[key] : undefined;
-  if (!Array.isArray(list)) throw new WeirError('body-malformed', `expected an array under ${JSON.stringify(key)}`);
-  return { items: toItems(list, elements(body, topLevel(body, key)), limits), object: value };
+  let list: Json | undefined = value;
+  let at = skipSpace(body, 0);
+  for (const key of path) {
+    list = isObject(list) && Object.hasOwn(list, key) ? list[key] : undefined;
+    if (list === undefined) break;
+    at = valueOfKey(body, at, key);
+  }
+  if (!Array.isArray(list)) throw new WeirError('body-malformed', path.length === 0 ? 'expected a JSON array' : `expected an array under ${JSON.stringify(path.join('.'))}`);
+  return { items: toItems(list, elements(body, at), limits), value };
+}
+
+/** A body that is one object: the items of the array under `key` when it has one, else the object itself as the only item. */
+export function sliceBatch(body: Buffer, key: string, limits: JsonLimits = defaultJsonLimits): { readonly items: Item[]; readonly object: JsonObject } {
+  const object = parseJson(body, limits.depth);
+  if (!isObject(object)) throw new WeirError('body-malformed', 'expected a JSON object');
+  const start = skipSpace(body, 0);
+  const list = Object.hasOwn(object, key) ? object[key] : undefined;
+  if (Array.isArray(list)) return { items: toItems(list, elements(body, valueOfKey(body, start, key)), limits), object };
+  return { items: [{ bytes: body.subarray(start, endOfValue(body, start)), value: object }], object };
 }
 
 /** A body that is one item, an object; surrounding white space is not part of it. */
 export function oneObject(body: Buffer, limits: JsonLimits = defaultJsonLimits): Item & { readonly value: JsonObject } {
   const value = parseJson(body, limits.depth);
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw new WeirError('body-malformed', 'expected a JSON object');
+  if (!isObject(value)) throw new WeirError('body-malformed', 'expected a JSON object');
   const start = skipSpace(body, 0);
   return { bytes: body.subarray(start, endOfValue(body, start)), value };
+}
+
+function isObject(value: Json | undefined): value is JsonObject {
+  return value !== null && typeof value === 'object' && !Array.isArray(value);
 }

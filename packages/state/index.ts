@@ -1,2 +1,2 @@
-export { openTable, type Put, type Table } from './table.ts';
-export { createTopicTable, type TopicTable, type TopicTableOptions } from './topic-table.ts';
+export { openTable, type Put, type Seen, type Table } from './table.ts';
+export { createTopicTable, type Rebuild, type TopicTable, type TopicTableOptions } from './topic-table.ts';

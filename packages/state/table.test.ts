@@ -1,6 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import fc from 'fast-check';
 import { afterEach, expect, test } from 'vitest';
 import { openTable } from './table.ts';
 
@@ -42,4 +44,83 @@ test('a file that is no cache is replaced, and that is told', async () => {
   expect(table.get('a')?.toString()).toBe('1');
   expect(told).toContain('not an LMDB file');
   await table.close();
+});
+
+test('a file that was cut is replaced: mapping it would end the process', async () => {
+  const path = dir();
+  const first = openTable({ path });
+  first.putBatch(Array.from({ length: 2000 }, (_, i) => ({ key: `k/${i}`, value: Buffer.alloc(500) })));
+  await first.close();
+  truncateSync(join(path, 'data.mdb'), 300_000);
+  let told = '';
+  const again = openTable({ path, onDiscard: (reason) => { told = reason; } });
+  expect(told).toMatch(/300000 of \d+ bytes/);
+  expect(again.get('k/1999')).toBeUndefined();
+  again.putBatch([{ key: 'a', value: Buffer.from('1') }]);
+  await again.close();
+});
+
+test('what a killed process wrote is there; what a machine that went down wrote is not trusted', async () => {
+  const path = dir();
+  const script = `import { openTable } from ${JSON.stringify(join(import.meta.dirname, 'table.ts'))};
+    const table = openTable({ path: ${JSON.stringify(path)} });
+    for (let i = 0; i < 50; i++) table.putBatch([{ key: 'k', value: Buffer.from(String(i)) }], new Map([[0, i]]));
+    process.kill(process.pid, 'SIGKILL');`;
+  expect(spawnSync(process.execPath, ['--input-type=module', '-e', script]).signal).toBe('SIGKILL');
+  let told = '';
+  const survived = openTable({ path, onDiscard: (reason) => { told = reason; } });
+  expect([told, survived.get('k')?.toString(), survived.position(0)]).toEqual(['', '49', 49]);
+  await survived.close();
+  writeFileSync(join(path, 'in-use'), 'another run of the machine');
+  const later = openTable({ path, onDiscard: (reason) => { told = reason; } });
+  expect([told, later.get('k')]).toEqual(['the machine ended while the cache was open', undefined]);
+  await later.close();
+});
+
+test('a cache of another format is replaced', async () => {
+  const path = dir();
+  const { open } = await import('lmdb');
+  const db = open({ path, encoding: 'binary' });
+  await db.put('key', Buffer.from('value'));
+  await db.close();
+  let told = '';
+  const table = openTable({ path, onDiscard: (reason) => { told = reason; } });
+  expect([told, table.get('key')]).toEqual(['format none of the cache is not known', undefined]);
+  await table.close();
+});
+
+test('the table agrees with a map for any keys, also hostile ones', async () => {
+  const table = openTable({ path: dir() });
+  const key = fc.oneof(
+    fc.string({ unit: 'binary', maxLength: 8 }),
+    fc.string({ unit: 'grapheme', minLength: 290, maxLength: 320 }),
+    fc.constantFrom('\ud800', '\ud801', 'a\ud800b', '\uffff\uffffp/0', '\uffff\uffffformat', '\uffff', `\u0001${'a'.repeat(70)}`, '\u0000', '', 'p/\u{1f600}', 'p/\uffff', '__proto__', 'x'.repeat(3000), `${'x'.repeat(3000)}y`),
+  );
+  const puts = fc.array(fc.record({ key: key, value: fc.option(fc.uint8Array({ maxLength: 20 }).map((v) => Buffer.from(v))) }), { maxLength: 20 });
+  fc.assert(fc.property(fc.array(puts, { maxLength: 5 }), fc.string({ unit: 'grapheme', maxLength: 2 }), (batches, prefix) => {
+    table.clear();
+    const model = new Map<string, Buffer>();
+    for (const batch of batches) {
+      table.putBatch(batch, new Map([[0, 7]]));
+      for (const { key: k, value } of batch) {
+        if (value === null) model.delete(k);
+        else model.set(k, value);
+      }
+    }
+    for (const [k, value] of model) expect([table.get(k), table.has(k)]).toEqual([value, true]);
+    for (const { key: k } of batches.flat()) if (!model.has(k)) expect([table.get(k), table.has(k)]).toEqual([undefined, false]);
+    for (const start of ['', prefix, 'p/', '\ud800', 'x'.repeat(1000)]) {
+      expect([...table.range(start)].map((e) => e.key).sort()).toEqual([...model.keys()].filter((k) => k.startsWith(start)).sort());
+    }
+    expect([...table.positions()]).toEqual(batches.length > 0 ? [[0, 7]] : []);
+  }), { numRuns: 150 });
+  await table.close();
+});
+
+test('a dropped table leaves nothing behind', async () => {
+  const path = join(dir(), 'inner');
+  const table = openTable({ path });
+  table.putBatch([{ key: 'a', value: Buffer.from('1') }]);
+  await table.drop();
+  expect(existsSync(path)).toBe(false);
 });

@@ -1,6 +1,7 @@
-import { closeSync, existsSync, mkdirSync, openSync, readSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, rmSync } from 'node:fs';
 import { open, type RootDatabase } from 'lmdb';
+import { distrust, markClosed, markOpen } from './cache-file.ts';
+import { isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
 
 export interface Put {
   readonly key: string;
@@ -8,52 +9,85 @@ export interface Put {
   readonly value: Buffer | null;
 }
 
+/** What is known of how far a partition was read, beside its position. */
+export interface Seen {
+  /** Last record that was applied: tells a topic from another one of the same name. */
+  readonly offset: number;
+  readonly timestamp: number;
+  /** When the position was last the end of the partition, ms since the epoch; 0 = never. */
+  readonly currentAt: number;
+}
+
 /**
  * A local cache of keyed state in LMDB. Values and the positions they were read up to are written in one
  * transaction, so after any crash the cache is a true prefix of its topics. It may be deleted at any time.
+ * Keys may be any string; values are copied in and out.
  */
 export interface Table {
   get(key: string): Buffer | undefined;
-  /** Entries whose key begins with the prefix, in key order. */
+  has(key: string): boolean;
+  /** Entries whose key begins with the prefix, in the order of the keys' UTF-8. */
   range(prefix: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
-  /** Write all, with the new positions (partition → next offset) if given. Durable against a killed process, not against power loss. */
-  putBatch(puts: readonly Put[], positions?: ReadonlyMap<number, number>): void;
+  /** Write all, with the new positions (partition → next offset) if given. Durable against a killed process; after a crash of the machine the cache is discarded. */
+  putBatch(puts: readonly Put[], positions?: ReadonlyMap<number, number>, seen?: ReadonlyMap<number, Seen>): void;
   /** Next offset of the partition; undefined when nothing of it was read. */
   position(partition: number): number | undefined;
   positions(): Map<number, number>;
+  seen(partition: number): Seen | undefined;
   /** Forget everything. */
   clear(): void;
   close(): Promise<void>;
+  /** Close it and delete its folder. */
+  drop(): Promise<void>;
 }
 
-const positionPrefix = '\u0001p/';
-const formatKey = '\u0001format';
-const format = Buffer.from('1');
+const positionPrefix = `${own}p/`;
+const seenPrefix = `${own}s/`;
+const formatKey = `${own}format`;
+const format = Buffer.from('2');
+const mapSize = 64 * 1024 * 1024;
 
-/** Opens or makes the cache in folder `path`. One that cannot be opened or has another format is deleted and made anew. */
+/** Opens or makes the cache in folder `path`. One that is torn, cannot be opened or has another format is deleted and made anew; `onDiscard` is told why. */
 export function openTable(options: { path: string; onDiscard?: (reason: string) => void }): Table {
-  mkdirSync(options.path, { recursive: true });
-  let db: RootDatabase<Buffer, string>;
-  try {
-    db = openDb(options.path);
-  } catch (error) {
-    options.onDiscard?.((error as Error).message);
-    rmSync(options.path, { recursive: true, force: true });
-    mkdirSync(options.path, { recursive: true });
-    db = openDb(options.path);
+  const { path } = options;
+  mkdirSync(path, { recursive: true });
+  const db = openOrReplace(path, options.onDiscard);
+  markOpen(path);
+
+  const find = (key: string): Buffer | undefined => {
+    const stored = storedKey(key);
+    const value = db.get(stored.key);
+    return value !== undefined && stored.wrapped ? unwrap(value).value : value;
+  };
+
+  function* range(prefix: string): Generator<{ key: string; value: Buffer }> {
+    const start = storedPrefix(prefix);
+    for (const { key, value } of db.getRange({ start })) {
+      if (!key.startsWith(start)) return;
+      if (key.startsWith(own)) continue;
+      const entry = isWrapped(key) ? unwrap(value) : { key, value };
+      if (entry.key.startsWith(prefix)) yield entry;
+    }
   }
+
+  async function close(): Promise<void> {
+    await db.close();
+    markClosed(path);
+  }
+
   return {
-    get: (key) => db.get(key),
-    *range(prefix) {
-      for (const { key, value } of db.getRange({ start: prefix, end: `${prefix}\uffff` })) yield { key, value };
-    },
-    putBatch(puts, positions) {
+    get: find,
+    has: (key) => db.doesExist(storedKey(key).key),
+    range,
+    putBatch(puts, positions, seen) {
       db.transactionSync(() => {
         for (const { key, value } of puts) {
-          if (value === null) db.removeSync(key);
-          else db.putSync(key, value);
+          const stored = storedKey(key);
+          if (value === null) db.removeSync(stored.key);
+          else db.putSync(stored.key, stored.wrapped ? wrap(key, value) : value);
         }
         if (positions !== undefined) for (const [partition, next] of positions) db.putSync(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
+        if (seen !== undefined) for (const [partition, s] of seen) db.putSync(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
       });
     },
     position(partition) {
@@ -62,39 +96,52 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     },
     positions() {
       const found = new Map<number, number>();
-      for (const { key, value } of db.getRange({ start: positionPrefix, end: `${positionPrefix}\uffff` })) found.set(Number(key.slice(positionPrefix.length)), Number(value.toString('latin1')));
+      for (const { key, value } of db.getRange({ start: positionPrefix, end: `${positionPrefix}:` })) found.set(Number(key.slice(positionPrefix.length)), Number(value.toString('latin1')));
       return found;
     },
-    clear() {
-      db.clearSync();
-      db.putSync(formatKey, format);
+    seen(partition) {
+      const value = db.get(seenPrefix + partition);
+      if (value === undefined) return undefined;
+      const [offset, timestamp, currentAt] = value.toString('latin1').split(',').map(Number) as [number, number, number];
+      return { offset, timestamp, currentAt };
     },
-    close: () => db.close(),
+    clear() {
+      db.transactionSync(() => {
+        db.clearSync();
+        db.putSync(formatKey, format);
+      });
+    },
+    close,
+    async drop() {
+      await close();
+      rmSync(path, { recursive: true, force: true });
+    },
   };
 }
 
-/** LMDB ends the process on a file that is not its own, so the magic of the first meta page is looked at first. */
-const magic = 0xbeefc0de;
-
-function checkMagic(path: string): void {
-  const file = join(path, 'data.mdb');
-  if (!existsSync(file)) return;
-  const head = Buffer.alloc(32);
-  const fd = openSync(file, 'r');
-  try {
-    const length = readSync(fd, head, 0, head.length, 0);
-    if (length === 0) return;
-    if (length < head.length || (head.readUInt32LE(16) !== magic && head.readUInt32LE(24) !== magic)) throw new Error(`${file} is not an LMDB file`);
-  } finally {
-    closeSync(fd);
+function openOrReplace(path: string, onDiscard: ((reason: string) => void) | undefined): RootDatabase<Buffer, string> {
+  let reason = distrust(path);
+  if (reason === undefined) {
+    try {
+      return openDb(path);
+    } catch (error) {
+      reason = (error as Error).message;
+    }
   }
+  onDiscard?.(reason);
+  rmSync(path, { recursive: true, force: true });
+  mkdirSync(path, { recursive: true });
+  return openDb(path);
 }
 
 function openDb(path: string): RootDatabase<Buffer, string> {
-  checkMagic(path);
-  const db = open<Buffer, string>({ path, encoding: 'binary', noSync: true, cache: false, mapSize: 64 * 1024 * 1024 });
+  const db = open<Buffer, string>({ path, encoding: 'binary', noSync: true, cache: false, mapSize });
   const found = db.get(formatKey);
-  if (found === undefined) db.putSync(formatKey, format);
-  else if (!found.equals(format)) throw new Error(`format ${found.toString('latin1')} of the cache is not known`);
+  if (found?.equals(format)) return db;
+  if (found !== undefined || [...db.getKeys({ limit: 1 })].length > 0) {
+    void db.close();
+    throw new Error(`format ${found?.toString('latin1') ?? 'none'} of the cache is not known`);
+  }
+  db.putSync(formatKey, format);
   return db;
 }

@@ -4,6 +4,7 @@ import { appendCases } from './append-cases.ts';
 import { groupCases } from './group-cases.ts';
 import { readerCases } from './reader-cases.ts';
 import { serdeCases } from './serde-cases.ts';
+import { tableCases } from './table-cases.ts';
 import { startWorld, type DriverName, type World } from './world.ts';
 
 let world: World;
@@ -18,5 +19,7 @@ describe.each(drivers)('%s', { timeout: 90_000 }, (driver) => {
   groupCases(theWorld, driver);
   readerCases(theWorld, driver);
 });
+
+describe('topic table', { timeout: 60_000 }, () => tableCases(theWorld));
 
 describe('serde', { timeout: 120_000 }, () => serdeCases(theWorld));

@@ -1,0 +1,86 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { createAppender, type ProducePort } from './appender.ts';
+import type { OutRecord } from './types.ts';
+
+/** What the broker and the network do to one produce request. */
+type Fate = 'acknowledged' | 'written, answer lost' | 'lost' | 'refused' | 'no leader' | 'partly';
+const fates: readonly Fate[] = ['acknowledged', 'written, answer lost', 'lost', 'refused', 'no leader', 'partly'];
+
+/** A log that suffers the given fates in turn and then works; a second request for a partition on the way is an error. */
+function createHarmedLog(turns: readonly Fate[]) {
+  const logs = new Map<number, string[]>();
+  const onTheWay = new Set<number>();
+  const overlaps: number[] = [];
+  let turn = 0;
+  let leaderless = false;
+  const write = (partition: number, records: readonly OutRecord[]): number => {
+    const log = logs.get(partition) ?? [];
+    logs.set(partition, log);
+    return log.push(...records.map((r) => r.value!.toString())) - records.length;
+  };
+  const port: ProducePort = {
+    partitions: async () => 3,
+    partitionsKnown: () => 3,
+    leader: () => (leaderless ? -1 : 1),
+    async refresh() { leaderless = false; },
+    async produce(_leader, batches) {
+      const fate = turns[turn++] ?? 'acknowledged';
+      for (const { partition } of batches) {
+        if (onTheWay.has(partition)) overlaps.push(partition);
+        onTheWay.add(partition);
+      }
+      await new Promise((done) => setTimeout(done, turn % 3));
+      for (const { partition } of batches) onTheWay.delete(partition);
+      leaderless = fate === 'no leader';
+      if (fate === 'lost' || leaderless) throw new Error('cut');
+      if (fate === 'refused') return batches.map(() => ({ kind: 'again', detail: 'not the leader' }));
+      if (fate === 'partly') return batches.map(({ partition, records }, i) => (i % 2 === 0 ? { kind: 'acked', baseOffset: write(partition, records) } : { kind: 'again', detail: 'not the leader' }));
+      const offsets = batches.map(({ partition, records }) => write(partition, records));
+      if (fate === 'written, answer lost') throw new Error('cut');
+      return offsets.map((baseOffset) => ({ kind: 'acked', baseOffset }));
+    },
+    close() {},
+  };
+  return { port, logs, overlaps };
+}
+
+const options = { deadlineMs: 10_000, maxPendingBytes: 1e9, requestTimeoutMs: 1000 };
+
+test('whatever happens to requests: acknowledged records are at their offsets, in the order of the calls, one request a partition at a time', async () => {
+  await fc.assert(fc.asyncProperty(fc.array(fc.constantFrom(...fates), { maxLength: 6 }), fc.array(fc.array(fc.nat(2), { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 25 }), async (turns, calls) => {
+    const { port, logs, overlaps } = createHarmedLog(turns);
+    const appender = createAppender(port, options);
+    const acks = [];
+    for (const [i, partitions] of calls.entries()) {
+      acks.push(appender.append('t', partitions.map((partition, j) => ({ partition, key: null, value: Buffer.from(`${i}/${j}`) }))));
+      if (i % 5 === 0) await new Promise((done) => setImmediate(done));
+    }
+    const offsets = await Promise.all(acks);
+    calls.forEach((partitions, i) => partitions.forEach((p, j) => expect(logs.get(p)![offsets[i]![j]!]).toBe(`${i}/${j}`)));
+    for (const p of [0, 1, 2]) {
+      const sent = calls.flatMap((partitions, i) => partitions.flatMap((q, j) => (q === p ? [`${i}/${j}`] : [])));
+      expect([...new Set(logs.get(p) ?? [])]).toEqual(sent);
+    }
+    expect([overlaps, appender.pendingBytes()]).toEqual([[], 0]);
+    await appender.close();
+  }), { numRuns: 60 });
+}, 120_000);
+
+test('a partition that cannot be written does not hold up the others, and close waits for what is pending', async () => {
+  const { port, logs } = createHarmedLog([]);
+  const stuck: ProducePort = { ...port, async produce(leader, batches, timeoutMs) {
+    const acks = await port.produce(leader, batches.filter((b) => b.partition !== 0), timeoutMs);
+    let next = 0;
+    return batches.map((b) => (b.partition === 0 ? { kind: 'again', detail: 'not the leader' } : acks[next++]!));
+  } };
+  const appender = createAppender(stuck, { ...options, deadlineMs: 400 });
+  const record = (partition: number): OutRecord[] => [{ partition, key: null, value: Buffer.from('v') }];
+  const failing = expect(appender.append('t', record(0))).rejects.toMatchObject({ code: 'log-append-failed' });
+  expect(await appender.append('t', record(1))).toEqual([0]);
+  expect(await appender.append('t', record(1))).toEqual([1]);
+  await appender.close();
+  await failing;
+  expect(logs.has(0)).toBe(false);
+  await expect(appender.append('t', record(1))).rejects.toMatchObject({ code: 'log-append-failed' });
+});
