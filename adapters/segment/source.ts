@@ -1,9 +1,7 @@
 import { hmac, safeEqual, sliceBatch, textOf, type AdapterConfig, type InboundRequest, type Item, type Json, type JsonObject, type SamplePerson, type Split, type Verification, type WebhookSource } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { manifest } from './manifest.ts';
-import { manifest } from './manifest.ts';
 
-const limits = manifest.source!.limits;
 const limits = manifest.source!.limits;
 const types = new Set(['identify', 'track', 'page', 'screen', 'group', 'alias']);
 
