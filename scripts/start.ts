@@ -2,17 +2,16 @@
  * `npm start`: the local platform and every service in one process. Prints the write key, the admin token and
  * `weir ready`; Ctrl-C ends it within 10 s and nothing is lost.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { readAdapterFile, registry } from '@weir/adapters';
+import { registry } from '@weir/adapters';
 import { commonOptions, defineConfig, readConfig } from '@weir/config';
 import { WorkspaceError } from '@weir/errors';
-import { createLog, createSerde } from '@weir/log';
-import { planTopics, topicNames } from '@weir/pipeline';
-import { applyRelease, compileRelease, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
+import { secretNames } from '@weir/release';
 import { closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
-import { ensureSecrets, openVault, readWorkspaceKey, type SecretSpec } from '@weir/vault';
+import { openVault } from '@weir/vault';
+import { startDocker } from '../infra/local/docker.ts';
 import { startPlatform, type Platform } from '../infra/local/platform.ts';
 import { createControl } from '../services/control/app.ts';
 import { createDispatcher } from '../services/dispatcher/app.ts';
@@ -25,6 +24,7 @@ import { createPolicy } from '../services/policy/app.ts';
 import { options as policyOptions } from '../services/policy/config.ts';
 import { createSandbox } from '../services/sandbox/app.ts';
 import { options as sandboxOptions } from '../services/sandbox/config.ts';
+import { compileWorkspace, localSecrets, prepareCluster } from './prepare.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const began = performance.now();
@@ -42,44 +42,6 @@ function fail(error: unknown, code: number): never {
   if (error instanceof WorkspaceError) for (const p of error.problems) console.error(`${p.file}:${p.line}: ${p.message}\n  remedy: ${p.remedy}`);
   else console.error((error as Error).message);
   process.exit(code);
-}
-
-/** Local secrets of every source and destination of the release, and the admin token. */
-function localSecrets(release: Release, dataDir: string): void {
-  const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }];
-  for (const source of release.sources.values()) {
-    const special = source.adapter.source?.kind === 'webhook' ? (source.adapter.source.localSecrets?.() ?? {}) : {};
-    for (const { option, name } of secretNames(source.config)) specs.push({ name, ...special[option] });
-  }
-  for (const destination of release.destinations.values()) for (const { name } of secretNames(destination.config)) specs.push({ name });
-  ensureSecrets({ dataDir, env: process.env }, specs);
-}
-
-/** Topics of the release, registered schemas, and the workspace as current release when its hash is new. */
-async function prepare(release: Release, brokers: readonly string[], registryUrl: string): Promise<void> {
-  const prefix = process.env['WEIR_TOPIC_PREFIX'] || 'weir';
-  const log = createLog({ brokers, clientId: 'weir-start' });
-  const serde = createSerde({ registryUrl });
-  try {
-    const file = { path: 'infra/topics.yaml', content: readFileSync(join(root, 'infra/topics.yaml'), 'utf8') };
-    const admin = await log.admin();
-    await Promise.all([admin.createTopics(planTopics(file, release, { prefix, brokers: brokers.length })), serde.start()]);
-    const topic = topicNames(prefix).control;
-    const logger = createLogger({ service: 'start', level: 'silent' });
-    const feed = await createReleaseFeed({ log, serde, topic, adapters: registry, logger });
-    const current = (() => {
-      try {
-        return feed.current().hash;
-      } catch {
-        // No release yet: this is the first start on these topics.
-        return undefined;
-      }
-    })();
-    await feed.close();
-    if (current !== release.hash) await applyRelease({ appender: await log.appender(), serde, topic, release, by: 'npm start', message: null, now: Date.now() });
-  } finally {
-    await log.close();
-  }
 }
 
 interface Running {
@@ -124,7 +86,7 @@ mkdirSync(dataDir, { recursive: true });
 const pidFile = join(dataDir, 'weir.pid');
 writeFileSync(pidFile, String(process.pid));
 
-let platform: Platform | undefined;
+let platform: Pick<Platform, 'bootstrap' | 'registryUrl' | 'stop'> | undefined;
 let running: Running[] = [];
 let stopping = false;
 
@@ -145,18 +107,16 @@ process.once('SIGINT', () => void stop(0));
 process.once('SIGTERM', () => void stop(0));
 
 try {
-  const adapters = registry;
-  const files = withDefaults(readWorkspace(config.workspace), adapters, readAdapterFile);
-  const release = compileRelease(files, { adapters, workspaceKey: readWorkspaceKey(dataDir, process.env['WEIR_KEY'] || undefined) });
+  const release = compileWorkspace(config.workspace, dataDir);
   localSecrets(release, dataDir);
   if (config.brokers === undefined || config.registryUrl === undefined) {
-    platform = await startPlatform({ dataDir: join(dataDir, 'platform'), say: (line) => console.error(line) });
+    platform = (await startDocker((line) => console.error(line))) ?? (await startPlatform({ dataDir: join(dataDir, 'platform') }));
     Object.assign(process.env, { KAFKA_BROKERS: platform.bootstrap.join(','), SCHEMA_REGISTRY_URL: platform.registryUrl });
   }
   // One instance on one machine: a crash is noticed sooner than in a fleet. Each of these can still be set.
   for (const [name, value] of Object.entries({ WEIR_NORMALIZER_SESSION_MS: '5000', WEIR_POLICY_SESSION_MS: '5000', WEIR_DISPATCHER_SESSION_MS: '9000', WEIR_CALL_TIMEOUT_MS: '4000' })) process.env[name] ||= value;
   Object.assign(process.env, { WEIR_DATA: dataDir, WEIR_SANDBOX_URL: `http://127.0.0.1:${config.base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: process.env['WEIR_ALLOW_PRIVATE_DESTINATIONS'] || 'true', WEIR_ALLOW_PRIVATE_SOURCES: process.env['WEIR_ALLOW_PRIVATE_SOURCES'] || 'true', WEIR_LOG_LEVEL: process.env['WEIR_LOG_LEVEL'] || 'warn' });
-  await prepare(release, process.env['KAFKA_BROKERS']!.split(','), process.env['SCHEMA_REGISTRY_URL']!);
+  await prepareCluster(release, { brokers: process.env['KAFKA_BROKERS']!.split(','), registryUrl: process.env['SCHEMA_REGISTRY_URL']!, prefix: process.env['WEIR_TOPIC_PREFIX'] || 'weir', by: 'npm start' });
   running = await startServices(config.base);
   for (const { service } of running) {
     void service.failed.then((error) => {

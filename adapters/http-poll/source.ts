@@ -1,14 +1,21 @@
-import { isHeaderSafe, retryAfterMs, slicePath, textOf, type AdapterConfig, type HttpFailure, type HttpResponse, type Item, type Json, type PollPage, type PollSource, type Verdict } from '@weir/adapter';
+import { classifyFailure, classifyStatus, isHeaderSafe, slicePath, valueAt, type AdapterConfig, type HttpFailure, type HttpResponse, type Item, type Json, type JsonObject, type PollPage, type PollSource, type Verdict } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { manifest } from './manifest.ts';
 
 const { items: maxItems, depth } = manifest.source!.limits;
 
+/** Where a run stands, and from which time the run asks. */
 interface Cursor {
   readonly token?: string;
-  readonly url?: string;
+  /** Path and query of the next page. The origin is the config's: a cursor cannot take the credential elsewhere. */
+  readonly link?: string;
   readonly page?: number;
+  /** ms: what this run asks for. */
+  readonly since?: number;
+  /** ms: the latest change seen in this run; the next run's `since`. */
+  readonly high?: number;
 }
+type Position = Pick<Cursor, 'token' | 'link' | 'page'>;
 
 const cursorOf = (cursor: Json): Cursor => (cursor !== null && typeof cursor === 'object' && !Array.isArray(cursor) ? (cursor as Cursor) : {});
 
@@ -16,65 +23,97 @@ function firstUrl(config: AdapterConfig): URL {
   return new URL(String(config['url']).replace(/\/$/, '') + String(config['path'] ?? ''));
 }
 
-/** The next link of a Link header (RFC 8288), on the same origin as the first page only: a page must not lead elsewhere. */
+function textAt(value: Json | undefined, path: unknown): string | undefined {
+  const found = valueAt(value, String(path));
+  return (typeof found === 'string' && found !== '') || typeof found === 'number' ? String(found) : undefined;
+}
+
+/** The next link of a Link header (RFC 8288), on the origin of the first page only: a page must not lead elsewhere. */
 function nextLink(response: HttpResponse, config: AdapterConfig): string | undefined {
   for (const part of (response.headers['link'] ?? '').split(',').slice(0, 20)) {
     const match = /^\s*<([^>]{1,2000})>\s*;(.*)$/.exec(part);
     if (match === null || !/\brel="?next"?/.test(match[2]!)) continue;
     const first = firstUrl(config);
-    const url = new URL(match[1]!, first);
-    if (url.origin !== first.origin) throw new WeirError('body-malformed', 'the next link leads to another origin');
-    return url.href;
+    const url = URL.parse(match[1]!, first.href);
+    if (url?.origin !== first.origin) throw new WeirError('body-malformed', 'the next link leads to another origin');
+    return url.pathname + url.search;
   }
   return undefined;
 }
 
-function itemsOf(response: HttpResponse, config: AdapterConfig): { items: readonly Item[]; page: Json } {
-  const path = String(config['items'] ?? '');
-  const { items, value } = slicePath(response.body, path === '' ? [] : path.split('.'), { depth, items: maxItems });
-  return { items, page: value };
-}
-
-function page(response: HttpResponse, cursor: Json, config: AdapterConfig): PollPage {
-  const { items, page: object } = itemsOf(response, config);
-  const at = cursorOf(cursor);
+/** Position of the page after this one; undefined when this is the last. */
+function nextOf(response: HttpResponse, items: readonly Item[], page: Json, at: Cursor, config: AdapterConfig): Position | undefined {
   switch (config['cursor']) {
     case 'link': {
-      const url = nextLink(response, config);
-      return url === undefined ? { items, cursor, more: false } : { items, cursor: { url }, more: true };
+      const link = nextLink(response, config);
+      return link === undefined || link === at.link ? undefined : { link };
     }
-    case 'page': {
-      const next = (at.page ?? 1) + 1;
-      // The last page is read again until it has company: objects are appended to it.
-      return items.length === 0 ? { items, cursor, more: false } : { items, cursor: { page: next }, more: true };
-    }
-    case 'none':
-      return { items, cursor: null, more: false };
+    case 'page': return items.length === 0 ? undefined : { page: (at.page ?? 1) + 1 };
+    case 'none': return undefined;
     default: {
-      const token = textOf(object, String(config['cursorField']));
-      return token === undefined || token === at.token ? { items, cursor, more: false } : { items, cursor: { token }, more: items.length > 0 };
+      const token = textAt(page, config['cursorField']);
+      return token === undefined || token === at.token ? undefined : { token };
     }
   }
 }
 
+function timeOf(item: Item, config: AdapterConfig): number | undefined {
+  const text = textAt(item.value, config['since']);
+  if (text === undefined) return undefined;
+  const ms = config['sinceFormat'] === 'iso' ? Date.parse(text) : Number(text) * (config['sinceFormat'] === 's' ? 1000 : 1);
+  return Number.isFinite(ms) ? ms : undefined;
+}
+
+function page(response: HttpResponse, cursor: Json, config: AdapterConfig): PollPage {
+  const path = String(config['items']);
+  const { items, value } = slicePath(response.body, path === '' ? [] : path.split('.'), { depth, items: maxItems });
+  const at = cursorOf(cursor);
+  let high = at.high;
+  if (config['since'] !== undefined) {
+    for (const item of items) {
+      const time = timeOf(item, config);
+      if (time !== undefined && (high === undefined || time > high)) high = time;
+    }
+  }
+  const next = nextOf(response, items, value, at, config);
+  const make = (fields: Cursor): Json => Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== undefined)) as JsonObject;
+  if (next !== undefined) return { items, cursor: make({ since: at.since, high, ...next }), more: items.length > 0 };
+  if (config['since'] !== undefined) return { items, cursor: make({ since: high ?? at.since }), more: false };
+  // Nothing after this page, yet: what comes later is appended to the last page that had company, so that one is read again.
+  if (at.page !== undefined && items.length === 0) return { items, cursor: make({ page: Math.max(1, at.page - 1) }), more: false };
+  return { items, cursor, more: false };
+}
+
+function formatTime(ms: number, format: unknown): string {
+  return format === 's' ? String(Math.floor(ms / 1000)) : format === 'ms' ? String(ms) : new Date(ms).toISOString();
+}
+
+/** A GET changes nothing at the sender, so no failure of it can have had an effect; every one is worth another try. */
 function classify(response: HttpResponse | HttpFailure): Verdict {
-  if ('failure' in response) return { kind: 'retry', effect: 'none', code: 'vendor-unavailable', detail: response.failure };
-  const detail = `HTTP ${response.status}`;
-  if (response.status === 401 || response.status === 403) return { kind: 'auth-broken', effect: 'none', code: 'credential-rejected', retryAfterMs: 60_000, detail };
-  if (response.status === 429) return { kind: 'throttled', effect: 'none', code: 'vendor-throttled', retryAfterMs: retryAfterMs(response.headers) ?? 60_000, detail };
-  return { kind: 'retry', effect: 'none', code: 'vendor-unavailable', retryAfterMs: retryAfterMs(response.headers), detail };
+  const verdict = 'failure' in response ? classifyFailure(response) : classifyStatus(response);
+  switch (verdict.kind) {
+    case 'ok': case 'permanent': return { kind: 'retry', effect: 'none', code: 'vendor-unavailable', retryAfterMs: 60_000, detail: verdict.detail };
+    case 'retry': return { ...verdict, effect: 'none' };
+    default: return { ...verdict, effect: 'none', retryAfterMs: verdict.retryAfterMs ?? 60_000 };
+  }
 }
 
 export const source: PollSource = {
   kind: 'poll',
-  request(cursor, config) {
+  request(cursor, config, now) {
     const at = cursorOf(cursor);
-    const url = at.url === undefined ? firstUrl(config) : new URL(at.url);
+    const first = firstUrl(config);
+    const url = at.link === undefined ? first : new URL(at.link, first.origin);
     if (config['cursor'] === 'page') url.searchParams.set(String(config['cursorParam']), String(at.page ?? 1));
     else if (at.token !== undefined) url.searchParams.set(String(config['cursorParam']), at.token);
+    if (config['since'] !== undefined && at.link === undefined) {
+      // A time ahead of the clock would skip everything until then.
+      const since = at.since === undefined ? Date.parse(String(config['start'])) : Math.min(at.since, now) - Number(config['overlap']) * 1000;
+      if (!Number.isNaN(since)) url.searchParams.set(String(config['sinceParam']), formatTime(Math.max(0, since), config['sinceFormat']));
+    }
     const headers: Record<string, string> = { 'accept': 'application/json', 'user-agent': 'weir/0.1' };
     if (typeof config['auth'] === 'string') {
-      const value = `${String(config['authPrefix'] ?? '')}${config['auth']}`;
+      const value = `${String(config['authPrefix'])}${config['auth']}`;
       if (!isHeaderSafe(value)) throw new WeirError('delivery-unbuildable', 'the credential holds a control character');
       headers[String(config['authHeader']).toLowerCase()] = value;
     }
@@ -82,11 +121,10 @@ export const source: PollSource = {
   },
   page,
   identify(item, config) {
-    const objectKey = textOf(item.value, String(config['id']));
-    const version = config['version'] === undefined ? '' : (textOf(item.value, String(config['version'])) ?? '');
+    const objectKey = textAt(item.value, config['id']);
+    const version = config['version'] === undefined ? '' : (textAt(item.value, config['version']) ?? '');
     return { parts: [objectKey ?? '', version], unique: false, objectKey };
   },
   classify,
   interval: (config) => ({ everyMs: Math.max(1, Number(config['every'])) * 1000, maxRequestsPerMinute: Math.max(1, Number(config['requestsPerMinute'])) }),
 };
-

@@ -14,7 +14,7 @@ export const manifest: Manifest = {
     config: {
       apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, subscriptions:write.' },
       baseUrl: { type: 'url', default: 'https://a.klaviyo.com', doc: 'Base URL of the API; sandbox://<name> is the local sandbox.' },
-      listId: { type: 'string', doc: 'List that subscribers are added to and removed from. Without it an unsubscribe is global.' },
+      listId: { type: 'string', doc: 'List that subscribers are added to. An unsubscribe is always global.' },
     },
     operations: {
       'profile-import': {
@@ -29,12 +29,12 @@ export const manifest: Manifest = {
       },
       subscribe: {
         kind: 'use', accepts: ['weir.canonical.ConsentChange'], doc: 'Subscribe a profile to e-mail or SMS marketing.',
-        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-create-jobs: sets the subscription; setting it again changes nothing` },
+        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-create-jobs: sets the subscription, a repetition sets it again; where "double opt-in [is] enabled, profiles will receive a message requiring their confirmation", and a repetition before it may send another` },
         limit: limit(75, 750, '/api/profile-subscription-bulk-create-jobs'),
       },
       unsubscribe: {
         kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], doc: 'Unsubscribe a profile from e-mail or SMS marketing.',
-        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-delete-jobs: sets the subscription; setting it again changes nothing` },
+        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-delete-jobs: sets the subscription, a repetition sets it again` },
         limit: limit(75, 750, '/api/profile-subscription-bulk-delete-jobs'),
       },
     },

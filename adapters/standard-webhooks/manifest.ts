@@ -13,7 +13,7 @@ export const manifest: Manifest = {
       tolerance: { type: 'number', default: 300, doc: 'Seconds that a message may be old or ahead.' },
     },
     identity: { fields: ['webhook-id header'], unique: true, cite: 'Standard Webhooks 1.0: webhook-id is "The unique webhook identifier … the same when … resent due to a previous failure"; it reaches the item as the envelope' },
-    retryHorizonMs: 72 * hour,
+    retryHorizonMs: 96 * hour,
     limits: { bodyBytes: 1024 * 1024, items: 1, depth: 32 },
     mapping: 'mappings/standard-webhooks.yaml',
     signing: 'webhook-signature: list of v1,<base64 of HMAC-SHA256 over id.timestamp.body>; v1a and others are ignored',

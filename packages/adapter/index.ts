@@ -1,4 +1,4 @@
-export { checkDepth, defaultJsonLimits, oneObject, parseJson, sliceArray, sliceBatch, sliceKey, slicePath, type JsonLimits } from './json.ts';
+export { checkDepth, defaultJsonLimits, oneObject, parseJson, sliceArray, sliceBatch, slicePath, type JsonLimits } from './json.ts';
 export { hmac, isHeaderSafe, safeEqual, signWebhook, staleness, verifyWebhook } from './signing.ts';
 export { compileTemplate, compileUrlTemplate, type Scope, type Template, type TemplateContext } from './template.ts';
 export { compilePattern, dottedPath, durationMs, objectOf, textOf, valueAt } from './text.ts';

@@ -185,9 +185,3 @@ export function oneObject(body: Buffer, limits: JsonLimits = defaultJsonLimits):
 function isObject(value: Json | undefined): value is JsonObject {
   return value !== null && typeof value === 'object' && !Array.isArray(value);
 }
-
-/** The items of an array under a top-level key of an object, and the object. */
-export function sliceKey(body: Buffer, key: string, limits: JsonLimits = defaultJsonLimits): { readonly items: Item[]; readonly object: JsonObject } {
-  const { items, value } = slicePath(body, [key], limits);
-  return { items, object: value as JsonObject };
-}

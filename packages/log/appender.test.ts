@@ -64,7 +64,7 @@ test('whatever happens to requests: acknowledged records are at their offsets, i
     }
     expect([overlaps, appender.pendingBytes()]).toEqual([[], 0]);
     await appender.close();
-  }), { numRuns: 60 });
+  }), { numRuns: 25 });
 }, 120_000);
 
 test('a partition that cannot be written does not hold up the others, and close waits for what is pending', async () => {

@@ -13,6 +13,7 @@ let consumers = 0;
 const watchMs = 15_000;
 const fetchWaitMs = 250;
 const shortestBeatDeadlineMs = 500;
+const leaveDeadlineMs = 3000;
 
 type Why = 'rebalance' | 'lost' | 'close';
 const keyOf = (p: { topic: string; partition: number }): string => `${p.topic}/${p.partition}`;
@@ -174,7 +175,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     await running;
     await fetcher.stop();
     // The session would end by itself: leaving only spares the others the wait.
-    if (!dead) await membership.leave().catch((error: unknown) => error);
+    if (!dead) await withDeadline(membership.leave(), leaveDeadlineMs, 'leave').catch((error: unknown) => error);
     membership.interrupt();
   }
 

@@ -145,8 +145,8 @@ export class Membership {
   }
 
   async leave(): Promise<void> {
-    if (this.#memberId === '' || this.#coordinator === undefined) return;
-    await this.#cluster.ask(this.#purpose, this.#coordinator, 'leave group', leaveMs, (broker) => broker.leaveGroup(this.#options.groupId, this.#memberId));
+    if (this.#memberId === '') return;
+    await this.#ask('leave group', leaveMs, (broker) => broker.leaveGroup(this.#options.groupId, this.#memberId));
     this.#memberId = '';
   }
 }

@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { TestProject } from 'vitest/node';
+import { dockerAnswers } from '../../infra/local/docker.ts';
 import { startPlatform } from '../../infra/local/platform.ts';
 
 declare module 'vitest' {
@@ -11,7 +12,7 @@ declare module 'vitest' {
   }
 }
 
-/** One cluster per run: KAFKA_BROKERS and SCHEMA_REGISTRY_URL when given, else the local platform on a folder of its own. */
+/** One cluster per run: KAFKA_BROKERS and SCHEMA_REGISTRY_URL when given; else containers when a Docker engine answers; else the local platform on a folder of its own. */
 export default async function setup(project: TestProject): Promise<(() => Promise<void>) | undefined> {
   const brokers = process.env['KAFKA_BROKERS'];
   const registryUrl = process.env['SCHEMA_REGISTRY_URL'];
@@ -19,6 +20,13 @@ export default async function setup(project: TestProject): Promise<(() => Promis
     project.provide('brokers', brokers.split(','));
     project.provide('registryUrl', registryUrl);
     return undefined;
+  }
+  if (await dockerAnswers()) {
+    const { DockerComposeEnvironment } = await import('testcontainers');
+    const environment = await new DockerComposeEnvironment(resolve(import.meta.dirname, '../..'), 'docker-compose.yml').withProjectName('weir-test').up(['kafka', 'registry']);
+    project.provide('brokers', ['127.0.0.1:9092']);
+    project.provide('registryUrl', 'http://127.0.0.1:8085/apis/ccompat/v7');
+    return async () => { await environment.down({ removeVolumes: true }); };
   }
   const dataDir = await mkdtemp(join(tmpdir(), 'weir-test-platform-'));
   const platform = await startPlatform({ dataDir });

@@ -1,0 +1,18 @@
+# One image for every service; the command says which: node services/<name>/main.ts
+FROM node:24-bookworm-slim
+WORKDIR /weir
+ENV NODE_ENV=production WEIR_DATA=/data WEIR_HOST=0.0.0.0
+COPY package.json package-lock.json .npmrc ./
+COPY packages packages
+COPY adapters adapters
+COPY schemas schemas
+COPY cli cli
+RUN npm ci --omit=dev --no-audit --no-fund && npm cache clean --force
+COPY services services
+COPY infra infra
+COPY scripts scripts
+COPY workspace workspace
+RUN mkdir /data && chown node:node /data
+VOLUME /data
+USER node
+CMD ["node", "services/control/main.ts"]

@@ -1,0 +1,68 @@
+/**
+ * What must be there before the services start: local secrets, topics, registered schemas, and the workspace as the
+ * running release. `npm start` calls it; on its own (`node scripts/prepare.ts`) it prepares a cluster given by
+ * KAFKA_BROKERS and SCHEMA_REGISTRY_URL, as docker-compose.yml does.
+ */
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { readAdapterFile, registry } from '@weir/adapters';
+import { commonOptions, readConfig } from '@weir/config';
+import { findWeirError } from '@weir/errors';
+import { createLog, createSerde } from '@weir/log';
+import { planTopics, topicNames } from '@weir/pipeline';
+import { applyRelease, compileRelease, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
+import { createLogger } from '@weir/telemetry';
+import { ensureSecrets, readWorkspaceKey, type SecretSpec } from '@weir/vault';
+
+const root = resolve(import.meta.dirname, '..');
+
+/** The workspace folder, compiled. Throws WorkspaceError. */
+export function compileWorkspace(dir: string, dataDir: string): Release {
+  return compileRelease(withDefaults(readWorkspace(dir), registry, readAdapterFile), { adapters: registry, workspaceKey: readWorkspaceKey(dataDir, process.env['WEIR_KEY'] || undefined) });
+}
+
+/** Makes the secrets of a local run that are not set: those of every source and destination, and the admin token. */
+export function localSecrets(release: Release, dataDir: string): void {
+  const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }];
+  for (const source of release.sources.values()) {
+    const special = source.adapter.source?.kind === 'webhook' ? (source.adapter.source.localSecrets?.() ?? {}) : {};
+    for (const { option, name } of secretNames(source.config)) specs.push({ name, ...special[option] });
+  }
+  for (const destination of release.destinations.values()) for (const { name } of secretNames(destination.config)) specs.push({ name });
+  ensureSecrets({ dataDir, env: process.env }, specs);
+}
+
+/** Topics of the release, schemas, and the release itself when another one (or none) is current. */
+export async function prepareCluster(release: Release, target: { brokers: readonly string[]; registryUrl: string; prefix: string; by: string }): Promise<void> {
+  const log = createLog({ brokers: target.brokers, clientId: 'weir-prepare' });
+  const serde = createSerde({ registryUrl: target.registryUrl });
+  try {
+    const file = { path: 'infra/topics.yaml', content: readFileSync(join(root, 'infra/topics.yaml'), 'utf8') };
+    const admin = await log.admin();
+    await Promise.all([admin.createTopics(planTopics(file, release, { prefix: target.prefix, brokers: target.brokers.length })), serde.start()]);
+    const topic = topicNames(target.prefix).control;
+    const feed = await createReleaseFeed({ log, serde, topic, adapters: registry, logger: createLogger({ service: 'prepare', level: 'silent' }) });
+    const running = currentHash(feed);
+    await feed.close();
+    if (running !== release.hash) await applyRelease({ appender: await log.appender(), serde, topic, release, by: target.by, message: null, now: Date.now() });
+  } finally {
+    await log.close();
+  }
+}
+
+function currentHash(feed: Awaited<ReturnType<typeof createReleaseFeed>>): string | undefined {
+  try {
+    return feed.current().hash;
+  } catch (error) {
+    if (findWeirError(error)?.code === 'release-missing') return undefined;
+    throw error;
+  }
+}
+
+if (import.meta.main) {
+  const config = readConfig(commonOptions);
+  const release = compileWorkspace(process.argv[2] ?? join(root, 'workspace'), config.dataDir);
+  localSecrets(release, config.dataDir);
+  await prepareCluster(release, { brokers: config.brokers, registryUrl: config.registryUrl, prefix: config.topicPrefix, by: 'prepare' });
+  console.log(`prepared: release ${release.hash}`);
+}
