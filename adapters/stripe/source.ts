@@ -32,7 +32,7 @@ export const source: WebhookSource = {
   identify(item) {
     const object = objectOf(objectOf(item.value, 'data'), 'object');
     const objectKey = textOf(object, 'customer') ?? textOf(objectOf(object, 'customer'), 'id') ?? textOf(object, 'id');
-    return { parts: [textOf(item.value, 'id')!], unique: true, objectKey };
+    return { parts: [textOf(item.value, 'id') ?? ''], unique: true, objectKey };
   },
   sign(body, config, now) {
     const timestamp = String(Math.floor(now / 1000));
