@@ -15,6 +15,7 @@
 /** Header names are ASCII; values are bytes. Order is kept. */
 export type Headers = ReadonlyArray<readonly [name: string, value: Buffer]>;
 
+/** Key, value and headers are views on the bytes of a whole fetch: copy what is kept for long. */
 export interface LogRecord {
   readonly offset: number;
   /** Kafka record timestamp, milliseconds since the epoch. */
@@ -44,7 +45,13 @@ export interface OutRecord {
 }
 
 export interface Appender {
-  /** Append in order; resolves with one offset per record after all of them are acknowledged. An empty list resolves at once. */
+  /**
+   * Append in order; resolves with one offset per record after all of them are acknowledged. An empty list resolves at once.
+   * Rejects, before anything is taken, with `overloaded` (over maxPendingBytes) or `log-fatal` (no such partition, a
+   * record over 2 MB); later with `log-append-failed` (not acknowledged in time: whether it was written is unknown) or
+   * `log-fatal` (the broker refuses it). What was called before a rejection could be known, on the same partition,
+   * is rejected with it.
+   */
   append(topic: string, records: readonly OutRecord[]): Promise<readonly number[]>;
   /** Murmur2 of the key over the partition count, as Kafka's default partitioner. Throws log-fatal when the topic is unknown. */
   partitionFor(topic: string, key: Buffer | string): number;

@@ -100,7 +100,8 @@ export function readerCases(world: () => World, driver: DriverName): void {
     const { user, system } = process.cpuUsage(before);
     const share = (user + system) / 1000 / (performance.now() - began);
     await member.consumer.close();
-    expect(share).toBeLessThan(0.2);
+    // It takes 0.01; the timer that kafkajs re-arms every millisecond takes 0.07.
+    expect(share).toBeLessThan(0.04);
   });
 
   test('no broker answers: every call ends within its deadline', async () => {

@@ -1,0 +1,99 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createWriteStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { freePort } from './port.ts';
+import { testPrefix, waitFor } from './wait.ts';
+
+const root = resolve(import.meta.dirname, '../..');
+export const fleetServices = ['sandbox', 'ingest', 'normalizer', 'policy', 'dispatcher', 'control'] as const;
+export type FleetService = (typeof fleetServices)[number];
+
+const portVariable: Record<FleetService, string> = { sandbox: 'WEIR_SANDBOX_PORT', ingest: 'WEIR_INGEST_PORT', control: 'WEIR_CONTROL_PORT', normalizer: 'WEIR_NORMALIZER_PORT', policy: 'WEIR_POLICY_PORT', dispatcher: 'WEIR_DISPATCHER_PORT' };
+const portOffset: Record<FleetService, number> = { ingest: 0, control: 1, normalizer: 2, policy: 3, dispatcher: 4, sandbox: 10 };
+
+/** Every service as a process of its own (`node services/<name>/main.ts`), on the cluster of the test run. */
+export interface Fleet {
+  readonly prefix: string;
+  readonly base: number;
+  readonly dataDir: string;
+  readonly ingest: string;
+  readonly sandbox: string;
+  secret(name: string): string;
+  /** SIGKILL and start again; resolves when it is ready. A second instance of a stage has a number. */
+  restart(service: FleetService): Promise<void>;
+  start(service: FleetService, instance?: number): Promise<void>;
+  process(service: FleetService, instance?: number): ChildProcess;
+  status(): Promise<any>;
+  settled(deadlineMs?: number): Promise<any>;
+  dispose(): Promise<void>;
+}
+
+export async function startFleet(options: { brokers: readonly string[]; registryUrl: string; workspace: string; env?: Readonly<Record<string, string>> }): Promise<Fleet> {
+  const base = await freePort(20);
+  const dataDir = mkdtempSync(join(tmpdir(), 'weir-fleet-'));
+  const prefix = testPrefix('fleet');
+  const env = {
+    ...process.env, WEIR_LOG_LEVEL: 'warn', WEIR_DATA: dataDir, WEIR_TOPIC_PREFIX: prefix, KAFKA_BROKERS: options.brokers.join(','), SCHEMA_REGISTRY_URL: options.registryUrl,
+    WEIR_SANDBOX_URL: `http://127.0.0.1:${base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: 'true', WEIR_ALLOW_PRIVATE_SOURCES: 'true',
+    WEIR_NORMALIZER_SESSION_MS: '4000', WEIR_POLICY_SESSION_MS: '4000', WEIR_DISPATCHER_SESSION_MS: '8000', WEIR_CALL_TIMEOUT_MS: '3000', ...options.env,
+  };
+  const running = new Map<string, ChildProcess>();
+  const keyOf = (service: FleetService, instance: number): string => `${service}/${instance}`;
+  const run = (script: string, args: readonly string[]): Promise<string> => new Promise((done, reject) => {
+    const child = spawn(process.execPath, [join(root, script), ...args], { env, cwd: root });
+    let text = '';
+    child.stdout.on('data', (d: Buffer) => { text += d.toString(); });
+    child.stderr.on('data', (d: Buffer) => { text += d.toString(); });
+    child.on('close', (code) => (code === 0 ? done(text) : reject(new Error(text))));
+  });
+  await run('scripts/prepare.ts', [options.workspace]);
+
+  const fleet: Fleet = {
+    prefix, base, dataDir, ingest: `http://127.0.0.1:${base}`, sandbox: `http://127.0.0.1:${base + 10}`,
+    secret: (name) => (JSON.parse(readFileSync(join(dataDir, 'secrets.json'), 'utf8')) as Record<string, { value: string }>)[name]!.value,
+    async start(service, instance = 1) {
+      const port = instance === 1 ? base + portOffset[service] : await freePort();
+      const child = spawn(process.execPath, [join(root, `services/${service}/main.ts`)], { env: { ...env, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+      const log = createWriteStream(join(dataDir, `${service}-${instance}.log`), { flags: 'a' });
+      child.stdout!.pipe(log, { end: false });
+      child.stderr!.pipe(log, { end: false });
+      running.set(keyOf(service, instance), child);
+      await waitFor(`${service} is ready`, async () => {
+        if (child.exitCode !== null) throw new Error(`${service} ended: ${readFileSync(join(dataDir, `${service}-${instance}.log`), 'utf8').slice(-2000)}`);
+        return (await fetch(`http://127.0.0.1:${port}/readyz`)).ok;
+      }, 60_000);
+    },
+    process: (service, instance = 1) => running.get(keyOf(service, instance))!,
+    async restart(service) {
+      const child = fleet.process(service);
+      const ended = new Promise((done) => child.once('exit', done));
+      child.kill('SIGKILL');
+      await ended;
+      await fleet.start(service);
+    },
+    async status() {
+      return (await fetch(`http://127.0.0.1:${base + 1}/v1/status`, { headers: { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}` } })).json();
+    },
+    settled: (deadlineMs = 60_000) => waitFor('everything accepted has ended', async () => {
+      const status = await fleet.status();
+      return status.events.pending === 0 && status.deliveries.pending === 0 ? status : undefined;
+    }, deadlineMs),
+    async dispose() {
+      await Promise.all([...running.values()].map((child) => new Promise<void>((done) => {
+        if (child.exitCode !== null || child.signalCode !== null) return done();
+        child.once('exit', () => done());
+        child.kill('SIGKILL');
+      })));
+      rmSync(dataDir, { recursive: true, force: true });
+    },
+  };
+  try {
+    await fleet.start('sandbox');
+    await Promise.all(fleetServices.filter((s) => s !== 'sandbox').map((s) => fleet.start(s)));
+  } catch (error) {
+    await fleet.dispose();
+    throw error;
+  }
+  return fleet;
+}
