@@ -220,7 +220,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 async function loadLedger(ports: DestinationPorts, partition: number): Promise<void> {
   const topic = ports.topics.ledger(ports.name);
   const end = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
-  const from = ports.ledger.position(partition);
+  const position = ports.ledger.position(partition);
+  // A checkpoint beyond the end is of another topic of the same name: everything is read.
+  const from = position > end ? 0 : position;
   if (from >= end) return;
   await ports.reader.read(topic, partition, from, end, (batch) => {
     ports.ledger.apply(partition, batch.records.map((r) => ({ key: r.key?.toString('utf8') ?? '', value: r.value, offset: r.offset })), batch.nextOffset);

@@ -8,6 +8,8 @@ export interface Fault {
   readonly mode: FaultMode;
   readonly destination?: string;
   readonly operation?: string;
+  /** Only requests about this identifier. */
+  readonly subject?: string;
   /** How often it may still fire. */
   left: number;
   /** Share of the matching requests it hits, 0 to 1, drawn from a seeded generator. */
@@ -25,13 +27,13 @@ export interface Faults {
   /** Text = what is wrong with the order. */
   add(order: unknown): Fault | string;
   /** The first fault that hits this request. */
-  hit(destination: string, operation: string): Fault | undefined;
+  hit(destination: string, operation: string, subject: string | null): Fault | undefined;
   list(): readonly Fault[];
   clear(): void;
 }
 
 const maxFaults = 100;
-const keys = new Set(['destination', 'operation', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs']);
+const keys = new Set(['destination', 'operation', 'subject', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs']);
 const statusOf: Record<FaultMode, readonly [standard: number, from: number, to: number]> = {
   429: [429, 429, 429], '5xx': [503, 500, 599], slow: [0, 0, 0], cut: [0, 0, 0], 'late-after-commit': [0, 0, 0], permanent: [400, 400, 499], auth: [401, 401, 403],
 };
@@ -72,7 +74,7 @@ export function createFaults(monotonic: () => number): Faults {
     const retryAfter = own(order, 'retryAfter') ?? (mode === '429' ? 1 : undefined);
     if (retryAfter !== undefined && !/^[\x20-\x7e]{1,100}$/.test(String(retryAfter))) throw new RangeError('retryAfter: expected seconds or a date');
     return {
-      id: ++ids, mode, destination: name(order, 'destination'), operation: name(order, 'operation'),
+      id: ++ids, mode, destination: name(order, 'destination'), operation: name(order, 'operation'), subject: name(order, 'subject'),
       left: number(order, 'count', 1, 1e9, Number.POSITIVE_INFINITY), rate: number(order, 'rate', 0, 1, 1),
       until: monotonic() + number(order, 'forMs', 1, 864e5, Number.POSITIVE_INFINITY), status: number(order, 'status', from, to, standard),
       retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), fired: 0,
@@ -94,9 +96,9 @@ export function createFaults(monotonic: () => number): Faults {
         throw error;
       }
     },
-    hit(destination, operation) {
+    hit(destination, operation, subject) {
       for (const fault of faults) {
-        if (!live(fault) || (fault.destination ?? destination) !== destination || (fault.operation ?? operation) !== operation) continue;
+        if (!live(fault) || (fault.destination ?? destination) !== destination || (fault.operation ?? operation) !== operation || (fault.subject ?? subject) !== subject) continue;
         if (fault.rate < 1 && fault.draw() >= fault.rate) continue;
         fault.left--;
         fault.fired++;

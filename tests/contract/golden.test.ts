@@ -12,7 +12,7 @@ import { now, take, webhookCases } from './world.ts';
 const root = resolve(import.meta.dirname, '../../adapters');
 
 interface SourceInput { readonly url: string; readonly headers: Record<string, string>; readonly body: Json }
-interface PollInput { readonly config: AdapterConfig; readonly cursor: Json; readonly status: number; readonly headers: Record<string, string>; readonly page: Json }
+interface PollInput { readonly config: AdapterConfig; readonly cursor: Json; readonly status: number; readonly headers: Record<string, string>; /** Text is taken as the bytes of the page. */ readonly page: Json }
 interface DestinationInput { readonly config: AdapterConfig; readonly key: string; readonly delivery: Delivery }
 
 function webhook(tool: string, input: SourceInput): unknown {
@@ -22,7 +22,7 @@ function webhook(tool: string, input: SourceInput): unknown {
 }
 
 function poll(source: PollSource, input: PollInput): unknown {
-  const { items, cursor, more } = source.page({ status: input.status, headers: input.headers, body: Buffer.from(JSON.stringify(input.page)) }, input.cursor, input.config);
+  const { items, cursor, more } = source.page({ status: input.status, headers: input.headers, body: Buffer.from(typeof input.page === 'string' ? input.page : JSON.stringify(input.page)) }, input.cursor, input.config);
   return { request: source.request(input.cursor, input.config, now), items: items.map((item) => ({ bytes: item.bytes.toString(), ...source.identify(item, input.config) })), cursor, more, next: source.request(cursor, input.config, now).url };
 }
 
