@@ -3,6 +3,8 @@ import { WeirError } from '@weir/errors';
 import { manifest } from './manifest.ts';
 
 const { items: maxItems, depth } = manifest.source!.limits;
+/** Largest time of a Date, ms. */
+const maxTime = 8.64e15;
 
 /** Where a run stands, and from which time the run asks. */
 interface Cursor {
@@ -17,7 +19,18 @@ interface Cursor {
 }
 type Position = Pick<Cursor, 'token' | 'link' | 'page'>;
 
-const cursorOf = (cursor: Json): Cursor => (cursor !== null && typeof cursor === 'object' && !Array.isArray(cursor) ? (cursor as Cursor) : {});
+/** What was saved, part by part: a part that is not what this version writes counts as not there. */
+function cursorOf(cursor: Json): Cursor {
+  const saved: JsonObject = cursor !== null && typeof cursor === 'object' && !Array.isArray(cursor) ? cursor : {};
+  const { token, link, page, since, high } = saved;
+  const time = (value: Json | undefined): number | undefined => (typeof value === 'number' && Math.abs(value) <= maxTime ? value : undefined);
+  return {
+    token: typeof token === 'string' ? token : undefined,
+    link: typeof link === 'string' && link.startsWith('/') ? link : undefined,
+    page: typeof page === 'number' && Number.isSafeInteger(page) && page > 0 ? page : undefined,
+    since: time(since), high: time(high),
+  };
+}
 
 function firstUrl(config: AdapterConfig): URL {
   return new URL(String(config['url']).replace(/\/$/, '') + String(config['path'] ?? ''));
@@ -61,7 +74,7 @@ function timeOf(item: Item, config: AdapterConfig): number | undefined {
   const text = textAt(item.value, config['since']);
   if (text === undefined) return undefined;
   const ms = config['sinceFormat'] === 'iso' ? Date.parse(text) : Number(text) * (config['sinceFormat'] === 's' ? 1000 : 1);
-  return Number.isFinite(ms) ? ms : undefined;
+  return Math.abs(ms) <= maxTime ? ms : undefined;
 }
 
 function page(response: HttpResponse, cursor: Json, config: AdapterConfig): PollPage {
@@ -103,7 +116,7 @@ export const source: PollSource = {
   request(cursor, config, now) {
     const at = cursorOf(cursor);
     const first = firstUrl(config);
-    const url = at.link === undefined ? first : new URL(at.link, first.origin);
+    const url = at.link === undefined ? first : new URL(first.origin + at.link);
     if (config['cursor'] === 'page') url.searchParams.set(String(config['cursorParam']), String(at.page ?? 1));
     else if (at.token !== undefined) url.searchParams.set(String(config['cursorParam']), at.token);
     if (config['since'] !== undefined && at.link === undefined) {

@@ -88,7 +88,7 @@ function subscription(record: JsonObject, granted: boolean, listId: string | und
   const consent = granted ? 'SUBSCRIBED' : 'UNSUBSCRIBED';
   const attributes: JsonObject = { ...Object.assign({}, ...found.map(([, contact]) => contact)) as JsonObject, subscriptions: Object.fromEntries(found.map(([channel]) => [channel, { marketing: { consent } }])) };
   const type = granted ? 'profile-subscription-bulk-create-job' : 'profile-subscription-bulk-delete-job';
-  const list: JsonObject = granted && listId !== undefined ? { relationships: { list: { data: { type: 'list', id: listId } } } } : {};
+  const list: JsonObject = listId !== undefined ? { relationships: { list: { data: { type: 'list', id: listId } } } } : {};
   return { data: { type, attributes: { profiles: { data: [{ type: 'profile', attributes }] } }, ...list } };
 }
 

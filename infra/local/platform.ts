@@ -38,15 +38,23 @@ export interface Platform {
   stop(): Promise<void>;
 }
 
-/** Different ports that nobody listens on now: all are held until the last is known. */
+/**
+ * Different ports that nobody listens on now, below the range that the kernel takes for outgoing connections: a broker
+ * comes back on its port, and meanwhile no client must have got it. All are held until the last is known.
+ */
 export async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(Array.from({ length: count }, () => new Promise<Server>((done, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => done(server));
-  })));
-  const found = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((done) => { server.close(done); })));
+  const held: Server[] = [];
+  while (held.length < count) {
+    const port = 10_000 + Math.floor(Math.random() * 22_000);
+    const server = await new Promise<Server | undefined>((done) => {
+      const attempt = createServer();
+      attempt.once('error', () => done(undefined));
+      attempt.listen(port, '127.0.0.1', () => done(attempt));
+    });
+    if (server !== undefined) held.push(server);
+  }
+  const found = held.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(held.map((server) => new Promise((done) => { server.close(done); })));
   return found;
 }
 

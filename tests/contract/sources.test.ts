@@ -1,4 +1,4 @@
-import type { Json, JsonObject } from '@weir/adapter';
+import type { InboundRequest, Json, JsonObject } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
@@ -14,6 +14,26 @@ const secretNames = (it: WebhookCase): string[] => Object.entries(it.adapter.man
 
 test('the registry has every source of the issue', () => {
   expect(cases.map((c) => c.name)).toEqual(expect.arrayContaining(['segment', 'sendgrid', 'stripe', 'standard-webhooks']));
+});
+
+const refusedAt = (it: WebhookCase, request: InboundRequest, at = now): boolean => !it.source.verify(request, it.config, at).ok;
+
+test.each(cases.filter(bindsBody))('$name: one changed, added or lost byte of the body is refused', (it) => {
+  const body = json(it.source.sample(person, now));
+  const request = signed(it, body);
+  for (const at of [0, Math.floor(body.length / 2), body.length - 1]) {
+    const changed = Buffer.from(body);
+    changed[at]! ^= 1;
+    expect(refusedAt(it, { ...request, body: changed })).toBe(true);
+  }
+  expect(refusedAt(it, { ...request, body: Buffer.concat([body, Buffer.from(' ')]) })).toBe(true);
+  expect(refusedAt(it, { ...request, body: body.subarray(1) })).toBe(true);
+});
+
+test.each(cases.filter((it) => tolerance(it) !== undefined))('$name: a signature past its tolerance is refused, to either side', (it) => {
+  const request = signed(it, json(it.source.sample(person, now)));
+  const limit = tolerance(it)! * 1000;
+  for (const [offset, refused] of [[limit - 1000, false], [-limit + 1000, false], [limit + 2000, true], [-limit - 2000, true]] as const) expect(refusedAt(it, request, now + offset), String(offset)).toBe(refused);
 });
 
 describe.each(cases)('$name', (it) => {
@@ -40,24 +60,6 @@ describe.each(cases)('$name', (it) => {
     }
     const empty = Object.fromEntries(secretNames(it).map((name) => [name, '']));
     expect(verify(request, now, { ...config, ...empty })).toBe(false);
-  });
-
-  if (bindsBody(it)) test('one changed, added or lost byte of the body is refused', () => {
-    const body = json(sample());
-    const request = signed(it, body);
-    for (const at of [0, Math.floor(body.length / 2), body.length - 1]) {
-      const changed = Buffer.from(body);
-      changed[at]! ^= 1;
-      expect(verify({ ...request, body: changed })).toBe(false);
-    }
-    expect(verify({ ...request, body: Buffer.concat([body, Buffer.from(' ')]) })).toBe(false);
-    expect(verify({ ...request, body: body.subarray(1) })).toBe(false);
-  });
-
-  if (tolerance(it) !== undefined) test('a signature past its tolerance is refused, to either side', () => {
-    const request = signed(it, json(sample()));
-    const limit = tolerance(it)! * 1000;
-    for (const [offset, ok] of [[limit - 1000, true], [-limit + 1000, true], [limit + 2000, false], [-limit - 2000, false]] as const) expect(verify(request, now + offset), String(offset)).toBe(ok);
   });
 
   test('no header makes it throw', () => {

@@ -2,8 +2,7 @@
  * The vendors' own sample payloads (shared/vendor-samples), through the example workspace: accepted at the door, mapped,
  * within the contracts, and then delivered or denied with a reason, on empty consent data.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { InboundRequest, Json, JsonObject } from '@weir/adapter';
 import { readAdapterFile, registry } from '@weir/adapters';
 import { eventId, itemHash, keyedId } from '@weir/pipeline';
@@ -11,12 +10,8 @@ import { checkUse, decide, type Decision } from '@weir/policy';
 import { compileRelease, readWorkspace, resolveConfig, withDefaults } from '@weir/release';
 import { describe, expect, test } from 'vitest';
 import { normalize, type Canonical } from '../../services/normalizer/normalize.ts';
+import { readSample, samplesPresent, segmentFiles, segmentSamples, stripeSamples } from './samples.ts';
 import { now, person, signed, webhookCases, type WebhookCase } from './world.ts';
-
-const dir = resolve(import.meta.dirname, '../../../shared/vendor-samples');
-const present = existsSync(dir);
-if (!present) console.warn(`skipped: ${dir} is not there, so the vendors' samples are not tried`);
-const read = (path: string): any => JSON.parse(readFileSync(join(dir, path), 'utf8'));
 
 const workspaceKey = Buffer.alloc(32, 7);
 const release = compileRelease(withDefaults(readWorkspace(resolve(import.meta.dirname, '../../workspace')), registry, readAdapterFile), { adapters: registry, workspaceKey });
@@ -69,48 +64,28 @@ const run = (adapter: string, body: Json, url?: string): Fate[] => {
 };
 const delivered = (found: readonly Fate[]): number => found.filter((f): f is readonly Decided[] => Array.isArray(f) && f.some((d) => d.decision.effect === 'allow')).length;
 
-/** analytics.js calls as the API gets them: https://segment.com/docs/connections/spec/ and the signatures of the library. */
-function apiCall(method: string, args: readonly Json[], id: string): JsonObject {
-  const common = { type: method, anonymousId: 'anon-1', messageId: id };
-  const texts = args.filter((a) => typeof a === 'string') as string[];
-  const objects = args.filter((a) => a !== null && typeof a === 'object') as JsonObject[];
-  const options = objects[1] ?? {};
-  switch (method) {
-    case 'identify': return { ...common, ...(texts[0] === undefined ? {} : { userId: texts[0] }), traits: objects[0] ?? {}, ...options };
-    case 'group': return { ...common, groupId: texts[0] ?? null, traits: objects[0] ?? {}, ...options };
-    case 'track': return { ...common, event: texts[0] ?? null, properties: objects[0] ?? {}, ...options };
-    case 'alias': return { ...common, userId: texts[0] ?? null, ...(texts[1] === undefined ? {} : { previousId: texts[1] }), ...options };
-    default: return { ...common, name: texts.at(-1) ?? null, ...(texts.length > 1 ? { category: texts[0]! } : {}), properties: objects[0] ?? {}, ...options };
-  }
-}
-
-describe.skipIf(!present)('vendor samples', () => {
-  const files = present ? readdirSync(join(dir, 'segment')).filter((f) => f.endsWith('.json')).sort() : [];
-
-  test.each(files)('segment %s', (file) => {
-    const blocks = read(`segment/${file}`) as { line: number; heading: string | null; body?: JsonObject; method?: string; args?: Json[] }[];
-    // Printed in the spec, but parts of a call: the `integrations` object alone, the call without its type.
-    const calls = blocks.filter((b) => b.method !== undefined || 'type' in b.body! || 'action' in b.body!);
-    expect(blocks.filter((b) => !calls.includes(b)).map((b) => `${b.heading}`)).toEqual(file === 'spec-common.json' ? ['Integrations'] : []);
-    for (const block of calls) {
-      const call = block.body ?? apiCall(block.method!, block.args!, `${file}-${block.line}`);
+describe.skipIf(!samplesPresent)('vendor samples', () => {
+  test.each(segmentFiles())('segment %s', (file) => {
+    const { calls, parts } = segmentSamples(file);
+    expect(parts).toEqual(file === 'spec-common.json' ? ['Integrations'] : []);
+    for (const { call, line } of calls) {
       const found = run('segment', call, `/v1/${String(call['type'] ?? call['action'])}`);
       expect(found).toHaveLength(1);
       const known = ['userId', 'anonymousId', 'user_id'].some((k) => typeof call[k] === 'string') || call['type'] === 'group';
-      if (known) expect(delivered(found), `${file} line ${block.line}`).toBe(1);
+      if (known) expect(delivered(found), `${file} line ${line}`).toBe(1);
       else expect(found[0]).toMatchObject([{ decision: { reason: 'subject-unidentified' } }]);
     }
-    expect(run('segment', { batch: calls.map((b) => b.body ?? apiCall(b.method!, b.args!, `b-${b.line}`)) })).toHaveLength(calls.length);
+    expect(run('segment', { batch: calls.map(({ call }) => call) })).toHaveLength(calls.length);
   });
 
   test('sendgrid: all eleven events of a batch', () => {
-    const found = run('sendgrid', read('sendgrid/event-webhook-batch.json'));
+    const found = run('sendgrid', readSample('sendgrid/event-webhook-batch.json'));
     expect(found).toHaveLength(11);
     expect(delivered(found)).toBe(11);
   });
 
   test('sendgrid: the four signed vectors get the verdict of the file, and the good ones go through', () => {
-    const { headers: names, vectors } = read('sendgrid/event-webhook-signed-vectors.json');
+    const { headers: names, vectors } = readSample('sendgrid/event-webhook-signed-vectors.json');
     const it = cases.get('sendgrid')!;
     expect(vectors.map((v: any) => v.valid)).toEqual([true, true, false, false]);
     for (const vector of vectors) {
@@ -122,11 +97,8 @@ describe.skipIf(!present)('vendor samples', () => {
   });
 
   test('stripe: customer and subscription of the fixtures in each of their events; the fixture event is left out by name', () => {
-    const { resources } = read('stripe/fixtures3.json');
-    const wrap = (type: string, object: Json): Json => ({ id: `evt_${type}`, object: 'event', api_version: null, created: 1_767_323_045, data: { object }, livemode: false, pending_webhooks: 1, request: { id: null, idempotency_key: null }, type });
-    for (const type of ['created', 'updated', 'deleted']) expect(delivered(run('stripe', wrap(`customer.${type}`, resources.customer))), type).toBe(1);
-    for (const type of ['created', 'updated', 'deleted', 'paused', 'resumed', 'trial_will_end', 'pending_update_applied', 'pending_update_expired']) expect(delivered(run('stripe', wrap(`customer.subscription.${type}`, resources.subscription))), type).toBe(1);
-    expect(run('stripe', resources.event)).toEqual([{ kind: 'dropped', reason: 'not-about-customers' }]);
+    for (const event of stripeSamples()) expect(delivered(run('stripe', event)), String(event['type'])).toBe(1);
+    expect(run('stripe', readSample('stripe/fixtures3.json').resources.event)).toEqual([{ kind: 'dropped', reason: 'not-about-customers' }]);
   });
 });
 

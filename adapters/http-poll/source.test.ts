@@ -1,0 +1,147 @@
+import type { AdapterConfig, Json } from '@weir/adapter';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { manifest } from './manifest.ts';
+import { source } from './source.ts';
+
+const defaults = Object.fromEntries(Object.entries(manifest.source!.config).flatMap(([name, field]) => (field.default === undefined ? [] : [[name, field.default]])));
+const configOf = (over: object): AdapterConfig => ({ ...defaults, url: 'https://api.example/v1', path: '/members?per_page=3', auth: 'key', ...over });
+const now = Date.UTC(2026, 5, 1);
+
+interface Member { readonly id: string; readonly updated_at: string }
+type Api = (url: URL) => { page: Json; headers?: Record<string, string> };
+
+/** Polls as ingest does: until a page says that there is nothing more. Every id that was seen, in order. */
+function run(api: Api, config: AdapterConfig, from: Json): { seen: string[]; cursor: Json; calls: URL[] } {
+  const seen: string[] = [];
+  const calls: URL[] = [];
+  let cursor = from;
+  for (let n = 0; n < 200; n++) {
+    const url = new URL(source.request(cursor, config, now).url);
+    calls.push(url);
+    const { page, headers = {} } = api(url);
+    const found = source.page({ status: 200, headers, body: Buffer.from(JSON.stringify(page)) }, cursor, config);
+    seen.push(...found.items.map((item) => `${source.identify(item, config).parts.join('@')}`));
+    const moved = JSON.stringify(found.cursor) !== JSON.stringify(cursor);
+    cursor = found.cursor;
+    if (!found.more || !moved) return { seen, cursor, calls };
+  }
+  throw new Error('it never ends');
+}
+
+const pageSize = 3;
+const at = (minute: number): string => new Date(Date.UTC(2026, 0, 1, 0, minute)).toISOString();
+const key = (m: Member): string => `${m.id}@${m.updated_at}`;
+
+/** Vendors that list members in order of change, one for each way of following pages. */
+const apis: Readonly<Record<string, (all: () => readonly Member[]) => Api>> = {
+  token: (all) => (url) => {
+    const start = Number(url.searchParams.get('cursor') ?? 0);
+    const data = listed(all(), url).slice(start, start + pageSize);
+    return { page: { data, next_cursor: String(start + data.length) } as unknown as Json };
+  },
+  link: (all) => (url) => {
+    const page = Number(url.searchParams.get('page') ?? 1);
+    const list = listed(all(), url);
+    const next = new URL(url);
+    next.searchParams.set('page', String(page + 1));
+    const headers: Record<string, string> = page * pageSize < list.length ? { link: `<${next.href}>; rel="next"` } : {};
+    return { page: { data: list.slice((page - 1) * pageSize, page * pageSize) } as unknown as Json, headers };
+  },
+  page: (all) => (url) => {
+    const page = Number(url.searchParams.get('cursor') ?? 1);
+    return { page: { data: listed(all(), url).slice((page - 1) * pageSize, page * pageSize) } as unknown as Json };
+  },
+  none: (all) => (url) => ({ page: { data: listed(all(), url) } as unknown as Json }),
+};
+
+function listed(all: readonly Member[], url: URL): Member[] {
+  const since = url.searchParams.get('since');
+  return all.filter((m) => since === null || m.updated_at >= since).sort((a, b) => (a.updated_at < b.updated_at ? -1 : 1));
+}
+
+test.each(Object.keys(apis))('%s: whatever is there is seen, and what comes later is seen by a later run', (kind) => {
+  fc.assert(fc.property(fc.array(fc.nat({ max: 7 }), { minLength: 1, maxLength: 6 }), fc.boolean(), (growth, withSince) => {
+    const config = configOf({ cursor: kind, items: 'data', version: 'updated_at', ...(withSince ? { since: 'updated_at' } : {}) });
+    const all: Member[] = [];
+    const seen = new Set<string>();
+    let cursor: Json = null;
+    let minute = 0;
+    for (const many of growth) {
+      for (let i = 0; i < many; i++) all.push({ id: `m${all.length}`, updated_at: at(minute += 3) });
+      const done = run(apis[kind]!(() => all), config, JSON.parse(JSON.stringify(cursor)) as Json);
+      cursor = done.cursor;
+      for (const id of done.seen) seen.add(id);
+      expect([...seen].sort()).toEqual(all.map(key).sort());
+    }
+  }));
+});
+
+test('with since, a run asks only for what changed, and an update of an old object is seen', () => {
+  const config = configOf({ cursor: 'page', items: 'data', version: 'updated_at', since: 'updated_at', start: '2026-01-01T00:00:00Z', overlap: 60 });
+  const all: Member[] = Array.from({ length: 10 }, (_, i) => ({ id: `m${i}`, updated_at: at(i * 5) }));
+  const first = run(apis['page']!(() => all), config, null);
+  expect(first.calls[0]!.searchParams.get('since')).toBe('2026-01-01T00:00:00.000Z');
+  expect(first.cursor).toEqual({ since: Date.parse(at(45)) });
+  all[2] = { id: 'm2', updated_at: at(60) };
+  const second = run(apis['page']!(() => all), config, first.cursor);
+  expect(second.seen).toEqual([`m9@${at(45)}`, `m2@${at(60)}`]);
+  expect(second.calls[0]!.searchParams.get('since')).toBe(at(44));
+});
+
+test('a run that was cut goes on in its middle, from the same time', () => {
+  const config = configOf({ items: 'data', since: 'updated_at', version: 'updated_at' });
+  const all: Member[] = Array.from({ length: 7 }, (_, i) => ({ id: `m${i}`, updated_at: at(i) }));
+  const api = apis['token']!(() => all);
+  const { page } = api(new URL(source.request(null, config, now).url));
+  const cut = source.page({ status: 200, headers: {}, body: Buffer.from(JSON.stringify(page)) }, null, config);
+  expect(run(api, config, cut.cursor).seen).toEqual(all.slice(3).map(key));
+});
+
+test.each([['iso', '2026-01-01T00:00:00Z', '2025-12-31T23:59:00.000Z'], ['s', 1_767_225_600, '1767225540'], ['ms', 1_767_225_600_000, '1767225540000']])('since in %s reads and writes the vendor\'s form', (format, value, asked) => {
+  const config = configOf({ cursor: 'none', items: '', since: 'at', sinceFormat: format });
+  const { cursor } = source.page({ status: 200, headers: {}, body: Buffer.from(JSON.stringify([{ id: 1, at: value }, { id: 2, at: 'never' }, { id: 3 }])) }, null, config);
+  expect(new URL(source.request(cursor, config, now).url).searchParams.get('since')).toBe(asked);
+});
+
+test('an object from the future does not make the next run skip what comes before it', () => {
+  const config = configOf({ cursor: 'none', items: '', since: 'at', overlap: 0 });
+  const { cursor } = source.page({ status: 200, headers: {}, body: Buffer.from('[{"id":1,"at":"2199-01-01T00:00:00Z"}]') }, null, config);
+  expect(new URL(source.request(cursor, config, now).url).searchParams.get('since')).toBe(new Date(now).toISOString());
+});
+
+test('a link or a stored cursor leads to no other origin: the credential would go there', () => {
+  const config = configOf({ cursor: 'link', items: '' });
+  const page = (link: string) => source.page({ status: 200, headers: { link }, body: Buffer.from('[]') }, null, config);
+  for (const link of ['<https://evil.example/members>; rel="next"', '<//evil.example/x>; rel=next', '<http://api.example/x>; rel="next"', '<https://[/x>; rel="next"']) expect(() => page(link)).toThrow(/origin/);
+  expect(page('</v1/members?page=2>; rel="next"').cursor).toEqual({ link: '/v1/members?page=2' });
+  for (const link of ['https://evil.example/x', '//evil.example/x', '@evil.example/', '\\\\evil.example/', '/\\evil.example', '//evil.example:443/x']) {
+    const url = new URL(source.request({ link }, config, now).url);
+    if (url.origin !== 'https://api.example') expect.unreachable(url.href);
+  }
+});
+
+test('the bytes of an item count: the same id and version with another body is another event', () => {
+  const config = configOf({ version: 'updated_at' });
+  const identify = (value: object) => source.identify({ bytes: Buffer.from(JSON.stringify(value)), value: value as Json }, config);
+  expect(identify({ id: 7, updated_at: 'a', x: 1 })).toEqual({ parts: ['7', 'a'], unique: false, objectKey: '7' });
+  expect(identify({})).toEqual({ parts: ['', ''], unique: false, objectKey: undefined });
+});
+
+test('any page gives items or body-malformed, any cursor a request', () => {
+  const config = configOf({ items: 'data', since: 'updated_at' });
+  fc.assert(fc.property(fc.json(), fc.oneof(fc.jsonValue(), fc.dictionary(fc.constantFrom('token', 'link', 'page', 'since', 'high'), fc.jsonValue())), (text, cursor) => {
+    try {
+      source.page({ status: 200, headers: {}, body: Buffer.from(text) }, cursor as Json, config);
+    } catch (error) {
+      expect(error).toMatchObject({ code: expect.stringMatching(/^(body-|too-many)/) });
+    }
+    expect(new URL(source.request(cursor as Json, config, now).url).origin).toBe('https://api.example');
+  }));
+});
+
+test('every answer that is no page is tried again, throttling as long as asked', () => {
+  for (const status of [301, 400, 401, 403, 404, 408, 429, 500, 503]) expect(source.classify({ status, headers: { 'retry-after': '9' }, body: Buffer.alloc(0) }).effect).toBe('none');
+  expect(source.classify({ status: 429, headers: { 'retry-after': '9' }, body: Buffer.alloc(0) })).toMatchObject({ kind: 'throttled', retryAfterMs: 9000 });
+  expect(source.classify({ failure: 'timeout', sent: true, detail: '' })).toMatchObject({ kind: 'retry', effect: 'none' });
+});
