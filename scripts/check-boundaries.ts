@@ -47,7 +47,7 @@ export function checkFile(path: string, text: string): Violation[] {
     if (spec.startsWith('.') && !/\.(ts|mjs|json)$/.test(spec)) report(`imports ${spec} without its extension`);
     checkTarget(path, unit, unitOf(target), target, isTest, report);
   }
-  const mayReadEnv = /^(packages\/config|infra|scripts|tests|bench|cli)\//.test(path) || isTest || path === 'packages/service/run.ts' || path === 'packages/testing/instance.ts';
+  const mayReadEnv = /^(packages\/config|infra|scripts|tests|bench|cli)\//.test(path) || isTest || path === 'packages/service/run.ts' || path.startsWith('packages/testing/');
   if (!mayReadEnv && /\bprocess\.env\b/.test(text)) report('reads process.env: only packages/config and composition roots may');
   return found;
 }

@@ -12,7 +12,7 @@ export const manifest: Manifest = {
       writeKey: { type: 'string', secret: true, required: true, doc: 'Write key that the SDKs send as Basic user name.' },
       sharedSecret: { type: 'string', secret: true, doc: 'Shared secret of a Segment webhook destination (X-Signature); absent: only the write key is taken.' },
     },
-    identity: { fields: ['messageId'], unique: true, cite: 'Segment spec, common fields: messageId is "automatically collected … used to de-duplicate"; without one the item is its own identity' },
+    identity: { fields: ['messageId', 'type'], unique: true, cite: 'Segment spec, common fields: messageId is "automatically collected … used to de-duplicate"; the examples of the spec have one messageId for calls of six types, so the type counts too; without a messageId the item is its own identity' },
     retryHorizonMs: 12 * hour,
     limits: { bodyBytes: 512 * 1024, items: 2500, depth: 32 },
     mapping: 'mappings/segment.yaml',

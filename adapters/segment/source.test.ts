@@ -46,7 +46,13 @@ test('an empty batch has no items and no error', () => {
 
 test('a call without messageId is identified by its person, time and bytes; an overlong id is none', () => {
   const identify = (value: object) => source.identify({ bytes: Buffer.from(''), value: value as never }, config, undefined);
-  expect(identify({ messageId: 'm', userId: 'u' })).toEqual({ parts: ['m'], unique: true, objectKey: 'u' });
+  expect(identify({ type: 'track', messageId: 'm', userId: 'u' })).toEqual({ parts: ['m', 'track'], unique: true, objectKey: 'u' });
   expect(identify({ anonymousId: 'a', timestamp: 't' })).toEqual({ parts: ['a', 't'], unique: false, objectKey: 'a' });
   expect(identify({ messageId: 'm'.repeat(201), userId: 'u' }).unique).toBe(false);
+});
+
+test('one messageId on calls of two types is two events, as in the examples of the spec; the path counts as the type', () => {
+  const parts = (value: object, envelope: object) => source.identify({ bytes: Buffer.from(''), value: value as never }, config, envelope as never).parts;
+  expect(parts({ messageId: 'm', type: 'page' }, {})).not.toEqual(parts({ messageId: 'm', type: 'track' }, {}));
+  expect(parts({ messageId: 'm' }, { type: 'page' })).toEqual(parts({ messageId: 'm', action: 'page' }, {}));
 });

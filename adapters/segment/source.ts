@@ -46,10 +46,10 @@ export const source: WebhookSource = {
   kind: 'webhook',
   verify,
   split,
-  identify(item) {
+  identify(item, _config, envelope) {
     const person = textOf(item.value, 'userId') ?? textOf(item.value, 'user_id') ?? textOf(item.value, 'anonymousId') ?? textOf(item.value, 'anonymous_id');
     const messageId = textOf(item.value, 'messageId') ?? textOf(item.value, 'message_id');
-    if (messageId !== undefined && messageId.length <= 200) return { parts: [messageId], unique: true, objectKey: person };
+    if (messageId !== undefined && messageId.length <= 200) return { parts: [messageId, typeOf(item, envelope) ?? ''], unique: true, objectKey: person };
     return { parts: [person ?? '', textOf(item.value, 'timestamp') ?? ''], unique: false, objectKey: person };
   },
   sign(_body, config) {

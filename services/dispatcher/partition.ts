@@ -55,6 +55,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let committed = assignment.position;
   let committing: Promise<void> | undefined;
   let paused = false;
+  let stale = false;
+  /** Records on the topic behind the last batch. */
+  let behind = 0;
 
   const writer = createEndWriter(ports, partition, (tasks) => {
     for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
@@ -66,18 +69,24 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       paused = false;
       ports.consumer().resume(topic, partition);
     }
-    if (committing !== undefined || window.committable() <= committed) return;
+    if (stale || committing !== undefined || window.committable() <= committed) return;
     committing = commitLoop().catch((error: unknown) => {
+      stale = true;
       // The assignment ended meanwhile: the next owner finds the ends in the ledger.
-      if ((error as { code?: string }).code === 'log-assignment-stale') return;
-      ports.fail(error);
-    }).finally(() => { committing = undefined; });
+      if ((error as { code?: string }).code !== 'log-assignment-stale') ports.fail(error);
+    }).finally(() => {
+      committing = undefined;
+      // What finished between the last look of the loop and now must not wait for the next event.
+      commit();
+    });
   }
 
   async function commitLoop(): Promise<void> {
     for (let next = window.committable(); next > committed; next = window.committable()) {
       await ports.consumer().commit([{ topic, partition, epoch, offset: next }]);
       committed = next;
+      ports.progress.committed();
+      ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
     }
   }
 
@@ -177,7 +186,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     },
     accept(batch) {
       window.begin(batch);
-      ports.metrics.lag.set({ destination: ports.name, partition }, Math.max(0, batch.highWatermark - batch.nextOffset));
+      behind = Math.max(0, batch.highWatermark - batch.nextOffset);
+      ports.metrics.lag.set({ destination: ports.name, partition }, behind);
+      ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
       inbox.push(batch);
       if (window.full() && !paused) {
         paused = true;
@@ -201,6 +212,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     coveredBefore: (offset) => before !== undefined && offset < before.toOffset,
     async close(reason) {
       closed = true;
+      ports.progress.lag(`${topic}/${partition}`, 0);
       for (const lane of lanes.values()) lane.dead = true;
       parking.close();
       if (reason === 'lost') return;
@@ -209,7 +221,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await parking.drained();
       await writer.drained();
       commit();
-      await committing;
+      while (committing !== undefined) await committing;
     },
     closed: () => closed,
   };

@@ -2,7 +2,7 @@ import type { HttpFailure, HttpRequest, HttpResponse } from '@weir/adapter';
 import type { Appender, GroupConsumer, LogAdmin, Reader, Serde } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
-import type { Clock } from '@weir/service';
+import type { Clock, Progress } from '@weir/service';
 import type { Logger } from 'pino';
 import type { LedgerStore } from './ledger-store.ts';
 import type { DispatcherMetrics } from './metrics.ts';
@@ -34,6 +34,8 @@ export interface DestinationPorts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: DispatcherMetrics;
+  /** Feeds /readyz: lag that stays without a commit. */
+  readonly progress: Progress;
   readonly instance: string;
   readonly callTimeoutMs: number;
   readonly inLaneTries: number;

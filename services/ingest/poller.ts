@@ -39,7 +39,7 @@ export function createPoller(name: string, ports: PollerPorts): { start(): Promi
   let stop = new AbortController();
 
   const consumer: GroupConsumer = ports.log.consumer({
-    groupId: ports.groupId, topics: [topic], sessionTimeoutMs: sessionMs,
+    groupId: ports.groupId, topics: [topic], sessionTimeoutMs: sessionMs, rebalanceTimeoutMs: 2 * callTimeoutMs,
     handlers: {
       async assigned(parts) {
         for (const part of parts) consumer.pause(part.topic, part.partition);

@@ -11,6 +11,8 @@ import { createWriter, type Work, type Writer } from './writer.ts';
 
 const maxRecords = 10_000;
 const maxBytes = 16 * 1024 * 1024;
+/** Dedupe window of a source that the running release does not have any more. */
+const defaultWindowMs = 7 * 86_400_000;
 
 interface Partition {
   readonly assignment: Assignment;
@@ -38,6 +40,8 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   let stopping = false;
   let off: (() => void) | undefined;
 
+  const windowOf = (source: string): number => releases.current().sources.get(source)?.dedupeWindowMs ?? defaultWindowMs;
+
   function fail(error: unknown): void {
     failure.resolve(error as Error);
   }
@@ -47,7 +51,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const headers = rawHeaders(record);
     const work = { source, topic, partition: number, record, headers };
     const redriven = record.headers.some(([name]) => name === H.intent);
-    const first = redriven ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, headers.eventId, record.offset));
+    const first = redriven ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
     if (first !== undefined && first !== headers.hash) return { ...work, result: { kind: 'conflict', first } };
     if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
     return { ...work, result: normalize(source, record, headers, releases.current(), keyed) };
@@ -71,7 +75,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       const inBatch = new Map<string, string>();
       const works = batch.records.map((record) => classify(source, partition, record, inBatch));
       await write(works, releases.current().hash);
-      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset })), batch.nextOffset);
+      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp })), batch.nextOffset, windowOf(source));
       count(works);
       metrics.batch.observe((clock.monotonic() - began) / 1000);
       partition.window.doneUpTo(batch.nextOffset);
@@ -98,8 +102,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const handlers: ConsumerHandlers = {
     async assigned(parts) {
       await Promise.all(parts.map(async (assignment) => {
-        const source = releases.current().sources.get(sourceOf(assignment.topic));
-        await seen.load(assignment.topic, assignment.partition, assignment.position, source?.dedupeWindowMs ?? 0, clock.now());
+        await seen.load(assignment.topic, assignment.partition, assignment.position, windowOf(sourceOf(assignment.topic)), clock.now());
         partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], working: undefined, closed: false, paused: false });
       }));
     },

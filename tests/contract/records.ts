@@ -31,8 +31,9 @@ function valueOf(schema: Schema): fc.Arbitrary<unknown> {
 
 /** What a text field is read as by adapters that give it a meaning. */
 const meant: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
-  state: fc.oneof(fc.constantFrom('granted', 'withdrawn', 'denied', 'unknown'), text),
-  channel: fc.oneof(fc.constantFrom('email', 'sms', 'push', null), text),
+  state: fc.oneof({ weight: 5, arbitrary: fc.constantFrom('granted', 'withdrawn', 'denied', 'unknown') }, text),
+  channel: fc.oneof({ weight: 5, arbitrary: fc.constantFrom('email', 'sms', 'push', null) }, text),
+  topic: fc.oneof({ weight: 5, arbitrary: fc.constant(null) }, text),
   properties: fc.oneof(fc.json(), fc.constant(null), text),
   email: fc.oneof(fc.constantFrom('ann@larkspur.example', null), text),
 };
