@@ -1,4 +1,5 @@
 import { BlockList, isIP } from 'node:net';
+import { WeirError } from '@weir/errors';
 
 /**
  * Addresses that an outbound call must never reach: everything that is not global unicast, after the IANA
@@ -15,4 +16,21 @@ export function isPublicAddress(address: string): boolean {
   const family = isIP(address);
   if (family === 0 || address.includes('%')) return false;
   return family === 4 ? !blocked4.check(address, 'ipv4') : !blocked6.check(address, 'ipv6');
+}
+
+/**
+ * Which addresses may be called: public ones, and what `allowPrivate` opens (true = every address; else networks in
+ * CIDR notation, e.g. `10.0.0.0/8`). Throws config-invalid for a network that is none.
+ */
+export function addressRule(allowPrivate: boolean | readonly string[] = false): (address: string) => boolean {
+  if (allowPrivate === true) return (address) => isIP(address) !== 0;
+  if (allowPrivate === false || allowPrivate.length === 0) return isPublicAddress;
+  const opened = new BlockList();
+  for (const cidr of allowPrivate) {
+    const [net = '', prefix = ''] = cidr.split('/');
+    const family = isIP(net);
+    if (family === 0 || !/^\d{1,3}$/.test(prefix) || Number(prefix) > (family === 4 ? 32 : 128)) throw new WeirError('config-invalid', `expected a network such as 10.0.0.0/8, got ${JSON.stringify(cidr.slice(0, 80))}`);
+    opened.addSubnet(net, Number(prefix), family === 4 ? 'ipv4' : 'ipv6');
+  }
+  return (address) => isPublicAddress(address) || (!address.includes('%') && isIP(address) !== 0 && opened.check(address, isIP(address) === 4 ? 'ipv4' : 'ipv6'));
 }

@@ -1,16 +1,24 @@
 import { lookup as dnsLookup, type LookupAddress, type LookupOptions } from 'node:dns';
 import { isIP, type LookupFunction } from 'node:net';
+import { getCACertificates } from 'node:tls';
 import type { HttpFailure, HttpRequest, HttpResponse } from '@weir/adapter';
 import { Agent, type Dispatcher } from 'undici';
-import { isPublicAddress } from './address.ts';
+import { addressRule } from './address.ts';
+import { failureOf, forbiddenCode } from './failure.ts';
 
 export interface HttpClientOptions {
-  /** Allow loopback and private addresses: a local sandbox, an on-premise system. Default false. */
-  readonly allowPrivate?: boolean;
+  /** Loopback and private addresses that may be called (a local sandbox, an on-premise system): true = all, or networks in CIDR notation. Default none. */
+  readonly allowPrivate?: boolean | readonly string[];
   /** Default 1 MiB; a longer body ends the call. */
   readonly maxResponseBytes?: number;
+  /** All headers of an answer together; default 32 KiB. */
+  readonly maxHeaderBytes?: number;
   /** Connections per origin; default 64. */
   readonly connections?: number;
+  /** From the look-up to a usable (TLS) connection; default 5 s. */
+  readonly connectTimeoutMs?: number;
+  /** Certificates (PEM) trusted besides the default ones. */
+  readonly ca?: readonly string[];
   /** Resolver, for tests of rebinding; default the system's. */
   readonly resolve?: (host: string, options: LookupOptions, callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void) => void;
 }
@@ -18,29 +26,35 @@ export interface HttpClientOptions {
 export interface CallOptions {
   /** From now to the last byte of the answer. */
   readonly deadlineMs: number;
-  /** Runs in the tick of the socket write; false = nothing is written, the call fails with `sent: false`. */
+  /**
+   * Runs on a connection that is open and idle, in the tick in which the request is written to it; false = nothing is
+   * written, the call fails with `sent: false`. What it throws rejects the call, with nothing written.
+   */
   readonly onBeforeWrite?: () => boolean;
 }
 
 export interface HttpClient {
-  /** Never throws: a response, or why there is none and whether bytes may have left. Redirects are not followed: a 3xx is a failure. */
+  /**
+   * A response, or why there is none. `sent: false` = no byte of the request was given to a connection; true = some may
+   * have left. Redirects are not followed: a 3xx is a failure. A request is never repeated. Rejects only with what onBeforeWrite threw.
+   */
   call(request: HttpRequest, options: CallOptions): Promise<HttpResponse | HttpFailure>;
+  /** Ends every connection; calls under way fail. */
   close(): Promise<void>;
 }
 
-const forbidden = 'WEIR_FORBIDDEN_ADDRESS';
+type AddressRule = (address: string) => boolean;
+
+const headerName = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const badHeader = /[^\t\u0020-\u007e\u0080-\u00ff]/;
 
-class VetoError extends Error {}
-
 /** Every address of the name is checked, and the connection goes to one of those very addresses: no second look-up, no rebinding. */
-function guardedLookup(options: HttpClientOptions): LookupFunction {
+function guardedLookup(options: HttpClientOptions, mayCall: AddressRule): LookupFunction {
   const resolve = options.resolve ?? ((host, lookupOptions, callback) => dnsLookup(host, { ...lookupOptions, all: true }, callback));
   return (host, lookupOptions, callback) => {
     resolve(host, lookupOptions as LookupOptions, (error, addresses) => {
       if (error !== null) return callback(error, []);
-      const refused = addresses.length === 0 || (options.allowPrivate !== true && !addresses.every((a) => isPublicAddress(a.address)));
-      if (refused) return callback(Object.assign(new Error('address is not public'), { code: forbidden }), []);
+      if (addresses.length === 0 || !addresses.every((a) => mayCall(a.address))) return callback(Object.assign(new Error('address is not public'), { code: forbiddenCode }), []);
       if ((lookupOptions as LookupOptions).all === true) return (callback as (e: null, a: LookupAddress[]) => void)(null, addresses);
       callback(null, addresses[0]!.address, addresses[0]!.family);
     });
@@ -50,97 +64,101 @@ function guardedLookup(options: HttpClientOptions): LookupFunction {
 /** The only way out of Weir: checked addresses, no redirects, no proxy, bounded answers, one deadline. */
 export function createHttpClient(options: HttpClientOptions = {}): HttpClient {
   const maxResponseBytes = options.maxResponseBytes ?? 1024 * 1024;
-  const agent = new Agent({ connections: options.connections ?? 64, pipelining: 1, keepAliveTimeout: 10_000, maxHeaderSize: 32 * 1024, headersTimeout: 120_000, bodyTimeout: 120_000, connect: { lookup: guardedLookup(options), timeout: 5000 } });
+  const mayCall = addressRule(options.allowPrivate);
+  // HTTP/1.1, one request on a connection at a time: over HTTP/2 the write comes in a later tick than onBeforeWrite, and
+  // a reset of one connection leaves many calls in doubt. undici's own timers are off: the deadline of the call is the only one.
+  const agent = new Agent({
+    connections: options.connections ?? 64, pipelining: 1, allowH2: false, keepAliveTimeout: 10_000, maxHeaderSize: options.maxHeaderBytes ?? 32 * 1024, headersTimeout: 0, bodyTimeout: 0,
+    connect: { lookup: guardedLookup(options, mayCall), timeout: options.connectTimeoutMs ?? 5000, ...(options.ca === undefined ? {} : { ca: [...getCACertificates('default'), ...options.ca] }) },
+  });
 
   return {
     call(request, callOptions) {
-      const target = check(request, options);
+      const target = check(request, mayCall);
       if ('failure' in target) return Promise.resolve(target);
-      return new Promise((settle) => {
-        const state = { sent: false, done: false };
-        let abort: ((reason: Error) => void) | undefined;
-        const finish = (value: HttpResponse | HttpFailure): void => {
-          if (state.done) return;
-          state.done = true;
-          clearTimeout(timer);
-          settle(value);
-        };
-        const timer = setTimeout(() => {
-          finish({ failure: 'timeout', sent: state.sent, detail: `no answer within ${callOptions.deadlineMs} ms` });
-          abort?.(new Error('deadline'));
-        }, callOptions.deadlineMs);
-        const chunks: Buffer[] = [];
-        let size = 0;
-        let status = 0;
-        let headers: Record<string, string | undefined> = {};
-        const handler: Dispatcher.DispatchHandler = {
-          onRequestStart(controller) {
-            abort = (reason) => controller.abort(reason);
-            if (state.done || (callOptions.onBeforeWrite !== undefined && !callOptions.onBeforeWrite())) {
-              finish({ failure: 'connect', sent: false, detail: 'not sent' });
-              controller.abort(new VetoError());
-              return;
-            }
-            state.sent = true;
-          },
-          onResponseStart(controller, code, rawHeaders) {
-            if (code < 200) return;
-            status = code;
-            headers = flatten(rawHeaders);
-            if (code >= 300 && code < 400) {
-              finish({ failure: 'redirect', sent: true, detail: `redirect (${code})` });
-              controller.abort(new Error('redirect'));
-            }
-          },
-          onResponseData(controller, chunk) {
-            size += chunk.length;
-            if (size > maxResponseBytes) {
-              finish({ failure: 'too-large', sent: true, detail: `answer is over ${maxResponseBytes} bytes` });
-              controller.abort(new Error('too large'));
-            } else chunks.push(chunk);
-          },
-          onResponseEnd() {
-            finish({ status, headers, body: Buffer.concat(chunks) });
-          },
-          onResponseError(_controller, error) {
-            finish(failureOf(error as NodeJS.ErrnoException, state.sent));
-          },
-        };
-        agent.dispatch({ origin: target.origin, path: target.pathname + target.search, method: request.method, headers: { ...request.headers }, body: request.body ?? null, idempotent: false }, handler);
+      return new Promise((settle, reject) => {
+        agent.dispatch(
+          { origin: target.origin, path: target.pathname + target.search, method: request.method, headers: { ...request.headers }, body: request.body ?? null, idempotent: false },
+          createHandler(callOptions, maxResponseBytes, settle, reject),
+        );
       });
     },
     close: () => agent.destroy(),
   };
 }
 
+/** One call on its way: settles once, and aborts what goes on after that. */
+function createHandler(options: CallOptions, maxResponseBytes: number, settle: (value: HttpResponse | HttpFailure) => void, reject: (error: unknown) => void): Dispatcher.DispatchHandler {
+  const chunks: Buffer[] = [];
+  let sent = false;
+  let done = false;
+  let size = 0;
+  let status = 0;
+  let headers: HttpResponse['headers'] = {};
+  let running: Dispatcher.DispatchController | undefined;
+
+  const end = (): void => {
+    done = true;
+    clearTimeout(timer);
+  };
+  const finish = (value: HttpResponse | HttpFailure): void => {
+    if (done) return;
+    end();
+    settle(value);
+  };
+  const fail = (failure: HttpFailure['failure'], detail: string): void => {
+    finish({ failure, sent, detail });
+    running?.abort(new Error(detail));
+  };
+  const timer = setTimeout(() => fail('timeout', `no answer within ${options.deadlineMs} ms`), options.deadlineMs);
+
+  return {
+    onRequestStart(controller) {
+      running = controller;
+      // The deadline went by while the call waited for a connection.
+      if (done) return controller.abort(new Error('deadline'));
+      try {
+        if (options.onBeforeWrite !== undefined && !options.onBeforeWrite()) return fail('connect', 'not sent');
+      } catch (error) {
+        end();
+        reject(error);
+        return controller.abort(new Error('not sent'));
+      }
+      sent = true;
+    },
+    onResponseStart(_controller, code, rawHeaders) {
+      if (code < 200) return;
+      status = code;
+      headers = flatten(rawHeaders);
+      if (code >= 300 && code < 400) fail('redirect', `redirect (${code})`);
+      else if (Number(headers['content-length'] ?? 0) > maxResponseBytes) fail('too-large', `answer is over ${maxResponseBytes} bytes`);
+    },
+    onResponseData(_controller, chunk) {
+      size += chunk.length;
+      if (size > maxResponseBytes) fail('too-large', `answer is over ${maxResponseBytes} bytes`);
+      else chunks.push(chunk);
+    },
+    onResponseEnd: () => finish({ status, headers, body: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks) }),
+    onResponseError: (_controller, error) => finish(failureOf(error as NodeJS.ErrnoException, sent)),
+  };
+}
+
 /** The URL, or the failure: only http(s), no credentials, no literal private address, no control characters in headers. */
-function check(request: HttpRequest, options: HttpClientOptions): URL | HttpFailure {
-  const refuse = (failure: HttpFailure['failure'], detail: string): HttpFailure => ({ failure, sent: false, detail });
-  let url: URL;
-  try {
-    url = new URL(request.url);
-  } catch {
-    return refuse('forbidden-address', 'not a URL');
-  }
-  if ((url.protocol !== 'https:' && url.protocol !== 'http:') || url.username !== '' || url.password !== '') return refuse('forbidden-address', 'only http and https, without credentials');
+function check(request: HttpRequest, mayCall: AddressRule): URL | HttpFailure {
+  const refuse = (detail: string): HttpFailure => ({ failure: 'forbidden-address', sent: false, detail });
+  const url = URL.parse(request.url);
+  if (url === null) return refuse('not a URL');
+  if ((url.protocol !== 'https:' && url.protocol !== 'http:') || url.username !== '' || url.password !== '') return refuse('only http and https, without credentials');
   const host = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname;
-  if (isIP(host) !== 0 && options.allowPrivate !== true && !isPublicAddress(host)) return refuse('forbidden-address', 'address is not public');
+  if (isIP(host) !== 0 && !mayCall(host)) return refuse('address is not public');
   for (const [name, value] of Object.entries(request.headers)) {
-    if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name) || badHeader.test(value)) return refuse('forbidden-address', `header ${JSON.stringify(name.slice(0, 40))} has characters that are not allowed`);
+    if (!headerName.test(name) || badHeader.test(value)) return refuse(`header ${JSON.stringify(name.slice(0, 40))} has characters that are not allowed`);
   }
   return url;
 }
 
-function flatten(headers: Record<string, string | string[] | undefined>): Record<string, string | undefined> {
-  const out: Record<string, string | undefined> = Object.create(null) as Record<string, string | undefined>;
+function flatten(headers: Record<string, string | string[] | undefined>): HttpResponse['headers'] {
+  const out = Object.create(null) as Record<string, string | undefined>;
   for (const [name, value] of Object.entries(headers)) out[name.toLowerCase()] = Array.isArray(value) ? value.join(', ') : value;
   return out;
-}
-
-function failureOf(error: NodeJS.ErrnoException, sent: boolean): HttpFailure {
-  const code = error.code ?? '';
-  if (code === forbidden) return { failure: 'forbidden-address', sent: false, detail: 'address is not public' };
-  if (code === 'ERR_TLS_CERT_ALTNAME_INVALID' || code.startsWith('CERT_') || code.includes('_CERT') || code.startsWith('ERR_SSL') || code === 'EPROTO') return { failure: 'tls', sent: false, detail: code };
-  if (!sent) return { failure: code === 'UND_ERR_CONNECT_TIMEOUT' ? 'timeout' : 'connect', sent, detail: code || error.message };
-  return { failure: 'reset', sent, detail: code || error.message };
 }
