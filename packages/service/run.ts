@@ -20,8 +20,15 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
     process.exit(2);
   }
   const common = config as unknown as ConfigOf<typeof commonOptions>;
-  const context = await createContext(name, common, adapters, process.env);
-  const service = await create(context, config);
+  const context = await createContext(name, common, adapters, process.env).catch((error: unknown) => {
+    console.error(`${name} cannot start: ${(error as Error).message}`);
+    process.exit(1);
+  });
+  const service = await (async () => create(context, config))().catch(async (error: unknown) => {
+    console.error(`${name} cannot start: ${(error as Error).message}`);
+    await closeContext(context);
+    process.exit(2);
+  });
   const port = opsPort(config);
   const ops = port === undefined ? undefined : await startOps({ host: common.host, port, registry: context.registry, readiness: () => service.readiness() });
   let ending: Promise<void> | undefined;

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { ConfigOf } from '@weir/config';
 import { createConsentTables, type ConsentTables } from '@weir/consent';
+import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { resolveConfig, type DestinationConfig, type Release } from '@weir/release';
@@ -23,8 +24,14 @@ interface Running {
   readonly ledger: LedgerStore;
 }
 
+/** A lease that does not outlast a call and a late heartbeat would let no call start, ever. */
+export function checkTimes(options: Pick<DispatcherOptions, 'sessionTimeoutMs' | 'callTimeoutMs'>): void {
+  if (options.callTimeoutMs * 1.5 > options.sessionTimeoutMs) throw new WeirError('config-invalid', `WEIR_DISPATCHER_SESSION_MS (${options.sessionTimeoutMs}) must be at least 1.5 times WEIR_CALL_TIMEOUT_MS (${options.callTimeoutMs})`);
+}
+
 /** deliveries → destination APIs. One consumer, breaker and set of lanes per destination, so that one cannot hold up another. */
 export function createDispatcher(context: ServiceContext, options: DispatcherOptions): Service {
+  checkTimes(options);
   const { log, serde, topics, groups, releases, logger, clock, vault } = context;
   const metrics = createMetrics(context.registry);
   const failure = Promise.withResolvers<Error>();

@@ -10,7 +10,7 @@ let weir: Instance;
 const dataDir = mkdtempSync(join(tmpdir(), 'weir-outage-'));
 beforeAll(async () => {
   platform = await startPlatform({ dataDir });
-  weir = await startInstance({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, env: { WEIR_INGEST_ACK_TIMEOUT_MS: '1500' } });
+  weir = await startInstance({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, env: { WEIR_INGEST_ACK_TIMEOUT_MS: '1500', WEIR_INGEST_MAX_INFLIGHT_BYTES: '1000000' } });
 });
 afterAll(async () => {
   await weir?.dispose();
@@ -29,6 +29,14 @@ test('without a broker it answers 503 with Retry-After, and goes on by itself wh
   expect(refused.status).toBe(503);
   expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0);
   expect(await refused.json()).toMatchObject({ success: false, error: 'log-unavailable' });
+  // What is taken and not acknowledged is bounded: past it, requests are refused at once.
+  const large = (): Promise<Response> => fetch(`${weir.ingest}/v1/track`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `large-${Math.random()}`, userId: 'u', event: 'X', properties: { pad: 'x'.repeat(450_000) } }) });
+  const pending = [large(), large(), large()];
+  await waitFor('it refuses more', async () => {
+    const response = await large();
+    return response.status === 429 && Number(response.headers.get('retry-after')) > 0;
+  }, 10_000);
+  expect((await Promise.all(pending)).map((r) => r.status).every((s) => s === 503 || s === 429)).toBe(true);
   await platform.brokers[0]!.restart();
   await waitFor('it accepts again', async () => (await send('during')).status === 200, 60_000);
   accepted.push('during');
