@@ -103,8 +103,9 @@ async function stop(code: number): Promise<void> {
   rmSync(pidFile, { force: true });
   process.exit(code);
 }
-process.once('SIGINT', () => void stop(0));
-process.once('SIGTERM', () => void stop(0));
+// Not once: npm and the set-up pass the signal on, and a second one must not cut the stop short.
+process.on('SIGINT', () => void stop(0));
+process.on('SIGTERM', () => void stop(0));
 
 try {
   const release = compileWorkspace(config.workspace, dataDir);

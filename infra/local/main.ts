@@ -11,4 +11,5 @@ const began = performance.now();
 const platform = await startPlatform({ dataDir: values.data, brokers: values.brokers === '3' ? 3 : 1 });
 console.log(`KAFKA_BROKERS=${platform.bootstrap.join(',')}\nSCHEMA_REGISTRY_URL=${platform.registryUrl}`);
 console.error(`ready in ${((performance.now() - began) / 1000).toFixed(1)} s; Ctrl-C ends it`);
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { void platform.stop().then(() => process.exit(0)); });
+let stopping: Promise<void> | undefined;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => { stopping ??= platform.stop().then(() => process.exit(0)); });

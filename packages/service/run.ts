@@ -41,8 +41,9 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
       process.exit(code);
     })();
   };
-  process.once('SIGINT', () => end(0));
-  process.once('SIGTERM', () => end(0));
+  // Not once: a second signal must not cut the stop short.
+  process.on('SIGINT', () => end(0));
+  process.on('SIGTERM', () => end(0));
   void service.failed.then((error) => {
     context.logger.fatal({ err: error }, 'the service cannot go on');
     context.logger.flush();

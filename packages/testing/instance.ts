@@ -74,6 +74,8 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
       if (running === undefined || running.exitCode !== null || running.signalCode !== null) return running?.exitCode ?? null;
       const ended = new Promise<number | null>((done) => running.once('exit', (code) => done(code)));
       running.kill(signal);
+      // As npm and a terminal do: the same signal reaches the process more than once.
+      if (signal === 'SIGINT') running.kill(signal);
       return ended;
     },
     async start() {

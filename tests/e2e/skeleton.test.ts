@@ -68,8 +68,11 @@ test('a clean restart and a kill lose nothing and repeat nothing', async () => {
     const answers = await Promise.all(part.map((p) => batch([p]).then((r) => r.status)));
     expect(answers.every((s) => s === 200)).toBe(true);
     const began = performance.now();
-    await weir.stop(signal);
-    if (signal === 'SIGINT') expect(performance.now() - began).toBeLessThan(10_000);
+    const code = await weir.stop(signal);
+    if (signal === 'SIGINT') {
+      expect(code).toBe(0);
+      expect(performance.now() - began).toBeLessThan(10_000);
+    }
     await weir.start();
   }
   await weir.settled();
