@@ -112,6 +112,8 @@ function serverProperties(id: number, brokers: number, port: number, controllers
     'log.cleaner.dedupe.buffer.size': 16_777_216,
     'log.cleaner.threads': 1,
     'controlled.shutdown.enable': brokers === 3 ? 'true' : 'false',
+    // A broker that was killed may register again only when its last session is over (9 s by default): a lone one has nobody to be confused with.
+    ...(brokers === 1 ? { 'broker.session.timeout.ms': 1500, 'broker.heartbeat.interval.ms': 400 } : {}),
   }).map(([k, v]) => `${k}=${v}\n`).join('');
 }
 
