@@ -49,6 +49,18 @@ test('an id of 20 digits keeps its digits', () => {
   expect(parseJson(Buffer.from('{"id":12345678901234567890,"n":12,"t":"12345678901234567890","f":0.12345678901234567}'))).toMatchObject({ id: '12345678901234567890', n: 12, t: '12345678901234567890' });
 });
 
+test('long integers keep their digits wherever they stand; fractions and text stay what they are', () => {
+  expect(parseJson(Buffer.from('[12345678901234567890,-12345678901234567890, 12345678901234567890]'))).toEqual(['12345678901234567890', '-12345678901234567890', '12345678901234567890']);
+  expect(parseJson(Buffer.from('12345678901234567890'))).toBe('12345678901234567890');
+  expect(parseJson(Buffer.from('[0.1234567890123456,1234567890123456,"12345678901234567890"]'))).toEqual([0.1234567890123456, 1234567890123456, '12345678901234567890']);
+});
+
+test('a long run of digits is looked at once, not once per digit', () => {
+  const began = performance.now();
+  parseJson(Buffer.from(`{"a":"${'1'.repeat(500_000)}"}`));
+  expect(performance.now() - began).toBeLessThan(1000);
+});
+
 test('too many items are refused', () => {
   expect(() => sliceArray(Buffer.from(JSON.stringify(Array(101).fill(1))), limits)).toThrow(expect.objectContaining({ code: 'too-many-items' }));
 });

@@ -43,8 +43,8 @@ export function checkDepth(body: Buffer, maxDepth: number): void {
 /** Text that can hide a key `__proto__` or half a surrogate pair: written out, or behind an escape. */
 const suspicious = /__proto__|\\u(?:00|[dD])/;
 
-/** A number that a double cannot hold: over 15 digits in a row. Those keep their digits as text. */
-const longNumber = /[^\d."][-]?\d{16,}|^-?\d{16,}|\d{16,}[.eE]|\.\d{16,}/;
+/** An integer of more digits than a double surely holds; those keep their digits as text. Fixed widths: an open `{16,}` is quadratic on a long run of digits. */
+const longNumber = /(?:^|[^\d."])-?\d{16}/;
 
 function keepDigits(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
   if (typeof value === 'number' && context?.source !== undefined && !Number.isSafeInteger(value) && /^-?\d{16,}$/.test(context.source)) return context.source;

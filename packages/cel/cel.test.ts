@@ -12,6 +12,7 @@ test.each([
   ['a pattern from the payload', 're("a", record.x)', /written out/],
   ['an endless expression', Array(400).fill('now > 1').join(' && '), /longer|nodes|AST/i],
   ['nested loops', '[1].all(a, [1].all(b, [1].all(c, a == b && b == c)))', /loops/],
+  ['a loop over a second list of the payload for each element of the first', 'record.a.all(x, record.b.exists(y, x == y))', /a loop in a loop/],
   ['broken syntax', 'record. ==', /CEL/],
 ])('%s is refused at compile with file and line', (_name, source, message) => {
   const compiled = compileCel(source, context);
@@ -24,6 +25,10 @@ test('it evaluates on objects without prototype, and an error is a value', () =>
   const record = Object.assign(Object.create(null), { a: 1, b: 'xxx' });
   expect(compiled.cel.evaluate({ record, now: 5n })).toEqual({ ok: true, value: true });
   expect(compiled.cel.evaluate({ record: Object.create(null), now: 5n })).toMatchObject({ ok: false });
+});
+
+test('a loop over a part of the element, or over a written list, may stand in a loop', () => {
+  for (const source of ['record.a.all(x, x.b.exists(y, y == 1))', 'record.a.exists(x, ["a", "b"].exists(y, x == y))', 'record.a.filter(x, x == 1).exists(y, y == 1)']) expect(compileCel(source, context)).toHaveProperty('cel');
 });
 
 test('a subject made to blow up a backtracking engine takes no time', () => {

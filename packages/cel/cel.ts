@@ -37,21 +37,37 @@ function re(text: string, pattern: string): boolean {
 
 interface Ast { readonly op?: string; readonly args?: unknown }
 
-/** Problems of the syntax tree: `matches`, patterns that do not compile, too many loops. */
+/** The name at the left end of `a.b[c].d`. */
+function rootOf(node: unknown): unknown {
+  let at = node as Ast;
+  while (Array.isArray(at?.args) && (at.op === '.' || at.op === '[]')) at = at.args[0] as Ast;
+  return at?.op === 'id' ? at.args : undefined;
+}
+
+/**
+ * Problems of the syntax tree: `matches`, patterns that do not compile, too many loops, and a loop in a loop over
+ * anything but the element or a written list: over two lists of a stranger's payload that would take quadratic time.
+ */
 function inspect(ast: unknown, report: (message: string) => void): void {
   let found = 0;
-  const walk = (node: unknown): void => {
-    if (Array.isArray(node)) return node.forEach(walk);
+  const walk = (node: unknown, bound: readonly unknown[]): void => {
+    if (Array.isArray(node)) return node.forEach((child) => walk(child, bound));
     if (node === null || typeof node !== 'object') return;
     const { op, args } = node as Ast;
     if (op === 'rcall' && Array.isArray(args)) {
-      if (args[0] === 'matches') report('matches() can take exponential time: use re(text, pattern)');
-      if (loops.has(args[0] as string)) found++;
+      const [name, receiver, inner] = args as [unknown, Ast, unknown[]];
+      if (name === 'matches') report('matches() can take exponential time: use re(text, pattern)');
+      if (loops.has(name as string)) {
+        found++;
+        if (bound.length > 0 && receiver.op !== 'list' && !bound.includes(rootOf(receiver))) report('a loop in a loop must go over a part of the element');
+        walk(receiver, bound);
+        return walk(inner, [...bound, (inner[0] as Ast).args]);
+      }
     }
     if (op === 'call' && Array.isArray(args) && args[0] === 're') checkPattern(args[1], report);
-    if (op !== 'value') walk(args);
+    if (op !== 'value') walk(args, bound);
   };
-  walk(ast);
+  walk(ast, []);
   if (found > maxLoops) report(`more than ${maxLoops} loops (all, exists, map, filter)`);
 }
 

@@ -35,6 +35,8 @@ export const catalogue = {
   'body-too-large': { meaning: 'The body, decompressed, is over the limit of the source.', retry: 'refused', action: 'Send smaller batches or raise limits.bodyBytes of the source.', http: 413 },
   'body-too-deep': { meaning: 'The body nests deeper than the limit.', retry: 'refused', action: 'Fix the sender; nothing was kept.', http: 400 },
   'too-many-items': { meaning: 'One body carries more items than the limit of the source.', retry: 'refused', action: 'Send smaller batches or raise limits.items of the source.', http: 413 },
+  'request-timeout': { meaning: 'The request did not arrive in time.', retry: 'refused', action: 'Check the network of the sender, or raise WEIR_INGEST_REQUEST_TIMEOUT_MS.', http: 408 },
+  'headers-too-large': { meaning: 'The headers are over 16 KiB.', retry: 'refused', action: 'Fix the sender; nothing was kept.', http: 431 },
   'encoding-unsupported': { meaning: 'The Content-Encoding is not identity, gzip, deflate or br.', retry: 'refused', action: 'Send it in a supported encoding.', http: 415 },
   'overloaded': { meaning: 'The log is behind: taking more would not be safe.', retry: 'refused', action: 'Retry after the seconds in Retry-After.', http: 429 },
   'log-unavailable': { meaning: 'The broker or the registry does not answer; nothing was accepted.', retry: 'refused', action: 'Retry after the seconds in Retry-After; check Kafka and the registry.', http: 503 },
@@ -75,7 +77,7 @@ export const catalogue = {
   'config-invalid': { meaning: 'An environment variable or option is missing or wrong.', retry: 'stop', action: 'The message names the variable and what it takes.' },
   'workspace-invalid': { meaning: 'The workspace does not compile.', retry: 'refused', action: 'The message names file, line and remedy.', http: 422 },
   'release-missing': { meaning: 'No release is on weir.control.', retry: 'stop', action: 'Run weir apply.' },
-  'invariant-broken': { meaning: 'Weir found itself in a state that must not be.', retry: 'stop', action: 'Report it with the message.' },
+  'invariant-broken': { meaning: 'Weir found itself in a state that must not be.', retry: 'stop', action: 'Report it with the message.', http: 500 },
 } as const satisfies Record<string, CatalogueEntry>;
 
 export type ErrorCode = keyof typeof catalogue;

@@ -6,21 +6,35 @@ import { parseYaml } from '@weir/yaml';
 import { fieldKinds, type FieldKind } from './avro-kind.ts';
 import { compileCondition, type Condition, type Located } from './condition.ts';
 import { compileField, markConsumed, type FieldContext, type FieldFailure, type FieldReader } from './field.ts';
-import { leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
-import type { TransformContext } from './transforms.ts';
+import { extrasText, leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
+import { TransformError, type TransformContext } from './transforms.ts';
 import type { CompiledMapping, MappedOutput, MappingMeta, MappingResult } from './types.ts';
 
 interface Output {
   readonly name: string;
+  readonly line: number;
   readonly recordType: string;
   readonly when: Condition | undefined;
   readonly each: Path | undefined;
   readonly objectKey: readonly Path[];
   readonly template: Record<string, unknown>;
   readonly fields: ReadonlyArray<{ readonly name: string; readonly read: FieldReader }>;
+  /** What is used of the whole item, and of the element of `each`. */
   readonly consumed: Consumed;
+  readonly consumedOfElement: Consumed;
 }
 
+interface Drop {
+  readonly name: string;
+  readonly line: number;
+  readonly when: Condition;
+}
+
+/** Records that one item may give. */
+const maxOutputs = 1000;
+/** Characters of extras of one record; the elements of `each` share them, but have these at least. The raw topic has the rest. */
+const maxExtras = 65_536;
+const leastExtras = 1024;
 const outputKeys = new Set(['record', 'when', 'each', 'objectKey', 'fields', 'doc']);
 const computed = new Set(['id', 'source', 'objectKey', 'extras']);
 const outputName = /^[a-z][a-z0-9-]{0,40}$/;
@@ -53,17 +67,18 @@ export function compileMapping(file: { readonly path: string; readonly content: 
   return { name: name as string, file: file.path, apply: (item, envelope, meta) => apply(outputs, drops, file.path, item, envelope, meta) };
 }
 
-function compileDrops(value: Json, where: Located): { readonly name: string; readonly when: Condition }[] {
+function compileDrops(value: Json, where: Located): Drop[] {
   if (!Array.isArray(value)) {
     where.problem(['drop'], 'drop takes a list', 'write - name: …, when: …');
     return [];
   }
-  const drops: { name: string; when: Condition }[] = [];
+  const drops: Drop[] = [];
   for (const [i, entry] of value.entries()) {
+    for (const key of Object.keys(entry ?? {})) if (!['name', 'when', 'doc'].includes(key)) where.problem(['drop', i, key], `unknown key ${key}`, 'use name, when');
     const name = (entry as JsonObject | null)?.['name'];
     const when = compileCondition((entry as JsonObject | null)?.['when'], ['drop', i, 'when'], where);
     if (typeof name !== 'string') where.problem(['drop', i], 'a drop rule needs a name', 'the name is the reason shown in traces');
-    else if (when !== undefined) drops.push({ name, when });
+    else if (when !== undefined) drops.push({ name, line: where.line(['drop', i]), when });
   }
   return drops;
 }
@@ -88,14 +103,17 @@ function compileOutput(name: string, spec: Json, where: Located, transforms: Tra
   const objectKey = keyTexts.map((text) => parsePath(String(text)));
   if (objectKey.some((p) => p === undefined)) where.problem([...at, 'objectKey'], 'not a path', 'give the path of the sender\'s object id');
   if (each !== undefined && objectKey.length === 0) where.problem([...at, 'each'], 'an output with each needs an objectKey', 'give the path of an id in $item: an output is never identified by its position');
-  const context: FieldContext = { where, transforms, consumed: Object.create(null) as Consumed, each: each?.keys };
+  const consumed = Object.create(null) as Consumed;
+  const consumedOfElement = Object.create(null) as Consumed;
+  const context: FieldContext = { where, transforms, consumed, item: { tree: each === undefined ? consumed : consumedOfElement, prefix: [] } };
+  if (each?.root === 'root') markConsumed(context, each);
   const when = spec['when'] === undefined ? undefined : compileCondition(spec['when'], [...at, 'when'], where);
   for (const path of [...objectKey, ...(when?.paths ?? [])]) if (path !== undefined) markConsumed(context, path);
   const kinds = fieldKinds(schema);
   const fields = compileFields(kinds, spec['fields'] ?? {}, [...at, 'fields'], context);
-  const template: Record<string, unknown> = {};
-  for (const kind of kinds.values()) template[kind.name] = kind.base === 'records' ? [] : kind.base === 'map' ? {} : (kind.defaultValue ?? null);
-  return { name, recordType: `weir.canonical.${schema.name}`, when, each, objectKey: objectKey as Path[], template, fields, consumed: context.consumed };
+  // Made at once: an object that grew by computed names is a hash table in V8, and six times as dear to copy and fill.
+  const template = Object.fromEntries([...kinds.values()].map((kind) => [kind.name, kind.base === 'records' ? [] : kind.base === 'map' ? {} : (kind.defaultValue ?? null)]));
+  return { name, line: where.line(at), recordType: `weir.canonical.${schema.name}`, when, each, objectKey: objectKey as Path[], template, fields, consumed, consumedOfElement };
 }
 
 function compileFields(kinds: ReadonlyMap<string, FieldKind>, table: Json, at: readonly (string | number)[], context: FieldContext): { name: string; read: FieldReader }[] {
@@ -122,19 +140,31 @@ function compileFields(kinds: ReadonlyMap<string, FieldKind>, table: Json, at: r
   return fields;
 }
 
-function apply(outputs: readonly Output[], drops: ReadonlyArray<{ readonly name: string; readonly when: Condition }>, file: string, item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult {
+function apply(outputs: readonly Output[], drops: readonly Drop[], file: string, item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult {
   const roots: Roots = { root: item, item, envelope, meta: meta as unknown as JsonObject };
-  for (const drop of drops) if (drop.when.test(roots)) return { kind: 'dropped', reason: drop.name };
   const reasons: Reason[] = [];
+  /** A condition that cannot be decided is a reason: to leave a record out for it would be to lose it in silence. */
+  const holds = (rule: { readonly name: string; readonly line: number }, when: Condition, here: Roots): boolean => {
+    try {
+      return when.test(here);
+    } catch (error) {
+      if (!(error instanceof TransformError)) throw error;
+      reasons.push({ code: 'mapping-failed', message: `when of ${rule.name}: ${error.message}`, file, line: rule.line });
+      return false;
+    }
+  };
+  for (const drop of drops) if (holds(drop, drop.when, roots)) return { kind: 'dropped', reason: drop.name };
   const mapped: MappedOutput[] = [];
   const seen = new Set<string>();
   for (const output of outputs) {
     const elements = output.each === undefined ? [item] : readPath(output.each, roots);
     if (!Array.isArray(elements)) continue;
+    if (mapped.length + elements.length > maxOutputs) return { kind: 'failed', reasons: [{ code: 'mapping-failed', message: `one item gives more than ${maxOutputs} records`, file, line: output.line }] };
+    const extras = Math.max(leastExtras, Math.floor(maxExtras / elements.length));
     for (const element of elements) {
       const here = output.each === undefined ? roots : { ...roots, item: element };
-      if (output.when !== undefined && !output.when.test(here)) continue;
-      const made = fill(output, file, here, meta, reasons);
+      if (output.when !== undefined && !holds(output, output.when, here)) continue;
+      const made = fill(output, file, here, meta, extras, reasons);
       if (seen.has(made.outputId)) reasons.push({ code: 'mapping-failed', message: `two elements of output ${output.name} have the same objectKey`, file });
       seen.add(made.outputId);
       mapped.push(made);
@@ -145,7 +175,7 @@ function apply(outputs: readonly Output[], drops: ReadonlyArray<{ readonly name:
   return { kind: 'mapped', outputs: mapped };
 }
 
-function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, reasons: Reason[]): MappedOutput {
+function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, maxText: number, reasons: Reason[]): MappedOutput {
   const fail = (f: FieldFailure): void => { reasons.push({ code: 'mapping-failed', message: `${output.name}.${f.field} ${f.message}`, file, line: f.line, field: f.field, path: f.path }); };
   let key = '';
   for (const path of output.objectKey) {
@@ -165,7 +195,18 @@ function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, rea
   record['source'] = meta.source;
   record['objectKey'] = key === '' ? null : key;
   record['occurredAt'] ??= meta.acceptedAt;
-  const rest = leftover(roots.root, output.consumed);
-  if (rest !== undefined && typeof rest === 'object') record['extras'] = JSON.stringify(rest);
+  const rest = restOf(output, roots);
+  if (rest !== undefined) record['extras'] = extrasText(rest, maxText);
   return { name: output.name, recordType: output.recordType, outputId: id, record };
 }
+
+/** Source fields that no path of the output names. With `each`: those of the element under `$item`, beside those of the item around it. */
+function restOf(output: Output, roots: Roots): JsonObject | undefined {
+  const around = leftover(roots.root, output.consumed);
+  const rest = isObject(around) ? around : undefined;
+  if (output.each === undefined) return rest;
+  const own = leftover(roots.item, output.consumedOfElement);
+  return isObject(own) ? { ...rest, $item: own } : rest;
+}
+
+const isObject = (value: Json | undefined): value is JsonObject => value !== null && typeof value === 'object' && !Array.isArray(value);

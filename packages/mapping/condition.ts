@@ -2,10 +2,11 @@ import type { Json } from '@weir/adapter';
 import { compileCel } from '@weir/cel';
 import type { WorkspaceProblem } from '@weir/errors';
 import { parsePath, readPath, type Path, type Roots } from './path.ts';
+import { TransformError } from './transforms.ts';
 
 export interface Condition {
   readonly paths: readonly Path[];
-  /** An error of a CEL condition is `false` with a message. */
+  /** Throws TransformError when CEL cannot decide it (a field that is not there): unknown is neither true nor false. */
   test(roots: Roots): boolean;
 }
 
@@ -36,7 +37,7 @@ export function compileCondition(value: unknown, at: readonly (string | number)[
     return undefined;
   }
   const condition = value as Record<string, Json>;
-  if (typeof condition['cel'] === 'string') return celCondition(condition['cel'], at, where);
+  if (typeof condition['cel'] === 'string' && Object.keys(condition).length === 1) return celCondition(condition['cel'], at, where);
   const known = new Set(['path', 'equals', 'in', 'exists', 'not']);
   const strange = Object.keys(condition).find((k) => !known.has(k));
   const path = typeof condition['path'] === 'string' ? parsePath(condition['path']) : undefined;
@@ -44,17 +45,24 @@ export function compileCondition(value: unknown, at: readonly (string | number)[
     where.problem(strange === undefined ? at : [...at, strange], strange === undefined ? 'a condition needs a path' : `unknown key ${strange}`, 'use path with equals, in, not or exists; or cel');
     return undefined;
   }
-  const values = condition['in'] ?? condition['not'] ?? condition['equals'];
-  const set = new Set(Array.isArray(values) ? values : [values]);
-  if (condition['exists'] !== undefined) {
-    const wanted = condition['exists'] === true;
-    return { paths: [path], test: (roots) => (readPath(path, roots) !== undefined) === wanted };
-  }
-  if (values === undefined) {
-    where.problem(at, 'a condition needs equals, in, not or exists', 'add one of them');
+  const [operator, another] = Object.keys(condition).filter((key) => key !== 'path');
+  if (operator === undefined || another !== undefined) {
+    where.problem(at, 'a condition takes exactly one of equals, in, not, exists', 'several conditions that must all hold are a list');
     return undefined;
   }
-  const negate = condition['not'] !== undefined;
+  const wanted = condition[operator]!;
+  if (operator === 'exists') {
+    if (typeof wanted === 'boolean') return { paths: [path], test: (roots) => (readPath(path, roots) !== undefined) === wanted };
+    where.problem([...at, operator], 'exists takes true or false', 'YAML 1.2 knows no yes and no');
+    return undefined;
+  }
+  const values = Array.isArray(wanted) ? wanted : [wanted];
+  if ((operator === 'in') !== Array.isArray(wanted) && operator !== 'not' || values.some((v) => v !== null && typeof v === 'object')) {
+    where.problem([...at, operator], `${operator} takes ${operator === 'equals' ? 'one value' : 'a list of values'}`, 'write e.g. equals: identify, or in: [page, screen]');
+    return undefined;
+  }
+  const set = new Set(values);
+  const negate = operator === 'not';
   return { paths: [path], test: (roots) => set.has(readPath(path, roots) ?? null) !== negate };
 }
 
@@ -68,7 +76,8 @@ function celCondition(source: string, at: readonly (string | number)[], where: L
     paths: [],
     test(roots) {
       const result = compiled.cel.evaluate(celRoots(roots));
-      return result.ok && result.value === true;
+      if (!result.ok) throw new TransformError(`CEL: ${result.message}`);
+      return result.value === true;
     },
   };
 }

@@ -10,6 +10,7 @@ import type { Reason } from '@weir/pipeline';
 import { loadSchemas } from '@weir/schemas';
 import { parseYaml } from '@weir/yaml';
 import { RE2JS } from 're2js';
+import { fieldKinds, kindWords, type FieldKind } from './avro-kind.ts';
 
 export interface CompiledContract {
   readonly id: string;
@@ -27,10 +28,15 @@ type At = readonly (string | number)[];
 const documentKeys = new Set(['apiVersion', 'kind', 'id', 'name', 'version', 'status', 'domain', 'dataProduct', 'tenant', 'tags', 'description', 'schema', 'team', 'support', 'slaProperties', 'servers', 'roles', 'price', 'customProperties', 'authoritativeDefinitions', 'contractCreatedTs']);
 const objectKeys = new Set(['name', 'physicalName', 'physicalType', 'logicalType', 'businessName', 'description', 'properties', 'quality', 'tags', 'dataGranularityDescription', 'customProperties', 'authoritativeDefinitions', 'id', 'relationships']);
 const propertyKeys = new Set(['name', 'id', 'logicalType', 'physicalType', 'physicalName', 'businessName', 'description', 'required', 'unique', 'primaryKey', 'primaryKeyPosition', 'classification', 'criticalDataElement', 'examples', 'tags', 'logicalTypeOptions', 'customProperties', 'authoritativeDefinitions', 'encryptedName', 'quality']);
-const jsTypes: Record<string, (v: unknown) => boolean> = {
-  string: (v) => typeof v === 'string', date: (v) => typeof v === 'number' || typeof v === 'string', timestamp: (v) => typeof v === 'number',
-  number: (v) => typeof v === 'number', integer: (v) => Number.isSafeInteger(v), boolean: (v) => typeof v === 'boolean',
-  object: (v) => v !== null && typeof v === 'object' && !Array.isArray(v), array: Array.isArray,
+const qualityKeys = new Set(['id', 'name', 'description', 'type', 'metric', 'arguments', 'mustBe', 'unit', 'engine', 'implementation', 'dimension', 'severity', 'businessImpact', 'method', 'tags', 'customProperties', 'authoritativeDefinitions']);
+/** ODCS type → the Avro fields that hold it; dates are ISO 8601 text, timestamps are ms. */
+const logicalTypes: Readonly<Record<string, readonly FieldKind['base'][]>> = {
+  string: ['string'], date: ['string', 'long'], timestamp: ['long'], number: ['double', 'long', 'int'], integer: ['long', 'int', 'double'], boolean: ['boolean'], object: ['map'], array: ['records'],
+};
+const numeric: readonly FieldKind['base'][] = ['double', 'long', 'int'];
+const optionTypes: Readonly<Record<string, readonly FieldKind['base'][]>> = {
+  minLength: ['string'], maxLength: ['string'], pattern: ['string'], format: ['string'], minItems: ['records'], maxItems: ['records'],
+  minimum: numeric, maximum: numeric, exclusiveMinimum: numeric, exclusiveMaximum: numeric, multipleOf: numeric,
 };
 const formats: Record<string, RE2JS> = {
   email: RE2JS.compile('^[^\\s@]{1,64}@[^\\s@]+\\.[^\\s@]+$'), uuid: RE2JS.compile('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$'),
@@ -41,15 +47,15 @@ export function compileContract(file: { readonly path: string; readonly content:
   const yaml = parseYaml(file);
   const problems: WorkspaceProblem[] = [];
   const problem = (at: At, message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(at), message, remedy }); };
-  const root = (yaml.value ?? {}) as JsonObject;
+  const root = isTable(yaml.value) ? yaml.value : {};
   for (const key of Object.keys(root)) if (!documentKeys.has(key)) problem([key], `unknown key ${key}`, 'use the keys of ODCS 3.1');
   if (typeof root['apiVersion'] !== 'string' || !/^v3\.1(\.\d+)?$/.test(root['apiVersion'])) problem(['apiVersion'], 'apiVersion is not v3.1.x', 'write apiVersion: v3.1.0');
   if (root['kind'] !== 'DataContract') problem(['kind'], 'kind is not DataContract', 'write kind: DataContract');
   for (const key of ['id', 'version', 'status']) if (typeof root[key] !== 'string') problem([key], `${key} is missing`, 'it is required by ODCS');
   const rules = new Map<string, Rule[]>();
-  const list = Array.isArray(root['schema']) ? root['schema'] : [];
+  const list = tablesOf(root['schema'], ['schema'], problem);
   if (list.length === 0) problem(['schema'], 'no schema', 'list the canonical records that the contract governs');
-  for (const [i, object] of list.entries()) compileObject(object as JsonObject, ['schema', i], file.path, yaml.lineOf, problem, rules);
+  for (const [i, object] of list.entries()) compileObject(object, ['schema', i], file.path, yaml.lineOf, problem, rules);
   if (problems.length > 0) throw new WorkspaceError(problems);
   return {
     id: root['id'] as string, version: root['version'] as string, file: file.path, records: [...rules.keys()],
@@ -65,23 +71,33 @@ export function compileContract(file: { readonly path: string; readonly content:
 }
 
 type Report = (at: At, message: string, remedy: string) => void;
+const isTable = (value: Json | undefined): value is JsonObject => value !== null && typeof value === 'object' && !Array.isArray(value);
+
+/** A list of tables; what is none is reported and left out. */
+function tablesOf(value: Json | undefined, at: At, problem: Report): JsonObject[] {
+  if (value === undefined || value === null) return [];
+  if (Array.isArray(value) && value.every(isTable)) return value;
+  problem(at, `${String(at.at(-1))} is not a list of tables`, 'write - name: …');
+  return [];
+}
 
 function compileObject(object: JsonObject, at: At, file: string, lineOf: (at: At) => number, problem: Report, rules: Map<string, Rule[]>): void {
   const recordType = `weir.canonical.${String(object['name'])}`;
   const schema = loadSchemas().get(recordType);
   if (schema === undefined) return problem([...at, 'name'], `no canonical record ${JSON.stringify(object['name'] ?? null)}`, 'use Profile, Company, Event, ConsentChange, Order or CampaignMetric');
   for (const key of Object.keys(object)) if (!objectKeys.has(key)) problem([...at, key], `unknown key ${key}`, 'use the keys of ODCS 3.1');
-  const fields = new Set(schema.fields.map((f) => f.name));
+  const fields = fieldKinds(schema);
   const found = rules.get(recordType) ?? [];
   rules.set(recordType, found);
-  for (const [i, property] of ((object['properties'] ?? []) as JsonObject[]).entries()) compileProperty(property, [...at, 'properties', i], fields, file, lineOf, problem, found);
-  for (const [i, quality] of ((object['quality'] ?? []) as JsonObject[]).entries()) compileQuality(quality, [...at, 'quality', i], file, lineOf, problem, found);
+  for (const [i, property] of tablesOf(object['properties'], [...at, 'properties'], problem).entries()) compileProperty(property, [...at, 'properties', i], fields, file, lineOf, problem, found);
+  for (const [i, quality] of tablesOf(object['quality'], [...at, 'quality'], problem).entries()) compileQuality(quality, [...at, 'quality', i], undefined, file, lineOf, problem, found);
 }
 
-function compileProperty(property: JsonObject, at: At, fields: ReadonlySet<string>, file: string, lineOf: (at: At) => number, problem: Report, rules: Rule[]): void {
+function compileProperty(property: JsonObject, at: At, fields: ReadonlyMap<string, FieldKind>, file: string, lineOf: (at: At) => number, problem: Report, rules: Rule[]): void {
   const name = String(property['name']);
   for (const key of Object.keys(property)) if (!propertyKeys.has(key)) problem([...at, key], `unknown key ${key}`, 'use the keys of ODCS 3.1');
-  if (!fields.has(name)) return problem([...at, 'name'], `the record has no field ${name}`, `use one of ${[...fields].join(', ')}`);
+  const kind = fields.get(name);
+  if (kind === undefined) return problem([...at, 'name'], `the record has no field ${name}`, `use one of ${[...fields.keys()].join(', ')}`);
   if (property['unique'] === true || property['primaryKey'] === true) problem(at, `${name}: unique and primaryKey cannot be checked on one record`, 'remove it');
   const breach = (message: string, where: At): Reason => ({ code: 'contract-breached', message: `${name} ${message}`, file, line: lineOf(where), field: name });
   if (property['required'] === true) {
@@ -90,20 +106,27 @@ function compileProperty(property: JsonObject, at: At, fields: ReadonlySet<strin
   }
   const logicalType = property['logicalType'];
   if (logicalType !== undefined) {
-    const test = jsTypes[String(logicalType)];
-    if (test === undefined) return problem([...at, 'logicalType'], `unknown logicalType ${String(logicalType)}`, `use one of ${Object.keys(jsTypes).join(', ')}`);
-    const reason = breach(`is not a ${String(logicalType)}`, [...at, 'logicalType']);
-    rules.push((record) => (record[name] === null || record[name] === undefined || test(record[name]) ? undefined : reason));
+    // Every record has the Avro type of its field: what the contract says of the type is true or false here.
+    const bases = Object.hasOwn(logicalTypes, String(logicalType)) ? logicalTypes[String(logicalType)]! : [];
+    if (bases.length === 0) return problem([...at, 'logicalType'], `unknown logicalType ${String(logicalType)}`, `use one of ${Object.keys(logicalTypes).join(', ')}`);
+    if (!bases.includes(kind.base)) return problem([...at, 'logicalType'], `${name} takes ${kindWords[kind.base]}, never one of type ${String(logicalType)}`, 'correct the type, or govern another field');
+    if (logicalType === 'integer' && kind.base === 'double') {
+      const reason = breach('is not an integer', [...at, 'logicalType']);
+      rules.push((record) => (record[name] === null || Number.isInteger(record[name]) ? undefined : reason));
+    }
   }
-  for (const [option, value] of Object.entries((property['logicalTypeOptions'] ?? {}) as JsonObject)) {
-    const test = compileOption(option, value);
+  const options = property['logicalTypeOptions'] ?? {};
+  if (!isTable(options)) return problem([...at, 'logicalTypeOptions'], 'logicalTypeOptions is a table', 'write logicalTypeOptions: { maxLength: 20 }');
+  for (const [option, value] of Object.entries(options)) {
+    const bases = Object.hasOwn(optionTypes, option) ? optionTypes[option]! : [kind.base];
+    const test = bases.includes(kind.base) ? compileOption(option, value) : `${name} takes ${kindWords[kind.base]}`;
     if (typeof test === 'string') problem([...at, 'logicalTypeOptions', option], `${option}: ${test}`, 'correct it');
     else {
       const reason = breach(`breaks ${option} ${JSON.stringify(value)}`, [...at, 'logicalTypeOptions', option]);
       rules.push((record) => (record[name] === null || record[name] === undefined || test(record[name]) ? undefined : reason));
     }
   }
-  for (const [i, quality] of ((property['quality'] ?? []) as JsonObject[]).entries()) compileQuality(quality, [...at, 'quality', i], file, lineOf, problem, rules);
+  for (const [i, quality] of tablesOf(property['quality'], [...at, 'quality'], problem).entries()) compileQuality(quality, [...at, 'quality', i], name, file, lineOf, problem, rules);
 }
 
 function compileOption(option: string, value: Json): ((v: unknown) => boolean) | string {
@@ -117,7 +140,7 @@ function compileOption(option: string, value: Json): ((v: unknown) => boolean) |
     case 'exclusiveMaximum': return typeof value === 'number' ? (v) => typeof v === 'number' && v < value : 'expected a number';
     case 'multipleOf': return typeof value === 'number' && value > 0 ? (v) => typeof v === 'number' && Number.isInteger(v / value) : 'expected a positive number';
     case 'format': {
-      const format = formats[String(value)];
+      const format = Object.hasOwn(formats, String(value)) ? formats[String(value)] : undefined;
       return format === undefined ? `unknown format, use one of ${Object.keys(formats).join(', ')}` : (v) => typeof v === 'string' && format.matcher(v).find();
     }
     case 'pattern':
@@ -131,10 +154,15 @@ function compileOption(option: string, value: Json): ((v: unknown) => boolean) |
   }
 }
 
-/** `type: custom, engine: cel, implementation: <CEL over record>`; documentation (`type: text`) is kept and not checked. */
-function compileQuality(quality: JsonObject, at: At, file: string, lineOf: (at: At) => number, problem: Report, rules: Rule[]): void {
+/**
+ * `type: custom, engine: cel, implementation: <CEL over record>`, and the library metrics of one field with `mustBe: 0`;
+ * documentation (`type: text`) is kept and not checked.
+ */
+function compileQuality(quality: JsonObject, at: At, field: string | undefined, file: string, lineOf: (at: At) => number, problem: Report, rules: Rule[]): void {
+  for (const key of Object.keys(quality)) if (!qualityKeys.has(key)) problem([...at, key], `quality key ${key} cannot be checked on one record`, `use ${[...qualityKeys].join(', ')}`);
   if (quality['type'] === 'text') return;
-  if (quality['type'] !== 'custom' || quality['engine'] !== 'cel' || typeof quality['implementation'] !== 'string') return problem(at, 'a quality rule that cannot be checked on one record', 'use type: custom, engine: cel, implementation: <CEL over record>; or type: text');
+  if ((quality['type'] ?? 'library') === 'library' && field !== undefined) return compileMetric(quality, at, field, file, lineOf, problem, rules);
+  if (quality['type'] !== 'custom' || quality['engine'] !== 'cel' || typeof quality['implementation'] !== 'string') return problem(at, 'a quality rule that cannot be checked on one record', 'use type: custom, engine: cel, implementation: <CEL over record>; nullValues, missingValues or invalidValues of a property; or type: text');
   const compiled = compileCel(quality['implementation'], { file, line: lineOf([...at, 'implementation']), variables: { record: 'map' }, result: 'bool' });
   if ('problems' in compiled) {
     for (const p of compiled.problems) problem([...at, 'implementation'], p.message, p.remedy);
@@ -146,4 +174,27 @@ function compileQuality(quality: JsonObject, at: At, file: string, lineOf: (at: 
     const result = compiled.cel.evaluate({ record });
     return result.ok && result.value === true ? undefined : { code: 'contract-breached', message: result.ok ? message : `${message}: ${result.message}`, file, line };
   });
+}
+
+/** Library metrics count rows; on one record `mustBe: 0` says that it is not one of them. */
+function compileMetric(quality: JsonObject, at: At, field: string, file: string, lineOf: (at: At) => number, problem: Report, rules: Rule[]): void {
+  const metric = String(quality['metric']);
+  if (quality['mustBe'] !== 0) return problem(at, `${metric}: a share of many records cannot be checked on one record`, 'write mustBe: 0');
+  const given = quality['arguments'] ?? {};
+  const bad = isTable(given) ? compileBad(metric, given) : 'arguments is a table';
+  if (typeof bad === 'string') return problem([...at, 'arguments'], `${metric}: ${bad}`, 'use nullValues, missingValues with missingValues: [..], or invalidValues with validValues: [..] or pattern');
+  const reason: Reason = { code: 'contract-breached', message: `${field} breaks ${typeof quality['name'] === 'string' ? quality['name'] : metric}`, file, line: lineOf(at), field };
+  rules.push((record) => (bad(record[field] ?? null) ? reason : undefined));
+}
+
+/** True for a value that the metric counts; a message when the metric is not known or lacks arguments. */
+function compileBad(metric: string, given: JsonObject): ((value: unknown) => boolean) | string {
+  if (metric === 'nullValues') return (value) => value === null;
+  const list = given[metric === 'missingValues' ? 'missingValues' : 'validValues'];
+  if (metric === 'missingValues' && Array.isArray(list)) return (value) => list.includes(value as Json);
+  if (metric !== 'invalidValues') return metric === 'missingValues' ? 'expected missingValues' : 'cannot be checked on one record';
+  if (Array.isArray(list) && given['pattern'] === undefined) return (value) => value !== null && !list.includes(value as Json);
+  if (list !== undefined || typeof given['pattern'] !== 'string') return 'expected validValues or pattern, one of them';
+  const matches = compileOption('pattern', given['pattern']);
+  return typeof matches === 'string' ? matches : (value) => value !== null && !matches(value);
 }

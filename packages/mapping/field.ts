@@ -1,7 +1,7 @@
 import type { Json } from '@weir/adapter';
 import { compileCel, type CompiledCel } from '@weir/cel';
 import { fit, kindWords, type FieldKind } from './avro-kind.ts';
-import { celRoots, celVariables, compileCondition, type Condition, type Located } from './condition.ts';
+import { celRoots, celVariables, compileCondition, type Located } from './condition.ts';
 import { consume, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
 import { TransformError, transforms, type Transform, type TransformContext } from './transforms.ts';
 
@@ -19,18 +19,29 @@ export type FieldReader = (roots: Roots, fail: (failure: FieldFailure) => void) 
 export interface FieldContext {
   readonly where: Located;
   readonly transforms: TransformContext;
-  /** Source fields that this output uses. */
+  /** Source fields that this output uses, from the root. */
   readonly consumed: Consumed;
-  /** Path of the output's `each`, so that `$item` paths count as consumed there. */
-  readonly each: readonly string[] | undefined;
+  /** Where `$item` paths count as used: a tree, and the keys from its top to the element. */
+  readonly item: { readonly tree: Consumed; readonly prefix: readonly string[] };
 }
 
 type At = readonly (string | number)[];
-const fieldKeys = new Set(['from', 'pipe', 'default', 'const', 'cel', 'map', 'when', 'required', 'onError', 'each', 'fields', 'list', 'entries']);
+const scalarKeys = ['from', 'pipe', 'default', 'const', 'cel', 'map', 'when', 'required', 'onError'];
+const fieldKeys: Readonly<Record<FieldKind['base'], readonly string[]>> = { string: scalarKeys, long: scalarKeys, int: scalarKeys, double: scalarKeys, boolean: scalarKeys, map: ['entries'], records: ['list', 'each', 'fields'] };
+/** Elements of one list in a record. */
+const maxElements = 10_000;
 
 export function markConsumed(context: FieldContext, path: Path): void {
   if (path.root === 'root') consume(context.consumed, path.keys);
-  else if (path.root === 'item') consume(context.consumed, context.each === undefined ? path.keys : context.each);
+  else if (path.root === 'item') consume(context.item.tree, [...context.item.prefix, ...path.keys]);
+}
+
+/** The context of the elements under a path. */
+function within(context: FieldContext, path: Path): FieldContext {
+  const { item, consumed } = context;
+  if (path.root === 'root') return { ...context, item: { tree: consumed, prefix: [...path.keys, '*'] } };
+  if (path.root === 'item') return { ...context, item: { tree: item.tree, prefix: [...item.prefix, ...path.keys, '*'] } };
+  return { ...context, item: { tree: Object.create(null) as Consumed, prefix: ['*'] } };
 }
 
 function pathsOf(value: Json | undefined, at: At, context: FieldContext): Path[] | undefined {
@@ -52,9 +63,9 @@ export function compileField(kind: FieldKind, spec: Json, at: At, context: Field
     context.where.problem(at, `${kind.name}: expected a path or a table`, 'write e.g. email: traits.email');
     return undefined;
   }
-  const strange = Object.keys(spec).find((key) => !fieldKeys.has(key));
+  const strange = Object.keys(spec).find((key) => !fieldKeys[kind.base].includes(key));
   if (strange !== undefined) {
-    context.where.problem([...at, strange], `unknown key ${strange}`, `use one of ${[...fieldKeys].join(', ')}`);
+    context.where.problem([...at, strange], `${kind.name}: unknown key ${strange}`, `it takes ${kindWords[kind.base]}: use ${fieldKeys[kind.base].join(', ')}`);
     return undefined;
   }
   if (kind.base === 'records') return compileRecords(kind, spec, at, context);
@@ -68,17 +79,21 @@ function compileScalar(kind: FieldKind, spec: { [key: string]: Json }, at: At, c
   const pipe = compilePipe(spec, at, context);
   const when = spec['when'] === undefined ? undefined : compileCondition(spec['when'], [...at, 'when'], context.where);
   if (source === undefined || pipe === undefined || (spec['when'] !== undefined && when === undefined)) return undefined;
-  const fallback = spec['default'];
-  if (fallback !== undefined && fit(kind, fallback) === undefined) {
+  const fallback = spec['default'] === undefined ? undefined : fit(kind, spec['default']);
+  if (spec['default'] !== undefined && fallback === undefined) {
     context.where.problem([...at, 'default'], `${kind.name} takes ${kindWords[kind.base]}`, 'correct the default');
+    return undefined;
+  }
+  if (!isOneOf(spec['onError'], ['skip', 'fail']) || !isOneOf(spec['required'], [true, false])) {
+    context.where.problem(at, `${kind.name}: onError takes skip or fail, required takes true or false`, 'correct it');
     return undefined;
   }
   const skip = spec['onError'] === 'skip';
   const required = spec['required'] === true || (!kind.nullable && !kind.hasDefault);
   for (const path of when?.paths ?? []) markConsumed(context, path);
   return (roots, fail) => {
-    if (when !== undefined && !when.test(roots)) return fallback;
     try {
+      if (when !== undefined && !when.test(roots)) return fallback;
       let value = source.read(roots);
       for (let i = 0; i < pipe.length && value !== undefined; i++) value = pipe[i]!(value, roots);
       if (value === undefined || value === null) {
@@ -96,6 +111,8 @@ function compileScalar(kind: FieldKind, spec: { [key: string]: Json }, at: At, c
     }
   };
 }
+
+const isOneOf = (value: Json | undefined, allowed: readonly Json[]): boolean => value === undefined || allowed.includes(value);
 
 interface Source {
   readonly text: string;
@@ -185,14 +202,18 @@ function compileRecords(kind: FieldKind, spec: { [key: string]: Json }, at: At, 
     context.where.problem(at, `${kind.name}: give list, or each with fields`, 'write e.g. each: properties.products');
     return undefined;
   }
-  if (eachPath !== undefined) markConsumed(context, eachPath);
-  const inner: FieldContext = eachPath === undefined ? context : { ...context, each: eachPath.keys };
+  const inner = eachPath === undefined ? context : within(context, eachPath);
+  const line = context.where.line(at);
   const elements = tables.map((table, i) => compileElement(kind, table ?? null, spec['list'] === undefined ? [...at, 'fields'] : [...at, 'list', i], inner));
   if (elements.some((e) => e === undefined)) return undefined;
   return (roots, fail) => {
     const out: unknown[] = [];
     const items = eachPath === undefined ? [roots.item] : readPath(eachPath, roots);
     if (!Array.isArray(items)) return undefined;
+    if (items.length > maxElements) {
+      fail({ field: kind.name, message: `has ${items.length} elements, at most ${maxElements} are taken`, line, path: eachPath!.text });
+      return undefined;
+    }
     for (const item of items) {
       for (const element of elements) {
         const record = element!(eachPath === undefined ? roots : { ...roots, item }, fail);
@@ -219,14 +240,15 @@ function compileElement(kind: FieldKind, table: Json, at: At, context: FieldCont
     if (read === undefined) return undefined;
     readers.push({ field, read });
   }
+  const fields = [...kind.element!.values()];
+  const template: Record<string, unknown> = Object.fromEntries(fields.map((field) => [field.name, field.defaultValue ?? null]));
   return (roots, fail) => {
-    const record: Record<string, unknown> = {};
-    for (const field of kind.element!.values()) record[field.name] = field.defaultValue ?? null;
+    const record = { ...template };
     for (const { field, read } of readers) {
       const value = read(roots, fail);
       if (value !== undefined) record[field.name] = value;
     }
-    for (const field of kind.element!.values()) if (!field.nullable && record[field.name] === null) return undefined;
+    for (const field of fields) if (!field.nullable && record[field.name] === null) return undefined;
     return record;
   };
 }
@@ -255,5 +277,3 @@ function compileEntries(kind: FieldKind, spec: { [key: string]: Json }, at: At, 
     return out;
   };
 }
-
-export type { Condition };

@@ -84,6 +84,14 @@ test.each([
   ['each without a key', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    each: list\n    fields: {}', 5, /objectKey/],
   ['a bad path', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    fields:\n      email: "a..b"', 6, /not a path/],
   ['a prototype path', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    fields:\n      email: "a.constructor"', 6, /not a path/],
+  ['a path with a bad escape', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    fields:\n      email: \'a["\\q"]\'', 6, /not a path/],
+  ['yes for true', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    when: { path: a, exists: yes }\n    fields: {}', 5, /exists takes true or false/],
+  ['two tests in one condition', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    when: { path: a, exists: true, equals: b }\n    fields: {}', 5, /exactly one/],
+  ['a list where one value belongs', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    when: { path: a, equals: [b, c] }\n    fields: {}', 5, /equals takes one value/],
+  ['an unknown key of a drop rule', 'mapping: x\ndrop:\n  - { name: a, wehn: x, when: { path: a, equals: b } }\noutputs:\n  a: { record: Profile }', 3, /unknown key wehn/],
+  ['an option that the field does not take', 'mapping: x\noutputs:\n  a:\n    record: Order\n    fields:\n      orderId: id\n      status: { const: completed }\n      items: { each: list, pipe: [lower], fields: { sku: $item.sku } }', 8, /items: unknown key pipe/],
+  ['an unknown onError', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    fields:\n      email: { from: x, onError: skp }', 6, /onError takes skip or fail/],
+  ['a country that does not exist', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    fields:\n      phone: { from: x, pipe: [{ phone: { country: XX } }] }', 6, /phone takes/],
   ['bad CEL', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    when: { cel: "item." }\n    fields: {}', 5, /CEL/],
   ['a constant of the wrong type', 'mapping: x\noutputs:\n  a:\n    record: Order\n    fields:\n      orderId: id\n      status: { const: 5 }\n      total: { const: much }', 8, /takes a number/],
 ])('%s is a problem with its line', (_name, content, line, message) => {
@@ -93,6 +101,60 @@ test.each([
   } catch (error) {
     expect((error as WorkspaceError).problems[0]).toMatchObject({ file: 'm.yaml', line, message: expect.stringMatching(message) });
   }
+});
+
+const mapped = (content: string, value: unknown): Record<string, unknown>[] => {
+  const result = compileMapping(file(`mapping: x\noutputs:\n${content}`)).apply(value as never, undefined, meta);
+  if (result.kind !== 'mapped') throw new Error(JSON.stringify(result).slice(0, 500));
+  return result.outputs.map((o) => o.record);
+};
+const extrasOf = (record: Record<string, unknown>): unknown => (record['extras'] === null ? null : JSON.parse(record['extras'] as string));
+
+test('fields of list elements that no path names are kept, at their places', () => {
+  const [order] = mapped('  a:\n    record: Order\n    fields:\n      orderId: id\n      status: { const: completed }\n      items: { each: cart.lines, fields: { sku: $item.sku } }\n', { id: 1, cart: { lines: [{ sku: 'a' }, { sku: 'b', gift: true }] } });
+  expect(extrasOf(order!)).toEqual({ cart: { lines: [null, { gift: true }] } });
+});
+
+test('with each, what the element leaves over is kept beside what the item around it does, and a root field of the same name is not taken for used', () => {
+  const records = mapped('  a:\n    record: Order\n    each: orders\n    objectKey: $item.id\n    fields:\n      orderId: $item.id\n      status: { const: completed }\n      items: { each: $item.lines, fields: { sku: $item.sku } }\n', { lines: 'mine', orders: [{ id: 1, note: 'n', lines: [{ sku: 's' }] }, { id: 2, lines: [] }] });
+  expect(records.map(extrasOf)).toEqual([{ lines: 'mine', $item: { note: 'n' } }, { lines: 'mine' }]);
+});
+
+test('extras are bounded: what fits is kept, the rest is counted, and the elements of one item share the room', () => {
+  const [profile] = mapped('  a:\n    record: Profile\n    fields: { userId: id }\n', { id: 'u', small: 1, big: 'x'.repeat(100_000), list: Array(200_000).fill(1e20), last: true });
+  expect(extrasOf(profile!)).toEqual({ small: 1, last: true, $omitted: 2 });
+  const many = mapped('  a:\n    record: Profile\n    each: list\n    objectKey: $item\n    fields: { userId: $item }\n', { list: Array.from({ length: 1000 }, (_, i) => i), rest: 'x'.repeat(50_000) });
+  expect(many.reduce((sum, r) => sum + (r['extras'] as string).length, 0)).toBeLessThan(1_100_000);
+});
+
+test('an item that would give too many records or elements is one failure, not a flood', () => {
+  const one = 'mapping: x\noutputs:\n  a:\n    record: Profile\n    each: list\n    objectKey: $item.id\n    fields: { email: { from: $item.id, pipe: [email] } }\n';
+  expect(compileMapping(file(one)).apply({ list: Array.from({ length: 1001 }, (_, id) => ({ id })) }, undefined, meta)).toMatchObject({ kind: 'failed', reasons: [{ message: expect.stringMatching(/more than 1000/), line: 3 }] });
+  const wide = 'mapping: x\noutputs:\n  a:\n    record: Order\n    fields: { orderId: id, status: { const: completed }, items: { each: list, fields: {} } }\n';
+  expect(compileMapping(file(wide)).apply({ id: 1, list: Array.from({ length: 10_001 }, () => ({})) }, undefined, meta)).toMatchObject({ kind: 'failed', reasons: [{ field: 'items', path: 'list' }] });
+});
+
+test('a condition that CEL cannot decide fails the item instead of losing the record', () => {
+  const mapping = compileMapping(file('mapping: x\noutputs:\n  a: { record: Profile, fields: { userId: id } }\n  b: { record: Profile, when: { cel: \'item.kind == "x"\' }, fields: { userId: id } }\n'));
+  expect(mapping.apply({ id: 1, kind: 'y' }, undefined, meta)).toMatchObject({ kind: 'mapped', outputs: [{ name: 'a' }] });
+  expect(mapping.apply({ id: 1 }, undefined, meta)).toMatchObject({ kind: 'failed', reasons: [{ message: expect.stringMatching(/^when of b: CEL: /), line: 4 }] });
+});
+
+test('a default has the type of its field', () => {
+  expect(mapped('  a:\n    record: Profile\n    fields: { plan: { from: plan, default: 5 } }\n', {})[0]!['plan']).toBe('5');
+});
+
+test.each([['2024-02-29', true], ['2023-02-29', false], ['2023-02-30T10:00:00Z', false], ['2023-12-31T10:00:00+01:00', true], ['2023-04-31 10:00', false], ['2023-13-01', false]])('the day of %s is taken: %s', (at, taken) => {
+  const mapping = compileMapping(file('mapping: x\noutputs:\n  a: { record: Profile, fields: { occurredAt: { from: at, pipe: [timestamp] }, birthday: { from: at, pipe: [date] } } }\n'));
+  const result = mapping.apply({ at }, undefined, meta);
+  expect(result.kind === 'failed' ? result.reasons.map((r) => r.field) : []).toEqual(taken ? [] : ['occurredAt', 'birthday']);
+});
+
+test('text made to keep a number pattern busy takes no time', () => {
+  const mapping = compileMapping(file('mapping: x\noutputs:\n  a: { record: Profile, fields: { balance: { from: n, pipe: [integer] } } }\n'));
+  const began = performance.now();
+  expect(mapping.apply({ n: `${'1'.repeat(400_000)}x` }, undefined, meta).kind).toBe('failed');
+  expect(performance.now() - began).toBeLessThan(1000);
 });
 
 const contract = `apiVersion: v3.1.0
@@ -124,4 +186,35 @@ test('a contract that says what cannot be checked is refused', () => {
   expect(() => compileContract(file(contract.replace('required: true', 'unique: true')))).toThrow(/cannot be checked/);
   expect(() => compileContract(file(contract.replace('v3.1.0', 'v2')))).toThrow(/v3.1/);
   expect(() => compileContract(file(contract.replace('name: country', 'name: land')))).toThrow(/no field land/);
+});
+
+const governed = (property: string): string => contract.replace(/properties:[^]*$/, `properties:\n      - ${property}\n`);
+
+test.each([
+  ['properties that are no list', contract.replace(/properties:[^]*$/, 'properties: { email: required }\n'), 8, /not a list/],
+  ['a record that is none', contract.replace(/schema:[^]*$/, 'schema:\n  - null\n'), 6, /not a list/],
+  ['a type that the field never has', governed('{ name: email, logicalType: integer }'), 9, /never one of type integer/],
+  ['a pattern for a number', governed('{ name: balance, logicalTypeOptions: { pattern: "^1" } }'), 9, /takes a whole number/],
+  ['a length of a time', governed('{ name: createdAt, logicalTypeOptions: { minLength: 2 } }'), 9, /takes a whole number/],
+  ['a format of the prototype', governed('{ name: email, logicalTypeOptions: { format: constructor } }'), 9, /unknown format/],
+  ['a share of many records', governed('{ name: email, quality: [ { metric: nullValues, mustBeLessThan: 5, unit: percent } ] }'), 9, /quality key mustBeLessThan/],
+  ['a metric over many records', governed('{ name: email, quality: [ { metric: duplicateValues, mustBe: 0 } ] }'), 9, /one record/],
+  ['a metric without its arguments', governed('{ name: email, quality: [ { metric: invalidValues, mustBe: 0 } ] }'), 9, /expected validValues or pattern/],
+  ['SQL', governed('{ name: email, quality: [ { type: sql, query: SELECT, mustBe: 0 } ] }'), 9, /one record/],
+])('a contract with %s is a problem with its line', (_name, content, line, message) => {
+  try {
+    compileContract(file(content));
+    expect.unreachable('it compiled');
+  } catch (error) {
+    expect((error as WorkspaceError).problems[0]).toMatchObject({ file: 'm.yaml', line, message: expect.stringMatching(message) });
+  }
+});
+
+test('library metrics of a property hold on each record', () => {
+  const compiled = compileContract(file(governed(`{ name: plan, quality: [ { metric: nullValues, mustBe: 0 }, { metric: missingValues, mustBe: 0, arguments: { missingValues: ['', n/a] } }, { metric: invalidValues, mustBe: 0, name: known-plan, arguments: { validValues: [free, pro] } } ] }`)));
+  const broken = (plan: unknown): string[] => compiled.check('weir.canonical.Profile', { plan }).map((r) => r.message);
+  expect(broken('pro')).toEqual([]);
+  expect(broken(null)).toEqual(['plan breaks nullValues']);
+  expect(broken('n/a')).toEqual(['plan breaks missingValues', 'plan breaks known-plan']);
+  expect(broken('gold')).toEqual(['plan breaks known-plan']);
 });

@@ -16,6 +16,15 @@ export interface Path {
 
 const part = /^(?:([A-Za-z0-9_$@-]+(?:[ /:][A-Za-z0-9_$@-]+)*)|\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\])/;
 
+function unquote(text: string): string | undefined {
+  try {
+    return JSON.parse(`"${text}"`) as string;
+  } catch {
+    // No JSON escape: the caller reports that it is not a path.
+    return undefined;
+  }
+}
+
 /**
  * `a.b`, `a["total billed"]`, `a[0].b`; roots `$item`, `$envelope`, `$meta`, else the whole item.
  * Undefined when it is not a path.
@@ -26,7 +35,9 @@ export function parsePath(text: string): Path | undefined {
   while (rest !== '') {
     const match = part.exec(rest);
     if (match === null) return undefined;
-    keys.push(match[1] ?? (match[2] !== undefined ? (JSON.parse(`"${match[2]}"`) as string) : match[3]!));
+    const key = match[1] ?? (match[2] !== undefined ? unquote(match[2]) : match[3]);
+    if (key === undefined) return undefined;
+    keys.push(key);
     rest = rest.slice(match[0].length);
     if (rest.startsWith('.')) {
       rest = rest.slice(1);
@@ -50,7 +61,7 @@ export function readPath(path: Path, roots: Roots): Json | undefined {
   return value === null ? undefined : value;
 }
 
-/** Which source fields a mapping consumed: a tree of keys; `true` = with everything below. */
+/** Which source fields a mapping consumed: a tree of keys, `*` = each element of an array; `true` = with everything below. */
 export interface Consumed { [key: string]: Consumed | true }
 
 export function consume(tree: Consumed, keys: readonly string[]): void {
@@ -64,10 +75,16 @@ export function consume(tree: Consumed, keys: readonly string[]): void {
   }
 }
 
-/** What is left of the value when the consumed fields are taken out; undefined when nothing is. */
+/** What is left of the value when the consumed fields are taken out; undefined when nothing is. Elements keep their places: null where nothing is left of one. */
 export function leftover(value: Json, tree: Consumed): Json | undefined {
   if (value === null || typeof value !== 'object') return value;
-  if (Array.isArray(value)) return value.length === 0 ? undefined : value;
+  if (Array.isArray(value)) {
+    const rest = value.map((element, i) => {
+      const used = tree[i] ?? tree['*'];
+      return used === true ? null : used === undefined ? element : (leftover(element, used) ?? null);
+    });
+    return rest.every((element) => element === null) ? undefined : rest;
+  }
   let out: JsonObject | undefined;
   for (const key of Object.keys(value)) {
     const used = tree[key];
@@ -78,4 +95,22 @@ export function leftover(value: Json, tree: Consumed): Json | undefined {
     out[key] = rest;
   }
   return out;
+}
+
+/** JSON text of what is left over, at most `max` characters: it keeps the fields that fit and counts the others under `$omitted`. */
+export function extrasText(rest: JsonObject, max: number): string {
+  const whole = JSON.stringify(rest);
+  if (whole.length <= max) return whole;
+  const parts: string[] = [];
+  let omitted = 0;
+  let room = max - 32;
+  for (const [key, value] of Object.entries(rest)) {
+    const text = `${JSON.stringify(key)}:${JSON.stringify(value)}`;
+    if (text.length + 1 > room) omitted++;
+    else {
+      parts.push(text);
+      room -= text.length + 1;
+    }
+  }
+  return `{${[...parts, `"$omitted":${omitted}`].join(',')}}`;
 }

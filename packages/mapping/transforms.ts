@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto';
 import type { Json, JsonObject } from '@weir/adapter';
-import { parsePhoneNumberFromString, type CountryCode } from 'libphonenumber-js/min';
-import { readPath, parsePath, type Path, type Roots } from './path.ts';
+import { isSupportedCountry, parsePhoneNumberFromString, type CountryCode } from 'libphonenumber-js/min';
+import { parsePath, readPath, type Roots } from './path.ts';
 
 /** A value that the transform cannot take; the message says what it expected, never the value. */
 export class TransformError extends Error {}
@@ -15,9 +15,12 @@ function text(value: Json): string {
   throw new TransformError('expected text');
 }
 
+/** Longer text is no number; the bound also keeps the pattern, which backtracks, from quadratic time. */
+const maxNumberText = 64;
+
 function number(value: Json): number {
   if (typeof value === 'number') return value;
-  if (typeof value === 'string' && /^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$/.test(value)) return Number(value);
+  if (typeof value === 'string' && value.length <= maxNumberText && /^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$/.test(value)) return Number(value);
   throw new TransformError('expected a number');
 }
 
@@ -40,6 +43,9 @@ function inRange(ms: number): number {
   return Math.trunc(ms);
 }
 
+/** False for a day that no month has: Date.parse takes 30 February for 2 March. */
+const isDay = (day: string): boolean => Number(day.slice(8)) <= 28 || (!Number.isNaN(Date.parse(day)) && new Date(day).toISOString().startsWith(day));
+
 /** ms since the epoch. `auto`: numbers below 10^11 are seconds; text is ISO 8601, without a zone UTC. */
 function timestamp(unit: 's' | 'ms' | 'iso' | 'auto'): Transform {
   return (value) => {
@@ -49,21 +55,25 @@ function timestamp(unit: 's' | 'ms' | 'iso' | 'auto'): Transform {
     }
     if (unit === 's' || unit === 'ms') throw new TransformError(`expected a time in ${unit}`);
     const iso = text(value).trim();
-    if (!isoDate.test(iso)) throw new TransformError('expected an ISO 8601 time');
+    if (!isoDate.test(iso) || !isDay(iso.slice(0, 10))) throw new TransformError('expected an ISO 8601 time');
     const zoned = /(?:Z|[+-]\d{2}:?\d{2})$/.test(iso) || iso.length === 10 ? iso : `${iso}Z`;
     return inRange(Date.parse(zoned.replace(' ', 'T')));
   };
 }
 
-function phone(options: JsonObject): Transform {
-  const path = typeof options['country'] === 'string' && options['country'].length > 2 ? parsePath(options['country']) : undefined;
-  const fixed = typeof options['country'] === 'string' && options['country'].length === 2 ? options['country'].toUpperCase() : undefined;
+function phone(options: JsonObject): Transform | string {
+  const country = options['country'];
+  const expected = 'takes { country: <ISO code or path> }';
+  if (Object.keys(options).some((key) => key !== 'country') || (country !== undefined && typeof country !== 'string')) return expected;
+  const fixed = country?.length === 2 ? country.toUpperCase() : undefined;
+  const path = country === undefined || fixed !== undefined ? undefined : parsePath(country);
+  if (fixed === undefined ? country !== undefined && path === undefined : !isSupportedCountry(fixed)) return expected;
   return (value, roots) => {
-    const from = path === undefined ? undefined : readPath(path as Path, roots);
-    const country = typeof from === 'string' && /^[A-Za-z]{2}$/.test(from) ? from.toUpperCase() : fixed;
+    const from = path === undefined ? undefined : readPath(path, roots);
+    const region = typeof from === 'string' && /^[A-Za-z]{2}$/.test(from) ? from.toUpperCase() : fixed;
     const input = text(value).trim();
     if (input.length > 64) throw new TransformError('expected a phone number');
-    const parsed = parsePhoneNumberFromString(input, country as CountryCode | undefined);
+    const parsed = parsePhoneNumberFromString(input, region as CountryCode | undefined);
     if (parsed === undefined || !parsed.isPossible()) throw new TransformError('expected a phone number, with + and country code or with `country` set');
     return parsed.number;
   };
@@ -105,7 +115,7 @@ export const transforms: Readonly<Record<string, Factory>> = Object.assign(Objec
   timestamp: ((options) => (options === null ? timestamp('auto') : options === 's' || options === 'ms' || options === 'iso' || options === 'auto' ? timestamp(options) : 'takes s, ms, iso or auto')) satisfies Factory,
   date: plain((v) => {
     const iso = text(v).trim().slice(0, 10);
-    if (!/^\d{4}-\d{2}-\d{2}$/.test(iso) || Number.isNaN(Date.parse(iso))) throw new TransformError('expected a date, YYYY-MM-DD');
+    if (!/^\d{4}-\d{2}-\d{2}$/.test(iso) || Number.isNaN(Date.parse(iso)) || !isDay(iso)) throw new TransformError('expected a date, YYYY-MM-DD');
     return iso;
   }),
   country: plain((v) => {

@@ -1,10 +1,10 @@
 import type { Adapter, OperationManifest } from '@weir/adapter';
 import { WeirError, WorkspaceError, type WorkspaceProblem } from '@weir/errors';
-import { compileContract, compileMapping, type CompiledContract } from '@weir/mapping';
+import { compileContract, compileMapping, type CompiledContract, type CompiledMapping } from '@weir/mapping';
 import { isName } from '@weir/pipeline';
 import { compilePurposes, compileRoutes, compileRules, durationMs, type CompiledPolicy, type CompiledRoute, type CompiledRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
-import { checkConfig } from './config.ts';
+import { checkConfig, nearest } from './config.ts';
 import type { DestinationConfig, Release, ReleaseFile, SourceConfig } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
@@ -16,6 +16,8 @@ export interface CompileContext {
 
 type Table = { [key: string]: YamlValue };
 const day = 86_400_000;
+/** What a workspace may raise the limits of a source to. */
+const mostLimits = { bodyBytes: 64 * 1024 * 1024, items: 100_000, depth: 64 };
 
 /** Files in, release out; or a WorkspaceError with every problem of every file. Default mappings must be among the files (see `withDefaults`). */
 export function compileRelease(files: readonly ReleaseFile[], context: CompileContext): Release {
@@ -42,9 +44,12 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
     const contract = attempt(() => compileContract(file));
     for (const record of contract?.records ?? []) contracts.set(record, [...(contracts.get(record) ?? []), contract!]);
   }
+  // Each once, also those that no source uses yet: a mistake in a file is told when the file is written.
+  const mappings = new Map<string, CompiledMapping | undefined>();
+  for (const file of [...inFolder('mappings'), ...inFolder('adapters')]) mappings.set(file.path, attempt(() => compileMapping(file, { workspaceKey: context.workspaceKey })));
   const sources = new Map<string, SourceConfig>();
   for (const file of inFolder('sources')) {
-    const source = attempt(() => compileSource(file, byPath, context));
+    const source = attempt(() => compileSource(file, mappings, context));
     if (source !== undefined) sources.set(source.name, source);
   }
   const destinations = new Map<string, DestinationConfig>();
@@ -74,9 +79,17 @@ function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[
 function compileName(file: ReleaseFile | undefined): string {
   if (file === undefined) throw new WorkspaceError([{ file: 'weir.yaml', line: 0, message: 'is missing', remedy: 'write weir.yaml with name: <workspace>' }]);
   const yaml = parseYaml(file);
-  const name = (yaml.value as Table | null)?.['name'];
+  const table = tableOf(yaml);
+  const known = ['name', 'doc', 'region'];
+  const problems = Object.keys(table).filter((key) => !known.includes(key)).map((key) => ({ file: file.path, line: yaml.lineOf([key]), message: `unknown key ${key}${nearest(key, known)}`, remedy: `use ${known.join(', ')}` }));
+  if (problems.length > 0) throw new WorkspaceError(problems);
+  const name = table['name'];
   if (typeof name !== 'string' || !isName(name)) throw new WorkspaceError([{ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' }]);
   return name;
+}
+
+function tableOf(yaml: ParsedYaml): Table {
+  return yaml.value !== null && typeof yaml.value === 'object' && !Array.isArray(yaml.value) ? yaml.value : {};
 }
 
 interface Opened {
@@ -94,8 +107,8 @@ function openFile(file: ReleaseFile, keys: readonly string[]): Opened {
   const report = (at: readonly (string | number)[], message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(at), message, remedy }); };
   const name = file.path.slice(file.path.indexOf('/') + 1).replace(/\.ya?ml$/, '');
   if (!isName(name)) report([], `name ${name}`, 'use lower case, digits and - in the file name');
-  const table = yaml.value !== null && typeof yaml.value === 'object' && !Array.isArray(yaml.value) ? yaml.value : {};
-  for (const key of Object.keys(table)) if (!keys.includes(key)) report([key], `unknown key ${key}`, `use one of ${keys.join(', ')}`);
+  const table = tableOf(yaml);
+  for (const key of Object.keys(table)) if (!keys.includes(key)) report([key], `unknown key ${key}${nearest(key, keys)}`, `use one of ${keys.join(', ')}`);
   return { name, yaml, table, problems, report };
 }
 
@@ -117,25 +130,28 @@ export function mappingPath(source: Table, adapter: Adapter): string | undefined
   return adapter.manifest.source?.mapping === undefined ? undefined : `adapters/${adapter.manifest.name}/${adapter.manifest.source.mapping}`;
 }
 
-function compileSource(file: ReleaseFile, byPath: ReadonlyMap<string, ReleaseFile>, context: CompileContext): SourceConfig {
+/** The mapping is undefined where its own problems were reported already: such a source is left out. */
+function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, CompiledMapping | undefined>, context: CompileContext): SourceConfig | undefined {
   const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'doc']);
   const { table, report } = opened;
   const adapter = adapterOf(opened, context, 'source');
   const manifest = adapter.manifest.source!;
   const config = checkConfig(manifest.config, table['config'], ['config'], report);
   const path = mappingPath(table, adapter);
-  const mappingFile = path === undefined ? undefined : byPath.get(path);
-  if (mappingFile === undefined) report(['mapping'], path === undefined ? 'the adapter has no default mapping' : `no file ${path}`, 'write mapping: <file in mappings/>');
+  if (path === undefined || !mappings.has(path)) report(['mapping'], path === undefined ? 'the adapter has no default mapping' : `no file ${path}`, 'write mapping: <file in mappings/>');
   const limits = { ...manifest.limits };
-  const given = table['limits'];
-  for (const [key, value] of Object.entries(given !== null && typeof given === 'object' && !Array.isArray(given) ? given : {})) {
-    if (!(key in limits) || typeof value !== 'number' || value < 1) report(['limits', key], `limit ${key}`, 'use bodyBytes, items, depth with a number');
+  const given = table['limits'] ?? {};
+  if (typeof given !== 'object' || Array.isArray(given)) report(['limits'], 'limits is a table', 'write limits: { bodyBytes: 100000 }');
+  for (const [key, value] of Object.entries(given)) {
+    const most = Object.hasOwn(mostLimits, key) ? mostLimits[key as keyof typeof limits] : 0;
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > most) report(['limits', key], `limit ${key}`, `use bodyBytes (to ${mostLimits.bodyBytes}), items (to ${mostLimits.items}), depth (to ${mostLimits.depth}) with a whole number`);
     else limits[key as keyof typeof limits] = value;
   }
   const window = table['dedupeWindow'] === undefined ? 7 * day : durationMs(table['dedupeWindow']);
   if (window === undefined || window < manifest.retryHorizonMs) report(['dedupeWindow'], 'dedupeWindow is no duration, or shorter than the sender keeps retrying', `use at least ${Math.ceil(manifest.retryHorizonMs / 3_600_000)}h`);
   if (opened.problems.length > 0) throw new WorkspaceError(opened.problems);
-  return { name: opened.name, adapter, config, mapping: compileMapping(mappingFile!, { workspaceKey: context.workspaceKey }), limits, dedupeWindowMs: window! };
+  const mapping = mappings.get(path!);
+  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window! };
 }
 
 function compileDestination(file: ReleaseFile, purposes: ReadonlyMap<string, Purpose>, context: CompileContext): { destination: DestinationConfig; routes: CompiledRoute[] } {

@@ -7,6 +7,28 @@ import type { YamlValue } from '@weir/yaml';
 export interface SecretRef { readonly secret: string }
 export const isSecretRef = (value: unknown): value is SecretRef => value !== null && typeof value === 'object' && typeof (value as SecretRef).secret === 'string' && Object.keys(value).length === 1;
 
+/** `: did you mean x?` for a name that is one or two letters off, else nothing. */
+export function nearest(name: string, known: readonly string[]): string {
+  let best = '';
+  let least = 3;
+  for (const candidate of known) {
+    const distance = editDistance(name, candidate);
+    if (distance < least && distance < candidate.length) [best, least] = [candidate, distance];
+  }
+  return best === '' ? '' : `: did you mean ${best}?`;
+}
+
+function editDistance(a: string, b: string): number {
+  if (Math.abs(a.length - b.length) > 2 || a.length > 64) return 3;
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) next.push(Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
+    row = next;
+  }
+  return row[b.length]!;
+}
+
 type Report = (at: readonly (string | number)[], message: string, remedy: string) => void;
 
 /** Check `config:` of a source or destination against the adapter's schema; fills defaults. Problems are reported, never thrown. */
@@ -17,7 +39,7 @@ export function checkConfig(schema: ConfigSchema, value: YamlValue | undefined, 
     report(at, 'config is a table', `give ${Object.keys(schema).join(', ')}`);
     return out;
   }
-  for (const key of Object.keys(given)) if (schema[key] === undefined) report([...at, key], `unknown option ${key}`, `use one of ${Object.keys(schema).join(', ') || 'none: the adapter has no options'}`);
+  for (const key of Object.keys(given)) if (!Object.hasOwn(schema, key)) report([...at, key], `unknown option ${key}${nearest(key, Object.keys(schema))}`, `use one of ${Object.keys(schema).join(', ') || 'none: the adapter has no options'}`);
   for (const [key, field] of Object.entries(schema)) {
     const found = (given as Record<string, YamlValue>)[key];
     if (found === undefined || found === null) {

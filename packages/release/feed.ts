@@ -1,6 +1,6 @@
 import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
-import type { Appender, Log, RecordBatch, Serde } from '@weir/log';
+import type { Appender, Follower, Log, RecordBatch, Serde } from '@weir/log';
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
 import type { Release, ReleaseFeed, ReleaseFile } from './types.ts';
@@ -8,6 +8,7 @@ import { releaseHash } from './workspace.ts';
 
 export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current' } as const;
 const maxReleaseBytes = 1_500_000;
+const retryMs = 2000;
 
 /** Put a release on weir.control and make it the current one; resolves after both are acknowledged. */
 export async function applyRelease(options: { appender: Appender; serde: Serde; topic: string; release: Release; by: string; message: string | null; now: number }): Promise<void> {
@@ -44,12 +45,24 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     for (const listener of listeners) listener(current);
   }
 
+  /** Bytes that are no release are left out with an error line: they must not keep the releases behind them from running. */
+  async function decode(bytes: Buffer, offset: number): Promise<unknown> {
+    try {
+      await serde.prepare(bytes);
+      return serde.decode(bytes).value;
+    } catch (error) {
+      if (!(error instanceof WeirError) || (error.code !== 'avro-undecodable' && error.code !== 'schema-unknown')) throw error;
+      logger.error({ err: error, topic, offset }, 'not a release');
+      return undefined;
+    }
+  }
+
   async function take(batch: RecordBatch): Promise<void> {
     for (const record of batch.records) {
       const key = record.key?.toString('utf8') ?? '';
       if (!key.startsWith('release/') || record.value === null) continue;
-      await serde.prepare(record.value);
-      const { value } = serde.decode(record.value);
+      const value = await decode(record.value, record.offset);
+      if (value === undefined) continue;
       if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
       else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
     }
@@ -60,10 +73,35 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   const end = (await admin.endOffsets(topic)).get(0) ?? 0;
   await reader.read(topic, 0, 0, end, take);
   activate();
-  await reader.follow(topic, new Map([[0, end]]), async (batch) => {
-    await take(batch);
-    activate();
-  }, (error) => { logger.error({ err: error }, 'following releases failed; the running one goes on'); });
+  let position = end;
+  let closed = false;
+  let timer: NodeJS.Timeout | undefined;
+  let follower = await follow();
+
+  function follow(): Promise<Follower> {
+    return reader.follow(topic, new Map([[0, position]]), async (batch) => {
+      await take(batch);
+      position = batch.nextOffset;
+      activate();
+    }, again);
+  }
+
+  /** A feed that ended would keep the old release running for ever without a sign: it is begun anew until it follows. */
+  function again(error: unknown): void {
+    if (closed) return;
+    logger.error({ err: error, position }, 'following releases failed; the running one goes on, the next try is in 2 s');
+    timer = setTimeout(() => { void anew(); }, retryMs);
+  }
+
+  async function anew(): Promise<void> {
+    try {
+      await follower.close();
+      follower = await follow();
+      if (closed) await follower.close();
+    } catch (error) {
+      again(error);
+    }
+  }
   return {
     current() {
       if (current === undefined) throw new WeirError('release-missing');
@@ -73,6 +111,10 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    close: () => reader.close(),
+    async close() {
+      closed = true;
+      clearTimeout(timer);
+      await reader.close();
+    },
   };
 }

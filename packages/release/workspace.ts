@@ -8,12 +8,15 @@ const folders = ['sources', 'destinations', 'mappings', 'policies', 'contracts']
 const rootFiles = ['weir.yaml', 'purposes.yaml'];
 const filePattern = /^[a-z0-9][a-z0-9.-]{0,80}\.ya?ml$/;
 const maxFiles = 500;
+const maxFileBytes = 256 * 1024;
 
-/** Files of a workspace folder: weir.yaml, purposes.yaml and the YAML of its five folders. Links are not followed. */
+/** Files of a workspace folder: weir.yaml, purposes.yaml and the YAML of its five folders, each at most 256 KiB. Links are not followed, neither of files nor of the folders. */
 export function readWorkspace(dir: string): ReleaseFile[] {
   const files: ReleaseFile[] = [];
   const take = (path: string): void => {
-    if (!lstatSync(join(dir, path)).isFile()) throw new WorkspaceError([{ file: path, line: 0, message: 'not a plain file', remedy: 'links and folders are not read' }]);
+    const found = lstatSync(join(dir, path));
+    if (!found.isFile()) throw new WorkspaceError([{ file: path, line: 0, message: 'not a plain file', remedy: 'links and folders are not read' }]);
+    if (found.size > maxFileBytes) throw new WorkspaceError([{ file: path, line: 0, message: `larger than ${maxFileBytes} bytes`, remedy: 'split it into several files' }]);
     files.push({ path, content: readFileSync(join(dir, path), 'utf8') });
   };
   let names: string[];
@@ -25,6 +28,7 @@ export function readWorkspace(dir: string): ReleaseFile[] {
   for (const name of rootFiles) if (names.includes(name)) take(name);
   for (const folder of folders) {
     if (!names.includes(folder)) continue;
+    if (!lstatSync(join(dir, folder)).isDirectory()) throw new WorkspaceError([{ file: folder, line: 0, message: 'not a plain folder', remedy: 'links are not read' }]);
     for (const name of readdirSync(join(dir, folder)).sort()) {
       if (!/\.ya?ml$/.test(name)) continue;
       if (!filePattern.test(name)) throw new WorkspaceError([{ file: `${folder}/${name}`, line: 0, message: 'a file name that is not allowed', remedy: 'use lower case, digits, - and .' }]);

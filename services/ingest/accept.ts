@@ -1,55 +1,64 @@
 import type { Item, JsonObject, PollSource, WebhookSource } from '@weir/adapter';
-import { WeirError } from '@weir/errors';
+import { findWeirError, WeirError } from '@weir/errors';
 import type { Appender, OutRecord } from '@weir/log';
 import { eventId, H, itemHash, type TopicNames } from '@weir/pipeline';
 import type { SourceConfig } from '@weir/release';
 
-export interface Accepted {
-  readonly eventIds: readonly string[];
+export interface AcceptPorts {
+  readonly appender: Appender;
+  readonly topics: TopicNames;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  readonly ackTimeoutMs: number;
+}
+
+/** What items came in, besides their bytes. */
+export interface Arrival {
+  readonly source: SourceConfig;
+  readonly items: readonly Item[];
+  readonly envelope?: JsonObject;
+  readonly traceparent: string;
+  readonly contentType: string;
 }
 
 const maxEnvelope = 8 * 1024;
 const maxKey = 512;
+const maxContentType = 200;
+/** The log takes 2 MB a record, headers included. */
+const maxItemBytes = 1_900_000;
 
-type Identify = (item: Item) => ReturnType<WebhookSource['identify']>;
+/**
+ * Appends the items as raw records (docs/architecture.md 3.1): the sender's bytes, untouched, with their ids. Resolves with
+ * the event ids when every record is acknowledged. Rejects with log-unavailable when they are not in time (the log goes on
+ * trying: duplicates are keyed), overloaded when the log takes no more, body-too-large when an item does not fit a record.
+ */
+export async function accept(ports: AcceptPorts, arrival: Arrival): Promise<readonly string[]> {
+  const topic = ports.topics.raw(arrival.source.name);
+  const { records, eventIds } = toRecords(ports, topic, arrival);
+  await acknowledged(ports.appender.append(topic, records), ports.ackTimeoutMs);
+  return eventIds;
+}
 
-/** Raw records of the items of one body: the sender's bytes, untouched, with their ids (docs/architecture.md 3.1). */
-function toRecords(source: string, topic: string, items: readonly Item[], identify: Identify, envelope: JsonObject | undefined, traceparent: string, contentType: string, now: number, appender: Appender): { records: OutRecord[]; eventIds: string[] } {
+function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope, traceparent, contentType }: Arrival): { records: OutRecord[]; eventIds: string[] } {
+  const adapter = source.adapter.source as WebhookSource | PollSource;
   const records: OutRecord[] = [];
   const eventIds: string[] = [];
-  const shared: [string, Buffer][] = [[H.source, Buffer.from(source)], [H.accepted, Buffer.from(String(now))], [H.traceparent, Buffer.from(traceparent)], [H.contentType, Buffer.from(contentType)]];
+  const shared: [string, Buffer][] = [[H.source, Buffer.from(source.name)], [H.accepted, Buffer.from(String(ports.now()))], [H.traceparent, Buffer.from(traceparent)], [H.contentType, Buffer.from(contentType.slice(0, maxContentType))]];
   if (envelope !== undefined && Object.keys(envelope).length > 0) {
     const text = Buffer.from(JSON.stringify(envelope));
     if (text.length > maxEnvelope) throw new WeirError('body-too-large', 'what surrounds the items is over 8 KiB');
     shared.push([H.envelope, text]);
   }
   for (const item of items) {
+    if (item.bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an item is over ${maxItemBytes} bytes`);
     const hash = itemHash(item.bytes);
-    const { parts, unique, objectKey } = identify(item);
-    const id = eventId(source, unique ? parts : [...parts, hash]);
-    const object = objectKey !== undefined && objectKey !== '' && objectKey.length <= maxKey ? objectKey : undefined;
-    const key = Buffer.from(object ?? id);
+    const { parts, unique, objectKey } = adapter.identify(item, source.config, envelope);
+    const id = eventId(source.name, unique ? parts : [...parts, hash]);
+    const key = Buffer.from(objectKey !== undefined && objectKey !== '' && objectKey.length <= maxKey ? objectKey : id);
     eventIds.push(id);
-    records.push({ partition: appender.partitionFor(topic, key), key, value: item.bytes, headers: [[H.event, Buffer.from(id)], [H.hash, Buffer.from(hash)], ...shared, [H.objectKey, key]] });
+    records.push({ partition: ports.appender.partitionFor(topic, key), key, value: item.bytes, headers: [[H.event, Buffer.from(id)], [H.hash, Buffer.from(hash)], ...shared, [H.objectKey, key]] });
   }
   return { records, eventIds };
-}
-
-/** Resolves when every item is acknowledged; rejects with log-unavailable when it is not in time (the log goes on trying: duplicates are keyed). */
-export interface AcceptPorts {
-  readonly appender: Appender;
-  readonly topics: TopicNames;
-  readonly now: () => number;
-  readonly ackTimeoutMs: number;
-}
-
-export async function accept(ports: AcceptPorts, source: SourceConfig, items: readonly Item[], envelope: JsonObject | undefined, traceparent: string, contentType: string): Promise<Accepted> {
-  const topic = ports.topics.raw(source.name);
-  const adapter = source.adapter.source as WebhookSource | PollSource;
-  const identify: Identify = (item) => adapter.identify(item, source.config, envelope);
-  const { records, eventIds } = toRecords(source.name, topic, items, identify, envelope, traceparent, contentType, ports.now(), ports.appender);
-  await acknowledged(ports.appender.append(topic, records), ports.ackTimeoutMs);
-  return { eventIds };
 }
 
 function acknowledged(work: Promise<unknown>, ms: number): Promise<void> {
@@ -60,7 +69,9 @@ function acknowledged(work: Promise<unknown>, ms: number): Promise<void> {
       resolve();
     }, (error: unknown) => {
       clearTimeout(timer);
-      reject(new WeirError('log-unavailable', undefined, { cause: error }));
+      const known = findWeirError(error);
+      if (known === undefined) reject(error);
+      else reject(known.code === 'overloaded' ? known : new WeirError('log-unavailable', undefined, { cause: error }));
     });
   });
 }

@@ -1,104 +1,119 @@
 import type { ConfigOf } from '@weir/config';
 import { createHttpClient } from '@weir/http';
 import type { Appender } from '@weir/log';
-import { resolveConfig, type SourceConfig } from '@weir/release';
-import type { Service, ServiceContext } from '@weir/service';
-import Fastify, { type FastifyInstance } from 'fastify';
+import type { Readiness, Service, ServiceContext } from '@weir/service';
+import type { FastifyInstance } from 'fastify';
+import { collectDefaultMetrics } from 'prom-client';
+import { createBudget } from './budget.ts';
 import type { options as ingestOptions } from './config.ts';
 import { createMetrics } from './metrics.ts';
-import { createPoller, type PollerPorts } from './poller.ts';
+import { createPoller, type Poller } from './poller.ts';
+import { createRefusalLog, type Refusal } from './refusals.ts';
 import { registerRoutes } from './routes.ts';
+import { createServer } from './server.ts';
+import { resolveSources, type Sources } from './sources.ts';
 
-export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTimeoutMs' | 'maxInflightBytes' | 'allowPrivate' | 'sandboxUrl'>;
+export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTimeoutMs' | 'requestTimeoutMs' | 'maxInflightBytes' | 'pollerSessionMs' | 'allowPrivate' | 'sandboxUrl'>;
+
+/** What is in flight at a stop may end within this; then its connections are cut, unanswered: the sender sends again. */
+const stopGraceMs = 5000;
+/** After an append that was not acknowledged, not ready for this long, or until one is. */
+const awayMs = 5000;
+const maxPageBytes = 16 * 1024 * 1024;
 
 /** Webhooks, the Segment tracking API and pollers → raw topics. Answers 2xx only for what the log has acknowledged. */
 export function createIngest(context: ServiceContext, options: IngestOptions): Service {
-  const { log, serde, topics, releases, logger, clock, vault, groups } = context;
+  const { log, topics, releases, logger, clock, vault } = context;
   const failure = Promise.withResolvers<Error>();
-  const metrics = createMetrics(context.registry);
-  const pollers = new Map<string, ReturnType<typeof createPoller>>();
-  const resolved = new Map<string, SourceConfig>();
-  const http = createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: 16 * 1024 * 1024 });
-  let resolvedFor = '';
-  let appender: Appender;
-  let app: FastifyInstance;
+  const fail = (error: unknown): void => failure.resolve(error as Error);
+  const budget = createBudget(options.maxInflightBytes);
+  const metrics = createMetrics(context.registry, () => Math.max(budget.used(), appender?.pendingBytes() ?? 0));
+  const pollers = new Map<string, Poller>();
+  const http = createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
+  const writeRefusal = createRefusalLog(logger, clock.monotonic);
+  let resolved: { readonly hash: string; readonly sources: Sources } | undefined;
+  let appender: Appender | undefined;
+  let app: FastifyInstance | undefined;
   let listening = false;
+  let awayUntil = 0;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
-  const fail = (error: unknown): void => failure.resolve(error as Error);
 
-  function sources(): Map<string, SourceConfig> {
+  function sources(): Sources {
     const release = releases.current();
-    if (release.hash === resolvedFor) return resolved;
-    resolvedFor = release.hash;
-    resolved.clear();
-    for (const source of release.sources.values()) {
-      try {
-        resolved.set(source.name, { ...source, config: resolveConfig(source.config, { vault, sandboxUrl: options.sandboxUrl }) });
-      } catch (error) {
-        logger.error({ err: error, source: source.name }, 'source closed: a secret is missing');
-      }
+    if (resolved?.hash !== release.hash) {
+      const closed = (source: string, error: unknown): void => logger.error({ err: error, source }, 'source closed: a secret is missing');
+      resolved = { hash: release.hash, sources: resolveSources(release, { vault, sandboxUrl: options.sandboxUrl, closed }) };
     }
-    return resolved;
+    return resolved.sources;
   }
 
+  function refused(refusal: Refusal): void {
+    if (refusal.code === 'log-unavailable') awayUntil = clock.monotonic() + awayMs;
+    writeRefusal(refusal);
+  }
+
+  /** Topics of the release's sources known, and one poller for each polled source. */
   async function follow(): Promise<void> {
-    const current = sources();
-    for (const name of current.keys()) await appender.partitions(topics.raw(name));
-    const wanted = [...current.values()].filter((s) => s.adapter.source?.kind === 'poll').map((s) => s.name);
+    const { all } = sources();
+    for (const name of all.keys()) await appender!.partitions(topics.raw(name));
+    const wanted = new Set([...all.values()].filter((s) => s.adapter.source?.kind === 'poll').map((s) => s.name));
     for (const [name, poller] of pollers) {
-      if (wanted.includes(name)) continue;
+      if (wanted.has(name)) continue;
       pollers.delete(name);
       await poller.stop();
     }
     for (const name of wanted) {
       if (pollers.has(name)) continue;
-      const [reader, admin] = await Promise.all([log.reader(), log.admin()]);
-      const ports: PollerPorts = { log, reader, serde, topics, http, logger, metrics, appender, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, groupId: `${groups.poller}.${name}`, instance: context.config.instance, source: () => sources().get(name), endOf: async (topic) => (await admin.endOffsets(topic)).get(0) ?? 0, fail };
-      const poller = createPoller(name, ports);
+      const poller = createPoller(name, {
+        log, http, logger, metrics, topics, appender: appender!, serde: context.serde, now: clock.now, monotonic: clock.monotonic, ackTimeoutMs: options.ackTimeoutMs,
+        groupId: `${context.groups.poller}.${name}`, instance: context.config.instance, sessionMs: options.pollerSessionMs, source: () => sources().all.get(name), fail,
+      });
       pollers.set(name, poller);
       await poller.start();
     }
+  }
+
+  function readiness(): Readiness {
+    if (!listening) return { ready: false, reason: 'not listening' };
+    if (clock.monotonic() < awayUntil) return { ready: false, reason: 'the log does not acknowledge' };
+    return appender!.pendingBytes() > options.maxInflightBytes ? { ready: false, reason: 'the log is behind' } : { ready: true };
+  }
+
+  function createApp(): FastifyInstance {
+    const made = createServer({ requestTimeoutMs: options.requestTimeoutMs, refused: (code) => metrics.requests.inc({ source: 'unknown', result: code }) });
+    made.get('/healthz', () => Promise.resolve({ status: 'ok' }));
+    made.get('/readyz', (_request, reply) => {
+      const found = readiness();
+      return reply.code(found.ready ? 200 : 503).send(found);
+    });
+    made.get('/metrics', async (_request, reply) => reply.type(context.registry.contentType).send(await context.registry.metrics()));
+    registerRoutes(made, { appender: appender!, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, maxInflightBytes: options.maxInflightBytes, budget, metrics, logger, sources, refused });
+    return made;
   }
 
   return {
     name: 'ingest',
     failed: failure.promise,
     async start() {
+      collectDefaultMetrics({ register: context.registry });
       // A request waits ackTimeoutMs; the log may go on trying longer, its duplicates are keyed.
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
-      app = Fastify({ logger: false, requestTimeout: 30_000, connectionTimeout: 60_000, forceCloseConnections: 'idle', http: { maxHeaderSize: 16 * 1024 } });
-      app.get('/healthz', async () => ({ status: 'ok' }));
-      app.get('/readyz', async (_request, reply) => {
-        const readiness = ready();
-        return reply.code(readiness.ready ? 200 : 503).send(readiness);
-      });
-      app.get('/metrics', async (_request, reply) => reply.type(context.registry.contentType).send(await context.registry.metrics()));
-      registerRoutes(app, {
-        appender, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, maxInflightBytes: options.maxInflightBytes, metrics,
-        source: (name) => sources().get(name),
-        segmentSources: () => [...sources().values()].filter((s) => s.adapter.manifest.name === 'segment'),
-        onError: (error, source) => logger.error({ err: error, source }, 'request not accepted'),
-      });
       await follow();
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
+      app = createApp();
       await app.listen({ host: context.config.host, port: options.port });
       listening = true;
     },
-    readiness: ready,
+    readiness,
     async stop() {
       off?.();
-      await changing;
       listening = false;
-      await app?.close();
-      await Promise.all([...pollers.values()].map((p) => p.stop()));
+      const cut = setTimeout(() => app?.server.closeAllConnections(), stopGraceMs);
+      await Promise.all([app?.close(), changing.then(() => Promise.all([...pollers.values()].map((p) => p.stop())))]);
+      clearTimeout(cut);
       await http.close();
     },
   };
-
-  function ready(): { ready: boolean; reason?: string } {
-    if (!listening) return { ready: false, reason: 'not listening' };
-    return appender.pendingBytes() > options.maxInflightBytes ? { ready: false, reason: 'the log is behind' } : { ready: true };
-  }
 }

@@ -1,54 +1,91 @@
 import type { IncomingMessage } from 'node:http';
+import type { Transform } from 'node:stream';
 import { createBrotliDecompress, createGunzip, createInflate } from 'node:zlib';
 import { WeirError } from '@weir/errors';
 
 /** A body may be at most this many times its compressed size (and always at least `floor` bytes). */
 const maxRatio = 100;
 const floor = 64 * 1024;
+/** How much of a refused body is still taken, so that its sender gets to read the answer (as nginx, lingering_close). */
+const lingerBytes = 4 * 1024 * 1024;
+
+const decoders: Readonly<Record<string, () => Transform>> = { 'gzip': createGunzip, 'x-gzip': createGunzip, 'deflate': createInflate, 'br': createBrotliDecompress };
+
+/** Content-Encoding of a request; undefined when it is none. */
+export function encodingOf(request: IncomingMessage): string | undefined {
+  const encoding = request.headers['content-encoding']?.trim().toLowerCase();
+  return encoding === '' || encoding === 'identity' ? undefined : encoding;
+}
 
 /**
- * The body, content-decoded, within `maxBytes`; both caps are held while streaming, so a bomb costs its
- * compressed bytes and one chunk. Rejects with body-too-large, encoding-unsupported or body-malformed.
+ * The body, content-decoded, within `maxBytes`; caps are held while streaming, so a bomb costs its compressed bytes
+ * and one chunk. `hold` is told of every chunk before it is kept, and may throw. Rejects with body-too-large,
+ * encoding-unsupported, body-malformed, or what `hold` threw; what is left of the body is then still to be discarded.
  */
-export function readBody(request: IncomingMessage, maxBytes: number): Promise<Buffer> {
-  const encoding = (request.headers['content-encoding'] ?? 'identity').trim().toLowerCase();
+export function readBody(request: IncomingMessage, maxBytes: number, hold: (bytes: number) => void): Promise<Buffer> {
+  const encoding = encodingOf(request);
   if (Number(request.headers['content-length'] ?? 0) > maxBytes) return Promise.reject(new WeirError('body-too-large'));
-  const decoder = encoding === 'identity' || encoding === '' ? undefined : encoding === 'gzip' || encoding === 'x-gzip' ? createGunzip() : encoding === 'deflate' ? createInflate() : encoding === 'br' ? createBrotliDecompress() : null;
-  if (decoder === null) return Promise.reject(new WeirError('encoding-unsupported'));
+  if (encoding !== undefined && !Object.hasOwn(decoders, encoding)) return Promise.reject(new WeirError('encoding-unsupported'));
+  const decoder = encoding === undefined ? undefined : decoders[encoding]!();
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let received = 0;
     let size = 0;
-    const fail = (error: WeirError): void => {
-      request.pause();
-      request.removeAllListeners('data');
+
+    const settle = (): void => {
+      request.off('data', decoder === undefined ? keep : decode).off('end', decoder === undefined ? finish : flush).off('error', cut).off('close', cut);
       decoder?.destroy();
+    };
+    const fail = (error: unknown): void => {
+      settle();
+      request.pause();
       reject(error);
     };
-    const take = (chunk: Buffer): void => {
+    const finish = (): void => {
+      settle();
+      resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size));
+    };
+    const cut = (): void => fail(new WeirError('body-malformed', 'the request was cut'));
+    const keep = (chunk: Buffer): void => {
       size += chunk.length;
       if (size > maxBytes || (decoder !== undefined && size > Math.max(floor, received * maxRatio))) return fail(new WeirError('body-too-large'));
+      try {
+        hold(chunk.length);
+      } catch (error) {
+        return fail(error);
+      }
       chunks.push(chunk);
     };
-    const end = (): void => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks));
-    request.on('error', () => reject(new WeirError('body-malformed', 'the request was cut')));
-    request.on('aborted', () => reject(new WeirError('body-malformed', 'the request was cut')));
-    if (decoder === undefined) {
-      request.on('data', take);
-      request.on('end', end);
-      return;
-    }
-    decoder.on('data', take);
-    decoder.on('end', end);
-    decoder.on('error', () => fail(new WeirError('body-malformed', `not ${encoding}`)));
-    request.on('data', (chunk: Buffer) => {
+    const decode = (chunk: Buffer): void => {
       received += chunk.length;
       if (received > maxBytes) return fail(new WeirError('body-too-large'));
-      if (!decoder.write(chunk)) {
-        request.pause();
-        decoder.once('drain', () => request.resume());
-      }
-    });
-    request.on('end', () => decoder.end());
+      if (decoder!.write(chunk)) return;
+      request.pause();
+      decoder!.once('drain', () => request.resume());
+    };
+    const flush = (): void => {
+      // The request is whole: that it closes now, before the decoder is through, is no cut.
+      request.off('close', cut);
+      decoder!.end();
+    };
+
+    request.on('error', cut).on('close', cut);
+    if (decoder === undefined) {
+      request.on('data', keep).on('end', finish);
+      return;
+    }
+    decoder.on('data', keep).on('end', finish).on('error', () => fail(new WeirError('body-malformed', `not ${encoding}`)));
+    request.on('data', decode).on('end', flush);
   });
+}
+
+/** Lets the rest of a refused body run out, up to a bound past which the connection is cut. Nothing of it is kept. */
+export function discard(request: IncomingMessage): void {
+  if (request.complete || request.destroyed) return;
+  let left = lingerBytes;
+  request.on('data', (chunk: Buffer) => {
+    left -= chunk.length;
+    if (left < 0) request.destroy();
+  });
+  request.resume();
 }

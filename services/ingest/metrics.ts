@@ -1,13 +1,13 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
-export function createMetrics(registry: Registry) {
+export function createMetrics(registry: Registry, inflightBytes: () => number) {
   const registers = [registry];
+  new Gauge({ name: 'weir_ingest_inflight_bytes', help: 'Bytes held by requests, or taken and not acknowledged.', registers, collect() { this.set(inflightBytes()); } });
   return {
     requests: new Counter({ name: 'weir_ingest_requests_total', help: 'Requests by source and answer: ok or an error code.', labelNames: ['source', 'result'], registers }),
     items: new Counter({ name: 'weir_ingest_items_total', help: 'Items accepted.', labelNames: ['source'], registers }),
     ack: new Histogram({ name: 'weir_ingest_ack_seconds', help: 'From the verified body to the acknowledgement of the log.', buckets: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5], registers }),
-    inflight: new Gauge({ name: 'weir_ingest_inflight_bytes', help: 'Bytes taken and not acknowledged.', registers }),
-    polls: new Counter({ name: 'weir_ingest_polls_total', help: 'Calls of pollers, by source and result.', labelNames: ['source', 'result'], registers }),
+    polls: new Counter({ name: 'weir_ingest_polls_total', help: 'Calls of pollers, by source and result: ok, lost (the lease), a verdict or an error code.', labelNames: ['source', 'result'], registers }),
   };
 }
 export type IngestMetrics = ReturnType<typeof createMetrics>;

@@ -1,55 +1,72 @@
 import type { HttpFailure, HttpResponse, Json, PollSource } from '@weir/adapter';
+import { findWeirError, WeirError } from '@weir/errors';
 import type { HttpClient } from '@weir/http';
-import type { Assignment, GroupConsumer, Log, Reader, Serde } from '@weir/log';
-import type { TopicNames } from '@weir/pipeline';
+import type { Assignment, GroupConsumer, Log, Serde } from '@weir/log';
 import type { SourceConfig } from '@weir/release';
 import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
 import { accept, type AcceptPorts } from './accept.ts';
+import { createCursors } from './cursors.ts';
 import type { IngestMetrics } from './metrics.ts';
 
 export interface PollerPorts extends AcceptPorts {
   readonly log: Log;
-  readonly reader: Reader;
   readonly serde: Serde;
-  readonly topics: TopicNames;
   readonly http: HttpClient;
   readonly logger: Logger;
-  readonly metrics: IngestMetrics;
+  readonly metrics: Pick<IngestMetrics, 'items' | 'polls'>;
+  readonly monotonic: () => number;
   readonly groupId: string;
   readonly instance: string;
-  /** The source as the running release has it, with secrets. */
+  readonly sessionMs: number;
+  /** The source as the running release has it, with secrets; undefined while it has none. */
   source(): SourceConfig | undefined;
-  endOf(topic: string): Promise<number>;
   fail(error: unknown): void;
 }
 
+export interface Poller {
+  start(): Promise<void>;
+  /** Ends at once: a call under way is left alone, and what it brings is dropped. */
+  stop(): Promise<void>;
+}
+
+type Next =
+  | { readonly kind: 'page'; readonly cursor: Json; readonly more: boolean }
+  | { readonly kind: 'failed'; readonly retryAfterMs: number }
+  | { readonly kind: 'lost' };
+
 const callTimeoutMs = 30_000;
-const sessionMs = 15_000;
+const idleMs = 1000;
+const firstBackoffMs = 1000;
+const longestBackoffMs = 300_000;
+/** A sender may ask for a longer pause than this, but a wrong header must not silence a source for days. */
+const longestPauseMs = 3_600_000;
+const lost: Next = { kind: 'lost' };
 
 /**
  * Polls one source from one instance at a time: the lease is the ownership of partition 0 of the source's raw
  * topic in a group of its own. The cursor is saved on weir.control after every item of the page was
- * acknowledged, under the lease; a crash in between repeats the page, whose items have the same ids.
+ * acknowledged, under the lease; a crash in between repeats the page, whose items have the same ids. A poller
+ * that lost its lease starts no call and keeps nothing of a call under way.
  */
-export function createPoller(name: string, ports: PollerPorts): { start(): Promise<void>; stop(): Promise<void> } {
+export function createPoller(name: string, ports: PollerPorts): Poller {
   const topic = ports.topics.raw(name);
-  const key = `cursor/${name}`;
+  const cursors = createCursors(name, ports);
   let running: Promise<void> | undefined;
-  let stop = new AbortController();
+  let stopping = new AbortController();
 
   const consumer: GroupConsumer = ports.log.consumer({
-    groupId: ports.groupId, topics: [topic], sessionTimeoutMs: sessionMs, rebalanceTimeoutMs: 2 * callTimeoutMs,
+    groupId: ports.groupId, topics: [topic], sessionTimeoutMs: ports.sessionMs, rebalanceTimeoutMs: 2 * callTimeoutMs,
     handlers: {
       async assigned(parts) {
         for (const part of parts) consumer.pause(part.topic, part.partition);
         const lease = parts.find((p) => p.partition === 0);
         if (lease === undefined) return;
-        stop = new AbortController();
-        running = poll(lease, stop.signal).catch(ports.fail);
+        stopping = new AbortController();
+        running = poll(lease, stopping.signal).catch(ports.fail);
       },
       async revoked() {
-        stop.abort();
+        stopping.abort();
         await running;
       },
       batch() {
@@ -59,98 +76,108 @@ export function createPoller(name: string, ports: PollerPorts): { start(): Promi
     },
   });
 
-  const holds = (lease: Assignment): boolean => consumer.holds(topic, 0, lease.epoch);
-
-  async function readCursor(): Promise<Json> {
-    const end = await ports.endOf(ports.topics.control);
-    let cursor: Json = null;
-    await ports.reader.read(ports.topics.control, 0, 0, end, async (batch) => {
-      for (const record of batch.records) {
-        if (record.key?.toString('utf8') !== key || record.value === null) continue;
-        await ports.serde.prepare(record.value);
-        cursor = JSON.parse((ports.serde.decode(record.value).value as { cursor: string }).cursor) as Json;
-      }
-    });
-    return cursor;
-  }
-
-  async function saveCursor(cursor: Json, lease: Assignment): Promise<boolean> {
-    if (!holds(lease)) return false;
-    const value = ports.serde.encode('weir.internal.PollCursor', { source: name, cursor: JSON.stringify(cursor), at: ports.now(), instance: ports.instance, epoch: lease.epoch });
-    await ports.appender.append(ports.topics.control, [{ partition: 0, key: Buffer.from(key), value }]);
-    return true;
-  }
-
-  function wait(ms: number, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const done = (): void => {
-        clearTimeout(timer);
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = setTimeout(done, ms);
-      if (signal.aborted) done();
-      else signal.addEventListener('abort', done);
-    });
-  }
+  const holds = (lease: Assignment, signal: AbortSignal): boolean => !signal.aborted && consumer.holds(topic, 0, lease.epoch);
 
   async function poll(lease: Assignment, signal: AbortSignal): Promise<void> {
-    let cursor = await readCursor();
+    let cursor: Json | undefined;
     let failures = 0;
     while (!signal.aborted) {
       const source = ports.source();
       if (source === undefined) {
-        await wait(1000, signal);
+        await pause(idleMs, signal);
         continue;
       }
-      const adapter = source.adapter.source as PollSource;
-      const { everyMs, maxRequestsPerMinute } = adapter.interval(source.config);
-      const began = ports.now();
-      const next = await page(source, adapter, cursor, lease);
-      if (next.kind === 'lost') return;
+      const began = ports.monotonic();
+      let next: Next;
+      try {
+        if (cursor === undefined) cursor = await cursors.read();
+        next = await page(source, cursor, lease, signal);
+      } catch (error) {
+        next = failed(error);
+      }
+      if (next.kind === 'lost') {
+        // Another may poll now. Should the lease come back (a heartbeat was only late), the cursor is read anew.
+        cursor = undefined;
+        ports.metrics.polls.inc({ source: name, result: 'lost' });
+        await pause(idleMs, signal);
+        continue;
+      }
       failures = next.kind === 'failed' ? failures + 1 : 0;
       if (next.kind === 'page') cursor = next.cursor;
-      const gap = Math.ceil(60_000 / maxRequestsPerMinute);
-      const pause = next.kind === 'failed' ? Math.max(next.retryAfterMs, Math.min(300_000, 1000 * 2 ** Math.min(failures, 8))) : next.more ? gap : Math.max(gap, everyMs);
-      await wait(Math.max(0, began + pause - ports.now()), signal);
+      await pause(began + pauseAfter(next, failures, source) - ports.monotonic(), signal);
     }
   }
 
-  type Next = { kind: 'page'; cursor: Json; more: boolean } | { kind: 'failed'; retryAfterMs: number } | { kind: 'lost' };
+  /** Whatever went wrong, the cursor stays and the page is tried again later: one source must not end the others with it. */
+  function failed(error: unknown): Next {
+    ports.metrics.polls.inc({ source: name, result: findWeirError(error)?.code ?? 'invariant-broken' });
+    ports.logger.error({ source: name, err: error }, 'the page was not taken; the cursor stays');
+    return { kind: 'failed', retryAfterMs: 0 };
+  }
 
-  /** One call and its page, in order: lease, call, items, acks, cursor. */
-  async function page(source: SourceConfig, adapter: PollSource, cursor: Json, lease: Assignment): Promise<Next> {
-    if (!holds(lease)) return { kind: 'lost' };
-    const response: HttpResponse | HttpFailure = await ports.http.call(adapter.request(cursor, source.config, ports.now()), { deadlineMs: callTimeoutMs });
-    if ('failure' in response || response.status !== 200) {
-      const verdict = adapter.classify(response);
-      ports.metrics.polls.inc({ source: name, result: verdict.kind });
-      ports.logger.warn({ source: name, verdict: verdict.kind, detail: verdict.detail }, 'poll failed');
-      return { kind: 'failed', retryAfterMs: 'retryAfterMs' in verdict ? (verdict.retryAfterMs ?? 0) : 60_000 };
-    }
-    let found;
-    try {
-      found = adapter.page(response, cursor, source.config);
-    } catch (error) {
-      ports.metrics.polls.inc({ source: name, result: 'malformed' });
-      ports.logger.error({ source: name, err: error }, 'the page is not what the source is configured for; the cursor stays');
-      return { kind: 'failed', retryAfterMs: 60_000 };
-    }
-    if (!holds(lease)) return { kind: 'lost' };
-    if (found.items.length > 0) await accept(ports, source, found.items, undefined, newTraceparent(), 'application/json');
+  /** One call and its page, in order: lease, call, lease, items, acks, lease, cursor. */
+  async function page(source: SourceConfig, cursor: Json, lease: Assignment, signal: AbortSignal): Promise<Next> {
+    if (!holds(lease, signal)) return lost;
+    const adapter = source.adapter.source as PollSource;
+    const request = adapter.request(cursor, source.config, ports.now());
+    const response = await unlessAborted(ports.http.call(request, { deadlineMs: callTimeoutMs, onBeforeWrite: () => holds(lease, signal) }), signal);
+    if (response === undefined || !holds(lease, signal)) return lost;
+    if ('failure' in response || response.status !== 200) return refused(adapter, response);
+    const found = adapter.page(response, cursor, source.config);
+    if (found.items.length > source.limits.items) throw new WeirError('too-many-items', `a page has more than ${source.limits.items} items`);
+    if (found.items.length > 0 && await unlessAborted(accept(ports, { source, items: found.items, traceparent: newTraceparent(), contentType: 'application/json' }), signal) === undefined) return lost;
+    const moved = JSON.stringify(found.cursor) !== JSON.stringify(cursor);
+    if (!holds(lease, signal)) return lost;
+    if (moved) await cursors.save(found.cursor, lease.epoch);
     ports.metrics.items.inc({ source: name }, found.items.length);
     ports.metrics.polls.inc({ source: name, result: 'ok' });
-    const moved = JSON.stringify(found.cursor) !== JSON.stringify(cursor);
-    if (moved && !(await saveCursor(found.cursor, lease))) return { kind: 'lost' };
     // A page that says "more" under the cursor it was asked with would be asked for ever.
     return { kind: 'page', cursor: found.cursor, more: found.more && moved };
+  }
+
+  function refused(adapter: PollSource, response: HttpResponse | HttpFailure): Next {
+    const verdict = adapter.classify(response);
+    ports.metrics.polls.inc({ source: name, result: verdict.kind });
+    ports.logger.warn({ source: name, verdict: verdict.kind, detail: verdict.detail }, 'poll failed');
+    return { kind: 'failed', retryAfterMs: 'retryAfterMs' in verdict ? (verdict.retryAfterMs ?? 0) : 60_000 };
   }
 
   return {
     start: () => consumer.start(),
     async stop() {
-      stop.abort();
+      stopping.abort();
       await consumer.close();
     },
   };
+}
+
+/** From the beginning of one call to that of the next: the quota, the interval when there is nothing more, the back-off after a failure. */
+function pauseAfter(next: Exclude<Next, { kind: 'lost' }>, failures: number, source: SourceConfig): number {
+  const { everyMs, maxRequestsPerMinute } = (source.adapter.source as PollSource).interval(source.config);
+  const quotaMs = Math.ceil(60_000 / maxRequestsPerMinute);
+  if (next.kind === 'page') return next.more ? quotaMs : Math.max(quotaMs, everyMs);
+  return Math.max(quotaMs, Math.min(next.retryAfterMs, longestPauseMs), Math.min(longestBackoffMs, firstBackoffMs * 2 ** Math.min(failures, 10)));
+}
+
+/** The result, or undefined as soon as the signal is given: the work is left alone, its end is not waited for. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const aborted = (): void => resolve(undefined);
+    if (signal.aborted) aborted();
+    signal.addEventListener('abort', aborted, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', aborted));
+  });
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted || ms <= 0) return resolve();
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener('abort', done);
+  });
 }

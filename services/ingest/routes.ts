@@ -1,27 +1,24 @@
-import type { IncomingMessage } from 'node:http';
 import type { InboundRequest, WebhookSource } from '@weir/adapter';
 import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import type { SourceConfig } from '@weir/release';
-import { childTraceparent, traceIdOf } from '@weir/telemetry';
+import { childTraceparent, parseTraceparent, traceIdOf } from '@weir/telemetry';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
 import { accept, type AcceptPorts } from './accept.ts';
-import { readBody } from './body.ts';
+import { discard, encodingOf, readBody } from './body.ts';
+import type { Budget } from './budget.ts';
 import type { IngestMetrics } from './metrics.ts';
+import type { Refusal } from './refusals.ts';
+import { answerOf, onPost } from './server.ts';
+import type { Sources } from './sources.ts';
 
 export interface RoutePorts extends AcceptPorts {
-  /** Source of the running release with its secrets; undefined = unknown. */
-  source(name: string): SourceConfig | undefined;
-  /** Sources whose adapter is `segment`. */
-  segmentSources(): readonly SourceConfig[];
+  sources(): Sources;
+  readonly budget: Budget;
   readonly maxInflightBytes: number;
   readonly metrics: IngestMetrics;
-  readonly onError: (error: unknown, source: string) => void;
-}
-
-const segmentTypes = ['identify', 'track', 'page', 'screen', 'group', 'alias', 'batch', 'import'] as const;
-
-function inbound(request: FastifyRequest, body: Buffer): InboundRequest {
-  return { method: request.method, url: request.raw.url ?? '', headers: request.headers as Record<string, string | undefined>, body };
+  readonly logger: Logger;
+  readonly refused: (refusal: Refusal) => void;
 }
 
 interface Answer {
@@ -29,84 +26,102 @@ interface Answer {
   readonly traceId: string;
 }
 
-/** Verify on the raw bytes, split, append, wait for the acks. Nothing is written before the whole body is verified and split. */
-async function take(ports: RoutePorts, source: SourceConfig, request: FastifyRequest): Promise<Answer> {
-  const pending = ports.appender.pendingBytes();
-  ports.metrics.inflight.set(pending);
-  if (pending > ports.maxInflightBytes) throw new WeirError('overloaded');
-  const body = await readBody(request.raw as IncomingMessage, source.limits.bodyBytes);
-  const adapter = source.adapter.source as WebhookSource;
-  const message = inbound(request, body);
-  const verified = adapter.verify(message, source.config, ports.now());
-  if (!verified.ok) throw new WeirError('signature-invalid', undefined, { details: { detail: verified.detail } });
-  const { items, envelope } = adapter.split(message, source.config);
-  if (items.length > source.limits.items) throw new WeirError('too-many-items', `more than ${source.limits.items} items`);
-  const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
-  const began = performance.now();
-  const { eventIds } = await accept(ports, source, items, envelope, traceparent, request.headers['content-type'] ?? 'application/json');
-  ports.metrics.ack.observe((performance.now() - began) / 1000);
-  ports.metrics.items.inc({ source: source.name }, items.length);
-  return { eventIds, traceId: traceIdOf(traceparent) };
+const segmentTypes = ['identify', 'track', 'page', 'screen', 'group', 'alias', 'batch', 'import'] as const;
+/** Segment's own limit of one event: twilio.com/docs/segment/connections/sources/catalog/libraries/server/http-api, "Max request size". */
+const segmentEventBytes = 32 * 1024;
+/** What a request costs besides its body: socket, request, promises; a decoder's window; an item's record and ids. */
+const requestCost = 4096;
+const decoderCost = 64 * 1024;
+const itemCost = 1024;
+
+/**
+ * Verify on the raw bytes, split, append, wait for the acks. Nothing is written before the whole body is verified and
+ * split; every byte held meanwhile counts against the budget.
+ */
+async function take(ports: RoutePorts, source: SourceConfig, request: Pick<FastifyRequest, 'raw' | 'method' | 'headers'>, maxItemBytes = Infinity): Promise<Answer> {
+  const { budget, metrics } = ports;
+  let held = 0;
+  const hold = (bytes: number): void => {
+    if (!budget.take(bytes)) throw new WeirError('overloaded');
+    held += bytes;
+  };
+  try {
+    if (ports.appender.pendingBytes() > ports.maxInflightBytes) throw new WeirError('overloaded');
+    hold(encodingOf(request.raw) === undefined ? requestCost : requestCost + decoderCost);
+    const body = await readBody(request.raw, source.limits.bodyBytes, hold);
+    const adapter = source.adapter.source as WebhookSource;
+    const message: InboundRequest = { method: request.method, url: request.raw.url ?? '', headers: request.headers as Record<string, string | undefined>, body };
+    const verified = adapter.verify(message, source.config, ports.now());
+    if (!verified.ok) throw new WeirError('signature-invalid', undefined, { details: { detail: verified.detail } });
+    const { items, envelope } = adapter.split(message, source.config);
+    if (items.length > source.limits.items) throw new WeirError('too-many-items', `more than ${source.limits.items} items`);
+    for (const item of items) if (item.bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an event is over ${maxItemBytes} bytes`);
+    hold(items.length * itemCost);
+    const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
+    const began = performance.now();
+    const eventIds = await accept(ports, { source, items, envelope, traceparent, contentType: request.headers['content-type'] ?? 'application/json' });
+    metrics.ack.observe((performance.now() - began) / 1000);
+    metrics.items.inc({ source: source.name }, items.length);
+    metrics.requests.inc({ source: source.name, result: 'ok' });
+    const traceId = traceIdOf(traceparent);
+    if (ports.logger.isLevelEnabled('debug')) ports.logger.debug({ source: source.name, traceId, eventId: eventIds[0], items: items.length }, 'accepted');
+    return { eventIds, traceId };
+  } finally {
+    budget.give(held);
+  }
 }
 
-function refuse(ports: RoutePorts, source: string, reply: FastifyReply, error: unknown): { code: ErrorCode; message: string } {
+/** Sets the status and gives the body of the answer. An error that nobody declared is a 500: the sender tries again, and the line in the log says why. */
+function refuse(ports: RoutePorts, source: string, request: Pick<FastifyRequest, 'raw' | 'headers'>, reply: FastifyReply, error: unknown): ReturnType<typeof answerOf> {
   const known = findWeirError(error);
-  const code: ErrorCode = known?.code ?? 'log-unavailable';
-  const entry: CatalogueEntry = catalogue[code];
+  const declared = known !== undefined && (catalogue[known.code] as CatalogueEntry).http !== undefined;
+  const code: ErrorCode = declared ? known.code : known === undefined ? 'invariant-broken' : 'log-unavailable';
+  const status = (catalogue[code] as CatalogueEntry).http!;
+  const detail = known?.details['detail'];
   ports.metrics.requests.inc({ source, result: code });
-  if (known === undefined || entry.http === undefined || entry.http >= 500) ports.onError(error, source);
-  const status = known === undefined ? 503 : (entry.http ?? 503);
+  ports.refused({ source, code, status, traceId: parseTraceparent(request.headers['traceparent'] as string | undefined)?.traceId, detail: typeof detail === 'string' ? detail : undefined, error });
+  discard(request.raw);
   if (status === 429 || status === 503) reply.header('retry-after', status === 429 ? '1' : '2');
-  // What is left of a refused body is not read.
-  if (status === 413 || status === 404) reply.header('connection', 'close');
   reply.code(status);
-  return { code, message: entry.http === undefined || entry.http >= 500 ? catalogue['log-unavailable'].meaning : (known?.message ?? entry.meaning) };
+  return answerOf(code, status < 500 ? known?.message : undefined);
 }
 
+/** `POST /webhooks/<source>` and the Segment tracking API. */
 export function registerRoutes(app: FastifyInstance, ports: RoutePorts): void {
-  // Bodies are read by readBody: fastify must neither parse nor buffer them.
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', (_request, _payload, done) => done(null));
-
-  app.post<{ Params: { source: string } }>('/webhooks/:source', async (request, reply) => {
-    const source = ports.source(request.params.source);
+  onPost<{ source: string }>(app, '/webhooks/:source', async (request, reply) => {
+    const source = ports.sources().webhook(request.params.source);
     try {
-      if (source === undefined || source.adapter.source?.kind !== 'webhook') throw new WeirError('source-unknown');
+      if (source === undefined) throw new WeirError('source-unknown');
       const { eventIds, traceId } = await take(ports, source, request);
-      ports.metrics.requests.inc({ source: source.name, result: 'ok' });
-      return await reply.code(202).send({ eventId: eventIds[0] ?? null, eventIds, traceId });
+      return reply.code(202).send({ eventId: eventIds[0] ?? null, eventIds, traceId });
     } catch (error) {
-      const { code, message } = refuse(ports, source?.name ?? 'unknown', reply, error);
-      return reply.send({ error: code, message });
+      return reply.send(refuse(ports, source?.name ?? 'unknown', request, reply, error));
     }
   });
   registerSegment(app, ports);
 }
 
 /** Write key of a Basic authorization (user name; the password is empty), as the Segment SDKs send it. */
-function writeKeyOf(request: FastifyRequest): string | undefined {
+function writeKeyOf(request: Pick<FastifyRequest, 'headers'>): string | undefined {
   const basic = /^Basic ([A-Za-z0-9+/=_-]{1,512})$/.exec(request.headers.authorization ?? '')?.[1];
   return basic === undefined ? undefined : Buffer.from(basic, 'base64').toString('utf8').split(':')[0];
 }
 
 /** The Segment HTTP tracking API. Its SDKs take 200 as accepted (analytics-python nothing else), so 200 it is. */
 function registerSegment(app: FastifyInstance, ports: RoutePorts): void {
-  app.options('/v1/*', async (_request, reply) => reply.headers({ 'access-control-allow-origin': '*', 'access-control-allow-methods': 'POST, OPTIONS', 'access-control-allow-headers': 'authorization, content-type, content-encoding', 'access-control-max-age': '86400' }).code(204).send());
+  app.options('/v1/*', (_request, reply) => reply.headers({ 'access-control-allow-origin': '*', 'access-control-allow-methods': 'POST, OPTIONS', 'access-control-allow-headers': 'authorization, content-type, content-encoding, traceparent', 'access-control-max-age': '86400' }).code(204).send());
   for (const type of segmentTypes) {
-    app.post(`/v1/${type}`, async (request, reply) => {
-      reply.header('access-control-allow-origin', '*');
-      const sources = ports.segmentSources();
-      const key = writeKeyOf(request);
-      // One source: its adapter decides. Several: the write key names one; verify still compares it without an oracle.
-      const source = sources.length === 1 ? sources[0] : sources.find((s) => key !== undefined && s.config['writeKey'] === key);
+    onPost(app, `/v1/${type}`, async (request, reply) => {
+      reply.header('access-control-allow-origin', '*').header('access-control-expose-headers', 'retry-after');
+      const sources = ports.sources();
+      // The key only names the source: its adapter compares it again, in constant time.
+      const source = sources.segment(writeKeyOf(request));
       try {
-        if (source === undefined) throw new WeirError(sources.length === 0 ? 'source-unknown' : 'signature-invalid');
-        const { eventIds, traceId } = await take(ports, source, request);
-        ports.metrics.requests.inc({ source: source.name, result: 'ok' });
-        return await reply.code(200).send({ success: true, eventId: eventIds[0] ?? null, eventIds, traceId });
+        if (source === undefined) throw new WeirError(sources.hasSegment ? 'signature-invalid' : 'source-unknown');
+        const { eventIds, traceId } = await take(ports, source, request, segmentEventBytes);
+        return reply.code(200).send({ success: true, eventId: eventIds[0] ?? null, eventIds, traceId });
       } catch (error) {
-        const { code, message } = refuse(ports, source?.name ?? 'unknown', reply, error);
-        return reply.send({ success: false, error: code, message });
+        return reply.send({ success: false, ...refuse(ports, source?.name ?? 'unknown', request, reply, error) });
       }
     });
   }

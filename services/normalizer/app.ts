@@ -1,8 +1,9 @@
 import { join } from 'node:path';
-import type { Assignment, ConsumerHandlers, GroupConsumer, LogRecord, RecordBatch } from '@weir/log';
+import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
 import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
+import { encodeAll } from './encode.ts';
 import { createKeyedCache } from './identity.ts';
 import { createMetrics } from './metrics.ts';
 import { normalize, rawHeaders } from './normalize.ts';
@@ -11,6 +12,8 @@ import { createWriter, type Work, type Writer } from './writer.ts';
 
 const maxRecords = 10_000;
 const maxBytes = 16 * 1024 * 1024;
+/** Canonical bytes of one partition that wait for their acknowledgement. */
+const sliceBytes = 4_000_000;
 /** Dedupe window of a source that the running release does not have any more. */
 const defaultWindowMs = 7 * 86_400_000;
 
@@ -18,21 +21,25 @@ interface Partition {
   readonly assignment: Assignment;
   readonly window: CommitWindow;
   readonly inbox: RecordBatch[];
+  /** Set and cleared in the tick in which the inbox is looked at: no batch is left in it. */
+  busy: boolean;
   working: Promise<void> | undefined;
   closed: boolean;
   paused: boolean;
 }
 
-/** raw → canonical. One group over the raw topics of the running release; a release with other sources makes it join anew. */
+/** raw → canonical. One group over every raw topic of the workspace; a release with other sources makes it join anew. */
 export function createNormalizer(context: ServiceContext, options: { sessionTimeoutMs: number }): Service {
   const { log, serde, topics, groups, releases, logger, clock } = context;
   const metrics = createMetrics(context.registry);
   const progress = createProgress({ monotonic: clock.monotonic });
   const keyed = createKeyedCache(context.workspaceKey);
+  const encode = serde.encode.bind(serde);
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
   const partitions = new Map<string, Partition>();
   let consumer: GroupConsumer | undefined;
+  let admin: LogAdmin;
   let seen: Seen;
   let write: Writer;
   let subscribed = '';
@@ -54,7 +61,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const first = redriven ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
     if (first !== undefined && first !== headers.hash) return { ...work, result: { kind: 'conflict', first } };
     if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
-    return { ...work, result: normalize(source, record, headers, releases.current(), keyed) };
+    return { ...work, result: encodeAll(normalize(source, record, headers, releases.current(), keyed), encode) };
   }
 
   function count(works: readonly Work[]): void {
@@ -67,24 +74,39 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   }
 
   async function work(partition: Partition): Promise<void> {
+    partition.busy = true;
+    try {
+      while (partition.inbox.length > 0 && !partition.closed) await takeBatch(partition, partition.inbox.shift()!);
+    } finally {
+      partition.busy = false;
+    }
+  }
+
+  /** Written in slices, each under one release: few bytes in can be many bytes out, and those are in memory until acknowledged. */
+  async function takeBatch(partition: Partition, batch: RecordBatch): Promise<void> {
     const { topic, partition: number, epoch } = partition.assignment;
     const source = sourceOf(topic);
-    while (partition.inbox.length > 0 && !partition.closed) {
-      const batch = partition.inbox.shift()!;
-      const began = clock.monotonic();
-      const inBatch = new Map<string, string>();
-      const works = batch.records.map((record) => classify(source, partition, record, inBatch));
-      await write(works, releases.current().hash);
-      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp })), batch.nextOffset, windowOf(source));
-      count(works);
-      metrics.batch.observe((clock.monotonic() - began) / 1000);
-      partition.window.doneUpTo(batch.nextOffset);
-      if (partition.paused && !partition.closed && !partition.window.full()) {
-        partition.paused = false;
-        consumer!.resume(topic, number);
+    const began = clock.monotonic();
+    const inBatch = new Map<string, string>();
+    for (let at = 0; at < batch.records.length;) {
+      const works: Work[] = [];
+      for (let bytes = 0; at < batch.records.length && bytes < sliceBytes; at++) {
+        const one = classify(source, partition, batch.records[at]!, inBatch);
+        if (one.result.kind === 'ok') for (const output of one.result.outputs) bytes += output.value.length;
+        works.push(one);
       }
-      await commit(partition, epoch);
+      await write(works, releases.current().hash);
+      if (partition.closed) return;
+      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
+      count(works);
     }
+    metrics.batch.observe((clock.monotonic() - began) / 1000);
+    partition.window.doneUpTo(batch.nextOffset);
+    if (partition.paused && !partition.closed && !partition.window.full()) {
+      partition.paused = false;
+      consumer!.resume(topic, number);
+    }
+    await commit(partition, epoch);
   }
 
   async function commit(partition: Partition, epoch: number): Promise<void> {
@@ -103,7 +125,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     async assigned(parts) {
       await Promise.all(parts.map(async (assignment) => {
         await seen.load(assignment.topic, assignment.partition, assignment.position, windowOf(sourceOf(assignment.topic)), clock.now());
-        partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], working: undefined, closed: false, paused: false });
+        partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], busy: false, working: undefined, closed: false, paused: false });
       }));
     },
     async revoked(parts, reason) {
@@ -132,16 +154,22 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         partition.paused = true;
         consumer!.pause(batch.topic, batch.partition);
       }
-      partition.working ??= work(partition).catch(fail).finally(() => { partition.working = undefined; });
+      if (!partition.busy) partition.working = work(partition).catch(fail);
     },
     failed: fail,
   };
 
-  /** Join the group for the raw topics of the running release, when they are others than before. */
+  /**
+   * Join the group for the raw topics, when they are others than before: those of the running release, and those
+   * of sources that it does not have any more, whose accepted items must end, too (source-retired).
+   */
   async function subscribe(): Promise<void> {
-    const names = [...releases.current().sources.keys()].map(topics.raw).sort();
+    const own = [...releases.current().sources.keys()].map(topics.raw);
+    const there = (await admin.listTopics()).filter((name) => name.startsWith(topics.raw('')));
+    const names = [...new Set([...own, ...there])].sort();
     if (stopping || names.join() === subscribed) return;
     await consumer?.close();
+    consumer = undefined;
     subscribed = names.join();
     if (names.length === 0) return;
     consumer = log.consumer({ groupId: groups.normalizer, topics: names, handlers, sessionTimeoutMs: options.sessionTimeoutMs });
@@ -155,6 +183,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     async start() {
       const appender = await log.appender({ deadlineMs: appendDeadlineMs });
       for (const topic of [topics.canonical, topics.consentChanges, topics.identity, topics.dlq, topics.outcome]) await appender.partitions(topic);
+      admin = await log.admin();
       write = createWriter({ appender, serde, topics, now: clock.now });
       seen = createSeen(openTable({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
       await subscribe();

@@ -3,19 +3,22 @@ import { keyedId } from '@weir/pipeline';
 /** Strongest first (docs/architecture.md 3.3). */
 const fields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone']] as const;
 
-/** Keyed identifiers of a canonical record, strongest first, each once: `<type>:<keyed id>`. */
-export function identifiersOf(record: Readonly<Record<string, unknown>>, keyed: (type: string, value: string) => string): string[] {
+/** Keyed identifiers of a canonical record, strongest first, each once: `<type>:<keyed id>`; undefined when there are more than `max`. */
+export function identifiersOf(record: Readonly<Record<string, unknown>>, keyed: (type: string, value: string) => string, max: number): string[] | undefined {
   const ids: string[] = [];
+  const external = record['externalIds'];
+  if (Array.isArray(external) && external.length > max) return undefined;
   const add = (type: string, value: unknown): void => {
     if (typeof value !== 'string' || value === '') return;
     const id = `${type}:${keyed(type, value)}`;
     if (!ids.includes(id)) ids.push(id);
   };
   for (const [field, type] of fields) add(type, record[field]);
-  const external = record['externalIds'];
   if (Array.isArray(external)) for (const e of external as { type: string; value: string }[]) add('external', `${e.type}:${e.value}`);
   add('anonymousId', record['anonymousId']);
-  return ids;
+  // An alias does not say of which kind the earlier id was: it links both.
+  for (const type of ['anonymousId', 'userId']) add(type, record['previousId']);
+  return ids.length > max ? undefined : ids;
 }
 
 /** HMAC per identifier is the dearest step of a record: recent ones are kept. Bounded; the whole memory is dropped when full. */

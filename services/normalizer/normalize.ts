@@ -3,7 +3,11 @@ import { findWeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
 import { H, type Reason } from '@weir/pipeline';
 import type { Release } from '@weir/release';
+import { boundReasons } from './encode.ts';
 import { identifiersOf, linksOf } from './identity.ts';
+
+/** Identifiers of one record: a person with more is too wide to decide on (packages/policy, closure). */
+const maxIdentifiers = 64;
 
 /** One canonical record to be written. */
 export interface Canonical {
@@ -64,16 +68,20 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
   }
   const result = config.mapping.apply(item, envelope, { eventId: headers.eventId, source, acceptedAt: headers.acceptedAt });
   if (result.kind === 'dropped') return result;
-  if (result.kind === 'failed') return { kind: 'dead', reasons: result.reasons };
+  if (result.kind === 'failed') return { kind: 'dead', reasons: boundReasons(result.reasons) };
   const reasons: Reason[] = [];
   const outputs: Canonical[] = [];
   const links = new Set<string>();
   for (const output of result.outputs) {
     for (const contract of release.contracts.get(output.recordType) ?? []) reasons.push(...contract.check(output.recordType, output.record));
-    const ids = identifiersOf(output.record, keyed);
+    const ids = identifiersOf(output.record, keyed, maxIdentifiers);
+    if (ids === undefined) {
+      reasons.push({ code: 'mapping-failed', message: `output ${output.name} has more than ${maxIdentifiers} identifiers`, file: config.mapping.file });
+      continue;
+    }
     for (const link of linksOf(ids)) links.add(link);
     outputs.push({ recordType: output.recordType, record: output.record, outputId: output.outputId, outputName: output.name, ids, subject: ids[0] ?? `event:${headers.eventId}` });
   }
-  if (reasons.length > 0) return { kind: 'dead', reasons };
+  if (reasons.length > 0) return { kind: 'dead', reasons: boundReasons(reasons) };
   return { kind: 'ok', mapping: config.mapping.name, outputs, links: [...links] };
 }

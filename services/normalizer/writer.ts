@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import type { Appender, LogRecord, OutRecord, Serde } from '@weir/log';
 import { H, type Reason, type TopicNames } from '@weir/pipeline';
-import type { Canonical, Normalized, RawHeaders } from './normalize.ts';
+import type { Encodable, Encoded } from './encode.ts';
+import type { RawHeaders } from './normalize.ts';
 
 /** One raw record with what came of it. */
 export interface Work {
@@ -10,7 +11,7 @@ export interface Work {
   readonly partition: number;
   readonly record: LogRecord;
   readonly headers: RawHeaders;
-  readonly result: Normalized | { readonly kind: 'conflict'; readonly first: string };
+  readonly result: Encodable | { readonly kind: 'conflict'; readonly first: string };
 }
 
 export interface WriterPorts {
@@ -21,8 +22,14 @@ export interface WriterPorts {
 }
 
 const consentRecord = 'weir.canonical.ConsentChange';
-/** Links already acknowledged by this process: link → `partition:offset`. Bounded; a link sent again changes nothing. */
+/** Links already acknowledged by this process: link → partition and offset. Bounded; a link sent again changes nothing. */
 const maxLinks = 100_000;
+
+/** A reader that is past the last offset of a partition is past the others: one position per partition says it all. */
+function reach(last: Map<number, number>, partition: number, offset: number): void {
+  last.set(partition, Math.max(offset, last.get(partition) ?? 0));
+}
+const positions = (last: ReadonlyMap<number, number>): Buffer => Buffer.from([...last].map(([partition, offset]) => `${partition}:${offset}`).join(','));
 
 /**
  * Writes one batch: consent changes and identity links first, and only when they are acknowledged the
@@ -31,19 +38,19 @@ const maxLinks = 100_000;
  */
 export function createWriter(ports: WriterPorts) {
   const { appender, serde, topics } = ports;
-  const links = new Map<string, string>();
+  const links = new Map<string, readonly [partition: number, offset: number]>();
 
   function commonHeaders(work: Work, release: string, mapping: string): [string, Buffer][] {
     const { headers, source } = work;
     return [[H.event, Buffer.from(headers.eventId)], [H.hash, Buffer.from(headers.hash)], [H.source, Buffer.from(source)], [H.accepted, Buffer.from(String(headers.acceptedAt))], [H.traceparent, Buffer.from(headers.traceparent)], [H.release, Buffer.from(release)], [H.mapping, Buffer.from(mapping)]];
   }
 
-  function outputHeaders(base: readonly [string, Buffer][], output: Canonical): [string, Buffer][] {
+  function outputHeaders(base: readonly [string, Buffer][], output: Encoded): [string, Buffer][] {
     return [...base, [H.output, Buffer.from(output.outputId)], [H.outputName, Buffer.from(output.outputName)], [H.ids, Buffer.from(output.ids.join(','))]];
   }
 
-  /** Positions per record of `works` on the topic, after they were acknowledged. */
-  async function first(works: readonly Work[], release: string): Promise<{ consent: Map<Work, string>; identity: Map<Work, string> }> {
+  /** How far each of `works` got on the two topics, per partition, after all was acknowledged. */
+  async function first(works: readonly Work[], release: string): Promise<{ consent: Map<Work, Map<number, number>>; identity: Map<Work, Map<number, number>> }> {
     const consentRecords: OutRecord[] = [];
     const consentOwners: Work[] = [];
     const linkRecords: OutRecord[] = [];
@@ -56,7 +63,7 @@ export function createWriter(ports: WriterPorts) {
         const headers = outputHeaders(commonHeaders(work, release, work.result.mapping), output);
         for (const id of output.ids) {
           const key = Buffer.from(id);
-          consentRecords.push({ partition: appender.partitionFor(topics.consentChanges, key), key, value: serde.encode(consentRecord, output.record), headers });
+          consentRecords.push({ partition: appender.partitionFor(topics.consentChanges, key), key, value: output.value, headers });
           consentOwners.push(work);
         }
       }
@@ -71,15 +78,20 @@ export function createWriter(ports: WriterPorts) {
     }
     const [consentOffsets, linkOffsets] = await Promise.all([appender.append(topics.consentChanges, consentRecords), appender.append(topics.identity, linkRecords)]);
     if (links.size > maxLinks) links.clear();
-    linkNames.forEach((name, i) => links.set(name, `${linkRecords[i]!.partition}:${linkOffsets[i]!}`));
-    const consent = new Map<Work, string>();
+    linkNames.forEach((name, i) => links.set(name, [linkRecords[i]!.partition, linkOffsets[i]!]));
+    const consent = new Map<Work, Map<number, number>>();
     consentOwners.forEach((work, i) => {
-      const position = `${consentRecords[i]!.partition}:${consentOffsets[i]!}`;
-      const before = consent.get(work);
-      consent.set(work, before === undefined ? position : `${before},${position}`);
+      let last = consent.get(work);
+      if (last === undefined) consent.set(work, last = new Map());
+      reach(last, consentRecords[i]!.partition, consentOffsets[i]!);
     });
-    const identity = new Map<Work, string>();
-    for (const work of works) if (work.result.kind === 'ok' && work.result.links.length > 0) identity.set(work, work.result.links.map((link) => links.get(link)).filter((p) => p !== undefined).join(','));
+    const identity = new Map<Work, Map<number, number>>();
+    for (const work of works) {
+      if (work.result.kind !== 'ok' || work.result.links.length === 0) continue;
+      const last = new Map<number, number>();
+      for (const link of work.result.links) reach(last, ...links.get(link)!);
+      identity.set(work, last);
+    }
     return { consent, identity };
   }
 
@@ -112,11 +124,11 @@ export function createWriter(ports: WriterPorts) {
         const base = commonHeaders(work, release, result.mapping);
         const after = consent.get(work);
         const afterLinks = identity.get(work);
-        if (after !== undefined) base.push([H.afterConsent, Buffer.from(after)]);
-        if (afterLinks) base.push([H.afterIdentity, Buffer.from(afterLinks)]);
+        if (after !== undefined) base.push([H.afterConsent, positions(after)]);
+        if (afterLinks !== undefined) base.push([H.afterIdentity, positions(afterLinks)]);
         for (const output of result.outputs) {
           const key = Buffer.from(output.subject);
-          canonical.push({ partition: appender.partitionFor(topics.canonical, key), key, value: serde.encode(output.recordType, output.record), headers: outputHeaders(base, output) });
+          canonical.push({ partition: appender.partitionFor(topics.canonical, key), key, value: output.value, headers: outputHeaders(base, output) });
         }
       } else if (result.kind === 'dropped') outcomes.push(outcome(work, 'dropped', result.reason, null, release));
       else if (result.kind === 'conflict') {

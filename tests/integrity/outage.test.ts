@@ -30,7 +30,7 @@ test('without a broker it answers 503 with Retry-After, and goes on by itself wh
   expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0);
   expect(await refused.json()).toMatchObject({ success: false, error: 'log-unavailable' });
   // What is taken and not acknowledged is bounded: past it, requests are refused at once.
-  const large = (): Promise<Response> => fetch(`${weir.ingest}/v1/track`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `large-${Math.random()}`, userId: 'u', event: 'X', properties: { pad: 'x'.repeat(450_000) } }) });
+  const large = (): Promise<Response> => fetch(`${weir.ingest}/webhooks/segment`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ type: 'track', messageId: `large-${Math.random()}`, userId: 'u', event: 'X', properties: { pad: 'x'.repeat(450_000) } }) });
   const pending = [large(), large(), large()];
   await waitFor('it refuses more', async () => {
     const response = await large();

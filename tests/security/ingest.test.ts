@@ -95,7 +95,7 @@ test('a body over the limit is 413, also when its length is a lie', async () => 
       response.resume();
       done(response.statusCode!);
     });
-    request.on('error', () => done(413));
+    request.on('error', () => done(0));
     const feed = (): void => { if (!request.destroyed) request.write(Buffer.alloc(64 * 1024, 0x20), () => setImmediate(feed)); };
     feed();
   });

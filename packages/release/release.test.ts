@@ -1,0 +1,125 @@
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Adapter } from '@weir/adapter';
+import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { compileRelease, readWorkspace, releaseHash, resolveConfig, withDefaults, type ReleaseFile } from './index.ts';
+
+/** An adapter as packages see one: nothing of adapters/ is imported here. */
+const shop: Adapter = {
+  manifest: {
+    name: 'shop', title: 'Shop', docs: 'https://example.com', apiVersion: '1',
+    source: { config: { secret: { doc: 'Key.', secret: true, required: true }, tolerance: { doc: 'Seconds.', type: 'number', default: 300 } }, limits: { bodyBytes: 1000, items: 10, depth: 8 }, mapping: 'mappings/shop.yaml', retryHorizonMs: 86_400_000 },
+  },
+  source: { kind: 'webhook' },
+} as unknown as Adapter;
+const adapters = new Map([['shop', shop]]);
+const defaultMapping = 'mapping: shop\noutputs:\n  profile: { record: Profile, fields: { userId: id } }\n';
+const base: Readonly<Record<string, string>> = {
+  'weir.yaml': 'name: acme\n',
+  'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: What was bought. }\n',
+  'sources/web.yaml': 'adapter: shop\nconfig: { secret: { secret: SHOP_KEY } }\n',
+};
+const filesOf = (over: Readonly<Record<string, string>> = {}): ReleaseFile[] => withDefaults(Object.entries({ ...base, ...over }).map(([path, content]) => ({ path, content })), adapters, () => defaultMapping);
+const compile = (over?: Readonly<Record<string, string>>) => compileRelease(filesOf(over), { adapters });
+function problems(over: Readonly<Record<string, string>>): readonly WorkspaceProblem[] {
+  try {
+    compile(over);
+  } catch (error) {
+    if (error instanceof WorkspaceError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+
+test('the hash is of names and contents only, and every byte counts', () => {
+  const files = filesOf();
+  expect(compile().hash).toBe(releaseHash([...files].reverse()));
+  expect(compile().hash).toMatch(/^rel_[0-9a-f]{16}$/);
+  expect(releaseHash(files.map((f, i) => (i === 0 ? { ...f, content: `${f.content} ` } : f)))).not.toBe(compile().hash);
+  expect(releaseHash(files.map((f, i) => (i === 0 ? { ...f, path: `x${f.path}` } : f)))).not.toBe(compile().hash);
+});
+
+test('the adapter\'s own mapping is part of the release, so that it does not change under it', () => {
+  expect(filesOf().map((f) => f.path)).toContain('adapters/shop/mappings/shop.yaml');
+  expect(compile().sources.get('web')!.mapping.name).toBe('shop');
+  expect(compile().sources.get('web')!.config).toMatchObject({ tolerance: 300, secret: { secret: 'SHOP_KEY' } });
+});
+
+test('problems of every file are told at once, each with file, line and remedy', () => {
+  const found = problems({
+    'weir.yaml': 'name: acme\nregoin: DE\n',
+    'sources/web.yaml': 'adapter: shop\nconfig:\n  secret: { secret: SHOP_KEY }\n  tolerence: 5\n',
+    'sources/other.yaml': 'adapter: shpo\n',
+    'mappings/unused.yaml': 'mapping: x\noutputs:\n  a: { record: Person }\n',
+    'contracts/a.odcs.yaml': 'kind: Nothing\n',
+  });
+  expect(found.map((p) => `${p.file}:${p.line}`)).toEqual(expect.arrayContaining(['weir.yaml:2', 'sources/web.yaml:4', 'sources/other.yaml:1', 'mappings/unused.yaml:3', 'contracts/a.odcs.yaml:1']));
+  expect(found.every((p) => p.remedy !== '')).toBe(true);
+  expect(found.find((p) => p.file === 'weir.yaml')!.message).toMatch(/did you mean region/);
+  expect(found.find((p) => p.file === 'sources/web.yaml')!.message).toMatch(/did you mean tolerance/);
+});
+
+test.each([
+  ['a secret by value', 'adapter: shop\nconfig: { secret: hunter2 }\n', 2, /given by name/],
+  ['a missing option', 'adapter: shop\n', 1, /option secret is missing/],
+  ['a limit without bound', 'adapter: shop\nconfig: { secret: { secret: K } }\nlimits: { depth: 100000 }\n', 3, /limit depth/],
+  ['a limit of the prototype', 'adapter: shop\nconfig: { secret: { secret: K } }\nlimits: { toString: 5 }\n', 3, /limit toString/],
+  ['an option of the prototype', 'adapter: shop\nconfig: { secret: { secret: K }, toString: 5 }\n', 2, /unknown option toString/],
+  ['limits that are no table', 'adapter: shop\nconfig: { secret: { secret: K } }\nlimits: 5\n', 3, /limits is a table/],
+  ['a mapping that is not there', 'adapter: shop\nconfig: { secret: { secret: K } }\nmapping: nope.yaml\n', 3, /no file mappings\/nope.yaml/],
+  ['a window shorter than the sender retries', 'adapter: shop\nconfig: { secret: { secret: K } }\ndedupeWindow: 1h\n', 3, /dedupeWindow/],
+])('%s is refused with its line, and no value is repeated', (_name, content, line, message) => {
+  const [first] = problems({ 'sources/web.yaml': content });
+  expect(first).toMatchObject({ file: 'sources/web.yaml', line, message: expect.stringMatching(message) });
+  expect(JSON.stringify(first)).not.toContain('hunter2');
+});
+
+test('secrets are revealed where they stand, also inside tables, and the release keeps their names only', () => {
+  const vault = { get: (name: string) => ({ reveal: () => `value of ${name}` }), signing: () => undefined } as never;
+  const config = { a: { secret: 'A_KEY' }, headers: { 'x-key': { secret: 'B_KEY' } }, list: [{ secret: 'C_KEY' }], url: 'sandbox://crm' };
+  expect(resolveConfig(config, { vault, sandboxUrl: 'http://127.0.0.1:1' })).toEqual({ a: 'value of A_KEY', headers: { 'x-key': 'value of B_KEY' }, list: ['value of C_KEY'], url: 'http://127.0.0.1:1/d/crm' });
+  expect(JSON.stringify(compile().files)).not.toContain('value of');
+});
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'weir-ws-'));
+  for (const [path, content] of Object.entries(base)) put(path, content);
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+function put(path: string, content: string): void {
+  mkdirSync(join(dir, path, '..'), { recursive: true });
+  writeFileSync(join(dir, path), content);
+}
+
+test('a folder and its copy give the same release; what is no workspace file is left out', () => {
+  put('notes.txt', 'x');
+  put('sources/readme.md', 'x');
+  const copy = `${dir}-copy`;
+  cpSync(dir, copy, { recursive: true });
+  try {
+    expect(readWorkspace(dir).map((f) => f.path).sort()).toEqual(Object.keys(base).sort());
+    expect(releaseHash(readWorkspace(copy))).toBe(releaseHash(readWorkspace(dir)));
+  } finally {
+    rmSync(copy, { recursive: true });
+  }
+});
+
+test('links out of the workspace are not read, neither a file nor a folder; nor is a huge file', () => {
+  const outside = mkdtempSync(join(tmpdir(), 'weir-out-'));
+  writeFileSync(join(outside, 'secret.yaml'), 'a: 1');
+  try {
+    symlinkSync(outside, join(dir, 'mappings'));
+    expect(() => readWorkspace(dir)).toThrow(/mappings.*not a plain folder/);
+    rmSync(join(dir, 'mappings'));
+    symlinkSync(join(outside, 'secret.yaml'), join(dir, 'sources/link.yaml'));
+    expect(() => readWorkspace(dir)).toThrow(/sources\/link.yaml.*not a plain file/);
+    rmSync(join(dir, 'sources/link.yaml'));
+    put('sources/huge.yaml', 'x'.repeat(300_000));
+    expect(() => readWorkspace(dir)).toThrow(/huge.yaml.*larger/);
+  } finally {
+    rmSync(outside, { recursive: true });
+  }
+});

@@ -1,0 +1,50 @@
+import type { IncomingMessage } from 'node:http';
+import { PassThrough } from 'node:stream';
+import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { readBody } from './body.ts';
+
+const encoders = { identity: (b: Buffer) => b, gzip: (b: Buffer) => gzipSync(b), deflate: (b: Buffer) => deflateSync(b), br: (b: Buffer) => brotliCompressSync(b) } as const;
+
+function requestOf(bytes: Buffer, encoding: string, cuts: readonly number[]): IncomingMessage {
+  const stream = new PassThrough();
+  let at = 0;
+  for (const cut of [...new Set(cuts.map((c) => c % (bytes.length + 1)))].sort((a, b) => a - b)) {
+    stream.write(bytes.subarray(at, cut));
+    at = cut;
+  }
+  stream.end(bytes.subarray(at));
+  return Object.assign(stream, { headers: { 'content-encoding': encoding } }) as unknown as IncomingMessage;
+}
+
+test('a body is the same bytes however it is cut and packed, and every byte of it was held before it was kept', async () => {
+  await fc.assert(fc.asyncProperty(fc.uint8Array({ maxLength: 5000 }), fc.constantFrom(...Object.keys(encoders) as (keyof typeof encoders)[]), fc.array(fc.nat(), { maxLength: 8 }), async (bytes, encoding, cuts) => {
+    let held = 0;
+    const body = await readBody(requestOf(encoders[encoding](Buffer.from(bytes)), encoding, cuts), 5000, (n) => { held += n; });
+    expect(body.equals(bytes)).toBe(true);
+    expect(held).toBe(bytes.length);
+  }));
+});
+
+test('the limit is exact, packed or not: the last byte allowed is taken, one more is refused', async () => {
+  const body = Buffer.alloc(1000, 'ab');
+  for (const encoding of Object.keys(encoders) as (keyof typeof encoders)[]) {
+    expect((await readBody(requestOf(encoders[encoding](body), encoding, [7]), 1000, () => {})).length).toBe(1000);
+    await expect(readBody(requestOf(encoders[encoding](body), encoding, [7]), 999, () => {})).rejects.toMatchObject({ code: 'body-too-large' });
+  }
+});
+
+test('a bomb is not unpacked further than its limit', async () => {
+  for (const encoding of ['gzip', 'deflate', 'br'] as const) {
+    let held = 0;
+    await expect(readBody(requestOf(encoders[encoding](Buffer.alloc(50_000_000)), encoding, []), 500_000, (n) => { held += n; })).rejects.toMatchObject({ code: 'body-too-large' });
+    expect(held).toBeLessThanOrEqual(500_000);
+  }
+});
+
+test('what the holder throws ends the reading, and the sender is not read on', async () => {
+  const request = requestOf(Buffer.alloc(100_000), 'identity', [10]);
+  await expect(readBody(request, 200_000, () => { throw new Error('full'); })).rejects.toThrow('full');
+  expect(request.isPaused()).toBe(true);
+});

@@ -1,0 +1,36 @@
+import { hash } from 'node:crypto';
+import { resolveConfig, type Release, type SourceConfig } from '@weir/release';
+import type { Vault } from '@weir/vault';
+
+/** The sources of one release with their secrets. Never log it. */
+export interface Sources {
+  readonly all: ReadonlyMap<string, SourceConfig>;
+  webhook(name: string): SourceConfig | undefined;
+  readonly hasSegment: boolean;
+  /** The Segment source of a write key. With only one Segment source it is that one, whatever the key. */
+  segment(writeKey: string | undefined): SourceConfig | undefined;
+}
+
+/** `closed` is told of every source that cannot run because a secret of it is missing; the others go on. */
+export function resolveSources(release: Release, options: { readonly vault: Vault; readonly sandboxUrl?: string; readonly closed: (name: string, error: unknown) => void }): Sources {
+  const all = new Map<string, SourceConfig>();
+  for (const source of release.sources.values()) {
+    try {
+      all.set(source.name, { ...source, config: resolveConfig(source.config, options) });
+    } catch (error) {
+      options.closed(source.name, error);
+    }
+  }
+  const segment = [...all.values()].filter((s) => s.adapter.manifest.name === 'segment');
+  // Looked up by digest: how long it takes says nothing about how much of a key was right.
+  const byKey = new Map(segment.map((s) => [hash('sha256', String(s.config['writeKey'])), s]));
+  return {
+    all,
+    webhook(name) {
+      const source = all.get(name);
+      return source?.adapter.source?.kind === 'webhook' ? source : undefined;
+    },
+    hasSegment: segment.length > 0,
+    segment: (writeKey) => (segment.length === 1 ? segment[0] : writeKey === undefined ? undefined : byKey.get(hash('sha256', writeKey))),
+  };
+}

@@ -1,0 +1,49 @@
+import { WeirError } from '@weir/errors';
+import { expect, test } from 'vitest';
+import { boundReasons, encodeAll } from './encode.ts';
+import { identifiersOf, linksOf } from './identity.ts';
+import type { Canonical } from './normalize.ts';
+
+const output = (name: string): Canonical => ({ recordType: 'weir.canonical.Profile', record: { name }, outputId: `out_${name}`, outputName: name, ids: [], subject: 's' });
+const ok = (...outputs: Canonical[]) => ({ kind: 'ok', mapping: 'm', outputs, links: [] }) as const;
+const reasonsOf = (result: ReturnType<typeof encodeAll>): string[] => (result.kind === 'dead' ? result.reasons.map((r) => r.message) : [result.kind]);
+
+test('a record that does not fit its schema is a dead letter that does not repeat the value, and the other outputs are named, too', () => {
+  const result = encodeAll(ok(output('a'), output('b')), (_type, record) => { throw new Error(`invalid "string": secret ${String((record as { name: string }).name)}`); });
+  expect(reasonsOf(result)).toEqual(['output a does not fit weir.canonical.Profile', 'output b does not fit weir.canonical.Profile']);
+});
+
+test('a record, or the records of an item together, over what the log takes are a dead letter', () => {
+  expect(reasonsOf(encodeAll(ok(output('a')), () => Buffer.alloc(1_000_001)))).toEqual([expect.stringMatching(/1000001 bytes/)]);
+  expect(reasonsOf(encodeAll(ok(...'abcde'.split('').map(output)), () => Buffer.alloc(900_000)))).toEqual([expect.stringMatching(/4500000 bytes together/)]);
+  expect(reasonsOf(encodeAll(ok(output('a')), () => Buffer.alloc(1_000_000)))).toEqual(['ok']);
+});
+
+test('an error with a code is not about the record: it stops the stage', () => {
+  expect(() => encodeAll(ok(output('a')), () => { throw new WeirError('invariant-broken'); })).toThrow(WeirError);
+});
+
+test('reasons are bounded in number and length, and say how many there are', () => {
+  const reasons = boundReasons(Array.from({ length: 5000 }, (_, i) => ({ code: 'mapping-failed' as const, message: `${i} ${'x'.repeat(2000)}`, path: 'p'.repeat(9000) })));
+  expect(reasons).toHaveLength(101);
+  expect(reasons[100]!.message).toBe('and 4900 more reasons');
+  expect(JSON.stringify(reasons).length).toBeLessThan(100_000);
+});
+
+const keyed = (_type: string, value: string): string => value;
+
+test('the strongest identifier comes first, and each once', () => {
+  const record = { anonymousId: 'a', userId: 'u', email: 'e', phone: null, externalIds: [{ type: 'x', value: '1' }, { type: 'x', value: '1' }] };
+  expect(identifiersOf(record, keyed, 64)).toEqual(['userId:u', 'email:e', 'external:x:1', 'anonymousId:a']);
+});
+
+test('an alias links the earlier id, of whichever kind it is', () => {
+  const ids = identifiersOf({ userId: 'u', previousId: 'p' }, keyed, 64)!;
+  expect(ids).toEqual(['userId:u', 'anonymousId:p', 'userId:p']);
+  expect(linksOf(ids)).toEqual(['anonymousId:p~userId:u', 'userId:p~userId:u']);
+});
+
+test('a record with more identifiers than a decision may follow has none: it is refused', () => {
+  expect(identifiersOf({ externalIds: Array.from({ length: 65 }, (_, i) => ({ type: 'x', value: String(i) })) }, keyed, 64)).toBeUndefined();
+  expect(identifiersOf({ userId: 'u', externalIds: Array.from({ length: 64 }, (_, i) => ({ type: 'x', value: String(i) })) }, keyed, 64)).toBeUndefined();
+});
