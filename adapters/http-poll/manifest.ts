@@ -1,6 +1,9 @@
 import { dottedPath, type Manifest } from '@weir/adapter';
 
 const hour = 3_600_000;
+/** Framing belongs to the client; so does the encoding, which it undoes. */
+const reserved = 'host|content-length|transfer-encoding|connection|upgrade|te|trailer|expect|keep-alive|proxy-authorization|accept-encoding';
+const headerLine = `(?!(?:${reserved}):)[a-z0-9-]{1,64}: [\\x21-\\x7e][\\x20-\\x7e]{0,999}`;
 
 export const manifest: Manifest = {
   name: 'http-poll',
@@ -14,9 +17,10 @@ export const manifest: Manifest = {
       auth: { type: 'string', secret: true, doc: 'Credential.' },
       authHeader: { type: 'string', default: 'authorization', pattern: '^[A-Za-z0-9-]{1,64}$', doc: 'Header that carries the credential.' },
       authPrefix: { type: 'string', default: 'Bearer ', doc: 'Text before the credential.' },
+      headers: { type: 'string', pattern: `^(?:${headerLine}\\n){0,19}${headerLine}\\n?$`, doc: 'Further headers, one `name: value` a line, names in lower case, e.g. revision: 2026-07-15. No secrets: those go into auth.' },
       items: { type: 'string', default: '', pattern: `${dottedPath}|^$`, doc: 'Path in the page of the list, e.g. data or result.items; empty = the page is the list.' },
-      cursor: { type: 'string', enum: ['token', 'link', 'page', 'none'], default: 'token', doc: 'How pages follow: token (a field of the page goes into a query parameter), link (Link header, rel=next), page (a number from 1), none (one page).' },
-      cursorField: { type: 'string', default: 'next_cursor', pattern: dottedPath, doc: 'token: path in the page of the next token.' },
+      cursor: { type: 'string', enum: ['token', 'url', 'link', 'page', 'none'], default: 'token', doc: 'How pages follow: token (a field of the page goes into a query parameter), url (a field of the page is the URL of the next), link (Link header, rel=next), page (a number from 1), none (one page).' },
+      cursorField: { type: 'string', default: 'next_cursor', pattern: dottedPath, doc: 'token, url: path in the page of the next token or URL.' },
       cursorParam: { type: 'string', default: 'cursor', doc: 'token, page: query parameter that takes it.' },
       since: { type: 'string', pattern: dottedPath, doc: 'Path in an item of the time of its last change. With it each run asks only for what changed since the run before.' },
       sinceParam: { type: 'string', default: 'since', doc: 'since: query parameter that takes the time.' },

@@ -48,6 +48,13 @@ const apis: Readonly<Record<string, (all: () => readonly Member[]) => Api>> = {
     const headers: Record<string, string> = page * pageSize < list.length ? { link: `<${next.href}>; rel="next"` } : {};
     return { page: { data: list.slice((page - 1) * pageSize, page * pageSize) } as unknown as Json, headers };
   },
+  url: (all) => (url) => {
+    const page = Number(url.searchParams.get('page') ?? 1);
+    const list = listed(all(), url);
+    const next = new URL(url);
+    next.searchParams.set('page', String(page + 1));
+    return { page: { data: list.slice((page - 1) * pageSize, page * pageSize), next_cursor: page * pageSize < list.length ? next.href : null } as unknown as Json };
+  },
   page: (all) => (url) => {
     const page = Number(url.searchParams.get('cursor') ?? 1);
     return { page: { data: listed(all(), url).slice((page - 1) * pageSize, page * pageSize) } as unknown as Json };
@@ -119,6 +126,37 @@ test('a link or a stored cursor leads to no other origin: the credential would g
     const url = new URL(source.request({ link }, config, now).url);
     if (url.origin !== 'https://api.example') expect.unreachable(url.href);
   }
+});
+
+test('the URL in a page leads to no other origin either, and a relative one stays within', () => {
+  const config = configOf({ cursor: 'url', cursorField: 'links.next', items: 'data' });
+  const page = (next: Json) => source.page({ status: 200, headers: {}, body: Buffer.from(JSON.stringify({ data: [], links: { next } })) }, null, config);
+  for (const next of ['https://evil.example/members', '//evil.example/x', 'http://api.example/x', 'https://api.example:444/x', 'https://[/x', 'https://api.example/'.padEnd(2001, 'x'), 'file:///etc/passwd']) expect(() => page(next), next).toThrow(/origin/);
+  for (const next of [null, '', {}]) expect(page(next)).toMatchObject({ cursor: null, more: false });
+  expect(page('?page=2').cursor).toEqual({ link: '/v1/members?page=2' });
+  expect(page('https://user:pw@api.example/v1/members?after=a%20b').cursor).toEqual({ link: '/v1/members?after=a%20b' });
+});
+
+const headersPattern = new RegExp(manifest.source!.config['headers']!.pattern!);
+
+test('further headers go with every request, and never in place of the credential', () => {
+  const text = 'revision: 2026-07-15\naccept: a/b: c\nauthorization: mine\n';
+  expect(headersPattern.test(text)).toBe(true);
+  expect(source.request({ link: '/v1/members?page=2' }, configOf({ headers: text }), now).headers).toEqual({ 'accept': 'a/b: c', 'revision': '2026-07-15', 'authorization': 'Bearer key', 'user-agent': 'weir/0.1' });
+});
+
+test.each([
+  ['framing', 'a: b\ncontent-length: 1'], ['another host', 'host: evil.example'], ['an encoding', 'accept-encoding: br'], ['a carriage return', 'a: b\r\nc: d'], ['an empty line', 'a: b\n\nc: d'], ['no value', 'a: '], ['a control character', 'a: b\u0000'],
+  ['upper case, which would pass by the reserved names', 'Host: x'], ['no space', 'a:b'], ['a name with a space', 'a b: c'], ['too many', 'a: b\n'.repeat(21)], ['a very long value', `a: ${'x'.repeat(1001)}`],
+])('%s in further headers is a problem of the workspace', (_name, text) => {
+  expect(headersPattern.test(text)).toBe(false);
+});
+
+test('a long text that is nearly headers is refused in linear time', () => {
+  const began = performance.now();
+  expect(headersPattern.test(`${'a: b: c '.repeat(100_000)}\u0000`)).toBe(false);
+  expect(headersPattern.test(`${`a: ${'b: '.repeat(300)}c\n`.repeat(20)}\u0000`)).toBe(false);
+  expect(performance.now() - began).toBeLessThan(500);
 });
 
 test('the bytes of an item count: the same id and version with another body is another event', () => {

@@ -5,6 +5,7 @@ import { manifest } from './manifest.ts';
 const { items: maxItems, depth } = manifest.source!.limits;
 /** Largest time of a Date, ms. */
 const maxTime = 8.64e15;
+const maxLink = 2000;
 
 /** Where a run stands, and from which time the run asks. */
 interface Cursor {
@@ -41,15 +42,19 @@ function textAt(value: Json | undefined, path: unknown): string | undefined {
   return (typeof found === 'string' && found !== '') || typeof found === 'number' ? String(found) : undefined;
 }
 
-/** The next link of a Link header (RFC 8288), on the origin of the first page only: a page must not lead elsewhere. */
+/** Path and query of a next page, on the origin of the first page only: a page must not lead elsewhere. */
+function withinOrigin(link: string, config: AdapterConfig): string {
+  const first = firstUrl(config);
+  const url = link.length > maxLink ? null : URL.parse(link, first.href);
+  if (url?.origin !== first.origin) throw new WeirError('body-malformed', 'the next link leads to another origin');
+  return url.pathname + url.search;
+}
+
+/** The next link of a Link header (RFC 8288). */
 function nextLink(response: HttpResponse, config: AdapterConfig): string | undefined {
   for (const part of (response.headers['link'] ?? '').split(',').slice(0, 20)) {
     const match = /^\s*<([^>]{1,2000})>\s*;(.*)$/.exec(part);
-    if (match === null || !/\brel="?next"?/.test(match[2]!)) continue;
-    const first = firstUrl(config);
-    const url = URL.parse(match[1]!, first.href);
-    if (url?.origin !== first.origin) throw new WeirError('body-malformed', 'the next link leads to another origin');
-    return url.pathname + url.search;
+    if (match !== null && /\brel="?next"?/.test(match[2]!)) return withinOrigin(match[1]!, config);
   }
   return undefined;
 }
@@ -59,6 +64,11 @@ function nextOf(response: HttpResponse, items: readonly Item[], page: Json, at: 
   switch (config['cursor']) {
     case 'link': {
       const link = nextLink(response, config);
+      return link === undefined || link === at.link ? undefined : { link };
+    }
+    case 'url': {
+      const text = textAt(page, config['cursorField']);
+      const link = text === undefined ? undefined : withinOrigin(text, config);
       return link === undefined || link === at.link ? undefined : { link };
     }
     case 'page': return items.length === 0 ? undefined : { page: (at.page ?? 1) + 1 };
@@ -125,6 +135,10 @@ export const source: PollSource = {
       if (!Number.isNaN(since)) url.searchParams.set(String(config['sinceParam']), formatTime(Math.max(0, since), config['sinceFormat']));
     }
     const headers: Record<string, string> = { 'accept': 'application/json', 'user-agent': 'weir/0.1' };
+    for (const line of String(config['headers'] ?? '').split('\n')) {
+      const colon = line.indexOf(': ');
+      if (colon > 0) headers[line.slice(0, colon)] = line.slice(colon + 2);
+    }
     if (typeof config['auth'] === 'string') {
       const value = `${String(config['authPrefix'])}${config['auth']}`;
       if (!isHeaderSafe(value)) throw new WeirError('delivery-unbuildable', 'the credential holds a control character');

@@ -12,7 +12,7 @@ export const manifest: Manifest = {
   docs: 'https://github.com/klaviyo/openapi',
   destination: {
     config: {
-      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, subscriptions:write.' },
+      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, lists:write, subscriptions:write.' },
       baseUrl: { type: 'url', default: 'https://a.klaviyo.com', doc: 'Base URL of the API; sandbox://<name> is the local sandbox.' },
       listId: { type: 'string', doc: 'List that subscribers are added to. An unsubscribe is always global.' },
     },
@@ -29,7 +29,7 @@ export const manifest: Manifest = {
       },
       subscribe: {
         kind: 'use', accepts: ['weir.canonical.ConsentChange'], doc: 'Subscribe a profile to e-mail or SMS marketing.',
-        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-create-jobs: sets the subscription, a repetition sets it again; where "double opt-in [is] enabled, profiles will receive a message requiring their confirmation", and a repetition before it may send another` },
+        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-create-jobs: sets the subscription, a repetition sets it again; where "double opt-in [is] enabled, profiles will receive a message requiring their confirmation", and a repetition before it may send another; it "will remove any UNSUBSCRIBE, SPAM_REPORT or USER_SUPPRESSED suppressions"` },
         limit: limit(75, 750, '/api/profile-subscription-bulk-create-jobs'),
       },
       unsubscribe: {

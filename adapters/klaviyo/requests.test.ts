@@ -3,7 +3,8 @@ import { expect, test } from 'vitest';
 import { build } from './requests.ts';
 
 const person: JsonObject = { email: 'ann@larkspur.example', phone: '+4930123456', userId: 'u-1', anonymousId: null };
-const make = (operation: string, record: JsonObject, recordType = 'ConsentChange') => JSON.parse(build({ destination: 'mail', operation, recordType: `weir.canonical.${recordType}`, record: { ...person, ...record }, identifiers: [], eventId: 'e', outputId: 'o', acceptedAt: 0 }, 'dlv_1', 'list').body) as any;
+const acceptedAt = Date.UTC(2026, 0, 2);
+const make = (operation: string, record: JsonObject, recordType = 'ConsentChange') => JSON.parse(build({ destination: 'mail', operation, recordType: `weir.canonical.${recordType}`, record: { ...person, ...record }, identifiers: [], eventId: 'e', outputId: 'o', acceptedAt }, 'dlv_1', 'list').body) as any;
 const subscriptions = (operation: string, record: JsonObject): string[] => Object.keys(make(operation, record).data.attributes.profiles.data[0].attributes.subscriptions);
 
 test.each(['withdrawn', 'denied', 'unknown', 'Granted', ''])('a consent that is %s never subscribes', (state) => {
@@ -42,6 +43,8 @@ test('what Klaviyo states as a limit is refused before a call', () => {
   expect(() => make('event', { ...event, properties: many }, 'Event')).toThrow(/400/);
   expect(() => make('event', { ...event, properties: JSON.stringify({ a: 'x'.repeat(100 * 1024 + 1) }) }, 'Event')).toThrow(/100 KB/);
   expect(() => make('event', { ...event, occurredAt: 0 }, 'Event')).toThrow(/1991/);
+  expect(() => make('event', { ...event, occurredAt: acceptedAt + 366 * 86_400_000 }, 'Event')).toThrow(/a year ahead/);
+  expect(make('event', { ...event, occurredAt: acceptedAt + 364 * 86_400_000 }, 'Event').data.attributes.time).toBe('2027-01-01T00:00:00.000Z');
   expect(() => make('event', { ...event, email: null, phone: null, userId: null }, 'Event')).toThrow(/identifier/);
   expect(() => make('profile-import', { firstName: 'x'.repeat(101 * 1024) }, 'Profile')).toThrow(/100 KB/);
   expect(make('event', { ...event, name: `${'x'.repeat(126)}😀` }, 'Event').data.attributes.metric.data.attributes.name).toBe(`${'x'.repeat(126)}\ufffd`);

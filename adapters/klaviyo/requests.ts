@@ -1,14 +1,14 @@
 import { textOf, type Delivery, type Json, type JsonObject } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 
-/** What the description states: "The maximum allowed payload size is 100KB"; "must not exceed 5 MB", "400 properties", "100 KB" a string, metric names "less than 128 characters", time "after the year 1990". */
+/** What the description states: "The maximum allowed payload size is 100KB"; "must not exceed 5 MB", "400 properties", "100 KB" a string, metric names "less than 128 characters", time "after the year 1990 and can only be up to 1 year in the future". */
 const importBytes = 100 * 1024;
 const eventBytes = 5 * 1024 * 1024;
 const maxProperties = 400;
 const maxText = 100 * 1024;
 const metricName = 127;
 const earliest = Date.UTC(1991, 0, 1);
-const latest = Date.UTC(2200, 0, 1);
+const year = 365 * 86_400_000;
 
 function refuse(message: string): never {
   throw new WeirError('delivery-unbuildable', message);
@@ -59,7 +59,7 @@ function event(delivery: Delivery, key: string): JsonObject {
   const order = recordType === 'weir.canonical.Order';
   const name = order ? `Order ${String(record['status'])}` : textOf(record, 'name') ?? refuse('the event has no name');
   const time = Number(record['occurredAt']);
-  if (!(time >= earliest && time < latest)) refuse('Klaviyo takes events from 1991 on');
+  if (!(time >= earliest && time <= delivery.acceptedAt + year)) refuse('Klaviyo takes events from 1991 on, and at most a year ahead');
   const attributes: JsonObject = {
     properties: propertiesOf(record, order), unique_id: key, time: new Date(time).toISOString(),
     ...known({ value: order ? record['total'] : record['value'], value_currency: record['currency'] }),

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import type { PollSource } from '@weir/adapter';
 import { readAdapterFile, registry } from '@weir/adapters';
 import { compileRelease, withDefaults, type Release } from '@weir/release';
 import { expect, test } from 'vitest';
@@ -21,8 +22,12 @@ test('the example of the http README is a destination that compiles, verdict tab
   expect([answer(403), answer(403, '', { 'x-ratelimit-remaining': '10' }), answer(403, '', { 'x-ratelimit-remaining': '0' })]).toEqual(['auth-broken', 'auth-broken', 'throttled']);
 });
 
-test('the examples of the http-poll README are sources that compile, with and without since', () => {
-  const [example, since] = yamlOf('http-poll');
+test('the examples of the http-poll README are sources that compile, with further headers, with and without since', () => {
+  const [example, headers, since] = yamlOf('http-poll');
+  expect([headers, since]).toEqual([expect.stringContaining('headers: |'), expect.stringContaining('sinceParam:')]);
   const mapping = 'mapping: members\noutputs:\n  profile: { record: Profile, objectKey: id, fields: { userId: id } }\n';
-  for (const text of [example!, example!.replace('mapping:', `${since}mapping:`)]) expect(compile({ 'sources/members.yaml': text, 'mappings/members.yaml': mapping }).sources.get('members')!.adapter.manifest.name).toBe('http-poll');
+  const source = (text: string) => compile({ 'sources/members.yaml': text, 'mappings/members.yaml': mapping }).sources.get('members')!;
+  for (const more of ['', headers!, since!]) expect(source(example!.replace('mapping:', `${more}mapping:`)).adapter.manifest.name).toBe('http-poll');
+  const { adapter, config } = source(example!.replace('mapping:', `${headers}mapping:`));
+  expect((adapter.source as PollSource).request(null, config, 0).headers).toMatchObject({ accept: 'application/vnd.api+json', revision: '2026-07-15' });
 });
