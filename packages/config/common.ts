@@ -10,5 +10,6 @@ export const commonOptions = defineConfig({
   workspaceKey: { env: 'WEIR_KEY', type: 'secret', optional: true, doc: 'Workspace key, 32 bytes base64url; default: created once as <WEIR_DATA>/workspace.key.' },
   host: { env: 'WEIR_HOST', type: 'string', default: '127.0.0.1', doc: 'Address the service listens on.' },
   logLevel: { env: 'WEIR_LOG_LEVEL', type: 'enum', values: ['trace', 'debug', 'info', 'warn', 'error', 'silent'], default: 'info', doc: 'Log level.' },
+  failpoints: { env: 'WEIR_FAILPOINTS', type: 'string', optional: true, doc: 'Tests only: kill this process at named points, <name>[@<detail>]:<n>; see packages/failpoint.' },
   instance: { env: 'WEIR_INSTANCE', type: 'string', default: '1', doc: 'Name of this instance; unique per service. It names the folder of its local caches.' },
 });

@@ -1,4 +1,5 @@
 import { WeirError } from '@weir/errors';
+import { failpoint } from '@weir/failpoint';
 import { delay } from './deadline.ts';
 import { partitionOf } from './murmur2.ts';
 import { recordSize } from './records.ts';
@@ -165,7 +166,9 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     if (leader < 0) acks = request.map(() => ({ kind: 'again', detail: 'the partition has no leader' }));
     else {
       try {
-        acks = await port.produce(leader, request.map((lane) => lane.batch!), Math.max(1000, Math.min(options.requestTimeoutMs, left)));
+        const sent = port.produce(leader, request.map((lane) => lane.batch!), Math.max(1000, Math.min(options.requestTimeoutMs, left)));
+        for (const lane of request) failpoint('log.produce-sent', lane.topic);
+        acks = await sent;
       } catch (error) {
         acks = request.map(() => ({ kind: 'again', detail: (error as Error).message }));
       }

@@ -1,5 +1,6 @@
 import { decodeConsumerProtocolAssignment, decodeConsumerProtocolSubscription, encodeConsumerProtocolAssignment, encodeConsumerProtocolSubscription } from '@platformatic/kafka';
 import { WeirError } from '@weir/errors';
+import { failpoint } from '@weir/failpoint';
 import type { Cluster } from './cluster.ts';
 import { coordinatorMoved, findCoordinator } from './coordinator.ts';
 import { E, type BrokerConnection, type Joined, type Member } from './driver.ts';
@@ -133,7 +134,11 @@ export class Membership {
   /** The first error code of a partition; 0 = all committed. */
   async commit(offsets: ReadonlyArray<{ topic: string; partition: number; offset: number }>): Promise<number> {
     const topics = [...Map.groupBy(offsets, (o) => o.topic)].map(([topic, partitions]) => ({ topic, partitions }));
-    const answers = await this.#ask('offset commit', commitMs, (broker) => broker.commit(this.#member, topics));
+    const answers = await this.#ask('offset commit', commitMs, (broker) => {
+      const sent = broker.commit(this.#member, topics);
+      failpoint('log.commit-sent', this.#options.groupId);
+      return sent;
+    });
     const code = answers.find((p) => p.errorCode !== 0)?.errorCode ?? (answers.length === offsets.length ? 0 : E.coordinatorNotAvailable);
     if (coordinatorMoved.has(code)) this.#coordinator = undefined;
     return code;

@@ -1,5 +1,6 @@
 import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-schema-registry';
 import { WeirError } from '@weir/errors';
+import { failpointSoon } from '@weir/failpoint';
 import { loadSchemas } from '@weir/schemas';
 import avsc from 'avsc';
 import { compileBounds } from './bounds.ts';
@@ -45,6 +46,7 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
   const registry = new SchemaRegistry({ host: options.registryUrl, clientId: 'weir', retry: { retries: 0 } });
 
   async function register(name: string): Promise<void> {
+    failpointSoon('log.schema-fetch');
     const { id } = await registry.register({ type: SchemaType.AVRO, schema: JSON.stringify(schemas.get(name)) }, { subject: name, compatibility: COMPATIBILITY.FULL_TRANSITIVE, updateConfig: true });
     const type = types.get(name)!;
     ids.set(name, id);

@@ -1,5 +1,6 @@
 import type { Adapter } from '@weir/adapter';
 import { readConfig, type commonOptions, type ConfigOf, type ConfigSchema } from '@weir/config';
+import { arm } from '@weir/failpoint';
 import { closeContext, createContext } from './context.ts';
 import { startOps } from './ops.ts';
 import type { Service, ServiceContext } from './types.ts';
@@ -20,6 +21,14 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
     process.exit(2);
   }
   const common = config as unknown as ConfigOf<typeof commonOptions>;
+  if (common.failpoints !== undefined) {
+    try {
+      arm(common.failpoints, () => process.kill(process.pid, 'SIGKILL'));
+    } catch (error) {
+      console.error((error as Error).message);
+      process.exit(2);
+    }
+  }
   const context = await createContext(name, common, adapters, process.env).catch((error: unknown) => {
     console.error(`${name} cannot start: ${(error as Error).message}`);
     process.exit(1);

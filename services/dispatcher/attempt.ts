@@ -1,5 +1,6 @@
 import type { HttpFailure, HttpResponse, OperationManifest, Verdict } from '@weir/adapter';
 import { findWeirError, type ErrorCode } from '@weir/errors';
+import { failpoint, failpointSoon } from '@weir/failpoint';
 import { deliveryKey } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { Ending } from './ends.ts';
@@ -90,14 +91,17 @@ export async function call(ports: DestinationPorts, runner: PartitionRunner, des
   let refused: Extract<CallResult, { kind: 'refused' }> | undefined;
   const startedAt = ports.clock.now();
   const started = ports.clock.monotonic();
+  failpoint('dispatcher.before-connect');
   const response = await ports.http.call(request, {
     deadlineMs,
     onBeforeWrite: () => {
       refused = refusal(ports, runner, task, operation, deadlineMs);
+      if (refused === undefined) failpointSoon('dispatcher.sent');
       return refused === undefined;
     },
   });
   if (refused !== undefined) return refused;
+  failpoint('dispatcher.response-read');
   const verdict = adapter.classify(response, toAdapterDelivery(ports, task), destination.config);
   task.attempts++;
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = startedAt;

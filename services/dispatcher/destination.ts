@@ -1,3 +1,4 @@
+import { failpointSoon } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { call, prepare, type CallResult } from './attempt.ts';
 import { backoffMs, boundedRetryAfter } from './backoff.ts';
@@ -187,6 +188,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>, now: number): void {
     recordAttempt(runner, task, verdict);
+    failpointSoon('dispatcher.retry-scheduled');
     const retryAfter = boundedRetryAfter(verdict.retryAfterMs);
     if (verdict.kind === 'throttled' || verdict.kind === 'auth-broken') {
       // Trouble of the whole destination: it says nothing about this record, which keeps its place.

@@ -1,3 +1,4 @@
+import { failpoint } from '@weir/failpoint';
 import type { OutRecord } from '@weir/log';
 import { createHash } from 'node:crypto';
 import type { Reason } from '@weir/pipeline';
@@ -86,8 +87,12 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
       const letter = deadLetterValue(ports, partition, task.offset, task.record, [reason], { eventId: task.delivery.eventId, source: task.delivery.source, operation: task.delivery.operation, attempts: task.attempts, release: task.delivery.release, effect: ending.effect, acceptedAt: task.delivery.acceptedAt });
       letters.push({ partition: ports.appender.partitionFor(ports.topics.dlq, eventKey), key: eventKey, value: ports.serde.encode('weir.internal.DeadLetter', letter), headers: task.record.headers });
     }
-    if (letters.length > 0) await ports.appender.append(ports.topics.dlq, letters);
+    if (letters.length > 0) {
+      await ports.appender.append(ports.topics.dlq, letters);
+      failpoint('dispatcher.dlq-written');
+    }
     const [offsets] = await Promise.all([ports.appender.append(ledgerTopic, ledger), ports.appender.append(ports.topics.outcome, outcomes)]);
+    failpoint('dispatcher.ledger-written');
     applyOwn(ledger, keys, offsets);
     for (const ending of batch) recent.delete(ending.key ?? ending.task.key);
   }

@@ -1,3 +1,4 @@
+import { failpoint } from '@weir/failpoint';
 import { H } from '@weir/pipeline';
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
@@ -158,7 +159,9 @@ export function createParking(context: Context): Parking {
         // Arrivals appended behind this call were acknowledged behind it: the head's offsets come first.
         parked.offsets.unshift(...offsets);
         parked.pending -= tasks.length;
+        failpoint('dispatcher.parked-written');
         await mark(lane);
+        failpoint('dispatcher.marker-written');
         context.finished(tasks);
         schedule(lane);
       });

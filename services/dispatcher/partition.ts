@@ -1,3 +1,4 @@
+import { failpoint } from '@weir/failpoint';
 import { H } from '@weir/pipeline';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
@@ -133,6 +134,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const record: OutRecord = { partition, key: intentKey, value };
     const offsets = await ports.appender.append(ports.topics.ledger(ports.name), [record]);
     writer.applyOwn([record], [ledgerKeys.intent(partition)], offsets);
+    failpoint('dispatcher.intent-written');
   }
 
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
@@ -179,6 +181,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const runner: PartitionRunner = {
     partition, epoch, writer, parking,
     async open() {
+      failpoint('dispatcher.taking-over');
       await loadLedger(ports, partition);
       before = ports.ledger.intent(partition);
       if (before !== undefined && before.toOffset <= assignment.position) before = undefined;

@@ -1,5 +1,6 @@
 import type { HttpFailure, HttpResponse, Json, PollSource } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
+import { failpoint } from '@weir/failpoint';
 import type { HttpClient } from '@weir/http';
 import type { Assignment, GroupConsumer, Log, Serde } from '@weir/log';
 import type { SourceConfig } from '@weir/release';
@@ -125,10 +126,13 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     if ('failure' in response || response.status !== 200) return refused(adapter, response);
     const found = adapter.page(response, cursor, source.config);
     if (found.items.length > source.limits.items) throw new WeirError('too-many-items', `a page has more than ${source.limits.items} items`);
+    failpoint('poller.page-fetched');
     if (found.items.length > 0 && await unlessAborted(accept(ports, { source, items: found.items, traceparent: newTraceparent(), contentType: 'application/json' }), signal) === undefined) return lost;
     const moved = JSON.stringify(found.cursor) !== JSON.stringify(cursor);
     if (!holds(lease, signal)) return lost;
+    failpoint('poller.produced');
     if (moved) await cursors.save(found.cursor, lease.epoch);
+    failpoint('poller.cursor-saved');
     ports.metrics.items.inc({ source: name }, found.items.length);
     ports.metrics.polls.inc({ source: name, result: 'ok' });
     // A page that says "more" under the cursor it was asked with would be asked for ever.

@@ -1,5 +1,6 @@
 import type { InboundRequest, WebhookSource } from '@weir/adapter';
 import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
+import { failpoint, isArmed } from '@weir/failpoint';
 import type { SourceConfig } from '@weir/release';
 import { childTraceparent, parseTraceparent, traceIdOf } from '@weir/telemetry';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -58,8 +59,14 @@ async function take(ports: RoutePorts, source: SourceConfig, request: Pick<Fasti
     for (const item of items) if (item.bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an event is over ${maxItemBytes} bytes`);
     hold(items.length * itemCost);
     const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
+    failpoint('ingest.verified');
     const began = performance.now();
     const eventIds = await accept(ports, { source, items, envelope, traceparent, contentType: request.headers['content-type'] ?? 'application/json' });
+    failpoint('ingest.acked');
+    if (isArmed('ingest.half-response')) {
+      request.raw.socket.write('HTTP/1.1 20');
+      failpoint('ingest.half-response');
+    }
     metrics.ack.observe((performance.now() - began) / 1000);
     metrics.items.inc({ source: source.name }, items.length);
     metrics.requests.inc({ source: source.name, result: 'ok' });

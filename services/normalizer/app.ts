@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
 import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
@@ -86,6 +87,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   async function takeBatch(partition: Partition, batch: RecordBatch): Promise<void> {
     const { topic, partition: number, epoch } = partition.assignment;
     const source = sourceOf(topic);
+    failpoint('normalizer.before-transform');
     const began = clock.monotonic();
     const inBatch = new Map<string, string>();
     for (let at = 0; at < batch.records.length;) {
@@ -96,6 +98,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         works.push(one);
       }
       await write(works, releases.current().hash);
+      failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
       seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
       count(works);
@@ -187,7 +190,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       write = createWriter({ appender, serde, topics, now: clock.now });
       seen = createSeen(openTable({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
       await subscribe();
-      off = releases.onChange(() => { changing = changing.then(subscribe).catch(fail); });
+      off = releases.onChange(() => { failpoint('normalizer.release-switch'); changing = changing.then(subscribe).catch(fail); });
     },
     readiness: () => (consumer === undefined ? { ready: false, reason: 'no source in the release' } : progress.readiness()),
     async stop() {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { failpoint } from '@weir/failpoint';
 import type { Appender, LogRecord, OutRecord, Serde } from '@weir/log';
 import { H, type Reason, type TopicNames } from '@weir/pipeline';
 import type { Encodable, Encoded } from './encode.ts';
@@ -115,6 +116,7 @@ export function createWriter(ports: WriterPorts) {
 
   return async function write(works: readonly Work[], release: string): Promise<void> {
     const { consent, identity } = await first(works, release);
+    failpoint('normalizer.dependencies-written');
     const canonical: OutRecord[] = [];
     const letters: OutRecord[] = [];
     const outcomes: OutRecord[] = [];
@@ -139,7 +141,10 @@ export function createWriter(ports: WriterPorts) {
         outcomes.push(outcome(work, 'dead-lettered', result.reasons[0]!.code, result.reasons[0]!.message, release));
       }
     }
-    if (letters.length > 0) await appender.append(topics.dlq, letters);
+    if (letters.length > 0) {
+      await appender.append(topics.dlq, letters);
+      failpoint('normalizer.dlq-written');
+    }
     await Promise.all([appender.append(topics.canonical, canonical), appender.append(topics.outcome, outcomes)]);
   };
 }

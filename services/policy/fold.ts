@@ -1,3 +1,4 @@
+import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
@@ -94,12 +95,14 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     const letters = batch.records.flatMap((record) => foldRecord(fold, record, changed) ?? []);
     if (letters.length > 0) await Promise.all([appender.append(topics.dlq, letters.map((l) => l.dlq)), appender.append(topics.outcome, letters.map((l) => l.outcome))]);
     if (fold.closed) return;
+    failpoint('policy.folded');
     const out: OutRecord[] = [];
     for (const [key, state] of changed) {
       fold.written.set(key, { state, offset: Infinity });
       out.push({ partition: fold.partition, key: Buffer.from(key), value: serde.encode('weir.internal.ConsentState', state) });
     }
     const offsets = await appender.append(topics.consent, [...out, watermark(fold.partition, batch.nextOffset)]);
+    failpoint('policy.states-acked');
     let i = 0;
     for (const key of changed.keys()) fold.written.get(key)!.offset = offsets[i++]!;
     const now = clock.now();

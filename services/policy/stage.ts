@@ -1,4 +1,5 @@
 import type { ErrorCode } from '@weir/errors';
+import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
 import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext } from '@weir/policy';
@@ -210,7 +211,9 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   function send(lane: Lane, outputs: Outputs, nextOffset: number): void {
     const chunk: Chunk = { nextOffset, done: false };
     lane.chunks.push(chunk);
+    failpoint('policy.decided');
     Promise.all([...outputs].map(([topic, records]) => appender.append(topic, records))).then(() => {
+      failpoint('policy.outputs-acked');
       chunk.done = true;
       while (lane.chunks[0]?.done === true) lane.window.doneUpTo(lane.chunks.shift()!.nextOffset);
       if (lane.paused && !lane.window.full() && !lane.closed) {
@@ -250,6 +253,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   }
 
   async function assigned(parts: readonly Assignment[]): Promise<void> {
+    failpoint('policy.tables-loading');
     await tables.readToEnd();
     counts = await Promise.all([appender.partitions(topics.consentChanges), appender.partitions(topics.identity)]);
     const canonicalPartitions = await appender.partitions(topics.canonical);

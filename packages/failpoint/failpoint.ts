@@ -1,0 +1,82 @@
+import { WeirError } from '@weir/errors';
+
+/** Every place where a crash is tried, with what has happened there. `npm run chaos` kills a process at each of them. */
+export const failpoints = {
+  'log.produce-sent': 'a produce request is handed to the socket, no answer yet (detail: topic)',
+  'log.commit-sent': 'an offset commit is handed to the socket, no answer yet (detail: group)',
+  'log.schema-fetch': 'a schema is being registered',
+  'ingest.verified': 'a body is verified and split, nothing is produced',
+  'ingest.acked': 'the items are acknowledged, nothing is answered',
+  'ingest.half-response': 'the items are acknowledged, half of the status line is written',
+  'poller.page-fetched': 'a page is read, nothing of it is produced',
+  'poller.produced': 'all items of a page are acknowledged, the cursor is not saved',
+  'poller.cursor-saved': 'the cursor is saved',
+  'normalizer.before-transform': 'a batch is read, nothing is mapped',
+  'normalizer.dependencies-written': 'consent changes and links are acknowledged, canonical records are not produced',
+  'normalizer.dlq-written': 'dead letters are acknowledged, the offset is not committed',
+  'normalizer.outputs-acked': 'everything of a slice is acknowledged, the offset is not committed',
+  'normalizer.release-switch': 'another release became current',
+  'policy.tables-loading': 'consent and identity tables are being read, not to their end',
+  'policy.decided': 'deliveries are decided, not produced',
+  'policy.outputs-acked': 'deliveries are acknowledged, the offset is not committed',
+  'policy.folded': 'consent changes are folded, the states are not produced',
+  'policy.states-acked': 'consent states are acknowledged, the offset is not committed',
+  'dispatcher.taking-over': 'the ledger of an assigned partition is being read',
+  'dispatcher.intent-written': 'the intent is acknowledged, no call is made',
+  'dispatcher.before-connect': 'a call is about to start',
+  'dispatcher.sent': 'the request is written, no answer is read',
+  'dispatcher.response-read': 'the answer is read, no end is written',
+  'dispatcher.dlq-written': 'a dead letter is acknowledged, its end is not written',
+  'dispatcher.ledger-written': 'ends are acknowledged, the offset is not committed',
+  'dispatcher.retry-scheduled': 'a retry waits for its time',
+  'dispatcher.parked-written': 'deliveries are on the parked topic, the marker is not written',
+  'dispatcher.marker-written': 'the marker of a parked subject is acknowledged, the offset is not committed',
+} as const;
+export type Failpoint = keyof typeof failpoints;
+
+interface Armed {
+  readonly detail: string;
+  left: number;
+}
+
+let armed: Map<string, Armed> | undefined;
+let act: (name: Failpoint) => void = () => undefined;
+
+/**
+ * Arms points from a text of the form `<name>[@<detail>]:<n>[,…]`: at the n-th time the point is passed (with a
+ * detail that ends with <detail>), `die` is called. Without it no point does anything. For tests: it is set by
+ * WEIR_FAILPOINTS only. Throws config-invalid.
+ */
+export function arm(spec: string, die: (name: Failpoint) => void): void {
+  armed = new Map();
+  act = die;
+  for (const part of spec.split(',')) {
+    const match = /^([a-z.-]+)(?:@([^:]+))?:(\d{1,9})$/.exec(part);
+    if (match === null || !Object.hasOwn(failpoints, match[1]!)) throw new WeirError('config-invalid', `WEIR_FAILPOINTS: ${JSON.stringify(part.slice(0, 80))} is not <name>[@<detail>]:<n>`);
+    armed.set(match[1]!, { detail: match[2] ?? '', left: Number(match[3]) });
+  }
+}
+
+/** No point is armed any more. */
+export function disarm(): void {
+  armed = undefined;
+}
+
+/** Whether the point may act: for a point that must prepare its damage. */
+export const isArmed = (name: Failpoint): boolean => armed?.has(name) === true;
+
+/** Pass the point: nothing happens, unless a test armed it. */
+export function failpoint(name: Failpoint, detail = ''): void {
+  if (armed !== undefined) pass(name, detail);
+}
+
+/** Pass the point after the current turn of the event loop: what was handed to a socket before is on its way. */
+export function failpointSoon(name: Failpoint): void {
+  if (armed?.has(name) === true) setImmediate(pass, name, '');
+}
+
+function pass(name: Failpoint, detail: string): void {
+  const point = armed?.get(name);
+  if (point === undefined || !detail.endsWith(point.detail) || --point.left !== 0) return;
+  act(name);
+}
