@@ -22,7 +22,11 @@ export interface Fleet {
   secret(name: string): string;
   /** SIGKILL and start again; resolves when it is ready. A second instance of a stage has a number. */
   restart(service: FleetService): Promise<void>;
-  start(service: FleetService, instance?: number): Promise<void>;
+  /** `env` is for this process only. Rejects when it ends before it is ready. */
+  start(service: FleetService, instance?: number, env?: Readonly<Record<string, string>>): Promise<void>;
+  /** Where an instance listens, also before its first start. */
+  url(service: FleetService, instance?: number): string;
+  logFile(service: FleetService, instance?: number): string;
   process(service: FleetService, instance?: number): ChildProcess;
   status(): Promise<any>;
   settled(deadlineMs?: number): Promise<any>;
@@ -39,6 +43,7 @@ export async function startFleet(options: { brokers: readonly string[]; registry
     WEIR_NORMALIZER_SESSION_MS: '4000', WEIR_POLICY_SESSION_MS: '4000', WEIR_DISPATCHER_SESSION_MS: '8000', WEIR_CALL_TIMEOUT_MS: '3000', ...options.env,
   };
   const running = new Map<string, ChildProcess>();
+  const ports = new Map<string, number>();
   const keyOf = (service: FleetService, instance: number): string => `${service}/${instance}`;
   const run = (script: string, args: readonly string[]): Promise<string> => new Promise((done, reject) => {
     const child = spawn(process.execPath, [join(root, script), ...args], { env, cwd: root });
@@ -52,17 +57,21 @@ export async function startFleet(options: { brokers: readonly string[]; registry
   const fleet: Fleet = {
     prefix, base, dataDir, ingest: `http://127.0.0.1:${base}`, sandbox: `http://127.0.0.1:${base + 10}`,
     secret: (name) => (JSON.parse(readFileSync(join(dataDir, 'secrets.json'), 'utf8')) as Record<string, { value: string }>)[name]!.value,
-    async start(service, instance = 1) {
-      const port = instance === 1 ? base + portOffset[service] : await freePort();
-      const child = spawn(process.execPath, [join(root, `services/${service}/main.ts`)], { env: { ...env, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
-      const log = createWriteStream(join(dataDir, `${service}-${instance}.log`), { flags: 'a' });
+    url: (service, instance = 1) => `http://127.0.0.1:${instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? 0}`,
+    logFile: (service, instance = 1) => join(dataDir, `${service}-${instance}.log`),
+    async start(service, instance = 1, own = {}) {
+      const port = instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? await freePort();
+      ports.set(keyOf(service, instance), port);
+      const child = spawn(process.execPath, [join(root, `services/${service}/main.ts`)], { env: { ...env, ...own, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+      const log = createWriteStream(fleet.logFile(service, instance), { flags: 'a' });
       child.stdout!.pipe(log, { end: false });
       child.stderr!.pipe(log, { end: false });
       running.set(keyOf(service, instance), child);
       await waitFor(`${service} is ready`, async () => {
-        if (child.exitCode !== null) throw new Error(`${service} ended: ${readFileSync(join(dataDir, `${service}-${instance}.log`), 'utf8').slice(-2000)}`);
+        if (child.exitCode !== null || child.signalCode !== null) return true;
         return (await fetch(`http://127.0.0.1:${port}/readyz`)).ok;
       }, 60_000);
+      if (child.exitCode !== null || child.signalCode !== null) throw new Error(`${service} ended (${child.exitCode ?? child.signalCode}): ${readFileSync(fleet.logFile(service, instance), 'utf8').slice(-2000)}`);
     },
     process: (service, instance = 1) => running.get(keyOf(service, instance))!,
     async restart(service) {
