@@ -30,8 +30,8 @@ export interface Actor {
 export const createActor = (name: string): Actor => ({ name, alive: true, stopped: false, held: [] });
 
 interface Event {
-  readonly at: number;
-  readonly order: number;
+  at: number;
+  order: number;
   readonly actor: Actor;
   readonly run: () => void;
   cancelled: boolean;
@@ -58,7 +58,11 @@ export class Scheduler {
 
   resume(actor: Actor): void {
     actor.stopped = false;
-    for (const event of actor.held.splice(0)) this.#push({ ...event, at: this.now, order: this.#order++ });
+    for (const event of actor.held.splice(0)) {
+      event.at = this.now;
+      event.order = this.#order++;
+      this.#push(event);
+    }
   }
 
   /** Take events in order of their time until `done` or the time is over; true = done. Microtasks end before the next event. */
