@@ -69,6 +69,8 @@ export interface History {
   readonly decode: (bytes: Buffer) => { name: string; value: any };
   /** Offsets that were committed before what they stand for was on the topics. */
   readonly early: readonly string[];
+  /** Calls that no intent on the ledger covered when they were written. */
+  readonly uncovered: readonly string[];
   /** Lag that stayed; undefined = all groups reached their ends. */
   readonly stuck: string | undefined;
 }
@@ -259,7 +261,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, stuck }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();
@@ -272,6 +274,8 @@ export async function simulate(seed: number, options: { events?: number; faults?
     const ends = new Set<string>();
     const parked = new Set<string>();
     const early: string[] = [];
+    /** Intents as they were appended: destination, partition, offsets covered, when. */
+    const intents: { destination: string; partition: number; from: number; to: number; at: number }[] = [];
     const header = (record: LogRecord, name: string): string => record.headers.find(([n]) => n === name)?.[1].toString() ?? '';
 
     function through(group: string, record: LogRecord): boolean {
@@ -290,6 +294,10 @@ export async function simulate(seed: number, options: { events?: number; faults?
           if (topic === topics.canonical || topic === topics.dlq || topic === topics.outcome) seen.add(`normalized ${header(record, H.event) || record.key!.toString()}`);
           if (topic.startsWith(topics.dispatch('')) || topic === topics.outcome || topic === topics.dlq) seen.add(`decided ${header(record, H.output) || (topic === topics.outcome ? serde.decode(record.value!).value.outputId : '') || record.key!.toString()}`);
           const key = record.key?.toString() ?? '';
+          if (topic.startsWith(topics.ledger('')) && key.startsWith('#intent/') && record.value !== null) {
+            const { value } = serde.decode(record.value);
+            intents.push({ destination: value.destination, partition: value.partition, from: value.fromOffset, to: value.toOffset, at: scheduler.now });
+          }
           if (topic.startsWith(topics.ledger('')) && key.endsWith('#end')) {
             ends.add(key.slice(0, -4));
             if (record.value !== null) {
@@ -303,6 +311,25 @@ export async function simulate(seed: number, options: { events?: number; faults?
       committed(group: string, topic: string, partition: number, offset: number): void {
         const list = of.topics.get(topic)!.partitions[partition]!.records;
         for (let i = offset - 1; i >= Math.max(0, offset - 60); i--) if (!through(group, list[i]!)) early.push(`${group} committed ${topic}/${partition} ${offset}, but ${i} (${header(list[i]!, H.event)}) has left nothing`);
+      },
+      uncovered(calls: readonly Call[]): string[] {
+        const at = new Map<string, { partition: number; offsets: number[] }>();
+        for (const destination of destinations) {
+          of.topics.get(topics.dispatch(destination))!.partitions.forEach((p, partition) => {
+            for (const record of p.records) {
+              const { value } = serde.decode(record.value!);
+              const name = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
+              const known = at.get(name);
+              if (known === undefined) at.set(name, { partition, offsets: [record.offset] });
+              else known.offsets.push(record.offset);
+            }
+          });
+        }
+        return calls.flatMap((call) => {
+          const place = at.get(`${call.destination} ${call.key}`);
+          const covered = place === undefined || intents.some((i) => i.destination === call.destination && i.partition === place.partition && i.at < call.at && place.offsets.some((o) => o < i.to));
+          return covered ? [] : [`${call.actor} called ${call.destination} at ${call.at.toFixed(1)} for ${call.key} before any intent covered it`];
+        });
       },
       /** What is still to be done; undefined = nothing. */
       pending(running: Release): string | undefined {
