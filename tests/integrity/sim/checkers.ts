@@ -144,10 +144,13 @@ export function ordered(history: History): string[] {
     }
   }
   const known = deliveries(history);
+  const denied = new Set(all(history, 'sim.outcome').map((r) => history.decode(r.value!).value).filter((o) => o.state === 'denied').map((o) => `${o.destination} ${o.outputId}`));
   const bySubject = Map.groupBy(all(history, 'sim.canonical'), (r) => r.key!.toString());
   for (const [name, list] of Map.groupBy(known.values(), (d) => `${d.destination} ${d.subject}`)) {
     const order = list.toSorted((a, b) => a.offset - b.offset);
-    report(`on dispatch of ${name}`, outOfOrder((bySubject.get(order[0]!.subject) ?? []).map((r) => header(r, H.output)), order.map((d) => d.value.outputId as string)));
+    // Decided again after a crash, a record once denied may pass: it was never ahead of the others.
+    const passed = order.filter((d) => !denied.has(`${d.destination} ${d.value.outputId}`));
+    report(`on dispatch of ${name}`, outOfOrder((bySubject.get(order[0]!.subject) ?? []).map((r) => header(r, H.output)), passed.map((d) => d.value.outputId as string)));
     // A call that was given up may be applied after later ones: the order that Weir gives is that of its calls.
     const keys = new Set(order.map((d) => d.key));
     report(`in the calls to ${name}`, outOfOrder(order.map((d) => d.key), history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key)).map((c) => c.key)));

@@ -105,8 +105,8 @@ export async function simulate(seed: number, options: { events?: number; faults?
     options.trace?.(text);
   };
   const raws = [...release.sources.keys()].map(topics.raw);
-  for (const name of [...raws, topics.canonical, topics.consentChanges, topics.outcome, topics.dlq, ...destinations.map(topics.dispatch)]) broker.create(name, partitions, false);
-  for (const name of [topics.consent, topics.identity, ...destinations.map(topics.ledger), ...destinations.map(topics.parked)]) broker.create(name, partitions, true);
+  for (const name of [...raws, topics.canonical, topics.consentChanges, topics.outcome, topics.dlq, ...destinations.map(topics.dispatch), ...destinations.map(topics.parked)]) broker.create(name, partitions, false);
+  for (const name of [topics.consent, topics.identity, ...destinations.map(topics.ledger)]) broker.create(name, partitions, true);
   const watch = createWatch(broker, raws);
   broker.witness = {
     appended(topic, partition, records) {
