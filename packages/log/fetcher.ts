@@ -96,7 +96,9 @@ export class Fetcher {
       if (this.#stop.signal.aborted) return;
       this.#halt();
       this.#options.onFatal(error as Error);
-    }).finally(() => { this.#loops.delete(leader); });
+    }).finally(() => {
+      if (this.#loops.get(leader) === loop) this.#loops.delete(leader);
+    });
     this.#loops.set(leader, loop);
   }
 
@@ -124,6 +126,8 @@ export class Fetcher {
       this.wake();
     }
     this.#loops.delete(leader);
+    // Another user of the metadata may have learnt of a move: what this loop read may have no loop now.
+    this.wake();
   }
 
   async #giveHeld(mine: readonly Position[]): Promise<void> {
