@@ -152,9 +152,11 @@ export function ordered(history: History): string[] {
     // Decided again after a crash, a record once denied may pass: it was never ahead of the others.
     const passed = order.filter((d) => !denied.has(`${d.destination} ${d.value.outputId}`));
     report(`on dispatch of ${name}`, outOfOrder((bySubject.get(order[0]!.subject) ?? []).map((r) => header(r, H.output)), passed.map((d) => d.value.outputId as string)));
-    // A call that was given up may be applied after later ones: the order that Weir gives is that of its calls.
+    // A call that was given up may be applied after later ones: the order that Weir gives is that of its calls. Each
+    // process is judged by itself: what one denied and did not get onto the ledger, its successor decides again.
     const keys = new Set(order.map((d) => d.key));
-    report(`in the calls to ${name}`, outOfOrder(order.map((d) => d.key), history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key)).map((c) => c.key)));
+    const calls = history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key));
+    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(order.map((d) => d.key), own.map((c) => c.key)));
   }
   return problems;
 }
