@@ -78,6 +78,11 @@ export class Fetcher {
   wake(): void {
     this.#wake.abort();
     this.#wake = new AbortController();
+    this.#startMissing();
+  }
+
+  /** Others refresh the same metadata: a partition may have moved to a broker that has no loop yet, without any loop seeing the move. */
+  #startMissing(): void {
     if (this.#stop.signal.aborted) return;
     for (const p of this.#positions.values()) {
       const leader = this.#cluster.leader(p.topic, p.partition);
@@ -106,6 +111,7 @@ export class Fetcher {
     let failures = 0;
     while (!this.#stop.signal.aborted) {
       const mine = [...this.#positions.values()].filter((p) => this.#cluster.leader(p.topic, p.partition) === leader);
+      if (mine.length < this.#positions.size) this.#startMissing();
       if (mine.length === 0) break;
       await this.#giveHeld(mine);
       const wanted = mine.filter((p) => !p.paused && !p.busy && p.held === undefined);
@@ -126,8 +132,6 @@ export class Fetcher {
       this.wake();
     }
     this.#loops.delete(leader);
-    // Another user of the metadata may have learnt of a move: what this loop read may have no loop now.
-    this.wake();
   }
 
   async #giveHeld(mine: readonly Position[]): Promise<void> {
