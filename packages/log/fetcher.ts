@@ -97,7 +97,8 @@ export class Fetcher {
   }
 
   #start(leader: number): void {
-    const loop = this.#loop(leader).catch((error: unknown) => {
+    // In a later tick: it must be known before it looks for loops that are missing.
+    const loop = Promise.resolve().then(() => this.#loop(leader)).catch((error: unknown) => {
       if (this.#stop.signal.aborted) return;
       this.#halt();
       this.#options.onFatal(error as Error);
