@@ -135,14 +135,14 @@ export class SimBroker {
     };
     const entry = { node, cut: () => { this.#scheduler.after(0, actor, cut); } };
     this.#connections.add(entry);
-    const next = (): void => {
+    const proceed = (): void => {
       if (busy) return;
       const work = queue.shift();
       if (work === undefined) return;
       busy = true;
       void work().then(() => {
         busy = false;
-        next();
+        proceed();
       });
     };
 
@@ -170,7 +170,7 @@ export class SimBroker {
             resolve(answer);
           });
         });
-        next();
+        proceed();
       });
     });
     const hit = this.#faults.hit;
