@@ -52,12 +52,12 @@ export interface ConsentTables {
  * Tables of consent and identity over local caches that may be deleted at any time.
  * @param onError told once when a topic can not be followed any more: the process must stop. All answers are closed from then on.
  */
-export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void): Promise<ConsentTables> {
+export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, open: typeof openTable = openTable): Promise<ConsentTables> {
   const { log, serde, topics, stateDir, logger } = ports;
   const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader(), log.admin()]);
   const onDiscard = (cache: string) => (reason: string) => logger.warn({ cache, reason }, 'local cache discarded, it is read again from its topic');
-  const consentCache = openTable({ path: join(stateDir, 'consent'), onDiscard: onDiscard('consent') });
-  const identityCache = openTable({ path: join(stateDir, 'identity'), onDiscard: onDiscard('identity') });
+  const consentCache = open({ path: join(stateDir, 'consent'), onDiscard: onDiscard('consent') });
+  const identityCache = open({ path: join(stateDir, 'identity'), onDiscard: onDiscard('identity') });
   const states = createStateIndex(consentCache, serde, (record, partition, error) => {
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });

@@ -78,6 +78,11 @@ export class Fetcher {
   wake(): void {
     this.#wake.abort();
     this.#wake = new AbortController();
+    this.#startMissing();
+  }
+
+  /** Others refresh the same metadata: a partition may have moved to a broker that has no loop yet, without any loop seeing the move. */
+  #startMissing(): void {
     if (this.#stop.signal.aborted) return;
     for (const p of this.#positions.values()) {
       const leader = this.#cluster.leader(p.topic, p.partition);
@@ -92,11 +97,14 @@ export class Fetcher {
   }
 
   #start(leader: number): void {
-    const loop = this.#loop(leader).catch((error: unknown) => {
+    // In a later tick: it must be known before it looks for loops that are missing.
+    const loop = Promise.resolve().then(() => this.#loop(leader)).catch((error: unknown) => {
       if (this.#stop.signal.aborted) return;
       this.#halt();
       this.#options.onFatal(error as Error);
-    }).finally(() => { this.#loops.delete(leader); });
+    }).finally(() => {
+      if (this.#loops.get(leader) === loop) this.#loops.delete(leader);
+    });
     this.#loops.set(leader, loop);
   }
 
@@ -104,6 +112,7 @@ export class Fetcher {
     let failures = 0;
     while (!this.#stop.signal.aborted) {
       const mine = [...this.#positions.values()].filter((p) => this.#cluster.leader(p.topic, p.partition) === leader);
+      if (mine.length < this.#positions.size) this.#startMissing();
       if (mine.length === 0) break;
       await this.#giveHeld(mine);
       const wanted = mine.filter((p) => !p.paused && !p.busy && p.held === undefined);

@@ -3,6 +3,7 @@ import { createAppender } from './appender.ts';
 import { Cluster } from './cluster.ts';
 import { kafkajs } from './drivers/kafkajs.ts';
 import { platformatic } from './drivers/platformatic.ts';
+import type { Driver } from './driver.ts';
 import { createGroupConsumer } from './group.ts';
 import { createProducePort } from './producer.ts';
 import { createReader } from './reader.ts';
@@ -13,9 +14,8 @@ const defaultPendingBytes = 256 * 1024 * 1024;
 const longestProduceMs = 10_000;
 const drivers = { kafkajs, platformatic };
 
-/** The log over the driver asked for (default platformatic). Nothing is connected before the first call. Consumers, readers and admin share one set of metadata; each appender has its own. */
-export function createLog(options: LogOptions): Log {
-  const driver = drivers[options.driver ?? 'platformatic'];
+/** The log over the driver asked for (default platformatic), or over one that is given. Nothing is connected before the first call. Consumers, readers and admin share one set of metadata; each appender has its own. */
+export function createLog(options: LogOptions, driver: Driver = drivers[options.driver ?? 'platformatic']): Log {
   const deadlineMs = options.deadlineMs ?? defaultDeadlineMs;
   const newCluster = (): Cluster => new Cluster(driver, { brokers: options.brokers, clientId: options.clientId, deadlineMs });
   const cluster = newCluster();

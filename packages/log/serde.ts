@@ -34,7 +34,7 @@ function undecodable(name: string, error: unknown): WeirError {
  * `start` waits for the registry until `deadlineMs` (default 30 s), then rejects with log-unavailable; a schema
  * that the registry refuses rejects at once with schema-unknown.
  */
-export function createSerde(options: { registryUrl: string; limits?: DecodeLimits; deadlineMs?: number }): Serde {
+export function createSerde(options: { registryUrl: string; limits?: DecodeLimits; deadlineMs?: number; registry?: Pick<SchemaRegistry, 'register' | 'getSchema'> }): Serde {
   const limits = options.limits ?? defaultLimits;
   const deadlineMs = options.deadlineMs ?? 30_000;
   const schemas = loadSchemas();
@@ -43,7 +43,7 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
   const codecs = new Map<number, Codec>();
   const pending = new Map<number, Promise<void>>();
   let scratch = Buffer.allocUnsafe(firstScratch);
-  const registry = new SchemaRegistry({ host: options.registryUrl, clientId: 'weir', retry: { retries: 0 } });
+  const registry = options.registry ?? new SchemaRegistry({ host: options.registryUrl, clientId: 'weir', retry: { retries: 0 } });
 
   async function register(name: string): Promise<void> {
     failpointSoon('log.schema-fetch');

@@ -18,6 +18,12 @@ const maxAgeMs = 68 * day;
 
 export type DispatcherOptions = Pick<ConfigOf<typeof dispatcherOptions>, 'sessionTimeoutMs' | 'callTimeoutMs' | 'inLaneTries' | 'allowPrivate' | 'sandboxUrl'>;
 
+/** Disk and network. */
+export interface Outside {
+  readonly openTable: typeof openTable;
+  readonly createHttpClient: typeof createHttpClient;
+}
+
 interface Running {
   readonly runner: DestinationRunner;
   readonly consumer: GroupConsumer;
@@ -30,7 +36,7 @@ export function checkTimes(options: Pick<DispatcherOptions, 'sessionTimeoutMs' |
 }
 
 /** deliveries → destination APIs. One consumer, breaker and set of lanes per destination, so that one cannot hold up another. */
-export function createDispatcher(context: ServiceContext, options: DispatcherOptions): Service {
+export function createDispatcher(context: ServiceContext, options: DispatcherOptions, outside: Outside = { openTable, createHttpClient }): Service {
   checkTimes(options);
   const { log, serde, topics, groups, releases, logger, clock, vault } = context;
   const metrics = createMetrics(context.registry);
@@ -67,7 +73,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
 
   async function startDestination(name: string): Promise<void> {
     const path = join(context.stateDir, 'ledger', name);
-    const ledger = createLedgerStore(openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
+    const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
     await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
     const runner = createDestinationRunner({
       name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics, progress,
@@ -110,8 +116,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     async start() {
       [appender, reader, admin] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs }), log.reader(), log.admin()]);
       await Promise.all([topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)));
-      http = createHttpClient({ allowPrivate: options.allowPrivate });
-      consent = await createConsentTables(context, (error) => failure.resolve(error));
+      http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
+      consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
       await consent.start();
       await follow();
       off = releases.onChange(() => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); });

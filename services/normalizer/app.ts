@@ -30,7 +30,7 @@ interface Partition {
 }
 
 /** raw → canonical. One group over every raw topic of the workspace; a release with other sources makes it join anew. */
-export function createNormalizer(context: ServiceContext, options: { sessionTimeoutMs: number }): Service {
+export function createNormalizer(context: ServiceContext, options: { sessionTimeoutMs: number }, open: typeof openTable = openTable): Service {
   const { log, serde, topics, groups, releases, logger, clock } = context;
   const metrics = createMetrics(context.registry);
   const progress = createProgress({ monotonic: clock.monotonic });
@@ -188,7 +188,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       for (const topic of [topics.canonical, topics.consentChanges, topics.identity, topics.dlq, topics.outcome]) await appender.partitions(topic);
       admin = await log.admin();
       write = createWriter({ appender, serde, topics, now: clock.now });
-      seen = createSeen(openTable({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
+      seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
       await subscribe();
       off = releases.onChange(() => { failpoint('normalizer.release-switch'); changing = changing.then(subscribe).catch(fail); });
     },

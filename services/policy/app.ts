@@ -1,6 +1,7 @@
 import { createConsentTables } from '@weir/consent';
 import type { ConfigOf } from '@weir/config';
 import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
+import type { openTable } from '@weir/state';
 import type { options } from './config.ts';
 import { createFolder } from './fold.ts';
 import { createMetrics } from './metrics.ts';
@@ -10,10 +11,10 @@ import { createStage } from './stage.ts';
 type PolicyConfig = Pick<ConfigOf<typeof options>, 'sessionTimeoutMs' | 'windowRecords' | 'windowBytes'>;
 
 /** The policy service: the fold of consent, and the decision on each canonical record. */
-export async function createPolicy(context: ServiceContext, config: PolicyConfig): Promise<Service> {
+export async function createPolicy(context: ServiceContext, config: PolicyConfig, open?: typeof openTable): Promise<Service> {
   const { promise: failed, resolve: failWith } = Promise.withResolvers<Error>();
   const fail = (error: unknown): void => failWith(error instanceof Error ? error : new Error(String(error)));
-  const [appender, admin, tables] = await Promise.all([context.log.appender({ deadlineMs: appendDeadlineMs }), context.log.admin(), createConsentTables(context, fail)]);
+  const [appender, admin, tables] = await Promise.all([context.log.appender({ deadlineMs: appendDeadlineMs }), context.log.admin(), createConsentTables(context, fail, open)]);
   const progress = createProgress({ monotonic: () => context.clock.monotonic() });
   const ports: PolicyPorts = { context, appender, admin, tables, metrics: createMetrics(context.registry), progress, fail, sessionTimeoutMs: config.sessionTimeoutMs, windowRecords: config.windowRecords, windowBytes: config.windowBytes };
   let folder: ReturnType<typeof createFolder> | undefined;

@@ -1,0 +1,450 @@
+/**
+ * Kafka as packages/log sees it, in memory: brokers with connections that answer in order, partitions with a leader,
+ * consumer groups with generations and sessions, compaction; and the ways in which it fails. What it holds is the truth
+ * that checkers read. Sources: https://kafka.apache.org/protocol, KIP-394 (member id required).
+ */
+import { E, type BrokerConnection, type Driver, type Fetched, type Joined, type Member, type PartitionOffset, type Produced } from '../../../packages/log/driver.ts';
+import { decodeBatches, encodeBatch } from '../../../packages/log/records.ts';
+import type { LogRecord } from '@weir/log';
+import type { Faults } from './faults.ts';
+import type { Actor, Random, Scheduler } from './time.ts';
+
+interface Segment { readonly base: number; readonly count: number; bytes: Buffer }
+interface Partition { readonly segments: Segment[]; leader: number; end: number; readonly records: LogRecord[] }
+interface Topic { readonly name: string; readonly partitions: Partition[]; readonly compacted: boolean }
+interface GroupMember { readonly id: string; readonly client: string; metadata: Buffer; sessionMs: number; rebalanceMs: number; expire: () => void; joined: ((answer: Joined) => void) | undefined; synced: ((answer: { errorCode: number; assignment: Buffer }) => void) | undefined; assignment: Buffer }
+interface Group { state: 'empty' | 'joining' | 'syncing' | 'stable'; generation: number; coordinator: number; leader: string; readonly members: Map<string, GroupMember>; readonly pending: Set<string>; readonly offsets: Map<string, number>; endJoin: (() => void) | undefined }
+
+/** Told of what the cluster does, as it does it. */
+export interface Witness {
+  appended(topic: string, partition: number, records: readonly LogRecord[]): void;
+  committed(groupId: string, topic: string, partition: number, offset: number): void;
+}
+
+const empty: Buffer = Buffer.alloc(0);
+
+export class SimBroker {
+  readonly topics = new Map<string, Topic>();
+  readonly groups = new Map<string, Group>();
+  readonly #scheduler: Scheduler;
+  readonly #random: Random;
+  readonly #faults: Faults;
+  readonly #nodes: number;
+  readonly #down = new Set<number>();
+  readonly #connections = new Set<{ node: number; cut: () => void }>();
+  readonly #appended = new Set<() => void>();
+  #members = 0;
+  witness: Witness | undefined;
+
+  constructor(options: { scheduler: Scheduler; random: Random; faults: Faults; nodes: number }) {
+    this.#scheduler = options.scheduler;
+    this.#random = options.random;
+    this.#faults = options.faults;
+    this.#nodes = options.nodes;
+  }
+
+  get brokers(): string[] {
+    return Array.from({ length: this.#nodes }, (_, i) => `sim-${i}:9092`);
+  }
+
+  create(name: string, partitions: number, compacted: boolean): void {
+    this.topics.set(name, { name, compacted, partitions: Array.from({ length: partitions }, () => ({ segments: [], leader: Math.floor(this.#random() * this.#nodes), end: 0, records: [] })) });
+  }
+
+  /** Another broker leads the partition. */
+  moveLeader(topic: string, partition: number): void {
+    const p = this.topics.get(topic)!.partitions[partition]!;
+    p.leader = this.#other(p.leader);
+    for (const wake of [...this.#appended]) wake();
+  }
+
+  moveCoordinator(groupId: string): void {
+    const group = this.groups.get(groupId);
+    if (group !== undefined) group.coordinator = this.#other(group.coordinator);
+  }
+
+  /** Its connections are cut and others lead, until `up`. */
+  down(node: number): void {
+    this.#down.add(node);
+    for (const connection of [...this.#connections]) if (connection.node === node) connection.cut();
+    for (const { partitions } of this.topics.values()) for (const p of partitions) if (p.leader === node) p.leader = this.#other(node);
+    for (const group of this.groups.values()) if (group.coordinator === node) group.coordinator = this.#other(node);
+  }
+
+  up(node: number): void {
+    this.#down.delete(node);
+  }
+
+  /** Of each key only the newest record is kept; the newest batch of a partition stays as it is. */
+  compact(): void {
+    for (const { compacted, partitions } of this.topics.values()) {
+      if (!compacted) continue;
+      for (const p of partitions) {
+        const newest = new Map(p.records.map((r) => [r.key?.toString('latin1') ?? '', r.offset]));
+        for (const segment of p.segments.slice(0, -1)) {
+          const kept = decodeBatches(segment.bytes, segment.base).records.filter((r) => newest.get(r.key?.toString('latin1') ?? '') === r.offset);
+          segment.bytes = Buffer.concat(kept.map((r) => based(encodeBatch([{ partition: 0, key: r.key, value: r.value, headers: r.headers }], r.timestamp), r.offset)));
+        }
+      }
+    }
+  }
+
+  #other(node: number): number {
+    const up = Array.from({ length: this.#nodes }, (_, i) => i).filter((i) => i !== node && !this.#down.has(i));
+    return up[Math.floor(this.#random() * up.length)] ?? node;
+  }
+
+  /** Which client holds each partition of the topic by the group's newest finished generation; undefined = nobody now. */
+  holder(groupId: string, topic: string, partition: number): string | undefined {
+    const group = this.groups.get(groupId);
+    if (group === undefined || group.state !== 'stable') return undefined;
+    for (const m of group.members.values()) if (m.assignment.length > 0 && readAssignment(m.assignment).some((a) => a.topic === topic && a.partitions.includes(partition))) return m.client;
+    return undefined;
+  }
+
+  /** The driver of one client; what it asks ends with the actor. */
+  driver(actor: Actor): Driver {
+    return {
+      name: 'platformatic',
+      connect: (_client, { host }, _timeoutMs, onClose) => new Promise((resolve, reject) => {
+        const node = Number(host.slice(4));
+        this.#scheduler.after(this.#latency(), actor, () => {
+          if (this.#down.has(node)) reject(new Error('connection refused'));
+          else resolve(this.#connection(actor, node, onClose));
+        });
+      }),
+    };
+  }
+
+  #latency(): number {
+    return 0.2 + this.#random() * 3;
+  }
+
+  #connection(actor: Actor, node: number, onClose: () => void): BrokerConnection {
+    const waiting = new Set<(error: Error) => void>();
+    const queue: (() => Promise<void>)[] = [];
+    let busy = false;
+    let open = true;
+    const cut = (): void => {
+      if (!open) return;
+      open = false;
+      this.#connections.delete(entry);
+      for (const reject of waiting) reject(new Error('connection was cut'));
+      waiting.clear();
+      onClose();
+    };
+    const entry = { node, cut: () => { this.#scheduler.after(0, actor, cut); } };
+    this.#connections.add(entry);
+    const proceed = (): void => {
+      if (busy) return;
+      const work = queue.shift();
+      if (work === undefined) return;
+      busy = true;
+      void work().then(() => {
+        busy = false;
+        proceed();
+      });
+    };
+
+    /** One request: on its way, done by the broker in the order of the connection, its answer on its way. */
+    const ask = <T>(work: () => T | Promise<T>, loss?: { request?: boolean; reply?: boolean; lateMs?: number; applyAfterCutMs?: number }): Promise<T> => new Promise((resolve, reject) => {
+      if (!open) return reject(new Error('connection was cut'));
+      waiting.add(reject);
+      const { world } = this.#scheduler;
+      if (loss?.applyAfterCutMs !== undefined) {
+        // It stood in a queue of the broker when its connection ended.
+        this.#scheduler.after(loss.applyAfterCutMs, world, () => { void work(); });
+        this.#scheduler.after(this.#latency(), actor, cut);
+        return;
+      }
+      this.#scheduler.after(this.#latency(), world, () => {
+        if (loss?.request === true || this.#down.has(node)) return void this.#scheduler.after(this.#latency(), actor, cut);
+        queue.push(async () => {
+          const answer = await work();
+          if (loss?.reply === true) return void this.#scheduler.after(this.#latency(), actor, cut);
+          const lateMs = this.#latency() + (loss?.lateMs ?? 0);
+          await new Promise<void>((sent) => { this.#scheduler.after(lateMs / 2, world, sent); });
+          this.#scheduler.after(lateMs / 2, actor, () => {
+            if (!open) return;
+            waiting.delete(reject);
+            resolve(answer);
+          });
+        });
+        proceed();
+      });
+    });
+    const hit = this.#faults.hit;
+    return {
+      metadata: (topics) => ask(() => this.#metadata(topics), { request: hit('metadata.lost') }),
+      produce: (_timeoutMs, topics) => ask(() => topics.flatMap((t) => t.partitions.map((p) => this.#produce(node, t.topic, p.partition, p.bytes))), {
+        request: hit('produce.request-lost'), reply: hit('produce.reply-lost'), lateMs: hit('produce.reply-late') ? 100 + this.#random() * 4000 : 0, applyAfterCutMs: hit('produce.applied-late') ? 20 + this.#random() * 400 : undefined,
+      }),
+      fetch: (maxWaitMs, maxBytes, topics) => ask(() => this.#fetch(node, maxWaitMs, maxBytes, topics), { reply: hit('fetch.reply-lost') }),
+      listOffsets: (topic, partitions, timestamp) => ask(() => partitions.map((partition): PartitionOffset => {
+        const p = this.topics.get(topic)?.partitions[partition];
+        const errorCode = p === undefined ? E.unknownTopic : p.leader !== node || hit('offsets.not-leader') ? E.notLeader : 0;
+        return { topic, partition, errorCode, offset: errorCode !== 0 ? -1 : timestamp === -1 ? p!.end : 0 };
+      })),
+      findCoordinator: (groupId) => ask(() => ({ errorCode: 0, nodeId: this.#group(groupId).coordinator })),
+      joinGroup: (options) => ask(() => this.#join(node, actor.name, options), { reply: hit('join.reply-lost') }),
+      syncGroup: (member, _protocol, plan) => ask(() => this.#sync(node, member, plan)),
+      heartbeat: (member) => ask(() => this.#heartbeat(node, member), { request: hit('heartbeat.lost') }),
+      leaveGroup: (groupId, memberId) => ask(() => this.#leave(groupId, memberId)),
+      commit: (member, topics) => ask(() => this.#commit(node, member, topics), { reply: hit('commit.reply-lost'), request: hit('commit.request-lost') }),
+      committed: (groupId, topics) => ask(() => {
+        const group = this.#group(groupId);
+        if (group.coordinator !== node) return { errorCode: E.notCoordinator, offsets: [] };
+        return { errorCode: 0, offsets: topics.flatMap(({ topic, partitions }) => partitions.map((partition): PartitionOffset => ({ topic, partition, errorCode: 0, offset: group.offsets.get(`${topic}/${partition}`) ?? -1 }))) };
+      }),
+      createTopics: (_timeoutMs, topics) => ask(() => topics.map(({ name, partitions, config }) => {
+        const exists = this.topics.has(name);
+        if (!exists) this.create(name, partitions, config['cleanup.policy'] === 'compact');
+        return { name, errorCode: exists ? E.topicExists : 0, message: '' };
+      })),
+      deleteTopics: (_timeoutMs, names) => ask(() => names.map((name) => ({ name, errorCode: this.topics.delete(name) ? 0 : E.unknownTopic }))),
+      topicConfigs: (names) => ask(() => names.map((name) => ({ name, config: { 'cleanup.policy': this.topics.get(name)?.compacted === true ? 'compact' : 'delete' } }))),
+      destroy: cut,
+    };
+  }
+
+  #metadata(asked: readonly string[] | null) {
+    const names = asked ?? [...this.topics.keys()];
+    return {
+      brokers: this.brokers.map((text, nodeId) => ({ nodeId, host: text.split(':')[0]!, port: 9092 })).filter((b) => !this.#down.has(b.nodeId)),
+      topics: names.map((name) => {
+        const topic = this.topics.get(name);
+        return { name, errorCode: topic === undefined ? E.unknownTopic : 0, internal: false, partitions: topic?.partitions.map((p, partition) => ({ partition, leader: p.leader, replicas: this.#nodes })) ?? [] };
+      }),
+    };
+  }
+
+  #produce(node: number, topic: string, partition: number, bytes: Buffer): Produced {
+    const p = this.topics.get(topic)?.partitions[partition];
+    if (p === undefined) return { topic, partition, errorCode: E.unknownTopic, baseOffset: -1 };
+    if (p.leader !== node || this.#faults.hit('produce.not-leader')) return { topic, partition, errorCode: E.notLeader, baseOffset: -1 };
+    const base = p.end;
+    const stored = based(Buffer.from(bytes), base);
+    const { records, next } = decodeBatches(stored, base);
+    p.segments.push({ base, count: next - base, bytes: stored });
+    p.records.push(...records);
+    p.end = next;
+    this.witness?.appended(topic, partition, records);
+    for (const wake of [...this.#appended]) wake();
+    return { topic, partition, errorCode: 0, baseOffset: base };
+  }
+
+  async #fetch(node: number, maxWaitMs: number, maxBytes: number, topics: Parameters<BrokerConnection['fetch']>[2]): Promise<Fetched> {
+    const look = (): Fetched => ({ errorCode: 0, partitions: topics.flatMap((t) => t.partitions.map(({ partition, offset }) => {
+      const p = this.topics.get(t.topic)?.partitions[partition];
+      const part = { topic: t.topic, partition, highWatermark: p?.end ?? -1, logStartOffset: 0, bytes: empty };
+      if (p === undefined) return { ...part, errorCode: E.unknownTopic };
+      if (p.leader !== node) return { ...part, errorCode: E.notLeader };
+      if (offset > p.end) return { ...part, errorCode: E.offsetOutOfRange };
+      let size = 0;
+      const found = p.segments.slice(firstAfter(p.segments, offset)).filter((s) => (size += s.bytes.length) <= maxBytes || size === s.bytes.length);
+      return { ...part, errorCode: 0, bytes: found.length === 0 ? empty : Buffer.concat(found.map((s) => s.bytes)) };
+    })) });
+    const ready = (found: Fetched): boolean => found.partitions.some((p) => p.errorCode !== 0 || p.bytes.length > 0);
+    const [first] = topics[0]?.partitions ?? [];
+    const spoil = (errorCode: number): Fetched => ({ errorCode: 0, partitions: topics[0] === undefined || first === undefined ? [] : [{ topic: topics[0].topic, partition: first.partition, errorCode, highWatermark: -1, logStartOffset: 0, bytes: empty }] });
+    if (this.#faults.hit('fetch.not-leader')) return spoil(E.notLeader);
+    if (this.#faults.hit('fetch.out-of-range')) return spoil(E.offsetOutOfRange);
+    let found = look();
+    if (ready(found)) return found;
+    // Idle polls are answered late, as by a busy broker: fewer events, and a wait the client must bear.
+    await new Promise<void>((resolve) => {
+      const done = (): void => {
+        this.#appended.delete(wake);
+        cancel();
+        resolve();
+      };
+      const wake = (): void => {
+        found = look();
+        if (ready(found)) done();
+      };
+      const cancel = this.#scheduler.after(maxWaitMs <= 25 ? maxWaitMs : maxWaitMs * 8, this.#scheduler.world, done);
+      this.#appended.add(wake);
+    });
+    return found;
+  }
+
+  #group(id: string): Group {
+    let group = this.groups.get(id);
+    if (group === undefined) this.groups.set(id, group = { state: 'empty', generation: 0, coordinator: Math.floor(this.#random() * this.#nodes), leader: '', members: new Map(), pending: new Set(), offsets: new Map(), endJoin: undefined });
+    return group;
+  }
+
+  #touch(groupId: string, group: Group, member: GroupMember): void {
+    member.expire();
+    member.expire = this.#scheduler.after(member.sessionMs, this.#scheduler.world, () => {
+      // Who waits for an answer of the coordinator is not silent.
+      if (member.joined !== undefined || member.synced !== undefined) this.#touch(groupId, group, member);
+      else this.#leave(groupId, member.id);
+    });
+  }
+
+  #join(node: number, client: string, options: Parameters<BrokerConnection['joinGroup']>[0]): Joined | Promise<Joined> {
+    const group = this.#group(options.groupId);
+    const answer = (errorCode: number, memberId: string): Joined => ({ errorCode, generationId: -1, leader: '', memberId, protocol: '', members: [] });
+    if (group.coordinator !== node) return answer(E.notCoordinator, options.memberId);
+    if (options.memberId === '') {
+      const id = `${client}-${++this.#members}`;
+      group.pending.add(id);
+      return answer(E.memberIdRequired, id);
+    }
+    let member = group.members.get(options.memberId);
+    if (member === undefined) {
+      if (!group.pending.delete(options.memberId)) return answer(E.unknownMember, '');
+      member = { id: options.memberId, client, metadata: options.metadata, sessionMs: options.sessionMs, rebalanceMs: options.rebalanceMs, expire: () => {}, joined: undefined, synced: undefined, assignment: empty };
+      group.members.set(member.id, member);
+    }
+    member.metadata = options.metadata;
+    this.#touch(options.groupId, group, member);
+    if (group.state !== 'joining') this.#prepare(group, group.state === 'empty' ? 100 : Math.max(...[...group.members.values()].map((m) => m.rebalanceMs)));
+    const { id } = member;
+    return new Promise((resolve) => {
+      const waiting = group.members.get(id)!;
+      waiting.joined?.(answer(E.unknownMember, ''));
+      waiting.joined = resolve;
+      this.#endJoinIfAll(group);
+    });
+  }
+
+  /** The group waits until its members have joined anew, at most `ms`; who has not by then is out of it. */
+  #prepare(group: Group, ms: number): void {
+    const first = group.state === 'empty';
+    group.state = 'joining';
+    for (const m of group.members.values()) {
+      m.synced?.({ errorCode: E.rebalanceInProgress, assignment: empty });
+      m.synced = undefined;
+    }
+    group.endJoin?.();
+    const cancel = this.#scheduler.after(ms, this.#scheduler.world, () => {
+      for (const m of [...group.members.values()]) {
+        if (m.joined !== undefined) continue;
+        m.expire();
+        group.members.delete(m.id);
+      }
+      this.#endJoin(group);
+    });
+    group.endJoin = cancel;
+    // A new group waits for others to come; a known one ends when all are there.
+    if (!first) this.#endJoinIfAll(group);
+    else group.leader = '';
+  }
+
+  #endJoinIfAll(group: Group): void {
+    if (group.state === 'joining' && group.generation > 0 && [...group.members.values()].every((m) => m.joined !== undefined)) this.#endJoin(group);
+  }
+
+  #endJoin(group: Group): void {
+    group.endJoin?.();
+    group.endJoin = undefined;
+    if (group.members.size === 0) {
+      group.state = 'empty';
+      return;
+    }
+    group.generation++;
+    group.state = 'syncing';
+    const list = [...group.members.values()];
+    if (!group.members.has(group.leader)) group.leader = list[0]!.id;
+    const members = list.map((m) => ({ memberId: m.id, metadata: m.metadata }));
+    for (const m of list) {
+      m.assignment = empty;
+      const reply = m.joined!;
+      m.joined = undefined;
+      reply({ errorCode: 0, generationId: group.generation, leader: group.leader, memberId: m.id, protocol: 'roundrobin', members: m.id === group.leader ? members : [] });
+    }
+  }
+
+  #check(node: number, { groupId, generationId, memberId }: Member): number {
+    const group = this.#group(groupId);
+    const member = group.members.get(memberId);
+    if (group.coordinator !== node) return E.notCoordinator;
+    if (member === undefined) return E.unknownMember;
+    if (generationId !== group.generation) return E.illegalGeneration;
+    return 0;
+  }
+
+  #sync(node: number, asked: Member, plan: Parameters<BrokerConnection['syncGroup']>[2]): { errorCode: number; assignment: Buffer } | Promise<{ errorCode: number; assignment: Buffer }> {
+    const errorCode = this.#check(node, asked);
+    const group = this.#group(asked.groupId);
+    if (errorCode !== 0) return { errorCode, assignment: empty };
+    const member = group.members.get(asked.memberId)!;
+    this.#touch(asked.groupId, group, member);
+    if (group.state === 'joining') return { errorCode: E.rebalanceInProgress, assignment: empty };
+    if (group.state === 'stable') return { errorCode: 0, assignment: member.assignment };
+    if (asked.memberId !== group.leader) return new Promise((resolve) => { member.synced = resolve; });
+    group.state = 'stable';
+    for (const { memberId, assignment } of plan) {
+      const m = group.members.get(memberId);
+      if (m === undefined) continue;
+      m.assignment = Buffer.from(assignment);
+      m.synced?.({ errorCode: 0, assignment: m.assignment });
+      m.synced = undefined;
+    }
+    return { errorCode: 0, assignment: member.assignment };
+  }
+
+  #heartbeat(node: number, asked: Member): number {
+    const errorCode = this.#check(node, asked);
+    if (errorCode !== 0) return errorCode;
+    const group = this.#group(asked.groupId);
+    this.#touch(asked.groupId, group, group.members.get(asked.memberId)!);
+    return group.state === 'joining' ? E.rebalanceInProgress : 0;
+  }
+
+  #leave(groupId: string, memberId: string): number {
+    const group = this.#group(groupId);
+    const member = group.members.get(memberId);
+    if (member === undefined) return E.unknownMember;
+    member.expire();
+    group.members.delete(memberId);
+    if (group.state === 'joining') this.#endJoinIfAll(group);
+    else if (group.members.size === 0) group.state = 'empty';
+    else this.#prepare(group, Math.max(...[...group.members.values()].map((m) => m.rebalanceMs)));
+    return 0;
+  }
+
+  #commit(node: number, asked: Member, topics: Parameters<BrokerConnection['commit']>[1]): { errorCode: number }[] {
+    const group = this.#group(asked.groupId);
+    const errorCode = this.#faults.hit('commit.not-coordinator') ? E.notCoordinator : this.#check(node, asked) || (group.state === 'syncing' ? E.rebalanceInProgress : 0);
+    return topics.flatMap(({ topic, partitions }) => partitions.map(({ partition, offset }) => {
+      if (errorCode === 0) {
+        group.offsets.set(`${topic}/${partition}`, offset);
+        this.witness?.committed(asked.groupId, topic, partition, offset);
+      }
+      return { errorCode };
+    }));
+  }
+}
+
+/** The batch at this offset; its checksum does not cover the field. */
+function based(batch: Buffer, offset: number): Buffer {
+  batch.writeBigInt64BE(BigInt(offset), 0);
+  return batch;
+}
+
+/** ConsumerProtocolAssignment: version, then topics with their partitions. https://kafka.apache.org/protocol#protocol_messages */
+function readAssignment(bytes: Buffer): { topic: string; partitions: number[] }[] {
+  let at = 6;
+  return Array.from({ length: bytes.readInt32BE(2) }, () => {
+    const size = bytes.readInt16BE(at);
+    const topic = bytes.toString('utf8', at + 2, at + 2 + size);
+    at += 2 + size;
+    const partitions = Array.from({ length: bytes.readInt32BE(at) }, (_, i) => bytes.readInt32BE(at + 4 + 4 * i));
+    at += 4 + 4 * partitions.length;
+    return { topic, partitions };
+  });
+}
+
+/** Index of the first segment with a record at or after the offset. */
+function firstAfter(segments: readonly Segment[], offset: number): number {
+  let low = 0;
+  for (let high = segments.length; low < high;) {
+    const middle = (low + high) >> 1;
+    if (segments[middle]!.base + segments[middle]!.count <= offset) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}

@@ -1,0 +1,201 @@
+/** The invariants (docs/architecture.md) over the sender's log, the topics and the vendor's own log. Each gives what does not hold. */
+import { deliveryKey, H } from '@weir/pipeline';
+import type { LogRecord } from '@weir/log';
+import type { History } from './world.ts';
+
+export const header = (record: LogRecord, name: string): string => record.headers.find(([n]) => n === name)?.[1].toString() ?? '';
+const all = (history: History, topic: string): LogRecord[] => (history.records.get(topic) ?? []).flat();
+const destinationsOf = (history: History): string[] => [...history.records.keys()].filter((t) => t.startsWith('sim.dispatch.')).map((t) => t.slice('sim.dispatch.'.length));
+
+interface Delivery { readonly destination: string; readonly key: string; readonly partition: number; readonly offset: number; readonly subject: string; readonly value: any }
+/** Deliveries by key; of a repeated one the first. */
+function deliveries(history: History): Map<string, Delivery> {
+  const found = new Map<string, Delivery>();
+  for (const destination of destinationsOf(history)) {
+    history.records.get(`sim.dispatch.${destination}`)!.forEach((records, partition) => {
+      for (const record of records) {
+        const { value } = history.decode(record.value!);
+        const key = deliveryKey(value.outputId, destination, value.operation, value.intent, 0);
+        if (!found.has(`${destination} ${key}`)) found.set(`${destination} ${key}`, { destination, key, partition, offset: record.offset, subject: record.key!.toString(), value });
+      }
+    });
+  }
+  return found;
+}
+
+/** I1: what was acknowledged is on its raw topic, left the normalizer, was decided for each route, and each delivery ended. */
+export function nothingLost(history: History): string[] {
+  const problems: string[] = [];
+  const raw = new Set([...history.records.keys()].filter((t) => t.startsWith('sim.raw.')).flatMap((t) => all(history, t)).map((r) => `${header(r, H.event)} ${header(r, H.hash)}`));
+  const outcomes = all(history, 'sim.outcome').map((r) => history.decode(r.value!).value as { eventId: string; outputId: string | null; destination: string | null; state: string });
+  const ended = new Set(outcomes.filter((o) => o.outputId === null).map((o) => o.eventId));
+  const decided = new Set(outcomes.map((o) => `${o.eventId} ${o.destination}`));
+  for (const { destination, value } of deliveries(history).values()) decided.add(`${value.eventId} ${destination}`);
+  const mapped = new Set(all(history, 'sim.canonical').map((r) => header(r, H.event)));
+  for (const item of history.sent) {
+    const name = `${item.kind} ${item.eventId}`;
+    if (item.ackedBy === undefined) continue;
+    if (!raw.has(`${item.eventId} ${item.hash}`)) problems.push(`I1: ${name} was acknowledged and is not on its raw topic`);
+    else if (item.kind === 'poison' || item.kind === 'conflict') {
+      if (!ended.has(item.eventId) && !outcomes.some((o) => o.eventId === item.eventId)) problems.push(`I1: ${name} has no outcome`);
+    } else if (!mapped.has(item.eventId)) {
+      // The first body of an event is mapped; the other one is the conflict.
+      if (!ended.has(item.eventId)) problems.push(`I1: ${name} did not leave the normalizer`);
+    } else for (const destination of item.kind === 'profile' ? ['warehouse', 'blind', 'newsletter'] : item.kind === 'event' ? ['warehouse'] : []) if (!decided.has(`${item.eventId} ${destination}`)) problems.push(`I1: ${name} was not decided for ${destination}`);
+  }
+  const ends = endsOf(history);
+  for (const [key, { value }] of deliveries(history)) if (!ends.has(key)) problems.push(`I1: the delivery of ${value.eventId} to ${key} has no end`);
+  return problems;
+}
+
+function endsOf(history: History): Map<string, string[]> {
+  const ends = new Map<string, string[]>();
+  for (const destination of destinationsOf(history)) {
+    for (const record of all(history, `sim.ledger.${destination}`)) {
+      const key = record.key!.toString();
+      if (!key.endsWith('#end') || record.value === null) continue;
+      const name = `${destination} ${key.slice(0, -4)}`;
+      ends.set(name, [...(ends.get(name) ?? []), history.decode(record.value).value.state as string]);
+    }
+  }
+  return ends;
+}
+
+/** I2: one effect per output and destination, of a delivery that was decided; what is told as delivered took effect. */
+export function effectsOnce(history: History): string[] {
+  const problems: string[] = [];
+  const known = deliveries(history);
+  const counts = new Map<string, number>();
+  for (const { destination, key } of history.effects) {
+    const delivery = known.get(`${destination} ${key}`);
+    if (delivery === undefined) problems.push(`I2: an effect at ${destination} under ${key}, which nobody decided`);
+    else {
+      const name = `${destination} ${delivery.value.operation} ${delivery.value.outputId}`;
+      counts.set(name, (counts.get(name) ?? 0) + 1);
+    }
+  }
+  for (const [name, count] of counts) if (count > 1) problems.push(`I2: ${count} effects of ${name}`);
+  const effects = new Set(history.effects.map((e) => `${e.destination} ${e.key}`));
+  for (const [name, states] of endsOf(history)) if (states.includes('delivered') && !effects.has(name)) problems.push(`I2: ${name} is told as delivered and had no effect`);
+  return problems;
+}
+
+/** I3: no `use` that needs consent was written while the instance's own table said withdrawn; restrict passes. */
+export function consentHeld(history: History): string[] {
+  const problems: string[] = [];
+  const known = deliveries(history);
+  const states = new Map<string, { partition: number; offset: number; state: string; version: number }[]>();
+  (history.records.get('sim.consent') ?? []).forEach((records, partition) => {
+    for (const record of records) {
+      const key = record.key!.toString();
+      if (record.value === null || key.startsWith('#')) continue;
+      const { value } = history.decode(record.value);
+      if (value.state === undefined) continue;
+      const list = states.get(key) ?? [];
+      list.push({ partition, offset: record.offset, state: value.state, version: Number(value.version) });
+      states.set(key, list);
+    }
+  });
+  const byId = Map.groupBy(states, ([key]) => key.slice(0, key.indexOf('|')));
+  for (const call of history.calls) {
+    if (call.operation !== 'subscribe') continue;
+    const delivery = known.get(`${call.destination} ${call.key}`);
+    for (const id of (delivery?.value.ids as string[] | undefined) ?? []) {
+      for (const [key, list] of byId.get(id) ?? []) {
+        if (!key.includes('email-marketing')) continue;
+        // By version: an owner that had lost the partition may write an older state late.
+        const last = list.filter((s) => s.offset < (call.consent.get(s.partition) ?? 0)).reduce<(typeof list)[number] | undefined>((best, s) => (best === undefined || s.version >= best.version ? s : best), undefined);
+        if (last?.state === 'withdrawn') problems.push(`I3: ${call.actor} sent ${call.key} at ${call.at.toFixed(1)} although its table had the withdrawal at ${last.partition}/${last.offset}`);
+      }
+    }
+  }
+  return problems;
+}
+
+/** First occurrence of each name, in order. */
+const firsts = (names: readonly string[]): string[] => [...new Set(names)];
+
+/** Whether `later` keeps the order of `earlier`, for the names that both have. */
+function outOfOrder(earlier: readonly string[], later: readonly string[]): string | undefined {
+  const place = new Map(firsts(earlier).map((name, i) => [name, i]));
+  let last = -1;
+  for (const name of firsts(later)) {
+    const at = place.get(name);
+    if (at === undefined) continue;
+    if (at < last) return name;
+    last = at;
+  }
+  return undefined;
+}
+
+/** I4: the order of the sender on the raw topics, of those on canonical, of that on dispatch, and of that at the vendor; per object and subject. */
+export function ordered(history: History): string[] {
+  const problems: string[] = [];
+  const report = (what: string, name: string | undefined): void => { if (name !== undefined) problems.push(`I4: ${name} is out of order ${what}`); };
+  const raws = [...history.records.keys()].filter((t) => t.startsWith('sim.raw.'));
+  const canonicalOf = Map.groupBy(all(history, 'sim.canonical'), (r) => `${header(r, H.source)}|${header(r, H.objectKey)}`);
+  for (const topic of raws) {
+    const source = topic.slice('sim.raw.'.length);
+    for (const [object, records] of Map.groupBy(all(history, topic), (r) => header(r, H.objectKey))) {
+      const rawOrder = records.map((r) => header(r, H.event));
+      for (const list of Map.groupBy(history.sent.filter((s) => s.source === source && s.user === object && s.kind !== 'repeat' && s.kind !== 'conflict' && s.ackedBy === s.firstBy), (s) => s.firstBy).values()) {
+        report(`on ${topic} after the sender`, outOfOrder(list.toSorted((a, b) => a.firstAt - b.firstAt).map((s) => s.eventId), rawOrder));
+      }
+      report(`on canonical after ${topic}`, outOfOrder(rawOrder, (canonicalOf.get(`${source}|${object}`) ?? []).map((r) => header(r, H.event))));
+    }
+  }
+  const known = deliveries(history);
+  const denied = new Set(all(history, 'sim.outcome').map((r) => history.decode(r.value!).value).filter((o) => o.state === 'denied').map((o) => `${o.destination} ${o.outputId}`));
+  const bySubject = Map.groupBy(all(history, 'sim.canonical'), (r) => r.key!.toString());
+  for (const [name, list] of Map.groupBy(known.values(), (d) => `${d.destination} ${d.subject}`)) {
+    const order = list.toSorted((a, b) => a.offset - b.offset);
+    // Decided again after a crash, a record once denied may pass: it was never ahead of the others.
+    const passed = order.filter((d) => !denied.has(`${d.destination} ${d.value.outputId}`));
+    report(`on dispatch of ${name}`, outOfOrder((bySubject.get(order[0]!.subject) ?? []).map((r) => header(r, H.output)), passed.map((d) => d.value.outputId as string)));
+    // A call that was given up may be applied after later ones: the order that Weir gives is that of its calls. Each
+    // process is judged by itself: what one denied and did not get onto the ledger, its successor decides again.
+    const keys = new Set(order.map((d) => d.key));
+    const calls = history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key));
+    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(order.map((d) => d.key), own.map((c) => c.key)));
+  }
+  return problems;
+}
+
+/** I5: one output id, one record. */
+export function sameBytes(history: History): string[] {
+  const problems: string[] = [];
+  for (const [output, records] of Map.groupBy(all(history, 'sim.canonical'), (r) => header(r, H.output))) {
+    if (new Set(records.map((r) => `${r.key!.toString()} ${header(r, H.hash)} ${r.value!.toString('base64')}`)).size > 1) problems.push(`I5: ${output} has several contents`);
+  }
+  for (const topic of [...history.records.keys()].filter((t) => t.startsWith('sim.raw.'))) for (const record of all(history, topic)) if (history.sent.every((s) => s.eventId !== header(record, H.event))) problems.push(`I5: ${header(record, H.event)} is not the id of anything sent`);
+  return problems;
+}
+
+/** I6: no call by an instance while the group had given the partition to another; no offset before what it stands for. */
+export function leased(history: History): string[] {
+  const problems = history.early.map((text) => `I6: ${text}`);
+  const known = deliveries(history);
+  for (const call of history.calls) {
+    const delivery = known.get(`${call.destination} ${call.key}`);
+    const holder = delivery === undefined ? undefined : call.holders.get(delivery.partition);
+    if (holder !== undefined && holder !== call.actor) problems.push(`I6: ${call.actor} called ${call.destination} at ${call.at.toFixed(1)} for partition ${delivery!.partition}, which ${holder} holds`);
+  }
+  return problems;
+}
+
+/** I2 of the ledger: a call is covered by an intent that was acknowledged before. */
+export function intended(history: History): string[] {
+  return history.uncovered.map((text) => `I2: ${text}`);
+}
+
+/** I8: all lag was gone in time. */
+export function settled(history: History): string[] {
+  return history.stuck === undefined ? [] : [`I8: ${history.stuck}`];
+}
+
+export const checkers = { settled, nothingLost, effectsOnce, consentHeld, ordered, sameBytes, leased, intended } as const;
+
+/** Everything that does not hold. */
+export function check(history: History): string[] {
+  return Object.values(checkers).flatMap((checker) => checker(history));
+}
