@@ -173,7 +173,8 @@ export async function runBenchmark(benchmark: Benchmark): Promise<void> {
   const ratios = Object.fromEntries(Object.entries(benchmark.ratios(of)).map(([key, value]) => [key, digits(value)]));
   const dirty = git('status', '--porcelain', '--untracked-files=no', '--', ':!bench/results') !== '';
   const result = { name: benchmark.name, commit: git('rev-parse', '--short=12', 'HEAD') + (dirty ? '+changes' : ''), date: new Date().toISOString(), versions: versions(), cpu: cpus()[0]?.model, cores: availableParallelism(), parameters: { ...benchmark.parameters, rounds: benchmark.rounds }, parties, ratios };
-  writeFileSync(join(root, 'bench/results', `${benchmark.name}.json`), `${JSON.stringify(result, null, 2)}\n`);
+  // A run of some parties only is a look, not a result.
+  if (process.env['WEIR_BENCH_PARTIES'] === undefined) writeFileSync(join(root, 'bench/results', `${benchmark.name}.json`), `${JSON.stringify(result, null, 2)}\n`);
   print(result);
 }
 

@@ -1,6 +1,6 @@
 /** Contact webhooks → Avro with registry framing, Kafka to Kafka: Weir beside a Kafka Streams application that does the same by hand. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createLog, createSerde, partitionOf } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
@@ -19,7 +19,10 @@ const sampled = 997;
 const peer = join(root, 'bench/peers/kafka-streams');
 
 function buildPeer(): void {
-  if (!existsSync(join(peer, 'target/peer.jar'))) execFileSync('mvn', ['-q', '-B', '-f', join(peer, 'pom.xml'), 'package'], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const jar = join(peer, 'target/peer.jar');
+  const changed = (file: string): number => statSync(join(peer, file)).mtimeMs;
+  const newest = Math.max(changed('pom.xml'), ...['Peer', 'Normalize'].map((name) => changed(`src/main/java/dev/weir/bench/${name}.java`)));
+  if (!existsSync(jar) || statSync(jar).mtimeMs < newest) execFileSync('mvn', ['-q', '-B', '-f', join(peer, 'pom.xml'), 'package'], { stdio: ['ignore', 'inherit', 'inherit'] });
 }
 
 /** Made once and kept: what is sent is the same in every run. */
@@ -119,7 +122,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   ].filter((p) => only === undefined || only.includes(p.name));
   return {
     name: 'normalizer', rounds, parties, parameters: { records: measured, warmUp: warm, partitions, meanBytes: Math.round(bytes / total), fields: 26 },
-    ratios: (of) => only !== undefined ? {} : {
+    ratios: (of): Record<string, number> => only !== undefined ? {} : {
       'weir to Kafka Streams exactly_once_v2, CPU per record (1 or more = Weir needs no more)': of('streams-exactly-once').cpuUsPerRecord / of('weir').cpuUsPerRecord,
       'weir to Kafka Streams exactly_once_v2, CPU with the broker': (of('streams-exactly-once').cpuUsPerRecord + of('streams-exactly-once').brokerCpuUsPerRecord) / (of('weir').cpuUsPerRecord + of('weir').brokerCpuUsPerRecord),
       'weir to Kafka Streams at_least_once, CPU per record': of('streams-at-least-once').cpuUsPerRecord / of('weir').cpuUsPerRecord,

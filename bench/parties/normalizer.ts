@@ -40,7 +40,7 @@ async function service(): Promise<void> {
   const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, close: async () => {} };
   const dir = process.env['WEIR_DATA']!;
   const context: ServiceContext = {
-    name: 'normalizer', config: {} as never, log, serde, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: Buffer.alloc(32, 7),
+    name: 'normalizer', config: {} as never, log, serde, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group as `${string}.normalizer` }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: Buffer.alloc(32, 7),
     logger: createLogger({ service: 'normalizer', level: 'warn' }), registry: new Registry(), clock: systemClock, stateDir: mkdtempSync(join(dir, 'state-')),
   };
   const normalizer = createNormalizer(context, { sessionTimeoutMs: 30_000 });

@@ -181,19 +181,22 @@ final class Normalize implements FixedKeyProcessor<byte[], byte[], byte[]> {
 
   /** What no field used, as JSON. */
   private static String extras(JsonNode item) throws java.io.IOException {
-    ObjectNode rest = JSON.createObjectNode();
-    for (var field : item.properties()) if (!TOP.contains(field.getKey())) rest.set(field.getKey(), field.getValue());
-    JsonNode data = item.get("data");
-    if (data != null && data.isObject()) {
-      ObjectNode restOfData = JSON.createObjectNode();
-      for (var field : data.properties()) if (!DATA.contains(field.getKey())) restOfData.set(field.getKey(), field.getValue());
-      ObjectNode restOfAddress = JSON.createObjectNode();
-      for (var field : data.path("address").properties()) if (!ADDRESS.contains(field.getKey())) restOfAddress.set(field.getKey(), field.getValue());
-      if (!restOfAddress.isEmpty()) restOfData.set("address", restOfAddress);
-      if (!restOfData.isEmpty()) rest.set("data", restOfData);
-    }
+    ObjectNode rest = rest(item, TOP, "data", DATA, "address", ADDRESS);
     if (rest.isEmpty()) return null;
     String text = JSON.writeValueAsString(rest);
     return text.length() > MAX_EXTRAS ? null : text;
+  }
+
+  /** The fields that are not used; those of `inner` in their place, without what is used of them. */
+  private static ObjectNode rest(JsonNode node, Set<String> used, String inner, Set<String> usedOfInner, String innermost, Set<String> usedOfInnermost) {
+    ObjectNode rest = JSON.createObjectNode();
+    for (var field : node.properties()) {
+      String name = field.getKey();
+      if (name.equals(inner) && field.getValue().isObject()) {
+        ObjectNode below = rest(field.getValue(), usedOfInner, innermost, usedOfInnermost, null, null);
+        if (!below.isEmpty()) rest.set(name, below);
+      } else if (!used.contains(name)) rest.set(name, field.getValue());
+    }
+    return rest;
   }
 }
