@@ -22,13 +22,22 @@ async function flush(): Promise<void> {
   await consumer.commit({ offsets: [...next.values()].map((m) => ({ topic, partition: m.partition, offset: m.offset + 1n, leaderEpoch: -1 })) });
 }
 
-for (;;) {
-  const message = stream.read() as Message<Buffer, Buffer, Buffer, Buffer> | null;
-  if (message !== null) {
-    batch.push(message);
-    if (batch.length >= size) await flush();
-    continue;
-  }
-  await flush();
-  await new Promise<void>((done) => { stream.once('readable', () => done()); });
+let running = false;
+function turn(): void {
+  if (running) return;
+  running = true;
+  stream.pause();
+  flush().then(() => {
+    running = false;
+    stream.resume();
+  }, (error: unknown) => {
+    console.error(error);
+    process.exit(1);
+  });
 }
+stream.on('data', (message) => {
+  batch.push(message as Message<Buffer, Buffer, Buffer, Buffer>);
+  if (batch.length >= size) turn();
+});
+// What is left at the end of a topic fills no batch.
+setInterval(turn, 100);
