@@ -52,7 +52,7 @@ function pads(key: Buffer): Pads {
   return made;
 }
 
-/** HMAC-SHA256 of a text. Two one-shot hashes take less than half of what an Hmac object does; the test holds it to createHmac. */
+/** HMAC-SHA256 of a text. Two one-shot hashes take two thirds of what an Hmac object with a KeyObject does; the test holds it to createHmac. */
 export function hmacText(key: Buffer, text: string): Buffer {
   const kept = pads(key);
   const room = block + text.length * 3;
