@@ -137,6 +137,9 @@ export function startNode(script: string, args: readonly string[], env: Readonly
 
 export function startJava(java: string, args: readonly string[], logFile: string): Child {
   const child = spawn(java, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const end = (): void => { child.kill('SIGKILL'); };
+  process.once('exit', end);
+  child.once('exit', () => process.removeListener('exit', end));
   return watch(child, logFile, async () => { execFileSync(join(java, '../jcmd'), [String(child.pid), 'GC.run'], { stdio: 'ignore' }); });
 }
 

@@ -8,6 +8,8 @@ if (unknown.length > 0) {
   console.error(`no benchmark ${unknown.join(', ')}; there are ${all.join(', ')}`);
   process.exit(2);
 }
+// So that the processes of a cut run end, too.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
 for (const name of wanted) {
   const cluster = await startCluster();
   try {
