@@ -40,11 +40,21 @@ export function checkDepth(body: Buffer, maxDepth: number): void {
   }
 }
 
+/** True when there are no more than `max` opening brackets, in strings or out: then none can nest deeper, and the walk over the bytes is spared. */
+function opensAtMost(text: string, max: number): boolean {
+  let left = max;
+  for (let at = text.indexOf('{'); at >= 0; at = text.indexOf('{', at + 1)) if (--left < 0) return false;
+  for (let at = text.indexOf('['); at >= 0; at = text.indexOf('[', at + 1)) if (--left < 0) return false;
+  return true;
+}
+
 /** Text that can hide a key `__proto__` or half a surrogate pair: written out, or behind an escape. */
 const suspicious = /__proto__|\\u(?:00|[dD])/;
 
 /** An integer of more digits than a double surely holds; those keep their digits as text. Fixed widths: an open `{16,}` is quadratic on a long run of digits. */
 const longNumber = /(?:^|[^\d."])-?\d{16}/;
+/** What longNumber needs, looked for first: it skips 16 characters at a time. */
+const digits = /\d{16}/;
 
 function keepDigits(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
   if (typeof value === 'number' && context?.source !== undefined && !Number.isSafeInteger(value) && /^-?\d{16,}$/.test(context.source)) return context.source;
@@ -57,15 +67,15 @@ function keepDigits(this: unknown, _key: string, value: unknown, context?: { sou
  */
 export function parseJson(body: Buffer, maxDepth = defaultJsonLimits.depth): Json {
   if (!isUtf8(body)) throw new WeirError('body-malformed', 'not UTF-8');
-  checkDepth(body, maxDepth);
   const text = body.toString('utf8');
+  if (!opensAtMost(text, maxDepth)) checkDepth(body, maxDepth);
   let value: Json;
   try {
-    value = (longNumber.test(text) ? JSON.parse(text, keepDigits as Parameters<typeof JSON.parse>[1]) : JSON.parse(text)) as Json;
+    value = (digits.test(text) && longNumber.test(text) ? JSON.parse(text, keepDigits as Parameters<typeof JSON.parse>[1]) : JSON.parse(text)) as Json;
   } catch (error) {
     throw new WeirError('body-malformed', 'not JSON', { cause: error });
   }
-  if (suspicious.test(text)) inspect(value);
+  if ((text.includes('\\u') || text.includes('__proto__')) && suspicious.test(text)) inspect(value);
   return value;
 }
 

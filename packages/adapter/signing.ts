@@ -1,4 +1,4 @@
-import { createHmac, timingSafeEqual } from 'node:crypto';
+import { createHmac, createSecretKey, timingSafeEqual, type KeyObject } from 'node:crypto';
 import type { Verification } from './types.ts';
 
 /** Compares without an oracle in time; different lengths are unequal. */
@@ -6,7 +6,7 @@ export function safeEqual(a: Buffer, b: Buffer): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
-export function hmac(algorithm: 'sha1' | 'sha256', key: string | Buffer, ...parts: readonly (string | Buffer)[]): Buffer {
+export function hmac(algorithm: 'sha1' | 'sha256', key: string | Buffer | KeyObject, ...parts: readonly (string | Buffer)[]): Buffer {
   const mac = createHmac(algorithm, key);
   for (const part of parts) mac.update(part);
   return mac.digest();
@@ -24,10 +24,18 @@ export function staleness(timestamp: string | undefined, now: number, toleranceM
 }
 
 const maxSignatures = 10;
+const maxKeys = 100;
+/** With the bytes of a key, createHmac of Node 24 takes six times as long as with a KeyObject. */
+const webhookKeys = new Map<string, KeyObject>();
 
 /** Standard Webhooks 1.0 (github.com/standard-webhooks/standard-webhooks, spec): the key is the base64 part of `whsec_…`; other text is taken as it is. */
-function webhookKey(secret: string): Buffer {
-  return secret.startsWith('whsec_') ? Buffer.from(secret.slice(6), 'base64') : Buffer.from(secret);
+function webhookKey(secret: string): KeyObject {
+  let key = webhookKeys.get(secret);
+  if (key === undefined) {
+    if (webhookKeys.size >= maxKeys) webhookKeys.clear();
+    webhookKeys.set(secret, key = createSecretKey(secret.startsWith('whsec_') ? Buffer.from(secret.slice(6), 'base64') : Buffer.from(secret)));
+  }
+  return key;
 }
 
 /** Headers of a request signed by Standard Webhooks: HMAC-SHA256 over `id.timestamp.body`, base64, version v1. `now` in ms. */
@@ -46,7 +54,7 @@ export function verifyWebhook(secrets: readonly string[], headers: Readonly<Reco
   const given = (list ?? '').split(' ', maxSignatures).filter((s) => s.startsWith('v1,')).map((s) => Buffer.from(s.slice(3), 'base64'));
   for (const secret of secrets) {
     const key = webhookKey(secret);
-    if (key.length === 0) continue;
+    if (key.symmetricKeySize === 0) continue;
     const expected = hmac('sha256', key, `${id}.${timestamp}.`, body);
     if (given.some((signature) => safeEqual(signature, expected))) return { ok: true };
   }

@@ -110,7 +110,7 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     else list.push(lane);
     if (flushScheduled) return;
     flushScheduled = true;
-    queueMicrotask(flush);
+    setImmediate(flush);
   }
 
   function flush(): void {

@@ -5,6 +5,7 @@ import { loadSchemas } from '@weir/schemas';
 import avsc from 'avsc';
 import { compileBounds } from './bounds.ts';
 import { delay, withDeadline } from './deadline.ts';
+import { compileEncoder, type Sink } from './encoder.ts';
 import type { DecodeLimits, Serde } from './types.ts';
 
 interface Codec {
@@ -42,7 +43,12 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
   const ids = new Map<string, number>();
   const codecs = new Map<number, Codec>();
   const pending = new Map<number, Promise<void>>();
-  let scratch = Buffer.allocUnsafe(firstScratch);
+  const encoders = new Map([...schemas].map(([name, schema]) => {
+    const write = compileEncoder(schema);
+    if (write === undefined) throw new WeirError('invariant-broken', `schema ${name} has a type that the encoder does not know`);
+    return [name, write];
+  }));
+  const scratch: Sink = { bytes: Buffer.allocUnsafe(firstScratch), at: 0 };
   const registry = options.registry ?? new SchemaRegistry({ host: options.registryUrl, clientId: 'weir', retry: { retries: 0 } });
 
   async function register(name: string): Promise<void> {
@@ -103,20 +109,19 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
       return id;
     },
     encode(name, value) {
-      const type = types.get(name);
+      const write = encoders.get(name);
       const id = ids.get(name);
-      if (type === undefined || id === undefined) throw new WeirError('invariant-broken', `schema ${name} is not registered`);
-      let target = scratch;
-      let end = type.encode(value, target, 5);
-      if (end < 0) {
-        target = Buffer.allocUnsafe(target.length - end);
+      if (write === undefined || id === undefined) throw new WeirError('invariant-broken', `schema ${name} is not registered`);
+      scratch.bytes[0] = 0;
+      scratch.bytes.writeInt32BE(id, 1);
+      scratch.at = 5;
+      try {
+        write(scratch, value);
+        return Buffer.from(scratch.bytes.subarray(0, scratch.at));
+      } finally {
         // One huge record must not keep its size for ever.
-        if (target.length <= largestScratch) scratch = target;
-        end = type.encode(value, target, 5);
+        if (scratch.bytes.length > largestScratch) scratch.bytes = Buffer.allocUnsafe(firstScratch);
       }
-      target[0] = 0;
-      target.writeInt32BE(id, 1);
-      return Buffer.from(target.subarray(0, end));
     },
     decode(bytes) {
       const codec = codecs.get(idIn(bytes));

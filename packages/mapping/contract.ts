@@ -129,8 +129,15 @@ function compileProperty(property: JsonObject, at: At, fields: ReadonlyMap<strin
   for (const [i, quality] of tablesOf(property['quality'], [...at, 'quality'], problem).entries()) compileQuality(quality, [...at, 'quality', i], name, file, lineOf, problem, rules);
 }
 
+/** Code points: a surrogate pair is one. */
+function characters(text: string): number {
+  let count = text.length;
+  for (let i = 0; i < text.length - 1; i++) if ((text.charCodeAt(i) & 0xfc00) === 0xd800 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) count--;
+  return count;
+}
+
 function compileOption(option: string, value: Json): ((v: unknown) => boolean) | string {
-  const size = (v: unknown): number => (typeof v === 'string' ? [...v].length : Array.isArray(v) ? v.length : 0);
+  const size = (v: unknown): number => (typeof v === 'string' ? characters(v) : Array.isArray(v) ? v.length : 0);
   switch (option) {
     case 'minLength': case 'minItems': return typeof value === 'number' ? (v) => size(v) >= value : 'expected a number';
     case 'maxLength': case 'maxItems': return typeof value === 'number' ? (v) => size(v) <= value : 'expected a number';

@@ -46,6 +46,25 @@ function inRange(ms: number): number {
 /** False for a day that no month has: Date.parse takes 30 February for 2 March. */
 const isDay = (day: string): boolean => Number(day.slice(8)) <= 28 || (!Number.isNaN(Date.parse(day)) && new Date(day).toISOString().startsWith(day));
 
+/** The form of Date.toISOString, read without a pattern; undefined when it is another, or no day of a month. */
+function canonicalTime(iso: string): number | undefined {
+  if (iso.length !== 24 || iso[4] !== '-' || iso[7] !== '-' || iso[10] !== 'T' || iso[13] !== ':' || iso[16] !== ':' || iso[19] !== '.' || iso[23] !== 'Z') return undefined;
+  const digits = (from: number, to: number): number => {
+    let n = 0;
+    for (let i = from; i < to; i++) {
+      const digit = iso.charCodeAt(i) - 48;
+      if (digit < 0 || digit > 9) return NaN;
+      n = n * 10 + digit;
+    }
+    return n;
+  };
+  const [year, month, day, hour, minute, second] = [digits(0, 4), digits(5, 7), digits(8, 10), digits(11, 13), digits(14, 16), digits(17, 19)];
+  // NaN is in none of these ranges; a day past the 28th is for the calendar.
+  if (!(year >= 1971 && month >= 1 && month <= 12 && day >= 1 && day <= 28 && hour <= 23 && minute <= 59 && second <= 59)) return undefined;
+  const ms = Date.UTC(year, month - 1, day, hour, minute, second, digits(20, 23));
+  return Number.isNaN(ms) ? undefined : ms;
+}
+
 /** ms since the epoch. `auto`: numbers below 10^11 are seconds; text is ISO 8601, without a zone UTC. */
 function timestamp(unit: 's' | 'ms' | 'iso' | 'auto'): Transform {
   return (value) => {
@@ -55,6 +74,8 @@ function timestamp(unit: 's' | 'ms' | 'iso' | 'auto'): Transform {
     }
     if (unit === 's' || unit === 'ms') throw new TransformError(`expected a time in ${unit}`);
     const iso = text(value).trim();
+    const known = canonicalTime(iso);
+    if (known !== undefined) return inRange(known);
     if (!isoDate.test(iso) || !isDay(iso.slice(0, 10))) throw new TransformError('expected an ISO 8601 time');
     const zoned = /(?:Z|[+-]\d{2}:?\d{2})$/.test(iso) || iso.length === 10 ? iso : `${iso}Z`;
     return inRange(Date.parse(zoned.replace(' ', 'T')));

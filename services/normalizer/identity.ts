@@ -21,15 +21,19 @@ export function identifiersOf(record: Readonly<Record<string, unknown>>, keyed: 
   return ids.length > max ? undefined : ids;
 }
 
-/** HMAC per identifier is the dearest step of a record: recent ones are kept. Bounded; the whole memory is dropped when full. */
+/** Recent keyed identifiers are kept: an HMAC is dear. Two generations of at most `max`, so that a full one does not drop what is in use. */
 export function createKeyedCache(workspaceKey: Buffer, max = 50_000): (type: string, value: string) => string {
-  const known = new Map<string, string>();
+  let known = new Map<string, string>();
+  let before = new Map<string, string>();
   return (type, value) => {
     const key = `${type}\u0000${value}`;
     let id = known.get(key);
     if (id === undefined) {
-      id = keyedId(workspaceKey, type, value);
-      if (known.size >= max) known.clear();
+      id = before.get(key) ?? keyedId(workspaceKey, type, value);
+      if (known.size >= max) {
+        before = known;
+        known = new Map();
+      }
       known.set(key, id);
     }
     return id;

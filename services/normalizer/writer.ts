@@ -23,6 +23,18 @@ export interface WriterPorts {
 }
 
 const consentRecord = 'weir.canonical.ConsentChange';
+/** Texts that come again in every record of a batch, as bytes. Bounded: names of releases, sources, mappings and outputs. */
+const maxConstants = 1000;
+const constants = new Map<string, Buffer>();
+function constant(text: string): Buffer {
+  let bytes = constants.get(text);
+  if (bytes === undefined) {
+    if (constants.size >= maxConstants) constants.clear();
+    constants.set(text, bytes = Buffer.from(text));
+  }
+  return bytes;
+}
+
 /** Links already acknowledged by this process: link → partition and offset. Bounded; a link sent again changes nothing. */
 const maxLinks = 100_000;
 
@@ -43,11 +55,11 @@ export function createWriter(ports: WriterPorts) {
 
   function commonHeaders(work: Work, release: string, mapping: string): [string, Buffer][] {
     const { headers, source } = work;
-    return [[H.event, Buffer.from(headers.eventId)], [H.hash, Buffer.from(headers.hash)], [H.source, Buffer.from(source)], [H.accepted, Buffer.from(String(headers.acceptedAt))], [H.traceparent, Buffer.from(headers.traceparent)], [H.release, Buffer.from(release)], [H.mapping, Buffer.from(mapping)]];
+    return [[H.event, Buffer.from(headers.eventId)], [H.hash, Buffer.from(headers.hash)], [H.source, constant(source)], [H.accepted, Buffer.from(String(headers.acceptedAt))], [H.traceparent, Buffer.from(headers.traceparent)], [H.release, constant(release)], [H.mapping, constant(mapping)]];
   }
 
   function outputHeaders(base: readonly [string, Buffer][], output: Encoded): [string, Buffer][] {
-    return [...base, [H.output, Buffer.from(output.outputId)], [H.outputName, Buffer.from(output.outputName)], [H.ids, Buffer.from(output.ids.join(','))]];
+    return [...base, [H.output, Buffer.from(output.outputId)], [H.outputName, constant(output.outputName)], [H.ids, Buffer.from(output.ids.join(','))]];
   }
 
   /** How far each of `works` got on the two topics, per partition, after all was acknowledged. */

@@ -1,0 +1,195 @@
+/** What every benchmark shares: a platform, processes and what they use, parties in turn, medians, and the result file. */
+import { execFileSync, fork, spawn, type ChildProcess } from 'node:child_process';
+import { createWriteStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { startPlatform } from '../infra/local/platform.ts';
+
+export const root = resolve(import.meta.dirname, '..');
+
+/** One run of one party. CPU is user and system time of the whole process, all threads. */
+export interface Sample {
+  readonly records: number;
+  readonly wallMs: number;
+  readonly cpuUs: number;
+  readonly brokerCpuUs: number;
+  /** Anonymous memory after a forced collection, and mapped files (LMDB, code), MB. */
+  readonly rssAnonMb: number;
+  readonly rssFileMb: number;
+  /** Whatever the benchmark measures besides, e.g. latencies in ms. */
+  readonly more?: Readonly<Record<string, number>>;
+}
+
+export interface Party {
+  readonly name: string;
+  /** One run from nothing to checked results; throws when a result is wrong. */
+  run(round: number): Promise<Sample>;
+}
+
+export interface PartyResult {
+  readonly name: string;
+  readonly runs: readonly Sample[];
+  /** Records per second. */
+  readonly median: number;
+  readonly cpuUsPerRecord: number;
+  readonly brokerCpuUsPerRecord: number;
+  readonly rssAnonMb: number;
+  readonly rssFileMb: number;
+  readonly more: Readonly<Record<string, number>>;
+}
+
+export interface Benchmark {
+  readonly name: string;
+  readonly parameters: Readonly<Record<string, unknown>>;
+  readonly parties: readonly Party[];
+  readonly rounds: number;
+  readonly ratios: (of: (name: string) => PartyResult) => Readonly<Record<string, number>>;
+}
+
+export function median(values: readonly number[]): number {
+  if (values.length === 0) throw new Error('no values');
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+const tickUs = 1e6 / Number(execFileSync('getconf', ['CLK_TCK'], { encoding: 'utf8' }));
+
+/** CPU that the process has used since it began, µs (proc(5), stat: utime + stime). */
+export function cpuOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * tickUs;
+}
+
+/** Resident memory by kind, MB (proc(5), status). */
+export function memoryOf(pid: number): { anon: number; file: number } {
+  const status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  const mb = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)![1]) / 1024;
+  return { anon: mb('RssAnon'), file: mb('RssFile') };
+}
+
+export interface Cluster {
+  readonly brokers: readonly string[];
+  readonly registryUrl: string;
+  readonly dir: string;
+  brokerCpu(): number;
+}
+
+/** A broker and a registry of its own, in a folder that is removed; ended by `stop`. */
+export async function startCluster(): Promise<Cluster & { stop(): Promise<void> }> {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-bench-'));
+  const platform = await startPlatform({ dataDir: join(dir, 'platform') });
+  const pid = platform.brokers[0]!.process().pid;
+  return { brokers: platform.bootstrap, registryUrl: platform.registryUrl, dir, brokerCpu: () => cpuOf(pid), async stop() { await platform.stop(); rmSync(dir, { recursive: true, force: true }); } };
+}
+
+export interface Child {
+  readonly pid: number;
+  /** Rejects when the process ends before it is stopped. */
+  readonly failed: Promise<never>;
+  /** Memory after a full collection. */
+  memory(): Promise<{ anon: number; file: number }>;
+  stop(): Promise<void>;
+}
+
+function watch(child: ChildProcess, logFile: string, collect: () => Promise<void>): Child {
+  const log = createWriteStream(logFile, { flags: 'a' });
+  child.stdout?.pipe(log, { end: false });
+  child.stderr?.pipe(log, { end: false });
+  let stopping = false;
+  const ended = new Promise<void>((done) => child.once('exit', () => done()));
+  const failed = ended.then(() => (stopping ? new Promise<never>(() => {}) : Promise.reject(new Error(`a party ended by itself:\n${readFileSync(logFile, 'utf8').slice(-3000)}`))));
+  failed.catch(() => {});
+  return {
+    pid: child.pid!, failed,
+    async memory() {
+      await Promise.race([collect(), failed]);
+      return memoryOf(child.pid!);
+    },
+    async stop() {
+      stopping = true;
+      child.kill('SIGKILL');
+      await ended;
+      log.end();
+    },
+  };
+}
+
+/** A script of this repository as a process of its own; with WEIR_BENCH_PROFILE its CPU profile goes to that folder. */
+export function startNode(script: string, args: readonly string[], env: Readonly<Record<string, string>>, logFile: string): Child {
+  const profile = process.env['WEIR_BENCH_PROFILE'];
+  const child = fork(join(root, script), args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe', 'ipc'], execArgv: ['--expose-gc', '--import', join(root, 'bench/collect.ts'), ...(profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${script.replaceAll('/', '-')}-${args[0] ?? ''}-${Date.now()}.cpuprofile`])] });
+  const watched = watch(child, logFile, () => new Promise((done) => {
+    child.once('message', () => done());
+    child.send('collect');
+  }));
+  if (profile === undefined) return watched;
+  // A killed process writes no profile.
+  return { ...watched, async stop() {
+    const exited = new Promise((done) => child.once('exit', done));
+    watched.failed.catch(() => {});
+    child.send('exit');
+    await exited;
+    await watched.stop();
+  } };
+}
+
+export function startJava(java: string, args: readonly string[], logFile: string): Child {
+  const child = spawn(java, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const end = (): void => { child.kill('SIGKILL'); };
+  process.once('exit', end);
+  child.once('exit', () => process.removeListener('exit', end));
+  return watch(child, logFile, async () => { execFileSync(join(java, '../jcmd'), [String(child.pid), 'GC.run'], { stdio: 'ignore' }); });
+}
+
+const digits = (n: number): number => Math.round(n * 100) / 100;
+
+function summarise(name: string, runs: readonly Sample[]): PartyResult {
+  const of = (value: (s: Sample) => number): number => digits(median(runs.map(value)));
+  return {
+    name, runs, median: Math.round(of((s) => s.records / s.wallMs * 1000)), cpuUsPerRecord: of((s) => s.cpuUs / s.records), brokerCpuUsPerRecord: of((s) => s.brokerCpuUs / s.records),
+    rssAnonMb: of((s) => s.rssAnonMb), rssFileMb: of((s) => s.rssFileMb), more: Object.fromEntries(Object.keys(runs[0]!.more ?? {}).map((key) => [key, of((s) => s.more![key]!)])),
+  };
+}
+
+const git = (...args: string[]): string => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
+
+function versions(): Record<string, string> {
+  const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { dependencies: Record<string, string> };
+  const kept = ['@platformatic/kafka', 'avsc', 'fastify', 'undici', 'lmdb'].map((name) => [name, dependencies[name]!]);
+  return { ...Object.fromEntries(kept), node: process.version, kafka: '4.3.1' };
+}
+
+/** The parties in turn, `rounds` times; prints the table and writes bench/results/<name>.json. */
+export async function runBenchmark(benchmark: Benchmark): Promise<void> {
+  const samples = new Map<string, Sample[]>(benchmark.parties.map((p) => [p.name, []]));
+  for (let round = 0; round < benchmark.rounds; round++) {
+    for (const party of benchmark.parties) {
+      const sample = await party.run(round);
+      samples.get(party.name)!.push(sample);
+      process.stderr.write(`${benchmark.name} ${round + 1}/${benchmark.rounds} ${party.name}: ${(sample.cpuUs / sample.records).toFixed(2)} µs CPU, ${Math.round(sample.records / sample.wallMs * 1000)}/s\n`);
+    }
+  }
+  const parties = benchmark.parties.map((p) => summarise(p.name, samples.get(p.name)!));
+  const of = (name: string): PartyResult => parties.find((p) => p.name === name) ?? (() => { throw new Error(`no party ${name}`); })();
+  const ratios = Object.fromEntries(Object.entries(benchmark.ratios(of)).map(([key, value]) => [key, digits(value)]));
+  const dirty = git('status', '--porcelain', '--untracked-files=no', '--', ':!bench/results') !== '';
+  const result = { name: benchmark.name, commit: git('rev-parse', '--short=12', 'HEAD') + (dirty ? '+changes' : ''), date: new Date().toISOString(), versions: versions(), cpu: cpus()[0]?.model, cores: availableParallelism(), parameters: { ...benchmark.parameters, rounds: benchmark.rounds }, parties, ratios };
+  // A run of some parties only is a look, not a result.
+  if (process.env['WEIR_BENCH_PARTIES'] === undefined) writeFileSync(join(root, 'bench/results', `${benchmark.name}.json`), `${JSON.stringify(result, null, 2)}\n`);
+  print(result);
+}
+
+function print(result: { readonly name: string; readonly parties: readonly PartyResult[]; readonly ratios: Readonly<Record<string, number>> }): void {
+  const width = Math.max(...result.parties.map((p) => p.name.length));
+  console.log(`\n${result.name}\n${'party'.padEnd(width)}  records/s  CPU µs  broker µs  RssAnon MB  mapped MB`);
+  for (const p of result.parties) {
+    const more = Object.entries(p.more).map(([key, value]) => `  ${key} ${value}`).join('');
+    console.log(`${p.name.padEnd(width)}  ${String(p.median).padStart(9)}  ${p.cpuUsPerRecord.toFixed(2).padStart(6)}  ${p.brokerCpuUsPerRecord.toFixed(2).padStart(9)}  ${p.rssAnonMb.toFixed(0).padStart(10)}  ${p.rssFileMb.toFixed(0).padStart(9)}${more}`);
+  }
+  for (const [key, value] of Object.entries(result.ratios)) console.log(`  ${key}: ${value}`);
+}
+
+/** Benchmarks that there are: every bench/names/<name>.ts. */
+export const names = (): string[] => readdirSync(join(root, 'bench/names')).filter((f) => f.endsWith('.ts')).map((f) => f.slice(0, -3)).sort();

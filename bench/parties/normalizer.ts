@@ -1,0 +1,106 @@
+/**
+ * `normalizer.ts <kind> <prefix> <run>`: one party of the benchmark `normalizer`, until it is ended.
+ * service: the service as it runs. like-for-like: parse, map, check, encode and append as it does, without identity,
+ * memory of event ids and metrics. pass-through: packages/log alone.
+ */
+import { mkdtempSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseJson } from '@weir/adapter';
+import { createLog, createSerde, type Appender, type LogRecord, type OutRecord, type RecordBatch } from '@weir/log';
+import { compileContract, compileMapping } from '@weir/mapping';
+import { groupNames, H, topicNames } from '@weir/pipeline';
+import { compileRelease, type ReleaseFeed } from '@weir/release';
+import { systemClock, type ServiceContext } from '@weir/service';
+import { createLogger } from '@weir/telemetry';
+import { openVault } from '@weir/vault';
+import { registry } from '@weir/adapters';
+import { Registry } from 'prom-client';
+import { createNormalizer } from '../../services/normalizer/app.ts';
+import { contract, mapping } from '../contacts.ts';
+
+const [kind, prefix, run] = process.argv.slice(2) as [string, string, string];
+const log = createLog({ brokers: process.env['KAFKA_BROKERS']!.split(','), clientId: `bench-${kind}` });
+const names = topicNames(prefix);
+const out = `${prefix}.out.${run}`;
+const group = `${prefix}.${run}`;
+const source = 'contacts';
+const fail = (error: unknown): never => {
+  console.error(error);
+  process.exit(1);
+};
+
+async function service(): Promise<void> {
+  const serde = createSerde({ registryUrl: process.env['SCHEMA_REGISTRY_URL']! });
+  await serde.start();
+  const release = compileRelease([
+    { path: 'weir.yaml', content: 'name: bench\n' }, { path: 'purposes.yaml', content: 'purposes:\n  news: { legalBasis: consent, doc: Letters. }\n' },
+    { path: 'mappings/contacts.yaml', content: mapping }, { path: 'contracts/contacts.odcs.yaml', content: contract },
+    { path: 'sources/contacts.yaml', content: 'adapter: standard-webhooks\nconfig: { secret: { secret: SECRET } }\nmapping: contacts.yaml\n' },
+  ], { adapters: registry });
+  const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, close: async () => {} };
+  const dir = process.env['WEIR_DATA']!;
+  const context: ServiceContext = {
+    name: 'normalizer', config: {} as never, log, serde, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group as `${string}.normalizer` }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: Buffer.alloc(32, 7),
+    logger: createLogger({ service: 'normalizer', level: 'warn' }), registry: new Registry(), clock: systemClock, stateDir: mkdtempSync(join(dir, 'state-')),
+  };
+  const normalizer = createNormalizer(context, { sessionTimeoutMs: 30_000 });
+  void normalizer.failed.then(fail);
+  await normalizer.start();
+}
+
+/** A loop that makes one record of each, appends, and commits what is acknowledged: partitions side by side, batches of one in turn. */
+async function loop(make: (record: LogRecord, appender: Appender) => OutRecord): Promise<void> {
+  const appender = await log.appender({ deadlineMs: 600_000 });
+  await appender.partitions(out);
+  const queues = new Map<number, Promise<void>>();
+  const take = async (batch: RecordBatch): Promise<void> => {
+    await appender.append(out, batch.records.map((record) => make(record, appender)));
+    await consumer.commit([{ topic: batch.topic, partition: batch.partition, epoch: batch.epoch, offset: batch.nextOffset }]);
+  };
+  const consumer = log.consumer({
+    groupId: group, topics: [names.raw(source)], sessionTimeoutMs: 30_000,
+    handlers: {
+      async assigned() {},
+      async revoked() {},
+      batch(batch) {
+        // At most one batch waits behind the one at work.
+        consumer.pause(batch.topic, batch.partition);
+        queues.set(batch.partition, (queues.get(batch.partition) ?? Promise.resolve()).then(async () => {
+          await take(batch);
+          consumer.resume(batch.topic, batch.partition);
+        }).catch(fail));
+      },
+      failed: fail,
+    },
+  });
+  await consumer.start();
+}
+
+async function likeForLike(): Promise<void> {
+  const serde = createSerde({ registryUrl: process.env['SCHEMA_REGISTRY_URL']! });
+  await serde.start();
+  const compiled = compileMapping({ path: 'mappings/contacts.yaml', content: mapping });
+  const checks = compileContract({ path: 'contracts/contacts.odcs.yaml', content: contract });
+  const constant = (name: string, text: string): readonly [string, Buffer] => [name, Buffer.from(text)];
+  const added = [constant(H.release, 'rel_0123456789abcdef'), constant(H.mapping, 'contacts')];
+  const outputName = constant(H.outputName, 'profile');
+  await loop((record, appender) => {
+    let eventId = '';
+    let acceptedAt = 0;
+    for (const [name, value] of record.headers) {
+      if (name === H.event) eventId = value.toString('latin1');
+      else if (name === H.accepted) acceptedAt = Number(value.toString('latin1'));
+    }
+    const result = compiled.apply(parseJson(record.value!, 32), undefined, { eventId, source, acceptedAt });
+    if (result.kind !== 'mapped') throw new Error(JSON.stringify(result));
+    const [output] = result.outputs;
+    const breaches = checks.check(output!.recordType, output!.record);
+    if (breaches.length > 0) throw new Error(JSON.stringify(breaches));
+    return { partition: appender.partitionFor(out, record.key!), key: record.key, value: serde.encode(output!.recordType, output!.record), headers: [...record.headers, ...added, [H.output, Buffer.from(output!.outputId, 'latin1')], outputName] };
+  });
+}
+
+if (kind === 'service') await service();
+else if (kind === 'like-for-like') await likeForLike();
+else if (kind === 'pass-through') await loop((record, appender) => ({ partition: appender.partitionFor(out, record.key!), key: record.key, value: record.value, headers: record.headers }));
+else fail(new Error(`no party ${kind}`));
