@@ -51,7 +51,7 @@ export async function startFleet(options: { brokers: readonly string[]; registry
 
   const fleet: Fleet = {
     prefix, base, dataDir, ingest: `http://127.0.0.1:${base}`, sandbox: `http://127.0.0.1:${base + 10}`,
-    secret: (name) => (JSON.parse(readFileSync(join(dataDir, 'secrets.json'), 'utf8')) as Record<string, { value: string }>)[name]!.value,
+    secret: (name) => openVault({ dataDir, env: {} }).get(name).reveal(),
     async start(service, instance = 1) {
       const port = instance === 1 ? base + portOffset[service] : await freePort();
       const child = spawn(process.execPath, [join(root, `services/${service}/main.ts`)], { env: { ...env, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });

@@ -89,7 +89,7 @@ export async function startIngestWorld(cluster: { brokers: readonly string[]; re
 
   const world: IngestWorld = {
     prefix, log, serde,
-    authorization: `Basic ${Buffer.from(`${(JSON.parse(readFileSync(join(dir, 'secrets.json'), 'utf8')) as Record<string, { value: string }>)['SEGMENT_WRITE_KEY']!.value}:`).toString('base64')}`,
+    authorization: `Basic ${Buffer.from(`${openVault({ dataDir: dir, env: {} }).get('SEGMENT_WRITE_KEY').reveal()}:`).toString('base64')}`,
     async start(instance) {
       const port = await freePort();
       const child = run(['services/ingest/main.ts'], { WEIR_INGEST_PORT: String(port), WEIR_INSTANCE: String(instance) });
