@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { createWriteStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { openVault } from '@weir/vault';
 import { freePort } from './port.ts';
 import { testPrefix, waitFor } from './wait.ts';
 

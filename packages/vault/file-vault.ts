@@ -51,6 +51,7 @@ export function openVault(options: VaultOptions): Vault {
     const value = env[`WEIR_SECRET_${name}`];
     if (value !== undefined && value !== '') return { value };
     if (fresh() && fetched!.secrets.has(name)) return fetched!.secrets.get(name);
+    if (!fresh() && fetched?.secrets.has(name) === true) throw unavailable(name);
     const found = localSecrets()[name];
     // With the provider out of reach nobody can say that it does not have the secret.
     if (found === undefined && remote !== undefined && !fresh()) throw unavailable(name);

@@ -1,11 +1,12 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createLog, createSerde, type Log, type LogRecord, type Serde } from '@weir/log';
 import { freePort, testPrefix, waitFor } from '@weir/testing';
+import { openVault } from '@weir/vault';
 
 const root = resolve(import.meta.dirname, '../..');
 
