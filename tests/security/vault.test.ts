@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createLog } from '@weir/log';
-import { startFleet, waitFor, type Fleet, type FleetService } from '@weir/testing';
+import { startFleet, waitFor, type Fleet } from '@weir/testing';
 import { removeSecret } from '@weir/vault';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
@@ -19,7 +19,6 @@ const kv = { mode: 'ok' as 'ok' | 'sealed' | 'slow' | 'denied', reads: 0, values
 let server: Server;
 let fleet: Fleet;
 let workspace: string;
-const fleetServices: FleetService[] = ['sandbox', 'control', 'ingest', 'normalizer', 'policy', 'dispatcher'];
 
 beforeAll(async () => {
   server = createServer((request, response) => {
@@ -39,7 +38,6 @@ beforeAll(async () => {
     env: { WEIR_LOG_LEVEL: 'debug', WEIR_VAULT_ADDR: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, WEIR_VAULT_TOKEN: vaultToken, WEIR_VAULT_REFRESH_MS: '300', WEIR_VAULT_TIMEOUT_MS: '300', WEIR_VAULT_MAX_STALE_MS: '1000' },
   });
   for (const name of names) removeSecret({ dataDir: fleet.dataDir, env: {} }, name);
-  for (const service of fleetServices) await fleet.start(service);
 });
 afterAll(async () => {
   await fleet?.dispose();
