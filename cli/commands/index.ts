@@ -10,4 +10,5 @@ export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Com
   ['dlq', () => import('./dlq.ts')],
   ['status', () => import('./status.ts')],
   ['topics', () => import('./topics.ts')],
+  ['vault', () => import('./vault.ts')],
 ]);

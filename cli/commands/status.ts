@@ -9,6 +9,7 @@ export interface Status {
   readonly lag: Readonly<Record<string, number>>;
   readonly release?: string | null;
   readonly ready: boolean;
+  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string }[];
 }
 
 const pollMs = 250;
@@ -59,6 +60,7 @@ async function settle(client: Client, seconds: number, terminal: Terminal, signa
 function print(status: Status, terminal: Terminal): void {
   const { paint } = terminal;
   terminal.line(`${status.ready ? paint.green('ready') : paint.red('not ready')}${settled(status) ? ', settled' : ''}${status.release ? `, release ${status.release}` : ''}`);
+  for (const i of status.incidents) terminal.line(paint.red(`${i.destination} is paused since ${i.since}: ${i.code}; its events wait and are sent from there`));
   terminal.line();
   const rows = (group: string, counts: Readonly<Record<string, number>>): string[][] => Object.entries(counts).map(([name, n]) => [group, name, String(n)]);
   terminal.table(['of', 'what', 'count'], [...rows('events', status.events), ...rows('deliveries', status.deliveries), ...rows('lag', status.lag)]);

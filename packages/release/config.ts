@@ -85,11 +85,12 @@ function checkUrl(value: YamlValue): string | undefined {
 }
 
 /**
- * The config as an adapter gets it: secrets revealed (signing halves with `signing`), `sandbox://<name>` turned
+ * The config as an adapter gets it: secrets revealed (signing halves with `signing`, the values before a rotation with `previous` where both are accepted), `sandbox://<name>` turned
  * into the sandbox's address. Never log the result.
  */
-export function resolveConfig(config: AdapterConfig, options: { vault: Vault; sandboxUrl?: string; signing?: boolean }): AdapterConfig {
+export function resolveConfig(config: AdapterConfig, options: { vault: Vault; sandboxUrl?: string; signing?: boolean; previous?: boolean }): AdapterConfig {
   const resolve = (value: unknown): unknown => {
+    if (isSecretRef(value) && options.previous === true) return (options.vault.previous(value.secret) ?? options.vault.get(value.secret)).reveal();
     if (isSecretRef(value)) return (options.signing === true ? options.vault.signing(value.secret) : undefined)?.reveal() ?? options.vault.get(value.secret).reveal();
     if (typeof value === 'string' && value.startsWith('sandbox://') && options.sandboxUrl !== undefined) return `${options.sandboxUrl}/d/${value.slice(10)}`;
     if (Array.isArray(value)) return value.map(resolve);

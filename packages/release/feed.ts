@@ -3,10 +3,10 @@ import { WeirError } from '@weir/errors';
 import type { Appender, Follower, Log, RecordBatch, Serde } from '@weir/log';
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
-import type { Release, ReleaseFeed, ReleaseFile } from './types.ts';
+import type { Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
-export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current' } as const;
+export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}` } as const;
 const maxReleaseBytes = 1_500_000;
 const retryMs = 2000;
 
@@ -19,6 +19,12 @@ export async function applyRelease(options: { appender: Appender; serde: Serde; 
   await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.current), value: serde.encode('weir.internal.CurrentRelease', { hash: release.hash, at: now, by }) }]);
 }
 
+/** Put an incident on weir.control, over the one before of its destination; resolves when it is acknowledged. */
+export async function saveIncident(options: { appender: Appender; serde: Serde; topic: string; incident: Incident }): Promise<void> {
+  const { appender, serde, topic, incident } = options;
+  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.incident(incident.destination)), value: serde.encode('weir.internal.Incident', { ...incident }) }]);
+}
+
 /**
  * Follows weir.control. A release whose content does not give its hash, or that does not compile with this
  * version's adapters, is refused with an error line and the one before goes on. Resolves when the topic was
@@ -28,6 +34,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   const { log, serde, topic, logger } = options;
   const stored = new Map<string, readonly ReleaseFile[]>();
   const listeners = new Set<(release: Release) => void>();
+  const incidents = new Map<string, Incident>();
   let current: Release | undefined;
   let wanted: string | undefined;
 
@@ -60,10 +67,12 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   async function take(batch: RecordBatch): Promise<void> {
     for (const record of batch.records) {
       const key = record.key?.toString('utf8') ?? '';
-      if (!key.startsWith('release/') || record.value === null) continue;
+      const isIncident = key.startsWith('incident/');
+      if ((!key.startsWith('release/') && !isIncident) || record.value === null) continue;
       const value = await decode(record.value, record.offset);
       if (value === undefined) continue;
-      if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
+      if (isIncident) incidents.set((value as Incident).destination, value as Incident);
+      else if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
       else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
     }
   }
@@ -107,6 +116,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       if (current === undefined) throw new WeirError('release-missing');
       return current;
     },
+    incidents: () => incidents,
     onChange(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);

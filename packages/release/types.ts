@@ -40,9 +40,21 @@ export interface Release {
 
 /** Which release runs. A switch happens at a record boundary: a stage asks `current()` once per record batch. */
 export interface ReleaseFeed {
+  /** The last incident of each destination. */
+  incidents(): ReadonlyMap<string, Incident>;
   /** Throws release-missing before the first release was read. */
   current(): Release;
   /** Called after a new release became current. Returns an unsubscribe function. */
   onChange(listener: (release: Release) => void): () => void;
   close(): Promise<void>;
+}
+
+/** A destination that is paused for its credential (`incident/<destination>` on weir.control). */
+export interface Incident {
+  readonly destination: string;
+  readonly code: string;
+  /** Ms since the epoch. */
+  readonly since: number;
+  /** Null while it lasts. */
+  readonly until: number | null;
 }

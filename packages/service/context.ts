@@ -6,7 +6,7 @@ import { createLog, createSerde } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { createReleaseFeed } from '@weir/release';
 import { createLogger } from '@weir/telemetry';
-import { openVault, readWorkspaceKey } from '@weir/vault';
+import { readWorkspaceKey, startVault } from '@weir/vault';
 import { Registry } from 'prom-client';
 import { systemClock } from './clock.ts';
 import type { ServiceContext } from './types.ts';
@@ -28,7 +28,7 @@ export async function createContext(name: string, config: ConfigOf<typeof common
     return {
       name, config, log, serde, topics, releases, logger, stateDir,
       groups: groupNames(config.topicPrefix),
-      vault: openVault({ dataDir: config.dataDir, env }),
+      vault: await startVault({ dataDir: config.dataDir, env, settings: config, logger }),
       workspaceKey: readWorkspaceKey(config.dataDir, config.workspaceKey),
       registry: new Registry(),
       clock: systemClock,
@@ -40,6 +40,7 @@ export async function createContext(name: string, config: ConfigOf<typeof common
 }
 
 export async function closeContext(context: ServiceContext): Promise<void> {
+  context.vault.close();
   await context.releases.close();
   await context.log.close();
 }

@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { createWriteStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { openVault } from '@weir/vault';
 import { freePort } from './port.ts';
 import { testPrefix, waitFor } from './wait.ts';
 
@@ -56,7 +57,7 @@ export async function startFleet(options: { brokers: readonly string[]; registry
 
   const fleet: Fleet = {
     prefix, base, dataDir, ingest: `http://127.0.0.1:${base}`, sandbox: `http://127.0.0.1:${base + 10}`,
-    secret: (name) => (JSON.parse(readFileSync(join(dataDir, 'secrets.json'), 'utf8')) as Record<string, { value: string }>)[name]!.value,
+    secret: (name) => openVault({ dataDir, env: {} }).get(name).reveal(),
     url: (service, instance = 1) => `http://127.0.0.1:${instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? 0}`,
     logFile: (service, instance = 1) => join(dataDir, `${service}-${instance}.log`),
     async start(service, instance = 1, own = {}) {

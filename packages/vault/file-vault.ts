@@ -1,43 +1,145 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { WeirError } from '@weir/errors';
+import { createTokenSource, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
+import type { SecretProvider } from './kv-provider.ts';
+import { changeSecrets, fileStamp, loadSecrets, sealedName, type FileStoreOptions } from './sealed-file.ts';
 import { Secret } from './secret.ts';
-import type { Vault } from './types.ts';
+import type { StoredSecret, Vault, VaultStatus } from './types.ts';
 
-interface Stored {
-  readonly value: string;
-  readonly signingValue?: string;
+export const namePattern = /^[A-Z][A-Z0-9_]{0,63}$/;
+const oauthTimeoutMs = 10_000;
+/** A forced refresh (a vendor refused the credential) asks the token server at most this often. */
+const forceEveryMs = 10_000;
+
+export interface VaultOptions extends FileStoreOptions {
+  /** A remote provider; its secrets stand between the environment and the local file. */
+  readonly remote?: SecretProvider;
+  /** What was read from `remote` serves this long without a further successful read, ms. */
+  readonly maxStaleMs?: number;
+  readonly now?: () => number;
 }
 
-const namePattern = /^[A-Z][A-Z0-9_]{0,63}$/;
-const fileName = 'secrets.json';
-
-function load(dataDir: string): Record<string, Stored> {
-  const file = join(dataDir, fileName);
-  if (!existsSync(file)) return Object.create(null) as Record<string, Stored>;
-  const parsed: unknown = JSON.parse(readFileSync(file, 'utf8'));
-  return Object.assign(Object.create(null), parsed) as Record<string, Stored>;
+export function checkName(name: string): void {
+  if (!namePattern.test(name)) throw new WeirError('config-invalid', `secret name ${JSON.stringify(name.slice(0, 80))}: expected upper-case letters, digits and _`);
 }
 
-/** Secrets from `WEIR_SECRET_<NAME>` (first) and `<dataDir>/secrets.json`; both are looked at on each call, so a rotation needs no restart. */
-export function openVault(options: { dataDir: string; env: Readonly<Record<string, string | undefined>> }): Vault {
-  const find = (name: string): Stored | undefined => {
-    if (!namePattern.test(name)) throw new WeirError('config-invalid', `secret name ${JSON.stringify(name.slice(0, 80))}: expected upper-case letters, digits and _`);
-    const value = options.env[`WEIR_SECRET_${name}`];
-    return value !== undefined && value !== '' ? { value } : load(options.dataDir)[name];
-  };
+/** Secrets from `WEIR_SECRET_<NAME>`, the remote provider, and the sealed file of the data folder, in this order. No timer of its own: see startVault. */
+export function openVault(options: VaultOptions): Vault {
+  const { env, dataDir, remote } = options;
+  const now = options.now ?? Date.now;
+  const maxStaleMs = options.maxStaleMs ?? 3_600_000;
+  const listeners = new Set<() => void>();
+  const sources = new Map<string, { readonly text: string; readonly source: TokenSource }>();
+  let local: { readonly stamp: string; readonly secrets: Readonly<Record<string, StoredSecret>> } | undefined;
+  let fetched: { readonly secrets: ReadonlyMap<string, StoredSecret>; readonly at: number } | undefined;
+  let status: VaultStatus = remote === undefined ? { available: true } : { available: false, reason: 'not read yet', since: now() };
+  let revision = 0;
+  let seen = '';
+  let running: Promise<void> | undefined;
+  let forcedAt = Number.NEGATIVE_INFINITY;
+
+  function localSecrets(): Readonly<Record<string, StoredSecret>> {
+    const stamp = fileStamp(dataDir);
+    if (local?.stamp !== stamp) local = { stamp, secrets: loadSecrets(options) };
+    return local.secrets;
+  }
+  const fresh = (): boolean => fetched !== undefined && now() - fetched.at <= maxStaleMs;
+  const unavailable = (name: string): WeirError => new WeirError('secret-unavailable', `secret ${name} cannot be had: ${status.reason ?? 'the vault was not read'}`);
+
+  function find(name: string): StoredSecret | undefined {
+    checkName(name);
+    const value = env[`WEIR_SECRET_${name}`];
+    if (value !== undefined && value !== '') return { value };
+    if (fresh() && fetched!.secrets.has(name)) return fetched!.secrets.get(name);
+    if (!fresh() && fetched?.secrets.has(name) === true) throw unavailable(name);
+    const found = localSecrets()[name];
+    // With the provider out of reach nobody can say that it does not have the secret.
+    if (found === undefined && remote !== undefined && !fresh()) throw unavailable(name);
+    return found;
+  }
+
+  function sourceOf(name: string, text: string, client: OAuthClient): TokenSource {
+    const known = sources.get(name);
+    if (known?.text === text) return known.source;
+    const keep = (refreshToken: string): void => {
+      const next = JSON.stringify({ ...client, refreshToken });
+      changeSecrets(options, (all) => { all[name] = { ...all[name], value: next }; });
+      sources.set(name, { text: next, source });
+    };
+    const source = createTokenSource(name, client, { timeoutMs: oauthTimeoutMs, now, keep });
+    sources.set(name, { text, source });
+    return source;
+  }
+
+  /** Clients that were asked for: a process that does not use a token must not turn its refresh token over. */
+  function clients(): TokenSource[] {
+    return [...sources.keys()].flatMap((name) => {
+      const text = find(name)?.value;
+      const client = text === undefined ? undefined : parseOAuthClient(name, text);
+      if (client !== undefined) return [sourceOf(name, text!, client)];
+      sources.delete(name);
+      return [];
+    });
+  }
+
+  async function readAll(force: boolean): Promise<void> {
+    const problems: string[] = [];
+    const tell = (error: unknown): void => {
+      if (!(error instanceof WeirError)) throw error;
+      problems.push(error.message);
+    };
+    if (remote !== undefined) await remote.read().then((secrets) => { fetched = { secrets, at: now() }; }, tell);
+    try {
+      await Promise.all(clients().map((source) => source.refresh(force).catch(tell)));
+    } catch (error) {
+      tell(error);
+    }
+    status = problems.length === 0 ? { available: true } : { available: false, reason: problems.join('; ').slice(0, 500), since: status.since ?? now() };
+    let stamp = '';
+    try {
+      // Compared in memory only.
+      stamp = JSON.stringify([localSecrets(), [...(fresh() ? fetched!.secrets : [])], [...sources].map(([name, s]) => [name, s.source.token()])]);
+    } catch (error) {
+      tell(error);
+    }
+    if (stamp === seen) return;
+    seen = stamp;
+    revision++;
+    for (const listener of listeners) listener();
+  }
+
   return {
     get(name) {
       const found = find(name);
-      if (found === undefined) throw new WeirError('config-invalid', `secret ${name} is not set: give it as WEIR_SECRET_${name}, or in ${fileName} of the data folder`);
-      return new Secret(found.value);
+      if (found === undefined) throw new WeirError('config-invalid', `secret ${name} is not set: give it as WEIR_SECRET_${name}, or with weir vault set ${name} (${sealedName} of the data folder)`);
+      const client = parseOAuthClient(name, found.value);
+      if (client === undefined) return new Secret(found.value);
+      const token = sourceOf(name, found.value, client).token();
+      if (token === undefined) throw unavailable(name);
+      return new Secret(token);
     },
     has: (name) => find(name) !== undefined,
     signing(name) {
-      const found = load(options.dataDir)[name];
-      return found?.signingValue === undefined ? undefined : new Secret(found.signingValue);
+      const found = localSecrets()[name]?.signingValue;
+      return found === undefined ? undefined : new Secret(found);
     },
+    previous(name) {
+      const found = find(name);
+      return found?.previous === undefined || now() >= (found.previousUntil ?? 0) ? undefined : new Secret(found.previous);
+    },
+    revision: () => revision,
+    onChange(listener) {
+      listeners.add(listener);
+      return () => { listeners.delete(listener); };
+    },
+    refresh(force = false) {
+      const forced = force && now() - forcedAt >= forceEveryMs;
+      if (running === undefined && forced) forcedAt = now();
+      running ??= readAll(forced).finally(() => { running = undefined; });
+      return running;
+    },
+    status: () => status,
+    close: () => listeners.clear(),
   };
 }
 
@@ -47,16 +149,30 @@ export interface SecretSpec {
   readonly signingValue?: string;
 }
 
-/** For a local run: make the secrets that are not set, keep the others. File mode 0600, replaced in one step. */
-export function ensureSecrets(options: { dataDir: string; env: Readonly<Record<string, string | undefined>> }, specs: readonly SecretSpec[]): void {
+/** For a local run: make the secrets that are not set, keep the others. */
+export function ensureSecrets(options: FileStoreOptions, specs: readonly SecretSpec[]): void {
   const vault = openVault(options);
   const missing = specs.filter((spec) => !vault.has(spec.name));
   if (missing.length === 0) return;
-  const all = load(options.dataDir);
-  for (const spec of missing) all[spec.name] = { value: spec.value ?? randomBytes(24).toString('base64url'), ...(spec.signingValue === undefined ? {} : { signingValue: spec.signingValue }) };
-  mkdirSync(options.dataDir, { recursive: true });
-  const file = join(options.dataDir, fileName);
-  const part = `${file}.${process.pid}`;
-  writeFileSync(part, `${JSON.stringify(all, null, 2)}\n`, { mode: 0o600 });
-  renameSync(part, file);
+  changeSecrets(options, (all) => {
+    for (const spec of missing) all[spec.name] ??= { value: spec.value ?? randomBytes(24).toString('base64url'), ...(spec.signingValue === undefined ? {} : { signingValue: spec.signingValue }) };
+  });
+}
+
+/** Set a secret; the value before it stays accepted for `overlapMs`. */
+export function setSecret(options: FileStoreOptions, name: string, value: string, overlapMs: number, now: number): void {
+  checkName(name);
+  if (value === '') throw new WeirError('config-invalid', `secret ${name}: the value is empty`);
+  changeSecrets(options, (all) => {
+    const before = all[name]?.value;
+    all[name] = { value, ...(before === undefined || before === value || overlapMs <= 0 ? {} : { previous: before, previousUntil: now + overlapMs }) };
+  });
+}
+
+/** False when there was none. */
+export function removeSecret(options: FileStoreOptions, name: string): boolean {
+  checkName(name);
+  let found = false;
+  changeSecrets(options, (all) => { found = name in all; delete all[name]; });
+  return found;
 }

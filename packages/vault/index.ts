@@ -1,4 +1,8 @@
-export { ensureSecrets, openVault, type SecretSpec } from './file-vault.ts';
+export { ensureSecrets, openVault, removeSecret, setSecret, type SecretSpec, type VaultOptions } from './file-vault.ts';
+export { createKvProvider, type KvOptions, type SecretProvider } from './kv-provider.ts';
+export { createTokenSource, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
+export { loadSecrets, migrateSecrets, rotateRootKey, type FileStoreOptions } from './sealed-file.ts';
 export { Secret } from './secret.ts';
+export { startVault, type VaultSettings } from './start-vault.ts';
 export { readWorkspaceKey } from './workspace-key.ts';
-export type { Vault } from './types.ts';
+export type { StoredSecret, Vault, VaultStatus } from './types.ts';

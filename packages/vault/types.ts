@@ -1,9 +1,45 @@
 import type { Secret } from './secret.ts';
 
+/** What a provider knows of one secret. */
+export interface StoredSecret {
+  readonly value: string;
+  /** The signing half of a local pair. */
+  readonly signingValue?: string;
+  /** The value before the last rotation, accepted until `previousUntil` (ms since the epoch). */
+  readonly previous?: string;
+  readonly previousUntil?: number;
+}
+
+export interface VaultStatus {
+  /** False: the last read of the provider failed; what was read before serves until it is `maxStaleMs` old. */
+  readonly available: boolean;
+  /** Why not, without any secret. */
+  readonly reason?: string;
+  /** Ms since the epoch of the first failed read in a row. */
+  readonly since?: number;
+}
+
+/**
+ * Secrets by name. Reads are synchronous and from memory or the local file, so that a hot path never waits for a
+ * remote provider; `refresh` and a timer keep the memory up to date.
+ */
 export interface Vault {
-  /** The secret of this name. Throws WeirError config-invalid that names it and says how to set it. */
+  /**
+   * The secret of this name. Throws WeirError config-invalid that names it and says how to set it, or
+   * secret-unavailable when its provider cannot be asked: that one heals by itself.
+   */
   get(name: string): Secret;
   has(name: string): boolean;
   /** The signing half of a local pair, when there is one (see WebhookSource.localSecrets). */
   signing(name: string): Secret | undefined;
+  /** The value before the last rotation while both are accepted. */
+  previous(name: string): Secret | undefined;
+  /** Grows with every change of a value that this process has noticed. */
+  revision(): number;
+  /** Called after a change was noticed; returns what ends it. */
+  onChange(listener: () => void): () => void;
+  /** Ask the providers now; with `force` also for new access tokens although the old look valid (a vendor refused one), at most every 10 s. Calls at the same time share one read. A provider's failure does not reject: see status(). */
+  refresh(force?: boolean): Promise<void>;
+  status(): VaultStatus;
+  close(): void;
 }

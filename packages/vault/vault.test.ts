@@ -29,7 +29,7 @@ test('made secrets stay the same over restarts, the environment wins, the file i
   expect(vault.get('A').reveal()).toBe(first);
   expect(vault.get('B').reveal()).toBe('from-env');
   expect(vault.signing('PAIR')?.reveal()).toBe('private');
-  expect(statSync(join(dataDir, 'secrets.json')).mode & 0o777).toBe(0o600);
+  expect(statSync(join(dataDir, 'secrets.sealed.json')).mode & 0o777).toBe(0o600);
 });
 
 test('a missing secret is named with its remedy, and a name is no path', () => {

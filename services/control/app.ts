@@ -77,7 +77,7 @@ export function createControl(context: ServiceContext, options: { port: number; 
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
       api = createApi({
         token: () => vault.get(adminToken).reveal(),
-        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()]),
+        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents()),
         trace(eventId) {
           const stages = store.stages(eventId);
           if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);

@@ -4,10 +4,11 @@ import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
-import { resolveConfig, type DestinationConfig, type Release } from '@weir/release';
+import { saveIncident } from '@weir/release';
 import { appendDeadlineMs, createProgress, type Readiness, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
+import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
@@ -42,9 +43,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const metrics = createMetrics(context.registry);
   const failure = Promise.withResolvers<Error>();
   const running = new Map<string, Running>();
-  const resolved = new Map<string, DestinationConfig>();
   const progress = createProgress({ monotonic: clock.monotonic });
-  let resolvedFor = '';
+  let credentials: Credentials;
   let appender: Appender;
   let reader: Reader;
   let admin: LogAdmin;
@@ -54,23 +54,6 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let off: (() => void) | undefined;
   let stopping = false;
 
-  /** The destination of the running release with its secrets; one that lacks a secret is not called and keeps its events. */
-  function destination(name: string): DestinationConfig | undefined {
-    const release: Release = releases.current();
-    if (release.hash !== resolvedFor) {
-      resolvedFor = release.hash;
-      resolved.clear();
-      for (const config of release.destinations.values()) {
-        try {
-          resolved.set(config.name, { ...config, config: resolveConfig(config.config, { vault, sandboxUrl: options.sandboxUrl }) });
-        } catch (error) {
-          logger.error({ err: error, destination: config.name }, 'destination paused');
-        }
-      }
-    }
-    return resolved.get(name);
-  }
-
   async function startDestination(name: string): Promise<void> {
     const path = join(context.stateDir, 'ledger', name);
     const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
@@ -79,7 +62,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics, progress,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
-      destination: () => destination(name),
+      destination: () => credentials.destination(name),
+      credential: { rejected: () => credentials.rejected(name), accepted: () => credentials.accepted(name) },
       consumer: () => consumer,
       fail: (error) => failure.resolve(error as Error),
     });
@@ -119,6 +103,12 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
       consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
       await consent.start();
+      credentials = createCredentials({
+        vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,
+        save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }),
+        changed: () => { for (const { runner } of running.values()) runner.credentialChanged(); },
+      });
+      await appender.partitions(topics.control);
       await follow();
       off = releases.onChange(() => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); });
     },
@@ -128,6 +118,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       off?.();
       await changing;
       await Promise.all([...running.keys()].map(stopDestination));
+      await credentials?.close();
       await consent?.stop();
       await http?.close();
     },

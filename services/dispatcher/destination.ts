@@ -27,6 +27,8 @@ export interface DestinationRunner {
   readonly handlers: ConsumerHandlers;
   /** The release or the destination's switch changed. */
   changed(): void;
+  /** A secret can be had again or has another value: an open breaker that a refused credential opened probes now. */
+  credentialChanged(): void;
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
 }
 
@@ -176,9 +178,11 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const { verdict } = result;
     switch (verdict.kind) {
       case 'ok':
+        ports.credential.accepted();
         setBreaker(onSuccess());
         return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
       case 'permanent':
+        ports.credential.accepted();
         setBreaker(onAlive());
         return end(lane, runner, { task, state: 'dead-lettered', effect: verdict.effect === 'none' && task.maybeSince > 0 ? 'maybe' : verdict.effect, code: verdict.code, detail: verdict.detail ?? null, deadLetter: true });
       default:
@@ -191,8 +195,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     failpointSoon('dispatcher.retry-scheduled');
     const retryAfter = boundedRetryAfter(verdict.retryAfterMs);
     if (verdict.kind === 'throttled' || verdict.kind === 'auth-broken') {
+      if (verdict.kind === 'auth-broken') ports.credential.rejected();
       // Trouble of the whole destination: it says nothing about this record, which keeps its place.
-      setBreaker(onFailure(breaker, now, verdict.code, { force: true, retryAfterMs: retryAfter ?? (verdict.kind === 'auth-broken' ? 30_000 : undefined) }));
+      setBreaker(onFailure(breaker, now, verdict.code, { force: true, retryAfterMs: retryAfter }));
       return later(lane, runner, Math.max(1, Math.min(waitMs(breaker, now), 2 ** 31 - 1)));
     }
     setBreaker(onFailure(breaker, now, verdict.code));
@@ -228,6 +233,10 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   return {
     handlers,
     changed: pump,
+    credentialChanged() {
+      if (breaker.state === 'open' && breaker.reason === 'credential-rejected') setBreaker({ ...breaker, until: ports.clock.monotonic() });
+      pump();
+    },
     status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
   };
 }

@@ -44,6 +44,8 @@ export interface DestinationPorts {
   release(): Release;
   /** Undefined when the running release does not have it. Secrets resolved. */
   destination(): DestinationConfig | undefined;
+  /** Told what vendors say about the credential. */
+  readonly credential: { rejected(): void; accepted(): void };
   consumer(): GroupConsumer;
   /** Something nobody declared: the process stops without a commit. */
   fail(error: unknown): void;

@@ -19,6 +19,8 @@ export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTi
 const stopGraceMs = 5000;
 /** After an append that was not acknowledged, not ready for this long, or until one is. */
 const awayMs = 5000;
+/** How often a source that lacks a secret is looked at again. */
+const closedRetryMs = 5000;
 const maxPageBytes = 16 * 1024 * 1024;
 
 /** Webhooks, the Segment tracking API and pollers → raw topics. Answers 2xx only for what the log has acknowledged. */
@@ -31,7 +33,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
   const pollers = new Map<string, Poller>();
   const http = createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
-  let resolved: { readonly hash: string; readonly sources: Sources } | undefined;
+  let resolved: { readonly hash: string; readonly revision: number; readonly at: number; readonly sources: Sources } | undefined;
   let appender: Appender | undefined;
   let app: FastifyInstance | undefined;
   let listening = false;
@@ -41,9 +43,11 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
 
   function sources(): Sources {
     const release = releases.current();
-    if (resolved?.hash !== release.hash) {
+    const revision = vault.revision();
+    // One that lacks a secret is looked at again, so that it opens by itself.
+    if (resolved === undefined || resolved.hash !== release.hash || resolved.revision !== revision || (!resolved.sources.complete && clock.monotonic() - resolved.at > closedRetryMs)) {
       const closed = (source: string, error: unknown): void => logger.error({ err: error, source }, 'source closed: a secret is missing');
-      resolved = { hash: release.hash, sources: resolveSources(release, { vault, sandboxUrl: options.sandboxUrl, closed }) };
+      resolved = { hash: release.hash, revision, at: clock.monotonic(), sources: resolveSources(release, { vault, sandboxUrl: options.sandboxUrl, closed }) };
     }
     return resolved.sources;
   }
@@ -101,7 +105,9 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
       await follow();
-      off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
+      const anew = (): void => { changing = changing.then(follow).catch(fail); };
+      const offs = [releases.onChange(anew), vault.onChange(anew)];
+      off = () => { for (const end of offs) end(); };
       app = createApp();
       await app.listen({ host: context.config.host, port: options.port });
       listening = true;

@@ -58,7 +58,7 @@ function world(options: Partial<Pick<RoutePorts, 'ackTimeoutMs' | 'maxInflightBy
   const { log, appender } = memoryLog();
   const all = new Map((options.sources ?? [shop, broken]).map((s) => [s.name, s]));
   const segments = [...all.values()].filter((s) => s.adapter.manifest.name === 'segment' && s !== broken);
-  const sources: Sources = { all, webhook: (name) => all.get(name), hasSegment: segments.length > 0, segment: (k) => (segments.length === 1 ? segments[0] : segments.find((s) => s.config['writeKey'] === k)) };
+  const sources: Sources = { all, complete: true, previous: () => undefined, webhook: (name) => all.get(name), hasSegment: segments.length > 0, segment: (k) => (segments.length === 1 ? segments[0] : segments.find((s) => s.config['writeKey'] === k)) };
   const budget = createBudget(options.maxInflightBytes ?? 10_000_000);
   const metrics = new Registry();
   const counters = createMetrics(metrics, budget.used);

@@ -1,11 +1,12 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createLog, createSerde, type Log, type LogRecord, type Serde } from '@weir/log';
 import { freePort, testPrefix, waitFor } from '@weir/testing';
+import { openVault } from '@weir/vault';
 
 const root = resolve(import.meta.dirname, '../..');
 
@@ -89,7 +90,7 @@ export async function startIngestWorld(cluster: { brokers: readonly string[]; re
 
   const world: IngestWorld = {
     prefix, log, serde,
-    authorization: `Basic ${Buffer.from(`${(JSON.parse(readFileSync(join(dir, 'secrets.json'), 'utf8')) as Record<string, { value: string }>)['SEGMENT_WRITE_KEY']!.value}:`).toString('base64')}`,
+    authorization: `Basic ${Buffer.from(`${openVault({ dataDir: dir, env: {} }).get('SEGMENT_WRITE_KEY').reveal()}:`).toString('base64')}`,
     async start(instance) {
       const port = await freePort();
       const child = run(['services/ingest/main.ts'], { WEIR_INGEST_PORT: String(port), WEIR_INSTANCE: String(instance) });

@@ -1,0 +1,81 @@
+import { createInterface } from 'node:readline';
+import { Writable } from 'node:stream';
+import { loadSecrets, migrateSecrets, removeSecret, rotateRootKey, setSecret } from '@weir/vault';
+import { Finding, numberOption, UsageError, type Command } from '../command.ts';
+
+const maxValueBytes = 64 * 1024;
+
+export const command: Command = {
+  name: 'vault',
+  summary: 'The sealed secrets of the data folder: set, list, remove, rotate the key.',
+  usage: 'set <NAME> [--overlap <s>] | list | rm <NAME> | rotate-key | migrate',
+  options: { overlap: { type: 'string', value: '<s>', doc: 'how long the value before stays accepted, seconds (default 86400)' } },
+  positionals: [1, 2],
+  async run(context) {
+    const { terminal, json, target, positionals } = context;
+    const [action, name] = positionals;
+    const needName = (): string => {
+      if (name === undefined) throw new UsageError('a name is missing');
+      return name;
+    };
+    if ((action === 'list' || action === 'rotate-key' || action === 'migrate') && name !== undefined) throw new UsageError('too many arguments');
+    const done = (fields: object, text: string): number => {
+      if (json) terminal.json({ ok: true, ...fields });
+      else terminal.line(text);
+      return 0;
+    };
+    switch (action) {
+      case 'set': {
+        const overlap = numberOption(context, 'overlap', 86_400, 0, 604_800);
+        setSecret(target, needName(), await readValue(needName(), context.signal), overlap * 1000, Date.now());
+        return done({ name }, `${name} is set`);
+      }
+      case 'list': {
+        const now = Date.now();
+        const rows = Object.entries(loadSecrets(target)).sort(([a], [b]) => (a < b ? -1 : 1)).map(([known, s]) => ({ name: known, overlapUntil: s.previousUntil !== undefined && s.previousUntil > now ? new Date(s.previousUntil).toISOString() : null }));
+        if (json) terminal.json(rows);
+        else terminal.table(['name', 'value before accepted until'], rows.map((r) => [r.name, r.overlapUntil ?? '']));
+        return 0;
+      }
+      case 'rm':
+        if (!removeSecret(target, needName())) throw new Finding(`there is no secret ${name} in ${target.dataDir}`);
+        return done({ name }, `${name} is removed`);
+      case 'rotate-key': {
+        const root = rotateRootKey(target);
+        return done({ root }, `every secret is sealed with the new key ${root}; running services go on`);
+      }
+      case 'migrate': {
+        const moved = migrateSecrets(target);
+        return done({ moved }, `${moved} secrets sealed`);
+      }
+      default:
+        throw new UsageError(`there is no vault ${action}`);
+    }
+  },
+};
+
+/** From a prompt without echo, else all of stdin without its last line end. Never from an argument: those are in the process list. */
+async function readValue(name: string, signal: AbortSignal): Promise<string> {
+  if (process.stdin.isTTY) {
+    process.stderr.write(`value of ${name}: `);
+    const lines = createInterface({ input: process.stdin, output: new Writable({ write: (_part, _encoding, next) => next() }), terminal: true });
+    try {
+      return await new Promise<string>((resolve, reject) => {
+        signal.addEventListener('abort', () => reject(new Finding('nothing was set')), { once: true });
+        lines.once('SIGINT', () => reject(new Finding('nothing was set')));
+        lines.question('', resolve);
+      });
+    } finally {
+      lines.close();
+      process.stderr.write('\n');
+    }
+  }
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  for await (const part of process.stdin as AsyncIterable<Buffer>) {
+    bytes += part.length;
+    if (bytes > maxValueBytes) throw new Finding(`the value has more than ${maxValueBytes} bytes`);
+    parts.push(part);
+  }
+  return Buffer.concat(parts).toString('utf8').replace(/\r?\n$/, '');
+}

@@ -1,0 +1,78 @@
+import { WeirError } from '@weir/errors';
+import { callJson } from './kv-provider.ts';
+
+/** A secret whose value is this JSON stands for an access token (RFC 6749 §4.4 and §6). */
+export interface OAuthClient {
+  readonly type: 'oauth2';
+  readonly tokenUrl: string;
+  readonly clientId: string;
+  readonly clientSecret: string;
+  /** Present: the refresh flow; else client credentials. */
+  readonly refreshToken?: string;
+  readonly scope?: string;
+}
+
+/** The client in a secret's value; undefined when it is an ordinary secret. Throws config-invalid that quotes nothing. */
+export function parseOAuthClient(name: string, value: string): OAuthClient | undefined {
+  if (!value.startsWith('{') || !value.includes('"oauth2"')) return undefined;
+  let parsed: Partial<OAuthClient>;
+  try {
+    parsed = JSON.parse(value) as Partial<OAuthClient>;
+  } catch {
+    return undefined;
+  }
+  if (parsed.type !== 'oauth2') return undefined;
+  for (const field of ['tokenUrl', 'clientId', 'clientSecret'] as const) if (typeof parsed[field] !== 'string' || parsed[field] === '') throw new WeirError('config-invalid', `secret ${name}: an oauth2 client needs ${field}`);
+  const url = URL.parse(parsed.tokenUrl!);
+  if (url === null || (url.protocol !== 'https:' && !(url.protocol === 'http:' && (url.hostname === '127.0.0.1' || url.hostname === 'localhost')))) throw new WeirError('config-invalid', `secret ${name}: tokenUrl must be an https URL`);
+  return parsed as OAuthClient;
+}
+
+export interface TokenSource {
+  /** The token that is valid now; undefined before the first and after the last ran out. */
+  token(): string | undefined;
+  /** Gets a token when there is none, the one there is has used 80 % of its time, or `force`. Calls at the same time share one request. Throws secret-unavailable. */
+  refresh(force?: boolean): Promise<void>;
+}
+
+const standardLifeMs = 300_000;
+/** RFC 6749 §2.3.1: both are form-encoded before Basic. */
+const form = (text: string): string => new URLSearchParams({ v: text }).toString().slice(2);
+
+/** `keep` stores a refresh token that the server replaced; it is called before the access token is used, so that a crash does not lose the only valid one. */
+export function createTokenSource(name: string, client: OAuthClient, options: { timeoutMs: number; now: () => number; keep: (refreshToken: string) => void }): TokenSource {
+  let current: { readonly value: string; readonly refreshAt: number; readonly endsAt: number } | undefined;
+  let refreshToken = client.refreshToken;
+  let running: Promise<void> | undefined;
+
+  async function ask(): Promise<void> {
+    const body = new URLSearchParams(refreshToken === undefined ? { grant_type: 'client_credentials' } : { grant_type: 'refresh_token', refresh_token: refreshToken });
+    if (client.scope !== undefined) body.set('scope', client.scope);
+    const startedAt = options.now();
+    const what = `oauth2 token for ${name}`;
+    const answer = await callJson(client.tokenUrl, {
+      method: 'POST', timeoutMs: options.timeoutMs, what, body: body.toString(),
+      headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json', authorization: `Basic ${Buffer.from(`${form(client.clientId)}:${form(client.clientSecret)}`).toString('base64')}` },
+    });
+    // Only the registered codes of RFC 6749 §5.2 are repeated: a description may quote the credential.
+    const code: unknown = answer.body?.error;
+    if (answer.status !== 200) throw new WeirError('secret-unavailable', `${what}: answered ${answer.status}${typeof code === 'string' && /^(invalid_(request|client|grant|scope)|unauthorized_client|unsupported_grant_type)$/.test(code) ? ` (${code})` : ''}`);
+    const { access_token: value, expires_in: seconds, refresh_token: next } = answer.body ?? {};
+    if (typeof value !== 'string' || value === '') throw new WeirError('secret-unavailable', `${what}: the answer has no access_token`);
+    if (typeof next === 'string' && next !== '' && refreshToken !== undefined && next !== refreshToken) {
+      refreshToken = next;
+      options.keep(next);
+    }
+    const lifeMs = Number(seconds) > 0 ? Number(seconds) * 1000 : standardLifeMs;
+    current = { value, refreshAt: startedAt + lifeMs * 0.8, endsAt: startedAt + lifeMs };
+  }
+
+  return {
+    token: () => (current !== undefined && options.now() < current.endsAt ? current.value : undefined),
+    async refresh(force = false) {
+      if (!force && current !== undefined && options.now() < current.refreshAt) return running;
+      running ??= ask().finally(() => { running = undefined; });
+      return running;
+    },
+  };
+}

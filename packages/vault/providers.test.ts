@@ -1,0 +1,222 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync, existsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Provider } from 'oidc-provider';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createKvProvider, loadSecrets, migrateSecrets, openVault, removeSecret, rotateRootKey, setSecret, type KvOptions } from './index.ts';
+
+let dataDir: string;
+const servers: Server[] = [];
+beforeEach(() => { dataDir = mkdtempSync(join(tmpdir(), 'weir-vault-')); });
+afterEach(() => {
+  for (const server of servers.splice(0)) { server.closeAllConnections(); server.close(); }
+  rmSync(dataDir, { recursive: true, force: true });
+});
+const listen = async (handler: (request: IncomingMessage, response: ServerResponse) => void): Promise<string> => {
+  const server = createServer(handler);
+  servers.push(server);
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+};
+const local = () => ({ dataDir, env: {} });
+
+test('the sealed file shows no secret, and a changed byte, a moved box or a foreign key is refused', () => {
+  setSecret(local(), 'A', 'hunter2-hunter2', 0, 1);
+  setSecret(local(), 'B', 'other', 0, 1);
+  const file = join(dataDir, 'secrets.sealed.json');
+  const text = readFileSync(file, 'utf8');
+  expect(text).not.toContain('hunter2');
+  const sealed = JSON.parse(text);
+  writeFileSync(file, JSON.stringify({ ...sealed, secrets: { A: sealed.secrets.B, B: sealed.secrets.A } }));
+  expect(() => loadSecrets(local())).toThrow(/secret A was changed/);
+  const flipped = Buffer.from(sealed.secrets.A, 'base64url');
+  flipped[14]! ^= 1;
+  writeFileSync(file, JSON.stringify({ ...sealed, secrets: { A: flipped.toString('base64url') } }));
+  expect(() => loadSecrets(local())).toThrow(/was changed/);
+  writeFileSync(file, text);
+  expect(() => loadSecrets({ dataDir, env: { WEIR_KEY: Buffer.alloc(32, 7).toString('base64url') } })).toThrow(/sealed with a key/);
+  expect(loadSecrets(local())['A']!.value).toBe('hunter2-hunter2');
+});
+
+test('a running vault reads on through key rotations, and the old key opens nothing afterwards', () => {
+  setSecret(local(), 'A', 'v1', 0, 1);
+  const vault = openVault(local());
+  const before = readFileSync(join(dataDir, 'secrets.sealed.json'), 'utf8');
+  for (let i = 0; i < 3; i++) {
+    rotateRootKey(local());
+    expect(vault.get('A').reveal()).toBe('v1');
+  }
+  const once = readFileSync(join(dataDir, 'secrets.sealed.json'), 'utf8');
+  expect(JSON.parse(once).root).not.toBe(JSON.parse(before).root);
+  rmSync(join(dataDir, 'vault.key'));
+  expect(() => loadSecrets(local())).toThrow(/sealed with a key/);
+});
+
+test('migrate seals the plain file and removes it', () => {
+  writeFileSync(join(dataDir, 'secrets.json'), JSON.stringify({ A: { value: 'plain', signingValue: 's' } }));
+  expect(openVault(local()).get('A').reveal()).toBe('plain');
+  expect(migrateSecrets(local())).toBe(1);
+  expect(existsSync(join(dataDir, 'secrets.json'))).toBe(false);
+  expect(openVault(local()).get('A').reveal()).toBe('plain');
+  expect(openVault(local()).signing('A')?.reveal()).toBe('s');
+  expect(migrateSecrets(local())).toBe(0);
+});
+
+test('a rotated secret keeps its predecessor until the overlap ends, not longer', () => {
+  let now = 1000;
+  setSecret(local(), 'A', 'old', 0, now);
+  setSecret(local(), 'A', 'new', 500, now);
+  const vault = openVault({ ...local(), now: () => now });
+  expect([vault.get('A').reveal(), vault.previous('A')?.reveal()]).toEqual(['new', 'old']);
+  now = 1500;
+  expect(vault.previous('A')).toBeUndefined();
+  expect(removeSecret(local(), 'A')).toBe(true);
+  expect(removeSecret(local(), 'A')).toBe(false);
+});
+
+/** Speaks what the HTTP API documentation of KV v2, AppRole and token renewal says. */
+async function startKv() {
+  const kv = {
+    versions: [{ CRM: 'one' }] as Record<string, string>[], created: Date.now(), mode: 'ok' as 'ok' | 'sealed' | 'slow' | 'denied' | 'garbage' | 'huge',
+    logins: 0, renewals: 0, reads: 0, tokens: new Set<string>(), lease: 3600, url: '',
+  };
+  kv.url = await listen((request, response) => {
+    const json = (status: number, body: unknown): void => { response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body)); };
+    const url = new URL(request.url!, 'http://x');
+    let body = '';
+    request.on('data', (part) => { body += part; });
+    request.on('end', () => {
+      if (kv.mode === 'slow') return;
+      if (kv.mode === 'sealed') return json(503, { errors: ['Vault is sealed'] });
+      if (kv.mode === 'garbage') return void response.writeHead(200).end('<html>one</html>');
+      if (kv.mode === 'huge') return void response.writeHead(200).end('x'.repeat(2_000_000));
+      const grant = (): void => {
+        const token = `hvs.${Math.random()}`;
+        kv.tokens.add(token);
+        json(200, { auth: { client_token: token, lease_duration: kv.lease, renewable: true } });
+      };
+      if (url.pathname === '/v1/auth/approle/login') {
+        kv.logins++;
+        const { role_id, secret_id } = JSON.parse(body);
+        return role_id === 'role' && secret_id === 'sid' ? grant() : json(400, { errors: ['invalid role or secret ID'] });
+      }
+      if (kv.mode === 'denied' || !kv.tokens.has(String(request.headers['x-vault-token']))) return json(403, { errors: ['permission denied'] });
+      if (url.pathname === '/v1/auth/token/renew-self') {
+        kv.renewals++;
+        return json(200, { auth: { client_token: request.headers['x-vault-token'], lease_duration: kv.lease, renewable: true } });
+      }
+      if (url.pathname !== '/v1/secret/data/weir') return json(404, { errors: [] });
+      kv.reads++;
+      const version = Number(url.searchParams.get('version') ?? kv.versions.length);
+      json(200, { data: { data: kv.versions[version - 1], metadata: { version, created_time: new Date(kv.created).toISOString() } } });
+    });
+  });
+  return kv;
+}
+const settings = (url: string, now: () => number = Date.now, over: Partial<KvOptions> = {}): KvOptions => ({ address: url, path: 'secret/weir', auth: { kind: 'approle', roleId: 'role', secretId: 'sid' }, timeoutMs: 300, overlapMs: 60_000, now, ...over });
+
+test('KV v2 by AppRole: read, rotate with overlap, renewed lease, a new login after 403', async () => {
+  const kv = await startKv();
+  let now = Date.now();
+  const vault = openVault({ ...local(), remote: createKvProvider(settings(kv.url, () => now)), now: () => now });
+  expect(() => vault.get('CRM')).toThrow(expect.objectContaining({ code: 'secret-unavailable' }));
+  let changes = 0;
+  vault.onChange(() => { changes++; });
+  await Promise.all([vault.refresh(), vault.refresh(), vault.refresh()]);
+  expect([vault.get('CRM').reveal(), kv.logins, kv.reads, changes]).toEqual(['one', 1, 1, 1]);
+  kv.versions.push({ CRM: 'two' });
+  kv.created = now;
+  await vault.refresh();
+  expect([vault.get('CRM').reveal(), vault.previous('CRM')?.reveal(), changes]).toEqual(['two', 'one', 2]);
+  now += 2_500_000;
+  await vault.refresh();
+  expect([kv.logins, kv.renewals, vault.previous('CRM')]).toEqual([1, 1, undefined]);
+  kv.tokens.clear();
+  await vault.refresh();
+  expect([kv.logins, vault.status().available]).toEqual([2, true]);
+});
+
+test.each(['sealed', 'slow', 'denied', 'garbage', 'huge'] as const)('a vault that is %s: what was read serves until it is stale, then it is unavailable, and it heals alone', async (mode) => {
+  const kv = await startKv();
+  let now = Date.now();
+  const vault = openVault({ ...local(), remote: createKvProvider(settings(kv.url, () => now)), maxStaleMs: 10_000, now: () => now });
+  await vault.refresh();
+  kv.mode = mode;
+  await vault.refresh();
+  expect(vault.status()).toMatchObject({ available: false, since: now });
+  expect(JSON.stringify(vault.status())).not.toMatch(/one|hvs\.|sid/);
+  expect(vault.get('CRM').reveal()).toBe('one');
+  now += 10_001;
+  expect(() => vault.get('CRM')).toThrow(expect.objectContaining({ code: 'secret-unavailable' }));
+  kv.mode = 'ok';
+  await vault.refresh();
+  expect(vault.status()).toEqual({ available: true });
+  expect(vault.get('CRM').reveal()).toBe('one');
+});
+
+/** oidc-provider, a certified server: client credentials that live `ttl` seconds. */
+async function startTokenServer(ttl: number) {
+  const seen = { requests: 0, broken: false };
+  let handler: (request: IncomingMessage, response: ServerResponse) => void = () => {};
+  const url = await listen((request, response) => {
+    seen.requests++;
+    if (seen.broken) return void response.writeHead(400).end(JSON.stringify({ error: 'invalid_client', error_description: 'bad secret s3cr3t-of-the-client' }));
+    handler(request, response);
+  });
+  const provider = new Provider(url, { clients: [{ client_id: 'weir', client_secret: 's3cr3t-of-the-client', grant_types: ['client_credentials'], redirect_uris: [], response_types: [], scope: 'contacts' }], scopes: ['contacts'], features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false } }, ttl: { ClientCredentials: ttl } } as never);
+  handler = provider.callback();
+  return { seen, tokenUrl: `${url}/token` };
+}
+
+test('client credentials against a real server: one request for many callers, refreshed ahead, nothing of a refusal is repeated', async () => {
+  const { seen, tokenUrl } = await startTokenServer(100);
+  let now = Date.now();
+  setSecret(local(), 'CRM', JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'weir', clientSecret: 's3cr3t-of-the-client', scope: 'contacts' }), 0, now);
+  const vault = openVault({ ...local(), now: () => now });
+  expect(() => vault.get('CRM')).toThrow(expect.objectContaining({ code: 'secret-unavailable' }));
+  await Promise.all(Array.from({ length: 20 }, () => vault.refresh()));
+  const first = vault.get('CRM').reveal();
+  expect(first).not.toContain('oauth2');
+  expect(seen.requests).toBe(1);
+  now += 79_000;
+  await vault.refresh();
+  expect(seen.requests).toBe(1);
+  now += 2000;
+  await vault.refresh();
+  expect(vault.get('CRM').reveal()).not.toBe(first);
+  expect(seen.requests).toBe(2);
+  seen.broken = true;
+  now += 200_000;
+  await vault.refresh();
+  expect(() => vault.get('CRM')).toThrow(/invalid_client/);
+  expect(vault.status().reason).not.toContain('s3cr3t');
+});
+
+test('a refresh token that the server replaces is sealed before the access token is used', async () => {
+  const given: string[] = [];
+  const tokenUrl = await listen((request, response) => {
+    let body = '';
+    request.on('data', (part) => { body += part; });
+    request.on('end', () => {
+      given.push(new URLSearchParams(body).get('refresh_token')!);
+      response.writeHead(200).end(JSON.stringify({ access_token: `a${given.length}`, refresh_token: `r${given.length}`, expires_in: 10 }));
+    });
+  });
+  let now = Date.now();
+  setSecret(local(), 'CRM', JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'c', clientSecret: 's', refreshToken: 'r0' }), 0, now);
+  const vault = openVault({ ...local(), now: () => now });
+  expect(() => vault.get('CRM')).toThrow(/cannot be had/);
+  await vault.refresh();
+  expect(vault.get('CRM').reveal()).toBe('a1');
+  now += 9000;
+  await vault.refresh();
+  expect(vault.get('CRM').reveal()).toBe('a2');
+  // A process that starts now goes on with the last one.
+  const other = openVault({ ...local(), now: () => now });
+  expect(() => other.get('CRM')).toThrow(/cannot be had/);
+  await other.refresh();
+  expect(other.get('CRM').reveal()).toBe('a3');
+  expect(given).toEqual(['r0', 'r1', 'r2']);
+});

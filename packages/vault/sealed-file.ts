@@ -1,0 +1,202 @@
+import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { WeirError } from '@weir/errors';
+import type { StoredSecret } from './types.ts';
+import { readWorkspaceKey } from './workspace-key.ts';
+
+export const sealedName = 'secrets.sealed.json';
+export const plainName = 'secrets.json';
+const keyName = 'vault.key';
+const lockName = 'secrets.lock';
+const maxFileBytes = 4 * 1024 * 1024;
+const lockStaleMs = 30_000;
+const lockWaitMs = 10_000;
+
+export type SecretMap = Record<string, StoredSecret>;
+export interface FileStoreOptions {
+  readonly dataDir: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+/** AES-256-GCM, base64url: 12 bytes of nonce, ciphertext, 16 bytes of tag. */
+type Box = string;
+interface SealedFile {
+  readonly v: 1;
+  /** Id of the root key that wraps the data key. */
+  readonly root: string;
+  readonly dataKey: Box;
+  readonly secrets: Readonly<Record<string, Box>>;
+}
+
+interface RootKey {
+  readonly id: string;
+  readonly key: Buffer;
+}
+
+function seal(key: Buffer, plain: Buffer, about: string): Box {
+  const nonce = randomBytes(12);
+  const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: 16 });
+  cipher.setAAD(Buffer.from(about));
+  return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]).toString('base64url');
+}
+
+function unseal(key: Buffer, box: unknown, about: string): Buffer {
+  const bytes = Buffer.from(typeof box === 'string' ? box : '', 'base64url');
+  try {
+    const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(0, 12), { authTagLength: 16 });
+    decipher.setAAD(Buffer.from(about));
+    decipher.setAuthTag(bytes.subarray(-16));
+    return Buffer.concat([decipher.update(bytes.subarray(12, -16)), decipher.final()]);
+  } catch (error) {
+    throw new WeirError('secret-unavailable', `${sealedName}: ${about} was changed or is sealed with another key`, { cause: error });
+  }
+}
+
+/** The key that wraps, and its id, from 32 bytes of root (HKDF-SHA256, RFC 5869): the root itself is used for nothing else here. */
+function rootKey(bytes: Buffer): RootKey {
+  const key = Buffer.from(hkdfSync('sha256', bytes, '', 'weir vault root v1', 32));
+  return { key, id: createHash('sha256').update(key).digest('base64url').slice(0, 12) };
+}
+
+/** Root keys, the one for sealing first: the lines of `vault.key`, then the workspace key. */
+function rootKeys({ dataDir, env }: FileStoreOptions): RootKey[] {
+  const file = join(dataDir, keyName);
+  const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line.trim() !== '') : [];
+  const given = env['WEIR_KEY'];
+  const decoded = lines.map((line, i) => {
+    const key = Buffer.from(line.trim(), 'base64url');
+    if (key.length !== 32) throw new WeirError('config-invalid', `${file}:${i + 1}: expected 32 bytes in base64url`);
+    return key;
+  });
+  return [...decoded, readWorkspaceKey(dataDir, given === '' ? undefined : given)].map(rootKey);
+}
+
+function readBounded(file: string): string {
+  if (statSync(file).size > maxFileBytes) throw new WeirError('secret-unavailable', `${file}: more than ${maxFileBytes} bytes`);
+  return readFileSync(file, 'utf8');
+}
+
+/** The parser's message would quote the text. */
+function parseJson(text: string, file: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new WeirError('secret-unavailable', `${file}: not JSON`);
+  }
+}
+
+/** Every secret of the file. Throws secret-unavailable when it cannot be opened. */
+export function loadSecrets(options: FileStoreOptions): SecretMap {
+  const sealed = join(options.dataDir, sealedName);
+  const plain = join(options.dataDir, plainName);
+  const out = Object.create(null) as SecretMap;
+  if (!existsSync(sealed)) return existsSync(plain) ? Object.assign(out, parseJson(readBounded(plain), plain)) : out;
+  // A rotation writes keys, secrets, keys: a reader between them sees the old file without its key, once.
+  for (let attempt = 0; ; attempt++) {
+    const file = parseJson(readBounded(sealed), sealed) as SealedFile;
+    const root = rootKeys(options).find((k) => k.id === file.root);
+    if (root === undefined) {
+      if (attempt < 3) continue;
+      throw new WeirError('secret-unavailable', `${sealed} is sealed with a key that is neither WEIR_KEY, workspace.key nor in ${keyName}`);
+    }
+    const dataKey = unseal(root.key, file.dataKey, 'data key');
+    for (const [name, box] of Object.entries(file.secrets)) out[name] = parseJson(unseal(dataKey, box, `secret ${name}`).toString('utf8'), sealed) as StoredSecret;
+    return out;
+  }
+}
+
+/** Replaced in one step, on disk before the name points to it, mode 0600. */
+function replaceFile(file: string, text: string): void {
+  const part = `${file}.${process.pid}.part`;
+  const handle = openSync(part, 'w', 0o600);
+  try {
+    writeFileSync(handle, text);
+    fsyncSync(handle);
+  } finally {
+    closeSync(handle);
+  }
+  renameSync(part, file);
+}
+
+function writeSealed(options: FileStoreOptions, secrets: SecretMap): void {
+  const root = rootKeys(options)[0]!;
+  const dataKey = randomBytes(32);
+  const boxes = Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, seal(dataKey, Buffer.from(JSON.stringify(value)), `secret ${name}`)]));
+  const file: SealedFile = { v: 1, root: root.id, dataKey: seal(root.key, dataKey, 'data key'), secrets: boxes };
+  replaceFile(join(options.dataDir, sealedName), `${JSON.stringify(file, null, 2)}\n`);
+}
+
+/** One writer at a time over processes. A lock whose holder died is taken over after 30 s. */
+function locked<T>(dataDir: string, act: () => T): T {
+  mkdirSync(dataDir, { recursive: true });
+  const lock = join(dataDir, lockName);
+  const end = Date.now() + lockWaitMs;
+  for (;;) {
+    try {
+      closeSync(openSync(lock, 'wx', 0o600));
+      break;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+      const age = Date.now() - (statSync(lock, { throwIfNoEntry: false })?.mtimeMs ?? 0);
+      if (age > lockStaleMs) rmSync(lock, { force: true });
+      else if (Date.now() > end) throw new WeirError('secret-unavailable', `${lock} is held by another process`);
+      else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    }
+  }
+  try {
+    return act();
+  } finally {
+    rmSync(lock, { force: true });
+  }
+}
+
+/** Change the secrets under the lock; a plain file that was not migrated stays plain. */
+export function changeSecrets(options: FileStoreOptions, change: (secrets: SecretMap) => void): void {
+  locked(options.dataDir, () => {
+    const secrets = loadSecrets(options);
+    change(secrets);
+    const plain = join(options.dataDir, plainName);
+    if (existsSync(plain) && !existsSync(join(options.dataDir, sealedName))) replaceFile(plain, `${JSON.stringify(secrets, null, 2)}\n`);
+    else writeSealed(options, secrets);
+  });
+}
+
+/**
+ * A new root key and a new data key, every secret sealed anew. Running processes go on: the new root is in the
+ * key file before a secret needs it, and the old one leaves after none does. Returns the id of the new root.
+ */
+export function rotateRootKey(options: FileStoreOptions): string {
+  return locked(options.dataDir, () => {
+    const secrets = loadSecrets(options);
+    const file = join(options.dataDir, keyName);
+    const fresh = randomBytes(32).toString('base64url');
+    const before = existsSync(file) ? readFileSync(file, 'utf8') : '';
+    replaceFile(file, `${fresh}\n${before}`);
+    writeSealed(options, secrets);
+    replaceFile(file, `${fresh}\n`);
+    rmSync(join(options.dataDir, plainName), { force: true });
+    return rootKey(Buffer.from(fresh, 'base64url')).id;
+  });
+}
+
+/** Seal a plain secrets.json and remove it. Returns how many secrets moved; 0 when there was none. */
+export function migrateSecrets(options: FileStoreOptions): number {
+  return locked(options.dataDir, () => {
+    const plain = join(options.dataDir, plainName);
+    if (!existsSync(plain)) return 0;
+    const moved = Object.assign(Object.create(null), parseJson(readBounded(plain), plain)) as SecretMap;
+    const sealed = existsSync(join(options.dataDir, sealedName)) ? loadSecrets(options) : {};
+    writeSealed(options, Object.assign(Object.create(null), moved, sealed) as SecretMap);
+    rmSync(plain);
+    return Object.keys(moved).length;
+  });
+}
+
+/** Tells whether the files were replaced since; '' when there is none. */
+export function fileStamp(dataDir: string): string {
+  return [sealedName, plainName].map((name) => {
+    const found = statSync(join(dataDir, name), { throwIfNoEntry: false, bigint: true });
+    return found === undefined ? '' : `${found.ino}/${found.mtimeNs}`;
+  }).join();
+}

@@ -1,0 +1,157 @@
+import { createServer, type Server } from 'node:http';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createLog } from '@weir/log';
+import { startFleet, waitFor, type Fleet } from '@weir/testing';
+import { removeSecret } from '@weir/vault';
+import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+
+const root = resolve(import.meta.dirname, '../..');
+/** Characters that every encoding below changes. */
+const planted = 'pl4nted"s3cret/+&=%\\tail-9f8e7d6c5b';
+const names = ['CRM_TOKEN', 'WAREHOUSE_TOKEN', 'NEWSLETTER_TOKEN', 'KLAVIYO_API_KEY', 'PARTNER_WEBHOOK_SECRET'] as const;
+const vaultToken = 'hvs.planted-token-of-the-vault-1122334455';
+
+/** KV v2, as its API documentation says. */
+const kv = { mode: 'ok' as 'ok' | 'sealed' | 'slow' | 'denied', reads: 0, values: {} as Record<string, string> };
+let server: Server;
+let fleet: Fleet;
+let workspace: string;
+
+beforeAll(async () => {
+  server = createServer((request, response) => {
+    kv.reads++;
+    if (kv.mode === 'slow') return;
+    const json = (status: number, body: unknown): void => { response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body)); };
+    if (kv.mode === 'sealed') return json(503, { errors: ['Vault is sealed', planted] });
+    if (kv.mode === 'denied' || request.headers['x-vault-token'] !== vaultToken) return json(403, { errors: ['permission denied', planted] });
+    json(200, { data: { data: kv.values, metadata: { version: 1, created_time: new Date().toISOString() } } });
+  });
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  workspace = mkdtempSync(join(tmpdir(), 'weir-vault-ws-'));
+  cpSync(join(root, 'workspace'), workspace, { recursive: true });
+  kv.values = Object.fromEntries(names.map((name, i) => [name, name === 'PARTNER_WEBHOOK_SECRET' ? `whsec_${Buffer.from(`planted-webhook-${planted}`).toString('base64')}` : `${planted}${i}`]));
+  fleet = await startFleet({
+    brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace,
+    env: { WEIR_LOG_LEVEL: 'debug', WEIR_VAULT_ADDR: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, WEIR_VAULT_TOKEN: vaultToken, WEIR_VAULT_REFRESH_MS: '300', WEIR_VAULT_TIMEOUT_MS: '300', WEIR_VAULT_MAX_STALE_MS: '1000' },
+  });
+  for (const name of names) removeSecret({ dataDir: fleet.dataDir, env: {} }, name);
+});
+afterAll(async () => {
+  await fleet?.dispose();
+  server?.closeAllConnections();
+  server?.close();
+  if (workspace !== undefined) rmSync(workspace, { recursive: true, force: true });
+});
+
+let n = 0;
+const send = async (name: string): Promise<void> => {
+  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `v-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example` } }) });
+  expect(response.status).toBe(200);
+};
+const effects = async (name: string): Promise<number> => ((await (await fetch(`${fleet.sandbox}/effects?destination=crm`)).json()) as any[]).filter((e) => e.subject === `${name}@larkspur.example`).length;
+const metrics = async (): Promise<string> => (await fetch(`http://127.0.0.1:${fleet.base + 4}/metrics`)).text();
+
+test.each(['sealed', 'slow', 'denied'] as const)('a vault that is %s pauses the destination, dead-letters nothing, and everything arrives when it is back', async (mode) => {
+  kv.mode = mode;
+  await waitFor('the destination is paused', async () => /weir_destination_credential_paused\{destination="crm",code="secret-unavailable"\} 1/.test(await metrics()), 30_000);
+  const since = await waitFor('status shows the incident', async () => (await fleet.status()).incidents?.find((i: any) => i.destination === 'crm')?.since, 20_000);
+  await send(`person-${mode}`);
+  await waitFor('the delivery waits', async () => (await fleet.status()).deliveries.pending > 0, 30_000);
+  const reads = kv.reads;
+  await waitFor('the vault is asked again', () => kv.reads > reads + 2, 60_000);
+  expect(await effects(`person-${mode}`)).toBe(0);
+  expect((await fleet.status()).incidents.find((i: any) => i.destination === 'crm').since).toBe(since);
+  kv.mode = 'ok';
+  const status = await fleet.settled(80_000);
+  expect(await effects(`person-${mode}`)).toBe(1);
+  expect(status.deliveries.deadLettered).toBe(0);
+  await waitFor('the incident is over', async () => (await fleet.status()).incidents.length === 0, 20_000);
+}, 200_000);
+
+test('a credential that the vendor refuses keeps the start of its incident over a restart, and ends alone', async () => {
+  await fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ destination: 'crm', mode: 'auth' }) });
+  await send('refused');
+  const incident = (): Promise<any> => waitFor('the incident', async () => (await fleet.status()).incidents.find((i: any) => i.destination === 'crm'), 30_000);
+  const first = await incident();
+  expect(first.code).toBe('credential-rejected');
+  await fleet.restart('dispatcher');
+  expect(await incident()).toEqual(first);
+  await fetch(`${fleet.sandbox}/faults`, { method: 'DELETE' });
+  const status = await fleet.settled(80_000);
+  expect(await effects('refused')).toBe(1);
+  expect(status.deliveries.deadLettered).toBe(0);
+  await waitFor('the incident is over', async () => (await fleet.status()).incidents.length === 0, 20_000);
+}, 180_000);
+
+/** 30 forms in which a secret leaves by mistake. */
+function formsOf(secret: string): Record<string, string> {
+  const b = Buffer.from(secret);
+  const base64 = b.toString('base64');
+  const json = JSON.stringify(secret).slice(1, -1);
+  const url = encodeURIComponent(secret);
+  const forms: Record<string, string> = {
+    plain: secret, reversed: [...secret].reverse().join(''), upper: secret.toUpperCase(), lower: secret.toLowerCase(), head: secret.slice(0, 12), tail: secret.slice(-12), middle: secret.slice(8, 24),
+    base64, base64url: b.toString('base64url'), base64unpadded: base64.replace(/=+$/, ''), basicUser: Buffer.from(`${secret}:`).toString('base64').slice(0, 40), basicPassword: Buffer.from(`x:${secret}`).toString('base64').slice(4, 40), base64shift1: Buffer.from(`a${secret}`).toString('base64').slice(4, 40), base64shift2: Buffer.from(`aa${secret}`).toString('base64').slice(4, 40), base64twice: Buffer.from(base64).toString('base64').slice(0, 40),
+    hex: b.toString('hex'), hexUpper: b.toString('hex').toUpperCase(), hexSpaced: b.toString('hex').replace(/../g, '$& ').trim(),
+    json, jsonTwice: JSON.stringify(json).slice(1, -1), jsonUnicode: [...secret].map((c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`).join(''),
+    url, urlTwice: encodeURIComponent(url), urlLower: url.replace(/%[0-9A-F]{2}/g, (m) => m.toLowerCase()), urlForm: new URLSearchParams({ v: secret }).toString().slice(2), urlAll: [...b].map((c) => `%${c.toString(16)}`).join(''),
+    html: secret.replaceAll('&', '&amp;').replaceAll('"', '&quot;'), utf16: b.toString('latin1').split('').join('\0'), bytes: [...b].join(','), bearer: `Bearer ${secret.slice(0, 8)}`,
+  };
+  expect(Object.keys(forms)).toHaveLength(30);
+  return forms;
+}
+
+/** Every form of every secret that a text holds. */
+function found(text: string, secrets: readonly string[]): string[] {
+  return secrets.flatMap((secret, i) => Object.entries(formsOf(secret)).filter(([, form]) => text.includes(form)).map(([form]) => `secret ${i} as ${form}`));
+}
+
+test('the scan finds each of the 30 forms', () => {
+  for (const [name, form] of Object.entries(formsOf(planted))) expect(found(`before ${form} after`, [planted]).some((f) => f.endsWith(`as ${name}`))).toBe(true);
+  expect(found('nothing of it', [planted])).toEqual([]);
+});
+
+test('planted secrets are in no topic, log, metric, answer, file of the index, in any of 30 forms', async () => {
+  const secrets = [planted, vaultToken, ...Object.values(kv.values), fleet.secret('SEGMENT_WRITE_KEY'), fleet.secret('ADMIN_TOKEN')];
+  // Errors of every kind along the way.
+  const order = (fault: object) => fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(fault) });
+  await order({ destination: 'crm', mode: 'permanent', count: 1 });
+  await order({ destination: 'warehouse', mode: 'cut', count: 1 });
+  for (let i = 0; i < 4; i++) await send(`scan${i}`);
+  await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { authorization: `Basic ${Buffer.from(`${planted}:`).toString('base64')}`, 'content-type': 'application/json' }, body: '{' });
+  await fetch(`${fleet.ingest}/in/partner?key=${encodeURIComponent(planted)}`, { method: 'POST', headers: { 'x-token': planted.replaceAll('"', '') }, body: '{}' });
+  await fleet.settled(80_000);
+  const seen: Record<string, string> = {};
+  for (const file of readdirSync(fleet.dataDir).filter((f) => f.endsWith('.log'))) seen[file] = readFileSync(join(fleet.dataDir, file), 'utf8');
+  for (const file of readdirSync(join(fleet.dataDir, 'state'), { recursive: true, withFileTypes: true })) if (file.isFile()) seen[`state ${file.parentPath}/${file.name}`] = readFileSync(join(file.parentPath, file.name)).toString('latin1');
+  const auth = { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}` };
+  for (const path of ['/v1/status', '/v1/release', '/v1/releases', '/v1/dlq', '/metrics']) seen[`api ${path}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}${path}`, { headers: auth })).text();
+  for (const letter of JSON.parse(seen['api /v1/dlq']!).deadLetters) seen[`letter ${letter.id}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/dlq/${encodeURIComponent(letter.id)}`, { headers: auth })).text();
+  for (const offset of [0, 1, 2, 3, 4]) seen[`metrics ${offset}`] = await (await fetch(`http://127.0.0.1:${fleet.base + offset}/metrics`)).text();
+  const log = createLog({ brokers: inject('brokers'), clientId: 'scan' });
+  try {
+    const reader = await log.reader();
+    const admin = await log.admin();
+    const topics = ['control', 'canonical', 'dlq', 'outcome', 'consent', 'consent.changes', 'identity', ...['segment', 'partner'].map((s) => `raw.${s}`), ...['crm', 'warehouse', 'newsletter'].flatMap((d) => [`dispatch.${d}`, `ledger.${d}`, `parked.${d}`])];
+    let records = 0;
+    for (const topic of topics.map((t) => `${fleet.prefix}.${t}`)) {
+      const parts: string[] = [];
+      for (const [partition, end] of await admin.endOffsets(topic)) await reader.read(topic, partition, 0, end, (batch) => {
+        for (const r of batch.records) { records++; parts.push([r.key, r.value, ...r.headers.map(([, value]) => value)].map((x) => x?.toString('latin1') ?? '').join('\n')); }
+      });
+      seen[`topic ${topic}`] = parts.join('\n');
+    }
+    expect(records).toBeGreaterThan(50);
+    await reader.close();
+    await admin.close();
+  } finally {
+    await log.close();
+  }
+  expect(seen['dispatcher-1.log']!.length).toBeGreaterThan(500);
+  expect(seen[`topic ${fleet.prefix}.dlq`]!.length).toBeGreaterThan(50);
+  const leaks = Object.entries(seen).flatMap(([where, text]) => found(text, secrets).map((leak) => `${where}: ${leak}`));
+  expect(leaks).toEqual([]);
+}, 150_000);
