@@ -142,7 +142,7 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
     record: (leaf) => inTurn(() => write(leaf)),
     checkpoint: () => inTurn(async () => {
       await sync();
-      return { checkpoint: broken === undefined ? await publish() : note(), verifier: verifierOf(signer) };
+      return { checkpoint: broken === undefined ? await publish() : kept.at(-1)!, verifier: verifierOf(signer) };
     }),
     leaves: (from, limit) => inTurn(async () => {
       await sync();
@@ -154,7 +154,7 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
       if (index === undefined) throw new WeirError('not-found', `no audit leaf ${id}`);
       const [leaf] = await read(index, index + 1);
       if (leaf === undefined) throw new WeirError('audit-broken', `leaf ${id} is no longer in ${topic}`);
-      return { index, size: tree.size, bytes: leaf.bytes, path: tree.inclusion(index).map((h) => h.toString('base64')), checkpoint: note() };
+      return { index, size: tree.size, bytes: leaf.bytes, path: tree.inclusion(index).map((h) => h.toString('base64')), checkpoint: broken === undefined ? await publish() : kept.at(-1)! };
     }),
     consistency: (from) => inTurn(async () => {
       await sync();
