@@ -102,8 +102,8 @@ export function verifyConsistency(proof: { readonly from: number; readonly to: n
   let fn = from - 1;
   let sn = to - 1;
   while (fn % 2 === 1) [fn, sn] = [half(fn), half(sn)];
-  let fr = Buffer.from(path[0]!);
-  let sr = fr;
+  let fr: Buffer = Buffer.from(path[0]!);
+  let sr: Buffer = fr;
   for (const c of path.slice(1)) {
     if (sn === 0) return false;
     if (fn % 2 === 1 || fn === sn) {

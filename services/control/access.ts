@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { findWeirError, WeirError } from '@weir/errors';
-import type { FastifyInstance, FastifyRequest, FastifySchema } from 'fastify';
+import type { FastifyInstance, FastifySchema } from 'fastify';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
 import { allows, permissions, type Permission, type Principal, type Scope } from './roles.ts';
@@ -10,11 +10,11 @@ declare module 'fastify' {
     /** Without it a route does not start. */
     permission?: Permission;
     /** What the request touches. */
-    scope?: (request: FastifyRequest<any>) => Scope | Promise<Scope>;
+    scope?: (request: FastifyRequest) => Scope | Promise<Scope>;
     /** Of every route that changes something: the action of its audit leaf. */
     action?: string;
     /** What the leaf says beside the digest of the body. */
-    target?: (request: FastifyRequest<any>) => string | null;
+    target?: (request: FastifyRequest) => string | null;
     /** For everybody; only for routes outside /v1. */
     public?: true;
     summary?: string;
