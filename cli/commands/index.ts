@@ -10,4 +10,7 @@ export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Com
   ['dlq', () => import('./dlq.ts')],
   ['status', () => import('./status.ts')],
   ['topics', () => import('./topics.ts')],
+  ['audit', () => import('./audit.ts')],
+  ['token', () => import('./token.ts')],
+  ['approve', () => import('./approve.ts')],
 ]);
