@@ -1,4 +1,4 @@
-import { appendFileSync, copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createLog } from '@weir/log';
@@ -36,9 +36,11 @@ test('the first release has its leaf, with the secrets it uses by name, and the 
 test('a proposer can not approve; another person can; the release names its leaf; a revoked token ends at once', async () => {
   const issue = async (grant: string): Promise<{ id: string; token: string }> => json('token', 'issue', grant, '--grant', grant);
   const [operator, approver] = [await issue('operator'), await issue('approver')];
-  writeFileSync(join(workspace, 'contracts/customers.odcs.yaml'), `${readFileSync(join(workspace, 'contracts/customers.odcs.yaml'), 'utf8')}\n# changed\n`);
-  const applied = await json('apply', workspace);
-  expect(applied).toMatchObject({ code: 0, changed: false, proposal: expect.stringMatching(/^prop_/) });
+  const { files } = (await (await weir.api('/v1/releases/current')).json()) as { files: { path: string; content: string }[] };
+  const changed = files.map((f) => (f.path === 'contracts/customers.odcs.yaml' ? { ...f, content: `${f.content}\n# changed\n` } : f));
+  const proposed = await weir.api('/v1/releases', { method: 'POST', body: JSON.stringify({ files: changed }), headers: { 'content-type': 'application/json' } });
+  const applied = (await proposed.json()) as any;
+  expect(applied).toMatchObject({ changed: false, proposal: expect.stringMatching(/^prop_/) });
   const own = await json('approve', applied.proposal);
   expect(own.code).toBe(1);
   expect(own.err).toContain('self-approval');
