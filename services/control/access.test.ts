@@ -46,7 +46,7 @@ beforeAll(async () => {
       checkpoint: answer('checkpoint'), leaves: answer('leaves'), proof: answer('proof'), consistency: answer('consistency'),
     }),
     access: { issue: answer('issue'), revoke: answer('revoke'), tokens: () => [], proposals: () => [], approvable: () => ({ files: [] }), approved: async () => undefined },
-    approval: false,
+    approval: false, endFailed: () => undefined,
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), deadLetters: () => [], deadLetter: answer('letter'), redrive: answer('redrive'), release: answer('release'),
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },

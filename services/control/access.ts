@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { findWeirError, WeirError } from '@weir/errors';
+import { WeirError } from '@weir/errors';
 import type { FastifyInstance, FastifySchema } from 'fastify';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
@@ -40,7 +40,7 @@ export interface DeclaredRoute {
  * action, throws when it is added. Order of a request: token, input, permission over the scope, audit leaf, handler,
  * end leaf. Must be installed before any route.
  */
-export function installAccess(app: FastifyInstance, ports: { readonly authenticate: Authenticate; readonly audit: () => AuditLog }): readonly DeclaredRoute[] {
+export function installAccess(app: FastifyInstance, ports: { readonly authenticate: Authenticate; readonly audit: () => AuditLog; readonly endFailed: (error: unknown, leaf: string) => void }): readonly DeclaredRoute[] {
   const declared: DeclaredRoute[] = [];
   app.decorateRequest('principal');
   app.decorateRequest('leaf', '');
@@ -78,7 +78,7 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
       await ports.audit().record({ kind: 'end', actor: request.principal.id, action: request.routeOptions.config.action!, target: null, of, details: { result: reply.statusCode < 400 ? 'completed' : 'refused', status: reply.statusCode } });
     } catch (error) {
       // The change has its leaf; how it ended is written at the next start.
-      if (findWeirError(error) === undefined) throw error;
+      ports.endFailed(error, of);
     }
     return payload;
   });

@@ -12,6 +12,8 @@ export interface ApiPorts {
   readonly authenticate: Authenticate;
   readonly audit: () => AuditLog;
   readonly access: Access;
+  /** The end leaf of a change could not be written. */
+  readonly endFailed: (error: unknown, leaf: string) => void;
   /** A release is applied only after another person approved it. */
   readonly approval: boolean;
   /** Sources and destinations of an event or a dead letter; everything when it is not known. */

@@ -109,6 +109,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
         audit: () => audit,
         access,
+        endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
         approval: options.approval,
         scopeOf,
         status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()]),
