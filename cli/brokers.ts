@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { commonOptions, defineConfig, readConfig } from '@weir/config';
 import { createLog, createSerde } from '@weir/log';
 import { checkTopics, planTopics, topicNames, type TopicFinding } from '@weir/pipeline';
-import { applyRelease, type Release } from '@weir/release';
+import { applyAudited, type Release } from '@weir/release';
 import { UsageError } from './command.ts';
 
 /** What a command needs that talks to the brokers itself: the first deployment, before a control API runs. */
@@ -52,7 +52,7 @@ export async function applyDirect(env: Env, release: Release, message: string | 
     const topicsCreated = await admin.createTopics(plan);
     const serde = createSerde({ registryUrl });
     await serde.start();
-    await applyRelease({ appender, serde, topic: topicNames(topicPrefix).control, release, by: 'cli', message, now: Date.now() });
+    await applyAudited({ appender, serde, topic: topicNames(topicPrefix).control, auditTopic: topicNames(topicPrefix).audit, release, by: 'cli', message, now: Date.now() });
     return { hash: release.hash, changed: true, topicsCreated };
   } finally {
     await log.close();

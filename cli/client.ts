@@ -3,12 +3,15 @@ import { Finding, type Target } from './command.ts';
 
 /** Name of the admin token in the vault. */
 export const adminTokenSecret = 'ADMIN_TOKEN';
+/** An API token or an OIDC access token to use instead. */
+const tokenVariable = 'WEIR_TOKEN';
 const callTimeoutMs = 30_000;
 
 /** The control API of the running instance. */
 export interface Client {
   get<T>(path: string, signal?: AbortSignal): Promise<T>;
   post<T>(path: string, body: unknown): Promise<T>;
+  delete<T>(path: string): Promise<T>;
   /** Undefined on 404. */
   find<T>(path: string): Promise<T | undefined>;
 }
@@ -38,12 +41,13 @@ export async function reach(url: URL, init: RequestInit): Promise<Response> {
 
 export function createClient(target: Target): Client {
   const vault = openVault({ dataDir: target.dataDir, env: target.env });
-  if (!vault.has(adminTokenSecret)) throw new Finding(`no admin token in ${target.dataDir}: start an instance with npm start, set WEIR_DATA to its data folder, or give WEIR_SECRET_${adminTokenSecret}`);
-  const headers = { authorization: `Bearer ${vault.get(adminTokenSecret).reveal()}`, 'content-type': 'application/json' };
+  const own = target.env[tokenVariable] ?? '';
+  if (own === '' && !vault.has(adminTokenSecret)) throw new Finding(`no admin token in ${target.dataDir}: start an instance with npm start, set WEIR_DATA to its data folder, or give WEIR_SECRET_${adminTokenSecret}`);
+  const headers = { authorization: `Bearer ${own === '' ? vault.get(adminTokenSecret).reveal() : own}` };
   const base = `http://${target.host}:${target.port + 1}`;
 
   async function call(method: string, path: string, body: unknown, signal: AbortSignal): Promise<Response> {
-    const response = await reach(new URL(path, base), { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal });
+    const response = await reach(new URL(path, base), { method, headers: body === undefined ? headers : { ...headers, 'content-type': 'application/json' }, body: body === undefined ? undefined : JSON.stringify(body), signal });
     if (response.ok) return response;
     const text = await response.text();
     let parsed: Refused['body'] = {};
@@ -60,6 +64,7 @@ export function createClient(target: Target): Client {
   return {
     get: (path, signal) => ask('GET', path, undefined, signal),
     post: (path, body) => ask('POST', path, body),
+    delete: (path) => ask('DELETE', path),
     async find<T>(path: string) {
       try {
         return await ask<T>('GET', path);

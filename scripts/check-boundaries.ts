@@ -13,7 +13,7 @@ const layers: readonly (readonly string[])[] = [
   ['packages/config', 'packages/telemetry', 'packages/yaml', 'packages/cel', 'packages/vault', 'packages/failpoint'],
   ['packages/adapter'],
   ['packages/log', 'packages/http'],
-  ['packages/state', 'packages/pipeline'],
+  ['packages/state', 'packages/pipeline', 'packages/audit'],
   ['packages/mapping', 'packages/policy'],
   ['packages/consent', 'packages/release'],
   ['packages/service', 'packages/testing'],

@@ -6,11 +6,12 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { readAdapterFile, registry } from '@weir/adapters';
+import { newSigningKey } from '@weir/audit';
 import { commonOptions, readConfig } from '@weir/config';
 import { findWeirError } from '@weir/errors';
 import { createLog, createSerde } from '@weir/log';
 import { planTopics, topicNames } from '@weir/pipeline';
-import { applyRelease, compileRelease, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
+import { applyAudited, compileRelease, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
 import { createLogger } from '@weir/telemetry';
 import { ensureSecrets, readWorkspaceKey, type SecretSpec } from '@weir/vault';
 
@@ -21,9 +22,9 @@ export function compileWorkspace(dir: string, dataDir: string): Release {
   return compileRelease(withDefaults(readWorkspace(dir), registry, readAdapterFile), { adapters: registry, workspaceKey: readWorkspaceKey(dataDir, process.env['WEIR_KEY'] || undefined) });
 }
 
-/** Makes the secrets of a local run that are not set: those of every source and destination, and the admin token. */
+/** Makes the secrets of a local run that are not set: those of every source and destination, the admin token, and the key that signs the audit log. */
 export function localSecrets(release: Release, dataDir: string): void {
-  const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }];
+  const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }, { name: 'AUDIT_KEY', value: newSigningKey() }];
   for (const source of release.sources.values()) {
     const special = source.adapter.source?.kind === 'webhook' ? (source.adapter.source.localSecrets?.() ?? {}) : {};
     for (const { option, name } of secretNames(source.config)) specs.push({ name, ...special[option] });
@@ -44,7 +45,7 @@ export async function prepareCluster(release: Release, target: { brokers: readon
     const feed = await createReleaseFeed({ log, serde, topic, adapters: registry, logger: createLogger({ service: 'prepare', level: 'silent' }) });
     const running = currentHash(feed);
     await feed.close();
-    if (running !== release.hash) await applyRelease({ appender: await log.appender(), serde, topic, release, by: target.by, message: null, now: Date.now() });
+    if (running !== release.hash) await applyAudited({ appender: await log.appender(), serde, topic, auditTopic: topicNames(target.prefix).audit, release, by: target.by, message: null, now: Date.now() });
   } finally {
     await log.close();
   }

@@ -14,6 +14,7 @@ import { openVault } from '@weir/vault';
 import { startDocker } from '../infra/local/docker.ts';
 import { startPlatform, type Platform } from '../infra/local/platform.ts';
 import { createControl } from '../services/control/app.ts';
+import { controlOptions } from '../services/control/config.ts';
 import { createDispatcher } from '../services/dispatcher/app.ts';
 import { options as dispatcherOptions } from '../services/dispatcher/config.ts';
 import { createIngest } from '../services/ingest/app.ts';
@@ -61,7 +62,7 @@ async function startServices(base: number): Promise<Running[]> {
     ['policy', base + 3, (context) => createPolicy(context, readConfig(policyOptions))],
     ['dispatcher', base + 4, (context) => createDispatcher(context, readConfig(dispatcherOptions))],
     ['normalizer', base + 2, (context) => createNormalizer(context, readConfig(normalizerOptions))],
-    ['control', undefined, (context) => createControl(context, { port: base + 1, adapters: registry })],
+    ['control', undefined, (context) => createControl(context, { ...readConfig(controlOptions), port: base + 1, adapters: registry })],
     ['ingest', undefined, (context) => createIngest(context, { ...readConfig(ingestOptions), port: base })],
   ];
   await Promise.all(plan.map(async ([name, opsPort, create]) => {

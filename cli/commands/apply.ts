@@ -6,6 +6,8 @@ interface Applied {
   readonly hash: string;
   readonly changed: boolean;
   readonly topicsCreated: readonly string[];
+  /** Set when another person must approve it first. */
+  readonly proposal?: string;
 }
 
 export const command: Command = {
@@ -24,7 +26,8 @@ export const command: Command = {
       : await createClient(context.target).post<Applied>('/v1/releases', { files: release.files, message });
     if (json) terminal.json({ ok: true, ...applied });
     else {
-      terminal.line(applied.changed ? `${terminal.paint.green('applied')}  release ${applied.hash}` : `${terminal.paint.dim('unchanged')}  release ${applied.hash} runs already`);
+      if (applied.proposal !== undefined) terminal.line(`${terminal.paint.yellow('proposed')}  release ${applied.hash} waits for weir approve ${applied.proposal}`);
+      else terminal.line(applied.changed ? `${terminal.paint.green('applied')}  release ${applied.hash}` : `${terminal.paint.dim('unchanged')}  release ${applied.hash} runs already`);
       if (applied.topicsCreated.length > 0) terminal.line(`topics created: ${applied.topicsCreated.join(', ')}`);
     }
     return 0;

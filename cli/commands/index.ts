@@ -11,4 +11,7 @@ export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Com
   ['status', () => import('./status.ts')],
   ['topics', () => import('./topics.ts')],
   ['vault', () => import('./vault.ts')],
+  ['audit', () => import('./audit.ts')],
+  ['token', () => import('./token.ts')],
+  ['approve', () => import('./approve.ts')],
 ]);

@@ -43,6 +43,8 @@ export const catalogue = {
   'not-ready': { meaning: 'The service has no release, or its tables are not caught up.', retry: 'refused', action: 'Retry; see /readyz for the reason.', http: 503 },
   'unauthorized': { meaning: 'No valid token.', retry: 'refused', action: 'Send Authorization: Bearer <token>.', http: 401 },
   'forbidden': { meaning: 'The token lacks the permission of this route.', retry: 'refused', action: 'Ask an administrator for the role.', http: 403 },
+  'self-approval': { meaning: 'Who proposed a change can not approve it.', retry: 'refused', action: 'Ask another person with the role approver.', http: 403 },
+  'audit-broken': { meaning: 'The audit log is not what was signed: nothing may be changed.', retry: 'refused', action: 'Run weir audit verify; find who wrote to the audit topic, restore it.', http: 503 },
   'not-found': { meaning: 'There is nothing under this id.', retry: 'refused', action: 'Check the id.', http: 404 },
   'bad-request': { meaning: 'An argument is missing or wrong.', retry: 'refused', action: 'The message names it.', http: 400 },
   // --- mapping and contract ------------------------------------------------------------------------------

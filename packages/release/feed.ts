@@ -1,8 +1,10 @@
 import type { Adapter } from '@weir/adapter';
+import { appendLeaf, leafId, type AuditLeaf } from '@weir/audit';
 import { WeirError } from '@weir/errors';
-import type { Appender, Follower, Log, RecordBatch, Serde } from '@weir/log';
+import type { Appender, Follower, Headers, Log, RecordBatch, Serde } from '@weir/log';
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
+import { secretNames } from './config.ts';
 import type { Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
@@ -10,13 +12,31 @@ export const controlKeys = { release: (hash: string) => `release/${hash}`, curre
 const maxReleaseBytes = 1_500_000;
 const retryMs = 2000;
 
-/** Put a release on weir.control and make it the current one; resolves after both are acknowledged. */
-export async function applyRelease(options: { appender: Appender; serde: Serde; topic: string; release: Release; by: string; message: string | null; now: number }): Promise<void> {
+/** Header of a record on weir.control: the audit leaf of the change it is. */
+export const leafHeader = 'weir-audit';
+
+/** Put a release on weir.control and make it the current one; both records name the audit leaf, which must be acknowledged already. Resolves after both are acknowledged. */
+export async function applyRelease(options: { appender: Appender; serde: Serde; topic: string; release: Release; by: string; message: string | null; now: number; leaf: string }): Promise<void> {
   const { appender, serde, topic, release, by, now } = options;
+  const headers: Headers = [[leafHeader, Buffer.from(options.leaf)]];
   const value = serde.encode('weir.internal.Release', { hash: release.hash, files: release.files, appliedAt: now, appliedBy: by, message: options.message });
   if (value.length > maxReleaseBytes) throw new WeirError('workspace-invalid', `the release has ${value.length} bytes, at most ${maxReleaseBytes} fit into a record: split the workspace`);
-  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.release(release.hash)), value }]);
-  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.current), value: serde.encode('weir.internal.CurrentRelease', { hash: release.hash, at: now, by }) }]);
+  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.release(release.hash)), value, headers }]);
+  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.current), value: serde.encode('weir.internal.CurrentRelease', { hash: release.hash, at: now, by }), headers }]);
+}
+
+/** For who writes to the brokers himself (the first deployment): the audit leaf, then the release that names it, then how it ended. */
+export async function applyAudited(options: { appender: Appender; serde: Serde; topic: string; auditTopic: string; release: Release; by: string; message: string | null; now: number }): Promise<void> {
+  const { appender, auditTopic, release, by, now } = options;
+  const intent: AuditLeaf = { id: leafId(), kind: 'intent', at: now, actor: by, action: 'release.apply', target: release.hash, of: null, details: {} };
+  await appendLeaf(appender, auditTopic, intent, ...secretsOf(release).map((name): AuditLeaf => ({ id: leafId(), kind: 'fact', at: now, actor: by, action: 'secret.use', target: name, of: intent.id, details: { release: release.hash } })));
+  await applyRelease({ ...options, leaf: intent.id });
+  await appendLeaf(appender, auditTopic, { ...intent, id: leafId(), kind: 'end', of: intent.id, details: { result: 'completed' } });
+}
+
+/** Names of every secret that the release uses. */
+export function secretsOf(release: Release): string[] {
+  return [...new Set([...release.sources.values(), ...release.destinations.values()].flatMap((part) => secretNames(part.config).map((s) => s.name)))].sort();
 }
 
 /** Put an incident on weir.control, over the one before of its destination; resolves when it is acknowledged. */

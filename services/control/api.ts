@@ -1,15 +1,28 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
-import { catalogue, findWeirError, WeirError, WorkspaceError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
-import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify';
-import type { ReleaseApi, ReleaseOrder } from './releases.ts';
+import { catalogue, findWeirError, WorkspaceError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { installAccess, type DeclaredRoute } from './access.ts';
+import type { AuditLog } from './audit.ts';
+import type { Authenticate } from './authenticate.ts';
+import { openApi } from './openapi.ts';
+import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
+import { everything, nothing, type Scope } from './roles.ts';
+import type { Access } from './tokens.ts';
 
 export interface ApiPorts {
-  readonly token: () => string;
+  readonly authenticate: Authenticate;
+  readonly audit: () => AuditLog;
+  readonly access: Access;
+  /** The end leaf of a change could not be written. */
+  readonly endFailed: (error: unknown, leaf: string) => void;
+  /** A release is applied only after another person approved it. */
+  readonly approval: boolean;
+  /** Sources and destinations of an event or a dead letter; everything when it is not known. */
+  scopeOf(kind: 'event' | 'letter', id: string): Scope;
   status(): Promise<unknown>;
   trace(eventId: string): unknown;
   deadLetters(limit: number, filter: { stage?: string; code?: string; destination?: string }): unknown[];
   deadLetter(id: string): Promise<unknown>;
-  redrive(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }): Promise<unknown>;
+  redrive(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }, leaf: string): Promise<unknown>;
   release(): unknown;
   readonly releases: ReleaseApi;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
@@ -19,22 +32,20 @@ export interface ApiPorts {
 }
 
 const idPattern = '^[a-zA-Z0-9_-]{1,100}$';
-const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+const changedBy = (request: FastifyRequest): ChangedBy => ({ actor: request.principal.id, leaf: request.leaf });
+const whole = (): Scope => everything;
+const none = (): Scope => nothing;
 
-/** The control API. Every route under /v1 needs the admin token; errors are `{ error, message }`. */
-export function createApi(ports: ApiPorts): FastifyInstance {
+/** The control API. Every route under /v1 declares its permission, scope and, when it changes something, its audit action (access.ts); errors are `{ error, message }`. */
+export function createApi(ports: ApiPorts): FastifyInstance & { readonly declaredRoutes: readonly DeclaredRoute[] } {
   const app = Fastify({ bodyLimit: 256 * 1024, logger: false, requestTimeout: 60_000, forceCloseConnections: true });
-  app.get('/healthz', async () => ({ status: 'ok' }));
-  app.get('/readyz', async (_request, reply) => {
+  const declaredRoutes = installAccess(app, ports);
+  app.get('/healthz', { config: { public: true } }, async () => ({ status: 'ok' }));
+  app.get('/readyz', { config: { public: true } }, async (_request, reply) => {
     const readiness = ports.readiness();
     return reply.code(readiness.ready ? 200 : 503).send(readiness);
   });
-  app.get('/metrics', async (_request, reply) => reply.type('text/plain; version=0.0.4').send(await ports.metrics()));
-  app.addHook('onRequest', async (request) => {
-    if (!request.url.startsWith('/v1/')) return;
-    const given = /^Bearer (.{1,512})$/.exec(request.headers.authorization ?? '')?.[1] ?? '';
-    if (!timingSafeEqual(digest(given), digest(ports.token()))) throw new WeirError('unauthorized');
-  });
+  app.get('/metrics', { config: { public: true } }, async (_request, reply) => reply.type('text/plain; version=0.0.4').send(await ports.metrics()));
   app.setErrorHandler((error: Error & { statusCode?: number; validation?: unknown }, _request, reply: FastifyReply) => {
     const known = findWeirError(error);
     const code: ErrorCode = known?.code ?? (error.validation !== undefined || (error.statusCode ?? 500) < 500 ? 'bad-request' : 'log-unavailable');
@@ -43,20 +54,23 @@ export function createApi(ports: ApiPorts): FastifyInstance {
   });
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'not-found', message: 'no such route' }));
   routes(app, ports);
-  releaseRoutes(app, ports.releases);
-  return app;
+  releaseRoutes(app, ports);
+  accessRoutes(app, ports);
+  auditRoutes(app, ports);
+  app.get('/v1/openapi.json', { config: { permission: 'status.read', scope: none, summary: 'This document.' } }, async () => openApi(declaredRoutes));
+  return Object.assign(app, { declaredRoutes });
 }
 
 function routes(app: FastifyInstance, ports: ApiPorts): void {
   const idParams = { params: { type: 'object', properties: { id: { type: 'string', pattern: idPattern } } } };
-  app.get('/v1/status', async () => ports.status());
-  app.get('/v1/release', async () => ports.release());
-  app.get<{ Params: { id: string } }>('/v1/events/:id/trace', { schema: idParams }, async (request) => ports.trace(request.params.id));
-  app.get<{ Querystring: { after?: number; wait?: number } }>('/v1/tail', { schema: { querystring: { type: 'object', properties: { after: { type: 'integer', minimum: 0 }, wait: { type: 'integer', minimum: 0, maximum: 30_000 } } } } }, async (request) => ports.tail(request.query.after ?? -1, request.query.wait ?? 0));
+  app.get('/v1/status', { config: { permission: 'status.read', scope: none, summary: 'Counts of events, deliveries and dead letters, and lag.' } }, async () => ports.status());
+  app.get('/v1/release', { config: { permission: 'status.read', scope: none, summary: 'The running release in short.' } }, async () => ports.release());
+  app.get<{ Params: { id: string } }>('/v1/events/:id/trace', { schema: idParams, config: { permission: 'trace.read', scope: (request) => ports.scopeOf('event', (request.params as { id: string }).id), summary: 'What happened to an event.' } }, async (request) => ports.trace(request.params.id));
+  app.get<{ Querystring: { after?: number; wait?: number } }>('/v1/tail', { config: { permission: 'trace.read', scope: whole, summary: 'Records after a cursor.' }, schema: { querystring: { type: 'object', properties: { after: { type: 'integer', minimum: 0 }, wait: { type: 'integer', minimum: 0, maximum: 30_000 } } } } }, async (request) => ports.tail(request.query.after ?? -1, request.query.wait ?? 0));
   const filter = { stage: { type: 'string', maxLength: 40 }, code: { type: 'string', maxLength: 80 }, destination: { type: 'string', maxLength: 64 } };
-  app.get<{ Querystring: { limit?: number; stage?: string; code?: string; destination?: string } }>('/v1/dlq', { schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000 }, ...filter } } } }, async (request) => ({ deadLetters: ports.deadLetters(request.query.limit ?? 100, request.query) }));
-  app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams }, async (request) => ports.deadLetter(request.params.id));
-  app.post<{ Body: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string } }>('/v1/dlq/redrive', { schema: { body: { type: 'object', additionalProperties: false, properties: { ids: { type: 'array', maxItems: 1000, items: { type: 'string', pattern: idPattern } }, all: { type: 'boolean' }, ...filter } } } }, async (request) => ports.redrive(request.body));
+  app.get<{ Querystring: { limit?: number; stage?: string; code?: string; destination?: string } }>('/v1/dlq', { config: { permission: 'dlq.read', scope: (request) => letterScope(ports, request.query as Selection), summary: 'Dead letters.' }, schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000 }, ...filter } } } }, async (request) => ({ deadLetters: ports.deadLetters(request.query.limit ?? 100, request.query) }));
+  app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams, config: { permission: 'dlq.payload', scope: (request) => ports.scopeOf('letter', (request.params as { id: string }).id), summary: 'A dead letter with its bytes.' } }, async (request) => ports.deadLetter(request.params.id));
+  app.post<{ Body: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string } }>('/v1/dlq/redrive', { config: { permission: 'dlq.redrive', scope: (request) => letterScope(ports, request.body as Selection), action: 'dlq.redrive', target: (request) => describe(request.body as Selection), summary: 'Send dead letters on their way again.' }, schema: { body: { type: 'object', additionalProperties: false, properties: { ids: { type: 'array', maxItems: 1000, items: { type: 'string', pattern: idPattern } }, all: { type: 'boolean' }, ...filter } } } }, async (request) => ports.redrive(request.body, request.leaf));
 }
 
 const releaseBytes = 2 * 1024 * 1024;
@@ -68,10 +82,54 @@ const releaseOrder = {
   },
 };
 
-function releaseRoutes(app: FastifyInstance, releases: ReleaseApi): void {
-  app.get('/v1/releases', async () => ({ releases: await releases.list() }));
-  app.get('/v1/releases/current', async () => releases.current());
-  app.post<{ Body: ReleaseOrder }>('/v1/releases', { bodyLimit: releaseBytes, schema: { body: releaseOrder } }, async (request) => releases.apply(request.body));
-  app.get('/v1/topics/check', async () => releases.topics(false));
-  app.post('/v1/topics/apply', async () => releases.topics(true));
+interface Selection { readonly ids?: readonly string[]; readonly all?: boolean; readonly stage?: string; readonly code?: string; readonly destination?: string }
+const describe = (selection: Selection): string => JSON.stringify(selection).slice(0, 4000);
+
+/** By ids: what the letters touch, together. Else the destination that was asked for. */
+function letterScope(ports: ApiPorts, selection: Selection): Scope {
+  if (selection.ids !== undefined) return selection.ids.map((id) => ports.scopeOf('letter', id)).reduce(union, nothing);
+  return selection.destination === undefined ? everything : { sources: '*', destinations: [selection.destination] };
+}
+
+function union(a: Scope, b: Scope): Scope {
+  const join = (x: Scope['sources'], y: Scope['sources']): Scope['sources'] => (x === '*' || y === '*' ? '*' : [...new Set([...x, ...y])]);
+  return { sources: join(a.sources, b.sources), destinations: join(a.destinations, b.destinations) };
+}
+
+function releaseRoutes(app: FastifyInstance, ports: ApiPorts): void {
+  const { releases, access } = ports;
+  app.get('/v1/releases', { config: { permission: 'release.read', scope: whole, summary: 'All releases.' } }, async () => ({ releases: await releases.list() }));
+  app.get('/v1/releases/current', { config: { permission: 'release.read', scope: whole, summary: 'The running release with its files.' } }, async () => releases.current());
+  app.post<{ Body: ReleaseOrder }>('/v1/releases', { bodyLimit: releaseBytes, schema: { body: releaseOrder }, config: { permission: 'release.propose', scope: whole, action: 'release.apply', summary: 'Apply a release, or propose it where approval is required.' } }, async (request) => {
+    if (!ports.approval) return releases.apply(request.body, changedBy(request));
+    const { hash } = releases.check(request.body);
+    const { id } = await access.propose({ hash, files: request.body.files, message: request.body.message ?? null }, request.principal.id, request.leaf);
+    return { hash, changed: false, topicsCreated: [], proposal: id };
+  });
+  app.get('/v1/proposals', { config: { permission: 'release.read', scope: whole, summary: 'Proposed releases.' } }, async () => ({ proposals: access.proposals().map(({ files: _files, leaf: _leaf, ...rest }) => rest) }));
+  app.post<{ Params: { id: string } }>('/v1/proposals/:id/approve', { schema: idOnly, config: { permission: 'release.approve', scope: whole, action: 'release.approve', target: (request) => (request.params as { id: string }).id, summary: 'Approve what somebody else proposed; it is applied.' } }, async (request) => {
+    const proposal = access.approvable(request.params.id, request.principal.id);
+    const done = await releases.apply(proposal, changedBy(request));
+    await access.approved(proposal, request.principal.id, request.leaf);
+    return done;
+  });
+  app.get('/v1/topics/check', { config: { permission: 'status.read', scope: none, summary: 'Topics against their declaration.' } }, async () => releases.topics(false));
+  app.post('/v1/topics/apply', { config: { permission: 'topics.apply', scope: whole, action: 'topics.apply', summary: 'Create missing topics.' } }, async () => releases.topics(true));
+}
+
+const idOnly = { params: { type: 'object', properties: { id: { type: 'string', pattern: idPattern } } } };
+
+function accessRoutes(app: FastifyInstance, { access }: ApiPorts): void {
+  const order = { type: 'object', additionalProperties: false, required: ['name', 'grants', 'days'], properties: { name: { type: 'string', minLength: 1, maxLength: 100 }, grants: { type: 'array', minItems: 1, maxItems: 20, items: { type: 'string', maxLength: 500 } }, days: { type: 'integer', minimum: 1, maximum: 366 } } };
+  app.get('/v1/tokens', { config: { permission: 'token.read', scope: whole, summary: 'API tokens, without the tokens themselves.' } }, async () => ({ tokens: access.tokens() }));
+  app.post<{ Body: { name: string; grants: string[]; days: number } }>('/v1/tokens', { schema: { body: order }, config: { permission: 'token.manage', scope: whole, action: 'token.issue', target: (request) => { const { name, grants } = request.body as { name: string; grants: string[] }; return `${name}: ${grants.join(' ')}`.slice(0, 4000); }, summary: 'Issue an API token; it is shown once.' } }, async (request) => access.issue(request.body, request.principal.id, request.leaf));
+  app.delete<{ Params: { id: string } }>('/v1/tokens/:id', { schema: idOnly, config: { permission: 'token.manage', scope: whole, action: 'token.revoke', target: (request) => (request.params as { id: string }).id, summary: 'Revoke an API token.' } }, async (request) => access.revoke(request.params.id, request.leaf));
+}
+
+function auditRoutes(app: FastifyInstance, { audit }: ApiPorts): void {
+  const from = { type: 'integer', minimum: 0, maximum: 2 ** 31 };
+  app.get<{ Querystring: { from?: number; limit?: number } }>('/v1/audit/leaves', { schema: { querystring: { type: 'object', properties: { from, limit: { type: 'integer', minimum: 1, maximum: 1000 } } } }, config: { permission: 'audit.read', scope: whole, summary: 'Leaves of the audit log, with the bytes that are hashed.' } }, async (request) => audit().leaves(request.query.from ?? 0, request.query.limit ?? 100));
+  app.get('/v1/audit/checkpoint', { config: { permission: 'audit.read', scope: whole, summary: 'The signed checkpoint over all leaves.' } }, async () => audit().checkpoint());
+  app.get<{ Params: { id: string } }>('/v1/audit/leaves/:id/proof', { schema: idOnly, config: { permission: 'audit.read', scope: whole, summary: 'Proof that a leaf is in the log.' } }, async (request) => audit().proof(request.params.id));
+  app.get<{ Querystring: { from: number } }>('/v1/audit/consistency', { schema: { querystring: { type: 'object', required: ['from'], properties: { from } } }, config: { permission: 'audit.read', scope: whole, summary: 'Proof that the first leaves are the beginning of all.' } }, async (request) => audit().consistency(request.query.from));
 }

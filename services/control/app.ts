@@ -1,5 +1,7 @@
 import { join } from 'node:path';
 import type { Adapter } from '@weir/adapter';
+import { signingKey } from '@weir/audit';
+import type { ConfigOf } from '@weir/config';
 import { WeirError } from '@weir/errors';
 import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
 import type { Service, ServiceContext } from '@weir/service';
@@ -7,18 +9,24 @@ import { openTable } from '@weir/state';
 import type { FastifyInstance } from 'fastify';
 import { Counter } from 'prom-client';
 import { createApi } from './api.ts';
+import { allWitnesses, fileWitness, httpWitness, openAuditLog, type AuditLog } from './audit.ts';
+import { createAuthenticate } from './authenticate.ts';
+import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
 import { readDeadLetter, redrive } from './redrive.ts';
 import { createReleaseApi } from './releases.ts';
+import { nothing, type Scope } from './roles.ts';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
+import { openAccess, type Access } from './tokens.ts';
 
 const adminToken = 'ADMIN_TOKEN';
+const auditKey = 'AUDIT_KEY';
 const maxRedrive = 10_000;
 
 /** The control API over an index of every topic. It reads; what it writes are redriven records and releases, and it creates topics. */
-export function createControl(context: ServiceContext, options: { port: number; adapters: ReadonlyMap<string, Adapter> }): Service {
+export function createControl(context: ServiceContext, options: ConfigOf<typeof controlOptions> & { port: number; adapters: ReadonlyMap<string, Adapter> }): Service {
   const { log, serde, topics, groups, releases, logger, vault } = context;
   const failure = Promise.withResolvers<Error>();
   const followers = new Map<string, Follower>();
@@ -28,6 +36,8 @@ export function createControl(context: ServiceContext, options: { port: number; 
   let reader: Reader;
   let admin: LogAdmin;
   let appender: Appender;
+  let access: Access;
+  let audit: AuditLog;
   let api: FastifyInstance;
   let started = false;
   let changing: Promise<void> = Promise.resolve();
@@ -53,6 +63,24 @@ export function createControl(context: ServiceContext, options: { port: number; 
     }
   }
 
+  /** Names are known from the running release; what is not known counts as everything. */
+  function scopeOf(kind: 'event' | 'letter', id: string): Scope {
+    const letter = kind === 'letter' ? store.deadLetter(id) : undefined;
+    if (kind === 'letter') return letter === undefined ? nothing : { sources: letter['source'] === null ? '*' : [String(letter['source'])], destinations: letter['destination'] === null ? [] : [String(letter['destination'])] };
+    const stages = store.stages(id);
+    const named = (field: string): string[] => [...new Set(stages.map((s) => s[field]).filter((n) => typeof n === 'string'))];
+    const sources = named('source');
+    return stages.length === 0 ? nothing : { sources: sources.length === 0 ? '*' : sources, destinations: named('destination') };
+  }
+
+  async function openAudit(): Promise<AuditLog> {
+    const targets = options.witness ?? [join(context.config.dataDir, 'audit-checkpoints.jsonl')];
+    const witness = allWitnesses(targets.map((target) => (/^https?:/.test(target) ? httpWitness(target, logger) : fileWitness(target))));
+    const signer = signingKey(topics.audit, vault.get(auditKey).reveal());
+    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke']);
+    return openAuditLog({ appender, reader, admin, topic: topics.audit, signer, witness, logger, now: () => context.clock.now(), wasMade: (intent) => (written.has(intent.action) ? access.leaves.has(intent.id) : undefined) });
+  }
+
   async function selectLetters(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }) {
     const filtered = request.code !== undefined || request.stage !== undefined || request.destination !== undefined;
     if (request.ids === undefined && request.all !== true && !filtered) throw new WeirError('bad-request', 'say which: ids, code, stage, destination, or all');
@@ -73,10 +101,17 @@ export function createControl(context: ServiceContext, options: { port: number; 
     async start() {
       [reader, admin, appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
       store = createStore(openTable({ path: join(context.stateDir, 'index'), onDiscard: (reason) => logger.warn({ reason }, 'index discarded, it is built again') }));
+      access = await openAccess({ reader, appender, admin, serde, topic: topics.control, now: () => context.clock.now(), failed: fail });
+      audit = await openAudit();
       await follow();
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
       api = createApi({
-        token: () => vault.get(adminToken).reveal(),
+        authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
+        audit: () => audit,
+        access,
+        endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
+        approval: options.approval,
+        scopeOf,
         status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents()),
         trace(eventId) {
           const stages = store.stages(eventId);
@@ -88,14 +123,14 @@ export function createControl(context: ServiceContext, options: { port: number; 
           const letter = await readDeadLetter(store, reader, serde, topics, id);
           return { ...letter, key: letter.key?.toString('utf8') ?? null, value: letter.value?.toString('base64') ?? null, text: letter.topic.startsWith(topics.raw('')) ? letter.value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: h.value.toString('utf8') })) };
         },
-        async redrive(request) {
+        async redrive(request, leaf) {
           const found = await selectLetters(request);
-          const result = await redrive(found, appender, topics);
+          const result = await redrive(found, appender, topics, leaf);
           logger.info({ order: result.order, redriven: result.redriven }, 'redrive');
           return result;
         },
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
-        releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters }),
+        releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
         tail: (after, waitMs) => tail.next(after, waitMs),
         metrics: () => context.registry.metrics(),
         readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),
@@ -109,6 +144,8 @@ export function createControl(context: ServiceContext, options: { port: number; 
       await changing;
       tail.close();
       await api?.close();
+      await audit?.close();
+      await access?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));
       await store?.close();
     },

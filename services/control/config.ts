@@ -1,6 +1,16 @@
 import { commonOptions, defineConfig } from '@weir/config';
 
+/** Audit log, approvals and sign-in of the control API. */
+export const controlOptions = defineConfig({
+  witness: { env: 'WEIR_AUDIT_WITNESS', type: 'list', optional: true, doc: 'Where signed checkpoints of the audit log are kept: file paths and http(s) URLs; default <WEIR_DATA>/audit-checkpoints.jsonl. Put one out of reach of who runs the brokers.' },
+  approval: { env: 'WEIR_APPROVAL', type: 'boolean', default: false, doc: 'A release needs the approval of somebody else than its proposer.' },
+  oidcIssuer: { env: 'WEIR_OIDC_ISSUER', type: 'string', optional: true, doc: 'OIDC issuer whose access tokens (JWT) are accepted, exactly as in iss.' },
+  oidcAudience: { env: 'WEIR_OIDC_AUDIENCE', type: 'string', default: 'weir', doc: 'Audience that the tokens must have.' },
+  oidcRolesClaim: { env: 'WEIR_OIDC_ROLES_CLAIM', type: 'string', default: 'weir_roles', doc: 'Claim with the grants: a list of <role> or <role>@<sources>:<destinations>.' },
+});
+
 export const options = defineConfig({
   ...commonOptions,
   port: { env: 'WEIR_CONTROL_PORT', type: 'integer', min: 0, max: 65535, default: 8081, doc: 'Port of the control API, /healthz, /readyz and /metrics.' },
+  ...controlOptions,
 });

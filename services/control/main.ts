@@ -3,4 +3,4 @@ import { runService } from '@weir/service';
 import { createControl } from './app.ts';
 import { options } from './config.ts';
 
-await runService('control', options, registry, (context, config) => createControl(context, { port: config.port, adapters: registry }), () => undefined);
+await runService('control', options, registry, (context, config) => createControl(context, { ...config, adapters: registry }), () => undefined);

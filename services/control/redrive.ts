@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { Appender, Headers, LogRecord, OutRecord, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
@@ -25,14 +24,14 @@ export async function readDeadLetter(store: Store, reader: Reader, serde: Serde,
 }
 
 /**
- * Put the original records back where they were read, on the same partition, so they go the way again. The
+ * Its order id is that of the audit leaf `leaf_<uuid>`, so the records name the leaf. Put the original records back where they were read, on the same partition, so they go the way again. The
  * order id travels as a header on raw topics (the normalizer does not take them for conflicts) and on dispatch
  * topics (the dispatcher sends what is known as not applied under a new generation of the key, what may have
  * been applied under the same key, and what was delivered not at all). A canonical record gets none: it would
  * become part of the keys of its deliveries, and a second redrive would send them twice.
  */
-export async function redrive(letters: readonly DeadLetterRecord[], appender: Appender, topics: TopicNames): Promise<{ readonly order: string; readonly redriven: number }> {
-  const order = `redrive_${randomUUID()}`;
+export async function redrive(letters: readonly DeadLetterRecord[], appender: Appender, topics: TopicNames, leaf: string): Promise<{ readonly order: string; readonly redriven: number }> {
+  const order = `redrive_${leaf.replace('leaf_', '')}`;
   const byTopic = new Map<string, OutRecord[]>();
   for (const letter of letters) {
     const kept = letter.headers.filter((h) => h.name !== H.intent && h.name !== H.dispatched).map((h) => [h.name, h.value] as const);

@@ -4,8 +4,9 @@ import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader } from '@weir/log';
 import { checkTopics, planTopics, type TopicFinding } from '@weir/pipeline';
-import { applyRelease, compileRelease, type Release, type ReleaseFile } from '@weir/release';
+import { applyRelease, compileRelease, secretsOf, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
+import type { AuditLog } from './audit.ts';
 
 export interface ReleaseOrder {
   readonly files: readonly ReleaseFile[];
@@ -25,20 +26,28 @@ export interface TopicsReport {
   readonly findings: readonly TopicFinding[];
 }
 
+/** Who changes it, and the audit leaf that says so. */
+export interface ChangedBy {
+  readonly actor: string;
+  readonly leaf: string;
+}
+
 /** Releases and the topics they need. */
 export interface ReleaseApi {
   /** The running release with its files; secrets stand in them by name only. */
   current(): { readonly hash: string; readonly name: string; readonly files: readonly ReleaseFile[] };
   list(): Promise<readonly StoredRelease[]>;
   /** Compile, create missing topics, apply; resolves when this instance runs it. Rejects with WorkspaceError. */
-  apply(order: ReleaseOrder): Promise<{ readonly hash: string; readonly changed: boolean; readonly topicsCreated: readonly string[] }>;
+  apply(order: ReleaseOrder, by: ChangedBy): Promise<{ readonly hash: string; readonly changed: boolean; readonly topicsCreated: readonly string[] }>;
+  /** Compile only. Rejects with WorkspaceError. */
+  check(order: ReleaseOrder): { readonly hash: string };
   topics(create: boolean): Promise<TopicsReport>;
 }
 
 const topicsFile = join(import.meta.dirname, '..', '..', 'infra', 'topics.yaml');
 const switchDeadlineMs = 10_000;
 
-export function createReleaseApi(context: ServiceContext, ports: { readonly admin: LogAdmin; readonly appender: Appender; readonly reader: Reader; readonly adapters: ReadonlyMap<string, Adapter> }): ReleaseApi {
+export function createReleaseApi(context: ServiceContext, ports: { readonly admin: LogAdmin; readonly appender: Appender; readonly reader: Reader; readonly adapters: ReadonlyMap<string, Adapter>; readonly audit: () => AuditLog }): ReleaseApi {
   const { releases, serde, topics } = context;
   const { admin, appender, reader } = ports;
   let applying: Promise<unknown> = Promise.resolve();
@@ -66,12 +75,15 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     });
   }
 
-  async function apply(order: ReleaseOrder): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
-    const release = compileRelease(order.files, { adapters: ports.adapters, workspaceKey: context.workspaceKey });
+  const compile = (order: ReleaseOrder): Release => compileRelease(order.files, { adapters: ports.adapters, workspaceKey: context.workspaceKey });
+
+  async function apply(order: ReleaseOrder, { actor, leaf }: ChangedBy): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
+    const release = compile(order);
     const { specs } = await plan(release);
     const topicsCreated = await admin.createTopics(specs);
     if (releases.current().hash === release.hash) return { hash: release.hash, changed: false, topicsCreated };
-    await applyRelease({ appender, serde, topic: topics.control, release, by: 'admin', message: order.message ?? null, now: context.clock.now() });
+    for (const name of secretsOf(release)) await ports.audit().record({ kind: 'fact', actor, action: 'secret.use', target: name, of: leaf, details: { release: release.hash } });
+    await applyRelease({ appender, serde, topic: topics.control, release, by: actor, message: order.message ?? null, now: context.clock.now(), leaf });
     await running(release.hash);
     return { hash: release.hash, changed: true, topicsCreated };
   }
@@ -95,9 +107,10 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
       const current = releases.current().hash;
       return [...found.values()].map((r) => ({ ...r, current: r.hash === current })).sort((a, b) => (a.appliedAt < b.appliedAt ? 1 : -1));
     },
-    apply(order) {
+    check: (order) => ({ hash: compile(order).hash }),
+    apply(order, by) {
       // One at a time: two orders must not write their releases between each other.
-      const next = applying.then(() => apply(order));
+      const next = applying.then(() => apply(order, by));
       applying = next.catch(() => undefined);
       return next;
     },

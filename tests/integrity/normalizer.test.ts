@@ -203,7 +203,7 @@ test('when a dead letter cannot be written the service stops without a commit, a
 });
 
 test('a release goes round through the log; one that is not what its hash says, or no release at all, is refused and the one before goes on', async () => {
-  const apply = (release: Release) => applyRelease({ appender, serde: shared, topic: topics.control, release, by: 'test', message: null, now: 1 });
+  const apply = (release: Release) => applyRelease({ appender, serde: shared, topic: topics.control, release, by: 'test', message: null, now: 1, leaf: 'leaf' });
   const first = releaseOf(['web']);
   await apply(first);
   const errors: string[] = [];
@@ -230,7 +230,7 @@ test('a release goes round through the log; one that is not what its hash says, 
 });
 
 test('a feed that fails on the way goes on by itself, without missing a release', async () => {
-  const apply = (release: Release) => applyRelease({ appender, serde: shared, topic: topics.control, release, by: 'test', message: null, now: 1 });
+  const apply = (release: Release) => applyRelease({ appender, serde: shared, topic: topics.control, release, by: 'test', message: null, now: 1, leaf: 'leaf' });
   await apply(releaseOf(['web']));
   let failures = 0;
   const away = { ...shared, prepare: (bytes: Buffer) => (++failures <= 2 ? Promise.reject(new WeirError('log-unavailable')) : shared.prepare(bytes)) };
@@ -249,6 +249,6 @@ test('a feed that fails on the way goes on by itself, without missing a release'
 test('a release that does not fit into a record is refused before anything is written', async () => {
   const release = releaseOf(['web']);
   const files = [...release.files, ...Array.from({ length: 8 }, (_, i) => ({ path: `policies/p${i}.yaml`, content: `# ${'x'.repeat(250_000)}` }))];
-  await expect(applyRelease({ appender, serde: shared, topic: topics.control, release: { ...release, files }, by: 'test', message: null, now: 1 })).rejects.toMatchObject({ code: 'workspace-invalid' });
+  await expect(applyRelease({ appender, serde: shared, topic: topics.control, release: { ...release, files }, by: 'test', message: null, now: 1, leaf: 'leaf' })).rejects.toMatchObject({ code: 'workspace-invalid' });
   expect(await all(topics.control)).toEqual([]);
 });

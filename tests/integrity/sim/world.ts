@@ -106,6 +106,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   };
   const raws = [...release.sources.keys()].map(topics.raw);
   for (const name of [...raws, topics.canonical, topics.consentChanges, topics.outcome, topics.dlq, ...destinations.map(topics.dispatch), ...destinations.map(topics.parked)]) broker.create(name, partitions, false);
+  broker.create(topics.control, 1, true);
   for (const name of [topics.consent, topics.identity, ...destinations.map(topics.ledger)]) broker.create(name, partitions, true);
   const watch = createWatch(broker, raws);
   broker.witness = {
@@ -121,8 +122,13 @@ export async function simulate(seed: number, options: { events?: number; faults?
   const restore = scheduler.install(stream(5));
   const instances = kinds.flatMap((kind) => [0, 1].map((index): Instance => ({ kind, index, disk: createDisk(), actor: createActor(''), starts: 0, service: undefined, appender: undefined })));
 
+  const vault: ServiceContext['vault'] = {
+    get: () => { throw new Error('no secret is asked for'); }, has: () => false, signing: () => undefined, previous: () => undefined,
+    revision: () => 0, onChange: () => () => {}, refresh: () => Promise.resolve(), status: () => ({ available: true }), close: () => {},
+  };
+
   function contextOf(instance: Instance, log: Log): ServiceContext {
-    return { name: instance.kind, config: { instance: instance.actor.name } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, close: () => Promise.resolve() }, vault: { get: () => { throw new Error('no secret is asked for'); }, has: () => false, signing: () => undefined }, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
+    return { name: instance.kind, config: { instance: instance.actor.name } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
   }
 
   async function compose(instance: Instance): Promise<Service | undefined> {

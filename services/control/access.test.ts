@@ -1,0 +1,200 @@
+import { createServer, type Server } from 'node:http';
+import { BaseResolver, createConfig, lintDocument, makeDocumentFromString } from '@redocly/openapi-core';
+import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
+import { Provider } from 'oidc-provider';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createApi, type ApiPorts } from './api.ts';
+import type { NewLeaf } from './audit.ts';
+import { createAuthenticate } from './authenticate.ts';
+import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from './roles.ts';
+
+const admin = 'the-admin-token';
+const audience = 'https://weir.example';
+const keys = await generateKeyPair('RS256', { extractable: true });
+const stranger = await generateKeyPair('RS256');
+let issuer: string;
+let server: Server;
+let provider: Provider;
+let api: ReturnType<typeof createApi>;
+/** What the token of each test may do; null = not a token. */
+let granted: readonly Grant[] | null = null;
+let leaves: NewLeaf[] = [];
+let auditFails = false;
+let ran: string[] = [];
+
+const answer = (name: string) => async (): Promise<object> => { ran.push(name); return {}; };
+const token = `weir_${'a'.repeat(43)}`;
+/** Two letters: one of shop → crm, one of blog → news. */
+const letters: Record<string, Scope> = { dlq_a: { sources: ['shop'], destinations: ['crm'] }, dlq_b: { sources: ['blog'], destinations: ['news'] } };
+
+beforeAll(async () => {
+  server = createServer((request, response) => { void provider.callback()(request, response); });
+  await new Promise<void>((done) => { server.listen(0, '127.0.0.1', done); });
+  issuer = `http://127.0.0.1:${(server.address() as { port: number }).port}`;
+  const jwk = { ...(await exportJWK(keys.privateKey)), kid: 'k1', alg: 'RS256', use: 'sig' };
+  provider = new Provider(issuer, {
+    jwks: { keys: [jwk] } as any,
+    clients: [{ client_id: 'cli', client_secret: 'cli-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [] }],
+    features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false }, resourceIndicators: { enabled: true, getResourceServerInfo: (_ctx: unknown, resource: string) => ({ scope: 'weir', audience: resource, accessTokenFormat: 'jwt' as const, accessTokenTTL: 300, jwt: { sign: { alg: 'RS256' as const } } }) } },
+    extraTokenClaims: () => ({ weir_roles: ['viewer', 'a-role-of-another-application'] }),
+  });
+  const authenticate = createAuthenticate({ adminToken: () => admin, principalOf: (t) => (t === token && granted !== null ? { id: 'token:t', grants: granted } : undefined), oidc: { issuer, audience, rolesClaim: 'weir_roles' }, now: () => Date.now() });
+  const ports = {
+    authenticate,
+    audit: () => ({
+      async record(leaf: NewLeaf) { if (auditFails) throw new Error('no log'); leaves.push(leaf); return 'leaf_x'; },
+      checkpoint: answer('checkpoint'), leaves: answer('leaves'), proof: answer('proof'), consistency: answer('consistency'),
+    }),
+    access: { issue: answer('issue'), revoke: answer('revoke'), tokens: () => [], proposals: () => [], approvable: () => ({ files: [] }), approved: async () => undefined },
+    approval: false, endFailed: () => undefined,
+    scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
+    status: answer('status'), trace: answer('trace'), deadLetters: () => [], deadLetter: answer('letter'), redrive: answer('redrive'), release: answer('release'),
+    releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
+    tail: answer('tail'), metrics: async () => '', readiness: () => ({ ready: true }),
+  } as unknown as ApiPorts;
+  api = createApi(ports);
+  await api.ready();
+});
+afterAll(async () => {
+  await api?.close();
+  server?.closeAllConnections();
+  server?.close();
+});
+
+const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
+const bodies: Record<string, object> = { 'POST /v1/dlq/redrive': { all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
+const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
+const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', 'dlq_a') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
+
+/** Written down a second time, by hand: a change of roles.ts must be made here too. */
+const matrix: Record<string, readonly Permission[]> = {
+  viewer: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read'],
+  operator: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read', 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'topics.apply'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'erasure.order', 'audit.read'],
+  approver: ['status.read', 'release.read', 'release.approve', 'audit.read'],
+  admin: allPermissions.filter((p) => p !== 'agent.report'),
+  agent: ['status.read', 'agent.report'],
+};
+
+test('routes × roles: each answers as declared, and nothing runs that is denied', async () => {
+  expect(Object.fromEntries(roleNames.map((r) => [r, [...roles[r]]]))).toEqual(matrix);
+  expect(requests().length).toBeGreaterThan(15);
+  for (const role of roleNames) {
+    for (const { method, path, permission, body } of requests()) {
+      granted = [parseGrant(role)];
+      ran = [];
+      leaves = [];
+      const { statusCode } = await call(method, path, `Bearer ${token}`, body);
+      const allowed = matrix[role]!.includes(permission!);
+      expect([role, method, path, statusCode]).toEqual([role, method, path, allowed ? 200 : 403]);
+      if (!allowed) expect([ran, leaves]).toEqual([[], []]);
+      if (allowed && method !== 'GET') expect(leaves.map((l) => l.kind)).toEqual(['intent', 'end']);
+    }
+  }
+});
+
+test('routes × scopes: a grant over one source and destination opens only what is within it', async () => {
+  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/dlq/:id']);
+  for (const { method, url, path, permission, body } of requests()) {
+    if (permission === 'agent.report') continue;
+    granted = [parseGrant('admin@shop:crm')];
+    expect([method, url, (await call(method, path, `Bearer ${token}`, body)).statusCode]).toEqual([method, url, within.has(url) ? 200 : 403]);
+  }
+  expect((await call('GET', '/v1/dlq/dlq_b', `Bearer ${token}`)).statusCode).toBe(403);
+  for (const [ids, status] of [[['dlq_a'], 200], [['dlq_b'], 403], [['dlq_a', 'dlq_b'], 403]] as const) expect((await call('POST', '/v1/dlq/redrive', `Bearer ${token}`, { ids })).statusCode).toBe(status);
+  granted = [parseGrant('operator@*:crm')];
+  for (const [destination, status] of [['crm', 200], ['news', 403]] as const) expect((await call('POST', '/v1/dlq/redrive', `Bearer ${token}`, { destination })).statusCode).toBe(status);
+  // Two halves of a scope from two grants are not the whole.
+  granted = [parseGrant('operator@shop:news'), parseGrant('operator@blog:crm')];
+  expect((await call('GET', '/v1/dlq/dlq_a', `Bearer ${token}`)).statusCode).toBe(403);
+});
+
+test('no grant allows nothing, and every permission is given by some role', () => {
+  for (const permission of allPermissions) {
+    expect(allows({ id: 'x', grants: [] }, permission, nothing)).toBe(false);
+    expect(roleNames.some((role) => allows({ id: 'x', grants: [{ role, ...everything }] }, permission, everything))).toBe(true);
+  }
+  for (const bad of ['', 'root', 'constructor', '__proto__', 'admin@shop', 'admin@:crm', 'admin@shop:crm:x', 'Admin']) expect(() => parseGrant(bad)).toThrow(/grant/);
+});
+
+test('a route without a permission, or a change without an audit action, does not start', () => {
+  const add = (config: object, method = 'GET') => () => createApi({ authenticate: async () => ({ id: 'x', grants: [] }), releases: {}, access: {} } as unknown as ApiPorts).route({ method, url: '/v1/new', config, handler: async () => ({}) });
+  const scope = () => everything;
+  expect(add({})).toThrow(/declares no permission/);
+  expect(add({ public: true })).toThrow(/declares no permission/);
+  expect(add({ permission: 'nope', scope })).toThrow(/declares no permission/);
+  expect(add({ permission: 'status.read' })).toThrow(/declares no permission/);
+  expect(add({ permission: 'status.read', scope }, 'POST')).toThrow(/no audit action/);
+  expect(add({ permission: 'status.read', scope })).not.toThrow();
+});
+
+test('no leaf, no change: nothing runs when the audit log does not take the leaf', async () => {
+  auditFails = true;
+  try {
+    for (const { method, path, body } of requests().filter((r) => r.method !== 'GET')) {
+      ran = [];
+      expect((await call(method, path, `Bearer ${admin}`, body)).statusCode).toBe(503);
+      expect(ran).toEqual([]);
+    }
+  } finally {
+    auditFails = false;
+  }
+});
+
+async function fromProvider(resource = audience): Promise<string> {
+  const response = await fetch(`${issuer}/token`, { method: 'POST', headers: { 'content-type': 'application/x-www-form-urlencoded', authorization: `Basic ${Buffer.from('cli:cli-secret').toString('base64')}` }, body: new URLSearchParams({ grant_type: 'client_credentials', resource, scope: 'weir' }) });
+  return ((await response.json()) as { access_token: string }).access_token;
+}
+const jwt = (claims: object = {}, header: object = {}, key = keys.privateKey) => new SignJWT({ weir_roles: ['admin'], iss: issuer, aud: audience, sub: 's', exp: Math.floor(Date.now() / 1000) + 60, ...claims }).setProtectedHeader({ alg: 'RS256', kid: 'k1', ...header } as { alg: string }).sign(key);
+
+test('an access token of the OIDC provider has the roles of its claim, and no others', async () => {
+  const given = await fromProvider();
+  expect((await call('GET', '/v1/status', `Bearer ${given}`)).statusCode).toBe(200);
+  expect((await call('GET', '/v1/tokens', `Bearer ${given}`)).statusCode).toBe(403);
+  expect((await call('GET', '/v1/tokens', `Bearer ${await jwt()}`)).statusCode).toBe(200);
+});
+
+test('tokens that are none: 401', async () => {
+  granted = null;
+  const good = await jwt();
+  const [head, body, signature] = good.split('.') as [string, string, string];
+  const hs = (secret: string | Uint8Array) => new SignJWT({ weir_roles: ['admin'] }).setProtectedHeader({ alg: 'HS256', kid: 'k1' }).setIssuer(issuer).setAudience(audience).setSubject('s').setExpirationTime('1m').sign(typeof secret === 'string' ? Buffer.from(secret) : secret);
+  const strangerKey = await exportJWK(stranger.publicKey);
+  const cases: Record<string, string | undefined> = {
+    'no header': undefined, 'empty': 'Bearer ', 'basic': `Basic ${Buffer.from(`admin:${admin}`).toString('base64')}`, 'a part of the admin token': `Bearer ${admin.slice(0, -1)}`,
+    'revoked or unknown API token': `Bearer ${token}`,
+    'expired': `Bearer ${await jwt({ exp: Math.floor(Date.now() / 1000) - 60 })}`,
+    'no expiry': `Bearer ${await jwt({ exp: undefined })}`,
+    'not yet': `Bearer ${await jwt({ nbf: Math.floor(Date.now() / 1000) + 600 })}`,
+    'no subject': `Bearer ${await jwt({ sub: undefined })}`,
+    'alg none': `Bearer ${new UnsecuredJWT({ weir_roles: ['admin'] }).setIssuer(issuer).setAudience(audience).setSubject('s').setExpirationTime('1m').encode()}`,
+    'alg none with a signature': `Bearer ${Buffer.from('{"alg":"none"}').toString('base64url')}.${body}.${signature}`,
+    'public key as HMAC secret': `Bearer ${await hs(JSON.stringify(await exportJWK(keys.publicKey)))}`,
+    'wrong audience': `Bearer ${await jwt({ aud: 'https://other.example' })}`,
+    'wrong audience from the provider': `Bearer ${await fromProvider('https://other.example')}`,
+    'wrong issuer': `Bearer ${await jwt({ iss: 'https://other.example' })}`,
+    'another key under our key id': `Bearer ${await jwt({}, {}, stranger.privateKey)}`,
+    'unknown key id': `Bearer ${await jwt({}, { kid: 'k2' }, stranger.privateKey)}`,
+    'key id as a path': `Bearer ${await jwt({}, { kid: '../../../dev/null' }, stranger.privateKey)}`,
+    'key id as a prototype': `Bearer ${await jwt({}, { kid: '__proto__' }, stranger.privateKey)}`,
+    'key in the header': `Bearer ${await jwt({}, { jwk: strangerKey, kid: undefined }, stranger.privateKey)}`,
+    'address of keys in the header': `Bearer ${await jwt({}, { jku: `${issuer}/evil`, kid: 'k9' }, stranger.privateKey)}`,
+    'changed body': `Bearer ${head}.${Buffer.from(JSON.stringify({ sub: 'x', weir_roles: ['admin'] })).toString('base64url')}.${signature}`,
+    'no signature': `Bearer ${head}.${body}.`,
+    'too long': `Bearer ${'a'.repeat(9000)}`,
+  };
+  expect((await call('GET', '/v1/status', `Bearer ${good}`)).statusCode).toBe(200);
+  for (const [name, authorization] of Object.entries(cases)) {
+    for (const url of ['/v1/status', '/v1/nothing-here']) expect([name, (await call('GET', url, authorization)).statusCode]).toEqual([name, 401]);
+  }
+});
+
+test('the OpenAPI document passes the linter and describes every route with its permission', async () => {
+  const document = (await call('GET', '/v1/openapi.json', `Bearer ${admin}`)).json() as { openapi: string; paths: Record<string, Record<string, { 'x-permission': string }>> };
+  const config = await createConfig({ extends: ['recommended'] });
+  const problems = await lintDocument({ document: makeDocumentFromString(JSON.stringify(document), '/openapi.json'), externalRefResolver: new BaseResolver(), config });
+  expect(problems.map((p) => `${p.severity} ${p.ruleId}: ${p.message} ${p.location[0]?.pointer}`)).toEqual([]);
+  expect(document.openapi).toBe('3.1.0');
+  for (const { method, url, permission } of requests()) expect(document.paths[url.replace(':id', '{id}')]![method.toLowerCase()]!['x-permission']).toBe(permission);
+  expect(Object.keys(permissions)).toEqual(allPermissions);
+});

@@ -1,0 +1,86 @@
+import { createHash } from 'node:crypto';
+import { WeirError } from '@weir/errors';
+import type { FastifyInstance, FastifySchema } from 'fastify';
+import type { AuditLog } from './audit.ts';
+import type { Authenticate } from './authenticate.ts';
+import { allows, permissions, type Permission, type Principal, type Scope } from './roles.ts';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Without it a route does not start. */
+    permission?: Permission;
+    /** What the request touches. */
+    scope?: (request: FastifyRequest) => Scope | Promise<Scope>;
+    /** Of every route that changes something: the action of its audit leaf. */
+    action?: string;
+    /** What the leaf says beside the digest of the body. */
+    target?: (request: FastifyRequest) => string | null;
+    /** For everybody; only for routes outside /v1. */
+    public?: true;
+    summary?: string;
+  }
+  interface FastifyRequest {
+    principal: Principal;
+    /** Id of the audit leaf that was written before the handler of a change runs. */
+    leaf: string;
+  }
+}
+
+export interface DeclaredRoute {
+  readonly method: string;
+  readonly url: string;
+  readonly permission: Permission | undefined;
+  readonly action: string | undefined;
+  readonly summary: string | undefined;
+  readonly schema: FastifySchema | undefined;
+}
+
+/**
+ * Default deny. A route under /v1 without a permission and a scope, or one that changes something without an
+ * action, throws when it is added. Order of a request: token, input, permission over the scope, audit leaf, handler,
+ * end leaf. Must be installed before any route.
+ */
+export function installAccess(app: FastifyInstance, ports: { readonly authenticate: Authenticate; readonly audit: () => AuditLog; readonly endFailed: (error: unknown, leaf: string) => void }): readonly DeclaredRoute[] {
+  const declared: DeclaredRoute[] = [];
+  app.decorateRequest('principal');
+  app.decorateRequest('leaf', '');
+
+  app.addHook('onRoute', ({ method, url, config, schema }) => {
+    for (const one of [method].flat()) {
+      const { permission, scope, action, summary } = config ?? {};
+      const isPublic = config?.public === true && !url.startsWith('/v1');
+      if (!isPublic && (permission === undefined || !Object.hasOwn(permissions, permission) || scope === undefined)) throw new WeirError('invariant-broken', `${one} ${url} declares no permission and scope`);
+      if (!isPublic && one !== 'GET' && one !== 'HEAD' && action === undefined) throw new WeirError('invariant-broken', `${one} ${url} declares no audit action`);
+      declared.push({ method: one, url, permission, action, summary, schema });
+    }
+  });
+
+  app.addHook('onRequest', async (request) => {
+    if (request.routeOptions.config.public === true || (request.is404 && !request.url.startsWith('/v1'))) return;
+    request.principal = await ports.authenticate(request.headers.authorization);
+  });
+
+  app.addHook('preHandler', async (request) => {
+    const { config } = request.routeOptions;
+    if (config.public === true || request.is404) return;
+    // Who may not do it anywhere learns nothing of what is there.
+    if (!request.principal.grants.some((grant) => allows({ id: '', grants: [{ ...grant, sources: '*', destinations: '*' }] }, config.permission!, { sources: [], destinations: [] }))) throw new WeirError('forbidden');
+    if (!allows(request.principal, config.permission!, await config.scope!(request))) throw new WeirError('forbidden');
+    if (config.action === undefined || request.method === 'GET' || request.method === 'HEAD') return;
+    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: config.action, target: config.target?.(request) ?? null, details: { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
+  });
+
+  app.addHook('onSend', async (request, reply, payload) => {
+    if (request.leaf === '') return payload;
+    const of = request.leaf;
+    request.leaf = '';
+    try {
+      await ports.audit().record({ kind: 'end', actor: request.principal.id, action: request.routeOptions.config.action!, target: null, of, details: { result: reply.statusCode < 400 ? 'completed' : 'refused', status: reply.statusCode } });
+    } catch (error) {
+      // The change has its leaf; how it ended is written at the next start.
+      ports.endFailed(error, of);
+    }
+    return payload;
+  });
+  return declared;
+}

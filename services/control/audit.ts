@@ -1,0 +1,252 @@
+import { appendFileSync, existsSync, fsyncSync, mkdirSync, openSync, closeSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { appendLeaf, createTree, decodeLeaf, leafId, signCheckpoint, verifierOf, verifyLog, type AuditLeaf, type Signer } from '@weir/audit';
+import { WeirError } from '@weir/errors';
+import type { Appender, LogAdmin, Reader, RecordBatch } from '@weir/log';
+import type { Logger } from 'pino';
+
+export interface ServedLeaf {
+  readonly index: number;
+  /** Base64 of the bytes that are hashed. */
+  readonly bytes: string;
+}
+export type NewLeaf = Pick<AuditLeaf, 'kind' | 'actor' | 'action'> & Partial<Pick<AuditLeaf, 'target' | 'of' | 'details'>>;
+
+/** Where signed checkpoints are kept, out of reach of who can write to the log. */
+export interface Witness {
+  /** Every checkpoint it kept; [] when it can not tell. */
+  kept(): readonly string[];
+  /** Resolves when it is kept, or is on its way where the witness is remote. */
+  publish(note: string): Promise<void>;
+  close(): void;
+}
+
+/** The audit log as control keeps it: the tree over weir.audit, in the order of the log. */
+export interface AuditLog {
+  /** Append a leaf; resolves with its id after it is acknowledged and the checkpoint over it is signed and kept. Rejects with audit-broken when the log is not what was signed. */
+  record(leaf: NewLeaf): Promise<string>;
+  checkpoint(): Promise<{ readonly checkpoint: string; readonly verifier: string }>;
+  leaves(from: number, limit: number): Promise<{ readonly size: number; readonly leaves: readonly ServedLeaf[] }>;
+  proof(id: string): Promise<{ readonly index: number; readonly size: number; readonly bytes: string; readonly path: readonly string[]; readonly checkpoint: string }>;
+  consistency(from: number): Promise<{ readonly from: number; readonly to: number; readonly path: readonly string[]; readonly fromRoot: string; readonly toRoot: string }>;
+  /** Why nothing may be changed; undefined when all is well. */
+  readonly broken: string | undefined;
+  close(): Promise<void>;
+}
+
+/** `wasMade` tells whether the change that names an intent is on weir.control: undefined when it can not be known. */
+export interface AuditPorts {
+  readonly appender: Appender;
+  readonly reader: Reader;
+  readonly admin: Pick<LogAdmin, 'endOffsets'>;
+  readonly topic: string;
+  readonly signer: Signer;
+  readonly witness: Witness;
+  readonly now: () => number;
+  readonly logger: Pick<Logger, 'error' | 'warn'>;
+  readonly wasMade: (intent: AuditLeaf) => boolean | undefined;
+}
+
+/**
+ * Reads the log whole, compares it with every kept checkpoint, and closes intents that a crash left open. The
+ * index of a leaf is its place in the log, so a second writer (the first deployment) can not fork it; a record
+ * resent by the appender is known by the leaf's id and counts once.
+ */
+export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
+  const { appender, reader, admin, topic, signer, witness, logger } = ports;
+  const tree = createTree();
+  const offsets: number[] = [];
+  const indexOf = new Map<string, number>();
+  const hashes = new Map<string, string>();
+  const open = new Map<string, AuditLeaf>();
+  let next = 0;
+  let serial: Promise<unknown> = Promise.resolve();
+  let broken: string | undefined;
+  let signed = -1;
+
+  function take(offset: number, value: Buffer | null): void {
+    next = offset + 1;
+    const bytes = value ?? Buffer.alloc(0);
+    const leaf = decodeLeaf(bytes);
+    const text = bytes.toString('latin1');
+    if (leaf !== undefined && hashes.get(leaf.id) === text) return;
+    const index = tree.append(bytes);
+    offsets.push(offset);
+    if (leaf === undefined || indexOf.has(leaf.id)) return logger.error({ topic, offset }, leaf === undefined ? 'not an audit leaf' : 'an audit leaf id came again with other content');
+    indexOf.set(leaf.id, index);
+    hashes.set(leaf.id, text);
+    if (leaf.kind === 'intent') open.set(leaf.id, leaf);
+    else if (leaf.kind === 'end' && leaf.of !== null) open.delete(leaf.of);
+  }
+
+  async function sync(): Promise<void> {
+    const end = (await admin.endOffsets(topic)).get(0) ?? 0;
+    if (end > next) await reader.read(topic, 0, next, end, (batch: RecordBatch) => { for (const record of batch.records) if (record.offset >= next) take(record.offset, record.value); });
+  }
+
+  const note = (): string => signCheckpoint({ origin: signer.name, size: tree.size, root: tree.root() }, signer);
+
+  async function publish(): Promise<string> {
+    const text = note();
+    if (tree.size !== signed) await witness.publish(text);
+    signed = tree.size;
+    return text;
+  }
+
+  /** One at a time. */
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = serial.then(work);
+    serial = result.catch(() => undefined);
+    return result;
+  }
+
+  async function write(given: NewLeaf): Promise<string> {
+    if (broken !== undefined) throw new WeirError('audit-broken', broken);
+    const leaf: AuditLeaf = { target: null, of: null, details: {}, ...given, id: leafId(), at: ports.now() };
+    await appendLeaf(appender, topic, leaf);
+    await sync();
+    if (!indexOf.has(leaf.id)) throw new WeirError('invariant-broken', `the leaf ${leaf.id} was acknowledged and is not in ${topic}`);
+    await publish();
+    return leaf.id;
+  }
+
+  /** Bytes as they are in the topic now, not as they were read once: what was edited since shows. */
+  async function read(from: number, to: number): Promise<ServedLeaf[]> {
+    if (from >= to) return [];
+    const wanted = new Map(offsets.slice(from, to).map((offset, i) => [offset, from + i]));
+    const found: ServedLeaf[] = [];
+    await reader.read(topic, 0, offsets[from]!, offsets[to - 1]! + 1, (batch) => {
+      for (const record of batch.records) if (wanted.has(record.offset)) found.push({ index: wanted.get(record.offset)!, bytes: (record.value ?? Buffer.alloc(0)).toString('base64') });
+    });
+    return found;
+  }
+
+  await sync();
+  const kept = witness.kept();
+  if (kept.length > 0) {
+    const bytes = (await read(0, tree.size)).map((leaf) => Buffer.from(leaf.bytes, 'base64'));
+    const findings = verifyLog({ leaves: bytes, served: note(), kept, verifier: verifierOf(signer) }).filter((f) => f.kind !== 'old-checkpoint');
+    if (findings.length > 0) broken = `${topic} is not what was signed: ${findings[0]!.message}`;
+    if (broken !== undefined) logger.error({ findings }, 'the audit log is broken; nothing may be changed');
+  } else if (tree.size > 0) logger.warn({ topic, leaves: tree.size }, 'no checkpoint was kept: the audit log is taken as it is');
+  if (broken === undefined) {
+    for (const intent of open.values()) {
+      const made = ports.wasMade(intent);
+      await inTurn(() => write({ kind: 'end', actor: 'control', action: intent.action, target: intent.target, of: intent.id, details: { result: made === true ? 'completed' : made === false ? 'not-made' : 'interrupted' } }));
+    }
+    await publish();
+  }
+
+  return {
+    get broken() { return broken; },
+    record: (leaf) => inTurn(() => write(leaf)),
+    checkpoint: () => inTurn(async () => {
+      await sync();
+      return { checkpoint: broken === undefined ? await publish() : kept.at(-1)!, verifier: verifierOf(signer) };
+    }),
+    leaves: (from, limit) => inTurn(async () => {
+      await sync();
+      return { size: tree.size, leaves: await read(Math.min(from, tree.size), Math.min(from + limit, tree.size)) };
+    }),
+    proof: (id) => inTurn(async () => {
+      await sync();
+      const index = indexOf.get(id);
+      if (index === undefined) throw new WeirError('not-found', `no audit leaf ${id}`);
+      const [leaf] = await read(index, index + 1);
+      if (leaf === undefined) throw new WeirError('audit-broken', `leaf ${id} is no longer in ${topic}`);
+      return { index, size: tree.size, bytes: leaf.bytes, path: tree.inclusion(index).map((h) => h.toString('base64')), checkpoint: broken === undefined ? await publish() : kept.at(-1)! };
+    }),
+    consistency: (from) => inTurn(async () => {
+      await sync();
+      if (from > tree.size) throw new WeirError('bad-request', `the log has ${tree.size} leaves`);
+      return { from, to: tree.size, path: tree.consistency(from).map((h) => h.toString('base64')), fromRoot: tree.root(from).toString('base64'), toRoot: tree.root().toString('base64') };
+    }),
+    async close() {
+      await serial;
+      witness.close();
+    },
+  };
+}
+
+/** A file with one checkpoint a line (JSON strings), synced before `publish` resolves. It belongs on another disk or machine. */
+export function fileWitness(path: string): Witness {
+  mkdirSync(dirname(path), { recursive: true });
+  return {
+    // A torn last line is a checkpoint that was never acknowledged.
+    kept: () => (existsSync(path) ? readFileSync(path, 'utf8').split('\n').slice(0, -1).map((line) => parseLine(path, line)) : []),
+    async publish(note) {
+      const torn = existsSync(path) && !/(^|\n)$/.test(readFileSync(path, 'latin1').slice(-1)) ? '\n' : '';
+      const file = openSync(path, 'a', 0o644);
+      try {
+        appendFileSync(file, `${torn}${JSON.stringify(note)}\n`);
+        fsyncSync(file);
+      } finally {
+        closeSync(file);
+      }
+    },
+    close() {},
+  };
+}
+
+/** A line that is no JSON string counts as a checkpoint nobody signed: it is a finding, not a gap. */
+function parseLine(path: string, line: string): string {
+  try {
+    const value: unknown = JSON.parse(line);
+    return typeof value === 'string' ? value : '';
+  } catch (error) {
+    if (error instanceof SyntaxError) return '';
+    throw new WeirError('config-invalid', `${path} can not be read`, { cause: error });
+  }
+}
+
+const witnessTimeoutMs = 10_000;
+const witnessRetryMs = 5000;
+
+/** POSTs the newest checkpoint to a URL until it answers 2xx; a checkpoint is not held up by it. */
+export function httpWitness(url: string, logger: Pick<Logger, 'warn'>): Witness {
+  let wanted: string | undefined;
+  let running = false;
+  let timer: NodeJS.Timeout | undefined;
+  const stop = new AbortController();
+  async function run(): Promise<void> {
+    if (running) return;
+    running = true;
+    while (wanted !== undefined && !stop.signal.aborted) {
+      const note = wanted;
+      try {
+        const response = await fetch(url, { method: 'POST', body: note, headers: { 'content-type': 'text/plain; charset=utf-8' }, redirect: 'error', signal: AbortSignal.any([stop.signal, AbortSignal.timeout(witnessTimeoutMs)]) });
+        await response.body?.cancel();
+        if (!response.ok) throw new Error(`answered ${response.status}`);
+        if (wanted === note) wanted = undefined;
+      } catch (error) {
+        if (stop.signal.aborted) break;
+        logger.warn({ witness: new URL(url).host, reason: (error as Error).message }, 'the witness did not take the checkpoint; the next try is in 5 s');
+        await new Promise<void>((resolve) => {
+          timer = setTimeout(resolve, witnessRetryMs);
+          stop.signal.addEventListener('abort', () => resolve(), { once: true });
+        });
+      }
+    }
+    running = false;
+  }
+  return {
+    kept: () => [],
+    async publish(note) {
+      wanted = note;
+      void run();
+    },
+    close() {
+      stop.abort();
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** Publishes to all; what any of them kept counts. */
+export function allWitnesses(witnesses: readonly Witness[]): Witness {
+  return {
+    kept: () => witnesses.flatMap((w) => w.kept()),
+    publish: async (note) => { await Promise.all(witnesses.map((w) => w.publish(note))); },
+    close: () => { for (const w of witnesses) w.close(); },
+  };
+}

@@ -1,0 +1,141 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { WeirError } from '@weir/errors';
+import type { Appender, Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
+import { leafHeader, type ReleaseFile } from '@weir/release';
+import { grantText, parseGrant, type Principal } from './roles.ts';
+
+export interface TokenView {
+  readonly id: string;
+  readonly name: string;
+  readonly grants: readonly string[];
+  /** ms since the epoch. */
+  readonly createdAt: number;
+  readonly createdBy: string;
+  readonly expiresAt: number;
+  readonly revokedAt: number | null;
+}
+interface StoredToken extends TokenView {
+  readonly hash: string;
+  readonly leaf: string;
+}
+export interface Proposal {
+  readonly id: string;
+  readonly hash: string;
+  readonly files: readonly ReleaseFile[];
+  readonly message: string | null;
+  readonly proposedBy: string;
+  readonly proposedAt: number;
+  readonly approvedBy: string | null;
+  readonly leaf: string;
+}
+
+const tokenKey = 'token/';
+const proposalKey = 'proposal/';
+const dayMs = 86_400_000;
+const maxDays = 366;
+const maxProposals = 100;
+const tokenPattern = /^weir_[A-Za-z0-9_-]{43}$/;
+export const isApiToken = (text: string): boolean => tokenPattern.test(text);
+const hashOf = (token: string): string => createHash('sha256').update(token).digest('hex');
+
+/** API tokens and proposals: what weir.control says of them. */
+export interface Access {
+  /** The token itself is in this answer and nowhere else. */
+  issue(order: { readonly name: string; readonly grants: readonly string[]; readonly days: number }, by: string, leaf: string): Promise<TokenView & { readonly token: string }>;
+  revoke(id: string, leaf: string): Promise<TokenView>;
+  tokens(): TokenView[];
+  /** Undefined: no such token, revoked, or past its end. */
+  principalOf(token: string): Principal | undefined;
+  propose(order: Pick<Proposal, 'hash' | 'files' | 'message'>, by: string, leaf: string): Promise<Proposal>;
+  /** Throws not-found, or self-approval. */
+  approvable(id: string, by: string): Proposal;
+  approved(proposal: Proposal, by: string, leaf: string): Promise<void>;
+  proposals(): Proposal[];
+  /** Leaves that a record on weir.control names: their changes were made. */
+  readonly leaves: ReadonlySet<string>;
+  close(): Promise<void>;
+}
+
+/** Reads weir.control to its end, then follows it, so a revocation by another instance counts here too. */
+export async function openAccess(ports: { readonly reader: Reader; readonly appender: Appender; readonly admin: Pick<LogAdmin, 'endOffsets'>; readonly serde: Serde; readonly topic: string; readonly now: () => number; readonly failed: (error: Error) => void }): Promise<Access> {
+  const { reader, appender, serde, topic, now } = ports;
+  const byId = new Map<string, StoredToken>();
+  const byHash = new Map<string, StoredToken>();
+  const proposals = new Map<string, Proposal>();
+  const leaves = new Set<string>();
+
+  function keep(token: StoredToken): void {
+    byId.set(token.id, token);
+    byHash.set(token.hash, token);
+  }
+
+  async function take(batch: RecordBatch): Promise<void> {
+    for (const { key, value, headers } of batch.records) {
+      const leaf = headers.find(([name]) => name === leafHeader)?.[1].toString('latin1');
+      if (leaf !== undefined) leaves.add(leaf);
+      const name = key?.toString('utf8') ?? '';
+      if (value === null || !(name.startsWith(tokenKey) || name.startsWith(proposalKey))) continue;
+      await serde.prepare(value);
+      const decoded = serde.decode(value).value as StoredToken & Proposal;
+      if (name.startsWith(tokenKey)) keep(decoded);
+      else proposals.set(decoded.id, decoded);
+    }
+  }
+
+  async function write(key: string, record: string, value: StoredToken | Proposal): Promise<void> {
+    await appender.append(topic, [{ partition: 0, key: Buffer.from(key), value: serde.encode(record, value), headers: [[leafHeader, Buffer.from(value.leaf)]] }]);
+  }
+
+  const end = (await ports.admin.endOffsets(topic)).get(0) ?? 0;
+  await reader.read(topic, 0, 0, end, take);
+  const follower: Follower = await reader.follow(topic, new Map([[0, end]]), take, ports.failed);
+  const view = ({ hash: _hash, leaf: _leaf, ...rest }: StoredToken): TokenView => rest;
+
+  return {
+    leaves,
+    async issue({ name, grants, days }, by, leaf) {
+      if (!Number.isInteger(days) || days < 1 || days > maxDays) throw new WeirError('bad-request', `days: a whole number from 1 to ${maxDays}`);
+      const token = `weir_${randomBytes(32).toString('base64url')}`;
+      const at = now();
+      const stored: StoredToken = { id: `tok_${randomBytes(8).toString('hex')}`, name, hash: hashOf(token), grants: grants.map((g) => grantText(parseGrant(g))), createdAt: at, createdBy: by, expiresAt: at + days * dayMs, revokedAt: null, leaf };
+      await write(tokenKey + stored.id, 'weir.internal.ApiToken', stored);
+      keep(stored);
+      return { ...view(stored), token };
+    },
+    async revoke(id, leaf) {
+      const token = byId.get(id);
+      if (token === undefined) throw new WeirError('not-found', `no token ${id}`);
+      if (token.revokedAt !== null) return view(token);
+      const revoked = { ...token, revokedAt: now(), leaf };
+      await write(tokenKey + id, 'weir.internal.ApiToken', revoked);
+      keep(revoked);
+      return view(revoked);
+    },
+    tokens: () => [...byId.values()].map(view).sort((a, b) => b.createdAt - a.createdAt),
+    principalOf(token) {
+      const found = isApiToken(token) ? byHash.get(hashOf(token)) : undefined;
+      if (found === undefined || found.revokedAt !== null || found.expiresAt <= now()) return undefined;
+      return { id: `token:${found.id}`, grants: found.grants.map(parseGrant) };
+    },
+    async propose(order, by, leaf) {
+      const proposal: Proposal = { ...order, id: `prop_${randomBytes(8).toString('hex')}`, proposedBy: by, proposedAt: now(), approvedBy: null, leaf };
+      await write(proposalKey + proposal.id, 'weir.internal.ReleaseProposal', proposal);
+      proposals.set(proposal.id, proposal);
+      return proposal;
+    },
+    approvable(id, by) {
+      const proposal = proposals.get(id);
+      if (proposal === undefined) throw new WeirError('not-found', `no proposal ${id}`);
+      if (proposal.approvedBy !== null) throw new WeirError('bad-request', `proposal ${id} was approved already`);
+      if (proposal.proposedBy === by) throw new WeirError('self-approval');
+      return proposal;
+    },
+    async approved(proposal, by, leaf) {
+      const done = { ...proposal, approvedBy: by, leaf };
+      await write(proposalKey + proposal.id, 'weir.internal.ReleaseProposal', done);
+      proposals.set(proposal.id, done);
+    },
+    proposals: () => [...proposals.values()].sort((a, b) => b.proposedAt - a.proposedAt).slice(0, maxProposals),
+    close: () => follower.close(),
+  };
+}
