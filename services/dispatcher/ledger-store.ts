@@ -23,7 +23,8 @@ export interface IntentValue {
  */
 export interface LedgerStore {
   end(key: string): EndValue | undefined;
-  intent(partition: number): IntentValue | undefined;
+  /** What earlier owners may have called from `position` on: up to the largest end of their intents, since the earliest time. */
+  intent(partition: number, position: number): IntentValue | undefined;
   parks(partition: number): ParkValue[];
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
@@ -33,10 +34,12 @@ export interface LedgerStore {
   close(): Promise<void>;
 }
 
+const intentPrefix = (partition: number) => `i/${partition}/`;
 const parkKey = (partition: number, subject: string) => `p/${partition}/${subject}`;
 const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
 export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
+  const decodeIntent = (value: Buffer): IntentValue => serde.decode(value).value as IntentValue;
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
 
   function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>): void {
@@ -51,14 +54,29 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
     puts.set(last, Buffer.from(String(later.acceptedAt), 'latin1'));
   }
 
+  /** Intents of earlier owners go when everything that they cover is committed: the newest owner starts behind them. */
+  function intentPuts(partition: number, key: string, value: Buffer | null, puts: Map<string, Buffer | null>): void {
+    const prefix = intentPrefix(partition);
+    if (value !== null) {
+      const { fromOffset } = decodeIntent(value);
+      for (const stored of table.range(prefix)) if (decodeIntent(stored.value).toOffset <= fromOffset) puts.set(stored.key, null);
+    }
+    puts.set(prefix + key.slice(key.lastIndexOf('/') + 1), value);
+  }
+
   return {
     end(key) {
       const value = table.get(`e/${key}`);
       return value === undefined ? undefined : decodeEnd(value);
     },
-    intent(partition) {
-      const value = table.get(`i/${partition}`);
-      return value === undefined ? undefined : (serde.decode(value).value as IntentValue);
+    intent(partition, position) {
+      let found: IntentValue | undefined;
+      for (const { value } of table.range(intentPrefix(partition))) {
+        const { fromOffset, toOffset, at } = decodeIntent(value);
+        if (toOffset <= position) continue;
+        found = found === undefined ? { fromOffset, toOffset, at } : { fromOffset: Math.min(fromOffset, found.fromOffset), toOffset: Math.max(toOffset, found.toOffset), at: Math.min(at, found.at) };
+      }
+      return found;
     },
     parks(partition) {
       const found: ParkValue[] = [];
@@ -75,7 +93,7 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
       for (const { key, value } of entries) {
         if (key.endsWith('#end')) {
           if (value !== null) endPuts(key.slice(0, -4), value, puts);
-        } else if (key === ledgerKeys.intent(partition)) puts.set(`i/${partition}`, value);
+        } else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkKey(partition, key.slice(ledgerKeys.parkPrefix.length)), value);
       }
       table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));

@@ -46,7 +46,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, maxRecords, maxBytes });
   const lanes = new Map<string, Lane>();
-  const intentKey = Buffer.from(ledgerKeys.intent(partition));
+  const intentKey = Buffer.from(ledgerKeys.intent(partition, epoch));
   const inbox: RecordBatch[] = [];
   let working: Promise<void> | undefined;
   let closed = false;
@@ -125,15 +125,19 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     }
   }
 
-  /** Acknowledged before any call of the batch. It covers everything unfinished, so the last intent is enough. */
-  async function writeIntent(toOffset: number): Promise<void> {
+  /**
+   * Acknowledged before any call of the batch. It covers everything unfinished, also what an earlier owner may have
+   * called behind the first batch of this one: the last intent is enough.
+   */
+  async function writeIntent(batchEnd: number): Promise<void> {
+    const toOffset = Math.max(batchEnd, before?.toOffset ?? 0);
     const from = window.committable();
     const now = ports.clock.now();
     const at = before !== undefined && before.toOffset > from ? Math.min(before.at, now) : now;
     const value = ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, fromOffset: from, toOffset, at });
     const record: OutRecord = { partition, key: intentKey, value };
     const offsets = await ports.appender.append(ports.topics.ledger(ports.name), [record]);
-    writer.applyOwn([record], [ledgerKeys.intent(partition)], offsets);
+    writer.applyOwn([record], [ledgerKeys.intent(partition, epoch)], offsets);
     failpoint('dispatcher.intent-written');
   }
 
@@ -183,8 +187,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     async open() {
       failpoint('dispatcher.taking-over');
       await loadLedger(ports, partition);
-      before = ports.ledger.intent(partition);
-      if (before !== undefined && before.toOffset <= assignment.position) before = undefined;
+      before = ports.ledger.intent(partition, assignment.position);
       await parking.load(laneOf);
     },
     accept(batch) {

@@ -106,7 +106,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   };
   const raws = [...release.sources.keys()].map(topics.raw);
   for (const name of [...raws, topics.canonical, topics.consentChanges, topics.outcome, topics.dlq, ...destinations.map(topics.dispatch), ...destinations.map(topics.parked)]) broker.create(name, partitions, false);
-  broker.create(topics.control, 1, true);
+  broker.create(topics.control, partitions, true);
   for (const name of [topics.consent, topics.identity, ...destinations.map(topics.ledger)]) broker.create(name, partitions, true);
   const watch = createWatch(broker, raws);
   broker.witness = {
