@@ -160,6 +160,11 @@ export class Cluster {
     return this.#topics.get(topic)?.[partition] ?? -1;
   }
 
+  /** Whether the metadata has this broker: one that was away when it was read is not in it. */
+  knows(node: number): boolean {
+    return this.#brokers.has(node);
+  }
+
   /** A broker that is in the metadata, another one each time; learns the metadata first if there is none. */
   async anyBroker(): Promise<number> {
     if (this.#brokers.size === 0) await this.refresh([]);

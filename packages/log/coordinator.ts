@@ -18,7 +18,9 @@ export function findCoordinator(cluster: Cluster, groupId: string, signal?: Abor
       await cluster.refresh([]);
       return undefined;
     }
-    return found.nodeId;
+    // It was away when the metadata was read, and nothing else may ever ask for it again (simulation seed 123).
+    if (!cluster.knows(found.nodeId)) await cluster.refresh([]);
+    return cluster.knows(found.nodeId) ? found.nodeId : undefined;
   }, signal);
 }
 
