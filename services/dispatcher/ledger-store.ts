@@ -57,11 +57,15 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
   /** Intents of earlier owners go when everything that they cover is committed: the newest owner starts behind them. */
   function intentPuts(partition: number, key: string, value: Buffer | null, puts: Map<string, Buffer | null>): void {
     const prefix = intentPrefix(partition);
+    const name = prefix + key.slice(key.lastIndexOf('/') + 1);
     if (value !== null) {
-      const { fromOffset } = decodeIntent(value);
+      const { fromOffset, toOffset } = decodeIntent(value);
+      const known = puts.get(name) ?? table.get(name);
+      // The intents of one owner only grow: a smaller one is a request that was given up, sent again, and written late.
+      if (known && decodeIntent(known).toOffset > toOffset) return;
       for (const stored of table.range(prefix)) if (decodeIntent(stored.value).toOffset <= fromOffset) puts.set(stored.key, null);
     }
-    puts.set(prefix + key.slice(key.lastIndexOf('/') + 1), value);
+    puts.set(name, value);
   }
 
   return {

@@ -1,0 +1,167 @@
+/** The invariants over the recorded history. Pure: each gives the lines that say what is broken; none = it held. */
+import type { History } from './history.ts';
+
+export const invariants = ['I1', 'I2', 'I3', 'I4', 'I5', 'I6', 'I7', 'I8', 'I10', 'I12'] as const;
+export type Invariant = (typeof invariants)[number];
+
+export interface Sent {
+  /** Event ids answered 2xx, per object key, in the order in which they were answered. */
+  readonly answered: ReadonlyMap<string, readonly string[]>;
+  /** Objects of the polled list. */
+  readonly members: number;
+}
+
+const delivery = (d: { output: string; destination: string; operation: string }): string => `${d.output}|${d.destination}|${d.operation}`;
+
+/** Every accepted event is in its raw topic and ends; every delivery on a dispatch topic ends; dead letters have the bytes of their record. */
+export function nothingLost(history: History, sent: Sent): string[] {
+  const problems: string[] = [];
+  const raw = new Set(history.raw.map((r) => r.event));
+  for (const events of sent.answered.values()) for (const event of events) if (!raw.has(event)) problems.push(`${event} was answered 2xx and is in no raw topic`);
+  const members = new Set(history.raw.filter((r) => r.source === 'members').map((r) => r.event)).size;
+  if (members !== sent.members) problems.push(`${members} of ${sent.members} polled objects are in the raw topic`);
+  const decided = new Set([...history.dispatch.map((d) => d.event), ...history.outcomes.map((o) => o.event)]);
+  for (const event of raw) if (!decided.has(event)) problems.push(`${event} has neither a delivery nor an outcome`);
+  const outputs = new Set([...history.dispatch.map((d) => d.output), ...history.outcomes.map((o) => o.output ?? '')]);
+  for (const c of history.canonical) if (!outputs.has(c.output)) problems.push(`${c.output} of ${c.event} was never decided`);
+  const ended = new Set(history.ends.map(delivery));
+  for (const d of history.dispatch) if (!ended.has(delivery(d))) problems.push(`no end: ${delivery(d)}`);
+  const letters = new Map(history.letters.map((l) => [l.event, l]));
+  for (const o of history.outcomes) if (o.state === 'dead-lettered' && (letters.get(o.event)?.value ?? null) === null) problems.push(`${o.event} is told as dead-lettered and has no dead letter with its bytes`);
+  return problems;
+}
+
+/** One effect per delivery; each effect has an end that allows it; each delivered end has its effect. */
+export function effectsOnce(history: History): string[] {
+  const problems: string[] = [];
+  const ends = new Map<string, Set<string>>();
+  const deliveryOf = new Map<string, string>();
+  const possible = new Set<string>();
+  for (const end of history.ends) {
+    const key = `${end.destination}|${end.key}`;
+    ends.set(key, (ends.get(key) ?? new Set()).add(end.state));
+    deliveryOf.set(key, delivery(end));
+    if (end.effect !== 'none') possible.add(key);
+  }
+  const effects = new Map<string, number>();
+  const perDelivery = new Map<string, number>();
+  for (const effect of history.effects) {
+    const key = `${effect.destination}|${effect.idempotencyKey}`;
+    effects.set(key, (effects.get(key) ?? 0) + 1);
+    const of = deliveryOf.get(key);
+    if (of === undefined) problems.push(`an effect under ${key}, which no end names`);
+    else {
+      perDelivery.set(of, (perDelivery.get(of) ?? 0) + 1);
+      if (!possible.has(key)) problems.push(`an effect under ${key}, which ended ${[...ends.get(key)!].join()} with no effect`);
+    }
+  }
+  for (const [key, n] of effects) if (n > 1) problems.push(`${n} effects under ${key}`);
+  for (const [of, n] of perDelivery) if (n > 1) problems.push(`${n} effects of ${of}`);
+  for (const [key, states] of ends) if (states.has('delivered') && !effects.has(key)) problems.push(`${key} is told as delivered and had no effect`);
+  return problems;
+}
+
+/**
+ * No `use` call of email-marketing arrives later than `slackMs` (call deadline + lease) after the withdrawal of its
+ * subject was on weir.consent, unless a later state grants again.
+ */
+export function consentHeld(history: History, slackMs: number, idOf: (email: string) => string): string[] {
+  const states = new Map<string, { at: number; state: string }[]>();
+  for (const { id, purpose, state, at } of history.consent) {
+    if (purpose !== 'email-marketing') continue;
+    const list = states.get(id) ?? [];
+    list.push({ at, state });
+    states.set(id, list);
+  }
+  const problems: string[] = [];
+  for (const arrival of history.arrivals) {
+    const email = arrival.body['email'];
+    if (arrival.destination !== 'newsletter' || arrival.operation !== 'subscribers' || typeof email !== 'string') continue;
+    const list = states.get(idOf(email)) ?? [];
+    // Whatever state held at any moment of the slack may have been the one that let it pass.
+    const held = list.filter((s, i) => s.at <= arrival.at && (list[i + 1]?.at ?? Infinity) >= arrival.at - slackMs);
+    if (!held.some((s) => s.state === 'granted')) problems.push(`a subscribe of ${email} arrived although the states since ${slackMs} ms before were ${held.map((s) => s.state).join(', ') || 'none'}`);
+  }
+  return problems;
+}
+
+/** Canonical records of an object follow its raw records; effects of a subject follow weir.dispatch; raw follows the sender. */
+export function ordered(history: History, sent: Sent): string[] {
+  const problems: string[] = [];
+  const rawAt = new Map<string, number>();
+  const objectOf = new Map<string, string>();
+  for (const r of history.raw) {
+    if (!rawAt.has(r.event)) rawAt.set(r.event, r.offset);
+    objectOf.set(r.event, `${r.source}|${r.objectKey}`);
+  }
+  for (const [key, events] of sent.answered) {
+    let last = -1;
+    // The first copy may have come with a request that was not answered: then its order is not the sender's any more, only that of firsts.
+    for (const event of events) {
+      const at = rawAt.get(event);
+      if (at !== undefined && at < last) problems.push(`${event} of ${key} lies before an event that was answered earlier`);
+      last = Math.max(last, at ?? -1);
+    }
+  }
+  problems.push(...inversions(history.canonical.map((c) => ({ group: `${objectOf.get(c.event)}|${c.type}`, id: c.output, place: rawAt.get(c.event) ?? -1 })), 'canonical'));
+  const dispatchedAt = new Map<string, number>();
+  const subjectOf = new Map<string, string>();
+  for (const d of history.dispatch) {
+    const name = delivery(d);
+    if (!dispatchedAt.has(name)) dispatchedAt.set(name, d.offset);
+    subjectOf.set(name, `${d.destination}|${d.subject}`);
+  }
+  const deliveryOf = new Map(history.ends.map((e) => [`${e.destination}|${e.key}`, delivery(e)]));
+  problems.push(...inversions(history.effects.flatMap((e) => {
+    const name = deliveryOf.get(`${e.destination}|${e.idempotencyKey}`);
+    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)! }];
+  }), 'effects'));
+  return problems;
+}
+
+function inversions(sequence: ReadonlyArray<{ group: string; id: string; place: number }>, what: string): string[] {
+  const problems: string[] = [];
+  const last = new Map<string, number>();
+  const seen = new Set<string>();
+  for (const { group, id, place } of sequence) {
+    if (seen.has(id)) continue;
+    seen.add(id);
+    if (place < (last.get(group) ?? -1)) problems.push(`${what}: ${id} of ${group} comes after a later one`);
+    last.set(group, Math.max(place, last.get(group) ?? -1));
+  }
+  return problems;
+}
+
+/** The same item under the same release gives the same bytes. */
+export function sameBytes(history: History): string[] {
+  const problems: string[] = [];
+  const first = new Map<string, Buffer>();
+  for (const c of history.canonical) {
+    const key = `${c.output}|${c.release}`;
+    const known = first.get(key);
+    if (known === undefined) first.set(key, c.value);
+    else if (!known.equals(c.value)) problems.push(`${c.output} has two forms under ${c.release}`);
+  }
+  const hashes = new Map<string, string>();
+  for (const r of history.raw) {
+    if ((hashes.get(r.event) ?? r.hash) !== r.hash) problems.push(`${r.event} has two bodies`);
+    hashes.set(r.event, r.hash);
+  }
+  return problems;
+}
+
+/** No call of a delivery arrives after its end was written: who does not own it any more calls nothing. `skewMs`: the clocks of broker and vendor. */
+export function zombiesHarmless(history: History, skewMs: number): string[] {
+  const endAt = new Map<string, number>();
+  for (const e of history.ends) {
+    const key = `${e.destination}|${e.key}`;
+    if (!endAt.has(key)) endAt.set(key, e.at);
+  }
+  return history.arrivals.filter((a) => a.idempotencyKey !== null && a.at > (endAt.get(`${a.destination}|${a.idempotencyKey}`) ?? Infinity) + skewMs)
+    .map((a) => `a call under ${a.destination}|${a.idempotencyKey} arrived ${a.at - endAt.get(`${a.destination}|${a.idempotencyKey}`)!} ms after its end`);
+}
+
+/** Each delivery names a release that was applied. */
+export function releasesNamed(history: History): string[] {
+  return history.dispatch.filter((d) => !history.releases.has(d.release)).map((d) => `${delivery(d)} names release ${d.release}, which was never applied`);
+}

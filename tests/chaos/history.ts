@@ -1,0 +1,94 @@
+/** The recorded history of a run: what the topics and the vendor's own log hold when all is quiet. */
+import { createLog, createSerde, type RecordBatch } from '@weir/log';
+
+export interface RawRecord { readonly event: string; readonly hash: string; readonly objectKey: string; readonly source: string; readonly partition: number; readonly offset: number }
+export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer }
+export interface DispatchRecord { readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly kind: string; readonly subject: string; readonly release: string; readonly partition: number; readonly offset: number }
+export interface EndRecord { readonly key: string; readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly state: string; readonly effect: string; readonly at: number }
+export interface OutcomeRecord { readonly event: string; readonly output: string | null; readonly destination: string | null; readonly operation: string | null; readonly state: string; readonly reason: string | null }
+export interface ConsentRecord { readonly id: string; readonly purpose: string; readonly state: string; readonly version: number; readonly at: number }
+export interface Arrival { readonly destination: string; readonly operation: string; readonly idempotencyKey: string | null; readonly subject: string | null; readonly body: Record<string, unknown>; readonly at: number; readonly applied: boolean; readonly n: number }
+
+export interface History {
+  readonly raw: RawRecord[];
+  readonly canonical: CanonicalRecord[];
+  readonly dispatch: DispatchRecord[];
+  readonly ends: EndRecord[];
+  readonly outcomes: OutcomeRecord[];
+  readonly letters: Array<{ readonly event: string; readonly stage: string; readonly code: string; readonly value: Buffer | null; readonly topic: string; readonly partition: number; readonly offset: number }>;
+  readonly consent: ConsentRecord[];
+  readonly releases: Set<string>;
+  readonly effects: Arrival[];
+  readonly arrivals: Arrival[];
+}
+
+const header = (record: RecordBatch['records'][number], name: string): string => record.headers.find(([n]) => n === name)?.[1].toString() ?? '';
+
+/** ISO text or ms. */
+const timeOf = (at: unknown): number => (typeof at === 'number' ? at : Date.parse(String(at)));
+
+async function vendorLog(sandbox: string, kind: 'effects' | 'arrivals'): Promise<Arrival[]> {
+  const text = await (await fetch(`${sandbox}/${kind}`, { headers: { accept: 'application/x-ndjson' } })).text();
+  return text.split('\n').filter((line) => line !== '').map((line) => {
+    const entry = JSON.parse(line) as Arrival & { at: unknown };
+    return { ...entry, at: timeOf(entry.at) };
+  });
+}
+
+export async function readHistory(options: { brokers: readonly string[]; registryUrl: string; prefix: string; sandbox: string }): Promise<History> {
+  const log = createLog({ brokers: options.brokers, clientId: 'chaos-history' });
+  try {
+    const serde = createSerde({ registryUrl: options.registryUrl });
+    await serde.start();
+    const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
+    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], outcomes: [], letters: [], consent: [], releases: new Set(), effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
+    for (const topic of (await admin.listTopics()).filter((t) => t.startsWith(`${options.prefix}.`))) {
+      const name = topic.slice(options.prefix.length + 1);
+      // The audit log is not Avro, and verified by its own command.
+      if (name === 'audit') continue;
+      for (const [partition, end] of await admin.endOffsets(topic)) {
+        await reader.read(topic, partition, 0, end, async (batch) => {
+          for (const record of batch.records) {
+            if (name.startsWith('raw.')) history.raw.push({ event: header(record, 'weir-event'), hash: header(record, 'weir-hash'), objectKey: record.key?.toString() ?? '', source: name.slice(4), partition, offset: record.offset });
+            else if (record.value !== null) {
+              await serde.prepare(record.value);
+              add(history, name, partition, record, serde.decode(record.value));
+            }
+          }
+        });
+      }
+    }
+    return history;
+  } finally {
+    await log.close();
+  }
+}
+
+function add(history: History, topic: string, partition: number, record: RecordBatch['records'][number], decoded: { readonly name: string; readonly value: any }): void {
+  const { name, value } = decoded;
+  if (topic === 'canonical') {
+    history.canonical.push({ event: header(record, 'weir-event'), output: header(record, 'weir-output'), source: header(record, 'weir-source'), subject: record.key!.toString(), partition, offset: record.offset, type: name, release: header(record, 'weir-release'), value: record.value! });
+    return;
+  }
+  switch (name) {
+    case 'weir.internal.Delivery':
+      if (topic.startsWith('dispatch.')) history.dispatch.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, kind: value.kind, subject: record.key!.toString(), release: value.release, partition, offset: record.offset });
+      return;
+    case 'weir.internal.LedgerEnd':
+      history.ends.push({ key: value.key, event: value.eventId, output: value.outputId, destination: topic.slice('ledger.'.length), operation: value.operation, state: value.state, effect: value.effect, at: record.timestamp });
+      return;
+    case 'weir.internal.Outcome':
+      history.outcomes.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, state: value.state, reason: value.reason });
+      return;
+    case 'weir.internal.DeadLetter':
+      history.letters.push({ event: value.eventId, stage: value.stage, code: value.reasons[0]?.code ?? '', value: value.value, topic: value.topic, partition: value.partition, offset: value.offset });
+      return;
+    case 'weir.internal.ConsentState':
+      history.consent.push({ id: value.id, purpose: value.purpose, state: value.state, version: value.version, at: record.timestamp });
+      return;
+    case 'weir.internal.Release':
+      history.releases.add(value.hash);
+      return;
+    default:
+  }
+}

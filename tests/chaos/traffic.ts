@@ -1,0 +1,130 @@
+/** Senders that behave as SDKs do: again, with the same ids, until a 2xx; and the list that the poller reads. */
+import { createServer, type Server } from 'node:http';
+import type { Random } from './random.ts';
+
+/** What the senders know, and nothing else may know better: their own log. */
+export interface SendersLog {
+  /** Event ids that were answered 2xx, by object key, in the order in which that person's calls were answered. */
+  readonly answered: Map<string, string[]>;
+  /** E-mail addresses whose last answered consent call said no, and those that said yes. */
+  readonly consent: Map<string, boolean>;
+  events: number;
+  /** Requests that were answered 2xx or not at all, per ingest instance. */
+  readonly inFlight: number[];
+}
+
+export interface Traffic {
+  readonly log: SendersLog;
+  /** Members in the polled list. */
+  members(): number;
+  readonly feedUrl: string;
+  /** Nothing new is sent; resolves when everything begun was answered. */
+  stop(): Promise<void>;
+}
+
+export interface TrafficOptions {
+  /** Base URLs of the ingest instances. */
+  readonly ingest: () => readonly string[];
+  readonly authorization: () => string;
+  readonly random: Random;
+  readonly people: number;
+  readonly workers: number;
+  readonly batch: number;
+  /** Calls a second, all workers together. */
+  readonly rate: number;
+}
+
+const requestTimeoutMs = 8000;
+
+export async function startFeed(): Promise<{ url: string; grow: () => void; size: () => number; close: () => Promise<void> }> {
+  let size = 0;
+  const server: Server = createServer((request, response) => {
+    const cursor = Math.min(size, Number(new URL(request.url!, 'http://x').searchParams.get('cursor') ?? 0));
+    const to = Math.min(size, cursor + 20);
+    const data = Array.from({ length: to - cursor }, (_, i) => ({ id: `mem-${cursor + i}`, updated_at: 1, user_id: `mu-${(cursor + i) % 50}`, email: `mu${(cursor + i) % 50}@larkspur.example`, plan: `p${cursor + i}` }));
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ data, next_cursor: String(to) }));
+  });
+  await new Promise<void>((done) => { server.listen(0, '127.0.0.1', done); });
+  return {
+    url: `http://127.0.0.1:${(server.address() as { port: number }).port}/members`,
+    grow: () => { size++; },
+    size: () => size,
+    close: () => new Promise((done) => {
+      server.close(() => done());
+      server.closeAllConnections();
+    }),
+  };
+}
+
+export function startTraffic(options: TrafficOptions, feed: { url: string; grow: () => void; size: () => number }): Traffic {
+  const { random } = options;
+  const log: SendersLog = { answered: new Map(), consent: new Map(), events: 0, inFlight: [0, 0] };
+  let stopping = false;
+  let ids = 0;
+
+  function call(person: number): { userId: string; body: object; consent?: boolean } {
+    const n = ids++;
+    const userId = `u-${person}`;
+    const common = { messageId: `m-${n}`, userId, timestamp: new Date(Date.UTC(2026, 0, 1) + n * 1000).toISOString() };
+    const email = `p${person}@larkspur.example`;
+    const roll = random.next();
+    // A type that the mapping cannot take: it must end in the dead letters, with its bytes.
+    if (roll < 0.01) return { userId, body: { ...common, type: 'identify', traits: { email: 'not an address', plan: { nested: ['x'] } } } };
+    if (roll < 0.06) {
+      const consent = random.next() < 0.5;
+      return { userId, consent, body: { ...common, type: 'identify', traits: { email, marketingConsent: consent } } };
+    }
+    if (roll < 0.5) return { userId, body: { ...common, type: 'identify', traits: { email, plan: `plan-${n}` } } };
+    return { userId, body: { ...common, type: 'track', event: 'Product Viewed', properties: { n } } };
+  }
+
+  async function send(body: string): Promise<{ eventIds: string[] }> {
+    for (let attempt = 0; ; attempt++) {
+      const at = random.below(log.inFlight.length);
+      log.inFlight[at]!++;
+      try {
+        const response = await fetch(`${options.ingest()[at]}/v1/batch`, { method: 'POST', body, headers: { 'authorization': options.authorization(), 'content-type': 'application/json' }, signal: AbortSignal.timeout(requestTimeoutMs) });
+        if (response.status === 200) return (await response.json()) as { eventIds: string[] };
+        await response.arrayBuffer();
+        if (response.status < 500 && response.status !== 429) throw new TypeError(`the sender was told ${response.status}: it would not try again`);
+      } catch (error) {
+        if (error instanceof TypeError && error.message.startsWith('the sender')) throw error;
+        // Refused, cut or late: sent again, as an SDK does.
+      } finally {
+        log.inFlight[at]!--;
+      }
+      await new Promise((done) => { setTimeout(done, Math.min(1000, 50 * 2 ** attempt)); });
+    }
+  }
+
+  async function worker(index: number): Promise<void> {
+    const pauseMs = (1000 * options.batch * options.workers) / options.rate;
+    while (!stopping) {
+      const began = performance.now();
+      const calls = Array.from({ length: options.batch }, () => call(index + options.workers * random.below(Math.floor(options.people / options.workers))));
+      const { eventIds } = await send(JSON.stringify({ batch: calls.map((c) => c.body) }));
+      calls.forEach(({ userId, consent }, i) => {
+        const list = log.answered.get(userId);
+        if (list === undefined) log.answered.set(userId, [eventIds[i]!]);
+        else list.push(eventIds[i]!);
+        if (consent !== undefined) log.consent.set(`p${userId.slice(2)}@larkspur.example`, consent);
+      });
+      log.events += calls.length;
+      if (index === 0) feed.grow();
+      const left = pauseMs - (performance.now() - began);
+      if (left > 0) await new Promise((done) => { setTimeout(done, left); });
+    }
+  }
+
+  const running = Promise.all(Array.from({ length: options.workers }, (_, i) => worker(i)));
+  running.catch(() => undefined);
+  return {
+    log,
+    members: feed.size,
+    feedUrl: feed.url,
+    async stop() {
+      stopping = true;
+      await running;
+    },
+  };
+}
