@@ -1,0 +1,71 @@
+/**
+ * npm run mutants [-- name…]: each patch of this folder goes into a copy of the repository, where the checkers must find
+ * it: the simulation first, then the unit tests. Prints which of them did; exit 1 when a mutant survives, or when a patch
+ * does not apply any more. A checker that finds no planted bug would be worth nothing.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+const root = resolve(import.meta.dirname, '../..');
+const seeds = 100;
+const unitTests = ['packages', 'services'];
+
+interface Result {
+  readonly mutant: string;
+  readonly caughtBy: string;
+  readonly how: string;
+  readonly seconds: number;
+}
+
+/** The working tree of HEAD with the packages of this checkout. */
+function makeCopy(): string {
+  const copy = mkdtempSync(join(tmpdir(), 'weir-mutant-'));
+  execFileSync('sh', ['-c', `git archive HEAD | tar -x -C '${copy}' && cp -al node_modules '${copy}/node_modules'`], { cwd: root });
+  execFileSync('git', ['init', '-q'], { cwd: copy });
+  return copy;
+}
+
+function run(copy: string, args: readonly string[]): { readonly failed: boolean; readonly output: string } {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8', timeout: 600_000, maxBuffer: 64 * 1024 * 1024 });
+  return { failed: status !== 0, output: `${stdout}\n${stderr}` };
+}
+
+function judge(mutant: string): Result {
+  const began = performance.now();
+  const copy = makeCopy();
+  const seconds = (): number => Math.round((performance.now() - began) / 1000);
+  try {
+    const applied = spawnSync('git', ['apply', join(import.meta.dirname, `${mutant}.patch`)], { cwd: copy, encoding: 'utf8' });
+    if (applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds() };
+    const simulated = run(copy, ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast']);
+    if (simulated.failed) {
+      const found = /(seed \d+)[^\n]*\n\s+(\S.*)/.exec(simulated.output);
+      return { mutant, caughtBy: 'simulation', how: (found === null ? simulated.output.trim() : `${found[1]}: ${found[2]}`).slice(0, 140), seconds: seconds() };
+    }
+    const tested = run(copy, ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', ...unitTests]);
+    if (tested.failed) return { mutant, caughtBy: 'unit tests', how: /FAIL\s+(.*)/.exec(tested.output.replaceAll(/\u001b\[[0-9;]*m/g, ''))?.[1]?.slice(0, 140) ?? '', seconds: seconds() };
+    return { mutant, caughtBy: '', how: 'survived', seconds: seconds() };
+  } finally {
+    rmSync(copy, { recursive: true, force: true });
+  }
+}
+
+const names = process.argv.slice(2);
+const all = readdirSync(import.meta.dirname).filter((f) => f.endsWith('.patch')).map((f) => f.slice(0, -6)).sort();
+const unknown = names.find((n) => !all.includes(n));
+if (unknown !== undefined) {
+  console.error(`unknown mutant ${unknown}; known are ${all.join(', ')}`);
+  process.exit(2);
+}
+const results: Result[] = [];
+for (const mutant of names.length > 0 ? names : all) {
+  const result = judge(mutant);
+  results.push(result);
+  console.log(`${result.caughtBy === '' ? 'SURVIVED' : 'caught  '}  ${mutant}  ${result.caughtBy}  ${result.how}  (${result.seconds} s)`);
+}
+if (names.length === 0) writeFileSync(join(root, 'docs/results/mutants.json'), `${JSON.stringify({ at: new Date().toISOString(), commit: execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim(), seeds, results }, null, 1)}\n`);
+const survivors = results.filter((r) => r.caughtBy === '').length;
+console.log(`${results.length - survivors} caught, ${survivors} survived`);
+process.exit(survivors > 0 ? 1 : 0);
