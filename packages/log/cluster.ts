@@ -22,6 +22,8 @@ function parseBroker(text: string): Endpoint {
  * request failed or timed out is cut and never used again.
  */
 export class Cluster {
+  /** Numbers that this client gives out once: epochs of assignments, names of consumers. Of the client, not of the module: a run must not depend on the one before. */
+  readonly counts = { last: 0, next(): number { return ++this.last; } };
   readonly deadlineMs: number;
   readonly #driver: Driver;
   readonly #bootstrap: readonly Endpoint[];

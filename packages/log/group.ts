@@ -8,8 +8,6 @@ import { Membership, type Generation } from './membership.ts';
 import type { Assignment, GroupConsumer, GroupConsumerOptions } from './types.ts';
 import { watchFetcher } from './watchdog.ts';
 
-let epochs = 0;
-let consumers = 0;
 const watchMs = 15_000;
 const fetchWaitMs = 250;
 const shortestBeatDeadlineMs = 500;
@@ -28,7 +26,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
   const sessionMs = options.sessionTimeoutMs ?? 10_000;
   const rebalanceMs = options.rebalanceTimeoutMs ?? 30_000;
   const beatMs = Math.max(100, Math.min(3000, Math.floor(sessionMs / 8)));
-  const name = `${groupId}-${++consumers}`;
+  const name = `${groupId}-${cluster.counts.next()}`;
   const closing = new AbortController();
   const membership = new Membership(cluster, { groupId, topics, sessionMs, rebalanceMs }, `group-${name}`, closing.signal);
   /** Assignments that may still be worked on; `given` keeps what the handlers were told until it is taken back. */
@@ -99,7 +97,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
       const missing = partitions.filter((partition) => !found.has(keyOf({ topic, partition })));
       await cluster.partitions(topic);
       const begin = missing.length > 0 ? await listOffsets(cluster, topic, missing, -2, closing.signal) : new Map<number, number>();
-      for (const partition of partitions) list.push({ topic, partition, epoch: ++epochs, position: found.get(keyOf({ topic, partition })) ?? begin.get(partition)! });
+      for (const partition of partitions) list.push({ topic, partition, epoch: cluster.counts.next(), position: found.get(keyOf({ topic, partition })) ?? begin.get(partition)! });
     }
     return list;
   }

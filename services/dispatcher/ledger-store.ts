@@ -57,7 +57,7 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
   /** Intents of earlier owners go when everything that they cover is committed: the newest owner starts behind them. */
   function intentPuts(partition: number, key: string, value: Buffer | null, puts: Map<string, Buffer | null>): void {
     const prefix = intentPrefix(partition);
-    const name = prefix + key.slice(key.lastIndexOf('/') + 1);
+    const name = prefix + key.slice(`${ledgerKeys.intentPrefix}${partition}/`.length);
     if (value !== null) {
       const { fromOffset, toOffset } = decodeIntent(value);
       const known = puts.get(name) ?? table.get(name);

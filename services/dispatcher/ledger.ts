@@ -6,14 +6,15 @@ import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
  * weir.ledger.<destination>. Keys on the topic:
  *   <delivery key>#end          LedgerEnd, absorbing
  *   <delivery key>#attempt/<n>  Attempt that failed, for traces; not read here
- *   #intent/<partition>/<epoch> LedgerIntent, per owner the last one counts: an owner that lost the partition and
+ *   #intent/<partition>/<instance>/<epoch>
+ *                               LedgerIntent, per owner the largest counts: an owner that lost the partition and
  *                               does not know it yet must not write over its successor's
  *   #park/<subject>             LedgerPark, ended by a tombstone
  */
 export const ledgerKeys = {
   end: (key: string) => `${key}#end`,
   attempt: (key: string, n: number) => `${key}#attempt/${n}`,
-  intent: (partition: number, epoch: number) => `#intent/${partition}/${epoch}`,
+  intent: (partition: number, instance: string, epoch: number) => `#intent/${partition}/${instance}/${epoch}`,
   intentPrefix: '#intent/',
   park: (subject: string) => `#park/${subject}`,
   parkPrefix: '#park/',

@@ -46,7 +46,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, maxRecords, maxBytes });
   const lanes = new Map<string, Lane>();
-  const intentKey = Buffer.from(ledgerKeys.intent(partition, epoch));
+  const intentKey = Buffer.from(ledgerKeys.intent(partition, ports.instance, epoch));
   const inbox: RecordBatch[] = [];
   let working: Promise<void> | undefined;
   let closed = false;
@@ -137,7 +137,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const value = ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, fromOffset: from, toOffset, at });
     const record: OutRecord = { partition, key: intentKey, value };
     const offsets = await ports.appender.append(ports.topics.ledger(ports.name), [record]);
-    writer.applyOwn([record], [ledgerKeys.intent(partition, epoch)], offsets);
+    writer.applyOwn([record], [ledgerKeys.intent(partition, ports.instance, epoch)], offsets);
     failpoint('dispatcher.intent-written');
   }
 
