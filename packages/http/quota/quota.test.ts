@@ -59,6 +59,33 @@ test('shares over instances: partitions move, instances crash and come back, and
   }));
 });
 
+/** Calls that start at once at this time. */
+const drain = (quota: ReturnType<typeof quotaOf>, limit: Limit, now: number): number => {
+  let n = 0;
+  for (; quota.take(want(limit), now) === 0; n++) quota.finished('send', ended, now);
+  return n;
+};
+
+test('a crash loop is no way around the limit: a restart is worth one call, not a full bucket', () => {
+  const limit = { steady: { count: 200, perMs: 60_000 } };
+  let calls = 0;
+  for (let i = 0; i < 30; i++) calls += drain(quotaOf(), limit, i * 100);
+  expect(calls).toBe(30);
+});
+
+test('a share that is gained is not paid for the time before: what its owner of then has used is not used twice', () => {
+  const limit = { steady: { count: 1200, perMs: 60_000 } };
+  let a = 5;
+  const shareOf = (held: () => number) => () => ({ operation: { slots: 6, held }, account: { slots: 6, held } });
+  const one = quotaOf(shareOf(() => a));
+  const two = quotaOf(shareOf(() => 6 - a));
+  for (const quota of [one, two]) quota.state('send', limit, 0);
+  const first = drain(one, limit, 60_000);
+  expect(first).toBe(100);
+  a = 0;
+  expect(first + drain(two, limit, 60_000)).toBeLessThanOrEqual(120);
+});
+
 test('an instance that may have lost its assignment uses none, and what came meanwhile is not its own', () => {
   let held = 3;
   const part = { slots: 6, held: () => held };
