@@ -72,6 +72,11 @@ const cutTo = 0.7;
 const leastFactor = 0.05;
 const healMs = 10_000;
 const healBy = 1.15;
+/** A rate that only refusals taught grows faster, and is forgotten at so many times its beginning. */
+const forgetBy = 1.5;
+const forgetAt = 10;
+/** Below it a refusal teaches no rate: at so few calls a second it was not the rate, and Retry-After says enough. */
+const leastLearntPerSecond = 10;
 /** A demand that was not renewed for so long is forgotten. */
 const demandMs = 250;
 
@@ -81,6 +86,8 @@ interface Gate {
   headers: RateHeaders | undefined;
   slots: number;
   learnt: Rate[];
+  /** Where nobody stated or told a limit: what the first refusal taught, calls a second. */
+  firstLearnt: number | undefined;
   closedUntil: number;
   /** Refusals in a row; drives the pause where the vendor names none. */
   rounds: number;
@@ -99,17 +106,21 @@ interface Gate {
 export function createAccountQuota(options: QuotaOptions): AccountQuota {
   const gates = new Map<string, Gate>();
   const account = createGate();
-  const demands = new Map<string, { rank: number; at: number }>();
+  /** Who waits, for which gate ('' = the account's own). */
+  const demands = new Map<string, { rank: number; at: number; gate: string }>();
   let starts = 0;
 
   function createGate(): Gate {
-    return { buckets: [], limit: undefined, headers: undefined, slots: 0, learnt: [], closedUntil: 0, rounds: 0, probing: false, inFlight: 0, factor: 1, factorAt: 0, told: undefined, second: 0, counts: [0, 0] };
+    return { buckets: [], limit: undefined, headers: undefined, slots: 0, learnt: [], firstLearnt: undefined, closedUntil: 0, rounds: 0, probing: false, inFlight: 0, factor: 1, factorAt: 0, told: undefined, second: 0, counts: [0, 0] };
   }
 
   /** Buckets follow the stated limit, what the vendor told, and the number of parts; tokens do not outlive a change. */
   function fit(gate: Gate, limit: Want['limit'], slots: number): void {
     if (gate.limit === limit && gate.slots === slots && gate.buckets.length > 0) return;
-    if (gate.limit !== limit) gate.learnt = [];
+    if (gate.limit !== limit) {
+      gate.learnt = [];
+      gate.firstLearnt = undefined;
+    }
     gate.limit = limit;
     gate.headers = limit?.headers;
     gate.slots = slots;
@@ -129,6 +140,13 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
   }
 
   function heal(gate: Gate, now: number): void {
+    while (gate.firstLearnt !== undefined && now - gate.factorAt >= healMs) {
+      const count = Math.ceil(gate.learnt[0]!.count * forgetBy);
+      gate.factorAt += healMs;
+      gate.learnt = count > gate.firstLearnt * forgetAt ? [] : [{ count, perMs: 1000 }];
+      if (gate.learnt.length === 0) gate.firstLearnt = undefined;
+      rebuild(gate);
+    }
     while (gate.factor < 1 && now - gate.factorAt >= healMs) {
       gate.factor = Math.min(1, gate.factor * healBy);
       gate.factorAt += healMs;
@@ -152,7 +170,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     let best = rank;
     for (const [who, demand] of demands) {
       if (now - demand.at > demandMs) demands.delete(who);
-      else if (who !== want.who) best = Math.min(best, demand.rank);
+      else if (who !== want.who && (demand.gate === '' || demand.gate === want.bucket)) best = Math.min(best, demand.rank);
     }
     return best < rank && (best === 0 || starts % yieldEvery !== yieldEvery - 1);
   }
@@ -161,15 +179,16 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     return share.slots > 0 ? Math.min(1, share.held() / share.slots) : 0;
   }
 
-  function wait(want: Want, now: number): number {
+  /** ms until it may start, and the gate that holds it. */
+  function look(want: Want, now: number): { readonly ms: number; readonly gate: string } {
     const share = options.share();
     const own = part(share.operation);
-    if (own <= 0) return noShareMs;
-    const limit = options.limit();
-    fit(account, limit, share.account.slots);
-    const ms = Math.max(waitOf(gateOf(want), own, now), waitOf(account, part(share.account), now));
-    if (ms > 0) return Math.ceil(ms);
-    return overtaken(want, now) ? 1 : 0;
+    if (own <= 0) return { ms: noShareMs, gate: want.bucket };
+    fit(account, options.limit(), share.account.slots);
+    const byBucket = waitOf(gateOf(want), own, now);
+    const byAccount = waitOf(account, part(share.account), now);
+    if (byBucket > 0 || byAccount > 0) return { ms: Math.ceil(Math.max(byBucket, byAccount)), gate: byBucket > 0 ? want.bucket : '' };
+    return { ms: overtaken(want, now) ? 1 : 0, gate: want.bucket };
   }
 
   function count(gate: Gate, now: number): void {
@@ -202,13 +221,15 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
   function slower(gate: Gate, now: number): void {
     gate.factor = Math.max(leastFactor, gate.factor * cutTo);
     gate.factorAt = now;
-    if (gate.buckets.length > 0) return;
+    if (gate.buckets.length > 0 && gate.firstLearnt === undefined) return;
     // Nothing is stated: what went before the refusal is the measure. Each instance learns its own part.
-    const perSecond = Math.max(1, Math.floor(Math.max(...gate.counts) * cutTo));
-    const share = part(options.share().operation);
-    gate.learnt = [{ count: Math.max(1, Math.round(perSecond / Math.max(share, 0.01))), perMs: 1000 }];
-    rebuild(gate);
     gate.factor = 1;
+    const share = part(options.share().operation);
+    const perSecond = Math.max(...gate.counts) * cutTo;
+    if (perSecond < leastLearntPerSecond || share <= 0) return;
+    gate.learnt = [{ count: Math.round(perSecond / share), perMs: 1000 }];
+    gate.firstLearnt = gate.learnt[0]!.count;
+    rebuild(gate);
   }
 
   function hear(gate: Gate, headers: Readonly<Record<string, string | undefined>>, now: number): void {
@@ -216,6 +237,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     if (told === undefined) return;
     // Stated limits are the most: what a vendor tells can only be less, or say what nobody stated.
     const rates = told.rates.filter((r) => ![gate.limit?.burst, gate.limit?.steady].some((s) => s !== undefined && s.perMs === r.perMs && s.count <= r.count));
+    if (rates.length > 0) gate.firstLearnt = undefined;
     if (rates.length > 0 && JSON.stringify(rates) !== JSON.stringify(gate.learnt)) {
       gate.learnt = rates;
       rebuild(gate);
@@ -239,11 +261,11 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
   }
 
   return {
-    wait,
+    wait: (want, now) => look(want, now).ms,
     take(want, now) {
-      const ms = wait(want, now);
+      const { ms, gate } = look(want, now);
       if (ms > 0) {
-        demands.set(want.who, { rank: Math.min(rankOf(want.class), freshRank(want.who, now)), at: now });
+        demands.set(want.who, { rank: Math.min(rankOf(want.class), freshRank(want.who, gate, now)), at: now, gate });
         return ms;
       }
       demands.delete(want.who);
@@ -275,8 +297,8 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     states: (now) => [...gates].map(([name, gate]) => stateOf(name, gate, now)),
   };
 
-  function freshRank(who: string, now: number): number {
+  function freshRank(who: string, gate: string, now: number): number {
     const known = demands.get(who);
-    return known !== undefined && now - known.at <= demandMs ? known.rank : rankOf('poll');
+    return known !== undefined && known.gate === gate && now - known.at <= demandMs ? known.rank : rankOf('poll');
   }
 }

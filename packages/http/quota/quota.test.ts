@@ -165,9 +165,21 @@ test('a refusal at an operation whose limit nobody stated teaches a rate below t
     quota.finished('send', i === 99 ? { throttled: true, answered: true, retryAfterMs: 1000 } : ended, 2000 + i);
   }
   const times: number[] = [];
-  for (let now = 4000; now < 14_000; now += 5) while (quota.take(want(undefined), now) === 0) { times.push(now); quota.finished('send', ended, now); }
+  for (let now = 4000; now < 12_000; now += 5) while (quota.take(want(undefined), now) === 0) { times.push(now); quota.finished('send', ended, now); }
   expect(most(times, 1000)).toBeLessThanOrEqual(70);
   expect(times.length).toBeGreaterThan(300);
+  times.length = 0;
+  for (let now = 12_000; now < 100_000; now += 5) for (let i = 0; i < 10 && quota.take(want(undefined), now) === 0; i++) { times.push(now); quota.finished('send', ended, now); }
+  expect(most(times, 1000)).toBeGreaterThan(1000);
+});
+
+test('a refusal at a few calls a second teaches no rate: Retry-After says enough', () => {
+  const quota = quotaOf();
+  expect(quota.take(want(undefined), 0)).toBe(0);
+  quota.finished('send', { throttled: true, answered: true, retryAfterMs: 1000 }, 0);
+  expect(quota.take(want(undefined), 1000)).toBe(0);
+  quota.finished('send', ended, 1001);
+  for (let i = 0; i < 100; i++) expect(quota.take(want(undefined), 1002)).toBe(0);
 });
 
 test('the headers of a vendor bind: what is left, until when, and each instance takes its part of it', () => {
@@ -224,6 +236,16 @@ test('a class that waits elsewhere in the account goes before a lower one, restr
   expect(replay / (live + replay)).toBeLessThan(0.2);
   const [restrict, other] = run('restrict', 'live');
   expect(other / (restrict + other)).toBeLessThan(0.02);
+});
+
+test('a higher class that waits for another bucket holds nobody up', () => {
+  const quota = quotaOf();
+  expect(quota.take(want(undefined, { bucket: 'a' }), 0)).toBe(0);
+  quota.finished('a', { throttled: true, answered: true, retryAfterMs: 60_000 }, 0);
+  for (let now = 1; now < 100; now++) {
+    expect(quota.take(want(undefined, { bucket: 'a', class: 'restrict', who: 'other' }), now)).toBeGreaterThan(0);
+    expect(quota.take(want(undefined, { bucket: 'b' }), now)).toBe(0);
+  }
 });
 
 test('an account\'s own limit holds over all its operations, and a refusal closes all of them', () => {
