@@ -14,9 +14,9 @@ function run<T>(content: string, work: (table: any, report: (at: readonly (strin
 const caps = (content: string) => run(content, (table, report, lineOf) => compileCaps(table.caps, 'destinations/crm.yaml', lineOf, purposes, report));
 
 test('a cap names how many a day, of what, and what happens to more', () => {
-  const { value, problems } = caps('caps:\n  - { name: mail, max: 3, purpose: email-marketing, channel: email, timezone: Europe/Berlin, then: delay }\n  - { name: all, max: 10 }\n');
+  const { value, problems } = caps('caps:\n  - { name: mail, max: 3, purpose: email-marketing, channel: email, timezone: Europe/Berlin, over: delay }\n  - { name: all, max: 10 }\n');
   expect(problems).toEqual([]);
-  expect(value).toMatchObject([{ name: 'mail', max: 3, purpose: 'email-marketing', channel: 'email', timezone: 'Europe/Berlin', then: 'delay', line: 2 }, { name: 'all', max: 10, purpose: undefined, timezone: 'UTC', then: 'deny' }]);
+  expect(value).toMatchObject([{ name: 'mail', max: 3, purpose: 'email-marketing', channel: 'email', timezone: 'Europe/Berlin', over: 'delay', line: 2 }, { name: 'all', max: 10, purpose: undefined, timezone: 'UTC', over: 'deny' }]);
 });
 
 test.each([
@@ -25,7 +25,7 @@ test.each([
   ['a max of nothing', 'caps:\n  - { name: a, max: 0 }\n', /max/],
   ['a purpose that nobody declared', 'caps:\n  - { name: a, max: 1, purpose: spam }\n', /purpose spam/],
   ['a zone that is none', 'caps:\n  - { name: a, max: 1, timezone: Mars/Base }\n', /time zone/],
-  ['another effect', 'caps:\n  - { name: a, max: 1, then: drop }\n', /then/],
+  ['another effect', 'caps:\n  - { name: a, max: 1, over: drop }\n', /over/],
   ['a key that is none', 'caps:\n  - { name: a, max: 1, per: 1h }\n', /unknown key per/],
   ['a name twice', 'caps:\n  - { name: a, max: 1 }\n  - { name: a, max: 2 }\n', /already/],
 ])('caps: %s is refused', (_name, content, message) => {

@@ -63,20 +63,20 @@ export function compileCaps(value: YamlValue | undefined, file: string, lineOf: 
     const at: At = ['caps', i];
     const before = caps.length;
     if (!isTable(spec)) {
-      report(at, 'a cap is a table', 'give name, max, purpose, channel, operation, timezone, then');
+      report(at, 'a cap is a table', 'give name, max, purpose, channel, operation, timezone, over');
       continue;
     }
-    for (const key of Object.keys(spec)) if (!['name', 'doc', 'max', 'purpose', 'channel', 'operation', 'destination', 'timezone', 'then'].includes(key)) report([...at, key], `unknown key ${key}`, 'use name, doc, max, purpose, channel, operation, destination, timezone, then');
-    const { name, max, purpose, timezone = 'UTC', then = 'deny' } = spec;
+    for (const key of Object.keys(spec)) if (!['name', 'doc', 'max', 'purpose', 'channel', 'operation', 'destination', 'timezone', 'over'].includes(key)) report([...at, key], `unknown key ${key}`, 'use name, doc, max, purpose, channel, operation, destination, timezone, over');
+    const { name, max, purpose, timezone = 'UTC', over = 'deny' } = spec;
     const ok = [
       typeof name === 'string' && namePattern.test(name) || report([...at, 'name'], 'a cap needs a name', 'use lower case, digits and -'),
       typeof max === 'number' && Number.isInteger(max) && max >= 1 && max <= 10_000 || report([...at, 'max'], `max ${JSON.stringify(max ?? null)}`, 'use a whole number from 1 to 10000'),
       purpose === undefined || purposes.has(String(purpose)) || report([...at, 'purpose'], `unknown purpose ${String(purpose)}`, `use one of ${[...purposes.keys()].join(', ')}`),
-      then === 'deny' || then === 'delay' || report([...at, 'then'], `then ${JSON.stringify(then)}`, 'use deny or delay'),
+      over === 'deny' || over === 'delay' || report([...at, 'over'], `over ${JSON.stringify(over)}`, 'use deny or delay'),
       isZone(timezone) || report([...at, 'timezone'], `unknown time zone ${String(timezone)}`, 'use an IANA name such as Europe/Berlin'),
     ].every((r) => r === true);
     const text = (key: string): string | undefined => (spec[key] === undefined ? undefined : String(spec[key]));
-    if (ok) caps.push({ name: String(name), max: Number(max), purpose: text('purpose'), channel: text('channel'), operation: text('operation'), destination: text('destination'), timezone: String(timezone), then: then as Cap['then'], file, line: lineOf(at) });
+    if (ok) caps.push({ name: String(name), max: Number(max), purpose: text('purpose'), channel: text('channel'), operation: text('operation'), destination: text('destination'), timezone: String(timezone), over: over as Cap['over'], file, line: lineOf(at) });
     if (caps.length > before && caps.slice(0, before).some((c) => c.name === name)) report([...at, 'name'], `the cap ${String(name)} is in the list already`, 'rename one of the two');
   }
   return caps;
@@ -84,7 +84,9 @@ export function compileCaps(value: YamlValue | undefined, file: string, lineOf: 
 
 function isZone(zone: unknown): boolean {
   try {
-    return typeof zone === 'string' && new Intl.DateTimeFormat('en', { timeZone: zone }) !== undefined;
+    if (typeof zone !== 'string') return false;
+    new Intl.DateTimeFormat('en', { timeZone: zone });
+    return true;
   } catch (error) {
     if (error instanceof RangeError) return false;
     throw error;

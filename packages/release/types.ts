@@ -22,7 +22,7 @@ export interface Cap {
   /** IANA zone in which the day begins. */
   readonly timezone: string;
   /** Over it: denied with the reason `cap:<name>`, or kept until the next day begins. */
-  readonly then: 'deny' | 'delay';
+  readonly over: 'deny' | 'delay';
   readonly file: string;
   readonly line: number;
 }

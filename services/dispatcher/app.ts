@@ -65,7 +65,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const [partitions] = await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
     quotas.partitions(name, partitions!);
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics, progress, quota: quotas.of(name),
+      name, topics, appender, reader, admin, serde, http, consent: consent!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),

@@ -93,7 +93,8 @@ export async function startLoad(options: LoadOptions): Promise<LoadWorld> {
     },
     async dispose() {
       for (const { process } of [dispatcher, vendor]) {
-        const ended = new Promise<void>((done) => { process.exitCode === null && process.signalCode === null ? process.once('exit', () => done()) : done(); });
+        if (process.exitCode !== null || process.signalCode !== null) continue;
+        const ended = new Promise((done) => process.once('exit', done));
         process.kill('SIGKILL');
         await ended;
       }
