@@ -136,7 +136,8 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     if (quotaMs > 0) return { kind: 'quota', ms: quotaMs };
     const request = adapter.request(cursor, source.config, ports.now());
     const calling = ports.http.call(request, { deadlineMs: callTimeoutMs, onBeforeWrite: () => holds(lease, signal) });
-    calling.then((answer) => ports.quota.finished(endOf(adapter, answer)), () => ports.quota.finished({ throttled: false, answered: false }));
+    // A client or an adapter that throws is told where the page is read; to the quota it is a call that ended.
+    calling.then((answer) => endOf(adapter, answer)).catch(() => ({ throttled: false, answered: false })).then((end) => ports.quota.finished(end)).catch(ports.fail);
     const response = await unlessAborted(calling, signal);
     if (response === undefined || !holds(lease, signal)) return lost;
     if ('failure' in response || response.status !== 200) return refused(adapter, response);
