@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { ConfigOf } from '@weir/config';
-import { createConsentTables, type ConsentTables } from '@weir/consent';
+import { createConsentLease, createConsentTables, type ConsentLease, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
@@ -50,6 +50,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let admin: LogAdmin;
   let http: HttpClient;
   let consent: ConsentTables | undefined;
+  let reports: Appender | undefined;
+  let lease: ConsentLease | undefined;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
   let stopping = false;
@@ -59,7 +61,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
     await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics, progress,
+      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, ledger, clock, metrics, progress,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
       destination: () => credentials.destination(name),
@@ -103,6 +105,11 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
       consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
       await consent.start();
+      // On its own connection: a report must not wait behind a batch of ends.
+      reports = await log.appender({ deadlineMs: appendDeadlineMs });
+      await reports.partitions(topics.consentApplied);
+      lease = createConsentLease({ appender: reports, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
+      await lease.start();
       credentials = createCredentials({
         vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,
         save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }),
@@ -118,6 +125,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       off?.();
       await changing;
       await Promise.all([...running.keys()].map(stopDestination));
+      await lease?.close();
       await credentials?.close();
       await consent?.stop();
       await http?.close();

@@ -89,6 +89,7 @@ export async function call(ports: DestinationPorts, runner: PartitionRunner, des
     return { kind: 'unbuildable', code: known.code, detail: known.message };
   }
   let refused: Extract<CallResult, { kind: 'refused' }> | undefined;
+  let over: (() => void) | undefined;
   const startedAt = ports.clock.now();
   const started = ports.clock.monotonic();
   failpoint('dispatcher.before-connect');
@@ -96,10 +97,12 @@ export async function call(ports: DestinationPorts, runner: PartitionRunner, des
     deadlineMs,
     onBeforeWrite: () => {
       refused = refusal(ports, runner, task, operation, deadlineMs);
-      if (refused === undefined) failpointSoon('dispatcher.sent');
-      return refused === undefined;
+      if (refused !== undefined) return false;
+      if (operation.kind === 'use') over = ports.lease.began(() => consentRefusal(ports, task, operation, ports.clock.now()) !== undefined);
+      failpointSoon('dispatcher.sent');
+      return true;
     },
-  });
+  }).finally(() => over?.());
   if (refused !== undefined) return refused;
   failpoint('dispatcher.response-read');
   const verdict = adapter.classify(response, toAdapterDelivery(ports, task), destination.config);
@@ -115,6 +118,7 @@ function refusal(ports: DestinationPorts, runner: PartitionRunner, task: Task, o
   const consumer = ports.consumer();
   const topic = ports.topics.dispatch(ports.name);
   if (runner.closed() || !consumer.holds(topic, runner.partition, runner.epoch) || ports.clock.monotonic() >= consumer.leaseUntil() - deadlineMs) return { kind: 'refused', reason: 'lease', detail: 'the lease does not cover the call' };
+  if (operation.kind === 'use' && !ports.lease.covers(deadlineMs)) return { kind: 'refused', reason: 'lease', detail: 'the consent lease does not cover the call' };
   if (ports.destination()?.enabled !== true) return { kind: 'refused', reason: 'disabled', detail: 'the destination is disabled' };
   const reason = consentRefusal(ports, task, operation, ports.clock.now());
   return reason === undefined ? undefined : { kind: 'refused', reason: 'consent', detail: reason };
