@@ -17,7 +17,7 @@ export interface ConsentBarrierPorts {
 /** Changes to be applied: partition of weir.consent.changes → offset of the last one on it. */
 export type Marks = ReadonlyMap<number, number>;
 
-/** Knows when every instance that may call destinations has applied a change (docs/decisions/0007-consent-barrier.md). */
+/** Knows when every instance that may call destinations has applied a change (docs/decisions/0012-consent-barrier.md). */
 export interface ConsentBarrier {
   start(): Promise<void>;
   /**

@@ -59,7 +59,7 @@ const awakeMs = 2000;
 const maxSnapshots = 512;
 
 /**
- * The lease and the reports of one instance (docs/decisions/0007-consent-barrier.md). Each acknowledged report extends the
+ * The lease and the reports of one instance (docs/decisions/0012-consent-barrier.md). Each acknowledged report extends the
  * lease to its send time + leaseMs, by the stricter of the monotonic clock and the wall clock (a suspended machine stops
  * the first, not the second). The chain must not break: a report that is acknowledged after the lease ended renews
  * nothing; the instance then begins a new incarnation, as if it had just started.
