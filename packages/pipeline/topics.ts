@@ -12,6 +12,8 @@ export interface TopicNames {
   readonly identity: string;
   readonly outcome: string;
   readonly dlq: string;
+  /** Keys under which personal data is sealed, and marks of erasure. */
+  readonly keys: string;
   readonly control: string;
   readonly audit: string;
 }
@@ -37,6 +39,7 @@ export function topicNames(prefix: string): TopicNames {
     identity: `${prefix}.identity`,
     outcome: `${prefix}.outcome`,
     dlq: `${prefix}.dlq`,
+    keys: `${prefix}.keys`,
     control: `${prefix}.control`,
     audit: `${prefix}.audit`,
   };

@@ -3,6 +3,7 @@ import type { ConsentLease } from '@weir/consent';
 import type { Appender, GroupConsumer, LogAdmin, Reader, Serde } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
+import type { KeyRing } from '@weir/seal';
 import type { Clock, Progress } from '@weir/service';
 import type { Logger } from 'pino';
 import type { LedgerStore } from './ledger-store.ts';
@@ -33,6 +34,8 @@ export interface DestinationPorts {
   readonly consent: ConsentPort;
   /** The right to start `use` calls, told to those who wait for a withdrawal to be applied. */
   readonly lease: Pick<ConsentLease, 'covers' | 'began'>;
+  /** Keys of sealed payloads and marks of erasure; undefined = nothing is sealed. */
+  readonly keys: Pick<KeyRing, 'open' | 'erasedUntil'> | undefined;
   readonly ledger: LedgerStore;
   readonly clock: Clock;
   readonly logger: Logger;

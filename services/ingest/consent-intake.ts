@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { ConsentBarrier } from '@weir/consent';
 import type { Appender, OutRecord, Serde } from '@weir/log';
 import { eventId, H, itemHash, keyedId, outputId, type TopicNames } from '@weir/pipeline';
+import { seal, type KeyRing } from '@weir/seal';
 import type { ConsentOrder } from './consent-order.ts';
 
 export interface ConsentIntakePorts {
@@ -10,6 +11,8 @@ export interface ConsentIntakePorts {
   readonly topics: TopicNames;
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
   readonly workspaceKey: Buffer;
+  /** Undefined = nothing is sealed. */
+  readonly keys?: Pick<KeyRing, 'ensure' | 'current'>;
   /** Hash of the running release. */
   readonly release: () => string;
   readonly clock: { now(): number; monotonic(): number };
@@ -54,7 +57,9 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     const output = outputId(id, 'consent', '');
     const ids = types.flatMap((type) => (order.identifiers[type] === null ? [] : [`${type}:${keyedId(workspaceKey, type, order.identifiers[type])}`]));
     const { identifiers, occurredAt, ...rest } = order;
-    const value = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, ...identifiers, anonymousId: null, externalIds: [], ...rest, extras: null });
+    await ports.keys?.ensure([ids[0]!]);
+    const plain = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, ...identifiers, anonymousId: null, externalIds: [], ...rest, extras: null });
+    const value = ports.keys === undefined ? plain : seal(ports.keys.current(ids[0]!)!, plain);
     const headers: [string, Buffer][] = [
       [H.event, id], [H.hash, hash], [H.source, context.source], [H.accepted, String(acceptedAt)], [H.traceparent, context.traceparent], [H.release, ports.release()],
       [H.mapping, api], [H.output, output], [H.outputName, 'consent'], [H.ids, ids.join(',')], [H.actor, context.actor],

@@ -70,7 +70,7 @@ export function createConsentRace(ports: RacePorts) {
     for (const topic of [topics.consentChanges, topics.identity, topics.canonical, topics.consentApplied]) await appender.partitions(topic);
     const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail: broken });
     await Promise.all([tables.start(), barrier.start()]);
-    instance.intake = createConsentIntake({ appender, serde, topics, barrier, workspaceKey, release: () => context.releases.current().hash, clock });
+    instance.intake = createConsentIntake({ appender, serde, topics, barrier, workspaceKey, keys: context.keys, release: () => context.releases.current().hash, clock });
   }
 
   function ask(state: 'granted' | 'withdrawn', user: string): void {
