@@ -152,7 +152,7 @@ export function createConsentRace(ports: RacePorts) {
         const state = random() < 0.55 ? 'withdrawn' : 'granted';
         scheduler.after(at, scheduler.world, () => ask(state, user));
         // A vendor that refuses this person: his deliveries are retried, then parked, while the change comes.
-        if (random() < 0.35) scheduler.after(Math.max(0, at - 300 - random() * 1500), scheduler.world, () => vendors.trouble.set(`${user}@`, scheduler.now + 1000 + random() * 9000));
+        if (random() < 0.35) scheduler.after(Math.max(0, at - 300 - random() * 1500), scheduler.world, () => vendors.refuse(user, 1000 + random() * 9000));
         if (random() < 0.5) scheduler.after(at + random() * 4000, scheduler.world, again);
       }
     },
