@@ -66,6 +66,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
     const plain = sealing.open(record);
     if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };
+    if (plain === 'changed') return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
     // Its envelope is sealed, too.
     const result = encodeAll(normalize(source, plain, plain === record ? headers : rawHeaders(plain), releases.current(), keyed), encode);
     return { ...work, result: sealing.withoutErased(result, headers.acceptedAt) };
