@@ -178,7 +178,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   }
 
   const parking = createParking({
-    ports, partition,
+    ports, partition, epoch,
     createTask,
     finished(tasks) {
       for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
