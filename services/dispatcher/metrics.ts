@@ -9,6 +9,7 @@ export function createMetrics(registry: Registry) {
     latency: new Histogram({ name: 'weir_delivery_latency_seconds', help: 'From accept to the end of a delivery that was delivered.', labelNames: ['destination'], buckets: [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600], registers }),
     inFlight: new Gauge({ name: 'weir_delivery_calls_in_flight', help: 'Vendor calls in flight.', labelNames: ['destination'], registers }),
     breaker: new Gauge({ name: 'weir_destination_breaker_open', help: '1 while the breaker of the destination is not closed.', labelNames: ['destination'], registers }),
+    switchedOff: new Gauge({ name: 'weir_destination_switched_off', help: '1 while the kill switch holds the destination.', labelNames: ['destination'], registers }),
     parked: new Gauge({ name: 'weir_parked_subjects', help: 'Subjects whose deliveries wait on the parked topic.', labelNames: ['destination'], registers }),
     lag: new Gauge({ name: 'weir_dispatch_lag', help: 'Records on weir.dispatch.<destination> not yet read by this instance.', labelNames: ['destination', 'partition'], registers }),
     refused: new Counter({ name: 'weir_delivery_calls_refused_total', help: 'Calls not started at the last moment, by reason.', labelNames: ['destination', 'reason'], registers }),
