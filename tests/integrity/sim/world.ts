@@ -26,6 +26,7 @@ const callTimeoutMs = 2000;
 const ackTimeoutMs = 3000;
 const settleMs = 600_000;
 const workspaceKey = Buffer.alloc(32, 7);
+const users = 8;
 const destinations = ['warehouse', 'blind', 'newsletter'] as const;
 const logger = createLogger({ service: 'sim', level: 'silent' });
 
@@ -90,6 +91,14 @@ function prepare(): Promise<{ serde: Serde; release: Release }> {
 
 export const defaultEvents = 200;
 
+/** Every group with each topic that it reads to the end. */
+function readers(release: Release): [group: string, topic: string][] {
+  return [
+    ...[...release.sources.keys()].map((s): [string, string] => [groups.normalizer, topics.raw(s)]), [groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges],
+    ...[...release.destinations.keys()].map((d): [string, string] => [groups.dispatcher(d), topics.dispatch(d)]),
+  ];
+}
+
 export async function simulate(seed: number, options: { events?: number; faults?: boolean; trace?: (line: string) => void } = {}): Promise<Run> {
   const { serde, release } = await prepare();
   const stream = (n: number): Random => createRandom(Math.imul(seed, 0x9e3779b1) + n);
@@ -108,7 +117,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   for (const name of [...raws, topics.canonical, topics.consentChanges, topics.outcome, topics.dlq, ...destinations.map(topics.dispatch), ...destinations.map(topics.parked)]) broker.create(name, partitions, false);
   broker.create(topics.control, partitions, true);
   for (const name of [topics.consent, topics.identity, ...destinations.map(topics.ledger)]) broker.create(name, partitions, true);
-  const watch = createWatch(broker, raws);
+  const watch = createWatch(broker);
   broker.witness = {
     appended(topic, partition, records) {
       note(`+ ${topic}/${partition}@${records[0]!.offset} ${records.map((r) => r.key?.toString('latin1').slice(0, 40)).join(',')}`);
@@ -222,6 +231,8 @@ export async function simulate(seed: number, options: { events?: number; faults?
     if (point === 'leader.move') for (let i = 0; i < 8; i++) broker.moveLeader(names[Math.floor(plan() * names.length)]!, Math.floor(plan() * partitions));
     else if (point === 'coordinator.move') for (const id of broker.groups.keys()) broker.moveCoordinator(id);
     else if (point === 'compact') broker.compact();
+    else if (point === 'retention') for (const [group, topic] of readers(release).filter(([group]) => group !== groups.normalizer)) broker.trim(group, topic);
+    else if (point === 'vendor.subject-down') for (let i = 0; i < 3; i++) vendors.refuse(`u${Math.floor(plan() * users)}`, 1000 + plan() * 6000);
     else if (point === 'broker.down') {
       const node = Math.floor(plan() * 3);
       broker.down(node);
@@ -274,7 +285,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   }
 
   /** Follows the topics as they grow: ends of deliveries, and commits that come before what they stand for. */
-  function createWatch(of: SimBroker, rawTopics: readonly string[]) {
+  function createWatch(of: SimBroker) {
     /** topic family → event ids that it has. */
     const seen = new Set<string>();
     const ends = new Set<string>();
@@ -339,8 +350,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
       },
       /** What is still to be done; undefined = nothing. */
       pending(running: Release): string | undefined {
-        const reads: [string, string][] = [...rawTopics.map((t): [string, string] => [groups.normalizer, t]), [groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges], ...[...running.destinations.keys()].map((d): [string, string] => [groups.dispatcher(d), topics.dispatch(d)])];
-        for (const [group, topic] of reads) {
+        for (const [group, topic] of readers(running)) {
           for (const [p, { end }] of of.topics.get(topic)!.partitions.entries()) {
             const at = of.groups.get(group)?.offsets.get(`${topic}/${p}`) ?? 0;
             if (at < end) return `${group} stands at ${at} of ${end} of ${topic}/${p}`;
@@ -367,7 +377,7 @@ function createWorkload(random: Random, count: number): Sent[] {
   for (let n = 0; n < count; n++) {
     const roll = random();
     const before = list[Math.floor(random() * list.length)];
-    const user = `u${Math.floor(random() * 8)}`;
+    const user = `u${Math.floor(random() * users)}`;
     const source = random() < 0.7 ? 'shop' : 'app';
     if (before !== undefined && roll < 0.06) {
       list.push({ ...before, n, kind: 'repeat' });
@@ -379,7 +389,7 @@ function createWorkload(random: Random, count: number): Sent[] {
     const from = conflict ? before : { user, source };
     const id = conflict ? (JSON.parse(before.body.toString()) as { messageId: string }).messageId : `m-${n}`;
     const type = kind === 'profile' ? 'identify' : 'track';
-    const body = Buffer.from(JSON.stringify({ type, messageId: id, userId: from.user, timestamp: at, ...(kind === 'profile' ? { traits: { email: `${from.user}@larkspur.example`, plan: `p${n}`, ...(consent === undefined ? {} : { marketingConsent: consent === 'granted' }) } } : kind === 'poison' ? {} : { event: 'Viewed', properties: { n } }) }));
+    const body = Buffer.from(JSON.stringify({ type, messageId: id, userId: from.user, ...(n % 3 === 0 ? {} : { timestamp: at }), ...(kind === 'profile' ? { traits: { email: `${from.user}@larkspur.example`, plan: `p${n}`, ...(consent === undefined ? {} : { marketingConsent: consent === 'granted' }) } } : kind === 'poison' ? {} : { event: 'Viewed', properties: { n } }) }));
     list.push({ n, source: from.source, user: from.user, kind, consent, eventId: eventId(from.source, [id, type]), hash: itemHash(body), body, firstBy: '', firstAt: 0, ackedBy: undefined, tries: 0 });
   }
   return list;
