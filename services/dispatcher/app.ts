@@ -12,6 +12,7 @@ import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
+import { createQuotas } from './quota.ts';
 import { createSwitches } from './switches.ts';
 
 const day = 86_400_000;
@@ -45,6 +46,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const failure = Promise.withResolvers<Error>();
   const switches = createSwitches(releases);
   const running = new Map<string, Running>();
+  const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, clock, registry: context.registry });
   const progress = createProgress({ monotonic: clock.monotonic });
   let credentials: Credentials;
   let appender: Appender;
@@ -60,9 +62,10 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   async function startDestination(name: string): Promise<void> {
     const path = join(context.stateDir, 'ledger', name);
     const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
-    await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
+    const [partitions] = await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
+    quotas.partitions(name, partitions!);
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, keys: context.keys, ledger, clock, metrics, progress,
+      name, topics, appender, reader, admin, serde, http, consent: consent!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),

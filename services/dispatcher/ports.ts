@@ -7,6 +7,7 @@ import type { Clock, Progress } from '@weir/service';
 import type { Logger } from 'pino';
 import type { LedgerStore } from './ledger-store.ts';
 import type { DispatcherMetrics } from './metrics.ts';
+import type { DestinationQuota } from './quota.ts';
 
 /** The guarded outbound client, as far as the dispatcher needs it. */
 export interface HttpPort {
@@ -37,6 +38,8 @@ export interface DestinationPorts {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: DispatcherMetrics;
+  /** Of the destination's vendor account. */
+  readonly quota: DestinationQuota;
   /** Feeds /readyz: lag that stays without a commit. */
   readonly progress: Progress;
   readonly instance: string;

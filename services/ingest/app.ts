@@ -8,6 +8,7 @@ import { createBudget } from './budget.ts';
 import type { options as ingestOptions } from './config.ts';
 import { createMetrics } from './metrics.ts';
 import { createPoller, type Poller } from './poller.ts';
+import { createPollQuotas } from './quota.ts';
 import { createRefusalLog, type Refusal } from './refusals.ts';
 import { registerRoutes } from './routes.ts';
 import { createServer } from './server.ts';
@@ -31,6 +32,8 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
   const budget = createBudget(options.maxInflightBytes);
   const metrics = createMetrics(context.registry, () => Math.max(budget.used(), appender?.pendingBytes() ?? 0));
   const pollers = new Map<string, Poller>();
+  const dispatchPartitions = new Map<string, number>();
+  const quotaOf = createPollQuotas({ release: () => releases.current(), partitionsOf: (name) => dispatchPartitions.get(name), holds: (name) => pollers.get(name)?.holds() === true, monotonic: clock.monotonic, now: clock.now, random: clock.random });
   const http = createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
   const sealing = context.keys === undefined ? undefined : { keys: context.keys, workspaceKey: context.workspaceKey };
@@ -63,6 +66,8 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     const { all } = sources();
     for (const name of all.keys()) await appender!.partitions(topics.raw(name));
     const wanted = new Set([...all.values()].filter((s) => s.adapter.source?.kind === 'poll').map((s) => s.name));
+    const accounts = new Set([...wanted].map((name) => all.get(name)!.account));
+    for (const { name, account } of releases.current().destinations.values()) if (accounts.has(account)) dispatchPartitions.set(name, await appender!.partitions(topics.dispatch(name)));
     for (const [name, poller] of pollers) {
       if (wanted.has(name)) continue;
       pollers.delete(name);
@@ -72,7 +77,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
       if (pollers.has(name)) continue;
       const poller = createPoller(name, {
         log, http, logger, metrics, topics, appender: appender!, serde: context.serde, now: clock.now, monotonic: clock.monotonic, ackTimeoutMs: options.ackTimeoutMs, sealing,
-        groupId: `${context.groups.poller}.${name}`, instance: context.config.instance, sessionMs: options.pollerSessionMs, source: () => sources().all.get(name), fail,
+        groupId: `${context.groups.poller}.${name}`, instance: context.config.instance, sessionMs: options.pollerSessionMs, source: () => sources().all.get(name), quota: quotaOf(name), fail,
       });
       pollers.set(name, poller);
       await poller.start();
