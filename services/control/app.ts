@@ -15,7 +15,7 @@ import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
 import { readDeadLetter, redrive } from './redrive.ts';
 import { createReleaseApi } from './releases.ts';
-import { nothing, type Scope } from './roles.ts';
+import { nothing, type Scope } from '@weir/release';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
