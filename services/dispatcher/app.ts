@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { ConfigOf } from '@weir/config';
-import { createConsentTables, type ConsentTables } from '@weir/consent';
+import { createConsentLease, createConsentTables, type ConsentLease, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
@@ -73,6 +73,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let admin: LogAdmin;
   let http: HttpClient;
   let consent: ConsentTables | undefined;
+  let reports: Appender | undefined;
+  let lease: ConsentLease | undefined;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
   let offSwitch: (() => void) | undefined;
@@ -86,7 +88,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const [partitions] = await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
     quotas.partitions(name, partitions!);
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
+      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
@@ -133,6 +135,11 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
       consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
       await consent.start();
+      // On its own connection: a report must not wait behind a batch of ends.
+      reports = await log.appender({ deadlineMs: appendDeadlineMs });
+      await reports.partitions(topics.consentApplied);
+      lease = createConsentLease({ appender: reports, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
+      await lease.start();
       credentials = createCredentials({
         vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,
         save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }),
@@ -154,6 +161,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       offSwitch?.();
       await changing;
       await Promise.all([...running.keys()].map(stopDestination));
+      await lease?.close();
       await credentials?.close();
       await consent?.stop();
       await http?.close();

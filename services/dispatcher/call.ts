@@ -33,6 +33,7 @@ async function exchange(ports: DestinationPorts, runner: PartitionRunner, task: 
     return { kind: 'unbuildable', code: known.code, detail: known.message };
   }
   let refused: Refusal | undefined;
+  let over: (() => void) | undefined;
   const startedAt = ports.clock.now();
   const started = ports.clock.monotonic();
   failpoint('dispatcher.before-connect');
@@ -40,10 +41,12 @@ async function exchange(ports: DestinationPorts, runner: PartitionRunner, task: 
     deadlineMs,
     onBeforeWrite: () => {
       refused = refusal(ports, runner, task, operation.kind, deadlineMs);
-      if (refused === undefined) failpointSoon('dispatcher.sent');
-      return refused === undefined;
+      if (refused !== undefined) return false;
+      if (operation.kind === 'use') over = ports.lease.began(() => consentRefusal(ports, task, operation.kind, ports.clock.now()) !== undefined);
+      failpointSoon('dispatcher.sent');
+      return true;
     },
-  });
+  }).finally(() => over?.());
   if (refused !== undefined) return refused;
   failpoint('dispatcher.response-read');
   return { kind: 'answered', response, startedAt, durationMs: ports.clock.monotonic() - started };
@@ -84,6 +87,7 @@ function refusal(ports: DestinationPorts, runner: PartitionRunner, task: Task, k
   const consumer = ports.consumer();
   const topic = ports.topics.dispatch(ports.name);
   if (runner.closed() || !consumer.holds(topic, runner.partition, runner.epoch) || ports.clock.monotonic() >= consumer.leaseUntil() - deadlineMs) return { kind: 'refused', reason: 'lease', detail: 'the lease does not cover the call' };
+  if (kind === 'use' && !ports.lease.covers(deadlineMs)) return { kind: 'refused', reason: 'lease', detail: 'the consent lease does not cover the call' };
   if (ports.destination()?.enabled !== true) return { kind: 'refused', reason: 'disabled', detail: 'the destination is disabled' };
   const reason = consentRefusal(ports, task, kind, ports.clock.now());
   return reason === undefined ? undefined : { kind: 'refused', reason: 'consent', detail: reason };

@@ -1,4 +1,5 @@
 import type { HttpFailure, HttpRequest, HttpResponse } from '@weir/adapter';
+import type { ConsentLease } from '@weir/consent';
 import type { Appender, GroupConsumer, LogAdmin, Reader, Serde } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
@@ -32,6 +33,8 @@ export interface DestinationPorts {
   readonly serde: Serde;
   readonly http: HttpPort;
   readonly consent: ConsentPort;
+  /** The right to start `use` calls, told to those who wait for a withdrawal to be applied. */
+  readonly lease: Pick<ConsentLease, 'covers' | 'began'>;
   /** Keys of sealed payloads and marks of erasure; undefined = nothing is sealed. */
   readonly keys: Pick<KeyRing, 'open' | 'erasedUntil'> | undefined;
   readonly ledger: LedgerStore;

@@ -6,6 +6,7 @@ import type { FastifyInstance } from 'fastify';
 import { collectDefaultMetrics } from 'prom-client';
 import { createBudget } from './budget.ts';
 import type { options as ingestOptions } from './config.ts';
+import { createConsentApi, type ConsentApi } from './consent-api.ts';
 import { createMetrics } from './metrics.ts';
 import { createPoller, type Poller } from './poller.ts';
 import { createPollQuotas } from './quota.ts';
@@ -14,7 +15,7 @@ import { registerRoutes } from './routes.ts';
 import { createServer } from './server.ts';
 import { resolveSources, type Sources } from './sources.ts';
 
-export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTimeoutMs' | 'requestTimeoutMs' | 'maxInflightBytes' | 'pollerSessionMs' | 'allowPrivate' | 'sandboxUrl'>;
+export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTimeoutMs' | 'requestTimeoutMs' | 'maxInflightBytes' | 'consentWaitMs' | 'consentPerSecond' | 'pollerSessionMs' | 'allowPrivate' | 'sandboxUrl'>;
 
 /** What is in flight at a stop may end within this; then its connections are cut, unanswered: the sender sends again. */
 const stopGraceMs = 5000;
@@ -40,6 +41,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
   let resolved: { readonly hash: string; readonly revision: number; readonly at: number; readonly sources: Sources } | undefined;
   let appender: Appender | undefined;
   let app: FastifyInstance | undefined;
+  let consent: ConsentApi | undefined;
   let listening = false;
   let awayUntil = 0;
   let changing: Promise<void> = Promise.resolve();
@@ -99,6 +101,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     });
     made.get('/metrics', async (_request, reply) => reply.type(context.registry.contentType).send(await context.registry.metrics()));
     registerRoutes(made, { appender: appender!, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, sealing, maxInflightBytes: options.maxInflightBytes, budget, metrics, logger, sources, refused });
+    consent!.register(made, { budget, metrics, refused });
     return made;
   }
 
@@ -111,6 +114,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
       await follow();
+      consent = await createConsentApi(context, { ...options, fail });
       const anew = (): void => { changing = changing.then(follow).catch(fail); };
       const offs = [releases.onChange(anew), vault.onChange(anew)];
       off = () => { for (const end of offs) end(); };
@@ -122,9 +126,11 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     async stop() {
       off?.();
       listening = false;
+      consent?.giveUp();
       const cut = setTimeout(() => app?.server.closeAllConnections(), stopGraceMs);
       await Promise.all([app?.close(), changing.then(() => Promise.all([...pollers.values()].map((p) => p.stop())))]);
       clearTimeout(cut);
+      await consent?.stop();
       await http.close();
     },
   };
