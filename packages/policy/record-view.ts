@@ -13,8 +13,12 @@ export interface Reads {
   /** Fields of the record; 'all' when it uses the record other than by field. */
   readonly fields: ReadonlySet<string> | 'all';
   readonly meta: boolean;
+  /** It asks where the person is. */
+  readonly region: boolean;
   /** True when its value may differ between routes of one record. */
   readonly perRoute: boolean;
+  /** True when its value may differ between records of one route. */
+  readonly perRecord: boolean;
 }
 
 const texts = /"""[\s\S]*?"""|'''[\s\S]*?'''|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'/g;
@@ -27,7 +31,8 @@ export function readsOf(source: string): Reads {
     if (match[1] === undefined || match[2] !== undefined) all = true;
     else fields.add(match[1]);
   }
-  return { fields: all ? 'all' : fields, meta: /(?<![.\w])meta\b/.test(code), perRoute: /(?<![.\w])(destination|operation|purpose|channel|topic)\b/.test(code) };
+  const names = (pattern: string): boolean => new RegExp(`(?<![.\\w])(?:${pattern})\\b`).test(code);
+  return { fields: all ? 'all' : fields, meta: names('meta'), region: names('region'), perRoute: names('destination|operation|purpose|channel|topic'), perRecord: names('record|source|now|meta|region') };
 }
 
 /** Fields that the expression names and no schema has: those of the type, or of any canonical record. */

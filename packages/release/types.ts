@@ -13,6 +13,8 @@ export interface SourceConfig {
   readonly mapping: CompiledMapping;
   readonly limits: { readonly bodyBytes: number; readonly items: number; readonly depth: number };
   readonly dedupeWindowMs: number;
+  /** ISO 3166 code of where its people are, where a record does not say. */
+  readonly region?: readonly string[];
 }
 
 export interface DestinationConfig {
@@ -24,6 +26,10 @@ export interface DestinationConfig {
   /** Calls in flight at once for this destination and instance. */
   readonly concurrency: number;
   readonly retryHorizonMs: number;
+  /** ISO 3166 codes of where it keeps data. */
+  readonly region?: readonly string[];
+  /** What it needs of the records that it gets. */
+  readonly contract?: CompiledContract;
 }
 
 export interface Release {
@@ -34,7 +40,7 @@ export interface Release {
   readonly sources: ReadonlyMap<string, SourceConfig>;
   readonly destinations: ReadonlyMap<string, DestinationConfig>;
   readonly policy: CompiledPolicy;
-  /** By full canonical record name. */
+  /** By full canonical record name; those of single destinations not among them. */
   readonly contracts: ReadonlyMap<string, readonly CompiledContract[]>;
 }
 

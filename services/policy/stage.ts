@@ -2,12 +2,13 @@ import type { ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext } from '@weir/policy';
+import { createLimits, decide, type CompiledRoute, type CompiledRule, type Decision, type DecisionContext, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { deadLetter, recordFault } from './dead-letter.ts';
-import { deliveryRecord, deniedRecord, minimise, outHeaders, type Canonical } from './delivery.ts';
+import { deliveryRecord, deniedRecord, outHeaders, type Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { breachedRecords, escalation, heldRecords, type SetAside } from './set-aside.ts';
 
 /** What a chunk of records gives, per topic. */
 type Outputs = Map<string, OutRecord[]>;
@@ -61,6 +62,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   let commitTimer: unknown;
   let committing: Promise<void> = Promise.resolve();
   const idle = new Set<() => void>();
+  /** When this process raised the incident of a rule last: it is seen on weir.control only a moment later. */
+  const raised = new Map<string, number>();
 
   tables.onAdvance(() => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); });
 
@@ -124,28 +127,51 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
     const ids = idText === '' ? [] : idText.split(',');
     const from: Canonical = {
-      record, name: decoded.name, value: decoded.value, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted),
+      record, partition: lane.partition, name: decoded.name, value: decoded.value, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted),
       intent: textOf(record, H.intent) || '0', ids, now, consentOffsets, identityOffsets, release: release.hash,
     };
-    const { purposes } = release.policy;
-    const basisOf = (route: CompiledRoute) => (route.purpose === undefined ? null : purposes.get(route.purpose)?.legalBasis ?? null);
     lane.deciding = `${from.outputId}/${from.intent}`;
-    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt }, {
+    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(record) }, {
       now, take: lane.take,
-      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route), now),
+      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
-    const headers = outHeaders(record, release.hash);
-    let payload: Buffer | undefined;
+    write(decisions, from, release, outputs);
+  }
+
+  /** Every decision on a record, as what it gives on which topic. */
+  function write(decisions: readonly Decision[], from: Canonical, release: Release, outputs: Outputs): void {
+    const headers = outHeaders(from.record, release.hash);
+    let bytes: Buffer | undefined;
     for (const decision of decisions) {
+      const destination = decision.route?.destination ?? '';
+      let { effect }: { effect: string } = decision;
       if (decision.effect === 'allow') {
-        payload ??= minimise(serde, record.value, decoded.name, decoded.value);
-        put(outputs, topics.dispatch(decision.route.destination), deliveryRecord(ports, from, decision, basisOf(decision.route), payload, headers));
-        metrics.decisions.inc({ destination: decision.route.destination, effect: 'allow', reason: '' });
-      } else {
-        put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers));
-        metrics.decisions.inc({ destination: decision.route?.destination ?? '', effect: 'deny', reason: decision.reason.split(':', 1)[0]! });
-      }
+        const reasons = release.destinations.get(destination)?.contract?.check(from.name, decision.minimiser.record(from.value)) ?? [];
+        if (reasons.length > 0) {
+          effect = 'dead-letter';
+          metrics.deadLettered.inc({ stage: 'policy', code: 'contract-breached' });
+          putAside(outputs, breachedRecords(ports, from, decision, reasons, headers));
+        } else {
+          bytes ??= currentBytes(from);
+          put(outputs, topics.dispatch(destination), deliveryRecord(ports, from, decision, basisOf(release, decision.route), decision.minimiser.bytes(bytes), headers));
+        }
+      } else if (decision.effect === 'hold') {
+        putAside(outputs, heldRecords(ports, from, decision, headers));
+        const incident = decision.escalate ? escalation(ports, decision, from.now, raised) : undefined;
+        if (incident !== undefined) put(outputs, topics.control, incident);
+      } else put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers));
+      metrics.decisions.inc({ destination, effect, reason: decision.effect === 'allow' ? '' : decision.reason.split(':', 1)[0]! });
     }
+  }
+
+  function putAside(outputs: Outputs, { dlq, outcome }: SetAside): void {
+    put(outputs, topics.dlq, dlq);
+    put(outputs, topics.outcome, outcome);
+  }
+
+  /** The canonical bytes in the schema of this version: those of another writer are encoded again. */
+  function currentBytes({ record, name, value }: Canonical): Buffer {
+    return record.value!.readInt32BE(1) === serde.idOf(name) ? record.value! : serde.encode(name, value);
   }
 
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
@@ -327,6 +353,18 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       await committing;
     },
   };
+}
+
+function basisOf(release: Release, route: CompiledRoute): string | null {
+  return route.purpose === undefined ? null : release.policy.purposes.get(route.purpose)?.legalBasis ?? null;
+}
+
+/** What an approver let through, from the header that the control API put on the record. */
+function approvalOf(record: LogRecord): Subject['approval'] {
+  const header = headerOf(record.headers, H.approval);
+  if (header === undefined) return undefined;
+  const [destination = '', operation = '', rules = ''] = header.toString().split('/');
+  return { destination, operation, rules: rules.split(',') };
 }
 
 /** The same output at the same rule and route asks once: duplicates and repeats get the first answer and are not counted again. */
