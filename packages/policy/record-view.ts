@@ -12,6 +12,8 @@ export function canonicalSchemas(): ReadonlyMap<string, AvroRecord> {
 export interface Reads {
   /** Fields of the record; 'all' when it uses the record other than by field. */
   readonly fields: ReadonlySet<string> | 'all';
+  /** Variables it names. */
+  readonly names: ReadonlySet<string>;
   readonly meta: boolean;
   /** It asks where the person is. */
   readonly region: boolean;
@@ -31,8 +33,9 @@ export function readsOf(source: string): Reads {
     if (match[1] === undefined || match[2] !== undefined) all = true;
     else fields.add(match[1]);
   }
-  const names = (pattern: string): boolean => new RegExp(`(?<![.\\w])(?:${pattern})\\b`).test(code);
-  return { fields: all ? 'all' : fields, meta: names('meta'), region: names('region'), perRoute: names('destination|operation|purpose|channel|topic'), perRecord: names('record|source|now|meta|region') };
+  const names = new Set(Array.from(code.matchAll(/(?<![.\w])[a-z]+\b/g), ([name]) => name));
+  const any = (...of: readonly string[]): boolean => of.some((name) => names.has(name));
+  return { fields: all ? 'all' : fields, names, meta: names.has('meta'), region: names.has('region'), perRoute: any('destination', 'operation', 'purpose', 'channel', 'topic'), perRecord: any('record', 'source', 'now', 'meta', 'region') };
 }
 
 /** Fields that the expression names and no schema has: those of the type, or of any canonical record. */
