@@ -7,6 +7,7 @@ import { openApi } from './openapi.ts';
 import { policyRoutes, type PolicyApi } from './policy/routes.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
 import { everything, nothing, type Scope } from './roles.ts';
+import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
 
 export interface ApiPorts {
@@ -27,6 +28,7 @@ export interface ApiPorts {
   release(): unknown;
   readonly releases: ReleaseApi;
   readonly policy: PolicyApi;
+  readonly switches: SwitchApi;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
   tail(after: number, waitMs: number): Promise<unknown>;
   readonly metrics: () => Promise<string>;
@@ -58,6 +60,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   routes(app, ports);
   releaseRoutes(app, ports);
   policyRoutes(app, ports);
+  switchRoutes(app, ports.switches);
   accessRoutes(app, ports);
   auditRoutes(app, ports);
   app.get('/v1/openapi.json', { config: { permission: 'status.read', scope: none, summary: 'This document.' } }, async () => openApi(declaredRoutes));

@@ -16,6 +16,7 @@ export const permissions = {
   'policy.rehearse': 'Decide history once more by a changed policy.',
   'held.read': 'See deliveries that a rule holds.',
   'held.decide': 'Let held deliveries through, or refuse them.',
+  'destination.switch': 'Pause and resume a destination (kill switch).',
   'topics.apply': 'Create missing topics.',
   'erasure.order': 'Order the erasure of a person.',
   'audit.read': 'Read and verify the audit log.',
@@ -27,7 +28,7 @@ export type Permission = keyof typeof permissions;
 export const allPermissions = Object.keys(permissions) as Permission[];
 
 const viewer: readonly Permission[] = ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'];
-const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'topics.apply'];
+const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'];
 
 /** What each role may do. What is not listed is denied. */
 export const roles = {

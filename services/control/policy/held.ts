@@ -28,8 +28,6 @@ export interface HeldApi {
   list(limit: number): readonly HeldDelivery[];
   /** Resolves when the record is on its way again, or its end is written. Rejects with not-found, bad-request, approval-expired, self-approval. */
   decide(id: string, decision: 'approved' | 'refused', by: ChangedBy): Promise<HeldDelivery>;
-  /** Leaves that a decision names: their changes were made. */
-  readonly leaves: ReadonlySet<string>;
   close(): Promise<void>;
 }
 
@@ -62,7 +60,6 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
   const { serde, topics, clock, releases } = context;
   const { store, reader, appender } = ports;
   const decided = new Map<string, Approval>();
-  const leaves = new Set<string>();
 
   async function take(batch: RecordBatch): Promise<void> {
     for (const { key, value } of batch.records) {
@@ -70,7 +67,6 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
       await serde.prepare(value);
       const found = serde.decode(value).value as Approval;
       decided.set(found.id, found);
-      leaves.add(found.leaf);
     }
   }
   const end = (await ports.admin.endOffsets(topics.control)).get(0) ?? 0;
@@ -133,7 +129,6 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
 
   return {
     list: (limit) => all().slice(0, limit),
-    leaves,
     async decide(id, decision, { actor, leaf }) {
       const summary = store.deadLetter(id);
       const held = summary === undefined ? undefined : view(summary);
