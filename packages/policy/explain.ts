@@ -64,7 +64,7 @@ function explainRoute(policy: CompiledPolicy, plan: RoutePlan, decision: Decisio
   return {
     destination: route.destination, operation: route.operation, purpose: route.purpose ?? null, file: route.file ?? null, line: route.line ?? null,
     effect: decision?.effect ?? 'no match', reason: decision === undefined || decision.effect === 'allow' ? null : decision.reason, rule: decision?.rule ?? null,
-    detail: decision?.effect === 'deny' ? decision.detail ?? null : null, notBefore: allowed?.notBefore == null ? null : new Date(allowed.notBefore).toISOString(), consent: decision?.consent ?? [],
+    detail: decision?.effect === 'deny' ? decision.detail ?? null : null, notBefore: timeOf(allowed?.notBefore ?? null), consent: decision?.consent ?? [],
     values: values(route.when?.source),
     looked: route.kind === 'restrict' || decision === undefined ? [] : policy.rules.map((rule) => ({
       rule: rule.name, effect: rule.effect, file: rule.file, line: rule.line,
@@ -97,3 +97,5 @@ function printable(value: unknown): unknown {
   const text = JSON.stringify(value);
   return text.length > maxText ? `${text.slice(0, maxText)}…` : value;
 }
+
+const timeOf = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
