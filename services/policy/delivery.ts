@@ -6,6 +6,8 @@ import { headerOf, type PolicyPorts } from './ports.ts';
 /** A canonical record on its way to its decisions. */
 export interface Canonical {
   readonly record: LogRecord;
+  /** Its value, opened where it is sealed. */
+  readonly bytes: Buffer;
   /** Of weir.canonical. */
   readonly partition: number;
   readonly name: string;

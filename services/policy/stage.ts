@@ -1,17 +1,15 @@
 import type { ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
-import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import type { Assignment, GroupConsumer, LogRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type CompiledRoute, type CompiledRule, type Decision, type DecisionContext, type Subject } from '@weir/policy';
+import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { deadLetter, recordFault } from './dead-letter.ts';
-import { deliveryRecord, deniedRecord, outHeaders, type Canonical } from './delivery.ts';
+import type { Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
-import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
-import { breachedRecords, escalation, heldRecords, type SetAside } from './set-aside.ts';
+import { headerOf, isReadable, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { basisOf, createDecisionWriter, put, type Outputs } from './write.ts';
 
-/** What a chunk of records gives, per topic. */
-type Outputs = Map<string, OutRecord[]>;
 interface Chunk {
   readonly nextOffset: number;
   done: boolean;
@@ -53,7 +51,7 @@ const canonicalPrefix = 'weir.canonical.';
  */
 export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsumer; stop(): Promise<void> } {
   const { context, appender, tables, metrics } = ports;
-  const { serde, topics, clock } = context;
+  const { serde, topics, clock, keys } = context;
   const lanes = new Map<number, Lane>();
   let prepared: Release | undefined;
   let preparing: Release | undefined;
@@ -62,8 +60,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   let commitTimer: unknown;
   let committing: Promise<void> = Promise.resolve();
   const idle = new Set<() => void>();
-  /** When this process raised the incident of a rule last: it is seen on weir.control only a moment later. */
-  const raised = new Map<string, number>();
+  const write = createDecisionWriter(ports);
 
   tables.onAdvance(() => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); });
 
@@ -99,12 +96,6 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     return true;
   }
 
-  function put(outputs: Outputs, topic: string, record: OutRecord): void {
-    const list = outputs.get(topic);
-    if (list === undefined) outputs.set(topic, [record]);
-    else list.push(record);
-  }
-
   function reject(lane: Lane, record: LogRecord, code: ErrorCode, message: string, outputs: Outputs): void {
     metrics.deadLettered.inc({ stage: 'policy', code });
     const letter = deadLetter(ports, record, topics.canonical, lane.partition, code, message);
@@ -115,21 +106,25 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   function decideOne(lane: Lane, record: LogRecord, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
     const eventId = textOf(record, H.event);
     if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
+    const bytes = (keys === undefined ? record.value : keys.open(record.value)) ?? record.value;
+    const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
+    const ids = idText === '' ? [] : idText.split(',');
+    const base = {
+      record, bytes, partition: lane.partition, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: textOf(record, H.intent) || '0', ids, now,
+      consentOffsets, identityOffsets, release: release.hash,
+    };
     let decoded: { readonly name: string; readonly value: any };
     try {
-      decoded = serde.decode(record.value);
+      decoded = serde.decode(bytes);
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
+      if (code === 'subject-erased') return erased({ ...base, name: '', value: undefined }, release, outputs);
       return reject(lane, record, code, (error as Error).message, outputs);
     }
     if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
-    const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
-    const ids = idText === '' ? [] : idText.split(',');
-    const from: Canonical = {
-      record, partition: lane.partition, name: decoded.name, value: decoded.value, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted),
-      intent: textOf(record, H.intent) || '0', ids, now, consentOffsets, identityOffsets, release: release.hash,
-    };
+    const from: Canonical = { ...base, name: decoded.name, value: decoded.value };
+    if (keys !== undefined && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${from.intent}`;
     const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(record) }, {
       now, take: lane.take,
@@ -138,40 +133,9 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     write(decisions, from, release, outputs);
   }
 
-  /** Every decision on a record, as what it gives on which topic. */
-  function write(decisions: readonly Decision[], from: Canonical, release: Release, outputs: Outputs): void {
-    const headers = outHeaders(from.record, release.hash);
-    let bytes: Buffer | undefined;
-    for (const decision of decisions) {
-      const destination = decision.route?.destination ?? '';
-      let { effect }: { effect: string } = decision;
-      if (decision.effect === 'allow') {
-        const reasons = release.destinations.get(destination)?.contract?.check(from.name, decision.minimiser.record(from.value)) ?? [];
-        if (reasons.length > 0) {
-          effect = 'dead-letter';
-          metrics.deadLettered.inc({ stage: 'policy', code: 'contract-breached' });
-          putAside(outputs, breachedRecords(ports, from, decision, reasons, headers));
-        } else {
-          bytes ??= currentBytes(from);
-          put(outputs, topics.dispatch(destination), deliveryRecord(ports, from, decision, basisOf(release, decision.route), decision.minimiser.bytes(bytes), headers));
-        }
-      } else if (decision.effect === 'hold') {
-        putAside(outputs, heldRecords(ports, from, decision, headers));
-        const incident = decision.escalate ? escalation(ports, decision, from.now, raised) : undefined;
-        if (incident !== undefined) put(outputs, topics.control, incident);
-      } else put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers));
-      metrics.decisions.inc({ destination, effect, reason: decision.effect === 'allow' ? '' : decision.reason.split(':', 1)[0]! });
-    }
-  }
-
-  function putAside(outputs: Outputs, { dlq, outcome }: SetAside): void {
-    put(outputs, topics.dlq, dlq);
-    put(outputs, topics.outcome, outcome);
-  }
-
-  /** The canonical bytes in the schema of this version: those of another writer are encoded again. */
-  function currentBytes({ record, name, value }: Canonical): Buffer {
-    return record.value!.readInt32BE(1) === serde.idOf(name) ? record.value! : serde.encode(name, value);
+  /** The person was erased: whatever the record said, it goes nowhere. */
+  function erased(from: Canonical, release: Release, outputs: Outputs): void {
+    write([{ effect: 'deny', route: undefined, rule: null, reason: 'subject-erased', consent: [] }], { ...from, value: undefined, ids: [] }, release, outputs);
   }
 
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
@@ -184,7 +148,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const start = lane.head;
     while (lane.head < batch.records.length && lane.head - start < chunkRecords) {
       const record = batch.records[lane.head]!;
-      if (record.value !== null && record.value.length >= 5 && record.value[0] === 0 && !serde.known(record.value) && record.offset !== lane.lookedUp) {
+      if (isReadable(record.value) && !serde.known(record.value) && record.offset !== lane.lookedUp) {
         if (lane.head === start) lookUp(lane, record);
         break;
       }
@@ -353,10 +317,6 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       await committing;
     },
   };
-}
-
-function basisOf(release: Release, route: CompiledRoute): string | null {
-  return route.purpose === undefined ? null : release.policy.purposes.get(route.purpose)?.legalBasis ?? null;
 }
 
 /** What an approver let through, from the header that the control API put on the record. */
