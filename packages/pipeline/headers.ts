@@ -37,6 +37,8 @@ export const H = {
   approval: 'weir-approval',
   /** Dead letters that wait for an approver: `<rule>;<ms since the epoch until which it may be let through>`. */
   held: 'weir-held',
+  /** Consent change: who recorded it, e.g. token:tok_…. */
+  actor: 'weir-actor',
   /** Parked: when its head may be tried, ms since the epoch. */
   due: 'weir-due',
   /** Parked: `<offset>:<timestamp>` of the record on weir.dispatch.<destination>. */

@@ -2,11 +2,12 @@ import type { Adapter, OperationManifest } from '@weir/adapter';
 import { WeirError, WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { compileContract, compileMapping, type CompiledContract, type CompiledMapping } from '@weir/mapping';
 import { isName } from '@weir/pipeline';
-import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule } from '@weir/policy';
+import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { checkConfig, nearest } from './config.ts';
 import { compileFields, compileTerms, isPolicyTest, type Terms } from './governance.ts';
-import type { DestinationConfig, Release, ReleaseFile, SourceConfig } from './types.ts';
+import { compileAccount, compileCaps, shareLimits } from './quota.ts';
+import type { Cap, DestinationConfig, Release, ReleaseFile, SourceConfig } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
 export interface CompileContext {
@@ -57,6 +58,11 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   }
   const general = generalContracts(contracts, destinations);
   const fields = compileFields(general.values(), terms, problems);
+  const caps = inFolder('policies').filter((file) => !isPolicyTest(file.path)).flatMap((file) => attempt(() => policyCaps(file, terms.purposes)) ?? []);
+  for (const cap of caps) if (cap.destination !== undefined && !destinations.has(cap.destination)) problems.push({ file: cap.file, line: cap.line, message: `no destination ${cap.destination}`, remedy: `use one of ${[...destinations.keys()].join(', ')}` });
+  const limits = shareLimits([...sources.values(), ...destinations.values()], (part) => `${'caps' in part ? 'destinations' : 'sources'}/${part.name}.yaml`, problems);
+  for (const [key, source] of sources) sources.set(key, { ...source, accountLimit: limits.get(source.account) });
+  for (const [key, destination] of destinations) destinations.set(key, { ...destination, accountLimit: limits.get(destination.account), caps: [...destination.caps, ...caps.filter((c) => c.destination === undefined || c.destination === key)] });
   if (problems.length > 0) throw new WorkspaceError(problems);
   const byRecord = new Map<string, CompiledRoute[]>();
   for (const route of routes) byRecord.set(route.on, [...(byRecord.get(route.on) ?? []), route]);
@@ -79,6 +85,15 @@ function generalContracts(contracts: ReadonlyMap<string, CompiledContract | unde
     for (const record of contract.records) general.set(record, [...(general.get(record) ?? []), contract]);
   }
   return general;
+}
+
+/** `caps:` of a policy file: they hold at every destination that they do not name another than. */
+function policyCaps(file: ReleaseFile, purposes: ReadonlyMap<string, Purpose>): Cap[] {
+  const yaml = parseYaml(file);
+  const problems: WorkspaceProblem[] = [];
+  const caps = compileCaps(tableOf(yaml)['caps'], file.path, (at) => yaml.lineOf(at), purposes, (at, message, remedy) => { problems.push({ file: file.path, line: yaml.lineOf(at), message, remedy }); });
+  if (problems.length > 0) throw new WorkspaceError(problems);
+  return caps;
 }
 
 function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[]): void {
@@ -146,7 +161,7 @@ export function mappingPath(source: Table, adapter: Adapter): string | undefined
 
 /** The mapping is undefined where its own problems were reported already: such a source is left out. */
 function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, CompiledMapping | undefined>, context: CompileContext): SourceConfig | undefined {
-  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'region', 'doc']);
+  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'account', 'accountLimit', 'region', 'doc']);
   const { table, report } = opened;
   const adapter = adapterOf(opened, context, 'source');
   const manifest = adapter.manifest.source!;
@@ -163,10 +178,12 @@ function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, Compiled
   }
   const window = table['dedupeWindow'] === undefined ? 7 * day : durationMs(table['dedupeWindow']);
   if (window === undefined || window < manifest.retryHorizonMs) report(['dedupeWindow'], 'dedupeWindow is no duration, or shorter than the sender keeps retrying', `use at least ${Math.ceil(manifest.retryHorizonMs / 3_600_000)}h`);
+  // No destination can have a name with a colon: a source that names no account shares with nobody.
+  const { account, limit } = compileAccount(table, `source:${opened.name}`, report);
   const region = regionCodes(opened, false);
   if (opened.problems.length > 0) throw new WorkspaceError(opened.problems);
   const mapping = mappings.get(path!);
-  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window!, ...(region === undefined ? {} : { region }) };
+  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window!, account, accountLimit: limit, ...(region === undefined ? {} : { region }) };
 }
 
 /** `region:` of a source (where its people are) or a destination (where it keeps data, one or several). */
@@ -180,7 +197,7 @@ function regionCodes({ table, report }: Opened, several: boolean): readonly stri
 }
 
 function compileDestination(file: ReleaseFile, terms: Terms, contracts: ReadonlyMap<string, CompiledContract | undefined>, context: CompileContext): { destination: DestinationConfig; routes: CompiledRoute[] } {
-  const opened = openFile(file, ['adapter', 'config', 'routes', 'enabled', 'concurrency', 'retryHorizon', 'region', 'purposes', 'contract', 'doc']);
+  const opened = openFile(file, ['adapter', 'config', 'routes', 'enabled', 'concurrency', 'retryHorizon', 'account', 'accountLimit', 'caps', 'region', 'purposes', 'contract', 'doc']);
   const { table, report, problems } = opened;
   const adapter = adapterOf(opened, context, 'destination');
   const manifest = adapter.manifest.destination!;
@@ -203,8 +220,11 @@ function compileDestination(file: ReleaseFile, terms: Terms, contracts: Readonly
   if (horizon === undefined) report(['retryHorizon'], 'retryHorizon is no duration', 'write e.g. 72h');
   const enabled = table['enabled'] ?? true;
   if (typeof enabled !== 'boolean') report(['enabled'], 'enabled', 'use true or false');
+  const { account, limit } = compileAccount(table, opened.name, report);
+  const caps = compileCaps(table['caps'], file.path, (at) => opened.yaml.lineOf(at), terms.purposes, report);
+  for (const cap of caps) if (cap.operation !== undefined && !Object.hasOwn(operations, cap.operation)) problems.push({ file: cap.file, line: cap.line, message: `no operation ${cap.operation}`, remedy: `use one of ${Object.keys(operations).join(', ')}` });
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, routes };
+  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, routes };
 }
 
 /** `purposes:` of a destination: what it may use data for at all; absent = what its routes name. */

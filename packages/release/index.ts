@@ -5,3 +5,5 @@ export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
 export * from './types.ts';
+export * from './roles.ts';
+export { createTokenIndex, isApiToken, tokenKey, type StoredToken, type TokenIndex, type TokenView } from './tokens.ts';

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createApi, type ApiPorts } from './api.ts';
 import type { NewLeaf } from './audit.ts';
 import { createAuthenticate } from './authenticate.ts';
-import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from './roles.ts';
+import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from '@weir/release';
 
 const admin = 'the-admin-token';
 const audience = 'https://weir.example';
@@ -72,10 +72,11 @@ const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefin
 const matrix: Record<string, readonly Permission[]> = {
   viewer: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'],
   operator: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read', 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'],
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'erasure.order', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
+  consent: ['consent.write'],
 };
 
 test('routes × roles: each answers as declared, and nothing runs that is denied', async () => {

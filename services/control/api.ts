@@ -6,7 +6,7 @@ import type { Authenticate } from './authenticate.ts';
 import { openApi } from './openapi.ts';
 import { policyRoutes, type PolicyApi } from './policy/routes.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
-import { everything, nothing, type Scope } from './roles.ts';
+import { everything, nothing, type Scope } from '@weir/release';
 import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
 

@@ -106,15 +106,16 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   function decideOne(lane: Lane, record: LogRecord, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
     const eventId = textOf(record, H.event);
     if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
-    const bytes = (keys === undefined ? record.value : keys.open(record.value)) ?? record.value;
     const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
     const ids = idText === '' ? [] : idText.split(',');
     const base = {
-      record, bytes, partition: lane.partition, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: textOf(record, H.intent) || '0', ids, now,
+      record, bytes: record.value, partition: lane.partition, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: textOf(record, H.intent) || '0', ids, now,
       consentOffsets, identityOffsets, release: release.hash,
     };
+    let bytes = record.value;
     let decoded: { readonly name: string; readonly value: any };
     try {
+      if (keys !== undefined) bytes = keys.open(record.value) ?? record.value;
       decoded = serde.decode(bytes);
     } catch (error) {
       const code = recordFault(error);
@@ -123,7 +124,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       return reject(lane, record, code, (error as Error).message, outputs);
     }
     if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
-    const from: Canonical = { ...base, name: decoded.name, value: decoded.value };
+    const from: Canonical = { ...base, bytes, name: decoded.name, value: decoded.value };
     if (keys !== undefined && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${from.intent}`;
     const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(record) }, {

@@ -1,6 +1,6 @@
-import type { ReleaseFile } from '@weir/release';
+import { everything, type ReleaseFile, type Scope } from '@weir/release';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { everything, type Scope } from '../roles.ts';
+
 import type { ChangedBy } from '../releases.ts';
 import type { ExplainedEvent } from './explain.ts';
 import type { HeldApi } from './held.ts';

@@ -18,6 +18,8 @@ export const permissions = {
   'held.decide': 'Let held deliveries through, or refuse them.',
   'destination.switch': 'Pause and resume a destination (kill switch).',
   'topics.apply': 'Create missing topics.',
+  'consent.read': 'See what is known of the consent of a person.',
+  'consent.write': 'Record and import changes of consent.',
   'erasure.order': 'Order the erasure of a person.',
   'audit.read': 'Read and verify the audit log.',
   'token.read': 'List API tokens.',
@@ -34,10 +36,12 @@ const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'dlq.redrive'
 export const roles = {
   viewer,
   operator,
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'erasure.order', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
+  /** For a preference centre or a form that records consent, and nothing else. */
+  consent: ['consent.write'],
 } as const satisfies Record<string, readonly Permission[]>;
 export type Role = keyof typeof roles;
 export const roleNames = Object.keys(roles) as Role[];
