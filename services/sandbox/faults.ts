@@ -20,7 +20,7 @@ export interface Fault {
   /** Value of Retry-After, sent as it is; `date+<ms>` is the date so long from the answer. */
   readonly retryAfter?: string;
   readonly delayMs: number;
-  /** So many requests of each window of `perMs` are let through before it fires: a vendor's rate limit with fixed windows. */
+  /** It fires where so many requests were let through in the last `perMs`: a vendor's rate limit, by a sliding window. */
   readonly limit: number;
   readonly perMs: number;
   fired: number;
@@ -80,19 +80,18 @@ export function createFaults(monotonic: () => number): Faults {
       id: ++ids, mode, destination: name(order, 'destination'), operation: name(order, 'operation'), subject: name(order, 'subject'),
       left: number(order, 'count', 1, 1e9, Number.POSITIVE_INFINITY), rate: number(order, 'rate', 0, 1, 1),
       until: monotonic() + number(order, 'forMs', 1, 864e5, Number.POSITIVE_INFINITY), status: number(order, 'status', from, to, standard),
-      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), limit: number(order, 'limit', 0, 1e9, 0), perMs: number(order, 'perMs', 1, 864e5, 1000), fired: 0,
+      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), limit: number(order, 'limit', 0, 10_000, 0), perMs: number(order, 'perMs', 1, 864e5, 1000), fired: 0,
       draw: generator(number(order, 'seed', 0, 2 ** 32 - 1, 1)),
     };
   }
-  const windows = new WeakMap<Fault, { index: number; used: number }>();
+  const letThrough = new WeakMap<Fault, number[]>();
   function within(fault: Fault): boolean {
-    const index = Math.floor(monotonic() / fault.perMs);
-    const window = windows.get(fault);
-    if (window === undefined || window.index !== index) {
-      windows.set(fault, { index, used: 1 });
-      return true;
-    }
-    return ++window.used <= fault.limit;
+    const now = monotonic();
+    const times = (letThrough.get(fault) ?? []).filter((at) => at > now - fault.perMs);
+    letThrough.set(fault, times);
+    if (times.length >= fault.limit) return false;
+    times.push(now);
+    return true;
   }
   const live = (fault: Fault): boolean => fault.left > 0 && monotonic() < fault.until;
 
