@@ -23,15 +23,24 @@ const awayMs = 5000;
 const closedRetryMs = 5000;
 const maxPageBytes = 16 * 1024 * 1024;
 
+/** Network and process. */
+export interface Outside {
+  readonly createHttpClient: typeof createHttpClient;
+  /** Resolves when the app takes requests. */
+  listen(app: FastifyInstance, address: { readonly host: string; readonly port: number }): Promise<unknown>;
+  processMetrics(register: ServiceContext['registry']): void;
+}
+const machine: Outside = { createHttpClient, listen: (app, address) => app.listen(address), processMetrics: (register) => collectDefaultMetrics({ register }) };
+
 /** Webhooks, the Segment tracking API and pollers → raw topics. Answers 2xx only for what the log has acknowledged. */
-export function createIngest(context: ServiceContext, options: IngestOptions): Service {
+export function createIngest(context: ServiceContext, options: IngestOptions, outside: Outside = machine): Service {
   const { log, topics, releases, logger, clock, vault } = context;
   const failure = Promise.withResolvers<Error>();
   const fail = (error: unknown): void => failure.resolve(error as Error);
   const budget = createBudget(options.maxInflightBytes);
   const metrics = createMetrics(context.registry, () => Math.max(budget.used(), appender?.pendingBytes() ?? 0));
   const pollers = new Map<string, Poller>();
-  const http = createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
+  const http = outside.createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
   let resolved: { readonly hash: string; readonly revision: number; readonly at: number; readonly sources: Sources } | undefined;
   let appender: Appender | undefined;
@@ -100,7 +109,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     name: 'ingest',
     failed: failure.promise,
     async start() {
-      collectDefaultMetrics({ register: context.registry });
+      outside.processMetrics(context.registry);
       // A request waits ackTimeoutMs; the log may go on trying longer, its duplicates are keyed.
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
@@ -109,7 +118,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
       const offs = [releases.onChange(anew), vault.onChange(anew)];
       off = () => { for (const end of offs) end(); };
       app = createApp();
-      await app.listen({ host: context.config.host, port: options.port });
+      await outside.listen(app, { host: context.config.host, port: options.port });
       listening = true;
     },
     readiness,
