@@ -1,5 +1,5 @@
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
-export { applyAudited, applyRelease, controlKeys, createReleaseFeed, leafHeader, saveIncident, secretsOf } from './feed.ts';
+export { applyAudited, applyRelease, controlKeys, createReleaseFeed, leafHeader, saveIncident, saveSwitch, secretsOf } from './feed.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
 export * from './types.ts';

@@ -13,6 +13,7 @@ export interface Parked {
   due: number;
   reason: string;
   attempts: number;
+  readBacks: number;
   maybeSince: number;
   since: number;
 }
@@ -32,6 +33,6 @@ export function createLane(subject: string): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined };
 }
 
-export function createParked(key: string, now: number, due: number, reason: string, head: { attempts: number; maybeSince: number }): Parked {
-  return { key, offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, maybeSince: head.maybeSince, since: now };
+export function createParked(key: string, now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number }): Parked {
+  return { key, offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, maybeSince: head.maybeSince, since: now };
 }

@@ -105,6 +105,7 @@ export function createParking(context: Context): Parking {
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
     task.attempts = parked.attempts;
+    task.readBacks = parked.readBacks;
     task.maybeSince = parked.maybeSince;
     lane.queue.push(task);
     lane.busy = false;
@@ -114,6 +115,7 @@ export function createParking(context: Context): Parking {
   async function decode(record: LogRecord): Promise<Task> {
     if (!ports.serde.known(record.value!)) await ports.serde.prepare(record.value!);
     const delivery = ports.serde.decode(record.value!).value as DeliveryValue;
+    if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
     const at = record.headers.find(([name]) => name === H.dispatched)?.[1].toString('utf8').split(':') ?? ['-1', '0'];
     return context.createTask(delivery, record, Number(at[0]), record.offset, Number(at[1]));
   }
@@ -160,7 +162,7 @@ export function createParking(context: Context): Parking {
       const head = tasks[0]!;
       lane.busy = true;
       if (head.parkedOffset >= 0) {
-        Object.assign(lane.parked!, { due, reason, attempts: head.attempts, maybeSince: head.maybeSince });
+        Object.assign(lane.parked!, { due, reason, attempts: head.attempts, readBacks: head.readBacks, maybeSince: head.maybeSince });
         spawn(async () => {
           await mark(lane);
           schedule(lane);
@@ -205,6 +207,7 @@ export function createParking(context: Context): Parking {
       parked.offsets.shift();
       parked.due = 0;
       parked.attempts = 0;
+      parked.readBacks = 0;
       parked.maybeSince = 0;
     },
 

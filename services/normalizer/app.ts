@@ -8,6 +8,7 @@ import { encodeAll } from './encode.ts';
 import { createKeyedCache } from './identity.ts';
 import { createMetrics } from './metrics.ts';
 import { normalize, rawHeaders } from './normalize.ts';
+import { createSealing } from './sealing.ts';
 import { createSeen, type First, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
@@ -36,6 +37,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const progress = createProgress({ monotonic: clock.monotonic });
   const keyed = createKeyedCache(context.workspaceKey);
   const encode = serde.encode.bind(serde);
+  const sealing = createSealing(context.keys);
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
   const partitions = new Map<string, Partition>();
@@ -63,8 +65,13 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     if (first !== undefined && first.hash !== headers.hash) return { ...work, result: { kind: 'conflict', first: first.hash } };
     if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, first ?? headers);
     // A repetition is the same item: it was accepted when it first was (I5), and must not look newer than what followed it.
-    const same = first === undefined ? headers : { ...headers, acceptedAt: first.acceptedAt };
-    return { ...work, headers: same, result: encodeAll(normalize(source, record, same, releases.current(), keyed), encode) };
+    const acceptedAt = first?.acceptedAt ?? headers.acceptedAt;
+    const same = { ...work, headers: { ...headers, acceptedAt } };
+    const plain = sealing.open(record);
+    if (plain === undefined) return { ...same, result: { kind: 'dropped', reason: 'subject-erased' } };
+    // Its envelope is sealed, too.
+    const result = encodeAll(normalize(source, plain, { ...(plain === record ? headers : rawHeaders(plain)), acceptedAt }, releases.current(), keyed), encode);
+    return { ...same, result: sealing.withoutErased(result, acceptedAt) };
   }
 
   function count(works: readonly Work[]): void {
@@ -92,6 +99,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failpoint('normalizer.before-transform');
     const began = clock.monotonic();
     const inBatch = new Map<string, First>();
+    await sealing.prepare(batch.records);
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
       for (let bytes = 0; at < batch.records.length && bytes < sliceBytes; at++) {
@@ -99,7 +107,8 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         if (one.result.kind === 'ok') for (const output of one.result.outputs) bytes += output.value.length;
         works.push(one);
       }
-      await write(works, releases.current().hash);
+      await sealing.keysFor(works.map((w) => w.result));
+      await write(works.map((w) => ({ ...w, result: sealing.seal(w.result) })), releases.current().hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
       seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));

@@ -139,9 +139,9 @@ async function settle(world: World, broken: Tally['broken']): Promise<void> {
 async function judge(world: World, { broken }: Tally): Promise<History> {
   const { fleet, platform, traffic, feed, secrets } = world;
   await settle(world, broken);
-  const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox });
-  const sent = { answered: traffic.log.answered, members: feed.size() };
   const key = readWorkspaceKey(fleet.dataDir, undefined);
+  const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
+  const sent = { answered: traffic.log.answered, members: feed.size() };
   broken.I1.push(...nothingLost(history, sent));
   broken.I2.push(...effectsOnce(history));
   broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, (email) => `email:${keyedId(key, 'email', email)}`));
