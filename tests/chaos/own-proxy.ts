@@ -35,7 +35,7 @@ async function deliver(line: Line, connection: Connection, stream: Toxic['stream
   let piece = chunk.length;
   let gapMs = 0;
   for (const { type, attributes: a } of line.toxics.filter((t) => t.stream === stream)) {
-    if (type === 'timeout') return;
+    if (type === 'timeout' || type === 'reset_peer') return;
     if (type === 'latency') await pause(Math.max(0, a['latency']! + ((a['jitter'] ?? 0) * (2 * Math.random() - 1))));
     if (type === 'bandwidth') await pause(chunk.length / Math.max(0.001, a['rate']!) * 1000 / 1024);
     if (type === 'slicer') {
