@@ -69,6 +69,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const same = { ...work, headers: { ...headers, acceptedAt } };
     const plain = sealing.open(record);
     if (plain === undefined) return { ...same, result: { kind: 'dropped', reason: 'subject-erased' } };
+    if (plain === 'changed') return { ...same, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
     // Its envelope is sealed, too.
     const result = encodeAll(normalize(source, plain, { ...(plain === record ? headers : rawHeaders(plain)), acceptedAt }, releases.current(), keyed), encode);
     return { ...same, result: sealing.withoutErased(result, acceptedAt) };

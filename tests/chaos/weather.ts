@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { registry as adapters, readAdapterFile } from '@weir/adapters';
 import { createLog } from '@weir/log';
 import { applyAudited, compileRelease, readWorkspace, withDefaults } from '@weir/release';
+import { freeze } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
 import { moveLeaders } from './leaders.ts';
 import type { FaultName } from './options.ts';
@@ -27,10 +28,6 @@ const toxics: ReadonlyArray<readonly [name: string, type: Toxic['type'], attribu
 
 function anyInstance({ random }: World): readonly [Stage, number] {
   return [random.pick(stages), 1 + random.below(2)];
-}
-
-function signal(world: World, stage: Stage, instance: number, name: 'SIGSTOP' | 'SIGCONT'): void {
-  world.fleet.process(stage, instance).kill(name);
 }
 
 /** The file-size limit of a process: what a full disk or an I/O error gives it is an error at every write to its stores. */
@@ -64,9 +61,9 @@ async function breakBroker(world: World, count: (name: string) => void): Promise
     await broker.restart();
   } else if (roll < 0.85) {
     count('broker: stopped');
-    broker.process().kill('SIGSTOP');
+    const thaw = await freeze(broker.process().pid);
     await pause(3000 + random.below(12_000));
-    broker.process().kill('SIGCONT');
+    thaw();
   } else {
     count('broker: two away');
     const two = platform.brokers.filter((b) => b !== broker);
@@ -149,10 +146,12 @@ const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
     every: 12_000,
     async act(world, count) {
       const [stage, instance] = anyInstance(world);
+      const { pid, exitCode, signalCode } = world.fleet.process(stage, instance);
+      if (pid === undefined || exitCode !== null || signalCode !== null) return;
       count(`stop: ${stage}`);
-      signal(world, stage, instance, 'SIGSTOP');
+      const thaw = await freeze(pid);
       await pause(sessionMs * (0.7 + world.random.next()));
-      signal(world, stage, instance, 'SIGCONT');
+      thaw();
     },
   },
   clock: {
@@ -258,7 +257,7 @@ export async function calm(world: World): Promise<void> {
   platform.registry().kill('SIGCONT');
   for (const stage of stages) {
     for (const instance of [1, 2]) {
-      signal(world, stage, instance, 'SIGCONT');
+      fleet.process(stage, instance).kill('SIGCONT');
       writeFileSync(world.clockFile(stage, instance), '0');
     }
   }

@@ -13,6 +13,8 @@ export interface Call {
   readonly destination: string;
   readonly key: string;
   readonly operation: string;
+  /** When the vendor has it; Infinity = never. */
+  readonly arrivesAt: number;
   /** What the instance had read of weir.consent when it wrote. */
   readonly consent: ReadonlyMap<number, number>;
   /** dispatch partition → instance that held it by the broker's books. */
@@ -91,9 +93,10 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
             return reject(error);
           }
           sent = true;
-          calls.push({ at: scheduler.now, actor: actor.name, destination, key: request.headers['x-key']!, operation: path, ...look(destination) });
           const wayMs = 0.5 + random() * 3;
-          if (faults.hit('http.reset-before')) return void scheduler.after(wayMs, actor, () => fail('reset', 'reset'));
+          const lost = faults.hit('http.reset-before');
+          calls.push({ at: scheduler.now, arrivesAt: lost ? Infinity : scheduler.now + wayMs, actor: actor.name, destination, key: request.headers['x-key']!, operation: path, ...look(destination) });
+          if (lost) return void scheduler.after(wayMs, actor, () => fail('reset', 'reset'));
           if (faults.hit('http.429')) return answer(wayMs, refusal(429));
           if (isRefused(request) || faults.hit('http.503')) return answer(wayMs, refusal(503));
           const appliedMs = faults.hit('http.applied-after-timeout') ? deadlineMs + 50 + random() * 2000 : wayMs;

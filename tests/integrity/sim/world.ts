@@ -1,7 +1,7 @@
 /** One seed: the services on a simulated broker, vendor, disk and clock, a sender, and the plan of what goes wrong. */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { createLog, createSerde, type Log, type LogRecord, type Serde } from '@weir/log';
+import { createLog, createSerde, type Appender, type Log, type LogRecord, type Serde } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import { systemClock, type Service, type ServiceContext } from '@weir/service';
@@ -11,12 +11,14 @@ import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
 import { createDispatcher } from '../../../services/dispatcher/app.ts';
 import { createIngest } from '../../../services/ingest/app.ts';
+import type { ConsentIntake } from '../../../services/ingest/consent-intake.ts';
 import { createNormalizer } from '../../../services/normalizer/app.ts';
 import { createPolicy } from '../../../services/policy/app.ts';
 import { SimBroker } from './broker.ts';
 import { createFaults, planned, type Point } from './faults.ts';
 import { createDisk, type Disk } from './table.ts';
 import { createActor, createRandom, Scheduler, type Actor, type Random } from './time.ts';
+import { createConsentRace, type ConsentHistory } from './consent.ts';
 import { createVendors, type Call, type Effect } from './vendor.ts';
 import { createWatch, readers } from './watch.ts';
 import { createPolledList, createWorkload, users, type Sent } from './workload.ts';
@@ -39,7 +41,7 @@ const logger = createLogger({ service: 'sim', level: 'silent' });
 type Kind = 'ingest' | 'normalizer' | 'policy' | 'dispatcher';
 const kinds: readonly Kind[] = ['ingest', 'normalizer', 'policy', 'dispatcher'];
 
-interface Instance {
+export interface Instance {
   readonly kind: Kind;
   readonly index: number;
   readonly disk: Disk;
@@ -48,6 +50,9 @@ interface Instance {
   service: Service | undefined;
   /** Where the sender's requests go: set while it takes them. */
   app: FastifyInstance | undefined;
+  /** For changes of consent and replays: of the same process. */
+  appender: Appender | undefined;
+  intake: ConsentIntake | undefined;
 }
 
 /** What happened in a run, for the checkers: nothing of it comes from the services' own counters. */
@@ -64,6 +69,8 @@ export interface History {
   readonly uncovered: readonly string[];
   /** Lag that stayed; undefined = all groups reached their ends. */
   readonly stuck: string | undefined;
+  /** Of a run with the consent API. */
+  readonly consent: ConsentHistory | undefined;
 }
 export interface Run { readonly history: History; readonly hash: string; readonly faults: ReadonlyMap<Point, number>; readonly steps: number; readonly virtualMs: number }
 
@@ -81,7 +88,7 @@ function prepare(): Promise<{ serde: Serde; release: Release }> {
 
 export const defaultEvents = 200;
 
-export async function simulate(seed: number, options: { events?: number; faults?: boolean; trace?: (line: string) => void } = {}): Promise<Run> {
+export async function simulate(seed: number, options: { events?: number; faults?: boolean; consent?: number; trace?: (line: string) => void } = {}): Promise<Run> {
   const { serde, release } = await prepare();
   const stream = (n: number): Random => createRandom(Math.imul(seed, 0x9e3779b1) + n);
   const scheduler = new Scheduler();
@@ -98,12 +105,14 @@ export async function simulate(seed: number, options: { events?: number; faults?
   const raws = [...release.sources.keys()].map(topics.raw);
   for (const name of [...raws, topics.canonical, topics.consentChanges, topics.outcome, topics.dlq, ...destinations.map(topics.dispatch), ...destinations.map(topics.parked)]) broker.create(name, partitions, false);
   broker.create(topics.control, partitions, true);
+  broker.create(topics.consentApplied, 1, true);
   for (const name of [topics.consent, topics.identity, ...destinations.map(topics.ledger)]) broker.create(name, partitions, true);
   const watch = createWatch(broker, scheduler, serde, destinations);
   broker.witness = {
     appended(topic, partition, records) {
       note(`+ ${topic}/${partition}@${records[0]!.offset} ${records.map((r) => r.key?.toString('latin1').slice(0, 40)).join(',')}`);
       watch.appended(topic, records);
+      race?.appended(topic, partition, records);
     },
     committed(group, topic, partition, offset) {
       note(`c ${group} ${topic}/${partition} ${offset}`);
@@ -111,7 +120,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     },
   };
   const restore = scheduler.install(stream(5));
-  const instances = kinds.flatMap((kind) => [0, 1].map((index): Instance => ({ kind, index, disk: createDisk(), actor: createActor(''), starts: 0, service: undefined, app: undefined })));
+  const instances = kinds.flatMap((kind) => [0, 1].map((index): Instance => ({ kind, index, disk: createDisk(), actor: createActor(''), starts: 0, service: undefined, app: undefined, appender: undefined, intake: undefined })));
 
   const vault: ServiceContext['vault'] = {
     get: (name) => new Secret(`secret-of-${name}`), has: () => true, signing: () => undefined, previous: () => undefined,
@@ -127,7 +136,13 @@ export async function simulate(seed: number, options: { events?: number; faults?
     const log = createLog({ brokers: broker.brokers, clientId: actor.name }, broker.driver(actor));
     const context = contextOf(instance, log);
     if (kind === 'ingest') {
-      return createIngest(context, { port: 0, ackTimeoutMs, requestTimeoutMs: 10_000, maxInflightBytes: 8_000_000, pollerSessionMs: sessionTimeoutMs, allowPrivate: true, sandboxUrl: 'http://sandbox' }, {
+      if (race !== undefined) {
+        const appender = await log.appender({ deadlineMs: 5000 });
+        instance.appender = appender;
+        await race.open(instance, context, appender);
+      }
+      return createIngest(context, { port: 0, ackTimeoutMs, requestTimeoutMs: 10_000, maxInflightBytes: 8_000_000, pollerSessionMs: sessionTimeoutMs, allowPrivate: true, sandboxUrl: 'http://sandbox', consentWaitMs: 2000, consentPerSecond: 100 }, {
+        openTable: disk.open,
         createHttpClient: () => vendors.pages(actor, list),
         listen: async (app) => {
           await app.ready();
@@ -145,10 +160,16 @@ export async function simulate(seed: number, options: { events?: number; faults?
     return createDispatcher(context, { sessionTimeoutMs, callTimeoutMs, inLaneTries: 3, allowPrivate: true, sandboxUrl: 'http://sandbox' }, { openTable: disk.open, createHttpClient: () => vendors.client(actor, look) });
   }
 
+  function unset(instance: Instance): void {
+    instance.app = undefined;
+    instance.appender = undefined;
+    instance.intake = undefined;
+  }
+
   function start(instance: Instance): void {
     const actor = createActor(`${instance.kind}-${instance.index}.${++instance.starts}`);
     instance.actor = actor;
-    instance.app = undefined;
+    unset(instance);
     note(`start ${actor.name}`);
     const broken = (error: unknown): void => {
       if (!actor.alive) return;
@@ -168,11 +189,26 @@ export async function simulate(seed: number, options: { events?: number; faults?
   function crash(instance: Instance): void {
     instance.actor.alive = false;
     instance.actor.held.length = 0;
-    instance.app = undefined;
+    unset(instance);
     note(`crash ${instance.actor.name}`);
   }
 
   const ingests = instances.filter((i) => i.kind === 'ingest');
+  const race = options.consent === undefined ? undefined : createConsentRace({
+    scheduler, broker, vendors, random: stream(7), topics, workspaceKey, instances, note, decode: (bytes) => serde.decode(bytes),
+    stop: (instance, ms) => {
+      const { actor } = instance;
+      if (!actor.alive || actor.stopped) return;
+      actor.stopped = true;
+      note(`stop ${actor.name}`);
+      scheduler.after(ms, scheduler.world, () => scheduler.resume(actor));
+    },
+    kill: (instance) => {
+      if (!instance.actor.alive || instance.actor.stopped) return;
+      crash(instance);
+      scheduler.after(50 + plan() * 1000, scheduler.world, () => start(instance));
+    },
+  });
   const sent = createWorkload(stream(6), options.events ?? defaultEvents);
   const list = createPolledList(polled, firstMs, 120);
   let acknowledged = 0;
@@ -208,6 +244,11 @@ export async function simulate(seed: number, options: { events?: number; faults?
     });
   }
 
+  function moveSomeLeader(names: readonly string[]): void {
+    const name = names[Math.floor(plan() * names.length)]!;
+    broker.moveLeader(name, Math.floor(plan() * partitions) % broker.topics.get(name)!.partitions.length);
+  }
+
   /** What goes wrong at a chosen time. */
   function disturb(): void {
     const point = planned[Math.floor(plan() * planned.length)]!;
@@ -215,7 +256,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     const instance = instances[Math.floor(plan() * instances.length)]!;
     faults.count(point);
     note(`fault ${point} ${instance.actor.name}`);
-    if (point === 'leader.move') for (let i = 0; i < 8; i++) broker.moveLeader(names[Math.floor(plan() * names.length)]!, Math.floor(plan() * partitions));
+    if (point === 'leader.move') for (let i = 0; i < 8; i++) moveSomeLeader(names);
     else if (point === 'coordinator.move') for (const id of broker.groups.keys()) broker.moveCoordinator(id);
     else if (point === 'compact') broker.compact();
     else if (point === 'retention') for (const [group, topic] of readers(release).filter(([group]) => group !== groups.normalizer)) broker.trim(group, topic);
@@ -248,6 +289,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     const everyMs = 10 + plan() * 40;
     sent.forEach((item, i) => scheduler.after(firstMs + i * everyMs + plan() * 20, scheduler.world, () => send(item)));
     const endMs = firstMs + sent.length * everyMs + 4000;
+    race?.schedule(options.consent!, firstMs, endMs - 3000);
     if (options.faults !== false) {
       scheduler.after(firstMs, scheduler.world, () => { faults.on = true; });
       for (let i = 0; i < 7; i++) scheduler.after(firstMs + plan() * (endMs - firstMs), scheduler.world, disturb);
@@ -259,12 +301,12 @@ export async function simulate(seed: number, options: { events?: number; faults?
       if (scheduler.now < nextLook) return false;
       nextLook = scheduler.now + 500;
       if (scheduler.now <= endMs + 500) return false;
-      stuck = acknowledged < sent.length ? `${sent.length - acknowledged} items are not acknowledged` : watch.pending(release, polled);
+      stuck = race?.pending() ?? (acknowledged < sent.length ? `${sent.length - acknowledged} items are not acknowledged` : watch.pending(release, polled));
       return stuck === undefined;
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent: [...sent, ...list.items], records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent: [...sent, ...list.items], records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();
