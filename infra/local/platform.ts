@@ -18,6 +18,8 @@ export interface PlatformOptions {
   /** Where the binaries are kept; default <repository>/.cache/platform. */
   readonly cacheDir?: string;
   readonly registry?: boolean;
+  /** Settings of the brokers beside, or instead of, those that are chosen here. */
+  readonly properties?: Readonly<Record<string, string>>;
   /** Lines for a person: what is being waited for. */
   readonly say?: (line: string) => void;
 }
@@ -80,7 +82,7 @@ function heap(mb: number, archive: string): string[] {
   return [`-Xmx${mb}m`, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=4', '-Xshare:auto', `-XX:SharedArchiveFile=${archive}`, '-XX:+AutoCreateSharedArchive', '-Xlog:cds=off', '-Xlog:cds+dynamic=off', '-Djava.awt.headless=true'];
 }
 
-function serverProperties(id: number, brokers: number, port: number, controllers: readonly number[], logDir: string): string {
+function serverProperties(id: number, brokers: number, port: number, controllers: readonly number[], logDir: string, more: Readonly<Record<string, string>>): string {
   const replicas = brokers === 3 ? 3 : 1;
   return Object.entries({
     'process.roles': 'broker,controller',
@@ -114,6 +116,7 @@ function serverProperties(id: number, brokers: number, port: number, controllers
     'controlled.shutdown.enable': brokers === 3 ? 'true' : 'false',
     // A broker that was killed may register again only when its last session is over (9 s by default): a lone one has nobody to be confused with.
     ...(brokers === 1 ? { 'broker.session.timeout.ms': 1500, 'broker.heartbeat.interval.ms': 400 } : {}),
+    ...more,
   }).map(([k, v]) => `${k}=${v}\n`).join('');
 }
 
@@ -148,7 +151,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   const started: (() => Promise<void>)[] = [];
   try {
     const [brokers, registry] = await Promise.all([
-      Promise.all(Array.from({ length: count }, (_, i) => startBroker(java, binaries, cache, dataDir, i + 1, count, chosen, started))),
+      Promise.all(Array.from({ length: count }, (_, i) => startBroker(java, binaries, cache, dataDir, i + 1, count, chosen, options.properties ?? {}, started))),
       options.registry === false ? undefined : startRegistry(java, binaries, cache, dataDir, chosen.registry, started),
     ]);
     await until('Kafka', brokers[0]!.process(), join(dataDir, 'broker-1.log'), 60_000, async () => (await Promise.all(chosen.kafka.map(portOpen))).every(Boolean));
@@ -166,12 +169,12 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   }
 }
 
-async function startBroker(java: string, binaries: Binaries, cache: string, dataDir: string, id: number, count: number, chosen: Ports, started: (() => Promise<void>)[]): Promise<Broker> {
+async function startBroker(java: string, binaries: Binaries, cache: string, dataDir: string, id: number, count: number, chosen: Ports, more: Readonly<Record<string, string>>, started: (() => Promise<void>)[]): Promise<Broker> {
   const folder = join(dataDir, `broker-${id}`);
   const properties = join(dataDir, `broker-${id}.properties`);
   const logFile = join(dataDir, `broker-${id}.log`);
   const port = chosen.kafka[id - 1]!;
-  await writeFile(properties, serverProperties(id, count, port, chosen.controllers, folder));
+  await writeFile(properties, serverProperties(id, count, port, chosen.controllers, folder, more));
   const log4j = resolve(import.meta.dirname, 'log4j2.yaml');
   const common = ['-cp', `${binaries.kafka}/*`, `-Dlog4j2.configurationFile=${log4j}`];
   if (!existsSync(join(folder, 'meta.properties'))) {
