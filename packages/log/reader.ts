@@ -12,7 +12,7 @@ const followWaitMs = 500;
 const readWaitMs = 100;
 const readBytes = 4 * 1024 * 1024;
 const oneBytes = 64 * 1024;
-const watchMs = 15_000;
+const defaultWatchMs = 15_000;
 
 interface Chunk {
   readonly records: readonly LogRecord[];
@@ -21,8 +21,8 @@ interface Chunk {
   readonly outOfRange: boolean;
 }
 
-/** Reads without a group. `read` and `readOne` use short polls of their own; `follow` has a fetcher each. */
-export function createReader(cluster: Cluster): Reader {
+/** Reads without a group. `read` and `readOne` use short polls of their own; `follow` has a fetcher each, looked after every `watchMs`. */
+export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader {
   const purpose = `read-${++readers}`;
   const followers = new Set<Follower>();
   const closing = new AbortController();

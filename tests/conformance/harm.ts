@@ -23,8 +23,11 @@ export function harmed(name: Driver['name']): HarmedDriver {
   return {
     name,
     async connect(clientId, endpoint, timeoutMs, onClose) {
+      const closed = Promise.withResolvers<never>();
+      closed.promise.catch((error: unknown) => error);
       const real = await driver.connect(clientId, endpoint, timeoutMs, () => {
         open.delete(real);
+        closed.reject(new Error('the connection was closed'));
         onClose();
       });
       open.add(real);
@@ -33,8 +36,9 @@ export function harmed(name: Driver['name']): HarmedDriver {
           // A promise looks whether it is one itself.
           if (typeof target[key] !== 'function') return undefined;
           const send = target[key].bind(target) as never;
-          const between = now[key] as ((send: never) => unknown) | undefined;
-          return between === undefined ? send : between(send);
+          const between = now[key] as ((send: never) => (...args: unknown[]) => unknown) | undefined;
+          // As without harm: a request without an answer rejects when its connection ends.
+          return between === undefined ? send : (...args: unknown[]) => Promise.race([between(send)(...args), closed.promise]);
         },
       });
     },

@@ -108,7 +108,7 @@ export const groupRows: readonly Row[] = [
     },
   },
   {
-    id: 'out-of-range', hazards: ['K11', '#304'], short: true, limitMs: 120_000,
+    id: 'out-of-range', hazards: ['K11', '#304'], limitMs: 120_000,
     title: 'the committed position is deleted, or lies past the end: the line stops once, with the exact offsets; nothing is skipped or read again',
     guard: 'fetcher.ts: an out-of-range answer is checked against the range and then ends the consumer; there is no reset',
     async run(world, driver) {
@@ -185,7 +185,7 @@ export const groupRows: readonly Row[] = [
     },
   },
   {
-    id: 'rebalance-storm', hazards: ['K9', 'K15', '#223'], short: true, limitMs: 180_000,
+    id: 'rebalance-storm', hazards: ['K9', 'K15', '#223'], limitMs: 180_000,
     title: 'a member joins or leaves every second under load, some without a word: nothing is lost, no commit goes back, the lag ends',
     guard: 'group.ts: drain before joining again; membership.ts: commits carry the generation',
     async run(world, driver) {
@@ -220,7 +220,7 @@ export const groupRows: readonly Row[] = [
     },
   },
   {
-    id: 'new-partitions', hazards: ['faults.md: partitions added to a live topic'], short: true, limitMs: 120_000,
+    id: 'new-partitions', hazards: ['faults.md: partitions added to a live topic'], short: ['platformatic'], limitMs: 120_000,
     title: 'partitions are added to a live topic: members and followers read them from offset 0',
     guard: 'group.ts: the leader of the group looks whether the topics still have the partitions that it gave out, and joins again; reader.ts: followers look themselves',
     async run(world, driver) {
