@@ -47,7 +47,10 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     maxBytesPerPartition: options.maxBytesPerPartition ?? 1024 * 1024,
     maxWaitMs: fetchWaitMs,
     onBatch: (batch) => {
-      if (!dead && holds(batch)) handlers.batch(batch);
+      if (dead || !holds(batch)) return;
+      // Stopped or blocked past the session: another one may have it by now. The next assignment begins at what is committed.
+      if (performance.now() >= leaseUntil) return lose();
+      handlers.batch(batch);
     },
     onFatal: fail,
   });

@@ -63,7 +63,10 @@ async function takenOver(world: World, driver: DriverName, standStill: (child: C
     same([...child.failures, ...other.failures.map(String)], [], 'failures');
     child.ask('close');
     await other.consumer.close();
-    return figures(judge(history, await finalLog(log, history.topic), { seen: true }));
+    const verdict = judge(history, await finalLog(log, history.topic), { seen: true });
+    // All was committed before it stood still: whatever is given out twice was given to a zombie.
+    same(verdict.polled, verdict.sent + verdict.resent, 'records given out');
+    return figures(verdict);
   } finally {
     child.process.kill('SIGKILL');
   }
@@ -72,7 +75,7 @@ async function takenOver(world: World, driver: DriverName, standStill: (child: C
 export const zombieRows: readonly Row[] = [
   {
     id: 'stopped-past-session', hazards: ['K8', 'I6'], short: ['platformatic'], limitMs: 180_000,
-    title: 'a member is stopped (SIGSTOP) past its session and another one takes over: going on, it holds nothing, its commit is refused, and it joins again',
+    title: 'a member is stopped (SIGSTOP) past its session and another one takes over: going on, it holds nothing, is given nothing, its commit is refused, and it joins again',
     guard: 'group.ts: the lease counts from the send time of the last acknowledged heartbeat; commits carry the generation',
     run: (world, driver) => takenOver(world, driver, async (child, whileStill) => {
       const thaw = await freeze(child.process.pid!);
