@@ -1,4 +1,4 @@
-import type { Task } from './types.ts';
+import type { AttemptSummary, Task } from './types.ts';
 
 /** A subject whose deliveries wait on the parked topic. */
 export interface Parked {
@@ -12,8 +12,14 @@ export interface Parked {
   reason: string;
   attempts: number;
   readBacks: number;
+  /** The head's last call by this owner. */
+  last: AttemptSummary | undefined;
   maybeSince: number;
   since: number;
+  /** Keys of its markers in the ledger, the newest last. */
+  markers: string[];
+  /** When the marker was written last, ms. */
+  markedAt: number;
 }
 
 /** Deliveries of one subject in one partition: strictly one at a time, in order. */
@@ -31,6 +37,6 @@ export function createLane(subject: string): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined };
 }
 
-export function createParked(now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number }): Parked {
-  return { offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, maybeSince: head.maybeSince, since: now };
+export function createParked(now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number; last?: AttemptSummary | undefined }): Parked {
+  return { offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, last: head.last, maybeSince: head.maybeSince, since: now, markers: [], markedAt: now };
 }

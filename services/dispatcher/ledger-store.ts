@@ -25,17 +25,24 @@ export interface LedgerStore {
   end(key: string): EndValue | undefined;
   /** What earlier owners may have called from `position` on: up to the largest end of their intents, since the earliest time. */
   intent(partition: number, position: number): IntentValue | undefined;
-  parks(partition: number): ParkValue[];
+  /** Markers of parked subjects with their keys on the topic; one that was written late may stand beside a newer one. */
+  parks(partition: number): (ParkValue & { readonly marker: string })[];
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
   /** Next offset of the topic partition that this cache has not applied. */
   position(partition: number): number;
   apply(partition: number, entries: readonly LedgerEntry[], nextOffset: number): void;
+  /** Entries from before the floor, read again for old records: only their ends count. */
+  applyOlder(entries: readonly LedgerEntry[]): void;
+  /** The ends of everything that ended since then are here, ms since the epoch; 0 = all. */
+  floor(partition: number): number;
+  setFloor(partition: number, time: number): void;
   close(): Promise<void>;
 }
 
 const intentPrefix = (partition: number) => `i/${partition}/`;
-const parkKey = (partition: number, subject: string) => `p/${partition}/${subject}`;
+const parkKey = (partition: number, marker: string) => `p/${partition}/${marker}`;
+const floorKey = (partition: number) => `f/${partition}`;
 const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
 export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
@@ -83,9 +90,8 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
       return found;
     },
     parks(partition) {
-      const found: ParkValue[] = [];
-      for (const { value } of table.range(`p/${partition}/`)) found.push(serde.decode(value).value as ParkValue);
-      return found;
+      const prefix = parkKey(partition, '');
+      return [...table.range(prefix)].map(({ key, value }) => ({ ...serde.decode(value).value as ParkValue, marker: ledgerKeys.parkPrefix + key.slice(prefix.length) }));
     },
     lastDelivered(subject, operation) {
       const value = table.get(lastKey(subject, operation));
@@ -101,6 +107,18 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkKey(partition, key.slice(ledgerKeys.parkPrefix.length)), value);
       }
       table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
+    },
+    applyOlder(entries) {
+      const puts = new Map<string, Buffer | null>();
+      for (const { key, value } of entries) if (key.endsWith('#end') && value !== null) endPuts(key.slice(0, -4), value, puts);
+      table.putBatch([...puts].map(([key, value]) => ({ key, value })));
+    },
+    floor(partition) {
+      const value = table.get(floorKey(partition));
+      return value === undefined ? 0 : Number(value.toString('latin1'));
+    },
+    setFloor(partition, time) {
+      table.putBatch([{ key: floorKey(partition), value: Buffer.from(String(time), 'latin1') }]);
     },
     close: () => table.close(),
   };

@@ -9,14 +9,15 @@ import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
  *   #intent/<partition>/<instance>/<epoch>
  *                               LedgerIntent, per owner the largest counts: an owner that lost the partition and
  *                               does not know it yet must not write over its successor's
- *   #park/<subject>             LedgerPark, ended by a tombstone
+ *   #park/<subject>/<offset>    LedgerPark, ended by a tombstone; the offset is the first that was parked, so that a
+ *                               tombstone that is written late ends no newer marker of the subject
  */
 export const ledgerKeys = {
   end: (key: string) => `${key}#end`,
   attempt: (key: string, n: number) => `${key}#attempt/${n}`,
   intent: (partition: number, instance: string, epoch: number) => `#intent/${partition}/${instance}/${epoch}`,
   intentPrefix: '#intent/',
-  park: (subject: string) => `#park/${subject}`,
+  park: (subject: string, firstOffset: number) => `#park/${subject}/${firstOffset}`,
   parkPrefix: '#park/',
 } as const;
 

@@ -159,7 +159,7 @@ test('bodies that are being read count against the cap: 429 with Retry-After, an
   slow[0]!.socket.destroy();
   slow[1]!.socket.write('x');
   await vi.waitFor(() => expect(w.budget.used()).toBe(0));
-  expect(slow[1]!.text()).toContain('HTTP/1.1 400 ');
+  await vi.waitFor(() => expect(slow[1]!.text()).toContain('HTTP/1.1 400 '));
   expect((await w.post('/webhooks/shop', JSON.stringify(track('a', { pad: 'x'.repeat(200_000) })))).status).toBe(202);
 });
 

@@ -1,6 +1,6 @@
 import type { ConsentTables } from '@weir/consent';
 import type { Appender, Headers, LogAdmin, LogRecord } from '@weir/log';
-import type { Progress, ServiceContext } from '@weir/service';
+import type { Progress, RetentionWatch, ServiceContext } from '@weir/service';
 import type { PolicyMetrics } from './metrics.ts';
 
 /** What the folder and the decision stage share. */
@@ -11,6 +11,7 @@ export interface PolicyPorts {
   readonly tables: ConsentTables;
   readonly metrics: PolicyMetrics;
   readonly progress: Progress;
+  readonly retention: RetentionWatch;
   readonly sessionTimeoutMs: number;
   readonly windowRecords: number;
   readonly windowBytes: number;
