@@ -1,7 +1,14 @@
-import type { Manifest, OperationManifest, ReadBackManifest, VerdictSpec } from '@weir/adapter';
+import type { Manifest, OperationManifest, RateHeaders, ReadBackManifest, VerdictSpec } from '@weir/adapter';
 
 const spec = 'klaviyo/openapi, openapi/stable/categories, revision 2026-07-15';
-const limit = (burst: number, steady: number, path: string): OperationManifest['limit'] => ({ burst: { count: burst, perMs: 1000 }, steady: { count: steady, perMs: 60_000 }, cite: `${spec}, ${path}: "Rate limits: Burst: ${burst}/s, Steady: ${steady}/m"` });
+/**
+ * Every answer but a 429 states the steady window: RateLimit-Limit, RateLimit-Remaining ("the approximate number of
+ * requests remaining within a window") and RateLimit-Reset ("number of seconds remaining before current window resets");
+ * a 429 has Retry-After in seconds instead. Source: developers.klaviyo.com/en/docs/rate_limits_and_error_handling.
+ */
+const headers: RateHeaders = { limit: 'ratelimit-limit', remaining: 'ratelimit-remaining', reset: 'ratelimit-reset', resetIn: 'seconds', windowMs: 60_000 };
+/** Limits are per account and endpoint: operations of one endpoint are counted together. */
+const limit = (burst: number, steady: number, path: string): OperationManifest['limit'] => ({ burst: { count: burst, perMs: 1000 }, steady: { count: steady, perMs: 60_000 }, bucket: path, headers, cite: `${spec}, ${path}: "Rate limits: Burst: ${burst}/s, Steady: ${steady}/m"` });
 
 /** Profiles are read by an identifier: GET /api/profiles. A change shows at once in what is documented; half a minute is ours. */
 const readProfile: ReadBackManifest = { settleMs: 30_000, limit: limit(75, 750, 'GET /api/profiles'), cite: `${spec}, profiles.json, GET /api/profiles: filter "email: any, equals", "phone_number", "external_id"; additional-fields "subscriptions"` };
@@ -27,7 +34,7 @@ export const manifest: Manifest = {
   docs: 'https://github.com/klaviyo/openapi',
   destination: {
     config: {
-      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, lists:write, subscriptions:write; to read back, profiles:read and subscriptions:read.' },
+      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, lists:write, subscriptions:write, data-privacy:write; to read back, profiles:read and subscriptions:read.' },
       baseUrl: { type: 'url', default: 'https://a.klaviyo.com', doc: 'Base URL of the API; sandbox://<name> is the local sandbox.' },
       listId: { type: 'string', doc: 'List that subscribers are added to. An unsubscribe is always global.' },
     },
@@ -51,6 +58,11 @@ export const manifest: Manifest = {
         kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], doc: 'Unsubscribe a profile from e-mail or SMS marketing.',
         idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-delete-jobs: sets the subscription, a repetition sets it again` },
         limit: limit(75, 750, '/api/profile-subscription-bulk-delete-jobs'), verify: readProfile,
+      },
+      'delete-profile': {
+        kind: 'restrict', accepts: ['weir.canonical.Erasure'], doc: 'Delete every profile with the e-mail address, or else the phone number.',
+        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: 'klaviyo/openapi, data_privacy.json, /api/data-privacy-deletion-jobs: "All profiles that match the provided identifier will be deleted", so a repetition deletes nothing more; asynchronous' },
+        limit: limit(3, 60, '/api/data-privacy-deletion-jobs'),
       },
     },
   },

@@ -33,6 +33,8 @@ export const H = {
   objectKey: 'weir-object',
   /** Set on records that a replay or redrive put back: its order id. */
   intent: 'weir-intent',
+  /** Consent change: who recorded it, e.g. token:tok_…. */
+  actor: 'weir-actor',
   /** Parked: when its head may be tried, ms since the epoch. */
   due: 'weir-due',
   /** Parked: `<offset>:<timestamp>` of the record on weir.dispatch.<destination>. */

@@ -3,3 +3,5 @@ export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, applyRelease, controlKeys, createReleaseFeed, leafHeader, saveIncident, saveSwitch, secretsOf } from './feed.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
 export * from './types.ts';
+export * from './roles.ts';
+export { createTokenIndex, isApiToken, tokenKey, type StoredToken, type TokenIndex, type TokenView } from './tokens.ts';

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createApi, type ApiPorts } from './api.ts';
 import type { NewLeaf } from './audit.ts';
 import { createAuthenticate } from './authenticate.ts';
-import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from './roles.ts';
+import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from '@weir/release';
 
 const admin = 'the-admin-token';
 const audience = 'https://weir.example';
@@ -71,10 +71,11 @@ const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefin
 const matrix: Record<string, readonly Permission[]> = {
   viewer: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read'],
   operator: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read', 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'destination.switch', 'topics.apply'],
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'erasure.order', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'release.read', 'release.approve', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
+  consent: ['consent.write'],
 };
 
 test('routes × roles: each answers as declared, and nothing runs that is denied', async () => {

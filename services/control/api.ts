@@ -5,7 +5,7 @@ import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
 import { openApi } from './openapi.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
-import { everything, nothing, type Scope } from './roles.ts';
+import { everything, nothing, type Scope } from '@weir/release';
 import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
 

@@ -15,7 +15,7 @@ import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
 import { readDeadLetter, redrive } from './redrive.ts';
 import { createReleaseApi } from './releases.ts';
-import { nothing, type Scope } from './roles.ts';
+import { nothing, type Scope } from '@weir/release';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
@@ -122,7 +122,13 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         deadLetters: letters,
         async deadLetter(id) {
           const letter = await readDeadLetter(store, reader, serde, topics, id);
-          return { ...letter, key: letter.key?.toString('utf8') ?? null, value: letter.value?.toString('base64') ?? null, text: letter.topic.startsWith(topics.raw('')) ? letter.value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: h.value.toString('utf8') })) };
+          // Sealed bytes are shown opened; when their key is destroyed, as what they are: unreadable.
+          const open = (bytes: Buffer | null): Buffer | null => (bytes === null || context.keys === undefined ? bytes : context.keys.open(bytes) ?? null);
+          const value = open(letter.value);
+          return {
+            ...letter, key: letter.key?.toString('utf8') ?? null, value: value?.toString('base64') ?? null, erased: value === null && letter.value !== null,
+            text: letter.topic.startsWith(topics.raw('')) ? value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
+          };
         },
         async redrive(request, leaf) {
           const found = await selectLetters(request);

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { ConfigOf } from '@weir/config';
-import { createConsentTables, type ConsentTables } from '@weir/consent';
+import { createConsentLease, createConsentTables, type ConsentLease, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
@@ -12,6 +12,7 @@ import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
+import { createQuotas } from './quota.ts';
 import { createTakeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
 
@@ -47,6 +48,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const failure = Promise.withResolvers<Error>();
   const switches = createSwitches(releases);
   const running = new Map<string, Running>();
+  const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, clock, registry: context.registry });
   const progress = createProgress({ monotonic: clock.monotonic });
   const takeovers = new Map<string, { readonly read: number; readonly total: number; readonly toldAt: number }>();
   let retention: RetentionWatch;
@@ -57,6 +59,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let admin: LogAdmin;
   let http: HttpClient;
   let consent: ConsentTables | undefined;
+  let reports: Appender | undefined;
+  let lease: ConsentLease | undefined;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
   let offSwitch: (() => void) | undefined;
@@ -66,10 +70,11 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const path = join(context.stateDir, 'ledger', name);
     const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
     const own = [topics.dispatch(name), topics.ledger(name), topics.parked(name)];
-    await Promise.all(own.map((topic) => appender.partitions(topic)));
+    const [partitions] = await Promise.all(own.map((topic) => appender.partitions(topic)));
+    quotas.partitions(name, partitions!);
     await retention.watch(own);
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics, progress,
+      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
       takeover: createTakeover({ admin, reader, ledger, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) }),
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
@@ -145,6 +150,11 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
       consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
       await consent.start();
+      // On its own connection: a report must not wait behind a batch of ends.
+      reports = await log.appender({ deadlineMs: appendDeadlineMs });
+      await reports.partitions(topics.consentApplied);
+      lease = createConsentLease({ appender: reports, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
+      await lease.start();
       credentials = createCredentials({
         vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,
         save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }),
@@ -169,6 +179,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       offSwitch?.();
       await changing;
       await Promise.all([...running.keys()].map(stopDestination));
+      await lease?.close();
       await credentials?.close();
       await consent?.stop();
       await http?.close();

@@ -56,6 +56,7 @@ export function prepare(ports: DestinationPorts, runner: PartitionRunner, destin
   if (expired !== undefined) return expired;
   const found = standing(runner, task);
   if ('ended' in found) return found.ended;
+  if (ports.keys !== undefined && ports.keys.open(delivery.payload) === undefined) return give(task, 'denied', 'subject-erased', null, false);
   if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
@@ -114,6 +115,7 @@ export function consentRefusal(ports: DestinationPorts, task: Task, kind: Operat
   if (kind === 'restrict') return undefined;
   const { delivery } = task;
   if (delivery.purpose === null) return 'no-purpose';
+  if (ports.keys !== undefined && ports.keys.erasedUntil(delivery.ids) >= delivery.acceptedAt) return 'subject-erased';
   const answer = ports.consent.allows(delivery.ids, delivery.purpose, delivery.channel, delivery.topic, delivery.legalBasis, now);
   return answer.ok ? undefined : answer.reason;
 }

@@ -2,6 +2,8 @@ import type { AttemptSummary, Task } from './types.ts';
 
 /** A subject whose deliveries wait on the parked topic. */
 export interface Parked {
+  /** Key of its marker in the ledger. */
+  readonly key: string;
   /** Parked offsets not finished, ascending. */
   readonly offsets: number[];
   /** Records being appended to the parked topic now. */
@@ -16,8 +18,6 @@ export interface Parked {
   last: AttemptSummary | undefined;
   maybeSince: number;
   since: number;
-  /** Keys of its markers in the ledger, the newest last. */
-  markers: string[];
   /** When the marker was written last, ms. */
   markedAt: number;
 }
@@ -37,6 +37,6 @@ export function createLane(subject: string): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined };
 }
 
-export function createParked(now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number; last?: AttemptSummary | undefined }): Parked {
-  return { offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, last: head.last, maybeSince: head.maybeSince, since: now, markers: [], markedAt: now };
+export function createParked(key: string, now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number; last?: AttemptSummary | undefined }): Parked {
+  return { key, offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, last: head.last, maybeSince: head.maybeSince, since: now, markedAt: now };
 }

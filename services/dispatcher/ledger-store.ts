@@ -10,6 +10,11 @@ export interface LedgerEntry {
   readonly offset: number;
 }
 
+/** A marker of a parked subject, with its key on the topic. Several may stand for one subject, of several owners. */
+export interface ParkMark extends ParkValue {
+  readonly key: string;
+}
+
 export interface IntentValue {
   readonly fromOffset: number;
   readonly toOffset: number;
@@ -25,8 +30,7 @@ export interface LedgerStore {
   end(key: string): EndValue | undefined;
   /** What earlier owners may have called from `position` on: up to the largest end of their intents, since the earliest time. */
   intent(partition: number, position: number): IntentValue | undefined;
-  /** Markers of parked subjects with their keys on the topic; one that was written late may stand beside a newer one. */
-  parks(partition: number): (ParkValue & { readonly marker: string })[];
+  parks(partition: number): ParkMark[];
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
   /** Next offset of the topic partition that this cache has not applied. */
@@ -41,7 +45,7 @@ export interface LedgerStore {
 }
 
 const intentPrefix = (partition: number) => `i/${partition}/`;
-const parkKey = (partition: number, marker: string) => `p/${partition}/${marker}`;
+const parkPrefix = (partition: number) => `p/${partition}/`;
 const floorKey = (partition: number) => `f/${partition}`;
 const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
@@ -90,8 +94,10 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
       return found;
     },
     parks(partition) {
-      const prefix = parkKey(partition, '');
-      return [...table.range(prefix)].map(({ key, value }) => ({ ...serde.decode(value).value as ParkValue, marker: ledgerKeys.parkPrefix + key.slice(prefix.length) }));
+      const prefix = parkPrefix(partition);
+      const found: ParkMark[] = [];
+      for (const { key, value } of table.range(prefix)) found.push({ ...(serde.decode(value).value as ParkValue), key: ledgerKeys.parkPrefix + key.slice(prefix.length) });
+      return found;
     },
     lastDelivered(subject, operation) {
       const value = table.get(lastKey(subject, operation));
@@ -104,7 +110,7 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
         if (key.endsWith('#end')) {
           if (value !== null) endPuts(key.slice(0, -4), value, puts);
         } else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
-        else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkKey(partition, key.slice(ledgerKeys.parkPrefix.length)), value);
+        else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
       table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
     },

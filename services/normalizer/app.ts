@@ -8,7 +8,8 @@ import { encodeAll } from './encode.ts';
 import { createKeyedCache } from './identity.ts';
 import { createMetrics } from './metrics.ts';
 import { normalize, rawHeaders } from './normalize.ts';
-import { createSeen, type Seen } from './seen.ts';
+import { createSealing } from './sealing.ts';
+import { createSeen, type First, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
 const maxRecords = 10_000;
@@ -36,6 +37,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const progress = createProgress({ monotonic: clock.monotonic });
   const keyed = createKeyedCache(context.workspaceKey);
   const encode = serde.encode.bind(serde);
+  const sealing = createSealing(context.keys);
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
   const partitions = new Map<string, Partition>();
@@ -55,16 +57,24 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failure.resolve(error as Error);
   }
 
-  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, string>, expiring: number): Work {
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number): Work {
     const { topic, partition: number } = partition.assignment;
     const headers = rawHeaders(record);
     const work = { source, topic, partition: number, record, headers };
     if (record.timestamp <= expiring) return { ...work, result: { kind: 'dead', reasons: [{ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` }] } };
     const redriven = record.headers.some(([name]) => name === H.intent);
     const first = redriven ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
-    if (first !== undefined && first !== headers.hash) return { ...work, result: { kind: 'conflict', first } };
-    if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
-    return { ...work, result: encodeAll(normalize(source, record, headers, releases.current(), keyed), encode) };
+    if (first !== undefined && first.hash !== headers.hash) return { ...work, result: { kind: 'conflict', first: first.hash } };
+    if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, first ?? headers);
+    // A repetition is the same item: it was accepted when it first was (I5), and must not look newer than what followed it.
+    const acceptedAt = first?.acceptedAt ?? headers.acceptedAt;
+    const same = { ...work, headers: { ...headers, acceptedAt } };
+    const plain = sealing.open(record);
+    if (plain === undefined) return { ...same, result: { kind: 'dropped', reason: 'subject-erased' } };
+    if (plain === 'changed') return { ...same, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
+    // Its envelope is sealed, too.
+    const result = encodeAll(normalize(source, plain, { ...(plain === record ? headers : rawHeaders(plain)), acceptedAt }, releases.current(), keyed), encode);
+    return { ...same, result: sealing.withoutErased(result, acceptedAt) };
   }
 
   function count(works: readonly Work[]): void {
@@ -91,8 +101,9 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const source = sourceOf(topic);
     failpoint('normalizer.before-transform');
     const began = clock.monotonic();
-    const inBatch = new Map<string, string>();
+    const inBatch = new Map<string, First>();
     const expiring = retention.expiringBefore(topic);
+    await sealing.prepare(batch.records);
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
       for (let bytes = 0; at < batch.records.length && bytes < sliceBytes; at++) {
@@ -100,10 +111,11 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         if (one.result.kind === 'ok') for (const output of one.result.outputs) bytes += output.value.length;
         works.push(one);
       }
-      await write(works, releases.current().hash);
+      await sealing.keysFor(works.map((w) => w.result));
+      await write(works.map((w) => ({ ...w, result: sealing.seal(w.result) })), releases.current().hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
-      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
+      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
       count(works);
     }
     metrics.batch.observe((clock.monotonic() - began) / 1000);

@@ -14,6 +14,8 @@ export const permissions = {
   'release.approve': 'Approve what somebody else proposed.',
   'destination.switch': 'Pause and resume a destination (kill switch).',
   'topics.apply': 'Create missing topics.',
+  'consent.read': 'See what is known of the consent of a person.',
+  'consent.write': 'Record and import changes of consent.',
   'erasure.order': 'Order the erasure of a person.',
   'audit.read': 'Read and verify the audit log.',
   'token.read': 'List API tokens.',
@@ -30,10 +32,12 @@ const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'dlq.redrive'
 export const roles = {
   viewer,
   operator,
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'erasure.order', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'release.read', 'release.approve', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
+  /** For a preference centre or a form that records consent, and nothing else. */
+  consent: ['consent.write'],
 } as const satisfies Record<string, readonly Permission[]>;
 export type Role = keyof typeof roles;
 export const roleNames = Object.keys(roles) as Role[];
