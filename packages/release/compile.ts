@@ -2,7 +2,7 @@ import type { Adapter, OperationManifest } from '@weir/adapter';
 import { WeirError, WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { compileContract, compileMapping, type CompiledContract, type CompiledMapping } from '@weir/mapping';
 import { isName } from '@weir/pipeline';
-import { compilePurposes, compileRoutes, compileRules, durationMs, type CompiledPolicy, type CompiledRoute, type CompiledRule, type Purpose } from '@weir/policy';
+import { compilePurposes, compileRoutes, compileRules, durationMs, type CompiledPolicy, type CompiledRoute, type CompiledRule, type ConflictRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { checkConfig, nearest } from './config.ts';
 import { compileAccount, compileCaps, shareLimits } from './quota.ts';
@@ -34,7 +34,7 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   };
   const byPath = new Map(files.map((f) => [f.path, f]));
   const inFolder = (folder: string): ReleaseFile[] => files.filter((f) => f.path.startsWith(`${folder}/`));
-  const name = attempt(() => compileName(byPath.get('weir.yaml')));
+  const head = attempt(() => compileHead(byPath.get('weir.yaml')));
   const purposesFile = byPath.get('purposes.yaml');
   if (purposesFile === undefined) problems.push({ file: 'purposes.yaml', line: 0, message: 'is missing', remedy: 'say for which purposes data is used' });
   const purposes: ReadonlyMap<string, Purpose> = (purposesFile === undefined ? undefined : attempt(() => compilePurposes(purposesFile))) ?? new Map();
@@ -70,7 +70,7 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   const byRecord = new Map<string, CompiledRoute[]>();
   for (const route of routes) byRecord.set(route.on, [...(byRecord.get(route.on) ?? []), route]);
   const policy: CompiledPolicy = { purposes, rules, routes: byRecord };
-  return { hash: releaseHash(files), files, name: name!, sources, destinations, policy, contracts };
+  return { hash: releaseHash(files), files, name: head!.name, consent: head!.consent, sources, destinations, policy, contracts };
 }
 
 /** `caps:` of a policy file: they hold at every destination that they do not name another than. */
@@ -91,16 +91,32 @@ function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[
   }
 }
 
-function compileName(file: ReleaseFile | undefined): string {
+const conflictRules = ['log-order', 'strictest', 'source-priority'] as const;
+
+/** weir.yaml: the name, and which of several sources of consent may re-open what another closed. */
+function compileHead(file: ReleaseFile | undefined): { readonly name: string; readonly consent: ConflictRule } {
   if (file === undefined) throw new WorkspaceError([{ file: 'weir.yaml', line: 0, message: 'is missing', remedy: 'write weir.yaml with name: <workspace>' }]);
   const yaml = parseYaml(file);
   const table = tableOf(yaml);
-  const known = ['name', 'doc', 'region'];
-  const problems = Object.keys(table).filter((key) => !known.includes(key)).map((key) => ({ file: file.path, line: yaml.lineOf([key]), message: `unknown key ${key}${nearest(key, known)}`, remedy: `use ${known.join(', ')}` }));
+  const known = ['name', 'doc', 'region', 'consent'];
+  const problems: WorkspaceProblem[] = Object.keys(table).filter((key) => !known.includes(key)).map((key) => ({ file: file.path, line: yaml.lineOf([key]), message: `unknown key ${key}${nearest(key, known)}`, remedy: `use ${known.join(', ')}` }));
+  const { name, consent } = table;
+  if (typeof name !== 'string' || !isName(name)) problems.push({ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' });
+  const given = consent === undefined ? {} : consent;
+  const wrong = (at: string, message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(['consent', ...(at === '' ? [] : [at])]), message, remedy }); };
+  if (given === null || typeof given !== 'object' || Array.isArray(given)) {
+    wrong('', 'consent is a table', 'give conflict and priority');
+    throw new WorkspaceError(problems);
+  }
+  for (const key of Object.keys(given)) if (key !== 'conflict' && key !== 'priority') wrong(key, `unknown key ${key}`, 'use conflict, priority');
+  const kind = given['conflict'] ?? 'log-order';
+  if (!conflictRules.includes(kind as ConflictRule['kind'])) wrong('conflict', 'conflict names no rule', `use ${conflictRules.join(', ')}`);
+  const priority = given['priority'] ?? [];
+  const isList = Array.isArray(priority) && priority.every((p) => typeof p === 'string' && isName(p)) && new Set(priority).size === priority.length;
+  if (!isList) wrong('priority', 'priority is no list of source names, each once', 'name the sources, the one that counts most first; the consent API is consent-api');
+  else if ((kind === 'source-priority') !== ((priority as string[]).length > 0)) wrong('priority', 'priority goes with conflict: source-priority, and only with it', 'give both or neither');
   if (problems.length > 0) throw new WorkspaceError(problems);
-  const name = table['name'];
-  if (typeof name !== 'string' || !isName(name)) throw new WorkspaceError([{ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' }]);
-  return name;
+  return { name: name as string, consent: { kind: kind as ConflictRule['kind'], priority: priority as string[] } };
 }
 
 function tableOf(yaml: ParsedYaml): Table {
