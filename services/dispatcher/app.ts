@@ -31,6 +31,25 @@ interface Running {
   readonly runner: DestinationRunner;
   readonly consumer: GroupConsumer;
   readonly ledger: LedgerStore;
+  /** Its cache keeps what counts against caps. */
+  readonly counts: boolean;
+}
+
+/**
+ * What a destination may have in memory between commit and read position, over all partitions of this instance: while
+ * it is down, Kafka is the queue, and as many destinations as there are may be down at once (I7).
+ */
+const heldRecords = 10_000;
+const heldBytes = 16 * 1024 * 1024;
+/** Each partition gets at least this, or a hot subject of it could hold up the others. */
+const leastRecords = 500;
+/** Of one fetch and partition: a batch is taken whole, so it is what a window may be over by. */
+const fetchBytes = 256 * 1024;
+
+/** The part of one of so many partitions. */
+export function windowOf(partitions: number): { readonly records: number; readonly bytes: number } {
+  const parts = Math.max(1, partitions);
+  return { records: Math.max(leastRecords, Math.ceil(heldRecords / parts)), bytes: Math.max(fetchBytes, Math.ceil(heldBytes / parts)) };
 }
 
 /** A lease that does not outlast a call and a late heartbeat would let no call start, ever. */
@@ -62,8 +81,10 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let stopping = false;
 
   async function startDestination(name: string): Promise<void> {
-    const path = join(context.stateDir, 'ledger', name);
-    const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
+    // A cache that did not count from its beginning has no counts: with caps it is another one, read from the topic.
+    const counts = releases.current().destinations.get(name)!.caps.length > 0;
+    const path = join(context.stateDir, counts ? 'ledger-counted' : 'ledger', name);
+    const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde, counts);
     const [partitions] = await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
     quotas.partitions(name, partitions!);
     const runner = createDestinationRunner({
@@ -72,11 +93,13 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
       credential: { rejected: () => credentials.rejected(name), accepted: () => credentials.accepted(name) },
+      window: () => windowOf(partitionsOwned()),
       consumer: () => consumer,
       fail: (error) => failure.resolve(error as Error),
     });
-    const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000 });
-    running.set(name, { runner, consumer, ledger });
+    const partitionsOwned = (): number => consumer.assignments().length;
+    const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000, maxBytesPerPartition: fetchBytes });
+    running.set(name, { runner, consumer, ledger, counts });
     await consumer.start();
     logger.info({ destination: name }, 'dispatching');
   }
@@ -92,7 +115,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   async function follow(): Promise<void> {
     if (stopping) return;
     const wanted = releases.current().destinations;
-    await Promise.all([...running.keys()].filter((name) => !wanted.has(name)).map(stopDestination));
+    const fits = (name: string, { counts }: Running): boolean => wanted.has(name) && counts === wanted.get(name)!.caps.length > 0;
+    await Promise.all([...running].filter(([name, it]) => !fits(name, it)).map(([name]) => stopDestination(name)));
     await Promise.all([...wanted.keys()].filter((name) => !running.has(name)).map(startDestination));
     for (const { runner } of running.values()) runner.changed();
   }

@@ -1,6 +1,7 @@
 import type { OperationManifest } from '@weir/adapter';
 import { deliveryKey } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
+import { cappedBy, countedOf, type Counted } from './caps.ts';
 import type { Ending } from './ends.ts';
 import { lookUp, pastWindow } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -25,6 +26,21 @@ function give(task: Task, state: Ending['state'], code: string, detail: string |
 
 /** Every rule that can end, park or delay a delivery without a call, in the order in which they bind. */
 export function prepare(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
+  const prepared = byRules(ports, runner, destination, task);
+  // What may have taken effect already was under its caps then.
+  return prepared.kind === 'call' && destination.caps.length > 0 && task.maybeSince === 0 ? overCap(ports, runner, destination, task) ?? prepared : prepared;
+}
+
+function overCap(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation | undefined {
+  const counted = (since: number): Counted[] => [...ports.ledger.counted(task.subject, since), ...runner.writer.recentOf(task.subject).flatMap((end) => countedOf(end) ?? [])];
+  const capped = cappedBy(destination.caps, task.delivery, counted, ports.clock.now());
+  if (capped === undefined) return undefined;
+  const { cap, until } = capped;
+  if (cap.over === 'delay') return { kind: 'park', due: until, reason: `cap:${cap.name}` };
+  return give(task, 'denied', `cap:${cap.name}`, `the subject has had ${cap.max} today`, false);
+}
+
+function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
   const { delivery } = task;
   const now = ports.clock.now();
   const found = lookUp(delivery, task.redrive, task.offset, runner.writer.endOf);

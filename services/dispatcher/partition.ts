@@ -2,16 +2,14 @@ import { failpoint } from '@weir/failpoint';
 import { H } from '@weir/pipeline';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { createEndWriter, deadLetterValue, type EndWriter } from './ends.ts';
+import { createEndWriter, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
 import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
+import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
-
-export const maxRecords = 10_000;
-export const maxBytes = 16 * 1024 * 1024;
 
 export function headerOf(record: LogRecord, name: string): string | undefined {
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
@@ -46,10 +44,12 @@ export interface PartitionRunner {
 
 export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
   const { partition, epoch, topic } = assignment;
-  const window: CommitWindow = createCommitWindow({ position: assignment.position, maxRecords, maxBytes });
+  const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
   const intentKey = Buffer.from(ledgerKeys.intent(partition, ports.instance, epoch));
   const inbox: RecordBatch[] = [];
+  /** Records being dead-lettered. */
+  const asides = new Set<Promise<void>>();
   let working: Promise<void> | undefined;
   let closed = false;
   let inFlight = 0;
@@ -120,15 +120,12 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     } catch (error) {
       const code = (error as { code?: string }).code;
       if (code === 'log-unavailable' || code === 'log-deadline') throw error;
-      const eventId = headerOf(record, H.event) ?? '';
-      const letter = deadLetterValue(ports, partition, record.offset, record, [{ code: code === 'schema-unknown' ? 'schema-unknown' : 'avro-undecodable', message: (error as Error).message }], { eventId, source: headerOf(record, H.source) ?? null, operation: null, attempts: 0, release: headerOf(record, H.release) ?? null, effect: 'none', acceptedAt: Number(headerOf(record, H.accepted) ?? 0) });
-      const key = Buffer.from(eventId);
-      await ports.appender.append(ports.topics.dlq, [{ partition: ports.appender.partitionFor(ports.topics.dlq, key), key, value: ports.serde.encode('weir.internal.DeadLetter', letter) }]);
-      const outcome = { eventId, outputId: headerOf(record, H.output) ?? null, destination: ports.name, operation: null, key: null, state: 'dead-lettered', reason: 'avro-undecodable', detail: null, stage: 'dispatcher', release: null, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt: Number(headerOf(record, H.accepted) ?? 0), at: ports.clock.now() };
-      await ports.appender.append(ports.topics.outcome, [{ partition: ports.appender.partitionFor(ports.topics.outcome, key), key, value: ports.serde.encode('weir.internal.Outcome', outcome) }]);
-      ports.metrics.ended.inc({ destination: ports.name, operation: '', state: 'dead-lettered', code: 'avro-undecodable' });
-      window.done(record.offset);
-      commit();
+      // Not waited for: its neighbours of the batch are not held up by it.
+      const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => {
+        window.done(record.offset);
+        commit();
+      }).catch(ports.fail).finally(() => asides.delete(aside));
+      asides.add(aside);
     }
   }
 
@@ -232,6 +229,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       if (reason === 'lost') return;
       if (inFlight > 0) await new Promise<void>((resolve) => { onIdle = resolve; });
       await working;
+      await Promise.all(asides);
       await parking.drained();
       await writer.drained();
       commit();

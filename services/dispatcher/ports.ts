@@ -55,6 +55,8 @@ export interface DestinationPorts {
   destination(): DestinationConfig | undefined;
   /** Told what vendors say about the credential. */
   readonly credential: { rejected(): void; accepted(): void };
+  /** Most of one partition that may be read and not committed: its part of what the destination holds in memory. */
+  window(): { readonly records: number; readonly bytes: number };
   consumer(): GroupConsumer;
   /** Something nobody declared: the process stops without a commit. */
   fail(error: unknown): void;
