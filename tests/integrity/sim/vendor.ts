@@ -93,7 +93,8 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
             return reject(error);
           }
           sent = true;
-          const wayMs = 0.5 + random() * 3;
+          // A request may be long on its way; its deadline is longer.
+          const wayMs = faults.hit('http.slow-way') ? 20 + random() * deadlineMs * 0.7 : 0.5 + random() * 3;
           const lost = faults.hit('http.reset-before');
           calls.push({ at: scheduler.now, arrivesAt: lost ? Infinity : scheduler.now + wayMs, actor: actor.name, destination, key: request.headers['x-key']!, operation: path, ...look(destination) });
           if (lost) return void scheduler.after(wayMs, actor, () => fail('reset', 'reset'));
