@@ -1,13 +1,13 @@
 import { join } from 'node:path';
 import { failpoint } from '@weir/failpoint';
-import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch } from '@weir/log';
-import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
+import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
+import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
-import { encodeAll } from './encode.ts';
+import { createConvert } from './convert.ts';
 import { createKeyedCache } from './identity.ts';
 import { createMetrics } from './metrics.ts';
-import { normalize, rawHeaders } from './normalize.ts';
+import { rawHeaders } from './raw-headers.ts';
 import { createSeen, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
@@ -15,6 +15,7 @@ const maxRecords = 10_000;
 const maxBytes = 16 * 1024 * 1024;
 /** Canonical bytes of one partition that wait for their acknowledgement. */
 const sliceBytes = 4_000_000;
+const firstSink = 256 * 1024;
 /** Dedupe window of a source that the running release does not have any more. */
 const defaultWindowMs = 7 * 86_400_000;
 
@@ -34,8 +35,9 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const { log, serde, topics, groups, releases, logger, clock } = context;
   const metrics = createMetrics(context.registry);
   const progress = createProgress({ monotonic: clock.monotonic });
-  const keyed = createKeyedCache(context.workspaceKey);
-  const encode = serde.encode.bind(serde);
+  const convert = createConvert(serde, createKeyedCache(context.workspaceKey));
+  /** Bytes of canonical records; one for each batch at work, used again when it is written. */
+  const sinks: Sink[] = [];
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
   const partitions = new Map<string, Partition>();
@@ -54,24 +56,30 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failure.resolve(error as Error);
   }
 
-  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, string>): Work {
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, string>, sink: Sink): Work {
     const { topic, partition: number } = partition.assignment;
     const headers = rawHeaders(record);
-    const work = { source, topic, partition: number, record, headers };
-    const redriven = record.headers.some(([name]) => name === H.intent);
-    const first = redriven ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
-    if (first !== undefined && first !== headers.hash) return { ...work, result: { kind: 'conflict', first } };
-    if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
-    return { ...work, result: encodeAll(normalize(source, record, headers, releases.current(), keyed), encode) };
+    const { eventId, hash, redriven } = headers;
+    const known = seen.find(topic, number, { eventId, hash, offset: record.offset, timestamp: record.timestamp }, windowOf(source)) ?? null;
+    const work = { source, topic, partition: number, record, headers, known };
+    const first = redriven ? undefined : (inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known.hash : undefined));
+    if (first !== undefined && first !== hash) return { ...work, result: { kind: 'conflict', first } };
+    if (!inBatch.has(eventId)) inBatch.set(eventId, hash);
+    return { ...work, result: convert(source, record, headers, releases.current(), sink) };
   }
 
-  function count(works: readonly Work[]): void {
-    for (const { source, result } of works) {
-      metrics.records.inc({ source, result: result.kind });
-      if (result.kind === 'ok') for (const output of result.outputs) metrics.outputs.inc({ source, record: output.recordType });
+  function count(source: string, works: readonly Work[]): void {
+    const results = new Map<string, number>();
+    const outputs = new Map<string, number>();
+    const add = (to: Map<string, number>, key: string): void => { to.set(key, (to.get(key) ?? 0) + 1); };
+    for (const { result } of works) {
+      add(results, result.kind);
+      if (result.kind === 'ok') for (const output of result.outputs) add(outputs, output.recordType);
       else if (result.kind === 'dead') metrics.failures.inc({ source, code: result.reasons[0]!.code });
       else if (result.kind === 'conflict') metrics.failures.inc({ source, code: 'event-conflict' });
     }
+    for (const [result, n] of results) metrics.records.inc({ source, result }, n);
+    for (const [record, n] of outputs) metrics.outputs.inc({ source, record }, n);
   }
 
   async function work(partition: Partition): Promise<void> {
@@ -90,19 +98,19 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failpoint('normalizer.before-transform');
     const began = clock.monotonic();
     const inBatch = new Map<string, string>();
+    const sink = sinks.pop() ?? { bytes: Buffer.allocUnsafe(firstSink), at: 0 };
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
-      for (let bytes = 0; at < batch.records.length && bytes < sliceBytes; at++) {
-        const one = classify(source, partition, batch.records[at]!, inBatch);
-        if (one.result.kind === 'ok') for (const output of one.result.outputs) bytes += output.value.length;
-        works.push(one);
-      }
-      await write(works, releases.current().hash);
+      sink.at = 0;
+      for (; at < batch.records.length && sink.at < sliceBytes; at++) works.push(classify(source, partition, batch.records[at]!, inBatch, sink));
+      await write(works, sink, releases.current().hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
-      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
-      count(works);
+      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp, known: w.known })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
+      count(source, works);
     }
+    // One that grew for a large batch is not kept.
+    if (sink.bytes.length <= 2 * sliceBytes) sinks.push(sink);
     metrics.batch.observe((clock.monotonic() - began) / 1000);
     partition.window.doneUpTo(batch.nextOffset);
     if (partition.paused && !partition.closed && !partition.window.full()) {

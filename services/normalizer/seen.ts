@@ -1,6 +1,6 @@
 import type { Reader } from '@weir/log';
 import type { Put, Table } from '@weir/state';
-import { rawHeaders } from './normalize.ts';
+import { rawHeaders } from './raw-headers.ts';
 
 export interface SeenEntry {
   readonly eventId: string;
@@ -8,6 +8,14 @@ export interface SeenEntry {
   readonly offset: number;
   /** Kafka timestamp of the raw record, ms. */
   readonly timestamp: number;
+  /** What `find` gave for it a moment ago, null = nothing; without it, `add` looks itself. */
+  readonly known?: First | null;
+}
+
+/** With which body, and where, an event id first came. */
+export interface First {
+  readonly hash: string;
+  readonly offset: number;
 }
 
 /**
@@ -20,8 +28,8 @@ export interface SeenEntry {
 export interface Seen {
   /** Fill from the raw topic up to `position`, at most back to the window. */
   load(topic: string, partition: number, position: number, windowMs: number, now: number): Promise<void>;
-  /** Hash that the event id first came with, before this offset; undefined when it is new. */
-  first(topic: string, partition: number, entry: SeenEntry, windowMs: number): string | undefined;
+  /** How the event id first came, as far as it is known: perhaps this record itself, read again. */
+  find(topic: string, partition: number, entry: SeenEntry, windowMs: number): First | undefined;
   add(topic: string, partition: number, entries: readonly SeenEntry[], next: number, windowMs: number): void;
   close(): Promise<void>;
 }
@@ -33,31 +41,47 @@ export function createSeen(table: Table, reader: Reader): Seen {
   const keyOf = (topic: string, gen: number, partition: number, eventId: string): string => `${topic}/${gen}/${partition}/${eventId}`;
   const positionKey = (topic: string, partition: number): string => `#/${topic}/${partition}`;
   const oldestKey = (topic: string): string => `#oldest/${topic}`;
+  /** Oldest generation with entries, per topic, as stored. */
+  const oldestOf = new Map<string, number>();
   const number = (key: string): number | undefined => {
     const value = table.get(key);
     return value === undefined ? undefined : Number(value.toString('latin1'));
   };
   const text = (value: number | string): Buffer => Buffer.from(String(value), 'latin1');
 
-  function find(topic: string, partition: number, entry: SeenEntry, windowMs: number): string | undefined {
+  function oldest(topic: string): number | undefined {
+    const known = oldestOf.get(topic) ?? number(oldestKey(topic));
+    if (known !== undefined) oldestOf.set(topic, known);
+    return known;
+  }
+  function setOldest(topic: string, gen: number, puts: Put[]): void {
+    oldestOf.set(topic, gen);
+    puts.push({ key: oldestKey(topic), value: text(gen) });
+  }
+
+  function find(topic: string, partition: number, entry: SeenEntry, windowMs: number): First | undefined {
     const gen = generation(entry.timestamp, windowMs);
-    return (table.get(keyOf(topic, gen - 1, partition, entry.eventId)) ?? table.get(keyOf(topic, gen, partition, entry.eventId)))?.toString('latin1');
+    const first = oldest(topic);
+    if (first === undefined || first > gen) return undefined;
+    // Most of the time there is no generation before this one.
+    const found = (first < gen ? table.get(keyOf(topic, gen - 1, partition, entry.eventId)) : undefined) ?? table.get(keyOf(topic, gen, partition, entry.eventId));
+    if (found === undefined) return undefined;
+    const value = found.toString('latin1');
+    const at = value.lastIndexOf('@');
+    return { hash: value.slice(0, at), offset: Number(value.slice(at + 1)) };
   }
 
   /** Deletes some of the oldest generation that no look-up sees any more. */
-  function sweep(topic: string, newest: number, puts: Put[]): void {
-    const oldest = number(oldestKey(topic));
-    if (oldest === undefined) {
-      puts.push({ key: oldestKey(topic), value: text(newest) });
-      return;
-    }
-    if (oldest >= newest - 1) return;
+  function sweep(topic: string, lowest: number, newest: number, puts: Put[]): void {
+    const first = oldest(topic);
+    if (first === undefined || lowest < first) return setOldest(topic, lowest, puts);
+    if (first >= newest - 1) return;
     let found = 0;
-    for (const { key } of table.range(`${topic}/${oldest}/`)) {
+    for (const { key } of table.range(`${topic}/${first}/`)) {
       puts.push({ key, value: null });
       if (++found === sweepKeys) return;
     }
-    puts.push({ key: oldestKey(topic), value: text(oldest + 1) });
+    setOldest(topic, first + 1, puts);
   }
 
   const seen: Seen = {
@@ -67,29 +91,26 @@ export function createSeen(table: Table, reader: Reader): Seen {
       if (known >= position) return;
       await reader.read(topic, partition, known, position, (batch) => {
         const recent = batch.records.filter((r) => r.timestamp > now - windowMs);
-        seen.add(topic, partition, recent.map((r) => ({ ...rawHeaders(r), offset: r.offset, timestamp: r.timestamp })), batch.nextOffset, windowMs);
+        seen.add(topic, partition, recent.map((r) => ({ eventId: rawHeaders(r).eventId, hash: rawHeaders(r).hash, offset: r.offset, timestamp: r.timestamp })), batch.nextOffset, windowMs);
       });
     },
-    first(topic, partition, entry, windowMs) {
-      const value = find(topic, partition, entry, windowMs);
-      if (value === undefined) return undefined;
-      const at = value.lastIndexOf('@');
-      return Number(value.slice(at + 1)) < entry.offset ? value.slice(0, at) : undefined;
-    },
+    find,
     add(topic, partition, entries, next, windowMs) {
       const puts: Put[] = [];
       const fresh = new Set<string>();
       let newest = 0;
+      let lowest = Number.MAX_SAFE_INTEGER;
       for (const entry of entries) {
         const gen = generation(entry.timestamp, windowMs);
         newest = Math.max(newest, gen);
+        lowest = Math.min(lowest, gen);
         if (entry.eventId === '' || fresh.has(entry.eventId)) continue;
-        const known = find(topic, partition, entry, windowMs);
-        if (known !== undefined && Number(known.slice(known.lastIndexOf('@') + 1)) <= entry.offset) continue;
+        const known = entry.known === undefined ? find(topic, partition, entry, windowMs) : entry.known;
+        if (known !== undefined && known !== null && known.offset <= entry.offset) continue;
         fresh.add(entry.eventId);
         puts.push({ key: keyOf(topic, gen, partition, entry.eventId), value: text(`${entry.hash}@${entry.offset}`) });
       }
-      if (newest > 0) sweep(topic, newest, puts);
+      if (newest > 0) sweep(topic, lowest, newest, puts);
       puts.push({ key: positionKey(topic, partition), value: text(Math.max(next, number(positionKey(topic, partition)) ?? 0)) });
       table.putBatch(puts);
     },
