@@ -151,6 +151,17 @@ export type Verdict =
   | { readonly kind: 'retry' | 'throttled' | 'auth-broken'; readonly effect: 'none' | 'maybe'; readonly code: ErrorCode; readonly retryAfterMs?: number; readonly detail?: string }
   | { readonly kind: 'permanent'; readonly effect: Effect; readonly code: ErrorCode; readonly detail?: string };
 
+/** Where a vendor states its limit in an answer. Header names lower case. */
+export interface RateHeaders {
+  readonly limit?: string;
+  readonly remaining?: string;
+  readonly reset?: string;
+  /** What the reset counts; `auto` tells them apart by size. */
+  readonly resetIn?: 'seconds' | 'ms' | 'epoch-seconds' | 'epoch-ms' | 'auto';
+  /** Window of `limit`, where it is no part of the header. */
+  readonly windowMs?: number;
+}
+
 export interface OperationManifest {
   /** use = needs consent; restrict = unsubscribe, suppress, delete, verify: never dropped, passes first. */
   readonly kind: 'use' | 'restrict';
@@ -168,10 +179,38 @@ export interface OperationManifest {
     /** The vendor's own words and where they stand. */
     readonly cite: string;
   };
-  readonly limit?: { readonly burst?: { readonly count: number; readonly perMs: number }; readonly steady?: { readonly count: number; readonly perMs: number }; readonly cite: string };
+  readonly limit?: {
+    readonly burst?: { readonly count: number; readonly perMs: number };
+    readonly steady?: { readonly count: number; readonly perMs: number };
+    /** Operations of the account that the vendor counts together have the same name here; default: the operation's own. */
+    readonly bucket?: string;
+    /** Where its answers state the limit, beside the standard fields, which are always read. */
+    readonly headers?: RateHeaders;
+    readonly cite: string;
+  };
   /** Deadline of one call; default 10_000. */
   readonly timeoutMs?: number;
+  /** How the vendor can be asked whether a delivery took effect; the adapter's `verify` builds and reads the request. Absent: it cannot. */
+  readonly verify?: ReadBackManifest;
 }
+
+/**
+ * A read-back of one delivery. It is of kind restrict: it changes nothing, so it needs no consent, and it is drawn
+ * from a limit of its own, where the vendor states one, or from the operation's.
+ */
+export interface ReadBackManifest {
+  /** How long after the last call its effect shows surely, ms: before that a `not-applied` is not believed. Default 5_000. */
+  readonly settleMs?: number;
+  readonly limit?: OperationManifest['limit'];
+  readonly timeoutMs?: number;
+  /** What the answer is worth, in the vendor's words where there are any. */
+  readonly cite: string;
+}
+
+/** What a read-back says; or the trouble in asking, which is tried again as a delivery would be. */
+export type ReadBack =
+  | { readonly kind: 'applied' | 'not-applied' | 'unknown'; readonly detail?: string }
+  | Extract<Verdict, { readonly kind: 'retry' | 'throttled' | 'auth-broken' }>;
 
 export interface DestinationManifest {
   readonly config: ConfigSchema;
@@ -206,6 +245,11 @@ export interface Destination {
   request(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest;
   /** Pure. Must give a verdict for anything. */
   classify(response: HttpResponse | HttpFailure, delivery: Delivery, config: AdapterConfig): Verdict;
+  /** For operations whose manifest has `verify`. Both pure; `request` must be without effect at the vendor and throws WeirError delivery-unbuildable. */
+  readonly verify?: {
+    request(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest;
+    classify(response: HttpResponse | HttpFailure, delivery: Delivery, key: string, config: AdapterConfig): ReadBack;
+  };
   /**
    * Operations known only from the config (the `http` destination); replaces manifest.operations when present.
    * Throws WeirError workspace-invalid with the path of the bad option.

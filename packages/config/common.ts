@@ -8,6 +8,7 @@ export const commonOptions = defineConfig({
   topicPrefix: { env: 'WEIR_TOPIC_PREFIX', type: 'string', default: 'weir', doc: 'Prefix of every topic and group of this workspace.' },
   dataDir: { env: 'WEIR_DATA', type: 'string', default: '.weir', doc: 'Folder of local caches (LMDB), keys and the embedded platform.' },
   workspaceKey: { env: 'WEIR_KEY', type: 'secret', optional: true, doc: 'Workspace key, 32 bytes base64url; default: created once as <WEIR_DATA>/workspace.key.' },
+  sealing: { env: 'WEIR_SEALING', type: 'boolean', default: true, doc: 'Seal personal data on the topics: canonical records and deliveries under a key per person, raw items under a key per source and day.' },
   vaultAddr: { env: 'WEIR_VAULT_ADDR', type: 'string', optional: true, doc: 'HashiCorp Vault or OpenBao, e.g. https://vault.example:8200; without it secrets come from the environment and the sealed file.' },
   vaultPath: { env: 'WEIR_VAULT_PATH', type: 'string', default: 'secret/weir', doc: 'KV v2 document, <mount>/<path>; each field is a secret.' },
   vaultNamespace: { env: 'WEIR_VAULT_NAMESPACE', type: 'string', optional: true, doc: 'Namespace of the vault.' },
@@ -20,6 +21,6 @@ export const commonOptions = defineConfig({
   vaultOverlapMs: { env: 'WEIR_VAULT_OVERLAP_MS', type: 'integer', min: 0, max: 604_800_000, default: 86_400_000, doc: 'How long the value before a rotation is still accepted from senders.' },
   host: { env: 'WEIR_HOST', type: 'string', default: '127.0.0.1', doc: 'Address the service listens on.' },
   logLevel: { env: 'WEIR_LOG_LEVEL', type: 'enum', values: ['trace', 'debug', 'info', 'warn', 'error', 'silent'], default: 'info', doc: 'Log level.' },
-  failpoints: { env: 'WEIR_FAILPOINTS', type: 'string', optional: true, doc: 'Tests only: kill this process at named points, <name>[@<detail>]:<n>; see packages/failpoint.' },
+  failpoints: { env: 'WEIR_FAILPOINTS', type: 'string', optional: true, doc: 'Tests only: kill or stall this process at named points, <name>[@<detail>]:<n>[+<ms>][~<ms>]; see packages/failpoint.' },
   instance: { env: 'WEIR_INSTANCE', type: 'string', default: '1', doc: 'Name of this instance; unique per service. It names the folder of its local caches.' },
 });

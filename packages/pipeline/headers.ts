@@ -33,6 +33,12 @@ export const H = {
   objectKey: 'weir-object',
   /** Set on records that a replay or redrive put back: its order id. */
   intent: 'weir-intent',
+  /** Canonical, put back by an approver: `<destination>/<operation>/<rules joined by ,>`; only that delivery is decided, and those rules do not hold it. */
+  approval: 'weir-approval',
+  /** Dead letters that wait for an approver: `<rule>;<ms since the epoch until which it may be let through>`. */
+  held: 'weir-held',
+  /** Consent change: who recorded it, e.g. token:tok_…. */
+  actor: 'weir-actor',
   /** Parked: when its head may be tried, ms since the epoch. */
   due: 'weir-due',
   /** Parked: `<offset>:<timestamp>` of the record on weir.dispatch.<destination>. */

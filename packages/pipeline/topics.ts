@@ -8,9 +8,12 @@ export interface TopicNames {
   readonly canonical: string;
   readonly consentChanges: string;
   readonly consent: string;
+  readonly consentApplied: string;
   readonly identity: string;
   readonly outcome: string;
   readonly dlq: string;
+  /** Keys under which personal data is sealed, and marks of erasure. */
+  readonly keys: string;
   readonly control: string;
   readonly audit: string;
 }
@@ -32,9 +35,11 @@ export function topicNames(prefix: string): TopicNames {
     canonical: `${prefix}.canonical`,
     consentChanges: `${prefix}.consent.changes`,
     consent: `${prefix}.consent`,
+    consentApplied: `${prefix}.consent.applied`,
     identity: `${prefix}.identity`,
     outcome: `${prefix}.outcome`,
     dlq: `${prefix}.dlq`,
+    keys: `${prefix}.keys`,
     control: `${prefix}.control`,
     audit: `${prefix}.audit`,
   };
@@ -46,6 +51,7 @@ export function groupNames(prefix: string) {
     normalizer: `${prefix}.normalizer`,
     policy: `${prefix}.policy`,
     consentFold: `${prefix}.consent-fold`,
+    consentApplied: `${prefix}.consent-applied`,
     dispatcher: (destination: string) => `${prefix}.dispatcher.${destination}`,
     poller: `${prefix}.poller`,
   } as const;

@@ -20,13 +20,14 @@ export interface Purpose {
   readonly legalBasis: LegalBasis;
 }
 
-export type RuleEffect = 'allow' | 'deny' | 'delay' | 'limit';
+export type RuleEffect = 'allow' | 'deny' | 'route' | 'residency' | 'delay' | 'limit' | 'minimise' | 'hash' | 'mask' | 'require-approval' | 'escalate';
 
 /**
  * The variables of every condition: `record` is the canonical record, `now` ms since the epoch, `meta` has eventId,
- * acceptedAt and now (ms), hour (0-23, UTC) and weekday (1 = Monday … 7, UTC).
+ * acceptedAt and now (ms), hour (0-23, UTC) and weekday (1 = Monday … 7, UTC). `region` is the ISO 3166 code of where
+ * the person is, "" when that is not known.
  */
-export const ruleVariables = { record: 'map', source: 'string', destination: 'string', operation: 'string', purpose: 'string', channel: 'string', topic: 'string', now: 'int', meta: 'map' } as const;
+export const ruleVariables = { record: 'map', source: 'string', destination: 'string', operation: 'string', purpose: 'string', channel: 'string', topic: 'string', now: 'int', meta: 'map', region: 'string' } as const;
 
 export interface ConsentSeen {
   readonly id: string;

@@ -5,6 +5,28 @@ import type { CompiledPolicy } from '@weir/policy';
 
 export interface ReleaseFile { readonly path: string; readonly content: string }
 
+/** What a vendor grants an account over all its operations. */
+export interface AccountLimit {
+  readonly burst?: { readonly count: number; readonly perMs: number };
+  readonly steady?: { readonly count: number; readonly perMs: number };
+}
+
+/** At most `max` deliveries of kind use a day for one subject; what is left out matches everything. */
+export interface Cap {
+  readonly name: string;
+  readonly max: number;
+  readonly purpose: string | undefined;
+  readonly channel: string | undefined;
+  readonly operation: string | undefined;
+  readonly destination: string | undefined;
+  /** IANA zone in which the day begins. */
+  readonly timezone: string;
+  /** Over it: denied with the reason `cap:<name>`, or kept until the next day begins. */
+  readonly over: 'deny' | 'delay';
+  readonly file: string;
+  readonly line: number;
+}
+
 export interface SourceConfig {
   readonly name: string;
   readonly adapter: Adapter;
@@ -13,6 +35,11 @@ export interface SourceConfig {
   readonly mapping: CompiledMapping;
   readonly limits: { readonly bodyBytes: number; readonly items: number; readonly depth: number };
   readonly dedupeWindowMs: number;
+  /** ISO 3166 code of where its people are, where a record does not say. */
+  readonly region?: readonly string[];
+  /** Vendor account whose quota its polls use. */
+  readonly account: string;
+  readonly accountLimit?: AccountLimit;
 }
 
 export interface DestinationConfig {
@@ -24,6 +51,15 @@ export interface DestinationConfig {
   /** Calls in flight at once for this destination and instance. */
   readonly concurrency: number;
   readonly retryHorizonMs: number;
+  /** ISO 3166 codes of where it keeps data. */
+  readonly region?: readonly string[];
+  /** What it needs of the records that it gets. */
+  readonly contract?: CompiledContract;
+  /** Vendor account whose quota its calls use; destinations and polled sources that name the same one share it. */
+  readonly account: string;
+  readonly accountLimit?: AccountLimit;
+  /** Hard caps, of this file and of the policies. */
+  readonly caps: readonly Cap[];
 }
 
 export interface Release {
@@ -34,7 +70,7 @@ export interface Release {
   readonly sources: ReadonlyMap<string, SourceConfig>;
   readonly destinations: ReadonlyMap<string, DestinationConfig>;
   readonly policy: CompiledPolicy;
-  /** By full canonical record name. */
+  /** By full canonical record name; those of single destinations not among them. */
   readonly contracts: ReadonlyMap<string, readonly CompiledContract[]>;
 }
 
@@ -42,6 +78,10 @@ export interface Release {
 export interface ReleaseFeed {
   /** The last incident of each destination. */
   incidents(): ReadonlyMap<string, Incident>;
+  /** The last word on each destination's kill switch; a destination that was never switched is absent. */
+  switches(): ReadonlyMap<string, DestinationSwitch>;
+  /** Called after a kill switch was read. Returns an unsubscribe function. */
+  onSwitch(listener: (change: DestinationSwitch) => void): () => void;
   /** Throws release-missing before the first release was read. */
   current(): Release;
   /** Called after a new release became current. Returns an unsubscribe function. */
@@ -57,4 +97,14 @@ export interface Incident {
   readonly since: number;
   /** Null while it lasts. */
   readonly until: number | null;
+}
+
+/** Kill switch of a destination (`switch/<destination>` on weir.control). */
+export interface DestinationSwitch {
+  readonly destination: string;
+  readonly paused: boolean;
+  readonly reason: string | null;
+  readonly by: string;
+  /** Ms since the epoch. */
+  readonly at: number;
 }

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createApi, type ApiPorts } from './api.ts';
 import type { NewLeaf } from './audit.ts';
 import { createAuthenticate } from './authenticate.ts';
-import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from './roles.ts';
+import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from '@weir/release';
 
 const admin = 'the-admin-token';
 const audience = 'https://weir.example';
@@ -49,7 +49,9 @@ beforeAll(async () => {
     approval: false, endFailed: () => undefined,
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), deadLetters: () => [], deadLetter: answer('letter'), redrive: answer('redrive'), release: answer('release'),
+    switches: { list: () => [], set: answer('switch') },
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
+    policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
     tail: answer('tail'), metrics: async () => '', readiness: () => ({ ready: true }),
   } as unknown as ApiPorts;
   api = createApi(ports);
@@ -62,18 +64,19 @@ afterAll(async () => {
 });
 
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
-const bodies: Record<string, object> = { 'POST /v1/dlq/redrive': { all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
+const bodies: Record<string, object> = { 'POST /v1/dlq/redrive': { all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
-const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', 'dlq_a') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
+const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 
 /** Written down a second time, by hand: a change of roles.ts must be made here too. */
 const matrix: Record<string, readonly Permission[]> = {
-  viewer: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read'],
-  operator: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read', 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'topics.apply'],
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'erasure.order', 'audit.read'],
-  approver: ['status.read', 'release.read', 'release.approve', 'audit.read'],
+  viewer: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'],
+  operator: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read', 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
+  approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
+  consent: ['consent.write'],
 };
 
 test('routes × roles: each answers as declared, and nothing runs that is denied', async () => {
@@ -94,7 +97,7 @@ test('routes × roles: each answers as declared, and nothing runs that is denied
 });
 
 test('routes × scopes: a grant over one source and destination opens only what is within it', async () => {
-  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/dlq/:id']);
+  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/events/:id/explain', '/v1/held/:id/approve', '/v1/held/:id/refuse', '/v1/dlq/:id', '/v1/destinations/switches', '/v1/destinations/:name/pause', '/v1/destinations/:name/resume']);
   for (const { method, url, path, permission, body } of requests()) {
     if (permission === 'agent.report') continue;
     granted = [parseGrant('admin@shop:crm')];
@@ -195,6 +198,6 @@ test('the OpenAPI document passes the linter and describes every route with its 
   const problems = await lintDocument({ document: makeDocumentFromString(JSON.stringify(document), '/openapi.json'), externalRefResolver: new BaseResolver(), config });
   expect(problems.map((p) => `${p.severity} ${p.ruleId}: ${p.message} ${p.location[0]?.pointer}`)).toEqual([]);
   expect(document.openapi).toBe('3.1.0');
-  for (const { method, url, permission } of requests()) expect(document.paths[url.replace(':id', '{id}')]![method.toLowerCase()]!['x-permission']).toBe(permission);
+  for (const { method, url, permission } of requests()) expect(document.paths[url.replace(/:(\w+)/g, '{$1}')]![method.toLowerCase()]!['x-permission']).toBe(permission);
   expect(Object.keys(permissions)).toEqual(allPermissions);
 });

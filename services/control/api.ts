@@ -4,8 +4,10 @@ import { installAccess, type DeclaredRoute } from './access.ts';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
 import { openApi } from './openapi.ts';
+import { policyRoutes, type PolicyApi } from './policy/routes.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
-import { everything, nothing, type Scope } from './roles.ts';
+import { everything, nothing, type Scope } from '@weir/release';
+import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
 
 export interface ApiPorts {
@@ -25,6 +27,8 @@ export interface ApiPorts {
   redrive(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }, leaf: string): Promise<unknown>;
   release(): unknown;
   readonly releases: ReleaseApi;
+  readonly policy: PolicyApi;
+  readonly switches: SwitchApi;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
   tail(after: number, waitMs: number): Promise<unknown>;
   readonly metrics: () => Promise<string>;
@@ -55,6 +59,8 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'not-found', message: 'no such route' }));
   routes(app, ports);
   releaseRoutes(app, ports);
+  policyRoutes(app, ports);
+  switchRoutes(app, ports.switches);
   accessRoutes(app, ports);
   auditRoutes(app, ports);
   app.get('/v1/openapi.json', { config: { permission: 'status.read', scope: none, summary: 'This document.' } }, async () => openApi(declaredRoutes));

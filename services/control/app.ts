@@ -13,12 +13,17 @@ import { allWitnesses, fileWitness, httpWitness, openAuditLog, type AuditLog } f
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
+import { explainEvent } from './policy/explain.ts';
+import { openHeld, type HeldApi } from './policy/held.ts';
+import { createHistory, type History } from './policy/history.ts';
+import { createRehearsals, type RehearsalApi } from './policy/rehearsal.ts';
 import { readDeadLetter, redrive } from './redrive.ts';
 import { createReleaseApi } from './releases.ts';
-import { nothing, type Scope } from './roles.ts';
+import { nothing, type Scope } from '@weir/release';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
+import { createSwitchApi, viewOf } from './switches.ts';
 import { openAccess, type Access } from './tokens.ts';
 
 const adminToken = 'ADMIN_TOKEN';
@@ -39,6 +44,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let access: Access;
   let audit: AuditLog;
   let api: FastifyInstance;
+  let held: HeldApi;
+  let history: History;
+  let rehearsals: RehearsalApi;
   let started = false;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
@@ -77,7 +85,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
     const targets = options.witness ?? [join(context.config.dataDir, 'audit-checkpoints.jsonl')];
     const witness = allWitnesses(targets.map((target) => (/^https?:/.test(target) ? httpWitness(target, logger) : fileWitness(target))));
     const signer = signingKey(topics.audit, vault.get(auditKey).reveal());
-    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke']);
+    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume', 'held.approve', 'held.refuse']);
     return openAuditLog({ appender, reader, admin, topic: topics.audit, signer, witness, logger, now: () => context.clock.now(), wasMade: (intent) => (written.has(intent.action) ? access.leaves.has(intent.id) : undefined) });
   }
 
@@ -102,6 +110,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       [reader, admin, appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
       store = createStore(openTable({ path: join(context.stateDir, 'index'), onDiscard: (reason) => logger.warn({ reason }, 'index discarded, it is built again') }));
       access = await openAccess({ reader, appender, admin, serde, topic: topics.control, now: () => context.clock.now(), failed: fail });
+      held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, failed: fail });
+      history = createHistory(context, { store, reader, admin, adapters: options.adapters, failed: fail });
+      rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
       audit = await openAudit();
       await follow();
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
@@ -112,7 +123,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
         approval: options.approval,
         scopeOf,
-        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents()),
+        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf)),
         trace(eventId) {
           const stages = store.stages(eventId);
           if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);
@@ -121,7 +132,13 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         deadLetters: letters,
         async deadLetter(id) {
           const letter = await readDeadLetter(store, reader, serde, topics, id);
-          return { ...letter, key: letter.key?.toString('utf8') ?? null, value: letter.value?.toString('base64') ?? null, text: letter.topic.startsWith(topics.raw('')) ? letter.value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: h.value.toString('utf8') })) };
+          // Sealed bytes are shown opened; when their key is destroyed, as what they are: unreadable.
+          const open = (bytes: Buffer | null): Buffer | null => (bytes === null || context.keys === undefined ? bytes : context.keys.open(bytes) ?? null);
+          const value = open(letter.value);
+          return {
+            ...letter, key: letter.key?.toString('utf8') ?? null, value: value?.toString('base64') ?? null, erased: value === null && letter.value !== null,
+            text: letter.topic.startsWith(topics.raw('')) ? value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
+          };
         },
         async redrive(request, leaf) {
           const found = await selectLetters(request);
@@ -130,7 +147,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
           return result;
         },
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
+        policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
+        switches: createSwitchApi(context, appender),
         tail: (after, waitMs) => tail.next(after, waitMs),
         metrics: () => context.registry.metrics(),
         readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),
@@ -146,6 +165,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await api?.close();
       await audit?.close();
       await access?.close();
+      await held?.close();
+      await rehearsals?.close();
+      await history?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));
       await store?.close();
     },

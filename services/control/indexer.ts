@@ -1,6 +1,7 @@
 import { findWeirError } from '@weir/errors';
 import type { LogRecord, RecordBatch, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
+import { isSealed } from '@weir/seal';
 import { traceIdOf } from '@weir/telemetry';
 import type { DeliveryState, Store, Transaction } from './store.ts';
 
@@ -16,6 +17,8 @@ export function header(record: LogRecord, name: string): string {
 /** A record that could not be read has no output id: its event stands for it, or all such records would be one. */
 const deliveryId = (v: Value, destination: string | null): string => `${v['outputId'] ?? v['eventId']}|${destination ?? ''}|${v['operation'] ?? ''}`;
 
+/** What the policy stage decided, by the end that it wrote. */
+const policyEffects: Record<string, string> = { denied: 'deny', quarantined: 'hold', 'dead-lettered': 'dead-letter' };
 const stateOf: Record<string, DeliveryState> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', superseded: 'superseded', expired: 'quarantined' };
 
 function accepted(tx: Transaction, record: LogRecord, where: Where): void {
@@ -32,7 +35,7 @@ function normalized(tx: Transaction, record: LogRecord, name: string, where: Whe
 
 function decided(tx: Transaction, v: Value, where: Where): void {
   tx.delivery(deliveryId(v, v['destination']), 'pending');
-  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined }, where);
+  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', outputId: v['outputId'], destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined }, where);
 }
 
 function attempt(tx: Transaction, v: Value, where: Where): void {
@@ -43,13 +46,19 @@ function outcome(tx: Transaction, v: Value, where: Where): void {
   const { eventId, destination, operation, state } = v;
   if (v['outputId'] === null && v['stage'] === 'normalizer') tx.ended(eventId, state, v['at']);
   else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
-  if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: 'deny', destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
+  if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId: v['outputId'], destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
   if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs }, where);
   tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, by: v['stage'] }, where);
 }
 
+/** Rule and end of a hold, from the header that the policy stage put on the letter. */
+function heldOf(headers: readonly { readonly name: string; readonly value: Buffer }[]): { rule: string; until: number } | undefined {
+  const [rule, until] = headers.find((h) => h.name === H.held)?.value.toString('utf8').split(';') ?? [];
+  return rule === undefined || until === undefined ? undefined : { rule, until: Number(until) };
+}
+
 function deadLetter(tx: Transaction, v: Value, where: Where): void {
-  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], partition: where.partition, offset: where.offset });
+  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], partition: where.partition, offset: where.offset, held: heldOf(v['headers']) });
 }
 
 /** Applies batches of every topic to the store. A record that cannot be decoded is skipped here and counted: the stage that owns it dead-letters it. */
@@ -70,7 +79,7 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
   /** Look up the writer schemas of the batch. What has none is counted when it is decoded. */
   async function prepare(batch: RecordBatch): Promise<void> {
     for (const { value } of batch.records) {
-      if (value === null || value.length < 5 || value[0] !== 0 || serde.known(value)) continue;
+      if (value === null || !(isSealed(value) || (value.length >= 5 && value[0] === 0)) || serde.known(value)) continue;
       try {
         await serde.prepare(value);
       } catch (error) {
@@ -84,8 +93,9 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
     let value: Value;
     try {
       ({ name, value } = serde.decode(bytes));
-    } catch {
-      return onUndecodable(where.topic);
+    } catch (error) {
+      // An erased person's record leaves no stage of its own: what was decided about it is in its outcomes.
+      return findWeirError(error)?.code === 'subject-erased' ? undefined : onUndecodable(where.topic);
     }
     if (where.topic === topics.canonical) return normalized(tx, record, name, where);
     if (name === 'weir.internal.Delivery') decided(tx, value, where);

@@ -40,6 +40,8 @@ export interface PartitionRunner {
   /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
   close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
   readonly closed: () => boolean;
+  /** When it was opened, ms since the epoch: an earlier owner called before that. */
+  openedAt(): number;
 }
 
 export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
@@ -57,6 +59,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let committing: Promise<void> | undefined;
   let paused = false;
   let stale = false;
+  let openedAt = 0;
   /** Records on the topic behind the last batch. */
   let behind = 0;
 
@@ -109,7 +112,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       if (!ports.serde.known(record.value)) await ports.serde.prepare(record.value);
       const decoded = ports.serde.decode(record.value);
       if (decoded.name !== 'weir.internal.Delivery') throw new Error(`a ${decoded.name} is no delivery`);
-      tasks.push(createTask(decoded.value as DeliveryValue, record, record.offset, -1, record.timestamp));
+      const delivery = decoded.value as DeliveryValue;
+      if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
+      // Throws here, where it is set aside with its bytes, when somebody changed what is sealed.
+      ports.keys?.open(delivery.payload);
+      tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
     } catch (error) {
       const code = (error as { code?: string }).code;
       if (code === 'log-unavailable' || code === 'log-deadline') throw error;
@@ -143,7 +150,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
     const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, last: undefined };
+    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, last: undefined };
   }
 
   function laneOf(subject: string): Lane {
@@ -171,7 +178,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   }
 
   const parking = createParking({
-    ports, partition,
+    ports, partition, epoch,
     createTask,
     finished(tasks) {
       for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
@@ -186,6 +193,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     partition, epoch, writer, parking,
     async open() {
       failpoint('dispatcher.taking-over');
+      openedAt = ports.clock.now();
       await loadLedger(ports, partition);
       before = ports.ledger.intent(partition, assignment.position);
       await parking.load(laneOf);
@@ -230,6 +238,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       while (committing !== undefined) await committing;
     },
     closed: () => closed,
+    openedAt: () => openedAt,
   };
   return runner;
 }

@@ -7,8 +7,9 @@ import { openTable } from '@weir/state';
 import { createConvert } from './convert.ts';
 import { createKeyedCache } from './identity.ts';
 import { createMetrics } from './metrics.ts';
-import { rawHeaders } from './raw-headers.ts';
-import { createSeen, type Seen } from './seen.ts';
+import { acceptedAs, rawHeaders } from './raw-headers.ts';
+import { createSealing } from './sealing.ts';
+import { createSeen, type First, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
 const maxRecords = 10_000;
@@ -38,6 +39,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const convert = createConvert(serde, createKeyedCache(context.workspaceKey));
   /** Bytes of canonical records; one for each batch at work, used again when it is written. */
   const sinks: Sink[] = [];
+  const sealing = createSealing(context.keys);
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
   const partitions = new Map<string, Partition>();
@@ -56,16 +58,23 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failure.resolve(error as Error);
   }
 
-  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, string>, sink: Sink): Work {
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, sink: Sink): Work {
     const { topic, partition: number } = partition.assignment;
-    const headers = rawHeaders(record);
-    const { eventId, hash, redriven } = headers;
-    const known = seen.find(topic, number, { eventId, hash, offset: record.offset, timestamp: record.timestamp }, windowOf(source)) ?? null;
+    const found = rawHeaders(record);
+    const { eventId, hash, redriven } = found;
+    const known = seen.find(topic, number, { eventId, hash, offset: record.offset, timestamp: record.timestamp, acceptedAt: found.acceptedAt }, windowOf(source)) ?? null;
+    const first = redriven ? undefined : (inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known : undefined));
+    if (first !== undefined && first.hash !== hash) return { source, topic, partition: number, record, headers: found, known, result: { kind: 'conflict', first: first.hash } };
+    // A repetition is the same item: it was accepted when it first was (I5), and must not look newer than what followed it.
+    const headers = first === undefined ? found : acceptedAs(found, first.acceptedAt);
+    if (!inBatch.has(eventId)) inBatch.set(eventId, first ?? { hash, acceptedAt: headers.acceptedAt, offset: record.offset });
     const work = { source, topic, partition: number, record, headers, known };
-    const first = redriven ? undefined : (inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known.hash : undefined));
-    if (first !== undefined && first !== hash) return { ...work, result: { kind: 'conflict', first } };
-    if (!inBatch.has(eventId)) inBatch.set(eventId, hash);
-    return { ...work, result: convert(source, record, headers, releases.current(), sink) };
+    const plain = sealing.open(record);
+    if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };
+    if (plain === 'changed') return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
+    // Its envelope is sealed, too.
+    const result = convert(source, plain, plain === record ? headers : acceptedAs(rawHeaders(plain), headers.acceptedAt), releases.current(), sink);
+    return { ...work, result: sealing.withoutErased(result, headers.acceptedAt) };
   }
 
   function count(source: string, works: readonly Work[]): void {
@@ -97,16 +106,19 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const source = sourceOf(topic);
     failpoint('normalizer.before-transform');
     const began = clock.monotonic();
-    const inBatch = new Map<string, string>();
+    const inBatch = new Map<string, First>();
+    await sealing.prepare(batch.records);
     const sink = sinks.pop() ?? { bytes: Buffer.allocUnsafe(firstSink), at: 0 };
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
       sink.at = 0;
       for (; at < batch.records.length && sink.at < sliceBytes; at++) works.push(classify(source, partition, batch.records[at]!, inBatch, sink));
+      await sealing.keysFor(works);
+      for (const one of works) one.result = sealing.seal(one.result, sink);
       await write(works, sink, releases.current().hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
-      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp, known: w.known })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
+      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp, known: w.known })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
       count(source, works);
     }
     // One that grew for a large batch is not kept.

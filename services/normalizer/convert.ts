@@ -33,9 +33,11 @@ export function createConvert(serde: Pick<Serde, 'encodeTo' | 'idOf'>, keyed: (t
   }
 
   /** Undefined: the general way says. */
-  function straight(mapping: DirectMapping, config: SourceConfig, source: string, record: RecordBody, headers: RawHeaders, sink: Sink): Encodable | undefined {
+  function straight(mapping: DirectMapping, config: SourceConfig, source: string, record: LogRecord, headers: RawHeaders, sink: Sink): Encodable | undefined {
     const began = sink.at;
-    const count = mapping.run(record.bytes, record.valueFrom, record.valueFrom + record.valueLength, config.limits.depth, { eventId: headers.eventId, source, acceptedAt: headers.acceptedAt }, sink);
+    const meta = { eventId: headers.eventId, source, acceptedAt: headers.acceptedAt };
+    const { depth } = config.limits;
+    const count = record instanceof RecordBody && record.valueLength >= 0 ? mapping.run(record.bytes, record.valueFrom, record.valueFrom + record.valueLength, depth, meta, sink) : record.value === null ? -1 : mapping.run(record.value, 0, record.value.length, depth, meta, sink);
     if (count < 0) return undefined;
     if (mapping.dropped !== undefined) return { kind: 'dropped', reason: mapping.dropped };
     const outputs: Encoded[] = [];
@@ -54,7 +56,7 @@ export function createConvert(serde: Pick<Serde, 'encodeTo' | 'idOf'>, keyed: (t
 
   return (source, record, headers, release, sink) => {
     const config = release.sources.get(source);
-    if (config !== undefined && record instanceof RecordBody && record.valueLength >= 0 && (headers.envelope === undefined || isJson(headers.envelope, config.limits.depth))) {
+    if (config !== undefined && (headers.envelope === undefined || isJson(headers.envelope, config.limits.depth))) {
       const mapping = directOf(config, release);
       const result = mapping === null ? undefined : straight(mapping, config, source, record, headers, sink);
       if (result !== undefined) return result;

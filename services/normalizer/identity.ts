@@ -51,11 +51,13 @@ export interface Person {
   readonly ids: readonly string[];
   /** Joined by commas: one object for each person, so that a look-up by it hashes it once. */
   readonly text: string;
-  readonly subject: Buffer;
+  readonly subject: string;
+  /** Bytes of the subject. */
+  readonly key: Buffer;
 }
 
 export function personOf(ids: readonly string[], subject: string): Person {
-  return { ids, text: ids.join(','), subject: Buffer.from(subject) };
+  return { ids, text: ids.join(','), subject, key: Buffer.from(subject) };
 }
 
 const single = ['userId', 'email', 'phone', 'anonymousId', 'previousId'] as const;

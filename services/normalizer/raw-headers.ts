@@ -39,6 +39,12 @@ function textOf(record: LogRecord, wanted: string): string {
   return record.headers.findLast(([name]) => name === wanted)?.[1].toString('latin1') ?? '';
 }
 
+/** The same with another accept time. */
+export function acceptedAs(headers: RawHeaders, acceptedAt: number): RawHeaders {
+  const { eventId, hash, traceparent, envelope, redriven } = headers;
+  return headers.acceptedAt === acceptedAt ? headers : { eventId, hash, traceparent, envelope, redriven, acceptedAt, common: undefined };
+}
+
 const walk = new HeaderWalk();
 
 export function rawHeaders(record: LogRecord): RawHeaders {

@@ -8,13 +8,15 @@ export interface SeenEntry {
   readonly offset: number;
   /** Kafka timestamp of the raw record, ms. */
   readonly timestamp: number;
+  readonly acceptedAt: number;
   /** What `find` gave for it a moment ago, null = nothing; without it, `add` looks itself. */
   readonly known?: First | null;
 }
 
-/** With which body, and where, an event id first came. */
+/** How an event id first arrived. */
 export interface First {
   readonly hash: string;
+  readonly acceptedAt: number;
   readonly offset: number;
 }
 
@@ -23,7 +25,7 @@ export interface First {
  * same id with another hash is a conflict (docs/architecture.md, Ids). A cache of the raw topic itself: what it
  * lacks is read from there. Entries stand in generations as long as the window; a look-up sees this one and the
  * one before, older ones are deleted a little with every batch, so the disk holds two windows at most.
- * Key `<topic>/<generation>/<partition>/<event id>` → `<hash>@<offset>`.
+ * Key `<topic>/<generation>/<partition>/<event id>` → `<hash>@<offset>@<accept time>`.
  */
 export interface Seen {
   /** Fill from the raw topic up to `position`, at most back to the window. */
@@ -62,13 +64,13 @@ export function createSeen(table: Table, reader: Reader): Seen {
   function find(topic: string, partition: number, entry: SeenEntry, windowMs: number): First | undefined {
     const gen = generation(entry.timestamp, windowMs);
     const first = oldest(topic);
-    if (first === undefined || first > gen) return undefined;
+    if (first !== undefined && first > gen) return undefined;
     // Most of the time there is no generation before this one.
-    const found = (first < gen ? table.get(keyOf(topic, gen - 1, partition, entry.eventId)) : undefined) ?? table.get(keyOf(topic, gen, partition, entry.eventId));
+    const found = (first === undefined || first < gen ? table.get(keyOf(topic, gen - 1, partition, entry.eventId)) : undefined) ?? table.get(keyOf(topic, gen, partition, entry.eventId));
     if (found === undefined) return undefined;
-    const value = found.toString('latin1');
-    const at = value.lastIndexOf('@');
-    return { hash: value.slice(0, at), offset: Number(value.slice(at + 1)) };
+    const [hash, offset, acceptedAt] = found.toString('latin1').split('@') as [string, string, string?];
+    // Entries of an earlier version end with the offset.
+    return { hash, offset: Number(offset), acceptedAt: acceptedAt === undefined ? entry.acceptedAt : Number(acceptedAt) };
   }
 
   /** Deletes some of the oldest generation that no look-up sees any more. */
@@ -91,7 +93,10 @@ export function createSeen(table: Table, reader: Reader): Seen {
       if (known >= position) return;
       await reader.read(topic, partition, known, position, (batch) => {
         const recent = batch.records.filter((r) => r.timestamp > now - windowMs);
-        seen.add(topic, partition, recent.map((r) => ({ eventId: rawHeaders(r).eventId, hash: rawHeaders(r).hash, offset: r.offset, timestamp: r.timestamp })), batch.nextOffset, windowMs);
+        seen.add(topic, partition, recent.map((r) => {
+          const { eventId, hash, acceptedAt } = rawHeaders(r);
+          return { eventId, hash, acceptedAt, offset: r.offset, timestamp: r.timestamp };
+        }), batch.nextOffset, windowMs);
       });
     },
     find,
@@ -108,7 +113,7 @@ export function createSeen(table: Table, reader: Reader): Seen {
         const known = entry.known === undefined ? find(topic, partition, entry, windowMs) : entry.known;
         if (known !== undefined && known !== null && known.offset <= entry.offset) continue;
         fresh.add(entry.eventId);
-        puts.push({ key: keyOf(topic, gen, partition, entry.eventId), value: text(`${entry.hash}@${entry.offset}`) });
+        puts.push({ key: keyOf(topic, gen, partition, entry.eventId), value: text(`${entry.hash}@${entry.offset}@${entry.acceptedAt}`) });
       }
       if (newest > 0) sweep(topic, lowest, newest, puts);
       puts.push({ key: positionKey(topic, partition), value: text(Math.max(next, number(positionKey(topic, partition)) ?? 0)) });

@@ -16,7 +16,7 @@ export interface Work {
   readonly headers: RawHeaders;
   /** How its event id first came; null = it is new. */
   readonly known: First | null;
-  readonly result: Encodable | { readonly kind: 'conflict'; readonly first: string };
+  result: Encodable | { readonly kind: 'conflict'; readonly first: string };
 }
 
 export interface WriterPorts {
@@ -214,7 +214,7 @@ export function createWriter(ports: WriterPorts) {
       if (result.kind === 'ok') {
         const after = { consent: consent.get(work), identity: identity.get(work) };
         for (const output of result.outputs) {
-          const key = output.person.subject;
+          const { key } = output.person;
           canonical.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.canonical, key), release, result.mapping, after as { consent?: string; identity?: string }));
         }
       } else if (result.kind === 'dropped') outcomes.push(outcome(work, 'dropped', result.reason, null, release));

@@ -1,12 +1,15 @@
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
 import type { Decision } from '@weir/policy';
-import { loadSchemas } from '@weir/schemas';
 import { headerOf, type PolicyPorts } from './ports.ts';
 
 /** A canonical record on its way to its decisions. */
 export interface Canonical {
   readonly record: LogRecord;
+  /** Its value, opened where it is sealed. */
+  readonly bytes: Buffer;
+  /** Of weir.canonical. */
+  readonly partition: number;
   readonly name: string;
   readonly value: any;
   readonly eventId: string;
@@ -20,25 +23,6 @@ export interface Canonical {
   readonly identityOffsets: readonly number[];
   /** Release that decides. */
   readonly release: string;
-}
-
-const extrasLast = new Set([...loadSchemas()].filter(([, schema]) => schema.fields.at(-1)?.name === 'extras').map(([name]) => name));
-
-/**
- * The canonical bytes with `extras` nulled. In the current schema `extras` is the last field, a union of null and
- * string, so its bytes are cut off; anything else is encoded again.
- */
-export function minimise(serde: PolicyPorts['context']['serde'], bytes: Buffer, name: string, value: { readonly extras?: string | null }): Buffer {
-  if (value.extras === null || value.extras === undefined) return bytes;
-  if (bytes.readInt32BE(1) !== serde.idOf(name) || !extrasLast.has(name)) return serde.encode(name, { ...value, extras: null });
-  const length = Buffer.byteLength(value.extras);
-  let prefix = 1;
-  for (let rest = length * 2; rest >= 128; rest = Math.floor(rest / 128)) prefix++;
-  const end = bytes.length - length - prefix - 1;
-  const out = Buffer.allocUnsafe(end + 1);
-  bytes.copy(out, 0, 0, end);
-  out[end] = 0;
-  return out;
 }
 
 const carried: ReadonlySet<string> = new Set([H.event, H.hash, H.source, H.accepted, H.traceparent, H.output, H.intent]);

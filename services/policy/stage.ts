@@ -1,16 +1,15 @@
 import type { ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
-import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import type { Assignment, GroupConsumer, LogRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext } from '@weir/policy';
+import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { deadLetter, recordFault } from './dead-letter.ts';
-import { deliveryRecord, deniedRecord, minimise, outHeaders, type Canonical } from './delivery.ts';
+import type { Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
-import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { headerOf, isReadable, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { basisOf, createDecisionWriter, put, type Outputs } from './write.ts';
 
-/** What a chunk of records gives, per topic. */
-type Outputs = Map<string, OutRecord[]>;
 interface Chunk {
   readonly nextOffset: number;
   done: boolean;
@@ -52,7 +51,7 @@ const canonicalPrefix = 'weir.canonical.';
  */
 export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsumer; stop(): Promise<void> } {
   const { context, appender, tables, metrics } = ports;
-  const { serde, topics, clock } = context;
+  const { serde, topics, clock, keys } = context;
   const lanes = new Map<number, Lane>();
   let prepared: Release | undefined;
   let preparing: Release | undefined;
@@ -61,6 +60,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   let commitTimer: unknown;
   let committing: Promise<void> = Promise.resolve();
   const idle = new Set<() => void>();
+  const write = createDecisionWriter(ports);
 
   tables.onAdvance(() => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); });
 
@@ -96,12 +96,6 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     return true;
   }
 
-  function put(outputs: Outputs, topic: string, record: OutRecord): void {
-    const list = outputs.get(topic);
-    if (list === undefined) outputs.set(topic, [record]);
-    else list.push(record);
-  }
-
   function reject(lane: Lane, record: LogRecord, code: ErrorCode, message: string, outputs: Outputs): void {
     metrics.deadLettered.inc({ stage: 'policy', code });
     const letter = deadLetter(ports, record, topics.canonical, lane.partition, code, message);
@@ -112,40 +106,37 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   function decideOne(lane: Lane, record: LogRecord, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
     const eventId = textOf(record, H.event);
     if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
+    const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
+    const ids = idText === '' ? [] : idText.split(',');
+    const base = {
+      record, bytes: record.value, partition: lane.partition, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: textOf(record, H.intent) || '0', ids, now,
+      consentOffsets, identityOffsets, release: release.hash,
+    };
+    let bytes = record.value;
     let decoded: { readonly name: string; readonly value: any };
     try {
-      decoded = serde.decode(record.value);
+      if (keys !== undefined) bytes = keys.open(record.value) ?? record.value;
+      decoded = serde.decode(bytes);
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
+      if (code === 'subject-erased') return erased({ ...base, name: '', value: undefined }, release, outputs);
       return reject(lane, record, code, (error as Error).message, outputs);
     }
     if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
-    const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
-    const ids = idText === '' ? [] : idText.split(',');
-    const from: Canonical = {
-      record, name: decoded.name, value: decoded.value, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted),
-      intent: textOf(record, H.intent) || '0', ids, now, consentOffsets, identityOffsets, release: release.hash,
-    };
-    const { purposes } = release.policy;
-    const basisOf = (route: CompiledRoute) => (route.purpose === undefined ? null : purposes.get(route.purpose)?.legalBasis ?? null);
+    const from: Canonical = { ...base, bytes, name: decoded.name, value: decoded.value };
+    if (keys !== undefined && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${from.intent}`;
-    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt }, {
+    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(record) }, {
       now, take: lane.take,
-      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route), now),
+      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
-    const headers = outHeaders(record, release.hash);
-    let payload: Buffer | undefined;
-    for (const decision of decisions) {
-      if (decision.effect === 'allow') {
-        payload ??= minimise(serde, record.value, decoded.name, decoded.value);
-        put(outputs, topics.dispatch(decision.route.destination), deliveryRecord(ports, from, decision, basisOf(decision.route), payload, headers));
-        metrics.decisions.inc({ destination: decision.route.destination, effect: 'allow', reason: '' });
-      } else {
-        put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers));
-        metrics.decisions.inc({ destination: decision.route?.destination ?? '', effect: 'deny', reason: decision.reason.split(':', 1)[0]! });
-      }
-    }
+    write(decisions, from, release, outputs);
+  }
+
+  /** The person was erased: whatever the record said, it goes nowhere. */
+  function erased(from: Canonical, release: Release, outputs: Outputs): void {
+    write([{ effect: 'deny', route: undefined, rule: null, reason: 'subject-erased', consent: [] }], { ...from, value: undefined, ids: [] }, release, outputs);
   }
 
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
@@ -158,7 +149,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const start = lane.head;
     while (lane.head < batch.records.length && lane.head - start < chunkRecords) {
       const record = batch.records[lane.head]!;
-      if (record.value !== null && record.value.length >= 5 && record.value[0] === 0 && !serde.known(record.value) && record.offset !== lane.lookedUp) {
+      if (isReadable(record.value) && !serde.known(record.value) && record.offset !== lane.lookedUp) {
         if (lane.head === start) lookUp(lane, record);
         break;
       }
@@ -327,6 +318,14 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       await committing;
     },
   };
+}
+
+/** What an approver let through, from the header that the control API put on the record. */
+function approvalOf(record: LogRecord): Subject['approval'] {
+  const header = headerOf(record.headers, H.approval);
+  if (header === undefined) return undefined;
+  const [destination = '', operation = '', rules = ''] = header.toString().split('/');
+  return { destination, operation, rules: rules.split(',') };
 }
 
 /** The same output at the same rule and route asks once: duplicates and repeats get the first answer and are not counted again. */

@@ -11,7 +11,7 @@ import { configOf, now } from './world.ts';
 
 /** An operation of every scheme, with hostile places for values: path, query, headers, body. */
 const operations = {
-  'by-header': { kind: 'use', accepts: ['Profile', 'Event', 'Order', 'Company', 'CampaignMetric'], method: 'POST', path: '/rows/{{record_type}}?who={{record.email}}', headers: { 'X-Person': '{{record.userId}}', 'X-Tag': 'v {{record.email}}' }, idempotency: { scheme: 'header', name: 'Idempotency-Key', window: '24h' }, limit: { burst: { count: 10, per: '1s' } } },
+  'by-header': { kind: 'use', accepts: ['Profile', 'Event', 'Order', 'Company', 'CampaignMetric'], method: 'POST', path: '/rows/{{record_type}}?who={{record.email}}', headers: { 'X-Person': '{{record.userId}}', 'X-Tag': 'v {{record.email}}' }, idempotency: { scheme: 'header', name: 'Idempotency-Key', window: '24h' }, limit: { burst: { count: 10, per: '1s' }, bucket: 'rows', headers: { remaining: 'X-Acme-Remaining', reset: 'X-Acme-Reset', resetIn: 'epoch-seconds' } }, verify: { path: '/rows?key={{key}}&who={{record.email}}', headers: { 'X-Person': '{{record.userId}}' }, answers: [{ status: 200, equals: { 'data.key': '{{key}}' }, answer: 'applied' }, { status: 404, answer: 'not-applied' }] } },
   'by-body': { kind: 'use', accepts: ['Profile'], method: 'PATCH', path: '/people/{{record.userId}}/tags/{{record.email}}', idempotency: { scheme: 'body-field', name: '/attributes/dedupe~1key' } },
   upsert: { kind: 'use', accepts: ['Profile'], method: 'PUT', path: '/contacts/{{subject}}', body: { email: '{{record.email}}', all: ['{{record.attributes}}', '{{record.firstName}} {{record.lastName}}'] }, idempotency: { scheme: 'natural-upsert' } },
   erase: { kind: 'restrict', accepts: ['ConsentChange', 'Profile'], method: 'DELETE', path: '/contacts/{{record.email}}', idempotency: { scheme: 'natural-upsert', pastWindow: 'resend' }, verdicts: [{ status: 404, verdict: 'ok' }] },
@@ -188,6 +188,31 @@ describe.each(cases)('$name', (it) => {
     expect(verdict({ failure: 'connect', sent: false, detail: '' })).toMatchObject({ kind: 'retry', effect: 'none' });
   });
 
+  test('a read-back changes nothing, stays at the vendor, and any answer to it is one that the dispatcher can act on', () => {
+    if (it.manifest.verify === undefined) return;
+    const verify = destination!.verify!;
+    expect(it.manifest.verify.cite.length).toBeGreaterThan(10);
+    fc.assert(fc.property(deliveries(it), (d) => {
+      let request: HttpRequest;
+      try {
+        request = verify.request(d, key, it.config, now);
+      } catch (error) {
+        expect(findWeirError(error)?.code).toBe('delivery-unbuildable');
+        return;
+      }
+      expect(request.method).toBe('GET');
+      expect(new URL(request.url).origin).toBe(new URL(String(it.config['baseUrl'])).origin);
+      for (const value of Object.values(request.headers)) expect(value).not.toMatch(/[\u0000-\u001f\u007f]/);
+    }), { numRuns: 200 });
+    const asked = deliveryOf(it, it.manifest.accepts[0]!, plain({ state: stateFor(it) }));
+    fc.assert(fc.property(responses, (response) => {
+      const read = verify.classify(response, asked, key, it.config);
+      expect(verify.classify(response, asked, key, it.config)).toEqual(read);
+      expect(['applied', 'not-applied', 'unknown', 'retry', 'throttled', 'auth-broken']).toContain(read.kind);
+      if ('failure' in response || response.status >= 500 || response.status === 429) expect(['applied', 'not-applied']).not.toContain(read.kind);
+    }), { numRuns: 500 });
+  });
+
   test('records exist, keys and limits say where they come from, secrets are marked', () => {
     for (const type of it.manifest.accepts) expect(loadSchemas().has(type), type).toBe(true);
     expect(it.manifest.idempotency.cite.length).toBeGreaterThan(10);
@@ -214,6 +239,7 @@ describe('http', () => {
     ['a key in the body of a DELETE', { method: 'DELETE', idempotency: { scheme: 'body-field', name: '/k' } }, /scheme/], ['a key in a body that is a list', { body: ['a'], idempotency: { scheme: 'body-field', name: '/k' } }, /op\.body/],
     ['a pointer into the prototype', { idempotency: { scheme: 'body-field', name: '/__proto__/x' } }, /idempotency\.name/], ['a pattern that is not RE2', { verdicts: [{ body: '(a', verdict: 'ok' }] }, /RE2/], ['a look-around', { verdicts: [{ body: '(?=a)', verdict: 'ok' }] }, /RE2/],
     ['done, and again', { verdicts: [{ status: 500, verdict: 'retry', effect: 'done' }] }, /effect/], ['a GET that would have an effect', { method: 'GET' }, /method/], ['a window without unit', { idempotency: { window: '24' } }, /window/],
+    ['a limit of nothing', { limit: { burst: { count: 0, per: '1s' } } }, /limit\.burst/], ['a limit by another name', { limit: { hourly: { count: 1, per: '1h' } } }, /limit\.hourly/], ['a rate header that is none', { limit: { headers: { remaining: 'a b' } } }, /limit\.headers\.remaining/], ['a reset in another unit', { limit: { headers: { resetIn: 'fortnights' } } }, /resetIn/],
   ])('%s is a problem of the workspace, with its place', (_name, over, message) => {
     expect(problem(over)).toMatch(message);
   });

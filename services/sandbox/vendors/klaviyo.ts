@@ -15,6 +15,9 @@ import { digest, isObject, own, text } from './values.ts';
  * - POST /api/profile-subscription-bulk-create-jobs (up to 1000 profiles) and -delete-jobs (up to 100): set the
  *   consent of a channel; setting what is set changes nothing. 202. `consented_at` without `historical_import`
  *   "will raise an error".
+ * - POST /api/data-privacy-deletion-jobs (data_privacy.json): one of e-mail, phone number or id; "all profiles that
+ *   match the provided identifier will be deleted". 202.
+ * - GET /api/profiles with filter=equals(email|phone_number|external_id,"…"); additional-fields[profile]=subscriptions.
  * - header `Authorization: Klaviyo-API-Key <key>` and a required `revision` header (YYYY-MM-DD[.suffix]).
  */
 const contentType = 'application/vnd.api+json';
@@ -72,6 +75,17 @@ const createEvent: Operation = (request, state, profiles) => {
   return { status: 202, body: undefined, arrivals: [arrival], puts: [[stateKey, '1'], ...done.puts] };
 };
 
+/** GET /api/profiles: the one filter that the sandbox knows, `equals(<identifier>,"<value>")`. */
+const readProfiles: Operation = (request, _state, profiles) => {
+  const match = /^equals\((email|phone_number|external_id),"([^"]+)"\)$/.exec(request.query?.get('filter') ?? '');
+  if (match === null) return { status: 400, code: 'invalid', detail: 'the sandbox knows the filter equals(email|phone_number|external_id,"…")', pointer: 'filter' };
+  const profile = profiles.find([[match[1]!, match[1] === 'email' ? match[2]!.toLowerCase() : match[2]!]]);
+  const consent = (channel: string): unknown => ({ marketing: { consent: profile?.subscriptions[`${channel}/marketing`] ?? 'NEVER_SUBSCRIBED' } });
+  const subscriptions = request.query?.get('additional-fields[profile]') === 'subscriptions' ? { subscriptions: { email: consent('email'), sms: consent('sms') } } : {};
+  const arrival = { operation: 'profiles', idempotencyKey: null, subject: match[2]!, applied: false, body: null };
+  return { status: 200, body: { data: profile === undefined ? [] : [{ type: 'profile', id: profile.id, attributes: { ...profile.attributes, ...subscriptions } }] }, arrivals: [arrival] };
+};
+
 /** A subscription job. Each profile is one arrival: its subject is what the job is about. */
 function subscriptions(kind: 'create' | 'delete'): Operation {
   const operation = `profile-subscription-bulk-${kind}-jobs`;
@@ -101,6 +115,18 @@ function subscriptions(kind: 'create' | 'delete'): Operation {
   };
 }
 
+/** Every profile that matches is deleted; a repetition finds none. 202. */
+const deleteProfile: Operation = (request, _state, profiles) => {
+  const data = resource(request, 'data-privacy-deletion-job');
+  if (isProblem(data)) return data;
+  const entry = own(data, 'attributes', 'profile', 'data');
+  const ids = identifiersOf(entry).filter(([type]) => type === 'id' || type === 'email' || type === 'phone_number');
+  if (ids.length !== 1) return invalid('exactly one of id, email, phone_number is required', '/data/attributes/profile/data');
+  const done = profiles.erase(ids[0]!);
+  const key = done === undefined ? null : `profile/${done.profile.id}#deleted-${done.profile.v}`;
+  return { status: 202, body: undefined, arrivals: [{ operation: 'data-privacy-deletion-jobs', idempotencyKey: key, subject: subjectOf(entry), applied: done !== undefined, body: request.json }], puts: done?.puts ?? [] };
+};
+
 /** Channel and message types of an entry, e.g. email/marketing; text = what is wrong. */
 function channelsOf(entry: unknown, consent: string, historical: boolean): string[] | string {
   const found: string[] = [];
@@ -127,10 +153,12 @@ function subjectOf(resourceObject: unknown): string | null {
 }
 
 const operations: ReadonlyMap<string, Operation> = new Map([
+  ['profiles', readProfiles],
   ['profile-import', importProfile],
   ['events', createEvent],
   ['profile-subscription-bulk-create-jobs', subscriptions('create')],
   ['profile-subscription-bulk-delete-jobs', subscriptions('delete')],
+  ['data-privacy-deletion-jobs', deleteProfile],
 ]);
 
 const operationOf = (path: string): string => path.slice('api/'.length).replace(/\/$/, '');
@@ -149,8 +177,10 @@ function doorProblem(request: VendorRequest, key: string | undefined): Problem |
   const a = Buffer.from(given ?? '');
   const b = Buffer.from(key ?? given ?? '');
   if (given === undefined || a.length !== b.length || !timingSafeEqual(a, b)) return { status: 401, code: 'not_authenticated', detail: 'Authentication credentials were not provided or are wrong.' };
-  if (request.method !== 'POST') return { status: 405, code: 'method_not_allowed', detail: `Method ${request.method} not allowed.` };
+  const method = operationOf(request.path) === 'profiles' ? 'GET' : 'POST';
+  if (request.method !== method) return { status: 405, code: 'method_not_allowed', detail: `Method ${request.method} not allowed.` };
   if (!revisionPattern.test(request.headers['revision'] ?? '')) return { status: 400, code: 'invalid', detail: 'The revision header is required: YYYY-MM-DD[.suffix].', pointer: 'revision' };
+  if (method === 'GET') return undefined;
   const type = (request.headers['content-type'] ?? '').split(';')[0]!.trim().toLowerCase();
   if (type !== contentType && type !== 'application/json') return { status: 415, code: 'unsupported_media_type', detail: `expected ${contentType}` };
   return request.json === undefined ? { status: 400, code: 'parse_error', detail: 'The body is not JSON.' } : undefined;
