@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
-import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createProgress, createRetentionWatch, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createConvert } from './convert.ts';
 import { createKeyedCache } from './identity.ts';
@@ -46,6 +46,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   let consumer: GroupConsumer | undefined;
   let admin: LogAdmin;
   let seen: Seen;
+  let retention: RetentionWatch;
   let write: Writer;
   let subscribed = '';
   let changing: Promise<void> = Promise.resolve();
@@ -58,9 +59,10 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failure.resolve(error as Error);
   }
 
-  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, sink: Sink): Work {
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number, sink: Sink): Work {
     const { topic, partition: number } = partition.assignment;
     const found = rawHeaders(record);
+    if (record.timestamp <= expiring) return { source, topic, partition: number, record, headers: found, known: undefined, result: { kind: 'dead', reasons: [{ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` }] } };
     const { eventId, hash, redriven } = found;
     const known = seen.find(topic, number, { eventId, hash, offset: record.offset, timestamp: record.timestamp, acceptedAt: found.acceptedAt }, windowOf(source)) ?? null;
     const first = redriven ? undefined : (inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known : undefined));
@@ -107,12 +109,13 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failpoint('normalizer.before-transform');
     const began = clock.monotonic();
     const inBatch = new Map<string, First>();
+    const expiring = retention.expiringBefore(topic);
     await sealing.prepare(batch.records);
     const sink = sinks.pop() ?? { bytes: Buffer.allocUnsafe(firstSink), at: 0 };
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
       sink.at = 0;
-      for (; at < batch.records.length && sink.at < sliceBytes; at++) works.push(classify(source, partition, batch.records[at]!, inBatch, sink));
+      for (; at < batch.records.length && sink.at < sliceBytes; at++) works.push(classify(source, partition, batch.records[at]!, inBatch, expiring, sink));
       await sealing.keysFor(works);
       for (const one of works) one.result = sealing.seal(one.result, sink);
       await write(works, sink, releases.current().hash);
@@ -173,6 +176,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       const lag = Math.max(0, batch.highWatermark - batch.nextOffset);
       metrics.lag.set({ topic: batch.topic, partition: batch.partition }, lag);
       progress.lag(key, lag);
+      retention.oldest(batch.topic, batch.partition, lag === 0 ? undefined : batch.records[0]?.timestamp);
       if (partition.window.full() && !partition.paused) {
         partition.paused = true;
         consumer!.pause(batch.topic, batch.partition);
@@ -195,6 +199,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     consumer = undefined;
     subscribed = names.join();
     if (names.length === 0) return;
+    await retention.watch(names);
     consumer = log.consumer({ groupId: groups.normalizer, topics: names, handlers, sessionTimeoutMs: options.sessionTimeoutMs });
     await consumer.start();
     logger.info({ topics: names }, 'reading');
@@ -207,6 +212,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       const appender = await log.appender({ deadlineMs: appendDeadlineMs });
       for (const topic of [topics.canonical, topics.consentChanges, topics.identity, topics.dlq, topics.outcome]) await appender.partitions(topic);
       admin = await log.admin();
+      retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       write = createWriter({ appender, serde, topics, now: clock.now });
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
       await subscribe();
@@ -216,6 +222,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     async stop() {
       stopping = true;
       off?.();
+      retention?.close();
       await changing;
       await consumer?.close();
       await seen.close();

@@ -14,8 +14,8 @@ export interface Work {
   readonly partition: number;
   readonly record: LogRecord;
   readonly headers: RawHeaders;
-  /** How its event id first came; null = it is new. */
-  readonly known: First | null;
+  /** How its event id first came; null = it is new, undefined = nobody looked. */
+  readonly known: First | null | undefined;
   result: Encodable | { readonly kind: 'conflict'; readonly first: string };
 }
 
