@@ -36,6 +36,16 @@ export interface ConsentSeen {
   readonly version: number;
 }
 
+/**
+ * Which of several sources may re-open what one of them closed. A denial or withdrawal closes at once, from any of them.
+ * `log-order`: whoever grants last. `strictest`: each source only its own. `source-priority`: its own, and those of
+ * sources that stand below it in `priority`; one that is not listed stands last.
+ */
+export interface ConflictRule {
+  readonly kind: 'log-order' | 'strictest' | 'source-priority';
+  readonly priority: readonly string[];
+}
+
 /** weir.internal.ConsentState, decoded. */
 export interface ConsentState {
   readonly id: string;
@@ -51,4 +61,8 @@ export interface ConsentState {
   readonly expiresAt: number | null;
   readonly changeId: string;
   readonly seen: readonly string[];
+  readonly jurisdiction?: string | null;
+  readonly noticeVersion?: string | null;
+  /** Sources whose last statement closes it; `*` = more than are told apart. */
+  readonly closedBy?: readonly string[];
 }

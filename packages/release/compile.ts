@@ -2,7 +2,7 @@ import type { Adapter, OperationManifest } from '@weir/adapter';
 import { WeirError, WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { compileContract, compileMapping, type CompiledContract, type CompiledMapping } from '@weir/mapping';
 import { isName } from '@weir/pipeline';
-import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule, type Purpose } from '@weir/policy';
+import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule, type ConflictRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { checkConfig, nearest } from './config.ts';
 import { compileFields, compileTerms, isPolicyTest, type Terms } from './governance.ts';
@@ -35,7 +35,7 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
     }
   };
   const inFolder = (folder: string): ReleaseFile[] => files.filter((f) => f.path.startsWith(`${folder}/`));
-  const name = attempt(() => compileName(files.find((f) => f.path === 'weir.yaml')));
+  const head = attempt(() => compileHead(files.find((f) => f.path === 'weir.yaml')));
   const terms = compileTerms(files, attempt, problems);
   const rules: CompiledRule[] = inFolder('policies').filter((file) => !isPolicyTest(file.path)).flatMap((file) => attempt(() => compileRules(file, terms.purposes, terms.regions)) ?? []);
   checkUnique(rules, problems);
@@ -73,7 +73,7 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   };
   problems.push(...checkPolicy(policy, new Set(destinations.keys())));
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { hash: releaseHash(files), files, name: name!, sources, destinations, policy, contracts: general };
+  return { hash: releaseHash(files), files, name: head!.name, consent: head!.consent, sources, destinations, policy, contracts: general };
 }
 
 /** A contract that a destination names governs what goes there; every other one governs the canonical records. */
@@ -105,16 +105,32 @@ function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[
   }
 }
 
-function compileName(file: ReleaseFile | undefined): string {
+const conflictRules = ['log-order', 'strictest', 'source-priority'] as const;
+
+/** weir.yaml: the name, and which of several sources of consent may re-open what another closed. */
+function compileHead(file: ReleaseFile | undefined): { readonly name: string; readonly consent: ConflictRule } {
   if (file === undefined) throw new WorkspaceError([{ file: 'weir.yaml', line: 0, message: 'is missing', remedy: 'write weir.yaml with name: <workspace>' }]);
   const yaml = parseYaml(file);
   const table = tableOf(yaml);
-  const known = ['name', 'doc', 'region'];
-  const problems = Object.keys(table).filter((key) => !known.includes(key)).map((key) => ({ file: file.path, line: yaml.lineOf([key]), message: `unknown key ${key}${nearest(key, known)}`, remedy: `use ${known.join(', ')}` }));
+  const known = ['name', 'doc', 'region', 'consent'];
+  const problems: WorkspaceProblem[] = Object.keys(table).filter((key) => !known.includes(key)).map((key) => ({ file: file.path, line: yaml.lineOf([key]), message: `unknown key ${key}${nearest(key, known)}`, remedy: `use ${known.join(', ')}` }));
+  const { name, consent } = table;
+  if (typeof name !== 'string' || !isName(name)) problems.push({ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' });
+  const given = consent === undefined ? {} : consent;
+  const wrong = (at: string, message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(['consent', ...(at === '' ? [] : [at])]), message, remedy }); };
+  if (given === null || typeof given !== 'object' || Array.isArray(given)) {
+    wrong('', 'consent is a table', 'give conflict and priority');
+    throw new WorkspaceError(problems);
+  }
+  for (const key of Object.keys(given)) if (key !== 'conflict' && key !== 'priority') wrong(key, `unknown key ${key}`, 'use conflict, priority');
+  const kind = given['conflict'] ?? 'log-order';
+  if (!conflictRules.includes(kind as ConflictRule['kind'])) wrong('conflict', 'conflict names no rule', `use ${conflictRules.join(', ')}`);
+  const priority = given['priority'] ?? [];
+  const isList = Array.isArray(priority) && priority.every((p) => typeof p === 'string' && isName(p)) && new Set(priority).size === priority.length;
+  if (!isList) wrong('priority', 'priority is no list of source names, each once', 'name the sources, the one that counts most first; the consent API is consent-api');
+  else if ((kind === 'source-priority') !== ((priority as string[]).length > 0)) wrong('priority', 'priority goes with conflict: source-priority, and only with it', 'give both or neither');
   if (problems.length > 0) throw new WorkspaceError(problems);
-  const name = table['name'];
-  if (typeof name !== 'string' || !isName(name)) throw new WorkspaceError([{ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' }]);
-  return name;
+  return { name: name as string, consent: { kind: kind as ConflictRule['kind'], priority: priority as string[] } };
 }
 
 function tableOf(yaml: ParsedYaml): Table {

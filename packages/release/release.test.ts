@@ -163,3 +163,15 @@ test('links out of the workspace are not read, neither a file nor a folder; nor 
     rmSync(outside, { recursive: true });
   }
 });
+
+test.each([
+  ['consent: { conflict: newest }', 'conflict names no rule'],
+  ['consent: { conflict: source-priority }', 'priority goes with'],
+  ['consent: { conflict: strictest, priority: [web] }', 'priority goes with'],
+  ['consent: { conflict: source-priority, priority: [web, web] }', 'no list of source names'],
+  ['consent: { wat: 1 }', 'unknown key wat'],
+  ['consent: strictest', 'consent is a table'],
+])('%s in weir.yaml is refused with its line: %s', (line, message) => {
+  const found = problems({ 'weir.yaml': `name: acme\n${line}\n` });
+  expect(found.filter((p) => p.file === 'weir.yaml')).toMatchObject([{ line: 2, message: expect.stringContaining(message) }]);
+});

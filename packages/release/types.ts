@@ -1,7 +1,7 @@
 /** The compiled, immutable workspace that services run. */
 import type { Adapter, AdapterConfig, OperationManifest } from '@weir/adapter';
 import type { CompiledContract, CompiledMapping } from '@weir/mapping';
-import type { CompiledPolicy } from '@weir/policy';
+import type { CompiledPolicy, ConflictRule } from '@weir/policy';
 
 export interface ReleaseFile { readonly path: string; readonly content: string }
 
@@ -69,6 +69,8 @@ export interface Release {
   readonly name: string;
   readonly sources: ReadonlyMap<string, SourceConfig>;
   readonly destinations: ReadonlyMap<string, DestinationConfig>;
+  /** Which source may re-open what another closed; absent = log order. */
+  readonly consent?: ConflictRule;
   readonly policy: CompiledPolicy;
   /** By full canonical record name; those of single destinations not among them. */
   readonly contracts: ReadonlyMap<string, readonly CompiledContract[]>;
