@@ -93,13 +93,14 @@ export interface BrokerConnection {
   produce(timeoutMs: number, topics: readonly ProduceTopic[]): Promise<readonly Produced[]>;
   fetch(maxWaitMs: number, maxBytes: number, topics: readonly FetchTopic[]): Promise<Fetched>;
   /** -1 = end, -2 = beginning. */
-  listOffsets(topic: string, partitions: readonly number[], timestamp: -1 | -2): Promise<readonly PartitionOffset[]>;
+  listOffsets(topic: string, partitions: readonly number[], timestamp: number): Promise<readonly PartitionOffset[]>;
   findCoordinator(groupId: string): Promise<{ readonly errorCode: number; readonly nodeId: number }>;
   joinGroup(options: { groupId: string; sessionMs: number; rebalanceMs: number; memberId: string; protocol: string; metadata: Buffer }): Promise<Joined>;
   syncGroup(member: Member, protocol: string, plan: ReadonlyArray<{ memberId: string; assignment: Buffer }>): Promise<{ readonly errorCode: number; readonly assignment: Buffer }>;
   heartbeat(member: Member): Promise<number>;
   leaveGroup(groupId: string, memberId: string): Promise<number>;
   commit(member: Member, topics: ReadonlyArray<{ topic: string; partitions: ReadonlyArray<{ partition: number; offset: number }> }>): Promise<ReadonlyArray<{ readonly errorCode: number }>>;
+  /** With require_stable: a coordinator that took over answers without it from a state that may be older than what was acknowledged. */
   committed(groupId: string, topics: ReadonlyArray<{ topic: string; partitions: readonly number[] }>): Promise<{ readonly errorCode: number; readonly offsets: readonly PartitionOffset[] }>;
   createTopics(timeoutMs: number, topics: ReadonlyArray<{ name: string; partitions: number; replicationFactor: number; config: Readonly<Record<string, string>> }>): Promise<ReadonlyArray<{ readonly name: string; readonly errorCode: number; readonly message: string }>>;
   deleteTopics(timeoutMs: number, names: readonly string[]): Promise<ReadonlyArray<{ readonly name: string; readonly errorCode: number }>>;

@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey } from '@weir/pipeline';
+import { deliveryKey, expiringBefore } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
 import type { Ending } from './ends.ts';
@@ -20,8 +20,33 @@ export type Preparation =
   /** Tables behind the decision: look again when they moved. */
   | { readonly kind: 'wait'; readonly ms: number };
 
+export type ToStart = Extract<Preparation, { readonly kind: 'call' | 'read-back' }>;
+
 function give(task: Task, state: Ending['state'], code: string, detail: string | null, deadLetter: boolean, effect: Ending['effect'] = task.maybeSince > 0 ? 'maybe' : 'none'): Preparation {
   return { kind: 'end', ending: { task, state, effect, code, detail, deadLetter } };
+}
+
+/** What the ledger has of the delivery: an end (then nothing is left to do), or the key under which it is open. */
+function standing(runner: PartitionRunner, task: Task): { readonly ended: Preparation } | { readonly reopened: EndValue | undefined } {
+  const found = lookUp(task.delivery, task.redrive, task.offset, runner.writer.endOf);
+  if (found.kind === 'conflict') return { ended: conflict(runner, task, found.end) };
+  task.key = found.key;
+  if (found.kind === 'open') {
+    task.generation = found.generation;
+    return { reopened: found.reopened };
+  }
+  const { end } = found;
+  if (task.parkedOffset < 0 && runner.coveredBefore(task.offset)) return { ended: { kind: 'end', ending: { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end } } };
+  return { ended: { kind: 'silent' } };
+}
+
+/** The end of a record that its topic is about to lose, whatever state its destination is in; undefined = it is not. */
+export function expire(ports: DestinationPorts, runner: PartitionRunner, task: Task): Exclude<Preparation, ToStart> | undefined {
+  const retentionMs = task.parkedOffset < 0 ? ports.retention.dispatchMs() : ports.retention.parkedMs();
+  if (task.record.timestamp > expiringBefore(retentionMs, ports.clock.now())) return undefined;
+  const found = standing(runner, task);
+  if ('ended' in found) return found.ended as Exclude<Preparation, ToStart>;
+  return give(task, 'dead-lettered', 'expiring', `it waited for nine tenths of the retention of ${task.parkedOffset < 0 ? 'its' : 'the parked'} topic`, true) as Exclude<Preparation, ToStart>;
 }
 
 /** Every rule that can end, park or delay a delivery without a call, in the order in which they bind. */
@@ -43,24 +68,20 @@ function overCap(ports: DestinationPorts, runner: PartitionRunner, destination: 
 function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
   const { delivery } = task;
   const now = ports.clock.now();
-  const found = lookUp(delivery, task.redrive, task.offset, runner.writer.endOf);
-  if (found.kind === 'conflict') return conflict(runner, task, found.end);
-  if (found.kind === 'ended') {
-    task.key = found.key;
-    if (task.parkedOffset < 0 && runner.coveredBefore(task.offset)) return { kind: 'end', ending: { task, state: found.end.state, effect: found.end.effect, code: found.end.code, detail: found.end.reason, deadLetter: false, repeated: found.end } };
-    return { kind: 'silent' };
-  }
-  task.key = found.key;
-  task.generation = found.generation;
+  const expired = expire(ports, runner, task);
+  if (expired !== undefined) return expired;
+  const found = standing(runner, task);
+  if ('ended' in found) return found.ended;
   if (ports.keys !== undefined && ports.keys.open(delivery.payload) === undefined) return give(task, 'denied', 'subject-erased', null, false);
   if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
-  if (now - delivery.acceptedAt > ports.maxAgeMs) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
+  if (now - delivery.acceptedAt > ports.retention.ledgerMs() - ports.dedupeWindowMs(delivery.source)) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
   const unknown = settleUnknown(runner, destination, task, operation, now);
   if (unknown !== undefined) return unknown;
-  if (task.attempts > 0 && now - task.queuedAt > destination.retryHorizonMs) return give(task, 'dead-lettered', 'delivery-exhausted', `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`, true);
+  // Given up only after a call that was made past the horizon: time that a destination was off is not held against its events.
+  if (task.last !== undefined && task.last.at - task.queuedAt > destination.retryHorizonMs) return give(task, 'dead-lettered', 'delivery-exhausted', `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`, true);
   if (task.redrive !== '' && operation.idempotency.scheme === 'natural-upsert' && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);

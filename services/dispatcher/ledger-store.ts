@@ -39,11 +39,17 @@ export interface LedgerStore {
   /** Next offset of the topic partition that this cache has not applied. */
   position(partition: number): number;
   apply(partition: number, entries: readonly LedgerEntry[], nextOffset: number): void;
+  /** Entries from before the floor, read again for old records: only their ends count. */
+  applyOlder(entries: readonly LedgerEntry[]): void;
+  /** The ends of everything that ended since then are here, ms since the epoch; 0 = all. */
+  floor(partition: number): number;
+  setFloor(partition: number, time: number): void;
   close(): Promise<void>;
 }
 
 const intentPrefix = (partition: number) => `i/${partition}/`;
 const parkPrefix = (partition: number) => `p/${partition}/`;
+const floorKey = (partition: number) => `f/${partition}`;
 const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
 /** Of kept counts; the longest day has 26 hours. */
@@ -138,6 +144,18 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
       table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
+    },
+    applyOlder(entries) {
+      const puts = new Map<string, Buffer | null>();
+      for (const { key, value } of entries) if (key.endsWith('#end') && value !== null) endPuts(key.slice(0, -4), value, puts);
+      table.putBatch([...puts].map(([key, value]) => ({ key, value })));
+    },
+    floor(partition) {
+      const value = table.get(floorKey(partition));
+      return value === undefined ? 0 : Number(value.toString('latin1'));
+    },
+    setFloor(partition, time) {
+      table.putBatch([{ key: floorKey(partition), value: Buffer.from(String(time), 'latin1') }]);
     },
     close: () => table.close(),
   };

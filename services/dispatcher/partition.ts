@@ -38,6 +38,8 @@ export interface PartitionRunner {
   /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
   close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
   readonly closed: () => boolean;
+  /** Timestamp of the oldest record that is not finished, ms (a little older at times); undefined = none. */
+  oldestWaiting(): number | undefined;
   /** When it was opened, ms since the epoch: an earlier owner called before that. */
   openedAt(): number;
 }
@@ -60,6 +62,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let paused = false;
   let stale = false;
   let openedAt = 0;
+  /** Batches that are not finished: where each ends, and when its first record was written. */
+  const stamps: { readonly next: number; readonly timestamp: number }[] = [];
   /** Records on the topic behind the last batch. */
   let behind = 0;
 
@@ -100,9 +104,17 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       const tasks: Task[] = [];
       for (const batch of batches) for (const record of batch.records) await take(record, tasks);
       if (tasks.length > 0) await writeIntent(batches[batches.length - 1]!.nextOffset);
+      await ports.takeover.reach(partition, oldestAsked(tasks));
       if (closed) return;
       for (const task of tasks) enqueue(task);
     }
+  }
+
+  /** The time since which ends must be known to tell a repetition of one of these. */
+  function oldestAsked(tasks: readonly Task[]): number {
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const { delivery } of tasks) oldest = Math.min(oldest, delivery.acceptedAt - ports.dedupeWindowMs(delivery.source));
+    return oldest;
   }
 
   /** Decode one record into a task; what cannot be decoded is dead-lettered with its bytes. */
@@ -183,6 +195,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     },
     applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
     endOf: (key) => writer.endOf(key),
+    reach: (tasks) => ports.takeover.reach(partition, oldestAsked(tasks)),
     offer,
   });
 
@@ -191,12 +204,13 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     async open() {
       failpoint('dispatcher.taking-over');
       openedAt = ports.clock.now();
-      await loadLedger(ports, partition);
+      await ports.takeover.load(partition, assignment.position);
       before = ports.ledger.intent(partition, assignment.position);
       await parking.load(laneOf);
     },
     accept(batch) {
       window.begin(batch);
+      if (batch.records.length > 0) stamps.push({ next: batch.nextOffset, timestamp: batch.records[0]!.timestamp });
       behind = Math.max(0, batch.highWatermark - batch.nextOffset);
       ports.metrics.lag.set({ destination: ports.name, partition }, behind);
       ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
@@ -236,20 +250,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       while (committing !== undefined) await committing;
     },
     closed: () => closed,
+    oldestWaiting() {
+      while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
+      return stamps[0]?.timestamp;
+    },
     openedAt: () => openedAt,
   };
   return runner;
-}
-
-/** Read weir.ledger.<destination> of this partition to the end offset taken now, i.e. after the assignment. */
-async function loadLedger(ports: DestinationPorts, partition: number): Promise<void> {
-  const topic = ports.topics.ledger(ports.name);
-  const end = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
-  const position = ports.ledger.position(partition);
-  // A checkpoint beyond the end is of another topic of the same name: everything is read.
-  const from = position > end ? 0 : position;
-  if (from >= end) return;
-  await ports.reader.read(topic, partition, from, end, (batch) => {
-    ports.ledger.apply(partition, batch.records.map((r) => ({ key: r.key?.toString('utf8') ?? '', value: r.value, offset: r.offset })), batch.nextOffset);
-  });
 }

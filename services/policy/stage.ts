@@ -146,6 +146,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const consentOffsets = tables.consentPositions();
     const identityOffsets = tables.identityPositions();
     const now = clock.now();
+    const expiring = ports.retention.expiringBefore(topics.canonical);
     const start = lane.head;
     while (lane.head < batch.records.length && lane.head - start < chunkRecords) {
       const record = batch.records[lane.head]!;
@@ -153,7 +154,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         if (lane.head === start) lookUp(lane, record);
         break;
       }
-      const met = dependenciesMet(record);
+      const lapsed = record.timestamp <= expiring;
+      const met = lapsed || dependenciesMet(record);
       if (met === false) {
         if (lane.head === start && lane.waitingSince === 0) lane.waitingSince = clock.monotonic();
         break;
@@ -162,7 +164,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         metrics.waited.observe((clock.monotonic() - lane.waitingSince) / 1000);
         lane.waitingSince = 0;
       }
-      if (met === undefined) reject(lane, record, 'avro-undecodable', 'a broken header about what the record comes after', outputs);
+      if (lapsed) reject(lane, record, 'expiring', 'it waited for nine tenths of the retention of its topic', outputs);
+      else if (met === undefined) reject(lane, record, 'avro-undecodable', 'a broken header about what the record comes after', outputs);
       else decideOne(lane, record, release, consentOffsets, identityOffsets, now, outputs);
       lane.head++;
     }
@@ -301,6 +304,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         lane.window.begin(batch);
         lane.batches.push(batch);
         lag(lane, lane.window.unfinished() + batch.highWatermark - batch.nextOffset);
+        ports.retention.oldest(batch.topic, batch.partition, batch.highWatermark <= batch.nextOffset ? undefined : batch.records[0]?.timestamp);
         if (!lane.paused && lane.window.full()) {
           lane.paused = true;
           consumer.pause(batch.topic, batch.partition);
