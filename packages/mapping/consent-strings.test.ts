@@ -11,7 +11,7 @@ function tcString(purposes: readonly number[], vendors: readonly number[] = []):
   const created = bits(Math.floor(Date.UTC(2026, 0, 1) / 100), 36);
   const field = (ids: readonly number[], size: number): string => Array.from({ length: size }, (_, i) => (ids.includes(i + 1) ? '1' : '0')).join('');
   const most = Math.max(0, ...vendors);
-  const text = bits(2, 6) + created + created + bits(31, 12) + bits(1, 12) + bits(1, 6) + bits(4, 6) + bits(13, 6) + bits(100, 12) + bits(4, 6) + '1' + '0' + field([], 12) + field(purposes, 24) + field([], 24) + '0' + bits(3, 6) + bits(4, 6)
+  const text = bits(2, 6) + created + created + bits(31, 12) + bits(1, 12) + bits(1, 6) + bits(4, 6) + bits(13, 6) + bits(100, 12) + bits(4, 6) + '10' + field([], 12) + field(purposes, 24) + field([], 24) + '0' + bits(3, 6) + bits(4, 6)
     + bits(most, 16) + '0' + field(vendors, most) + bits(0, 16) + '0' + bits(0, 12);
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
   return (text.padEnd(Math.ceil(text.length / 24) * 24, '0').match(/.{6}/g) ?? []).map((six) => alphabet[parseInt(six, 2)]).join('');
