@@ -152,3 +152,10 @@ function toAdapterDelivery(ports: DestinationPorts, task: Task): Delivery {
   }
   return { destination: delivery.destination, operation: delivery.operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
 }
+
+/** What the quota learns of a call, also of one that was not sent. */
+export function tellQuota(ports: DestinationPorts, bucket: string, result: CallResult | ReadBackResult, verdict: { readonly kind: string; readonly retryAfterMs?: number } | undefined): void {
+  const headers = 'headers' in result ? result.headers : undefined;
+  const throttled = verdict?.kind === 'throttled';
+  ports.quota.finished(bucket, { throttled, answered: headers !== undefined, retryAfterMs: throttled ? verdict.retryAfterMs : undefined, headers }, ports.clock.monotonic());
+}

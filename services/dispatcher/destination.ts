@@ -4,7 +4,7 @@ import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { backoffMs, boundedRetryAfter } from './backoff.ts';
 import { joinBatch, type Batch } from './batch.ts';
-import { call, callBatch, readBack, type CallResult, type ReadBackResult, type Refusal, type Unbuildable } from './call.ts';
+import { call, callBatch, readBack, tellQuota, type CallResult, type ReadBackResult, type Refusal, type Unbuildable } from './call.ts';
 import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
 import type { Lane } from './lane.ts';
@@ -36,6 +36,8 @@ export interface DestinationRunner {
   sweep(): void;
   /** Partitions that this instance surely owns now; none once the lease has run out. */
   held(): number;
+  /** For people: since when the breaker has not been closed, why, and when a call was answered last (ms; 0 = never). */
+  health(): { readonly openSince: number | undefined; readonly openCode: string; readonly aliveAt: number };
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
 }
 
@@ -44,6 +46,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const ready = createReady<Ready>();
   let pumping = false;
   let breaker: BreakerState = breakerClosed;
+  let openSince: number | undefined;
+  let aliveAt = 0;
   let inFlight = 0;
   let timer: unknown;
   let timerDue = 0;
@@ -53,6 +57,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       ports.logger[next.state === 'open' ? 'warn' : 'info']({ destination: ports.name, breaker: next.state, reason: next.reason }, 'breaker');
       ports.metrics.breaker.set({ destination: ports.name }, next.state === 'closed' ? 0 : 1);
     }
+    if (next.state === 'closed') openSince = undefined;
+    else openSince ??= ports.clock.now();
     breaker = next;
   }
 
@@ -193,7 +199,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     for (const { runner } of members) runner.callStarted();
     callBatch(ports, members, items, destination, operation).then((results) => {
       const trouble = results.find((r) => r.kind === 'verdict' && r.verdict.kind === 'throttled') ?? results[0]!;
-      told(bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
+      tellQuota(ports, bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
       judge(results);
       members.forEach(({ lane, runner, task }, i) => conclude(lane, runner, task, results[i]!));
     }).catch(ports.fail).finally(() => {
@@ -251,12 +257,12 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     runner.callStarted();
     const settled = kind === 'call'
       ? call(ports, runner, destination, task, operation).then((result) => {
-        told(bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
+        tellQuota(ports, bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
         judge([result]);
         conclude(lane, runner, task, result);
       })
       : readBack(ports, runner, destination, task, operation).then((result) => {
-        told(bucket, result, result.kind === 'read' ? result.read : undefined);
+        tellQuota(ports, bucket, result, result.kind === 'read' ? result.read : undefined);
         settleRead(lane, runner, task, result);
       });
     settled.catch(ports.fail).finally(() => {
@@ -277,13 +283,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     pump();
   }
 
-  /** What the quota learns of a call, also of one that was not sent. */
-  function told(bucket: string, result: CallResult | ReadBackResult, verdict: { readonly kind: string; readonly retryAfterMs?: number } | undefined): void {
-    const headers = 'headers' in result ? result.headers : undefined;
-    const throttled = verdict?.kind === 'throttled';
-    ports.quota.finished(bucket, { throttled, answered: headers !== undefined, retryAfterMs: throttled ? verdict.retryAfterMs : undefined, headers }, ports.clock.monotonic());
-  }
-
   /** What a call says about the destination, once for all of its deliveries: it answered for one of them, so it is alive; else the trouble counts. */
   function judge(results: readonly (CallResult | ReadBackResult)[]): void {
     const now = ports.clock.monotonic();
@@ -291,6 +290,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const trouble = (kind: string) => found.find((v) => v.kind === kind);
     const answered = found.find((v) => !['retry', 'throttled', 'auth-broken'].includes(v.kind));
     if (answered !== undefined) {
+      aliveAt = ports.clock.now();
       ports.credential.accepted();
       return setBreaker(answered.kind === 'ok' ? onSuccess() : onAlive());
     }
@@ -392,6 +392,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       pump();
     },
     held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),
+    health: () => ({ openSince, openCode: breaker.reason, aliveAt }),
     status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
   };
 }
