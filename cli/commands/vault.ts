@@ -1,24 +1,26 @@
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
-import { loadSecrets, migrateSecrets, removeSecret, rotateRootKey, setSecret } from '@weir/vault';
+import { readConfig } from '@weir/config';
+import { loadSecrets, migrateSecrets, openTransit, readWorkspaceKey, removeSecret, rotateRootKey, setSecret } from '@weir/vault';
 import { Finding, numberOption, UsageError, type Command } from '../command.ts';
+import { vaultOptions } from '../config.ts';
 
 const maxValueBytes = 64 * 1024;
-
 export const command: Command = {
   name: 'vault',
   summary: 'The sealed secrets of the data folder: set, list, remove, rotate the key.',
-  usage: 'set <NAME> [--overlap <s>] | list | rm <NAME> | rotate-key | migrate',
+  usage: 'set <NAME> [--overlap <s>] | list | rm <NAME> | rotate-key | wrap-key | migrate',
   options: { overlap: { type: 'string', value: '<s>', doc: 'how long the value before stays accepted, seconds (default 86400)' } },
   positionals: [1, 2],
   async run(context) {
     const { terminal, json, target, positionals } = context;
     const [action, name] = positionals;
+
     const needName = (): string => {
       if (name === undefined) throw new UsageError('a name is missing');
       return name;
     };
-    if ((action === 'list' || action === 'rotate-key' || action === 'migrate') && name !== undefined) throw new UsageError('too many arguments');
+    if ((action === 'list' || action === 'rotate-key' || action === 'wrap-key' || action === 'migrate') && name !== undefined) throw new UsageError('too many arguments');
     const done = (fields: object, text: string): number => {
       if (json) terminal.json({ ok: true, ...fields });
       else terminal.line(text);
@@ -43,6 +45,10 @@ export const command: Command = {
       case 'rotate-key': {
         const root = rotateRootKey(target);
         return done({ root }, `every secret is sealed with the new key ${root}; running services go on`);
+      }
+      case 'wrap-key': {
+        const wrapped = await openTransit(readConfig(vaultOptions, target.env)).encrypt(readWorkspaceKey(target.dataDir, target.env['WEIR_KEY'] || undefined));
+        return done({ wrapped }, wrapped);
       }
       case 'migrate': {
         const moved = migrateSecrets(target);

@@ -18,7 +18,10 @@ export function createAdmin(cluster: Cluster): LogAdmin {
     });
   }
 
+  /** As the brokers have it now: partitions may have been added since it was asked last. */
   async function partitionsOf(topic: string): Promise<number[]> {
+    // Brokers away: what is asked next waits for them, up to its deadline.
+    if (cluster.partitionsKnown(topic) !== undefined) await cluster.refresh([topic]).catch((error: unknown) => error);
     return Array.from({ length: await cluster.partitions(topic) }, (_, i) => i);
   }
 

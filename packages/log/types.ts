@@ -12,6 +12,8 @@
  * - every call has a deadline and rejects with a WeirError (`log-deadline`, `log-append-failed`, ...).
  */
 
+import type { Sink } from './encoder.ts';
+
 /** Header names are ASCII; values are bytes. Order is kept. */
 export type Headers = ReadonlyArray<readonly [name: string, value: Buffer]>;
 
@@ -112,6 +114,8 @@ export interface GroupConsumerOptions {
   readonly rebalanceTimeoutMs?: number;
   /** Per partition and fetch; default 1 MiB. */
   readonly maxBytesPerPartition?: number;
+  /** How often it is looked, by requests of their own, whether what there is to read is being read, and whether the topics have new partitions; default 15_000. */
+  readonly watchMs?: number;
 }
 
 /** Reads without a group: tables, ranges, traces, followers. */
@@ -122,7 +126,7 @@ export interface Reader {
   readOne(topic: string, partition: number, offset: number): Promise<LogRecord | undefined>;
   /**
    * Follow partitions from the given positions until close(). onBatch is awaited (back-pressure).
-   * New partitions of the topic are picked up from offset 0.
+   * New partitions of the topic are picked up from offset 0. A follower that stands still before the end is an error.
    */
   follow(topic: string, positions: ReadonlyMap<number, number>, onBatch: (batch: RecordBatch) => void | Promise<void>, onError: (error: Error) => void): Promise<Follower>;
   close(): Promise<void>;
@@ -189,6 +193,8 @@ export interface Serde {
   /** Schema id of a full record name, e.g. 'weir.canonical.Profile'. */
   idOf(recordName: string): number;
   encode(recordName: string, value: unknown): Buffer;
+  /** The same behind what the sink holds. When it throws, the sink is as before. */
+  encodeTo(recordName: string, value: unknown, sink: Sink): void;
   /** `decode` is synchronous for known ids; unknown ids need `prepare` first. */
   decode(bytes: Buffer): { readonly name: string; readonly value: any };
   /** Look up the writer schema of an unknown id (registry call); resolves at once for known ones. */
