@@ -7,6 +7,7 @@ import { openApi } from './openapi.ts';
 import { policyRoutes, type PolicyApi } from './policy/routes.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
 import { everything, nothing, type Scope } from '@weir/release';
+import { consentRoutes, type ConsentLookup } from './consent.ts';
 import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
 
@@ -26,6 +27,7 @@ export interface ApiPorts {
   deadLetter(id: string): Promise<unknown>;
   redrive(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }, leaf: string): Promise<unknown>;
   release(): unknown;
+  readonly consent: ConsentLookup;
   readonly releases: ReleaseApi;
   readonly policy: PolicyApi;
   readonly switches: SwitchApi;
@@ -60,6 +62,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   routes(app, ports);
   releaseRoutes(app, ports);
   policyRoutes(app, ports);
+  consentRoutes(app, ports.consent);
   switchRoutes(app, ports.switches);
   accessRoutes(app, ports);
   auditRoutes(app, ports);
