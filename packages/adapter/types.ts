@@ -171,7 +171,27 @@ export interface OperationManifest {
   readonly limit?: { readonly burst?: { readonly count: number; readonly perMs: number }; readonly steady?: { readonly count: number; readonly perMs: number }; readonly cite: string };
   /** Deadline of one call; default 10_000. */
   readonly timeoutMs?: number;
+  /** How the vendor can be asked whether a delivery took effect; the adapter's `verify` builds and reads the request. Absent: it cannot. */
+  readonly verify?: ReadBackManifest;
 }
+
+/**
+ * A read-back of one delivery. It is of kind restrict: it changes nothing, so it needs no consent, and it is drawn
+ * from a limit of its own, where the vendor states one, or from the operation's.
+ */
+export interface ReadBackManifest {
+  /** How long after the last call its effect shows surely, ms: before that a `not-applied` is not believed. Default 5_000. */
+  readonly settleMs?: number;
+  readonly limit?: OperationManifest['limit'];
+  readonly timeoutMs?: number;
+  /** What the answer is worth, in the vendor's words where there are any. */
+  readonly cite: string;
+}
+
+/** What a read-back says; or the trouble in asking, which is tried again as a delivery would be. */
+export type ReadBack =
+  | { readonly kind: 'applied' | 'not-applied' | 'unknown'; readonly detail?: string }
+  | Extract<Verdict, { readonly kind: 'retry' | 'throttled' | 'auth-broken' }>;
 
 export interface DestinationManifest {
   readonly config: ConfigSchema;
@@ -206,6 +226,11 @@ export interface Destination {
   request(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest;
   /** Pure. Must give a verdict for anything. */
   classify(response: HttpResponse | HttpFailure, delivery: Delivery, config: AdapterConfig): Verdict;
+  /** For operations whose manifest has `verify`. Both pure; `request` must be without effect at the vendor and throws WeirError delivery-unbuildable. */
+  readonly verify?: {
+    request(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest;
+    classify(response: HttpResponse | HttpFailure, delivery: Delivery, key: string, config: AdapterConfig): ReadBack;
+  };
   /**
    * Operations known only from the config (the `http` destination); replaces manifest.operations when present.
    * Throws WeirError workspace-invalid with the path of the bad option.

@@ -71,6 +71,10 @@ export function createAdmin(cluster: Cluster): LogAdmin {
     },
     endOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -1),
     beginningOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -2),
+    async offsetsAt(topic, at) {
+      const found = await listOffsets(cluster, topic, await partitionsOf(topic), Math.max(0, Math.floor(at)));
+      return new Map([...found].filter(([, offset]) => offset >= 0));
+    },
     async committed(groupId, topic) {
       const found = await fetchCommitted(cluster, () => findCoordinator(cluster, groupId), groupId, [{ topic, partitions: await partitionsOf(topic) }]);
       return new Map([...found].map(([key, offset]) => [Number(key.slice(key.lastIndexOf('/') + 1)), offset]));

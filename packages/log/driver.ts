@@ -93,7 +93,7 @@ export interface BrokerConnection {
   produce(timeoutMs: number, topics: readonly ProduceTopic[]): Promise<readonly Produced[]>;
   fetch(maxWaitMs: number, maxBytes: number, topics: readonly FetchTopic[]): Promise<Fetched>;
   /** -1 = end, -2 = beginning. */
-  listOffsets(topic: string, partitions: readonly number[], timestamp: -1 | -2): Promise<readonly PartitionOffset[]>;
+  listOffsets(topic: string, partitions: readonly number[], timestamp: number): Promise<readonly PartitionOffset[]>;
   findCoordinator(groupId: string): Promise<{ readonly errorCode: number; readonly nodeId: number }>;
   joinGroup(options: { groupId: string; sessionMs: number; rebalanceMs: number; memberId: string; protocol: string; metadata: Buffer }): Promise<Joined>;
   syncGroup(member: Member, protocol: string, plan: ReadonlyArray<{ memberId: string; assignment: Buffer }>): Promise<{ readonly errorCode: number; readonly assignment: Buffer }>;

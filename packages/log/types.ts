@@ -150,6 +150,8 @@ export interface LogAdmin {
   /** partition → end offset (next to be written). */
   endOffsets(topic: string): Promise<ReadonlyMap<number, number>>;
   beginningOffsets(topic: string): Promise<ReadonlyMap<number, number>>;
+  /** partition → offset of the first record put there at or after this time (ms since the epoch); a partition without one is absent. */
+  offsetsAt(topic: string, at: number): Promise<ReadonlyMap<number, number>>;
   /** partition → committed next offset; a partition without a commit is absent. */
   committed(groupId: string, topic: string): Promise<ReadonlyMap<number, number>>;
   close(): Promise<void>;

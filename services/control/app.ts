@@ -92,7 +92,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
 
   function letters(limit: number, filter: { stage?: string; code?: string; destination?: string }): Record<string, unknown>[] {
     const match = (letter: Record<string, unknown>): boolean => (filter.stage === undefined || letter['stage'] === filter.stage) && (filter.destination === undefined || letter['destination'] === filter.destination) && (filter.code === undefined || (letter['codes'] as string[]).includes(filter.code));
-    return store.deadLetters(maxRedrive).filter(match).slice(0, limit);
+    const found: Record<string, unknown>[] = [];
+    for (const letter of store.deadLetters()) if (match(letter) && found.push(letter) >= limit) break;
+    return found;
   }
 
   return {

@@ -1,12 +1,12 @@
 import type { HttpFailure, HttpResponse, OperationManifest, Verdict } from '@weir/adapter';
 import { findWeirError, type ErrorCode } from '@weir/errors';
 import { failpoint, failpointSoon } from '@weir/failpoint';
-import { deliveryKey } from '@weir/pipeline';
+import { deliveryKey, H } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { Ending } from './ends.ts';
 import { lookUp, pastWindow } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
-import type { PartitionRunner } from './partition.ts';
+import { headerOf, type PartitionRunner } from './partition.ts';
 import type { EndValue, Task } from './types.ts';
 
 /** What is to be done with the head of a lane before (or instead of) a call. */
@@ -19,7 +19,7 @@ export type Preparation =
   /** Tables behind the decision: look again when they moved. */
   | { readonly kind: 'wait'; readonly ms: number };
 
-function give(task: Task, state: Ending['state'], code: string, detail: string | null, deadLetter: boolean, effect: Ending['effect'] = task.maybeSince > 0 ? 'maybe' : 'none'): Preparation {
+function give(task: Task, state: Ending['state'], code: string | null, detail: string | null, deadLetter: boolean, effect: Ending['effect'] = task.maybeSince > 0 ? 'maybe' : 'none'): Preparation {
   return { kind: 'end', ending: { task, state, effect, code, detail, deadLetter } };
 }
 
@@ -31,22 +31,37 @@ export function prepare(ports: DestinationPorts, runner: PartitionRunner, destin
   if (found.kind === 'conflict') return conflict(runner, task, found.end);
   if (found.kind === 'ended') {
     task.key = found.key;
-    if (task.parkedOffset < 0 && runner.coveredBefore(task.offset)) return { kind: 'end', ending: { task, state: found.end.state, effect: found.end.effect, code: found.end.code, detail: found.end.reason, deadLetter: false, repeated: found.end } };
+    // A replayed record tells its order that there was nothing to do; an end without an outcome (a crash between the two) gets it.
+    if (task.redrive !== '' || (task.parkedOffset < 0 && runner.coveredBefore(task.offset))) return repeat(task, found.end);
     return { kind: 'silent' };
   }
   task.key = found.key;
   task.generation = found.generation;
+  if (task.redrive !== '' && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
   if (now - delivery.acceptedAt > ports.maxAgeMs) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
   if (pastWindow(task.maybeSince, now, operation.idempotency) === 'hold') return give(task, 'quarantined', 'delivery-held', 'unknown whether it was applied, and the key window has passed', true, 'maybe');
   if (task.attempts > 0 && now - task.queuedAt > destination.retryHorizonMs) return give(task, 'dead-lettered', 'delivery-exhausted', `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`, true);
-  if (task.redrive !== '' && operation.idempotency.scheme === 'natural-upsert' && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
+  if (task.redrive !== '' && setsState(delivery.recordType, operation) && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation, now);
   if (refusal !== undefined) return give(task, 'denied', refusal, null, false);
   return { kind: 'call', operation };
+}
+
+/** Its end is in the ledger; the outcome is written again. */
+function repeat(task: Task, end: EndValue): Preparation {
+  return { kind: 'end', ending: { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end } };
+}
+
+/**
+ * Whether a record replaces what an earlier one of its subject set, so that a replayed older one would roll it back
+ * (I4). A profile does, whatever the vendor's rule for repeated calls; of the others only what the vendor upserts.
+ */
+function setsState(recordType: string, operation: OperationManifest): boolean {
+  return recordType === 'weir.canonical.Profile' || operation.idempotency.scheme === 'natural-upsert';
 }
 
 /** The key of the first body stays with the first body; the second is set aside with its bytes, once. */
@@ -54,7 +69,8 @@ function conflict(runner: PartitionRunner, task: Task, first: EndValue): Prepara
   const { delivery } = task;
   const key = deliveryKey(delivery.outputId, delivery.destination, delivery.operation, `conflict/${delivery.itemHash}`, 0);
   task.key = key;
-  if (runner.writer.endOf(key) !== undefined) return { kind: 'silent' };
+  const known = runner.writer.endOf(key);
+  if (known !== undefined) return task.redrive === '' ? { kind: 'silent' } : repeat(task, known);
   return { kind: 'end', ending: { task, key, state: 'quarantined', effect: 'none', code: 'event-conflict', detail: `the event arrived before with another body (hash ${first.itemHash}, now ${delivery.itemHash})`, deadLetter: true } };
 }
 

@@ -1,13 +1,11 @@
 import { join } from 'node:path';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch } from '@weir/log';
-import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
+import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import { createKeyedCache, encodeAll, normalize, rawHeaders } from '@weir/release';
 import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
-import { encodeAll } from './encode.ts';
-import { createKeyedCache } from './identity.ts';
 import { createMetrics } from './metrics.ts';
-import { normalize, rawHeaders } from './normalize.ts';
 import { createSeen, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
@@ -58,8 +56,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const { topic, partition: number } = partition.assignment;
     const headers = rawHeaders(record);
     const work = { source, topic, partition: number, record, headers };
-    const redriven = record.headers.some(([name]) => name === H.intent);
-    const first = redriven ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
+    const first = headers.replay !== undefined ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
     if (first !== undefined && first !== headers.hash) return { ...work, result: { kind: 'conflict', first } };
     if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
     return { ...work, result: encodeAll(normalize(source, record, headers, releases.current(), keyed), encode) };

@@ -2,8 +2,7 @@ import { createHash } from 'node:crypto';
 import { failpoint } from '@weir/failpoint';
 import type { Appender, LogRecord, OutRecord, Serde } from '@weir/log';
 import { H, type Reason, type TopicNames } from '@weir/pipeline';
-import type { Encodable, Encoded } from './encode.ts';
-import type { RawHeaders } from './normalize.ts';
+import type { Encodable, Encoded, RawHeaders } from '@weir/release';
 
 /** One raw record with what came of it. */
 export interface Work {
@@ -55,7 +54,9 @@ export function createWriter(ports: WriterPorts) {
 
   function commonHeaders(work: Work, release: string, mapping: string): [string, Buffer][] {
     const { headers, source } = work;
-    return [[H.event, Buffer.from(headers.eventId)], [H.hash, Buffer.from(headers.hash)], [H.source, constant(source)], [H.accepted, Buffer.from(String(headers.acceptedAt))], [H.traceparent, Buffer.from(headers.traceparent)], [H.release, constant(release)], [H.mapping, constant(mapping)]];
+    const base: [string, Buffer][] = [[H.event, Buffer.from(headers.eventId)], [H.hash, Buffer.from(headers.hash)], [H.source, constant(source)], [H.accepted, Buffer.from(String(headers.acceptedAt))], [H.traceparent, Buffer.from(headers.traceparent)], [H.release, constant(release)], [H.mapping, constant(mapping)]];
+    if (headers.replay !== undefined) for (const header of headers.replay) base.push([header[0], header[1]]);
+    return base;
   }
 
   function outputHeaders(base: readonly [string, Buffer][], output: Encoded): [string, Buffer][] {
@@ -123,7 +124,7 @@ export function createWriter(ports: WriterPorts) {
   function outcome(work: Work, state: string, reason: string, detail: string | null, release: string): OutRecord {
     const key = Buffer.from(work.headers.eventId);
     const value = serde.encode('weir.internal.Outcome', { eventId: work.headers.eventId, outputId: null, destination: null, operation: null, key: null, state, reason, detail, stage: 'normalizer', release, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt: work.headers.acceptedAt, at: ports.now() });
-    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)]] };
+    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)], ...(work.headers.replay ?? [])] };
   }
 
   return async function write(works: readonly Work[], release: string): Promise<void> {

@@ -1,8 +1,8 @@
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
-import type { Decision } from '@weir/policy';
+import type { CompiledRoute, Decision } from '@weir/policy';
 import { loadSchemas } from '@weir/schemas';
-import { headerOf, type PolicyPorts } from './ports.ts';
+import { headerOf, textOf, type PolicyPorts } from './ports.ts';
 
 /** A canonical record on its way to its decisions. */
 export interface Canonical {
@@ -13,7 +13,7 @@ export interface Canonical {
   readonly outputId: string;
   readonly source: string;
   readonly acceptedAt: number;
-  readonly intent: string;
+  readonly intent: (route: CompiledRoute) => string;
   readonly ids: readonly string[];
   readonly now: number;
   readonly consentOffsets: readonly number[];
@@ -42,6 +42,16 @@ export function minimise(serde: PolicyPorts['context']['serde'], bytes: Buffer, 
 }
 
 const carried: ReadonlySet<string> = new Set([H.event, H.hash, H.source, H.accepted, H.traceparent, H.output, H.intent]);
+const live: (route: CompiledRoute) => string = () => '0';
+
+/** The intent of each delivery of a record: 0, but where a replay order corrects one (architecture 3.5), the intent that it names. */
+export function intentsOf(record: LogRecord): (route: CompiledRoute) => string {
+  const corrects = headerOf(record.headers, H.corrects)?.toString();
+  if (corrects === undefined) return live;
+  const named = new Map(corrects.split(',').map((part) => part.split('=', 2) as [string, string]));
+  const output = textOf(record, H.output);
+  return (route) => named.get(`${output}/${route.destination}/${route.operation}`) ?? '0';
+}
 
 /** Headers of what comes out of a record: those that go on, and the release that decided. */
 export function outHeaders(record: LogRecord, release: string): Headers {
@@ -60,7 +70,7 @@ export function deliveryRecord(ports: PolicyPorts, from: Canonical, decision: Ex
     outputId: from.outputId, eventId: from.eventId, destination: route.destination, operation: route.operation, kind: route.kind, recordType: from.name, payload,
     itemHash: headerOf(from.record.headers, H.hash)?.toString() ?? '', source: from.source, acceptedAt: from.acceptedAt, decidedAt: from.now, release: from.release, rule: decision.rule,
     purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis, consent: decision.consent,
-    consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent,
+    consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent(route),
   };
   return { partition: ports.appender.partitionFor(topics.dispatch(route.destination), key), key, value: serde.encode('weir.internal.Delivery', value), headers };
 }
@@ -72,7 +82,7 @@ export function deniedRecord(ports: PolicyPorts, from: Canonical, decision: Extr
   const key = Buffer.from(from.eventId);
   const value = {
     eventId: from.eventId, outputId: from.outputId, destination: route?.destination ?? null, operation: route?.operation ?? null,
-    key: route === undefined ? null : deliveryKey(from.outputId, route.destination, route.operation, from.intent, 0),
+    key: route === undefined ? null : deliveryKey(from.outputId, route.destination, route.operation, from.intent(route), 0),
     state: 'denied', reason: decision.reason, detail: decision.detail ?? null, stage: 'policy', release: from.release, rule: decision.rule, purpose: route?.purpose ?? null,
     consent: decision.consent, attempts: 0, status: null, attempt: null, acceptedAt: from.acceptedAt, at: from.now,
   };

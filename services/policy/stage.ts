@@ -5,7 +5,7 @@ import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
 import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { deadLetter, recordFault } from './dead-letter.ts';
-import { deliveryRecord, deniedRecord, minimise, outHeaders, type Canonical } from './delivery.ts';
+import { deliveryRecord, deniedRecord, intentsOf, minimise, outHeaders, type Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
 
@@ -125,18 +125,20 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const ids = idText === '' ? [] : idText.split(',');
     const from: Canonical = {
       record, name: decoded.name, value: decoded.value, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted),
-      intent: textOf(record, H.intent) || '0', ids, now, consentOffsets, identityOffsets, release: release.hash,
+      intent: intentsOf(record), ids, now, consentOffsets, identityOffsets, release: release.hash,
     };
     const { purposes } = release.policy;
     const basisOf = (route: CompiledRoute) => (route.purpose === undefined ? null : purposes.get(route.purpose)?.legalBasis ?? null);
-    lane.deciding = `${from.outputId}/${from.intent}`;
+    lane.deciding = `${from.outputId}/${textOf(record, H.intent)}`;
     const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt }, {
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route), now),
     });
     const headers = outHeaders(record, release.hash);
     let payload: Buffer | undefined;
+    const only = headerOf(record.headers, H.only)?.toString();
     for (const decision of decisions) {
+      if (only !== undefined && decision.route?.destination !== only) continue;
       if (decision.effect === 'allow') {
         payload ??= minimise(serde, record.value, decoded.name, decoded.value);
         put(outputs, topics.dispatch(decision.route.destination), deliveryRecord(ports, from, decision, basisOf(decision.route), payload, headers));

@@ -2,9 +2,9 @@ import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
 import { H, type Reason } from '@weir/pipeline';
-import type { Release } from '@weir/release';
 import { boundReasons } from './encode.ts';
 import { identifiersOf, linksOf } from './identity.ts';
+import type { Release } from './types.ts';
 
 /** Identifiers of one record: a person with more is too wide to decide on (packages/policy, closure). */
 const maxIdentifiers = 64;
@@ -31,6 +31,8 @@ export interface RawHeaders {
   readonly acceptedAt: number;
   readonly traceparent: string;
   readonly envelope: Buffer | undefined;
+  /** Headers of a replay order, which go on with what comes of the record. */
+  readonly replay?: readonly (readonly [string, Buffer])[] | undefined;
 }
 
 export function rawHeaders(record: LogRecord): RawHeaders {
@@ -39,14 +41,16 @@ export function rawHeaders(record: LogRecord): RawHeaders {
   let acceptedAt = record.timestamp;
   let traceparent = '';
   let envelope: Buffer | undefined;
+  let replay: [string, Buffer][] | undefined;
   for (const [name, value] of record.headers) {
     if (name === H.event) eventId = value.toString('latin1');
     else if (name === H.hash) hash = value.toString('latin1');
     else if (name === H.accepted) acceptedAt = Number(value.toString('latin1'));
     else if (name === H.traceparent) traceparent = value.toString('latin1');
     else if (name === H.envelope) envelope = value;
+    else if (name === H.intent || name === H.corrects || name === H.only) (replay ??= []).push([name, value]);
   }
-  return { eventId, hash, acceptedAt, traceparent, envelope };
+  return { eventId, hash, acceptedAt, traceparent, envelope, replay };
 }
 
 /**
