@@ -1,7 +1,7 @@
 import { classifyFailure, isHeaderSafe, signWebhook, type AdapterConfig, type Delivery, type Destination, type HttpRequest, type Json, type JsonObject, type Scope } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { operationsOf, type HttpOperation } from './operations.ts';
-import { verdictOf } from './verdicts.ts';
+import { readAnswer, type HttpReadBack } from './read-back.ts';
 
 function operationOf(config: AdapterConfig, name: string): HttpOperation {
   const found = operationsOf(config).get(name);
@@ -40,14 +40,38 @@ function request(delivery: Delivery, key: string, config: AdapterConfig, now: nu
     body = JSON.stringify(operation.keyPath === undefined ? content ?? null : withKey(content, operation.keyPath, key));
     headers['content-type'] ??= 'application/json';
   }
+  return finish(operation.method, operation.path(scope), headers, body, key, config, now);
+}
+
+/** Credential, signature and base URL. */
+function finish(method: HttpRequest['method'], path: string, headers: Record<string, string>, body: string | undefined, key: string, config: AdapterConfig, now: number): HttpRequest {
   if (typeof config['auth'] === 'string') headers[String(config['authHeader']).toLowerCase()] = headerValue('auth', `${String(config['authPrefix'] ?? '')}${config['auth']}`);
   if (typeof config['signingSecret'] === 'string') Object.assign(headers, signWebhook(config['signingSecret'], key, now, body ?? ''));
-  const url = String(config['baseUrl']).replace(/\/$/, '') + operation.path(scope);
-  return { method: operation.method, url, headers, ...(body === undefined ? {} : { body }) };
+  return { method, url: String(config['baseUrl']).replace(/\/$/, '') + path, headers, ...(body === undefined ? {} : { body }) };
+}
+
+function readBackOf(config: AdapterConfig, name: string): HttpReadBack {
+  const found = operationOf(config, name).verify;
+  if (found === undefined) throw new WeirError('delivery-unbuildable', `the operation ${name} has no verify`);
+  return found;
+}
+
+function readBackRequest(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest {
+  const verify = readBackOf(config, delivery.operation);
+  const scope = scopeOf(delivery, key);
+  const headers: Record<string, string> = { 'user-agent': 'weir/0.1' };
+  for (const [name, template] of verify.headers) headers[name] = headerValue(name, template(scope));
+  const body = verify.body === undefined ? undefined : JSON.stringify(verify.body(scope) ?? null);
+  if (body !== undefined) headers['content-type'] ??= 'application/json';
+  return finish(verify.method, verify.path(scope), headers, body, key, config, now);
 }
 
 export const destination: Destination = {
   request,
-  classify: (response, delivery, config) => ('failure' in response ? classifyFailure(response) : verdictOf(operationOf(config, delivery.operation).verdicts, response)),
+  classify: (response, delivery, config) => ('failure' in response ? classifyFailure(response) : operationOf(config, delivery.operation).verdicts.verdict(response)),
+  verify: {
+    request: readBackRequest,
+    classify: (response, delivery, key, config) => readAnswer(readBackOf(config, delivery.operation), response, scopeOf(delivery, key)),
+  },
   operations: (config) => Object.fromEntries([...operationsOf(config)].map(([name, operation]) => [name, operation.manifest])),
 };

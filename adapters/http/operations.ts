@@ -1,6 +1,6 @@
-import { compileTemplate, compileUrlTemplate, durationMs, type AdapterConfig, type Json, type JsonObject, type OperationManifest, type Scope, type Template, type TemplateContext } from '@weir/adapter';
+import { compileTemplate, compileUrlTemplate, compileVerdicts, durationMs, type AdapterConfig, type Json, type JsonObject, type OperationManifest, type Scope, type Template, type TemplateContext, type VerdictTable } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
-import { compileVerdicts, type VerdictRule } from './verdicts.ts';
+import { compileReadBack, type HttpReadBack } from './read-back.ts';
 
 export interface HttpOperation {
   readonly manifest: OperationManifest;
@@ -12,10 +12,11 @@ export interface HttpOperation {
   readonly body: Template | undefined;
   /** Where a key in the body goes, as keys from the root. */
   readonly keyPath: readonly string[] | undefined;
-  readonly verdicts: readonly VerdictRule[];
+  readonly verdicts: VerdictTable;
+  readonly verify: HttpReadBack | undefined;
 }
 
-const keys = new Set(['kind', 'accepts', 'doc', 'method', 'path', 'headers', 'body', 'idempotency', 'verdicts', 'limit', 'timeout']);
+const keys = new Set(['kind', 'accepts', 'doc', 'method', 'path', 'headers', 'body', 'idempotency', 'verdicts', 'limit', 'timeout', 'verify']);
 const roots = ['record', 'key', 'event_id', 'output_id', 'operation', 'record_type', 'accepted_at', 'subject'];
 const methods = ['POST', 'PUT', 'PATCH', 'DELETE'] as const;
 const schemes = ['header', 'body-field', 'natural-upsert', 'none'] as const;
@@ -53,7 +54,7 @@ function idempotency(value: Json | undefined, path: string): OperationManifest['
   const given = value === undefined ? {} : table(value, path);
   const scheme = schemes.find((s) => s === (given['scheme'] ?? 'none')) ?? fail(`${path}.scheme`, `use ${schemes.join(', ')}`);
   const pastWindow = given['pastWindow'] ?? 'hold';
-  if (pastWindow !== 'hold' && pastWindow !== 'resend') fail(`${path}.pastWindow`, 'use hold or resend');
+  if (pastWindow !== 'hold' && pastWindow !== 'resend' && pastWindow !== 'verify') fail(`${path}.pastWindow`, 'use verify, hold or resend');
   const name = given['name'] === undefined ? (scheme === 'header' ? 'idempotency-key' : undefined) : String(given['name']);
   if (scheme === 'header') checkHeader(name!, `${path}.name`);
   if (scheme === 'body-field' && name === undefined) fail(`${path}.name`, 'a body-field needs the JSON pointer of the field');
@@ -84,16 +85,18 @@ function compile(name: string, value: Json): HttpOperation {
   const path = spec['path'];
   if (typeof path !== 'string' || !path.startsWith('/')) fail(`${name}.path`, 'a path begins with /');
   const context = (at: string): TemplateContext => ({ roots, fail: (message) => fail(at, message) });
-  const headers = Object.entries(spec['headers'] === undefined ? {} : table(spec['headers'], `${name}.headers`))
-    .map(([header, v]) => [checkHeader(header, `${name}.headers`), compileTemplate(v, context(`${name}.headers.${header}`))] as const);
+  const headersAt = (given: Json | undefined, at: string): HttpOperation['headers'] => Object.entries(given === undefined ? {} : table(given, at)).map(([header, v]) => [checkHeader(header, at), compileTemplate(v, context(`${at}.${header}`))] as const);
+  const headers = headersAt(spec['headers'], `${name}.headers`);
   const keyRule = idempotency(spec['idempotency'], `${name}.idempotency`);
   const inBody = keyRule.scheme === 'body-field';
   if (inBody && method === 'DELETE') fail(`${name}.idempotency.scheme`, 'a DELETE has no body: use another scheme');
   const body = spec['body'];
   if (inBody && body !== undefined && (body === null || typeof body !== 'object' || Array.isArray(body))) fail(`${name}.body`, 'a key in the body needs a body that is a table');
+  const verify = compileReadBack(spec['verify'], { path: `${name}.verify`, fail, table, duration, limit, headers: headersAt, context });
+  if (keyRule.pastWindow === 'verify' && verify === undefined) fail(`${name}.idempotency.pastWindow`, 'verify needs verify: with a read of the vendor');
   return {
-    manifest: { kind, accepts: accepts.map((a) => `weir.canonical.${String(a)}`), doc: String(spec['doc'] ?? ''), idempotency: keyRule, limit: limit(spec['limit'], `${name}.limit`), timeoutMs: duration(spec['timeout'], `${name}.timeout`) },
-    method, headers,
+    manifest: { kind, accepts: accepts.map((a) => `weir.canonical.${String(a)}`), doc: String(spec['doc'] ?? ''), idempotency: keyRule, limit: limit(spec['limit'], `${name}.limit`), timeoutMs: duration(spec['timeout'], `${name}.timeout`), ...(verify === undefined ? {} : { verify: verify.manifest }) },
+    method, headers, verify,
     path: compileUrlTemplate(path, context(`${name}.path`)),
     body: body === undefined ? undefined : compileTemplate(body, context(`${name}.body`)),
     keyPath: inBody ? pointer(keyRule.name!, `${name}.idempotency.name`) : undefined,

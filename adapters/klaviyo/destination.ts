@@ -1,6 +1,7 @@
-import { classifyFailure, classifyStatus, isHeaderSafe, parseJson, type Destination, type Json } from '@weir/adapter';
+import { classifyFailure, compileVerdicts, isHeaderSafe, parseJson, type AdapterConfig, type Destination, type HttpRequest, type Json } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
-import { revision } from './manifest.ts';
+import { revision, verdicts } from './manifest.ts';
+import { createReadBack } from './read-back.ts';
 import { build } from './requests.ts';
 
 const mediaType = 'application/vnd.api+json';
@@ -22,12 +23,21 @@ function errorsOf(body: Buffer): string {
   }).join('; ');
 }
 
+function send(path: string, config: AdapterConfig, body?: string): HttpRequest {
+  const authorization = `Klaviyo-API-Key ${String(config['apiKey'])}`;
+  if (!isHeaderSafe(authorization)) throw new WeirError('delivery-unbuildable', 'the API key holds a control character');
+  const url = `${String(config['baseUrl']).replace(/\/$/, '')}${path}`;
+  const headers = { authorization, accept: mediaType, ...(body === undefined ? {} : { 'content-type': mediaType }), revision, 'user-agent': 'weir/0.1' };
+  return body === undefined ? { method: 'GET', url, headers } : { method: 'POST', url, body, headers };
+}
+
+const table = compileVerdicts(verdicts, (path, message) => { throw new WeirError('invariant-broken', `verdicts${path}: ${message}`); });
+
 export const destination: Destination = {
   request(delivery, key, config) {
     const { path, body } = build(delivery, key, config['listId'] as string | undefined);
-    const authorization = `Klaviyo-API-Key ${String(config['apiKey'])}`;
-    if (!isHeaderSafe(authorization)) throw new WeirError('delivery-unbuildable', 'the API key holds a control character');
-    return { method: 'POST', url: `${String(config['baseUrl']).replace(/\/$/, '')}${path}`, body, headers: { authorization, 'accept': mediaType, 'content-type': mediaType, revision, 'user-agent': 'weir/0.1' } };
+    return send(path, config, body);
   },
-  classify: (response) => ('failure' in response ? classifyFailure(response) : classifyStatus(response, `HTTP ${response.status} ${response.status >= 400 ? errorsOf(response.body) : ''}`.trim())),
+  classify: (response) => ('failure' in response ? classifyFailure(response) : table.verdict(response, `HTTP ${response.status} ${response.status >= 400 ? errorsOf(response.body) : ''}`.trim())),
+  verify: createReadBack((path, config) => send(path, config), table),
 };

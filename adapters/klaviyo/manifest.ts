@@ -1,7 +1,22 @@
-import type { Manifest, OperationManifest } from '@weir/adapter';
+import type { Manifest, OperationManifest, ReadBackManifest, VerdictSpec } from '@weir/adapter';
 
 const spec = 'klaviyo/openapi, openapi/stable/categories, revision 2026-07-15';
 const limit = (burst: number, steady: number, path: string): OperationManifest['limit'] => ({ burst: { count: burst, perMs: 1000 }, steady: { count: steady, perMs: 60_000 }, cite: `${spec}, ${path}: "Rate limits: Burst: ${burst}/s, Steady: ${steady}/m"` });
+
+/** Profiles are read by an identifier: GET /api/profiles. A change shows at once in what is documented; half a minute is ours. */
+const readProfile: ReadBackManifest = { settleMs: 30_000, limit: limit(75, 750, 'GET /api/profiles'), cite: `${spec}, profiles.json, GET /api/profiles: filter "email: any, equals", "phone_number", "external_id"; additional-fields "subscriptions"` };
+
+/** What Klaviyo's answers mean. Its description has 2XX, 4XX and 5XX with `errors[]` of `code` and `source`, and names no codes: the status decides. 429 carries Retry-After. */
+export const verdicts: readonly VerdictSpec[] = [
+  { status: '2xx', verdict: 'ok' },
+  { status: '401', verdict: 'auth-broken', effect: 'none' },
+  { status: '403', verdict: 'auth-broken', effect: 'none' },
+  { status: '429', verdict: 'throttled', effect: 'none' },
+  { status: '408', verdict: 'retry', effect: 'maybe' },
+  { status: '409', verdict: 'retry', effect: 'maybe' },
+  { status: '4xx', verdict: 'permanent', effect: 'none' },
+  { status: '5xx', verdict: 'retry', effect: 'maybe' },
+];
 
 /** Dated version of the API that the requests are written for. */
 export const revision = '2026-07-15';
@@ -12,7 +27,7 @@ export const manifest: Manifest = {
   docs: 'https://github.com/klaviyo/openapi',
   destination: {
     config: {
-      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, lists:write, subscriptions:write.' },
+      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, lists:write, subscriptions:write; to read back, profiles:read and subscriptions:read.' },
       baseUrl: { type: 'url', default: 'https://a.klaviyo.com', doc: 'Base URL of the API; sandbox://<name> is the local sandbox.' },
       listId: { type: 'string', doc: 'List that subscribers are added to. An unsubscribe is always global.' },
     },
@@ -20,7 +35,7 @@ export const manifest: Manifest = {
       'profile-import': {
         kind: 'use', accepts: ['weir.canonical.Profile'], doc: 'Create or update a profile by its e-mail, phone or external id.',
         idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-import: "create or update a profile"; no key` },
-        limit: limit(75, 750, '/api/profile-import'),
+        limit: limit(75, 750, '/api/profile-import'), verify: readProfile,
       },
       event: {
         kind: 'use', accepts: ['weir.canonical.Event', 'weir.canonical.Order'], doc: 'Track an event of a profile.',
@@ -30,12 +45,12 @@ export const manifest: Manifest = {
       subscribe: {
         kind: 'use', accepts: ['weir.canonical.ConsentChange'], doc: 'Subscribe a profile to e-mail or SMS marketing.',
         idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-create-jobs: sets the subscription, a repetition sets it again; where "double opt-in [is] enabled, profiles will receive a message requiring their confirmation", and a repetition before it may send another; it "will remove any UNSUBSCRIBE, SPAM_REPORT or USER_SUPPRESSED suppressions"` },
-        limit: limit(75, 750, '/api/profile-subscription-bulk-create-jobs'),
+        limit: limit(75, 750, '/api/profile-subscription-bulk-create-jobs'), verify: readProfile,
       },
       unsubscribe: {
         kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], doc: 'Unsubscribe a profile from e-mail or SMS marketing.',
         idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-delete-jobs: sets the subscription, a repetition sets it again` },
-        limit: limit(75, 750, '/api/profile-subscription-bulk-delete-jobs'),
+        limit: limit(75, 750, '/api/profile-subscription-bulk-delete-jobs'), verify: readProfile,
       },
     },
   },

@@ -92,6 +92,19 @@ function subscription(record: JsonObject, granted: boolean, listId: string | und
   return { data: { type, attributes: { profiles: { data: [{ type: 'profile', attributes }] } }, ...list } };
 }
 
+/** What a delivery sets, for a look at the profile afterwards: the identifier to find it by, its attributes, and the consent of channels. Throws delivery-unbuildable. */
+export function expected(delivery: Delivery): { readonly filter: string; readonly attributes: JsonObject; readonly consents: ReadonlyArray<readonly [channel: string, consent: string]> } {
+  const { operation, record } = delivery;
+  if (operation !== 'profile-import' && operation !== 'subscribe' && operation !== 'unsubscribe') return refuse(`${operation} cannot be read back`);
+  const by = ([['email', 'email'], ['phone_number', 'phone'], ['external_id', 'userId']] as const).find(([, field]) => textOf(record, field) !== undefined) ?? refuse('Klaviyo needs an identifier of the person');
+  const value = textOf(record, by[1])!;
+  if (/["\\]/.test(value)) refuse(`the ${by[1]} cannot stand in a filter`);
+  const granted = operation === 'subscribe';
+  const consents = operation === 'profile-import' ? [] : contacts(record, granted).map(([channel]) => [channel, granted ? 'SUBSCRIBED' : 'UNSUBSCRIBED'] as const);
+  const attributes = operation === 'profile-import' ? (profileImport(record)['data'] as JsonObject)['attributes'] as JsonObject : {};
+  return { filter: `equals(${by[0]},${JSON.stringify(value)})`, attributes, consents };
+}
+
 /** Path and JSON:API body of a delivery. Throws delivery-unbuildable. */
 export function build(delivery: Delivery, key: string, listId: string | undefined): { readonly path: string; readonly body: string } {
   const { operation, record } = delivery;

@@ -9,6 +9,7 @@ export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Com
   ['trace', () => import('./trace.ts')],
   ['dlq', () => import('./dlq.ts')],
   ['status', () => import('./status.ts')],
+  ['destination', () => import('./destination.ts')],
   ['topics', () => import('./topics.ts')],
   ['vault', () => import('./vault.ts')],
   ['audit', () => import('./audit.ts')],

@@ -10,6 +10,7 @@ export interface Status {
   readonly release?: string | null;
   readonly ready: boolean;
   readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string }[];
+  readonly paused?: readonly { readonly destination: string; readonly reason: string | null; readonly by: string; readonly since: string }[];
 }
 
 const pollMs = 250;
@@ -61,6 +62,7 @@ function print(status: Status, terminal: Terminal): void {
   const { paint } = terminal;
   terminal.line(`${status.ready ? paint.green('ready') : paint.red('not ready')}${settled(status) ? ', settled' : ''}${status.release ? `, release ${status.release}` : ''}`);
   for (const i of status.incidents) terminal.line(paint.red(`${i.destination} is paused since ${i.since}: ${i.code}; its events wait and are sent from there`));
+  for (const p of status.paused ?? []) terminal.line(paint.red(`${p.destination} is paused by the kill switch since ${p.since}, by ${p.by}${p.reason === null ? '' : `: ${p.reason}`}; its events are kept`));
   terminal.line();
   const rows = (group: string, counts: Readonly<Record<string, number>>): string[][] => Object.entries(counts).map(([name, n]) => [group, name, String(n)]);
   terminal.table(['of', 'what', 'count'], [...rows('events', status.events), ...rows('deliveries', status.deliveries), ...rows('lag', status.lag)]);

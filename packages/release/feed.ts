@@ -5,12 +5,12 @@ import type { Appender, Follower, Headers, Log, RecordBatch, Serde } from '@weir
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
 import { secretNames } from './config.ts';
-import type { Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
+import type { DestinationSwitch, Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
-export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}` } as const;
+export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}`, switch: (destination: string) => `switch/${destination}` } as const;
 const maxReleaseBytes = 1_500_000;
-const retryMs = 2000;
+const retryMs = 500;
 
 /** Header of a record on weir.control: the audit leaf of the change it is. */
 export const leafHeader = 'weir-audit';
@@ -45,6 +45,12 @@ export async function saveIncident(options: { appender: Appender; serde: Serde; 
   await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.incident(incident.destination)), value: serde.encode('weir.internal.Incident', { ...incident }) }]);
 }
 
+/** Put a kill switch on weir.control, naming the audit leaf of the change; resolves when it is acknowledged. */
+export async function saveSwitch(options: { appender: Appender; serde: Serde; topic: string; change: DestinationSwitch; leaf: string }): Promise<void> {
+  const { appender, serde, topic, change, leaf } = options;
+  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.switch(change.destination)), value: serde.encode('weir.internal.DestinationSwitch', { ...change }), headers: [[leafHeader, Buffer.from(leaf)]] }]);
+}
+
 /**
  * Follows weir.control. A release whose content does not give its hash, or that does not compile with this
  * version's adapters, is refused with an error line and the one before goes on. Resolves when the topic was
@@ -55,6 +61,8 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   const stored = new Map<string, readonly ReleaseFile[]>();
   const listeners = new Set<(release: Release) => void>();
   const incidents = new Map<string, Incident>();
+  const switches = new Map<string, DestinationSwitch>();
+  const switchListeners = new Set<(change: DestinationSwitch) => void>();
   let current: Release | undefined;
   let wanted: string | undefined;
 
@@ -84,14 +92,22 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     }
   }
 
+  function switched(change: DestinationSwitch): void {
+    switches.set(change.destination, change);
+    logger.info({ destination: change.destination, paused: change.paused, by: change.by, reason: change.reason }, 'kill switch');
+    for (const listener of switchListeners) listener(change);
+  }
+
   async function take(batch: RecordBatch): Promise<void> {
     for (const record of batch.records) {
       const key = record.key?.toString('utf8') ?? '';
       const isIncident = key.startsWith('incident/');
-      if ((!key.startsWith('release/') && !isIncident) || record.value === null) continue;
+      const isSwitch = key.startsWith('switch/');
+      if ((!key.startsWith('release/') && !isIncident && !isSwitch) || record.value === null) continue;
       const value = await decode(record.value, record.offset);
       if (value === undefined) continue;
-      if (isIncident) incidents.set((value as Incident).destination, value as Incident);
+      if (isSwitch) switched(value as DestinationSwitch);
+      else if (isIncident) incidents.set((value as Incident).destination, value as Incident);
       else if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
       else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
     }
@@ -118,7 +134,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   /** A feed that ended would keep the old release running for ever without a sign: it is begun anew until it follows. */
   function again(error: unknown): void {
     if (closed) return;
-    logger.error({ err: error, position }, 'following releases failed; the running one goes on, the next try is in 2 s');
+    logger.error({ err: error, position }, 'following releases failed; the running one goes on, the next try is in 0.5 s');
     timer = setTimeout(() => { void anew(); }, retryMs);
   }
 
@@ -137,6 +153,11 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       return current;
     },
     incidents: () => incidents,
+    switches: () => switches,
+    onSwitch(listener) {
+      switchListeners.add(listener);
+      return () => switchListeners.delete(listener);
+    },
     onChange(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);

@@ -42,6 +42,10 @@ export interface Release {
 export interface ReleaseFeed {
   /** The last incident of each destination. */
   incidents(): ReadonlyMap<string, Incident>;
+  /** The last word on each destination's kill switch; a destination that was never switched is absent. */
+  switches(): ReadonlyMap<string, DestinationSwitch>;
+  /** Called after a kill switch was read. Returns an unsubscribe function. */
+  onSwitch(listener: (change: DestinationSwitch) => void): () => void;
   /** Throws release-missing before the first release was read. */
   current(): Release;
   /** Called after a new release became current. Returns an unsubscribe function. */
@@ -57,4 +61,14 @@ export interface Incident {
   readonly since: number;
   /** Null while it lasts. */
   readonly until: number | null;
+}
+
+/** Kill switch of a destination (`switch/<destination>` on weir.control). */
+export interface DestinationSwitch {
+  readonly destination: string;
+  readonly paused: boolean;
+  readonly reason: string | null;
+  readonly by: string;
+  /** Ms since the epoch. */
+  readonly at: number;
 }

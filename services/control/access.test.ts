@@ -49,6 +49,7 @@ beforeAll(async () => {
     approval: false, endFailed: () => undefined,
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), deadLetters: () => [], deadLetter: answer('letter'), redrive: answer('redrive'), release: answer('release'),
+    switches: { list: () => [], set: answer('switch') },
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
     tail: answer('tail'), metrics: async () => '', readiness: () => ({ ready: true }),
   } as unknown as ApiPorts;
@@ -64,12 +65,12 @@ afterAll(async () => {
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
 const bodies: Record<string, object> = { 'POST /v1/dlq/redrive': { all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
-const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', 'dlq_a') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
+const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 
 /** Written down a second time, by hand: a change of roles.ts must be made here too. */
 const matrix: Record<string, readonly Permission[]> = {
   viewer: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read'],
-  operator: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read', 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'topics.apply'],
+  operator: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read', 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'destination.switch', 'topics.apply'],
   privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'release.read', 'release.approve', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
@@ -94,7 +95,7 @@ test('routes × roles: each answers as declared, and nothing runs that is denied
 });
 
 test('routes × scopes: a grant over one source and destination opens only what is within it', async () => {
-  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/dlq/:id']);
+  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/dlq/:id', '/v1/destinations/switches', '/v1/destinations/:name/pause', '/v1/destinations/:name/resume']);
   for (const { method, url, path, permission, body } of requests()) {
     if (permission === 'agent.report') continue;
     granted = [parseGrant('admin@shop:crm')];
@@ -195,6 +196,6 @@ test('the OpenAPI document passes the linter and describes every route with its 
   const problems = await lintDocument({ document: makeDocumentFromString(JSON.stringify(document), '/openapi.json'), externalRefResolver: new BaseResolver(), config });
   expect(problems.map((p) => `${p.severity} ${p.ruleId}: ${p.message} ${p.location[0]?.pointer}`)).toEqual([]);
   expect(document.openapi).toBe('3.1.0');
-  for (const { method, url, permission } of requests()) expect(document.paths[url.replace(':id', '{id}')]![method.toLowerCase()]!['x-permission']).toBe(permission);
+  for (const { method, url, permission } of requests()) expect(document.paths[url.replace(/:(\w+)/g, '{$1}')]![method.toLowerCase()]!['x-permission']).toBe(permission);
   expect(Object.keys(permissions)).toEqual(allPermissions);
 });

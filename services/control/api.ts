@@ -6,6 +6,7 @@ import type { Authenticate } from './authenticate.ts';
 import { openApi } from './openapi.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
 import { everything, nothing, type Scope } from './roles.ts';
+import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
 
 export interface ApiPorts {
@@ -25,6 +26,7 @@ export interface ApiPorts {
   redrive(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }, leaf: string): Promise<unknown>;
   release(): unknown;
   readonly releases: ReleaseApi;
+  readonly switches: SwitchApi;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
   tail(after: number, waitMs: number): Promise<unknown>;
   readonly metrics: () => Promise<string>;
@@ -55,6 +57,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'not-found', message: 'no such route' }));
   routes(app, ports);
   releaseRoutes(app, ports);
+  switchRoutes(app, ports.switches);
   accessRoutes(app, ports);
   auditRoutes(app, ports);
   app.get('/v1/openapi.json', { config: { permission: 'status.read', scope: none, summary: 'This document.' } }, async () => openApi(declaredRoutes));

@@ -19,6 +19,7 @@ import { nothing, type Scope } from './roles.ts';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
+import { createSwitchApi, viewOf } from './switches.ts';
 import { openAccess, type Access } from './tokens.ts';
 
 const adminToken = 'ADMIN_TOKEN';
@@ -77,7 +78,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
     const targets = options.witness ?? [join(context.config.dataDir, 'audit-checkpoints.jsonl')];
     const witness = allWitnesses(targets.map((target) => (/^https?:/.test(target) ? httpWitness(target, logger) : fileWitness(target))));
     const signer = signingKey(topics.audit, vault.get(auditKey).reveal());
-    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke']);
+    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume']);
     return openAuditLog({ appender, reader, admin, topic: topics.audit, signer, witness, logger, now: () => context.clock.now(), wasMade: (intent) => (written.has(intent.action) ? access.leaves.has(intent.id) : undefined) });
   }
 
@@ -114,7 +115,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
         approval: options.approval,
         scopeOf,
-        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents()),
+        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf)),
         trace(eventId) {
           const stages = store.stages(eventId);
           if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);
@@ -133,6 +134,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         },
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
+        switches: createSwitchApi(context, appender),
         tail: (after, waitMs) => tail.next(after, waitMs),
         metrics: () => context.registry.metrics(),
         readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),

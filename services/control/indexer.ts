@@ -58,7 +58,7 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
 
 function ended(tx: Transaction, v: Value, destination: string): void {
   if (v['state'] === 'delivered') tx.delivery(deliveryId(v, destination), 'delivered');
-  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'] ?? 0 });
+  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'] });
 }
 
 function deadLetter(tx: Transaction, v: Value, where: Where): void {

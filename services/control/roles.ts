@@ -12,6 +12,7 @@ export const permissions = {
   'release.read': 'See releases and their files.',
   'release.propose': 'Propose a release; apply it where no approval is required.',
   'release.approve': 'Approve what somebody else proposed.',
+  'destination.switch': 'Pause and resume a destination (kill switch).',
   'topics.apply': 'Create missing topics.',
   'erasure.order': 'Order the erasure of a person.',
   'audit.read': 'Read and verify the audit log.',
@@ -23,7 +24,7 @@ export type Permission = keyof typeof permissions;
 export const allPermissions = Object.keys(permissions) as Permission[];
 
 const viewer: readonly Permission[] = ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read'];
-const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'topics.apply'];
+const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'destination.switch', 'topics.apply'];
 
 /** What each role may do. What is not listed is denied. */
 export const roles = {

@@ -2,6 +2,7 @@ import type { LogAdmin } from '@weir/log';
 import type { groupNames, TopicNames } from '@weir/pipeline';
 import type { Incident, Release } from '@weir/release';
 import type { Store } from './store.ts';
+import type { SwitchView } from './switches.ts';
 
 export interface Status {
   readonly events: { readonly accepted: number; readonly pending: number; readonly dropped: number; readonly deadLettered: number; readonly quarantined: number };
@@ -13,6 +14,8 @@ export interface Status {
   readonly ready: boolean;
   /** Destinations that are paused for their credential, and since when; nothing of them is lost, they go on by themselves. */
   readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string }[];
+  /** Destinations that the kill switch holds; their events are kept. */
+  readonly paused: readonly SwitchView[];
 }
 
 async function groupLag(admin: LogAdmin, groupId: string, topic: string): Promise<number> {
@@ -27,7 +30,7 @@ async function groupLag(admin: LogAdmin, groupId: string, topic: string): Promis
  * Counts and lags. Stages are asked in the direction of the flow and the index last, so a record that moves on
  * meanwhile is counted where it is going: pending is 0 only when everything accepted before the call has ended.
  */
-export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[], incidents: ReadonlyMap<string, Incident>): Promise<Status> {
+export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[], incidents: ReadonlyMap<string, Incident>, switches: readonly SwitchView[]): Promise<Status> {
   const lag: Record<string, number> = {};
   const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
   lag['normalizer'] = sum(await Promise.all([...release.sources.keys()].map((name) => groupLag(admin, groups.normalizer, topics.raw(name)))));
@@ -47,5 +50,6 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
     deadLetters: c('deadLetters'),
     lag, release: release.hash, ready: true,
     incidents: [...incidents.values()].filter((i) => i.until === null && release.destinations.has(i.destination)).map((i) => ({ destination: i.destination, code: i.code, since: new Date(i.since).toISOString() })),
+    paused: switches.filter((s) => s.paused && release.destinations.has(s.destination)),
   };
 }

@@ -12,6 +12,7 @@ import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
+import { createSwitches } from './switches.ts';
 
 const day = 86_400_000;
 /** Retention of weir.ledger.* (75 d, infra/topics.yaml) minus the dedupe window (7 d): older events are not sent. */
@@ -42,6 +43,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const { log, serde, topics, groups, releases, logger, clock, vault } = context;
   const metrics = createMetrics(context.registry);
   const failure = Promise.withResolvers<Error>();
+  const switches = createSwitches(releases);
   const running = new Map<string, Running>();
   const progress = createProgress({ monotonic: clock.monotonic });
   let credentials: Credentials;
@@ -52,6 +54,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let consent: ConsentTables | undefined;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
+  let offSwitch: (() => void) | undefined;
   let stopping = false;
 
   async function startDestination(name: string): Promise<void> {
@@ -62,7 +65,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics, progress,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
-      destination: () => credentials.destination(name),
+      destination: () => switches.apply(credentials.destination(name)),
       credential: { rejected: () => credentials.rejected(name), accepted: () => credentials.accepted(name) },
       consumer: () => consumer,
       fail: (error) => failure.resolve(error as Error),
@@ -110,12 +113,18 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       });
       await appender.partitions(topics.control);
       await follow();
+      offSwitch = releases.onSwitch(({ destination, paused }) => {
+        metrics.switchedOff.set({ destination }, paused ? 1 : 0);
+        running.get(destination)?.runner.changed();
+      });
+      for (const { destination, paused } of releases.switches().values()) metrics.switchedOff.set({ destination }, paused ? 1 : 0);
       off = releases.onChange(() => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); });
     },
     readiness,
     async stop() {
       stopping = true;
       off?.();
+      offSwitch?.();
       await changing;
       await Promise.all([...running.keys()].map(stopDestination));
       await credentials?.close();

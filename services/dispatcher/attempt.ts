@@ -1,6 +1,4 @@
-import type { HttpFailure, HttpResponse, OperationManifest, Verdict } from '@weir/adapter';
-import { findWeirError, type ErrorCode } from '@weir/errors';
-import { failpoint, failpointSoon } from '@weir/failpoint';
+import type { OperationManifest } from '@weir/adapter';
 import { deliveryKey, H } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { Ending } from './ends.ts';
@@ -12,6 +10,8 @@ import type { EndValue, Task } from './types.ts';
 /** What is to be done with the head of a lane before (or instead of) a call. */
 export type Preparation =
   | { readonly kind: 'call'; readonly operation: OperationManifest }
+  /** Ask the vendor whether an earlier call took effect. */
+  | { readonly kind: 'read-back'; readonly operation: OperationManifest }
   | { readonly kind: 'end'; readonly ending: Ending }
   /** Ended earlier; nothing to write. */
   | { readonly kind: 'silent' }
@@ -37,16 +37,18 @@ export function prepare(ports: DestinationPorts, runner: PartitionRunner, destin
   }
   task.key = found.key;
   task.generation = found.generation;
-  if (task.redrive !== '' && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
+  if (found.reopened !== undefined && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
+  if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
   if (now - delivery.acceptedAt > ports.maxAgeMs) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
-  if (pastWindow(task.maybeSince, now, operation.idempotency) === 'hold') return give(task, 'quarantined', 'delivery-held', 'unknown whether it was applied, and the key window has passed', true, 'maybe');
+  const unknown = settleUnknown(runner, destination, task, operation, now);
+  if (unknown !== undefined) return unknown;
   if (task.attempts > 0 && now - task.queuedAt > destination.retryHorizonMs) return give(task, 'dead-lettered', 'delivery-exhausted', `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`, true);
   if (task.redrive !== '' && setsState(delivery.recordType, operation) && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
-  const refusal = consentRefusal(ports, task, operation, now);
+  const refusal = consentRefusal(ports, task, operation.kind, now);
   if (refusal !== undefined) return give(task, 'denied', refusal, null, false);
   return { kind: 'call', operation };
 }
@@ -64,6 +66,34 @@ function setsState(recordType: string, operation: OperationManifest): boolean {
   return recordType === 'weir.canonical.Profile' || operation.idempotency.scheme === 'natural-upsert';
 }
 
+function canReadBack(destination: DestinationConfig, operation: OperationManifest | undefined): boolean {
+  return operation?.verify !== undefined && destination.adapter.destination?.verify !== undefined;
+}
+
+/** Sooner than this the head waits in its lane; longer waits are parked. */
+const waitInLaneMs = 1000;
+
+/**
+ * A delivery that may have taken effect, past the time for which the vendor knows its key: asked for at the vendor
+ * (verify), set aside for a person (hold, and what the vendor cannot tell), or sent again (resend). A redrive of what
+ * cannot be read back is that person's decision to send.
+ */
+function settleUnknown(runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest, now: number): Preparation | undefined {
+  const rule = pastWindow(task.maybeSince, now, operation.idempotency);
+  const readable = canReadBack(destination, operation);
+  if (rule === 'send') return undefined;
+  const held = (why: string): Preparation => give(task, 'quarantined', 'delivery-held', `unknown whether it was applied, and the key window has passed${why}`, true, 'maybe');
+  if (rule === 'hold' && task.redrive === '') return held('');
+  if (!readable) return held(': the vendor cannot be asked');
+  if (task.readBacks > 0 && now - task.queuedAt > destination.retryHorizonMs) return held(`: ${task.readBacks} questions to the vendor had no answer`);
+  const lastCall = task.last === undefined ? runner.openedAt() : task.last.at + task.last.durationMs;
+  const wait = lastCall + (operation.verify!.settleMs ?? defaultSettleMs) - now;
+  if (wait > waitInLaneMs) return { kind: 'park', due: now + wait, reason: 'read-back' };
+  return wait > 0 ? { kind: 'wait', ms: wait } : { kind: 'read-back', operation };
+}
+
+const defaultSettleMs = 5000;
+
 /** The key of the first body stays with the first body; the second is set aside with its bytes, once. */
 function conflict(runner: PartitionRunner, task: Task, first: EndValue): Preparation {
   const { delivery } = task;
@@ -75,80 +105,10 @@ function conflict(runner: PartitionRunner, task: Task, first: EndValue): Prepara
 }
 
 /** Consent at this moment; undefined = may be sent. `restrict` needs none and is never refused. */
-export function consentRefusal(ports: DestinationPorts, task: Task, operation: OperationManifest, now: number): string | undefined {
-  if (operation.kind === 'restrict') return undefined;
+export function consentRefusal(ports: DestinationPorts, task: Task, kind: OperationManifest['kind'], now: number): string | undefined {
+  if (kind === 'restrict') return undefined;
   const { delivery } = task;
   if (delivery.purpose === null) return 'no-purpose';
   const answer = ports.consent.allows(delivery.ids, delivery.purpose, delivery.channel, delivery.topic, delivery.legalBasis, now);
   return answer.ok ? undefined : answer.reason;
-}
-
-export type CallResult =
-  | { readonly kind: 'verdict'; readonly verdict: Verdict }
-  /** Nothing was sent. */
-  | { readonly kind: 'refused'; readonly reason: 'lease' | 'consent' | 'disabled'; readonly detail: string }
-  | { readonly kind: 'unbuildable'; readonly code: ErrorCode; readonly detail: string };
-
-/**
- * One call. Lease, consent and switch are checked again in the tick of the socket write (I3, I6). Fills
- * `task.last`, counts the attempt, and remembers since when an effect is possible.
- */
-export async function call(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<CallResult> {
-  const adapter = destination.adapter.destination!;
-  const deadlineMs = Math.min(operation.timeoutMs ?? ports.callTimeoutMs, ports.callTimeoutMs);
-  let request: ReturnType<typeof adapter.request>;
-  try {
-    request = adapter.request(toAdapterDelivery(ports, task), task.key, destination.config, ports.clock.now());
-  } catch (error) {
-    const known = findWeirError(error);
-    if (known === undefined) throw error;
-    return { kind: 'unbuildable', code: known.code, detail: known.message };
-  }
-  let refused: Extract<CallResult, { kind: 'refused' }> | undefined;
-  const startedAt = ports.clock.now();
-  const started = ports.clock.monotonic();
-  failpoint('dispatcher.before-connect');
-  const response = await ports.http.call(request, {
-    deadlineMs,
-    onBeforeWrite: () => {
-      refused = refusal(ports, runner, task, operation, deadlineMs);
-      if (refused === undefined) failpointSoon('dispatcher.sent');
-      return refused === undefined;
-    },
-  });
-  if (refused !== undefined) return refused;
-  failpoint('dispatcher.response-read');
-  const verdict = adapter.classify(response, toAdapterDelivery(ports, task), destination.config);
-  task.attempts++;
-  if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = startedAt;
-  const durationMs = ports.clock.monotonic() - started;
-  task.last = { at: startedAt, durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(response) };
-  ports.metrics.calls.observe({ destination: ports.name, operation: task.delivery.operation, verdict: verdict.kind }, durationMs / 1000);
-  return { kind: 'verdict', verdict };
-}
-
-function refusal(ports: DestinationPorts, runner: PartitionRunner, task: Task, operation: OperationManifest, deadlineMs: number): Extract<CallResult, { kind: 'refused' }> | undefined {
-  const consumer = ports.consumer();
-  const topic = ports.topics.dispatch(ports.name);
-  if (runner.closed() || !consumer.holds(topic, runner.partition, runner.epoch) || ports.clock.monotonic() >= consumer.leaseUntil() - deadlineMs) return { kind: 'refused', reason: 'lease', detail: 'the lease does not cover the call' };
-  if (ports.destination()?.enabled !== true) return { kind: 'refused', reason: 'disabled', detail: 'the destination is disabled' };
-  const reason = consentRefusal(ports, task, operation, ports.clock.now());
-  return reason === undefined ? undefined : { kind: 'refused', reason: 'consent', detail: reason };
-}
-
-function statusOf(response: HttpResponse | HttpFailure): number | null {
-  return 'status' in response ? response.status : null;
-}
-
-const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone'], ['anonymousId', 'anonymousId']] as const;
-
-function toAdapterDelivery(ports: DestinationPorts, task: Task): Parameters<NonNullable<DestinationConfig['adapter']['destination']>['request']>[0] {
-  const { delivery } = task;
-  const record = ports.serde.decode(delivery.payload).value;
-  const identifiers: { type: 'userId' | 'email' | 'phone' | 'external' | 'anonymousId'; value: string }[] = [];
-  for (const [field, type] of identifierFields) {
-    if (type === 'anonymousId') for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });
-    if (typeof record[field] === 'string') identifiers.push({ type, value: record[field] });
-  }
-  return { destination: delivery.destination, operation: delivery.operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
 }

@@ -1,7 +1,8 @@
 import { failpointSoon } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
-import { call, prepare, type CallResult } from './attempt.ts';
+import { prepare, type Preparation } from './attempt.ts';
 import { backoffMs, boundedRetryAfter } from './backoff.ts';
+import { call, readBack, type CallResult, type ReadBackResult, type Refusal } from './call.ts';
 import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
 import type { Lane } from './lane.ts';
@@ -13,6 +14,8 @@ import type { DestinationPorts } from './ports.ts';
 import type { OperationManifest, Verdict } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import type { Task } from './types.ts';
+
+type ToStart = Extract<Preparation, { readonly kind: 'call' | 'read-back' }>;
 
 interface Ready {
   readonly lane: Lane;
@@ -58,13 +61,18 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     }, Math.max(1, ms));
   }
 
-  function limiterOf(name: string, operation: OperationManifest): Limiter {
+  function limiterOf(name: string, operation: Pick<OperationManifest, 'limit'>): Limiter {
     let known = limiters.get(name);
     if (known === undefined || known.limit !== operation.limit) {
       known = { limit: operation.limit, limiter: createLimiter(operation.limit, () => 1) };
       limiters.set(name, known);
     }
     return known.limiter;
+  }
+
+  function limiterFor(task: Task, { kind, operation }: ToStart): Limiter {
+    const { operation: name } = task.delivery;
+    return kind === 'read-back' && operation.verify!.limit !== undefined ? limiterOf(`${name} read-back`, operation.verify!) : limiterOf(name, operation);
   }
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
@@ -94,14 +102,14 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const { lane, runner } = entry;
     const task = lane.queue[0]!;
     const prepared = prepare(ports, runner, destination, task);
-    if (prepared.kind !== 'call') {
+    if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
       act(lane, runner, task, prepared);
       return true;
     }
     const now = ports.clock.monotonic();
     const blocked = waitMs(breaker, now);
-    const wait = blocked > 0 ? blocked : limiterOf(task.delivery.operation, prepared.operation).take(now);
-    if (wait === 0) start(lane, runner, task, destination, prepared.operation);
+    const wait = blocked > 0 ? blocked : limiterFor(task, prepared).take(now);
+    if (wait === 0) start(lane, runner, task, destination, prepared);
     else {
       ready.push(entry);
       pumpIn(wait);
@@ -109,7 +117,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     return blocked === 0;
   }
 
-  function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<ReturnType<typeof prepare>, { kind: 'call' }>): void {
+  function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<Preparation, ToStart>): void {
     switch (prepared.kind) {
       case 'end':
         return end(lane, runner, prepared.ending);
@@ -147,14 +155,15 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     }, ms);
   }
 
-  function start(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, operation: OperationManifest): void {
+  function start(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, { kind, operation }: ToStart): void {
     inFlight++;
     ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
     setBreaker(onStart(breaker));
     runner.callStarted();
-    call(ports, runner, destination, task, operation).then((result) => {
-      settle(lane, runner, task, result);
-    }).catch(ports.fail).finally(() => {
+    const settled = kind === 'call'
+      ? call(ports, runner, destination, task, operation).then((result) => settle(lane, runner, task, result))
+      : readBack(ports, runner, destination, task, operation).then((result) => settleRead(lane, runner, task, result));
+    settled.catch(ports.fail).finally(() => {
       inFlight--;
       ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
       runner.callEnded();
@@ -169,12 +178,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       setBreaker(onCancelled(breaker, now));
       return end(lane, runner, { task, state: 'dead-lettered', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.code, detail: result.detail, deadLetter: true });
     }
-    if (result.kind === 'refused') {
-      setBreaker(onCancelled(breaker, now));
-      ports.metrics.refused.inc({ destination: ports.name, reason: result.reason });
-      if (result.reason === 'consent') return end(lane, runner, { task, state: 'denied', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.detail, detail: null, deadLetter: false });
-      return later(lane, runner, result.reason === 'lease' ? 50 : 500);
-    }
+    if (result.kind === 'refused') return notSent(lane, runner, task, result, now);
     const { verdict } = result;
     switch (verdict.kind) {
       case 'ok':
@@ -188,6 +192,37 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       default:
         return again(lane, runner, task, verdict, now);
     }
+  }
+
+  /** What the vendor says of an earlier call: it ends the delivery, or opens the way for a call, or leaves it to a person. */
+  function settleRead(lane: Lane, runner: PartitionRunner, task: Task, result: ReadBackResult): void {
+    const now = ports.clock.monotonic();
+    if (result.kind === 'refused') return notSent(lane, runner, task, result, now);
+    const held = (why: string): void => end(lane, runner, { task, state: 'quarantined', effect: 'maybe', code: 'delivery-held', detail: `unknown whether it was applied: ${why}`, deadLetter: true });
+    if (result.kind === 'unbuildable') {
+      setBreaker(onCancelled(breaker, now));
+      return held(result.detail);
+    }
+    const { read } = result;
+    if (read.kind === 'retry' || read.kind === 'throttled' || read.kind === 'auth-broken') return again(lane, runner, task, read, now);
+    ports.credential.accepted();
+    setBreaker(onAlive());
+    recordAttempt(runner, task, { kind: task.last!.verdict, effect: task.last!.effect, code: null, detail: read.detail });
+    switch (read.kind) {
+      case 'applied':
+        return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: `read back: ${read.detail ?? 'applied'}`, deadLetter: false });
+      case 'unknown':
+        return held(read.detail ?? 'the vendor does not tell');
+      case 'not-applied':
+        return offer({ lane, runner });
+    }
+  }
+
+  function notSent(lane: Lane, runner: PartitionRunner, task: Task, refusal: Refusal, now: number): void {
+    setBreaker(onCancelled(breaker, now));
+    ports.metrics.refused.inc({ destination: ports.name, reason: refusal.reason });
+    if (refusal.reason === 'consent') return end(lane, runner, { task, state: 'denied', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: refusal.detail, detail: null, deadLetter: false });
+    return later(lane, runner, refusal.reason === 'lease' ? 50 : 500);
   }
 
   function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>, now: number): void {
@@ -206,8 +241,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     later(lane, runner, backoff);
   }
 
-  /** A failed call, for the trace; the ledger topic keeps it, the ledger cache does not. */
-  function recordAttempt(runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>): void {
+  /** A call that ended nothing, for the trace; the ledger topic keeps it, the ledger cache does not. */
+  function recordAttempt(runner: PartitionRunner, task: Task, verdict: { readonly kind: string; readonly effect: string; readonly code: string | null; readonly detail?: string }): void {
     const { delivery, last } = task;
     const value = ports.serde.encode('weir.internal.Attempt', { key: task.key, eventId: delivery.eventId, outputId: delivery.outputId, destination: ports.name, operation: delivery.operation, number: task.attempts, verdict: verdict.kind, effect: verdict.effect, status: last?.status ?? null, code: verdict.code, detail: verdict.detail ?? null, durationMs: last?.durationMs ?? 0, at: last?.at ?? ports.clock.now() });
     ports.appender.append(ports.topics.ledger(ports.name), [{ partition: runner.partition, key: Buffer.from(ledgerKeys.attempt(task.key, task.attempts)), value }]).catch(ports.fail);

@@ -29,7 +29,7 @@ export function endValue(ending: Ending, at: number): EndValue {
     key: ending.key ?? task.key, outputId: task.delivery.outputId, eventId: task.delivery.eventId, operation: task.delivery.operation,
     state: ending.state, effect: ending.effect, code: ending.code, reason: ending.detail, status: task.last?.status ?? null,
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
-    offset: task.offset, at, acceptedAt: task.delivery.acceptedAt,
+    offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
   };
 }
 

@@ -11,6 +11,7 @@ export interface Parked {
   due: number;
   reason: string;
   attempts: number;
+  readBacks: number;
   maybeSince: number;
   since: number;
 }
@@ -30,6 +31,6 @@ export function createLane(subject: string): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined };
 }
 
-export function createParked(now: number, due: number, reason: string, head: { attempts: number; maybeSince: number }): Parked {
-  return { offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, maybeSince: head.maybeSince, since: now };
+export function createParked(now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number }): Parked {
+  return { offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, maybeSince: head.maybeSince, since: now };
 }

@@ -4,7 +4,7 @@ import { lookUp, pastWindow, replaces } from './ledger.ts';
 import type { DeliveryValue, EndState, EndValue } from './types.ts';
 
 const delivery = { outputId: 'out_1', destination: 'crm', operation: 'upsert', intent: '0', itemHash: 'h1' } as DeliveryValue;
-const end = (over: Partial<EndValue>): EndValue => ({ key: '', outputId: 'out_1', eventId: 'e', operation: 'upsert', state: 'delivered', effect: 'done', code: null, reason: null, status: 200, attempts: 1, generation: 0, itemHash: 'h1', subject: 's', offset: 7, at: 0, acceptedAt: 0, ...over });
+const end = (over: Partial<EndValue>): EndValue => ({ key: '', outputId: 'out_1', eventId: 'e', operation: 'upsert', state: 'delivered', effect: 'done', code: null, reason: null, status: 200, attempts: 1, generation: 0, itemHash: 'h1', subject: 's', offset: 7, at: 0, acceptedAt: 0, maybeSince: 0, ...over });
 
 test('a sender that repeats an event does not send it twice', () => {
   const first = lookUp(delivery, '', 5, () => undefined);
@@ -45,5 +45,7 @@ test('past the key window an unknown effect is held unless the manifest says res
   expect(pastWindow(1, 1002, window)).toBe('hold');
   expect(pastWindow(1, 1002, { ...window, pastWindow: 'resend' })).toBe('send');
   expect(pastWindow(1, 2, { scheme: 'none', pastWindow: 'hold' })).toBe('hold');
+  expect(pastWindow(1, 1002, { ...window, pastWindow: 'verify' })).toBe('verify');
+  expect(pastWindow(1, 1001, { ...window, pastWindow: 'verify' })).toBe('send');
   expect(pastWindow(1, 10 ** 12, { scheme: 'natural-upsert', pastWindow: 'hold' })).toBe('send');
 });

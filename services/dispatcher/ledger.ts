@@ -32,7 +32,8 @@ export function replaces(earlier: EndState, later: EndState): boolean {
 }
 
 export type Lookup =
-  | { readonly kind: 'open'; readonly key: string; readonly generation: number }
+  /** `reopened`: the end of unknown effect that a redrive takes up again, under the same key. */
+  | { readonly kind: 'open'; readonly key: string; readonly generation: number; readonly reopened?: EndValue }
   | { readonly kind: 'ended'; readonly key: string; readonly end: EndValue }
   | { readonly kind: 'conflict'; readonly key: string; readonly end: EndValue };
 
@@ -51,17 +52,17 @@ export function lookUp(delivery: DeliveryValue, redrive: string, offset: number,
     if (end === undefined) return { kind: 'open', key, generation };
     if (end.itemHash !== delivery.itemHash) return { kind: 'conflict', key, end };
     if (redrive === '' || end.state === 'delivered' || (offset >= 0 && end.offset === offset)) return { kind: 'ended', key, end };
-    if (end.effect !== 'none') return { kind: 'open', key, generation };
+    if (end.effect !== 'none') return { kind: 'open', key, generation, reopened: end };
   }
   return { kind: 'open', key: deliveryKey(delivery.outputId, delivery.destination, delivery.operation, delivery.intent, maxGenerations), generation: maxGenerations };
 }
 
-/** What to do with a delivery whose effect at the vendor may have happened since `maybeSince` (ms; 0 = surely not). */
-export function pastWindow(maybeSince: number, now: number, idempotency: { scheme: string; windowMs?: number; pastWindow: 'verify' | 'hold' | 'resend' }): 'send' | 'hold' {
+/** What to do with a delivery whose effect at the vendor may have happened since `maybeSince` (ms; 0 = surely not): within the key window, or where the manifest says resend, it is sent under the same key. */
+export function pastWindow(maybeSince: number, now: number, idempotency: { scheme: string; windowMs?: number; pastWindow: 'verify' | 'hold' | 'resend' }): 'send' | 'hold' | 'verify' {
   if (maybeSince === 0) return 'send';
   const window = idempotency.scheme === 'none' ? 0 : idempotency.windowMs ?? Number.POSITIVE_INFINITY;
   if (now - maybeSince <= window) return 'send';
-  return idempotency.pastWindow === 'resend' ? 'send' : 'hold';
+  return idempotency.pastWindow === 'resend' ? 'send' : idempotency.pastWindow;
 }
 
 export type { ParkValue };

@@ -88,6 +88,7 @@ export function createParking(context: Context): Parking {
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
     task.attempts = parked.attempts;
+    task.readBacks = parked.readBacks;
     task.maybeSince = parked.maybeSince;
     lane.queue.push(task);
     lane.busy = false;
@@ -143,7 +144,7 @@ export function createParking(context: Context): Parking {
       const head = tasks[0]!;
       lane.busy = true;
       if (head.parkedOffset >= 0) {
-        Object.assign(lane.parked!, { due, reason, attempts: head.attempts, maybeSince: head.maybeSince });
+        Object.assign(lane.parked!, { due, reason, attempts: head.attempts, readBacks: head.readBacks, maybeSince: head.maybeSince });
         spawn(async () => {
           await mark(lane);
           schedule(lane);
@@ -188,6 +189,7 @@ export function createParking(context: Context): Parking {
       parked.offsets.shift();
       parked.due = 0;
       parked.attempts = 0;
+      parked.readBacks = 0;
       parked.maybeSince = 0;
     },
 

@@ -40,6 +40,8 @@ export interface PartitionRunner {
   /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
   close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
   readonly closed: () => boolean;
+  /** When it was opened, ms since the epoch: an earlier owner called before that. */
+  openedAt(): number;
 }
 
 export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
@@ -57,6 +59,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let committing: Promise<void> | undefined;
   let paused = false;
   let stale = false;
+  let openedAt = 0;
   /** Records on the topic behind the last batch. */
   let behind = 0;
 
@@ -143,7 +146,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
     const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, last: undefined };
+    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, last: undefined };
   }
 
   function laneOf(subject: string): Lane {
@@ -186,6 +189,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     partition, epoch, writer, parking,
     async open() {
       failpoint('dispatcher.taking-over');
+      openedAt = ports.clock.now();
       await loadLedger(ports, partition);
       before = ports.ledger.intent(partition, assignment.position);
       await parking.load(laneOf);
@@ -230,6 +234,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       while (committing !== undefined) await committing;
     },
     closed: () => closed,
+    openedAt: () => openedAt,
   };
   return runner;
 }

@@ -45,6 +45,8 @@ export interface EndValue {
   readonly offset: number;
   readonly at: number;
   readonly acceptedAt: number;
+  /** Start of the first call that may have had an effect, ms; 0 = none. */
+  readonly maybeSince: number;
 }
 
 export type EndState = 'delivered' | 'denied' | 'dead-lettered' | 'quarantined' | 'superseded' | 'expired';
@@ -75,9 +77,12 @@ export interface Task {
   readonly redrive: string;
   key: string;
   generation: number;
+  /** Calls made. */
   attempts: number;
   /** Start of the first call that may have had an effect, ms since the epoch; 0 = none. */
   maybeSince: number;
+  /** Those of them that asked whether it took effect. */
+  readBacks: number;
   /** Last answer, for the outcome. */
   last: AttemptSummary | undefined;
 }

@@ -50,7 +50,7 @@ export function createSandbox(options: ConfigOf<typeof schema>, logger: Logger):
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? '/', 'http://sandbox');
     const at = destinationPath.exec(url.pathname);
-    if (at !== null) return vendorCall(request, response, at[1]!, at[2] ?? '');
+    if (at !== null) return vendorCall(request, response, at[1]!, at[2] ?? '', url.searchParams);
     if (request.method === 'GET' && (url.pathname === '/effects' || url.pathname === '/arrivals')) return list(request, response, url);
     if (url.pathname === '/faults') return orderFault(request, response);
     if (request.method === 'GET' && url.pathname === '/healthz') return send(response, 200, { status: 'ok' });
@@ -58,12 +58,12 @@ export function createSandbox(options: ConfigOf<typeof schema>, logger: Logger):
     return send(response, 404, { error: 'not-found', message: 'known are /d/<destination>/…, /effects, /arrivals, /faults, /healthz, /readyz' });
   }
 
-  async function vendorCall(request: IncomingMessage, response: ServerResponse, destination: string, path: string): Promise<void> {
+  async function vendorCall(request: IncomingMessage, response: ServerResponse, destination: string, path: string, query: URLSearchParams): Promise<void> {
     const vendor = isKlaviyo(path) ? klaviyo : http;
     const raw = await readBody(request, options.bodyBytes);
     if (raw === undefined) return refuse(response, vendor, 413, 'payload_too_large', `more than ${options.bodyBytes} bytes`);
     if (journal!.count() >= options.maxArrivals) return refuse(response, vendor, 507, 'log-full', 'the log of the sandbox is full: delete it or raise WEIR_SANDBOX_MAX_ARRIVALS');
-    const call: VendorRequest = { destination, method: request.method ?? 'GET', path: decodePath(path), headers: flat(request), raw, json: parse(raw), now: Date.now() };
+    const call: VendorRequest = { destination, method: request.method ?? 'GET', path: decodePath(path), query, headers: flat(request), raw, json: parse(raw), now: Date.now() };
     const about = vendor.look(call);
     const fault = faults.hit(destination, about.operation, about.subject);
     if (fault === undefined) return answer(response, await apply(vendor, call));

@@ -11,7 +11,7 @@ import { configOf, now } from './world.ts';
 
 /** An operation of every scheme, with hostile places for values: path, query, headers, body. */
 const operations = {
-  'by-header': { kind: 'use', accepts: ['Profile', 'Event', 'Order', 'Company', 'CampaignMetric'], method: 'POST', path: '/rows/{{record_type}}?who={{record.email}}', headers: { 'X-Person': '{{record.userId}}', 'X-Tag': 'v {{record.email}}' }, idempotency: { scheme: 'header', name: 'Idempotency-Key', window: '24h' }, limit: { burst: { count: 10, per: '1s' } } },
+  'by-header': { kind: 'use', accepts: ['Profile', 'Event', 'Order', 'Company', 'CampaignMetric'], method: 'POST', path: '/rows/{{record_type}}?who={{record.email}}', headers: { 'X-Person': '{{record.userId}}', 'X-Tag': 'v {{record.email}}' }, idempotency: { scheme: 'header', name: 'Idempotency-Key', window: '24h' }, limit: { burst: { count: 10, per: '1s' } }, verify: { path: '/rows?key={{key}}&who={{record.email}}', headers: { 'X-Person': '{{record.userId}}' }, answers: [{ status: 200, equals: { 'data.key': '{{key}}' }, answer: 'applied' }, { status: 404, answer: 'not-applied' }] } },
   'by-body': { kind: 'use', accepts: ['Profile'], method: 'PATCH', path: '/people/{{record.userId}}/tags/{{record.email}}', idempotency: { scheme: 'body-field', name: '/attributes/dedupe~1key' } },
   upsert: { kind: 'use', accepts: ['Profile'], method: 'PUT', path: '/contacts/{{subject}}', body: { email: '{{record.email}}', all: ['{{record.attributes}}', '{{record.firstName}} {{record.lastName}}'] }, idempotency: { scheme: 'natural-upsert' } },
   erase: { kind: 'restrict', accepts: ['ConsentChange', 'Profile'], method: 'DELETE', path: '/contacts/{{record.email}}', idempotency: { scheme: 'natural-upsert', pastWindow: 'resend' }, verdicts: [{ status: 404, verdict: 'ok' }] },
@@ -186,6 +186,31 @@ describe.each(cases)('$name', (it) => {
     expect(answer(422)).toMatchObject({ kind: 'permanent', effect: 'none' });
     expect(verdict({ failure: 'timeout', sent: true, detail: '' })).toMatchObject({ kind: 'retry', effect: 'maybe' });
     expect(verdict({ failure: 'connect', sent: false, detail: '' })).toMatchObject({ kind: 'retry', effect: 'none' });
+  });
+
+  test('a read-back changes nothing, stays at the vendor, and any answer to it is one that the dispatcher can act on', () => {
+    if (it.manifest.verify === undefined) return;
+    const verify = destination!.verify!;
+    expect(it.manifest.verify.cite.length).toBeGreaterThan(10);
+    fc.assert(fc.property(deliveries(it), (d) => {
+      let request: HttpRequest;
+      try {
+        request = verify.request(d, key, it.config, now);
+      } catch (error) {
+        expect(findWeirError(error)?.code).toBe('delivery-unbuildable');
+        return;
+      }
+      expect(request.method).toBe('GET');
+      expect(new URL(request.url).origin).toBe(new URL(String(it.config['baseUrl'])).origin);
+      for (const value of Object.values(request.headers)) expect(value).not.toMatch(/[\u0000-\u001f\u007f]/);
+    }), { numRuns: 200 });
+    const asked = deliveryOf(it, it.manifest.accepts[0]!, plain({ state: stateFor(it) }));
+    fc.assert(fc.property(responses, (response) => {
+      const read = verify.classify(response, asked, key, it.config);
+      expect(verify.classify(response, asked, key, it.config)).toEqual(read);
+      expect(['applied', 'not-applied', 'unknown', 'retry', 'throttled', 'auth-broken']).toContain(read.kind);
+      if ('failure' in response || response.status >= 500 || response.status === 429) expect(['applied', 'not-applied']).not.toContain(read.kind);
+    }), { numRuns: 500 });
   });
 
   test('records exist, keys and limits say where they come from, secrets are marked', () => {

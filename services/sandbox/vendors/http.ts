@@ -20,7 +20,9 @@ type Rule =
  * - header Idempotency-Key: draft-ietf-httpapi-idempotency-key-header-07, the first request counts;
  * - header webhook-id: the same by the Standard Webhooks specification ("use as an idempotency key");
  * - PUT and DELETE: idempotent by RFC 9110 section 9.2.2, the path names the object;
- * - else none: every arrival is an effect.
+ * - else none: every arrival is an effect; a header x-reference is remembered, and repeated all the same.
+ *
+ * GET answers whether something took effect: `?idempotency_key=`, `?reference=`, or the object of a path; 200 or 404.
  */
 function ruleOf(request: VendorRequest): Rule {
   const chosen = rulePath.exec(request.path);
@@ -76,13 +78,25 @@ export function createHttpVendor(options: { webhookSecret?: string }): Vendor {
     return answer(before.is === null && is !== null ? 201 : 200, { ok: true, version: v }, [arrival], applied ? [[stateKey, JSON.stringify({ v, is })]] : []);
   }
 
+  /** What took effect, by the key, the reference or the object that it came with. */
+  function read(request: VendorRequest, state: VendorState): Reply {
+    const { destination, path, query } = request;
+    const by = query?.get('idempotency_key');
+    const reference = query?.get('reference');
+    const stored = state.get(by ? `${destination}/k/${digest(path, by)}` : reference ? `${destination}/r/${digest(path, reference)}` : `${destination}/o/${digest(path)}`);
+    const found = stored !== undefined && (by || reference || (JSON.parse(stored) as { is: string | null }).is !== null);
+    const arrival = { operation: `read ${path}`, idempotencyKey: by ?? reference ?? null, subject: null, applied: false, body: null };
+    return found ? answer(200, { found: true }, [arrival]) : answer(404, { found: false }, [arrival]);
+  }
+
   return {
     look: (request) => ({ operation: ruleOf(request).operation, subject: subjectOf(request.json) }),
     handle(request, state) {
       const rule = ruleOf(request);
       const subject = subjectOf(request.json);
       const refused = { operation: rule.operation, idempotencyKey: null, subject, applied: false, body: bodyOf(request) };
-      if (request.method === 'GET' || request.method === 'HEAD') return refuse(405, 'method-not-allowed', 'nothing is read here', refused);
+      if (request.method === 'HEAD') return refuse(405, 'method-not-allowed', 'use GET', refused);
+      if (request.method === 'GET') return read(request, state);
       if (options.webhookSecret !== undefined && request.headers['webhook-signature'] !== undefined) {
         const problem = signatureProblem(request, options.webhookSecret);
         if (problem !== undefined) return refuse(401, 'signature-invalid', problem, refused);
@@ -91,11 +105,16 @@ export function createHttpVendor(options: { webhookSecret?: string }): Vendor {
         case 'bad': return refuse(400, 'bad-request', rule.detail, refused);
         case 'header': case 'field': return once(request, state, rule, subject);
         case 'upsert': return upsert(request, state, rule, subject);
-        case 'none': return answer(200, { ok: true }, [{ ...refused, applied: true }]);
+        case 'none': return answer(200, { ok: true }, [{ ...refused, applied: true }], referencePuts(request, rule.operation));
       }
     },
     refusal: (_status, error, message) => ({ contentType, body: { error, message } }),
   };
+}
+
+function referencePuts(request: VendorRequest, operation: string): Reply['puts'] {
+  const reference = request.headers['x-reference'];
+  return reference === undefined ? [] : [[`${request.destination}/r/${digest(operation, reference)}`, '1']];
 }
 
 /** The body for the log: JSON, else text. */

@@ -15,6 +15,7 @@ import { digest, isObject, own, text } from './values.ts';
  * - POST /api/profile-subscription-bulk-create-jobs (up to 1000 profiles) and -delete-jobs (up to 100): set the
  *   consent of a channel; setting what is set changes nothing. 202. `consented_at` without `historical_import`
  *   "will raise an error".
+ * - GET /api/profiles with filter=equals(email|phone_number|external_id,"…"); additional-fields[profile]=subscriptions.
  * - header `Authorization: Klaviyo-API-Key <key>` and a required `revision` header (YYYY-MM-DD[.suffix]).
  */
 const contentType = 'application/vnd.api+json';
@@ -72,6 +73,17 @@ const createEvent: Operation = (request, state, profiles) => {
   return { status: 202, body: undefined, arrivals: [arrival], puts: [[stateKey, '1'], ...done.puts] };
 };
 
+/** GET /api/profiles: the one filter that the sandbox knows, `equals(<identifier>,"<value>")`. */
+const readProfiles: Operation = (request, _state, profiles) => {
+  const match = /^equals\((email|phone_number|external_id),"([^"]+)"\)$/.exec(request.query?.get('filter') ?? '');
+  if (match === null) return { status: 400, code: 'invalid', detail: 'the sandbox knows the filter equals(email|phone_number|external_id,"…")', pointer: 'filter' };
+  const profile = profiles.find([[match[1]!, match[1] === 'email' ? match[2]!.toLowerCase() : match[2]!]]);
+  const consent = (channel: string): unknown => ({ marketing: { consent: profile?.subscriptions[`${channel}/marketing`] ?? 'NEVER_SUBSCRIBED' } });
+  const subscriptions = request.query?.get('additional-fields[profile]') === 'subscriptions' ? { subscriptions: { email: consent('email'), sms: consent('sms') } } : {};
+  const arrival = { operation: 'profiles', idempotencyKey: null, subject: match[2]!, applied: false, body: null };
+  return { status: 200, body: { data: profile === undefined ? [] : [{ type: 'profile', id: profile.id, attributes: { ...profile.attributes, ...subscriptions } }] }, arrivals: [arrival] };
+};
+
 /** A subscription job. Each profile is one arrival: its subject is what the job is about. */
 function subscriptions(kind: 'create' | 'delete'): Operation {
   const operation = `profile-subscription-bulk-${kind}-jobs`;
@@ -127,6 +139,7 @@ function subjectOf(resourceObject: unknown): string | null {
 }
 
 const operations: ReadonlyMap<string, Operation> = new Map([
+  ['profiles', readProfiles],
   ['profile-import', importProfile],
   ['events', createEvent],
   ['profile-subscription-bulk-create-jobs', subscriptions('create')],
@@ -149,8 +162,10 @@ function doorProblem(request: VendorRequest, key: string | undefined): Problem |
   const a = Buffer.from(given ?? '');
   const b = Buffer.from(key ?? given ?? '');
   if (given === undefined || a.length !== b.length || !timingSafeEqual(a, b)) return { status: 401, code: 'not_authenticated', detail: 'Authentication credentials were not provided or are wrong.' };
-  if (request.method !== 'POST') return { status: 405, code: 'method_not_allowed', detail: `Method ${request.method} not allowed.` };
+  const method = operationOf(request.path) === 'profiles' ? 'GET' : 'POST';
+  if (request.method !== method) return { status: 405, code: 'method_not_allowed', detail: `Method ${request.method} not allowed.` };
   if (!revisionPattern.test(request.headers['revision'] ?? '')) return { status: 400, code: 'invalid', detail: 'The revision header is required: YYYY-MM-DD[.suffix].', pointer: 'revision' };
+  if (method === 'GET') return undefined;
   const type = (request.headers['content-type'] ?? '').split(';')[0]!.trim().toLowerCase();
   if (type !== contentType && type !== 'application/json') return { status: 415, code: 'unsupported_media_type', detail: `expected ${contentType}` };
   return request.json === undefined ? { status: 400, code: 'parse_error', detail: 'The body is not JSON.' } : undefined;

@@ -5,6 +5,8 @@ export interface VendorRequest {
   readonly method: string;
   /** Below the destination's base URL, without the leading slash and the query. */
   readonly path: string;
+  /** What follows the `?`, decoded; absent = none. */
+  readonly query?: URLSearchParams;
   /** Names lower case. */
   readonly headers: Readonly<Record<string, string | undefined>>;
   readonly raw: Buffer;

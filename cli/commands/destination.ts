@@ -1,0 +1,38 @@
+import { createClient } from '../client.ts';
+import { textOption, UsageError, type Command } from '../command.ts';
+import { printable } from '../terminal.ts';
+
+interface Switch {
+  readonly destination: string;
+  readonly paused: boolean;
+  readonly reason: string | null;
+  readonly by: string;
+  readonly since: string;
+}
+
+export const command: Command = {
+  name: 'destination',
+  summary: 'Kill switch: pause a destination within a second, resume it, or list.',
+  usage: 'pause <name> [--reason <text>] | resume <name> | list',
+  options: { reason: { type: 'string', value: '<text>', doc: 'why; stands in weir status and beside the audit leaf' } },
+  positionals: [1, 2],
+  async run(context) {
+    const { terminal, json } = context;
+    const [action, name] = context.positionals;
+    const client = createClient(context.target);
+    if (action === 'list' && name === undefined) {
+      const { switches } = await client.get<{ switches: readonly Switch[] }>('/v1/destinations/switches');
+      if (json) terminal.json({ switches });
+      else terminal.table(['destination', 'state', 'since', 'by', 'reason'], switches.map((s) => [s.destination, s.paused ? 'paused' : 'running', s.since, s.by, s.reason ?? '']));
+      return 0;
+    }
+    if ((action !== 'pause' && action !== 'resume') || name === undefined) throw new UsageError('give pause <name>, resume <name>, or list');
+    if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(name)) throw new UsageError(`${printable(name)} is no destination name`);
+    const reason = textOption(context, 'reason');
+    if (reason !== undefined && (reason === '' || reason.length > 500)) throw new UsageError('--reason takes 1 to 500 characters');
+    const done = await client.post<Switch>(`/v1/destinations/${name}/${action}`, reason === undefined ? {} : { reason });
+    if (json) terminal.json(done);
+    else terminal.line(done.paused ? `${done.destination} is paused: no call starts, its events are kept` : `${done.destination} goes on`);
+    return 0;
+  },
+};

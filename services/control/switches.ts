@@ -1,0 +1,53 @@
+import { WeirError } from '@weir/errors';
+import type { Appender } from '@weir/log';
+import { saveSwitch, type DestinationSwitch } from '@weir/release';
+import type { ServiceContext } from '@weir/service';
+import type { FastifyInstance } from 'fastify';
+import type { ChangedBy } from './releases.ts';
+
+export interface SwitchView {
+  readonly destination: string;
+  readonly paused: boolean;
+  readonly reason: string | null;
+  readonly by: string;
+  /** ISO 8601. */
+  readonly since: string;
+}
+
+/** Kill switches of destinations. */
+export interface SwitchApi {
+  /** Resolves when the order is acknowledged on weir.control. Rejects with not-found. Setting what is set is no change. */
+  set(destination: string, paused: boolean, reason: string | null, by: ChangedBy): Promise<SwitchView>;
+  list(): readonly SwitchView[];
+}
+
+export const viewOf = ({ destination, paused, reason, by, at }: DestinationSwitch): SwitchView => ({ destination, paused, reason, by, since: new Date(at).toISOString() });
+
+export function createSwitchApi(context: Pick<ServiceContext, 'releases' | 'serde' | 'topics' | 'clock'>, appender: Appender): SwitchApi {
+  const { releases, serde, topics, clock } = context;
+  return {
+    async set(destination, paused, reason, { actor, leaf }) {
+      // One that has left the release can still be resumed: its switch must not wait there for a new one of the name.
+      if (!releases.current().destinations.has(destination) && !releases.switches().has(destination)) throw new WeirError('not-found', `no destination ${destination}`);
+      const change: DestinationSwitch = { destination, paused, reason, by: actor, at: clock.now() };
+      await saveSwitch({ appender, serde, topic: topics.control, change, leaf });
+      return viewOf(change);
+    },
+    list: () => [...releases.switches().values()].map(viewOf),
+  };
+}
+
+const name = { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,62}$' };
+const schema = { params: { type: 'object', properties: { name } }, body: { type: ['object', 'null'], additionalProperties: false, properties: { reason: { type: 'string', minLength: 1, maxLength: 500 } } } };
+const nameOf = (request: { params: unknown }): string => (request.params as { name: string }).name;
+
+/** POST /v1/destinations/:name/pause and /resume, GET /v1/destinations/switches. */
+export function switchRoutes(app: FastifyInstance, switches: SwitchApi): void {
+  app.get('/v1/destinations/switches', { config: { permission: 'status.read', scope: () => ({ sources: [], destinations: [] }), summary: 'Kill switches of destinations.' } }, async () => ({ switches: switches.list() }));
+  for (const action of ['pause', 'resume'] as const) {
+    app.post<{ Body: { reason?: string } | null }>(`/v1/destinations/:name/${action}`, {
+      schema,
+      config: { permission: 'destination.switch', scope: (request) => ({ sources: [], destinations: [nameOf(request)] }), action: `destination.${action}`, target: nameOf, summary: action === 'pause' ? 'Kill switch: no call to the destination starts, its events are kept.' : 'Let a paused destination go on.' },
+    }, async (request) => switches.set(nameOf(request), action === 'pause', request.body?.reason ?? null, { actor: request.principal.id, leaf: request.leaf }));
+  }
+}

@@ -1,0 +1,60 @@
+import type { OperationManifest } from '@weir/adapter';
+import type { DestinationConfig } from '@weir/release';
+import { expect, test } from 'vitest';
+import { prepare } from './attempt.ts';
+import type { PartitionRunner } from './partition.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { EndValue, Task } from './types.ts';
+
+const now = 1_800_000_000_000;
+const hour = 3_600_000;
+const ports = { name: 'crm', maxAgeMs: 68 * 24 * hour, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => 0 } } as unknown as DestinationPorts;
+const verify = { settleMs: 5000, cite: 'test' };
+type Rule = OperationManifest['idempotency']['pastWindow'];
+
+/** What is to be done with a delivery of a vendor without keys. */
+function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: { openedAt?: number; ended?: Partial<EndValue> } = {}) {
+  const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'none', pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
+  const destination = { operations: { put: operation }, retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
+  const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', intent: '0', itemHash: 'h', acceptedAt: now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
+  const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
+  const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end }, coveredBefore: () => false } as unknown as PartitionRunner;
+  const full = { delivery, subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, ...task } as Task;
+  const answer = prepare(ports, runner, destination, full);
+  return answer.kind === 'end' ? `end ${answer.ending.state} ${answer.ending.code}` : answer.kind;
+}
+
+test('a delivery of unknown effect is asked for, held or sent again, as the manifest says', () => {
+  expect(prepared('verify', true, {})).toBe('read-back');
+  expect(prepared('hold', true, {})).toBe('end quarantined delivery-held');
+  expect(prepared('hold', false, {})).toBe('end quarantined delivery-held');
+  expect(prepared('resend', false, {})).toBe('call');
+  expect(prepared('verify', false, {})).toBe('end quarantined delivery-held');
+  expect(prepared('verify', true, { maybeSince: 0 })).toBe('call');
+});
+
+test('the vendor is not asked before the last call can show', () => {
+  const last = { at: now - 4500, durationMs: 0, verdict: 'retry', effect: 'maybe', status: null };
+  expect(prepared('verify', true, { last })).toBe('wait');
+  expect(prepared('verify', true, { last: { ...last, at: now - 10 } })).toBe('park');
+  expect(prepared('verify', true, { last: { ...last, at: now - 5000 } })).toBe('read-back');
+  // An earlier owner may have called until this one took over.
+  expect(prepared('verify', true, {}, { openedAt: now - 10 })).toBe('park');
+});
+
+test('a vendor that gives no answer to the question is asked until the horizon, then a person is', () => {
+  expect(prepared('verify', true, { queuedAt: now - 71 * hour, readBacks: 5 })).toBe('read-back');
+  expect(prepared('verify', true, { queuedAt: now - 73 * hour, readBacks: 5 })).toBe('end quarantined delivery-held');
+  expect(prepared('verify', true, { queuedAt: now - 73 * hour, readBacks: 0 })).toBe('read-back');
+});
+
+test('a redrive of unknown effect asks first where it can, and is the decision to send where it cannot', () => {
+  const ended: Partial<EndValue> = { state: 'quarantined', effect: 'maybe', maybeSince: now - hour, at: now - hour };
+  const redrive = { redrive: 'order-1', attempts: 0, maybeSince: 0 };
+  expect(prepared('hold', true, redrive, { ended })).toBe('read-back');
+  expect(prepared('hold', false, redrive, { ended })).toBe('call');
+  // Answered: not applied.
+  expect(prepared('hold', true, { ...redrive, readBacks: 1, attempts: 1 }, { ended })).toBe('call');
+  // What this redrive itself may have called before a crash is no decision of a person.
+  expect(prepared('hold', false, { ...redrive, maybeSince: now - 60_000 }, { ended })).toBe('end quarantined delivery-held');
+});

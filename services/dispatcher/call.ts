@@ -1,0 +1,106 @@
+import type { HttpFailure, HttpRequest, HttpResponse, OperationManifest, ReadBack, Verdict } from '@weir/adapter';
+import { findWeirError, type ErrorCode } from '@weir/errors';
+import { failpoint, failpointSoon } from '@weir/failpoint';
+import type { DestinationConfig } from '@weir/release';
+import { consentRefusal } from './attempt.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { PartitionRunner } from './partition.ts';
+import type { Task } from './types.ts';
+
+/** Nothing was sent. */
+export type Refusal = { readonly kind: 'refused'; readonly reason: 'lease' | 'consent' | 'disabled'; readonly detail: string };
+export type Unbuildable = { readonly kind: 'unbuildable'; readonly code: ErrorCode; readonly detail: string };
+export type CallResult = { readonly kind: 'verdict'; readonly verdict: Verdict } | Refusal | Unbuildable;
+export type ReadBackResult = { readonly kind: 'read'; readonly read: ReadBack } | Refusal | Unbuildable;
+
+interface Exchanged {
+  readonly kind: 'answered';
+  readonly response: HttpResponse | HttpFailure;
+  readonly startedAt: number;
+  readonly durationMs: number;
+}
+
+/** One exchange with the vendor; lease, switch and consent are looked at in the tick of the socket write (I3, I6). */
+async function exchange(ports: DestinationPorts, runner: PartitionRunner, task: Task, operation: Pick<OperationManifest, 'kind' | 'timeoutMs'>, build: () => HttpRequest): Promise<Exchanged | Refusal | Unbuildable> {
+  const deadlineMs = Math.min(operation.timeoutMs ?? ports.callTimeoutMs, ports.callTimeoutMs);
+  let request: HttpRequest;
+  try {
+    request = build();
+  } catch (error) {
+    const known = findWeirError(error);
+    if (known === undefined) throw error;
+    return { kind: 'unbuildable', code: known.code, detail: known.message };
+  }
+  let refused: Refusal | undefined;
+  const startedAt = ports.clock.now();
+  const started = ports.clock.monotonic();
+  failpoint('dispatcher.before-connect');
+  const response = await ports.http.call(request, {
+    deadlineMs,
+    onBeforeWrite: () => {
+      refused = refusal(ports, runner, task, operation.kind, deadlineMs);
+      if (refused === undefined) failpointSoon('dispatcher.sent');
+      return refused === undefined;
+    },
+  });
+  if (refused !== undefined) return refused;
+  failpoint('dispatcher.response-read');
+  return { kind: 'answered', response, startedAt, durationMs: ports.clock.monotonic() - started };
+}
+
+/** One call. Fills `task.last`, counts the attempt, and remembers since when an effect is possible. */
+export async function call(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<CallResult> {
+  const adapter = destination.adapter.destination!;
+  const delivery = toAdapterDelivery(ports, task);
+  const done = await exchange(ports, runner, task, operation, () => adapter.request(delivery, task.key, destination.config, ports.clock.now()));
+  if (done.kind !== 'answered') return done;
+  const verdict = adapter.classify(done.response, delivery, destination.config);
+  task.attempts++;
+  if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
+  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response) };
+  ports.metrics.calls.observe({ destination: ports.name, operation: task.delivery.operation, verdict: verdict.kind }, done.durationMs / 1000);
+  return { kind: 'verdict', verdict };
+}
+
+/** Ask the vendor whether the delivery took effect. Of kind restrict: it changes nothing and needs no consent. A `not-applied` clears the doubt. */
+export async function readBack(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<ReadBackResult> {
+  const verify = destination.adapter.destination!.verify!;
+  const delivery = toAdapterDelivery(ports, task);
+  const done = await exchange(ports, runner, task, { kind: 'restrict', timeoutMs: operation.verify!.timeoutMs }, () => verify.request(delivery, task.key, destination.config, ports.clock.now()));
+  if (done.kind !== 'answered') return done;
+  const read = verify.classify(done.response, delivery, task.key, destination.config);
+  task.attempts++;
+  task.readBacks++;
+  if (read.kind === 'not-applied') task.maybeSince = 0;
+  const effect = read.kind === 'applied' ? 'done' : read.kind === 'not-applied' ? 'none' : 'maybe';
+  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: `read-back: ${read.kind}`, effect, status: statusOf(done.response) };
+  ports.metrics.readBacks.inc({ destination: ports.name, operation: task.delivery.operation, answer: read.kind });
+  return { kind: 'read', read };
+}
+
+/** Lease, switch and consent in the tick of the socket write; undefined = go. */
+function refusal(ports: DestinationPorts, runner: PartitionRunner, task: Task, kind: OperationManifest['kind'], deadlineMs: number): Refusal | undefined {
+  const consumer = ports.consumer();
+  const topic = ports.topics.dispatch(ports.name);
+  if (runner.closed() || !consumer.holds(topic, runner.partition, runner.epoch) || ports.clock.monotonic() >= consumer.leaseUntil() - deadlineMs) return { kind: 'refused', reason: 'lease', detail: 'the lease does not cover the call' };
+  if (ports.destination()?.enabled !== true) return { kind: 'refused', reason: 'disabled', detail: 'the destination is disabled' };
+  const reason = consentRefusal(ports, task, kind, ports.clock.now());
+  return reason === undefined ? undefined : { kind: 'refused', reason: 'consent', detail: reason };
+}
+
+function statusOf(response: HttpResponse | HttpFailure): number | null {
+  return 'status' in response ? response.status : null;
+}
+
+const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone'], ['anonymousId', 'anonymousId']] as const;
+
+function toAdapterDelivery(ports: DestinationPorts, task: Task): Parameters<NonNullable<DestinationConfig['adapter']['destination']>['request']>[0] {
+  const { delivery } = task;
+  const record = ports.serde.decode(delivery.payload).value;
+  const identifiers: { type: 'userId' | 'email' | 'phone' | 'external' | 'anonymousId'; value: string }[] = [];
+  for (const [field, type] of identifierFields) {
+    if (type === 'anonymousId') for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });
+    if (typeof record[field] === 'string') identifiers.push({ type, value: record[field] });
+  }
+  return { destination: delivery.destination, operation: delivery.operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
+}

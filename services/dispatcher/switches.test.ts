@@ -1,0 +1,23 @@
+import type { DestinationConfig, DestinationSwitch } from '@weir/release';
+import { expect, test } from 'vitest';
+import { createSwitches } from './switches.ts';
+
+const crm = { name: 'crm', enabled: true } as DestinationConfig;
+
+test('a paused destination is disabled at the next question, only it, and enabled again by a resume', () => {
+  const state = new Map<string, DestinationSwitch>();
+  const switches = createSwitches({ switches: () => state });
+  const set = (paused: boolean): unknown => state.set('crm', { destination: 'crm', paused, reason: null, by: 'admin', at: 0 });
+  expect(switches.apply(crm)).toBe(crm);
+  set(true);
+  expect(switches.apply(crm)!.enabled).toBe(false);
+  expect(switches.apply({ ...crm, name: 'other' })!.enabled).toBe(true);
+  set(false);
+  expect(switches.apply(crm)).toBe(crm);
+});
+
+test('a resume does not enable what the workspace disabled, and a destination that is gone stays gone', () => {
+  const switches = createSwitches({ switches: () => new Map() });
+  expect(switches.apply({ ...crm, enabled: false })!.enabled).toBe(false);
+  expect(switches.apply(undefined)).toBeUndefined();
+});

@@ -1,0 +1,57 @@
+import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
+import { startDeliveryWorld, type DeliveryWorld } from './delivery-world.ts';
+
+/** A vendor without keys that remembers the sender's reference and can be asked for it. */
+const operation = (pastWindow: string, verify: string): string => `    put:
+      accepts: [Profile]
+      path: /things
+      headers: { x-reference: "{{key}}" }
+      body: { email: "{{record.email}}", plan: "{{record.plan}}" }
+      idempotency: { scheme: none, pastWindow: ${pastWindow} }
+${verify}`;
+const destination = (name: string, text: string): string => `adapter: http\nconfig:\n  baseUrl: sandbox://${name}\n  operations:\n${text}routes:\n  - { on: Profile, operation: put, purpose: service }\n`;
+const verify = (answers: string): string => `      verify:\n        path: /things?reference={{key}}\n        settle: 1s\n        answers:\n${answers}`;
+
+let weir: DeliveryWorld;
+beforeAll(async () => {
+  weir = await startDeliveryWorld({
+    brokers: inject('brokers'), registryUrl: inject('registryUrl'),
+    destinations: {
+      asks: destination('asks', operation('verify', verify('          - { status: 200, code: { found: "true" }, answer: applied }\n          - { status: 404, answer: not-applied }\n'))),
+      mute: destination('mute', operation('verify', verify('          - { status: 200, code: { found: "yes" }, answer: applied }\n'))),
+      holds: destination('holds', operation('hold', '')),
+    },
+  });
+});
+afterAll(() => weir?.dispose());
+afterEach(() => fetch(`${weir.sandbox}/faults`, { method: 'DELETE' }));
+
+test('what a vendor without keys applied and did not answer is read back and not sent again; what it did not apply is sent', async () => {
+  await weir.fault({ destination: 'asks', operation: 'things', subject: 'late@larkspur.example', mode: 'late-after-commit', count: 1 });
+  await weir.fault({ destination: 'asks', operation: 'things', subject: 'cut@larkspur.example', mode: 'cut', count: 1 });
+  const late = await weir.send('late');
+  await weir.send('cut');
+  await weir.settled();
+  expect(await weir.effectsOf('asks', 'late')).toHaveLength(1);
+  expect(await weir.effectsOf('asks', 'cut')).toHaveLength(1);
+  const arrivals = await weir.arrivals('asks');
+  expect(arrivals.filter((a) => a.operation === 'things' && a.subject === 'late@larkspur.example')).toHaveLength(1);
+  expect(arrivals.filter((a) => a.operation === 'read things')).toHaveLength(2);
+  const trace = JSON.stringify(await (await weir.api(`/v1/events/${late}/trace`)).json());
+  expect(trace).toContain('read-back: applied');
+});
+
+test('what the vendor cannot tell, and what may not be asked, waits for a person, who redrives it', async () => {
+  await weir.fault({ destination: 'mute', operation: 'things', mode: 'cut', count: 1 });
+  await weir.fault({ destination: 'holds', mode: 'cut', count: 1 });
+  await weir.send('person');
+  const status = await weir.settled();
+  expect(status.deliveries.quarantined).toBe(2);
+  const held = await weir.deadLetters('code=delivery-held');
+  expect(held.map((l) => l.destination).sort()).toEqual(['holds', 'mute']);
+  expect((await weir.cli('dlq', 'list', '--code', 'delivery-held')).out).toContain('holds');
+  expect((await weir.cli('dlq', 'redrive', held.find((l) => l.destination === 'holds').id)).code).toBe(0);
+  await weir.settled();
+  expect(await weir.effectsOf('holds', 'person')).toHaveLength(1);
+  expect(await weir.effectsOf('mute', 'person')).toHaveLength(0);
+});
