@@ -13,6 +13,9 @@ export interface ScannedRecord {
   readonly record: LogRecord;
 }
 
+/** A pause, and the cursor of a replay, are between chunks. */
+const chunkRecords = 4000;
+
 /** Records of all partitions up to one time, and where each partition goes on behind them. */
 export interface Chunk {
   readonly records: readonly ScannedRecord[];
@@ -96,15 +99,18 @@ async function fill(part: Part): Promise<void> {
   }
 }
 
-function release(part: Part, until: number, into: ScannedRecord[]): void {
-  const { topic, partition } = part.range;
-  for (; part.head < part.records.length; part.head++) {
-    const record = part.records[part.head]!;
-    const time = Math.max(part.time, record.timestamp);
-    if (time > until) return;
-    part.time = time;
-    into.push({ topic, partition, record });
+/** The part whose next record is the oldest, up to a time; undefined = none is left. */
+function oldest(parts: readonly Part[], until: number): Part | undefined {
+  let found: Part | undefined;
+  let least = Number.POSITIVE_INFINITY;
+  for (const part of parts) {
+    const next = part.records[part.head];
+    const time = next === undefined ? least : Math.max(part.time, next.timestamp);
+    if (time >= least || time > until) continue;
+    found = part;
+    least = time;
   }
+  return found;
 }
 
 /**
@@ -123,11 +129,18 @@ export async function* scan(reader: Reader, ranges: readonly ReplayRange[], posi
     for (;;) {
       await Promise.all(parts.map(fill));
       const active = parts.filter((part) => !part.ended);
-      const records: ScannedRecord[] = [];
       // The partition with the oldest newest record is released whole: each round goes on.
       const until = Math.min(...active.map((part) => part.newest));
-      for (const part of active) release(part, until, records);
-      yield { records, positions: reached() };
+      let records: ScannedRecord[] = [];
+      for (let part = oldest(active, until); part !== undefined; part = oldest(active, until)) {
+        const record = part.records[part.head++]!;
+        part.time = Math.max(part.time, record.timestamp);
+        records.push({ topic: part.range.topic, partition: part.range.partition, record });
+        if (records.length < chunkRecords) continue;
+        yield { records, positions: reached() };
+        records = [];
+      }
+      if (records.length > 0 || active.length === 0) yield { records, positions: reached() };
       if (active.length === 0) return;
     }
   } finally {

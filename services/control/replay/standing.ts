@@ -107,7 +107,7 @@ export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boole
   const operation = destination?.operations[d.operation];
   if (destination === undefined || operation === undefined) return { standing: 'retired' };
   if (now - d.acceptedAt > maxAgeMs) return { standing: 'expired' };
-  if (setsState(d.recordType, operation) && ports.newest(d.destination, d.operation, d.subject) > d.acceptedAt) return { standing: 'superseded' };
+  if (isSuperseded(ports, d)) return { standing: 'superseded' };
   if (operation.kind === 'use' && (d.purpose === null || !ports.allows(d.ids, d.purpose, d.channel, d.topic, d.legalBasis, now))) return { standing: 'denied' };
   if (ledger.kind !== 'unknown') return { standing: 'notApplied' };
   const since = ledger.end.maybeSince || ledger.end.at;
@@ -119,6 +119,12 @@ function unknownOf(operation: OperationManifest, readable: boolean, since: numbe
   const window = scheme === 'none' ? 0 : windowMs ?? Number.POSITIVE_INFINITY;
   if (now - since <= window || pastWindow === 'resend') return 'unknownKeyed';
   return readable ? 'unknownReadable' : 'unknownHeld';
+}
+
+/** A newer record of the subject was delivered, and this one would roll it back. */
+export function isSuperseded(ports: Pick<StandingPorts, 'destination' | 'newest'>, d: DeliveryFacts): boolean {
+  const operation = ports.destination(d.destination)?.operations[d.operation];
+  return operation !== undefined && setsState(d.recordType, operation) && ports.newest(d.destination, d.operation, d.subject) > d.acceptedAt;
 }
 
 /** The dispatcher's rule (services/dispatcher/attempt.ts). */

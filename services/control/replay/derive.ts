@@ -1,0 +1,89 @@
+import type { ConsentTables } from '@weir/consent';
+import { WeirError } from '@weir/errors';
+import type { Headers, LogRecord, Serde } from '@weir/log';
+import { H } from '@weir/pipeline';
+import { decide, type DecisionContext } from '@weir/policy';
+import { createKeyedCache, encodeAll, normalize, rawHeaders, type Release } from '@weir/release';
+import type { DeliveryFacts } from './standing.ts';
+
+/** What the running release makes of a record: the deliveries that policy lets through today, and those that it denies. */
+export type Derived =
+  | { readonly kind: 'ok'; readonly deliveries: readonly DerivedDelivery[]; /** Keyed identifiers of each canonical record. */ readonly ids: readonly (readonly string[])[] }
+  /** The mapping or contract refuses it (still), or drops it. */
+  | { readonly kind: 'fails' | 'dropped' };
+
+export interface DerivedDelivery {
+  readonly facts: DeliveryFacts;
+  readonly allowed: boolean;
+  readonly payload: Buffer;
+}
+
+export interface DerivePorts {
+  readonly serde: Serde;
+  readonly release: () => Release;
+  readonly workspaceKey: Buffer;
+  readonly tables: Pick<ConsentTables, 'linked' | 'check'>;
+  readonly now: () => number;
+}
+
+interface CanonicalRecord {
+  readonly recordType: string;
+  readonly outputId: string;
+  readonly ids: readonly string[];
+  readonly subject: string;
+  readonly value: Buffer;
+}
+
+/** Text of a header; '' when it is not there. */
+export const textOf = (headers: Headers, name: string): string => headers.find(([n]) => n === name)?.[1].toString('utf8') ?? '';
+
+const canonicalPrefix = 'weir.canonical.';
+
+/** Mapping and policy of the running release, as the stages run them; rate limits are not counted. */
+export function createDeriver(ports: DerivePorts) {
+  const { serde, tables } = ports;
+  const keyed = createKeyedCache(ports.workspaceKey);
+  const encode = serde.encode.bind(serde);
+
+  function decideOne(from: CanonicalRecord, eventId: string, source: string, itemHash: string, acceptedAt: number, into: DerivedDelivery[]): void {
+    const { policy } = ports.release();
+    const now = ports.now();
+    const { name, value } = serde.decode(from.value);
+    const basisOf = (purpose: string | undefined): string | null => (purpose === undefined ? null : policy.purposes.get(purpose)?.legalBasis ?? null);
+    const context: DecisionContext = {
+      now, take: () => true,
+      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route.purpose), now),
+    };
+    for (const decision of decide(policy, { recordName: name.slice(canonicalPrefix.length), record: value, source, key: from.subject, ids: tables.linked(from.ids), eventId, acceptedAt }, context)) {
+      const { route } = decision;
+      if (route === undefined) continue;
+      into.push({
+        allowed: decision.effect === 'allow', payload: from.value,
+        facts: { outputId: from.outputId, eventId, destination: route.destination, operation: route.operation, recordType: name, itemHash, acceptedAt, subject: from.subject, purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis: basisOf(route.purpose), ids: from.ids, intent: '0' },
+      });
+    }
+  }
+
+  return {
+    raw(record: LogRecord, source: string): Derived {
+      const headers = rawHeaders(record);
+      const result = encodeAll(normalize(source, record, headers, ports.release(), keyed), encode);
+      if (result.kind !== 'ok') return { kind: result.kind === 'dropped' ? 'dropped' : 'fails' };
+      const deliveries: DerivedDelivery[] = [];
+      for (const output of result.outputs) decideOne(output, headers.eventId, source, headers.hash, headers.acceptedAt, deliveries);
+      return { kind: 'ok', deliveries, ids: result.outputs.map((o) => o.ids) };
+    },
+    canonical(record: LogRecord, source: string): Derived | 'unreadable' {
+      const deliveries: DerivedDelivery[] = [];
+      const idText = textOf(record.headers, H.ids);
+      const ids = idText === '' ? [] : idText.split(',');
+      try {
+        decideOne({ recordType: '', outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: record.value ?? Buffer.alloc(0) }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
+      } catch (error) {
+        if (error instanceof WeirError) return 'unreadable';
+        throw error;
+      }
+      return { kind: 'ok', deliveries, ids: [ids] };
+    },
+  };
+}
