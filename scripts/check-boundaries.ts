@@ -15,7 +15,7 @@ const layers: readonly (readonly string[])[] = [
   ['packages/log', 'packages/http'],
   ['packages/state', 'packages/pipeline', 'packages/audit'],
   ['packages/mapping', 'packages/policy'],
-  ['packages/consent', 'packages/release'],
+  ['packages/consent', 'packages/release', 'packages/seal'],
   ['packages/service', 'packages/testing'],
   ['adapters'],
   ['services', 'cli', 'scripts', 'infra', 'bench', 'tests'],

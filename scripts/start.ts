@@ -120,8 +120,8 @@ try {
   Object.assign(process.env, { WEIR_DATA: dataDir, WEIR_SANDBOX_URL: `http://127.0.0.1:${config.base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: process.env['WEIR_ALLOW_PRIVATE_DESTINATIONS'] || 'true', WEIR_ALLOW_PRIVATE_SOURCES: process.env['WEIR_ALLOW_PRIVATE_SOURCES'] || 'true', WEIR_LOG_LEVEL: process.env['WEIR_LOG_LEVEL'] || 'warn' });
   await prepareCluster(release, { brokers: process.env['KAFKA_BROKERS']!.split(','), registryUrl: process.env['SCHEMA_REGISTRY_URL']!, prefix: process.env['WEIR_TOPIC_PREFIX'] || 'weir', by: 'npm start' });
   running = await startServices(config.base);
-  for (const { service } of running) {
-    void service.failed.then((error) => {
+  for (const { service, context } of running) {
+    void Promise.race([service.failed, ...(context?.broken === undefined ? [] : [context.broken])]).then((error) => {
       if (stopping) return;
       console.error(`${service.name} cannot go on: ${error.message}`);
       void stop(1);

@@ -27,7 +27,7 @@ export const manifest: Manifest = {
   docs: 'https://github.com/klaviyo/openapi',
   destination: {
     config: {
-      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, lists:write, subscriptions:write; to read back, profiles:read and subscriptions:read.' },
+      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, lists:write, subscriptions:write, data-privacy:write; to read back, profiles:read and subscriptions:read.' },
       baseUrl: { type: 'url', default: 'https://a.klaviyo.com', doc: 'Base URL of the API; sandbox://<name> is the local sandbox.' },
       listId: { type: 'string', doc: 'List that subscribers are added to. An unsubscribe is always global.' },
     },
@@ -51,6 +51,11 @@ export const manifest: Manifest = {
         kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], doc: 'Unsubscribe a profile from e-mail or SMS marketing.',
         idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-delete-jobs: sets the subscription, a repetition sets it again` },
         limit: limit(75, 750, '/api/profile-subscription-bulk-delete-jobs'), verify: readProfile,
+      },
+      'delete-profile': {
+        kind: 'restrict', accepts: ['weir.canonical.Erasure'], doc: 'Delete every profile with the e-mail address, or else the phone number.',
+        idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: 'klaviyo/openapi, data_privacy.json, /api/data-privacy-deletion-jobs: "All profiles that match the provided identifier will be deleted", so a repetition deletes nothing more; asynchronous' },
+        limit: limit(3, 60, '/api/data-privacy-deletion-jobs'),
       },
     },
   },

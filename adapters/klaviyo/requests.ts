@@ -92,6 +92,15 @@ function subscription(record: JsonObject, granted: boolean, listId: string | und
   return { data: { type, attributes: { profiles: { data: [{ type: 'profile', attributes }] } }, ...list } };
 }
 
+/** "If multiple identifiers are provided, we will return an error": the address, or else the number. */
+function deletion(record: JsonObject): JsonObject {
+  const email = textOf(record, 'email');
+  const phone = textOf(record, 'phone');
+  if (email === undefined && phone === undefined) refuse('Klaviyo needs the e-mail address or phone number of who is to be deleted');
+  const attributes: JsonObject = email === undefined ? { phone_number: phone! } : { email };
+  return { data: { type: 'data-privacy-deletion-job', attributes: { profile: { data: { type: 'profile', attributes } } } } };
+}
+
 /** What a delivery sets, for a look at the profile afterwards: the identifier to find it by, its attributes, and the consent of channels. Throws delivery-unbuildable. */
 export function expected(delivery: Delivery): { readonly filter: string; readonly attributes: JsonObject; readonly consents: ReadonlyArray<readonly [channel: string, consent: string]> } {
   const { operation, record } = delivery;
@@ -114,6 +123,7 @@ export function build(delivery: Delivery, key: string, listId: string | undefine
       case 'event': return ['/api/events', event(delivery, key), eventBytes];
       case 'subscribe': return ['/api/profile-subscription-bulk-create-jobs', subscription(record, true, listId), importBytes];
       case 'unsubscribe': return ['/api/profile-subscription-bulk-delete-jobs', subscription(record, false, undefined), importBytes];
+      case 'delete-profile': return ['/api/data-privacy-deletion-jobs', deletion(record), importBytes];
       default: return refuse(`no operation ${operation}`);
     }
   };

@@ -8,6 +8,7 @@ export const commonOptions = defineConfig({
   topicPrefix: { env: 'WEIR_TOPIC_PREFIX', type: 'string', default: 'weir', doc: 'Prefix of every topic and group of this workspace.' },
   dataDir: { env: 'WEIR_DATA', type: 'string', default: '.weir', doc: 'Folder of local caches (LMDB), keys and the embedded platform.' },
   workspaceKey: { env: 'WEIR_KEY', type: 'secret', optional: true, doc: 'Workspace key, 32 bytes base64url; default: created once as <WEIR_DATA>/workspace.key.' },
+  sealing: { env: 'WEIR_SEALING', type: 'boolean', default: true, doc: 'Seal personal data on the topics: canonical records and deliveries under a key per person, raw items under a key per source and day.' },
   vaultAddr: { env: 'WEIR_VAULT_ADDR', type: 'string', optional: true, doc: 'HashiCorp Vault or OpenBao, e.g. https://vault.example:8200; without it secrets come from the environment and the sealed file.' },
   vaultPath: { env: 'WEIR_VAULT_PATH', type: 'string', default: 'secret/weir', doc: 'KV v2 document, <mount>/<path>; each field is a secret.' },
   vaultNamespace: { env: 'WEIR_VAULT_NAMESPACE', type: 'string', optional: true, doc: 'Namespace of the vault.' },

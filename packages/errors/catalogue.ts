@@ -56,6 +56,7 @@ export const catalogue = {
   'source-retired': { meaning: 'The running release has no source or mapping for this record.', retry: 'permanent', action: 'Restore the source in the workspace, apply, then redrive.' },
   'avro-undecodable': { meaning: 'The bytes are not the Avro they claim, or go over the decode limits.', retry: 'permanent', action: 'Look at the bytes with weir dlq show; find who wrote to the topic.' },
   'schema-unknown': { meaning: 'The schema id of the record is not in the registry.', retry: 'permanent', action: 'Restore the registry or find who wrote to the topic.' },
+  'subject-erased': { meaning: 'The person was erased: the key of the record is destroyed, or the event is older than the erasure.', retry: 'permanent', action: 'Nothing: it is meant to be unreadable. weir subject show tells when it was erased.' },
   'expiring': { meaning: 'The record came within reach of the retention of its topic before it could be processed.', retry: 'permanent', action: 'Find why the stage lags; redrive.' },
   // --- delivery -----------------------------------------------------------------------------------------------
   'delivery-rejected': { meaning: 'The vendor refuses this request for good.', retry: 'permanent', action: 'Read the reason, fix mapping or data, redrive.' },

@@ -91,9 +91,10 @@ function compileOutput(name: string, spec: Json, where: Located, transforms: Tra
     return undefined;
   }
   for (const key of Object.keys(spec)) if (!outputKeys.has(key)) where.problem([...at, key], `unknown key ${key}`, `use one of ${[...outputKeys].join(', ')}`);
-  const schema = loadSchemas().get(`weir.canonical.${String(spec['record'])}`);
+  // Vendors delete what an Erasure names: only a person may order one.
+  const schema = spec['record'] === 'Erasure' ? undefined : loadSchemas().get(`weir.canonical.${String(spec['record'])}`);
   if (schema === undefined) {
-    const names = [...loadSchemas().keys()].filter((n) => n.startsWith('weir.canonical.')).map((n) => n.slice(15));
+    const names = [...loadSchemas().keys()].filter((n) => n.startsWith('weir.canonical.') && n !== 'weir.canonical.Erasure').map((n) => n.slice(15));
     where.problem([...at, 'record'], `no canonical record ${JSON.stringify(spec['record'] ?? null)}`, `use one of ${names.join(', ')}`);
     return undefined;
   }

@@ -11,6 +11,8 @@ export interface TopicNames {
   readonly identity: string;
   readonly outcome: string;
   readonly dlq: string;
+  /** Keys under which personal data is sealed, and marks of erasure. */
+  readonly keys: string;
   readonly control: string;
   readonly audit: string;
 }
@@ -35,6 +37,7 @@ export function topicNames(prefix: string): TopicNames {
     identity: `${prefix}.identity`,
     outcome: `${prefix}.outcome`,
     dlq: `${prefix}.dlq`,
+    keys: `${prefix}.keys`,
     control: `${prefix}.control`,
     audit: `${prefix}.audit`,
   };

@@ -5,6 +5,7 @@ import type { commonOptions, ConfigOf } from '@weir/config';
 import { createLog, createSerde } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { createReleaseFeed } from '@weir/release';
+import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
 import { createLogger } from '@weir/telemetry';
 import { readWorkspaceKey, startVault } from '@weir/vault';
 import { Registry } from 'prom-client';
@@ -19,17 +20,27 @@ export async function createContext(name: string, config: ConfigOf<typeof common
   const logger = createLogger({ service: name, level: config.logLevel, instance: config.instance });
   const topics = topicNames(config.topicPrefix);
   const log = createLog({ brokers: config.brokers, clientId: `weir-${name}-${config.instance}`, driver: config.kafkaClient });
-  const serde = createSerde({ registryUrl: config.registryUrl });
+  const plain = createSerde({ registryUrl: config.registryUrl });
+  const broken = Promise.withResolvers<Error>();
   const stateDir = join(config.dataDir, 'state', name, config.instance);
   mkdirSync(stateDir, { recursive: true });
   try {
-    await serde.start();
-    const releases = await createReleaseFeed({ log, serde, topic: topics.control, adapters, logger });
+    await plain.start();
+    const releases = await createReleaseFeed({ log, serde: plain, topic: topics.control, adapters, logger });
+    const workspaceKey = readWorkspaceKey(config.dataDir, config.workspaceKey);
+    let keys: KeyRing | undefined;
+    if (config.sealing) {
+      // Ingest seals only, under the keys of its sources.
+      const wants = name === 'ingest' ? (owner: string) => owner.startsWith('raw/') : undefined;
+      keys = await createKeyRing({ log, serde: plain, topic: topics.keys, workspaceKey, stateDir, logger, now: systemClock.now, wants }, broken.resolve);
+      await keys.start();
+    }
     return {
-      name, config, log, serde, topics, releases, logger, stateDir,
+      name, config, log, topics, releases, logger, stateDir, workspaceKey, keys,
+      serde: keys === undefined ? plain : sealedSerde(plain, keys),
+      broken: broken.promise,
       groups: groupNames(config.topicPrefix),
       vault: await startVault({ dataDir: config.dataDir, env, settings: config, logger }),
-      workspaceKey: readWorkspaceKey(config.dataDir, config.workspaceKey),
       registry: new Registry(),
       clock: systemClock,
     };
@@ -41,6 +52,7 @@ export async function createContext(name: string, config: ConfigOf<typeof common
 
 export async function closeContext(context: ServiceContext): Promise<void> {
   context.vault.close();
+  await context.keys?.stop();
   await context.releases.close();
   await context.log.close();
 }

@@ -53,7 +53,7 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
   // Not once: a second signal must not cut the stop short.
   process.on('SIGINT', () => end(0));
   process.on('SIGTERM', () => end(0));
-  void service.failed.then((error) => {
+  void Promise.race([service.failed, ...(context.broken === undefined ? [] : [context.broken])]).then((error) => {
     context.logger.fatal({ err: error }, 'the service cannot go on');
     context.logger.flush();
     // Not end(1): an undeclared error must not commit anything on its way out.

@@ -3,6 +3,7 @@ import type { commonOptions, ConfigOf } from '@weir/config';
 import type { Log, Serde } from '@weir/log';
 import type { groupNames, TopicNames } from '@weir/pipeline';
 import type { ReleaseFeed } from '@weir/release';
+import type { KeyRing } from '@weir/seal';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Vault } from '@weir/vault';
@@ -31,6 +32,10 @@ export interface ServiceContext {
   readonly vault: Vault;
   /** 32 bytes. */
   readonly workspaceKey: Buffer;
+  /** Keys under which personal data is sealed; undefined = nothing is sealed. `serde` opens what is. */
+  readonly keys?: KeyRing;
+  /** Resolves with what makes the process stop, as Service.failed does. */
+  readonly broken?: Promise<Error>;
   readonly logger: Logger;
   readonly registry: Registry;
   readonly clock: Clock;

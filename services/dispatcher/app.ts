@@ -62,7 +62,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
     await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, ledger, clock, metrics, progress,
+      name, topics, appender, reader, admin, serde, http, consent: consent!, keys: context.keys, ledger, clock, metrics, progress,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),

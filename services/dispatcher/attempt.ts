@@ -37,6 +37,7 @@ export function prepare(ports: DestinationPorts, runner: PartitionRunner, destin
   }
   task.key = found.key;
   task.generation = found.generation;
+  if (ports.keys !== undefined && ports.keys.open(delivery.payload) === undefined) return give(task, 'denied', 'subject-erased', null, false);
   if (found.reopened !== undefined && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
   if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
@@ -109,6 +110,7 @@ export function consentRefusal(ports: DestinationPorts, task: Task, kind: Operat
   if (kind === 'restrict') return undefined;
   const { delivery } = task;
   if (delivery.purpose === null) return 'no-purpose';
+  if (ports.keys !== undefined && ports.keys.erasedUntil(delivery.ids) >= delivery.acceptedAt) return 'subject-erased';
   const answer = ports.consent.allows(delivery.ids, delivery.purpose, delivery.channel, delivery.topic, delivery.legalBasis, now);
   return answer.ok ? undefined : answer.reason;
 }

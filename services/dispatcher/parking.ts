@@ -98,6 +98,7 @@ export function createParking(context: Context): Parking {
   async function decode(record: LogRecord): Promise<Task> {
     if (!ports.serde.known(record.value!)) await ports.serde.prepare(record.value!);
     const delivery = ports.serde.decode(record.value!).value as DeliveryValue;
+    if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
     const at = record.headers.find(([name]) => name === H.dispatched)?.[1].toString('utf8').split(':') ?? ['-1', '0'];
     return context.createTask(delivery, record, Number(at[0]), record.offset, Number(at[1]));
   }

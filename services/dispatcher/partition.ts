@@ -112,7 +112,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       if (!ports.serde.known(record.value)) await ports.serde.prepare(record.value);
       const decoded = ports.serde.decode(record.value);
       if (decoded.name !== 'weir.internal.Delivery') throw new Error(`a ${decoded.name} is no delivery`);
-      tasks.push(createTask(decoded.value as DeliveryValue, record, record.offset, -1, record.timestamp));
+      const delivery = decoded.value as DeliveryValue;
+      if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
+      tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
     } catch (error) {
       const code = (error as { code?: string }).code;
       if (code === 'log-unavailable' || code === 'log-deadline') throw error;

@@ -2,6 +2,7 @@ import type { HttpFailure, HttpRequest, HttpResponse } from '@weir/adapter';
 import type { Appender, GroupConsumer, LogAdmin, Reader, Serde } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
+import type { KeyRing } from '@weir/seal';
 import type { Clock, Progress } from '@weir/service';
 import type { Logger } from 'pino';
 import type { LedgerStore } from './ledger-store.ts';
@@ -30,6 +31,8 @@ export interface DestinationPorts {
   readonly serde: Serde;
   readonly http: HttpPort;
   readonly consent: ConsentPort;
+  /** Keys of sealed payloads and marks of erasure; undefined = nothing is sealed. */
+  readonly keys: Pick<KeyRing, 'open' | 'erasedUntil'> | undefined;
   readonly ledger: LedgerStore;
   readonly clock: Clock;
   readonly logger: Logger;

@@ -1,8 +1,9 @@
 import type { Item, JsonObject, PollSource, WebhookSource } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
 import type { Appender, OutRecord } from '@weir/log';
-import { eventId, H, itemHash, type TopicNames } from '@weir/pipeline';
+import { eventId, H, itemHash, keyedId, type TopicNames } from '@weir/pipeline';
 import type { SourceConfig } from '@weir/release';
+import { rawOwner, seal, type KeyRing, type SealKey } from '@weir/seal';
 
 export interface AcceptPorts {
   readonly appender: Appender;
@@ -10,6 +11,8 @@ export interface AcceptPorts {
   /** Milliseconds since the epoch. */
   readonly now: () => number;
   readonly ackTimeoutMs: number;
+  /** Seals items and what surrounds them, and keys the sender's object ids; undefined = they stay as they came. */
+  readonly sealing?: { readonly keys: Pick<KeyRing, 'current' | 'ensure'>; readonly workspaceKey: Buffer };
 }
 
 /** What items came in, besides their bytes. */
@@ -34,29 +37,40 @@ const maxItemBytes = 1_900_000;
  */
 export async function accept(ports: AcceptPorts, arrival: Arrival): Promise<readonly string[]> {
   const topic = ports.topics.raw(arrival.source.name);
-  const { records, eventIds } = toRecords(ports, topic, arrival);
+  const now = ports.now();
+  const key = ports.sealing === undefined ? undefined : await rawKey(ports.sealing.keys, rawOwner(arrival.source.name, now));
+  const { records, eventIds } = toRecords(ports, topic, arrival, now, key);
   await acknowledged(ports.appender.append(topic, records), ports.ackTimeoutMs);
   return eventIds;
 }
 
-function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope, traceparent, contentType }: Arrival): { records: OutRecord[]; eventIds: string[] } {
+async function rawKey(keys: Pick<KeyRing, 'current' | 'ensure'>, owner: string): Promise<SealKey> {
+  const known = keys.current(owner);
+  if (known !== undefined) return known;
+  await keys.ensure([owner]);
+  return keys.current(owner)!;
+}
+
+function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope, traceparent, contentType }: Arrival, now: number, sealing: SealKey | undefined): { records: OutRecord[]; eventIds: string[] } {
   const adapter = source.adapter.source as WebhookSource | PollSource;
   const records: OutRecord[] = [];
   const eventIds: string[] = [];
-  const shared: [string, Buffer][] = [[H.source, Buffer.from(source.name)], [H.accepted, Buffer.from(String(ports.now()))], [H.traceparent, Buffer.from(traceparent)], [H.contentType, Buffer.from(contentType.slice(0, maxContentType))]];
+  const shared: [string, Buffer][] = [[H.source, Buffer.from(source.name)], [H.accepted, Buffer.from(String(now))], [H.traceparent, Buffer.from(traceparent)], [H.contentType, Buffer.from(contentType.slice(0, maxContentType))]];
   if (envelope !== undefined && Object.keys(envelope).length > 0) {
     const text = Buffer.from(JSON.stringify(envelope));
     if (text.length > maxEnvelope) throw new WeirError('body-too-large', 'what surrounds the items is over 8 KiB');
-    shared.push([H.envelope, text]);
+    shared.push([H.envelope, sealing === undefined ? text : seal(sealing, text)]);
   }
   for (const item of items) {
     if (item.bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an item is over ${maxItemBytes} bytes`);
     const hash = itemHash(item.bytes);
     const { parts, unique, objectKey } = adapter.identify(item, source.config, envelope);
     const id = eventId(source.name, unique ? parts : [...parts, hash]);
-    const key = Buffer.from(objectKey !== undefined && objectKey !== '' && objectKey.length <= maxKey ? objectKey : id);
+    // The sender's id of a person may be an e-mail address: it is no key of a topic as it is.
+    const named = objectKey === undefined || objectKey === '' || objectKey.length > maxKey ? id : ports.sealing === undefined ? objectKey : keyedId(ports.sealing.workspaceKey, 'object', objectKey);
+    const key = Buffer.from(named);
     eventIds.push(id);
-    records.push({ partition: ports.appender.partitionFor(topic, key), key, value: item.bytes, headers: [[H.event, Buffer.from(id)], [H.hash, Buffer.from(hash)], ...shared, [H.objectKey, key]] });
+    records.push({ partition: ports.appender.partitionFor(topic, key), key, value: sealing === undefined ? item.bytes : seal(sealing, item.bytes), headers: [[H.event, Buffer.from(id)], [H.hash, Buffer.from(hash)], ...shared, [H.objectKey, key]] });
   }
   return { records, eventIds };
 }

@@ -33,6 +33,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
   const pollers = new Map<string, Poller>();
   const http = createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
+  const sealing = context.keys === undefined ? undefined : { keys: context.keys, workspaceKey: context.workspaceKey };
   let resolved: { readonly hash: string; readonly revision: number; readonly at: number; readonly sources: Sources } | undefined;
   let appender: Appender | undefined;
   let app: FastifyInstance | undefined;
@@ -70,7 +71,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     for (const name of wanted) {
       if (pollers.has(name)) continue;
       const poller = createPoller(name, {
-        log, http, logger, metrics, topics, appender: appender!, serde: context.serde, now: clock.now, monotonic: clock.monotonic, ackTimeoutMs: options.ackTimeoutMs,
+        log, http, logger, metrics, topics, appender: appender!, serde: context.serde, now: clock.now, monotonic: clock.monotonic, ackTimeoutMs: options.ackTimeoutMs, sealing,
         groupId: `${context.groups.poller}.${name}`, instance: context.config.instance, sessionMs: options.pollerSessionMs, source: () => sources().all.get(name), fail,
       });
       pollers.set(name, poller);
@@ -92,7 +93,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
       return reply.code(found.ready ? 200 : 503).send(found);
     });
     made.get('/metrics', async (_request, reply) => reply.type(context.registry.contentType).send(await context.registry.metrics()));
-    registerRoutes(made, { appender: appender!, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, maxInflightBytes: options.maxInflightBytes, budget, metrics, logger, sources, refused });
+    registerRoutes(made, { appender: appender!, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, sealing, maxInflightBytes: options.maxInflightBytes, budget, metrics, logger, sources, refused });
     return made;
   }
 

@@ -6,6 +6,7 @@ import { createKeyedCache, encodeAll, normalize, rawHeaders } from '@weir/releas
 import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createMetrics } from './metrics.ts';
+import { createSealing } from './sealing.ts';
 import { createSeen, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
@@ -34,6 +35,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const progress = createProgress({ monotonic: clock.monotonic });
   const keyed = createKeyedCache(context.workspaceKey);
   const encode = serde.encode.bind(serde);
+  const sealing = createSealing(context.keys);
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
   const partitions = new Map<string, Partition>();
@@ -59,7 +61,11 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const first = headers.replay !== undefined ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
     if (first !== undefined && first !== headers.hash) return { ...work, result: { kind: 'conflict', first } };
     if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
-    return { ...work, result: encodeAll(normalize(source, record, headers, releases.current(), keyed), encode) };
+    const plain = sealing.open(record);
+    if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };
+    // Its envelope is sealed, too.
+    const result = encodeAll(normalize(source, plain, plain === record ? headers : rawHeaders(plain), releases.current(), keyed), encode);
+    return { ...work, result: sealing.withoutErased(result, headers.acceptedAt) };
   }
 
   function count(works: readonly Work[]): void {
@@ -87,6 +93,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failpoint('normalizer.before-transform');
     const began = clock.monotonic();
     const inBatch = new Map<string, string>();
+    await sealing.prepare(batch.records);
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
       for (let bytes = 0; at < batch.records.length && bytes < sliceBytes; at++) {
@@ -94,7 +101,8 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         if (one.result.kind === 'ok') for (const output of one.result.outputs) bytes += output.value.length;
         works.push(one);
       }
-      await write(works, releases.current().hash);
+      await sealing.keysFor(works.map((w) => w.result));
+      await write(works.map((w) => ({ ...w, result: sealing.seal(w.result) })), releases.current().hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
       seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));

@@ -36,5 +36,5 @@ export function deadLetter(ports: PolicyPorts, record: LogRecord, topic: string,
 /** The code of an error that a record caused; undefined when the error is not the record's. */
 export function recordFault(error: unknown): ErrorCode | undefined {
   const code = (error as { code?: unknown }).code;
-  return code === 'avro-undecodable' || code === 'schema-unknown' ? code : undefined;
+  return code === 'avro-undecodable' || code === 'schema-unknown' || code === 'subject-erased' ? code : undefined;
 }

@@ -3,7 +3,7 @@ import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } fro
 import { H } from '@weir/pipeline';
 import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
 import { deadLetter, recordFault } from './dead-letter.ts';
-import { numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { isReadable, numberOf, textOf, type PolicyPorts } from './ports.ts';
 
 /** One partition of weir.consent.changes that this instance folds. */
 interface Fold {
@@ -72,6 +72,8 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
+      // What an erased person had said; the mark of the erasure stands for it.
+      if (code === 'subject-erased') return undefined;
       return bad(code as 'avro-undecodable', (error as Error).message);
     }
     const change = {
@@ -164,7 +166,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
 export async function prepare(ports: PolicyPorts, records: readonly LogRecord[]): Promise<void> {
   const { serde } = ports.context;
   for (const { value } of records) {
-    if (value === null || value.length < 5 || value[0] !== 0 || serde.known(value)) continue;
+    if (!isReadable(value) || serde.known(value)) continue;
     try {
       await serde.prepare(value);
     } catch (error) {

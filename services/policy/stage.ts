@@ -4,10 +4,11 @@ import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } fro
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
 import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext } from '@weir/policy';
 import type { Release } from '@weir/release';
+import { isSealed, seal, sealedBy } from '@weir/seal';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import { deliveryRecord, deniedRecord, intentsOf, minimise, outHeaders, type Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
-import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { headerOf, isReadable, numberOf, textOf, type PolicyPorts } from './ports.ts';
 
 /** What a chunk of records gives, per topic. */
 type Outputs = Map<string, OutRecord[]>;
@@ -52,7 +53,7 @@ const canonicalPrefix = 'weir.canonical.';
  */
 export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsumer; stop(): Promise<void> } {
   const { context, appender, tables, metrics } = ports;
-  const { serde, topics, clock } = context;
+  const { serde, topics, clock, keys } = context;
   const lanes = new Map<number, Lane>();
   let prepared: Release | undefined;
   let preparing: Release | undefined;
@@ -112,12 +113,14 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   function decideOne(lane: Lane, record: LogRecord, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
     const eventId = textOf(record, H.event);
     if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
+    const bytes = keys === undefined ? record.value : keys.open(record.value);
     let decoded: { readonly name: string; readonly value: any };
     try {
-      decoded = serde.decode(record.value);
+      decoded = serde.decode(bytes ?? record.value);
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
+      if (code === 'subject-erased') return erased(record, eventId, release, consentOffsets, identityOffsets, now, outputs);
       return reject(lane, record, code, (error as Error).message, outputs);
     }
     if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
@@ -127,6 +130,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       record, name: decoded.name, value: decoded.value, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted),
       intent: intentsOf(record), ids, now, consentOffsets, identityOffsets, release: release.hash,
     };
+    if (keys !== undefined && keys.erasedUntil(ids) >= from.acceptedAt) return erased(record, eventId, release, consentOffsets, identityOffsets, now, outputs);
     const { purposes } = release.policy;
     const basisOf = (route: CompiledRoute) => (route.purpose === undefined ? null : purposes.get(route.purpose)?.legalBasis ?? null);
     lane.deciding = `${from.outputId}/${textOf(record, H.intent)}`;
@@ -140,7 +144,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     for (const decision of decisions) {
       if (only !== undefined && decision.route?.destination !== only) continue;
       if (decision.effect === 'allow') {
-        payload ??= minimise(serde, record.value, decoded.name, decoded.value);
+        payload ??= sealedAs(minimise(serde, bytes!, decoded.name, decoded.value), record.value);
         put(outputs, topics.dispatch(decision.route.destination), deliveryRecord(ports, from, decision, basisOf(decision.route), payload, headers));
         metrics.decisions.inc({ destination: decision.route.destination, effect: 'allow', reason: '' });
       } else {
@@ -148,6 +152,18 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         metrics.decisions.inc({ destination: decision.route?.destination ?? '', effect: 'deny', reason: decision.reason.split(':', 1)[0]! });
       }
     }
+  }
+
+  /** A payload under the key that its canonical record is sealed with; as it is when that is not sealed. */
+  function sealedAs(payload: Buffer, canonical: Buffer): Buffer {
+    return keys === undefined || !isSealed(canonical) ? payload : seal(keys.byId(sealedBy(canonical))!, payload);
+  }
+
+  /** The person was erased: whatever the record said, it goes nowhere. */
+  function erased(record: LogRecord, eventId: string, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
+    const from: Canonical = { record, name: '', value: undefined, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: intentsOf(record), ids: [], now, consentOffsets, identityOffsets, release: release.hash };
+    put(outputs, topics.outcome, deniedRecord(ports, from, { effect: 'deny', route: undefined, rule: null, reason: 'subject-erased', consent: [] }, outHeaders(record, release.hash)));
+    metrics.decisions.inc({ destination: '', effect: 'deny', reason: 'subject-erased' });
   }
 
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
@@ -160,7 +176,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const start = lane.head;
     while (lane.head < batch.records.length && lane.head - start < chunkRecords) {
       const record = batch.records[lane.head]!;
-      if (record.value !== null && record.value.length >= 5 && record.value[0] === 0 && !serde.known(record.value) && record.offset !== lane.lookedUp) {
+      if (isReadable(record.value) && !serde.known(record.value) && record.offset !== lane.lookedUp) {
         if (lane.head === start) lookUp(lane, record);
         break;
       }

@@ -1,5 +1,10 @@
 /** The recorded history of a run: what the topics and the vendor's own log hold when all is quiet. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createLog, createSerde, type RecordBatch } from '@weir/log';
+import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
+import { createLogger } from '@weir/telemetry';
 
 export interface RawRecord { readonly event: string; readonly hash: string; readonly objectKey: string; readonly source: string; readonly partition: number; readonly offset: number }
 export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer }
@@ -35,24 +40,30 @@ async function vendorLog(sandbox: string, kind: 'effects' | 'arrivals'): Promise
   });
 }
 
-export async function readHistory(options: { brokers: readonly string[]; registryUrl: string; prefix: string; sandbox: string }): Promise<History> {
+export async function readHistory(options: { brokers: readonly string[]; registryUrl: string; prefix: string; sandbox: string; workspaceKey: Buffer }): Promise<History> {
   const log = createLog({ brokers: options.brokers, clientId: 'chaos-history' });
+  const stateDir = mkdtempSync(join(tmpdir(), 'weir-history-'));
+  let ring: KeyRing | undefined;
   try {
-    const serde = createSerde({ registryUrl: options.registryUrl });
-    await serde.start();
+    const plain = createSerde({ registryUrl: options.registryUrl });
+    await plain.start();
+    const keys = ring = await createKeyRing({ log, serde: plain, topic: `${options.prefix}.keys`, workspaceKey: options.workspaceKey, stateDir, logger: createLogger({ service: 'history', level: 'warn' }), now: Date.now }, (error) => { throw error; });
+    await keys.start();
+    const serde = sealedSerde(plain, keys);
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
     const history: History = { raw: [], canonical: [], dispatch: [], ends: [], outcomes: [], letters: [], consent: [], releases: new Set(), effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
     for (const topic of (await admin.listTopics()).filter((t) => t.startsWith(`${options.prefix}.`))) {
       const name = topic.slice(options.prefix.length + 1);
       // The audit log is not Avro, and verified by its own command.
-      if (name === 'audit') continue;
+      if (name === 'audit' || name === 'keys') continue;
       for (const [partition, end] of await admin.endOffsets(topic)) {
         await reader.read(topic, partition, 0, end, async (batch) => {
           for (const record of batch.records) {
             if (name.startsWith('raw.')) history.raw.push({ event: header(record, 'weir-event'), hash: header(record, 'weir-hash'), objectKey: record.key?.toString() ?? '', source: name.slice(4), partition, offset: record.offset });
             else if (record.value !== null) {
               await serde.prepare(record.value);
-              add(history, name, partition, record, serde.decode(record.value));
+              // Sealed bytes differ with their key, which two instances may both have made: what is compared is what they open to.
+              add(history, name, partition, { ...record, value: keys.open(record.value)! }, serde.decode(record.value));
             }
           }
         });
@@ -60,7 +71,9 @@ export async function readHistory(options: { brokers: readonly string[]; registr
     }
     return history;
   } finally {
+    await ring?.stop();
     await log.close();
+    rmSync(stateDir, { recursive: true, force: true });
   }
 }
 

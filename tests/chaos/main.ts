@@ -202,9 +202,9 @@ async function runRound(seed: number, round: number, kills: number, events: numb
     await waitFor('no lag', async () => (await lagging()) === undefined, settleMs).catch(async () => broken.I8.push((await lagging()) ?? 'lag went late'));
     await fleet.settled(settleMs).catch((error: unknown) => broken.I8.push((error as Error).message));
 
-    const history = await readHistory({ ...target, prefix: fleet.prefix, sandbox: fleet.sandbox });
-    const sent = { answered: traffic.log.answered, members: feed.size() };
     const key = readWorkspaceKey(fleet.dataDir, undefined);
+    const history = await readHistory({ ...target, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
+    const sent = { answered: traffic.log.answered, members: feed.size() };
     broken.I1.push(...nothingLost(history, sent));
     broken.I2.push(...effectsOnce(history));
     broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, (email) => `email:${keyedId(key, 'email', email)}`));

@@ -34,7 +34,7 @@ function withoutBareNullable(value: unknown): unknown {
 async function loadPrism(): Promise<void> {
   const prism = await import('@stoplight/prism-http');
   const { createClientFromOperations } = await import('@stoplight/prism-http/dist/client.js');
-  const specs = ['profiles.json', 'events.json'].map((file) => withoutBareNullable(JSON.parse(readFileSync(join(dir, file), 'utf8'))) as object);
+  const specs = ['profiles.json', 'events.json', 'data_privacy.json'].map((file) => withoutBareNullable(JSON.parse(readFileSync(join(dir, file), 'utf8'))) as object);
   const all = (await Promise.all(specs.map((spec) => prism.getHttpOperationsFromSpec(spec)))).flat();
   const logger = Object.assign(pino({ level: 'silent' }), { success: () => undefined });
   const client = createClientFromOperations(all, { mock: { dynamic: false }, checkSecurity: true, validateRequest: true, validateResponse: false, errors: false, upstreamProxy: undefined, isProxy: false, logger } as never);
@@ -66,6 +66,7 @@ const spoil: Readonly<Record<string, (body: any) => unknown>> = {
   'profile-import': (b) => { b.data.attributes.email = 7; return b; },
   event: (b) => { delete b.data.attributes.metric; return b; },
   subscribe: (b) => { b.data.attributes.profiles.data[0].attributes.subscriptions.email.marketing.consent = 'YES'; return b; },
+  'delete-profile': (b) => { delete b.data.attributes.profile.data.type; return b; },
   unsubscribe: (b) => { delete b.data.attributes.profiles.data[0].attributes.subscriptions; return b; },
 };
 

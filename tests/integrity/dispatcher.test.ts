@@ -38,11 +38,11 @@ test.each(['tomorrow', '99999999999', '-5', ''])('a Retry-After of %j is survive
 });
 
 test('a destination that is down for a while gets everything afterwards, once, in order; others do not wait for it', async () => {
-  await fault({ destination: 'crm', mode: '5xx', forMs: 2500 });
-  const began = performance.now();
+  await fault({ destination: 'crm', mode: '5xx', forMs: 3_600_000 });
   for (const plan of ['a', 'b', 'c']) for (let i = 0; i < 8; i++) await send(`down${i}`, plan);
   await waitFor('the warehouse has them', async () => (await weir.effects('warehouse')).filter((e) => /^down\d/.test(e.subject)).length === 24);
-  expect(performance.now() - began).toBeLessThan(2500);
+  for (let i = 0; i < 8; i++) expect(await plans(`down${i}`)).toEqual([]);
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
   await weir.settled();
   for (let i = 0; i < 8; i++) expect(await plans(`down${i}`)).toEqual(['a', 'b', 'c']);
 });

@@ -90,6 +90,7 @@ export function createCorrector(ports: CorrectPorts): Corrector {
             if (value === null) continue;
             if (!serde.known(value)) await serde.prepare(value);
             const d = serde.decode(value).value as DeliveryRecord;
+            if (!serde.known(d.payload)) await serde.prepare(d.payload);
             const delivered = deliveredAs(d, offset);
             if (delivered === undefined) continue;
             const key = storeKey(order.id, d);

@@ -9,8 +9,8 @@ import type { DeliveryFacts } from './standing.ts';
 /** What the running release makes of a record: the deliveries that policy lets through today, and those that it denies. */
 export type Derived =
   | { readonly kind: 'ok'; readonly deliveries: readonly DerivedDelivery[]; /** Keyed identifiers of each canonical record. */ readonly ids: readonly (readonly string[])[] }
-  /** The mapping or contract refuses it (still), or drops it. */
-  | { readonly kind: 'fails' | 'dropped' };
+  /** The mapping or contract refuses it (still), or drops it; or its key is destroyed. */
+  | { readonly kind: 'fails' | 'dropped' | 'erased' };
 
 export interface DerivedDelivery {
   readonly facts: DeliveryFacts;
@@ -23,6 +23,8 @@ export interface DerivePorts {
   readonly release: () => Release;
   readonly workspaceKey: Buffer;
   readonly tables: Pick<ConsentTables, 'linked' | 'check'>;
+  /** The plain bytes of a value; undefined when its key is destroyed (I11). */
+  readonly open: (bytes: Buffer) => Buffer | undefined;
   readonly now: () => number;
 }
 
@@ -64,8 +66,18 @@ export function createDeriver(ports: DerivePorts) {
     }
   }
 
+  function opened(record: LogRecord): LogRecord | undefined {
+    const value = record.value === null ? null : ports.open(record.value);
+    const envelope = record.headers.find(([name]) => name === H.envelope)?.[1];
+    const plain = envelope === undefined ? undefined : ports.open(envelope);
+    if (value === undefined || (envelope !== undefined && plain === undefined)) return undefined;
+    return value === record.value && plain === envelope ? record : { ...record, value, headers: record.headers.map((h) => (h[0] === H.envelope ? [H.envelope, plain!] as const : h)) };
+  }
+
   return {
-    raw(record: LogRecord, source: string): Derived {
+    raw(sealed: LogRecord, source: string): Derived {
+      const record = opened(sealed);
+      if (record === undefined) return { kind: 'erased' };
       const headers = rawHeaders(record);
       const result = encodeAll(normalize(source, record, headers, ports.release(), keyed), encode);
       if (result.kind !== 'ok') return { kind: result.kind === 'dropped' ? 'dropped' : 'fails' };
@@ -80,7 +92,7 @@ export function createDeriver(ports: DerivePorts) {
       try {
         decideOne({ recordType: '', outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: record.value ?? Buffer.alloc(0) }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
       } catch (error) {
-        if (error instanceof WeirError) return 'unreadable';
+        if (error instanceof WeirError) return error.code === 'subject-erased' ? { kind: 'erased' } : 'unreadable';
         throw error;
       }
       return { kind: 'ok', deliveries, ids: [ids] };

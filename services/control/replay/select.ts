@@ -3,6 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { Headers, LogRecord, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
 import { rawHeaders, type Release } from '@weir/release';
+import { isSealed } from '@weir/seal';
 import { createDeriver, textOf, type Derived } from './derive.ts';
 import { idFilter, type ReplayOrder } from './order.ts';
 import type { ScannedRecord } from './scan.ts';
@@ -38,7 +39,7 @@ export interface Item {
   readonly kind: 'delivery' | 'derived';
   readonly deliveries: readonly Looked[];
   /** derived: why nothing comes of it, or that it ended before it was routed and would now go on. */
-  readonly note: 'fails' | 'dropped' | 'goes-on' | undefined;
+  readonly note: 'fails' | 'dropped' | 'erased' | 'goes-on' | undefined;
   /** `H.corrects` of what is put back. */
   readonly corrects?: string;
 }
@@ -58,6 +59,10 @@ export interface SelectPorts {
   readonly workspaceKey: Buffer;
   readonly tables: Pick<ConsentTables, 'linked' | 'check'>;
   readonly standing: StandingPorts;
+  /** The plain bytes of a value; undefined when its key is destroyed. */
+  readonly open: (bytes: Buffer) => Buffer | undefined;
+  /** Resolves when every key that was written is here. */
+  readonly keysToEnd: () => Promise<void>;
   /** How an event ended before it was routed. */
   readonly endedAs: (eventId: string) => string | undefined;
   readonly now: () => number;
@@ -112,9 +117,17 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     return fresh;
   }
 
-  async function prepare(values: readonly (Buffer | null)[]): Promise<void> {
-    for (const value of values) {
-      if (!isAvro(value) || serde.known(value)) continue;
+  /** Keys and schemas that are not here yet. A key that is still missing after that is destroyed. */
+  async function prepare(records: ReadonlyArray<{ readonly topic: string; readonly value: Buffer | null }>): Promise<void> {
+    let readKeys = false;
+    for (const { topic, value } of records) {
+      if (value === null) continue;
+      const sealed = isSealed(value);
+      if (sealed && !readKeys && ports.open(value) === undefined) {
+        readKeys = true;
+        await ports.keysToEnd();
+      }
+      if (topic.startsWith(topics.raw('')) || (!sealed && !isAvro(value)) || serde.known(value) || (sealed && ports.open(value) === undefined)) continue;
       await serde.prepare(value).catch((error: unknown) => { if (!(error instanceof WeirError) || error.code !== 'schema-unknown') throw error; });
     }
   }
@@ -187,7 +200,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     passed,
     async take(records) {
       const inTime = records.filter(({ record }) => (order.since === null || record.timestamp >= order.since) && (order.until === null || record.timestamp < order.until));
-      await prepare(inTime.map((r) => r.record.value));
+      await prepare(inTime.map(({ topic, record }) => ({ topic, value: record.value })));
       const origins: [Origin, string][] = [];
       for (const { topic, partition, record } of inTime) {
         const from = `${topic}/${partition}/${record.offset}`;
@@ -199,7 +212,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
       }
       // Dead letters of one moment, in the order in which their records stood.
       if (order.from === 'dlq') {
-        await prepare(origins.map(([o]) => o.value));
+        await prepare(origins.map(([origin]) => origin));
         origins.sort(([a], [b]) => (a.topic === b.topic ? a.partition - b.partition || a.offset - b.offset : a.topic < b.topic ? -1 : 1));
       }
       const items: Item[] = [];
@@ -221,7 +234,7 @@ function subjectsOf(ports: SelectPorts, order: ReplayOrder): (ids: readonly stri
 
 /** True when a replay puts the record back. */
 export function goesBack(item: Item, unknown: 'hold' | 'resend'): boolean {
-  if (item.note === 'fails' || item.note === 'dropped') return false;
+  if (item.note === 'fails' || item.note === 'dropped' || item.note === 'erased') return false;
   if (item.corrects !== undefined) return true;
   if (item.deliveries.some((d) => sends(d.found.standing, unknown))) return true;
   return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');

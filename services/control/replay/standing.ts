@@ -69,7 +69,7 @@ export interface StandingPorts {
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): boolean;
   destination(name: string): DestinationConfig | undefined;
   /** False: no path of Weir may read this person any more (I11). */
-  mayRead(ids: readonly string[]): boolean;
+  mayRead(ids: readonly string[], acceptedAt: number): boolean;
 }
 
 /** Retention of weir.ledger.* (75 d) minus the dedupe window (7 d), as the dispatcher has it. */
@@ -98,7 +98,7 @@ export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledge
  * its way.
  */
 export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boolean, now: number): Found {
-  if (!ports.mayRead(d.ids)) return { standing: 'erased' };
+  if (!ports.mayRead(d.ids, d.acceptedAt)) return { standing: 'erased' };
   const ledger = walk(ports, d);
   if (ledger.kind === 'delivered') return { standing: 'confirmed', delivered: ledger.end };
   if (ledger.kind === 'conflict') return { standing: 'conflict' };

@@ -47,6 +47,7 @@ export function createSurvey() {
       counts.records++;
       if (item.note === 'fails') counts.fails++;
       else if (item.note === 'dropped') counts.dropped++;
+      else if (item.note === 'erased') deliveries.erased++;
       for (const { facts, found } of item.deliveries) {
         deliveries[found.standing]++;
         if (found.standing !== 'applied' && sends(found.standing, unknown)) called(facts.destination, facts.operation);

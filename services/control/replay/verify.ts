@@ -63,6 +63,7 @@ export function createVerifier(ports: VerifyPorts): Verifier {
     if (destination === undefined || operation === undefined || payload === undefined || found.key === undefined || !canReadBack(destination, operation)) return 'unreadable';
     const verify = destination.adapter.destination!.verify!;
     const manifest = operation.verify!;
+    if (!ports.serde.known(payload)) await ports.serde.prepare(payload);
     const delivery = adapterDelivery(ports.serde, facts, payload);
     for (let tries = 0; tries < maxTries; tries++) {
       await turn(`${facts.destination}/${facts.operation}`, manifest.limit ?? operation.limit, order.share);

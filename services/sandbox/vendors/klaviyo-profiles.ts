@@ -13,6 +13,9 @@ export interface Profile {
   readonly subscriptions: Record<string, string>;
 }
 
+/** In the place of a profile that was deleted; its state cannot lose a key. */
+const erased = '';
+
 interface Change {
   readonly profile: Profile;
   readonly changed: boolean;
@@ -26,6 +29,8 @@ export interface Profiles {
   upsert(profile: Profile | undefined, ids: readonly ProfileIdentifier[], attributes: Readonly<Record<string, unknown>>): Change;
   /** Sets the consent of channels; a profile that is not there is created. Sees the changes made before through this object. */
   subscribe(ids: readonly ProfileIdentifier[], channels: readonly string[], list: string, consent: string): Change;
+  /** The profile with this identifier is gone; undefined when there was none. */
+  erase(id: ProfileIdentifier): { readonly profile: Profile; readonly puts: Change['puts'] } | undefined;
 }
 
 /** Identifiers of a profile resource object, e-mail without regard to case. */
@@ -58,7 +63,7 @@ export function createProfiles(destination: string, state: VendorState): Profile
 
   function load(id: string): Profile | undefined {
     const stored = get(profileKey(id));
-    return stored === undefined ? undefined : JSON.parse(stored) as Profile;
+    return stored === undefined || stored === erased ? undefined : JSON.parse(stored) as Profile;
   }
   function find(ids: readonly ProfileIdentifier[]): Profile | undefined {
     for (const identifier of ids) {
@@ -90,6 +95,13 @@ export function createProfiles(destination: string, state: VendorState): Profile
     upsert(profile, ids, attributes) {
       const base = profile ?? empty(ids);
       return save(profile, { ...base, attributes: merge(base.attributes, attributes) }, ids);
+    },
+    erase(identifier) {
+      const profile = find([identifier]);
+      if (profile === undefined) return undefined;
+      const puts = [[profileKey(profile.id), erased]] as const;
+      changed.set(...puts[0]);
+      return { profile, puts };
     },
     subscribe(ids, channels, list, consent) {
       const profile = find(ids);

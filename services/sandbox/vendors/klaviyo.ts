@@ -15,6 +15,8 @@ import { digest, isObject, own, text } from './values.ts';
  * - POST /api/profile-subscription-bulk-create-jobs (up to 1000 profiles) and -delete-jobs (up to 100): set the
  *   consent of a channel; setting what is set changes nothing. 202. `consented_at` without `historical_import`
  *   "will raise an error".
+ * - POST /api/data-privacy-deletion-jobs (data_privacy.json): one of e-mail, phone number or id; "all profiles that
+ *   match the provided identifier will be deleted". 202.
  * - GET /api/profiles with filter=equals(email|phone_number|external_id,"…"); additional-fields[profile]=subscriptions.
  * - header `Authorization: Klaviyo-API-Key <key>` and a required `revision` header (YYYY-MM-DD[.suffix]).
  */
@@ -113,6 +115,18 @@ function subscriptions(kind: 'create' | 'delete'): Operation {
   };
 }
 
+/** Every profile that matches is deleted; a repetition finds none. 202. */
+const deleteProfile: Operation = (request, _state, profiles) => {
+  const data = resource(request, 'data-privacy-deletion-job');
+  if (isProblem(data)) return data;
+  const entry = own(data, 'attributes', 'profile', 'data');
+  const ids = identifiersOf(entry).filter(([type]) => type === 'id' || type === 'email' || type === 'phone_number');
+  if (ids.length !== 1) return invalid('exactly one of id, email, phone_number is required', '/data/attributes/profile/data');
+  const done = profiles.erase(ids[0]!);
+  const key = done === undefined ? null : `profile/${done.profile.id}#deleted-${done.profile.v}`;
+  return { status: 202, body: undefined, arrivals: [{ operation: 'data-privacy-deletion-jobs', idempotencyKey: key, subject: subjectOf(entry), applied: done !== undefined, body: request.json }], puts: done?.puts ?? [] };
+};
+
 /** Channel and message types of an entry, e.g. email/marketing; text = what is wrong. */
 function channelsOf(entry: unknown, consent: string, historical: boolean): string[] | string {
   const found: string[] = [];
@@ -144,6 +158,7 @@ const operations: ReadonlyMap<string, Operation> = new Map([
   ['events', createEvent],
   ['profile-subscription-bulk-create-jobs', subscriptions('create')],
   ['profile-subscription-bulk-delete-jobs', subscriptions('delete')],
+  ['data-privacy-deletion-jobs', deleteProfile],
 ]);
 
 const operationOf = (path: string): string => path.slice('api/'.length).replace(/\/$/, '');

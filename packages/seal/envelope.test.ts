@@ -1,0 +1,38 @@
+import { randomBytes } from 'node:crypto';
+import * as fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { isSealed, seal, sealedBy, sealKey, unseal } from './envelope.ts';
+
+const key = sealKey(Buffer.alloc(16, 1), Buffer.alloc(32, 2));
+
+test('what was sealed opens under its key, and the same bytes seal to the same bytes', () => {
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 5000 }), (bytes) => {
+    const plain = Buffer.from(bytes);
+    const sealed = seal(key, plain);
+    expect(isSealed(sealed)).toBe(true);
+    expect(sealedBy(sealed)).toBe(key.id.toString('latin1'));
+    expect(unseal(key, sealed).equals(plain)).toBe(true);
+    expect(seal(key, plain).equals(sealed)).toBe(true);
+  }));
+});
+
+test('a changed byte, wherever it is, and another key do not open', () => {
+  const sealed = seal(key, Buffer.from('ada@larkspur.example'));
+  for (let at = 0; at < sealed.length; at++) {
+    const changed = Buffer.from(sealed);
+    changed[at]! ^= 1;
+    if (at < 2) expect(isSealed(changed)).toBe(false);
+    else expect(() => unseal(key, changed)).toThrow(/was changed/);
+  }
+  expect(() => unseal(sealKey(key.id, randomBytes(32)), sealed)).toThrow(/another key/);
+});
+
+test('two plaintexts never share a nonce, and the plaintext is not in the sealed bytes', () => {
+  const nonces = new Set(Array.from({ length: 10_000 }, (_, i) => seal(key, Buffer.from(`n${i}`)).subarray(18, 30).toString('hex')));
+  expect(nonces.size).toBe(10_000);
+  expect(seal(key, Buffer.from('ada@larkspur.example')).includes('larkspur')).toBe(false);
+});
+
+test('Avro and JSON are never taken for sealed', () => {
+  for (const bytes of [Buffer.alloc(0), Buffer.from([0, 0, 0, 0, 1, ...randomBytes(100)]), Buffer.from(JSON.stringify({ a: 'x'.repeat(100) })), Buffer.from('W'), Buffer.from([0x57, 1])]) expect(isSealed(bytes)).toBe(false);
+});

@@ -1,0 +1,72 @@
+import { createCipheriv, createDecipheriv, createSecretKey, hash, hkdfSync, type KeyObject } from 'node:crypto';
+import { WeirError } from '@weir/errors';
+
+/**
+ * A sealed value: 0x57, version 1, key id (16 bytes), nonce (12), ciphertext, tag (16). AES-256-GCM; the first 18
+ * bytes are authenticated with it. The first byte is none of Avro's (0x00) or JSON's, so one look tells them apart.
+ */
+export const sealedMagic = 0x57;
+const version = 1;
+const idBytes = 16;
+const nonceBytes = 12;
+const tagBytes = 16;
+const headBytes = 2 + idBytes;
+const overhead = headBytes + nonceBytes + tagBytes;
+
+/** What seals and opens the values of one owner. */
+export interface SealKey {
+  readonly id: Buffer;
+  readonly cipher: KeyObject;
+  /** For nonces only: 32 bytes that the cipher key does not tell. */
+  readonly nonce: Buffer;
+}
+
+/** A key from its 32 secret bytes: cipher and nonce key by HKDF-SHA256 (RFC 5869), apart from each other. */
+export function sealKey(id: Buffer, secret: Buffer): SealKey {
+  const part = (info: string): Buffer => Buffer.from(hkdfSync('sha256', secret, id, info, 32));
+  return { id, cipher: createSecretKey(part('weir seal cipher')), nonce: part('weir seal nonce') };
+}
+
+export function isSealed(bytes: Buffer): boolean {
+  return bytes.length >= overhead && bytes[0] === sealedMagic && bytes[1] === version;
+}
+
+/** Id of the key that opens it, as latin1 text of its bytes. Only for what `isSealed`. */
+export function sealedBy(bytes: Buffer): string {
+  return bytes.toString('latin1', 2, headBytes);
+}
+
+/**
+ * Seal. The nonce is a keyed hash of the plaintext (as in AES-SIV, RFC 5297): the same bytes under the same key give the
+ * same sealed bytes, wherever and whenever (I5), and two different ones never share a nonce but by a collision of 96 bits.
+ */
+export function seal(key: SealKey, plain: Buffer): Buffer {
+  const mixed = Buffer.allocUnsafe(key.nonce.length + plain.length);
+  key.nonce.copy(mixed);
+  plain.copy(mixed, key.nonce.length);
+  const out = Buffer.allocUnsafe(overhead + plain.length);
+  out[0] = sealedMagic;
+  out[1] = version;
+  key.id.copy(out, 2);
+  hash('sha256', mixed, 'buffer').copy(out, headBytes, 0, nonceBytes);
+  const cipher = createCipheriv('aes-256-gcm', key.cipher, out.subarray(headBytes, headBytes + nonceBytes));
+  cipher.setAAD(out.subarray(0, headBytes));
+  cipher.update(plain).copy(out, headBytes + nonceBytes);
+  cipher.final();
+  cipher.getAuthTag().copy(out, out.length - tagBytes);
+  return out;
+}
+
+/** Open. Throws avro-undecodable when the bytes were changed. */
+export function unseal(key: SealKey, bytes: Buffer): Buffer {
+  const decipher = createDecipheriv('aes-256-gcm', key.cipher, bytes.subarray(headBytes, headBytes + nonceBytes));
+  decipher.setAAD(bytes.subarray(0, headBytes));
+  decipher.setAuthTag(bytes.subarray(bytes.length - tagBytes));
+  const plain = decipher.update(bytes.subarray(headBytes + nonceBytes, bytes.length - tagBytes));
+  try {
+    decipher.final();
+  } catch (error) {
+    throw new WeirError('avro-undecodable', 'a sealed value was changed, or is under another key', { cause: error });
+  }
+  return plain;
+}

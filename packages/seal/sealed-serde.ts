@@ -1,0 +1,33 @@
+import { WeirError } from '@weir/errors';
+import type { Serde } from '@weir/log';
+import { isSealed } from './envelope.ts';
+import type { KeyRing } from './key-ring.ts';
+
+/**
+ * A serde that also reads sealed values: opened under the key they name, then decoded. `decode` throws subject-erased when
+ * that key is destroyed; `known` is false while the key or the schema is not here, and `prepare` waits until the ring has
+ * what its topic holds, and for the schema. Encoding is as before: what is written is sealed by who writes it.
+ */
+export function sealedSerde(serde: Serde, ring: Pick<KeyRing, 'open' | 'readToEnd'>): Serde {
+  return {
+    start: () => serde.start(),
+    idOf: (name) => serde.idOf(name),
+    encode: (name, value) => serde.encode(name, value),
+    decode(bytes) {
+      const opened = ring.open(bytes);
+      if (opened === undefined) throw new WeirError('subject-erased');
+      return serde.decode(opened);
+    },
+    known(bytes) {
+      const opened = ring.open(bytes);
+      return opened !== undefined && serde.known(opened);
+    },
+    async prepare(bytes) {
+      if (!isSealed(bytes)) return serde.prepare(bytes);
+      if (ring.open(bytes) === undefined) await ring.readToEnd();
+      const opened = ring.open(bytes);
+      // Destroyed: decode says so.
+      if (opened !== undefined && !serde.known(opened)) await serde.prepare(opened);
+    },
+  };
+}

@@ -1,0 +1,61 @@
+import type { LogRecord } from '@weir/log';
+import { H } from '@weir/pipeline';
+import type { Encodable } from '@weir/release';
+import { isSealed, seal, sealedBy, unseal, type KeyRing } from '@weir/seal';
+
+type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
+
+/** Raw records are opened, canonical ones sealed under the key of their subject, and nothing of an erased person goes on. */
+export interface Sealing {
+  /** The keys of a batch are read, as far as they are there. Undefined when they are already. */
+  prepare(records: readonly LogRecord[]): Promise<void> | undefined;
+  /** The record with its plain value and envelope; undefined when its key is destroyed. What is not sealed comes back as it is. */
+  open(record: LogRecord): LogRecord | undefined;
+  /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. */
+  withoutErased<T extends Result>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }>;
+  /** Keys for every subject of these results, acknowledged. */
+  keysFor(results: readonly Result[]): Promise<void>;
+  /** The result with sealed values. After `keysFor`. */
+  seal<T extends Result>(result: T): T;
+}
+
+/** @param keys undefined = nothing is sealed; everything passes as it is */
+export function createSealing(keys: KeyRing | undefined): Sealing {
+  if (keys === undefined) return { prepare: () => undefined, open: (record) => record, withoutErased: (result) => result, keysFor: () => Promise.resolve(), seal: (result) => result };
+  const sealedOf = (record: LogRecord): Buffer | undefined => (record.value !== null && isSealed(record.value) ? record.value : undefined);
+
+  function opened(bytes: Buffer): Buffer {
+    return isSealed(bytes) ? unseal(keys!.byId(sealedBy(bytes))!, bytes) : bytes;
+  }
+
+  return {
+    prepare(records) {
+      const missing = records.some((record) => {
+        const bytes = sealedOf(record);
+        return bytes !== undefined && keys.byId(sealedBy(bytes)) === undefined;
+      });
+      return missing ? keys.readToEnd() : undefined;
+    },
+    open(record) {
+      const bytes = sealedOf(record);
+      if (bytes === undefined) return record;
+      const key = keys.byId(sealedBy(bytes));
+      if (key === undefined) return undefined;
+      return { ...record, value: unseal(key, bytes), headers: record.headers.map((header) => (header[0] === H.envelope ? [header[0], opened(header[1])] as const : header)) };
+    },
+    withoutErased(result, acceptedAt) {
+      if (result.kind !== 'ok' || !result.outputs.some((output) => keys.erasedUntil(output.ids) >= acceptedAt)) return result;
+      const outputs = result.outputs.filter((output) => keys.erasedUntil(output.ids) < acceptedAt);
+      return outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs, links: [] };
+    },
+    async keysFor(results) {
+      const subjects = new Set<string>();
+      for (const result of results) if (result.kind === 'ok') for (const output of result.outputs) subjects.add(output.subject);
+      if (subjects.size > 0) await keys.ensure(subjects);
+    },
+    seal(result) {
+      if (result.kind !== 'ok') return result;
+      return { ...result, outputs: result.outputs.map((output) => ({ ...output, value: seal(keys.current(output.subject)!, output.value) })) };
+    },
+  };
+}
