@@ -1,4 +1,4 @@
-import { compileTemplate, compileUrlTemplate, compileVerdicts, durationMs, type AdapterConfig, type Json, type JsonObject, type OperationManifest, type Scope, type Template, type TemplateContext, type VerdictTable } from '@weir/adapter';
+import { compileTemplate, compileUrlTemplate, compileVerdicts, durationMs, type AdapterConfig, type Json, type JsonObject, type OperationManifest, type RateHeaders, type Scope, type Template, type TemplateContext, type VerdictTable } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { compileReadBack, type HttpReadBack } from './read-back.ts';
 
@@ -71,7 +71,22 @@ function limit(value: Json | undefined, path: string): OperationManifest['limit'
     if (typeof spec['count'] !== 'number' || spec['count'] < 1 || perMs === undefined || perMs === 0) fail(`${path}.${name}`, 'give count and per');
     return { count: spec['count'], perMs };
   };
-  return { burst: part('burst'), steady: part('steady'), cite: cited(given) };
+  for (const key of Object.keys(given)) if (!['burst', 'steady', 'bucket', 'headers', 'cite'].includes(key)) fail(`${path}.${key}`, 'unknown key, use burst, steady, bucket, headers, cite');
+  const bucket = given['bucket'];
+  if (bucket !== undefined && (typeof bucket !== 'string' || !/^[a-z0-9][a-z0-9-]{0,62}$/.test(bucket))) fail(`${path}.bucket`, 'use lower case, digits and -');
+  return { burst: part('burst'), steady: part('steady'), bucket, headers: rateHeaders(given['headers'], `${path}.headers`), cite: cited(given) };
+}
+
+const resetUnits = ['seconds', 'ms', 'epoch-seconds', 'epoch-ms', 'auto'] as const;
+
+/** Where the vendor's answers state its limit, beside the standard fields. */
+function rateHeaders(value: Json | undefined, path: string): RateHeaders | undefined {
+  if (value === undefined) return undefined;
+  const given = table(value, path);
+  for (const key of Object.keys(given)) if (!['limit', 'remaining', 'reset', 'resetIn', 'window'].includes(key)) fail(`${path}.${key}`, 'unknown key, use limit, remaining, reset, resetIn, window');
+  const name = (key: string): string | undefined => (given[key] === undefined ? undefined : headerName.test(String(given[key]).toLowerCase()) ? String(given[key]).toLowerCase() : fail(`${path}.${key}`, 'expected the name of a header'));
+  const resetIn = resetUnits.find((u) => u === (given['resetIn'] ?? 'auto')) ?? fail(`${path}.resetIn`, `use ${resetUnits.join(', ')}`);
+  return { limit: name('limit'), remaining: name('remaining'), reset: name('reset'), resetIn, windowMs: duration(given['window'], `${path}.window`) };
 }
 
 function compile(name: string, value: Json): HttpOperation {

@@ -1,7 +1,14 @@
-import type { Manifest, OperationManifest, ReadBackManifest, VerdictSpec } from '@weir/adapter';
+import type { Manifest, OperationManifest, RateHeaders, ReadBackManifest, VerdictSpec } from '@weir/adapter';
 
 const spec = 'klaviyo/openapi, openapi/stable/categories, revision 2026-07-15';
-const limit = (burst: number, steady: number, path: string): OperationManifest['limit'] => ({ burst: { count: burst, perMs: 1000 }, steady: { count: steady, perMs: 60_000 }, cite: `${spec}, ${path}: "Rate limits: Burst: ${burst}/s, Steady: ${steady}/m"` });
+/**
+ * Every answer but a 429 states the steady window: RateLimit-Limit, RateLimit-Remaining ("the approximate number of
+ * requests remaining within a window") and RateLimit-Reset ("number of seconds remaining before current window resets");
+ * a 429 has Retry-After in seconds instead. Source: developers.klaviyo.com/en/docs/rate_limits_and_error_handling.
+ */
+const headers: RateHeaders = { limit: 'ratelimit-limit', remaining: 'ratelimit-remaining', reset: 'ratelimit-reset', resetIn: 'seconds', windowMs: 60_000 };
+/** Limits are per account and endpoint: operations of one endpoint are counted together. */
+const limit = (burst: number, steady: number, path: string): OperationManifest['limit'] => ({ burst: { count: burst, perMs: 1000 }, steady: { count: steady, perMs: 60_000 }, bucket: path, headers, cite: `${spec}, ${path}: "Rate limits: Burst: ${burst}/s, Steady: ${steady}/m"` });
 
 /** Profiles are read by an identifier: GET /api/profiles. A change shows at once in what is documented; half a minute is ours. */
 const readProfile: ReadBackManifest = { settleMs: 30_000, limit: limit(75, 750, 'GET /api/profiles'), cite: `${spec}, profiles.json, GET /api/profiles: filter "email: any, equals", "phone_number", "external_id"; additional-fields "subscriptions"` };

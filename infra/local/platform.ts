@@ -18,6 +18,10 @@ export interface PlatformOptions {
   /** Where the binaries are kept; default <repository>/.cache/platform. */
   readonly cacheDir?: string;
   readonly registry?: boolean;
+  /** More listeners per broker, e.g. behind proxies: a client that comes in by one is told its advertised addresses. */
+  readonly listeners?: ReadonlyArray<{ readonly listen: readonly number[]; readonly advertised: readonly number[] }>;
+  /** More broker properties. */
+  readonly properties?: Readonly<Record<string, string>>;
   /** Lines for a person: what is being waited for. */
   readonly say?: (line: string) => void;
 }
@@ -80,16 +84,17 @@ function heap(mb: number, archive: string): string[] {
   return [`-Xmx${mb}m`, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=4', '-Xshare:auto', `-XX:SharedArchiveFile=${archive}`, '-XX:+AutoCreateSharedArchive', '-Xlog:cds=off', '-Xlog:cds+dynamic=off', '-Djava.awt.headless=true'];
 }
 
-function serverProperties(id: number, brokers: number, port: number, controllers: readonly number[], logDir: string): string {
+function serverProperties(id: number, brokers: number, port: number, controllers: readonly number[], logDir: string, options: Pick<PlatformOptions, 'listeners' | 'properties'>): string {
   const replicas = brokers === 3 ? 3 : 1;
+  const more = options.listeners ?? [];
   return Object.entries({
     'process.roles': 'broker,controller',
     'node.id': id,
     'controller.quorum.voters': controllers.map((p, i) => `${i + 1}@127.0.0.1:${p}`).join(','),
-    'listeners': `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllers[id - 1]}`,
-    'advertised.listeners': `PLAINTEXT://127.0.0.1:${port}`,
+    'listeners': [`PLAINTEXT://127.0.0.1:${port}`, `CONTROLLER://127.0.0.1:${controllers[id - 1]}`, ...more.map((l, i) => `MORE${i}://127.0.0.1:${l.listen[id - 1]}`)].join(','),
+    'advertised.listeners': [`PLAINTEXT://127.0.0.1:${port}`, ...more.map((l, i) => `MORE${i}://127.0.0.1:${l.advertised[id - 1]}`)].join(','),
     'controller.listener.names': 'CONTROLLER',
-    'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT',
+    'listener.security.protocol.map': ['PLAINTEXT', 'CONTROLLER', ...more.map((_, i) => `MORE${i}`)].map((name) => `${name}:PLAINTEXT`).join(','),
     'inter.broker.listener.name': 'PLAINTEXT',
     'log.dirs': logDir,
     'num.partitions': 6,
@@ -114,6 +119,7 @@ function serverProperties(id: number, brokers: number, port: number, controllers
     'controlled.shutdown.enable': brokers === 3 ? 'true' : 'false',
     // A broker that was killed may register again only when its last session is over (9 s by default): a lone one has nobody to be confused with.
     ...(brokers === 1 ? { 'broker.session.timeout.ms': 1500, 'broker.heartbeat.interval.ms': 400 } : {}),
+    ...options.properties,
   }).map(([k, v]) => `${k}=${v}\n`).join('');
 }
 
@@ -148,7 +154,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   const started: (() => Promise<void>)[] = [];
   try {
     const [brokers, registry] = await Promise.all([
-      Promise.all(Array.from({ length: count }, (_, i) => startBroker(java, binaries, cache, dataDir, i + 1, count, chosen, started))),
+      Promise.all(Array.from({ length: count }, (_, i) => startBroker(java, binaries, cache, dataDir, i + 1, count, chosen, started, options))),
       options.registry === false ? undefined : startRegistry(java, binaries, cache, dataDir, chosen.registry, started),
     ]);
     await until('Kafka', brokers[0]!.process(), join(dataDir, 'broker-1.log'), 60_000, async () => (await Promise.all(chosen.kafka.map(portOpen))).every(Boolean));
@@ -166,12 +172,12 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   }
 }
 
-async function startBroker(java: string, binaries: Binaries, cache: string, dataDir: string, id: number, count: number, chosen: Ports, started: (() => Promise<void>)[]): Promise<Broker> {
+async function startBroker(java: string, binaries: Binaries, cache: string, dataDir: string, id: number, count: number, chosen: Ports, started: (() => Promise<void>)[], options: PlatformOptions): Promise<Broker> {
   const folder = join(dataDir, `broker-${id}`);
   const properties = join(dataDir, `broker-${id}.properties`);
   const logFile = join(dataDir, `broker-${id}.log`);
   const port = chosen.kafka[id - 1]!;
-  await writeFile(properties, serverProperties(id, count, port, chosen.controllers, folder));
+  await writeFile(properties, serverProperties(id, count, port, chosen.controllers, folder, options));
   const log4j = resolve(import.meta.dirname, 'log4j2.yaml');
   const common = ['-cp', `${binaries.kafka}/*`, `-Dlog4j2.configurationFile=${log4j}`];
   if (!existsSync(join(folder, 'meta.properties'))) {

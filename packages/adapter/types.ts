@@ -151,6 +151,17 @@ export type Verdict =
   | { readonly kind: 'retry' | 'throttled' | 'auth-broken'; readonly effect: 'none' | 'maybe'; readonly code: ErrorCode; readonly retryAfterMs?: number; readonly detail?: string }
   | { readonly kind: 'permanent'; readonly effect: Effect; readonly code: ErrorCode; readonly detail?: string };
 
+/** Where a vendor states its limit in an answer. Header names lower case. */
+export interface RateHeaders {
+  readonly limit?: string;
+  readonly remaining?: string;
+  readonly reset?: string;
+  /** What the reset counts; `auto` tells them apart by size. */
+  readonly resetIn?: 'seconds' | 'ms' | 'epoch-seconds' | 'epoch-ms' | 'auto';
+  /** Window of `limit`, where it is no part of the header. */
+  readonly windowMs?: number;
+}
+
 export interface OperationManifest {
   /** use = needs consent; restrict = unsubscribe, suppress, delete, verify: never dropped, passes first. */
   readonly kind: 'use' | 'restrict';
@@ -168,7 +179,15 @@ export interface OperationManifest {
     /** The vendor's own words and where they stand. */
     readonly cite: string;
   };
-  readonly limit?: { readonly burst?: { readonly count: number; readonly perMs: number }; readonly steady?: { readonly count: number; readonly perMs: number }; readonly cite: string };
+  readonly limit?: {
+    readonly burst?: { readonly count: number; readonly perMs: number };
+    readonly steady?: { readonly count: number; readonly perMs: number };
+    /** Operations of the account that the vendor counts together have the same name here; default: the operation's own. */
+    readonly bucket?: string;
+    /** Where its answers state the limit, beside the standard fields, which are always read. */
+    readonly headers?: RateHeaders;
+    readonly cite: string;
+  };
   /** Deadline of one call; default 10_000. */
   readonly timeoutMs?: number;
   /** How the vendor can be asked whether a delivery took effect; the adapter's `verify` builds and reads the request. Absent: it cannot. */

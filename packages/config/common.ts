@@ -21,6 +21,6 @@ export const commonOptions = defineConfig({
   vaultOverlapMs: { env: 'WEIR_VAULT_OVERLAP_MS', type: 'integer', min: 0, max: 604_800_000, default: 86_400_000, doc: 'How long the value before a rotation is still accepted from senders.' },
   host: { env: 'WEIR_HOST', type: 'string', default: '127.0.0.1', doc: 'Address the service listens on.' },
   logLevel: { env: 'WEIR_LOG_LEVEL', type: 'enum', values: ['trace', 'debug', 'info', 'warn', 'error', 'silent'], default: 'info', doc: 'Log level.' },
-  failpoints: { env: 'WEIR_FAILPOINTS', type: 'string', optional: true, doc: 'Tests only: kill this process at named points, <name>[@<detail>]:<n>; see packages/failpoint.' },
+  failpoints: { env: 'WEIR_FAILPOINTS', type: 'string', optional: true, doc: 'Tests only: kill or stall this process at named points, <name>[@<detail>]:<n>[+<ms>][~<ms>]; see packages/failpoint.' },
   instance: { env: 'WEIR_INSTANCE', type: 'string', default: '1', doc: 'Name of this instance; unique per service. It names the folder of its local caches.' },
 });

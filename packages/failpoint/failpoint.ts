@@ -37,24 +37,34 @@ export type Failpoint = keyof typeof failpoints;
 interface Armed {
   readonly detail: string;
   left: number;
+  /** Passings before this time (performance.now()) do not count. */
+  readonly from: number;
+  /** Stand still for so long instead of dying; 0 = die. */
+  readonly stallMs: number;
 }
 
 let armed: Map<string, Armed> | undefined;
-let act: (name: Failpoint) => void = () => undefined;
+let act: (name: Failpoint, stallMs: number) => void = () => undefined;
 
 /**
- * Arms points from a text of the form `<name>[@<detail>]:<n>[,…]`: at the n-th time the point is passed (with a
- * detail that ends with <detail>), `die` is called. Without it no point does anything. For tests: it is set by
- * WEIR_FAILPOINTS only. Throws config-invalid.
+ * Arms points from a text of the form `<name>[@<detail>]:<n>[+<ms>][~<ms>][,…]`: at the n-th time the point is passed
+ * (with a detail that ends with <detail>, and later than `+<ms>` from now), `strike` is called, with 0 for a crash or
+ * with the time of `~<ms>` for an event loop that stands still. Without it no point does anything. For tests: it is
+ * set by WEIR_FAILPOINTS only. Throws config-invalid.
  */
-export function arm(spec: string, die: (name: Failpoint) => void): void {
+export function arm(spec: string, strike: (name: Failpoint, stallMs: number) => void): void {
   armed = new Map();
-  act = die;
+  act = strike;
   for (const part of spec.split(',')) {
-    const match = /^([a-z.-]+)(?:@([^:]+))?:(\d{1,9})$/.exec(part);
-    if (match === null || !Object.hasOwn(failpoints, match[1]!)) throw new WeirError('config-invalid', `WEIR_FAILPOINTS: ${JSON.stringify(part.slice(0, 80))} is not <name>[@<detail>]:<n>`);
-    armed.set(match[1]!, { detail: match[2] ?? '', left: Number(match[3]) });
+    const match = /^([a-z.-]+)(?:@([^:]+))?:(\d{1,9})(?:\+(\d{1,7}))?(?:~(\d{1,6}))?$/.exec(part);
+    if (match === null || !Object.hasOwn(failpoints, match[1]!)) throw new WeirError('config-invalid', `WEIR_FAILPOINTS: ${JSON.stringify(part.slice(0, 80))} is not <name>[@<detail>]:<n>[+<ms>][~<ms>]`);
+    armed.set(match[1]!, { detail: match[2] ?? '', left: Number(match[3]), from: performance.now() + Number(match[4] ?? 0), stallMs: Number(match[5] ?? 0) });
   }
+}
+
+/** Nothing runs in this thread for so long: what a long synchronous computation or garbage collection does. */
+export function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
 /** No point is armed any more. */
@@ -77,6 +87,6 @@ export function failpointSoon(name: Failpoint): void {
 
 function pass(name: Failpoint, detail: string): void {
   const point = armed?.get(name);
-  if (point === undefined || !detail.endsWith(point.detail) || --point.left !== 0) return;
-  act(name);
+  if (point === undefined || !detail.endsWith(point.detail) || performance.now() < point.from || --point.left !== 0) return;
+  act(name, point.stallMs);
 }

@@ -43,10 +43,15 @@ export function createReader(cluster: Cluster): Reader {
     }, closing.signal);
   }
 
-  /** Position at which to go on after an out-of-range answer; undefined = it is past the end. */
+  /**
+   * Position at which to go on after an out-of-range answer; undefined = it is past the end. The range is asked anew:
+   * while a leader is elected the answer may be of one that lags, and what is between must not count as read.
+   */
   async function begin(topic: string, partition: number, position: number): Promise<number | undefined> {
     const start = (await listOffsets(cluster, topic, [partition], -2, closing.signal)).get(partition)!;
-    return start > position ? start : undefined;
+    if (start > position) return start;
+    const end = (await listOffsets(cluster, topic, [partition], -1, closing.signal)).get(partition)!;
+    return position <= end ? position : undefined;
   }
 
   async function read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>): Promise<void> {
@@ -57,6 +62,7 @@ export function createReader(cluster: Cluster): Reader {
       if (found.outOfRange) {
         const start = await begin(topic, partition, position);
         if (start === undefined) return;
+        if (start === position && performance.now() - movedAt > cluster.deadlineMs) throw new WeirError('log-deadline', `read of ${topic}/${partition}: offset ${position} is out of range and within it`);
         position = start;
       } else if (found.next > position) {
         const records = found.next > to ? found.records.filter((r) => r.offset < to) : found.records;

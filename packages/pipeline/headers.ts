@@ -41,6 +41,8 @@ export const H = {
   only: 'weir-only',
   /** With `intent`, raw and canonical: what the order corrects, `<output id>/<destination>/<operation>=<intent>` joined by `,`. */
   corrects: 'weir-corrects',
+  /** Consent change: who recorded it, e.g. token:tok_…. */
+  actor: 'weir-actor',
   /** Parked: when its head may be tried, ms since the epoch. */
   due: 'weir-due',
   /** Parked: `<offset>:<timestamp>` of the record on weir.dispatch.<destination>. */

@@ -8,6 +8,7 @@ export interface TopicNames {
   readonly canonical: string;
   readonly consentChanges: string;
   readonly consent: string;
+  readonly consentApplied: string;
   readonly identity: string;
   readonly outcome: string;
   readonly dlq: string;
@@ -34,6 +35,7 @@ export function topicNames(prefix: string): TopicNames {
     canonical: `${prefix}.canonical`,
     consentChanges: `${prefix}.consent.changes`,
     consent: `${prefix}.consent`,
+    consentApplied: `${prefix}.consent.applied`,
     identity: `${prefix}.identity`,
     outcome: `${prefix}.outcome`,
     dlq: `${prefix}.dlq`,
@@ -49,6 +51,7 @@ export function groupNames(prefix: string) {
     normalizer: `${prefix}.normalizer`,
     policy: `${prefix}.policy`,
     consentFold: `${prefix}.consent-fold`,
+    consentApplied: `${prefix}.consent-applied`,
     dispatcher: (destination: string) => `${prefix}.dispatcher.${destination}`,
     poller: `${prefix}.poller`,
   } as const;

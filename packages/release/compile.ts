@@ -5,7 +5,8 @@ import { isName } from '@weir/pipeline';
 import { compilePurposes, compileRoutes, compileRules, durationMs, type CompiledPolicy, type CompiledRoute, type CompiledRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { checkConfig, nearest } from './config.ts';
-import type { DestinationConfig, Release, ReleaseFile, SourceConfig } from './types.ts';
+import { compileAccount, compileCaps, shareLimits } from './quota.ts';
+import type { Cap, DestinationConfig, Release, ReleaseFile, SourceConfig } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
 export interface CompileContext {
@@ -60,11 +61,25 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
     destinations.set(compiled.destination.name, compiled.destination);
     routes.push(...compiled.routes);
   }
+  const caps = inFolder('policies').flatMap((file) => attempt(() => policyCaps(file, purposes)) ?? []);
+  for (const cap of caps) if (cap.destination !== undefined && !destinations.has(cap.destination)) problems.push({ file: cap.file, line: cap.line, message: `no destination ${cap.destination}`, remedy: `use one of ${[...destinations.keys()].join(', ')}` });
+  const limits = shareLimits([...sources.values(), ...destinations.values()], (part) => `${'caps' in part ? 'destinations' : 'sources'}/${part.name}.yaml`, problems);
+  for (const [key, source] of sources) sources.set(key, { ...source, accountLimit: limits.get(source.account) });
+  for (const [key, destination] of destinations) destinations.set(key, { ...destination, accountLimit: limits.get(destination.account), caps: [...destination.caps, ...caps.filter((c) => c.destination === undefined || c.destination === key)] });
   if (problems.length > 0) throw new WorkspaceError(problems);
   const byRecord = new Map<string, CompiledRoute[]>();
   for (const route of routes) byRecord.set(route.on, [...(byRecord.get(route.on) ?? []), route]);
   const policy: CompiledPolicy = { purposes, rules, routes: byRecord };
   return { hash: releaseHash(files), files, name: name!, sources, destinations, policy, contracts };
+}
+
+/** `caps:` of a policy file: they hold at every destination that they do not name another than. */
+function policyCaps(file: ReleaseFile, purposes: ReadonlyMap<string, Purpose>): Cap[] {
+  const yaml = parseYaml(file);
+  const problems: WorkspaceProblem[] = [];
+  const caps = compileCaps(tableOf(yaml)['caps'], file.path, (at) => yaml.lineOf(at), purposes, (at, message, remedy) => { problems.push({ file: file.path, line: yaml.lineOf(at), message, remedy }); });
+  if (problems.length > 0) throw new WorkspaceError(problems);
+  return caps;
 }
 
 function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[]): void {
@@ -132,7 +147,7 @@ export function mappingPath(source: Table, adapter: Adapter): string | undefined
 
 /** The mapping is undefined where its own problems were reported already: such a source is left out. */
 function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, CompiledMapping | undefined>, context: CompileContext): SourceConfig | undefined {
-  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'doc']);
+  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'account', 'accountLimit', 'doc']);
   const { table, report } = opened;
   const adapter = adapterOf(opened, context, 'source');
   const manifest = adapter.manifest.source!;
@@ -149,13 +164,15 @@ function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, Compiled
   }
   const window = table['dedupeWindow'] === undefined ? 7 * day : durationMs(table['dedupeWindow']);
   if (window === undefined || window < manifest.retryHorizonMs) report(['dedupeWindow'], 'dedupeWindow is no duration, or shorter than the sender keeps retrying', `use at least ${Math.ceil(manifest.retryHorizonMs / 3_600_000)}h`);
+  // No destination can have a name with a colon: a source that names no account shares with nobody.
+  const { account, limit } = compileAccount(table, `source:${opened.name}`, report);
   if (opened.problems.length > 0) throw new WorkspaceError(opened.problems);
   const mapping = mappings.get(path!);
-  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window! };
+  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window!, account, accountLimit: limit };
 }
 
 function compileDestination(file: ReleaseFile, purposes: ReadonlyMap<string, Purpose>, context: CompileContext): { destination: DestinationConfig; routes: CompiledRoute[] } {
-  const opened = openFile(file, ['adapter', 'config', 'routes', 'enabled', 'concurrency', 'retryHorizon', 'doc']);
+  const opened = openFile(file, ['adapter', 'config', 'routes', 'enabled', 'concurrency', 'retryHorizon', 'account', 'accountLimit', 'caps', 'doc']);
   const { table, report, problems } = opened;
   const adapter = adapterOf(opened, context, 'destination');
   const manifest = adapter.manifest.destination!;
@@ -175,8 +192,11 @@ function compileDestination(file: ReleaseFile, purposes: ReadonlyMap<string, Pur
   if (horizon === undefined) report(['retryHorizon'], 'retryHorizon is no duration', 'write e.g. 72h');
   const enabled = table['enabled'] ?? true;
   if (typeof enabled !== 'boolean') report(['enabled'], 'enabled', 'use true or false');
+  const { account, limit } = compileAccount(table, opened.name, report);
+  const caps = compileCaps(table['caps'], file.path, (at) => opened.yaml.lineOf(at), purposes, report);
+  for (const cap of caps) if (cap.operation !== undefined && !Object.hasOwn(operations, cap.operation)) problems.push({ file: cap.file, line: cap.line, message: `no operation ${cap.operation}`, remedy: `use one of ${Object.keys(operations).join(', ')}` });
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon! }, routes };
+  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps }, routes };
 }
 
 /** Adds the adapters' default mappings that the sources use, so that a release is whole by itself. */

@@ -6,3 +6,5 @@ export { boundReasons, encodeAll, type Encodable, type Encoded } from './encode.
 export { createKeyedCache, identifiersOf, linksOf } from './identity.ts';
 export { normalize, rawHeaders, type Canonical, type Normalized, type RawHeaders } from './normalize.ts';
 export * from './types.ts';
+export * from './roles.ts';
+export { createTokenIndex, isApiToken, tokenKey, type StoredToken, type TokenIndex, type TokenView } from './tokens.ts';

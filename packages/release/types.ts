@@ -5,6 +5,28 @@ import type { CompiledPolicy } from '@weir/policy';
 
 export interface ReleaseFile { readonly path: string; readonly content: string }
 
+/** What a vendor grants an account over all its operations. */
+export interface AccountLimit {
+  readonly burst?: { readonly count: number; readonly perMs: number };
+  readonly steady?: { readonly count: number; readonly perMs: number };
+}
+
+/** At most `max` deliveries of kind use a day for one subject; what is left out matches everything. */
+export interface Cap {
+  readonly name: string;
+  readonly max: number;
+  readonly purpose: string | undefined;
+  readonly channel: string | undefined;
+  readonly operation: string | undefined;
+  readonly destination: string | undefined;
+  /** IANA zone in which the day begins. */
+  readonly timezone: string;
+  /** Over it: denied with the reason `cap:<name>`, or kept until the next day begins. */
+  readonly over: 'deny' | 'delay';
+  readonly file: string;
+  readonly line: number;
+}
+
 export interface SourceConfig {
   readonly name: string;
   readonly adapter: Adapter;
@@ -13,6 +35,9 @@ export interface SourceConfig {
   readonly mapping: CompiledMapping;
   readonly limits: { readonly bodyBytes: number; readonly items: number; readonly depth: number };
   readonly dedupeWindowMs: number;
+  /** Vendor account whose quota its polls use. */
+  readonly account: string;
+  readonly accountLimit?: AccountLimit;
 }
 
 export interface DestinationConfig {
@@ -24,6 +49,11 @@ export interface DestinationConfig {
   /** Calls in flight at once for this destination and instance. */
   readonly concurrency: number;
   readonly retryHorizonMs: number;
+  /** Vendor account whose quota its calls use; destinations and polled sources that name the same one share it. */
+  readonly account: string;
+  readonly accountLimit?: AccountLimit;
+  /** Hard caps, of this file and of the policies. */
+  readonly caps: readonly Cap[];
 }
 
 export interface Release {

@@ -1,4 +1,4 @@
-import { WeirError } from '@weir/errors';
+import { findWeirError, WeirError } from '@weir/errors';
 import type { Serde } from '@weir/log';
 import { isSealed } from './envelope.ts';
 import type { KeyRing } from './key-ring.ts';
@@ -9,6 +9,16 @@ import type { KeyRing } from './key-ring.ts';
  * what its topic holds, and for the schema. Encoding is as before: what is written is sealed by who writes it.
  */
 export function sealedSerde(serde: Serde, ring: Pick<KeyRing, 'open' | 'readToEnd'>): Serde {
+  /** Bytes that somebody changed are there to be decoded, and refused then: who only asks is not the one to stop for it. */
+  function look(bytes: Buffer): Buffer | undefined | 'changed' {
+    try {
+      return ring.open(bytes);
+    } catch (error) {
+      if (findWeirError(error)?.code === 'avro-undecodable') return 'changed';
+      throw error;
+    }
+  }
+
   return {
     start: () => serde.start(),
     idOf: (name) => serde.idOf(name),
@@ -19,15 +29,15 @@ export function sealedSerde(serde: Serde, ring: Pick<KeyRing, 'open' | 'readToEn
       return serde.decode(opened);
     },
     known(bytes) {
-      const opened = ring.open(bytes);
-      return opened !== undefined && serde.known(opened);
+      const opened = look(bytes);
+      return opened === 'changed' || (opened !== undefined && serde.known(opened));
     },
     async prepare(bytes) {
       if (!isSealed(bytes)) return serde.prepare(bytes);
-      if (ring.open(bytes) === undefined) await ring.readToEnd();
-      const opened = ring.open(bytes);
-      // Destroyed: decode says so.
-      if (opened !== undefined && !serde.known(opened)) await serde.prepare(opened);
+      if (look(bytes) === undefined) await ring.readToEnd();
+      const opened = look(bytes);
+      // Destroyed or changed: decode says so.
+      if (opened !== undefined && opened !== 'changed' && !serde.known(opened)) await serde.prepare(opened);
     },
   };
 }

@@ -30,9 +30,7 @@ export async function createContext(name: string, config: ConfigOf<typeof common
     const workspaceKey = readWorkspaceKey(config.dataDir, config.workspaceKey);
     let keys: KeyRing | undefined;
     if (config.sealing) {
-      // Ingest seals only, under the keys of its sources.
-      const wants = name === 'ingest' ? (owner: string) => owner.startsWith('raw/') : undefined;
-      keys = await createKeyRing({ log, serde: plain, topic: topics.keys, workspaceKey, stateDir, logger, now: systemClock.now, wants }, broken.resolve);
+      keys = await createKeyRing({ log, serde: plain, topic: topics.keys, workspaceKey, stateDir, logger, now: systemClock.now }, broken.resolve);
       await keys.start();
     }
     return {

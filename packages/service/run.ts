@@ -1,6 +1,6 @@
 import type { Adapter } from '@weir/adapter';
 import { readConfig, type commonOptions, type ConfigOf, type ConfigSchema } from '@weir/config';
-import { arm } from '@weir/failpoint';
+import { arm, standStill } from '@weir/failpoint';
 import { closeContext, createContext } from './context.ts';
 import { startOps } from './ops.ts';
 import type { Service, ServiceContext } from './types.ts';
@@ -23,7 +23,11 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
   const common = config as unknown as ConfigOf<typeof commonOptions>;
   if (common.failpoints !== undefined) {
     try {
-      arm(common.failpoints, () => process.kill(process.pid, 'SIGKILL'));
+      arm(common.failpoints, (point, stallMs) => {
+        if (stallMs === 0) process.kill(process.pid, 'SIGKILL');
+        standStill(stallMs);
+        console.error(`stood still for ${stallMs} ms at ${point}`);
+      });
     } catch (error) {
       console.error((error as Error).message);
       process.exit(2);

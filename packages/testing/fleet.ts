@@ -34,12 +34,23 @@ export interface Fleet {
   dispose(): Promise<void>;
 }
 
-export async function startFleet(options: { brokers: readonly string[]; registryUrl: string; workspace: string; env?: Readonly<Record<string, string>> }): Promise<Fleet> {
-  const base = await freePort(20);
+export interface FleetOptions {
+  readonly brokers: readonly string[];
+  readonly registryUrl: string;
+  readonly workspace: string;
+  /** First of 20 free ports. */
+  readonly base?: number;
+  readonly env?: Readonly<Record<string, string>>;
+  /** What differs between processes, e.g. the way to the brokers. */
+  readonly envOf?: (service: FleetService, instance: number) => Readonly<Record<string, string>>;
+}
+
+export async function startFleet(options: FleetOptions): Promise<Fleet> {
+  const base = options.base ?? await freePort(20);
   const dataDir = mkdtempSync(join(tmpdir(), 'weir-fleet-'));
   const prefix = testPrefix('fleet');
   const env = {
-    ...process.env, WEIR_LOG_LEVEL: 'warn', WEIR_DATA: dataDir, WEIR_TOPIC_PREFIX: prefix, KAFKA_BROKERS: options.brokers.join(','), SCHEMA_REGISTRY_URL: options.registryUrl,
+    ...process.env, NODE_COMPILE_CACHE: join(root, '.cache/compiled'), WEIR_LOG_LEVEL: 'warn', WEIR_DATA: dataDir, WEIR_TOPIC_PREFIX: prefix, KAFKA_BROKERS: options.brokers.join(','), SCHEMA_REGISTRY_URL: options.registryUrl,
     WEIR_SANDBOX_URL: `http://127.0.0.1:${base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: 'true', WEIR_ALLOW_PRIVATE_SOURCES: 'true',
     WEIR_NORMALIZER_SESSION_MS: '4000', WEIR_POLICY_SESSION_MS: '4000', WEIR_DISPATCHER_SESSION_MS: '8000', WEIR_CALL_TIMEOUT_MS: '3000', ...options.env,
   };
@@ -63,7 +74,7 @@ export async function startFleet(options: { brokers: readonly string[]; registry
     async start(service, instance = 1, own = {}) {
       const port = instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? await freePort();
       ports.set(keyOf(service, instance), port);
-      const child = spawn(process.execPath, [join(root, `services/${service}/main.ts`)], { env: { ...env, ...own, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+      const child = spawn(process.execPath, [join(root, `services/${service}/main.ts`)], { env: { ...env, ...options.envOf?.(service, instance), ...own, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
       const log = createWriteStream(fleet.logFile(service, instance), { flags: 'a' });
       child.stdout!.pipe(log, { end: false });
       child.stderr!.pipe(log, { end: false });

@@ -42,7 +42,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
   const base = await freePort(11);
   const dataDir = mkdtempSync(join(tmpdir(), 'weir-instance-'));
   const prefix = testPrefix();
-  const env = { ...process.env, ...options.env, WEIR_PORT: String(base), WEIR_DATA: dataDir, WEIR_TOPIC_PREFIX: prefix, KAFKA_BROKERS: options.brokers.join(','), SCHEMA_REGISTRY_URL: options.registryUrl, ...(options.workspace === undefined ? {} : { WEIR_WORKSPACE: options.workspace }) };
+  const env = { ...process.env, NODE_COMPILE_CACHE: join(root, '.cache/compiled'), ...options.env, WEIR_PORT: String(base), WEIR_DATA: dataDir, WEIR_TOPIC_PREFIX: prefix, KAFKA_BROKERS: options.brokers.join(','), SCHEMA_REGISTRY_URL: options.registryUrl, ...(options.workspace === undefined ? {} : { WEIR_WORKSPACE: options.workspace }) };
   const url = (offset: number): string => `http://127.0.0.1:${base + offset}`;
   let child: ChildProcess | undefined;
   let text = '';

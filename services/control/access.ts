@@ -3,7 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { FastifyInstance, FastifySchema } from 'fastify';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
-import { allows, permissions, type Permission, type Principal, type Scope } from './roles.ts';
+import { allows, permissions, type Permission, type Principal, type Scope } from '@weir/release';
 
 declare module 'fastify' {
   interface FastifyContextConfig {

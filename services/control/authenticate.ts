@@ -1,8 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import { createRemoteJWKSet, errors, jwtVerify, type JWTPayload } from 'jose';
-import { everything, parseGrant, type Grant, type Principal } from './roles.ts';
-import { isApiToken } from './tokens.ts';
+import { everything, isApiToken, parseGrant, type Grant, type Principal } from '@weir/release';
 
 export interface OidcOptions {
   /** Exactly as in `iss`; its discovery document names the keys. */

@@ -1,6 +1,7 @@
 import { findWeirError } from '@weir/errors';
 import type { LogRecord, RecordBatch, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
+import { isSealed } from '@weir/seal';
 import { traceIdOf } from '@weir/telemetry';
 import type { DeliveryState, Store, Transaction } from './store.ts';
 
@@ -83,7 +84,7 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
   /** Look up the writer schemas of the batch. What has none is counted when it is decoded. */
   async function prepare(batch: RecordBatch): Promise<void> {
     for (const { value } of batch.records) {
-      if (value === null || value.length < 5 || value[0] !== 0 || serde.known(value)) continue;
+      if (value === null || !(isSealed(value) || (value.length >= 5 && value[0] === 0)) || serde.known(value)) continue;
       try {
         await serde.prepare(value);
       } catch (error) {
@@ -97,8 +98,9 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
     let value: Value;
     try {
       ({ name, value } = serde.decode(bytes));
-    } catch {
-      return onUndecodable(where.topic);
+    } catch (error) {
+      // An erased person's record leaves no stage of its own: what was decided about it is in its outcomes.
+      return findWeirError(error)?.code === 'subject-erased' ? undefined : onUndecodable(where.topic);
     }
     if (where.topic === topics.canonical) return normalized(tx, record, name, where);
     if (name === 'weir.internal.Delivery') decided(tx, value, where);

@@ -1,6 +1,6 @@
 import { catalogue, type CatalogueEntry } from '@weir/errors';
 import type { DeclaredRoute } from './access.ts';
-import { permissions, roles } from './roles.ts';
+import { permissions, roles } from '@weir/release';
 
 type Json = Record<string, unknown>;
 interface ObjectSchema { readonly properties?: Record<string, Json>; readonly required?: readonly string[] }

@@ -1,23 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { Appender, Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
-import { leafHeader, type ReleaseFile } from '@weir/release';
-import { grantText, parseGrant, type Principal } from './roles.ts';
+import { createTokenIndex, grantText, leafHeader, parseGrant, tokenKey, type Principal, type ReleaseFile, type StoredToken, type TokenView } from '@weir/release';
 
-export interface TokenView {
-  readonly id: string;
-  readonly name: string;
-  readonly grants: readonly string[];
-  /** ms since the epoch. */
-  readonly createdAt: number;
-  readonly createdBy: string;
-  readonly expiresAt: number;
-  readonly revokedAt: number | null;
-}
-interface StoredToken extends TokenView {
-  readonly hash: string;
-  readonly leaf: string;
-}
 export interface Proposal {
   readonly id: string;
   readonly hash: string;
@@ -29,14 +14,10 @@ export interface Proposal {
   readonly leaf: string;
 }
 
-const tokenKey = 'token/';
 const proposalKey = 'proposal/';
 const dayMs = 86_400_000;
 const maxDays = 366;
 const maxProposals = 100;
-const tokenPattern = /^weir_[A-Za-z0-9_-]{43}$/;
-export const isApiToken = (text: string): boolean => tokenPattern.test(text);
-const hashOf = (token: string): string => createHash('sha256').update(token).digest('hex');
 
 /** API tokens and proposals: what weir.control says of them. */
 export interface Access {
@@ -59,15 +40,9 @@ export interface Access {
 /** Reads weir.control to its end, then follows it, so a revocation by another instance counts here too. */
 export async function openAccess(ports: { readonly reader: Reader; readonly appender: Appender; readonly admin: Pick<LogAdmin, 'endOffsets'>; readonly serde: Serde; readonly topic: string; readonly now: () => number; readonly failed: (error: Error) => void }): Promise<Access> {
   const { reader, appender, serde, topic, now } = ports;
-  const byId = new Map<string, StoredToken>();
-  const byHash = new Map<string, StoredToken>();
+  const index = createTokenIndex(now);
   const proposals = new Map<string, Proposal>();
   const leaves = new Set<string>();
-
-  function keep(token: StoredToken): void {
-    byId.set(token.id, token);
-    byHash.set(token.hash, token);
-  }
 
   async function take(batch: RecordBatch): Promise<void> {
     for (const { key, value, headers } of batch.records) {
@@ -77,7 +52,7 @@ export async function openAccess(ports: { readonly reader: Reader; readonly appe
       if (value === null || !(name.startsWith(tokenKey) || name.startsWith(proposalKey))) continue;
       await serde.prepare(value);
       const decoded = serde.decode(value).value as StoredToken & Proposal;
-      if (name.startsWith(tokenKey)) keep(decoded);
+      if (name.startsWith(tokenKey)) index.keep(decoded);
       else proposals.set(decoded.id, decoded);
     }
   }
@@ -97,26 +72,22 @@ export async function openAccess(ports: { readonly reader: Reader; readonly appe
       if (!Number.isInteger(days) || days < 1 || days > maxDays) throw new WeirError('bad-request', `days: a whole number from 1 to ${maxDays}`);
       const token = `weir_${randomBytes(32).toString('base64url')}`;
       const at = now();
-      const stored: StoredToken = { id: `tok_${randomBytes(8).toString('hex')}`, name, hash: hashOf(token), grants: grants.map((g) => grantText(parseGrant(g))), createdAt: at, createdBy: by, expiresAt: at + days * dayMs, revokedAt: null, leaf };
+      const stored: StoredToken = { id: `tok_${randomBytes(8).toString('hex')}`, name, hash: createHash('sha256').update(token).digest('hex'), grants: grants.map((g) => grantText(parseGrant(g))), createdAt: at, createdBy: by, expiresAt: at + days * dayMs, revokedAt: null, leaf };
       await write(tokenKey + stored.id, 'weir.internal.ApiToken', stored);
-      keep(stored);
+      index.keep(stored);
       return { ...view(stored), token };
     },
     async revoke(id, leaf) {
-      const token = byId.get(id);
+      const token = index.get(id);
       if (token === undefined) throw new WeirError('not-found', `no token ${id}`);
       if (token.revokedAt !== null) return view(token);
       const revoked = { ...token, revokedAt: now(), leaf };
       await write(tokenKey + id, 'weir.internal.ApiToken', revoked);
-      keep(revoked);
+      index.keep(revoked);
       return view(revoked);
     },
-    tokens: () => [...byId.values()].map(view).sort((a, b) => b.createdAt - a.createdAt),
-    principalOf(token) {
-      const found = isApiToken(token) ? byHash.get(hashOf(token)) : undefined;
-      if (found === undefined || found.revokedAt !== null || found.expiresAt <= now()) return undefined;
-      return { id: `token:${found.id}`, grants: found.grants.map(parseGrant) };
-    },
+    tokens: () => index.all().map(view).sort((a, b) => b.createdAt - a.createdAt),
+    principalOf: index.principalOf,
     async propose(order, by, leaf) {
       const proposal: Proposal = { ...order, id: `prop_${randomBytes(8).toString('hex')}`, proposedBy: by, proposedAt: now(), approvedBy: null, leaf };
       await write(proposalKey + proposal.id, 'weir.internal.ReleaseProposal', proposal);

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { ConfigOf } from '@weir/config';
-import { createConsentTables, type ConsentTables } from '@weir/consent';
+import { createConsentLease, createConsentTables, type ConsentLease, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
@@ -12,6 +12,7 @@ import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
+import { createQuotas } from './quota.ts';
 import { createSwitches } from './switches.ts';
 
 const day = 86_400_000;
@@ -45,6 +46,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const failure = Promise.withResolvers<Error>();
   const switches = createSwitches(releases);
   const running = new Map<string, Running>();
+  const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, clock, registry: context.registry });
   const progress = createProgress({ monotonic: clock.monotonic });
   let credentials: Credentials;
   let appender: Appender;
@@ -52,6 +54,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let admin: LogAdmin;
   let http: HttpClient;
   let consent: ConsentTables | undefined;
+  let reports: Appender | undefined;
+  let lease: ConsentLease | undefined;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
   let offSwitch: (() => void) | undefined;
@@ -60,9 +64,10 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   async function startDestination(name: string): Promise<void> {
     const path = join(context.stateDir, 'ledger', name);
     const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
-    await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
+    const [partitions] = await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
+    quotas.partitions(name, partitions!);
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, keys: context.keys, ledger, clock, metrics, progress,
+      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
@@ -106,6 +111,11 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
       consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
       await consent.start();
+      // On its own connection: a report must not wait behind a batch of ends.
+      reports = await log.appender({ deadlineMs: appendDeadlineMs });
+      await reports.partitions(topics.consentApplied);
+      lease = createConsentLease({ appender: reports, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
+      await lease.start();
       credentials = createCredentials({
         vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,
         save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }),
@@ -127,6 +137,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       offSwitch?.();
       await changing;
       await Promise.all([...running.keys()].map(stopDestination));
+      await lease?.close();
       await credentials?.close();
       await consent?.stop();
       await http?.close();

@@ -10,8 +10,9 @@ import type { Task } from './types.ts';
 /** Nothing was sent. */
 export type Refusal = { readonly kind: 'refused'; readonly reason: 'lease' | 'consent' | 'disabled'; readonly detail: string };
 export type Unbuildable = { readonly kind: 'unbuildable'; readonly code: ErrorCode; readonly detail: string };
-export type CallResult = { readonly kind: 'verdict'; readonly verdict: Verdict } | Refusal | Unbuildable;
-export type ReadBackResult = { readonly kind: 'read'; readonly read: ReadBack } | Refusal | Unbuildable;
+/** `headers` of the answer, where there was one: the quota learns from them. */
+export type CallResult = { readonly kind: 'verdict'; readonly verdict: Verdict; readonly headers?: HttpResponse['headers'] } | Refusal | Unbuildable;
+export type ReadBackResult = { readonly kind: 'read'; readonly read: ReadBack; readonly headers?: HttpResponse['headers'] } | Refusal | Unbuildable;
 
 interface Exchanged {
   readonly kind: 'answered';
@@ -32,6 +33,7 @@ async function exchange(ports: DestinationPorts, runner: PartitionRunner, task: 
     return { kind: 'unbuildable', code: known.code, detail: known.message };
   }
   let refused: Refusal | undefined;
+  let over: (() => void) | undefined;
   const startedAt = ports.clock.now();
   const started = ports.clock.monotonic();
   failpoint('dispatcher.before-connect');
@@ -39,10 +41,12 @@ async function exchange(ports: DestinationPorts, runner: PartitionRunner, task: 
     deadlineMs,
     onBeforeWrite: () => {
       refused = refusal(ports, runner, task, operation.kind, deadlineMs);
-      if (refused === undefined) failpointSoon('dispatcher.sent');
-      return refused === undefined;
+      if (refused !== undefined) return false;
+      if (operation.kind === 'use') over = ports.lease.began(() => consentRefusal(ports, task, operation.kind, ports.clock.now()) !== undefined);
+      failpointSoon('dispatcher.sent');
+      return true;
     },
-  });
+  }).finally(() => over?.());
   if (refused !== undefined) return refused;
   failpoint('dispatcher.response-read');
   return { kind: 'answered', response, startedAt, durationMs: ports.clock.monotonic() - started };
@@ -59,7 +63,7 @@ export async function call(ports: DestinationPorts, runner: PartitionRunner, des
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
   task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response) };
   ports.metrics.calls.observe({ destination: ports.name, operation: task.delivery.operation, verdict: verdict.kind }, done.durationMs / 1000);
-  return { kind: 'verdict', verdict };
+  return { kind: 'verdict', verdict, headers: headersOf(done.response) };
 }
 
 /** Ask the vendor whether the delivery took effect. Of kind restrict: it changes nothing and needs no consent. A `not-applied` clears the doubt. */
@@ -75,7 +79,7 @@ export async function readBack(ports: DestinationPorts, runner: PartitionRunner,
   const effect = read.kind === 'applied' ? 'done' : read.kind === 'not-applied' ? 'none' : 'maybe';
   task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: `read-back: ${read.kind}`, effect, status: statusOf(done.response) };
   ports.metrics.readBacks.inc({ destination: ports.name, operation: task.delivery.operation, answer: read.kind });
-  return { kind: 'read', read };
+  return { kind: 'read', read, headers: headersOf(done.response) };
 }
 
 /** Lease, switch and consent in the tick of the socket write; undefined = go. */
@@ -83,9 +87,14 @@ function refusal(ports: DestinationPorts, runner: PartitionRunner, task: Task, k
   const consumer = ports.consumer();
   const topic = ports.topics.dispatch(ports.name);
   if (runner.closed() || !consumer.holds(topic, runner.partition, runner.epoch) || ports.clock.monotonic() >= consumer.leaseUntil() - deadlineMs) return { kind: 'refused', reason: 'lease', detail: 'the lease does not cover the call' };
+  if (kind === 'use' && !ports.lease.covers(deadlineMs)) return { kind: 'refused', reason: 'lease', detail: 'the consent lease does not cover the call' };
   if (ports.destination()?.enabled !== true) return { kind: 'refused', reason: 'disabled', detail: 'the destination is disabled' };
   const reason = consentRefusal(ports, task, kind, ports.clock.now());
   return reason === undefined ? undefined : { kind: 'refused', reason: 'consent', detail: reason };
+}
+
+function headersOf(response: HttpResponse | HttpFailure): HttpResponse['headers'] | undefined {
+  return 'status' in response ? response.headers : undefined;
 }
 
 function statusOf(response: HttpResponse | HttpFailure): number | null {

@@ -6,12 +6,12 @@ import { call, readBack, type CallResult, type ReadBackResult, type Refusal } fr
 import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
 import type { Lane } from './lane.ts';
-import { createLimiter, type Limiter } from './limiter.ts';
 import { ledgerKeys } from './ledger.ts';
-import { createQueue } from './queue.ts';
 import { createPartitionRunner, type PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
-import type { OperationManifest, Verdict } from '@weir/adapter';
+import { bucketOf, classOf } from './quota.ts';
+import { createReady, type Ordered } from './ready.ts';
+import type { Verdict } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import type { Task } from './types.ts';
 
@@ -23,7 +23,7 @@ interface Ready {
 }
 
 /**
- * One destination: lanes of all owned partitions, one breaker, one set of limits, bounded calls in flight.
+ * One destination: lanes of all owned partitions, one breaker, its account's quota, bounded calls in flight.
  * Trouble of the whole destination stops the pump and Kafka is the queue; trouble of one subject parks it.
  */
 export interface DestinationRunner {
@@ -32,18 +32,19 @@ export interface DestinationRunner {
   changed(): void;
   /** A secret can be had again or has another value: an open breaker that a refused credential opened probes now. */
   credentialChanged(): void;
+  /** Partitions that this instance surely owns now; none once the lease has run out. */
+  held(): number;
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
 }
 
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
   const partitions = new Map<number, PartitionRunner>();
-  const ready = createQueue<Ready>();
+  const ready = createReady<Ready>();
   let pumping = false;
-  let looked = 0;
-  const limiters = new Map<string, { limit: unknown; limiter: Limiter }>();
   let breaker: BreakerState = breakerClosed;
   let inFlight = 0;
   let timer: unknown;
+  let timerDue = 0;
 
   function setBreaker(next: BreakerState): void {
     if (next.state !== breaker.state && (next.state === 'open' || next.state === 'closed')) {
@@ -54,52 +55,46 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function pumpIn(ms: number): void {
-    if (timer !== undefined || !Number.isFinite(ms)) return;
+    if (!Number.isFinite(ms)) return;
+    const due = ports.clock.monotonic() + Math.max(1, ms);
+    if (timer !== undefined && timerDue <= due) return;
+    if (timer !== undefined) ports.clock.clearTimer(timer);
+    timerDue = due;
     timer = ports.clock.setTimer(() => {
       timer = undefined;
       pump();
-    }, Math.max(1, ms));
-  }
-
-  function limiterOf(name: string, operation: Pick<OperationManifest, 'limit'>): Limiter {
-    let known = limiters.get(name);
-    if (known === undefined || known.limit !== operation.limit) {
-      known = { limit: operation.limit, limiter: createLimiter(operation.limit, () => 1) };
-      limiters.set(name, known);
-    }
-    return known.limiter;
-  }
-
-  function limiterFor(task: Task, { kind, operation }: ToStart): Limiter {
-    const { operation: name } = task.delivery;
-    return kind === 'read-back' && operation.verify!.limit !== undefined ? limiterOf(`${name} read-back`, operation.verify!) : limiterOf(name, operation);
+    }, Math.min(Math.max(1, ms), 2 ** 31 - 1));
   }
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
   function offer(entry: Ready): void {
-    ready.push(entry);
-    if (pumping) looked++;
-    else pump();
+    const task = entry.lane.queue[0]!;
+    const { operation: name } = task.delivery;
+    const operation = ports.destination()?.operations[name];
+    ready.push({ class: classOf(task, operation?.kind), bucket: bucketOf(name, operation?.limit), item: entry });
+    if (!pumping) pump();
   }
 
-  /** Start what may start; looks at each waiting lane once. Never awaits, never nests; called after every change of state. */
+  /** Start what may start. Never awaits, never nests; called after every change of state. */
   function pump(): void {
     const destination = ports.destination();
     if (pumping || destination === undefined || !destination.enabled) return;
     pumping = true;
+    const empty = new Set<string>();
     try {
-      for (looked = ready.size(); looked > 0 && inFlight < destination.concurrency; looked--) {
-        const entry = ready.shift()!;
-        if (!entry.lane.dead && !tryHead(entry, destination)) return;
+      while (inFlight < destination.concurrency) {
+        const next = ready.next((bucket) => !empty.has(bucket));
+        if (next === undefined) return;
+        if (!next.item.lane.dead && !tryHead(next, destination, empty)) return;
       }
     } finally {
       pumping = false;
     }
   }
 
-  /** False: the breaker is open, no lane can start. */
-  function tryHead(entry: Ready, destination: DestinationConfig): boolean {
-    const { lane, runner } = entry;
+  /** False: the breaker is open, no lane can start. A bucket that has no call left is added to `empty`. */
+  function tryHead(next: Ordered<Ready>, destination: DestinationConfig, empty: Set<string>): boolean {
+    const { lane, runner } = next.item;
     const task = lane.queue[0]!;
     const prepared = prepare(ports, runner, destination, task);
     if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
@@ -107,14 +102,22 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       return true;
     }
     const now = ports.clock.monotonic();
+    const { bucket, limit } = drawnFrom(task, prepared);
     const blocked = waitMs(breaker, now);
-    const wait = blocked > 0 ? blocked : limiterFor(task, prepared).take(now);
-    if (wait === 0) start(lane, runner, task, destination, prepared);
+    const wait = blocked > 0 ? blocked : ports.quota.take(bucket, limit, next.class, now);
+    if (wait === 0) start(lane, runner, task, destination, prepared, bucket);
     else {
-      ready.push(entry);
+      ready.putBack({ ...next, bucket });
+      empty.add(bucket);
       pumpIn(wait);
     }
     return blocked === 0;
+  }
+
+  function drawnFrom(task: Task, { kind, operation }: ToStart): { bucket: string; limit: ToStart['operation']['limit'] } {
+    const { operation: name } = task.delivery;
+    const own = kind === 'read-back' ? operation.verify!.limit : undefined;
+    return own === undefined ? { bucket: bucketOf(name, operation.limit), limit: operation.limit } : { bucket: bucketOf(`${name} read-back`, own), limit: own };
   }
 
   function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<Preparation, ToStart>): void {
@@ -155,20 +158,33 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     }, ms);
   }
 
-  function start(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, { kind, operation }: ToStart): void {
+  function start(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, { kind, operation }: ToStart, bucket: string): void {
     inFlight++;
     ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
     setBreaker(onStart(breaker));
     runner.callStarted();
     const settled = kind === 'call'
-      ? call(ports, runner, destination, task, operation).then((result) => settle(lane, runner, task, result))
-      : readBack(ports, runner, destination, task, operation).then((result) => settleRead(lane, runner, task, result));
+      ? call(ports, runner, destination, task, operation).then((result) => {
+        told(bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
+        settle(lane, runner, task, result);
+      })
+      : readBack(ports, runner, destination, task, operation).then((result) => {
+        told(bucket, result, result.kind === 'read' ? result.read : undefined);
+        settleRead(lane, runner, task, result);
+      });
     settled.catch(ports.fail).finally(() => {
       inFlight--;
       ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
       runner.callEnded();
       pump();
     });
+  }
+
+  /** What the quota learns of a call, also of one that was not sent. */
+  function told(bucket: string, result: CallResult | ReadBackResult, verdict: { readonly kind: string; readonly retryAfterMs?: number } | undefined): void {
+    const headers = 'headers' in result ? result.headers : undefined;
+    const throttled = verdict?.kind === 'throttled';
+    ports.quota.finished(bucket, { throttled, answered: headers !== undefined, retryAfterMs: throttled ? verdict.retryAfterMs : undefined, headers }, ports.clock.monotonic());
   }
 
   /** The one place that acts on what a call came to. */
@@ -228,9 +244,14 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>, now: number): void {
     recordAttempt(runner, task, verdict);
     failpointSoon('dispatcher.retry-scheduled');
+    if (verdict.kind === 'throttled') {
+      // The account's quota is closed until the vendor asked to be tried again; its other operations go on.
+      setBreaker(onAlive());
+      return offer({ lane, runner });
+    }
     const retryAfter = boundedRetryAfter(verdict.retryAfterMs);
-    if (verdict.kind === 'throttled' || verdict.kind === 'auth-broken') {
-      if (verdict.kind === 'auth-broken') ports.credential.rejected();
+    if (verdict.kind === 'auth-broken') {
+      ports.credential.rejected();
       // Trouble of the whole destination: it says nothing about this record, which keeps its place.
       setBreaker(onFailure(breaker, now, verdict.code, { force: true, retryAfterMs: retryAfter }));
       return later(lane, runner, Math.max(1, Math.min(waitMs(breaker, now), 2 ** 31 - 1)));
@@ -255,6 +276,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       await Promise.all(opened.map((runner) => runner.open()));
     },
     async revoked(parts, reason) {
+      // A lease that ran out unnoticed: others may have called on this instance's part since.
+      if (reason === 'lost') ports.quota.lost(ports.clock.monotonic());
       const leaving = parts.map((p) => partitions.get(p.partition)).filter((r) => r !== undefined);
       await Promise.all(leaving.map((runner) => runner.close(reason)));
       for (const runner of leaving) if (partitions.get(runner.partition) === runner) partitions.delete(runner.partition);
@@ -272,6 +295,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       if (breaker.state === 'open' && breaker.reason === 'credential-rejected') setBreaker({ ...breaker, until: ports.clock.monotonic() });
       pump();
     },
+    held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),
     status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
   };
 }

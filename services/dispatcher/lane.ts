@@ -2,6 +2,8 @@ import type { Task } from './types.ts';
 
 /** A subject whose deliveries wait on the parked topic. */
 export interface Parked {
+  /** Key of its marker in the ledger. */
+  readonly key: string;
   /** Parked offsets not finished, ascending. */
   readonly offsets: number[];
   /** Records being appended to the parked topic now. */
@@ -31,6 +33,6 @@ export function createLane(subject: string): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined };
 }
 
-export function createParked(now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number }): Parked {
-  return { offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, maybeSince: head.maybeSince, since: now };
+export function createParked(key: string, now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number }): Parked {
+  return { key, offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, maybeSince: head.maybeSince, since: now };
 }

@@ -10,6 +10,11 @@ export interface LedgerEntry {
   readonly offset: number;
 }
 
+/** A marker of a parked subject, with its key on the topic. Several may stand for one subject, of several owners. */
+export interface ParkMark extends ParkValue {
+  readonly key: string;
+}
+
 export interface IntentValue {
   readonly fromOffset: number;
   readonly toOffset: number;
@@ -25,7 +30,7 @@ export interface LedgerStore {
   end(key: string): EndValue | undefined;
   /** What earlier owners may have called from `position` on: up to the largest end of their intents, since the earliest time. */
   intent(partition: number, position: number): IntentValue | undefined;
-  parks(partition: number): ParkValue[];
+  parks(partition: number): ParkMark[];
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
   /** Next offset of the topic partition that this cache has not applied. */
@@ -35,7 +40,7 @@ export interface LedgerStore {
 }
 
 const intentPrefix = (partition: number) => `i/${partition}/`;
-const parkKey = (partition: number, subject: string) => `p/${partition}/${subject}`;
+const parkPrefix = (partition: number) => `p/${partition}/`;
 const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
 export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
@@ -83,8 +88,9 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
       return found;
     },
     parks(partition) {
-      const found: ParkValue[] = [];
-      for (const { value } of table.range(`p/${partition}/`)) found.push(serde.decode(value).value as ParkValue);
+      const prefix = parkPrefix(partition);
+      const found: ParkMark[] = [];
+      for (const { key, value } of table.range(prefix)) found.push({ ...(serde.decode(value).value as ParkValue), key: ledgerKeys.parkPrefix + key.slice(prefix.length) });
       return found;
     },
     lastDelivered(subject, operation) {
@@ -98,7 +104,7 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
         if (key.endsWith('#end')) {
           if (value !== null) endPuts(key.slice(0, -4), value, puts);
         } else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
-        else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkKey(partition, key.slice(ledgerKeys.parkPrefix.length)), value);
+        else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
       table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
     },

@@ -9,14 +9,16 @@ import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
  *   #intent/<partition>/<instance>/<epoch>
  *                               LedgerIntent, per owner the largest counts: an owner that lost the partition and
  *                               does not know it yet must not write over its successor's
- *   #park/<subject>             LedgerPark, ended by a tombstone
+ *   #park/<owner>/<n>/<subject> LedgerPark, ended by a tombstone of the same key. A key is used for one stay of a
+ *                               subject under one owner: a tombstone that is written late, or by an owner that lost
+ *                               the partition, hides no marker but its own
  */
 export const ledgerKeys = {
   end: (key: string) => `${key}#end`,
   attempt: (key: string, n: number) => `${key}#attempt/${n}`,
   intent: (partition: number, instance: string, epoch: number) => `#intent/${partition}/${instance}/${epoch}`,
   intentPrefix: '#intent/',
-  park: (subject: string) => `#park/${subject}`,
+  park: (owner: string, n: number, subject: string) => `#park/${owner}/${n}/${subject}`,
   parkPrefix: '#park/',
 } as const;
 

@@ -5,11 +5,13 @@ import { WeirError } from '@weir/errors';
 import { createParked, type Lane } from './lane.ts';
 import { ledgerKeys, lookUp } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
-import type { DeliveryValue, EndValue, Task } from './types.ts';
+import type { ParkMark } from './ledger-store.ts';
+import type { DeliveryValue, EndValue, ParkValue, Task } from './types.ts';
 
 interface Context {
   readonly ports: DestinationPorts;
   readonly partition: number;
+  readonly epoch: number;
   createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task;
   /** Their offsets on the dispatch topic may be committed. */
   finished(tasks: readonly Task[]): void;
@@ -18,10 +20,18 @@ interface Context {
   offer(lane: Lane): void;
 }
 
+/** The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest. */
+export function joinMarks(marks: readonly ParkMark[]): ParkMark {
+  const ahead = marks.reduce((a, b) => (b.fromOffset > a.fromOffset || (b.fromOffset === a.fromOffset && b.due > a.due) ? b : a));
+  const maybe = marks.filter((m) => m.fromOffset === ahead.fromOffset && m.maybeSince > 0).map((m) => m.maybeSince);
+  return { ...ahead, fromOffset: Math.min(...marks.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...marks.map((m) => m.since)) };
+}
+
 /**
  * Subjects in trouble. Order of writes: records on weir.parked.<destination>, then the marker in the ledger,
  * then the commit; a crash in between repeats records, and a repeated record finds its end in the ledger.
- * While a marker stands, everything of the subject goes behind it.
+ * While a marker stands, everything of the subject goes behind it. A new owner marks what it finds under keys of its
+ * own before it takes records: an earlier owner that lifts what it knew as empty must not hide what came since.
  */
 export interface Parking {
   /** After an assignment: find the marked subjects and what of them is unfinished. */
@@ -40,12 +50,15 @@ export interface Parking {
 
 export function createParking(context: Context): Parking {
   const { ports, partition } = context;
+  // Not the instance alone: one that was killed and is back is another owner.
+  const owner = `${ports.instance}/${context.epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
   const parkedTopic = ports.topics.parked(ports.name);
   const ledgerTopic = ports.topics.ledger(ports.name);
   const timers = new Map<Lane, unknown>();
   const running = new Set<Promise<void>>();
   let closed = false;
   let marked = 0;
+  let stays = 0;
 
   function spawn(work: () => Promise<void>): void {
     const promise = work().catch(ports.fail).finally(() => running.delete(promise));
@@ -57,12 +70,16 @@ export function createParking(context: Context): Parking {
     return { partition, key: task.record.key, value: task.record.value, headers };
   }
 
-  async function mark(lane: Lane): Promise<void> {
+  const keyFor = (subject: string): string => ledgerKeys.park(owner, stays++, subject);
+
+  async function write(entries: ReadonlyArray<readonly [key: string, value: ParkValue | null]>): Promise<void> {
+    const records = entries.map(([key, value]): OutRecord => ({ partition, key: Buffer.from(key), value: value === null ? null : ports.serde.encode('weir.internal.LedgerPark', value) }));
+    context.applyLedger(records, entries.map(([key]) => key), await ports.appender.append(ledgerTopic, records));
+  }
+
+  function mark(lane: Lane): Promise<void> {
     const parked = lane.parked!;
-    const key = ledgerKeys.park(lane.subject);
-    const value = { subject: lane.subject, fromOffset: parked.offsets[0]!, due: parked.due, reason: parked.reason, attempts: parked.attempts, maybeSince: parked.maybeSince, since: parked.since };
-    const record: OutRecord = { partition, key: Buffer.from(key), value: ports.serde.encode('weir.internal.LedgerPark', value) };
-    context.applyLedger([record], [key], await ports.appender.append(ledgerTopic, [record]));
+    return write([[parked.key, { subject: lane.subject, fromOffset: parked.offsets[0]!, due: parked.due, reason: parked.reason, attempts: parked.attempts, maybeSince: parked.maybeSince, since: parked.since }]]);
   }
 
   function count(delta: number): void {
@@ -106,9 +123,7 @@ export function createParking(context: Context): Parking {
   async function lift(lane: Lane): Promise<void> {
     const parked = lane.parked!;
     parked.held = [];
-    const key = ledgerKeys.park(lane.subject);
-    const record: OutRecord = { partition, key: Buffer.from(key), value: null };
-    context.applyLedger([record], [key], await ports.appender.append(ledgerTopic, [record]));
+    await write([[parked.key, null]]);
     lane.parked = undefined;
     count(-1);
     lane.queue.push(...parked.held);
@@ -118,13 +133,15 @@ export function createParking(context: Context): Parking {
 
   return {
     async load(laneOf) {
-      const marks = ports.ledger.parks(partition);
-      if (marks.length === 0) return;
+      const found = ports.ledger.parks(partition);
+      if (found.length === 0) return;
+      const marks = [...Map.groupBy(found, (m) => m.subject).values()].map((list) => ({ ...joinMarks(list), key: keyFor(list[0]!.subject) }));
+      await write([...marks.map(({ key, ...value }) => [key, value] as const), ...found.map((m) => [m.key, null] as const)]);
       const end = (await ports.admin.endOffsets(parkedTopic)).get(partition) ?? 0;
       for (const m of marks) {
         const lane = laneOf(m.subject);
         lane.busy = true;
-        lane.parked = { ...createParked(m.since, m.due, m.reason, m), maybeSince: m.maybeSince > 0 ? m.maybeSince : m.due <= ports.clock.now() ? m.due : 0 };
+        lane.parked = { ...createParked(m.key, m.since, m.due, m.reason, m), maybeSince: m.maybeSince > 0 ? m.maybeSince : m.due <= ports.clock.now() ? m.due : 0 };
         count(1);
       }
       const from = Math.min(...marks.map((m) => m.fromOffset));
@@ -152,7 +169,7 @@ export function createParking(context: Context): Parking {
         });
         return;
       }
-      const parked = createParked(ports.clock.now(), due, reason, head);
+      const parked = createParked(keyFor(lane.subject), ports.clock.now(), due, reason, head);
       parked.pending = tasks.length;
       lane.parked = parked;
       count(1);

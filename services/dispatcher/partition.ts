@@ -114,6 +114,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       if (decoded.name !== 'weir.internal.Delivery') throw new Error(`a ${decoded.name} is no delivery`);
       const delivery = decoded.value as DeliveryValue;
       if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
+      // Throws here, where it is set aside with its bytes, when somebody changed what is sealed.
+      ports.keys?.open(delivery.payload);
       tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
     } catch (error) {
       const code = (error as { code?: string }).code;
@@ -176,7 +178,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   }
 
   const parking = createParking({
-    ports, partition,
+    ports, partition, epoch,
     createTask,
     finished(tasks) {
       for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);

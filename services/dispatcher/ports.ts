@@ -1,4 +1,5 @@
 import type { HttpFailure, HttpRequest, HttpResponse } from '@weir/adapter';
+import type { ConsentLease } from '@weir/consent';
 import type { Appender, GroupConsumer, LogAdmin, Reader, Serde } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
@@ -7,6 +8,7 @@ import type { Clock, Progress } from '@weir/service';
 import type { Logger } from 'pino';
 import type { LedgerStore } from './ledger-store.ts';
 import type { DispatcherMetrics } from './metrics.ts';
+import type { DestinationQuota } from './quota.ts';
 
 /** The guarded outbound client, as far as the dispatcher needs it. */
 export interface HttpPort {
@@ -31,12 +33,16 @@ export interface DestinationPorts {
   readonly serde: Serde;
   readonly http: HttpPort;
   readonly consent: ConsentPort;
+  /** The right to start `use` calls, told to those who wait for a withdrawal to be applied. */
+  readonly lease: Pick<ConsentLease, 'covers' | 'began'>;
   /** Keys of sealed payloads and marks of erasure; undefined = nothing is sealed. */
   readonly keys: Pick<KeyRing, 'open' | 'erasedUntil'> | undefined;
   readonly ledger: LedgerStore;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly metrics: DispatcherMetrics;
+  /** Of the destination's vendor account. */
+  readonly quota: DestinationQuota;
   /** Feeds /readyz: lag that stays without a commit. */
   readonly progress: Progress;
   readonly instance: string;

@@ -6,14 +6,16 @@ import type { FastifyInstance } from 'fastify';
 import { collectDefaultMetrics } from 'prom-client';
 import { createBudget } from './budget.ts';
 import type { options as ingestOptions } from './config.ts';
+import { createConsentApi, type ConsentApi } from './consent-api.ts';
 import { createMetrics } from './metrics.ts';
 import { createPoller, type Poller } from './poller.ts';
+import { createPollQuotas } from './quota.ts';
 import { createRefusalLog, type Refusal } from './refusals.ts';
 import { registerRoutes } from './routes.ts';
 import { createServer } from './server.ts';
 import { resolveSources, type Sources } from './sources.ts';
 
-export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTimeoutMs' | 'requestTimeoutMs' | 'maxInflightBytes' | 'pollerSessionMs' | 'allowPrivate' | 'sandboxUrl'>;
+export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTimeoutMs' | 'requestTimeoutMs' | 'maxInflightBytes' | 'consentWaitMs' | 'consentPerSecond' | 'pollerSessionMs' | 'allowPrivate' | 'sandboxUrl'>;
 
 /** What is in flight at a stop may end within this; then its connections are cut, unanswered: the sender sends again. */
 const stopGraceMs = 5000;
@@ -31,12 +33,15 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
   const budget = createBudget(options.maxInflightBytes);
   const metrics = createMetrics(context.registry, () => Math.max(budget.used(), appender?.pendingBytes() ?? 0));
   const pollers = new Map<string, Poller>();
+  const dispatchPartitions = new Map<string, number>();
+  const quotaOf = createPollQuotas({ release: () => releases.current(), partitionsOf: (name) => dispatchPartitions.get(name), holds: (name) => pollers.get(name)?.holds() === true, monotonic: clock.monotonic, now: clock.now, random: clock.random });
   const http = createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
   const sealing = context.keys === undefined ? undefined : { keys: context.keys, workspaceKey: context.workspaceKey };
   let resolved: { readonly hash: string; readonly revision: number; readonly at: number; readonly sources: Sources } | undefined;
   let appender: Appender | undefined;
   let app: FastifyInstance | undefined;
+  let consent: ConsentApi | undefined;
   let listening = false;
   let awayUntil = 0;
   let changing: Promise<void> = Promise.resolve();
@@ -63,6 +68,8 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     const { all } = sources();
     for (const name of all.keys()) await appender!.partitions(topics.raw(name));
     const wanted = new Set([...all.values()].filter((s) => s.adapter.source?.kind === 'poll').map((s) => s.name));
+    const accounts = new Set([...wanted].map((name) => all.get(name)!.account));
+    for (const { name, account } of releases.current().destinations.values()) if (accounts.has(account)) dispatchPartitions.set(name, await appender!.partitions(topics.dispatch(name)));
     for (const [name, poller] of pollers) {
       if (wanted.has(name)) continue;
       pollers.delete(name);
@@ -72,7 +79,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
       if (pollers.has(name)) continue;
       const poller = createPoller(name, {
         log, http, logger, metrics, topics, appender: appender!, serde: context.serde, now: clock.now, monotonic: clock.monotonic, ackTimeoutMs: options.ackTimeoutMs, sealing,
-        groupId: `${context.groups.poller}.${name}`, instance: context.config.instance, sessionMs: options.pollerSessionMs, source: () => sources().all.get(name), fail,
+        groupId: `${context.groups.poller}.${name}`, instance: context.config.instance, sessionMs: options.pollerSessionMs, source: () => sources().all.get(name), quota: quotaOf(name), fail,
       });
       pollers.set(name, poller);
       await poller.start();
@@ -94,6 +101,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     });
     made.get('/metrics', async (_request, reply) => reply.type(context.registry.contentType).send(await context.registry.metrics()));
     registerRoutes(made, { appender: appender!, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, sealing, maxInflightBytes: options.maxInflightBytes, budget, metrics, logger, sources, refused });
+    consent!.register(made, { budget, metrics, refused });
     return made;
   }
 
@@ -106,6 +114,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
       await follow();
+      consent = await createConsentApi(context, { ...options, fail });
       const anew = (): void => { changing = changing.then(follow).catch(fail); };
       const offs = [releases.onChange(anew), vault.onChange(anew)];
       off = () => { for (const end of offs) end(); };
@@ -117,9 +126,11 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     async stop() {
       off?.();
       listening = false;
+      consent?.giveUp();
       const cut = setTimeout(() => app?.server.closeAllConnections(), stopGraceMs);
       await Promise.all([app?.close(), changing.then(() => Promise.all([...pollers.values()].map((p) => p.stop())))]);
       clearTimeout(cut);
+      await consent?.stop();
       await http.close();
     },
   };

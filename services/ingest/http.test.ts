@@ -37,7 +37,7 @@ function memoryLog() {
 
 function sourceOf(name: string, adapter: string | Adapter, config: Record<string, unknown>): SourceConfig {
   const found = typeof adapter === 'string' ? adapters.get(adapter)! : adapter;
-  return { name, adapter: found, config, mapping: undefined as never, limits: found.manifest.source!.limits, dedupeWindowMs: 0 };
+  return { name, adapter: found, config, mapping: undefined as never, limits: found.manifest.source!.limits, dedupeWindowMs: 0, account: name };
 }
 
 const key = (text: string) => `Basic ${Buffer.from(`${text}:`).toString('base64')}`;

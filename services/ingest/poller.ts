@@ -9,6 +9,7 @@ import type { Logger } from 'pino';
 import { accept, type AcceptPorts } from './accept.ts';
 import { createCursors } from './cursors.ts';
 import type { IngestMetrics } from './metrics.ts';
+import type { PollQuota } from './quota.ts';
 
 export interface PollerPorts extends AcceptPorts {
   readonly log: Log;
@@ -20,12 +21,16 @@ export interface PollerPorts extends AcceptPorts {
   readonly groupId: string;
   readonly instance: string;
   readonly sessionMs: number;
+  /** Of the source's vendor account; deliveries and replays of the account go first. */
+  readonly quota: PollQuota;
   /** The source as the running release has it, with secrets; undefined while it has none. */
   source(): SourceConfig | undefined;
   fail(error: unknown): void;
 }
 
 export interface Poller {
+  /** True while this process surely is the one that polls. */
+  holds(): boolean;
   start(): Promise<void>;
   /** Ends at once: a call under way is left alone, and what it brings is dropped. */
   stop(): Promise<void>;
@@ -34,6 +39,7 @@ export interface Poller {
 type Next =
   | { readonly kind: 'page'; readonly cursor: Json; readonly more: boolean }
   | { readonly kind: 'failed'; readonly retryAfterMs: number }
+  | { readonly kind: 'quota'; readonly ms: number }
   | { readonly kind: 'lost' };
 
 const callTimeoutMs = 30_000;
@@ -54,6 +60,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
   const topic = ports.topics.raw(name);
   const cursors = createCursors(name, ports);
   let running: Promise<void> | undefined;
+  let held: Assignment | undefined;
   let stopping = new AbortController();
 
   const consumer: GroupConsumer = ports.log.consumer({
@@ -64,6 +71,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
         const lease = parts.find((p) => p.partition === 0);
         if (lease === undefined) return;
         stopping = new AbortController();
+        held = lease;
         running = poll(lease, stopping.signal).catch(ports.fail);
       },
       async revoked() {
@@ -103,6 +111,10 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
         await pause(idleMs, signal);
         continue;
       }
+      if (next.kind === 'quota') {
+        await pause(next.ms, signal);
+        continue;
+      }
       failures = next.kind === 'failed' ? failures + 1 : 0;
       if (next.kind === 'page') cursor = next.cursor;
       await pause(began + pauseAfter(next, failures, source) - ports.monotonic(), signal);
@@ -120,8 +132,13 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
   async function page(source: SourceConfig, cursor: Json, lease: Assignment, signal: AbortSignal): Promise<Next> {
     if (!holds(lease, signal)) return lost;
     const adapter = source.adapter.source as PollSource;
+    const quotaMs = ports.quota.take();
+    if (quotaMs > 0) return { kind: 'quota', ms: quotaMs };
     const request = adapter.request(cursor, source.config, ports.now());
-    const response = await unlessAborted(ports.http.call(request, { deadlineMs: callTimeoutMs, onBeforeWrite: () => holds(lease, signal) }), signal);
+    const calling = ports.http.call(request, { deadlineMs: callTimeoutMs, onBeforeWrite: () => holds(lease, signal) });
+    // A client or an adapter that throws is told where the page is read; to the quota it is a call that ended.
+    calling.then((answer) => endOf(adapter, answer)).catch(() => ({ throttled: false, answered: false })).then((end) => ports.quota.finished(end)).catch(ports.fail);
+    const response = await unlessAborted(calling, signal);
     if (response === undefined || !holds(lease, signal)) return lost;
     if ('failure' in response || response.status !== 200) return refused(adapter, response);
     const found = adapter.page(response, cursor, source.config);
@@ -147,6 +164,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
   }
 
   return {
+    holds: () => held !== undefined && holds(held, stopping.signal),
     start: () => consumer.start(),
     async stop() {
       stopping.abort();
@@ -155,8 +173,16 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
   };
 }
 
+/** What the account learns of an answer. */
+function endOf(adapter: PollSource, answer: HttpResponse | HttpFailure): Parameters<PollQuota['finished']>[0] {
+  if ('failure' in answer) return { throttled: false, answered: false };
+  const verdict = answer.status === 200 ? undefined : adapter.classify(answer);
+  const throttled = verdict?.kind === 'throttled';
+  return { throttled, answered: true, retryAfterMs: throttled ? verdict.retryAfterMs : undefined, headers: answer.headers };
+}
+
 /** From the beginning of one call to that of the next: the quota, the interval when there is nothing more, the back-off after a failure. */
-function pauseAfter(next: Exclude<Next, { kind: 'lost' }>, failures: number, source: SourceConfig): number {
+function pauseAfter(next: Exclude<Next, { kind: 'lost' | 'quota' }>, failures: number, source: SourceConfig): number {
   const { everyMs, maxRequestsPerMinute } = (source.adapter.source as PollSource).interval(source.config);
   const quotaMs = Math.ceil(60_000 / maxRequestsPerMinute);
   if (next.kind === 'page') return next.more ? quotaMs : Math.max(quotaMs, everyMs);

@@ -7,7 +7,7 @@ import { appendDeadlineMs, createProgress, type Service, type ServiceContext } f
 import { openTable } from '@weir/state';
 import { createMetrics } from './metrics.ts';
 import { createSealing } from './sealing.ts';
-import { createSeen, type Seen } from './seen.ts';
+import { createSeen, type First, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
 const maxRecords = 10_000;
@@ -54,18 +54,22 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failure.resolve(error as Error);
   }
 
-  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, string>): Work {
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>): Work {
     const { topic, partition: number } = partition.assignment;
     const headers = rawHeaders(record);
     const work = { source, topic, partition: number, record, headers };
     const first = headers.replay !== undefined ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
-    if (first !== undefined && first !== headers.hash) return { ...work, result: { kind: 'conflict', first } };
-    if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, headers.hash);
+    if (first !== undefined && first.hash !== headers.hash) return { ...work, result: { kind: 'conflict', first: first.hash } };
+    if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, first ?? headers);
+    // A repetition is the same item: it was accepted when it first was (I5), and must not look newer than what followed it.
+    const acceptedAt = first?.acceptedAt ?? headers.acceptedAt;
+    const same = { ...work, headers: { ...headers, acceptedAt } };
     const plain = sealing.open(record);
-    if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };
+    if (plain === undefined) return { ...same, result: { kind: 'dropped', reason: 'subject-erased' } };
+    if (plain === 'changed') return { ...same, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
     // Its envelope is sealed, too.
-    const result = encodeAll(normalize(source, plain, plain === record ? headers : rawHeaders(plain), releases.current(), keyed), encode);
-    return { ...work, result: sealing.withoutErased(result, headers.acceptedAt) };
+    const result = encodeAll(normalize(source, plain, { ...(plain === record ? headers : rawHeaders(plain)), acceptedAt }, releases.current(), keyed), encode);
+    return { ...same, result: sealing.withoutErased(result, acceptedAt) };
   }
 
   function count(works: readonly Work[]): void {
@@ -92,7 +96,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const source = sourceOf(topic);
     failpoint('normalizer.before-transform');
     const began = clock.monotonic();
-    const inBatch = new Map<string, string>();
+    const inBatch = new Map<string, First>();
     await sealing.prepare(batch.records);
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
@@ -105,7 +109,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       await write(works.map((w) => ({ ...w, result: sealing.seal(w.result) })), releases.current().hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
-      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
+      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
       count(works);
     }
     metrics.batch.observe((clock.monotonic() - began) / 1000);

@@ -1,3 +1,4 @@
+import { findWeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
 import { H } from '@weir/pipeline';
 import type { Encodable } from '@weir/release';
@@ -9,8 +10,8 @@ type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
 export interface Sealing {
   /** The keys of a batch are read, as far as they are there. Undefined when they are already. */
   prepare(records: readonly LogRecord[]): Promise<void> | undefined;
-  /** The record with its plain value and envelope; undefined when its key is destroyed. What is not sealed comes back as it is. */
-  open(record: LogRecord): LogRecord | undefined;
+  /** The record with its plain value and envelope, undefined when its key is destroyed, 'changed' when its bytes are not what was sealed. What is not sealed comes back as it is. */
+  open(record: LogRecord): LogRecord | undefined | 'changed';
   /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. */
   withoutErased<T extends Result>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }>;
   /** Keys for every subject of these results, acknowledged. */
@@ -41,7 +42,12 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
       if (bytes === undefined) return record;
       const key = keys.byId(sealedBy(bytes));
       if (key === undefined) return undefined;
-      return { ...record, value: unseal(key, bytes), headers: record.headers.map((header) => (header[0] === H.envelope ? [header[0], opened(header[1])] as const : header)) };
+      try {
+        return { ...record, value: unseal(key, bytes), headers: record.headers.map((header) => (header[0] === H.envelope ? [header[0], opened(header[1])] as const : header)) };
+      } catch (error) {
+        if (findWeirError(error)?.code !== 'avro-undecodable') throw error;
+        return 'changed';
+      }
     },
     withoutErased(result, acceptedAt) {
       if (result.kind !== 'ok' || !result.outputs.some((output) => keys.erasedUntil(output.ids) >= acceptedAt)) return result;

@@ -20,9 +20,9 @@ afterEach(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-const entry = (eventId: string, hash: string, offset: number, timestamp = 10 * window) => ({ eventId, hash, offset, timestamp });
+const entry = (eventId: string, hash: string, offset: number, timestamp = 10 * window) => ({ eventId, hash, offset, timestamp, acceptedAt: 1000 + offset });
 const add = (...entries: ReturnType<typeof entry>[]): void => seen.add('t', 0, entries, entries[entries.length - 1]!.offset + 1, window);
-const first = (e: ReturnType<typeof entry>): string | undefined => seen.first('t', 0, e, window);
+const first = (e: ReturnType<typeof entry>): string | undefined => seen.first('t', 0, e, window)?.hash;
 
 test('the first body stays the first, also over the end of a generation and when a batch is repeated', () => {
   add(entry('a', 'h1', 5, 10 * window + 1));
@@ -30,6 +30,17 @@ test('the first body stays the first, also over the end of a generation and when
   expect(first(entry('a', 'h2', 9, 11 * window + 1))).toBe('h1');
   add(entry('a', 'h1', 5, 10 * window + 1), entry('a', 'h2', 9, 11 * window - 1));
   expect(first(entry('a', 'h2', 20, 11 * window))).toBe('h1');
+});
+
+test('a repetition was accepted when its first copy was: the same item gives the same record', () => {
+  add(entry('a', 'h1', 5));
+  add(entry('a', 'h1', 9));
+  expect(seen.first('t', 0, entry('a', 'h1', 20), window)).toMatchObject({ hash: 'h1', acceptedAt: 1005 });
+});
+
+test('an entry of the format before, without an accept time, is still a first body', () => {
+  table.putBatch([{ key: 't/10/0/a', value: Buffer.from('h1@5') }]);
+  expect(seen.first('t', 0, entry('a', 'h2', 9), window)).toMatchObject({ hash: 'h1', acceptedAt: 1009 });
 });
 
 test('a record is not a conflict with itself when it is read again after a crash', () => {

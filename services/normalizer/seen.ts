@@ -8,6 +8,13 @@ export interface SeenEntry {
   readonly offset: number;
   /** Kafka timestamp of the raw record, ms. */
   readonly timestamp: number;
+  readonly acceptedAt: number;
+}
+
+/** How an event id first arrived. */
+export interface First {
+  readonly hash: string;
+  readonly acceptedAt: number;
 }
 
 /**
@@ -15,13 +22,13 @@ export interface SeenEntry {
  * same id with another hash is a conflict (docs/architecture.md, Ids). A cache of the raw topic itself: what it
  * lacks is read from there. Entries stand in generations as long as the window; a look-up sees this one and the
  * one before, older ones are deleted a little with every batch, so the disk holds two windows at most.
- * Key `<topic>/<generation>/<partition>/<event id>` → `<hash>@<offset>`.
+ * Key `<topic>/<generation>/<partition>/<event id>` → `<hash>@<offset>@<accept time>`.
  */
 export interface Seen {
   /** Fill from the raw topic up to `position`, at most back to the window. */
   load(topic: string, partition: number, position: number, windowMs: number, now: number): Promise<void>;
-  /** Hash that the event id first came with, before this offset; undefined when it is new. */
-  first(topic: string, partition: number, entry: SeenEntry, windowMs: number): string | undefined;
+  /** What the event id first came with, before this offset; undefined when it is new. */
+  first(topic: string, partition: number, entry: SeenEntry, windowMs: number): First | undefined;
   add(topic: string, partition: number, entries: readonly SeenEntry[], next: number, windowMs: number): void;
   close(): Promise<void>;
 }
@@ -39,9 +46,13 @@ export function createSeen(table: Table, reader: Reader): Seen {
   };
   const text = (value: number | string): Buffer => Buffer.from(String(value), 'latin1');
 
-  function find(topic: string, partition: number, entry: SeenEntry, windowMs: number): string | undefined {
+  function find(topic: string, partition: number, entry: SeenEntry, windowMs: number): (First & { readonly offset: number }) | undefined {
     const gen = generation(entry.timestamp, windowMs);
-    return (table.get(keyOf(topic, gen - 1, partition, entry.eventId)) ?? table.get(keyOf(topic, gen, partition, entry.eventId)))?.toString('latin1');
+    const value = table.get(keyOf(topic, gen - 1, partition, entry.eventId)) ?? table.get(keyOf(topic, gen, partition, entry.eventId));
+    if (value === undefined) return undefined;
+    const [hash, offset, acceptedAt] = value.toString('latin1').split('@') as [string, string, string?];
+    // Entries of an earlier version end with the offset.
+    return { hash, offset: Number(offset), acceptedAt: acceptedAt === undefined ? entry.acceptedAt : Number(acceptedAt) };
   }
 
   /** Deletes some of the oldest generation that no look-up sees any more. */
@@ -71,10 +82,8 @@ export function createSeen(table: Table, reader: Reader): Seen {
       });
     },
     first(topic, partition, entry, windowMs) {
-      const value = find(topic, partition, entry, windowMs);
-      if (value === undefined) return undefined;
-      const at = value.lastIndexOf('@');
-      return Number(value.slice(at + 1)) < entry.offset ? value.slice(0, at) : undefined;
+      const known = find(topic, partition, entry, windowMs);
+      return known !== undefined && known.offset < entry.offset ? known : undefined;
     },
     add(topic, partition, entries, next, windowMs) {
       const puts: Put[] = [];
@@ -85,9 +94,9 @@ export function createSeen(table: Table, reader: Reader): Seen {
         newest = Math.max(newest, gen);
         if (entry.eventId === '' || fresh.has(entry.eventId)) continue;
         const known = find(topic, partition, entry, windowMs);
-        if (known !== undefined && Number(known.slice(known.lastIndexOf('@') + 1)) <= entry.offset) continue;
+        if (known !== undefined && known.offset <= entry.offset) continue;
         fresh.add(entry.eventId);
-        puts.push({ key: keyOf(topic, gen, partition, entry.eventId), value: text(`${entry.hash}@${entry.offset}`) });
+        puts.push({ key: keyOf(topic, gen, partition, entry.eventId), value: text(`${entry.hash}@${entry.offset}@${entry.acceptedAt}`) });
       }
       if (newest > 0) sweep(topic, newest, puts);
       puts.push({ key: positionKey(topic, partition), value: text(Math.max(next, number(positionKey(topic, partition)) ?? 0)) });

@@ -113,9 +113,10 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   function decideOne(lane: Lane, record: LogRecord, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
     const eventId = textOf(record, H.event);
     if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
-    const bytes = keys === undefined ? record.value : keys.open(record.value);
+    let bytes: Buffer | undefined;
     let decoded: { readonly name: string; readonly value: any };
     try {
+      bytes = keys === undefined ? record.value : keys.open(record.value);
       decoded = serde.decode(bytes ?? record.value);
     } catch (error) {
       const code = recordFault(error);

@@ -51,10 +51,10 @@ const config = (more: object = {}) => ({ ...Object.fromEntries(Object.entries(ad
 /** A poller on the cluster of the run; parts of what it stands on can be replaced. */
 async function poll(replace: Partial<PollerPorts> = {}, more: object = {}): Promise<Poller> {
   const adapter = adapters.get('http-poll')!;
-  const source: SourceConfig = { name: 'members', adapter, config: config(more), mapping: undefined as never, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0 };
+  const source: SourceConfig = { name: 'members', adapter, config: config(more), mapping: undefined as never, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
   const poller = createPoller('members', {
     log, serde, http, appender, topics: topics.current, logger: pino({ level: 'silent' }), metrics: createMetrics(metrics, () => 0), now: Date.now, monotonic: () => performance.now(), ackTimeoutMs: 5000,
-    groupId: `${topics.current.prefix}.poller.members`, instance: '1', sessionMs: 3000, source: () => source, fail: (error) => failures.push(error), ...replace,
+    groupId: `${topics.current.prefix}.poller.members`, instance: '1', sessionMs: 3000, source: () => source, quota: { take: () => 0, finished: () => undefined }, fail: (error) => failures.push(error), ...replace,
   });
   running.push(poller);
   await poller.start();
@@ -120,7 +120,7 @@ test('a cursor is not saved before its page is acknowledged: half a page written
 
 test('an adapter that throws, and an item too large for the log, leave the cursor and the process alone', async () => {
   const adapter = adapters.get('http-poll')!;
-  const good: SourceConfig = { name: 'members', adapter, config: config(), mapping: undefined as never, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0 };
+  const good: SourceConfig = { name: 'members', adapter, config: config(), mapping: undefined as never, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
   const bug: SourceConfig = { ...good, adapter: { ...adapter, source: { ...adapter.source!, classify: () => { throw new TypeError('bug'); } } as PollSource } };
   const pages: unknown[] = [{ data: [{ id: 'huge', pad: 'x'.repeat(1_950_000) }] }];
   let source = bug;

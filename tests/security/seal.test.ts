@@ -72,6 +72,17 @@ test('a destroyed key opens nothing any more, in the process that made it, in ot
   }
 });
 
+test('bytes that somebody changed are refused when they are decoded; who only asks whether they can be read is told yes', async () => {
+  const a = await ring('k');
+  await a.ensure(['email:k']);
+  const sealed = Buffer.from(seal(a.current('email:k')!, record('k@larkspur.example')));
+  sealed[40]! ^= 1;
+  const reading = sealedSerde(serde, a);
+  expect(reading.known(sealed)).toBe(true);
+  await reading.prepare(sealed);
+  expect(() => reading.decode(sealed)).toThrow(expect.objectContaining({ code: 'avro-undecodable' }));
+});
+
 test('a mark of erasure is seen by every instance, holds for each identifier, and says until when', async () => {
   const [a, b] = [await ring('f'), await ring('g')];
   const reach = await a.markErased(['email:m1', 'userId:m1'], 5000, 'leaf_1');

@@ -66,17 +66,24 @@ export function createDeriver(ports: DerivePorts) {
     }
   }
 
-  function opened(record: LogRecord): LogRecord | undefined {
-    const value = record.value === null ? null : ports.open(record.value);
+  /** Undefined: its key is destroyed; changed: somebody wrote into the sealed bytes. */
+  function opened(record: LogRecord): LogRecord | undefined | 'changed' {
     const envelope = record.headers.find(([name]) => name === H.envelope)?.[1];
-    const plain = envelope === undefined ? undefined : ports.open(envelope);
-    if (value === undefined || (envelope !== undefined && plain === undefined)) return undefined;
-    return value === record.value && plain === envelope ? record : { ...record, value, headers: record.headers.map((h) => (h[0] === H.envelope ? [H.envelope, plain!] as const : h)) };
+    try {
+      const value = record.value === null ? null : ports.open(record.value);
+      const plain = envelope === undefined ? undefined : ports.open(envelope);
+      if (value === undefined || (envelope !== undefined && plain === undefined)) return undefined;
+      return value === record.value && plain === envelope ? record : { ...record, value, headers: record.headers.map((h) => (h[0] === H.envelope ? [H.envelope, plain!] as const : h)) };
+    } catch (error) {
+      if (error instanceof WeirError) return 'changed';
+      throw error;
+    }
   }
 
   return {
     raw(sealed: LogRecord, source: string): Derived {
       const record = opened(sealed);
+      if (record === 'changed') return { kind: 'fails' };
       if (record === undefined) return { kind: 'erased' };
       const headers = rawHeaders(record);
       const result = encodeAll(normalize(source, record, headers, ports.release(), keyed), encode);

@@ -4,11 +4,10 @@ import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
-import { resolveConfig, type DestinationConfig } from '@weir/release';
+import { everything, nothing, resolveConfig, type DestinationConfig, type Scope } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { NewLeaf } from '../audit.ts';
-import { everything, nothing } from '../roles.ts';
 import type { Store } from '../store.ts';
 import { createCorrector } from './correct.ts';
 import { createReplayMetrics } from './metrics.ts';
@@ -29,6 +28,8 @@ export interface ReplayPorts {
   readonly audit: (leaf: NewLeaf) => Promise<string>;
   readonly sandboxUrl: string;
   readonly allowPrivate: boolean;
+  /** Sources and destinations of a dead letter. */
+  readonly letterScope: (id: string) => Scope;
   readonly fail: (error: unknown) => void;
 }
 
@@ -84,8 +85,13 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     list: () => orders.list().map((entry) => view(entry, store, runner)),
     view: (id) => view(orders.get(id), store, runner),
     change: async (id, action, by) => view(await runner[action](id, by), store, runner),
-    answers: (id, answer, limit) => verifier.answers(orders.get(id).order.id).filter((a) => answer === undefined || a.answer === answer).take(limit).toArray(),
+    answers(id, answer, limit) {
+      const found: unknown[] = [];
+      for (const one of verifier.answers(orders.get(id).order.id)) if ((answer === undefined || one.answer === answer) && found.push(one) >= limit) break;
+      return found;
+    },
     differences: (id) => [...corrector.samples(orders.get(id).order.id)],
+    letterScope: ports.letterScope,
     scope(id) {
       try {
         const { source, destination } = orders.get(id).order;

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import type { Scope } from '../roles.ts';
+import { everything, nothing, type Scope } from '@weir/release';
 import { froms, maxIds, stages, type ReplayRequest } from './order.ts';
 import type { By } from './runner.ts';
 
@@ -13,6 +13,7 @@ export interface ReplayApi {
   answers(id: string, answer: string | undefined, limit: number): unknown[];
   /** What a corrected order would change, with values. */
   differences(id: string): unknown[];
+  letterScope(id: string): Scope;
   /** Sources and destinations of a stored order. */
   scope(id: string): Scope;
 }
@@ -35,10 +36,20 @@ const order = {
 const idOnly = { params: { type: 'object', properties: { id: { type: 'string', pattern: '^rpl_[0-9a-f-]{36}$' } } } };
 const by = (request: FastifyRequest): By => ({ actor: request.principal.id, leaf: request.leaf });
 const idOf = (request: FastifyRequest): string => (request.params as { id: string }).id;
-const orderScope = (request: FastifyRequest): Scope => {
-  const { source, destination } = request.body as ReplayRequest;
-  return { sources: source === undefined ? '*' : [source], destinations: destination === undefined ? '*' : [destination] };
-};
+const maxScopedLetters = 1000;
+
+/** By dead letters: what they touch, together. Else the source and destination that are named; what is not named is any. */
+function orderScope(request: FastifyRequest, api: ReplayApi): Scope {
+  const { source, destination, ids } = request.body as ReplayRequest;
+  if (ids !== undefined && ids.length <= maxScopedLetters && ids.every((id) => id.startsWith('dlq_'))) return ids.map((id) => api.letterScope(id)).reduce(union, nothing);
+  return source === undefined && destination === undefined ? everything : { sources: source === undefined ? '*' : [source], destinations: destination === undefined ? '*' : [destination] };
+}
+
+function union(a: Scope, b: Scope): Scope {
+  const join = (x: Scope['sources'], y: Scope['sources']): Scope['sources'] => (x === '*' || y === '*' ? '*' : [...new Set([...x, ...y])]);
+  return { sources: join(a.sources, b.sources), destinations: join(a.destinations, b.destinations) };
+}
+
 /** What the audit leaf says: the selection, without an identifier of a person and without a long list. */
 const describe = (request: FastifyRequest): string => {
   const { subject, ids, ...rest } = request.body as ReplayRequest;
@@ -47,11 +58,11 @@ const describe = (request: FastifyRequest): string => {
 
 export function replayRoutes(app: FastifyInstance, api: ReplayApi): void {
   const scope = (request: FastifyRequest): Scope => api.scope(idOf(request));
-  app.get('/v1/replays', { config: { permission: 'replay.read', scope: () => ({ sources: '*', destinations: '*' }), summary: 'Replay orders, the newest first.' } }, async () => ({ replays: api.list() }));
+  app.get('/v1/replays', { config: { permission: 'replay.read', scope: () => everything, summary: 'Replay orders, the newest first.' } }, async () => ({ replays: api.list() }));
   app.get('/v1/replays/:id', { schema: idOnly, config: { permission: 'replay.read', scope, summary: 'A replay order: its preview, how far it is, its report.' } }, async (request) => api.view(idOf(request)));
   app.get<{ Querystring: { answer?: string; limit?: number } }>('/v1/replays/:id/verified', { schema: { ...idOnly, querystring: { type: 'object', properties: { answer: { enum: ['applied', 'not-applied', 'unknown', 'unreadable'] }, limit: { type: 'integer', minimum: 1, maximum: 100_000 } } } }, config: { permission: 'replay.read', scope, summary: 'Deliveries of unknown effect that the vendor was asked about, by name.' } }, async (request) => ({ deliveries: api.answers(idOf(request), request.query.answer, request.query.limit ?? 1000) }));
   app.get('/v1/replays/:id/diff', { schema: idOnly, config: { permission: 'dlq.payload', scope, summary: 'What a corrected replay would change, field by field.' } }, async (request) => ({ differences: api.differences(idOf(request)) }));
-  app.post<{ Body: ReplayRequest }>('/v1/replays', { bodyLimit: orderBytes, schema: { body: order }, config: { permission: 'replay.order', scope: orderScope, action: 'replay.order', target: describe, summary: 'Order a replay: a preview, and the run when `start` is set.' } }, async (request) => api.add(request.body, by(request)));
+  app.post<{ Body: ReplayRequest }>('/v1/replays', { bodyLimit: orderBytes, schema: { body: order }, config: { permission: 'replay.order', scope: (request) => orderScope(request, api), action: 'replay.order', target: describe, summary: 'Order a replay: a preview, and the run when `start` is set.' } }, async (request) => api.add(request.body, by(request)));
   for (const [action, summary] of [['start', 'Run what was previewed, or go on with what was paused.'], ['pause', 'Stop after the records in hand.'], ['cancel', 'Stop for good; what was put back stays.']] as const) {
     app.post(`/v1/replays/:id/${action}`, { schema: idOnly, config: { permission: 'replay.order', scope, action: `replay.${action}`, target: idOf, summary } }, async (request) => api.change(idOf(request), action, by(request)));
   }

@@ -10,7 +10,7 @@ import type { Faults } from './faults.ts';
 import type { Actor, Random, Scheduler } from './time.ts';
 
 interface Segment { readonly base: number; readonly count: number; bytes: Buffer }
-interface Partition { readonly segments: Segment[]; leader: number; end: number; readonly records: LogRecord[] }
+interface Partition { readonly segments: Segment[]; leader: number; end: number; start: number; readonly records: LogRecord[] }
 interface Topic { readonly name: string; readonly partitions: Partition[]; readonly compacted: boolean }
 interface GroupMember { readonly id: string; readonly client: string; metadata: Buffer; sessionMs: number; rebalanceMs: number; expire: () => void; joined: ((answer: Joined) => void) | undefined; synced: ((answer: { errorCode: number; assignment: Buffer }) => void) | undefined; assignment: Buffer }
 interface Group { state: 'empty' | 'joining' | 'syncing' | 'stable'; generation: number; coordinator: number; leader: string; readonly members: Map<string, GroupMember>; readonly pending: Set<string>; readonly offsets: Map<string, number>; endJoin: (() => void) | undefined }
@@ -48,7 +48,7 @@ export class SimBroker {
   }
 
   create(name: string, partitions: number, compacted: boolean): void {
-    this.topics.set(name, { name, compacted, partitions: Array.from({ length: partitions }, () => ({ segments: [], leader: Math.floor(this.#random() * this.#nodes), end: 0, records: [] })) });
+    this.topics.set(name, { name, compacted, partitions: Array.from({ length: partitions }, () => ({ segments: [], leader: Math.floor(this.#random() * this.#nodes), end: 0, start: 0, records: [] })) });
   }
 
   /** Another broker leads the partition. */
@@ -87,6 +87,15 @@ export class SimBroker {
         }
       }
     }
+  }
+
+  /** Retention: of each partition the segments that the group has read are deleted, but for the last. */
+  trim(groupId: string, topic: string): void {
+    this.topics.get(topic)!.partitions.forEach((p, partition) => {
+      const committed = this.groups.get(groupId)?.offsets.get(`${topic}/${partition}`) ?? 0;
+      while (p.segments.length > 1 && p.segments[0]!.base + p.segments[0]!.count <= committed) p.segments.shift();
+      p.start = Math.max(p.start, p.segments[0]?.base ?? 0);
+    });
   }
 
   #other(node: number): number {
@@ -183,7 +192,7 @@ export class SimBroker {
       listOffsets: (topic, partitions, timestamp) => ask(() => partitions.map((partition): PartitionOffset => {
         const p = this.topics.get(topic)?.partitions[partition];
         const errorCode = p === undefined ? E.unknownTopic : p.leader !== node || hit('offsets.not-leader') ? E.notLeader : 0;
-        return { topic, partition, errorCode, offset: errorCode !== 0 ? -1 : timestamp === -1 ? p!.end : 0 };
+        return { topic, partition, errorCode, offset: errorCode !== 0 ? -1 : timestamp === -1 ? p!.end : p!.start };
       })),
       findCoordinator: (groupId) => ask(() => ({ errorCode: 0, nodeId: this.#group(groupId).coordinator })),
       joinGroup: (options) => ask(() => this.#join(node, actor.name, options), { reply: hit('join.reply-lost') }),
@@ -236,10 +245,10 @@ export class SimBroker {
   async #fetch(node: number, maxWaitMs: number, maxBytes: number, topics: Parameters<BrokerConnection['fetch']>[2]): Promise<Fetched> {
     const look = (): Fetched => ({ errorCode: 0, partitions: topics.flatMap((t) => t.partitions.map(({ partition, offset }) => {
       const p = this.topics.get(t.topic)?.partitions[partition];
-      const part = { topic: t.topic, partition, highWatermark: p?.end ?? -1, logStartOffset: 0, bytes: empty };
+      const part = { topic: t.topic, partition, highWatermark: p?.end ?? -1, logStartOffset: p?.start ?? 0, bytes: empty };
       if (p === undefined) return { ...part, errorCode: E.unknownTopic };
       if (p.leader !== node) return { ...part, errorCode: E.notLeader };
-      if (offset > p.end) return { ...part, errorCode: E.offsetOutOfRange };
+      if (offset > p.end || offset < p.start) return { ...part, errorCode: E.offsetOutOfRange };
       let size = 0;
       const found = p.segments.slice(firstAfter(p.segments, offset)).filter((s) => (size += s.bytes.length) <= maxBytes || size === s.bytes.length);
       return { ...part, errorCode: 0, bytes: found.length === 0 ? empty : Buffer.concat(found.map((s) => s.bytes)) };

@@ -3,12 +3,12 @@ import type { Random } from './time.ts';
 /** Every place where a run can go wrong, and how often it does per pass through it while faults are on. */
 export const points = {
   'produce.request-lost': 0.006, 'produce.reply-lost': 0.01, 'produce.reply-late': 0.01, 'produce.applied-late': 0.006, 'produce.not-leader': 0.006,
-  'fetch.reply-lost': 0.003, 'fetch.not-leader': 0.003, 'fetch.out-of-range': 0.002, 'commit.reply-lost': 0.01, 'commit.request-lost': 0.006, 'commit.not-coordinator': 0.006,
+  'fetch.reply-lost': 0.003, 'fetch.not-leader': 0.003, 'fetch.out-of-range': 0.004, 'commit.reply-lost': 0.01, 'commit.request-lost': 0.006, 'commit.not-coordinator': 0.006,
   'heartbeat.lost': 0.01, 'join.reply-lost': 0.02, 'metadata.lost': 0.01, 'offsets.not-leader': 0.01,
   'http.connect-slow': 0.25, 'http.connect-refused': 0.01, 'http.reset-before': 0.015, 'http.reset-after': 0.02, 'http.timeout-after-commit': 0.01, 'http.applied-after-timeout': 0.006, 'http.slow': 0.1, 'http.429': 0.008, 'http.503': 0.02,
 } as const;
 /** Faults of the plan: each at a chosen time. */
-export const planned = ['leader.move', 'broker.down', 'coordinator.move', 'compact', 'instance.crash', 'instance.crash-disk-lost', 'instance.stop', 'instance.restart'] as const;
+export const planned = ['leader.move', 'broker.down', 'coordinator.move', 'compact', 'instance.crash', 'instance.crash-disk-lost', 'instance.stop', 'instance.restart', 'vendor.subject-down', 'retention'] as const;
 export type Point = keyof typeof points | (typeof planned)[number];
 
 export interface Faults {

@@ -12,6 +12,8 @@ export interface Call {
   readonly destination: string;
   readonly key: string;
   readonly operation: string;
+  /** When the vendor has it; Infinity = never. */
+  readonly arrivesAt: number;
   /** What the instance had read of weir.consent when it wrote. */
   readonly consent: ReadonlyMap<number, number>;
   /** dispatch partition → instance that held it by the broker's books. */
@@ -23,6 +25,8 @@ export interface Effect { readonly at: number; readonly destination: string; rea
 export interface Vendors {
   readonly calls: Call[];
   readonly effects: Effect[];
+  /** Requests about this user are refused for so long: its deliveries are parked. */
+  refuse(user: string, ms: number): void;
   client(actor: Actor, look: (destination: string) => Pick<Call, 'consent' | 'holders'>): HttpClient;
 }
 
@@ -32,6 +36,12 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
   const state = new Map<string, string>();
   const calls: Call[] = [];
   const effects: Effect[] = [];
+  const refused = new Map<string, number>();
+
+  function isRefused(request: HttpRequest): boolean {
+    const text = String(request.body ?? '');
+    return [...refused].some(([user, until]) => until > scheduler.now && text.includes(`"${user}`));
+  }
 
   function arrive(destination: string, path: string, request: HttpRequest): HttpResponse {
     const raw = Buffer.from(request.body ?? '');
@@ -44,6 +54,7 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
   return {
     calls,
     effects,
+    refuse: (user, ms) => { refused.set(user, scheduler.now + ms); },
     client: (actor, look) => ({
       close: () => Promise.resolve(),
       call: (request, { deadlineMs, onBeforeWrite }) => new Promise((resolve, reject) => {
@@ -63,11 +74,12 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
             return reject(error);
           }
           sent = true;
-          calls.push({ at: scheduler.now, actor: actor.name, destination, key: request.headers['x-key']!, operation: path, ...look(destination) });
           const wayMs = 0.5 + random() * 3;
-          if (faults.hit('http.reset-before')) return void scheduler.after(wayMs, actor, () => fail('reset', 'reset'));
+          const lost = faults.hit('http.reset-before');
+          calls.push({ at: scheduler.now, arrivesAt: lost ? Infinity : scheduler.now + wayMs, actor: actor.name, destination, key: request.headers['x-key']!, operation: path, ...look(destination) });
+          if (lost) return void scheduler.after(wayMs, actor, () => fail('reset', 'reset'));
           if (faults.hit('http.429')) return answer(wayMs, refusal(429));
-          if (faults.hit('http.503')) return answer(wayMs, refusal(503));
+          if (isRefused(request) || faults.hit('http.503')) return answer(wayMs, refusal(503));
           const appliedMs = faults.hit('http.applied-after-timeout') ? deadlineMs + 50 + random() * 2000 : wayMs;
           const silent = faults.hit('http.timeout-after-commit');
           const reset = faults.hit('http.reset-after');

@@ -9,12 +9,14 @@ import { createLogger } from '@weir/telemetry';
 import { Registry } from 'prom-client';
 import { createDispatcher } from '../../../services/dispatcher/app.ts';
 import { accept } from '../../../services/ingest/accept.ts';
+import type { ConsentIntake } from '../../../services/ingest/consent-intake.ts';
 import { createNormalizer } from '../../../services/normalizer/app.ts';
 import { createPolicy } from '../../../services/policy/app.ts';
 import { SimBroker } from './broker.ts';
 import { createFaults, planned, type Point } from './faults.ts';
 import { createDisk, type Disk } from './table.ts';
 import { createActor, createRandom, Scheduler, type Actor, type Random } from './time.ts';
+import { createConsentRace, type ConsentHistory } from './consent.ts';
 import { createVendors, type Call, type Effect } from './vendor.ts';
 import { simRelease } from './workspace.ts';
 
@@ -26,13 +28,14 @@ const callTimeoutMs = 2000;
 const ackTimeoutMs = 3000;
 const settleMs = 600_000;
 const workspaceKey = Buffer.alloc(32, 7);
+const users = 8;
 const destinations = ['warehouse', 'blind', 'newsletter'] as const;
 const logger = createLogger({ service: 'sim', level: 'silent' });
 
 type Kind = 'ingest' | 'normalizer' | 'policy' | 'dispatcher';
 const kinds: readonly Kind[] = ['ingest', 'normalizer', 'policy', 'dispatcher'];
 
-interface Instance {
+export interface Instance {
   readonly kind: Kind;
   readonly index: number;
   readonly disk: Disk;
@@ -40,6 +43,7 @@ interface Instance {
   starts: number;
   service: Service | undefined;
   appender: Appender | undefined;
+  intake: ConsentIntake | undefined;
 }
 
 /** One item that the sender sent. */
@@ -73,6 +77,8 @@ export interface History {
   readonly uncovered: readonly string[];
   /** Lag that stayed; undefined = all groups reached their ends. */
   readonly stuck: string | undefined;
+  /** Of a run with the consent API. */
+  readonly consent: ConsentHistory | undefined;
 }
 export interface Run { readonly history: History; readonly hash: string; readonly faults: ReadonlyMap<Point, number>; readonly steps: number; readonly virtualMs: number }
 
@@ -90,7 +96,15 @@ function prepare(): Promise<{ serde: Serde; release: Release }> {
 
 export const defaultEvents = 200;
 
-export async function simulate(seed: number, options: { events?: number; faults?: boolean; trace?: (line: string) => void } = {}): Promise<Run> {
+/** Every group with each topic that it reads to the end. */
+function readers(release: Release): [group: string, topic: string][] {
+  return [
+    ...[...release.sources.keys()].map((s): [string, string] => [groups.normalizer, topics.raw(s)]), [groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges],
+    ...[...release.destinations.keys()].map((d): [string, string] => [groups.dispatcher(d), topics.dispatch(d)]),
+  ];
+}
+
+export async function simulate(seed: number, options: { events?: number; faults?: boolean; consent?: number; trace?: (line: string) => void } = {}): Promise<Run> {
   const { serde, release } = await prepare();
   const stream = (n: number): Random => createRandom(Math.imul(seed, 0x9e3779b1) + n);
   const scheduler = new Scheduler();
@@ -107,12 +121,14 @@ export async function simulate(seed: number, options: { events?: number; faults?
   const raws = [...release.sources.keys()].map(topics.raw);
   for (const name of [...raws, topics.canonical, topics.consentChanges, topics.outcome, topics.dlq, ...destinations.map(topics.dispatch), ...destinations.map(topics.parked)]) broker.create(name, partitions, false);
   broker.create(topics.control, partitions, true);
+  broker.create(topics.consentApplied, 1, true);
   for (const name of [topics.consent, topics.identity, ...destinations.map(topics.ledger)]) broker.create(name, partitions, true);
-  const watch = createWatch(broker, raws);
+  const watch = createWatch(broker);
   broker.witness = {
     appended(topic, partition, records) {
       note(`+ ${topic}/${partition}@${records[0]!.offset} ${records.map((r) => r.key?.toString('latin1').slice(0, 40)).join(',')}`);
       watch.appended(topic, records);
+      race?.appended(topic, partition, records);
     },
     committed(group, topic, partition, offset) {
       note(`c ${group} ${topic}/${partition} ${offset}`);
@@ -120,7 +136,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     },
   };
   const restore = scheduler.install(stream(5));
-  const instances = kinds.flatMap((kind) => [0, 1].map((index): Instance => ({ kind, index, disk: createDisk(), actor: createActor(''), starts: 0, service: undefined, appender: undefined })));
+  const instances = kinds.flatMap((kind) => [0, 1].map((index): Instance => ({ kind, index, disk: createDisk(), actor: createActor(''), starts: 0, service: undefined, appender: undefined, intake: undefined })));
 
   const vault: ServiceContext['vault'] = {
     get: () => { throw new Error('no secret is asked for'); }, has: () => false, signing: () => undefined, previous: () => undefined,
@@ -138,6 +154,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
       const appender = await log.appender({ deadlineMs: 5000 });
       for (const topic of raws) await appender.partitions(topic);
       instance.appender = appender;
+      await race?.open(instance, contextOf(instance, log), appender);
       return undefined;
     }
     const context = contextOf(instance, log);
@@ -154,6 +171,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     const actor = createActor(`${instance.kind}-${instance.index}.${++instance.starts}`);
     instance.actor = actor;
     instance.appender = undefined;
+    instance.intake = undefined;
     note(`start ${actor.name}`);
     const broken = (error: unknown): void => {
       if (!actor.alive) return;
@@ -175,10 +193,26 @@ export async function simulate(seed: number, options: { events?: number; faults?
     instance.actor.alive = false;
     instance.actor.held.length = 0;
     instance.appender = undefined;
+    instance.intake = undefined;
     note(`crash ${instance.actor.name}`);
   }
 
   const ingests = instances.filter((i) => i.kind === 'ingest');
+  const race = options.consent === undefined ? undefined : createConsentRace({
+    scheduler, broker, vendors, random: stream(7), topics, workspaceKey, instances, note, decode: (bytes) => serde.decode(bytes),
+    stop: (instance, ms) => {
+      const { actor } = instance;
+      if (!actor.alive || actor.stopped) return;
+      actor.stopped = true;
+      note(`stop ${actor.name}`);
+      scheduler.after(ms, scheduler.world, () => scheduler.resume(actor));
+    },
+    kill: (instance) => {
+      if (!instance.actor.alive || instance.actor.stopped) return;
+      crash(instance);
+      scheduler.after(50 + plan() * 1000, scheduler.world, () => start(instance));
+    },
+  });
   const sent = createWorkload(stream(6), options.events ?? defaultEvents);
   let acknowledged = 0;
 
@@ -212,6 +246,11 @@ export async function simulate(seed: number, options: { events?: number; faults?
     });
   }
 
+  function moveSomeLeader(names: readonly string[]): void {
+    const name = names[Math.floor(plan() * names.length)]!;
+    broker.moveLeader(name, Math.floor(plan() * partitions) % broker.topics.get(name)!.partitions.length);
+  }
+
   /** What goes wrong at a chosen time. */
   function disturb(): void {
     const point = planned[Math.floor(plan() * planned.length)]!;
@@ -219,9 +258,11 @@ export async function simulate(seed: number, options: { events?: number; faults?
     const instance = instances[Math.floor(plan() * instances.length)]!;
     faults.count(point);
     note(`fault ${point} ${instance.actor.name}`);
-    if (point === 'leader.move') for (let i = 0; i < 8; i++) broker.moveLeader(names[Math.floor(plan() * names.length)]!, Math.floor(plan() * partitions));
+    if (point === 'leader.move') for (let i = 0; i < 8; i++) moveSomeLeader(names);
     else if (point === 'coordinator.move') for (const id of broker.groups.keys()) broker.moveCoordinator(id);
     else if (point === 'compact') broker.compact();
+    else if (point === 'retention') for (const [group, topic] of readers(release).filter(([group]) => group !== groups.normalizer)) broker.trim(group, topic);
+    else if (point === 'vendor.subject-down') for (let i = 0; i < 3; i++) vendors.refuse(`u${Math.floor(plan() * users)}`, 1000 + plan() * 6000);
     else if (point === 'broker.down') {
       const node = Math.floor(plan() * 3);
       broker.down(node);
@@ -251,6 +292,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     const firstMs = 1500;
     sent.forEach((item, i) => scheduler.after(firstMs + i * everyMs + plan() * 20, scheduler.world, () => send(item)));
     const endMs = firstMs + sent.length * everyMs + 4000;
+    race?.schedule(options.consent!, firstMs, endMs - 3000);
     if (options.faults !== false) {
       scheduler.after(firstMs, scheduler.world, () => { faults.on = true; });
       for (let i = 0; i < 7; i++) scheduler.after(firstMs + plan() * (endMs - firstMs), scheduler.world, disturb);
@@ -262,19 +304,19 @@ export async function simulate(seed: number, options: { events?: number; faults?
       if (scheduler.now < nextLook) return false;
       nextLook = scheduler.now + 500;
       if (scheduler.now <= endMs + 500) return false;
-      stuck = acknowledged < sent.length ? `${sent.length - acknowledged} items are not acknowledged` : watch.pending(release);
+      stuck = race?.pending() ?? (acknowledged < sent.length ? `${sent.length - acknowledged} items are not acknowledged` : watch.pending(release));
       return stuck === undefined;
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();
   }
 
   /** Follows the topics as they grow: ends of deliveries, and commits that come before what they stand for. */
-  function createWatch(of: SimBroker, rawTopics: readonly string[]) {
+  function createWatch(of: SimBroker) {
     /** topic family → event ids that it has. */
     const seen = new Set<string>();
     const ends = new Set<string>();
@@ -339,8 +381,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
       },
       /** What is still to be done; undefined = nothing. */
       pending(running: Release): string | undefined {
-        const reads: [string, string][] = [...rawTopics.map((t): [string, string] => [groups.normalizer, t]), [groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges], ...[...running.destinations.keys()].map((d): [string, string] => [groups.dispatcher(d), topics.dispatch(d)])];
-        for (const [group, topic] of reads) {
+        for (const [group, topic] of readers(running)) {
           for (const [p, { end }] of of.topics.get(topic)!.partitions.entries()) {
             const at = of.groups.get(group)?.offsets.get(`${topic}/${p}`) ?? 0;
             if (at < end) return `${group} stands at ${at} of ${end} of ${topic}/${p}`;
@@ -367,7 +408,7 @@ function createWorkload(random: Random, count: number): Sent[] {
   for (let n = 0; n < count; n++) {
     const roll = random();
     const before = list[Math.floor(random() * list.length)];
-    const user = `u${Math.floor(random() * 8)}`;
+    const user = `u${Math.floor(random() * users)}`;
     const source = random() < 0.7 ? 'shop' : 'app';
     if (before !== undefined && roll < 0.06) {
       list.push({ ...before, n, kind: 'repeat' });
@@ -379,7 +420,7 @@ function createWorkload(random: Random, count: number): Sent[] {
     const from = conflict ? before : { user, source };
     const id = conflict ? (JSON.parse(before.body.toString()) as { messageId: string }).messageId : `m-${n}`;
     const type = kind === 'profile' ? 'identify' : 'track';
-    const body = Buffer.from(JSON.stringify({ type, messageId: id, userId: from.user, timestamp: at, ...(kind === 'profile' ? { traits: { email: `${from.user}@larkspur.example`, plan: `p${n}`, ...(consent === undefined ? {} : { marketingConsent: consent === 'granted' }) } } : kind === 'poison' ? {} : { event: 'Viewed', properties: { n } }) }));
+    const body = Buffer.from(JSON.stringify({ type, messageId: id, userId: from.user, ...(n % 3 === 0 ? {} : { timestamp: at }), ...(kind === 'profile' ? { traits: { email: `${from.user}@larkspur.example`, plan: `p${n}`, ...(consent === undefined ? {} : { marketingConsent: consent === 'granted' }) } } : kind === 'poison' ? {} : { event: 'Viewed', properties: { n } }) }));
     list.push({ n, source: from.source, user: from.user, kind, consent, eventId: eventId(from.source, [id, type]), hash: itemHash(body), body, firstBy: '', firstAt: 0, ackedBy: undefined, tries: 0 });
   }
   return list;

@@ -6,7 +6,6 @@ export const permissions = {
   'trace.read': 'See what happened to an event.',
   'dlq.read': 'List dead letters and their reasons.',
   'dlq.payload': 'See the bytes of a dead letter.',
-  'dlq.redrive': 'Send dead letters on their way again.',
   'replay.read': 'See replay orders.',
   'replay.order': 'Order, pause and cancel replays.',
   'release.read': 'See releases and their files.',
@@ -14,6 +13,8 @@ export const permissions = {
   'release.approve': 'Approve what somebody else proposed.',
   'destination.switch': 'Pause and resume a destination (kill switch).',
   'topics.apply': 'Create missing topics.',
+  'consent.read': 'See what is known of the consent of a person.',
+  'consent.write': 'Record and import changes of consent.',
   'erasure.order': 'Order the erasure of a person.',
   'audit.read': 'Read and verify the audit log.',
   'token.read': 'List API tokens.',
@@ -24,16 +25,18 @@ export type Permission = keyof typeof permissions;
 export const allPermissions = Object.keys(permissions) as Permission[];
 
 const viewer: readonly Permission[] = ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read'];
-const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'destination.switch', 'topics.apply'];
+const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order', 'release.propose', 'destination.switch', 'topics.apply'];
 
 /** What each role may do. What is not listed is denied. */
 export const roles = {
   viewer,
   operator,
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'erasure.order', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'release.read', 'release.approve', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
+  /** For a preference centre or a form that records consent, and nothing else. */
+  consent: ['consent.write'],
 } as const satisfies Record<string, readonly Permission[]>;
 export type Role = keyof typeof roles;
 export const roleNames = Object.keys(roles) as Role[];

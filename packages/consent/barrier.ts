@@ -1,0 +1,204 @@
+import type { Appender, Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
+import type { ConsentReport } from './lease.ts';
+import type { ConsentTables } from './tables.ts';
+
+export interface ConsentBarrierPorts {
+  readonly reader: Reader;
+  readonly admin: Pick<LogAdmin, 'endOffsets'>;
+  readonly appender: Appender;
+  readonly serde: Serde;
+  /** weir.consent.applied and weir.identity. */
+  readonly topics: { readonly consentApplied: string; readonly identity: string };
+  readonly tables: Pick<ConsentTables, 'folded' | 'linked' | 'onAdvance' | 'caughtUp'>;
+  readonly clock: { monotonic(): number; setTimer(run: () => void, ms: number): unknown; clearTimer(timer: unknown): void };
+  readonly fail: (error: unknown) => void;
+}
+
+/** Changes to be applied: partition of weir.consent.changes → offset of the last one on it. */
+export type Marks = ReadonlyMap<number, number>;
+
+/** Knows when every instance that may call destinations has applied a change (docs/decisions/0012-consent-barrier.md). */
+export interface ConsentBarrier {
+  start(): Promise<void>;
+  /**
+   * True once it holds: no `use` call that these changes forbid is open, and none will start, for the identifiers of
+   * `ids` and all that are linked with them. False when it did not come to hold within `deadlineMs`, or the barrier stopped.
+   */
+  applied(marks: Marks, ids: readonly string[], deadlineMs: number): Promise<boolean>;
+  /** Instances that may hold a lease, for status and metrics. */
+  instances(): number;
+  /** Everybody who waits is told that it did not come to hold. */
+  giveUp(): void;
+  stop(): Promise<void>;
+}
+
+interface Instance {
+  readonly report: ConsentReport;
+  /** When this process read it, by its own monotonic clock: not before it was sent. */
+  readonly seenAt: number;
+}
+
+/** Clocks of two machines count at rates that differ by far less than this. */
+const clockDrift = 0.01;
+const clockMarginMs = 20;
+const sweepMs = 100;
+const maxRounds = 20;
+
+/**
+ * Follows the reports. Who may hold a lease is known from the log alone: every instance announces itself there before
+ * its first call, and reads the tables to ends taken after that. So one that is not there when the change is in the
+ * tables needs no waiting for, and one that is there counts until it reports the change, withdraws its announcement, or
+ * has said nothing for longer than its lease: counted from when this process read its last report, and only after the
+ * topic was then read to its end.
+ */
+export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier {
+  const { reader, admin, appender, serde, topics, tables, clock } = ports;
+  const instances = new Map<string, Instance>();
+  const waiting = new Set<() => void>();
+  let follower: Follower | undefined;
+  let read = 0;
+  let fencing: { promise: Promise<readonly number[]>; next: Promise<readonly number[]> | undefined } | undefined;
+  let sweeping = false;
+  let timer: unknown;
+  let stopped = false;
+
+  const wake = (): void => { for (const check of waiting) check(); };
+
+  async function take(batch: RecordBatch): Promise<void> {
+    for (const { key, value } of batch.records) {
+      const name = key?.toString('latin1') ?? '';
+      if (value === null) instances.delete(name);
+      else {
+        if (!serde.known(value)) await serde.prepare(value);
+        instances.set(name, { report: serde.decode(value).value as ConsentReport, seenAt: clock.monotonic() });
+      }
+    }
+    read = Math.max(read, batch.nextOffset);
+    wake();
+  }
+
+  /** A condition, looked at whenever a table or a report comes in; false at the deadline. */
+  function until(holds: () => boolean, deadline: number): Promise<boolean> {
+    if (holds()) return Promise.resolve(true);
+    return new Promise((resolve) => {
+      const end = (value: boolean): void => {
+        waiting.delete(check);
+        clock.clearTimer(alarm);
+        resolve(value);
+      };
+      const check = (): void => { if (stopped || holds()) end(!stopped); };
+      const alarm = clock.setTimer(() => end(false), Math.max(1, deadline - clock.monotonic()));
+      waiting.add(check);
+    });
+  }
+
+  async function ask(): Promise<readonly number[]> {
+    const [applied, links] = await Promise.all([admin.endOffsets(topics.consentApplied), admin.endOffsets(topics.identity)]);
+    const ends: number[] = [applied.get(0) ?? 0];
+    for (const [partition, end] of links) ends[partition + 1] = end;
+    return ends;
+  }
+
+  /** Ends of the reports and of the links, asked for after this call: all who wait share one request, or the one after it. */
+  function fence(): Promise<readonly number[]> {
+    if (fencing !== undefined) {
+      const { promise } = fencing;
+      return fencing.next ??= promise.catch(() => undefined).then(() => { fencing = undefined; return fence(); });
+    }
+    const promise = ask().finally(() => { if (fencing?.next === undefined) fencing = undefined; });
+    fencing = { promise, next: undefined };
+    return promise;
+  }
+
+  /** What a fence says, or undefined when it does not come by the deadline. Brokers that are away are asked again. */
+  async function fenceBy(deadline: number): Promise<readonly number[] | undefined> {
+    let ends: readonly number[] | undefined;
+    let failed = false;
+    fence().then((found) => { ends = found; }, (error: unknown) => {
+      failed = true;
+      const { code } = error as { code?: string };
+      if (!stopped && code !== 'log-deadline' && code !== 'log-unavailable') ports.fail(error);
+    }).finally(wake);
+    await until(() => ends !== undefined || failed, deadline);
+    return failed && !stopped && clock.monotonic() < deadline ? fenceBy(deadline) : ends;
+  }
+
+  const foldedAll = (marks: Marks, folded: (partition: number) => number): boolean => {
+    for (const [partition, offset] of marks) if (folded(partition) <= offset) return false;
+    return true;
+  };
+
+  function reportedByAll(marks: Marks, links: readonly number[]): boolean {
+    for (const { report } of instances.values()) {
+      if (!foldedAll(marks, (p) => report.folded[p] ?? 0)) return false;
+      for (let p = 0; p < links.length; p++) if ((links[p] ?? 0) > (report.identity[p] ?? 0)) return false;
+    }
+    return true;
+  }
+
+  const past = ({ report, seenAt }: Instance): boolean => clock.monotonic() > seenAt + report.leaseMs * (1 + clockDrift) + clockMarginMs;
+
+  /** Those that are past their lease are forgotten, once the topic was read to an end taken after it: had one reported in time, it would be there. */
+  async function sweep(): Promise<void> {
+    const silent = [...instances].filter(([, instance]) => past(instance));
+    if (silent.length === 0) return;
+    const [end] = (await fenceBy(clock.monotonic() + 10_000)) ?? [];
+    if (end === undefined || !await until(() => read >= end, clock.monotonic() + 10_000)) return;
+    const gone = silent.filter(([name, instance]) => instances.get(name) === instance).map(([name]) => name);
+    for (const name of gone) instances.delete(name);
+    if (gone.length === 0) return;
+    wake();
+    // Only tidiness: a late report of one that is gone makes others wait for one lease more.
+    await appender.append(topics.consentApplied, gone.map((name) => ({ partition: 0, key: Buffer.from(name, 'latin1'), value: null })));
+  }
+
+  function tick(): void {
+    timer = clock.setTimer(() => {
+      if (!sweeping) {
+        sweeping = true;
+        sweep().catch((error: unknown) => {
+          const { code } = error as { code?: string };
+          // Brokers that are away are asked again at the next round.
+          if (!stopped && code !== 'log-deadline' && code !== 'log-unavailable') ports.fail(error);
+        }).finally(() => { sweeping = false; });
+      }
+      if (!stopped) tick();
+    }, sweepMs);
+  }
+
+  return {
+    async start() {
+      const end = (await admin.endOffsets(topics.consentApplied)).get(0) ?? 0;
+      await reader.read(topics.consentApplied, 0, 0, end, take);
+      follower = await reader.follow(topics.consentApplied, new Map([[0, end]]), take, ports.fail);
+      tables.onAdvance(wake);
+      tick();
+    },
+    async applied(marks, ids, deadlineMs) {
+      const deadline = clock.monotonic() + deadlineMs;
+      // The states are on weir.consent: who announces itself from now on reads them.
+      if (!await until(() => tables.caughtUp() && foldedAll(marks, tables.folded), deadline)) return false;
+      for (let round = 0; round < maxRounds && !stopped; round++) {
+        const linked = tables.linked(ids)?.length;
+        const ends = await fenceBy(deadline);
+        if (ends === undefined) return false;
+        const [reports, ...links] = ends;
+        if (!await until(() => read >= reports! && reportedByAll(marks, links), deadline)) return false;
+        // A link that came in between may reach an identifier that nobody was asked about.
+        if (tables.linked(ids)?.length === linked) return true;
+      }
+      return false;
+    },
+    instances: () => instances.size,
+    giveUp() {
+      stopped = true;
+      wake();
+    },
+    async stop() {
+      stopped = true;
+      wake();
+      if (timer !== undefined) clock.clearTimer(timer);
+      await follower?.close();
+    },
+  };
+}

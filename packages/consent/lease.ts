@@ -1,0 +1,201 @@
+import type { Appender, Serde } from '@weir/log';
+import type { ConsentTables } from './tables.ts';
+
+/** weir.internal.ConsentReport, decoded. */
+export interface ConsentReport {
+  readonly instance: string;
+  readonly incarnation: string;
+  readonly leaseMs: number;
+  readonly folded: readonly number[];
+  readonly identity: readonly number[];
+  readonly at: number;
+}
+export const consentReport = 'weir.internal.ConsentReport';
+export const reportKey = (instance: string, incarnation: string): string => `${instance}/${incarnation}`;
+
+export interface ConsentLeasePorts {
+  readonly appender: Appender;
+  readonly serde: Serde;
+  /** weir.consent.applied. */
+  readonly topic: string;
+  readonly tables: Pick<ConsentTables, 'folded' | 'consentPositions' | 'identityPositions' | 'readToEnd' | 'onAdvance'>;
+  readonly instance: string;
+  /** How long a report lets the instance call. Longer than a call may take, or nothing is ever called. */
+  readonly leaseMs: number;
+  readonly clock: { now(): number; monotonic(): number; random(): number; setTimer(run: () => void, ms: number): unknown; clearTimer(timer: unknown): void };
+  readonly fail: (error: unknown) => void;
+}
+
+/** The right of one instance to start `use` calls, told to everybody who waits for a withdrawal to be applied. */
+export interface ConsentLease {
+  /** Announce the instance, then read the tables to ends taken after the announcement; until then nothing is covered. */
+  start(): Promise<void>;
+  /** A call that is written now and ends within `deadlineMs` ends within the lease. */
+  covers(deadlineMs: number): boolean;
+  /**
+   * A `use` call was written. `refused` says whether consent as it is now known would refuse it: such a call holds back
+   * the report of the changes that refuse it, until the function that this gives back was called.
+   */
+  began(refused: () => boolean): () => void;
+  /** No `use` call is open any more and none will start: nobody has to wait for this instance. */
+  close(): Promise<void>;
+}
+
+interface Snapshot {
+  readonly index: number;
+  readonly folded: readonly number[];
+  readonly identity: readonly number[];
+}
+interface OpenCall {
+  readonly refused: () => boolean;
+  /** First snapshot that refuses it. */
+  since: number;
+}
+
+/** Between two reports, so that a flood of changes is told in few of them. */
+const shortestGapMs = 8;
+/** After a change of consent, links are reported as they come for this long: a waiter needs both. */
+const awakeMs = 2000;
+const maxSnapshots = 512;
+
+/**
+ * The lease and the reports of one instance (docs/decisions/0012-consent-barrier.md). Each acknowledged report extends the
+ * lease to its send time + leaseMs, by the stricter of the monotonic clock and the wall clock (a suspended machine stops
+ * the first, not the second). The chain must not break: a report that is acknowledged after the lease ended renews
+ * nothing; the instance then begins a new incarnation, as if it had just started.
+ */
+export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
+  const { appender, serde, topic, tables, instance, leaseMs, clock } = ports;
+  const renewMs = Math.max(50, Math.min(1000, Math.floor(leaseMs / 8)));
+  const open = new Set<OpenCall>();
+  const snapshots: Snapshot[] = [];
+  let incarnation = '';
+  let until = { monotonic: 0, wall: 0 };
+  let entering: Promise<void> | undefined;
+  let sending: Promise<void> | undefined;
+  let timer: unknown;
+  let timerAt = Infinity;
+  let sentAt = -Infinity;
+  let awakeUntil = -Infinity;
+  let index = 0;
+  let sent: Snapshot | undefined;
+  let ended = false;
+  /** The tables moved while a report was on its way. */
+  let dirty = false;
+
+  const held = (): boolean => clock.monotonic() < until.monotonic && clock.now() < until.wall;
+  const vector = (positions: readonly number[]): number[] => positions.map((_, partition) => tables.folded(partition));
+  const same = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
+
+  function append(folded: readonly number[], identity: readonly number[]): Promise<unknown> {
+    const value = serde.encode(consentReport, { instance, incarnation, leaseMs, folded, identity, at: clock.now() });
+    return appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value }]);
+  }
+
+  /** A new chain. What was called before has ended with the old lease: no open call holds anything back. */
+  async function enter(): Promise<void> {
+    until = { monotonic: 0, wall: 0 };
+    sent = undefined;
+    for (;;) {
+      incarnation = Math.floor(clock.random() * 2 ** 48).toString(36);
+      const began = { monotonic: clock.monotonic(), wall: clock.now() };
+      await append([], []);
+      await tables.readToEnd();
+      if (clock.monotonic() >= began.monotonic + leaseMs || clock.now() >= began.wall + leaseMs) continue;
+      until = { monotonic: began.monotonic + leaseMs, wall: began.wall + leaseMs };
+      sentAt = began.monotonic;
+      return;
+    }
+  }
+
+  /** The newest state of the tables that no open call is older than. */
+  function applied(): Snapshot {
+    const folded = vector(tables.consentPositions());
+    const identity = tables.identityPositions();
+    const last = snapshots.at(-1);
+    if (last === undefined || !same(last.folded, folded) || !same(last.identity, identity)) {
+      index++;
+      snapshots.push({ index, folded, identity });
+      for (const call of open) if (call.since === Infinity && call.refused()) call.since = index;
+    }
+    let oldest = Infinity;
+    for (const call of open) oldest = Math.min(oldest, call.since);
+    let at = snapshots.length - 1;
+    while (at > 0 && snapshots[at]!.index >= oldest) at--;
+    snapshots.splice(0, at);
+    if (snapshots.length > maxSnapshots) snapshots.splice(1, snapshots.length >> 1);
+    return snapshots[0]!.index >= oldest ? { index: 0, folded: sent?.folded ?? [], identity: sent?.identity ?? [] } : snapshots[0]!;
+  }
+
+  async function report(): Promise<void> {
+    if (!held()) {
+      // Reads the tables anew; heads that wait for the lease are tried again by the pump.
+      await (entering ??= enter().finally(() => { entering = undefined; }));
+      return wake(0);
+    }
+    const next = applied();
+    const monotonic = clock.monotonic();
+    const news = sent === undefined || !same(next.folded, sent.folded);
+    if (news) awakeUntil = monotonic + awakeMs;
+    if (!news && monotonic < sentAt + renewMs && (monotonic > awakeUntil || same(next.identity, sent!.identity))) return wake(sentAt + renewMs - monotonic);
+    const wall = clock.now();
+    sentAt = monotonic;
+    await append(next.folded, next.identity);
+    sent = next;
+    if (held()) until = { monotonic: monotonic + leaseMs, wall: wall + leaseMs };
+    wake(renewMs);
+  }
+
+  function wake(ms: number): void {
+    if (ended) return;
+    const at = clock.monotonic() + ms;
+    if (timer !== undefined) {
+      if (timerAt <= at) return;
+      clock.clearTimer(timer);
+    }
+    timerAt = at;
+    timer = clock.setTimer(() => {
+      timer = undefined;
+      timerAt = Infinity;
+      if (ended) return;
+      if (sending !== undefined) {
+        dirty = true;
+        return;
+      }
+      sending = report().catch((error: unknown) => { if (!ended) ports.fail(error); }).finally(() => {
+        sending = undefined;
+        if (dirty) touch();
+        dirty = false;
+      });
+    }, Math.max(1, ms));
+  }
+
+  function touch(): void {
+    wake(Math.max(0, sentAt + shortestGapMs - clock.monotonic()));
+  }
+
+  return {
+    async start() {
+      await enter();
+      tables.onAdvance(touch);
+      wake(0);
+    },
+    covers(deadlineMs) {
+      return !ended && clock.monotonic() + deadlineMs < until.monotonic && clock.now() + deadlineMs < until.wall;
+    },
+    began(refused) {
+      const call: OpenCall = { refused, since: Infinity };
+      open.add(call);
+      return () => {
+        open.delete(call);
+        if (call.since !== Infinity) touch();
+      };
+    },
+    async close() {
+      ended = true;
+      if (timer !== undefined) clock.clearTimer(timer);
+      await sending;
+      if (incarnation !== '') await appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value: null }]);
+    },
+  };
+}

@@ -1,0 +1,90 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createSerde, type OutRecord, type Serde } from '@weir/log';
+import { topicNames } from '@weir/pipeline';
+import { openTable, type Table } from '@weir/state';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { createLane, type Lane } from './lane.ts';
+import { createLedgerStore, type LedgerStore, type ParkMark } from './ledger-store.ts';
+import { createParking, joinMarks } from './parking.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { ParkValue } from './types.ts';
+
+const topics = topicNames('t');
+let dir: string;
+let table: Table;
+let serde: Serde;
+let ledger: LedgerStore;
+let written: { key: string; value: Buffer | null }[];
+beforeEach(async () => {
+  const known: string[] = [];
+  const registry = { register: (schema: { schema: string }) => Promise.resolve({ id: known.push(schema.schema) }), getSchema: (id: number) => Promise.resolve(JSON.parse(known[id - 1]!) as unknown) };
+  serde = createSerde({ registryUrl: '', registry: registry as never });
+  await serde.start();
+  dir = mkdtempSync(join(tmpdir(), 'weir-parking-'));
+  table = openTable({ path: dir });
+  ledger = createLedgerStore(table, serde);
+  written = [];
+});
+afterEach(async () => {
+  await table.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const value: ParkValue = { subject: 'anna', fromOffset: 7, due: 1e15, reason: 'http-5xx', attempts: 3, maybeSince: 0, since: 10 };
+const apply = (entries: readonly { key: string; value: Buffer | null }[]): void => ledger.apply(0, entries.map((e, i) => ({ ...e, offset: i })), 0);
+const foreign = (key: string): { key: string; value: Buffer } => ({ key, value: serde.encode('weir.internal.LedgerPark', value) });
+
+/** Parking of a new owner, over the ledger as it stands; what it appends to the ledger is in `written`. */
+async function takeOver(epoch = 1): Promise<Map<string, Lane>> {
+  const lanes = new Map<string, Lane>();
+  const ports = {
+    name: 'crm', topics, serde, ledger, instance: '1', fail: (error: unknown) => { throw error; },
+    clock: { now: () => 1000, random: Math.random, setTimer: () => undefined, clearTimer: () => undefined },
+    metrics: { parked: { inc: () => undefined } },
+    admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
+    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ offset: 7, key: Buffer.from('anna'), value: foreign('').value, headers: [] }] }) },
+    appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => written.push({ key: r.key!.toString(), value: r.value }) - 1)) },
+  } as unknown as DestinationPorts;
+  const parking = createParking({
+    ports, partition: 0, epoch, createTask: () => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', intent: '' }, redrive: '', offset: 0 }) as never, finished: () => undefined, endOf: () => undefined, offer: () => undefined,
+    applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
+  });
+  await parking.load((subject) => {
+    const lane = lanes.get(subject) ?? createLane(subject);
+    lanes.set(subject, lane);
+    return lane;
+  });
+  return lanes;
+}
+
+test('a tombstone that an earlier owner writes late hides no marker of its successor', async () => {
+  apply([foreign('#park/1/1/abc/0/anna')]);
+  expect([...(await takeOver()).keys()]).toEqual(['anna']);
+  // The earlier owner was stopped just before it lifted its marker, and goes on now.
+  apply([{ key: '#park/1/1/abc/0/anna', value: null }]);
+  expect(ledger.parks(0).map((m) => m.subject)).toEqual(['anna']);
+});
+
+test('an instance that is back under the same name and epoch is another owner', async () => {
+  await takeOver();
+  apply([foreign('#park/anna')]);
+  await takeOver();
+  const [first] = ledger.parks(0);
+  await takeOver();
+  expect(ledger.parks(0).map((m) => m.key)).not.toContain(first!.key);
+  expect(ledger.parks(0)).toHaveLength(1);
+});
+
+test('a marker of the version before is taken over and ended', async () => {
+  apply([foreign('#park/anna')]);
+  await takeOver();
+  expect(written.map((w) => [w.key, w.value === null])).toEqual([[expect.stringMatching(/^#park\/1\/1\/\w+\/0\/anna$/), false], ['#park/anna', true]]);
+});
+
+test('markers of several owners: everything from the least offset may be unfinished, the head is that of the furthest', () => {
+  const mark = (over: Partial<ParkMark>): ParkMark => ({ ...value, key: '', ...over });
+  expect(joinMarks([mark({ fromOffset: 7, attempts: 3, maybeSince: 50 }), mark({ fromOffset: 9, attempts: 1, due: 20 })])).toMatchObject({ fromOffset: 7, attempts: 1, due: 20, maybeSince: 0 });
+  expect(joinMarks([mark({ maybeSince: 50 }), mark({ maybeSince: 0 })]).maybeSince).toBe(50);
+});

@@ -1,0 +1,49 @@
+import type { CallClass } from '@weir/http';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { createReady } from './ready.ts';
+
+const open = (): boolean => true;
+
+test('restrict goes before all, live before retry before replay; none of them stands still', () => {
+  const ready = createReady<string>();
+  for (const name of ['replay', 'retry', 'live', 'restrict'] as const) for (let i = 0; i < 200; i++) ready.push({ class: name, bucket: 'send', item: name });
+  const order: string[] = [];
+  for (let i = 0; i < 400; i++) order.push(ready.next(open)!.item);
+  expect(order.slice(0, 200).every((n) => n === 'restrict')).toBe(true);
+  const rest = order.slice(200);
+  expect(rest.filter((n) => n === 'live').length).toBeGreaterThanOrEqual(180);
+  for (const name of ['retry', 'replay']) expect(rest.filter((n) => n === name).length).toBeGreaterThanOrEqual(8);
+});
+
+test('a bucket without a token does not hold up another, and what was put back is the next', () => {
+  const ready = createReady<number>();
+  for (let i = 0; i < 3; i++) ready.push({ class: 'restrict', bucket: 'full', item: i });
+  ready.push({ class: 'replay', bucket: 'other', item: 9 });
+  const first = ready.next(open)!;
+  ready.putBack(first);
+  expect(ready.next((bucket) => bucket !== 'full')!.item).toBe(9);
+  expect(ready.next((bucket) => bucket !== 'full')).toBeUndefined();
+  expect([0, 1, 2].map(() => ready.next(open)!.item)).toEqual([0, 1, 2]);
+  expect(ready.size()).toBe(0);
+});
+
+test('nothing is lost and the order of a class and bucket stays, whatever is put back', () => {
+  const entry = fc.record({ class: fc.constantFrom<CallClass>('restrict', 'live', 'retry', 'replay'), bucket: fc.constantFrom('a', 'b'), back: fc.boolean() });
+  fc.assert(fc.property(fc.array(entry, { maxLength: 300 }), (entries) => {
+    const ready = createReady<{ n: number; back: boolean }>();
+    entries.forEach((e, n) => ready.push({ class: e.class, bucket: e.bucket, item: { n, back: e.back } }));
+    const seen = new Map<string, number[]>();
+    for (let found = ready.next(open); found !== undefined; found = ready.next(open)) {
+      if (found.item.back) {
+        found.item.back = false;
+        ready.putBack(found);
+        continue;
+      }
+      const name = `${found.class}/${found.bucket}`;
+      seen.set(name, [...(seen.get(name) ?? []), found.item.n]);
+    }
+    expect([...seen.values()].flat()).toHaveLength(entries.length);
+    for (const list of seen.values()) expect(list).toEqual(list.toSorted((a, b) => a - b));
+  }));
+});

@@ -1,0 +1,93 @@
+import { yieldEvery, type CallClass } from '@weir/http';
+
+export interface Ordered<T> {
+  readonly class: CallClass;
+  /** Bucket of the quota that its call takes from. */
+  readonly bucket: string;
+  readonly item: T;
+}
+
+/** First in, first out, with a way back to the front; amortised O(1). */
+function createFifo<T>() {
+  let items: (T | undefined)[] = [];
+  let head = 0;
+  return {
+    push(item: T): void {
+      items.push(item);
+    },
+    unshift(item: T): void {
+      if (head > 0) items[--head] = item;
+      else items.unshift(item);
+    },
+    shift(): T | undefined {
+      if (head === items.length) return undefined;
+      const item = items[head];
+      items[head++] = undefined;
+      if (head > 1024 && head * 2 > items.length) {
+        items = items.slice(head);
+        head = 0;
+      }
+      return item;
+    },
+    size: () => items.length - head,
+  };
+}
+
+const strict: readonly CallClass[] = ['restrict', 'live', 'retry', 'replay'];
+/** Turns of the classes below: `restrict` still goes first, live last. */
+const yielding: readonly (readonly CallClass[])[] = [['restrict', 'retry', 'replay', 'live'], ['restrict', 'replay', 'retry', 'live']];
+
+/**
+ * Lanes whose head waits for a call, in the order restrict, live, retry, replay; each tenth goes to a class below
+ * live, so that none stands still. Within a class the buckets of the quota take turns, and a bucket without a token
+ * costs no look at its lanes.
+ */
+export function createReady<T>() {
+  const queues = new Map<CallClass, Map<string, ReturnType<typeof createFifo<T>>>>(strict.map((name) => [name, new Map()]));
+  let size = 0;
+  let served = 0;
+
+  function fifo(name: CallClass, bucket: string): ReturnType<typeof createFifo<T>> {
+    const byBucket = queues.get(name)!;
+    let found = byBucket.get(bucket);
+    if (found === undefined) byBucket.set(bucket, found = createFifo<T>());
+    return found;
+  }
+
+  function first(name: CallClass, open: (bucket: string) => boolean): Ordered<T> | undefined {
+    const byBucket = queues.get(name)!;
+    for (const [bucket, queue] of byBucket) {
+      if (queue.size() === 0 || !open(bucket)) continue;
+      const item = queue.shift()!;
+      // To the end of the round.
+      byBucket.delete(bucket);
+      byBucket.set(bucket, queue);
+      return { class: name, bucket, item };
+    }
+    return undefined;
+  }
+
+  return {
+    push({ class: name, bucket, item }: Ordered<T>): void {
+      size++;
+      fifo(name, bucket).push(item);
+    },
+    /** Back to where it was: it could not start. */
+    putBack({ class: name, bucket, item }: Ordered<T>): void {
+      size++;
+      fifo(name, bucket).unshift(item);
+    },
+    /** The next of an open bucket; undefined when there is none. */
+    next(open: (bucket: string) => boolean): Ordered<T> | undefined {
+      const turn = ++served % yieldEvery === 0 ? yielding[(served / yieldEvery) % yielding.length]! : strict;
+      for (const name of turn) {
+        const found = first(name, open);
+        if (found === undefined) continue;
+        size--;
+        return found;
+      }
+      return undefined;
+    },
+    size: () => size,
+  };
+}

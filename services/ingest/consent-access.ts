@@ -1,0 +1,44 @@
+import { hash, timingSafeEqual } from 'node:crypto';
+import { WeirError } from '@weir/errors';
+import type { Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
+import { allows, createTokenIndex, everything, nothing, tokenKey, type Principal, type StoredToken } from '@weir/release';
+
+export interface ConsentAccess {
+  /** Who sends this Authorization header and may record consent. Throws unauthorized or forbidden. */
+  authorize(authorization: string | undefined): Principal;
+  close(): Promise<void>;
+}
+
+const maxTokenChars = 256;
+const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
+
+/** API tokens as weir.control tells them, followed: a token that is revoked there is refused here. */
+export async function openConsentAccess(ports: { readonly reader: Reader; readonly admin: Pick<LogAdmin, 'endOffsets'>; readonly serde: Serde; readonly topic: string; readonly now: () => number; readonly adminToken: () => string | undefined; readonly fail: (error: Error) => void }): Promise<ConsentAccess> {
+  const { reader, serde, topic } = ports;
+  const tokens = createTokenIndex(ports.now);
+
+  async function take(batch: RecordBatch): Promise<void> {
+    for (const { key, value } of batch.records) {
+      if (value === null || key?.toString('latin1').startsWith(tokenKey) !== true) continue;
+      await serde.prepare(value);
+      tokens.keep(serde.decode(value).value as StoredToken);
+    }
+  }
+
+  const end = (await ports.admin.endOffsets(topic)).get(0) ?? 0;
+  await reader.read(topic, 0, 0, end, take);
+  const follower: Follower = await reader.follow(topic, new Map([[0, end]]), take, ports.fail);
+
+  return {
+    authorize(authorization) {
+      const token = /^Bearer ([\x21-\x7e]{1,256})$/i.exec((authorization ?? '').slice(0, maxTokenChars + 8))?.[1];
+      if (token === undefined) throw new WeirError('unauthorized');
+      const admin = ports.adminToken();
+      const principal: Principal | undefined = admin !== undefined && timingSafeEqual(digest(token), digest(admin)) ? { id: 'admin', grants: [{ role: 'admin', ...everything }] } : tokens.principalOf(token);
+      if (principal === undefined) throw new WeirError('unauthorized');
+      if (!allows(principal, 'consent.write', nothing)) throw new WeirError('forbidden');
+      return principal;
+    },
+    close: () => follower.close(),
+  };
+}

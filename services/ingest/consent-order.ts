@@ -1,0 +1,104 @@
+import { parseJson, type Json, type JsonObject } from '@weir/adapter';
+import { findWeirError, WeirError } from '@weir/errors';
+
+/** A change of consent as it was asked for, checked. */
+export interface ConsentOrder {
+  readonly identifiers: { readonly userId: string | null; readonly email: string | null; readonly phone: string | null };
+  readonly purpose: string;
+  readonly channel: string | null;
+  readonly topic: string | null;
+  readonly state: 'granted' | 'denied' | 'withdrawn' | 'unknown';
+  readonly legalBasis: string | null;
+  readonly jurisdiction: string | null;
+  readonly noticeVersion: string | null;
+  readonly proof: string | null;
+  readonly reason: string | null;
+  /** ms since the epoch. */
+  readonly expiresAt: number | null;
+  readonly occurredAt: number | null;
+}
+
+export const maxOrderBytes = 16 * 1024;
+const maxDepth = 4;
+const states = new Set(['granted', 'denied', 'withdrawn', 'unknown']);
+const legalBases = new Set(['consent', 'contract', 'legitimate-interest', 'legal-obligation']);
+// As transforms.ts of packages/mapping has it: what a mapping makes of an address must be the same identifier.
+const email = /^[^\s@"<>(),:;[\]\\]{1,64}@[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+$/;
+const phone = /^\+[1-9]\d{6,14}$/;
+const region = /^[A-Z]{2}(?:-[A-Z0-9]{1,3})?$/;
+const control = /[\u0000-\u001f\u007f]/;
+const known = ['identifiers', 'purpose', 'channel', 'topic', 'state', 'legalBasis', 'jurisdiction', 'noticeVersion', 'proof', 'reason', 'expiresAt', 'occurredAt'];
+const knownIdentifiers = ['userId', 'email', 'phone'];
+
+const bad = (message: string): WeirError => new WeirError('bad-request', message);
+
+function tableOf(value: Json | undefined, what: string, keys: readonly string[]): JsonObject {
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw bad(`${what}: expected an object with ${keys.join(', ')}`);
+  const unknown = Object.keys(value).find((key) => !keys.includes(key));
+  // The name of the field is the sender's text: only a plain one is repeated.
+  if (unknown !== undefined) throw bad(`${what}: unknown field ${/^[A-Za-z0-9_.-]{1,40}$/.test(unknown) ? unknown : '(unprintable)'}, known are ${keys.join(', ')}`);
+  return value;
+}
+
+function textIn(table: JsonObject, key: string, max: number): string | null {
+  const value = table[key];
+  if (value === undefined || value === null) return null;
+  if (typeof value !== 'string' || value.trim() === '' || value.length > max || control.test(value)) throw bad(`${key}: expected a text of 1 to ${max} characters`);
+  return value.trim();
+}
+
+function timeIn(table: JsonObject, key: string): number | null {
+  const value = table[key];
+  if (value === undefined || value === null) return null;
+  const at = typeof value === 'string' && /^\d{4}-\d{2}-\d{2}T[\d:.]{5,18}(?:Z|[+-]\d{2}:\d{2})$/.test(value) ? Date.parse(value) : NaN;
+  if (!Number.isFinite(at) || at < 0 || at > 7_258_118_400_000) throw bad(`${key}: expected a time such as 2026-01-31T12:00:00Z`);
+  return at;
+}
+
+function matching(table: JsonObject, key: string, pattern: RegExp, expected: string, normal: (text: string) => string = (text) => text): string | null {
+  const text = textIn(table, key, 254);
+  if (text === null) return null;
+  const value = normal(text);
+  if (!pattern.test(value)) throw bad(`${key}: expected ${expected}`);
+  return value;
+}
+
+/**
+ * The body of `POST /v1/consent`. Throws body-malformed for what is no JSON and bad-request for what is no order, with
+ * the field and what it takes, never its value. `purposes` are those of the running release.
+ */
+export function parseOrder(body: Buffer, purposes: { has(name: string): boolean; keys(): Iterable<string> }): ConsentOrder {
+  let json: Json;
+  try {
+    json = parseJson(body, maxDepth);
+  } catch (error) {
+    if (findWeirError(error) === undefined) throw error;
+    throw new WeirError('body-malformed', 'expected a JSON object');
+  }
+  return checkOrder(json, purposes);
+}
+
+/** The same for one that was parsed already. */
+export function checkOrder(json: Json, purposes: { has(name: string): boolean; keys(): Iterable<string> }): ConsentOrder {
+  const table = tableOf(json, 'the body', known);
+  const given = tableOf(table['identifiers'], 'identifiers', knownIdentifiers);
+  const identifiers = {
+    userId: textIn(given, 'userId', 254),
+    email: matching(given, 'email', email, 'an e-mail address', (text) => text.toLowerCase()),
+    phone: matching(given, 'phone', phone, 'a phone number in E.164, such as +4930901820'),
+  };
+  if (Object.values(identifiers).every((value) => value === null)) throw bad('identifiers: give at least one of userId, email, phone');
+  const purpose = textIn(table, 'purpose', 128);
+  if (purpose === null) throw bad('purpose is missing');
+  if (!purposes.has(purpose)) throw bad(`purpose: the workspace has ${[...purposes.keys()].join(', ')}`);
+  const state = textIn(table, 'state', 16);
+  if (state === null || !states.has(state)) throw bad(`state: expected one of ${[...states].join(', ')}`);
+  const legalBasis = textIn(table, 'legalBasis', 64);
+  if (legalBasis !== null && !legalBases.has(legalBasis)) throw bad(`legalBasis: expected one of ${[...legalBases].join(', ')}`);
+  return {
+    identifiers, purpose, state: state as ConsentOrder['state'], legalBasis,
+    channel: textIn(table, 'channel', 64), topic: textIn(table, 'topic', 128), noticeVersion: textIn(table, 'noticeVersion', 128),
+    jurisdiction: matching(table, 'jurisdiction', region, 'an ISO 3166 code such as DE or US-CA'),
+    proof: textIn(table, 'proof', 2000), reason: textIn(table, 'reason', 200), expiresAt: timeIn(table, 'expiresAt'), occurredAt: timeIn(table, 'occurredAt'),
+  };
+}

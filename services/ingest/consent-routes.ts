@@ -1,0 +1,97 @@
+import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
+import type { CompiledPolicy } from '@weir/policy';
+import { childTraceparent } from '@weir/telemetry';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { discard, readBody } from './body.ts';
+import type { Budget } from './budget.ts';
+import type { ConsentAccess } from './consent-access.ts';
+import type { ConsentIntake } from './consent-intake.ts';
+import { maxOrderBytes, parseOrder } from './consent-order.ts';
+import type { IngestMetrics } from './metrics.ts';
+import type { Refusal } from './refusals.ts';
+import { answerOf, onPost } from './server.ts';
+
+export interface ConsentRoutePorts {
+  readonly access: ConsentAccess;
+  readonly intake: ConsentIntake;
+  readonly purposes: () => CompiledPolicy['purposes'];
+  /** False: this principal asks too often. */
+  readonly rate: (principal: string) => boolean;
+  readonly budget: Budget;
+  readonly metrics: IngestMetrics;
+  readonly refused: (refusal: Refusal) => void;
+  readonly monotonic: () => number;
+  /** Longest wait of one request, ms. */
+  readonly maxWaitMs: number;
+}
+
+/** Requests that wait at one time: each holds a socket and a place among those woken by every report. */
+const maxWaiting = 2000;
+const heldBytes = 32 * 1024;
+const keyPattern = /^[\x21-\x7e]{1,200}$/;
+
+/** `?wait=applied` and `&timeout=<ms>`; anything else is refused, so that a typo is not an answer that says less. */
+function waitOf(url: string, maxWaitMs: number): number {
+  const query = new URLSearchParams(url.split('?', 2)[1] ?? '');
+  const unknown = [...query.keys()].find((name) => name !== 'wait' && name !== 'timeout');
+  if (unknown !== undefined) throw new WeirError('bad-request', 'the query takes wait=applied and timeout=<ms>');
+  const wait = query.get('wait');
+  if (wait !== null && wait !== 'applied') throw new WeirError('bad-request', 'wait: expected applied');
+  const timeout = query.get('timeout');
+  if (timeout !== null && (!/^\d{1,6}$/.test(timeout) || Number(timeout) > maxWaitMs)) throw new WeirError('bad-request', `timeout: expected milliseconds up to ${maxWaitMs}`);
+  return wait === null ? 0 : timeout === null ? maxWaitMs : Number(timeout);
+}
+
+/** `POST /v1/consent`: record a change; with `?wait=applied` answer 200 once it is applied everywhere, else 202. */
+export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts): void {
+  let waiting = 0;
+
+  async function take(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+    const began = ports.monotonic();
+    const principal = ports.access.authorize(request.headers.authorization);
+    if (!ports.rate(principal.id)) throw new WeirError('overloaded', 'too many changes by this token');
+    const waitMs = waitOf(request.raw.url ?? '', ports.maxWaitMs);
+    const key = request.headers['idempotency-key'];
+    if (key !== undefined && (typeof key !== 'string' || !keyPattern.test(key))) throw new WeirError('bad-request', 'Idempotency-Key: expected 1 to 200 visible characters');
+    const order = parseOrder(await readBody(request.raw, maxOrderBytes, () => undefined), ports.purposes());
+    const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
+    const recorded = await ports.intake(order, { source: 'consent-api', actor: principal.id, traceparent, ...(key === undefined ? {} : { key: `${principal.id}/${key}` }) });
+    let applied = false;
+    if (waitMs > 0 && waiting < maxWaiting) {
+      waiting++;
+      try {
+        applied = await recorded.applied(waitMs - (ports.monotonic() - began));
+      } finally {
+        waiting--;
+      }
+    }
+    const waitedMs = Math.round(ports.monotonic() - began);
+    if (applied) ports.metrics.consentApplied.observe(waitedMs / 1000);
+    ports.metrics.requests.inc({ source: 'consent-api', result: 'ok' });
+    return reply.code(applied ? 200 : 202).send({ id: recorded.id, state: applied ? 'applied' : 'pending', offset: recorded.offsets[0]!.offset, offsets: recorded.offsets, waitedMs });
+  }
+
+  onPost(app, '/v1/consent', async (request, reply) => {
+    if (!ports.budget.take(heldBytes)) return reply.send(refuse(request, reply, new WeirError('overloaded')));
+    try {
+      return await take(request, reply);
+    } catch (error) {
+      return reply.send(refuse(request, reply, error));
+    } finally {
+      ports.budget.give(heldBytes);
+    }
+  });
+
+  function refuse(request: FastifyRequest, reply: FastifyReply, error: unknown): ReturnType<typeof answerOf> {
+    const known = findWeirError(error);
+    const declared = known !== undefined && (catalogue[known.code] as CatalogueEntry).http !== undefined;
+    const code: ErrorCode = declared ? known.code : known === undefined ? 'invariant-broken' : 'log-unavailable';
+    const status = (catalogue[code] as CatalogueEntry).http!;
+    ports.metrics.requests.inc({ source: 'consent-api', result: code });
+    ports.refused({ source: 'consent-api', code, status, error });
+    discard(request.raw);
+    if (status === 429 || status === 503) reply.header('retry-after', status === 429 ? '1' : '2');
+    reply.code(status);
+    return answerOf(code, status < 500 ? known?.message : undefined);
+  }
+}

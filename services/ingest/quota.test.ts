@@ -1,0 +1,30 @@
+import type { Release } from '@weir/release';
+import { expect, test } from 'vitest';
+import { createPollQuotas } from './quota.ts';
+
+test('pollers of one account share its limit with the partitions of its deliveries, and one without a lease uses none', () => {
+  const poll = { source: { kind: 'poll' } };
+  const limit = { steady: { count: 90, perMs: 1000 } };
+  const source = (name: string) => [name, { name, account: 'crm', accountLimit: limit, adapter: poll }] as const;
+  const release = { sources: new Map([source('a'), source('b')]), destinations: new Map([['crm', { name: 'crm', account: 'crm' }]]) } as unknown as Release;
+  const held = new Set(['a']);
+  let now = 0;
+  const quotaOf = createPollQuotas({ release: () => release, partitionsOf: () => 7, holds: (name) => held.has(name), monotonic: () => now, now: () => now, random: () => 0.5 });
+  const a = quotaOf('a');
+  let calls = 0;
+  for (; now < 10_000; now += 5) while (a.take() === 0) { calls++; a.finished({ throttled: false, answered: true }); }
+  // One part of nine of 81 (90 less the bucket) a second.
+  expect(calls).toBeGreaterThan(80);
+  expect(calls).toBeLessThan(101);
+  held.clear();
+  now += 60_000;
+  expect(a.take()).toBeGreaterThan(0);
+});
+
+test('a refusal of one poller is heard by the others of its account', () => {
+  const release = { sources: new Map(['a', 'b'].map((name) => [name, { name, account: 'crm', adapter: { source: { kind: 'poll' } } }])), destinations: new Map() } as unknown as Release;
+  const quotaOf = createPollQuotas({ release: () => release, partitionsOf: () => undefined, holds: () => true, monotonic: () => 0, now: () => 0, random: () => 0.5 });
+  expect(quotaOf('a').take()).toBe(0);
+  quotaOf('a').finished({ throttled: true, answered: true, retryAfterMs: 3000 });
+  expect(quotaOf('b').take()).toBe(3000);
+});

@@ -1,0 +1,23 @@
+import { checkers } from '../integrity/sim/checkers.ts';
+import { afterApplied } from '../integrity/sim/consent.ts';
+import { simulate, type Run } from '../integrity/sim/world.ts';
+
+export interface Race {
+  readonly run: Run;
+  readonly problems: readonly string[];
+  /** Withdrawals asked for, those answered as applied, and how long each took, virtual ms. */
+  readonly asked: number;
+  readonly applied: readonly number[];
+}
+
+const events = 150;
+const changes = 30;
+
+/** One seed of the race, by the checkers that hold for a history with replays in it. */
+export async function race(seed: number, trace?: (line: string) => void): Promise<Race> {
+  const run = await simulate(seed, { events, consent: changes, ...(trace === undefined ? {} : { trace }) });
+  const { history } = run;
+  const problems = [...checkers.settled(history), ...checkers.nothingLost(history), ...checkers.consentHeld(history), ...checkers.leased(history), ...afterApplied(history)];
+  const withdrawals = history.consent!.asks.filter((a) => a.state === 'withdrawn' && a.recorded !== undefined);
+  return { run, problems, asked: withdrawals.length, applied: withdrawals.flatMap((a) => (a.appliedAt === undefined ? [] : [a.appliedAt - a.askedAt])) };
+}

@@ -1,0 +1,103 @@
+import { resolve } from 'node:path';
+import { startFleet, waitFor, type Fleet } from '@weir/testing';
+import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
+
+const callTimeoutMs = 2000;
+const sessionMs = 6000;
+let weir: Fleet;
+beforeAll(async () => {
+  weir = await startFleet({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace: resolve(import.meta.dirname, '../../workspace'), env: { WEIR_DISPATCHER_SESSION_MS: String(sessionMs), WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs) } });
+  for (const service of ['sandbox', 'policy', 'dispatcher', 'normalizer', 'control', 'ingest'] as const) await weir.start(service);
+  await weir.start('dispatcher', 2);
+});
+afterAll(() => weir?.dispose());
+afterEach(() => fetch(`${weir.sandbox}/faults`, { method: 'DELETE' }));
+
+interface Answer { readonly status: number; readonly body: any; readonly ms: number }
+async function consent(body: unknown, path = '/v1/consent?wait=applied', headers: Record<string, string> = { authorization: `Bearer ${weir.secret('ADMIN_TOKEN')}` }): Promise<Answer> {
+  const began = performance.now();
+  const response = await fetch(weir.ingest + path, { method: 'POST', headers: { 'content-type': 'application/json', ...headers }, body: typeof body === 'string' ? body : JSON.stringify(body) });
+  return { status: response.status, body: await response.json(), ms: performance.now() - began };
+}
+const change = (name: string, state: string, over: object = {}) => ({ identifiers: { email: `${name}@larkspur.example` }, purpose: 'email-marketing', channel: 'email', state, ...over });
+let n = 0;
+async function identify(name: string, traits: object = {}): Promise<string> {
+  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `cb-${n++}`, userId: `user-${name}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan: `p${n}`, ...traits } }) });
+  expect(response.status).toBe(200);
+  return ((await response.json()) as any).eventId;
+}
+const arrivals = async (name: string): Promise<any[]> => ((await (await fetch(`${weir.sandbox}/arrivals?destination=newsletter`)).json()) as any[]).filter((a) => !String(a.operation).includes('unsub') && a.subject === `${name}@larkspur.example`);
+const fault = async (order: object): Promise<void> => { expect((await fetch(`${weir.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(order) })).status).toBeLessThan(300); };
+
+test('a grant opens, and after a withdrawal that is answered as applied nothing is sent, under a linked identifier either', async () => {
+  const granted = await consent(change('ann', 'granted', { proof: 'form 7' }));
+  expect(granted).toMatchObject({ status: 200, body: { id: expect.stringMatching(/^evt_[0-9a-f]{32}$/), state: 'applied', offset: expect.any(Number), waitedMs: expect.any(Number) } });
+  await identify('ann');
+  await waitFor('the newsletter has her', async () => (await arrivals('ann')).length === 1);
+  await identify('ann');
+  const withdrawn = await consent({ ...change('ann', 'withdrawn'), identifiers: { userId: 'user-ann' } });
+  expect(withdrawn).toMatchObject({ status: 200, body: { state: 'applied' } });
+  const at = Date.now();
+  for (let i = 0; i < 5; i++) await identify('ann');
+  await weir.settled();
+  expect((await arrivals('ann')).filter((a) => Date.parse(a.at) > at)).toEqual([]);
+  expect(withdrawn.ms).toBeLessThan(sessionMs);
+});
+
+test('a call that is open when the withdrawal comes holds back the answer until it has ended', async () => {
+  await consent(change('bob', 'granted'));
+  await fault({ destination: 'newsletter', mode: 'slow', delayMs: 1200, subject: 'bob@larkspur.example' });
+  await identify('bob');
+  await waitFor('the call is open', async () => (await (await fetch(`${weir.url('dispatcher')}/metrics`)).text() + await (await fetch(`${weir.url('dispatcher', 2)}/metrics`)).text()).match(/weir_delivery_calls_in_flight\{destination="newsletter"\} [1-9]/) !== null);
+  const { status, body } = await consent(change('bob', 'withdrawn'));
+  expect({ status, state: body.state }).toEqual({ status: 200, state: 'applied' });
+  expect(await arrivals('bob')).toHaveLength(1);
+  expect(body.waitedMs).toBeGreaterThan(300);
+});
+
+test('somebody else’s slow call holds back nobody', async () => {
+  await consent(change('cyd', 'granted'));
+  await fault({ destination: 'newsletter', mode: 'slow', delayMs: 1800, subject: 'cyd@larkspur.example' });
+  await identify('cyd');
+  await waitFor('the call is open', async () => (await (await fetch(`${weir.url('dispatcher')}/metrics`)).text() + await (await fetch(`${weir.url('dispatcher', 2)}/metrics`)).text()).match(/weir_delivery_calls_in_flight\{destination="newsletter"\} [1-9]/) !== null);
+  const { body } = await consent(change('dan', 'withdrawn'));
+  expect(body).toMatchObject({ state: 'applied' });
+  expect(await arrivals('cyd')).toHaveLength(0);
+});
+
+test('a dispatcher that is stopped is waited for until its lease is over, and sends nothing when it goes on', async () => {
+  await consent(change('eve', 'granted'));
+  const stopped = weir.process('dispatcher', 2);
+  stopped.kill('SIGSTOP');
+  try {
+    expect(await consent(change('eve', 'withdrawn'), '/v1/consent?wait=applied&timeout=500')).toMatchObject({ status: 202, body: { state: 'pending' } });
+    const { status, body } = await consent(change('eve', 'withdrawn'), '/v1/consent?wait=applied');
+    expect({ status, state: body.state }).toEqual({ status: 200, state: 'applied' });
+    expect(body.waitedMs).toBeLessThan(sessionMs + callTimeoutMs);
+  } finally {
+    stopped.kill('SIGCONT');
+  }
+  for (let i = 0; i < 10; i++) await identify('eve');
+  await weir.settled();
+  expect(await arrivals('eve')).toEqual([]);
+  // It is back: waiting is short again.
+  await waitFor('the stopped one reports again', async () => (await consent(change('eve', 'withdrawn'), '/v1/consent?wait=applied&timeout=1000')).body.state === 'applied');
+});
+
+test.each([
+  ['no token', {}, '', 401, 'unauthorized'],
+  ['a token of nobody', { authorization: `Bearer weir_${'a'.repeat(43)}` }, change('x', 'withdrawn'), 401, 'unauthorized'],
+  ['no JSON', undefined, '{"identifiers":', 400, 'body-malformed'],
+  ['a body that nests too deep', undefined, `{"identifiers":${'['.repeat(50)}${']'.repeat(50)}}`, 400, 'body-malformed'],
+  ['nobody', undefined, { ...change('x', 'withdrawn'), identifiers: {} }, 400, 'bad-request'],
+  ['an unknown field', undefined, { ...change('x', 'withdrawn'), wat: 1 }, 400, 'bad-request'],
+  ['an unknown purpose', undefined, { ...change('x', 'withdrawn'), purpose: 'world-domination' }, 400, 'bad-request'],
+  ['an unknown state', undefined, change('x', 'opted-out'), 400, 'bad-request'],
+  ['a phone number that is none', undefined, { ...change('x', 'withdrawn'), identifiers: { phone: '030 123' } }, 400, 'bad-request'],
+  ['a proto key', undefined, '{"__proto__":{"admin":true},"identifiers":{"email":"x@larkspur.example"},"purpose":"email-marketing","state":"granted"}', 400, 'body-malformed'],
+  ['a huge body', undefined, { ...change('x', 'withdrawn'), proof: 'x'.repeat(100_000) }, 413, 'body-too-large'],
+] as const)('refused with its reason, and nothing is kept: %s', async (_name, headers, body, status, code) => {
+  const answer = await (headers === undefined ? consent(body) : consent(body, '/v1/consent', headers as Record<string, string>));
+  expect({ status: answer.status, error: answer.body.error }).toEqual({ status, error: code });
+  expect(answer.body.message).not.toContain('larkspur');
+});

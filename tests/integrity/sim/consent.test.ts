@@ -1,0 +1,28 @@
+import { expect, test } from 'vitest';
+import { race } from '../../consent-race/simulated.ts';
+import { afterApplied } from './consent.ts';
+
+test('25 seeds of the consent race: no use reaches the vendor after a withdrawal was answered as applied, and withdrawals are applied', async () => {
+  const problems: string[] = [];
+  let asked = 0;
+  let applied = 0;
+  for (let seed = 1; seed <= 25; seed++) {
+    const result = await race(seed);
+    problems.push(...result.problems.map((p) => `seed ${seed}: ${p}`));
+    asked += result.asked;
+    applied += result.applied.length;
+  }
+  expect(problems).toEqual([]);
+  expect(applied).toBeGreaterThan(asked * 0.7);
+}, 300_000);
+
+test('the race is deterministic, and its checker sees a call that comes after the answer', async () => {
+  const [a, b] = [await race(5), await race(5)];
+  expect(a.run.hash).toBe(b.run.hash);
+  const { history } = a.run;
+  const consent = history.consent!;
+  const calls = history.calls.filter((c) => c.operation === 'subscribe');
+  expect(calls.length).toBeGreaterThan(0);
+  const late = { ...history, calls: calls.map((c) => ({ ...c, arrivesAt: 1e9 })) , consent: { ...consent, changes: consent.changes.filter((c) => c.state !== 'granted') } };
+  expect(afterApplied(late)).not.toEqual([]);
+});
