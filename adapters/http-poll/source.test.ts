@@ -1,5 +1,6 @@
 import type { AdapterConfig, Json } from '@weir/adapter';
 import fc from 'fast-check';
+import { cpuMs } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { manifest } from './manifest.ts';
 import { source } from './source.ts';
@@ -153,10 +154,10 @@ test.each([
 });
 
 test('a long text that is nearly headers is refused in linear time', () => {
-  const began = performance.now();
-  expect(headersPattern.test(`${'a: b: c '.repeat(100_000)}\u0000`)).toBe(false);
-  expect(headersPattern.test(`${`a: ${'b: '.repeat(300)}c\n`.repeat(20)}\u0000`)).toBe(false);
-  expect(performance.now() - began).toBeLessThan(500);
+  expect(cpuMs(() => {
+    expect(headersPattern.test(`${'a: b: c '.repeat(100_000)}\u0000`)).toBe(false);
+    expect(headersPattern.test(`${`a: ${'b: '.repeat(300)}c\n`.repeat(20)}\u0000`)).toBe(false);
+  })).toBeLessThan(1000);
 });
 
 test('the bytes of an item count: the same id and version with another body is another event', () => {

@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { cpuMs } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { oneObject, parseJson, sliceArray, sliceBatch, slicePath } from './json.ts';
 
@@ -56,9 +57,7 @@ test('long integers keep their digits wherever they stand; fractions and text st
 });
 
 test('a long run of digits is looked at once, not once per digit', () => {
-  const began = performance.now();
-  parseJson(Buffer.from(`{"a":"${'1'.repeat(500_000)}"}`));
-  expect(performance.now() - began).toBeLessThan(1000);
+  expect(cpuMs(() => { parseJson(Buffer.from(`{"a":"${'1'.repeat(500_000)}"}`)); })).toBeLessThan(1000);
 });
 
 test('too many items are refused', () => {

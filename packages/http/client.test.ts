@@ -8,6 +8,9 @@ import { gzipSync } from 'node:zlib';
 import { afterEach, expect, test, vi } from 'vitest';
 import { createHttpClient, type HttpClient, type HttpClientOptions } from './client.ts';
 
+/** Conditions are waited for as long as it takes on a loaded machine; the default is one second. */
+const patience = { timeout: 20_000 };
+
 const cleanups: (() => Promise<unknown> | void)[] = [];
 afterEach(async () => { for (const clean of cleanups.splice(0).reverse()) await clean(); });
 
@@ -49,18 +52,18 @@ test('a response is a value; a redirect is a failure and is not followed, whatev
     else if (request.url === '/scheme') response.writeHead(301, { location: 'file:///etc/passwd' }).end();
     else response.writeHead(418, { 'x-a': 'b' }).end('tea');
   });
-  expect(await client().call(get(at(port)), { deadlineMs: 2000 })).toMatchObject({ status: 418, headers: { 'x-a': 'b' }, body: Buffer.from('tea') });
-  expect(await client().call(get(at(port, '/go')), { deadlineMs: 2000 })).toMatchObject({ failure: 'redirect', sent: true });
-  expect(await client().call(get(at(port, '/scheme')), { deadlineMs: 2000 })).toMatchObject({ failure: 'redirect', sent: true });
+  expect(await client().call(get(at(port)), { deadlineMs: 20_000 })).toMatchObject({ status: 418, headers: { 'x-a': 'b' }, body: Buffer.from('tea') });
+  expect(await client().call(get(at(port, '/go')), { deadlineMs: 20_000 })).toMatchObject({ failure: 'redirect', sent: true });
+  expect(await client().call(get(at(port, '/scheme')), { deadlineMs: 20_000 })).toMatchObject({ failure: 'redirect', sent: true });
   expect(hits).toBe(3);
 });
 
 test.each(['http://127.0.0.1/', 'http://0x7f.1/', 'http://0177.0.0.1/', 'http://127.1/', 'http://2130706433/', 'http://[::1]/', 'http://[::]/', 'http://[::ffff:7f00:1]/', 'http://[64:ff9b::7f00:1]/', 'http://[2002:7f00:1::]/', 'http://169.254.169.254/latest', 'http://[fd00:ec2::254]/', 'http://user:pw@8.8.8.8/', 'http://8.8.8.8@127.0.0.1/', 'ftp://8.8.8.8/', 'file:///etc/passwd', 'http://①②⑦.0.0.1/', 'http://127。0。0。1/', 'http://[fe80::1%25eth0]/', 'nonsense', ''])('%s is never called', async (url) => {
-  expect(await client({}).call(get(url), { deadlineMs: 1000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
+  expect(await client({}).call(get(url), { deadlineMs: 20_000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
 });
 
 test.each([['metadata.example', ['169.254.169.254']], ['localhost', ['127.0.0.1']], ['localhost.', ['::1']], ['mixed.example', ['8.8.8.8', '10.0.0.1']], ['aaaa.example', ['8.8.8.8', '::ffff:127.0.0.1']], ['nat.example', ['64:ff9b::a00:1']], ['empty.example', []]])('the name %s with an inner address among its addresses is refused', async (host, addresses) => {
-  expect(await client({ resolve: resolving(...addresses) }).call(get(`http://${host}/`), { deadlineMs: 1000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
+  expect(await client({ resolve: resolving(...addresses) }).call(get(`http://${host}/`), { deadlineMs: 20_000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
 });
 
 test('the system\'s own localhost is refused too, and no proxy of the environment is asked', async () => {
@@ -68,8 +71,8 @@ test('the system\'s own localhost is refused too, and no proxy of the environmen
   const port = await http((_q, r) => { hits++; r.end(); });
   for (const name of ['HTTP_PROXY', 'http_proxy', 'ALL_PROXY', 'NODE_USE_ENV_PROXY']) vi.stubEnv(name, name.startsWith('NODE') ? '1' : at(port));
   cleanups.push(() => { vi.unstubAllEnvs(); });
-  expect(await client({}).call(get(`http://localhost:${port}/`), { deadlineMs: 1000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
-  expect(await client({ resolve: resolving('192.0.2.1') }).call(get('http://proxied.example/'), { deadlineMs: 1000 })).toMatchObject({ failure: 'forbidden-address' });
+  expect(await client({}).call(get(`http://localhost:${port}/`), { deadlineMs: 20_000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
+  expect(await client({ resolve: resolving('192.0.2.1') }).call(get('http://proxied.example/'), { deadlineMs: 20_000 })).toMatchObject({ failure: 'forbidden-address' });
   expect(hits).toBe(0);
 });
 
@@ -77,14 +80,14 @@ test('a name is resolved once, and the checked address is the one that is called
   let looked = 0;
   const port = await http((_q, r) => r.end('ok'));
   const once = client({ allowPrivate: ['127.0.0.0/8'], resolve: (_h, _o, done) => done(null, [{ address: looked++ === 0 ? '127.0.0.1' : '10.0.0.1', family: 4 }]) });
-  expect(await once.call(get(`http://name.example:${port}/`), { deadlineMs: 2000 })).toMatchObject({ status: 200 });
+  expect(await once.call(get(`http://name.example:${port}/`), { deadlineMs: 20_000 })).toMatchObject({ status: 200 });
   expect(looked).toBe(1);
 });
 
 test('a veto in the tick of the write leaves the server without a byte', async () => {
   let bytes = 0;
   const port = await raw((_socket, data) => { bytes += data.length; });
-  expect(await client().call({ method: 'POST', url: at(port), headers: {}, body: 'x' }, { deadlineMs: 1000, onBeforeWrite: () => false })).toMatchObject({ sent: false });
+  expect(await client().call({ method: 'POST', url: at(port), headers: {}, body: 'x' }, { deadlineMs: 20_000, onBeforeWrite: () => false })).toMatchObject({ sent: false });
   expect(bytes).toBe(0);
 });
 
@@ -93,7 +96,7 @@ test('the check comes after look-up and connection: what changed meanwhile is se
   const port = await raw((_socket, data) => { bytes += data.length; });
   let allowed = true;
   const slow = client({ allowPrivate: true, resolve: (_h, _o, done) => setImmediate(() => { allowed = false; done(null, [{ address: '127.0.0.1', family: 4 }]); }) });
-  expect(await slow.call(get(`http://slow.example:${port}/`), { deadlineMs: 1000, onBeforeWrite: () => allowed })).toMatchObject({ sent: false });
+  expect(await slow.call(get(`http://slow.example:${port}/`), { deadlineMs: 20_000, onBeforeWrite: () => allowed })).toMatchObject({ sent: false });
   expect(bytes).toBe(0);
 });
 
@@ -107,24 +110,24 @@ test('a call that waited behind another on the only connection is checked when i
   });
   const single = client({ allowPrivate: true, connections: 1 });
   let allowed = true;
-  const first = single.call(get(at(port, '/first')), { deadlineMs: 5000 });
+  const first = single.call(get(at(port, '/first')), { deadlineMs: 20_000 });
   const checked: string[] = [];
-  const second = single.call(get(at(port, '/second')), { deadlineMs: 5000, onBeforeWrite: () => { checked.push('second'); return allowed; } });
-  await vi.waitFor(() => expect(served).toEqual(['/first']));
+  const second = single.call(get(at(port, '/second')), { deadlineMs: 20_000, onBeforeWrite: () => { checked.push('second'); return allowed; } });
+  await vi.waitFor(() => expect(served).toEqual(['/first']), patience);
   expect(checked).toEqual([]);
   allowed = false;
   release();
   expect(await first).toMatchObject({ status: 200 });
   expect(await second).toMatchObject({ sent: false });
   expect(checked).toEqual(['second']);
-  expect(await single.call(get(at(port, '/third')), { deadlineMs: 5000 })).toMatchObject({ status: 200 });
+  expect(await single.call(get(at(port, '/third')), { deadlineMs: 20_000 })).toMatchObject({ status: 200 });
   expect(served).toEqual(['/first', '/third']);
 });
 
 test('what the check throws comes to the caller, with nothing sent: an error that nobody declared is not a failed connection', async () => {
   let bytes = 0;
   const port = await raw((_socket, data) => { bytes += data.length; });
-  await expect(client().call(get(at(port)), { deadlineMs: 1000, onBeforeWrite: () => { throw new TypeError('bug'); } })).rejects.toThrow('bug');
+  await expect(client().call(get(at(port)), { deadlineMs: 20_000, onBeforeWrite: () => { throw new TypeError('bug'); } })).rejects.toThrow('bug');
   expect(bytes).toBe(0);
 });
 
@@ -137,30 +140,38 @@ test('a deadline that ends while the call waits for its connection sends nothing
     else response.end();
   });
   const single = client({ allowPrivate: true, connections: 1 });
-  const first = single.call(get(at(port, '/first')), { deadlineMs: 5000 });
-  await vi.waitFor(() => expect(served).toEqual(['/first']));
+  const first = single.call(get(at(port, '/first')), { deadlineMs: 20_000 });
+  await vi.waitFor(() => expect(served).toEqual(['/first']), patience);
   expect(await single.call(get(at(port, '/late')), { deadlineMs: 50 })).toMatchObject({ failure: 'timeout', sent: false });
   release();
   await first;
-  expect(await single.call(get(at(port, '/next')), { deadlineMs: 5000 })).toMatchObject({ status: 200 });
+  expect(await single.call(get(at(port, '/next')), { deadlineMs: 20_000 })).toMatchObject({ status: 200 });
   expect(served).toEqual(['/first', '/next']);
 });
+
+/** A call whose deadline is long enough for the request to leave, and no longer: on a loaded machine that takes another try. */
+async function sentAndLate(port: number): ReturnType<HttpClient['call']> {
+  for (let deadlineMs = 200; ; deadlineMs *= 2) {
+    const result = await client().call(get(at(port)), { deadlineMs });
+    if (('sent' in result && result.sent) || deadlineMs > 10_000) return result;
+  }
+}
 
 test('nobody listens: not sent; cut after the request: maybe sent; no answer: timeout', async () => {
   const gone = await listen(createTcp());
   await cleanups.pop()!();
-  expect(await client().call(get(at(gone)), { deadlineMs: 2000 })).toMatchObject({ failure: 'connect', sent: false });
+  expect(await client().call(get(at(gone)), { deadlineMs: 20_000 })).toMatchObject({ failure: 'connect', sent: false });
   const cut = await raw((socket) => socket.destroy());
-  expect(await client().call(get(at(cut)), { deadlineMs: 2000 })).toMatchObject({ failure: 'reset', sent: true });
+  expect(await client().call(get(at(cut)), { deadlineMs: 20_000 })).toMatchObject({ failure: 'reset', sent: true });
   const reset = await raw((socket) => socket.resetAndDestroy());
-  expect(await client().call(get(at(reset)), { deadlineMs: 2000 })).toMatchObject({ failure: 'reset', sent: true });
+  expect(await client().call(get(at(reset)), { deadlineMs: 20_000 })).toMatchObject({ failure: 'reset', sent: true });
   const mute = await raw(() => {});
-  expect(await client().call(get(at(mute)), { deadlineMs: 100 })).toMatchObject({ failure: 'timeout', sent: true });
+  expect(await sentAndLate(mute)).toMatchObject({ failure: 'timeout', sent: true });
 });
 
 test('a name that does not resolve, and a resolver that does not answer, send nothing', async () => {
   const unknown = client({ resolve: (_h, _o, done) => done(Object.assign(new Error('no'), { code: 'ENOTFOUND' }), []) });
-  expect(await unknown.call(get('http://nobody.example/'), { deadlineMs: 1000 })).toMatchObject({ failure: 'connect', sent: false });
+  expect(await unknown.call(get('http://nobody.example/'), { deadlineMs: 20_000 })).toMatchObject({ failure: 'connect', sent: false });
   expect(await client({ resolve: () => {} }).call(get('http://slow.example/'), { deadlineMs: 100 })).toMatchObject({ failure: 'timeout', sent: false });
 });
 
@@ -173,8 +184,8 @@ test('a request is sent once, also when an idle connection turns out to be close
   });
   const single = client({ allowPrivate: true, connections: 1 });
   const post = { method: 'POST' as const, url: at(port), headers: {}, body: 'x' };
-  expect(await single.call(post, { deadlineMs: 2000 })).toMatchObject({ status: 200 });
-  expect(await single.call(post, { deadlineMs: 2000 })).toMatchObject({ failure: 'reset', sent: true });
+  expect(await single.call(post, { deadlineMs: 20_000 })).toMatchObject({ status: 200 });
+  expect(await single.call(post, { deadlineMs: 20_000 })).toMatchObject({ failure: 'reset', sent: true });
   expect(requests).toBe(2);
 });
 
@@ -185,7 +196,7 @@ test.each([
   ['no HTTP', 'SSH-2.0-OpenSSH_9.9\r\n'],
 ])('%s is a failure that may have had an effect, never a response', async (_name, text) => {
   const port = await raw((socket) => socket.end(text));
-  expect(await client().call(get(at(port)), { deadlineMs: 2000 })).toMatchObject({ failure: 'reset', sent: true });
+  expect(await client().call(get(at(port)), { deadlineMs: 20_000 })).toMatchObject({ failure: 'reset', sent: true });
 });
 
 test('an endless, announced or slow body, and endless headers, end within their bounds', async () => {
@@ -194,41 +205,41 @@ test('an endless, announced or slow body, and endless headers, end within their 
     const feed = (): void => { if (!r.destroyed) r.write(Buffer.alloc(65_536), () => { written += 65_536; setImmediate(feed); }); };
     feed();
   });
-  expect(await client().call(get(at(big)), { deadlineMs: 5000 })).toMatchObject({ failure: 'too-large', sent: true });
+  expect(await client().call(get(at(big)), { deadlineMs: 20_000 })).toMatchObject({ failure: 'too-large', sent: true });
   expect(written).toBeLessThan(20_000_000);
   const announced = await http((_q, r) => { r.writeHead(200, { 'content-length': String(100 * 1024 * 1024) }).flushHeaders(); });
-  expect(await client().call(get(at(announced)), { deadlineMs: 5000 })).toMatchObject({ failure: 'too-large', sent: true });
+  expect(await client().call(get(at(announced)), { deadlineMs: 20_000 })).toMatchObject({ failure: 'too-large', sent: true });
   const slow = await http((_q, r) => {
     const timer = setInterval(() => r.write('x'), 20);
     r.on('close', () => clearInterval(timer));
   });
-  expect(await client().call(get(at(slow)), { deadlineMs: 200 })).toMatchObject({ failure: 'timeout', sent: true });
+  expect(await sentAndLate(slow)).toMatchObject({ failure: 'timeout', sent: true });
   const slowHead = await raw((socket) => {
     const timer = setInterval(() => socket.write('H'), 20);
     socket.on('close', () => clearInterval(timer));
   });
-  expect(await client().call(get(at(slowHead)), { deadlineMs: 200 })).toMatchObject({ sent: true });
+  expect(await sentAndLate(slowHead)).toMatchObject({ sent: true });
   const heads = await raw((socket) => socket.write(`HTTP/1.1 200 OK\r\nx: ${'y'.repeat(200_000)}\r\n`));
-  expect(await client().call(get(at(heads)), { deadlineMs: 2000 })).toMatchObject({ failure: 'too-large', sent: true });
+  expect(await client().call(get(at(heads)), { deadlineMs: 20_000 })).toMatchObject({ failure: 'too-large', sent: true });
 });
 
 test('a compressed answer is not unpacked: a bomb stays as small as it came', async () => {
   const bomb = gzipSync(Buffer.alloc(50_000_000));
   const port = await http((request, r) => { r.writeHead(200, { 'content-encoding': 'gzip', 'x-asked': request.headers['accept-encoding'] ?? 'nothing' }).end(bomb); });
-  expect(await client().call(get(at(port)), { deadlineMs: 5000 })).toMatchObject({ status: 200, headers: { 'x-asked': 'nothing' }, body: bomb });
+  expect(await client().call(get(at(port)), { deadlineMs: 20_000 })).toMatchObject({ status: 200, headers: { 'x-asked': 'nothing' }, body: bomb });
 });
 
 test.each([['a line break', { 'x-id': 'a\r\nx-evil: 1' }], ['a bare CR', { 'x-id': 'a\rb' }], ['NUL', { 'x-id': 'a\u0000b' }], ['a code point over 255', { 'x-id': 'a\u010ab' }], ['a name with a colon', { 'x:id': 'a' }], ['an empty name', { '': 'a' }], ['a body of its own framing', { 'transfer-encoding': 'chunked' }]])('a header with %s is refused for good before anything is sent', async (_name, headers) => {
   let bytes = 0;
   const port = await raw((_socket, data) => { bytes += data.length; });
-  expect(await client().call({ method: 'POST', url: at(port), headers: headers as Record<string, string>, body: 'x' }, { deadlineMs: 500 })).toMatchObject({ failure: 'forbidden-address', sent: false });
+  expect(await client().call({ method: 'POST', url: at(port), headers: headers as Record<string, string>, body: 'x' }, { deadlineMs: 20_000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
   expect(bytes).toBe(0);
 });
 
 test('a path with a line break leaves as one line', async () => {
   let request: IncomingMessage | undefined;
   const port = await http((q, r) => { request = q; r.end(); });
-  await client().call(get(at(port, '/a\r\nx-evil: 1')), { deadlineMs: 2000 });
+  await client().call(get(at(port, '/a\r\nx-evil: 1')), { deadlineMs: 20_000 });
   expect(request!.headers['x-evil']).toBeUndefined();
 });
 
@@ -254,10 +265,10 @@ test('TLS: a trusted server is called; an untrusted one, another name and plain 
   const port = await listen(createTls({ key, cert }, (_q, r) => { hits++; r.end('ok'); }));
   const plain = await http((_q, r) => r.end());
   const trusting = client({ allowPrivate: true, ca: [cert], resolve: resolving('127.0.0.1') });
-  expect(await trusting.call(get(`https://localhost:${port}/`), { deadlineMs: 2000 })).toMatchObject({ status: 200 });
-  expect(await client().call(get(`https://localhost:${port}/`), { deadlineMs: 2000 })).toMatchObject({ failure: 'tls', sent: false });
-  expect(await trusting.call(get(`https://other.example:${port}/`), { deadlineMs: 2000 })).toMatchObject({ failure: 'tls', sent: false });
-  expect(await client().call(get(`https://127.0.0.1:${plain}/`), { deadlineMs: 2000 })).toMatchObject({ failure: 'tls', sent: false });
+  expect(await trusting.call(get(`https://localhost:${port}/`), { deadlineMs: 20_000 })).toMatchObject({ status: 200 });
+  expect(await client().call(get(`https://localhost:${port}/`), { deadlineMs: 20_000 })).toMatchObject({ failure: 'tls', sent: false });
+  expect(await trusting.call(get(`https://other.example:${port}/`), { deadlineMs: 20_000 })).toMatchObject({ failure: 'tls', sent: false });
+  expect(await client().call(get(`https://127.0.0.1:${plain}/`), { deadlineMs: 20_000 })).toMatchObject({ failure: 'tls', sent: false });
   expect(hits).toBe(1);
 });
 
@@ -265,7 +276,7 @@ test('a server that offers HTTP/2 is spoken to in HTTP/1.1: only there is the ch
   const { key, cert } = selfSigned();
   const server = createSecureServer({ key, cert, allowHTTP1: true }, (request, response) => { response.end(request.httpVersion); });
   const port = await listen(server as unknown as Server);
-  expect(await client({ allowPrivate: true, ca: [cert] }).call(get(`https://localhost:${port}/`), { deadlineMs: 2000 })).toMatchObject({ status: 200, body: Buffer.from('1.1') });
+  expect(await client({ allowPrivate: true, ca: [cert] }).call(get(`https://localhost:${port}/`), { deadlineMs: 20_000 })).toMatchObject({ status: 200, body: Buffer.from('1.1') });
 });
 
 test('TLS that breaks after the request was read is a failure that may have had an effect', async () => {
@@ -285,7 +296,7 @@ test('TLS that breaks after the request was read is a failure that may have had 
     spoil = () => socket.write(Buffer.concat([Buffer.from([0x17, 3, 3, 0, 64]), Buffer.alloc(64, 7)]));
   }));
   const trusting = client({ allowPrivate: true, ca: [cert] });
-  expect(await trusting.call(get(`https://localhost:${port}/`), { deadlineMs: 2000 })).toMatchObject({ failure: expect.stringMatching(/^(tls|reset)$/), sent: true });
+  expect(await trusting.call(get(`https://localhost:${port}/`), { deadlineMs: 20_000 })).toMatchObject({ failure: expect.stringMatching(/^(tls|reset)$/), sent: true });
   expect(applied).toBe(1);
 });
 
@@ -293,9 +304,9 @@ test('a closed client ends the calls under way and refuses new ones, with the tr
   const port = await raw(() => {});
   const closing = createHttpClient({ allowPrivate: true });
   let written = false;
-  const under = closing.call(get(at(port)), { deadlineMs: 5000, onBeforeWrite: () => { written = true; return true; } });
-  await vi.waitFor(() => expect(written).toBe(true));
+  const under = closing.call(get(at(port)), { deadlineMs: 20_000, onBeforeWrite: () => { written = true; return true; } });
+  await vi.waitFor(() => expect(written).toBe(true), patience);
   await closing.close();
   expect(await under).toMatchObject({ failure: 'reset', sent: true });
-  expect(await closing.call(get(at(port)), { deadlineMs: 1000 })).toMatchObject({ failure: 'connect', sent: false });
+  expect(await closing.call(get(at(port)), { deadlineMs: 20_000 })).toMatchObject({ failure: 'connect', sent: false });
 });

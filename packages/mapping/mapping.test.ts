@@ -1,5 +1,6 @@
 import type { WorkspaceError } from '@weir/errors';
 import fc from 'fast-check';
+import { cpuMs } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { compileContract, compileMapping } from './index.ts';
 
@@ -152,9 +153,7 @@ test.each([['2024-02-29', true], ['2023-02-29', false], ['2023-02-30T10:00:00Z',
 
 test('text made to keep a number pattern busy takes no time', () => {
   const mapping = compileMapping(file('mapping: x\noutputs:\n  a: { record: Profile, fields: { balance: { from: n, pipe: [integer] } } }\n'));
-  const began = performance.now();
-  expect(mapping.apply({ n: `${'1'.repeat(400_000)}x` }, undefined, meta).kind).toBe('failed');
-  expect(performance.now() - began).toBeLessThan(1000);
+  expect(cpuMs(() => expect(mapping.apply({ n: `${'1'.repeat(400_000)}x` }, undefined, meta).kind).toBe('failed'))).toBeLessThan(1000);
 });
 
 const contract = `apiVersion: v3.1.0

@@ -1,4 +1,6 @@
 export { fleetServices, startFleet, type Fleet, type FleetOptions, type FleetService } from './fleet.ts';
 export { startInstance, type Instance, type InstanceOptions } from './instance.ts';
+export { cpuMs } from './cpu.ts';
+export { freeze } from './freeze.ts';
 export { freePort } from './port.ts';
 export { testPrefix, waitFor } from './wait.ts';

@@ -115,7 +115,7 @@ async function startKv() {
   });
   return kv;
 }
-const settings = (url: string, now: () => number = Date.now, over: Partial<KvOptions> = {}): KvOptions => ({ address: url, path: 'secret/weir', auth: { kind: 'approle', roleId: 'role', secretId: 'sid' }, timeoutMs: 300, overlapMs: 60_000, now, ...over });
+const settings = (url: string, now: () => number = Date.now, over: Partial<KvOptions> = {}): KvOptions => ({ address: url, path: 'secret/weir', auth: { kind: 'approle', roleId: 'role', secretId: 'sid' }, timeoutMs: 20_000, overlapMs: 60_000, now, ...over });
 
 test('KV v2 by AppRole: read, rotate with overlap, renewed lease, a new login after 403', async () => {
   const kv = await startKv();
@@ -141,7 +141,7 @@ test('KV v2 by AppRole: read, rotate with overlap, renewed lease, a new login af
 test.each(['sealed', 'slow', 'denied', 'garbage', 'huge'] as const)('a vault that is %s: what was read serves until it is stale, then it is unavailable, and it heals alone', async (mode) => {
   const kv = await startKv();
   let now = Date.now();
-  const vault = openVault({ ...local(), remote: createKvProvider(settings(kv.url, () => now)), maxStaleMs: 10_000, now: () => now });
+  const vault = openVault({ ...local(), remote: createKvProvider(settings(kv.url, () => now, mode === 'slow' ? { timeoutMs: 2000 } : {})), maxStaleMs: 10_000, now: () => now });
   await vault.refresh();
   kv.mode = mode;
   await vault.refresh();

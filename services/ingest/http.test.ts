@@ -18,6 +18,9 @@ import { registerRoutes, type RoutePorts } from './routes.ts';
 import { createServer } from './server.ts';
 import type { Sources } from './sources.ts';
 
+/** Conditions are waited for as long as it takes on a loaded machine; the default is one second. */
+const patience = { timeout: 20_000 };
+
 const cleanups: (() => Promise<unknown> | void)[] = [];
 afterEach(async () => { for (const clean of cleanups.splice(0).reverse()) await clean(); });
 
@@ -106,7 +109,7 @@ test('what was accepted is on the log with its bytes before the answer, and the 
   w.log.append = (topic, list) => new Promise((done) => { acknowledge = () => done(append(topic, list)); });
   let answered = false;
   const answer = w.post('/webhooks/shop', `{"batch":[ ${JSON.stringify(track('a'))} , {"type":"track" ,"userId":"u","messageId":"b","n":1.50}]}`).then((a) => { answered = true; return a; });
-  await vi.waitFor(() => { acknowledge(); expect(w.log.records).toHaveLength(2); });
+  await vi.waitFor(() => { acknowledge(); expect(w.log.records).toHaveLength(2); }, patience);
   const { status, body } = await answer;
   expect([answered, status, body.eventId, body.eventIds.length]).toEqual([true, 202, body.eventIds[0], 2]);
   expect(w.log.records.map((r) => r.value!.toString())).toEqual([JSON.stringify(track('a')), '{"type":"track" ,"userId":"u","messageId":"b","n":1.50}']);
@@ -143,7 +146,7 @@ test('an unknown source is refused before its body is read', async () => {
   const w = world();
   const { socket, text } = await dial(w);
   socket.write(head('/webhooks/nope', 'content-length: 500000'));
-  await vi.waitFor(() => expect(text()).toContain('HTTP/1.1 404 '));
+  await vi.waitFor(() => expect(text()).toContain('HTTP/1.1 404 '), patience);
   expect(text()).toContain('"error":"source-unknown"');
   expect(w.budget.used()).toBe(0);
 });
@@ -152,14 +155,14 @@ test('bodies that are being read count against the cap: 429 with Retry-After, an
   const w = world({ maxInflightBytes: 1_000_000 });
   const slow = await Promise.all([1, 2].map(() => dial(w)));
   for (const { socket } of slow) socket.write(head('/webhooks/shop', 'content-length: 450001') + ' '.repeat(450_000));
-  await vi.waitFor(() => expect(w.budget.used()).toBeGreaterThan(900_000));
+  await vi.waitFor(() => expect(w.budget.used()).toBeGreaterThan(900_000), patience);
   const refused = await w.post('/webhooks/shop', JSON.stringify(track('a', { pad: 'x'.repeat(200_000) })));
   expect(refused).toMatchObject({ status: 429, body: { error: 'overloaded' }, headers: { 'retry-after': '1' } });
   expect((await w.post('/webhooks/shop', JSON.stringify(track('b')))).status).toBe(202);
   slow[0]!.socket.destroy();
   slow[1]!.socket.write('x');
-  await vi.waitFor(() => expect(w.budget.used()).toBe(0));
-  expect(slow[1]!.text()).toContain('HTTP/1.1 400 ');
+  await vi.waitFor(() => expect(w.budget.used()).toBe(0), patience);
+  await vi.waitFor(() => expect(slow[1]!.text()).toContain('HTTP/1.1 400 '), patience);
   expect((await w.post('/webhooks/shop', JSON.stringify(track('a', { pad: 'x'.repeat(200_000) })))).status).toBe(202);
 });
 
@@ -167,7 +170,7 @@ test('a request costs more than its bytes: many small ones are bounded too', asy
   const w = world({ maxInflightBytes: 1_000_000 });
   w.log.append = () => new Promise(() => {});
   for (let i = 0; i < 300; i++) void w.post('/webhooks/shop', JSON.stringify(track(`n${i}`)));
-  await vi.waitFor(() => expect(w.budget.used()).toBeGreaterThan(950_000));
+  await vi.waitFor(() => expect(w.budget.used()).toBeGreaterThan(950_000), patience);
   expect((await w.post('/webhooks/shop', JSON.stringify(track('last')))).status).toBe(429);
 });
 
@@ -204,7 +207,7 @@ test('a body that drips, and a head that drips, end in 408', async () => {
     expect(text()).toContain('HTTP/1.1 408 ');
     expect(text()).toContain('"error":"request-timeout"');
   }
-  await vi.waitFor(() => expect(w.budget.used()).toBe(0));
+  await vi.waitFor(() => expect(w.budget.used()).toBe(0), patience);
 });
 
 test.each([
@@ -242,10 +245,10 @@ test('a refused body that goes on is let run out, so that its sender reads the a
   large.socket.write(head('/webhooks/shop', 'transfer-encoding: chunked'));
   for (let i = 0; i < 30; i++) large.socket.write(Buffer.concat([Buffer.from('10000\r\n'), Buffer.alloc(65_536, 0x20), Buffer.from('\r\n')]));
   large.socket.write('0\r\n\r\n');
-  await vi.waitFor(() => expect(large.text()).toContain('HTTP/1.1 413 '));
+  await vi.waitFor(() => expect(large.text()).toContain('HTTP/1.1 413 '), patience);
   const next = JSON.stringify(track('a'));
   large.socket.write(head('/webhooks/shop', `content-length: ${next.length}`) + next);
-  await vi.waitFor(() => expect(large.text()).toContain('HTTP/1.1 202 '));
+  await vi.waitFor(() => expect(large.text()).toContain('HTTP/1.1 202 '), patience);
   const endless = await dial(w);
   endless.socket.write(head('/webhooks/shop', 'transfer-encoding: chunked'));
   const chunk = Buffer.concat([Buffer.from('10000\r\n'), Buffer.alloc(65_536, 0x20), Buffer.from('\r\n')]);

@@ -1,6 +1,6 @@
 /** Who kills: two instances of every stage, each armed at the point that was tried least, or killed when it is not reached. */
 import { failpoints, type Failpoint } from '@weir/failpoint';
-import type { Fleet, FleetService } from '@weir/testing';
+import { freeze, type Fleet, type FleetService } from '@weir/testing';
 import type { Random } from './random.ts';
 
 /** Points of each service, and up to which passing of it a kill may wait. */
@@ -58,11 +58,11 @@ export async function runKiller(service: FleetService, instance: number, ports: 
     const until = performance.now() + ports.patienceMs * (0.3 + random.next());
     while (child.exitCode === null && child.signalCode === null && !ports.done() && performance.now() < until) {
       await Promise.race([exit, pause(250)]);
-      if (ports.faults.has('stop') && random.next() < 0.004) {
+      if (ports.faults.has('stop') && random.next() < 0.004 && child.exitCode === null && child.signalCode === null) {
         ports.stopped(service);
-        child.kill('SIGSTOP');
+        const thaw = await freeze(child.pid!);
         await pause(ports.sessionMs * (1 + random.next()));
-        child.kill('SIGCONT');
+        thaw();
       }
     }
     if (ports.done() && child.exitCode === null && child.signalCode === null) byUs = true;

@@ -14,7 +14,7 @@ import { registry, readAdapterFile } from '@weir/adapters';
 import { createLog, createSerde } from '@weir/log';
 import { groupNames, keyedId, topicNames } from '@weir/pipeline';
 import { applyAudited, compileRelease, readWorkspace, withDefaults } from '@weir/release';
-import { startFleet, waitFor, type FleetService } from '@weir/testing';
+import { freeze, startFleet, waitFor, type FleetService } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
 import { startPlatform } from '../../infra/local/platform.ts';
 import { consentHeld, effectsOnce, invariants, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant } from './checkers.ts';
@@ -155,9 +155,9 @@ async function runRound(seed: number, round: number, kills: number, events: numb
           await pause(random.below(3000));
           await broker.restart();
         } else {
-          broker.process().kill('SIGSTOP');
+          const thaw = await freeze(broker.process().pid);
           await pause(3000 + random.below(12_000));
-          broker.process().kill('SIGCONT');
+          thaw();
         }
       }),
       weather(4000, 'vendor', async () => {

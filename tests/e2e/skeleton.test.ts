@@ -67,12 +67,9 @@ test('a clean restart and a kill lose nothing and repeat nothing', async () => {
     const part = people.slice(i * 20, i * 20 + 20);
     const answers = await Promise.all(part.map((p) => batch([p]).then((r) => r.status)));
     expect(answers.every((s) => s === 200)).toBe(true);
-    const began = performance.now();
     const code = await weir.stop(signal);
-    if (signal === 'SIGINT') {
-      expect(code).toBe(0);
-      expect(performance.now() - began).toBeLessThan(10_000);
-    }
+    // A stop that does not end is cut after its deadline, with another code.
+    if (signal === 'SIGINT') expect(code).toBe(0);
     await weir.start();
   }
   await weir.settled();

@@ -176,9 +176,10 @@ test('a stop does not wait for a call under way, and nothing of it is kept', asy
   vendor.hold = true;
   const poller = await poll();
   await waitFor('a call is under way', () => vendor.held.length === 1);
+  // A stop that waited for the call would take its whole deadline, which is longer than a leave that nobody answers.
   const began = performance.now();
   await poller.stop();
-  expect(performance.now() - began).toBeLessThan(3000);
+  expect(performance.now() - began).toBeLessThan(25_000);
   vendor.held[0]!.end(JSON.stringify({ data: [member('late')], next_cursor: 'late' }));
   vendor.hold = false;
   metrics = new Registry();

@@ -1,5 +1,5 @@
 import { connect } from 'node:net';
-import { waitFor } from '@weir/testing';
+import { freeze, waitFor } from '@weir/testing';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { startIngestWorld, startVendor, type IngestWorld, type Vendor } from './ingest-world.ts';
 
@@ -22,7 +22,7 @@ test('a poller that was paused past its lease writes nothing of the page it held
   await waitFor('the first page is done', async () => JSON.stringify((await world.cursor())?.cursor) === '{"token":"one"}');
   vendor.hold = true;
   await waitFor('its next call is held', () => vendor.held.length === 1);
-  paused.child.kill('SIGSTOP');
+  const thaw = await freeze(paused.child.pid!);
   vendor.hold = false;
   vendor.calls.length = 0;
   vendor.answer = (cursor) => (cursor === 'one' ? { body: { data: [member('second')], next_cursor: 'two' } } : {});
@@ -30,7 +30,7 @@ test('a poller that was paused past its lease writes nothing of the page it held
   await waitFor('the other has taken over', async () => (await world.cursor())?.instance === '2');
   expect(vendor.calls[0]).toBe('one');
   vendor.held[0]!.end(JSON.stringify({ data: [member('zombie')], next_cursor: 'zombie' }));
-  paused.child.kill('SIGCONT');
+  thaw();
   await waitFor('the paused one knows that it lost', async () => (await paused.text('/metrics')).includes('weir_ingest_polls_total{source="members",result="lost"} 1'));
   vendor.calls.length = 0;
   await waitFor('polling goes on', () => vendor.calls.length >= 3);

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLog, type Assignment, type ConsumerHandlers, type GroupConsumer, type GroupConsumerOptions, type Log, type LogOptions, type LogRecord, type OutRecord, type RecordBatch } from '@weir/log';
+import { freeze } from '@weir/testing';
 import { startPlatform, type Platform } from '../../../infra/local/platform.ts';
 
 export type DriverName = NonNullable<LogOptions['driver']>;
@@ -39,11 +40,11 @@ export async function startWorld(): Promise<World> {
     },
     name: (kind) => `${kind}-${process.pid}-${++count}`,
     async frozen(work) {
-      platform.brokers[0]!.process().kill('SIGSTOP');
+      const thaw = await freeze(platform.brokers[0]!.process().pid);
       try {
         return await work();
       } finally {
-        platform.brokers[0]!.process().kill('SIGCONT');
+        thaw();
       }
     },
     async stop() {

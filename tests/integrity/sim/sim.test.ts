@@ -20,12 +20,20 @@ async function violations(from: number, count: number): Promise<{ problems: stri
   return { problems, passed, fewest };
 }
 
-test('200 seeds: nothing is lost, doubled, sent without consent or without lease, or stuck, whatever fails', async () => {
-  const { problems, passed, fewest } = await violations(1, 200);
-  expect(problems).toEqual([]);
-  expect([...Object.keys(points), ...planned].filter((p) => !passed.has(p))).toEqual([]);
-  expect(fewest).toBeGreaterThanOrEqual(5);
+/** Fault points that the 200 seeds have passed. */
+const passed = new Set<string>();
+
+// In tens: a run of all in one test would need a time-out that depends on what else the machine does.
+test.each(Array.from({ length: 20 }, (_, i) => 1 + 10 * i))('ten seeds from %i: nothing is lost, doubled, sent without consent or without lease, or stuck, whatever fails', async (from) => {
+  const found = await violations(from, 10);
+  for (const point of found.passed) passed.add(point);
+  expect(found.problems).toEqual([]);
+  expect(found.fewest).toBeGreaterThanOrEqual(5);
 }, 300_000);
+
+test('the 200 seeds have passed every fault point', () => {
+  expect([...Object.keys(points), ...planned].filter((p) => !passed.has(p))).toEqual([]);
+});
 
 test('the same seed gives the same trace, another seed another', async () => {
   const [a, b, c] = [await simulate(7), await simulate(7), await simulate(8)];
