@@ -20,20 +20,24 @@ export interface Fault {
   /** Value of Retry-After, sent as it is. */
   readonly retryAfter?: string;
   readonly delayMs: number;
+  /** With `once`: keys of the requests that it has hit; none of them is hit again. */
+  readonly hit: Set<string> | undefined;
   fired: number;
 }
 
 export interface Faults {
   /** Text = what is wrong with the order. */
   add(order: unknown): Fault | string;
-  /** The first fault that hits this request. */
-  hit(destination: string, operation: string, subject: string | null): Fault | undefined;
+  /** The first fault that hits this request; `key` tells repetitions of a request. */
+  hit(destination: string, operation: string, subject: string | null, key: string): Fault | undefined;
   list(): readonly Fault[];
   clear(): void;
 }
 
 const maxFaults = 100;
-const keys = new Set(['destination', 'operation', 'subject', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs']);
+/** Keys that a fault remembers. */
+const maxHit = 1_000_000;
+const keys = new Set(['destination', 'operation', 'subject', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs', 'once']);
 const statusOf: Record<FaultMode, readonly [standard: number, from: number, to: number]> = {
   429: [429, 429, 429], '5xx': [503, 500, 599], slow: [0, 0, 0], cut: [0, 0, 0], 'late-after-commit': [0, 0, 0], permanent: [400, 400, 499], auth: [401, 401, 403],
 };
@@ -47,6 +51,17 @@ function generator(seed: number): () => number {
     t = Math.imul(t ^ (t >>> 15), t | 1);
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** Numbers of which every run of n has the share `rate` below `rate`, give or take one: two of five, not five in a row. */
+function evenly(rate: number): () => number {
+  let sum = 0;
+  return () => {
+    sum += rate;
+    if (sum < 1 - 1e-9) return 1;
+    sum -= 1;
+    return 0;
   };
 }
 
@@ -70,6 +85,8 @@ export function createFaults(monotonic: () => number): Faults {
     if (unknown !== undefined) throw new RangeError(`${unknown.slice(0, 40)}: unknown; known are ${[...keys].join(', ')}`);
     const mode = faultModes.find((m) => m === own(order, 'mode'));
     if (mode === undefined) throw new RangeError(`mode: expected one of ${faultModes.join(', ')}`);
+    const once = own(order, 'once') ?? false;
+    if (typeof once !== 'boolean') throw new RangeError('once: expected true or false');
     const [standard, from, to] = statusOf[mode];
     const retryAfter = own(order, 'retryAfter') ?? (mode === '429' ? 1 : undefined);
     if (retryAfter !== undefined && !/^[\x20-\x7e]{1,100}$/.test(String(retryAfter))) throw new RangeError('retryAfter: expected seconds or a date');
@@ -77,8 +94,8 @@ export function createFaults(monotonic: () => number): Faults {
       id: ++ids, mode, destination: name(order, 'destination'), operation: name(order, 'operation'), subject: name(order, 'subject'),
       left: number(order, 'count', 1, 1e9, Number.POSITIVE_INFINITY), rate: number(order, 'rate', 0, 1, 1),
       until: monotonic() + number(order, 'forMs', 1, 864e5, Number.POSITIVE_INFINITY), status: number(order, 'status', from, to, standard),
-      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), fired: 0,
-      draw: generator(number(order, 'seed', 0, 2 ** 32 - 1, 1)),
+      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), hit: once ? new Set() : undefined, fired: 0,
+      draw: once ? evenly(number(order, 'rate', 0, 1, 1)) : generator(number(order, 'seed', 0, 2 ** 32 - 1, 1)),
     };
   }
   const live = (fault: Fault): boolean => fault.left > 0 && monotonic() < fault.until;
@@ -96,10 +113,12 @@ export function createFaults(monotonic: () => number): Faults {
         throw error;
       }
     },
-    hit(destination, operation, subject) {
+    hit(destination, operation, subject, key) {
       for (const fault of faults) {
         if (!live(fault) || (fault.destination ?? destination) !== destination || (fault.operation ?? operation) !== operation || (fault.subject ?? subject) !== subject) continue;
+        if (fault.hit?.has(key) === true) continue;
         if (fault.rate < 1 && fault.draw() >= fault.rate) continue;
+        if (fault.hit !== undefined && fault.hit.size < maxHit) fault.hit.add(key);
         fault.left--;
         fault.fired++;
         return fault;
