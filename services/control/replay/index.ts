@@ -79,7 +79,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const api: ReplayApi = {
     async add(request, by) {
       const selection = parseRequest(request, releases.current(), context.workspaceKey, clock.now());
-      const { entry, overlaps } = await runner.add(selection, by, request.start === true);
+      const { entry, overlaps } = await runner.add(selection, by);
       return { ...view(entry, store, runner), overlaps: overlaps.map(({ order, progress }) => ({ id: order.id, by: order.by, state: progress.state })) };
     },
     list: () => orders.list().map((entry) => view(entry, store, runner)),

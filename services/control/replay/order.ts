@@ -63,6 +63,7 @@ export interface ReplayOrder {
   readonly share: number;
   readonly rate: number;
   readonly ahead: number;
+  readonly start: boolean;
 }
 export type Selection = Omit<ReplayOrder, 'id' | 'at' | 'by' | 'leaf' | 'range'>;
 
@@ -97,7 +98,7 @@ export function parseRequest(request: ReplayRequest, release: Pick<Release, 'sou
   if (request.all !== true && selectors.every((s) => s === undefined)) bad('say which: a time range, source, destination, subject, code, stage, release, or ids; or all');
   return {
     from, since: since ?? null, until: until ?? null, source: request.source ?? null, destination: request.destination ?? null, code: request.code ?? null, stage: request.stage ?? null, release: request.release ?? null,
-    subject, events, letters, corrected: request.corrected ?? false, verify: request.verify ?? false, unknown: request.unknown ?? 'hold', share: request.share ?? defaultShare, rate: request.rate ?? 0, ahead: request.ahead ?? defaultAhead,
+    subject, events, letters, corrected: request.corrected ?? false, verify: request.verify ?? false, unknown: request.unknown ?? 'hold', share: request.share ?? defaultShare, rate: request.rate ?? 0, ahead: request.ahead ?? defaultAhead, start: request.start ?? false,
   };
 }
 

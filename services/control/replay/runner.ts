@@ -44,7 +44,7 @@ export interface By {
  */
 export interface Runner {
   /** Writes the order and begins its preview. Throws bad-request when its topics hold nothing. */
-  add(selection: Selection, by: By, start: boolean): Promise<{ readonly entry: Entry; readonly overlaps: readonly Entry[] }>;
+  add(selection: Selection, by: By): Promise<{ readonly entry: Entry; readonly overlaps: readonly Entry[] }>;
   start(id: string, by: By): Promise<Entry>;
   pause(id: string, by: By): Promise<Entry>;
   cancel(id: string, by: By): Promise<Entry>;
@@ -63,7 +63,6 @@ export function createRunner(ports: RunnerPorts): Runner {
   const { topics, clock, reader } = ports.putBack;
   const settled = createSettled(ports.settle);
   const lines = { preview: Promise.resolve(), run: Promise.resolve(), deliver: Promise.resolve() };
-  const startWhenPreviewed = new Map<string, By>();
   const running = new Map<string, PutBack>();
   let closed = false;
 
@@ -127,11 +126,9 @@ export function createRunner(ports: RunnerPorts): Runner {
     }
     const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate });
     const empty = result.records === 0;
-    const by = startWhenPreviewed.get(order.id);
-    startWhenPreviewed.delete(order.id);
     if (!goesOn(entry, 'previewing')) return;
     await save(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
-    if (by !== undefined && !empty) await begin(entry, by);
+    if (order.start && !empty) await begin(entry, { actor: order.by, leaf: order.leaf });
   }
 
   /** Ends of the target topics first: whatever is put back from now on lies behind them. */
@@ -226,14 +223,13 @@ export function createRunner(ports: RunnerPorts): Runner {
   }
 
   return {
-    async add(selection, { actor, leaf }, start) {
+    async add(selection, { actor, leaf }) {
       const ranges = await range(selection);
       if (ranges.length === 0) throw new WeirError('bad-request', 'nothing to replay: the topics hold no record in this range');
       const order: ReplayOrder = { ...selection, range: ranges, id: `rpl_${leaf.replace(/^leaf_/, '') || randomUUID()}`, at: clock.now(), by: actor, leaf };
       const overlaps = orders.list().filter((e) => !endedStates.has(e.progress.state) && overlap(e.order, order));
       await orders.add(order, firstProgress(order, ports.runner));
       ports.metrics.moved(undefined, 'previewing');
-      if (start) startWhenPreviewed.set(order.id, { actor, leaf });
       enqueue('preview', order.id, preview);
       return { entry: orders.get(order.id), overlaps };
     },
@@ -258,6 +254,8 @@ export function createRunner(ports: RunnerPorts): Runner {
     resume() {
       for (const { order, progress } of orders.list().toReversed()) {
         ports.metrics.moved(undefined, progress.state);
+        // Ordered to start at once, and cut between the preview and the start.
+        if (progress.state === 'previewed' && order.start) enqueue('run', order.id, (entry) => begin(entry, { actor: order.by, leaf: order.leaf }));
         if (!workingStates.has(progress.state)) continue;
         logger.info({ order: order.id, state: progress.state }, 'going on with a replay');
         if (progress.state === 'previewing') enqueue('preview', order.id, preview);
