@@ -1,4 +1,6 @@
 import { spawn } from 'node:child_process';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,8 +10,9 @@ import { afterAll, expect, test } from 'vitest';
 const dataDir = mkdtempSync(join(tmpdir(), 'weir-cli-vault-'));
 afterAll(() => rmSync(dataDir, { recursive: true, force: true }));
 
+let extra: Record<string, string> = {};
 const weir = (input: string, ...args: string[]): Promise<{ code: number | null; text: string }> => new Promise((done) => {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'main.ts'), 'vault', ...args], { env: { ...process.env, WEIR_DATA: dataDir, WEIR_KEY: '' } });
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'main.ts'), 'vault', ...args], { env: { ...process.env, WEIR_DATA: dataDir, WEIR_KEY: '', ...extra } });
   let text = '';
   child.stdout.on('data', (d: Buffer) => { text += d.toString(); });
   child.stderr.on('data', (d: Buffer) => { text += d.toString(); });
@@ -43,3 +46,32 @@ test('migrate seals a plain file', async () => {
   expect(await weir('', 'migrate')).toEqual({ code: 0, text: '1 secrets sealed\n' });
   expect(openVault({ dataDir, env: {} }).get('OLD').reveal()).toBe('plain-value');
 });
+
+test('wrap-key gives the workspace key wrapped by Transit, and with it the sealed file opens as before', async () => {
+  expect((await weir('kept-value', 'set', 'KEPT')).code).toBe(0);
+  const bodies: string[] = [];
+  const server = createServer((request, response) => {
+    let text = '';
+    request.on('data', (part) => { text += part; });
+    request.on('end', () => {
+      const body = JSON.parse(text);
+      bodies.push(`${request.url} ${String(request.headers['x-vault-token'])}`);
+      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ data: body.plaintext === undefined ? { plaintext: body.ciphertext.slice('vault:v1:'.length) } : { ciphertext: `vault:v1:${body.plaintext}` } }));
+    });
+  });
+  await new Promise<void>((done) => { server.listen(0, '127.0.0.1', done); });
+  try {
+    extra = { WEIR_VAULT_ADDR: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, WEIR_VAULT_TOKEN: 'hvs.t' };
+    const wrapped = await weir('', 'wrap-key');
+    expect(wrapped).toMatchObject({ code: 0, text: expect.stringMatching(/^vault:v1:[A-Za-z0-9+/]{43}=\n$/) });
+    extra = { ...extra, WEIR_KEY: wrapped.text.trim() };
+    expect((await weir('', 'list')).text).toContain('KEPT');
+    expect(bodies).toEqual(['/v1/transit/encrypt/weir hvs.t', '/v1/transit/decrypt/weir hvs.t']);
+    extra = { WEIR_KEY: wrapped.text.trim() };
+    expect(await weir('', 'list')).toMatchObject({ code: 1, text: expect.stringContaining('WEIR_VAULT_ADDR') });
+  } finally {
+    extra = {};
+    server.close();
+    server.closeAllConnections();
+  }
+}, 60_000);

@@ -1,12 +1,19 @@
 import { readAdapterFile, registry } from '@weir/adapters';
-import { compileRelease, readWorkspace, withDefaults, type Release, type ReleaseFile } from '@weir/release';
+import { assertPolicyTests, compileRelease, readWorkspace, withDefaults, type Release, type ReleaseFile } from '@weir/release';
 
 /** Checks only: nothing is hashed with it. */
 const checkKey = Buffer.alloc(32);
 
-/** The workspace folder as a whole release, the adapters' default mappings included. Throws WorkspaceError. */
+/** The files of a workspace folder, the adapters' default mappings included. Throws WorkspaceError. */
+export function readFolder(dir: string): ReleaseFile[] {
+  return withDefaults(readWorkspace(dir), registry, readAdapterFile);
+}
+
+/** The workspace folder as a whole release that passes its policy tests. Throws WorkspaceError. */
 export function compileFolder(dir: string): Release {
-  return compileFiles(withDefaults(readWorkspace(dir), registry, readAdapterFile));
+  const release = compileFiles(readFolder(dir));
+  assertPolicyTests(release);
+  return release;
 }
 
 export function compileFiles(files: readonly ReleaseFile[]): Release {

@@ -16,7 +16,7 @@ function errorsPage(): string {
 }
 
 function adapterTable(schema: AdapterSchema): string {
-  const rows = Object.entries(schema).map(([name, f]) => `| \`${name}\` | ${f.secret === true ? 'secret' : f.type} | ${f.required === true ? '**required**' : f.default === undefined ? '' : `\`${JSON.stringify(f.default)}\``} | ${f.doc} |`);
+  const rows = Object.entries(schema).map(([name, f]) => `| \`${name}\` | ${f.secret === true ? 'secret' : f.type} | ${f.required === true ? '**required**' : f.default === undefined ? '' : `\`${JSON.stringify(f.default)}\``} | ${f.doc}${f.scopes === undefined ? '' : ` Scopes: ${f.scopes.map((scope) => `\`${scope}\``).join(', ')}.`} |`);
   return ['| option | type | default | meaning |', '|---|---|---|---|', ...rows].join('\n');
 }
 

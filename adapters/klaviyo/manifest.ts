@@ -34,7 +34,7 @@ export const manifest: Manifest = {
   docs: 'https://github.com/klaviyo/openapi',
   destination: {
     config: {
-      apiKey: { type: 'string', secret: true, required: true, doc: 'Private API key with the scopes profiles:write, events:write, lists:write, subscriptions:write, data-privacy:write; to read back, profiles:read and subscriptions:read.' },
+      apiKey: { type: 'string', secret: true, required: true, scopes: ['profiles:write', 'events:write', 'lists:write', 'subscriptions:write', 'data-privacy:write', 'profiles:read', 'subscriptions:read'], doc: 'Private API key; the two scopes for reading are for reading back what may have been applied.' },
       baseUrl: { type: 'url', default: 'https://a.klaviyo.com', doc: 'Base URL of the API; sandbox://<name> is the local sandbox.' },
       listId: { type: 'string', doc: 'List that subscribers are added to. An unsubscribe is always global.' },
     },

@@ -15,5 +15,6 @@ export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Com
   ['vault', () => import('./vault.ts')],
   ['audit', () => import('./audit.ts')],
   ['token', () => import('./token.ts')],
+  ['policy', () => import('./policy.ts')],
   ['approve', () => import('./approve.ts')],
 ]);

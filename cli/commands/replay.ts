@@ -35,6 +35,7 @@ interface PreviewView {
   readonly records: number;
   readonly repeated: number;
   readonly unreadable: number;
+  readonly held: number;
   readonly fails: number;
   readonly dropped: number;
   readonly back: number;
@@ -261,7 +262,7 @@ function printPreview({ terminal }: CommandContext, view: OrderView): void {
   ];
   if (view.verify) rows.push(['verified', n(d['applied']), `the vendor has them; asked ${n(Object.values(p.verified).reduce((a, b) => a + b, 0))}: ${n(p.verified['applied'])} applied, ${n(p.verified['not-applied'])} not applied, ${n(p.verified['unknown'])} unknown, ${n(p.verified['unreadable'])} it can not be asked about`]);
   rows.push(['denied today', n(d['denied']), 'consent or policy says no now; skipped'], ['superseded', n(d['superseded']), 'a newer record of the person was delivered; skipped'], ['expired', n(d['expired']), 'older than the ledger remembers; skipped']);
-  const rest: [string, number | undefined, string][] = [['pending', d['pending'], 'on their way already; skipped'], ['conflict', d['conflict'], 'another body under the same event id; skipped'], ['retired', d['retired'], 'no such destination or operation now; skipped'], ['erased', d['erased'], 'the person is erased; not read'], ['fails still', p.fails, 'the running release refuses the record; skipped'], ['dropped', p.dropped, 'the mapping drops the record; skipped'], ['unreadable', p.unreadable, 'bytes that are not what their topic holds; skipped'], ['differs', view.corrected ? p.differs : 0, `delivered otherwise than the running release would; ${Object.entries(p.fields).map(([field, count]) => `${field} ${n(count)}`).join(', ')}`]];
+  const rest: [string, number | undefined, string][] = [['pending', d['pending'], 'on their way already; skipped'], ['conflict', d['conflict'], 'another body under the same event id; skipped'], ['retired', d['retired'], 'no such destination or operation now; skipped'], ['erased', d['erased'], 'the person is erased; not read'], ['fails still', p.fails, 'the running release refuses the record; skipped'], ['dropped', p.dropped, 'the mapping drops the record; skipped'], ['to be approved', p.held, 'held by a rule: only an approver lets them through (weir policy held)'], ['unreadable', p.unreadable, 'bytes that are not what their topic holds; skipped'], ['differs', view.corrected ? p.differs : 0, `delivered otherwise than the running release would; ${Object.entries(p.fields).map(([field, count]) => `${field} ${n(count)}`).join(', ')}`]];
   for (const [name, count, what] of rest) if ((count ?? 0) > 0) rows.push([name, n(count), what]);
   terminal.line(`${terminal.paint.bold('preview')}  ${n(p.records)} records selected from ${view.from}${p.repeated > 0 ? ` (${n(p.repeated)} copies left out)` : ''}; mapping and policy ${p.derived ? `of ${p.release} were run to know their deliveries` : 'were not run: the deliveries are on the topic'}`);
   terminal.table(['class', 'deliveries', ''], rows);

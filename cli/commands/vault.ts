@@ -1,24 +1,29 @@
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
-import { loadSecrets, migrateSecrets, removeSecret, rotateRootKey, setSecret } from '@weir/vault';
-import { Finding, numberOption, UsageError, type Command } from '../command.ts';
+import { commonOptions, defineConfig, readConfig } from '@weir/config';
+import { isWrapped, loadSecrets, migrateSecrets, openTransit, readWorkspaceKey, removeSecret, rotateRootKey, setSecret, unwrapWorkspaceKey } from '@weir/vault';
+import { Finding, numberOption, UsageError, type Command, type CommandContext } from '../command.ts';
 
 const maxValueBytes = 64 * 1024;
+/** How to get at the Transit engine, which a wrapped workspace key is opened with. */
+const vaultOptions = defineConfig(Object.fromEntries(Object.entries(commonOptions).filter(([name]) => name.startsWith('vault'))) as Pick<typeof commonOptions, Extract<keyof typeof commonOptions, `vault${string}`>>);
+const unwrapDeadlineMs = 5000;
 
 export const command: Command = {
   name: 'vault',
   summary: 'The sealed secrets of the data folder: set, list, remove, rotate the key.',
-  usage: 'set <NAME> [--overlap <s>] | list | rm <NAME> | rotate-key | migrate',
+  usage: 'set <NAME> [--overlap <s>] | list | rm <NAME> | rotate-key | wrap-key | migrate',
   options: { overlap: { type: 'string', value: '<s>', doc: 'how long the value before stays accepted, seconds (default 86400)' } },
   positionals: [1, 2],
   async run(context) {
-    const { terminal, json, target, positionals } = context;
+    const { terminal, json, positionals } = context;
     const [action, name] = positionals;
+    const target = await unwrapped(context.target);
     const needName = (): string => {
       if (name === undefined) throw new UsageError('a name is missing');
       return name;
     };
-    if ((action === 'list' || action === 'rotate-key' || action === 'migrate') && name !== undefined) throw new UsageError('too many arguments');
+    if ((action === 'list' || action === 'rotate-key' || action === 'wrap-key' || action === 'migrate') && name !== undefined) throw new UsageError('too many arguments');
     const done = (fields: object, text: string): number => {
       if (json) terminal.json({ ok: true, ...fields });
       else terminal.line(text);
@@ -44,6 +49,10 @@ export const command: Command = {
         const root = rotateRootKey(target);
         return done({ root }, `every secret is sealed with the new key ${root}; running services go on`);
       }
+      case 'wrap-key': {
+        const wrapped = await openTransit(readConfig(vaultOptions, target.env)).encrypt(readWorkspaceKey(target.dataDir, target.env['WEIR_KEY'] || undefined));
+        return done({ wrapped }, wrapped);
+      }
       case 'migrate': {
         const moved = migrateSecrets(target);
         return done({ moved }, `${moved} secrets sealed`);
@@ -53,6 +62,13 @@ export const command: Command = {
     }
   },
 };
+
+/** The target with its workspace key in the clear, for this process. */
+async function unwrapped(target: CommandContext['target']): Promise<CommandContext['target']> {
+  const given = target.env['WEIR_KEY'];
+  if (given === undefined || !isWrapped(given)) return target;
+  return { ...target, env: { ...target.env, WEIR_KEY: await unwrapWorkspaceKey(given, readConfig(vaultOptions, target.env), unwrapDeadlineMs) } };
+}
 
 /** From a prompt without echo, else all of stdin without its last line end. Never from an argument: those are in the process list. */
 async function readValue(name: string, signal: AbortSignal): Promise<string> {

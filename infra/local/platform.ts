@@ -20,7 +20,7 @@ export interface PlatformOptions {
   readonly registry?: boolean;
   /** More listeners per broker, e.g. behind proxies: a client that comes in by one is told its advertised addresses. */
   readonly listeners?: ReadonlyArray<{ readonly listen: readonly number[]; readonly advertised: readonly number[] }>;
-  /** More broker properties. */
+  /** Settings of the brokers beside, or instead of, those that are chosen here. */
   readonly properties?: Readonly<Record<string, string>>;
   /** Lines for a person: what is being waited for. */
   readonly say?: (line: string) => void;

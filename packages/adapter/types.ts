@@ -16,6 +16,8 @@ export interface ConfigField {
   readonly default?: Json;
   /** Secret values are given as `{ secret: NAME }`, resolved by the vault and never printed. */
   readonly secret?: boolean;
+  /** Scopes that the vendor must have given the credential; more than these is more than the adapter needs. */
+  readonly scopes?: readonly string[];
   readonly enum?: readonly string[];
   readonly pattern?: string;
 }

@@ -16,10 +16,24 @@ export interface CelContext {
   /** Variable name → CEL type (`map`, `dyn`, `string`, `int`, `bool`, `double`, `list`). */
   readonly variables: Readonly<Record<string, string>>;
   readonly result: 'bool' | 'string' | 'int' | 'double' | 'any';
+  readonly functions?: readonly CelFunction[];
+}
+
+/** A function beside those of CEL. Pure; what it throws is the error of the expression. */
+export interface CelFunction {
+  /** `name(type, …): type` */
+  readonly signature: string;
+  readonly name: string;
+  /** Place of an argument that must be written out as text, so that `check` can look at it when the expression is compiled. */
+  readonly literal: number;
+  /** What is wrong with that text; undefined = nothing. */
+  check(text: string): string | undefined;
+  run(...args: any[]): unknown;
 }
 
 const maxLength = 2000;
 const maxLoops = 2;
+const maxPattern = 500;
 const loops = new Set(['all', 'exists', 'exists_one', 'map', 'filter']);
 const patterns = new Map<string, RE2JS>();
 
@@ -27,7 +41,7 @@ const patterns = new Map<string, RE2JS>();
 function re(text: string, pattern: string): boolean {
   let compiled = patterns.get(pattern);
   if (compiled === undefined) {
-    if (pattern.length > 500) throw new Error('pattern is longer than 500 characters');
+    if (pattern.length > maxPattern) throw new Error(`pattern is longer than ${maxPattern} characters`);
     compiled = RE2JS.compile(pattern);
     if (patterns.size >= 1000) patterns.clear();
     patterns.set(pattern, compiled);
@@ -48,7 +62,7 @@ function rootOf(node: unknown): unknown {
  * Problems of the syntax tree: `matches`, patterns that do not compile, too many loops, and a loop in a loop over
  * anything but the element or a written list: over two lists of a stranger's payload that would take quadratic time.
  */
-function inspect(ast: unknown, report: (message: string) => void): void {
+function inspect(ast: unknown, functions: readonly CelFunction[], report: (message: string) => void): void {
   let found = 0;
   const walk = (node: unknown, bound: readonly unknown[]): void => {
     if (Array.isArray(node)) return node.forEach((child) => walk(child, bound));
@@ -64,22 +78,32 @@ function inspect(ast: unknown, report: (message: string) => void): void {
         return walk(inner, [...bound, (inner[0] as Ast).args]);
       }
     }
-    if (op === 'call' && Array.isArray(args) && args[0] === 're') checkPattern(args[1], report);
+    if (op === 'call' && Array.isArray(args)) for (const f of functions) if (f.name === args[0]) checkLiteral(f, args[1], report);
     if (op !== 'value') walk(args, bound);
   };
   walk(ast, []);
   if (found > maxLoops) report(`more than ${maxLoops} loops (all, exists, map, filter)`);
 }
 
-function checkPattern(args: unknown, report: (message: string) => void): void {
-  const pattern = Array.isArray(args) ? (args[1] as Ast | undefined) : undefined;
-  if (pattern?.op !== 'value' || typeof pattern.args !== 'string') return report('the pattern of re() must be written out as text');
-  try {
-    RE2JS.compile(pattern.args);
-  } catch (error) {
-    report(`bad pattern: ${(error as Error).message}`);
-  }
+function checkLiteral(of: CelFunction, args: unknown, report: (message: string) => void): void {
+  const argument = Array.isArray(args) ? (args[of.literal] as Ast | undefined) : undefined;
+  if (argument?.op !== 'value' || typeof argument.args !== 'string') return report(`argument ${of.literal + 1} of ${of.name}() must be written out as text`);
+  const problem = of.check(argument.args);
+  if (problem !== undefined) report(problem);
 }
+
+const reFunction: CelFunction = {
+  signature: 're(string, string): bool', name: 're', literal: 1, run: re,
+  check(pattern) {
+    if (pattern.length > maxPattern) return `bad pattern: longer than ${maxPattern} characters`;
+    try {
+      RE2JS.compile(pattern);
+      return undefined;
+    } catch (error) {
+      return `bad pattern: ${(error as Error).message}`;
+    }
+  },
+};
 
 /** Parse and check once. Problems (syntax, unknown variable, wrong type, unbounded) are given back, never thrown. */
 export function compileCel(source: string, context: CelContext): { readonly cel: CompiledCel } | { readonly problems: readonly WorkspaceProblem[] } {
@@ -91,13 +115,14 @@ export function compileCel(source: string, context: CelContext): { readonly cel:
   }
   const env = new Environment({ unlistedVariablesAreDyn: false, limits: { maxAstNodes: 500, maxDepth: 32, maxListElements: 200, maxMapEntries: 50, maxCallArguments: 16 } });
   for (const [name, type] of Object.entries(context.variables)) env.registerVariable(name, type);
-  env.registerFunction('re(string, string): bool', re as (...args: unknown[]) => unknown);
+  const functions = [reFunction, ...(context.functions ?? [])];
+  for (const f of functions) env.registerFunction(f.signature, f.run as (...args: unknown[]) => unknown);
   try {
     const parsed = env.parse(source);
     const check = parsed.check();
     if (!check.valid) report(check.error?.message ?? 'does not check');
     else if (context.result !== 'any' && check.type !== context.result && check.type !== 'dyn') report(`gives ${check.type}, expected ${context.result}`);
-    else inspect(parsed.ast, report);
+    else inspect(parsed.ast, functions, report);
     if (problems.length > 0) return { problems };
     return { cel: { source, evaluate: (variables) => run(parsed, variables, context.result) } };
   } catch (error) {

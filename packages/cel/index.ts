@@ -1,1 +1,1 @@
-export { compileCel, type CelResult, type CompiledCel } from './cel.ts';
+export { compileCel, type CelResult, type CelFunction, type CompiledCel } from './cel.ts';

@@ -18,7 +18,10 @@ export function createAdmin(cluster: Cluster): LogAdmin {
     });
   }
 
+  /** As the brokers have it now: partitions may have been added since it was asked last. */
   async function partitionsOf(topic: string): Promise<number[]> {
+    // Brokers away: what is asked next waits for them, up to its deadline.
+    if (cluster.partitionsKnown(topic) !== undefined) await cluster.refresh([topic]).catch((error: unknown) => error);
     return Array.from({ length: await cluster.partitions(topic) }, (_, i) => i);
   }
 
@@ -71,8 +74,8 @@ export function createAdmin(cluster: Cluster): LogAdmin {
     },
     endOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -1),
     beginningOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -2),
-    async offsetsAt(topic, at) {
-      const found = await listOffsets(cluster, topic, await partitionsOf(topic), Math.max(0, Math.floor(at)));
+    async offsetsAt(topic, time) {
+      const found = await listOffsets(cluster, topic, await partitionsOf(topic), Math.max(0, Math.floor(time)));
       return new Map([...found].filter(([, offset]) => offset >= 0));
     },
     async committed(groupId, topic) {

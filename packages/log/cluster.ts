@@ -114,8 +114,9 @@ export class Cluster {
     const known = [...this.#brokers.values()];
     // Another broker each time: one that hangs must not be the first asked for ever.
     const from = known.length > 0 ? Math.floor(Math.random() * known.length) : 0;
+    const others = this.#bootstrap.filter((b) => !known.some((k) => k.host === b.host && k.port === b.port));
     let last: unknown;
-    for (const endpoint of [...known.slice(from), ...known.slice(0, from), ...this.#bootstrap]) {
+    for (const endpoint of [...known.slice(from), ...known.slice(0, from), ...others]) {
       try {
         const found = await this.#askAt(`meta@${endpoint.host}:${endpoint.port}`, endpoint, 'metadata', metadataTimeoutMs, (broker) => broker.metadata(topics));
         this.#learn(found);
@@ -174,6 +175,10 @@ export class Cluster {
     return nodes[Math.floor(Math.random() * nodes.length)] ?? -1;
   }
 
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Cuts every connection; what is asked on them rejects. */
   close(): void {
     this.#closed = true;
@@ -195,7 +200,7 @@ export async function eventually<T>(cluster: Cluster, what: string, attempt: () 
       if (!(error instanceof WeirError) || final.has(error.code)) throw error;
       last = error;
     }
-    if (signal?.aborted) throw new WeirError('log-unavailable', `${what}: the client is being closed`, { cause: last });
+    if (signal?.aborted || cluster.closed) throw new WeirError('log-unavailable', `${what}: the client is being closed`, { cause: last });
     if (performance.now() > end) throw new WeirError('log-deadline', `${what}: not done within ${cluster.deadlineMs} ms`, { cause: last });
     await delay(Math.min(500, 20 * 2 ** Math.min(i, 5)), signal);
   }

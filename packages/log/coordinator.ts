@@ -24,7 +24,7 @@ export function findCoordinator(cluster: Cluster, groupId: string, signal?: Abor
   }, signal);
 }
 
-/** partition → offset: of the first record at or after a time (ms; -1 when there is none), or at a special timestamp: -1 = end, -2 = beginning. */
+/** partition → offset at a special timestamp: -1 = end, -2 = beginning. */
 export function listOffsets(cluster: Cluster, topic: string, partitions: readonly number[], timestamp: number, signal?: AbortSignal): Promise<Map<number, number>> {
   const found = new Map<number, number>();
   return eventually(cluster, `offsets of ${topic}`, async () => {

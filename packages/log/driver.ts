@@ -100,6 +100,7 @@ export interface BrokerConnection {
   heartbeat(member: Member): Promise<number>;
   leaveGroup(groupId: string, memberId: string): Promise<number>;
   commit(member: Member, topics: ReadonlyArray<{ topic: string; partitions: ReadonlyArray<{ partition: number; offset: number }> }>): Promise<ReadonlyArray<{ readonly errorCode: number }>>;
+  /** With require_stable: a coordinator that took over answers without it from a state that may be older than what was acknowledged. */
   committed(groupId: string, topics: ReadonlyArray<{ topic: string; partitions: readonly number[] }>): Promise<{ readonly errorCode: number; readonly offsets: readonly PartitionOffset[] }>;
   createTopics(timeoutMs: number, topics: ReadonlyArray<{ name: string; partitions: number; replicationFactor: number; config: Readonly<Record<string, string>> }>): Promise<ReadonlyArray<{ readonly name: string; readonly errorCode: number; readonly message: string }>>;
   deleteTopics(timeoutMs: number, names: readonly string[]): Promise<ReadonlyArray<{ readonly name: string; readonly errorCode: number }>>;

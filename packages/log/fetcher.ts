@@ -19,6 +19,8 @@ export interface Position {
   answeredAt: number;
   /** A loop is fetching or giving out: after a move of the leader the next loop waits for it. */
   busy: boolean;
+  /** Its records are with the handler: it stands still because of that, not because nothing comes. */
+  giving: boolean;
 }
 
 export interface FetcherOptions {
@@ -58,7 +60,7 @@ export class Fetcher {
   }
 
   add(at: { topic: string; partition: number; epoch: number; position: number; paused: boolean }): void {
-    this.#positions.set(`${at.topic}/${at.partition}`, { ...at, held: undefined, answeredAt: performance.now(), busy: false });
+    this.#positions.set(`${at.topic}/${at.partition}`, { ...at, held: undefined, answeredAt: performance.now(), busy: false, giving: false });
     this.wake();
   }
 
@@ -212,7 +214,12 @@ export class Fetcher {
     const { records, next } = decodeBatches(part.bytes, position.position);
     if (next === position.position) return;
     position.position = next;
-    await this.#options.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark });
+    position.giving = true;
+    try {
+      await this.#options.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark });
+    } finally {
+      position.giving = false;
+    }
   }
 
   #halt(): void {

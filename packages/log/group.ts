@@ -6,9 +6,9 @@ import { delay, settlesWithin, withDeadline } from './deadline.ts';
 import { Fetcher } from './fetcher.ts';
 import { Membership, type Generation } from './membership.ts';
 import type { Assignment, GroupConsumer, GroupConsumerOptions } from './types.ts';
-import { watchFetcher } from './watchdog.ts';
+import { watchFetcher, watchPartitions } from './watchdog.ts';
 
-const watchMs = 15_000;
+const defaultWatchMs = 15_000;
 const fetchWaitMs = 250;
 const shortestBeatDeadlineMs = 500;
 const leaveDeadlineMs = 3000;
@@ -47,7 +47,10 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     maxBytesPerPartition: options.maxBytesPerPartition ?? 1024 * 1024,
     maxWaitMs: fetchWaitMs,
     onBatch: (batch) => {
-      if (!dead && holds(batch)) handlers.batch(batch);
+      if (dead || !holds(batch)) return;
+      // Stopped or blocked past the session: another one may have it by now. The next assignment begins at what is committed.
+      if (performance.now() >= leaseUntil) return lose();
+      handlers.batch(batch);
     },
     onFatal: fail,
   });
@@ -163,11 +166,12 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
   }
 
   const startDeadlineMs = cluster.deadlineMs + 2 * rebalanceMs;
-  const stopWatching = watchFetcher(cluster, fetcher, watchMs, fail);
+  const watchMs = options.watchMs ?? defaultWatchMs;
+  const watches = [watchFetcher(cluster, fetcher, watchMs, fail), watchPartitions(membership, watchMs, () => ended.resolve('rebalance'))];
 
   async function close(): Promise<void> {
     closing.abort();
-    stopWatching();
+    for (const stop of watches) stop();
     ended.resolve('close');
     if (given.length === 0) membership.interrupt();
     await running;

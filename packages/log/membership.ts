@@ -44,6 +44,8 @@ export class Membership {
   #memberId = '';
   #generation = -1;
   #coordinator: number | undefined;
+  /** Partition counts that the plan was made for, when it was made here (by the leader of the group). */
+  #planned: ReadonlyMap<string, number> = new Map();
 
   /** `purpose` names its connection; `signal` ends the waiting for a coordinator. */
   constructor(cluster: Cluster, options: { groupId: string; topics: readonly string[]; sessionMs: number; rebalanceMs: number }, purpose: string, signal: AbortSignal) {
@@ -85,6 +87,7 @@ export class Membership {
     if (joined.errorCode !== 0) return this.#refused(joined.errorCode, 'join group');
     this.#memberId = joined.memberId;
     this.#generation = joined.generationId;
+    this.#planned = new Map();
     const plan = joined.leader === joined.memberId ? await this.#plan(joined.members) : [];
     const since = performance.now();
     const synced = await this.#ask('sync group', wait, (broker) => broker.syncGroup(this.#member, joined.protocol, plan));
@@ -99,11 +102,23 @@ export class Membership {
     }
     await this.#cluster.refresh([...takers.keys()]);
     const plan = new Map(members.map((m) => [m.memberId, new Map<string, number[]>()]));
+    const planned = new Map<string, number>();
     for (const [topic, ids] of takers) {
       const count = await this.#cluster.partitions(topic);
+      planned.set(topic, count);
       for (const [member, share] of assign(ids, new Map([[topic, count]]))) for (const [t, list] of share) plan.get(member)!.set(t, list);
     }
+    this.#planned = planned;
     return [...plan].map(([memberId, share]) => ({ memberId, assignment: encodeConsumerProtocolAssignment({ version: 1, assignedPartitions: [...share].map(([topic, partitions]) => ({ topic, partitions })) }) }));
+  }
+
+  /** Whether a topic has other partitions now than the plan of this generation gave out. Only the leader, who made the plan, can tell. */
+  async outgrown(): Promise<boolean> {
+    const planned = this.#planned;
+    if (planned.size === 0) return false;
+    await this.#cluster.refresh([...planned.keys()]);
+    // Not of a plan that was replaced meanwhile.
+    return planned === this.#planned && [...planned].some(([topic, count]) => (this.#cluster.partitionsKnown(topic) ?? count) !== count);
   }
 
   #refused(code: number, what: string): undefined {

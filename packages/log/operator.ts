@@ -7,6 +7,8 @@ import { alterPartitionReassignmentsV0, Connection, createAPI, createPartitionsV
 export interface Operator {
   /** Node id of the leader per partition; -1 = none now. */
   leaders(topic: string): Promise<readonly number[]>;
+  /** Whether every partition has a leader and all of its replicas are in sync. */
+  inSync(topic: string): Promise<boolean>;
   /** Makes each of these brokers the first replica of its partition and elects it; it must be in sync. */
   moveLeaders(topic: string, leaders: readonly number[]): Promise<void>;
   addPartitions(topic: string, count: number): Promise<void>;
@@ -17,7 +19,7 @@ export interface Operator {
 
 interface Metadata {
   readonly brokers: ReadonlyArray<{ nodeId: number; host: string; port: number }>;
-  readonly topics: ReadonlyArray<{ partitions: ReadonlyArray<{ partitionIndex: number; leaderId: number; replicaNodes: readonly number[] }> }>;
+  readonly topics: ReadonlyArray<{ partitions: ReadonlyArray<{ partitionIndex: number; leaderId: number; replicaNodes: readonly number[]; isrNodes: readonly number[] }> }>;
 }
 
 const timeoutMs = 15_000;
@@ -58,6 +60,7 @@ export function createOperator(bootstrap: readonly string[]): Operator {
 
   return {
     leaders: async (topic) => (await partitionsOf(topic)).map((p) => p.leaderId),
+    inSync: async (topic) => (await partitionsOf(topic)).every((p) => p.leaderId > 0 && p.isrNodes.length === p.replicaNodes.length),
     async moveLeaders(topic, leaders) {
       const partitions = (await partitionsOf(topic)).map((p) => {
         const first = leaders[p.partitionIndex]!;

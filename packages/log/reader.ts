@@ -5,13 +5,14 @@ import { E } from './driver.ts';
 import { Fetcher } from './fetcher.ts';
 import { decodeBatches } from './records.ts';
 import type { Follower, LogRecord, Reader, RecordBatch } from './types.ts';
+import { watchFetcher } from './watchdog.ts';
 
 let readers = 0;
 const followWaitMs = 500;
 const readWaitMs = 100;
 const readBytes = 4 * 1024 * 1024;
 const oneBytes = 64 * 1024;
-const newPartitionsMs = 15_000;
+const defaultWatchMs = 15_000;
 
 interface Chunk {
   readonly records: readonly LogRecord[];
@@ -20,8 +21,8 @@ interface Chunk {
   readonly outOfRange: boolean;
 }
 
-/** Reads without a group. `read` and `readOne` use short polls of their own; `follow` has a fetcher each. */
-export function createReader(cluster: Cluster): Reader {
+/** Reads without a group. `read` and `readOne` use short polls of their own; `follow` has a fetcher each, looked after every `watchMs`. */
+export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader {
   const purpose = `read-${++readers}`;
   const followers = new Set<Follower>();
   const closing = new AbortController();
@@ -88,7 +89,12 @@ export function createReader(cluster: Cluster): Reader {
       if (failed) return;
       failed = true;
       clearInterval(timer);
+      stopWatching();
       onError(error);
+    }
+    async function stop(error: Error): Promise<void> {
+      await fetcher.stop();
+      fail(error);
     }
     async function addAll(): Promise<void> {
       const count = await cluster.partitions(topic);
@@ -102,15 +108,17 @@ export function createReader(cluster: Cluster): Reader {
     const timer = setInterval(() => {
       cluster.refresh([topic]).then(addAll).catch((error: unknown) => {
         // Brokers away: the next round asks again.
-        if (!(error instanceof WeirError) || error.code !== 'log-unavailable') void fetcher.stop().then(() => fail(error as Error));
+        if (!(error instanceof WeirError) || error.code !== 'log-unavailable') void stop(error as Error);
       });
-    }, newPartitionsMs);
+    }, watchMs);
     timer.unref();
+    const stopWatching = watchFetcher(cluster, fetcher, watchMs, (error) => { void stop(error); });
     const follower: Follower = {
       positions: () => next,
       async close() {
         failed = true;
         clearInterval(timer);
+        stopWatching();
         followers.delete(follower);
         await fetcher.stop();
       },

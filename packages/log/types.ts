@@ -112,6 +112,8 @@ export interface GroupConsumerOptions {
   readonly rebalanceTimeoutMs?: number;
   /** Per partition and fetch; default 1 MiB. */
   readonly maxBytesPerPartition?: number;
+  /** How often it is looked, by requests of their own, whether what there is to read is being read, and whether the topics have new partitions; default 15_000. */
+  readonly watchMs?: number;
 }
 
 /** Reads without a group: tables, ranges, traces, followers. */
@@ -122,7 +124,7 @@ export interface Reader {
   readOne(topic: string, partition: number, offset: number): Promise<LogRecord | undefined>;
   /**
    * Follow partitions from the given positions until close(). onBatch is awaited (back-pressure).
-   * New partitions of the topic are picked up from offset 0.
+   * New partitions of the topic are picked up from offset 0. A follower that stands still before the end is an error.
    */
   follow(topic: string, positions: ReadonlyMap<number, number>, onBatch: (batch: RecordBatch) => void | Promise<void>, onError: (error: Error) => void): Promise<Follower>;
   close(): Promise<void>;
@@ -150,8 +152,8 @@ export interface LogAdmin {
   /** partition → end offset (next to be written). */
   endOffsets(topic: string): Promise<ReadonlyMap<number, number>>;
   beginningOffsets(topic: string): Promise<ReadonlyMap<number, number>>;
-  /** partition → offset of the first record put there at or after this time (ms since the epoch); a partition without one is absent. */
-  offsetsAt(topic: string, at: number): Promise<ReadonlyMap<number, number>>;
+  /** partition → first offset whose record's timestamp is at or after `time` (ms since the epoch); a partition without one is absent. */
+  offsetsAt(topic: string, time: number): Promise<ReadonlyMap<number, number>>;
   /** partition → committed next offset; a partition without a commit is absent. */
   committed(groupId: string, topic: string): Promise<ReadonlyMap<number, number>>;
   close(): Promise<void>;

@@ -2,8 +2,28 @@ import { WeirError } from '@weir/errors';
 import { type Cluster } from './cluster.ts';
 import { listOffsets } from './coordinator.ts';
 import type { Fetcher } from './fetcher.ts';
+import type { Membership } from './membership.ts';
 
 const strikesAllowed = 3;
+
+/** Looks again and again, one look at a time; returns how to stop. Brokers that do not answer are no finding: the lease ends by itself. */
+function every(ms: number, look: () => Promise<void>): () => void {
+  let running = false;
+  const timer = setInterval(() => {
+    if (running) return;
+    running = true;
+    look().catch((error: unknown) => error).finally(() => { running = false; });
+  }, ms);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
+/** Tells the leader of a group that the topics do not have the partitions any more that it gave out: the new ones would be nobody's until the next rebalance. */
+export function watchPartitions(membership: Membership, everyMs: number, onChange: () => void): () => void {
+  return every(everyMs, async () => {
+    if (await membership.outgrown()) onChange();
+  });
+}
 
 /**
  * Looks, by a connection of its own, whether partitions that have records to read are being read. A stall is
@@ -15,7 +35,7 @@ export function watchFetcher(cluster: Cluster, fetcher: Fetcher, everyMs: number
   async function look(): Promise<void> {
     const still = [...fetcher.all()].filter((p) => {
       const known = seen.get(`${p.topic}/${p.partition}`);
-      if (!p.paused && known?.position === p.position) return true;
+      if (!p.paused && !p.giving && known?.position === p.position) return true;
       seen.set(`${p.topic}/${p.partition}`, { position: p.position, strikes: 0 });
       return false;
     });
@@ -24,8 +44,8 @@ export function watchFetcher(cluster: Cluster, fetcher: Fetcher, everyMs: number
       const ends = await listOffsets(cluster, topic, list.map((p) => p.partition), -1);
       for (const p of list) {
         const known = seen.get(`${topic}/${p.partition}`)!;
-        // It moved, or was paused, while the end was asked for.
-        if (p.paused || p.position !== known.position || ends.get(p.partition)! <= p.position || fetcher.get(topic, p.partition) !== p) known.strikes = 0;
+        // It moved, was paused, or its records are being worked on, while the end was asked for.
+        if (p.paused || p.giving || p.position !== known.position || ends.get(p.partition)! <= p.position || fetcher.get(topic, p.partition) !== p) known.strikes = 0;
         else {
           stalled = true;
           if (++known.strikes > strikesAllowed) return onStall(new WeirError('log-deadline', `${topic}/${p.partition} stands at ${p.position} while its end is ${ends.get(p.partition)}, for ${known.strikes} checks`));
@@ -35,13 +55,5 @@ export function watchFetcher(cluster: Cluster, fetcher: Fetcher, everyMs: number
     if (stalled) fetcher.restart();
   }
 
-  let running = false;
-  const timer = setInterval(() => {
-    if (running) return;
-    running = true;
-    // Brokers that do not answer are no stall of ours: the lease ends by itself.
-    look().catch((error: unknown) => error).finally(() => { running = false; });
-  }, everyMs);
-  timer.unref();
-  return () => clearInterval(timer);
+  return every(everyMs, look);
 }

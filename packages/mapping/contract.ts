@@ -18,8 +18,20 @@ export interface CompiledContract {
   readonly file: string;
   /** Canonical record names it governs. */
   readonly records: readonly string[];
+  /** What it says of fields beside their values, by record and field. */
+  readonly terms: ReadonlyMap<string, ReadonlyMap<string, ContractTerms>>;
   /** Every breach, not the first. */
   check(recordType: string, record: Readonly<Record<string, unknown>>): Reason[];
+}
+
+/** Classification, tags and purposes of a field; who uses them knows the words. */
+export interface ContractTerms {
+  readonly classification: string | undefined;
+  readonly tags: readonly string[];
+  /** `customProperties: [{ property: purposes, value: [...] }]`. */
+  readonly purposes: readonly string[] | undefined;
+  readonly required: boolean;
+  readonly line: number;
 }
 
 type Rule = (record: Readonly<Record<string, unknown>>) => Reason | undefined;
@@ -53,12 +65,16 @@ export function compileContract(file: { readonly path: string; readonly content:
   if (root['kind'] !== 'DataContract') problem(['kind'], 'kind is not DataContract', 'write kind: DataContract');
   for (const key of ['id', 'version', 'status']) if (typeof root[key] !== 'string') problem([key], `${key} is missing`, 'it is required by ODCS');
   const rules = new Map<string, Rule[]>();
+  const terms = new Map<string, Map<string, ContractTerms>>();
   const list = tablesOf(root['schema'], ['schema'], problem);
   if (list.length === 0) problem(['schema'], 'no schema', 'list the canonical records that the contract governs');
-  for (const [i, object] of list.entries()) compileObject(object, ['schema', i], file.path, yaml.lineOf, problem, rules);
+  for (const [i, object] of list.entries()) {
+    compileObject(object, ['schema', i], file.path, yaml.lineOf, problem, rules);
+    collectTerms(object, ['schema', i], yaml.lineOf, problem, terms);
+  }
   if (problems.length > 0) throw new WorkspaceError(problems);
   return {
-    id: root['id'] as string, version: root['version'] as string, file: file.path, records: [...rules.keys()],
+    id: root['id'] as string, version: root['version'] as string, file: file.path, records: [...rules.keys()], terms,
     check(recordType, record) {
       const reasons: Reason[] = [];
       for (const rule of rules.get(recordType) ?? []) {
@@ -68,6 +84,31 @@ export function compileContract(file: { readonly path: string; readonly content:
       return reasons;
     },
   };
+}
+
+const textsOf = (value: Json | undefined): readonly string[] | undefined => (Array.isArray(value) && value.every((v) => typeof v === 'string') ? value : undefined);
+
+/** Terms of the properties of one schema object; later properties of the same name add to them. */
+function collectTerms(object: JsonObject, at: At, lineOf: (at: At) => number, problem: Report, terms: Map<string, Map<string, ContractTerms>>): void {
+  const recordType = `weir.canonical.${String(object['name'])}`;
+  const found = terms.get(recordType) ?? new Map<string, ContractTerms>();
+  terms.set(recordType, found);
+  for (const [i, property] of (Array.isArray(object['properties']) ? object['properties'] : []).entries()) {
+    if (!isTable(property)) continue;
+    const here = [...at, 'properties', i];
+    const name = String(property['name']);
+    const { classification } = property;
+    if (classification !== undefined && typeof classification !== 'string') problem([...here, 'classification'], 'classification is a text', 'write e.g. classification: personal');
+    if (property['tags'] !== undefined && textsOf(property['tags']) === undefined) problem([...here, 'tags'], 'tags is a list of texts', 'write tags: [kyc-sensitive]');
+    const custom = (Array.isArray(property['customProperties']) ? property['customProperties'] : []).find((p) => isTable(p) && p['property'] === 'purposes') as JsonObject | undefined;
+    const purposes = textsOf(custom?.['value']);
+    if (custom !== undefined && purposes === undefined) problem([...here, 'customProperties'], 'purposes is a list of names', 'write customProperties: [{ property: purposes, value: [service] }]');
+    const before = found.get(name);
+    found.set(name, {
+      classification: typeof classification === 'string' ? classification : before?.classification, tags: [...(before?.tags ?? []), ...(textsOf(property['tags']) ?? [])],
+      purposes: purposes ?? before?.purposes, required: property['required'] === true || before?.required === true, line: lineOf(here),
+    });
+  }
 }
 
 type Report = (at: At, message: string, remedy: string) => void;

@@ -1,4 +1,4 @@
 export { compileMapping } from './compile.ts';
 export { transforms } from './transforms.ts';
 export type { CompiledMapping, MappedOutput, MappingMeta, MappingResult } from './types.ts';
-export { compileContract, type CompiledContract } from './contract.ts';
+export { compileContract, type CompiledContract, type ContractTerms } from './contract.ts';

@@ -41,6 +41,10 @@ export const H = {
   only: 'weir-only',
   /** With `intent`, raw and canonical: what the order corrects, `<output id>/<destination>/<operation>=<intent>` joined by `,`. */
   corrects: 'weir-corrects',
+  /** Canonical, put back by an approver: `<destination>/<operation>/<rules joined by ,>`; only that delivery is decided, and those rules do not hold it. */
+  approval: 'weir-approval',
+  /** Dead letters that wait for an approver: `<rule>;<ms since the epoch until which it may be let through>`. */
+  held: 'weir-held',
   /** Consent change: who recorded it, e.g. token:tok_…. */
   actor: 'weir-actor',
   /** Parked: when its head may be tried, ms since the epoch. */

@@ -6,7 +6,7 @@ import { checkArithmetic, compareTopics, planTopics } from './topic-plan.ts';
 
 const file = { path: 'infra/topics.yaml', content: readFileSync(join(import.meta.dirname, '../../infra/topics.yaml'), 'utf8') };
 const day = 86_400_000;
-const scope = { sources: new Map([['shop', {}], ['crm', {}]]), destinations: new Map([['mail', { retryHorizonMs: 3 * day }]]) };
+const scope = { sources: new Map([['shop', { dedupeWindowMs: 7 * day }], ['crm', { dedupeWindowMs: 3 * day }]]), destinations: new Map([['mail', { retryHorizonMs: 3 * day }]]) };
 const plan = planTopics(file, scope, { prefix: 'acme', brokers: 1 });
 const named = (name: string) => plan.find((t) => t.name === name)!;
 
@@ -20,10 +20,17 @@ test('every topic of the release is planned, durations in milliseconds, under th
 test('the shipped file keeps its own rule; a ledger too short for the retention in force is found', () => {
   expect(checkArithmetic(file, scope, 'acme')).toEqual([]);
   const short = { ...file, content: file.content.replace('75d', '39d') };
-  expect(checkArithmetic(short, scope, 'acme')).toMatchObject([{ topic: 'acme.ledger.mail', message: expect.stringContaining('needs 40 d') }]);
+  expect(checkArithmetic(short, scope, 'acme')).toMatchObject([{ topic: 'acme.ledger.mail', message: expect.stringContaining('needs 47 d') }]);
   expect(checkArithmetic(file, scope, 'acme', (topic) => (topic === 'acme.raw.crm' ? 60 * day : undefined))).toHaveLength(1);
   expect(checkArithmetic(file, scope, 'acme', (topic) => (topic === 'acme.dlq' ? -1 : undefined))).toHaveLength(1);
-  expect(checkArithmetic(file, { ...scope, destinations: new Map([['mail', { retryHorizonMs: 50 * day }]]) }, 'acme')).toHaveLength(1);
+});
+
+test('the rules are checked with what the workspace says, not with a constant', () => {
+  const found = (over: object) => checkArithmetic(file, { ...scope, ...over }, 'acme').map((f) => f.topic);
+  expect(found({ sources: new Map([['shop', { dedupeWindowMs: 8 * day }]]) })).toEqual(['acme.raw.shop']);
+  expect(found({ destinations: new Map([['ads', { retryHorizonMs: day }], ['mail', { retryHorizonMs: 31 * day }]]) })).toEqual(['acme.dispatch.mail', 'acme.parked.mail']);
+  expect(found({ destinations: new Map([['mail', { retryHorizonMs: 50 * day }], ['ads', { retryHorizonMs: day }]]) })).toEqual(['acme.ledger.mail', 'acme.dispatch.mail', 'acme.parked.mail']);
+  expect(() => checkArithmetic({ ...file, content: file.content.replace('arithmetic:\n', 'arithmetic:\n  retryHorizon: 3d\n') }, scope, 'acme')).toThrow(WorkspaceError);
 });
 
 test('what differs in the cluster is named, what is the same in other words is not', () => {
@@ -33,7 +40,7 @@ test('what differs in the cluster is named, what is the same in other words is n
   expect(compareTopics(plan, found).map((f) => [f.topic, f.message])).toEqual([['acme.outcome', expect.stringContaining('partitions')], ['acme.outcome', expect.stringContaining('retention.ms is 1')], ['acme.dlq', 'is missing']]);
 });
 
-test.each([['7 days', 'retention.ms: 7d', 'retention.ms: 7 days'], ['a rule over an unknown topic', 'retryHorizon + dlq', 'retryHorizon + nope'], ['no partitions', 'partitions: 6', 'partitions: 0']])('%s is refused with its line', (_name, from, to) => {
+test.each([['7 days', 'retention.ms: 7d', 'retention.ms: 7 days'], ['a rule over an unknown topic', 'dedupeWindow + dlq', 'dedupeWindow + nope'], ['no partitions', 'partitions: 6', 'partitions: 0']])('%s is refused with its line', (_name, from, to) => {
   try {
     planTopics({ ...file, content: file.content.replace(from, to) }, scope, { prefix: 'acme', brokers: 1 });
     expect.unreachable('it was accepted');

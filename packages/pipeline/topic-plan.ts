@@ -4,7 +4,7 @@ import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 
 /** What of a release the plan needs; a Release has it. */
 export interface TopicScope {
-  readonly sources: ReadonlyMap<string, unknown>;
+  readonly sources: ReadonlyMap<string, { readonly dedupeWindowMs: number }>;
   readonly destinations: ReadonlyMap<string, { readonly retryHorizonMs: number }>;
 }
 
@@ -29,8 +29,7 @@ interface Declared {
 }
 interface Declarations {
   readonly topics: readonly Declared[];
-  readonly retryHorizonMs: number;
-  readonly rule: Rule;
+  readonly rules: readonly Rule[];
 }
 interface Rule {
   readonly text: string;
@@ -54,7 +53,7 @@ const isTable = (value: YamlValue | undefined): value is Table => value !== null
 function readDeclarations(file: { readonly path: string; readonly content: string }): Declarations {
   const yaml = parseYaml(file);
   const problems: WorkspaceProblem[] = [];
-  const report = (at: readonly string[], message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(at), message, remedy }); };
+  const report = (at: readonly (string | number)[], message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(at), message, remedy }); };
   const root = isTable(yaml.value) ? yaml.value : {};
   const defaults = isTable(root['defaults']) ? root['defaults'] : {};
   const standard = { partitions: defaults['partitions'] ?? 6, config: configOf(defaults['config'], ['defaults', 'config'], yaml, problems, file.path) };
@@ -69,12 +68,16 @@ function readDeclarations(file: { readonly path: string; readonly content: strin
     topics.push({ name, partitions: partitions as number, config: { ...standard.config, ...configOf(table['config'], [...at, 'config'], yaml, problems, file.path) } });
   }
   const arithmetic = isTable(root['arithmetic']) ? root['arithmetic'] : {};
-  const horizon = topicDurationMs(arithmetic['retryHorizon']);
-  if (horizon === undefined || horizon < 0) report(['arithmetic', 'retryHorizon'], 'retryHorizon is no duration', 'write e.g. 3d');
-  const rule = parseRule(String(arithmetic['rule'] ?? ''), topics);
-  if (typeof rule === 'string') report(['arithmetic', 'rule'], rule, 'write e.g. ledger >= raw + retryHorizon + dlq');
+  for (const key of Object.keys(arithmetic)) if (key !== 'rules') report(['arithmetic', key], `unknown key ${key}`, 'use rules; retry horizons and dedupe windows come from the workspace');
+  const texts = arithmetic['rules'];
+  if (!Array.isArray(texts) || texts.length === 0) report(['arithmetic', 'rules'], 'no rules', 'write - ledger >= raw + retryHorizon + dlq');
+  const rules = (Array.isArray(texts) ? texts : []).map((text, i) => {
+    const rule = parseRule(String(text), topics);
+    if (typeof rule === 'string') report(['arithmetic', 'rules', i], rule, 'write e.g. ledger >= raw + retryHorizon + dlq');
+    return rule;
+  });
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { topics, retryHorizonMs: horizon!, rule: rule as Rule };
+  return { topics, rules: rules as Rule[] };
 }
 
 function configOf(value: YamlValue | undefined, at: readonly string[], yaml: ParsedYaml, problems: WorkspaceProblem[], file: string): Record<string, string> {
@@ -87,14 +90,18 @@ function configOf(value: YamlValue | undefined, at: readonly string[], yaml: Par
   return out;
 }
 
-/** `a >= b + c`: each name is a topic (its first word) or retryHorizon. */
+/** `a >= b + c`: each name is a topic (its first word), retryHorizon or dedupeWindow. */
 function parseRule(text: string, topics: readonly Declared[]): Rule | string {
-  const known = new Set(['retryHorizon', ...topics.map((t) => family(t.name))]);
+  const families = topics.map((t) => family(t.name));
+  const known = new Set([...workspaceTerms, ...families]);
   const [left, right, ...rest] = text.split('>=').map((side) => side.trim());
   const terms = (right ?? '').split('+').map((term) => term.trim());
-  const unknown = [left ?? '', ...terms].find((term) => !known.has(term));
+  const unknown = families.includes(left ?? '') ? terms.find((term) => !known.has(term)) : left ?? '';
   return rest.length > 0 || unknown !== undefined ? `rule ${JSON.stringify(text)}${unknown === undefined ? '' : `: unknown ${JSON.stringify(unknown)}`}` : { text, left: left!, right: terms };
 }
+
+/** What a rule may name beside topics, and which comes from the workspace: the retry horizon of the destination in question, the longest dedupe window of the sources. */
+const workspaceTerms = ['retryHorizon', 'dedupeWindow'];
 
 /** `raw` of `raw.<source>`. */
 function family(name: string): string {
@@ -118,27 +125,32 @@ function expand(name: string, scope: TopicScope): string[] {
 }
 
 /**
- * The retention rule of the file (ledger >= raw + retryHorizon + dlq), per destination with its own retry horizon
- * where that is longer. `actual` gives the retention in force, ms, of a topic; without it, the declared one counts.
- * A retention of -1 is longer than everything.
+ * The retention rules of the file (ledger >= raw + retryHorizon + dedupeWindow + dlq), per topic with the retry horizon of its
+ * destination and the longest dedupe window, both of the workspace as it is. `actual` gives the retention in force, ms,
+ * of a topic; without it, the declared one counts. A retention of -1 is longer than everything.
  */
 export function checkArithmetic(file: { readonly path: string; readonly content: string }, scope: TopicScope, prefix: string, actual?: (topic: string) => number | undefined): TopicFinding[] {
-  const { topics, retryHorizonMs, rule } = readDeclarations(file);
-  const retentionOf = (topic: string, declared: Declared): number => {
+  const { topics, rules } = readDeclarations(file);
+  const named = (declared: Declared): string[] => expand(declared.name, scope).map((name) => `${prefix}.${name}`);
+  const retentionIn = (topic: string, declared: Declared): number => {
     const ms = actual?.(topic) ?? topicDurationMs(declared.config[retention]) ?? -1;
     return ms < 0 ? Number.POSITIVE_INFINITY : ms;
   };
-  /** Longest (right side) or own (left side) retention of a family; a compacted topic without delete keeps for ever. */
-  const longest = (name: string): number => Math.max(0, ...topics.filter((t) => family(t.name) === name).flatMap((t) => expand(t.name, scope).map((n) => retentionOf(`${prefix}.${n}`, t))));
+  const longest = (name: string): number => Math.max(0, ...topics.filter((t) => family(t.name) === name).flatMap((t) => named(t).map((topic) => retentionIn(topic, t))));
+  const window = Math.max(0, ...[...scope.sources.values()].map((source) => source.dedupeWindowMs));
+  /** Of the destination that the topic is of; of all where it is of none. */
+  const horizonOf = (declared: Declared, at: number): number => {
+    const horizons = [...scope.destinations.values()].map((d) => d.retryHorizonMs);
+    return declared.name.endsWith('<destination>') ? horizons[at]! : Math.max(0, ...horizons);
+  };
   const findings: TopicFinding[] = [];
-  for (const declared of topics.filter((t) => family(t.name) === rule.left)) {
-    const names = declared.name.endsWith('<destination>') ? [...scope.destinations.keys()] : [undefined];
-    for (const destination of names) {
-      const topic = `${prefix}.${destination === undefined ? declared.name : declared.name.replace('<destination>', destination)}`;
-      const horizon = Math.max(retryHorizonMs, destination === undefined ? 0 : scope.destinations.get(destination)!.retryHorizonMs);
-      const needed = rule.right.reduce((sum, term) => sum + (term === 'retryHorizon' ? horizon : longest(term)), 0);
-      const kept = retentionOf(topic, declared);
-      if (kept < needed) findings.push({ topic, message: `keeps ${days(kept)}, ${rule.text} needs ${days(needed)}`, remedy: `raise ${retention} to at least ${needed}: a delivery that is forgotten may be sent again` });
+  for (const rule of rules) {
+    for (const declared of topics.filter((t) => family(t.name) === rule.left)) {
+      for (const [at, topic] of named(declared).entries()) {
+        const needed = rule.right.reduce((sum, term) => sum + (term === 'retryHorizon' ? horizonOf(declared, at) : term === 'dedupeWindow' ? window : longest(term)), 0);
+        const kept = retentionIn(topic, declared);
+        if (kept < needed) findings.push({ topic, message: `keeps ${days(kept)}, ${rule.text} needs ${days(needed)}`, remedy: `raise ${retention} to at least ${needed}, or shorten what it is compared with: what is forgotten may be sent again, what is deleted is never sent` });
+      }
     }
   }
   return findings;

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import type { ConsentSeen, ConsentState, LegalBasis } from './types.ts';
+import type { ConflictRule, ConsentSeen, ConsentState, LegalBasis } from './types.ts';
 
 /** One change of consent for one identifier, as it stands on weir.consent.changes. */
 export interface ConsentChange {
@@ -13,8 +13,11 @@ export interface ConsentChange {
   readonly legalBasis: string | null;
   readonly proof: string | null;
   readonly expiresAt: number | null;
+  readonly jurisdiction?: string | null;
+  readonly noticeVersion?: string | null;
 }
 
+export const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
 const remembered = 64;
 const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 /** Longer purposes, channels and topics are kept as their hash: a key, percent-encoded, stays within what the local store takes. */
@@ -42,26 +45,54 @@ function hasEffect(before: ConsentState, state: string, acceptedAt: number): boo
   return acceptedAt > before.changedAt || (acceptedAt === before.changedAt && before.seen.length < remembered);
 }
 
+/** Sources of one state that are told apart; past it nobody re-opens the state. */
+const maxClosers = 16;
+const anybody = '*';
+
+/** Sources whose last statement closes the state. States of before this was kept: the one that wrote it. */
+function closersOf(before: ConsentState | undefined): readonly string[] {
+  if (before === undefined || !closes(before.state)) return [];
+  return before.closedBy === undefined || before.closedBy.length === 0 ? [before.source] : before.closedBy;
+}
+
+/** Those whose denial still stands after a grant of this source. */
+function standing(closers: readonly string[], source: string, rule: ConflictRule): readonly string[] {
+  if (closers.includes(anybody) && rule.kind !== 'log-order') return closers;
+  if (rule.kind === 'log-order') return [];
+  if (rule.kind === 'strictest') return closers.filter((closer) => closer !== source);
+  const rank = (name: string): number => (rule.priority.includes(name) ? rule.priority.indexOf(name) : rule.priority.length);
+  return closers.filter((closer) => closer !== source && rank(closer) <= rank(source));
+}
+
 /**
  * Fold one change into the state of its key (architecture 3.4), pure; undefined = nothing changes. `offset` is where
  * the change stands on its partition. What was folded before, by id, changes nothing; what is at or below the state's
- * offset changes nothing; a grant re-opens a closed state only if it was accepted after the change that closed it. A
- * late withdrawal closes.
+ * offset changes nothing; a grant re-opens a closed state only if it was accepted after the change that closed it, and
+ * only as far as the workspace's rule for several sources lets it. A late withdrawal closes, whatever its source.
  *
  * The last 64 ids of a key are remembered; what fell out is covered by accept times, because `changedAt` never falls:
  * a forgotten grant is never newer than it, and a forgotten withdrawal that comes again withdraws again, because it
  * cannot be told from a late one.
  */
-export function foldConsent(before: ConsentState | undefined, id: string, change: ConsentChange, offset: number): ConsentState | undefined {
+export function foldConsent(before: ConsentState | undefined, id: string, change: ConsentChange, offset: number, rule: ConflictRule = logOrder): ConsentState | undefined {
   if (before !== undefined && (offset <= before.version || before.seen.includes(change.changeId))) return undefined;
   const state = wordOf(change.state);
   const seen = remember(before?.seen ?? [], change.changeId);
   if (before !== undefined && !hasEffect(before, state, change.acceptedAt)) return { ...before, version: offset, seen };
+  const closers = closersOf(before);
+  const closedBy = closes(state) ? closedWith(closers, change.source) : standing(closers, change.source, rule);
+  if (before !== undefined && !closes(state) && closedBy.length > 0) return { ...before, version: offset, seen, closedBy, changedAt: Math.max(before.changedAt, change.acceptedAt) };
   return {
     id, purpose: consentPart(change.purpose), channel: consentPart(change.channel), topic: consentPart(change.topic), state, version: offset,
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
-    expiresAt: state === 'granted' ? change.expiresAt : null, changeId: change.changeId, seen,
+    expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
+    changeId: change.changeId, seen, closedBy,
   };
+}
+
+function closedWith(closers: readonly string[], source: string): readonly string[] {
+  if (closers.includes(source) || closers.includes(anybody)) return closers;
+  return closers.length >= maxClosers ? [anybody] : [...closers, source];
 }
 
 function remember(seen: readonly string[], id: string): readonly string[] {

@@ -3,8 +3,11 @@ import { loadSchemas } from '@weir/schemas';
 import { parseYaml } from '@weir/yaml';
 import avsc from 'avsc';
 import { expect, test } from 'vitest';
-import { compilePurposes, compileRoutes, compileRules, type CompiledPolicy, type CompiledRoute } from './compile.ts';
-import { createLimits, decide, quietUntil, type DecisionContext, type Subject } from './decide.ts';
+import { compilePurposes, compileRoutes, type CompiledPolicy, type CompiledRoute } from './compile.ts';
+import { decide, type DecisionContext, type Subject } from './decide.ts';
+import { createLimits } from './limits.ts';
+import { quietUntil } from './quiet.ts';
+import { compileRules } from './rules.ts';
 
 const purposes = compilePurposes({ path: 'purposes.yaml', content: 'purposes:\n  news: { legalBasis: consent, doc: News. }\n  service: { legalBasis: contract, doc: Service. }\n' });
 const operations = { send: { kind: 'use', accepts: ['weir.canonical.Profile'] }, stop: { kind: 'restrict', accepts: ['weir.canonical.Profile'] } } as const;

@@ -1,6 +1,10 @@
+import type { CompiledPolicy, CompiledRoute } from './compile.ts';
 import type { ConsentAnswer } from './consent.ts';
-import type { CompiledPolicy, CompiledRoute, CompiledRule, QuietHours } from './compile.ts';
-import { readsOf, recordView } from './record-view.ts';
+import type { Minimiser } from './minimise.ts';
+import { planOf, type RecordPlan, type RoutePlan, type Step } from './plan.ts';
+import { isZone, quietUntil } from './quiet.ts';
+import { inSet, isRegionCode } from './regions.ts';
+import type { CompiledRule } from './rules.ts';
 import type { ConsentSeen } from './types.ts';
 
 /** What is decided on: a canonical record and what is known of its person now. */
@@ -17,6 +21,8 @@ export interface Subject {
   readonly eventId?: string;
   /** ms since the epoch. */
   readonly acceptedAt?: number;
+  /** Present when an approver let one delivery of it through: nothing else is decided, and these rules do not hold it. */
+  readonly approval?: { readonly destination: string; readonly operation: string; readonly rules: readonly string[] } | undefined;
 }
 
 export interface DecisionContext {
@@ -24,39 +30,21 @@ export interface DecisionContext {
   consent(ids: readonly string[], route: CompiledRoute): ConsentAnswer;
   /** Takes a token of the limit; false = used up. */
   take(rule: CompiledRule, key: string, now: number, route: CompiledRoute): boolean;
+  /** Told of every rule that is looked at; for explanations. */
+  looked?(route: CompiledRoute, rule: CompiledRule, result: boolean | 'error'): void;
 }
 
 /** `detail` says in words what failed, without values of the record. */
 export type Decision =
-  | { readonly effect: 'allow'; readonly route: CompiledRoute; readonly rule: string; readonly consent: readonly ConsentSeen[]; readonly notBefore: number | null }
+  | { readonly effect: 'allow'; readonly route: CompiledRoute; readonly rule: string; readonly consent: readonly ConsentSeen[]; readonly notBefore: number | null; readonly minimiser: Minimiser }
+  | { readonly effect: 'hold'; readonly route: CompiledRoute; readonly rule: string; readonly reason: string; readonly consent: readonly ConsentSeen[]; readonly expiresMs: number; readonly escalate: boolean }
   | { readonly effect: 'deny'; readonly route: CompiledRoute | undefined; readonly rule: string | null; readonly reason: string; readonly detail?: string; readonly consent: readonly ConsentSeen[] };
 
 const noRoute: readonly Decision[] = [{ effect: 'deny', route: undefined, rule: null, reason: 'no-route', consent: [] }];
+const noneSeen: readonly ConsentSeen[] = [];
 /** Records about a person: without an identifier there is nobody to ask. */
 const aboutPerson = new Set(['Profile', 'Event', 'ConsentChange', 'Order']);
 const maxDelayMs = 7 * 86_400_000;
-
-/** What is prepared once per policy and record name. */
-interface Plan {
-  readonly view: (record: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>;
-  readonly meta: boolean;
-  /** Rules whose condition is the same for every route of a record, by their place among the rules. */
-  readonly shared: readonly boolean[];
-}
-const plans = new WeakMap<CompiledPolicy, Map<string, Plan>>();
-
-function planOf(policy: CompiledPolicy, recordName: string, routes: readonly CompiledRoute[]): Plan {
-  let byName = plans.get(policy);
-  if (byName === undefined) plans.set(policy, byName = new Map());
-  let plan = byName.get(recordName);
-  if (plan === undefined) {
-    const sources = [...routes, ...policy.rules].flatMap((r) => [r.when, 'until' in r ? r.until : undefined]).flatMap((cel) => (cel === undefined ? [] : [cel.source]));
-    const reads = sources.map(readsOf);
-    plan = { view: recordView(recordName, reads), meta: reads.some((r) => r.meta), shared: policy.rules.map((r) => r.when !== undefined && !readsOf(r.when.source).perRoute) };
-    byName.set(recordName, plan);
-  }
-  return plan;
-}
 
 type Variables = Record<string, unknown>;
 
@@ -65,21 +53,39 @@ function metaOf(subject: Subject, now: number): Variables {
   return { __proto__: null, eventId: subject.eventId ?? '', acceptedAt: BigInt(subject.acceptedAt ?? 0), now: BigInt(now), hour: BigInt(date.getUTCHours()), weekday: BigInt(date.getUTCDay() || 7) } as Variables;
 }
 
+/** ISO 3166 code of where the person is: the record's own country, the jurisdiction of a consent, else the region of the source; '' = not known. */
+export function regionOf(policy: CompiledPolicy, subject: Pick<Subject, 'record' | 'source'>): string {
+  for (const code of [subject.record['country'], subject.record['jurisdiction']]) {
+    if (typeof code !== 'string' || !isRegionCode(code)) continue;
+    const part = subject.record['region'];
+    const whole = typeof part === 'string' ? `${code}-${part}` : code;
+    return code.length === 2 && isRegionCode(whole) ? whole : code;
+  }
+  return policy.governance?.sourceRegions.get(subject.source) ?? '';
+}
+
 /** One record on its way through its routes; what holds for all of them is evaluated once, when first asked. */
 class Run {
   readonly policy: CompiledPolicy;
-  readonly plan: Plan;
   readonly subject: Subject;
   readonly context: DecisionContext;
   readonly variables: Variables;
-  readonly values: (boolean | 'error' | undefined)[] = [];
+  readonly values: (boolean | 'error' | undefined)[];
+  private code: string | undefined;
 
-  constructor(policy: CompiledPolicy, plan: Plan, subject: Subject, context: DecisionContext) {
+  constructor(policy: CompiledPolicy, plan: RecordPlan, subject: Subject, context: DecisionContext) {
     this.policy = policy;
-    this.plan = plan;
     this.subject = subject;
     this.context = context;
-    this.variables = { record: plan.view(subject.record), source: subject.source, destination: '', operation: '', purpose: '', channel: '', topic: '', now: BigInt(context.now), meta: plan.meta ? metaOf(subject, context.now) : null };
+    this.values = plan.shared === 0 ? [] : new Array<boolean | 'error' | undefined>(plan.shared).fill(undefined);
+    this.variables = {
+      record: plan.view(subject.record), source: subject.source, destination: '', operation: '', purpose: '', channel: '', topic: '', now: BigInt(context.now),
+      meta: plan.meta ? metaOf(subject, context.now) : null, region: plan.region ? this.region() : '',
+    };
+  }
+
+  region(): string {
+    return this.code ??= regionOf(this.policy, this.subject);
   }
 
   at(route: CompiledRoute): void {
@@ -90,11 +96,10 @@ class Run {
     this.variables['topic'] = route.topic ?? '';
   }
 
-  applies(index: number): boolean | 'error' {
-    const { when } = this.policy.rules[index]!;
-    if (when === undefined) return true;
-    if (!this.plan.shared[index]) return holds(when.evaluate(this.variables));
-    return this.values[index] ??= holds(when.evaluate(this.variables));
+  applies({ rule, when, shared }: Step, route: CompiledRoute): boolean | 'error' {
+    const result = when === undefined ? true : when === 'error' ? when : shared < 0 ? holds(when.evaluate(this.variables)) : (this.values[shared] ??= holds(when.evaluate(this.variables)));
+    this.context.looked?.(route, rule, result);
+    return result;
   }
 }
 
@@ -105,58 +110,121 @@ class Run {
  * condition of their route counts as true.
  */
 export function decide(policy: CompiledPolicy, subject: Subject, context: DecisionContext): readonly Decision[] {
-  const routes = policy.routes.get(subject.recordName);
-  if (routes === undefined) return noRoute;
-  const run = new Run(policy, planOf(policy, subject.recordName, routes), subject, context);
+  const plan = planOf(policy, subject.recordName);
+  if (plan === undefined) return noRoute;
+  const run = new Run(policy, plan, subject, context);
   const decisions: Decision[] = [];
-  for (const route of routes) {
-    if (decisions.some((d) => d.route!.destination === route.destination && d.route!.operation === route.operation)) continue;
+  const { approval } = subject;
+  for (const routePlan of plan.routes) {
+    const { route } = routePlan;
+    if (approval !== undefined && (approval.destination !== route.destination || approval.operation !== route.operation)) continue;
+    if (decided(decisions, route)) continue;
     run.at(route);
     const matches = route.when === undefined ? true : holds(route.when.evaluate(run.variables));
     if (matches === false) continue;
-    if (route.kind === 'restrict') decisions.push({ effect: 'allow', route, rule: 'restrict', consent: [], notBefore: null });
-    else if (matches === 'error') decisions.push({ effect: 'deny', route, rule: null, reason: 'policy-error', detail: 'the condition of the route failed', consent: [] });
-    else decisions.push(decideUse(run, route));
+    if (route.kind === 'restrict') decisions.push({ effect: 'allow', route, rule: 'restrict', consent: noneSeen, notBefore: null, minimiser: routePlan.minimiser(0) });
+    else if (matches === 'error') decisions.push({ effect: 'deny', route, rule: null, reason: 'policy-error', detail: `the condition of the route failed${place(route)}`, consent: noneSeen });
+    else decisions.push(decideUse(run, routePlan));
   }
   return decisions.length === 0 ? noRoute : decisions;
+}
+
+function decided(decisions: readonly Decision[], route: CompiledRoute): boolean {
+  for (const { route: other } of decisions) if (other!.destination === route.destination && other!.operation === route.operation) return true;
+  return false;
 }
 
 function holds(result: { readonly ok: boolean; readonly value?: unknown }): boolean | 'error' {
   return result.ok ? result.value === true : 'error';
 }
 
-function decideUse(run: Run, route: CompiledRoute): Decision {
-  const { subject, context, policy } = run;
-  const deny = (reason: string, rule: string | null = null, consent: readonly ConsentSeen[] = [], detail?: string): Decision => ({ effect: 'deny', route, rule, reason, consent, ...(detail === undefined ? {} : { detail }) });
-  if (subject.ids === undefined) return deny('identity-too-wide');
-  if (subject.ids.length === 0 && aboutPerson.has(subject.recordName)) return deny('subject-unidentified');
-  let allowed: string | undefined;
-  let failed: string | undefined;
-  let forbidden: Decision | undefined;
-  let notBefore: number | null = null;
-  let limits: CompiledRule[] | undefined;
-  for (const [index, rule] of policy.rules.entries()) {
-    if (rule.effect === 'allow' && allowed !== undefined) continue;
-    const applies = run.applies(index);
+const place = (of: { readonly file?: string; readonly line?: number }): string => (of.file === undefined ? '' : ` (${of.file}:${of.line})`);
+
+function deny(route: CompiledRoute, reason: string, rule: string | null = null, consent: readonly ConsentSeen[] = noneSeen, detail?: string): Decision {
+  return detail === undefined ? { effect: 'deny', route, rule, reason, consent } : { effect: 'deny', route, rule, reason, consent, detail };
+}
+const failedRule = (route: CompiledRoute, rule: CompiledRule, what = 'the condition'): Decision => deny(route, 'policy-error', rule.name, noneSeen, `${what} of rule ${rule.name} failed${place(rule)}`);
+
+/** What the rules of one route add up to. */
+interface Verdict {
+  allowed: string | undefined;
+  failed: CompiledRule | undefined;
+  forbidden: Decision | undefined;
+  notBefore: number | null;
+  limits: CompiledRule[] | undefined;
+  held: CompiledRule | undefined;
+}
+
+function decideUse(run: Run, plan: RoutePlan): Decision {
+  const { subject, context } = run;
+  const { route } = plan;
+  if (subject.ids === undefined) return deny(route, 'identity-too-wide');
+  if (subject.ids.length === 0 && aboutPerson.has(subject.recordName)) return deny(route, 'subject-unidentified');
+  const verdict: Verdict = { allowed: undefined, failed: undefined, forbidden: undefined, notBefore: null, limits: undefined, held: undefined };
+  for (const step of plan.steps) {
+    if (step.rule.effect === 'allow' && verdict.allowed !== undefined) continue;
+    const applies = run.applies(step, route);
     if (applies === false) continue;
-    if (applies === 'error') {
-      failed ??= rule.name;
-      if (rule.effect !== 'allow') forbidden ??= deny('policy-error', rule.name, [], `rule ${rule.name} failed`);
-    } else if (rule.effect === 'deny') return deny(`rule:${rule.name}`, rule.name);
-    else if (rule.effect === 'allow') allowed = rule.name;
-    else if (rule.effect === 'limit') (limits ??= []).push(rule);
-    else {
+    const final = applies === 'error' ? failure(verdict, route, step.rule) : effect(verdict, run, route, step.rule);
+    if (final !== undefined) return final;
+  }
+  const applied = transformsOf(run, plan);
+  if (typeof applied !== 'number') verdict.forbidden ??= applied;
+  if (verdict.forbidden !== undefined) return verdict.forbidden;
+  if (verdict.allowed === undefined) return verdict.failed === undefined ? deny(route, 'no-allow-rule') : failedRule(route, verdict.failed);
+  const answer = context.consent(subject.ids, route);
+  if (!answer.ok) return deny(route, answer.reason, verdict.allowed, answer.seen);
+  const { held } = verdict;
+  if (held !== undefined) return { effect: 'hold', route, rule: held.name, reason: `${held.effect === 'escalate' ? 'escalate' : 'approval'}:${held.name}`, consent: answer.seen, expiresMs: held.approval!.expiresMs, escalate: held.effect === 'escalate' };
+  for (const rule of verdict.limits ?? []) if (!context.take(rule, rule.limit!.by === 'subject' ? subject.key : route.destination, context.now, route)) return deny(route, `limit:${rule.name}`, rule.name, answer.seen);
+  return { effect: 'allow', route, rule: verdict.allowed, consent: answer.seen, notBefore: verdict.notBefore, minimiser: plan.minimiser(applied as number) };
+}
+
+/** A condition that fails allows nothing, and forbids where the rule would have restricted. */
+function failure(verdict: Verdict, route: CompiledRoute, rule: CompiledRule): undefined {
+  if (rule.effect === 'allow') verdict.failed ??= rule;
+  else verdict.forbidden ??= failedRule(route, rule);
+}
+
+/** Adds the effect of a rule that applies; a decision when nothing can change it any more. */
+function effect(verdict: Verdict, run: Run, route: CompiledRoute, rule: CompiledRule): Decision | undefined {
+  switch (rule.effect) {
+    case 'deny': return deny(route, `rule:${rule.name}`, rule.name);
+    case 'route': return deny(route, `route:${rule.name}`, rule.name);
+    case 'residency': return residencyRefusal(run, route, rule);
+    case 'allow': verdict.allowed = rule.name; return undefined;
+    case 'limit': (verdict.limits ??= []).push(rule); return undefined;
+    case 'require-approval': case 'escalate':
+      if (run.subject.approval?.rules.includes(rule.name) === true) return undefined;
+      if (verdict.held === undefined || (rule.effect === 'escalate' && verdict.held.effect !== 'escalate')) verdict.held = rule;
+      return undefined;
+    default: {
       const until = delayUntil(rule, run);
-      if (until === 'error') forbidden ??= deny('policy-error', rule.name, [], `until of rule ${rule.name} failed`);
-      else if (until > context.now && until > (notBefore ?? 0)) notBefore = until;
+      if (until === 'error') verdict.forbidden ??= failedRule(route, rule, 'until');
+      else if (until > run.context.now && until > (verdict.notBefore ?? 0)) verdict.notBefore = until;
+      return undefined;
     }
   }
-  if (forbidden !== undefined) return forbidden;
-  if (allowed === undefined) return failed === undefined ? deny('no-allow-rule') : deny('policy-error', failed, [], `rule ${failed} failed`);
-  const answer = context.consent(subject.ids, route);
-  if (!answer.ok) return deny(answer.reason, allowed, answer.seen);
-  for (const rule of limits ?? []) if (!context.take(rule, rule.limit!.by === 'subject' ? subject.key : route.destination, context.now, route)) return deny(`limit:${rule.name}`, rule.name, answer.seen);
-  return { effect: 'allow', route, rule: allowed, consent: answer.seen, notBefore };
+}
+
+/** The destination is outside of where the data may go (plan.ts). Whose region is not known is protected like the ones that the rule names. */
+function residencyRefusal(run: Run, route: CompiledRoute, rule: CompiledRule): Decision | undefined {
+  const { subject } = rule.residency!;
+  if (subject === undefined) return deny(route, `residency:${rule.name}`, rule.name);
+  const region = run.region();
+  if (region === '') return deny(route, `residency:${rule.name}`, rule.name, noneSeen, 'the region of the person is not known');
+  return inSet(subject, region) ? deny(route, `residency:${rule.name}`, rule.name) : undefined;
+}
+
+/** Bits of the minimise, hash and mask rules that apply. */
+function transformsOf(run: Run, plan: RoutePlan): number | Decision {
+  let applied = 0;
+  for (let i = 0; i < plan.transforms.length; i++) {
+    const applies = run.applies(plan.transforms[i]!, plan.route);
+    if (applies === 'error') return failedRule(plan.route, plan.transforms[i]!.rule);
+    if (applies) applied |= 1 << i;
+  }
+  return applied;
 }
 
 /** Time until which the rule delays, ms; not after now = no delay. */
@@ -171,65 +239,4 @@ function delayUntil(rule: CompiledRule, run: Run): number | 'error' {
   if (!result.ok) return 'error';
   const at = result.value instanceof Date ? result.value.getTime() : result.value;
   return typeof at !== 'number' || !Number.isFinite(at) || at > now + maxDelayMs ? 'error' : Math.ceil(at);
-}
-
-const clocks = new Map<string, Intl.DateTimeFormat | undefined>();
-const maxClocks = 1000;
-
-/** Zones may come from a record, so what is kept of them is bounded; undefined = there is no such zone. */
-function clockOf(timezone: string): Intl.DateTimeFormat | undefined {
-  if (clocks.has(timezone)) return clocks.get(timezone);
-  let clock: Intl.DateTimeFormat | undefined;
-  try {
-    if (timezone.length <= 64) clock = new Intl.DateTimeFormat('en-GB', { timeZone: timezone, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-  }
-  if (clocks.size >= maxClocks) clocks.clear();
-  clocks.set(timezone, clock);
-  return clock;
-}
-const isZone = (timezone: string) => clockOf(timezone) !== undefined;
-
-/** Minutes after midnight in a zone. */
-function minutesIn(timezone: string, now: number): number {
-  const [hour, minute] = clockOf(timezone)!.format(now).split(':');
-  return Number(hour) * 60 + Number(minute);
-}
-
-/** End of the quiet hours that `now` lies in, ms since the epoch; undefined outside. Steps by the zone's own clock, so a change to summer time moves it with the wall clock. */
-export function quietUntil(quiet: QuietHours, now: number): number | undefined {
-  const at = minutesIn(quiet.timezone, now);
-  const inside = quiet.from < quiet.to ? at >= quiet.from && at < quiet.to : at >= quiet.from || at < quiet.to;
-  if (!inside) return undefined;
-  const start = Math.floor(now / 60_000) * 60_000;
-  const guess = start + ((quiet.to - at + 1440) % 1440) * 60_000;
-  for (const shift of [0, 60, -60, 30, -30]) if (minutesIn(quiet.timezone, guess + shift * 60_000) === quiet.to) return guess + shift * 60_000;
-  return guess;
-}
-
-/**
- * Counters of limit rules: fixed windows aligned to the epoch, in this process only: after a crash a window may let
- * through one more bucket. Memory is bounded: past `maxKeys` counters a key without one is refused until windows end,
- * so a limit is never passed for lack of memory. With a `share`, what is counted by destination is this partition's
- * part of the count, and the parts add up to it.
- */
-export function createLimits(maxKeys = 500_000, share?: { readonly partition: number; readonly partitions: number }): (rule: CompiledRule, key: string, now: number) => boolean {
-  const windows = new Map<string, { until: number; readonly used: Map<string, number> }>();
-  let keys = 0;
-  return (rule, key, now) => {
-    const { count, perMs, by } = rule.limit!;
-    let window = windows.get(rule.name);
-    if (window === undefined || window.until <= now) {
-      keys -= window?.used.size ?? 0;
-      window = { until: (Math.floor(now / perMs) + 1) * perMs, used: new Map() };
-      windows.set(rule.name, window);
-    }
-    const part = by === 'subject' || share === undefined ? count : Math.floor(count / share.partitions) + (share.partition < count % share.partitions ? 1 : 0);
-    const used = window.used.get(key);
-    if (used === undefined ? part === 0 || keys >= maxKeys : used >= part) return false;
-    if (used === undefined) keys++;
-    window.used.set(key, (used ?? 0) + 1);
-    return true;
-  };
 }

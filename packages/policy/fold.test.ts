@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { checkUse, closure, consentKey, foldConsent, type ConsentChange, type ConsentEntry } from './consent.ts';
-import type { ConsentState } from './types.ts';
+import type { ConflictRule, ConsentState } from './types.ts';
 
 const change = (over: Partial<ConsentChange>): ConsentChange => ({ changeId: 'c', purpose: 'p', channel: '', topic: '', state: 'granted', source: 's', acceptedAt: 1000, legalBasis: null, proof: null, expiresAt: null, ...over });
 const fold = (list: readonly ConsentChange[]) => list.reduce<ConsentState | undefined>((state, c, offset) => foldConsent(state, 'email:x', c, offset) ?? state, undefined);
@@ -110,4 +110,38 @@ test('64 linked identifiers are decided on, 65 are not', () => {
   expect(closure(['a'], star(63))!.length).toBe(64);
   expect(closure(['a'], star(64))).toBeUndefined();
   expect(closure(Array.from({ length: 65 }, (_, i) => `${i}`), () => [])).toBeUndefined();
+});
+
+// What tool A and tool B said, in the order of acceptance, and what holds then under each rule (A stands before B in the priority).
+test.each([
+  ['A+', 'granted', 'granted', 'granted'],
+  ['A+ B-', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A- B+', 'granted', 'withdrawn', 'withdrawn'],
+  ['A- A+', 'granted', 'granted', 'granted'],
+  ['B- A+', 'granted', 'withdrawn', 'granted'],
+  ['B- B+', 'granted', 'granted', 'granted'],
+  ['A- B- A+', 'granted', 'withdrawn', 'granted'],
+  ['A- B- B+', 'granted', 'withdrawn', 'withdrawn'],
+  ['A- B- B+ A+', 'granted', 'granted', 'granted'],
+  ['A- B- A+ B+', 'granted', 'granted', 'granted'],
+  ['B- C+', 'granted', 'withdrawn', 'withdrawn'],
+  ['C- B+', 'granted', 'withdrawn', 'granted'],
+  ['C- D+', 'granted', 'withdrawn', 'withdrawn'],
+  ['A+ B- A+ A+', 'granted', 'withdrawn', 'granted'],
+])('between tools, %s gives %s by log order, %s by the strictest, %s by the priority A, B', (story, logOrder, strictest, priority) => {
+  const told = story.split(' ').map((word, i) => change({ changeId: `c${i}`, source: word[0]!, state: word[1] === '+' ? 'granted' : 'withdrawn', acceptedAt: 1000 + i }));
+  const under = (rule: ConflictRule) => told.reduce<ConsentState | undefined>((state, c, offset) => foldConsent(state, 'email:x', c, offset, rule) ?? state, undefined)!.state;
+  expect([under({ kind: 'log-order', priority: [] }), under({ kind: 'strictest', priority: [] }), under({ kind: 'source-priority', priority: ['A', 'B'] })]).toEqual([logOrder, strictest, priority]);
+});
+
+test('a state of before the closers were kept is closed by the source that wrote it; more sources than are told apart close for good', () => {
+  const { closedBy: _closedBy, ...old } = fold([change({ state: 'withdrawn', source: 'A' })])!;
+  const strict: ConflictRule = { kind: 'strictest', priority: [] };
+  expect(foldConsent(old, 'email:x', change({ changeId: 'd', source: 'B', acceptedAt: 2000 }), 5, strict)!.state).toBe('withdrawn');
+  expect(foldConsent(old, 'email:x', change({ changeId: 'd', source: 'A', acceptedAt: 2000 }), 5, strict)!.state).toBe('granted');
+  let state: ConsentState | undefined;
+  for (let i = 0; i < 40; i++) state = foldConsent(state, 'email:x', change({ changeId: `w${i}`, source: `s${i}`, state: 'withdrawn', acceptedAt: 1000 + i }), i, strict);
+  expect(state!.closedBy!.length).toBeLessThanOrEqual(16);
+  for (let i = 0; i < 40; i++) state = foldConsent(state, 'email:x', change({ changeId: `g${i}`, source: `s${i}`, acceptedAt: 2000 + i }), 100 + i, strict) ?? state;
+  expect(state!.state).toBe('withdrawn');
 });

@@ -1,4 +1,13 @@
-export { compilePurposes, compileRoutes, compileRules, durationMs, type CompiledPolicy, type CompiledRoute, type CompiledRule } from './compile.ts';
-export { checkConsent, checkUse, closure, consentKey, consentPart, foldConsent, maxLinked, type ConsentAnswer, type ConsentChange, type ConsentEntry, type StatesOf } from './consent.ts';
-export { createLimits, decide, quietUntil, type Decision, type DecisionContext, type Subject } from './decide.ts';
+export { classWords, dataClass, dataClasses, fieldUses, type ClassPurposes, type DataClass, type FieldTerms, type FieldUse } from './classes.ts';
+export { compilePurposes, compilePurposesFile, compileRoutes, type CompiledPolicy, type CompiledRoute, type Governance } from './compile.ts';
+export { checkConsent, checkUse, closure, consentKey, consentPart, foldConsent, logOrder, maxLinked, type ConsentAnswer, type ConsentChange, type ConsentEntry, type StatesOf } from './consent.ts';
+export { decide, regionOf, type Decision, type DecisionContext, type Subject } from './decide.ts';
+export { explain, type Explanation, type LookedAt } from './explain.ts';
+export { createLimits } from './limits.ts';
+export { compileMinimiser, type Minimiser } from './minimise.ts';
+export { checkPolicy } from './check.ts';
+export { canonicalSchemas } from './record-view.ts';
+export { quietUntil } from './quiet.ts';
+export { compileRegions, isRegionCode, standardRegions, type Regions } from './regions.ts';
+export { compileRules, durationMs, ruleEffects, type CompiledRule } from './rules.ts';
 export * from './types.ts';

@@ -12,9 +12,15 @@ export function canonicalSchemas(): ReadonlyMap<string, AvroRecord> {
 export interface Reads {
   /** Fields of the record; 'all' when it uses the record other than by field. */
   readonly fields: ReadonlySet<string> | 'all';
+  /** Variables it names. */
+  readonly names: ReadonlySet<string>;
   readonly meta: boolean;
+  /** It asks where the person is. */
+  readonly region: boolean;
   /** True when its value may differ between routes of one record. */
   readonly perRoute: boolean;
+  /** True when its value may differ between records of one route. */
+  readonly perRecord: boolean;
 }
 
 const texts = /"""[\s\S]*?"""|'''[\s\S]*?'''|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'/g;
@@ -27,7 +33,9 @@ export function readsOf(source: string): Reads {
     if (match[1] === undefined || match[2] !== undefined) all = true;
     else fields.add(match[1]);
   }
-  return { fields: all ? 'all' : fields, meta: /(?<![.\w])meta\b/.test(code), perRoute: /(?<![.\w])(destination|operation|purpose|channel|topic)\b/.test(code) };
+  const names = new Set(Array.from(code.matchAll(/(?<![.\w])[a-z]+\b/g), ([name]) => name));
+  const any = (...of: readonly string[]): boolean => of.some((name) => names.has(name));
+  return { fields: all ? 'all' : fields, names, meta: names.has('meta'), region: names.has('region'), perRoute: any('destination', 'operation', 'purpose', 'channel', 'topic'), perRecord: any('record', 'source', 'now', 'meta', 'region') };
 }
 
 /** Fields that the expression names and no schema has: those of the type, or of any canonical record. */

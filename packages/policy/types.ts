@@ -20,19 +20,30 @@ export interface Purpose {
   readonly legalBasis: LegalBasis;
 }
 
-export type RuleEffect = 'allow' | 'deny' | 'delay' | 'limit';
+export type RuleEffect = 'allow' | 'deny' | 'route' | 'residency' | 'delay' | 'limit' | 'minimise' | 'hash' | 'mask' | 'require-approval' | 'escalate';
 
 /**
  * The variables of every condition: `record` is the canonical record, `now` ms since the epoch, `meta` has eventId,
- * acceptedAt and now (ms), hour (0-23, UTC) and weekday (1 = Monday … 7, UTC).
+ * acceptedAt and now (ms), hour (0-23, UTC) and weekday (1 = Monday … 7, UTC). `region` is the ISO 3166 code of where
+ * the person is, "" when that is not known.
  */
-export const ruleVariables = { record: 'map', source: 'string', destination: 'string', operation: 'string', purpose: 'string', channel: 'string', topic: 'string', now: 'int', meta: 'map' } as const;
+export const ruleVariables = { record: 'map', source: 'string', destination: 'string', operation: 'string', purpose: 'string', channel: 'string', topic: 'string', now: 'int', meta: 'map', region: 'string' } as const;
 
 export interface ConsentSeen {
   readonly id: string;
   readonly purpose: string;
   readonly state: string;
   readonly version: number;
+}
+
+/**
+ * Which of several sources may re-open what one of them closed. A denial or withdrawal closes at once, from any of them.
+ * `log-order`: whoever grants last. `strictest`: each source only its own. `source-priority`: its own, and those of
+ * sources that stand below it in `priority`; one that is not listed stands last.
+ */
+export interface ConflictRule {
+  readonly kind: 'log-order' | 'strictest' | 'source-priority';
+  readonly priority: readonly string[];
 }
 
 /** weir.internal.ConsentState, decoded. */
@@ -50,4 +61,8 @@ export interface ConsentState {
   readonly expiresAt: number | null;
   readonly changeId: string;
   readonly seen: readonly string[];
+  readonly jurisdiction?: string | null;
+  readonly noticeVersion?: string | null;
+  /** Sources whose last statement closes it; `*` = more than are told apart. */
+  readonly closedBy?: readonly string[];
 }

@@ -2,9 +2,10 @@ import type { Adapter, OperationManifest } from '@weir/adapter';
 import { WeirError, WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { compileContract, compileMapping, type CompiledContract, type CompiledMapping } from '@weir/mapping';
 import { isName } from '@weir/pipeline';
-import { compilePurposes, compileRoutes, compileRules, durationMs, type CompiledPolicy, type CompiledRoute, type CompiledRule, type Purpose } from '@weir/policy';
+import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule, type ConflictRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { checkConfig, nearest } from './config.ts';
+import { compileFields, compileTerms, isPolicyTest, type Terms } from './governance.ts';
 import { compileAccount, compileCaps, shareLimits } from './quota.ts';
 import type { Cap, DestinationConfig, Release, ReleaseFile, SourceConfig } from './types.ts';
 import { releaseHash } from './workspace.ts';
@@ -16,6 +17,7 @@ export interface CompileContext {
 }
 
 type Table = { [key: string]: YamlValue };
+type Attempt = <T>(work: () => T) => T | undefined;
 const day = 86_400_000;
 /** What a workspace may raise the limits of a source to. */
 const mostLimits = { bodyBytes: 64 * 1024 * 1024, items: 100_000, depth: 64 };
@@ -23,7 +25,7 @@ const mostLimits = { bodyBytes: 64 * 1024 * 1024, items: 100_000, depth: 64 };
 /** Files in, release out; or a WorkspaceError with every problem of every file. Default mappings must be among the files (see `withDefaults`). */
 export function compileRelease(files: readonly ReleaseFile[], context: CompileContext): Release {
   const problems: WorkspaceProblem[] = [];
-  const attempt = <T>(work: () => T): T | undefined => {
+  const attempt: Attempt = (work) => {
     try {
       return work();
     } catch (error) {
@@ -32,19 +34,12 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
       return undefined;
     }
   };
-  const byPath = new Map(files.map((f) => [f.path, f]));
   const inFolder = (folder: string): ReleaseFile[] => files.filter((f) => f.path.startsWith(`${folder}/`));
-  const name = attempt(() => compileName(byPath.get('weir.yaml')));
-  const purposesFile = byPath.get('purposes.yaml');
-  if (purposesFile === undefined) problems.push({ file: 'purposes.yaml', line: 0, message: 'is missing', remedy: 'say for which purposes data is used' });
-  const purposes: ReadonlyMap<string, Purpose> = (purposesFile === undefined ? undefined : attempt(() => compilePurposes(purposesFile))) ?? new Map();
-  const rules: CompiledRule[] = inFolder('policies').flatMap((file) => attempt(() => compileRules(file, purposes)) ?? []);
+  const head = attempt(() => compileHead(files.find((f) => f.path === 'weir.yaml')));
+  const terms = compileTerms(files, attempt, problems);
+  const rules: CompiledRule[] = inFolder('policies').filter((file) => !isPolicyTest(file.path)).flatMap((file) => attempt(() => compileRules(file, terms.purposes, terms.regions)) ?? []);
   checkUnique(rules, problems);
-  const contracts = new Map<string, CompiledContract[]>();
-  for (const file of inFolder('contracts')) {
-    const contract = attempt(() => compileContract(file));
-    for (const record of contract?.records ?? []) contracts.set(record, [...(contracts.get(record) ?? []), contract!]);
-  }
+  const contracts = new Map<string, CompiledContract | undefined>(inFolder('contracts').map((file) => [file.path, attempt(() => compileContract(file))]));
   // Each once, also those that no source uses yet: a mistake in a file is told when the file is written.
   const mappings = new Map<string, CompiledMapping | undefined>();
   for (const file of [...inFolder('mappings'), ...inFolder('adapters')]) mappings.set(file.path, attempt(() => compileMapping(file, { workspaceKey: context.workspaceKey })));
@@ -56,12 +51,14 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   const destinations = new Map<string, DestinationConfig>();
   const routes: CompiledRoute[] = [];
   for (const file of inFolder('destinations')) {
-    const compiled = attempt(() => compileDestination(file, purposes, context));
+    const compiled = attempt(() => compileDestination(file, terms, contracts, context));
     if (compiled === undefined) continue;
     destinations.set(compiled.destination.name, compiled.destination);
     routes.push(...compiled.routes);
   }
-  const caps = inFolder('policies').flatMap((file) => attempt(() => policyCaps(file, purposes)) ?? []);
+  const general = generalContracts(contracts, destinations);
+  const fields = compileFields(general.values(), terms, problems);
+  const caps = inFolder('policies').filter((file) => !isPolicyTest(file.path)).flatMap((file) => attempt(() => policyCaps(file, terms.purposes)) ?? []);
   for (const cap of caps) if (cap.destination !== undefined && !destinations.has(cap.destination)) problems.push({ file: cap.file, line: cap.line, message: `no destination ${cap.destination}`, remedy: `use one of ${[...destinations.keys()].join(', ')}` });
   const limits = shareLimits([...sources.values(), ...destinations.values()], (part) => `${'caps' in part ? 'destinations' : 'sources'}/${part.name}.yaml`, problems);
   for (const [key, source] of sources) sources.set(key, { ...source, accountLimit: limits.get(source.account) });
@@ -69,8 +66,25 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   if (problems.length > 0) throw new WorkspaceError(problems);
   const byRecord = new Map<string, CompiledRoute[]>();
   for (const route of routes) byRecord.set(route.on, [...(byRecord.get(route.on) ?? []), route]);
-  const policy: CompiledPolicy = { purposes, rules, routes: byRecord };
-  return { hash: releaseHash(files), files, name: name!, sources, destinations, policy, contracts };
+  const regionsOf = (parts: ReadonlyMap<string, { readonly name: string; readonly region?: readonly string[] }>) => [...parts.values()].flatMap((part) => (part.region === undefined ? [] : [[part.name, part.region] as const]));
+  const policy: CompiledPolicy = {
+    purposes: terms.purposes, rules, routes: byRecord,
+    governance: { regions: terms.regions, fields, sourceRegions: new Map(regionsOf(sources).map(([source, [code]]) => [source, code!])), destinationRegions: new Map(regionsOf(destinations)) },
+  };
+  problems.push(...checkPolicy(policy, new Set(destinations.keys())));
+  if (problems.length > 0) throw new WorkspaceError(problems);
+  return { hash: releaseHash(files), files, name: head!.name, consent: head!.consent, sources, destinations, policy, contracts: general };
+}
+
+/** A contract that a destination names governs what goes there; every other one governs the canonical records. */
+function generalContracts(contracts: ReadonlyMap<string, CompiledContract | undefined>, destinations: ReadonlyMap<string, DestinationConfig>): Map<string, CompiledContract[]> {
+  const own = new Set([...destinations.values()].map((d) => d.contract));
+  const general = new Map<string, CompiledContract[]>();
+  for (const contract of contracts.values()) {
+    if (contract === undefined || own.has(contract)) continue;
+    for (const record of contract.records) general.set(record, [...(general.get(record) ?? []), contract]);
+  }
+  return general;
 }
 
 /** `caps:` of a policy file: they hold at every destination that they do not name another than. */
@@ -91,16 +105,32 @@ function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[
   }
 }
 
-function compileName(file: ReleaseFile | undefined): string {
+const conflictRules = ['log-order', 'strictest', 'source-priority'] as const;
+
+/** weir.yaml: the name, and which of several sources of consent may re-open what another closed. */
+function compileHead(file: ReleaseFile | undefined): { readonly name: string; readonly consent: ConflictRule } {
   if (file === undefined) throw new WorkspaceError([{ file: 'weir.yaml', line: 0, message: 'is missing', remedy: 'write weir.yaml with name: <workspace>' }]);
   const yaml = parseYaml(file);
   const table = tableOf(yaml);
-  const known = ['name', 'doc', 'region'];
-  const problems = Object.keys(table).filter((key) => !known.includes(key)).map((key) => ({ file: file.path, line: yaml.lineOf([key]), message: `unknown key ${key}${nearest(key, known)}`, remedy: `use ${known.join(', ')}` }));
+  const known = ['name', 'doc', 'region', 'consent'];
+  const problems: WorkspaceProblem[] = Object.keys(table).filter((key) => !known.includes(key)).map((key) => ({ file: file.path, line: yaml.lineOf([key]), message: `unknown key ${key}${nearest(key, known)}`, remedy: `use ${known.join(', ')}` }));
+  const { name, consent } = table;
+  if (typeof name !== 'string' || !isName(name)) problems.push({ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' });
+  const given = consent === undefined ? {} : consent;
+  const wrong = (at: string, message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(['consent', ...(at === '' ? [] : [at])]), message, remedy }); };
+  if (given === null || typeof given !== 'object' || Array.isArray(given)) {
+    wrong('', 'consent is a table', 'give conflict and priority');
+    throw new WorkspaceError(problems);
+  }
+  for (const key of Object.keys(given)) if (key !== 'conflict' && key !== 'priority') wrong(key, `unknown key ${key}`, 'use conflict, priority');
+  const kind = given['conflict'] ?? 'log-order';
+  if (!conflictRules.includes(kind as ConflictRule['kind'])) wrong('conflict', 'conflict names no rule', `use ${conflictRules.join(', ')}`);
+  const priority = given['priority'] ?? [];
+  const isList = Array.isArray(priority) && priority.every((p) => typeof p === 'string' && isName(p)) && new Set(priority).size === priority.length;
+  if (!isList) wrong('priority', 'priority is no list of source names, each once', 'name the sources, the one that counts most first; the consent API is consent-api');
+  else if ((kind === 'source-priority') !== ((priority as string[]).length > 0)) wrong('priority', 'priority goes with conflict: source-priority, and only with it', 'give both or neither');
   if (problems.length > 0) throw new WorkspaceError(problems);
-  const name = table['name'];
-  if (typeof name !== 'string' || !isName(name)) throw new WorkspaceError([{ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' }]);
-  return name;
+  return { name: name as string, consent: { kind: kind as ConflictRule['kind'], priority: priority as string[] } };
 }
 
 function tableOf(yaml: ParsedYaml): Table {
@@ -147,7 +177,7 @@ export function mappingPath(source: Table, adapter: Adapter): string | undefined
 
 /** The mapping is undefined where its own problems were reported already: such a source is left out. */
 function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, CompiledMapping | undefined>, context: CompileContext): SourceConfig | undefined {
-  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'account', 'accountLimit', 'doc']);
+  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'account', 'accountLimit', 'region', 'doc']);
   const { table, report } = opened;
   const adapter = adapterOf(opened, context, 'source');
   const manifest = adapter.manifest.source!;
@@ -166,13 +196,24 @@ function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, Compiled
   if (window === undefined || window < manifest.retryHorizonMs) report(['dedupeWindow'], 'dedupeWindow is no duration, or shorter than the sender keeps retrying', `use at least ${Math.ceil(manifest.retryHorizonMs / 3_600_000)}h`);
   // No destination can have a name with a colon: a source that names no account shares with nobody.
   const { account, limit } = compileAccount(table, `source:${opened.name}`, report);
+  const region = regionCodes(opened, false);
   if (opened.problems.length > 0) throw new WorkspaceError(opened.problems);
   const mapping = mappings.get(path!);
-  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window!, account, accountLimit: limit };
+  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window!, account, accountLimit: limit, ...(region === undefined ? {} : { region }) };
 }
 
-function compileDestination(file: ReleaseFile, purposes: ReadonlyMap<string, Purpose>, context: CompileContext): { destination: DestinationConfig; routes: CompiledRoute[] } {
-  const opened = openFile(file, ['adapter', 'config', 'routes', 'enabled', 'concurrency', 'retryHorizon', 'account', 'accountLimit', 'caps', 'doc']);
+/** `region:` of a source (where its people are) or a destination (where it keeps data, one or several). */
+function regionCodes({ table, report }: Opened, several: boolean): readonly string[] | undefined {
+  const value = table['region'];
+  if (value === undefined) return undefined;
+  const list = Array.isArray(value) ? value : [value];
+  for (const [i, code] of list.entries()) if (typeof code !== 'string' || !isRegionCode(code)) report(Array.isArray(value) ? ['region', i] : ['region'], `unknown region ${JSON.stringify(code)}`, 'use ISO 3166 codes such as DE or US-CA');
+  if (list.length === 0 || (!several && list.length > 1)) report(['region'], 'expected one region', 'write region: DE');
+  return list as string[];
+}
+
+function compileDestination(file: ReleaseFile, terms: Terms, contracts: ReadonlyMap<string, CompiledContract | undefined>, context: CompileContext): { destination: DestinationConfig; routes: CompiledRoute[] } {
+  const opened = openFile(file, ['adapter', 'config', 'routes', 'enabled', 'concurrency', 'retryHorizon', 'account', 'accountLimit', 'caps', 'region', 'purposes', 'contract', 'doc']);
   const { table, report, problems } = opened;
   const adapter = adapterOf(opened, context, 'destination');
   const manifest = adapter.manifest.destination!;
@@ -185,7 +226,10 @@ function compileDestination(file: ReleaseFile, purposes: ReadonlyMap<string, Pur
     if (!(error instanceof WeirError)) throw error;
     report(['config'], error.message, 'correct the option');
   }
-  const routes = compileRoutes(table['routes'], opened.name, operations, purposes, file, opened.yaml, problems);
+  const allowed = purposesOf(opened, terms);
+  const routes = compileRoutes(table['routes'], opened.name, operations, terms.purposes, file, opened.yaml, problems, { regions: terms.regions, allowed });
+  const region = regionCodes(opened, true);
+  const contract = contractOf(opened, contracts);
   const concurrency = table['concurrency'] ?? 16;
   if (typeof concurrency !== 'number' || !Number.isInteger(concurrency) || concurrency < 1 || concurrency > 1000) report(['concurrency'], 'concurrency', 'use a whole number from 1 to 1000');
   const horizon = table['retryHorizon'] === undefined ? (manifest.retryHorizonMs ?? 3 * day) : durationMs(table['retryHorizon']);
@@ -193,10 +237,29 @@ function compileDestination(file: ReleaseFile, purposes: ReadonlyMap<string, Pur
   const enabled = table['enabled'] ?? true;
   if (typeof enabled !== 'boolean') report(['enabled'], 'enabled', 'use true or false');
   const { account, limit } = compileAccount(table, opened.name, report);
-  const caps = compileCaps(table['caps'], file.path, (at) => opened.yaml.lineOf(at), purposes, report);
+  const caps = compileCaps(table['caps'], file.path, (at) => opened.yaml.lineOf(at), terms.purposes, report);
   for (const cap of caps) if (cap.operation !== undefined && !Object.hasOwn(operations, cap.operation)) problems.push({ file: cap.file, line: cap.line, message: `no operation ${cap.operation}`, remedy: `use one of ${Object.keys(operations).join(', ')}` });
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps }, routes };
+  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, routes };
+}
+
+/** `purposes:` of a destination: what it may use data for at all; absent = what its routes name. */
+function purposesOf({ table, report }: Opened, terms: Terms): readonly string[] | undefined {
+  const list = table['purposes'];
+  if (list === undefined) return undefined;
+  const names = Array.isArray(list) ? list : [];
+  if (names.length === 0) report(['purposes'], 'purposes is a list', 'write purposes: [service]');
+  for (const [i, name] of names.entries()) if (typeof name !== 'string' || !terms.purposes.has(name)) report(['purposes', i], `unknown purpose ${JSON.stringify(name)}`, `use one of ${[...terms.purposes.keys()].join(', ')}`);
+  return names as string[];
+}
+
+/** `contract:` of a destination: what it needs of the records it gets, after minimisation. Undefined where the contract has problems of its own. */
+function contractOf({ table, report }: Opened, contracts: ReadonlyMap<string, CompiledContract | undefined>): CompiledContract | undefined {
+  const name = table['contract'];
+  if (name === undefined) return undefined;
+  const path = `contracts/${String(name)}`;
+  if (!contracts.has(path)) report(['contract'], `no file ${path}`, 'write contract: <file in contracts/>');
+  return contracts.get(path);
 }
 
 /** Adds the adapters' default mappings that the sources use, so that a release is whole by itself. */

@@ -14,7 +14,11 @@ const shop: Adapter = {
   },
   source: { kind: 'webhook' },
 } as unknown as Adapter;
-const adapters = new Map([['shop', shop]]);
+const sink: Adapter = {
+  manifest: { name: 'sink', title: 'Sink', docs: 'https://example.com', apiVersion: '1', destination: { config: {}, operations: { put: { kind: 'use', accepts: ['weir.canonical.Profile', 'weir.canonical.Event'] } } } },
+  destination: {},
+} as unknown as Adapter;
+const adapters = new Map([['shop', shop], ['sink', sink]]);
 const defaultMapping = 'mapping: shop\noutputs:\n  profile: { record: Profile, fields: { userId: id } }\n';
 const base: Readonly<Record<string, string>> = {
   'weir.yaml': 'name: acme\n',
@@ -83,6 +87,42 @@ test('secrets are revealed where they stand, also inside tables, and the release
   expect(JSON.stringify(compile().files)).not.toContain('value of');
 });
 
+const crm = 'adapter: sink\nregion: [DE, US-CA]\nroutes:\n  - { on: Profile, operation: put, purpose: service }\n';
+const contract = (name: string, properties: string) => `apiVersion: v3.1.0\nkind: DataContract\nid: ${name}\nversion: 1.0.0\nstatus: active\nschema:\n  - name: Profile\n    properties:\n${properties}`;
+
+test('contracts say class and purposes of fields, and the contract of a destination governs only what goes there', () => {
+  const release = compile({
+    'purposes.yaml': 'purposes:\n  service: { legalBasis: contract }\n  ads: { legalBasis: consent }\nclasses:\n  personal: [service]\n  identifier: [service, ads]\n',
+    'contracts/a.odcs.yaml': contract('a', '      - { name: birthday, classification: personal, tags: [kyc-sensitive, owner-crm] }\n      - { name: plan, customProperties: [{ property: purposes, value: [ads] }] }\n'),
+    'contracts/crm.odcs.yaml': contract('crm', '      - { name: email, required: true }\n'),
+    'destinations/crm.yaml': `${crm}contract: crm.odcs.yaml\n`,
+    'sources/web.yaml': 'adapter: shop\nregion: AT\nconfig: { secret: { secret: SHOP_KEY } }\n',
+    'regions.yaml': 'regions:\n  dach: [DE, AT, CH]\n',
+  });
+  const fields = release.policy.governance!.fields.get('Profile')!;
+  const view = (name: string) => [fields.get(name)!.class, ...fields.get(name)!.purposes].join(' ');
+  expect(['birthday', 'plan', 'firstName', 'email', 'lifecycleStage', 'id'].map(view)).toEqual(['kyc-sensitive', 'internal ads', 'personal service', 'identifier service ads', 'internal', 'technical service ads']);
+  expect(release.contracts.get('weir.canonical.Profile')!.map((c) => c.id)).toEqual(['a']);
+  expect(release.destinations.get('crm')!.contract!.check('weir.canonical.Profile', { email: null }).map((r) => r.message)).toEqual(['email is required']);
+  expect([[...release.policy.governance!.sourceRegions], [...release.policy.governance!.destinationRegions]]).toEqual([[['web', 'AT']], [['crm', ['DE', 'US-CA']]]]);
+});
+
+test.each<[string, Record<string, string>, string, RegExp]>([
+  ['a classification nobody knows', { 'contracts/a.odcs.yaml': contract('a', '      - { name: email, classification: topsecret }\n') }, 'contracts/a.odcs.yaml:9', /unknown classification topsecret/],
+  ['a purpose of a field that is not declared', { 'contracts/a.odcs.yaml': contract('a', '      - { name: email, customProperties: [{ property: purposes, value: [spying] }] }\n') }, 'contracts/a.odcs.yaml:9', /unknown purpose spying/],
+  ['a region of a destination that is none', { 'destinations/crm.yaml': crm.replace('US-CA', 'EU') }, 'destinations/crm.yaml:2', /unknown region "EU"/],
+  ['two regions of a source', { 'sources/web.yaml': 'adapter: shop\nregion: [DE, AT]\nconfig: { secret: { secret: SHOP_KEY } }\n' }, 'sources/web.yaml:2', /expected one region/],
+  ['a route for what the destination may not', { 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract }\n  ads: { legalBasis: consent }\n', 'destinations/crm.yaml': `${crm}purposes: [ads]\n` }, 'destinations/crm.yaml:4', /may not use data for service/],
+  ['a purpose of a destination that is not declared', { 'destinations/crm.yaml': `${crm}purposes: [service, nope]\n` }, 'destinations/crm.yaml:5', /unknown purpose "nope"/],
+  ['a contract that is not there', { 'destinations/crm.yaml': `${crm}contract: nope.yaml\n` }, 'destinations/crm.yaml:5', /no file contracts\/nope.yaml/],
+  ['residency without a region of the destination', { 'destinations/crm.yaml': crm.replace('region: [DE, US-CA]\n', ''), 'policies/a.yaml': 'rules:\n  - { name: all, effect: allow }\n  - { name: stay, effect: residency, residency: { subject: [EEA], destinations: [EEA] } }\n' }, 'destinations/crm.yaml:1', /asks where crm keeps its data/],
+  ['an own group with a code that is none', { 'regions.yaml': 'regions:\n  mine: [DE, ZZ]\n' }, 'regions.yaml:2', /unknown region "ZZ"/],
+])('%s is refused at validate with file and line', (_name, over, at, message) => {
+  const found = problems({ 'destinations/crm.yaml': crm, 'policies/a.yaml': 'rules:\n  - { name: all, effect: allow }\n', ...over });
+  expect(found.map((p) => `${p.file}:${p.line}`)).toContain(at);
+  expect(found.find((p) => `${p.file}:${p.line}` === at)!.message).toMatch(message);
+});
+
 let dir: string;
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), 'weir-ws-'));
@@ -122,4 +162,16 @@ test('links out of the workspace are not read, neither a file nor a folder; nor 
   } finally {
     rmSync(outside, { recursive: true });
   }
+});
+
+test.each([
+  ['consent: { conflict: newest }', 'conflict names no rule'],
+  ['consent: { conflict: source-priority }', 'priority goes with'],
+  ['consent: { conflict: strictest, priority: [web] }', 'priority goes with'],
+  ['consent: { conflict: source-priority, priority: [web, web] }', 'no list of source names'],
+  ['consent: { wat: 1 }', 'unknown key wat'],
+  ['consent: strictest', 'consent is a table'],
+])('%s in weir.yaml is refused with its line: %s', (line, message) => {
+  const found = problems({ 'weir.yaml': `name: acme\n${line}\n` });
+  expect(found.filter((p) => p.file === 'weir.yaml')).toMatchObject([{ line: 2, message: expect.stringContaining(message) }]);
 });

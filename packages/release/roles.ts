@@ -11,6 +11,10 @@ export const permissions = {
   'release.read': 'See releases and their files.',
   'release.propose': 'Propose a release; apply it where no approval is required.',
   'release.approve': 'Approve what somebody else proposed.',
+  'policy.explain': 'See why an event went where it went, with the values that rules read.',
+  'policy.rehearse': 'Decide history once more by a changed policy.',
+  'held.read': 'See deliveries that a rule holds.',
+  'held.decide': 'Let held deliveries through, or refuse them.',
   'destination.switch': 'Pause and resume a destination (kill switch).',
   'topics.apply': 'Create missing topics.',
   'consent.read': 'See what is known of the consent of a person.',
@@ -24,15 +28,15 @@ export const permissions = {
 export type Permission = keyof typeof permissions;
 export const allPermissions = Object.keys(permissions) as Permission[];
 
-const viewer: readonly Permission[] = ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read'];
-const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order', 'release.propose', 'destination.switch', 'topics.apply'];
+const viewer: readonly Permission[] = ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'];
+const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'];
 
 /** What each role may do. What is not listed is denied. */
 export const roles = {
   viewer,
   operator,
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
-  approver: ['status.read', 'release.read', 'release.approve', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
+  approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
   /** For a preference centre or a form that records consent, and nothing else. */

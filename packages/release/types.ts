@@ -1,7 +1,7 @@
 /** The compiled, immutable workspace that services run. */
 import type { Adapter, AdapterConfig, OperationManifest } from '@weir/adapter';
 import type { CompiledContract, CompiledMapping } from '@weir/mapping';
-import type { CompiledPolicy } from '@weir/policy';
+import type { CompiledPolicy, ConflictRule } from '@weir/policy';
 
 export interface ReleaseFile { readonly path: string; readonly content: string }
 
@@ -35,6 +35,8 @@ export interface SourceConfig {
   readonly mapping: CompiledMapping;
   readonly limits: { readonly bodyBytes: number; readonly items: number; readonly depth: number };
   readonly dedupeWindowMs: number;
+  /** ISO 3166 code of where its people are, where a record does not say. */
+  readonly region?: readonly string[];
   /** Vendor account whose quota its polls use. */
   readonly account: string;
   readonly accountLimit?: AccountLimit;
@@ -49,6 +51,10 @@ export interface DestinationConfig {
   /** Calls in flight at once for this destination and instance. */
   readonly concurrency: number;
   readonly retryHorizonMs: number;
+  /** ISO 3166 codes of where it keeps data. */
+  readonly region?: readonly string[];
+  /** What it needs of the records that it gets. */
+  readonly contract?: CompiledContract;
   /** Vendor account whose quota its calls use; destinations and polled sources that name the same one share it. */
   readonly account: string;
   readonly accountLimit?: AccountLimit;
@@ -63,8 +69,10 @@ export interface Release {
   readonly name: string;
   readonly sources: ReadonlyMap<string, SourceConfig>;
   readonly destinations: ReadonlyMap<string, DestinationConfig>;
+  /** Which source may re-open what another closed; absent = log order. */
+  readonly consent?: ConflictRule;
   readonly policy: CompiledPolicy;
-  /** By full canonical record name. */
+  /** By full canonical record name; those of single destinations not among them. */
   readonly contracts: ReadonlyMap<string, readonly CompiledContract[]>;
 }
 

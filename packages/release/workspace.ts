@@ -5,12 +5,12 @@ import { WorkspaceError } from '@weir/errors';
 import type { ReleaseFile } from './types.ts';
 
 const folders = ['sources', 'destinations', 'mappings', 'policies', 'contracts'];
-const rootFiles = ['weir.yaml', 'purposes.yaml'];
+const rootFiles = ['weir.yaml', 'purposes.yaml', 'regions.yaml'];
 const filePattern = /^[a-z0-9][a-z0-9.-]{0,80}\.ya?ml$/;
 const maxFiles = 500;
 const maxFileBytes = 256 * 1024;
 
-/** Files of a workspace folder: weir.yaml, purposes.yaml and the YAML of its five folders, each at most 256 KiB. Links are not followed, neither of files nor of the folders. */
+/** Files of a workspace folder: weir.yaml, purposes.yaml, regions.yaml and the YAML of its five folders, each at most 256 KiB. Links are not followed, neither of files nor of the folders. */
 export function readWorkspace(dir: string): ReleaseFile[] {
   const files: ReleaseFile[] = [];
   const take = (path: string): void => {

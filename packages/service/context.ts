@@ -7,7 +7,7 @@ import { groupNames, topicNames } from '@weir/pipeline';
 import { createReleaseFeed } from '@weir/release';
 import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
 import { createLogger } from '@weir/telemetry';
-import { readWorkspaceKey, startVault } from '@weir/vault';
+import { readWorkspaceKey, startVault, unwrapWorkspaceKey } from '@weir/vault';
 import { Registry } from 'prom-client';
 import { systemClock } from './clock.ts';
 import type { ServiceContext } from './types.ts';
@@ -27,7 +27,8 @@ export async function createContext(name: string, config: ConfigOf<typeof common
   try {
     await plain.start();
     const releases = await createReleaseFeed({ log, serde: plain, topic: topics.control, adapters, logger });
-    const workspaceKey = readWorkspaceKey(config.dataDir, config.workspaceKey);
+    const given = await unwrapWorkspaceKey(config.workspaceKey, config);
+    const workspaceKey = readWorkspaceKey(config.dataDir, given);
     let keys: KeyRing | undefined;
     if (config.sealing) {
       keys = await createKeyRing({ log, serde: plain, topic: topics.keys, workspaceKey, stateDir, logger, now: systemClock.now }, broken.resolve);
@@ -38,7 +39,7 @@ export async function createContext(name: string, config: ConfigOf<typeof common
       serde: keys === undefined ? plain : sealedSerde(plain, keys),
       broken: broken.promise,
       groups: groupNames(config.topicPrefix),
-      vault: await startVault({ dataDir: config.dataDir, env, settings: config, logger }),
+      vault: await startVault({ dataDir: config.dataDir, env: given === undefined ? env : { ...env, WEIR_KEY: given }, settings: config, logger }),
       registry: new Registry(),
       clock: systemClock,
     };

@@ -1,5 +1,5 @@
 import { WeirError } from '@weir/errors';
-import { callJson } from './kv-provider.ts';
+import { callJson } from './session.ts';
 
 /** A secret whose value is this JSON stands for an access token (RFC 6749 §4.4 and §6). */
 export interface OAuthClient {

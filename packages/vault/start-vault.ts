@@ -1,6 +1,8 @@
 import { WeirError } from '@weir/errors';
 import { openVault } from './file-vault.ts';
 import { createKvProvider } from './kv-provider.ts';
+import type { SessionOptions } from './session.ts';
+import { createTransit, isWrapped, type Transit } from './transit.ts';
 import type { Vault } from './types.ts';
 
 /** The part of the common options that the vault takes (packages/config). */
@@ -15,6 +17,7 @@ export interface VaultSettings {
   readonly vaultRefreshMs: number;
   readonly vaultMaxStaleMs: number;
   readonly vaultOverlapMs: number;
+  readonly vaultTransitKey: string;
 }
 interface Lines {
   info(fields: object, message: string): void;
@@ -30,7 +33,7 @@ const firstRetryMs = 500;
 export async function startVault(options: { dataDir: string; env: Readonly<Record<string, string | undefined>>; settings: VaultSettings; logger: Lines; now?: () => number }): Promise<Vault> {
   const { settings, logger } = options;
   const now = options.now ?? Date.now;
-  const vault = openVault({ dataDir: options.dataDir, env: options.env, now, maxStaleMs: settings.vaultMaxStaleMs, remote: settings.vaultAddr === undefined ? undefined : createKvProvider({ address: settings.vaultAddr, path: settings.vaultPath, namespace: settings.vaultNamespace, auth: authOf(settings), timeoutMs: settings.vaultTimeoutMs, overlapMs: settings.vaultOverlapMs, now }) });
+  const vault = openVault({ dataDir: options.dataDir, env: options.env, now, maxStaleMs: settings.vaultMaxStaleMs, remote: settings.vaultAddr === undefined ? undefined : createKvProvider({ ...sessionOf(settings, settings.vaultAddr, now), path: settings.vaultPath, overlapMs: settings.vaultOverlapMs }) });
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
   let failures = 0;
@@ -56,7 +59,35 @@ export async function startVault(options: { dataDir: string; env: Readonly<Recor
   };
 }
 
-function authOf(settings: VaultSettings): Parameters<typeof createKvProvider>[0]['auth'] {
+function sessionOf(settings: VaultSettings, address: string, now: () => number): SessionOptions {
+  return { address, namespace: settings.vaultNamespace, auth: authOf(settings), timeoutMs: settings.vaultTimeoutMs, now };
+}
+
+/** The Transit engine of the vault of these settings. Throws config-invalid when there is none. */
+export function openTransit(settings: VaultSettings, now: () => number = Date.now): Transit {
+  if (settings.vaultAddr === undefined) throw new WeirError('config-invalid', 'a wrapped workspace key (vault:v…) needs WEIR_VAULT_ADDR');
+  return createTransit({ ...sessionOf(settings, settings.vaultAddr, now), key: settings.vaultTransitKey });
+}
+
+/**
+ * The workspace key in the clear, in this process only: WEIR_KEY as it is, or opened by the Transit engine when it is
+ * wrapped (`vault:v…`). Waits for a vault that does not answer until `deadlineMs`, then throws secret-unavailable.
+ */
+export async function unwrapWorkspaceKey(given: string | undefined, settings: VaultSettings, deadlineMs = 60_000): Promise<string | undefined> {
+  if (given === undefined || !isWrapped(given)) return given;
+  const transit = openTransit(settings);
+  const end = performance.now() + deadlineMs;
+  for (let wait = firstRetryMs; ; wait = Math.min(wait * 2, 10_000)) {
+    try {
+      return (await transit.decrypt(given)).toString('base64url');
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'secret-unavailable' || performance.now() + wait > end) throw error;
+      await new Promise<void>((resolve) => { setTimeout(resolve, wait); });
+    }
+  }
+}
+
+function authOf(settings: VaultSettings): SessionOptions['auth'] {
   const { vaultToken: token, vaultRoleId: roleId, vaultSecretId: secretId } = settings;
   if (roleId !== undefined && secretId !== undefined) return { kind: 'approle', roleId, secretId };
   if (token !== undefined) return { kind: 'token', token };

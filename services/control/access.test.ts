@@ -53,6 +53,7 @@ beforeAll(async () => {
     switches: { list: () => [], set: answer('switch') },
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
+    policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
     tail: answer('tail'), metrics: async () => '', readiness: () => ({ ready: true }),
   } as unknown as ApiPorts;
   api = createApi(ports);
@@ -65,16 +66,16 @@ afterAll(async () => {
 });
 
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
-const bodies: Record<string, object> = { 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
+const bodies: Record<string, object> = { 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
 const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', r.url.startsWith('/v1/replays') ? replayId : 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 
 /** Written down a second time, by hand: a change of roles.ts must be made here too. */
 const matrix: Record<string, readonly Permission[]> = {
-  viewer: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read'],
-  operator: ['status.read', 'trace.read', 'dlq.read', 'replay.read', 'release.read', 'dlq.payload', 'replay.order', 'release.propose', 'destination.switch', 'topics.apply'],
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
-  approver: ['status.read', 'release.read', 'release.approve', 'audit.read'],
+  viewer: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'],
+  operator: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read', 'dlq.payload', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
+  approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
   consent: ['consent.write'],
@@ -98,7 +99,7 @@ test('routes × roles: each answers as declared, and nothing runs that is denied
 });
 
 test('routes × scopes: a grant over one source and destination opens only what is within it', async () => {
-  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/dlq/:id', '/v1/destinations/switches', '/v1/destinations/:name/pause', '/v1/destinations/:name/resume', ...['', '/verified', '/diff', '/start', '/pause', '/cancel'].map((action) => `/v1/replays/:id${action}`)]);
+  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/events/:id/explain', '/v1/held/:id/approve', '/v1/held/:id/refuse', '/v1/dlq/:id', '/v1/destinations/switches', '/v1/destinations/:name/pause', '/v1/destinations/:name/resume', ...['', '/verified', '/diff', '/start', '/pause', '/cancel'].map((action) => `/v1/replays/:id${action}`)]);
   for (const { method, url, path, permission, body } of requests()) {
     if (permission === 'agent.report') continue;
     granted = [parseGrant('admin@shop:crm')];

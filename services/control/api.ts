@@ -4,6 +4,7 @@ import { installAccess, type DeclaredRoute } from './access.ts';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
 import { openApi } from './openapi.ts';
+import { policyRoutes, type PolicyApi } from './policy/routes.ts';
 import { replayRoutes, type ReplayApi } from './replay/routes.ts';
 import type { LetterApi, LetterFilter } from './letters.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
@@ -27,6 +28,7 @@ export interface ApiPorts {
   readonly replays: ReplayApi;
   release(): unknown;
   readonly releases: ReleaseApi;
+  readonly policy: PolicyApi;
   readonly switches: SwitchApi;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
   tail(after: number, waitMs: number): Promise<unknown>;
@@ -59,6 +61,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   routes(app, ports);
   replayRoutes(app, ports.replays);
   releaseRoutes(app, ports);
+  policyRoutes(app, ports);
   switchRoutes(app, ports.switches);
   accessRoutes(app, ports);
   auditRoutes(app, ports);

@@ -14,6 +14,10 @@ import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
 import { createLetters } from './letters.ts';
+import { explainEvent } from './policy/explain.ts';
+import { openHeld, type HeldApi } from './policy/held.ts';
+import { createHistory, type History } from './policy/history.ts';
+import { createRehearsals, type RehearsalApi } from './policy/rehearsal.ts';
 import { createReleaseApi } from './releases.ts';
 import { nothing, type Scope } from '@weir/release';
 import { openReplays, type Replays } from './replay/index.ts';
@@ -41,6 +45,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let audit: AuditLog;
   let replays: Replays | undefined;
   let api: FastifyInstance;
+  let held: HeldApi;
+  let history: History;
+  let rehearsals: RehearsalApi;
   let started = false;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
@@ -79,7 +86,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
     const targets = options.witness ?? [join(context.config.dataDir, 'audit-checkpoints.jsonl')];
     const witness = allWitnesses(targets.map((target) => (/^https?:/.test(target) ? httpWitness(target, logger) : fileWitness(target))));
     const signer = signingKey(topics.audit, vault.get(auditKey).reveal());
-    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume', 'replay.order', 'replay.start', 'replay.pause', 'replay.cancel']);
+    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume', 'held.approve', 'held.refuse', 'replay.order', 'replay.start', 'replay.pause', 'replay.cancel']);
     return openAuditLog({ appender, reader, admin, topic: topics.audit, signer, witness, logger, now: () => context.clock.now(), wasMade: (intent) => (written.has(intent.action) ? access.leaves.has(intent.id) : undefined) });
   }
 
@@ -90,6 +97,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       [reader, admin, appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
       store = createStore(openTable({ path: join(context.stateDir, 'index'), onDiscard: (reason) => logger.warn({ reason }, 'index discarded, it is built again') }));
       access = await openAccess({ reader, appender, admin, serde, topic: topics.control, now: () => context.clock.now(), failed: fail });
+      held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, failed: fail });
+      history = createHistory(context, { store, reader, admin, adapters: options.adapters, failed: fail });
+      rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
       audit = await openAudit();
       await follow();
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)) });
@@ -111,6 +121,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         letters,
         replays: replays.api,
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
+        policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
         switches: createSwitchApi(context, appender),
         tail: (after, waitMs) => tail.next(after, waitMs),
@@ -130,6 +141,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await replays?.close();
       await audit?.close();
       await access?.close();
+      await held?.close();
+      await rehearsals?.close();
+      await history?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));
       await store?.close();
     },

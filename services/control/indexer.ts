@@ -23,6 +23,8 @@ function outputOf(letter: Value): string | null {
 /** A record that could not be read has no output id: its event stands for it, or all such records would be one. */
 const deliveryId = (v: Value, destination: string | null): string => `${v['outputId'] ?? v['eventId']}|${destination ?? ''}|${v['operation'] ?? ''}`;
 
+/** What the policy stage decided, by the end that it wrote. */
+const policyEffects: Record<string, string> = { denied: 'deny', quarantined: 'hold', 'dead-lettered': 'dead-letter' };
 const stateOf: Record<string, DeliveryState> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', superseded: 'superseded', expired: 'quarantined' };
 
 function accepted(tx: Transaction, record: LogRecord, where: Where): void {
@@ -39,7 +41,7 @@ function normalized(tx: Transaction, record: LogRecord, name: string, where: Whe
 
 function decided(tx: Transaction, v: Value, where: Where): void {
   tx.delivery(deliveryId(v, v['destination']), 'pending');
-  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined }, where);
+  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', outputId: v['outputId'], destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined }, where);
 }
 
 function attempt(tx: Transaction, v: Value, where: Where): void {
@@ -52,7 +54,7 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   if (before) tx.ended(eventId, state, v['at']);
   else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
   if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
-  if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: 'deny', destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
+  if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId: v['outputId'], destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
   if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs }, where);
   tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, by: v['stage'] }, where);
 }
@@ -62,8 +64,14 @@ function ended(tx: Transaction, v: Value, destination: string): void {
   tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'] });
 }
 
+/** Rule and end of a hold, from the header that the policy stage put on the letter. */
+function heldOf(headers: readonly { readonly name: string; readonly value: Buffer }[]): { rule: string; until: number } | undefined {
+  const [rule, until] = headers.find((h) => h.name === H.held)?.value.toString('utf8').split(';') ?? [];
+  return rule === undefined || until === undefined ? undefined : { rule, until: Number(until) };
+}
+
 function deadLetter(tx: Transaction, v: Value, where: Where): void {
-  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], outputId: v['topic'].endsWith(`.dispatch.${v['destination']}`) ? outputOf(v) : null, partition: where.partition, offset: where.offset });
+  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], outputId: v['topic'].endsWith(`.dispatch.${v['destination']}`) ? outputOf(v) : null, partition: where.partition, offset: where.offset, held: heldOf(v['headers']) });
 }
 
 /** Applies batches of every topic to the store. A record that cannot be decoded is skipped here and counted: the stage that owns it dead-letters it. */

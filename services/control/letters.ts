@@ -1,7 +1,6 @@
 import { WeirError } from '@weir/errors';
 import type { LogRecord, Reader, Serde } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
-import { isSealed } from '@weir/seal';
 import type { Store } from './store.ts';
 
 export interface LetterFilter {
@@ -17,7 +16,7 @@ export interface LetterFilter {
   readonly open?: boolean;
 }
 
-interface DeadLetterRecord {
+export interface DeadLetterRecord {
   readonly id: string;
   readonly topic: string;
   readonly partition: number;
@@ -43,6 +42,16 @@ export interface LetterApi {
   stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): { readonly total: number; readonly counts: readonly LetterCount[] };
   /** With its bytes (base64); `text` when it is a raw item that can be read. */
   show(id: string): Promise<unknown>;
+}
+
+/** The dead letter with its bytes, from weir.dlq. Throws not-found. */
+export async function readDeadLetter(store: Pick<Store, 'deadLetter'>, reader: Reader, serde: Serde, topics: TopicNames, id: string): Promise<DeadLetterRecord> {
+  const summary = store.deadLetter(id);
+  if (summary === undefined) throw new WeirError('not-found', `no dead letter ${id}`);
+  const record: LogRecord | undefined = await reader.readOne(topics.dlq, Number(summary['partition']), Number(summary['offset']));
+  if (record?.value === null || record === undefined) throw new WeirError('not-found', `dead letter ${id} has left the topic (retention)`);
+  await serde.prepare(record.value);
+  return serde.decode(record.value).value as DeadLetterRecord;
 }
 
 export function createLetters(ports: { readonly store: Store; readonly reader: Reader; readonly serde: Serde; readonly topics: TopicNames; readonly open: (bytes: Buffer) => Buffer | undefined }): LetterApi {
@@ -85,17 +94,13 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
       return { total: counts.reduce((sum, c) => sum + c.letters, 0), counts: counts.sort((a, b) => b.letters - a.letters) };
     },
     async show(id) {
-      const summary = store.deadLetter(id);
-      if (summary === undefined) throw new WeirError('not-found', `no dead letter ${id}`);
-      const record: LogRecord | undefined = await reader.readOne(topics.dlq, Number(summary['partition']), Number(summary['offset']));
-      if (record?.value === null || record === undefined) throw new WeirError('not-found', `dead letter ${id} has left the topic (retention)`);
-      await serde.prepare(record.value);
-      const letter = serde.decode(record.value).value as DeadLetterRecord;
-      const raw = letter.topic.startsWith(topics.raw(''));
-      const plain = raw && letter.value !== null && isSealed(letter.value) ? ports.open(letter.value) : letter.value;
+      const letter = await readDeadLetter(store, reader, serde, topics, id);
+      // Sealed bytes are shown opened; when their key is destroyed, as what they are: unreadable.
+      const open = (bytes: Buffer | null): Buffer | null => (bytes === null ? null : ports.open(bytes) ?? null);
+      const value = open(letter.value);
       return {
-        ...letter, key: letter.key?.toString('utf8') ?? null, value: plain?.toString('base64') ?? null, text: raw ? plain?.toString('utf8') : undefined,
-        headers: letter.headers.map((h) => ({ name: h.name, value: isSealed(h.value) ? '[sealed]' : h.value.toString('utf8') })), now: nowOf(summary),
+        ...letter, key: letter.key?.toString('utf8') ?? null, value: value?.toString('base64') ?? null, erased: value === null && letter.value !== null, now: nowOf(store.deadLetter(id)!),
+        text: letter.topic.startsWith(topics.raw('')) ? value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
       };
     },
   };

@@ -4,7 +4,7 @@ import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader } from '@weir/log';
 import { checkTopics, planTopics, type TopicFinding } from '@weir/pipeline';
-import { applyRelease, compileRelease, secretsOf, type Release, type ReleaseFile } from '@weir/release';
+import { applyRelease, assertPolicyTests, compileRelease, secretsOf, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import type { AuditLog } from './audit.ts';
 
@@ -75,7 +75,11 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     });
   }
 
-  const compile = (order: ReleaseOrder): Release => compileRelease(order.files, { adapters: ports.adapters, workspaceKey: context.workspaceKey });
+  function compile(order: ReleaseOrder): Release {
+    const release = compileRelease(order.files, { adapters: ports.adapters, workspaceKey: context.workspaceKey });
+    assertPolicyTests(release);
+    return release;
+  }
 
   async function apply(order: ReleaseOrder, { actor, leaf }: ChangedBy): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
     const release = compile(order);

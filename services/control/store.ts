@@ -68,6 +68,8 @@ export interface Transaction {
 export interface Store {
   begin(): Transaction;
   stages(eventId: string): Stage[];
+  /** Records that the stages of an event were read from. */
+  places(eventId: string): { readonly topic: string; readonly partition: number; readonly offset: number }[];
   counter(name: string): number;
   /** Newest first. */
   deadLetters(): Iterable<Record<string, unknown>>;
@@ -178,6 +180,10 @@ export function createStore(table: Table): Store {
       };
     },
     stages: (eventId) => [...table.range(`s/${eventId}/`)].map(({ value }) => parse(value) as unknown as Stage).sort((a, b) => order[a.stage] - order[b.stage] || a.at - b.at),
+    places: (eventId) => [...table.range(`s/${eventId}/`)].map(({ key }) => {
+      const [topic, partition, offset] = key.split('/').slice(-3);
+      return { topic: topic!, partition: Number(partition), offset: Number(offset) };
+    }),
     counter: (name) => Number(table.get(`c/${name}`)?.toString('latin1') ?? 0),
     *deadLetters() {
       for (const { key } of table.range('y/')) {

@@ -5,7 +5,7 @@ import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { saveIncident } from '@weir/release';
-import { appendDeadlineMs, createProgress, type Readiness, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createProgress, createRetentionWatch, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
 import { createCredentials, type Credentials } from './credentials.ts';
@@ -13,11 +13,13 @@ import { createDestinationRunner, type DestinationRunner } from './destination.t
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
 import { createQuotas } from './quota.ts';
+import { createTakeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
 
-const day = 86_400_000;
-/** Retention of weir.ledger.* (75 d, infra/topics.yaml) minus the dedupe window (7 d): older events are not sent. */
-const maxAgeMs = 68 * day;
+/** Dedupe window of events whose source is not in the running release any more. */
+const defaultWindowMs = 7 * 86_400_000;
+const sweepMs = 30_000;
+const takeoverLogMs = 5000;
 
 export type DispatcherOptions = Pick<ConfigOf<typeof dispatcherOptions>, 'sessionTimeoutMs' | 'callTimeoutMs' | 'inLaneTries' | 'allowPrivate' | 'sandboxUrl'>;
 
@@ -31,6 +33,25 @@ interface Running {
   readonly runner: DestinationRunner;
   readonly consumer: GroupConsumer;
   readonly ledger: LedgerStore;
+  /** Its cache keeps what counts against caps. */
+  readonly counts: boolean;
+}
+
+/**
+ * What a destination may have in memory between commit and read position, over all partitions of this instance: while
+ * it is down, Kafka is the queue, and as many destinations as there are may be down at once (I7).
+ */
+const heldRecords = 10_000;
+const heldBytes = 16 * 1024 * 1024;
+/** Each partition gets at least this, or a hot subject of it could hold up the others. */
+const leastRecords = 500;
+/** Of one fetch and partition: a batch is taken whole, so it is what a window may be over by. */
+const fetchBytes = 256 * 1024;
+
+/** The part of one of so many partitions. */
+export function windowOf(partitions: number): { readonly records: number; readonly bytes: number } {
+  const parts = Math.max(1, partitions);
+  return { records: Math.max(leastRecords, Math.ceil(heldRecords / parts)), bytes: Math.max(fetchBytes, Math.ceil(heldBytes / parts)) };
 }
 
 /** A lease that does not outlast a call and a late heartbeat would let no call start, ever. */
@@ -48,6 +69,9 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const running = new Map<string, Running>();
   const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, clock, registry: context.registry });
   const progress = createProgress({ monotonic: clock.monotonic });
+  const takeovers = new Map<string, { readonly read: number; readonly total: number; readonly toldAt: number }>();
+  let retention: RetentionWatch;
+  let sweeping: unknown;
   let credentials: Credentials;
   let appender: Appender;
   let reader: Reader;
@@ -62,21 +86,30 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let stopping = false;
 
   async function startDestination(name: string): Promise<void> {
-    const path = join(context.stateDir, 'ledger', name);
-    const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde);
-    const [partitions] = await Promise.all([topics.dispatch(name), topics.ledger(name), topics.parked(name)].map((topic) => appender.partitions(topic)));
+    // A cache that did not count from its beginning has no counts: with caps it is another one, read from the topic.
+    const counts = releases.current().destinations.get(name)!.caps.length > 0;
+    const path = join(context.stateDir, counts ? 'ledger-counted' : 'ledger', name);
+    const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde, counts);
+    const own = [topics.dispatch(name), topics.ledger(name), topics.parked(name)];
+    const [partitions] = await Promise.all(own.map((topic) => appender.partitions(topic)));
     quotas.partitions(name, partitions!);
+    await retention.watch(own);
     const runner = createDestinationRunner({
       name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
-      logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries, maxAgeMs,
+      logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
+      takeover: createTakeover({ admin, reader, ledger, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) }),
+      retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
+      dedupeWindowMs: (source) => (source === '' ? longestWindow() : releases.current().sources.get(source)?.dedupeWindowMs ?? defaultWindowMs),
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
       credential: { rejected: () => credentials.rejected(name), accepted: () => credentials.accepted(name) },
+      window: () => windowOf(partitionsOwned()),
       consumer: () => consumer,
       fail: (error) => failure.resolve(error as Error),
     });
-    const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000 });
-    running.set(name, { runner, consumer, ledger });
+    const partitionsOwned = (): number => consumer.assignments().length;
+    const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000, maxBytesPerPartition: fetchBytes });
+    running.set(name, { runner, consumer, ledger, counts });
     await consumer.start();
     logger.info({ destination: name }, 'dispatching');
   }
@@ -92,12 +125,41 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   async function follow(): Promise<void> {
     if (stopping) return;
     const wanted = releases.current().destinations;
-    await Promise.all([...running.keys()].filter((name) => !wanted.has(name)).map(stopDestination));
+    const fits = (name: string, { counts }: Running): boolean => wanted.has(name) && counts === wanted.get(name)!.caps.length > 0;
+    await Promise.all([...running].filter(([name, it]) => !fits(name, it)).map(([name]) => stopDestination(name)));
     await Promise.all([...wanted.keys()].filter((name) => !running.has(name)).map(startDestination));
     for (const { runner } of running.values()) runner.changed();
   }
 
+  const longestWindow = (): number => Math.max(defaultWindowMs, ...[...releases.current().sources.values()].map((source) => source.dedupeWindowMs));
+
+  /** Partitions whose ledger is being read: shown by /readyz and the metric, told every few seconds. */
+  function takingOver(destination: string, { partition, total, read }: TakeoverProgress): void {
+    const key = `${destination}/${partition}`;
+    const known = takeovers.get(key);
+    metrics.takeover.set({ destination, partition }, total - read);
+    if (read >= total) {
+      takeovers.delete(key);
+      if (known !== undefined) logger.info({ destination, partition, records: total }, 'ledger read');
+      return;
+    }
+    const now = clock.monotonic();
+    const toldAt = known?.toldAt ?? now;
+    const tell = now - toldAt >= takeoverLogMs;
+    if (tell) logger.info({ destination, partition, read, total }, 'reading the ledger');
+    takeovers.set(key, { read, total, toldAt: tell ? now : toldAt });
+  }
+
+  function sweepLater(): void {
+    sweeping = clock.setTimer(() => {
+      for (const { runner } of running.values()) runner.sweep();
+      sweepLater();
+    }, sweepMs);
+  }
+
   function readiness(): Readiness {
+    const [taking] = takeovers;
+    if (taking !== undefined) return { ready: false, reason: `taking over ${taking[0]}: ${taking[1].read} of ${taking[1].total} records of its ledger are read` };
     if (consent?.caughtUp() !== true) return { ready: false, reason: 'consent tables are not caught up' };
     return progress.readiness();
   }
@@ -107,6 +169,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     failed: failure.promise,
     async start() {
       [appender, reader, admin] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs }), log.reader(), log.admin()]);
+      retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       await Promise.all([topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)));
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
       consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
@@ -122,6 +185,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
         changed: () => { for (const { runner } of running.values()) runner.credentialChanged(); },
       });
       await appender.partitions(topics.control);
+      sweepLater();
       await follow();
       offSwitch = releases.onSwitch(({ destination, paused }) => {
         metrics.switchedOff.set({ destination }, paused ? 1 : 0);
@@ -133,6 +197,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     readiness,
     async stop() {
       stopping = true;
+      if (sweeping !== undefined) clock.clearTimer(sweeping);
+      retention?.close();
       off?.();
       offSwitch?.();
       await changing;

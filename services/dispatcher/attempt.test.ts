@@ -8,18 +8,18 @@ import type { EndValue, Task } from './types.ts';
 
 const now = 1_800_000_000_000;
 const hour = 3_600_000;
-const ports = { name: 'crm', maxAgeMs: 68 * 24 * hour, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => 0 } } as unknown as DestinationPorts;
+const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispatchMs: () => 30 * 24 * hour, parkedMs: () => 30 * 24 * hour }, dedupeWindowMs: () => 7 * 24 * hour, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => 0 } } as unknown as DestinationPorts;
 const verify = { settleMs: 5000, cite: 'test' };
 type Rule = OperationManifest['idempotency']['pastWindow'];
 
 /** What is to be done with a delivery of a vendor without keys. */
-function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: { openedAt?: number; ended?: Partial<EndValue> } = {}) {
+function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue> } = {}) {
   const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'none', pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
   const destination = { operations: { put: operation }, retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
-  const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', intent: '0', itemHash: 'h', acceptedAt: now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
+  const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end }, coveredBefore: () => false } as unknown as PartitionRunner;
-  const full = { delivery, subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, ...task } as Task;
+  const full = { delivery, subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000 }, ...task } as Task;
   const answer = prepare(ports, runner, destination, full);
   return answer.kind === 'end' ? `end ${answer.ending.state} ${answer.ending.code}` : answer.kind;
 }
@@ -46,6 +46,21 @@ test('a vendor that gives no answer to the question is asked until the horizon, 
   expect(prepared('verify', true, { queuedAt: now - 71 * hour, readBacks: 5 })).toBe('read-back');
   expect(prepared('verify', true, { queuedAt: now - 73 * hour, readBacks: 5 })).toBe('end quarantined delivery-held');
   expect(prepared('verify', true, { queuedAt: now - 73 * hour, readBacks: 0 })).toBe('read-back');
+});
+
+test('what its topic is about to lose leaves for the dead letters, what the ledger would forget is not sent', () => {
+  const one = (days: number, accepted: number) => prepared('resend', false, { maybeSince: 0, attempts: 0, record: { timestamp: now - days * 24 * hour } as Task['record'] }, { acceptedAt: now - accepted * 24 * hour });
+  expect(one(26, 26)).toBe('call');
+  expect(one(27, 27)).toBe('end dead-lettered expiring');
+  expect(one(1, 68)).toBe('call');
+  expect(one(1, 69)).toBe('end expired delivery-expired');
+});
+
+test('retries end after a call that was made past the horizon, not for time in which nothing could be called', () => {
+  const last = (hours: number) => ({ at: now - hours * hour, durationMs: 1, verdict: 'retry', effect: 'none', status: 503 });
+  const queuedAt = now - 100 * hour;
+  expect(prepared('resend', false, { queuedAt, last: last(90) })).toBe('call');
+  expect(prepared('resend', false, { queuedAt, last: last(1) })).toBe('end dead-lettered delivery-exhausted');
 });
 
 test('a redrive of unknown effect asks first where it can, and is the decision to send where it cannot', () => {

@@ -1,6 +1,7 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey, H } from '@weir/pipeline';
+import { deliveryKey, expiringBefore, H } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
+import { cappedBy, countedOf, type Counted } from './caps.ts';
 import type { Ending } from './ends.ts';
 import { lookUp, pastWindow } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -19,34 +20,70 @@ export type Preparation =
   /** Tables behind the decision: look again when they moved. */
   | { readonly kind: 'wait'; readonly ms: number };
 
+export type ToStart = Extract<Preparation, { readonly kind: 'call' | 'read-back' }>;
+
 function give(task: Task, state: Ending['state'], code: string | null, detail: string | null, deadLetter: boolean, effect: Ending['effect'] = task.maybeSince > 0 ? 'maybe' : 'none'): Preparation {
   return { kind: 'end', ending: { task, state, effect, code, detail, deadLetter } };
 }
 
+/** What the ledger has of the delivery: an end (then nothing is left to do), or the key under which it is open. */
+function standing(runner: PartitionRunner, task: Task): { readonly ended: Preparation } | { readonly reopened: EndValue | undefined } {
+  const found = lookUp(task.delivery, task.redrive, task.offset, runner.writer.endOf);
+  if (found.kind === 'conflict') return { ended: conflict(runner, task, found.end) };
+  task.key = found.key;
+  if (found.kind === 'open') {
+    task.generation = found.generation;
+    return { reopened: found.reopened };
+  }
+  const { end } = found;
+  // A replayed record tells its order that there was nothing to do; an end without an outcome (a crash between the two) gets it.
+  if (task.redrive !== '' || (task.parkedOffset < 0 && runner.coveredBefore(task.offset))) return { ended: repeat(task, end) };
+  return { ended: { kind: 'silent' } };
+}
+
+/** The end of a record that its topic is about to lose, whatever state its destination is in; undefined = it is not. */
+export function expire(ports: DestinationPorts, runner: PartitionRunner, task: Task): Exclude<Preparation, ToStart> | undefined {
+  const retentionMs = task.parkedOffset < 0 ? ports.retention.dispatchMs() : ports.retention.parkedMs();
+  if (task.record.timestamp > expiringBefore(retentionMs, ports.clock.now())) return undefined;
+  const found = standing(runner, task);
+  if ('ended' in found) return found.ended as Exclude<Preparation, ToStart>;
+  return give(task, 'dead-lettered', 'expiring', `it waited for nine tenths of the retention of ${task.parkedOffset < 0 ? 'its' : 'the parked'} topic`, true) as Exclude<Preparation, ToStart>;
+}
+
 /** Every rule that can end, park or delay a delivery without a call, in the order in which they bind. */
 export function prepare(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
+  const prepared = byRules(ports, runner, destination, task);
+  // What may have taken effect already was under its caps then.
+  return prepared.kind === 'call' && destination.caps.length > 0 && task.maybeSince === 0 ? overCap(ports, runner, destination, task) ?? prepared : prepared;
+}
+
+function overCap(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation | undefined {
+  const counted = (since: number): Counted[] => [...ports.ledger.counted(task.subject, since), ...runner.writer.recentOf(task.subject).flatMap((end) => countedOf(end) ?? [])];
+  const capped = cappedBy(destination.caps, task.delivery, counted, ports.clock.now());
+  if (capped === undefined) return undefined;
+  const { cap, until } = capped;
+  if (cap.over === 'delay') return { kind: 'park', due: until, reason: `cap:${cap.name}` };
+  return give(task, 'denied', `cap:${cap.name}`, `the subject has had ${cap.max} today`, false);
+}
+
+function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
   const { delivery } = task;
   const now = ports.clock.now();
-  const found = lookUp(delivery, task.redrive, task.offset, runner.writer.endOf);
-  if (found.kind === 'conflict') return conflict(runner, task, found.end);
-  if (found.kind === 'ended') {
-    task.key = found.key;
-    // A replayed record tells its order that there was nothing to do; an end without an outcome (a crash between the two) gets it.
-    if (task.redrive !== '' || (task.parkedOffset < 0 && runner.coveredBefore(task.offset))) return repeat(task, found.end);
-    return { kind: 'silent' };
-  }
-  task.key = found.key;
-  task.generation = found.generation;
+  const expired = expire(ports, runner, task);
+  if (expired !== undefined) return expired;
+  const found = standing(runner, task);
+  if ('ended' in found) return found.ended;
   if (ports.keys !== undefined && ports.keys.open(delivery.payload) === undefined) return give(task, 'denied', 'subject-erased', null, false);
   if (found.reopened !== undefined && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
   if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
-  if (now - delivery.acceptedAt > ports.maxAgeMs) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
+  if (now - delivery.acceptedAt > ports.retention.ledgerMs() - ports.dedupeWindowMs(delivery.source)) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
   const unknown = settleUnknown(runner, destination, task, operation, now);
   if (unknown !== undefined) return unknown;
-  if (task.attempts > 0 && now - task.queuedAt > destination.retryHorizonMs) return give(task, 'dead-lettered', 'delivery-exhausted', `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`, true);
+  // Given up only after a call that was made past the horizon: time that a destination was off is not held against its events.
+  if (task.last !== undefined && task.last.at - task.queuedAt > destination.retryHorizonMs) return give(task, 'dead-lettered', 'delivery-exhausted', `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`, true);
   if (task.redrive !== '' && setsState(delivery.recordType, operation) && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);

@@ -1,6 +1,7 @@
 import { failpointSoon } from '@weir/failpoint';
+import { expiringBefore } from '@weir/pipeline';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
-import { prepare, type Preparation } from './attempt.ts';
+import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { backoffMs, boundedRetryAfter } from './backoff.ts';
 import { call, readBack, type CallResult, type ReadBackResult, type Refusal } from './call.ts';
 import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
@@ -14,8 +15,6 @@ import { createReady, type Ordered } from './ready.ts';
 import type { Verdict } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import type { Task } from './types.ts';
-
-type ToStart = Extract<Preparation, { readonly kind: 'call' | 'read-back' }>;
 
 interface Ready {
   readonly lane: Lane;
@@ -32,6 +31,8 @@ export interface DestinationRunner {
   changed(): void;
   /** A secret can be had again or has another value: an open breaker that a refused credential opened probes now. */
   credentialChanged(): void;
+  /** Once in a while: how old what waits is, and what its topic is about to lose, also of a destination that is off. */
+  sweep(): void;
   /** Partitions that this instance surely owns now; none once the lease has run out. */
   held(): number;
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
@@ -90,6 +91,39 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     } finally {
       pumping = false;
     }
+  }
+
+  /** Ends every head that its topic is about to lose, and what comes up behind it. */
+  function expireHeads(): void {
+    if (pumping) return;
+    pumping = true;
+    const kept: Ordered<Ready>[] = [];
+    try {
+      for (let next = ready.next(() => true); next !== undefined; next = ready.next(() => true)) {
+        const { lane, runner } = next.item;
+        if (lane.dead) continue;
+        const task = lane.queue[0]!;
+        const expired = expire(ports, runner, task);
+        if (expired === undefined) kept.push(next);
+        else act(lane, runner, task, expired);
+      }
+    } finally {
+      for (const next of kept.reverse()) ready.putBack(next);
+      pumping = false;
+    }
+  }
+
+  function sweep(): void {
+    const dispatch = ports.topics.dispatch(ports.name);
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const runner of partitions.values()) {
+      const waiting = runner.oldestWaiting();
+      ports.retention.oldest(dispatch, runner.partition, waiting);
+      ports.retention.oldest(ports.topics.parked(ports.name), runner.partition, runner.parking.oldest());
+      oldest = Math.min(oldest, waiting ?? oldest);
+      runner.parking.renew();
+    }
+    if (oldest <= expiringBefore(ports.retention.dispatchMs(), ports.clock.now())) expireHeads();
   }
 
   /** False: the breaker is open, no lane can start. A bucket that has no call left is added to `empty`. */
@@ -291,6 +325,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   return {
     handlers,
     changed: pump,
+    sweep,
     credentialChanged() {
       if (breaker.state === 'open' && breaker.reason === 'credential-rejected') setBreaker({ ...breaker, until: ports.clock.monotonic() });
       pump();

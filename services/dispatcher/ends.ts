@@ -30,6 +30,7 @@ export function endValue(ending: Ending, at: number): EndValue {
     state: ending.state, effect: ending.effect, code: ending.code, reason: ending.detail, status: task.last?.status ?? null,
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
+    purpose: task.delivery.purpose, channel: task.delivery.channel,
   };
 }
 
@@ -135,6 +136,8 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
       silent.push(task);
       kick();
     },
+    /** Ends of the subject that the ledger cache does not have yet. */
+    recentOf: (subject: string): EndValue[] => [...recent.values()].filter((end) => end.subject === subject),
     endOf: (key: string): EndValue | undefined => recent.get(key) ?? ports.ledger.end(key),
     applyOwn,
     /** Resolves when nothing is queued or being written. */

@@ -1,4 +1,4 @@
-import type { Task } from './types.ts';
+import type { AttemptSummary, Task } from './types.ts';
 
 /** A subject whose deliveries wait on the parked topic. */
 export interface Parked {
@@ -14,8 +14,12 @@ export interface Parked {
   reason: string;
   attempts: number;
   readBacks: number;
+  /** The head's last call by this owner. */
+  last: AttemptSummary | undefined;
   maybeSince: number;
   since: number;
+  /** When the marker was written last, ms. */
+  markedAt: number;
 }
 
 /** Deliveries of one subject in one partition: strictly one at a time, in order. */
@@ -33,6 +37,6 @@ export function createLane(subject: string): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined };
 }
 
-export function createParked(key: string, now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number }): Parked {
-  return { key, offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, maybeSince: head.maybeSince, since: now };
+export function createParked(key: string, now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number; last?: AttemptSummary | undefined }): Parked {
+  return { key, offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, last: head.last, maybeSince: head.maybeSince, since: now, markedAt: now };
 }

@@ -1,5 +1,6 @@
 import type { Serde } from '@weir/log';
 import type { Table } from '@weir/state';
+import { countedOf, type Counted } from './caps.ts';
 import { ledgerKeys, replaces } from './ledger.ts';
 import type { EndValue, ParkValue } from './types.ts';
 
@@ -33,17 +34,30 @@ export interface LedgerStore {
   parks(partition: number): ParkMark[];
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
+  /** What of the subject counts against caps, since a time; empty where the cache was opened without counts. */
+  counted(subject: string, since: number): Counted[];
   /** Next offset of the topic partition that this cache has not applied. */
   position(partition: number): number;
   apply(partition: number, entries: readonly LedgerEntry[], nextOffset: number): void;
+  /** Entries from before the floor, read again for old records: only their ends count. */
+  applyOlder(entries: readonly LedgerEntry[]): void;
+  /** The ends of everything that ended since then are here, ms since the epoch; 0 = all. */
+  floor(partition: number): number;
+  setFloor(partition: number, time: number): void;
   close(): Promise<void>;
 }
 
 const intentPrefix = (partition: number) => `i/${partition}/`;
 const parkPrefix = (partition: number) => `p/${partition}/`;
+const floorKey = (partition: number) => `f/${partition}`;
 const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
-export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
+/** Of kept counts; the longest day has 26 hours. */
+const countedForMs = 48 * 3_600_000;
+const countPrefix = (subject: string) => `c/${encodeURIComponent(subject)}/`;
+
+/** @param counts keep what counts against caps; a cache that did not from its beginning must not be opened with it */
+export function createLedgerStore(table: Table, serde: Serde, counts = false): LedgerStore {
   const decodeIntent = (value: Buffer): IntentValue => serde.decode(value).value as IntentValue;
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
 
@@ -52,12 +66,24 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
     const before = puts.get(`e/${key}`) ?? table.get(`e/${key}`);
     if (before && !replaces(decodeEnd(before).state, later.state)) return;
     puts.set(`e/${key}`, value);
+    if (counts) countPuts(key, later, before ? decodeEnd(before) : undefined, puts);
     if (later.state !== 'delivered') return;
     const last = lastKey(later.subject, later.operation);
     const known = puts.get(last) ?? table.get(last);
     if (known && Number(known.toString('latin1')) >= later.acceptedAt) return;
     puts.set(last, Buffer.from(String(later.acceptedAt), 'latin1'));
   }
+
+  /** An end counts once: when it is first known, or first known to be of effect. */
+  function countPuts(key: string, later: EndValue, before: EndValue | undefined, puts: Map<string, Buffer | null>): void {
+    const counted = countedOf(later);
+    if (counted === undefined || (before !== undefined && countedOf(before) !== undefined)) return;
+    const prefix = countPrefix(later.subject);
+    for (const stored of table.range(prefix)) if (timeOf(stored.key, prefix) < later.at - countedForMs) puts.set(stored.key, null);
+    puts.set(`${prefix}${String(later.at).padStart(15, '0')}/${key}`, Buffer.from(JSON.stringify([counted.purpose, counted.channel, counted.operation])));
+  }
+
+  const timeOf = (key: string, prefix: string): number => Number(key.slice(prefix.length, prefix.length + 15));
 
   /** Intents of earlier owners go when everything that they cover is committed: the newest owner starts behind them. */
   function intentPuts(partition: number, key: string, value: Buffer | null, puts: Map<string, Buffer | null>): void {
@@ -97,6 +123,17 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
       const value = table.get(lastKey(subject, operation));
       return value === undefined ? 0 : Number(value.toString('latin1'));
     },
+    counted(subject, since) {
+      const prefix = countPrefix(subject);
+      const found: Counted[] = [];
+      for (const { key, value } of table.range(prefix)) {
+        const at = timeOf(key, prefix);
+        if (at < since) continue;
+        const [purpose, channel, operation] = JSON.parse(value.toString('utf8')) as [string, string | null, string];
+        found.push({ at, purpose, channel, operation });
+      }
+      return found;
+    },
     position: (partition) => table.position(partition) ?? 0,
     apply(partition, entries, nextOffset) {
       const puts = new Map<string, Buffer | null>();
@@ -107,6 +144,18 @@ export function createLedgerStore(table: Table, serde: Serde): LedgerStore {
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
       table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
+    },
+    applyOlder(entries) {
+      const puts = new Map<string, Buffer | null>();
+      for (const { key, value } of entries) if (key.endsWith('#end') && value !== null) endPuts(key.slice(0, -4), value, puts);
+      table.putBatch([...puts].map(([key, value]) => ({ key, value })));
+    },
+    floor(partition) {
+      const value = table.get(floorKey(partition));
+      return value === undefined ? 0 : Number(value.toString('latin1'));
+    },
+    setFloor(partition, time) {
+      table.putBatch([{ key: floorKey(partition), value: Buffer.from(String(time), 'latin1') }]);
     },
     close: () => table.close(),
   };

@@ -12,6 +12,7 @@ export function createMetrics(registry: Registry) {
     breaker: new Gauge({ name: 'weir_destination_breaker_open', help: '1 while the breaker of the destination is not closed.', labelNames: ['destination'], registers }),
     switchedOff: new Gauge({ name: 'weir_destination_switched_off', help: '1 while the kill switch holds the destination.', labelNames: ['destination'], registers }),
     parked: new Gauge({ name: 'weir_parked_subjects', help: 'Subjects whose deliveries wait on the parked topic.', labelNames: ['destination'], registers }),
+    takeover: new Gauge({ name: 'weir_ledger_takeover_remaining', help: 'Records of weir.ledger.<destination> still to be read before the partition is served.', labelNames: ['destination', 'partition'], registers }),
     lag: new Gauge({ name: 'weir_dispatch_lag', help: 'Records on weir.dispatch.<destination> not yet read by this instance.', labelNames: ['destination', 'partition'], registers }),
     refused: new Counter({ name: 'weir_delivery_calls_refused_total', help: 'Calls not started at the last moment, by reason.', labelNames: ['destination', 'reason'], registers }),
   };

@@ -40,15 +40,16 @@ const foreign = (key: string): { key: string; value: Buffer } => ({ key, value: 
 async function takeOver(epoch = 1): Promise<Map<string, Lane>> {
   const lanes = new Map<string, Lane>();
   const ports = {
-    name: 'crm', topics, serde, ledger, instance: '1', fail: (error: unknown) => { throw error; },
+    name: 'crm', topics, serde: { ...serde, known: () => true }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
     clock: { now: () => 1000, random: Math.random, setTimer: () => undefined, clearTimer: () => undefined },
     metrics: { parked: { inc: () => undefined } },
+    retention: { parkedMs: () => Number.POSITIVE_INFINITY }, dedupeWindowMs: () => 7 * 86_400_000,
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
     reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ offset: 7, key: Buffer.from('anna'), value: foreign('').value, headers: [] }] }) },
     appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => written.push({ key: r.key!.toString(), value: r.value }) - 1)) },
   } as unknown as DestinationPorts;
   const parking = createParking({
-    ports, partition: 0, epoch, createTask: () => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', intent: '' }, redrive: '', offset: 0 }) as never, finished: () => undefined, endOf: () => undefined, offer: () => undefined,
+    ports, partition: 0, epoch, createTask: () => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', intent: '' }, redrive: '', offset: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer: () => undefined,
     applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
   });
   await parking.load((subject) => {

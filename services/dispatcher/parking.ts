@@ -1,8 +1,8 @@
 import { failpoint } from '@weir/failpoint';
-import { H } from '@weir/pipeline';
+import { expiringShare, H } from '@weir/pipeline';
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
-import { createParked, type Lane } from './lane.ts';
+import { createParked, type Lane, type Parked } from './lane.ts';
 import { ledgerKeys, lookUp } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { ParkMark } from './ledger-store.ts';
@@ -17,6 +17,8 @@ interface Context {
   finished(tasks: readonly Task[]): void;
   applyLedger(records: readonly OutRecord[], keys: readonly string[], offsets: readonly number[]): void;
   endOf(key: string): EndValue | undefined;
+  /** The ends that tell a repetition of these are known when it resolves. */
+  reach(tasks: readonly Task[]): Promise<void> | undefined;
   offer(lane: Lane): void;
 }
 
@@ -44,6 +46,10 @@ export interface Parking {
   /** The lane has no record in hand: wait until due, load the head, or lift the marker. */
   next(lane: Lane): void;
   count(): number;
+  /** When the oldest parked record was parked, ms; undefined = none. */
+  oldest(): number | undefined;
+  /** Write markers again that are older than half a dedupe window: a take-over looks for them in one window. */
+  renew(): void;
   drained(): Promise<void>;
   close(): void;
 }
@@ -57,7 +63,7 @@ export function createParking(context: Context): Parking {
   const timers = new Map<Lane, unknown>();
   const running = new Set<Promise<void>>();
   let closed = false;
-  let marked = 0;
+  const marked = new Set<Lane>();
   let stays = 0;
 
   function spawn(work: () => Promise<void>): void {
@@ -79,17 +85,25 @@ export function createParking(context: Context): Parking {
 
   function mark(lane: Lane): Promise<void> {
     const parked = lane.parked!;
+    parked.markedAt = ports.clock.now();
     return write([[parked.key, { subject: lane.subject, fromOffset: parked.offsets[0]!, due: parked.due, reason: parked.reason, attempts: parked.attempts, maybeSince: parked.maybeSince, since: parked.since }]]);
   }
 
-  function count(delta: number): void {
-    marked += delta;
-    ports.metrics.parked.inc({ destination: ports.name }, delta);
+  function enter(lane: Lane): void {
+    marked.add(lane);
+    ports.metrics.parked.inc({ destination: ports.name });
   }
+
+  function leave(lane: Lane): void {
+    if (marked.delete(lane)) ports.metrics.parked.dec({ destination: ports.name });
+  }
+
+  /** When its topic is about to lose it, ms: it must be looked at then, due or not. */
+  const expiresAt = (parked: Parked): number => parked.since + ports.retention.parkedMs() * expiringShare;
 
   function schedule(lane: Lane): void {
     if (closed || lane.dead) return;
-    const wait = Math.max(0, lane.parked!.due - ports.clock.now());
+    const wait = Math.max(0, Math.min(lane.parked!.due, expiresAt(lane.parked!)) - ports.clock.now());
     timers.set(lane, ports.clock.setTimer(() => {
       timers.delete(lane);
       spawn(() => loadHead(lane));
@@ -99,13 +113,15 @@ export function createParking(context: Context): Parking {
   async function loadHead(lane: Lane): Promise<void> {
     if (closed || lane.dead) return;
     const parked = lane.parked!;
-    if (parked.due > ports.clock.now()) return schedule(lane);
+    if (Math.min(parked.due, expiresAt(parked)) > ports.clock.now()) return schedule(lane);
     const offset = parked.offsets[0]!;
     const record = await ports.reader.readOne(parkedTopic, partition, offset);
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
+    await context.reach([task]);
     task.attempts = parked.attempts;
     task.readBacks = parked.readBacks;
+    task.last = parked.last;
     task.maybeSince = parked.maybeSince;
     lane.queue.push(task);
     lane.busy = false;
@@ -125,7 +141,7 @@ export function createParking(context: Context): Parking {
     parked.held = [];
     await write([[parked.key, null]]);
     lane.parked = undefined;
-    count(-1);
+    leave(lane);
     lane.queue.push(...parked.held);
     lane.busy = false;
     context.offer(lane);
@@ -141,8 +157,8 @@ export function createParking(context: Context): Parking {
       for (const m of marks) {
         const lane = laneOf(m.subject);
         lane.busy = true;
-        lane.parked = { ...createParked(m.key, m.since, m.due, m.reason, m), maybeSince: m.maybeSince > 0 ? m.maybeSince : m.due <= ports.clock.now() ? m.due : 0 };
-        count(1);
+        lane.parked = { ...createParked(m.key, m.since, m.due, m.reason, m), markedAt: ports.clock.now(), maybeSince: m.maybeSince > 0 ? m.maybeSince : m.due <= ports.clock.now() ? m.due : 0 };
+        enter(lane);
       }
       const from = Math.min(...marks.map((m) => m.fromOffset));
       const fromOf = new Map(marks.map((m) => [m.subject, m.fromOffset]));
@@ -151,6 +167,7 @@ export function createParking(context: Context): Parking {
           const subject = record.key?.toString('utf8') ?? '';
           if (record.offset < (fromOf.get(subject) ?? Number.POSITIVE_INFINITY)) continue;
           const task = await decode(record);
+          await context.reach([task]);
           if (lookUp(task.delivery, task.redrive, task.offset, context.endOf).kind !== 'ended') laneOf(subject).parked!.offsets.push(record.offset);
         }
       });
@@ -162,7 +179,7 @@ export function createParking(context: Context): Parking {
       const head = tasks[0]!;
       lane.busy = true;
       if (head.parkedOffset >= 0) {
-        Object.assign(lane.parked!, { due, reason, attempts: head.attempts, readBacks: head.readBacks, maybeSince: head.maybeSince });
+        Object.assign(lane.parked!, { due, reason, attempts: head.attempts, readBacks: head.readBacks, last: head.last, maybeSince: head.maybeSince });
         spawn(async () => {
           await mark(lane);
           schedule(lane);
@@ -172,7 +189,7 @@ export function createParking(context: Context): Parking {
       const parked = createParked(keyFor(lane.subject), ports.clock.now(), due, reason, head);
       parked.pending = tasks.length;
       lane.parked = parked;
-      count(1);
+      enter(lane);
       spawn(async () => {
         const offsets = await ports.appender.append(parkedTopic, tasks.map(toParked));
         // Arrivals appended behind this call were acknowledged behind it: the head's offsets come first.
@@ -208,6 +225,7 @@ export function createParking(context: Context): Parking {
       parked.due = 0;
       parked.attempts = 0;
       parked.readBacks = 0;
+      parked.last = undefined;
       parked.maybeSince = 0;
     },
 
@@ -216,13 +234,22 @@ export function createParking(context: Context): Parking {
       if (closed || lane.dead) return;
       lane.busy = true;
       if (parked.offsets.length > 0) {
-        if (parked.due > ports.clock.now()) schedule(lane);
+        if (Math.min(parked.due, expiresAt(parked)) > ports.clock.now()) schedule(lane);
         else spawn(() => loadHead(lane));
       } else if (parked.pending === 0) spawn(() => lift(lane));
       else lane.busy = false;
     },
 
-    count: () => marked,
+    count: () => marked.size,
+    oldest() {
+      let oldest: number | undefined;
+      for (const { parked } of marked) if (parked !== undefined) oldest = Math.min(oldest ?? parked.since, parked.since);
+      return oldest;
+    },
+    renew() {
+      const before = ports.clock.now() - ports.dedupeWindowMs('') / 2;
+      for (const lane of marked) if (lane.parked !== undefined && lane.parked.held === undefined && lane.parked.offsets.length > 0 && lane.parked.markedAt < before) spawn(() => mark(lane));
+    },
     async drained() {
       while (running.size > 0) await Promise.all(running);
     },
@@ -230,7 +257,7 @@ export function createParking(context: Context): Parking {
       closed = true;
       for (const handle of timers.values()) ports.clock.clearTimer(handle);
       timers.clear();
-      count(-marked);
+      for (const lane of [...marked]) leave(lane);
     },
   };
 }

@@ -2,16 +2,14 @@ import { failpoint } from '@weir/failpoint';
 import { H } from '@weir/pipeline';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { createEndWriter, deadLetterValue, type EndWriter } from './ends.ts';
+import { createEndWriter, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
 import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
+import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
-
-export const maxRecords = 10_000;
-export const maxBytes = 16 * 1024 * 1024;
 
 export function headerOf(record: LogRecord, name: string): string | undefined {
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
@@ -40,16 +38,20 @@ export interface PartitionRunner {
   /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
   close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
   readonly closed: () => boolean;
+  /** Timestamp of the oldest record that is not finished, ms (a little older at times); undefined = none. */
+  oldestWaiting(): number | undefined;
   /** When it was opened, ms since the epoch: an earlier owner called before that. */
   openedAt(): number;
 }
 
 export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
   const { partition, epoch, topic } = assignment;
-  const window: CommitWindow = createCommitWindow({ position: assignment.position, maxRecords, maxBytes });
+  const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
   const intentKey = Buffer.from(ledgerKeys.intent(partition, ports.instance, epoch));
   const inbox: RecordBatch[] = [];
+  /** Records being dead-lettered. */
+  const asides = new Set<Promise<void>>();
   let working: Promise<void> | undefined;
   let closed = false;
   let inFlight = 0;
@@ -60,6 +62,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let paused = false;
   let stale = false;
   let openedAt = 0;
+  /** Batches that are not finished: where each ends, and when its first record was written. */
+  const stamps: { readonly next: number; readonly timestamp: number }[] = [];
   /** Records on the topic behind the last batch. */
   let behind = 0;
 
@@ -100,9 +104,17 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       const tasks: Task[] = [];
       for (const batch of batches) for (const record of batch.records) await take(record, tasks);
       if (tasks.length > 0) await writeIntent(batches[batches.length - 1]!.nextOffset);
+      await ports.takeover.reach(partition, oldestAsked(tasks));
       if (closed) return;
       for (const task of tasks) enqueue(task);
     }
+  }
+
+  /** The time since which ends must be known to tell a repetition of one of these. */
+  function oldestAsked(tasks: readonly Task[]): number {
+    let oldest = Number.POSITIVE_INFINITY;
+    for (const { delivery } of tasks) oldest = Math.min(oldest, delivery.acceptedAt - ports.dedupeWindowMs(delivery.source));
+    return oldest;
   }
 
   /** Decode one record into a task; what cannot be decoded is dead-lettered with its bytes. */
@@ -120,15 +132,12 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     } catch (error) {
       const code = (error as { code?: string }).code;
       if (code === 'log-unavailable' || code === 'log-deadline') throw error;
-      const eventId = headerOf(record, H.event) ?? '';
-      const letter = deadLetterValue(ports, partition, record.offset, record, [{ code: code === 'schema-unknown' ? 'schema-unknown' : 'avro-undecodable', message: (error as Error).message }], { eventId, source: headerOf(record, H.source) ?? null, operation: null, attempts: 0, release: headerOf(record, H.release) ?? null, effect: 'none', acceptedAt: Number(headerOf(record, H.accepted) ?? 0) });
-      const key = Buffer.from(eventId);
-      await ports.appender.append(ports.topics.dlq, [{ partition: ports.appender.partitionFor(ports.topics.dlq, key), key, value: ports.serde.encode('weir.internal.DeadLetter', letter) }]);
-      const outcome = { eventId, outputId: headerOf(record, H.output) ?? null, destination: ports.name, operation: null, key: null, state: 'dead-lettered', reason: 'avro-undecodable', detail: null, stage: 'dispatcher', release: null, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt: Number(headerOf(record, H.accepted) ?? 0), at: ports.clock.now() };
-      await ports.appender.append(ports.topics.outcome, [{ partition: ports.appender.partitionFor(ports.topics.outcome, key), key, value: ports.serde.encode('weir.internal.Outcome', outcome) }]);
-      ports.metrics.ended.inc({ destination: ports.name, operation: '', state: 'dead-lettered', code: 'avro-undecodable' });
-      window.done(record.offset);
-      commit();
+      // Not waited for: its neighbours of the batch are not held up by it.
+      const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => {
+        window.done(record.offset);
+        commit();
+      }).catch(ports.fail).finally(() => asides.delete(aside));
+      asides.add(aside);
     }
   }
 
@@ -186,6 +195,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     },
     applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
     endOf: (key) => writer.endOf(key),
+    reach: (tasks) => ports.takeover.reach(partition, oldestAsked(tasks)),
     offer,
   });
 
@@ -194,12 +204,13 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     async open() {
       failpoint('dispatcher.taking-over');
       openedAt = ports.clock.now();
-      await loadLedger(ports, partition);
+      await ports.takeover.load(partition, assignment.position);
       before = ports.ledger.intent(partition, assignment.position);
       await parking.load(laneOf);
     },
     accept(batch) {
       window.begin(batch);
+      if (batch.records.length > 0) stamps.push({ next: batch.nextOffset, timestamp: batch.records[0]!.timestamp });
       behind = Math.max(0, batch.highWatermark - batch.nextOffset);
       ports.metrics.lag.set({ destination: ports.name, partition }, behind);
       ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
@@ -232,26 +243,18 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       if (reason === 'lost') return;
       if (inFlight > 0) await new Promise<void>((resolve) => { onIdle = resolve; });
       await working;
+      await Promise.all(asides);
       await parking.drained();
       await writer.drained();
       commit();
       while (committing !== undefined) await committing;
     },
     closed: () => closed,
+    oldestWaiting() {
+      while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
+      return stamps[0]?.timestamp;
+    },
     openedAt: () => openedAt,
   };
   return runner;
-}
-
-/** Read weir.ledger.<destination> of this partition to the end offset taken now, i.e. after the assignment. */
-async function loadLedger(ports: DestinationPorts, partition: number): Promise<void> {
-  const topic = ports.topics.ledger(ports.name);
-  const end = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
-  const position = ports.ledger.position(partition);
-  // A checkpoint beyond the end is of another topic of the same name: everything is read.
-  const from = position > end ? 0 : position;
-  if (from >= end) return;
-  await ports.reader.read(topic, partition, from, end, (batch) => {
-    ports.ledger.apply(partition, batch.records.map((r) => ({ key: r.key?.toString('utf8') ?? '', value: r.value, offset: r.offset })), batch.nextOffset);
-  });
 }

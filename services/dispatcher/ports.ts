@@ -8,6 +8,7 @@ import type { Clock, Progress } from '@weir/service';
 import type { Logger } from 'pino';
 import type { LedgerStore } from './ledger-store.ts';
 import type { DispatcherMetrics } from './metrics.ts';
+import type { Takeover } from './takeover.ts';
 import type { DestinationQuota } from './quota.ts';
 
 /** The guarded outbound client, as far as the dispatcher needs it. */
@@ -21,6 +22,15 @@ export interface ConsentPort {
   /** True when the tables are at or past these offsets (per partition). */
   atLeast(consentOffsets: readonly number[], identityOffsets: readonly number[]): boolean;
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): { readonly ok: true } | { readonly ok: false; readonly reason: string };
+}
+
+/** Retention in force of the destination's topics, ms; Infinity = for ever. */
+export interface RetentionPort {
+  ledgerMs(): number;
+  dispatchMs(): number;
+  parkedMs(): number;
+  /** Told the timestamp of the oldest record that waits; undefined = none. */
+  oldest(topic: string, partition: number, timestamp: number | undefined): void;
 }
 
 /** What all partitions of one destination share. */
@@ -48,13 +58,17 @@ export interface DestinationPorts {
   readonly instance: string;
   readonly callTimeoutMs: number;
   readonly inLaneTries: number;
-  /** Older events are not sent: ledger retention minus the dedupe window, ms. */
-  readonly maxAgeMs: number;
+  readonly takeover: Takeover;
+  readonly retention: RetentionPort;
+  /** How long a sender may repeat an event, ms; of a source that is not in the release, the default. */
+  dedupeWindowMs(source: string): number;
   release(): Release;
   /** Undefined when the running release does not have it. Secrets resolved. */
   destination(): DestinationConfig | undefined;
   /** Told what vendors say about the credential. */
   readonly credential: { rejected(): void; accepted(): void };
+  /** Most of one partition that may be read and not committed: its part of what the destination holds in memory. */
+  window(): { readonly records: number; readonly bytes: number };
   consumer(): GroupConsumer;
   /** Something nobody declared: the process stops without a commit. */
   fail(error: unknown): void;

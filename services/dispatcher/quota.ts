@@ -1,6 +1,6 @@
 import type { OperationManifest } from '@weir/adapter';
 import { createAccountQuota, type AccountQuota, type CallClass, type QuotaShare, type QuotaState } from '@weir/http';
-import type { Release } from '@weir/release';
+import type { DestinationConfig, Release } from '@weir/release';
 import type { Clock } from '@weir/service';
 import { Gauge, type Registry } from 'prom-client';
 import type { Task } from './types.ts';
@@ -72,12 +72,23 @@ export function createQuotas(ports: Ports): Quotas {
     };
   }
 
+  function limitOf(account: string): () => DestinationConfig['accountLimit'] {
+    let release: Release | undefined;
+    let limit: DestinationConfig['accountLimit'];
+    return () => {
+      if (release !== ports.release()) {
+        release = ports.release();
+        limit = release.destinations.get(members(account)[0] ?? '')?.accountLimit;
+      }
+      return limit;
+    };
+  }
+
   function accountOf(destination: string): AccountQuota {
     const account = ports.release().destinations.get(destination)?.account ?? destination;
     let quota = accounts.get(account);
     if (quota === undefined) {
-      const limit = (): ReturnType<Parameters<typeof createAccountQuota>[0]['limit']> => ports.release().destinations.get(members(account)[0] ?? '')?.accountLimit;
-      accounts.set(account, quota = createAccountQuota({ share: shareOf(account), limit, random: () => clock.random(), now: () => clock.now() }));
+      accounts.set(account, quota = createAccountQuota({ share: shareOf(account), limit: limitOf(account), random: () => clock.random(), now: () => clock.now() }));
     }
     return quota;
   }

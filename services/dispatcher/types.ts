@@ -47,6 +47,8 @@ export interface EndValue {
   readonly acceptedAt: number;
   /** Start of the first call that may have had an effect, ms; 0 = none. */
   readonly maybeSince: number;
+  readonly purpose: string | null;
+  readonly channel: string | null;
 }
 
 export type EndState = 'delivered' | 'denied' | 'dead-lettered' | 'quarantined' | 'superseded' | 'expired';

@@ -2,6 +2,7 @@ import type { ConfigOf } from '@weir/config';
 import { createHttpClient } from '@weir/http';
 import type { Appender } from '@weir/log';
 import type { Readiness, Service, ServiceContext } from '@weir/service';
+import { openTable } from '@weir/state';
 import type { FastifyInstance } from 'fastify';
 import { collectDefaultMetrics } from 'prom-client';
 import { createBudget } from './budget.ts';
@@ -25,8 +26,18 @@ const awayMs = 5000;
 const closedRetryMs = 5000;
 const maxPageBytes = 16 * 1024 * 1024;
 
+/** Network, disk and process. */
+export interface Outside {
+  readonly openTable: typeof openTable;
+  readonly createHttpClient: typeof createHttpClient;
+  /** Resolves when the app takes requests. */
+  listen(app: FastifyInstance, address: { readonly host: string; readonly port: number }): Promise<unknown>;
+  processMetrics(register: ServiceContext['registry']): void;
+}
+const machine: Outside = { openTable, createHttpClient, listen: (app, address) => app.listen(address), processMetrics: (register) => collectDefaultMetrics({ register }) };
+
 /** Webhooks, the Segment tracking API and pollers → raw topics. Answers 2xx only for what the log has acknowledged. */
-export function createIngest(context: ServiceContext, options: IngestOptions): Service {
+export function createIngest(context: ServiceContext, options: IngestOptions, outside: Outside = machine): Service {
   const { log, topics, releases, logger, clock, vault } = context;
   const failure = Promise.withResolvers<Error>();
   const fail = (error: unknown): void => failure.resolve(error as Error);
@@ -35,7 +46,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
   const pollers = new Map<string, Poller>();
   const dispatchPartitions = new Map<string, number>();
   const quotaOf = createPollQuotas({ release: () => releases.current(), partitionsOf: (name) => dispatchPartitions.get(name), holds: (name) => pollers.get(name)?.holds() === true, monotonic: clock.monotonic, now: clock.now, random: clock.random });
-  const http = createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
+  const http = outside.createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
   const sealing = context.keys === undefined ? undefined : { keys: context.keys, workspaceKey: context.workspaceKey };
   let resolved: { readonly hash: string; readonly revision: number; readonly at: number; readonly sources: Sources } | undefined;
@@ -109,17 +120,17 @@ export function createIngest(context: ServiceContext, options: IngestOptions): S
     name: 'ingest',
     failed: failure.promise,
     async start() {
-      collectDefaultMetrics({ register: context.registry });
+      outside.processMetrics(context.registry);
       // A request waits ackTimeoutMs; the log may go on trying longer, its duplicates are keyed.
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
       await follow();
-      consent = await createConsentApi(context, { ...options, fail });
+      consent = await createConsentApi(context, { ...options, fail }, outside.openTable);
       const anew = (): void => { changing = changing.then(follow).catch(fail); };
       const offs = [releases.onChange(anew), vault.onChange(anew)];
       off = () => { for (const end of offs) end(); };
       app = createApp();
-      await app.listen({ host: context.config.host, port: options.port });
+      await outside.listen(app, { host: context.config.host, port: options.port });
       listening = true;
     },
     readiness,

@@ -1,5 +1,6 @@
 import { createConsentBarrier, createConsentTables } from '@weir/consent';
 import type { ServiceContext } from '@weir/service';
+import { openTable } from '@weir/state';
 import type { FastifyInstance } from 'fastify';
 import { openConsentAccess } from './consent-access.ts';
 import { createConsentIntake } from './consent-intake.ts';
@@ -20,10 +21,10 @@ export interface ConsentApi {
  * The consent API with its own appender, tables and barrier. The tables are read in the background: a change is taken at
  * once, and is `pending` as long as nobody can say that it is applied.
  */
-export async function createConsentApi(context: ServiceContext, options: { readonly consentWaitMs: number; readonly consentPerSecond: number; readonly fail: (error: unknown) => void }): Promise<ConsentApi> {
+export async function createConsentApi(context: ServiceContext, options: { readonly consentWaitMs: number; readonly consentPerSecond: number; readonly fail: (error: unknown) => void }, open: typeof openTable = openTable): Promise<ConsentApi> {
   const { log, serde, topics, clock, releases, vault } = context;
   const { fail } = options;
-  const [appender, reader, admin, tables] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs }), log.reader(), log.admin(), createConsentTables(context, fail)]);
+  const [appender, reader, admin, tables] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs }), log.reader(), log.admin(), createConsentTables(context, fail, open)]);
   await Promise.all([topics.consentChanges, topics.identity, topics.canonical, topics.consentApplied].map((topic) => appender.partitions(topic)));
   const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
   const access = await openConsentAccess({ reader, admin, serde, topic: topics.control, now: clock.now, adminToken: () => (vault.has(adminToken) ? vault.get(adminToken).reveal() : undefined), fail });

@@ -3,7 +3,7 @@ import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import { createKeyedCache, encodeAll, normalize, rawHeaders } from '@weir/release';
-import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createProgress, createRetentionWatch, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createMetrics } from './metrics.ts';
 import { createSealing } from './sealing.ts';
@@ -42,6 +42,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   let consumer: GroupConsumer | undefined;
   let admin: LogAdmin;
   let seen: Seen;
+  let retention: RetentionWatch;
   let write: Writer;
   let subscribed = '';
   let changing: Promise<void> = Promise.resolve();
@@ -54,10 +55,11 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failure.resolve(error as Error);
   }
 
-  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>): Work {
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number): Work {
     const { topic, partition: number } = partition.assignment;
     const headers = rawHeaders(record);
     const work = { source, topic, partition: number, record, headers };
+    if (record.timestamp <= expiring) return { ...work, result: { kind: 'dead', reasons: [{ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` }] } };
     const first = headers.replay !== undefined ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
     if (first !== undefined && first.hash !== headers.hash) return { ...work, result: { kind: 'conflict', first: first.hash } };
     if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, first ?? headers);
@@ -97,11 +99,12 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failpoint('normalizer.before-transform');
     const began = clock.monotonic();
     const inBatch = new Map<string, First>();
+    const expiring = retention.expiringBefore(topic);
     await sealing.prepare(batch.records);
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
       for (let bytes = 0; at < batch.records.length && bytes < sliceBytes; at++) {
-        const one = classify(source, partition, batch.records[at]!, inBatch);
+        const one = classify(source, partition, batch.records[at]!, inBatch, expiring);
         if (one.result.kind === 'ok') for (const output of one.result.outputs) bytes += output.value.length;
         works.push(one);
       }
@@ -162,6 +165,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       const lag = Math.max(0, batch.highWatermark - batch.nextOffset);
       metrics.lag.set({ topic: batch.topic, partition: batch.partition }, lag);
       progress.lag(key, lag);
+      retention.oldest(batch.topic, batch.partition, lag === 0 ? undefined : batch.records[0]?.timestamp);
       if (partition.window.full() && !partition.paused) {
         partition.paused = true;
         consumer!.pause(batch.topic, batch.partition);
@@ -184,6 +188,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     consumer = undefined;
     subscribed = names.join();
     if (names.length === 0) return;
+    await retention.watch(names);
     consumer = log.consumer({ groupId: groups.normalizer, topics: names, handlers, sessionTimeoutMs: options.sessionTimeoutMs });
     await consumer.start();
     logger.info({ topics: names }, 'reading');
@@ -196,6 +201,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       const appender = await log.appender({ deadlineMs: appendDeadlineMs });
       for (const topic of [topics.canonical, topics.consentChanges, topics.identity, topics.dlq, topics.outcome]) await appender.partitions(topic);
       admin = await log.admin();
+      retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       write = createWriter({ appender, serde, topics, now: clock.now });
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
       await subscribe();
@@ -205,6 +211,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     async stop() {
       stopping = true;
       off?.();
+      retention?.close();
       await changing;
       await consumer?.close();
       await seen.close();

@@ -1,6 +1,6 @@
 import { createConsentTables } from '@weir/consent';
 import type { ConfigOf } from '@weir/config';
-import { appendDeadlineMs, createProgress, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createProgress, createRetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import type { openTable } from '@weir/state';
 import type { options } from './config.ts';
 import { createFolder } from './fold.ts';
@@ -16,7 +16,8 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
   const fail = (error: unknown): void => failWith(error instanceof Error ? error : new Error(String(error)));
   const [appender, admin, tables] = await Promise.all([context.log.appender({ deadlineMs: appendDeadlineMs }), context.log.admin(), createConsentTables(context, fail, open)]);
   const progress = createProgress({ monotonic: () => context.clock.monotonic() });
-  const ports: PolicyPorts = { context, appender, admin, tables, metrics: createMetrics(context.registry), progress, fail, sessionTimeoutMs: config.sessionTimeoutMs, windowRecords: config.windowRecords, windowBytes: config.windowBytes };
+  const retention = createRetentionWatch({ admin, clock: context.clock, logger: context.logger, registry: context.registry });
+  const ports: PolicyPorts = { context, appender, admin, tables, retention, metrics: createMetrics(context.registry), progress, fail, sessionTimeoutMs: config.sessionTimeoutMs, windowRecords: config.windowRecords, windowBytes: config.windowBytes };
   let folder: ReturnType<typeof createFolder> | undefined;
   let stage: ReturnType<typeof createStage> | undefined;
   let started = false;
@@ -27,6 +28,7 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
     async start() {
       const { topics } = context;
       await Promise.all([tables.start(), ...[topics.consent, topics.consentChanges, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic))]);
+      await retention.watch([topics.canonical]);
       folder = createFolder(ports);
       stage = createStage(ports);
       await Promise.all([folder.start(), stage.consumer.start()]);
@@ -37,6 +39,7 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
       return tables.caughtUp() ? progress.readiness() : { ready: false, reason: 'the tables of consent and identity are not caught up' };
     },
     async stop() {
+      retention.close();
       await Promise.all([stage?.stop(), folder?.close()]);
       await tables.stop();
       await Promise.all([appender.close(), admin.close()]);

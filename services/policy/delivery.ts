@@ -1,19 +1,23 @@
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
 import type { CompiledRoute, Decision } from '@weir/policy';
-import { loadSchemas } from '@weir/schemas';
 import { headerOf, textOf, type PolicyPorts } from './ports.ts';
 
 /** A canonical record on its way to its decisions. */
 export interface Canonical {
   readonly record: LogRecord;
+  /** Its value, opened where it is sealed. */
+  readonly bytes: Buffer;
+  /** Of weir.canonical. */
+  readonly partition: number;
   readonly name: string;
   readonly value: any;
   readonly eventId: string;
   readonly outputId: string;
   readonly source: string;
   readonly acceptedAt: number;
-  readonly intent: (route: CompiledRoute) => string;
+  /** Part of the keys of its deliveries: 0, or what a replay order corrects it as. */
+  readonly intent: string;
   readonly ids: readonly string[];
   readonly now: number;
   readonly consentOffsets: readonly number[];
@@ -22,35 +26,15 @@ export interface Canonical {
   readonly release: string;
 }
 
-const extrasLast = new Set([...loadSchemas()].filter(([, schema]) => schema.fields.at(-1)?.name === 'extras').map(([name]) => name));
-
-/**
- * The canonical bytes with `extras` nulled. In the current schema `extras` is the last field, a union of null and
- * string, so its bytes are cut off; anything else is encoded again.
- */
-export function minimise(serde: PolicyPorts['context']['serde'], bytes: Buffer, name: string, value: { readonly extras?: string | null }): Buffer {
-  if (value.extras === null || value.extras === undefined) return bytes;
-  if (bytes.readInt32BE(1) !== serde.idOf(name) || !extrasLast.has(name)) return serde.encode(name, { ...value, extras: null });
-  const length = Buffer.byteLength(value.extras);
-  let prefix = 1;
-  for (let rest = length * 2; rest >= 128; rest = Math.floor(rest / 128)) prefix++;
-  const end = bytes.length - length - prefix - 1;
-  const out = Buffer.allocUnsafe(end + 1);
-  bytes.copy(out, 0, 0, end);
-  out[end] = 0;
-  return out;
-}
-
 const carried: ReadonlySet<string> = new Set([H.event, H.hash, H.source, H.accepted, H.traceparent, H.output, H.intent]);
-const live: (route: CompiledRoute) => string = () => '0';
 
-/** The intent of each delivery of a record: 0, but where a replay order corrects one (architecture 3.5), the intent that it names. */
-export function intentsOf(record: LogRecord): (route: CompiledRoute) => string {
+/** The intent of each delivery of a record: 0, but where a replay order corrects one (architecture 3.5), the intent that it names. Undefined = 0 for all. */
+export function intentsOf(record: LogRecord): ((route: CompiledRoute | undefined) => string) | undefined {
   const corrects = headerOf(record.headers, H.corrects)?.toString();
-  if (corrects === undefined) return live;
+  if (corrects === undefined) return undefined;
   const named = new Map(corrects.split(',').map((part) => part.split('=', 2) as [string, string]));
   const output = textOf(record, H.output);
-  return (route) => named.get(`${output}/${route.destination}/${route.operation}`) ?? '0';
+  return (route) => named.get(`${output}/${route?.destination}/${route?.operation}`) ?? '0';
 }
 
 /** Headers of what comes out of a record: those that go on, and the release that decided. */
@@ -70,7 +54,7 @@ export function deliveryRecord(ports: PolicyPorts, from: Canonical, decision: Ex
     outputId: from.outputId, eventId: from.eventId, destination: route.destination, operation: route.operation, kind: route.kind, recordType: from.name, payload,
     itemHash: headerOf(from.record.headers, H.hash)?.toString() ?? '', source: from.source, acceptedAt: from.acceptedAt, decidedAt: from.now, release: from.release, rule: decision.rule,
     purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis, consent: decision.consent,
-    consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent(route),
+    consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent,
   };
   return { partition: ports.appender.partitionFor(topics.dispatch(route.destination), key), key, value: serde.encode('weir.internal.Delivery', value), headers };
 }
@@ -82,7 +66,7 @@ export function deniedRecord(ports: PolicyPorts, from: Canonical, decision: Extr
   const key = Buffer.from(from.eventId);
   const value = {
     eventId: from.eventId, outputId: from.outputId, destination: route?.destination ?? null, operation: route?.operation ?? null,
-    key: route === undefined ? null : deliveryKey(from.outputId, route.destination, route.operation, from.intent(route), 0),
+    key: route === undefined ? null : deliveryKey(from.outputId, route.destination, route.operation, from.intent, 0),
     state: 'denied', reason: decision.reason, detail: decision.detail ?? null, stage: 'policy', release: from.release, rule: decision.rule, purpose: route?.purpose ?? null,
     consent: decision.consent, attempts: 0, status: null, attempt: null, acceptedAt: from.acceptedAt, at: from.now,
   };

@@ -80,9 +80,10 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
+      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
     };
     const key = consentKey(id, change.purpose, change.channel, change.topic);
-    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset);
+    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, context.releases.current().consent);
     metrics.folded.inc({ changed: String(next !== undefined) });
     if (next !== undefined) changed.set(key, next);
     return undefined;

@@ -1,7 +1,7 @@
 import type { ConsentTables } from '@weir/consent';
 import type { Appender, Headers, LogAdmin, LogRecord } from '@weir/log';
 import { isSealed } from '@weir/seal';
-import type { Progress, ServiceContext } from '@weir/service';
+import type { Progress, RetentionWatch, ServiceContext } from '@weir/service';
 import type { PolicyMetrics } from './metrics.ts';
 
 /** What the folder and the decision stage share. */
@@ -12,6 +12,7 @@ export interface PolicyPorts {
   readonly tables: ConsentTables;
   readonly metrics: PolicyMetrics;
   readonly progress: Progress;
+  readonly retention: RetentionWatch;
   readonly sessionTimeoutMs: number;
   readonly windowRecords: number;
   readonly windowBytes: number;

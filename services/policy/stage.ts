@@ -1,17 +1,15 @@
 import type { ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
-import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import type { Assignment, GroupConsumer, LogRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext } from '@weir/policy';
+import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
-import { isSealed, seal, sealedBy } from '@weir/seal';
 import { deadLetter, recordFault } from './dead-letter.ts';
-import { deliveryRecord, deniedRecord, intentsOf, minimise, outHeaders, type Canonical } from './delivery.ts';
+import type { Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
 import { headerOf, isReadable, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { basisOf, createDecisionWriter, put, type Outputs } from './write.ts';
 
-/** What a chunk of records gives, per topic. */
-type Outputs = Map<string, OutRecord[]>;
 interface Chunk {
   readonly nextOffset: number;
   done: boolean;
@@ -62,6 +60,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   let commitTimer: unknown;
   let committing: Promise<void> = Promise.resolve();
   const idle = new Set<() => void>();
+  const write = createDecisionWriter(ports);
 
   tables.onAdvance(() => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); });
 
@@ -97,12 +96,6 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     return true;
   }
 
-  function put(outputs: Outputs, topic: string, record: OutRecord): void {
-    const list = outputs.get(topic);
-    if (list === undefined) outputs.set(topic, [record]);
-    else list.push(record);
-  }
-
   function reject(lane: Lane, record: LogRecord, code: ErrorCode, message: string, outputs: Outputs): void {
     metrics.deadLettered.inc({ stage: 'policy', code });
     const letter = deadLetter(ports, record, topics.canonical, lane.partition, code, message);
@@ -113,58 +106,37 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   function decideOne(lane: Lane, record: LogRecord, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
     const eventId = textOf(record, H.event);
     if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
-    let bytes: Buffer | undefined;
+    const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
+    const ids = idText === '' ? [] : idText.split(',');
+    const base = {
+      record, bytes: record.value, partition: lane.partition, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: '0', ids, now,
+      consentOffsets, identityOffsets, release: release.hash,
+    };
+    let bytes = record.value;
     let decoded: { readonly name: string; readonly value: any };
     try {
-      bytes = keys === undefined ? record.value : keys.open(record.value);
-      decoded = serde.decode(bytes ?? record.value);
+      if (keys !== undefined) bytes = keys.open(record.value) ?? record.value;
+      decoded = serde.decode(bytes);
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
-      if (code === 'subject-erased') return erased(record, eventId, release, consentOffsets, identityOffsets, now, outputs);
+      if (code === 'subject-erased') return erased({ ...base, name: '', value: undefined }, release, outputs);
       return reject(lane, record, code, (error as Error).message, outputs);
     }
     if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
-    const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
-    const ids = idText === '' ? [] : idText.split(',');
-    const from: Canonical = {
-      record, name: decoded.name, value: decoded.value, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted),
-      intent: intentsOf(record), ids, now, consentOffsets, identityOffsets, release: release.hash,
-    };
-    if (keys !== undefined && keys.erasedUntil(ids) >= from.acceptedAt) return erased(record, eventId, release, consentOffsets, identityOffsets, now, outputs);
-    const { purposes } = release.policy;
-    const basisOf = (route: CompiledRoute) => (route.purpose === undefined ? null : purposes.get(route.purpose)?.legalBasis ?? null);
+    const from: Canonical = { ...base, bytes, name: decoded.name, value: decoded.value };
+    if (keys !== undefined && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${textOf(record, H.intent)}`;
-    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt }, {
+    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(record) }, {
       now, take: lane.take,
-      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route), now),
+      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
-    const headers = outHeaders(record, release.hash);
-    let payload: Buffer | undefined;
-    const only = headerOf(record.headers, H.only)?.toString();
-    for (const decision of decisions) {
-      if (only !== undefined && decision.route?.destination !== only) continue;
-      if (decision.effect === 'allow') {
-        payload ??= sealedAs(minimise(serde, bytes!, decoded.name, decoded.value), record.value);
-        put(outputs, topics.dispatch(decision.route.destination), deliveryRecord(ports, from, decision, basisOf(decision.route), payload, headers));
-        metrics.decisions.inc({ destination: decision.route.destination, effect: 'allow', reason: '' });
-      } else {
-        put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers));
-        metrics.decisions.inc({ destination: decision.route?.destination ?? '', effect: 'deny', reason: decision.reason.split(':', 1)[0]! });
-      }
-    }
-  }
-
-  /** A payload under the key that its canonical record is sealed with; as it is when that is not sealed. */
-  function sealedAs(payload: Buffer, canonical: Buffer): Buffer {
-    return keys === undefined || !isSealed(canonical) ? payload : seal(keys.byId(sealedBy(canonical))!, payload);
+    write(decisions, from, release, outputs);
   }
 
   /** The person was erased: whatever the record said, it goes nowhere. */
-  function erased(record: LogRecord, eventId: string, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
-    const from: Canonical = { record, name: '', value: undefined, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: intentsOf(record), ids: [], now, consentOffsets, identityOffsets, release: release.hash };
-    put(outputs, topics.outcome, deniedRecord(ports, from, { effect: 'deny', route: undefined, rule: null, reason: 'subject-erased', consent: [] }, outHeaders(record, release.hash)));
-    metrics.decisions.inc({ destination: '', effect: 'deny', reason: 'subject-erased' });
+  function erased(from: Canonical, release: Release, outputs: Outputs): void {
+    write([{ effect: 'deny', route: undefined, rule: null, reason: 'subject-erased', consent: [] }], { ...from, value: undefined, ids: [] }, release, outputs);
   }
 
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
@@ -174,6 +146,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const consentOffsets = tables.consentPositions();
     const identityOffsets = tables.identityPositions();
     const now = clock.now();
+    const expiring = ports.retention.expiringBefore(topics.canonical);
     const start = lane.head;
     while (lane.head < batch.records.length && lane.head - start < chunkRecords) {
       const record = batch.records[lane.head]!;
@@ -181,7 +154,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         if (lane.head === start) lookUp(lane, record);
         break;
       }
-      const met = dependenciesMet(record);
+      const lapsed = record.timestamp <= expiring;
+      const met = lapsed || dependenciesMet(record);
       if (met === false) {
         if (lane.head === start && lane.waitingSince === 0) lane.waitingSince = clock.monotonic();
         break;
@@ -190,7 +164,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         metrics.waited.observe((clock.monotonic() - lane.waitingSince) / 1000);
         lane.waitingSince = 0;
       }
-      if (met === undefined) reject(lane, record, 'avro-undecodable', 'a broken header about what the record comes after', outputs);
+      if (lapsed) reject(lane, record, 'expiring', 'it waited for nine tenths of the retention of its topic', outputs);
+      else if (met === undefined) reject(lane, record, 'avro-undecodable', 'a broken header about what the record comes after', outputs);
       else decideOne(lane, record, release, consentOffsets, identityOffsets, now, outputs);
       lane.head++;
     }
@@ -329,6 +304,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         lane.window.begin(batch);
         lane.batches.push(batch);
         lag(lane, lane.window.unfinished() + batch.highWatermark - batch.nextOffset);
+        ports.retention.oldest(batch.topic, batch.partition, batch.highWatermark <= batch.nextOffset ? undefined : batch.records[0]?.timestamp);
         if (!lane.paused && lane.window.full()) {
           lane.paused = true;
           consumer.pause(batch.topic, batch.partition);
@@ -346,6 +322,14 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       await committing;
     },
   };
+}
+
+/** What an approver let through, from the header that the control API put on the record. */
+function approvalOf(record: LogRecord): Subject['approval'] {
+  const header = headerOf(record.headers, H.approval);
+  if (header === undefined) return undefined;
+  const [destination = '', operation = '', rules = ''] = header.toString().split('/');
+  return { destination, operation, rules: rules.split(',') };
 }
 
 /** The same output at the same rule and route asks once: duplicates and repeats get the first answer and are not counted again. */

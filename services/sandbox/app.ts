@@ -92,7 +92,7 @@ export function createSandbox(options: ConfigOf<typeof schema>, logger: Logger):
     }
     await refused(fault.mode === 'cut' ? 0 : fault.status);
     if (fault.mode === 'cut') return void request.socket.destroy();
-    if (fault.retryAfter !== undefined) response.setHeader('retry-after', fault.retryAfter);
+    if (fault.retryAfter !== undefined) response.setHeader('retry-after', retryAfterOf(fault.retryAfter));
     return refuse(response, vendor, fault.status, `fault-${fault.mode}`, `ordered at /faults (${fault.id})`);
 
     function refused(status: number): Promise<void> {
@@ -170,9 +170,14 @@ function effectOf(entry: Entry): Record<string, unknown> {
   return { destination, operation, idempotencyKey, subject, body, at, n };
 }
 
+function retryAfterOf(text: string): string {
+  const from = /^date\+(\d{1,9})$/.exec(text);
+  return from === null ? text : new Date(Date.now() + Number(from[1])).toUTCString();
+}
+
 function faultOf(fault: Fault): Record<string, unknown> {
-  const { id, mode, destination, operation, left, rate, status, retryAfter, delayMs, fired } = fault;
-  return { id, mode, destination, operation, left: Number.isFinite(left) ? left : undefined, rate, status, retryAfter, delayMs, fired };
+  const { id, mode, destination, operation, left, rate, status, retryAfter, delayMs, limit, perMs, fired } = fault;
+  return { id, mode, destination, operation, left: Number.isFinite(left) ? left : undefined, rate, status, retryAfter, delayMs, limit, perMs, fired };
 }
 
 function send(response: ServerResponse, status: number, body: unknown): void {

@@ -17,9 +17,12 @@ export interface Fault {
   /** Monotonic ms. */
   readonly until: number;
   readonly status: number;
-  /** Value of Retry-After, sent as it is. */
+  /** Value of Retry-After, sent as it is; `date+<ms>` is the date so long from the answer. */
   readonly retryAfter?: string;
   readonly delayMs: number;
+  /** It fires where so many requests were let through in the last `perMs`: a vendor's rate limit, by a sliding window. */
+  readonly limit: number;
+  readonly perMs: number;
   /** With `once`: keys of the requests that it has hit; none of them is hit again. */
   readonly hit: Set<string> | undefined;
   fired: number;
@@ -37,7 +40,7 @@ export interface Faults {
 const maxFaults = 100;
 /** Keys that a fault remembers. */
 const maxHit = 1_000_000;
-const keys = new Set(['destination', 'operation', 'subject', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs', 'once']);
+const keys = new Set(['destination', 'operation', 'subject', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs', 'limit', 'perMs', 'once']);
 const statusOf: Record<FaultMode, readonly [standard: number, from: number, to: number]> = {
   429: [429, 429, 429], '5xx': [503, 500, 599], slow: [0, 0, 0], cut: [0, 0, 0], 'late-after-commit': [0, 0, 0], permanent: [400, 400, 499], auth: [401, 401, 403],
 };
@@ -94,9 +97,18 @@ export function createFaults(monotonic: () => number): Faults {
       id: ++ids, mode, destination: name(order, 'destination'), operation: name(order, 'operation'), subject: name(order, 'subject'),
       left: number(order, 'count', 1, 1e9, Number.POSITIVE_INFINITY), rate: number(order, 'rate', 0, 1, 1),
       until: monotonic() + number(order, 'forMs', 1, 864e5, Number.POSITIVE_INFINITY), status: number(order, 'status', from, to, standard),
-      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), hit: once ? new Set() : undefined, fired: 0,
+      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), limit: number(order, 'limit', 0, 10_000, 0), perMs: number(order, 'perMs', 1, 864e5, 1000), hit: once ? new Set() : undefined, fired: 0,
       draw: once ? evenly(number(order, 'rate', 0, 1, 1)) : generator(number(order, 'seed', 0, 2 ** 32 - 1, 1)),
     };
+  }
+  const letThrough = new WeakMap<Fault, number[]>();
+  function within(fault: Fault): boolean {
+    const now = monotonic();
+    const times = (letThrough.get(fault) ?? []).filter((at) => at > now - fault.perMs);
+    letThrough.set(fault, times);
+    if (times.length >= fault.limit) return false;
+    times.push(now);
+    return true;
   }
   const live = (fault: Fault): boolean => fault.left > 0 && monotonic() < fault.until;
 
@@ -118,6 +130,7 @@ export function createFaults(monotonic: () => number): Faults {
         if (!live(fault) || (fault.destination ?? destination) !== destination || (fault.operation ?? operation) !== operation || (fault.subject ?? subject) !== subject) continue;
         if (fault.hit?.has(key) === true) continue;
         if (fault.rate < 1 && fault.draw() >= fault.rate) continue;
+        if (fault.limit > 0 && within(fault)) continue;
         if (fault.hit !== undefined && fault.hit.size < maxHit) fault.hit.add(key);
         fault.left--;
         fault.fired++;

@@ -1,92 +1,136 @@
-/** Who kills: two instances of every stage, each armed at the point that was tried least, or killed when it is not reached. */
+/** Who kills: two instances of every stage, each armed at the point that lacks kills most, or killed when it is not reached. */
+import { join } from 'node:path';
 import { failpoints, type Failpoint } from '@weir/failpoint';
-import { freeze, type Fleet, type FleetService } from '@weir/testing';
 import type { Random } from './random.ts';
+import { tearOne } from './torn.ts';
+import { holdsWork, sessionMs, stages, type Stage, type World } from './world.ts';
 
-/** Points of each service, and up to which passing of it a kill may wait. */
-const pointsOf: Readonly<Record<string, ReadonlyArray<readonly [Failpoint, number]>>> = {
-  ingest: [['ingest.verified', 20], ['ingest.acked', 20], ['ingest.half-response', 20], ['log.produce-sent', 30], ['poller.page-fetched', 3], ['poller.produced', 3], ['poller.cursor-saved', 3], ['log.schema-fetch', 10]],
-  normalizer: [['normalizer.before-transform', 20], ['normalizer.dependencies-written', 20], ['normalizer.dlq-written', 3], ['normalizer.outputs-acked', 20], ['normalizer.release-switch', 1], ['log.produce-sent', 40], ['log.commit-sent', 15]],
-  policy: [['policy.tables-loading', 1], ['policy.decided', 20], ['policy.outputs-acked', 20], ['policy.folded', 4], ['policy.states-acked', 4], ['log.produce-sent', 40], ['log.commit-sent', 15]],
-  dispatcher: [['dispatcher.taking-over', 2], ['dispatcher.intent-written', 20], ['dispatcher.before-connect', 60], ['dispatcher.sent', 60], ['dispatcher.response-read', 60], ['dispatcher.dlq-written', 1], ['dispatcher.ledger-written', 40], ['dispatcher.retry-scheduled', 2], ['dispatcher.parked-written', 1], ['dispatcher.marker-written', 1], ['log.produce-sent', 60], ['log.commit-sent', 30]],
+/** Up to which passing of a point a kill waits: often passed ones are struck anywhere. */
+const passings: Partial<Record<Failpoint, number>> = {
+  'log.produce-sent': 40, 'log.commit-sent': 15, 'log.schema-fetch': 10, 'poller.page-fetched': 2, 'poller.produced': 2, 'poller.cursor-saved': 2, 'normalizer.dlq-written': 2, 'normalizer.release-switch': 1, 'policy.tables-loading': 1, 'policy.folded': 4, 'policy.states-acked': 4,
+  'dispatcher.taking-over': 2, 'dispatcher.before-connect': 60, 'dispatcher.sent': 60, 'dispatcher.response-read': 60, 'dispatcher.dlq-written': 1, 'dispatcher.ledger-written': 40, 'dispatcher.retry-scheduled': 2, 'dispatcher.parked-written': 1, 'dispatcher.marker-written': 1,
 };
+/** Passed while a process starts: armed at once. */
+const atStart: ReadonlySet<string> = new Set<Failpoint>(['log.schema-fetch', 'policy.tables-loading', 'dispatcher.taking-over']);
 /** At these a process may have nothing in hand: then the lag of its group decides. */
-const idlePoints: ReadonlySet<string> = new Set<string>(['log.schema-fetch', 'poller.cursor-saved', 'normalizer.release-switch', 'policy.tables-loading', 'dispatcher.taking-over', 'random']);
+const idlePoints: ReadonlySet<string> = new Set<string>([...atStart, 'poller.cursor-saved', 'normalizer.release-switch', 'random']);
+const sharedPoints: Record<Stage, readonly Failpoint[]> = { ingest: ['log.produce-sent', 'log.schema-fetch'], normalizer: ['log.produce-sent', 'log.commit-sent'], policy: ['log.produce-sent', 'log.commit-sent'], dispatcher: ['log.produce-sent', 'log.commit-sent'] };
 
-export interface Kill { readonly service: string; readonly point: string; readonly counted: boolean }
+/** Points of a stage: by the catalogue, so that a new one is tried without a word here. */
+export function pointsOf(stage: Stage): Failpoint[] {
+  const own = (Object.keys(failpoints) as Failpoint[]).filter((name) => name.startsWith(`${stage}.`) || (stage === 'ingest' && name.startsWith('poller.')));
+  return [...own, ...sharedPoints[stage]];
+}
+
+/** Points that no killer reaches: one that is forgotten would never be tried. */
+export function untried(): string[] {
+  const tried = new Set<string>(stages.flatMap(pointsOf));
+  return Object.keys(failpoints).filter((name) => !tried.has(name));
+}
+
+/** What makes the process pass a point that traffic alone passes seldom. */
+async function provoke(world: World, point: Failpoint, random: Random): Promise<void> {
+  if (point === 'dispatcher.dlq-written') await world.vendorFault({ mode: 'permanent', count: 3 });
+  else if (point === 'normalizer.dlq-written') world.traffic.poison(3);
+  else if (point === 'dispatcher.parked-written' || point === 'dispatcher.marker-written' || point === 'dispatcher.retry-scheduled') for (let i = 0; i < 12; i++) await world.vendorFault({ mode: '5xx', subject: world.traffic.person(random), forMs: 4000 });
+}
 
 export interface KillerPorts {
-  readonly fleet: Fleet;
+  readonly world: World;
   readonly random: Random;
-  /** Kills so far, by service and point. */
+  /** Kills by `<stage> <point>`, those of earlier rounds of the run among them. */
   readonly counts: Map<string, number>;
-  /** True while work of this service waits uncommitted (for ingest: while requests are in flight to the instance). */
-  holdsWork(service: FleetService, instance: number): Promise<boolean>;
-  killed(kill: Kill): void;
-  /** It ended by itself: an error that nobody declared. */
-  ended(service: string, code: number | null): void;
-  stopped(service: string): void;
   readonly done: () => boolean;
-  readonly faults: ReadonlySet<string>;
-  readonly patienceMs: number;
-  readonly sessionMs: number;
+  /** Milliseconds until the next kill is due, so that events keep pace with kills. */
+  readonly pace: () => number;
+  /** Asks for another release; resolves when it was ordered. */
+  readonly switchRelease: () => Promise<void>;
+  killed(stage: Stage, instance: number, point: string, counted: boolean): void;
+  /** It ended by itself: an error that nobody declared. */
+  ended(stage: Stage, instance: number, code: number | null): void;
+  tore(): void;
 }
 
-const exitOf = (child: ReturnType<Fleet['process']>): Promise<void> => new Promise((resolve) => {
-  if (child.exitCode !== null || child.signalCode !== null) return resolve();
+const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
+const isDead = (child: ReturnType<World['fleet']['process']>): boolean => child.exitCode !== null || child.signalCode !== null;
+const exitOf = (child: ReturnType<World['fleet']['process']>): Promise<void> => new Promise((resolve) => {
+  if (isDead(child)) return resolve();
   child.once('exit', () => resolve());
 });
-const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
 
-/** Runs until `done`; then the instance runs unarmed. */
-export async function runKiller(service: FleetService, instance: number, ports: KillerPorts): Promise<void> {
-  const { fleet, random, counts } = ports;
-  const points = pointsOf[service]!;
-  while (!ports.done()) {
-    const least = Math.min(...points.map(([name]) => counts.get(`${service} ${name}`) ?? 0));
-    const [point, most] = random.pick(points.filter(([name]) => (counts.get(`${service} ${name}`) ?? 0) <= least + 1));
-    let byUs = false;
-    const before = fleet.process(service, instance);
-    before.kill('SIGKILL');
-    await exitOf(before);
-    // At start it may already pass the point: that is a kill like any other.
-    const starting = fleet.start(service, instance, { WEIR_FAILPOINTS: `${point}:${1 + random.below(most)}` }).catch((error: unknown) => error);
-    const child = fleet.process(service, instance);
-    if (child === before) throw new Error(`${service} ${instance} was not started`);
-    const exit = exitOf(child);
-    await Promise.race([starting, exit]);
-    const until = performance.now() + ports.patienceMs * (0.3 + random.next());
-    while (child.exitCode === null && child.signalCode === null && !ports.done() && performance.now() < until) {
-      await Promise.race([exit, pause(250)]);
-      if (ports.faults.has('stop') && random.next() < 0.004 && child.exitCode === null && child.signalCode === null) {
-        ports.stopped(service);
-        const thaw = await freeze(child.pid!);
-        await pause(ports.sessionMs * (1 + random.next()));
-        thaw();
-      }
-    }
-    if (ports.done() && child.exitCode === null && child.signalCode === null) byUs = true;
-    if (child.exitCode === null && child.signalCode === null) {
-      const held = await ports.holdsWork(service, instance);
-      child.kill('SIGKILL');
-      await exit;
-      await starting;
-      if (!byUs) report('random', held);
-    } else {
-      await starting;
-      if (child.signalCode === 'SIGKILL') report(point, !idlePoints.has(point) || await ports.holdsWork(service, instance));
-      else ports.ended(service, child.exitCode);
-    }
-    function report(name: string, counted: boolean): void {
-      if (counted) counts.set(`${service} ${name}`, (counts.get(`${service} ${name}`) ?? 0) + 1);
-      ports.killed({ service, point: name, counted });
-    }
-  }
-  await fleet.start(service, instance);
+/** The points that have the fewest kills, one of them. */
+function choose(stage: Stage, { counts, random }: KillerPorts): Failpoint {
+  const points = pointsOf(stage);
+  const of = (name: string): number => counts.get(`${stage} ${name}`) ?? 0;
+  const least = Math.min(...points.map(of));
+  return random.pick(points.filter((name) => of(name) <= least + 1));
 }
 
-/** Every point of the catalogue has a killer: one that is forgotten would never be tried. */
-export function untried(): string[] {
-  const tried = new Set(Object.values(pointsOf).flatMap((list) => list.map(([name]) => name as string)));
-  return Object.keys(failpoints).filter((name) => !tried.has(name));
+/** Runs until `done`; then the instance runs unarmed. */
+export async function runKiller(stage: Stage, instance: number, ports: KillerPorts): Promise<void> {
+  const { world, random, counts } = ports;
+  const { fleet, options } = world;
+  while (!ports.done()) {
+    const point = choose(stage, ports);
+    const before = fleet.process(stage, instance);
+    before.kill('SIGKILL');
+    await exitOf(before);
+    if (options.faults.has('torn') && random.next() < 0.1 && tearOne(join(fleet.dataDir, 'state', stage, String(instance)), random)) ports.tore();
+    const dueMs = ports.pace();
+    if (atStart.has(point) && dueMs > 0) await pause(Math.min(dueMs, 20_000));
+    const stall = options.faults.has('stall') && random.next() < 0.08 ? `~${sessionMs + random.below(sessionMs)}` : '';
+    const spec = `${point}:${1 + random.below(passings[point] ?? 20)}${atStart.has(point) ? '' : `+${Math.round(dueMs)}`}${stall}`;
+    // At start it may already pass the point: that is a kill like any other.
+    const starting = fleet.start(stage, instance, { WEIR_FAILPOINTS: spec }).catch((error: unknown) => error);
+    const child = fleet.process(stage, instance);
+    if (child === before) throw new Error(`${stage} ${instance} was not started`);
+    await life(child, starting, point, dueMs);
+  }
+  const last = fleet.process(stage, instance);
+  last.kill('SIGKILL');
+  await exitOf(last);
+  await startUntilReady(stage, instance);
+
+  /** Until it dies at its point, by itself, or by our patience. */
+  async function life(child: ReturnType<typeof fleet.process>, starting: Promise<unknown>, point: Failpoint, dueMs: number): Promise<void> {
+    const exit = exitOf(child);
+    await Promise.race([starting, exit]);
+    const began = performance.now();
+    const patienceMs = 8000 + random.below(8000);
+    let provoked = false;
+    while (!isDead(child) && !ports.done() && performance.now() - began < dueMs + patienceMs) {
+      if (!provoked && performance.now() - began >= dueMs) {
+        provoked = true;
+        if (point === 'normalizer.release-switch') await ports.switchRelease();
+        else await provoke(world, point, random).catch(() => undefined);
+      }
+      await Promise.race([exit, pause(250)]);
+    }
+    let name: string = point;
+    let held = true;
+    if (!isDead(child)) {
+      if (ports.done()) return;
+      name = 'random';
+      held = await holdsWork(world, stage, instance);
+      child.kill('SIGKILL');
+      await exit;
+    } else if (child.signalCode !== 'SIGKILL') {
+      await starting;
+      return ports.ended(stage, instance, child.exitCode);
+    } else if (idlePoints.has(point)) held = await holdsWork(world, stage, instance);
+    await starting;
+    if (held) counts.set(`${stage} ${name}`, (counts.get(`${stage} ${name}`) ?? 0) + 1);
+    ports.killed(stage, instance, name, held);
+  }
+
+  async function startUntilReady(service: Stage, n: number): Promise<void> {
+    for (let tries = 0; ; tries++) {
+      try {
+        return await fleet.start(service, n);
+      } catch (error) {
+        if (tries === 4) throw error;
+        if (!isDead(fleet.process(service, n))) return;
+      }
+    }
+  }
 }

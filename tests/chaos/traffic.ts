@@ -18,9 +18,17 @@ export interface Traffic {
   /** Members in the polled list. */
   members(): number;
   readonly feedUrl: string;
+  /** The next `n` calls are such as no mapping takes. */
+  poison(n: number): void;
+  /** E-mail address of somebody the calls are about. */
+  person(random: Random): string;
+  /** While true nothing new is sent. */
+  hold(on: boolean): void;
   /** Nothing new is sent; resolves when everything begun was answered. */
   stop(): Promise<void>;
 }
+
+export interface Feed { readonly url: string; grow(): void; size(): number; close(): Promise<void> }
 
 export interface TrafficOptions {
   /** Base URLs of the ingest instances. */
@@ -36,7 +44,7 @@ export interface TrafficOptions {
 
 const requestTimeoutMs = 8000;
 
-export async function startFeed(): Promise<{ url: string; grow: () => void; size: () => number; close: () => Promise<void> }> {
+export async function startFeed(): Promise<Feed> {
   let size = 0;
   const server: Server = createServer((request, response) => {
     const cursor = Math.min(size, Number(new URL(request.url!, 'http://x').searchParams.get('cursor') ?? 0));
@@ -56,10 +64,12 @@ export async function startFeed(): Promise<{ url: string; grow: () => void; size
   };
 }
 
-export function startTraffic(options: TrafficOptions, feed: { url: string; grow: () => void; size: () => number }): Traffic {
+export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   const { random } = options;
   const log: SendersLog = { answered: new Map(), consent: new Map(), events: 0, inFlight: [0, 0] };
   let stopping = false;
+  let held = false;
+  let poisons = 0;
   let ids = 0;
 
   function call(person: number): { userId: string; body: object; consent?: boolean } {
@@ -69,7 +79,7 @@ export function startTraffic(options: TrafficOptions, feed: { url: string; grow:
     const email = `p${person}@larkspur.example`;
     const roll = random.next();
     // A type that the mapping cannot take: it must end in the dead letters, with its bytes.
-    if (roll < 0.01) return { userId, body: { ...common, type: 'identify', traits: { email: 'not an address', plan: { nested: ['x'] } } } };
+    if (roll < 0.01 || poisons-- > 0) return { userId, body: { ...common, type: 'identify', traits: { email: 'not an address', plan: { nested: ['x'] } } } };
     if (roll < 0.06) {
       const consent = random.next() < 0.5;
       return { userId, consent, body: { ...common, type: 'identify', traits: { email, marketingConsent: consent } } };
@@ -101,6 +111,10 @@ export function startTraffic(options: TrafficOptions, feed: { url: string; grow:
     const pauseMs = (1000 * options.batch * options.workers) / options.rate;
     while (!stopping) {
       const began = performance.now();
+      if (held) {
+        await new Promise((done) => { setTimeout(done, 200); });
+        continue;
+      }
       const calls = Array.from({ length: options.batch }, () => call(index + options.workers * random.below(Math.floor(options.people / options.workers))));
       const { eventIds } = await send(JSON.stringify({ batch: calls.map((c) => c.body) }));
       calls.forEach(({ userId, consent }, i) => {
@@ -122,6 +136,9 @@ export function startTraffic(options: TrafficOptions, feed: { url: string; grow:
     log,
     members: feed.size,
     feedUrl: feed.url,
+    poison: (n) => { poisons = n; },
+    person: (from) => `p${from.below(options.people)}@larkspur.example`,
+    hold: (on) => { held = on; },
     async stop() {
       stopping = true;
       await running;

@@ -10,8 +10,8 @@ export interface Race {
   readonly applied: readonly number[];
 }
 
-const events = 150;
-const changes = 30;
+const events = 220;
+const changes = 26;
 
 /** One seed of the race, by the checkers that hold for a history with replays in it. */
 export async function race(seed: number, trace?: (line: string) => void): Promise<Race> {

@@ -7,8 +7,8 @@ const sessionMs = 6000;
 let weir: Fleet;
 beforeAll(async () => {
   weir = await startFleet({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace: resolve(import.meta.dirname, '../../workspace'), env: { WEIR_DISPATCHER_SESSION_MS: String(sessionMs), WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs) } });
-  for (const service of ['sandbox', 'policy', 'dispatcher', 'normalizer', 'control', 'ingest'] as const) await weir.start(service);
-  await weir.start('dispatcher', 2);
+  await weir.start('sandbox');
+  await Promise.all([...(['policy', 'dispatcher', 'normalizer', 'control', 'ingest'] as const).map((service) => weir.start(service)), weir.start('dispatcher', 2)]);
 });
 afterAll(() => weir?.dispose());
 afterEach(() => fetch(`${weir.sandbox}/faults`, { method: 'DELETE' }));

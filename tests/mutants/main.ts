@@ -1,7 +1,8 @@
 /**
  * npm run mutants [-- name…]: each patch of this folder goes into a copy of the repository, where the checkers must find
- * it: the simulation first, then the unit tests. Prints which of them did; exit 1 when a mutant survives, or when a patch
- * does not apply any more. A checker that finds no planted bug would be worth nothing.
+ * it: the simulation first, then the unit tests. Prints which of them did; exit 1 when a mutant survives, when a patch
+ * does not apply any more, or when the checkers complain about the copy without any patch. A checker that finds no
+ * planted bug would be worth nothing, and so would one that always complains.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -28,17 +29,21 @@ function makeCopy(): string {
 }
 
 function run(copy: string, args: readonly string[]): { readonly failed: boolean; readonly output: string } {
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8', timeout: 600_000, maxBuffer: 64 * 1024 * 1024 });
-  return { failed: status !== 0, output: `${stdout}\n${stderr}` };
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8', timeout: 1_800_000, maxBuffer: 64 * 1024 * 1024 });
+  // Out of time is no finding.
+  return { failed: status !== null && status !== 0, output: `${stdout}\n${stderr}` };
 }
+
+/** No patch: what the checkers must let pass. */
+const control = '(none)';
 
 function judge(mutant: string): Result {
   const began = performance.now();
   const copy = makeCopy();
   const seconds = (): number => Math.round((performance.now() - began) / 1000);
   try {
-    const applied = spawnSync('git', ['apply', join(import.meta.dirname, `${mutant}.patch`)], { cwd: copy, encoding: 'utf8' });
-    if (applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds() };
+    const applied = mutant === control ? undefined : spawnSync('git', ['apply', '-C1', join(import.meta.dirname, `${mutant}.patch`)], { cwd: copy, encoding: 'utf8' });
+    if (applied !== undefined && applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds() };
     const simulated = run(copy, ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast']);
     if (simulated.failed) {
       const found = /(seed \d+)[^\n]*\n\s+(\S.*)/.exec(simulated.output);
@@ -60,6 +65,11 @@ if (unknown !== undefined) {
   process.exit(2);
 }
 const results: Result[] = [];
+const unmutated = names.length > 0 ? undefined : judge(control);
+if (unmutated !== undefined && unmutated.caughtBy !== '') {
+  console.log(`without any patch the ${unmutated.caughtBy} complain: ${unmutated.how}`);
+  process.exit(1);
+}
 for (const mutant of names.length > 0 ? names : all) {
   const result = judge(mutant);
   results.push(result);

@@ -47,9 +47,11 @@ afterAll(async () => {
 });
 
 let n = 0;
+const sentEvents: string[] = [];
 const send = async (name: string): Promise<void> => {
   const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `v-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example` } }) });
   expect(response.status).toBe(200);
+  sentEvents.push(((await response.json()) as { eventId: string }).eventId);
 };
 const effects = async (name: string): Promise<number> => ((await (await fetch(`${fleet.sandbox}/effects?destination=crm`)).json()) as any[]).filter((e) => e.subject === `${name}@larkspur.example`).length;
 const metrics = async (): Promise<string> => (await fetch(`http://127.0.0.1:${fleet.base + 4}/metrics`)).text();
@@ -128,14 +130,16 @@ test('planted secrets are in no topic, log, metric, answer, file of the index, i
   for (const file of readdirSync(fleet.dataDir).filter((f) => f.endsWith('.log'))) seen[file] = readFileSync(join(fleet.dataDir, file), 'utf8');
   for (const file of readdirSync(join(fleet.dataDir, 'state'), { recursive: true, withFileTypes: true })) if (file.isFile()) seen[`state ${file.parentPath}/${file.name}`] = readFileSync(join(file.parentPath, file.name)).toString('latin1');
   const auth = { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}` };
-  for (const path of ['/v1/status', '/v1/release', '/v1/releases', '/v1/dlq', '/metrics']) seen[`api ${path}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}${path}`, { headers: auth })).text();
+  for (const path of ['/v1/status', '/v1/release', '/v1/releases', '/v1/releases/current', '/v1/dlq', '/v1/held', '/v1/tokens', '/v1/proposals', '/v1/audit/leaves?limit=1000', '/v1/audit/checkpoint', '/v1/nothing', '/metrics']) seen[`api ${path}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}${path}`, { headers: auth })).text();
   for (const letter of JSON.parse(seen['api /v1/dlq']!).deadLetters) seen[`letter ${letter.id}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/dlq/${encodeURIComponent(letter.id)}`, { headers: auth })).text();
+  expect(seen['api /v1/audit/leaves?limit=1000']).toContain('"bytes"');
+  for (const event of sentEvents) for (const what of ['trace', 'explain']) seen[`${what} ${event}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/events/${event}/${what}`, { headers: auth })).text();
   for (const offset of [0, 1, 2, 3, 4]) seen[`metrics ${offset}`] = await (await fetch(`http://127.0.0.1:${fleet.base + offset}/metrics`)).text();
   const log = createLog({ brokers: inject('brokers'), clientId: 'scan' });
   try {
     const reader = await log.reader();
     const admin = await log.admin();
-    const topics = ['control', 'canonical', 'dlq', 'outcome', 'consent', 'consent.changes', 'identity', ...['segment', 'partner'].map((s) => `raw.${s}`), ...['crm', 'warehouse', 'newsletter'].flatMap((d) => [`dispatch.${d}`, `ledger.${d}`, `parked.${d}`])];
+    const topics = ['control', 'audit', 'keys', 'canonical', 'dlq', 'outcome', 'consent', 'consent.changes', 'identity', ...['segment', 'partner'].map((s) => `raw.${s}`), ...['crm', 'warehouse', 'newsletter'].flatMap((d) => [`dispatch.${d}`, `ledger.${d}`, `parked.${d}`])];
     let records = 0;
     for (const topic of topics.map((t) => `${fleet.prefix}.${t}`)) {
       const parts: string[] = [];
@@ -150,6 +154,7 @@ test('planted secrets are in no topic, log, metric, answer, file of the index, i
   } finally {
     await log.close();
   }
+  expect(seen[`topic ${fleet.prefix}.audit`]!.length).toBeGreaterThan(50);
   expect(seen['dispatcher-1.log']!.length).toBeGreaterThan(500);
   expect(seen[`topic ${fleet.prefix}.dlq`]!.length).toBeGreaterThan(50);
   const leaks = Object.entries(seen).flatMap(([where, text]) => found(text, secrets).map((leak) => `${where}: ${leak}`));

@@ -111,12 +111,12 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
   let starts = 0;
 
   function createGate(): Gate {
-    return { buckets: [], limit: undefined, headers: undefined, slots: 0, learnt: [], firstLearnt: undefined, closedUntil: 0, rounds: 0, probing: false, inFlight: 0, factor: 1, factorAt: 0, told: undefined, second: 0, counts: [0, 0] };
+    return { buckets: [], limit: undefined, headers: undefined, slots: -1, learnt: [], firstLearnt: undefined, closedUntil: 0, rounds: 0, probing: false, inFlight: 0, factor: 1, factorAt: 0, told: undefined, second: 0, counts: [0, 0] };
   }
 
   /** Buckets follow the stated limit, what the vendor told, and the number of parts; tokens do not outlive a change. */
   function fit(gate: Gate, limit: Want['limit'], slots: number): void {
-    if (gate.limit === limit && gate.slots === slots && gate.buckets.length > 0) return;
+    if (gate.slots === slots && gate.limit === limit) return;
     if (gate.limit !== limit) {
       gate.learnt = [];
       gate.firstLearnt = undefined;

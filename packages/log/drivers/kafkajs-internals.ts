@@ -14,6 +14,10 @@ export interface Encoder {
   writeString(value: string | null): Encoder;
   writeBytes(value: Buffer): Encoder;
   writeArray(list: readonly Encoder[]): Encoder;
+  writeBoolean(value: boolean): Encoder;
+  writeUVarInt(value: number): Encoder;
+  writeUVarIntString(value: string | null): Encoder;
+  writeUVarIntArray(list: readonly Encoder[], type: 'object'): Encoder;
 }
 
 export interface Decoder {
@@ -25,6 +29,9 @@ export interface Decoder {
   readString(): string | null;
   readBytes(): Buffer | null;
   readArray<T>(item: (decoder: Decoder) => T): T[];
+  readUVarIntString(): string | null;
+  readUVarIntArray<T>(item: (decoder: Decoder) => T): T[] | null;
+  readTaggedFields(): unknown;
 }
 
 export interface Call<R> {

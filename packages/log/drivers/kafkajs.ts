@@ -77,8 +77,46 @@ function fetchCall(maxWaitMs: number, maxBytes: number, topics: readonly FetchTo
   };
 }
 
+/**
+ * OffsetFetch at version 7, which the library does not have: only from there on an answer can be asked for that has
+ * everything acknowledged in it (require_stable). Flexible versions: the header ends with tagged fields, none here.
+ */
+function offsetFetchCall(groupId: string, topics: ReadonlyArray<{ topic: string; partitions: readonly number[] }>): Call<{ errorCode: number; offsets: PartitionOffset[] }> {
+  return {
+    request: {
+      apiKey: 9, apiVersion: 7, apiName: 'OffsetFetch',
+      async encode() {
+        const wanted = topics.map((t) => new EncoderOf().writeUVarIntString(t.topic).writeUVarIntArray(t.partitions.map((p) => new EncoderOf().writeInt32(p)), 'object').writeUVarInt(0));
+        return new EncoderOf().writeUVarInt(0).writeUVarIntString(groupId).writeUVarIntArray(wanted, 'object').writeBoolean(true).writeUVarInt(0);
+      },
+    },
+    response: {
+      async decode(raw) {
+        const decoder = new DecoderOf(raw);
+        decoder.readTaggedFields();
+        decoder.readInt32();
+        const offsets = (decoder.readUVarIntArray((t) => {
+          const topic = t.readUVarIntString()!;
+          const list = t.readUVarIntArray((p): PartitionOffset => {
+            const [partition, offset] = [p.readInt32(), long(p)];
+            // Leader epoch and metadata.
+            p.readInt32();
+            p.readUVarIntString();
+            const errorCode = p.readInt16();
+            p.readTaggedFields();
+            return { topic, partition, errorCode, offset };
+          });
+          t.readTaggedFields();
+          return list ?? [];
+        }) ?? []).flat();
+        return { errorCode: decoder.readInt16(), offsets };
+      },
+    },
+  };
+}
+
 interface MetadataAnswer { brokers: { nodeId: number; host: string; port: number }[]; topicMetadata: { topicErrorCode: number; topic: string; isInternal: boolean; partitionMetadata: { partitionId: number; leader: number; replicas: number[] }[] }[] }
-interface OffsetsAnswer { errorCode?: number; responses: { topic: string; partitions: { partition: number; errorCode: number; offset: string }[] }[] }
+interface OffsetsAnswer { responses: { topic: string; partitions: { partition: number; errorCode: number; offset: string }[] }[] }
 interface JoinAnswer { errorCode: number; generationId: number; leaderId: string | null; memberId: string; groupProtocol: string | null; members: { memberId: string; memberMetadata: Buffer | null }[] }
 
 function offsetsOf(answer: OffsetsAnswer): PartitionOffset[] {
@@ -119,10 +157,7 @@ function createBroker(connection: KafkajsConnection, destroy: () => void): Broke
     async commit({ groupId, generationId, memberId }, topics) {
       return (await ask(call<OffsetsAnswer>('OffsetCommit', 5, { groupId, groupGenerationId: generationId, memberId, topics }))).responses.flatMap((t) => t.partitions);
     },
-    async committed(groupId, topics) {
-      const answer = await ask(call<OffsetsAnswer>('OffsetFetch', 4, { groupId, topics: topics.map((t) => ({ topic: t.topic, partitions: t.partitions.map((partition) => ({ partition })) })) }));
-      return { errorCode: answer.errorCode ?? 0, offsets: offsetsOf(answer) };
-    },
+    committed: (groupId, topics) => ask(offsetFetchCall(groupId, topics)),
     async createTopics(timeoutMs, topics) {
       const wanted = topics.map((t) => ({ topic: t.name, numPartitions: t.partitions, replicationFactor: t.replicationFactor, configEntries: Object.entries(t.config).map(([name, value]) => ({ name, value })) }));
       const answer = await ask(call<{ topicErrors: { topic: string; errorCode: number; errorMessage: string | null }[] }>('CreateTopics', 3, { topics: wanted, timeout: timeoutMs }));

@@ -108,7 +108,7 @@ function createBroker(connection: Connection): BrokerConnection {
       return answer.topics.flatMap((t) => t.partitions);
     },
     async committed(groupId, topics) {
-      const { groups: [group] } = await ask<CommittedAnswer>(connection, offsetFetchV8.api, [[{ groupId, memberId: null, memberEpoch: -1, topics: topics.map((t) => ({ name: t.topic, partitionIndexes: [...t.partitions] })) }], false]);
+      const { groups: [group] } = await ask<CommittedAnswer>(connection, offsetFetchV8.api, [[{ groupId, memberId: null, memberEpoch: -1, topics: topics.map((t) => ({ name: t.topic, partitionIndexes: [...t.partitions] })) }], true]);
       if (group === undefined) return { errorCode: -1, offsets: [] };
       return { errorCode: group.errorCode, offsets: group.topics.flatMap((t) => t.partitions.map((p): PartitionOffset => ({ topic: t.name, partition: p.partitionIndex, errorCode: p.errorCode, offset: Number(p.committedOffset) }))) };
     },

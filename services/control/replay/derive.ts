@@ -51,6 +51,7 @@ export function createDeriver(ports: DerivePorts) {
     const { policy } = ports.release();
     const now = ports.now();
     const { name, value } = serde.decode(from.value);
+    let current: Buffer | undefined;
     const basisOf = (purpose: string | undefined): string | null => (purpose === undefined ? null : policy.purposes.get(purpose)?.legalBasis ?? null);
     const context: DecisionContext = {
       now, take: () => true,
@@ -59,8 +60,10 @@ export function createDeriver(ports: DerivePorts) {
     for (const decision of decide(policy, { recordName: name.slice(canonicalPrefix.length), record: value, source, key: from.subject, ids: tables.linked(from.ids), eventId, acceptedAt }, context)) {
       const { route } = decision;
       if (route === undefined) continue;
+      // What the vendor would get: the record in the schema of this version, less what the destination has no purpose for.
+      const payload = decision.effect === 'allow' ? decision.minimiser.bytes(current ??= from.value.readInt32BE(1) === serde.idOf(name) ? from.value : serde.encode(name, value)) : from.value;
       into.push({
-        allowed: decision.effect === 'allow', payload: from.value,
+        allowed: decision.effect === 'allow', payload,
         facts: { outputId: from.outputId, eventId, destination: route.destination, operation: route.operation, recordType: name, itemHash, acceptedAt, subject: from.subject, purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis: basisOf(route.purpose), ids: from.ids, intent: '0' },
       });
     }
@@ -97,7 +100,7 @@ export function createDeriver(ports: DerivePorts) {
       const idText = textOf(record.headers, H.ids);
       const ids = idText === '' ? [] : idText.split(',');
       try {
-        decideOne({ recordType: '', outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: record.value ?? Buffer.alloc(0) }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
+        decideOne({ recordType: '', outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: ports.open(record.value ?? Buffer.alloc(0)) ?? record.value! }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
       } catch (error) {
         if (error instanceof WeirError) return error.code === 'subject-erased' ? { kind: 'erased' } : 'unreadable';
         throw error;

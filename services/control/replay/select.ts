@@ -50,6 +50,8 @@ export interface Passed {
   repeated: number;
   /** Bytes that are not what their topic holds. */
   unreadable: number;
+  /** Deliveries that wait for an approver: only he lets them through. */
+  held: number;
 }
 
 export interface SelectPorts {
@@ -102,7 +104,7 @@ export interface Selector {
 
 export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector {
   const { serde, topics, standing } = ports;
-  const passed: Passed = { repeated: 0, unreadable: 0 };
+  const passed: Passed = { repeated: 0, unreadable: 0, held: 0 };
   const wantedId = idFilter(order.events);
   const subjects = subjectsOf(ports, order);
   const met = new Map<string, IdSet>();
@@ -184,7 +186,8 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     if ((order.source !== null && source !== order.source) || (!order.letters && !wantedId(eventId))) return undefined;
     if (topic === topics.canonical) {
       const output = textOf(origin.headers, H.output);
-      const derived = isNew('canonical', output) ? derive.canonical(record, source) : undefined;
+      // What an approver let through is one delivery of the record, not the record again.
+      const derived = isNew(`canonical/${textOf(origin.headers, H.approval)}`, output) ? derive.canonical(record, source) : undefined;
       if (derived === 'unreadable') passed.unreadable++;
       return derived === undefined || derived === 'unreadable' ? undefined : fromDerived(origin, from, eventId, derived);
     }
@@ -207,7 +210,9 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
         if (topic !== topics.dlq) origins.push([{ topic, partition, offset: record.offset, key: record.key, value: record.value, headers: record.headers }, from]);
         else {
           const letter = decode<Letter>(record.value, 'weir.internal.DeadLetter');
-          if (letter !== undefined && wantsLetter(letter)) origins.push([{ topic: letter.topic, partition: letter.partition, offset: letter.offset, key: letter.key, value: letter.value, headers: letter.headers.map((h) => [h.name, h.value] as const) }, from]);
+          if (letter === undefined || !wantsLetter(letter)) continue;
+          if (letter.headers.some((h) => h.name === H.held)) passed.held++;
+          else origins.push([{ topic: letter.topic, partition: letter.partition, offset: letter.offset, key: letter.key, value: letter.value, headers: letter.headers.map((h) => [h.name, h.value] as const) }, from]);
         }
       }
       // Dead letters of one moment, in the order in which their records stood.

@@ -13,6 +13,8 @@ export interface Preview {
   /** Copies of what was met before, and bytes that could not be read: passed over. */
   readonly repeated: number;
   readonly unreadable: number;
+  /** Dead letters that wait for an approver. */
+  readonly held: number;
   /** Of raw records: the running release refuses or drops them still. */
   readonly fails: number;
   readonly dropped: number;

@@ -113,7 +113,7 @@ function createWriter(ports: { appender: Appender; serde: Serde; topics: TopicNa
     const at = Date.now();
     const who = `p${n % people}`;
     const topic = topics.dispatch(destination);
-    const payload = serde.encode('weir.canonical.Event', { id: `out_${destination}_${n}`, source: 'load', userId: who, name: 'Load', occurredAt: at, value: n });
+    const payload = serde.encode('weir.canonical.Event', { id: `out_${destination}_${n}`, source: 'load', userId: who, externalIds: [], name: 'Load', category: 'track', occurredAt: at, value: n });
     const value = serde.encode('weir.internal.Delivery', {
       outputId: `out_${destination}_${n}`, eventId: `evt_${destination}_${n}`, destination, operation: 'insert', kind: 'use', recordType: 'weir.canonical.Event', payload, itemHash: 'h', source: 'load',
       acceptedAt: at, decidedAt: at, release: release.hash, rule: 'all', purpose: 'service', channel: null, topic: null, legalBasis: 'contract', consent: [], consentOffsets: [], identityOffsets: [], ids: [who], notBefore: null, intent: '0',

@@ -35,6 +35,8 @@ export class SimBroker {
   readonly #appended = new Set<() => void>();
   #members = 0;
   witness: Witness | undefined;
+  /** Client → until when the brokers take their time over what it asks of the topics of consent, while all else is quick. */
+  readonly consentLate = new Map<string, number>();
 
   constructor(options: { scheduler: Scheduler; random: Random; faults: Faults; nodes: number }) {
     this.#scheduler = options.scheduler;
@@ -185,10 +187,10 @@ export class SimBroker {
     const hit = this.#faults.hit;
     return {
       metadata: (topics) => ask(() => this.#metadata(topics), { request: hit('metadata.lost') }),
-      produce: (_timeoutMs, topics) => ask(() => topics.flatMap((t) => t.partitions.map((p) => this.#produce(node, t.topic, p.partition, p.bytes))), {
+      produce: (_timeoutMs, topics) => ask(() => this.#late(actor, topics, () => topics.flatMap((t) => t.partitions.map((p) => this.#produce(node, t.topic, p.partition, p.bytes)))), {
         request: hit('produce.request-lost'), reply: hit('produce.reply-lost'), lateMs: hit('produce.reply-late') ? 100 + this.#random() * 4000 : 0, applyAfterCutMs: hit('produce.applied-late') ? 20 + this.#random() * 400 : undefined,
       }),
-      fetch: (maxWaitMs, maxBytes, topics) => ask(() => this.#fetch(node, maxWaitMs, maxBytes, topics), { reply: hit('fetch.reply-lost') }),
+      fetch: (maxWaitMs, maxBytes, topics) => ask(() => this.#late(actor, topics, () => this.#fetch(node, maxWaitMs, maxBytes, topics)), { reply: hit('fetch.reply-lost') }),
       listOffsets: (topic, partitions, timestamp) => ask(() => partitions.map((partition): PartitionOffset => {
         const p = this.topics.get(topic)?.partitions[partition];
         const errorCode = p === undefined ? E.unknownTopic : p.leader !== node || hit('offsets.not-leader') ? E.notLeader : 0;
@@ -214,6 +216,13 @@ export class SimBroker {
       topicConfigs: (names) => ask(() => names.map((name) => ({ name, config: { 'cleanup.policy': this.topics.get(name)?.compacted === true ? 'compact' : 'delete' } }))),
       destroy: cut,
     };
+  }
+
+  /** The work, after the time that the topics of consent have for this client. */
+  #late<T>(actor: Actor, topics: readonly { readonly topic: string }[], work: () => T | Promise<T>): T | Promise<T> {
+    const until = this.consentLate.get(actor.name) ?? 0;
+    if (until <= this.#scheduler.now || !topics.some(({ topic }) => /\.consent(\.applied)?$/.test(topic))) return work();
+    return new Promise<void>((go) => { this.#scheduler.after(until - this.#scheduler.now, this.#scheduler.world, go); }).then(work);
   }
 
   #metadata(asked: readonly string[] | null) {

@@ -122,11 +122,18 @@ export function createConsentRace(ports: RacePorts) {
     // What is done to the services just then.
     const trouble = random();
     const soon = random() * 60;
-    if (trouble < 0.06) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('dispatcher')), 3000 + random() * 12_000));
-    else if (trouble < 0.1) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('normalizer'))));
-    else if (trouble < 0.14) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('policy'))));
-    else if (trouble < 0.18) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('dispatcher'))));
-    else if (trouble < 0.21) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('ingest')), 1000 + random() * 9000));
+    if (trouble < 0.04) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('dispatcher')), 3000 + random() * 12_000));
+    else if (trouble < 0.06) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('normalizer'))));
+    else if (trouble < 0.08) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('policy'))));
+    else if (trouble < 0.1) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('dispatcher'))));
+    else if (trouble < 0.3) late(one(ofKind('dispatcher')), random() < 0.8 ? 100 + random() * 3000 : 6000 + random() * 6000);
+    else if (trouble < 0.32) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('ingest')), 1000 + random() * 9000));
+  }
+
+  /** Its tables and reports fall behind, while its heartbeats and calls go on. */
+  function late({ actor }: Instance, ms: number): void {
+    broker.consentLate.set(actor.name, scheduler.now + ms);
+    ports.note(`late ${actor.name} ${ms.toFixed(0)}`);
   }
 
   /** Puts a record that was there before once more: a canonical one (a replay) or a delivery (a redrive of a dead letter). */

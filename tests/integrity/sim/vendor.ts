@@ -4,6 +4,7 @@ import type { HttpClient } from '@weir/http';
 import { createHttpVendor } from '../../../services/sandbox/vendors/http.ts';
 import type { Faults } from './faults.ts';
 import type { Actor, Random, Scheduler } from './time.ts';
+import type { PolledList } from './workload.ts';
 
 /** One request that was written to a connection, as the run saw it. */
 export interface Call {
@@ -27,6 +28,8 @@ export interface Vendors {
   readonly effects: Effect[];
   /** Requests about this user are refused for so long: its deliveries are parked. */
   refuse(user: string, ms: number): void;
+  /** The client of a poller: pages of the list, and the ways in which they do not come. */
+  pages(actor: Actor, list: PolledList): HttpClient;
   client(actor: Actor, look: (destination: string) => Pick<Call, 'consent' | 'holders'>): HttpClient;
 }
 
@@ -55,6 +58,22 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
     calls,
     effects,
     refuse: (user, ms) => { refused.set(user, scheduler.now + ms); },
+    pages: (actor, list) => ({
+      close: () => Promise.resolve(),
+      call: (request, { deadlineMs, onBeforeWrite }) => new Promise((resolve) => {
+        const fail = (failure: HttpFailure['failure']): void => resolve({ failure, sent: true, detail: failure });
+        scheduler.after(deadlineMs, actor, () => fail('timeout'));
+        if (faults.hit('poll.refused')) return void scheduler.after(1, actor, () => fail('connect'));
+        if (onBeforeWrite?.() === false) return fail('connect');
+        if (faults.hit('poll.reset')) return void scheduler.after(5, actor, () => fail('reset'));
+        scheduler.after(faults.hit('poll.slow') ? 500 + random() * 8000 : 1 + random() * 20, actor, () => {
+          const { data, next } = list.page(new URL(request.url).searchParams.get('cursor'), scheduler.now);
+          const broken = faults.hit('poll.cut');
+          const text = JSON.stringify({ data, next });
+          resolve({ status: 200, headers: { 'content-type': 'application/json' }, body: Buffer.from(broken ? text.slice(0, -4) : text) });
+        });
+      }),
+    }),
     client: (actor, look) => ({
       close: () => Promise.resolve(),
       call: (request, { deadlineMs, onBeforeWrite }) => new Promise((resolve, reject) => {
@@ -74,7 +93,8 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
             return reject(error);
           }
           sent = true;
-          const wayMs = 0.5 + random() * 3;
+          // A request may be long on its way; its deadline is longer.
+          const wayMs = faults.hit('http.slow-way') ? 20 + random() * deadlineMs * 0.7 : 0.5 + random() * 3;
           const lost = faults.hit('http.reset-before');
           calls.push({ at: scheduler.now, arrivesAt: lost ? Infinity : scheduler.now + wayMs, actor: actor.name, destination, key: request.headers['x-key']!, operation: path, ...look(destination) });
           if (lost) return void scheduler.after(wayMs, actor, () => fail('reset', 'reset'));

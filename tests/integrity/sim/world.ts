@@ -2,13 +2,15 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { createLog, createSerde, type Appender, type Log, type LogRecord, type Serde } from '@weir/log';
-import { deliveryKey, eventId, groupNames, H, itemHash, topicNames } from '@weir/pipeline';
+import { groupNames, topicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import { systemClock, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
+import { Secret } from '@weir/vault';
+import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
 import { createDispatcher } from '../../../services/dispatcher/app.ts';
-import { accept } from '../../../services/ingest/accept.ts';
+import { createIngest } from '../../../services/ingest/app.ts';
 import type { ConsentIntake } from '../../../services/ingest/consent-intake.ts';
 import { createNormalizer } from '../../../services/normalizer/app.ts';
 import { createPolicy } from '../../../services/policy/app.ts';
@@ -18,6 +20,8 @@ import { createDisk, type Disk } from './table.ts';
 import { createActor, createRandom, Scheduler, type Actor, type Random } from './time.ts';
 import { createConsentRace, type ConsentHistory } from './consent.ts';
 import { createVendors, type Call, type Effect } from './vendor.ts';
+import { createWatch, readers } from './watch.ts';
+import { createPolledList, createWorkload, users, type Sent } from './workload.ts';
 import { simRelease } from './workspace.ts';
 
 const topics = topicNames('sim');
@@ -27,8 +31,10 @@ const sessionTimeoutMs = 6000;
 const callTimeoutMs = 2000;
 const ackTimeoutMs = 3000;
 const settleMs = 600_000;
+/** When senders begin. */
+const firstMs = 1500;
+const polled = 25;
 const workspaceKey = Buffer.alloc(32, 7);
-const users = 8;
 const destinations = ['warehouse', 'blind', 'newsletter'] as const;
 const logger = createLogger({ service: 'sim', level: 'silent' });
 
@@ -42,25 +48,11 @@ export interface Instance {
   actor: Actor;
   starts: number;
   service: Service | undefined;
+  /** Where the sender's requests go: set while it takes them. */
+  app: FastifyInstance | undefined;
+  /** For changes of consent and replays: of the same process. */
   appender: Appender | undefined;
   intake: ConsentIntake | undefined;
-}
-
-/** One item that the sender sent. */
-export interface Sent {
-  readonly n: number;
-  readonly source: string;
-  readonly user: string;
-  readonly kind: 'profile' | 'event' | 'poison' | 'repeat' | 'conflict';
-  readonly consent: 'granted' | 'withdrawn' | undefined;
-  readonly eventId: string;
-  readonly hash: string;
-  readonly body: Buffer;
-  /** Instance and time of the first try; acknowledged on it or later. */
-  firstBy: string;
-  firstAt: number;
-  ackedBy: string | undefined;
-  tries: number;
 }
 
 /** What happened in a run, for the checkers: nothing of it comes from the services' own counters. */
@@ -96,14 +88,6 @@ function prepare(): Promise<{ serde: Serde; release: Release }> {
 
 export const defaultEvents = 200;
 
-/** Every group with each topic that it reads to the end. */
-function readers(release: Release): [group: string, topic: string][] {
-  return [
-    ...[...release.sources.keys()].map((s): [string, string] => [groups.normalizer, topics.raw(s)]), [groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges],
-    ...[...release.destinations.keys()].map((d): [string, string] => [groups.dispatcher(d), topics.dispatch(d)]),
-  ];
-}
-
 export async function simulate(seed: number, options: { events?: number; faults?: boolean; consent?: number; trace?: (line: string) => void } = {}): Promise<Run> {
   const { serde, release } = await prepare();
   const stream = (n: number): Random => createRandom(Math.imul(seed, 0x9e3779b1) + n);
@@ -123,7 +107,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   broker.create(topics.control, partitions, true);
   broker.create(topics.consentApplied, 1, true);
   for (const name of [topics.consent, topics.identity, ...destinations.map(topics.ledger)]) broker.create(name, partitions, true);
-  const watch = createWatch(broker);
+  const watch = createWatch(broker, scheduler, serde, destinations);
   broker.witness = {
     appended(topic, partition, records) {
       note(`+ ${topic}/${partition}@${records[0]!.offset} ${records.map((r) => r.key?.toString('latin1').slice(0, 40)).join(',')}`);
@@ -136,28 +120,37 @@ export async function simulate(seed: number, options: { events?: number; faults?
     },
   };
   const restore = scheduler.install(stream(5));
-  const instances = kinds.flatMap((kind) => [0, 1].map((index): Instance => ({ kind, index, disk: createDisk(), actor: createActor(''), starts: 0, service: undefined, appender: undefined, intake: undefined })));
+  const instances = kinds.flatMap((kind) => [0, 1].map((index): Instance => ({ kind, index, disk: createDisk(), actor: createActor(''), starts: 0, service: undefined, app: undefined, appender: undefined, intake: undefined })));
 
   const vault: ServiceContext['vault'] = {
-    get: () => { throw new Error('no secret is asked for'); }, has: () => false, signing: () => undefined, previous: () => undefined,
+    get: (name) => new Secret(`secret-of-${name}`), has: () => true, signing: () => undefined, previous: () => undefined,
     revision: () => 0, onChange: () => () => {}, refresh: () => Promise.resolve(), status: () => ({ available: true }), close: () => {},
   };
 
   function contextOf(instance: Instance, log: Log): ServiceContext {
-    return { name: instance.kind, config: { instance: instance.actor.name } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), onSwitch: () => () => {}, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
+    return { name: instance.kind, config: { instance: instance.actor.name, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), onSwitch: () => () => {}, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
   }
 
-  async function compose(instance: Instance): Promise<Service | undefined> {
+  async function compose(instance: Instance): Promise<Service> {
     const { kind, disk, actor } = instance;
     const log = createLog({ brokers: broker.brokers, clientId: actor.name }, broker.driver(actor));
-    if (kind === 'ingest') {
-      const appender = await log.appender({ deadlineMs: 5000 });
-      for (const topic of raws) await appender.partitions(topic);
-      instance.appender = appender;
-      await race?.open(instance, contextOf(instance, log), appender);
-      return undefined;
-    }
     const context = contextOf(instance, log);
+    if (kind === 'ingest') {
+      if (race !== undefined) {
+        const appender = await log.appender({ deadlineMs: 5000 });
+        instance.appender = appender;
+        await race.open(instance, context, appender);
+      }
+      return createIngest(context, { port: 0, ackTimeoutMs, requestTimeoutMs: 10_000, maxInflightBytes: 8_000_000, pollerSessionMs: sessionTimeoutMs, allowPrivate: true, sandboxUrl: 'http://sandbox', consentWaitMs: 2000, consentPerSecond: 100 }, {
+        openTable: disk.open,
+        createHttpClient: () => vendors.pages(actor, list),
+        listen: async (app) => {
+          await app.ready();
+          instance.app = app;
+        },
+        processMetrics: () => undefined,
+      });
+    }
     if (kind === 'normalizer') return createNormalizer(context, { sessionTimeoutMs }, disk.open);
     if (kind === 'policy') return createPolicy(context, { sessionTimeoutMs, windowRecords: 10_000, windowBytes: 16_777_216 }, disk.open);
     const look = (destination: string): Pick<Call, 'consent' | 'holders'> => ({
@@ -167,11 +160,16 @@ export async function simulate(seed: number, options: { events?: number; faults?
     return createDispatcher(context, { sessionTimeoutMs, callTimeoutMs, inLaneTries: 3, allowPrivate: true, sandboxUrl: 'http://sandbox' }, { openTable: disk.open, createHttpClient: () => vendors.client(actor, look) });
   }
 
+  function unset(instance: Instance): void {
+    instance.app = undefined;
+    instance.appender = undefined;
+    instance.intake = undefined;
+  }
+
   function start(instance: Instance): void {
     const actor = createActor(`${instance.kind}-${instance.index}.${++instance.starts}`);
     instance.actor = actor;
-    instance.appender = undefined;
-    instance.intake = undefined;
+    unset(instance);
     note(`start ${actor.name}`);
     const broken = (error: unknown): void => {
       if (!actor.alive) return;
@@ -182,7 +180,6 @@ export async function simulate(seed: number, options: { events?: number; faults?
     scheduler.as(actor, () => {
       compose(instance).then(async (service) => {
         instance.service = service;
-        if (service === undefined) return;
         void service.failed.then(broken);
         await service.start();
       }).catch(broken);
@@ -192,8 +189,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   function crash(instance: Instance): void {
     instance.actor.alive = false;
     instance.actor.held.length = 0;
-    instance.appender = undefined;
-    instance.intake = undefined;
+    unset(instance);
     note(`crash ${instance.actor.name}`);
   }
 
@@ -214,12 +210,13 @@ export async function simulate(seed: number, options: { events?: number; faults?
     },
   });
   const sent = createWorkload(stream(6), options.events ?? defaultEvents);
+  const list = createPolledList(polled, firstMs, 120);
   let acknowledged = 0;
 
   /** Sends it until it is acknowledged, as an SDK does. */
   function send(item: Sent): void {
     const instance = ingests[(Number(item.user.slice(1)) + Math.floor(item.tries / 2)) % ingests.length]!;
-    const { appender, actor } = instance;
+    const { app, actor } = instance;
     item.tries++;
     if (item.tries === 1) {
       item.firstBy = actor.name;
@@ -232,10 +229,11 @@ export async function simulate(seed: number, options: { events?: number; faults?
       scheduler.after(200, scheduler.world, () => send(item));
     };
     scheduler.after(ackTimeoutMs + 1000, scheduler.world, again);
-    if (appender === undefined || !actor.alive || actor.stopped) return again();
-    const source = release.sources.get(item.source)!;
+    if (app === undefined || !actor.alive || actor.stopped) return again();
     scheduler.as(actor, () => {
-      accept({ appender, topics, now: Date.now, ackTimeoutMs }, { source, items: [{ bytes: item.body, value: JSON.parse(item.body.toString()) as never }], traceparent: '', contentType: 'application/json' }).then(() => {
+      const headers = { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`secret-of-${item.source.toUpperCase()}_KEY:`).toString('base64')}` };
+      app.inject({ method: 'POST', url: item.url, headers, payload: item.body }).then(({ statusCode }) => {
+        if (statusCode !== 200) return void scheduler.after(1, scheduler.world, again);
         scheduler.after(1, actor, () => {
           if (!open) return;
           open = false;
@@ -289,7 +287,6 @@ export async function simulate(seed: number, options: { events?: number; faults?
   try {
     for (const instance of instances) start(instance);
     const everyMs = 10 + plan() * 40;
-    const firstMs = 1500;
     sent.forEach((item, i) => scheduler.after(firstMs + i * everyMs + plan() * 20, scheduler.world, () => send(item)));
     const endMs = firstMs + sent.length * everyMs + 4000;
     race?.schedule(options.consent!, firstMs, endMs - 3000);
@@ -304,124 +301,14 @@ export async function simulate(seed: number, options: { events?: number; faults?
       if (scheduler.now < nextLook) return false;
       nextLook = scheduler.now + 500;
       if (scheduler.now <= endMs + 500) return false;
-      stuck = race?.pending() ?? (acknowledged < sent.length ? `${sent.length - acknowledged} items are not acknowledged` : watch.pending(release));
+      stuck = race?.pending() ?? (acknowledged < sent.length ? `${sent.length - acknowledged} items are not acknowledged` : watch.pending(release, polled));
       return stuck === undefined;
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent: [...sent, ...list.items], records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();
   }
-
-  /** Follows the topics as they grow: ends of deliveries, and commits that come before what they stand for. */
-  function createWatch(of: SimBroker) {
-    /** topic family → event ids that it has. */
-    const seen = new Set<string>();
-    const ends = new Set<string>();
-    const parked = new Set<string>();
-    const early: string[] = [];
-    /** Intents as they were appended: destination, partition, offsets covered, when. */
-    const intents: { destination: string; partition: number; from: number; to: number; at: number }[] = [];
-    const header = (record: LogRecord, name: string): string => record.headers.find(([n]) => n === name)?.[1].toString() ?? '';
-
-    function through(group: string, record: LogRecord): boolean {
-      const event = header(record, H.event);
-      if (group === groups.normalizer) return seen.has(`normalized ${event}`);
-      if (group === groups.policy) return seen.has(`decided ${header(record, H.output)}`) || seen.has(`decided ${event}`);
-      if (!group.startsWith(groups.dispatcher(''))) return true;
-      const { value } = serde.decode(record.value!);
-      return ends.has(deliveryKey(value.outputId, value.destination, value.operation, value.intent, 0)) || parked.has(`${value.destination} ${record.offset} ${record.key!.toString()}`) || seen.has(`conflict ${value.destination} ${value.eventId}`);
-    }
-
-    return {
-      early,
-      appended(topic: string, records: readonly LogRecord[]): void {
-        for (const record of records) {
-          if (topic === topics.canonical || topic === topics.dlq || topic === topics.outcome) seen.add(`normalized ${header(record, H.event) || record.key!.toString()}`);
-          if (topic.startsWith(topics.dispatch('')) || topic === topics.outcome || topic === topics.dlq) seen.add(`decided ${header(record, H.output) || (topic === topics.outcome ? serde.decode(record.value!).value.outputId : '') || record.key!.toString()}`);
-          const key = record.key?.toString() ?? '';
-          if (topic.startsWith(topics.ledger('')) && key.startsWith('#intent/') && record.value !== null) {
-            const { value } = serde.decode(record.value);
-            intents.push({ destination: value.destination, partition: value.partition, from: value.fromOffset, to: value.toOffset, at: scheduler.now });
-          }
-          if (topic.startsWith(topics.ledger('')) && key.endsWith('#end')) {
-            ends.add(key.slice(0, -4));
-            if (record.value !== null) {
-              const { value } = serde.decode(record.value);
-              if (value.code === 'event-conflict') seen.add(`conflict ${topic.slice(topics.ledger('').length)} ${value.eventId}`);
-            }
-          }
-          if (topic.startsWith(topics.parked('')) && record.value !== null) parked.add(`${topic.slice(topics.parked('').length)} ${header(record, H.dispatched).split(':')[0]} ${key}`);
-        }
-      },
-      committed(group: string, topic: string, partition: number, offset: number): void {
-        const list = of.topics.get(topic)!.partitions[partition]!.records;
-        for (let i = offset - 1; i >= Math.max(0, offset - 60); i--) if (!through(group, list[i]!)) early.push(`${group} committed ${topic}/${partition} ${offset}, but ${i} (${header(list[i]!, H.event)}) has left nothing`);
-      },
-      uncovered(calls: readonly Call[]): string[] {
-        const at = new Map<string, { partition: number; offsets: number[] }>();
-        for (const destination of destinations) {
-          of.topics.get(topics.dispatch(destination))!.partitions.forEach((p, partition) => {
-            for (const record of p.records) {
-              const { value } = serde.decode(record.value!);
-              const name = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
-              const known = at.get(name);
-              if (known === undefined) at.set(name, { partition, offsets: [record.offset] });
-              else known.offsets.push(record.offset);
-            }
-          });
-        }
-        return calls.flatMap((call) => {
-          const place = at.get(`${call.destination} ${call.key}`);
-          const covered = place === undefined || intents.some((i) => i.destination === call.destination && i.partition === place.partition && i.at < call.at && place.offsets.some((o) => o < i.to));
-          return covered ? [] : [`${call.actor} called ${call.destination} at ${call.at.toFixed(1)} for ${call.key} before any intent covered it`];
-        });
-      },
-      /** What is still to be done; undefined = nothing. */
-      pending(running: Release): string | undefined {
-        for (const [group, topic] of readers(running)) {
-          for (const [p, { end }] of of.topics.get(topic)!.partitions.entries()) {
-            const at = of.groups.get(group)?.offsets.get(`${topic}/${p}`) ?? 0;
-            if (at < end) return `${group} stands at ${at} of ${end} of ${topic}/${p}`;
-          }
-        }
-        for (const destination of running.destinations.keys()) {
-          for (const p of of.topics.get(topics.dispatch(destination))!.partitions) {
-            for (const record of p.records) {
-              const { value } = serde.decode(record.value!);
-              if (!ends.has(deliveryKey(value.outputId, destination, value.operation, value.intent, 0))) return `a delivery to ${destination} has no end: ${value.outputId}`;
-            }
-          }
-        }
-        return undefined;
-      },
-    };
-  }
-}
-
-/** What the sender has to send: profiles with and without consent, events, poison, repetitions, and the same event with another body. */
-function createWorkload(random: Random, count: number): Sent[] {
-  const list: Sent[] = [];
-  const at = new Date(Date.UTC(2026, 0, 15)).toISOString();
-  for (let n = 0; n < count; n++) {
-    const roll = random();
-    const before = list[Math.floor(random() * list.length)];
-    const user = `u${Math.floor(random() * users)}`;
-    const source = random() < 0.7 ? 'shop' : 'app';
-    if (before !== undefined && roll < 0.06) {
-      list.push({ ...before, n, kind: 'repeat' });
-      continue;
-    }
-    const conflict = before !== undefined && before.kind === 'event' && roll < 0.1;
-    const kind: Sent['kind'] = conflict ? 'conflict' : roll < 0.13 ? 'poison' : roll < 0.65 ? 'profile' : 'event';
-    const consent = kind === 'profile' && random() < 0.6 ? (random() < 0.65 ? 'granted' : 'withdrawn') : undefined;
-    const from = conflict ? before : { user, source };
-    const id = conflict ? (JSON.parse(before.body.toString()) as { messageId: string }).messageId : `m-${n}`;
-    const type = kind === 'profile' ? 'identify' : 'track';
-    const body = Buffer.from(JSON.stringify({ type, messageId: id, userId: from.user, ...(n % 3 === 0 ? {} : { timestamp: at }), ...(kind === 'profile' ? { traits: { email: `${from.user}@larkspur.example`, plan: `p${n}`, ...(consent === undefined ? {} : { marketingConsent: consent === 'granted' }) } } : kind === 'poison' ? {} : { event: 'Viewed', properties: { n } }) }));
-    list.push({ n, source: from.source, user: from.user, kind, consent, eventId: eventId(from.source, [id, type]), hash: itemHash(body), body, firstBy: '', firstAt: 0, ackedBy: undefined, tries: 0 });
-  }
-  return list;
 }

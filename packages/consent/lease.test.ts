@@ -1,0 +1,236 @@
+import type { Appender, OutRecord, Reader, RecordBatch, Serde } from '@weir/log';
+import { expect, test } from 'vitest';
+import { createConsentBarrier } from './barrier.ts';
+import { createConsentLease, reportKey, type ConsentLease, type ConsentReport } from './lease.ts';
+
+/** Time that only moves when told to; timers run in order. */
+function fakeTime() {
+  let now = 0;
+  const timers = new Map<number, { at: number; run: () => void }>();
+  let ids = 0;
+  let wallShift = 0;
+  const clock = {
+    now: () => 1e12 + now + wallShift, monotonic: () => now, random: () => (++ids % 1000) / 1000,
+    setTimer: (run: () => void, ms: number): unknown => {
+      timers.set(++ids, { at: now + ms, run });
+      return ids;
+    },
+    clearTimer: (id: unknown) => { timers.delete(id as number); },
+  };
+  const settle = async (): Promise<void> => { for (let i = 0; i < 20; i++) await Promise.resolve(); };
+  async function pass(ms: number): Promise<void> {
+    const end = now + ms;
+    await settle();
+    for (;;) {
+      const [next] = [...timers].sort((a, b) => a[1].at - b[1].at);
+      if (next === undefined || next[1].at > end) break;
+      timers.delete(next[0]);
+      now = next[1].at;
+      next[1].run();
+      await settle();
+    }
+    now = end;
+    await settle();
+  }
+  return { clock, pass, suspend: (ms: number) => { wallShift += ms; } };
+}
+
+/** One partition of reports; `hold` keeps appends from being acknowledged. */
+function fakeWorld() {
+  const time = fakeTime();
+  const records: OutRecord[] = [];
+  const followers: ((batch: RecordBatch) => void | Promise<void>)[] = [];
+  let holding: (() => void)[] | undefined;
+  const serde = { encode: (_name: string, value: unknown) => Buffer.from(JSON.stringify(value)), decode: (bytes: Buffer) => ({ name: '', value: JSON.parse(bytes.toString()) as unknown }), known: () => true, prepare: () => Promise.resolve() } as unknown as Serde;
+  const batchOf = (from: number): RecordBatch => ({ topic: 't', partition: 0, epoch: 0, records: records.slice(from).map((r, i) => ({ offset: from + i, timestamp: 0, key: r.key, value: r.value, headers: [] })), nextOffset: records.length, highWatermark: records.length });
+  const appender = {
+    append: async (_topic: string, list: readonly OutRecord[]) => {
+      if (holding !== undefined) await new Promise<void>((go) => { holding!.push(go); });
+      const from = records.length;
+      records.push(...list);
+      for (const follow of followers) await follow(batchOf(from));
+      return list.map((_, i) => from + i);
+    },
+  } as unknown as Appender;
+  const reader = {
+    read: async (_t: string, _p: number, _from: number, _to: number, take: (batch: RecordBatch) => unknown) => { await take(batchOf(0)); },
+    follow: async (_t: string, _at: unknown, take: (batch: RecordBatch) => void) => {
+      followers.push(take);
+      return { positions: () => new Map(), close: () => Promise.resolve() };
+    },
+  } as unknown as Reader;
+  const listeners: (() => void)[] = [];
+  const state = { folded: 0, links: 0, linkEnd: 0, readToEnds: 0 };
+  const tables = {
+    folded: () => state.folded, consentPositions: () => [state.folded], identityPositions: () => [state.links], readToEnd: () => { state.readToEnds++; return Promise.resolve(); },
+    onAdvance: (listener: () => void) => { listeners.push(listener); }, caughtUp: () => true, linked: (ids: readonly string[]) => ids,
+  };
+  const fail = (error: unknown): void => { throw error as Error; };
+  const lease = (leaseMs = 6000): ConsentLease => createConsentLease({ appender, serde, topic: 'reports', tables, instance: 'd1', leaseMs, clock: time.clock, fail });
+  const barrier = () => createConsentBarrier({ reader, admin: { endOffsets: (topic) => Promise.resolve(new Map([[0, topic === 'reports' ? records.length : state.linkEnd]])) }, appender, serde, topics: { consentApplied: 'reports', identity: 'links' }, tables, clock: time.clock, fail });
+  const fold = (to: number): void => {
+    state.folded = to;
+    for (const listener of listeners) listener();
+  };
+  const last = (): ConsentReport => JSON.parse(records.filter((r) => r.value !== null).at(-1)!.value!.toString()) as ConsentReport;
+  const hold = (on: boolean): void => {
+    const waiting = holding ?? [];
+    holding = on ? [] : undefined;
+    if (!on) for (const go of waiting) go();
+  };
+  return { ...time, state, records, lease, barrier, fold, last, hold, advance: () => { for (const listener of listeners) listener(); } };
+}
+
+test('nothing is covered before the instance is announced and has read its tables after that', async () => {
+  const world = fakeWorld();
+  const lease = world.lease();
+  expect(lease.covers(0)).toBe(false);
+  world.hold(true);
+  const starting = lease.start();
+  await world.pass(10);
+  expect([lease.covers(0), world.state.readToEnds]).toEqual([false, 0]);
+  world.hold(false);
+  await starting;
+  expect([lease.covers(1000), lease.covers(6000), world.state.readToEnds]).toEqual([true, false, 1]);
+});
+
+test('a lease that is not renewed ends by itself; a report that is acknowledged after its end renews nothing, and the tables are read anew', async () => {
+  const world = fakeWorld();
+  const lease = world.lease();
+  await lease.start();
+  await world.pass(20);
+  world.hold(true);
+  await world.pass(6500);
+  expect(lease.covers(0)).toBe(false);
+  const before = world.last().incarnation;
+  world.hold(false);
+  await world.pass(0);
+  expect(lease.covers(0)).toBe(false);
+  await world.pass(1500);
+  expect(world.last().incarnation).not.toBe(before);
+  expect(world.state.readToEnds).toBe(2);
+  expect(lease.covers(1000)).toBe(true);
+});
+
+test('a machine that was suspended holds no lease when it goes on, though its monotonic clock stood still', async () => {
+  const world = fakeWorld();
+  const lease = world.lease();
+  await lease.start();
+  await world.pass(20);
+  world.suspend(60_000);
+  expect(lease.covers(0)).toBe(false);
+});
+
+test('a change is not reported while a call that it refuses is open, and is when the call has ended', async () => {
+  const world = fakeWorld();
+  const lease = world.lease();
+  await lease.start();
+  await world.pass(20);
+  let refused = false;
+  const over = lease.began(() => refused);
+  refused = true;
+  world.fold(5);
+  await world.pass(3000);
+  expect(world.last().folded[0] ?? 0).toBe(0);
+  expect(lease.covers(1000)).toBe(true);
+  over();
+  await world.pass(20);
+  expect(world.last().folded).toEqual([5]);
+});
+
+test('a call that no change refuses holds back nothing, and one call does not hold back what came before it was refused', async () => {
+  const world = fakeWorld();
+  const lease = world.lease();
+  await lease.start();
+  let refused = false;
+  lease.began(() => refused);
+  world.fold(5);
+  await world.pass(20);
+  expect(world.last().folded).toEqual([5]);
+  refused = true;
+  world.fold(9);
+  await world.pass(2000);
+  expect(world.last().folded).toEqual([5]);
+});
+
+async function announced(world: ReturnType<typeof fakeWorld>) {
+  const lease = world.lease();
+  await lease.start();
+  const barrier = world.barrier();
+  await barrier.start();
+  await world.pass(20);
+  return { lease, barrier };
+}
+const answer = (promise: Promise<boolean>): { value: boolean | undefined } => {
+  const seen: { value: boolean | undefined } = { value: undefined };
+  void promise.then((value) => { seen.value = value; });
+  return seen;
+};
+
+test('applied is answered when every instance has reported the change, and not before', async () => {
+  const world = fakeWorld();
+  const { lease, barrier } = await announced(world);
+  let refused = false;
+  const over = lease.began(() => refused);
+  const seen = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  await world.pass(500);
+  expect(seen.value).toBeUndefined();
+  refused = true;
+  world.fold(5);
+  await world.pass(1000);
+  expect(seen.value).toBeUndefined();
+  over();
+  await world.pass(50);
+  expect(seen.value).toBe(true);
+});
+
+test('links that were acknowledged before are waited for, too', async () => {
+  const world = fakeWorld();
+  const { barrier } = await announced(world);
+  world.state.linkEnd = 3;
+  const seen = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  world.fold(5);
+  await world.pass(1500);
+  expect(seen.value).toBeUndefined();
+  world.state.links = 3;
+  world.advance();
+  await world.pass(1500);
+  expect(seen.value).toBe(true);
+});
+
+test('a silent instance is waited for until its lease is over, not less and hardly more', async () => {
+  const world = fakeWorld();
+  const { barrier } = await announced(world);
+  world.hold(true);
+  const seen = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  world.fold(5);
+  await world.pass(5900);
+  expect(seen.value).toBeUndefined();
+  await world.pass(500);
+  expect(seen.value).toBe(true);
+});
+
+test('one that withdraws its announcement is not waited for; with nobody announced the state is enough', async () => {
+  const world = fakeWorld();
+  const { lease, barrier } = await announced(world);
+  await lease.close();
+  expect(world.records.at(-1)).toMatchObject({ value: null });
+  expect(barrier.instances()).toBe(0);
+  world.fold(5);
+  const seen = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  await world.pass(10);
+  expect(seen.value).toBe(true);
+  expect(reportKey('a', 'b')).toBe('a/b');
+});
+
+test('what does not come to hold in time, or when the barrier stops, is not answered as applied', async () => {
+  const world = fakeWorld();
+  const { barrier } = await announced(world);
+  const first = answer(barrier.applied(new Map([[0, 4]]), ['a'], 300));
+  await world.pass(400);
+  expect(first.value).toBe(false);
+  const second = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  barrier.giveUp();
+  await world.pass(10);
+  expect(second.value).toBe(false);
+});

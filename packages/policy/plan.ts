@@ -1,0 +1,144 @@
+import type { AvroRecord } from '@weir/schemas';
+import { fieldUses, restrictFields, type FieldUse } from './classes.ts';
+import type { CompiledPolicy, CompiledRoute } from './compile.ts';
+import { compileMinimiser, type FieldAction, type Minimiser } from './minimise.ts';
+import { canonicalSchemas, readsOf, recordView } from './record-view.ts';
+import { inSet } from './regions.ts';
+import type { CompiledRule } from './rules.ts';
+import type { Transform } from './transforms.ts';
+
+/** A rule at a route, with what the names of the route settle already taken out. */
+export interface Step {
+  readonly rule: CompiledRule;
+  /** Undefined = it applies; 'error' = its condition fails whatever the record. */
+  readonly when: CompiledRule['when'] | 'error';
+  /** Place among the conditions whose value is the same for every route of a record; -1 = it differs. */
+  readonly shared: number;
+}
+
+export interface RoutePlan {
+  readonly route: CompiledRoute;
+  readonly steps: readonly Step[];
+  /** minimise, hash, mask. */
+  readonly transforms: readonly Step[];
+  /** What goes when these of the transforms apply, one bit each. */
+  minimiser(applied: number): Minimiser;
+}
+
+/** What is prepared once per policy and record name. */
+export interface RecordPlan {
+  readonly view: (record: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>;
+  readonly meta: boolean;
+  readonly region: boolean;
+  readonly shared: number;
+  readonly routes: readonly RoutePlan[];
+}
+
+const plans = new WeakMap<CompiledPolicy, Map<string, RecordPlan>>();
+/** Combinations of rules that a route keeps compiled. */
+const maxKept = 64;
+export const maxTransforms = 24;
+
+const isTransform = (rule: CompiledRule): boolean => rule.effect === 'minimise' || rule.effect === 'hash' || rule.effect === 'mask';
+
+/** Undefined: there is no route for such a record. */
+export function planOf(policy: CompiledPolicy, recordName: string): RecordPlan | undefined {
+  const routes = policy.routes.get(recordName);
+  if (routes === undefined) return undefined;
+  let byName = plans.get(policy);
+  if (byName === undefined) plans.set(policy, byName = new Map());
+  let plan = byName.get(recordName);
+  if (plan === undefined) byName.set(recordName, plan = makePlan(policy, recordName, routes));
+  return plan;
+}
+
+function makePlan(policy: CompiledPolicy, recordName: string, routes: readonly CompiledRoute[]): RecordPlan {
+  const shared = new Map<CompiledRule, number>();
+  const made = routes.map((route) => makeRoute(policy, recordName, route, shared));
+  const dynamic = made.flatMap(({ route, steps, transforms }) => [route.when, ...[...steps, ...transforms].flatMap(({ rule, when }) => [when === 'error' ? undefined : when, rule.until])]);
+  const reads = dynamic.flatMap((cel) => (cel === undefined ? [] : [readsOf(cel.source)]));
+  return { view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), shared: shared.size, routes: made };
+}
+
+function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRoute, shared: Map<CompiledRule, number>): RoutePlan {
+  const steps: Step[] = [];
+  const transforms: Step[] = [];
+  for (const rule of route.kind === 'restrict' ? [] : policy.rules) {
+    const step = stepOf(policy, route, rule, shared);
+    if (step !== undefined) (isTransform(rule) ? transforms : steps).push(step);
+  }
+  const schema = canonicalSchemas().get(recordName)!;
+  const kept = new Map<number, Minimiser>();
+  const base = baseActions(policy, recordName, route);
+  return {
+    route, steps, transforms,
+    minimiser(applied) {
+      let found = kept.get(applied);
+      if (found === undefined) {
+        if (kept.size >= maxKept) kept.clear();
+        kept.set(applied, found = makeMinimiser(schema, base, transforms.flatMap(({ rule }, i) => ((applied & (1 << i)) === 0 ? [] : [rule]))));
+      }
+      return found;
+    },
+  };
+}
+
+function stepOf(policy: CompiledPolicy, route: CompiledRoute, rule: CompiledRule, shared: Map<CompiledRule, number>): Step | undefined {
+  if (rule.purpose !== undefined && rule.purpose !== route.purpose) return undefined;
+  if (rule.route !== undefined && (!rule.route.among.has(route.destination) || rule.route.to.has(route.destination))) return undefined;
+  if (rule.residency !== undefined && staysInside(policy, route.destination, rule)) return undefined;
+  if (rule.when === undefined) return { rule, when: undefined, shared: -1 };
+  const reads = readsOf(rule.when.source);
+  if (!reads.perRecord) {
+    const result = rule.when.evaluate({ record: null, source: '', now: 0n, meta: null, region: '', ...routeVariables(route) });
+    if (result.ok && result.value !== true) return undefined;
+    return { rule, when: result.ok ? undefined : 'error', shared: -1 };
+  }
+  if (!reads.perRoute && !shared.has(rule)) shared.set(rule, shared.size);
+  return { rule, when: rule.when, shared: reads.perRoute ? -1 : shared.get(rule)! };
+}
+
+/** A destination without a region is inside of nothing. */
+function staysInside(policy: CompiledPolicy, destination: string, rule: CompiledRule): boolean {
+  const regions = policy.governance?.destinationRegions.get(destination) ?? [];
+  return regions.length > 0 && regions.every((code) => inSet(rule.residency!.destinations, code));
+}
+
+export function routeVariables(route: CompiledRoute): Record<string, string> {
+  return { destination: route.destination, operation: route.operation, purpose: route.purpose ?? '', channel: route.channel ?? '', topic: route.topic ?? '' };
+}
+
+/** Uses of the fields of a record under the policy. */
+export function usesOf(policy: CompiledPolicy, recordName: string): ReadonlyMap<string, FieldUse> {
+  return policy.governance?.fields.get(recordName) ?? fieldUses(recordName, new Map(), undefined, policy.purposes.keys());
+}
+
+/** What the purposes say: a field goes when it may be used for the purpose of the route. */
+export function baseActions(policy: CompiledPolicy, recordName: string, route: CompiledRoute): (field: string) => 'keep' | 'drop' {
+  if (route.kind === 'restrict') {
+    const fields = restrictFields(recordName);
+    return (field) => (fields.has(field) ? 'keep' : 'drop');
+  }
+  const uses = usesOf(policy, recordName);
+  return (field) => (uses.get(field)?.purposes.has(route.purpose ?? '') === true ? 'keep' : 'drop');
+}
+
+/**
+ * Whatever the order of the rules: a field that one of them leaves out stays here, hashing wins over masking, and a
+ * field that two of them would change to different texts stays here.
+ */
+function makeMinimiser(schema: AvroRecord, base: (field: string) => 'keep' | 'drop', rules: readonly CompiledRule[]): Minimiser {
+  const technical = new Set(['id', 'source', 'occurredAt']);
+  return compileMinimiser(schema, (field): FieldAction => {
+    if (base(field) === 'drop') return 'drop';
+    if (technical.has(field)) return 'keep';
+    if (rules.some(({ drop }) => drop !== undefined && drop.fields.has(field) !== drop.keep)) return 'drop';
+    for (const effect of ['hash', 'mask'] as const) {
+      const found = new Set<Transform>();
+      for (const rule of rules) if (rule.effect === effect && rule.change?.has(field) === true) found.add(rule.change.get(field)!);
+      if (found.size > 1) return 'drop';
+      for (const transform of found) return transform;
+    }
+    return 'keep';
+  });
+}

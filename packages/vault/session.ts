@@ -1,0 +1,105 @@
+import { WeirError } from '@weir/errors';
+import { request } from 'undici';
+
+/** How to get at a HashiCorp Vault or OpenBao. */
+export interface SessionOptions {
+  /** e.g. https://vault.example:8200 */
+  readonly address: string;
+  readonly namespace?: string | undefined;
+  readonly auth: { readonly kind: 'token'; readonly token: string } | { readonly kind: 'approle'; readonly roleId: string; readonly secretId: string };
+  /** Deadline of one call, ms. */
+  readonly timeoutMs: number;
+  readonly now: () => number;
+}
+
+/** Authenticated calls: logs in, renews the lease and logs in again as its token needs. One call at a time is the caller's care. */
+export interface VaultSession {
+  /** `path` begins with /v1/. Throws WeirError secret-unavailable when it cannot be asked; its message holds no secret. */
+  call(path: string, method: 'GET' | 'POST', body?: unknown): Promise<{ readonly status: number; readonly body: any }>;
+  /** An error for a status that is none of those expected. */
+  refused(what: string, status: number): WeirError;
+}
+
+const maxBodyBytes = 1024 * 1024;
+
+/** One bounded JSON call: no redirect, a deadline over all of it, `status` and the parsed body. Throws secret-unavailable. */
+export async function callJson(url: string, options: { method: 'GET' | 'POST'; headers?: Record<string, string>; body?: string; timeoutMs: number; what: string }): Promise<{ status: number; body: any }> {
+  const failed = (why: string, cause?: unknown): WeirError => new WeirError('secret-unavailable', `${options.what}: ${why}`, { cause });
+  try {
+    const response = await request(url, { method: options.method, headers: options.headers, body: options.body, signal: AbortSignal.timeout(options.timeoutMs) });
+    const parts: Buffer[] = [];
+    let bytes = 0;
+    for await (const part of response.body as AsyncIterable<Buffer>) {
+      bytes += part.length;
+      if (bytes > maxBodyBytes) throw failed(`the answer has more than ${maxBodyBytes} bytes`);
+      parts.push(part);
+    }
+    const text = Buffer.concat(parts).toString('utf8');
+    let body: unknown;
+    try {
+      body = text === '' ? {} : JSON.parse(text);
+    } catch {
+      // Its message would quote the answer, which may hold a secret.
+      if (response.statusCode < 300) throw failed('the answer is not JSON');
+    }
+    return { status: response.statusCode, body };
+  } catch (error) {
+    if (error instanceof WeirError) throw error;
+    const { code, name } = error as { code?: string; name?: string };
+    throw failed(name === 'TimeoutError' ? `no answer within ${options.timeoutMs} ms` : `cannot be reached (${code ?? name ?? 'unknown'})`);
+  }
+}
+
+function reasonOf(status: number): string {
+  if (status === 503) return 'sealed or in maintenance (503)';
+  if (status === 403) return 'permission denied (403)';
+  if (status === 404) return 'no such path (404)';
+  return `answered ${status}`;
+}
+
+export function createSession(options: SessionOptions): VaultSession {
+  const { auth, now } = options;
+  const base = options.address.replace(/\/+$/, '');
+  let token: { readonly value: string; readonly renewAt: number; readonly endsAt: number; readonly renewable: boolean } | undefined;
+
+  const call = (path: string, method: 'GET' | 'POST', using: string | undefined, body?: unknown) => callJson(path, {
+    method, timeoutMs: options.timeoutMs, what: `vault ${new URL(base).host}`,
+    headers: { ...(using === undefined ? {} : { 'x-vault-token': using }), ...(options.namespace === undefined ? {} : { 'x-vault-namespace': options.namespace }), 'x-vault-request': 'true', 'content-type': 'application/json' },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+
+  function keep(answer: any): string {
+    const value: unknown = answer?.auth?.client_token;
+    if (typeof value !== 'string') throw new WeirError('secret-unavailable', `vault ${new URL(base).host}: the login gave no token`);
+    const leaseMs = Number(answer.auth.lease_duration ?? 0) * 1000;
+    // 0 = does not expire. Renewed at two thirds, so that two failures still leave time.
+    token = { value, renewable: answer.auth.renewable === true, renewAt: leaseMs > 0 ? now() + leaseMs * 2 / 3 : Number.POSITIVE_INFINITY, endsAt: leaseMs > 0 ? now() + leaseMs : Number.POSITIVE_INFINITY };
+    return value;
+  }
+
+  async function login(): Promise<string> {
+    if (auth.kind === 'token') return auth.token;
+    const { status, body } = await call(`${base}/v1/auth/approle/login`, 'POST', undefined, { role_id: auth.roleId, secret_id: auth.secretId });
+    if (status !== 200) throw new WeirError('secret-unavailable', `vault ${new URL(base).host}: AppRole login ${reasonOf(status)}`);
+    return keep(body);
+  }
+
+  async function tokenNow(): Promise<string> {
+    if (token === undefined || now() >= token.endsAt) return login();
+    if (now() < token.renewAt) return token.value;
+    if (!token.renewable) return login();
+    const { status, body } = await call(`${base}/v1/auth/token/renew-self`, 'POST', token.value, {});
+    // Past its max_ttl or revoked: a new login, at once.
+    return status === 200 ? keep(body) : login();
+  }
+
+  return {
+    async call(path, method, body) {
+      const found = await call(base + path, method, await tokenNow(), body);
+      if (found.status !== 403 || auth.kind !== 'approle') return found;
+      token = undefined;
+      return call(base + path, method, await login(), body);
+    },
+    refused: (what, status) => new WeirError('secret-unavailable', `vault ${new URL(base).host}: ${what} ${reasonOf(status)}`),
+  };
+}

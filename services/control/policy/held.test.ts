@@ -1,0 +1,82 @@
+import type { OutRecord } from '@weir/log';
+import { H, topicNames } from '@weir/pipeline';
+import type { Incident } from '@weir/release';
+import { beforeEach, expect, test } from 'vitest';
+import { openHeld, type HeldApi } from './held.ts';
+
+const topics = topicNames('weir');
+const leaf = 'leaf_7d444840-9dc0-11d1-b245-5ffdce74fad2';
+let now: number;
+let appended: { topic: string; record: OutRecord }[];
+let held: HeldApi;
+let incident: Incident | undefined;
+let letterHeaders: { name: string; value: Buffer }[];
+
+/** The log is the edge here: bytes are JSON, as this test has no registry. */
+const serde = { prepare: async () => {}, encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })), decode: (bytes: Buffer) => ({ value: JSON.parse(bytes.toString(), (_k, v) => (v?.type === 'Buffer' ? Buffer.from(v.data) : v)) }) };
+const letter = () => ({ id: 'dlq_a', eventId: 'evt_a', topic: topics.canonical, partition: 3, key: Buffer.from('email:x'), value: Buffer.from('canonical'), headers: letterHeaders, release: 'rel_a', acceptedAt: 5 });
+
+beforeEach(async () => {
+  now = 1000;
+  appended = [];
+  incident = undefined;
+  letterHeaders = [{ name: H.event, value: Buffer.from('evt_a') }, { name: H.output, value: Buffer.from('out_a') }, { name: H.held, value: Buffer.from('big;2000') }];
+  const summary = { id: 'dlq_a', eventId: 'evt_a', source: 'shop', destination: 'crm', operation: 'send', at: 900, partition: 0, offset: 7, held: { rule: 'big', until: 2000 } };
+  const store = { deadLetter: (id: string) => (id === 'dlq_a' ? summary : id === 'dlq_b' ? { ...summary, id, held: undefined } : undefined), deadLetters: () => [summary] };
+  const reader = { read: async () => {}, follow: async () => ({ close: async () => {} }), readOne: async () => ({ value: Buffer.from(JSON.stringify(letter())) }) };
+  const appender = { append: async (topic: string, records: OutRecord[]) => { for (const record of records) appended.push({ topic, record }); return []; }, partitionFor: () => 0 };
+  const audit = { proof: async (id: string) => {
+    if (id !== leaf) throw Object.assign(new Error('no'), { code: 'not-found' });
+    return { bytes: Buffer.from(JSON.stringify({ actor: 'token:op' })).toString('base64') };
+  } };
+  held = await openHeld({ serde, topics, clock: { now: () => now }, releases: { incidents: () => new Map(incident === undefined ? [] : [['policy/big', incident]]) } } as never, { store, reader, admin: { endOffsets: async () => new Map() }, appender, audit: () => audit, failed: () => {} } as never);
+});
+
+const by = (actor: string) => ({ actor, leaf: 'leaf_decision' });
+const written = () => appended.map((a) => a.topic);
+
+test('approved: the record goes back where it was, for this one delivery, and the decision is written after it', async () => {
+  expect(await held.decide('dlq_a', 'approved', by('token:approver'))).toMatchObject({ state: 'approved', by: 'token:approver' });
+  expect(written()).toEqual([topics.canonical, topics.control]);
+  const { record } = appended[0]!;
+  expect([record.partition, record.value!.toString(), Object.fromEntries(record.headers!.map(([n, v]) => [n, v.toString()]))]).toEqual([3, 'canonical', { [H.event]: 'evt_a', [H.output]: 'out_a', [H.approval]: 'crm/send/big' }]);
+  await expect(held.decide('dlq_a', 'approved', by('other'))).rejects.toMatchObject({ code: 'bad-request' });
+  expect(held.list(10)).toEqual([expect.objectContaining({ state: 'approved', by: 'token:approver' })]);
+});
+
+test('a second rule that holds it is added to those that were approved', async () => {
+  letterHeaders.push({ name: H.approval, value: Buffer.from('crm/send/odd') });
+  await held.decide('dlq_a', 'approved', by('token:approver'));
+  expect(appended[0]!.record.headers!.find(([n]) => n === H.approval)![1].toString()).toBe('crm/send/odd,big');
+});
+
+test('past its time it can be neither approved nor refused, and nothing is written', async () => {
+  now = 2000;
+  expect(held.list(10)[0]).toMatchObject({ state: 'expired' });
+  for (const decision of ['approved', 'refused'] as const) await expect(held.decide('dlq_a', decision, by('x'))).rejects.toMatchObject({ code: 'approval-expired' });
+  expect(appended).toEqual([]);
+});
+
+test('who ordered the replay can not let its delivery through, somebody else can, and he can refuse it', async () => {
+  letterHeaders.push({ name: H.intent, value: Buffer.from(leaf.replace('leaf_', 'redrive_')) });
+  await expect(held.decide('dlq_a', 'approved', by('token:op'))).rejects.toMatchObject({ code: 'self-approval' });
+  expect(appended).toEqual([]);
+  expect(await held.decide('dlq_a', 'refused', by('token:op'))).toMatchObject({ state: 'refused' });
+});
+
+test('an order that has no leaf holds nobody up', async () => {
+  letterHeaders.push({ name: H.intent, value: Buffer.from('redrive_00000000-0000-0000-0000-000000000000') });
+  expect(await held.decide('dlq_a', 'approved', by('token:op'))).toMatchObject({ state: 'approved' });
+});
+
+test('refused: it has a denied end with who did it, and nothing goes back; the incident of the rule ends', async () => {
+  incident = { destination: 'policy/big', code: 'approval-required', since: 1, until: null };
+  await held.decide('dlq_a', 'refused', by('token:approver'));
+  expect(written()).toEqual([topics.outcome, topics.control, topics.control]);
+  expect(JSON.parse(appended[0]!.record.value!.toString())).toMatchObject({ state: 'denied', reason: 'approval-refused', rule: 'big', detail: 'refused by token:approver', outputId: 'out_a', destination: 'crm' });
+  expect(JSON.parse(appended[2]!.record.value!.toString())).toMatchObject({ destination: 'policy/big', until: 1000 });
+});
+
+test('what is not held can not be let through', async () => {
+  for (const id of ['dlq_b', 'dlq_c']) await expect(held.decide(id, 'approved', by('x'))).rejects.toMatchObject({ code: 'not-found' });
+});

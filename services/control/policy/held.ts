@@ -1,0 +1,160 @@
+import { WeirError } from '@weir/errors';
+import type { Appender, Follower, Headers, LogAdmin, OutRecord, Reader, RecordBatch } from '@weir/log';
+import { deliveryKey, H } from '@weir/pipeline';
+import { leafHeader, saveIncident } from '@weir/release';
+import type { ServiceContext } from '@weir/service';
+import type { AuditLog } from '../audit.ts';
+import { readDeadLetter, type DeadLetterRecord } from '../letters.ts';
+import type { ChangedBy } from '../releases.ts';
+import type { Store } from '../store.ts';
+
+/** A delivery that a rule holds until somebody lets it through. */
+export interface HeldDelivery {
+  /** Dead letter id. */
+  readonly id: string;
+  readonly eventId: string;
+  readonly rule: string;
+  readonly source: string | null;
+  readonly destination: string;
+  readonly operation: string;
+  /** ISO 8601. */
+  readonly at: string;
+  readonly until: string;
+  readonly state: 'waiting' | 'approved' | 'refused' | 'expired';
+  readonly by: string | null;
+}
+
+export interface HeldApi {
+  list(limit: number): readonly HeldDelivery[];
+  /** Resolves when the record is on its way again, or its end is written. Rejects with not-found, bad-request, approval-expired, self-approval. */
+  decide(id: string, decision: 'approved' | 'refused', by: ChangedBy): Promise<HeldDelivery>;
+  close(): Promise<void>;
+}
+
+interface Approval {
+  readonly id: string;
+  readonly eventId: string;
+  readonly rule: string;
+  readonly destination: string;
+  readonly operation: string;
+  readonly decision: 'approved' | 'refused';
+  readonly by: string;
+  readonly at: number;
+  readonly leaf: string;
+}
+
+interface Ports {
+  readonly store: Pick<Store, 'deadLetter' | 'deadLetters'>;
+  readonly reader: Reader;
+  readonly admin: Pick<LogAdmin, 'endOffsets'>;
+  readonly appender: Appender;
+  readonly audit: () => Pick<AuditLog, 'proof'>;
+  readonly failed: (error: Error) => void;
+}
+
+const approvalKey = 'approval/';
+const maxLetters = 10_000;
+
+/** Reads weir.control to its end, then follows it, so a decision on another instance counts here too. */
+export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' | 'clock' | 'releases'>, ports: Ports): Promise<HeldApi> {
+  const { serde, topics, clock, releases } = context;
+  const { store, reader, appender } = ports;
+  const decided = new Map<string, Approval>();
+
+  async function take(batch: RecordBatch): Promise<void> {
+    for (const { key, value } of batch.records) {
+      if (value === null || key?.toString('latin1').startsWith(approvalKey) !== true) continue;
+      await serde.prepare(value);
+      const found = serde.decode(value).value as Approval;
+      decided.set(found.id, found);
+    }
+  }
+  const end = (await ports.admin.endOffsets(topics.control)).get(0) ?? 0;
+  await reader.read(topics.control, 0, 0, end, take);
+  const follower: Follower = await reader.follow(topics.control, new Map([[0, end]]), take, ports.failed);
+
+  function view(letter: Record<string, unknown>): HeldDelivery | undefined {
+    const held = letter['held'] as { rule: string; until: number } | undefined;
+    if (held === undefined) return undefined;
+    const decision = decided.get(String(letter['id']));
+    const state = decision?.decision ?? (held.until <= clock.now() ? 'expired' : 'waiting');
+    return {
+      id: String(letter['id']), eventId: String(letter['eventId']), rule: held.rule, source: letter['source'] as string | null, destination: String(letter['destination']), operation: String(letter['operation']),
+      at: new Date(Number(letter['at'])).toISOString(), until: new Date(held.until).toISOString(), state, by: decision?.by ?? null,
+    };
+  }
+
+  function all(): HeldDelivery[] {
+    const found: HeldDelivery[] = [];
+    let looked = 0;
+    for (const letter of store.deadLetters()) {
+      const held = view(letter);
+      if (held !== undefined) found.push(held);
+      if (++looked >= maxLetters) break;
+    }
+    return found;
+  }
+
+  /** Who ordered that the record is sent again must not let it through. */
+  async function orderedBy(letter: DeadLetterRecord): Promise<string | undefined> {
+    const order = letter.headers.find((h) => h.name === H.intent)?.value.toString('latin1') ?? '';
+    const uuid = /[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.exec(order)?.[0];
+    if (uuid === undefined) return undefined;
+    try {
+      const { bytes } = await ports.audit().proof(`leaf_${uuid}`);
+      return (JSON.parse(Buffer.from(bytes, 'base64').toString('utf8')) as { actor: string }).actor;
+    } catch (error) {
+      if ((error as { code?: string }).code === 'not-found') return undefined;
+      throw error;
+    }
+  }
+
+  /** The canonical record goes its way again, marked for this one delivery. Twice is harmless: the key of the delivery is the same. */
+  async function putBack(letter: DeadLetterRecord, held: HeldDelivery): Promise<void> {
+    const before = letter.headers.find((h) => h.name === H.approval)?.value.toString('utf8').split('/')[2]?.split(',') ?? [];
+    const kept: Headers = letter.headers.filter((h) => h.name !== H.held && h.name !== H.approval).map((h) => [h.name, h.value] as const);
+    const record: OutRecord = { partition: letter.partition, key: letter.key, value: letter.value, headers: [...kept, [H.approval, Buffer.from(`${held.destination}/${held.operation}/${[...new Set([...before, held.rule])].join(',')}`)]] };
+    await appender.append(topics.canonical, [record]);
+  }
+
+  /** A refused delivery has an end of its own. */
+  async function refuse(letter: DeadLetterRecord, held: HeldDelivery, by: string): Promise<void> {
+    const header = (name: string): string => letter.headers.find((h) => h.name === name)?.value.toString('utf8') ?? '';
+    const outputId = header(H.output);
+    const outcome = {
+      eventId: held.eventId, outputId, destination: held.destination, operation: held.operation, key: deliveryKey(outputId, held.destination, held.operation, '0', 0),
+      state: 'denied', reason: 'approval-refused', detail: `refused by ${by}`, stage: 'policy', release: letter['release'], rule: held.rule, purpose: null, consent: [], attempts: 0, status: null, attempt: null,
+      acceptedAt: letter['acceptedAt'], at: clock.now(),
+    };
+    const key = Buffer.from(held.eventId);
+    await appender.append(topics.outcome, [{ partition: appender.partitionFor(topics.outcome, key), key, value: serde.encode('weir.internal.Outcome', outcome), headers: letter.headers.filter((h) => h.name === H.event || h.name === H.source || h.name === H.traceparent).map((h) => [h.name, h.value] as const) }]);
+  }
+
+  /** The incident of an escalating rule ends when nothing of it waits any more. */
+  async function endIncident(rule: string): Promise<void> {
+    const incident = releases.incidents().get(`policy/${rule}`);
+    if (incident === undefined || incident.until !== null || all().some((h) => h.rule === rule && h.state === 'waiting')) return;
+    await saveIncident({ appender, serde, topic: topics.control, incident: { ...incident, until: clock.now() } });
+  }
+
+  return {
+    list: (limit) => all().slice(0, limit),
+    async decide(id, decision, { actor, leaf }) {
+      const summary = store.deadLetter(id);
+      const held = summary === undefined ? undefined : view(summary);
+      if (held === undefined) throw new WeirError('not-found', `no delivery is held as ${id}`);
+      if (held.state === 'expired') throw new WeirError('approval-expired', `${id} could be let through until ${held.until}`);
+      if (held.state !== 'waiting') throw new WeirError('bad-request', `${id} was ${held.state} by ${held.by ?? 'somebody'} already`);
+      const letter = await readDeadLetter(store as Store, reader, serde, topics, id);
+      if (decision === 'approved' && (await orderedBy(letter)) === actor) throw new WeirError('self-approval', 'who ordered the replay can not let its deliveries through');
+      if (decision === 'approved') await putBack(letter, held);
+      else await refuse(letter, held, actor);
+      const approval: Approval = { id, eventId: held.eventId, rule: held.rule, destination: held.destination, operation: held.operation, decision, by: actor, at: clock.now(), leaf };
+      await appender.append(topics.control, [{ partition: 0, key: Buffer.from(approvalKey + id), value: serde.encode('weir.internal.Approval', approval), headers: [[leafHeader, Buffer.from(leaf)]] }]);
+      decided.set(id, approval);
+      await endIncident(held.rule);
+      return { ...held, state: decision, by: actor };
+    },
+    close: () => follower.close(),
+  };
+}

@@ -1,0 +1,261 @@
+import { randomBytes } from 'node:crypto';
+import { WeirError } from '@weir/errors';
+import type { LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
+import { createLimits, decide, type CompiledPolicy, type Decision, type DecisionContext } from '@weir/policy';
+import type { Release, ReleaseFile } from '@weir/release';
+import { assertPolicyTests } from '@weir/release';
+import { recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
+
+/** What would be decided otherwise, of one kind. */
+export interface Flip {
+  readonly destination: string;
+  readonly operation: string;
+  /** `allow`, `hold <reason>`, `deny <reason>` or `none`. */
+  readonly from: string;
+  readonly to: string;
+  /** The rule that decides now; null where none does. */
+  readonly rule: string | null;
+  readonly count: number;
+  /** Event ids, the first few. */
+  readonly examples: readonly string[];
+}
+
+/** Deliveries that would still go, with other fields. */
+export interface FieldChange {
+  readonly destination: string;
+  readonly operation: string;
+  readonly added: readonly string[];
+  readonly removed: readonly string[];
+  readonly count: number;
+  readonly examples: readonly string[];
+}
+
+export interface Rehearsal {
+  readonly id: string;
+  readonly release: string;
+  /** ISO 8601. */
+  readonly since: string;
+  readonly state: 'running' | 'done' | 'stopped' | 'failed';
+  readonly message: string | null;
+  /** Records of weir.canonical read, of those there were when it began. */
+  readonly read: number;
+  readonly total: number;
+  readonly decisions: number;
+  readonly flips: readonly Flip[];
+  readonly fields: readonly FieldChange[];
+  /** Records whose recorded decision is not in the index: compared with what the running release decides. */
+  readonly unrecorded: number;
+}
+
+interface Ports {
+  readonly history: History;
+  readonly reader: Reader;
+  readonly admin: Pick<LogAdmin, 'endOffsets' | 'beginningOffsets'>;
+  readonly serde: Serde;
+  readonly topic: string;
+  readonly current: () => Release;
+  readonly now: () => number;
+}
+
+const maxExamples = 5;
+const maxKinds = 1000;
+const maxRecords = 5_000_000;
+const keptRuns = 10;
+
+/** Rehearsals of changed policies over what was decided. One runs at a time; the last few can be asked for. */
+export interface RehearsalApi {
+  /** Compiles and tests the files, then runs beside. Rejects with WorkspaceError, or overloaded while another runs. */
+  start(files: readonly ReleaseFile[], sinceMs: number): Promise<Rehearsal>;
+  get(id: string): Rehearsal;
+  stop(id: string): Rehearsal;
+  close(): Promise<void>;
+}
+
+interface Tally { count: number; readonly examples: string[] }
+interface Run {
+  readonly id: string;
+  readonly release: Release;
+  readonly since: number;
+  state: Rehearsal['state'];
+  message: string | null;
+  read: number;
+  total: number;
+  decisions: number;
+  unrecorded: number;
+  readonly flips: Map<string, Tally>;
+  readonly fields: Map<string, Tally>;
+  readonly limits: { readonly before: DecisionContext['take']; readonly after: DecisionContext['take'] };
+}
+class Stopped extends Error {}
+
+export function createRehearsals(ports: Ports): RehearsalApi {
+  const runs = new Map<string, Run>();
+  let running: Promise<void> = Promise.resolve();
+
+  function find(id: string): Run {
+    const run = runs.get(id);
+    if (run === undefined) throw new WeirError('not-found', `no rehearsal ${id}`);
+    return run;
+  }
+
+  async function work(run: Run): Promise<void> {
+    try {
+      const [begins, ends] = await Promise.all([ports.admin.beginningOffsets(ports.topic), ports.admin.endOffsets(ports.topic)]);
+      const ranges: { partition: number; from: number; to: number }[] = [];
+      for (const [partition, to] of ends) ranges.push({ partition, from: await firstSince(ports, partition, begins.get(partition) ?? 0, to, run.since), to });
+      run.total = ranges.reduce((sum, r) => sum + r.to - r.from, 0);
+      if (run.total > maxRecords) throw new WeirError('bad-request', `${run.total} records since then, at most ${maxRecords}: take a later --since`);
+      const tables = await ports.history.tables();
+      for (const { partition, from, to } of ranges) {
+        if (from < to) await ports.reader.read(ports.topic, partition, from, to, (batch) => take(run, batch, tables));
+      }
+      run.state = 'done';
+    } catch (error) {
+      run.state = error instanceof Stopped ? 'stopped' : 'failed';
+      run.message = error instanceof Stopped ? null : (error as Error).message;
+    }
+  }
+
+  async function take(run: Run, batch: RecordBatch, tables: Awaited<ReturnType<History['tables']>>): Promise<void> {
+    for (const record of batch.records) {
+      if (run.state !== 'running') throw new Stopped();
+      run.read++;
+      if (record.value === null || record.timestamp < run.since) continue;
+      const past = await subjectOf(record);
+      if (past !== undefined) compare(run, past, tables);
+    }
+    // The API answers between batches.
+    await new Promise<void>((resume) => { setImmediate(resume); });
+  }
+
+  /** What can not be decoded was never decided. */
+  async function subjectOf(record: RecordBatch['records'][number]): Promise<PastRecord | undefined> {
+    try {
+      if (!ports.serde.known(record.value!)) await ports.serde.prepare(record.value!);
+      return ports.history.subjectOf(record);
+    } catch (error) {
+      const { code } = error as { code?: string };
+      if (code === 'avro-undecodable' || code === 'schema-unknown') return undefined;
+      throw error;
+    }
+  }
+
+  function compare(run: Run, past: PastRecord, tables: Awaited<ReturnType<History['tables']>>): void {
+    const recorded = ports.history.recordedOf(past.eventId).filter((r) => r.outputId === null || r.outputId === past.outputId);
+    const at = recorded.at(-1)?.at ?? past.acceptedAt;
+    const subject = { ...past.subject, ids: tables.linked(past.subject.ids ?? []) };
+    const under = (policy: CompiledPolicy, takeLimit: DecisionContext['take']): readonly Decision[] => decide(policy, subject, {
+      now: at, take: takeLimit,
+      consent: (ids, route) => recordedConsent(recorded, route) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
+    });
+    const before = under(ports.current().policy, run.limits.before);
+    const after = under(run.release.policy, run.limits.after);
+    if (recorded.length === 0) run.unrecorded++;
+    run.decisions += after.length;
+    tallyFlips(run, past.eventId, recorded, before, after);
+    tallyFields(run, past.eventId, subject.record, before, after);
+  }
+
+  return {
+    async start(files, sinceMs) {
+      if ([...runs.values()].some((r) => r.state === 'running')) throw new WeirError('overloaded', 'another rehearsal runs: wait for it, or stop it');
+      const release = ports.history.compile(files);
+      assertPolicyTests(release);
+      const id = `rhs_${randomBytes(8).toString('hex')}`;
+      const run: Run = { id, release, since: ports.now() - sinceMs, state: 'running', message: null, read: 0, total: 0, decisions: 0, unrecorded: 0, flips: new Map(), fields: new Map(), limits: { before: createLimits(), after: createLimits() } };
+      if (runs.size >= keptRuns) runs.delete(runs.keys().next().value!);
+      runs.set(id, run);
+      running = work(run);
+      return view(run);
+    },
+    get: (id) => view(find(id)),
+    stop(id) {
+      const run = find(id);
+      if (run.state === 'running') run.state = 'stopped';
+      return view(run);
+    },
+    async close() {
+      for (const run of runs.values()) if (run.state === 'running') run.state = 'stopped';
+      await running;
+    },
+  };
+}
+
+/** First offset whose record is not older, by halving; the topic is in the order of time but for the clocks of its writers. */
+async function firstSince(ports: Ports, partition: number, begin: number, end: number, since: number): Promise<number> {
+  let [low, high] = [begin, end];
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    const record = await ports.reader.readOne(ports.topic, partition, middle);
+    if (record !== undefined && record.timestamp < since) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+const none = 'none';
+const wordsOf = (effect: string, reason: string | null): string => (effect === 'allow' ? 'allow' : `${effect} ${reason ?? ''}`.trim());
+
+/** By (destination, operation): what was recorded, or what the running release decides where nothing was. */
+export function tallyFlips(run: Pick<Run, 'flips'>, eventId: string, recorded: readonly Recorded[], before: readonly Decision[], after: readonly Decision[]): void {
+  const was = new Map<string, string>();
+  for (const d of before) if (d.route !== undefined) was.set(`${d.route.destination}\0${d.route.operation}`, wordsOf(d.effect, d.effect === 'allow' ? null : d.reason));
+  if (recorded.length > 0) {
+    was.clear();
+    // What lacked something after the decision was let through by the rules.
+    for (const r of recorded) if (r.destination !== null) was.set(`${r.destination}\0${r.operation ?? ''}`, r.effect === 'dead-letter' ? 'allow' : wordsOf(r.effect, r.reason));
+  }
+  const is = new Map<string, Decision>();
+  for (const d of after) if (d.route !== undefined) is.set(`${d.route.destination}\0${d.route.operation}`, d);
+  for (const key of new Set([...was.keys(), ...is.keys()])) {
+    const decision = is.get(key);
+    const to = decision === undefined ? none : wordsOf(decision.effect, decision.effect === 'allow' ? null : decision.reason);
+    const from = was.get(key) ?? none;
+    if (from !== to) count(run.flips, [...key.split('\0'), from, to, decision?.rule ?? ''].join('\0'), eventId);
+  }
+}
+
+function tallyFields(run: Run, eventId: string, record: Readonly<Record<string, unknown>>, before: readonly Decision[], after: readonly Decision[]): void {
+  for (const decision of after) {
+    if (decision.effect !== 'allow') continue;
+    const { route } = decision;
+    const old = before.find((d) => d.route?.destination === route.destination && d.route.operation === route.operation);
+    if (old?.effect !== 'allow') continue;
+    const [was, is] = [sentFields(old, record), sentFields(decision, record)];
+    const added = is.filter((f) => !was.includes(f));
+    const removed = was.filter((f) => !is.includes(f));
+    if (added.length + removed.length > 0) count(run.fields, [route.destination, route.operation, added.join(','), removed.join(',')].join('\0'), eventId);
+  }
+}
+
+/** Names of what would leave with a value; a field that is changed is named with a mark, as it is not the same any more. */
+function sentFields(decision: Extract<Decision, { effect: 'allow' }>, record: Readonly<Record<string, unknown>>): string[] {
+  const { withheld, changed } = decision.minimiser;
+  return Object.keys(record).filter((f) => f !== 'extras' && record[f] !== null && !withheld.includes(f)).map((f) => (changed.includes(f) ? `${f} (changed)` : f));
+}
+
+function count(tallies: Map<string, Tally>, key: string, eventId: string): void {
+  let tally = tallies.get(key);
+  if (tally === undefined) {
+    if (tallies.size >= maxKinds) return;
+    tallies.set(key, tally = { count: 0, examples: [] });
+  }
+  tally.count++;
+  if (tally.examples.length < maxExamples && !tally.examples.includes(eventId)) tally.examples.push(eventId);
+}
+
+function view(run: Run): Rehearsal {
+  const most = (tallies: Map<string, Tally>) => [...tallies].sort(([, a], [, b]) => b.count - a.count);
+  const list = (text: string): string[] => (text === '' ? [] : text.split(','));
+  return {
+    id: run.id, release: run.release.hash, since: new Date(run.since).toISOString(), state: run.state, message: run.message, read: run.read, total: run.total, decisions: run.decisions, unrecorded: run.unrecorded,
+    flips: most(run.flips).map(([key, { count: n, examples }]) => {
+      const [destination = '', operation = '', from = '', to = '', rule = ''] = key.split('\0');
+      return { destination, operation, from, to, rule: rule === '' ? null : rule, count: n, examples };
+    }),
+    fields: most(run.fields).map(([key, { count: n, examples }]) => {
+      const [destination = '', operation = '', added = '', removed = ''] = key.split('\0');
+      return { destination, operation, added: list(added), removed: list(removed), count: n, examples };
+    }),
+  };
+}

@@ -1,0 +1,58 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Serde } from '@weir/log';
+import { openTable } from '@weir/state';
+import fc from 'fast-check';
+import { afterEach, expect, test } from 'vitest';
+import { createLedgerStore } from './ledger-store.ts';
+import type { EndValue } from './types.ts';
+
+const dirs: string[] = [];
+afterEach(() => { for (const dir of dirs.splice(0)) rmSync(dir, { recursive: true, force: true }); });
+const serde = { decode: (bytes: Buffer) => ({ name: '', value: JSON.parse(bytes.toString()) as unknown }) } as unknown as Serde;
+const store = (counts: boolean, path = mkdtempSync(join(tmpdir(), 'weir-ledger-'))) => {
+  dirs.push(path);
+  return createLedgerStore(openTable({ path }), serde, counts);
+};
+const entry = (key: string, offset: number, over: Partial<EndValue> = {}) => ({ key: `${key}#end`, offset, value: Buffer.from(JSON.stringify({ key, state: 'delivered', effect: 'done', subject: 'a/b', operation: 'send', purpose: 'marketing', channel: 'email', at: 1000 + offset, acceptedAt: 0, ...over })) });
+
+test('a delivery counts once against caps, however often and in which batches its ends are read again', async () => {
+  await fc.assert(fc.asyncProperty(fc.array(fc.record({ key: fc.integer({ min: 0, max: 6 }), state: fc.constantFrom('delivered', 'denied', 'dead-lettered'), maybe: fc.boolean() }), { maxLength: 20 }), fc.integer({ min: 0, max: 19 }), async (ends, cut) => {
+    const ledger = store(true);
+    const entries = ends.map(({ key, state, maybe }, i) => entry(String(key), i, { state: state as EndValue['state'], effect: state === 'delivered' ? 'done' : state === 'dead-lettered' && maybe ? 'maybe' : 'none' }));
+    ledger.apply(0, entries.slice(0, cut), cut);
+    ledger.apply(0, entries, entries.length);
+    ledger.apply(0, entries, entries.length);
+    const first = new Map<string, EndValue>();
+    const counting = new Set<string>();
+    for (const e of entries) {
+      const end = JSON.parse(e.value.toString()) as EndValue;
+      const before = first.get(end.key);
+      const rank = { denied: 1, 'dead-lettered': 2, delivered: 3 } as Record<string, number>;
+      if (before !== undefined && rank[end.state]! <= rank[before.state]!) continue;
+      first.set(end.key, end);
+      if (end.state === 'delivered' || end.effect === 'maybe') counting.add(end.key);
+    }
+    expect(ledger.counted('a/b', 0)).toHaveLength(counting.size);
+    await ledger.close();
+  }), { numRuns: 40 });
+});
+
+test('counts outlive the process, are the subject\'s own, and what is older than two days is let go', async () => {
+  const path = mkdtempSync(join(tmpdir(), 'weir-ledger-'));
+  let ledger = store(true, path);
+  ledger.apply(0, [entry('k1', 0), entry('k2', 1, { subject: 'a' }), entry('k3', 2, { purpose: null })], 3);
+  await ledger.close();
+  ledger = store(true, path);
+  expect(ledger.counted('a/b', 0)).toEqual([{ at: 1000, purpose: 'marketing', channel: 'email', operation: 'send' }]);
+  expect(ledger.counted('a', 0)).toHaveLength(1);
+  expect(ledger.counted('a/b', 1001)).toEqual([]);
+  ledger.apply(0, [entry('k4', 3, { at: 3 * 86_400_000 })], 4);
+  expect(ledger.counted('a/b', 0)).toHaveLength(1);
+  await ledger.close();
+  const plain = store(false);
+  plain.apply(0, [entry('k1', 0)], 1);
+  expect(plain.counted('a/b', 0)).toEqual([]);
+  await plain.close();
+});

@@ -1,0 +1,51 @@
+import type { Release } from '@weir/release';
+import { Registry } from 'prom-client';
+import { expect, test } from 'vitest';
+import { bucketOf, classOf, createQuotas } from './quota.ts';
+
+const clock = { now: () => 0, monotonic: () => 0, random: () => 0.5, setTimer: () => 0, clearTimer: () => undefined };
+const limit = { steady: { count: 600, perMs: 60_000 }, cite: '' };
+function world(held: Record<string, number>, accounts: Record<string, string> = { crm: 'acme', events: 'acme', other: 'other' }) {
+  const release = { sources: new Map([['members', { account: 'acme', adapter: { source: { kind: 'poll' } } }]]), destinations: new Map(Object.entries(accounts).map(([name, account]) => [name, { name, account, accountLimit: account === 'acme' ? { burst: { count: 130, perMs: 1000 } } : undefined }])) } as unknown as Release;
+  const registry = new Registry();
+  const quotas = createQuotas({ release: () => release, held: (name) => held[name] ?? 0, clock, registry });
+  for (const name of Object.keys(accounts)) quotas.partitions(name, 6);
+  return { quotas, registry };
+}
+
+test('the share of an account follows the partitions of all its destinations, and pollers have their part of its own limit', () => {
+  const { quotas } = world({ crm: 3, events: 3 });
+  const rate = (name: string): number => quotas.of(name).state('send', limit, 0).perSecond;
+  expect(rate('crm')).toBeCloseTo(540 / 60 / 2);
+  expect(rate('events')).toBeCloseTo(rate('crm'));
+  expect(rate('other')).toBe(0);
+  const all = world({ crm: 6, events: 6, other: 6 });
+  expect(all.quotas.of('crm').state('send', limit, 0).perSecond).toBeCloseTo(9);
+});
+
+test('destinations of one account draw from one bucket; a refusal at one is heard at the other, and another account is not concerned', () => {
+  const { quotas } = world({ crm: 6, events: 6, other: 6 });
+  expect(quotas.of('crm').take('send', limit, 'live', 0)).toBe(0);
+  quotas.of('crm').finished('send', { throttled: true, answered: true, retryAfterMs: 5000 }, 0);
+  expect(quotas.of('events').take('send', limit, 'live', 1)).toBe(4999);
+  expect(quotas.of('other').take('send', limit, 'live', 1)).toBe(0);
+});
+
+test('the metrics tell what is left of each account and bucket', async () => {
+  const { quotas, registry } = world({ crm: 6, events: 6 });
+  quotas.of('crm').take('send', limit, 'live', 0);
+  quotas.of('crm').finished('send', { throttled: false, answered: true, headers: { 'ratelimit-remaining': '40', 'ratelimit-reset': '20' } }, 0);
+  const text = await registry.metrics();
+  expect(text).toContain('weir_quota_told_remaining{account="acme",bucket="send"} 40');
+  expect(text).toContain('weir_quota_calls_per_second{account="acme",bucket="send"} 9');
+});
+
+test('a refusal for the rate makes no retry of a delivery; restrict stays restrict, and what a replay brings is last', () => {
+  const task = { redrive: '', attempts: 0, last: undefined };
+  expect(classOf(task, 'use')).toBe('live');
+  expect(classOf({ ...task, attempts: 2, last: { verdict: 'retry' } as never }, 'use')).toBe('retry');
+  expect(classOf({ ...task, attempts: 2, last: { verdict: 'throttled' } as never }, 'use')).toBe('live');
+  expect(classOf({ ...task, redrive: 'order', attempts: 2 }, 'use')).toBe('replay');
+  expect(classOf({ ...task, redrive: 'order' }, 'restrict')).toBe('restrict');
+  expect(bucketOf('event', { ...limit, bucket: '/api/events' })).toBe('/api/events');
+});

@@ -1,0 +1,87 @@
+import type { LogRecord } from '@weir/log';
+import type { Serde } from '@weir/log';
+import { expect, test } from 'vitest';
+import { createDisk } from '../../tests/integrity/sim/table.ts';
+import { createLedgerStore } from './ledger-store.ts';
+import { createTakeover, type TakeoverProgress } from './takeover.ts';
+import type { EndValue } from './types.ts';
+
+const hour = 3_600_000;
+const serde = { decode: (bytes: Buffer) => ({ name: '', value: JSON.parse(bytes.toString()) }) } as unknown as Serde;
+
+/** A ledger of one end per hour, oldest first; `waiting` = hour of the first record that is not committed. */
+function world(hours: number, options: { waiting?: number; lastGone?: boolean } = {}) {
+  const records = Array.from({ length: hours }, (_, h): LogRecord => {
+    const end: Partial<EndValue> = { key: `k${h}`, state: 'delivered', subject: 's', operation: 'put', acceptedAt: h * hour, itemHash: 'h' };
+    return { offset: h, timestamp: h * hour, key: Buffer.from(`k${h}#end`), value: Buffer.from(JSON.stringify(end)), headers: [] };
+  });
+  const told: TakeoverProgress[] = [];
+  const reads: [number, number][] = [];
+  const ledger = createLedgerStore(createDisk().open({ path: 'x' }), serde);
+  const takeover = createTakeover({
+    ledger, ledgerTopic: 'ledger', dispatchTopic: 'dispatch', windowMs: () => 7 * 24 * hour, progress: (p) => told.push(p), smallRecords: 50,
+    admin: {
+      endOffsets: async () => new Map([[0, records.length]]),
+      beginningOffsets: async () => new Map([[0, 0]]),
+      offsetsAt: async (_topic, time) => {
+        const found = records.find((r) => r.timestamp >= time);
+        return new Map(found === undefined ? [] : [[0, found.offset]]);
+      },
+    },
+    reader: {
+      readOne: async (topic, _partition, offset) => (topic === 'ledger' ? (options.lastGone === true ? undefined : records[offset]) : options.waiting === undefined ? undefined : { ...records[0]!, timestamp: options.waiting * hour }),
+      read: async (topic, partition, from, to, onBatch) => {
+        reads.push([from, to]);
+        for (let at = from; at < to; at += 20) await onBatch({ topic, partition, epoch: 0, records: records.slice(at, Math.min(to, at + 20)), nextOffset: Math.min(to, at + 20), highWatermark: records.length });
+      },
+    },
+  });
+  return { takeover, ledger, reads, told, records };
+}
+
+test('without a cache, a take-over reads one dedupe window before the last sign of life, not the whole ledger', async () => {
+  const { takeover, ledger, reads, told } = world(1000);
+  await takeover.load(0, 5);
+  expect(reads).toEqual([[999 - 168, 1000]]);
+  expect(ledger.end('k999')).toBeDefined();
+  expect(ledger.end('k100')).toBeUndefined();
+  expect(told[0]).toEqual({ partition: 0, total: 169, read: 0 });
+  expect(told.at(-1)).toEqual({ partition: 0, total: 169, read: 169 });
+});
+
+test('records that wait since long take the take-over back to a window before them', async () => {
+  const { takeover, reads } = world(1000, { waiting: 400 });
+  await takeover.load(0, 5);
+  expect(reads).toEqual([[400 - 168, 1000]]);
+});
+
+test('an old record makes it read what it needs and no more, once, and the cache does not lose its place', async () => {
+  const { takeover, ledger, reads } = world(1000);
+  await takeover.load(0, 5);
+  expect(takeover.reach(0, 900 * hour)).toBeUndefined();
+  await Promise.all([takeover.reach(0, 500 * hour), takeover.reach(0, 600 * hour)]);
+  expect(reads.slice(1)).toEqual([[500, 999 - 168]]);
+  expect(ledger.end('k500')).toBeDefined();
+  expect(ledger.end('k499')).toBeUndefined();
+  expect(ledger.position(0)).toBe(1000);
+  expect(takeover.reach(0, 500 * hour)).toBeUndefined();
+  await takeover.reach(0, -1);
+  expect(ledger.end('k0')).toBeDefined();
+  expect(takeover.reach(0, -1)).toBeUndefined();
+});
+
+test('a small ledger, a cache that is nearly there, and a ledger whose newest record is gone are read without a question of time', async () => {
+  const small = world(40);
+  await small.takeover.load(0, 5);
+  expect(small.reads).toEqual([[0, 40]]);
+  const gone = world(1000, { lastGone: true });
+  await gone.takeover.load(0, 5);
+  expect(gone.reads).toEqual([[0, 1000]]);
+  expect(gone.takeover.reach(0, 1)).toBeUndefined();
+  const cached = world(1000);
+  await cached.takeover.load(0, 5);
+  const more = { ...cached.records[0]!, offset: 1000, timestamp: 1000 * hour };
+  cached.records.push(more);
+  await cached.takeover.load(0, 5);
+  expect(cached.reads.at(-1)).toEqual([1000, 1001]);
+});

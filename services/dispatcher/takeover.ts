@@ -1,0 +1,107 @@
+import type { LogAdmin, LogRecord, Reader } from '@weir/log';
+import type { LedgerEntry, LedgerStore } from './ledger-store.ts';
+
+/** Where a partition's ledger stands while it is taken over. */
+export interface TakeoverProgress {
+  readonly partition: number;
+  /** Records of the ledger topic to read, and read so far (offsets: compaction leaves fewer). */
+  readonly total: number;
+  readonly read: number;
+}
+
+export interface TakeoverPorts {
+  readonly admin: Pick<LogAdmin, 'endOffsets' | 'beginningOffsets' | 'offsetsAt'>;
+  readonly reader: Pick<Reader, 'read' | 'readOne'>;
+  readonly ledger: LedgerStore;
+  readonly ledgerTopic: string;
+  readonly dispatchTopic: string;
+  /** Longest dedupe window of the sources, ms. */
+  windowMs(): number;
+  /** Told on every batch; the last has read = total. */
+  progress(progress: TakeoverProgress): void;
+  /** A ledger with no more records than that is read whole. */
+  readonly smallRecords?: number;
+}
+
+/**
+ * The ledger of one partition, as far as it is needed: to the end offset taken after the assignment, from where the
+ * cache stands; without a cache, or with one that is far behind, from one dedupe window before the oldest record
+ * that is not committed (and before the last sign of life, for parked subjects, whose markers are renewed twice in a
+ * window). What is older is read when a record asks for it: see `reach`.
+ */
+export interface Takeover {
+  /** Must be called after the assignment. */
+  load(partition: number, position: number): Promise<void>;
+  /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. */
+  reach(partition: number, time: number): Promise<void> | undefined;
+}
+
+const defaultSmall = 10_000;
+
+export function createTakeover(ports: TakeoverPorts): Takeover {
+  const { admin, reader, ledger, ledgerTopic, dispatchTopic } = ports;
+  const small = ports.smallRecords ?? defaultSmall;
+
+  const toEntry = (r: LogRecord): LedgerEntry => ({ key: r.key?.toString('utf8') ?? '', value: r.value, offset: r.offset });
+
+  /** The oldest time that matters; 0 = everything. */
+  async function since(partition: number, position: number, end: number): Promise<number> {
+    const [waiting, last] = await Promise.all([reader.readOne(dispatchTopic, partition, position), reader.readOne(ledgerTopic, partition, end - 1)]);
+    // Without the newest record it is not known when the last owner was alive.
+    if (last === undefined) return 0;
+    return Math.max(0, Math.min(last.timestamp, waiting?.timestamp ?? last.timestamp) - ports.windowMs());
+  }
+
+  async function readRange(partition: number, from: number, to: number, apply: (entries: readonly LedgerEntry[], next: number) => void): Promise<void> {
+    ports.progress({ partition, total: to - from, read: 0 });
+    await reader.read(ledgerTopic, partition, from, to, (batch) => {
+      apply(batch.records.map(toEntry), batch.nextOffset);
+      ports.progress({ partition, total: to - from, read: batch.nextOffset - from });
+    });
+    ports.progress({ partition, total: to - from, read: to - from });
+  }
+
+  async function load(partition: number, position: number): Promise<void> {
+    const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
+    const cached = ledger.position(partition);
+    // A checkpoint beyond the end is of another topic of the same name.
+    const known = cached > end ? 0 : cached;
+    if (known >= end) return;
+    let from = known;
+    if (end - known > small) {
+      const begin = (await admin.beginningOffsets(ledgerTopic)).get(partition) ?? 0;
+      const time = end - begin <= small ? 0 : await since(partition, position, end);
+      const start = time === 0 ? begin : Math.max(begin, (await admin.offsetsAt(ledgerTopic, time)).get(partition) ?? end);
+      if (start > known) {
+        from = start;
+        ledger.setFloor(partition, start > begin ? time : 0);
+      }
+    } else if (known === 0) ledger.setFloor(partition, 0);
+    await readRange(partition, from, end, (entries, next) => ledger.apply(partition, entries, next));
+  }
+
+  const reaching = new Map<number, Promise<void>>();
+
+  async function extend(partition: number, time: number): Promise<void> {
+    await reaching.get(partition);
+    const floor = ledger.floor(partition);
+    if (time >= floor) return;
+    const [from, to] = await Promise.all([admin.offsetsAt(ledgerTopic, time), admin.offsetsAt(ledgerTopic, floor)]);
+    const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
+    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => ledger.applyOlder(entries));
+    ledger.setFloor(partition, time);
+  }
+
+  return {
+    load,
+    reach(partition, time) {
+      const from = Math.max(0, time);
+      if (from >= ledger.floor(partition)) return undefined;
+      const running = extend(partition, from).finally(() => {
+        if (reaching.get(partition) === running) reaching.delete(partition);
+      });
+      reaching.set(partition, running);
+      return running;
+    },
+  };
+}

@@ -1,0 +1,73 @@
+import type { OutRecord } from '@weir/log';
+import { H } from '@weir/pipeline';
+import type { CompiledRoute, Decision } from '@weir/policy';
+import type { Release } from '@weir/release';
+import { isSealed, seal, sealedBy } from '@weir/seal';
+import { deliveryRecord, deniedRecord, intentsOf, outHeaders, type Canonical } from './delivery.ts';
+import { headerOf, type PolicyPorts } from './ports.ts';
+import { breachedRecords, escalation, heldRecords, type SetAside } from './set-aside.ts';
+
+/** What a chunk of records gives, per topic. */
+export type Outputs = Map<string, OutRecord[]>;
+
+export function put(outputs: Outputs, topic: string, record: OutRecord): void {
+  const list = outputs.get(topic);
+  if (list === undefined) outputs.set(topic, [record]);
+  else list.push(record);
+}
+
+/** Legal basis of the purpose of a route. */
+export function basisOf(release: Release, route: CompiledRoute): string | null {
+  return route.purpose === undefined ? null : release.policy.purposes.get(route.purpose)?.legalBasis ?? null;
+}
+
+/** Decisions on a record, as what they give on which topic. */
+export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly Decision[], from: Canonical, release: Release, outputs: Outputs) => void {
+  const { metrics, context: { serde, topics, keys } } = ports;
+  /** When this process raised the incident of a rule last: it is seen on weir.control only a moment later. */
+  const raised = new Map<string, number>();
+
+  /** The canonical bytes in the schema of this version: those of another writer are encoded again. */
+  function currentBytes({ bytes, name, value }: Canonical): Buffer {
+    return bytes.readInt32BE(1) === serde.idOf(name) ? bytes : serde.encode(name, value);
+  }
+
+  /** A payload under the key that its canonical record is sealed with; as it is when that is not sealed. */
+  function sealedAs(payload: Buffer, canonical: Buffer): Buffer {
+    return keys === undefined || !isSealed(canonical) ? payload : seal(keys.byId(sealedBy(canonical))!, payload);
+  }
+
+  function aside(outputs: Outputs, { dlq, outcome }: SetAside): void {
+    put(outputs, topics.dlq, dlq);
+    put(outputs, topics.outcome, outcome);
+  }
+
+  return function write(decisions, record, release, outputs) {
+    const headers = outHeaders(record.record, release.hash);
+    const intents = intentsOf(record.record);
+    const only = headerOf(record.record.headers, H.only)?.toString();
+    let current: Buffer | undefined;
+    for (const decision of decisions) {
+      if (only !== undefined && decision.route?.destination !== only) continue;
+      const from = intents === undefined ? record : { ...record, intent: intents(decision.route) };
+      const destination = decision.route?.destination ?? '';
+      let { effect }: { effect: string } = decision;
+      if (decision.effect === 'allow') {
+        const reasons = release.destinations.get(destination)?.contract?.check(from.name, decision.minimiser.record(from.value)) ?? [];
+        if (reasons.length > 0) {
+          effect = 'dead-letter';
+          metrics.deadLettered.inc({ stage: 'policy', code: 'contract-breached' });
+          aside(outputs, breachedRecords(ports, from, decision, reasons, headers));
+        } else {
+          current ??= currentBytes(from);
+          put(outputs, topics.dispatch(destination), deliveryRecord(ports, from, decision, basisOf(release, decision.route), sealedAs(decision.minimiser.bytes(current), from.record.value!), headers));
+        }
+      } else if (decision.effect === 'hold') {
+        aside(outputs, heldRecords(ports, from, decision, headers));
+        const incident = decision.escalate ? escalation(ports, decision, from.now, raised) : undefined;
+        if (incident !== undefined) put(outputs, topics.control, incident);
+      } else put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers));
+      metrics.decisions.inc({ destination, effect, reason: decision.effect === 'allow' ? '' : decision.reason.split(':', 1)[0]! });
+    }
+  };
+}

@@ -1,0 +1,43 @@
+import { expect, test } from 'vitest';
+import { consentHeld, effectsOnce, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless } from './checkers.ts';
+import type { History } from './history.ts';
+
+const raw = (n: number): History['raw'][number] => ({ event: `e${n}`, hash: `h${n}`, objectKey: 'u1', source: 'segment', partition: 0, offset: n });
+const canonical = (n: number): History['canonical'][number] => ({ event: `e${n}`, output: `o${n}`, source: 'segment', subject: 's1', partition: 0, offset: n, type: 'Profile', release: 'r1', value: Buffer.from(`v${n}`) });
+const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', kind: 'use', subject: 's1', release: 'r1', partition: 0, offset: n });
+const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n });
+const arrival = (n: number): History['arrivals'][number] => ({ destination: 'newsletter', operation: 'subscribers', idempotencyKey: `k${n}`, subject: 's1', body: { email: 'p@larkspur.example' }, at: 900 + n, applied: true, n });
+const good: History = {
+  raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null })), letters: [],
+  consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
+};
+const sent = { answered: new Map([['u1', ['e1', 'e2']]]), members: 0 };
+const idOf = (email: string): string => email;
+
+test('a good history is let pass by every checker', () => {
+  expect([...nothingLost(good, sent), ...effectsOnce(good), ...consentHeld(good, 100, idOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250), ...releasesNamed(good)]).toEqual([]);
+});
+
+test.each<[string, Partial<History>, (h: History) => string[]]>([
+  ['an answered event that is on no topic', { raw: [raw(1)] }, (h) => nothingLost(h, sent)],
+  ['an event that nothing came of', { dispatch: [dispatch(1)], outcomes: [] }, (h) => nothingLost(h, sent)],
+  ['a record that was never decided', { canonical: [canonical(1), canonical(2), canonical(3)] }, (h) => nothingLost(h, sent)],
+  ['a delivery without an end', { ends: [end(1)] }, (h) => nothingLost(h, sent)],
+  ['a dead letter that is told and is not there', { outcomes: [...good.outcomes, { event: 'e2', output: null, destination: null, operation: null, state: 'dead-lettered', reason: 'x' }] }, (h) => nothingLost(h, sent)],
+  ['two effects under one key', { effects: [...good.effects, arrival(1)] }, effectsOnce],
+  ['two keys for one delivery', { ends: [...good.ends, { ...end(1), key: 'k9' }], effects: [...good.effects, { ...arrival(1), idempotencyKey: 'k9' }] }, effectsOnce],
+  ['an effect that nobody wanted', { effects: [...good.effects, { ...arrival(1), idempotencyKey: 'k9' }] }, effectsOnce],
+  ['a delivery that is told and had no effect', { effects: [arrival(1)] }, effectsOnce],
+  ['a delivery told as without effect that had one', { ends: [end(1), { ...end(2), state: 'dead-lettered', effect: 'none' }] }, effectsOnce],
+  ['a call after a withdrawal', { consent: [...good.consent, { ...good.consent[0]!, state: 'withdrawn', version: 2, at: 700 }] }, (h) => consentHeld(h, 100, idOf)],
+  ['a call without any consent', { consent: [] }, (h) => consentHeld(h, 100, idOf)],
+  ['raw records that do not follow the sender', { raw: [{ ...raw(1), offset: 3 }, raw(2)] }, (h) => ordered(h, sent)],
+  ['canonical records that do not follow raw', { canonical: [canonical(2), canonical(1)] }, (h) => ordered(h, sent)],
+  ['effects that do not follow dispatch', { effects: [arrival(2), arrival(1)] }, (h) => ordered(h, sent)],
+  ['an output in two forms', { canonical: [...good.canonical, { ...canonical(1), value: Buffer.from('other') }] }, sameBytes],
+  ['an event id with two bodies', { raw: [...good.raw, { ...raw(1), hash: 'other' }] }, sameBytes],
+  ['a call after the end of its delivery', { arrivals: [...good.arrivals, { ...arrival(1), at: 2000 }] }, (h) => zombiesHarmless(h, 250)],
+  ['a release that was never applied', { releases: new Set() }, releasesNamed],
+])('%s is seen', (_what, bad, checker) => {
+  expect(checker({ ...good, ...bad })).not.toEqual([]);
+});

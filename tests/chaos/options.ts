@@ -1,0 +1,44 @@
+import { parseArgs } from 'node:util';
+
+/** Faults of the environment that `--faults` selects; kills are always on. */
+export const allFaults = ['stop', 'stall', 'clock', 'torn', 'disk', 'broker', 'leader', 'storm', 'network', 'registry', 'vault', 'vendor', 'release'] as const;
+export type FaultName = (typeof allFaults)[number];
+
+export interface Options {
+  readonly kills: number;
+  readonly events: number;
+  readonly seed: number;
+  /** Calls a second that senders try. */
+  readonly rate: number;
+  readonly faults: ReadonlySet<FaultName>;
+  /** Every point is killed at so often before the run is complete. */
+  readonly perPoint: number;
+  readonly minutes: number;
+  readonly keep: boolean;
+}
+
+export const usage = `usage: npm run chaos -- --kills <n> [--seed <n>] [--events <n>] [--rate <calls a second>] [--per-point <n>] [--minutes <n>] [--faults ${allFaults.join(',')}] [--keep]`;
+
+/** Options, or what is wrong with them. */
+export function readOptions(args: readonly string[]): Options | string {
+  try {
+    const { values } = parseArgs({
+      args: [...args],
+      options: {
+        'kills': { type: 'string' }, 'seed': { type: 'string', default: '1' }, 'events': { type: 'string', default: '0' }, 'rate': { type: 'string', default: '150' }, 'per-point': { type: 'string', default: '0' },
+        'minutes': { type: 'string', default: '0' }, 'faults': { type: 'string', default: allFaults.join(',') }, 'keep': { type: 'boolean', default: false },
+      },
+    });
+    const number = (name: 'kills' | 'seed' | 'events' | 'rate' | 'per-point' | 'minutes', least: number): number => {
+      const text = values[name];
+      if (text === undefined || !/^\d{1,9}$/.test(text) || Number(text) < least) throw new Error(`--${name}: expected a whole number >= ${least}`);
+      return Number(text);
+    };
+    const faults = values.faults.split(',').filter((f) => f !== '');
+    const unknown = faults.find((f) => !(allFaults as readonly string[]).includes(f));
+    if (unknown !== undefined) throw new Error(`--faults: unknown ${JSON.stringify(unknown.slice(0, 40))}`);
+    return { kills: number('kills', 1), seed: number('seed', 0), events: number('events', 0), rate: number('rate', 1), perPoint: number('per-point', 0), minutes: number('minutes', 0), faults: new Set(faults as FaultName[]), keep: values.keep };
+  } catch (error) {
+    return (error as Error).message;
+  }
+}

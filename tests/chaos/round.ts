@@ -1,0 +1,166 @@
+/** One round: start everything, break it until enough was killed and sent, heal it, and judge what is left. */
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { keyedId } from '@weir/pipeline';
+import { waitFor } from '@weir/testing';
+import { readWorkspaceKey } from '@weir/vault';
+import { consentHeld, effectsOnce, invariants, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant } from './checkers.ts';
+import { readHistory, type History } from './history.ts';
+import { runKiller } from './killers.ts';
+import type { Options } from './options.ts';
+import { createRandom } from './random.ts';
+import { commit, lacking, type Round } from './results.ts';
+import { calm, runWeather, startVendorFaults, switchRelease } from './weather.ts';
+import { callTimeoutMs, lagOf, sessionMs, stages, startWorld, type World } from './world.ts';
+
+const maxRssMb = 400;
+const settleMs = 240_000;
+/** Senders wait while the stages have more than this before them. */
+const maxLag = 6000;
+
+export interface Goal {
+  readonly kills: number;
+  readonly events: number;
+  /** Kills so far by `<stage> <point>`. */
+  readonly points: ReadonlyMap<string, number>;
+  readonly minutes: number;
+}
+
+interface Tally {
+  kills: number;
+  uncounted: number;
+  ended: number;
+  readonly points: Map<string, number>;
+  readonly faults: Map<string, number>;
+  readonly broken: Record<Invariant, string[]>;
+}
+
+const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
+
+export async function runRound(options: Options, round: number, goal: Goal): Promise<Round> {
+  const began = performance.now();
+  const world = await startWorld(options, round);
+  const tally: Tally = { kills: 0, uncounted: 0, ended: 0, points: new Map(goal.points), faults: new Map(), broken: Object.fromEntries(invariants.map((i) => [i, []])) as never };
+  try {
+    await startVendorFaults(world);
+    await breakUntilDone(world, round, goal, tally, began);
+    const history = await judge(world, tally);
+    const violations = Object.fromEntries(invariants.map((i) => [i, tally.broken[i].length])) as Record<Invariant, number>;
+    const firstViolations = invariants.flatMap((i) => tally.broken[i].slice(0, 5).map((line) => `${i}: ${line}`));
+    if (firstViolations.length > 0 && options.keep) keep(world, history);
+    const own = [...tally.points].map(([name, n]) => [name, n - (goal.points.get(name) ?? 0)] as const).filter(([, n]) => n > 0);
+    return {
+      commit: commit(), at: new Date().toISOString(), machine: `${cpus().length} cores`, seed: options.seed, round, seconds: Math.round((performance.now() - began) / 1000), kills: tally.kills, uncounted: tally.uncounted, endedByThemselves: tally.ended,
+      events: new Set(history.raw.map((r) => r.event)).size, effects: history.effects.length, faults: Object.fromEntries([...tally.faults].sort()), points: Object.fromEntries(own.sort()), violations, firstViolations,
+    };
+  } finally {
+    await world.close();
+  }
+}
+
+async function breakUntilDone(world: World, round: number, goal: Goal, tally: Tally, began: number): Promise<void> {
+  const { options, traffic } = world;
+  const minutes = (): number => (performance.now() - began) / 60_000;
+  const lacks = (): number => options.perPoint === 0 ? 0 : lacking(tally.points, options.perPoint).size;
+  const done = (): boolean => (tally.kills >= goal.kills && traffic.log.events >= goal.events && lacks() === 0) || (goal.minutes > 0 && minutes() >= goal.minutes);
+  const count = (name: string): void => { tally.faults.set(name, (tally.faults.get(name) ?? 0) + 1); };
+  const share = goal.events / goal.kills;
+  /** Kills wait for the events that belong to them. */
+  const pace = (): number => {
+    const ahead = tally.kills + 8 - traffic.log.events / Math.max(share, 1e-9);
+    const rate = traffic.log.events / ((performance.now() - began) / 1000);
+    return goal.events === 0 || ahead <= 0 ? 0 : Math.min(30_000, (ahead * share / Math.max(rate, 1)) * 1000);
+  };
+  let told = performance.now();
+  const killers = Promise.all(stages.flatMap((stage) => [1, 2].map((instance) => runKiller(stage, instance, {
+    world, counts: tally.points, done, pace, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
+    killed: (_stage, _instance, _point, counted) => {
+      if (counted) tally.kills++;
+      else tally.uncounted++;
+      if (performance.now() - told < 15_000) return;
+      told = performance.now();
+      console.log(`round ${round}: ${tally.kills} of ${goal.kills} kills, ${traffic.log.events} of ${goal.events} events, ${lacks()} points to go, ${minutes().toFixed(1)} min`);
+    },
+    ended: (service, n, code) => {
+      tally.ended++;
+      console.log(`${service} ${n} ended by itself (${code}): ${readFileSync(world.fleet.logFile(service, n), 'utf8').trimEnd().split('\n').at(-1)?.slice(0, 300)}`);
+    },
+  }))));
+  const guards = Promise.all([runWeather(world, done, count), watchMemory(world, done, tally), holdBack(world, done)]);
+  await killers;
+  await guards;
+  await calm(world);
+  traffic.hold(false);
+  await traffic.stop();
+  for (const stage of stages) for (const n of [1, 2]) tally.faults.set('stall', (tally.faults.get('stall') ?? 0) + (readFileSync(world.fleet.logFile(stage, n), 'utf8').match(/^stood still for/gm)?.length ?? 0));
+  console.log(`round ${round}: ${tally.kills} kills, ${traffic.log.events} events; waiting until all is quiet`);
+}
+
+/** Anonymous memory of every process (I7). */
+async function watchMemory(world: World, done: () => boolean, tally: Tally): Promise<void> {
+  while (!done()) {
+    await pause(2000);
+    for (const service of [...stages, 'control'] as const) {
+      for (const instance of service === 'control' ? [1] : [1, 2]) {
+        const { pid } = world.fleet.process(service, instance);
+        const status = existsSync(`/proc/${pid}/status`) ? readFileSync(`/proc/${pid}/status`, 'utf8') : '';
+        const mb = Number(/^RssAnon:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024;
+        if (mb > maxRssMb) tally.broken.I7.push(`${service} ${instance} has ${Math.round(mb)} MB of anonymous memory`);
+      }
+    }
+  }
+}
+
+/** Senders do not run away from the stages: a backlog of hours would only be waited for. */
+async function holdBack(world: World, done: () => boolean): Promise<void> {
+  while (!done()) {
+    await pause(3000);
+    const lags = await Promise.all(stages.map((stage) => lagOf(world, stage))).catch(() => undefined);
+    if (lags !== undefined) world.traffic.hold(lags.reduce((n, l) => n + l.records, 0) > maxLag);
+  }
+  world.traffic.hold(false);
+}
+
+async function settle(world: World, broken: Tally['broken']): Promise<void> {
+  const { admin, topics, feed, fleet } = world;
+  const where = async (): Promise<string | undefined> => {
+    for (const stage of stages) {
+      const lag = await lagOf(world, stage);
+      if (lag.where !== undefined) return lag.where;
+    }
+    return undefined;
+  };
+  await waitFor('the poller has read the list', async () => [...(await admin.endOffsets(topics.raw('members'))).values()].reduce((a, b) => a + b, 0) >= feed.size(), settleMs).catch((error: unknown) => broken.I8.push((error as Error).message));
+  await waitFor('no lag', async () => (await where()) === undefined, settleMs).catch(async () => broken.I8.push((await where()) ?? 'lag went late'));
+  await fleet.settled(settleMs).catch((error: unknown) => broken.I8.push((error as Error).message));
+}
+
+async function judge(world: World, { broken }: Tally): Promise<History> {
+  const { fleet, platform, traffic, feed, secrets } = world;
+  await settle(world, broken);
+  const key = readWorkspaceKey(fleet.dataDir, undefined);
+  const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
+  const sent = { answered: traffic.log.answered, members: feed.size() };
+  broken.I1.push(...nothingLost(history, sent));
+  broken.I2.push(...effectsOnce(history));
+  broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, (email) => `email:${keyedId(key, 'email', email)}`));
+  broken.I4.push(...ordered(history, sent));
+  broken.I5.push(...sameBytes(history));
+  broken.I6.push(...zombiesHarmless(history, 250));
+  broken.I12.push(...releasesNamed(history));
+  for (const service of [...stages, 'control', 'sandbox'] as const) {
+    for (const instance of [1, 2]) {
+      const file = fleet.logFile(service, instance);
+      if (existsSync(file) && secrets.some((s) => readFileSync(file, 'utf8').includes(s))) broken.I10.push(`${service} ${instance} prints a secret`);
+    }
+  }
+  for (const invariant of invariants) for (const line of broken[invariant].slice(0, 5)) console.log(`${invariant}: ${line}`);
+  return history;
+}
+
+function keep({ fleet, dir, traffic }: World, history: History): void {
+  cpSync(fleet.dataDir, join(dir, 'fleet'), { recursive: true });
+  writeFileSync(join(dir, 'history.json'), JSON.stringify({ ...history, canonical: history.canonical.map(({ value, ...rest }) => ({ ...rest, value: value.toString('base64') })), letters: history.letters.map(({ value: _value, ...rest }) => rest), releases: [...history.releases], answered: [...traffic.log.answered] }));
+  console.log(`kept: ${dir}`);
+}

@@ -1,0 +1,172 @@
+/** Everything that runs in a round: brokers, registry, vault and vendor behind proxies, every service a process, senders. */
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createLog, createSerde, type Appender, type LogAdmin, type Log, type Serde } from '@weir/log';
+import { groupNames, topicNames, type TopicNames } from '@weir/pipeline';
+import { freePort, startFleet, type Fleet, type FleetService } from '@weir/testing';
+import { removeSecret } from '@weir/vault';
+import { freePorts, startPlatform, type Platform } from '../../infra/local/platform.ts';
+import type { Options } from './options.ts';
+import { startProxy, type NetworkProxy } from './proxy.ts';
+import { createRandom, type Random } from './random.ts';
+import { startFeed, startTraffic, type Feed, type Traffic } from './traffic.ts';
+import { startVaultServer, type VaultServer } from './vault-server.ts';
+
+export const stages = ['ingest', 'normalizer', 'policy', 'dispatcher'] as const satisfies readonly FleetService[];
+export type Stage = (typeof stages)[number];
+export const sessionMs = 3000;
+export const callTimeoutMs = 1500;
+export const people = 400;
+const sides = ['a', 'b'] as const;
+/** Secrets of the example workspace under chaos; they come from the vault. */
+const vaulted = ['WAREHOUSE_TOKEN', 'NEWSLETTER_TOKEN'];
+
+export interface World {
+  readonly options: Options;
+  readonly random: Random;
+  readonly dir: string;
+  readonly workspace: string;
+  readonly platform: Platform;
+  readonly proxy: NetworkProxy;
+  /** Names of the proxies to brokers and vendor. */
+  readonly links: readonly string[];
+  readonly vault: VaultServer;
+  readonly fleet: Fleet;
+  readonly secrets: readonly string[];
+  readonly feed: Feed;
+  readonly traffic: Traffic;
+  /** A client of our own, past the proxies. */
+  readonly log: Log;
+  readonly admin: LogAdmin;
+  readonly appender: Appender;
+  readonly serde: Serde;
+  readonly topics: TopicNames;
+  /** [group, topic] that each stage reads. */
+  readonly reads: Readonly<Record<Stage, ReadonlyArray<readonly [string, string]>>>;
+  clockFile(service: string, instance: number): string;
+  /** Order a fault at the vendor. */
+  vendorFault(body: object): Promise<void>;
+  close(): Promise<void>;
+}
+
+interface Parts {
+  readonly dir: string;
+  readonly ending: (() => Promise<unknown> | void)[];
+}
+
+async function startNetwork({ dir, ending }: Parts): Promise<{ proxy: NetworkProxy; platform: Platform; brokersOf: (side: number) => string; registryUrl: string; links: string[] }> {
+  const proxy = await startProxy(dir);
+  ending.push(() => proxy.close());
+  const listen = await freePorts(3 * sides.length);
+  const links: string[] = [];
+  const listeners: { listen: number[]; advertised: number[] }[] = [];
+  for (const [s, side] of sides.entries()) {
+    const own = listen.slice(3 * s, 3 * s + 3);
+    const advertised: number[] = [];
+    for (const [i, port] of own.entries()) {
+      links.push(`broker-${i + 1}-${side}`);
+      advertised.push(await proxy.add(links.at(-1)!, port));
+    }
+    listeners.push({ listen: own, advertised });
+  }
+  // Times of records are the brokers': the clocks of the services step.
+  const platform = await startPlatform({ dataDir: join(dir, 'platform'), brokers: 3, listeners, properties: { 'log.message.timestamp.type': 'LogAppendTime' } });
+  ending.push(() => platform.stop());
+  const registry = new URL(platform.registryUrl);
+  registry.port = String(await proxy.add('registry', Number(registry.port)));
+  return { proxy, platform, registryUrl: registry.href, links, brokersOf: (side) => listeners[side]!.advertised.map((port) => `127.0.0.1:${port}`).join(',') };
+}
+
+function makeWorkspace(dir: string, feed: Feed): string {
+  const workspace = join(dir, 'workspace');
+  cpSync(join(import.meta.dirname, 'workspace'), workspace, { recursive: true });
+  const members = join(workspace, 'sources/members.yaml');
+  writeFileSync(members, readFileSync(members, 'utf8').replace('http://127.0.0.1:1/members', feed.url));
+  return workspace;
+}
+
+export async function startWorld(options: Options, round: number): Promise<World> {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-chaos-'));
+  const parts: Parts = { dir, ending: [] };
+  const close = async (): Promise<void> => {
+    for (const end of parts.ending.reverse()) await end();
+    if (!options.keep) rmSync(dir, { recursive: true, force: true });
+  };
+  try {
+    const { proxy, platform, brokersOf, registryUrl, links } = await startNetwork(parts);
+    const feed = await startFeed();
+    const vault = await startVaultServer();
+    parts.ending.push(() => feed.close(), () => vault.close());
+    const base = await freePort(20);
+    links.push('sandbox');
+    const sandbox = await proxy.add('sandbox', base + 10);
+    const vaultPort = await proxy.add('vault', vault.port);
+    const workspace = makeWorkspace(dir, feed);
+    mkdirSync(join(dir, 'clock'));
+    const clockFile = (service: string, instance: number): string => join(dir, 'clock', `${service}-${instance}`);
+    const session = String(sessionMs);
+    const fleet = await startFleet({
+      brokers: platform.bootstrap, registryUrl, workspace, base,
+      env: {
+        WEIR_NORMALIZER_SESSION_MS: session, WEIR_POLICY_SESSION_MS: session, WEIR_DISPATCHER_SESSION_MS: session, WEIR_POLLER_SESSION_MS: session, WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs), WEIR_IN_LANE_TRIES: '2',
+        WEIR_SANDBOX_URL: `http://127.0.0.1:${sandbox}`, WEIR_VAULT_ADDR: `http://127.0.0.1:${vaultPort}`, WEIR_VAULT_TOKEN: vault.token, WEIR_VAULT_REFRESH_MS: '1000', WEIR_VAULT_TIMEOUT_MS: '500', WEIR_VAULT_MAX_STALE_MS: '3000',
+      },
+      envOf: (service, instance) => service === 'sandbox' ? {} : { KAFKA_BROKERS: brokersOf((instance - 1) % sides.length), ...(service === 'control' ? {} : { NODE_OPTIONS: `--import=${join(import.meta.dirname, 'clock.mjs')}`, WEIR_TEST_CLOCK: clockFile(service, instance) }) },
+    });
+    parts.ending.push(() => fleet.dispose());
+    const secrets = ['SEGMENT_WRITE_KEY', 'ADMIN_TOKEN', ...vaulted].map((name) => fleet.secret(name));
+    for (const name of vaulted) {
+      vault.values[name] = fleet.secret(name);
+      removeSecret({ dataDir: fleet.dataDir, env: {} }, name);
+    }
+    const log = createLog({ brokers: platform.bootstrap, clientId: 'chaos' });
+    parts.ending.push(() => log.close());
+    const serde = createSerde({ registryUrl: platform.registryUrl });
+    await serde.start();
+    const [admin, appender] = await Promise.all([log.admin(), log.appender()]);
+    await Promise.all(stages.map((service) => fleet.start(service, 2)));
+    const topics = topicNames(fleet.prefix);
+    const groups = groupNames(fleet.prefix);
+    const authorization = `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}`;
+    const { seed } = options;
+    const traffic = startTraffic({ ingest: () => [fleet.url('ingest', 1), fleet.url('ingest', 2)], authorization: () => authorization, random: createRandom(seed * 1000 + round, 'traffic'), people, workers: 8, batch: 20, rate: options.rate }, feed);
+    return {
+      options, random: createRandom(seed * 1000 + round, 'weather'), dir, workspace, platform, proxy, links, vault, fleet, secrets, feed, traffic, log, admin, appender, serde, topics, clockFile, close,
+      reads: {
+        ingest: [],
+        normalizer: [[groups.normalizer, topics.raw('segment')], [groups.normalizer, topics.raw('members')]],
+        policy: [[groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges]],
+        dispatcher: [[groups.dispatcher('warehouse'), topics.dispatch('warehouse')], [groups.dispatcher('newsletter'), topics.dispatch('newsletter')]],
+      },
+      vendorFault: async (body) => {
+        const response = await fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
+        if (!response.ok && response.status !== 400) throw new Error(`the sandbox answers ${response.status}`);
+      },
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Records behind the commits of a stage, and where the first of them is. */
+export async function lagOf(world: World, stage: Stage): Promise<{ readonly records: number; readonly where: string | undefined }> {
+  let records = 0;
+  let where: string | undefined;
+  for (const [group, topic] of world.reads[stage]) {
+    const [ends, committed] = await Promise.all([world.admin.endOffsets(topic), world.admin.committed(group, topic)]);
+    for (const [partition, end] of ends) {
+      const at = committed.get(partition) ?? 0;
+      if (at < end) where ??= `${stage}: ${topic}/${partition} stands at ${at} of ${end}`;
+      records += Math.max(0, end - at);
+    }
+  }
+  return { records, where };
+}
+
+/** True while work of this service waits uncommitted; for ingest: while requests are in flight to the instance. */
+export async function holdsWork(world: World, stage: Stage, instance: number): Promise<boolean> {
+  if (stage === 'ingest') return world.traffic.log.inFlight[instance - 1]! > 0;
+  return (await lagOf(world, stage)).records > 0;
+}

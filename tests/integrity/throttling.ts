@@ -1,0 +1,65 @@
+/** A vendor with a rate limit of its own, which it states in no header, and what its log says of the calls. */
+import { waitFor, type Instance } from '@weir/testing';
+
+export interface StormFigures {
+  readonly form: string;
+  readonly deliveries: number;
+  readonly vendorLimitPerSecond: number;
+  /** Most calls in any second, by the sandbox's log: let through and refused. */
+  readonly mostPerSecond: number;
+  readonly refused: number;
+  readonly delivered: number;
+  readonly deadLettered: number;
+  readonly outOfOrder: number;
+  readonly seconds: number;
+}
+
+/** Retry-After as vendors send it, and as none should. */
+export const forms: Readonly<Record<string, readonly string[]>> = {
+  seconds: ['1'],
+  date: ['date+2000'],
+  absurd: ['99999999999', '-5', 'tomorrow', 'Thu, 01 Jan 1970 00:00:00 GMT', 'Fri, 31 Dec 9999 23:59:59 GMT', '1e9', ' '],
+};
+
+interface Arrival { readonly at: string; readonly status: number; readonly subject: string; readonly body: { readonly plan: string } }
+
+export async function runStorm(weir: Instance, form: string, options: { readonly people: number; readonly each: number; readonly limit: number; readonly crash: boolean }): Promise<StormFigures> {
+  const order = async (fault: object): Promise<void> => {
+    const answer = await fetch(`${weir.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(fault) });
+    if (answer.status !== 201) throw new Error(await answer.text());
+  };
+  const arrivals = async (): Promise<Arrival[]> => ((await (await fetch(`${weir.sandbox}/arrivals?destination=crm`)).json()) as Arrival[]).filter((a) => a.subject.startsWith(`${form}-`));
+  const deadBefore = (await weir.status()).deliveries.deadLettered as number;
+  // Each value for a part of the refusals; the last stays to the end.
+  const values = forms[form]!;
+  for (const [i, retryAfter] of values.entries()) await order({ destination: 'crm', mode: '429', limit: options.limit, perMs: 1000, retryAfter, ...(i < values.length - 1 ? { count: 4 } : {}) });
+  const began = performance.now();
+  for (let n = 0; n < options.each; n++) {
+    const batch = Array.from({ length: options.people }, (_, p) => ({ type: 'identify', messageId: `${form}-${n}-${p}`, userId: `${form}-${p}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${form}-${p}@larkspur.example`, plan: String(n).padStart(4, '0') } }));
+    const answer = await fetch(`${weir.ingest}/v1/batch`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ batch }) });
+    if (answer.status !== 200) throw new Error(await answer.text());
+  }
+  if (options.crash) {
+    const third = options.people * options.each / 3;
+    await waitFor('a third is delivered', async () => (await arrivals()).filter((a) => a.status === 200).length > third, 120_000);
+    await weir.stop('SIGKILL');
+    await weir.start();
+  }
+  await weir.settled(240_000);
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
+  const list = await arrivals();
+  const times = list.map((a) => Date.parse(a.at)).sort((a, b) => a - b);
+  let most = 0;
+  for (let i = 0, j = 0; i < times.length; i++) {
+    while (times[i]! - times[j]! >= 1000) j++;
+    most = Math.max(most, i - j + 1);
+  }
+  const effects = (await weir.effects('crm')).filter((e) => String(e.subject).startsWith(`${form}-`));
+  let outOfOrder = 0;
+  const last = new Map<string, string>();
+  for (const { subject, body } of effects) {
+    if ((last.get(subject) ?? '') >= body.plan) outOfOrder++;
+    last.set(subject, body.plan);
+  }
+  return { form, deliveries: options.people * options.each, vendorLimitPerSecond: options.limit, mostPerSecond: most, refused: list.filter((a) => a.status === 429).length, delivered: effects.length, deadLettered: (await weir.status()).deliveries.deadLettered - deadBefore, outOfOrder, seconds: Math.round((performance.now() - began) / 1000) };
+}
