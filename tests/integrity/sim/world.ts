@@ -9,6 +9,7 @@ import { createLogger } from '@weir/telemetry';
 import { Secret } from '@weir/vault';
 import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
+import { redrive, type DeadLetterRecord } from '../../../services/control/redrive.ts';
 import { createDispatcher } from '../../../services/dispatcher/app.ts';
 import { createIngest } from '../../../services/ingest/app.ts';
 import type { ConsentIntake } from '../../../services/ingest/consent-intake.ts';
@@ -212,6 +213,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   const sent = createWorkload(stream(6), options.events ?? defaultEvents);
   const list = createPolledList(polled, firstMs, 120);
   let acknowledged = 0;
+  let orders = 0;
 
   /** Sends it until it is acknowledged, as an SDK does. */
   function send(item: Sent): void {
@@ -249,6 +251,25 @@ export async function simulate(seed: number, options: { events?: number; faults?
     broker.moveLeader(name, Math.floor(plan() * partitions) % broker.topics.get(name)!.partitions.length);
   }
 
+  /**
+   * Some dead letters are put back, as an operator orders it. What a vendor without keys may have applied is held for a
+   * person to find out about; who puts it back has said that it was not, and here nobody can know.
+   */
+  function redriveSome(): void {
+    const letters = broker.topics.get(topics.dlq)!.partitions.flatMap((p) => p.records.map((r) => serde.decode(r.value!).value as DeadLetterRecord));
+    const chosen = letters.filter((l) => plan() < 0.5 && (l['destination'] !== 'blind' || l['effect'] === 'none')).slice(0, 20);
+    const actor = createActor(`control.${orders++}`);
+    const log = createLog({ brokers: broker.brokers, clientId: actor.name }, broker.driver(actor));
+    scheduler.as(actor, () => {
+      (async () => {
+        const appender = await log.appender({ deadlineMs: 5000 });
+        for (const topic of new Set(chosen.map((l) => l.topic))) await appender.partitions(topic);
+        await redrive(chosen, appender, topics, `leaf_${orders}`);
+        note(`redriven ${chosen.length}`);
+      })().catch((error: unknown) => note(`redrive refused ${(error as Error).message}`));
+    });
+  }
+
   /** What goes wrong at a chosen time. */
   function disturb(): void {
     const point = planned[Math.floor(plan() * planned.length)]!;
@@ -260,6 +281,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     else if (point === 'coordinator.move') for (const id of broker.groups.keys()) broker.moveCoordinator(id);
     else if (point === 'compact') broker.compact();
     else if (point === 'retention') for (const [group, topic] of readers(release).filter(([group]) => group !== groups.normalizer)) broker.trim(group, topic);
+    else if (point === 'redrive') redriveSome();
     else if (point === 'vendor.subject-down') for (let i = 0; i < 3; i++) vendors.refuse(`u${Math.floor(plan() * users)}`, 1000 + plan() * 6000);
     else if (point === 'broker.down') {
       const node = Math.floor(plan() * 3);
