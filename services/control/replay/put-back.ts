@@ -22,7 +22,7 @@ const dropped: ReadonlySet<string> = new Set([H.intent, H.origin, H.verified, H.
  * The record as it was, on its topic and partition, under its key; its headers without those of an earlier replay, and
  * with those of this one. A canonical or raw record goes the whole way again, for one destination when the order names it.
  */
-export function recordOf(order: ReplayOrder, item: Item): OutRecord {
+export function recordOf(order: Pick<ReplayOrder, 'id' | 'destination'>, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects'>): OutRecord {
   const { partition, key, value } = item.origin;
   const headers: (readonly [string, Buffer])[] = item.origin.headers.filter(([name]) => !dropped.has(name));
   headers.push([H.intent, Buffer.from(order.id)], [H.origin, Buffer.from(item.from)]);
