@@ -13,6 +13,7 @@ export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Com
   ['destination', () => import('./destination.ts')],
   ['topics', () => import('./topics.ts')],
   ['vault', () => import('./vault.ts')],
+  ['consent', () => import('./consent.ts')],
   ['audit', () => import('./audit.ts')],
   ['token', () => import('./token.ts')],
   ['policy', () => import('./policy.ts')],

@@ -54,6 +54,7 @@ beforeAll(async () => {
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
     policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
+    consent: { lookup: answer('consent') },
     tail: answer('tail'), metrics: async () => '', readiness: () => ({ ready: true }),
   } as unknown as ApiPorts;
   api = createApi(ports);
@@ -66,7 +67,7 @@ afterAll(async () => {
 });
 
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
-const bodies: Record<string, object> = { 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
+const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
 const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', r.url.startsWith('/v1/replays') ? replayId : 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 

@@ -9,6 +9,7 @@ import { replayRoutes, type ReplayApi } from './replay/routes.ts';
 import type { LetterApi, LetterFilter } from './letters.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
 import { everything, nothing, type Scope } from '@weir/release';
+import { consentRoutes, type ConsentLookup } from './consent.ts';
 import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
 
@@ -27,6 +28,7 @@ export interface ApiPorts {
   readonly letters: LetterApi;
   readonly replays: ReplayApi;
   release(): unknown;
+  readonly consent: ConsentLookup;
   readonly releases: ReleaseApi;
   readonly policy: PolicyApi;
   readonly switches: SwitchApi;
@@ -62,6 +64,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   replayRoutes(app, ports.replays);
   releaseRoutes(app, ports);
   policyRoutes(app, ports);
+  consentRoutes(app, ports.consent);
   switchRoutes(app, ports.switches);
   accessRoutes(app, ports);
   auditRoutes(app, ports);

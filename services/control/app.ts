@@ -10,6 +10,8 @@ import type { FastifyInstance } from 'fastify';
 import { Counter } from 'prom-client';
 import { createApi } from './api.ts';
 import { allWitnesses, fileWitness, httpWitness, openAuditLog, type AuditLog } from './audit.ts';
+import { createConsentLookup } from './consent.ts';
+import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
@@ -42,6 +44,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let admin: LogAdmin;
   let appender: Appender;
   let access: Access;
+  let consent: ConsentTables;
   let audit: AuditLog;
   let replays: Replays | undefined;
   let api: FastifyInstance;
@@ -101,6 +104,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       history = createHistory(context, { store, reader, admin, adapters: options.adapters, failed: fail });
       rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
       audit = await openAudit();
+      consent = await createConsentTables(context, fail);
+      await consent.start();
       await follow();
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)) });
       replays = await openReplays({ context, reader, admin, appender, store, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
@@ -109,6 +114,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
         audit: () => audit,
         access,
+        consent: createConsentLookup(context, consent),
         endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
         approval: options.approval,
         scopeOf,
@@ -145,6 +151,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await rehearsals?.close();
       await history?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));
+      await consent?.stop();
       await store?.close();
     },
   };

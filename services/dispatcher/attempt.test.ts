@@ -49,7 +49,7 @@ test('a vendor that gives no answer to the question is asked until the horizon, 
 });
 
 test('what its topic is about to lose leaves for the dead letters, what the ledger would forget is not sent', () => {
-  const one = (days: number, accepted: number) => prepared('resend', false, { maybeSince: 0, attempts: 0, record: { timestamp: now - days * 24 * hour } as Task['record'] }, { acceptedAt: now - accepted * 24 * hour });
+  const one = (days: number, accepted: number) => prepared('resend', false, { maybeSince: 0, attempts: 0, record: { timestamp: now - days * 24 * hour, headers: [] } as unknown as Task['record'] }, { acceptedAt: now - accepted * 24 * hour });
   expect(one(26, 26)).toBe('call');
   expect(one(27, 27)).toBe('end dead-lettered expiring');
   expect(one(1, 68)).toBe('call');

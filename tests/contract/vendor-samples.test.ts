@@ -43,7 +43,7 @@ function fates(it: WebhookCase, request: InboundRequest, source: string): Fate[]
   return items.map((item) => {
     const { parts, unique } = it.source.identify(item, it.config, envelope);
     const hash = itemHash(item.bytes);
-    const headers = { eventId: eventId(source, unique ? parts : [...parts, hash]), hash, acceptedAt: now, traceparent: '', envelope: envelope === undefined ? undefined : Buffer.from(JSON.stringify(envelope)) };
+    const headers = { eventId: eventId(source, unique ? parts : [...parts, hash]), hash, acceptedAt: now, traceparent: '', envelope: envelope === undefined ? undefined : Buffer.from(JSON.stringify(envelope)), redriven: false, common: undefined };
     const result = normalize(source, { value: item.bytes } as never, headers, release, (type, value) => keyedId(workspaceKey, type, value));
     if (result.kind === 'dropped') return result;
     if (result.kind === 'dead') throw new Error(`${JSON.stringify(result.reasons)} for ${item.bytes.toString().slice(0, 500)}`);

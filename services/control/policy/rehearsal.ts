@@ -202,8 +202,11 @@ export function tallyFlips(run: Pick<Run, 'flips'>, eventId: string, recorded: r
   for (const d of before) if (d.route !== undefined) was.set(`${d.route.destination}\0${d.route.operation}`, wordsOf(d.effect, d.effect === 'allow' ? null : d.reason));
   if (recorded.length > 0) {
     was.clear();
-    // What lacked something after the decision was let through by the rules.
-    for (const r of recorded) if (r.destination !== null) was.set(`${r.destination}\0${r.operation ?? ''}`, r.effect === 'dead-letter' ? 'allow' : wordsOf(r.effect, r.reason));
+    for (const r of recorded) {
+      const key = `${r.destination ?? ''}\0${r.operation ?? ''}`;
+      // What an approver decided afterwards is no decision of the rules; what lacked something after theirs was let through by them.
+      if (r.destination !== null && was.get(key)?.startsWith('hold ') !== true) was.set(key, r.effect === 'dead-letter' ? 'allow' : wordsOf(r.effect, r.reason));
+    }
   }
   const is = new Map<string, Decision>();
   for (const d of after) if (d.route !== undefined) is.set(`${d.route.destination}\0${d.route.operation}`, d);

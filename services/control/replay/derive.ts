@@ -3,7 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { Headers, LogRecord, Serde } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { decide, type DecisionContext } from '@weir/policy';
-import { createKeyedCache, encodeAll, normalize, rawHeaders, type Release } from '@weir/release';
+import { createKeyedCache, normalize, rawHeaders, type Release } from '@weir/release';
 import type { DeliveryFacts } from './standing.ts';
 
 /** What the running release makes of a record: the deliveries that policy lets through today, and those that it denies. */
@@ -29,7 +29,6 @@ export interface DerivePorts {
 }
 
 interface CanonicalRecord {
-  readonly recordType: string;
   readonly outputId: string;
   readonly ids: readonly string[];
   readonly subject: string;
@@ -45,7 +44,6 @@ const canonicalPrefix = 'weir.canonical.';
 export function createDeriver(ports: DerivePorts) {
   const { serde, tables } = ports;
   const keyed = createKeyedCache(ports.workspaceKey);
-  const encode = serde.encode.bind(serde);
 
   function decideOne(from: CanonicalRecord, eventId: string, source: string, itemHash: string, acceptedAt: number, into: DerivedDelivery[]): void {
     const { policy } = ports.release();
@@ -83,16 +81,32 @@ export function createDeriver(ports: DerivePorts) {
     }
   }
 
+  /** Does not fit its schema: the stage makes a dead letter of it. */
+  class Misfit extends Error {}
+  function encoded(recordType: string, record: unknown): Buffer {
+    try {
+      return serde.encode(recordType, record);
+    } catch (error) {
+      if (error instanceof WeirError) throw error;
+      throw new Misfit();
+    }
+  }
+
   return {
     raw(sealed: LogRecord, source: string): Derived {
       const record = opened(sealed);
       if (record === 'changed') return { kind: 'fails' };
       if (record === undefined) return { kind: 'erased' };
       const headers = rawHeaders(record);
-      const result = encodeAll(normalize(source, record, headers, ports.release(), keyed), encode);
+      const result = normalize(source, record, headers, ports.release(), keyed);
       if (result.kind !== 'ok') return { kind: result.kind === 'dropped' ? 'dropped' : 'fails' };
       const deliveries: DerivedDelivery[] = [];
-      for (const output of result.outputs) decideOne(output, headers.eventId, source, headers.hash, headers.acceptedAt, deliveries);
+      try {
+        for (const { outputId, ids, subject, recordType, record: made } of result.outputs) decideOne({ outputId, ids, subject, value: encoded(recordType, made) }, headers.eventId, source, headers.hash, headers.acceptedAt, deliveries);
+      } catch (error) {
+        if (error instanceof Misfit) return { kind: 'fails' };
+        throw error;
+      }
       return { kind: 'ok', deliveries, ids: result.outputs.map((o) => o.ids) };
     },
     canonical(record: LogRecord, source: string): Derived | 'unreadable' {
@@ -100,7 +114,7 @@ export function createDeriver(ports: DerivePorts) {
       const idText = textOf(record.headers, H.ids);
       const ids = idText === '' ? [] : idText.split(',');
       try {
-        decideOne({ recordType: '', outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: ports.open(record.value ?? Buffer.alloc(0)) ?? record.value! }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
+        decideOne({ outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: ports.open(record.value ?? Buffer.alloc(0)) ?? record.value! }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
       } catch (error) {
         if (error instanceof WeirError) return error.code === 'subject-erased' ? { kind: 'erased' } : 'unreadable';
         throw error;
