@@ -193,12 +193,17 @@ export function intended(history: History): string[] {
   return history.uncovered.map((text) => `I2: ${text}`);
 }
 
+/** I7: what ingest cannot take is refused before it is accepted, with 429 or 503 and a time to come back; no sender is told anything else. */
+export function bounded(history: History): string[] {
+  return history.answers.filter((a) => a.status !== 200 && !((a.status === 429 || a.status === 503) && a.retryAfter)).map((a) => `I7: ${a.by} answered ${a.status}${a.retryAfter ? '' : ' without Retry-After'} at ${a.at.toFixed(1)}`);
+}
+
 /** I8: all lag was gone in time. */
 export function settled(history: History): string[] {
   return history.stuck === undefined ? [] : [`I8: ${history.stuck}`];
 }
 
-export const checkers = { settled, nothingLost, effectsOnce, consentHeld, ordered, sameBytes, leased, intended } as const;
+export const checkers = { settled, bounded, nothingLost, effectsOnce, consentHeld, ordered, sameBytes, leased, intended } as const;
 
 /** Everything that does not hold. */
 export function check(history: History): string[] {

@@ -88,6 +88,8 @@ test('each checker sees a history that is bad in its way', async () => {
   expect(checkers.leased({ ...history, calls: history.calls.map((c) => ({ ...c, holders: new Map([[0, 'another'], [1, 'another']]) })) })).not.toEqual([]);
   expect(checkers.leased({ ...history, early: ['x'] })).not.toEqual([]);
   expect(checkers.settled({ ...history, stuck: 'x' })).not.toEqual([]);
+  expect(checkers.bounded({ ...history, answers: [{ at: 1, by: 'x', status: 503, retryAfter: false }] })).not.toEqual([]);
+  expect(checkers.bounded({ ...history, answers: [{ at: 1, by: 'x', status: 500, retryAfter: true }] })).not.toEqual([]);
   expect(checkers.intended({ ...history, uncovered: ['x'] })).not.toEqual([]);
   const late = history.records.get('sim.consent')!.map((records) => records.length);
   const after = { consent: new Map(late.map((n, p) => [p, n])) };

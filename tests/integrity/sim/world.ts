@@ -57,6 +57,8 @@ export interface Instance {
   intake: ConsentIntake | undefined;
 }
 
+export interface Answer { readonly at: number; readonly by: string; readonly status: number; readonly retryAfter: boolean }
+
 /** What happened in a run, for the checkers: nothing of it comes from the services' own counters. */
 export interface History {
   readonly seed: number;
@@ -69,6 +71,8 @@ export interface History {
   readonly early: readonly string[];
   /** Calls that no intent on the ledger covered when they were written. */
   readonly uncovered: readonly string[];
+  /** What ingest answered, to every request that it did answer. */
+  readonly answers: readonly Answer[];
   /** Lag that stayed; undefined = all groups reached their ends. */
   readonly stuck: string | undefined;
   /** Of a run with the consent API. */
@@ -143,7 +147,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
         instance.appender = appender;
         await race.open(instance, context, appender);
       }
-      return createIngest(context, { port: 0, ackTimeoutMs, requestTimeoutMs: 10_000, maxInflightBytes: 8_000_000, pollerSessionMs: sessionTimeoutMs, allowPrivate: true, sandboxUrl: 'http://sandbox', consentWaitMs: 2000, consentPerSecond: 100 }, {
+      return createIngest(context, { port: 0, ackTimeoutMs, requestTimeoutMs: 10_000, maxInflightBytes: 60_000, pollerSessionMs: sessionTimeoutMs, allowPrivate: true, sandboxUrl: 'http://sandbox', consentWaitMs: 2000, consentPerSecond: 100 }, {
         openTable: disk.open,
         createHttpClient: () => vendors.pages(actor, list),
         listen: async (app) => {
@@ -213,6 +217,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   });
   const sent = createWorkload(stream(6), options.events ?? defaultEvents);
   const list = createPolledList(polled, firstMs, 120);
+  const answers: Answer[] = [];
   let acknowledged = 0;
   let orders = 0;
 
@@ -235,7 +240,9 @@ export async function simulate(seed: number, options: { events?: number; faults?
     if (app === undefined || !actor.alive || actor.stopped) return again();
     scheduler.as(actor, () => {
       const headers = { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`secret-of-${item.source.toUpperCase()}_KEY:`).toString('base64')}` };
-      app.inject({ method: 'POST', url: item.url, headers, payload: item.body }).then(({ statusCode }) => {
+      app.inject({ method: 'POST', url: item.url, headers, payload: item.body }).then((response) => {
+        const { statusCode } = response;
+        answers.push({ at: scheduler.now, by: actor.name, status: statusCode, retryAfter: response.headers['retry-after'] !== undefined });
         if (statusCode !== 200) return void scheduler.after(1, scheduler.world, again);
         scheduler.after(1, actor, () => {
           if (!open) return;
@@ -331,7 +338,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent: [...sent, ...list.items], records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent: [...sent, ...list.items], answers, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();
