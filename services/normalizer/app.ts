@@ -11,8 +11,9 @@ import { createSealing } from './sealing.ts';
 import { createSeen, type First, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
+/** Well within what docs/architecture.md allows (Window): a few fetches are enough to keep it busy, and what waits is memory. */
 const maxRecords = 10_000;
-const maxBytes = 16 * 1024 * 1024;
+const maxBytes = 4 * 1024 * 1024;
 /** Canonical bytes of one partition that wait for their acknowledgement. */
 const sliceBytes = 4_000_000;
 const firstSink = 256 * 1024;
