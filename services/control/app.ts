@@ -15,6 +15,7 @@ import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
+import { createPrivacy, type Privacy } from './privacy.ts';
 import { explainEvent } from './policy/explain.ts';
 import { openHeld, type HeldApi } from './policy/held.ts';
 import { createHistory, type History } from './policy/history.ts';
@@ -46,6 +47,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let access: Access;
   let consent: ConsentTables;
   let audit: AuditLog;
+  let privacy: Privacy;
   let api: FastifyInstance;
   let held: HeldApi;
   let history: History;
@@ -120,6 +122,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       consent = await createConsentTables(context, fail);
       await consent.start();
       await follow();
+      privacy = await createPrivacy(context, store, fail);
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
       api = createApi({
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
@@ -156,6 +159,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
         switches: createSwitchApi(context, appender),
+        subjects: () => privacy.subjects(),
+        erasures: () => privacy.erasures(),
         tail: (after, waitMs) => tail.next(after, waitMs),
         metrics: () => context.registry.metrics(),
         readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),
@@ -171,6 +176,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await api?.close();
       await audit?.close();
       await access?.close();
+      await privacy?.stop();
       await held?.close();
       await rehearsals?.close();
       await history?.close();
