@@ -15,7 +15,7 @@ type Rule = OperationManifest['idempotency']['pastWindow'];
 /** What is to be done with a delivery of a vendor without keys. */
 function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue> } = {}) {
   const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'none', pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
-  const destination = { operations: { put: operation }, retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
+  const destination = { operations: { put: operation }, caps: [], retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
   const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end }, coveredBefore: () => false } as unknown as PartitionRunner;

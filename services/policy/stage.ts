@@ -8,6 +8,7 @@ import { deadLetter, recordFault } from './dead-letter.ts';
 import type { Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
 import { headerOf, isReadable, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { propagate } from './propagation.ts';
 import { basisOf, createDecisionWriter, put, type Outputs } from './write.ts';
 
 interface Chunk {
@@ -43,6 +44,7 @@ const maxChunks = 4;
 const commitEveryMs = 50;
 const remembered = 10_000;
 const canonicalPrefix = 'weir.canonical.';
+const consentRecord = 'weir.canonical.ConsentChange';
 
 /**
  * Decides canonical records, in order per partition. A record waits until the consent changes and identity links of
@@ -131,7 +133,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
-    write(decisions, from, release, outputs);
+    const { value } = decoded;
+    write(decoded.name === consentRecord ? propagate(decisions, { outputId: from.outputId, source: from.source, ids, purpose: value.purpose, channel: value.channel, topic: value.topic, state: value.state }, tables, release) : decisions, from, release, outputs);
   }
 
   /** The person was erased: whatever the record said, it goes nowhere. */

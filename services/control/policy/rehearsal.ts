@@ -4,7 +4,7 @@ import type { LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
 import { createLimits, decide, type CompiledPolicy, type Decision, type DecisionContext } from '@weir/policy';
 import type { Release, ReleaseFile } from '@weir/release';
 import { assertPolicyTests } from '@weir/release';
-import { recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
+import { isUnreadable, recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
 
 /** What would be decided otherwise, of one kind. */
 export interface Flip {
@@ -128,14 +128,13 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     await new Promise<void>((resume) => { setImmediate(resume); });
   }
 
-  /** What can not be decoded was never decided. */
+  /** What can not be read was never decided, or is of a person who was erased. */
   async function subjectOf(record: RecordBatch['records'][number]): Promise<PastRecord | undefined> {
     try {
       if (!ports.serde.known(record.value!)) await ports.serde.prepare(record.value!);
       return ports.history.subjectOf(record);
     } catch (error) {
-      const { code } = error as { code?: string };
-      if (code === 'avro-undecodable' || code === 'schema-unknown') return undefined;
+      if (isUnreadable(error)) return undefined;
       throw error;
     }
   }
