@@ -120,7 +120,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
       case 'marked': return stopUses(erasure);
       case 'stopped': return tell(erasure);
       case 'told': return destroy(erasure);
-      default: return Promise.resolve(watch(erasure)).then((next) => (next === erasure ? erasure : finish(next)));
+      default: return follow(erasure);
     }
   }
 
@@ -227,7 +227,10 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return changed || !open ? { ...erasure, destinations, state: open ? 'erased' : 'done' } : erasure;
   }
 
-  async function finish(erasure: Erasure): Promise<Erasure> {
+  /** The same object while nothing changes: then there is something to wait for. */
+  async function follow(before: Erasure): Promise<Erasure> {
+    const erasure = watch(before);
+    if (erasure === before) return before;
     if (erasure.state !== 'done') return save(erasure);
     await keys.destroy([receiptKey(erasure.id)]);
     const done = await save({ ...erasure, sealed: null });
