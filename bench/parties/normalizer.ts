@@ -16,7 +16,7 @@ import { openVault } from '@weir/vault';
 import { registry } from '@weir/adapters';
 import { Registry } from 'prom-client';
 import { createNormalizer } from '../../services/normalizer/app.ts';
-import { rawHeaders } from '../../services/normalizer/raw-headers.ts';
+import { rawHeaders } from '@weir/release';
 import { contract, mapping } from '../contacts.ts';
 
 const [kind, prefix, run] = process.argv.slice(2) as [string, string, string];

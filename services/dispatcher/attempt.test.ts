@@ -19,7 +19,7 @@ function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: {
   const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end }, coveredBefore: () => false } as unknown as PartitionRunner;
-  const full = { delivery, subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000 }, ...task } as Task;
+  const full = { delivery, subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task } as Task;
   const answer = prepare(ports, runner, destination, full);
   return answer.kind === 'end' ? `end ${answer.ending.state} ${answer.ending.code}` : answer.kind;
 }
@@ -49,7 +49,7 @@ test('a vendor that gives no answer to the question is asked until the horizon, 
 });
 
 test('what its topic is about to lose leaves for the dead letters, what the ledger would forget is not sent', () => {
-  const one = (days: number, accepted: number) => prepared('resend', false, { maybeSince: 0, attempts: 0, record: { timestamp: now - days * 24 * hour } as Task['record'] }, { acceptedAt: now - accepted * 24 * hour });
+  const one = (days: number, accepted: number) => prepared('resend', false, { maybeSince: 0, attempts: 0, record: { timestamp: now - days * 24 * hour, headers: [] } as unknown as Task['record'] }, { acceptedAt: now - accepted * 24 * hour });
   expect(one(26, 26)).toBe('call');
   expect(one(27, 27)).toBe('end dead-lettered expiring');
   expect(one(1, 68)).toBe('call');
