@@ -2,6 +2,7 @@ import type { Adapter } from '@weir/adapter';
 import { adapter as http } from './http/index.ts';
 import { adapter as httpPoll } from './http-poll/index.ts';
 import { adapter as klaviyo } from './klaviyo/index.ts';
+import { adapter as onetrust } from './onetrust/index.ts';
 import { adapter as segment } from './segment/index.ts';
 import { adapter as sendgrid } from './sendgrid/index.ts';
 import { adapter as standardWebhooks } from './standard-webhooks/index.ts';
@@ -12,6 +13,7 @@ const all: readonly Adapter[] = [
   http,
   httpPoll,
   klaviyo,
+  onetrust,
   segment,
   sendgrid,
   standardWebhooks,

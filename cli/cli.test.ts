@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -89,6 +89,28 @@ test('a workspace that does not compile: every problem with file, line and remed
   const { out } = await weir(['validate', dir, '--json']);
   expect((JSON.parse(out) as { problems: object[] }).problems).toContainEqual(expect.objectContaining({ file: 'sources/shop.yaml', line: 1, remedy: expect.stringContaining('use one of') }));
   expect((await weir(['validate', join(dir, 'missing')])).code).toBe(2);
+});
+
+test('each kind of bad policy is refused by validate with file, line and reason, at once and fast', async () => {
+  const dir = folder();
+  cpSync(join(import.meta.dirname, '../workspace'), dir, { recursive: true });
+  const bad: [string, RegExp][] = [
+    ['  - { name: b1, effect: deny, purpose: spying }', /unknown purpose spying/],
+    ['  - { name: b2, effect: deny, when: now + "x" == 1 }', /no such overload/],
+    ['  - { name: b3, effect: deny, when: \'record.email.matches("(a+)+$")\' }', /use re/],
+    ['  - { name: b4, effect: deny, when: \'re(record.email, "((a{100}){100}){100}")\' }', /bad pattern/],
+    [`  - { name: b5, effect: deny, when: '${Array(300).fill('now > 1').join(' && ')}' }`, /longer|nodes/i],
+    ['  - { name: b6, effect: deny, when: record.emial == null }', /emial/],
+    ['  - { name: b7, effect: deny, when: \'inRegion(region, "Atlantis")\' }', /unknown region Atlantis/],
+    [`  - { name: b8, effect: deny, when: '${'('.repeat(300)}true${')'.repeat(300)}' }`, /depth|nest/i],
+    ['  - { name: b9, effect: deny, when: \'record.externalIds.all(x, record.externalIds.all(y, x == y))\' }', /a loop in a loop/],
+    ['  - { name: b10, effect: residency, residency: { subject: [EUROPE], destinations: [EU] } }', /unknown region "EUROPE"/],
+  ];
+  writeFileSync(join(dir, 'policies/bad.yaml'), `rules:\n${bad.map(([line]) => line).join('\n')}\n`);
+  const { code, err } = await weir(['validate', dir]);
+  expect(code).toBe(2);
+  const lines = err.split('\n');
+  for (const [i, [, reason]] of bad.entries()) expect(lines.find((line) => line.startsWith(`policies/bad.yaml:${i + 2}: `))).toMatch(reason);
 });
 
 function capture(isTTY: boolean, env: Record<string, string> = {}) {

@@ -44,16 +44,16 @@ async function run(command: Command, args: readonly string[], terminal: Terminal
     // A second Ctrl-C ends at once.
     process.once('SIGINT', () => process.exit(130));
   });
-  return command.run({ terminal, json: values['json'] === true, values, positionals, signal: stop.signal, target: target() });
+  return command.run({ terminal, json: values['json'] === true, values, positionals, signal: stop.signal, target: await target() });
 }
 
 /** A bad environment variable is wrong use. */
-function target(): ReturnType<typeof readTarget> {
+async function target(): ReturnType<typeof readTarget> {
   try {
-    return readTarget(process.env, join(import.meta.dirname, '..'));
+    return await readTarget(process.env, join(import.meta.dirname, '..'));
   } catch (error) {
     const known = findWeirError(error);
-    throw known === undefined ? error : new UsageError(known.message);
+    throw known?.code === 'config-invalid' ? new UsageError(known.message) : error;
   }
 }
 

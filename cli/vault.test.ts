@@ -68,7 +68,7 @@ test('wrap-key gives the workspace key wrapped by Transit, and with it the seale
     expect((await weir('', 'list')).text).toContain('KEPT');
     expect(bodies).toEqual(['/v1/transit/encrypt/weir hvs.t', '/v1/transit/decrypt/weir hvs.t']);
     extra = { WEIR_KEY: wrapped.text.trim() };
-    expect(await weir('', 'list')).toMatchObject({ code: 1, text: expect.stringContaining('WEIR_VAULT_ADDR') });
+    expect(await weir('', 'list')).toMatchObject({ code: 2, text: expect.stringContaining('WEIR_VAULT_ADDR') });
   } finally {
     extra = {};
     server.close();

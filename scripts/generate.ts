@@ -5,10 +5,9 @@ import { registry } from '@weir/adapters';
 import type { ConfigSchema as AdapterSchema } from '@weir/adapter';
 import { configTable, type ConfigSchema } from '@weir/config';
 import { catalogue, type CatalogueEntry } from '@weir/errors';
+import { chaosTable, mutantsTable } from '../tests/chaos/tables.ts';
 
 const root = resolve(import.meta.dirname, '..');
-const start = '<!-- config:start -->';
-const end = '<!-- config:end -->';
 
 function errorsPage(): string {
   const rows = Object.entries(catalogue).map(([code, entry]: [string, CatalogueEntry]) => `| \`${code}\` | ${entry.meaning} | ${entry.retry} | ${entry.http ?? ''} | ${entry.action} |`);
@@ -20,8 +19,9 @@ function adapterTable(schema: AdapterSchema): string {
   return ['| option | type | default | meaning |', '|---|---|---|---|', ...rows].join('\n');
 }
 
-function between(path: string, table: string): string {
-  const text = readFileSync(join(root, path), 'utf8');
+function between(path: string, table: string, name = 'config', text = readFileSync(join(root, path), 'utf8')): string {
+  const start = `<!-- ${name}:start -->`;
+  const end = `<!-- ${name}:end -->`;
   const from = text.indexOf(start);
   const to = text.indexOf(end);
   if (from < 0 || to < from) throw new Error(`${path} has no ${start} … ${end}`);
@@ -29,7 +29,8 @@ function between(path: string, table: string): string {
 }
 
 async function wanted(): Promise<Map<string, string>> {
-  const files = new Map([['docs/errors.md', errorsPage()]]);
+  const faults = 'docs/faults.md';
+  const files = new Map([['docs/errors.md', errorsPage()], [faults, between(faults, mutantsTable(), 'mutants', between(faults, chaosTable(), 'chaos'))]]);
   for (const service of readdirSync(join(root, 'services')).sort()) {
     const config = join(root, 'services', service, 'config.ts');
     if (!existsSync(config)) continue;

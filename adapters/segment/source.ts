@@ -28,6 +28,8 @@ function verify(request: InboundRequest, config: AdapterConfig): Verification {
 function split(request: InboundRequest): Split {
   const { items, object } = sliceBatch(request.body, 'batch', { depth: limits.depth, items: limits.items });
   const envelope: JsonObject = Object.create(null) as JsonObject;
+  // https://www.w3.org/TR/gpc/: the browser of the person says no to sale and sharing.
+  if (request.headers['sec-gpc'] === '1') envelope['gpc'] = true;
   const pathType = typeOfPath(request.url);
   if (pathType !== undefined) envelope['type'] = pathType;
   if (items[0]?.value !== object) for (const key of ['context', 'integrations', 'sentAt']) if (object[key] !== undefined && object[key] !== null) envelope[key] = object[key];

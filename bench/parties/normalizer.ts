@@ -6,7 +6,7 @@
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseJson } from '@weir/adapter';
-import { createLog, createSerde, type Appender, type LogRecord, type OutRecord, type RecordBatch } from '@weir/log';
+import { createLog, createSerde, handOn, headerBytes, Packer, type Appender, type LogRecord, type OutRecord, type RecordBatch, type RecordBody, type Sink } from '@weir/log';
 import { compileContract, compileMapping } from '@weir/mapping';
 import { groupNames, H, topicNames } from '@weir/pipeline';
 import { compileRelease, type ReleaseFeed } from '@weir/release';
@@ -16,6 +16,7 @@ import { openVault } from '@weir/vault';
 import { registry } from '@weir/adapters';
 import { Registry } from 'prom-client';
 import { createNormalizer } from '../../services/normalizer/app.ts';
+import { rawHeaders } from '@weir/release';
 import { contract, mapping } from '../contacts.ts';
 
 const [kind, prefix, run] = process.argv.slice(2) as [string, string, string];
@@ -37,7 +38,7 @@ async function service(): Promise<void> {
     { path: 'mappings/contacts.yaml', content: mapping }, { path: 'contracts/contacts.odcs.yaml', content: contract },
     { path: 'sources/contacts.yaml', content: 'adapter: standard-webhooks\nconfig: { secret: { secret: SECRET } }\nmapping: contacts.yaml\n' },
   ], { adapters: registry });
-  const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), onSwitch: () => () => {}, close: async () => {} };
+  const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, close: async () => {} };
   const dir = process.env['WEIR_DATA']!;
   const context: ServiceContext = {
     name: 'normalizer', config: {} as never, log, serde, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group as `${string}.normalizer` }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: Buffer.alloc(32, 7),
@@ -49,12 +50,14 @@ async function service(): Promise<void> {
 }
 
 /** A loop that makes one record of each, appends, and commits what is acknowledged: partitions side by side, batches of one in turn. */
-async function loop(make: (record: LogRecord, appender: Appender) => OutRecord): Promise<void> {
+async function loop(make: (records: readonly LogRecord[], appender: Appender) => { readonly records: readonly OutRecord[]; readonly written?: () => void }): Promise<void> {
   const appender = await log.appender({ deadlineMs: 600_000 });
   await appender.partitions(out);
   const queues = new Map<number, Promise<void>>();
   const take = async (batch: RecordBatch): Promise<void> => {
-    await appender.append(out, batch.records.map((record) => make(record, appender)));
+    const { records, written } = make(batch.records, appender);
+    await appender.append(out, records);
+    written?.();
     await consumer.commit([{ topic: batch.topic, partition: batch.partition, epoch: batch.epoch, offset: batch.nextOffset }]);
   };
   const consumer = log.consumer({
@@ -76,31 +79,50 @@ async function loop(make: (record: LogRecord, appender: Appender) => OutRecord):
   await consumer.start();
 }
 
+/** Every header of the raw record goes on; behind them release, mapping, output and its name. */
 async function likeForLike(): Promise<void> {
   const serde = createSerde({ registryUrl: process.env['SCHEMA_REGISTRY_URL']! });
   await serde.start();
   const compiled = compileMapping({ path: 'mappings/contacts.yaml', content: mapping });
   const checks = compileContract({ path: 'contracts/contacts.odcs.yaml', content: contract });
-  const constant = (name: string, text: string): readonly [string, Buffer] => [name, Buffer.from(text)];
-  const added = [constant(H.release, 'rel_0123456789abcdef'), constant(H.mapping, 'contacts')];
-  const outputName = constant(H.outputName, 'profile');
-  await loop((record, appender) => {
-    let eventId = '';
-    let acceptedAt = 0;
-    for (const [name, value] of record.headers) {
-      if (name === H.event) eventId = value.toString('latin1');
-      else if (name === H.accepted) acceptedAt = Number(value.toString('latin1'));
-    }
-    const result = compiled.apply(parseJson(record.value!, 32), undefined, { eventId, source, acceptedAt });
-    if (result.kind !== 'mapped') throw new Error(JSON.stringify(result));
-    const [output] = result.outputs;
-    const breaches = checks.check(output!.recordType, output!.record);
-    if (breaches.length > 0) throw new Error(JSON.stringify(breaches));
-    return { partition: appender.partitionFor(out, record.key!), key: record.key, value: serde.encode(output!.recordType, output!.record), headers: [...record.headers, ...added, [H.output, Buffer.from(output!.outputId, 'latin1')], outputName] };
+  const direct = compiled.direct({ rules: (type) => checks.fieldRules(type), idOf: (name) => serde.idOf(name) })!;
+  const constants = Buffer.concat([headerBytes(H.release, 'rel_0123456789abcdef'), headerBytes(H.mapping, 'contacts')]);
+  const outputName = headerBytes(H.outputName, 'profile');
+  const output = headerBytes(H.output, '').subarray(0, -1);
+  const sink: Sink = { bytes: Buffer.allocUnsafe(64 * 1024), at: 0 };
+  const spare: Packer[] = [];
+  await loop((records, appender) => {
+    const packer = spare.pop() ?? new Packer();
+    const made = records.map((record) => {
+      const r = record as LogRecord & RecordBody;
+      const { eventId, acceptedAt, common } = rawHeaders(record);
+      const meta = { eventId, source, acceptedAt };
+      sink.at = 0;
+      let outputId: string;
+      if (direct.run(r.bytes, r.valueFrom, r.valueFrom + r.valueLength, 32, meta, sink) === 1) ({ outputId } = direct.output(0));
+      else {
+        const result = compiled.apply(parseJson(record.value!, 32), undefined, meta);
+        if (result.kind !== 'mapped') throw new Error(JSON.stringify(result));
+        const [only] = result.outputs;
+        const breaches = checks.check(only!.recordType, only!.record);
+        if (breaches.length > 0) throw new Error(JSON.stringify(breaches));
+        serde.encodeTo(only!.recordType, only!.record, sink);
+        ({ outputId } = only!);
+      }
+      packer.begin();
+      packer.key(r.bytes, r.keyFrom, r.keyFrom + r.keyLength);
+      packer.value(sink.bytes, 0, sink.at);
+      packer.headers(r.bytes, common!.from, common!.to, 5);
+      packer.headers(constants, 0, constants.length, 2);
+      packer.header(output, outputId);
+      packer.headers(outputName, 0, outputName.length, 1);
+      return packer.end(appender.partitionFor(out, record.key!));
+    });
+    return { records: made, written: () => { packer.reset(); spare.push(packer); } };
   });
 }
 
 if (kind === 'service') await service();
 else if (kind === 'like-for-like') await likeForLike();
-else if (kind === 'pass-through') await loop((record, appender) => ({ partition: appender.partitionFor(out, record.key!), key: record.key, value: record.value, headers: record.headers }));
+else if (kind === 'pass-through') await loop((records, appender) => ({ records: records.map((record) => handOn(record, appender.partitionFor(out, record.key!))) }));
 else fail(new Error(`no party ${kind}`));

@@ -1,14 +1,11 @@
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
-import { commonOptions, defineConfig, readConfig } from '@weir/config';
-import { isWrapped, loadSecrets, migrateSecrets, openTransit, readWorkspaceKey, removeSecret, rotateRootKey, setSecret, unwrapWorkspaceKey } from '@weir/vault';
-import { Finding, numberOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { readConfig } from '@weir/config';
+import { loadSecrets, migrateSecrets, openTransit, readWorkspaceKey, removeSecret, rotateRootKey, setSecret } from '@weir/vault';
+import { Finding, numberOption, UsageError, type Command } from '../command.ts';
+import { vaultOptions } from '../config.ts';
 
 const maxValueBytes = 64 * 1024;
-/** How to get at the Transit engine, which a wrapped workspace key is opened with. */
-const vaultOptions = defineConfig(Object.fromEntries(Object.entries(commonOptions).filter(([name]) => name.startsWith('vault'))) as Pick<typeof commonOptions, Extract<keyof typeof commonOptions, `vault${string}`>>);
-const unwrapDeadlineMs = 5000;
-
 export const command: Command = {
   name: 'vault',
   summary: 'The sealed secrets of the data folder: set, list, remove, rotate the key.',
@@ -16,9 +13,9 @@ export const command: Command = {
   options: { overlap: { type: 'string', value: '<s>', doc: 'how long the value before stays accepted, seconds (default 86400)' } },
   positionals: [1, 2],
   async run(context) {
-    const { terminal, json, positionals } = context;
+    const { terminal, json, target, positionals } = context;
     const [action, name] = positionals;
-    const target = await unwrapped(context.target);
+
     const needName = (): string => {
       if (name === undefined) throw new UsageError('a name is missing');
       return name;
@@ -62,13 +59,6 @@ export const command: Command = {
     }
   },
 };
-
-/** The target with its workspace key in the clear, for this process. */
-async function unwrapped(target: CommandContext['target']): Promise<CommandContext['target']> {
-  const given = target.env['WEIR_KEY'];
-  if (given === undefined || !isWrapped(given)) return target;
-  return { ...target, env: { ...target.env, WEIR_KEY: await unwrapWorkspaceKey(given, readConfig(vaultOptions, target.env), unwrapDeadlineMs) } };
-}
 
 /** From a prompt without echo, else all of stdin without its last line end. Never from an argument: those are in the process list. */
 async function readValue(name: string, signal: AbortSignal): Promise<string> {

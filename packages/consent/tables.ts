@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
-import { checkUse, closure, maxLinked, type ConsentAnswer } from '@weir/policy';
+import { checkUse, closure, maxLinked, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { createTopicTable, openTable } from '@weir/state';
 import type { Logger } from 'pino';
 import { createLinkIndex } from './links.ts';
@@ -39,6 +39,8 @@ export interface ConsentTables {
   check(linked: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
   /** Changes of this partition of weir.consent.changes below this offset are in the table. */
   folded(partition: number): number;
+  /** Every state of one identifier, without those it is linked with. */
+  states(id: string): readonly ConsentEntry[] | 'too-many';
   /** The state under a key of weir.consent. */
   stored(key: string): StoredState | undefined;
   /** Keys of the partition whose newest record on the topic is older than the state known: an owner that had lost the partition wrote late. */
@@ -107,6 +109,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     linked,
     check,
     folded: states.folded,
+    states: states.states,
     stored: states.stored,
     regressed: states.regressed,
     onAdvance(listener) {

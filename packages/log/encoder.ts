@@ -6,13 +6,14 @@ export interface Sink {
   at: number;
 }
 
-type Write = (sink: Sink, value: unknown) => void;
+export type Write = (sink: Sink, value: unknown) => void;
 type Schema = string | readonly Schema[] | { readonly type: Schema; readonly name?: string; readonly namespace?: string; readonly items?: Schema; readonly values?: Schema; readonly symbols?: readonly string[]; readonly fields?: readonly { readonly name: string; readonly type: Schema; readonly default?: unknown }[] };
 
 /** Shorter text is written character by character: a call into the runtime costs more. */
 const shortText = 48;
 
-function room(sink: Sink, bytes: number): void {
+/** Room for so many bytes more. */
+export function room(sink: Sink, bytes: number): void {
   if (sink.at + bytes <= sink.bytes.length) return;
   const grown = Buffer.allocUnsafe(Math.max(sink.bytes.length * 2, sink.at + bytes));
   sink.bytes.copy(grown, 0, 0, sink.at);
@@ -24,7 +25,7 @@ function wrong(expected: string): never {
 }
 
 /** Zigzag varint of a safe integer; the caller made room for 10 bytes. */
-function varint(sink: Sink, n: number): void {
+export function varint(sink: Sink, n: number): void {
   const { bytes } = sink;
   let at = sink.at;
   if (n >= -0x40000000 && n < 0x40000000) {

@@ -3,37 +3,17 @@
  * Format: https://kafka.apache.org/documentation/#recordbatch
  */
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
-import { compressionsAlgorithmsByBitmask, crc32c } from '@platformatic/kafka';
+import { crc32c } from '@node-rs/crc32';
+import { compressionsAlgorithmsByBitmask } from '@platformatic/kafka';
 import { WeirError } from '@weir/errors';
-import type { Headers, LogRecord, OutRecord } from './types.ts';
+import { corrupt, Cursor, noHeaders, PackedRecord, StoredRecord, varintSize, writeVarint, type BatchTimes } from './packed.ts';
+import type { LogRecord, OutRecord } from './types.ts';
 
 const head = 61;
 /** What a compressed batch may grow to; Weir writes none, others may. */
 const maxInflated = 64 * 1024 * 1024;
 /** The most that a byte can become: snappy (a copy of 64 from 3), lz4 (255 a length byte). Their decoders take no limit. */
 const growth: ReadonlyMap<number, number> = new Map([[2, 22], [3, 255]]);
-const noHeaders: Headers = Object.freeze([]);
-
-function varintSize(n: number): number {
-  let v = n < 0 ? -n * 2 - 1 : n * 2;
-  let size = 1;
-  while (v >= 128) {
-    v = Math.floor(v / 128);
-    size++;
-  }
-  return size;
-}
-
-function writeVarint(out: Buffer, at: number, n: number): number {
-  let v = n < 0 ? -n * 2 - 1 : n * 2;
-  while (v >= 128) {
-    out[at++] = (v % 128) | 128;
-    v = Math.floor(v / 128);
-  }
-  out[at++] = v;
-  return at;
-}
-
 function bytesSize(value: Buffer | null): number {
   return value === null ? 1 : varintSize(value.length) + value.length;
 }
@@ -45,7 +25,9 @@ function writeBytes(out: Buffer, at: number, value: Buffer | null): number {
   return at + value.length;
 }
 
+/** Bytes of a record without the length before it. */
 function bodySize(record: OutRecord, delta: number): number {
+  if (record instanceof PackedRecord) return 2 + varintSize(delta) + record.to - record.from;
   const headers = record.headers ?? noHeaders;
   let size = 2 + varintSize(delta) + bytesSize(record.key) + bytesSize(record.value) + varintSize(headers.length);
   for (const [name, value] of headers) size += varintSize(name.length) + name.length + bytesSize(value);
@@ -82,11 +64,15 @@ export function encodeBatch(records: readonly OutRecord[], now: number): Buffer 
   let at = head;
   for (let i = 0; i < records.length; i++) {
     const record = records[i]!;
-    const headers = record.headers ?? noHeaders;
     at = writeVarint(out, at, sizes[i]!);
     out[at++] = 0;
     out[at++] = 0;
     at = writeVarint(out, at, i);
+    if (record instanceof PackedRecord) {
+      at += record.bytes.copy(out, at, record.from, record.to);
+      continue;
+    }
+    const headers = record.headers ?? noHeaders;
     at = writeBytes(out, at, record.key);
     at = writeBytes(out, at, record.value);
     at = writeVarint(out, at, headers.length);
@@ -96,68 +82,8 @@ export function encodeBatch(records: readonly OutRecord[], now: number): Buffer 
       at = writeBytes(out, at, value);
     }
   }
-  out.writeUInt32BE(crc32c(out.subarray(21)) >>> 0, 17);
+  out.writeUInt32BE(crc32c(out.subarray(21)), 17);
   return out;
-}
-
-function corrupt(detail: string): never {
-  throw new WeirError('log-fatal', `a record batch cannot be read: ${detail}`);
-}
-
-/** A cursor over one buffer; throws past its end. */
-class Cursor {
-  readonly buffer: Buffer;
-  at: number;
-  constructor(buffer: Buffer, at: number) {
-    this.buffer = buffer;
-    this.at = at;
-  }
-  varint(): number {
-    let value = 0;
-    let scale = 1;
-    for (let i = 0; i < 10; i++) {
-      if (this.at >= this.buffer.length) corrupt('it is truncated');
-      const byte = this.buffer[this.at++]!;
-      value += (byte & 127) * scale;
-      if (byte < 128) return value % 2 === 1 ? -(value + 1) / 2 : value / 2;
-      scale *= 128;
-    }
-    corrupt('a number is too long');
-  }
-  bytes(): Buffer | null {
-    const length = this.varint();
-    if (length < 0) return null;
-    const end = this.at + length;
-    if (end > this.buffer.length) corrupt('it is truncated');
-    const value = this.buffer.subarray(this.at, end);
-    this.at = end;
-    return value;
-  }
-}
-
-/** Header names repeat from record to record: the string that was made last time at this place is compared, not made again. */
-const lastNames: string[] = [];
-function headerName(bytes: Buffer, place: number): string {
-  const last = lastNames[place];
-  if (last !== undefined && last.length === bytes.length) {
-    let i = 0;
-    while (i < bytes.length && bytes[i] === last.charCodeAt(i)) i++;
-    if (i === bytes.length) return last;
-  }
-  const text = bytes.toString('latin1');
-  if (place < 64) lastNames[place] = text;
-  return text;
-}
-
-const nothing: Buffer = Buffer.alloc(0);
-
-function readHeaders(cursor: Cursor): Headers {
-  const count = cursor.varint();
-  if (count <= 0) return noHeaders;
-  if (count > cursor.buffer.length - cursor.at) corrupt(`${count} headers are more than its bytes`);
-  const headers: [string, Buffer][] = [];
-  for (let i = 0; i < count; i++) headers.push([headerName(cursor.bytes() ?? nothing, i), cursor.bytes() ?? nothing]);
-  return headers;
 }
 
 function inflate(bytes: Buffer, compression: number): Buffer {
@@ -193,7 +119,7 @@ export function decodeBatches(bytes: Buffer, from: number): { records: LogRecord
     const last = base + bytes.readInt32BE(at + 23);
     if (last >= from) {
       const batch = bytes.subarray(at, end);
-      if (crc32c(batch.subarray(21)) >>> 0 !== batch.readUInt32BE(17)) corrupt(`the checksum at offset ${base} is wrong`);
+      if (crc32c(batch.subarray(21)) !== batch.readUInt32BE(17)) corrupt(`the checksum at offset ${base} is wrong`);
       const attributes = batch.readInt16BE(21);
       if ((attributes & 0x20) === 0) decodeBatch(batch, base, attributes, from, records);
     }
@@ -203,21 +129,34 @@ export function decodeBatches(bytes: Buffer, from: number): { records: LogRecord
   return { records, next };
 }
 
+/** The walk checks that every part of a record lies within it; none is made before it is asked for. */
 function decodeBatch(batch: Buffer, base: number, attributes: number, from: number, records: LogRecord[]): void {
-  const first = Number(batch.readBigInt64BE(27));
-  const logAppendTime = (attributes & 8) !== 0 ? Number(batch.readBigInt64BE(35)) : undefined;
+  const times: BatchTimes = { first: Number(batch.readBigInt64BE(27)), logAppendTime: (attributes & 8) !== 0 ? Number(batch.readBigInt64BE(35)) : undefined };
   const count = batch.readInt32BE(57);
   const compression = attributes & 7;
-  let cursor = new Cursor(batch, head);
-  if (compression !== 0) cursor = new Cursor(inflate(batch.subarray(head), compression), 0);
+  const cursor = compression === 0 ? new Cursor(batch, head) : new Cursor(inflate(batch.subarray(head), compression), 0);
+  const bytes = cursor.buffer;
   for (let i = 0; i < count; i++) {
     const length = cursor.varint();
     const end = cursor.at + length;
-    if (length < 0 || end > cursor.buffer.length) corrupt('a record goes past its end');
+    if (length < 0 || end > bytes.length) corrupt('a record goes past its end');
     cursor.at++;
-    const timestamp = first + cursor.varint();
+    const delta = cursor.varint();
     const offset = base + cursor.varint();
-    if (offset >= from) records.push({ offset, timestamp: logAppendTime ?? timestamp, key: cursor.bytes(), value: cursor.bytes(), headers: readHeaders(cursor) });
+    const start = cursor.at;
+    const keyLength = cursor.skip();
+    const keyFrom = cursor.at - keyLength;
+    const valueLength = cursor.skip();
+    const valueFrom = cursor.at - valueLength;
+    const headersFrom = cursor.at;
+    const headers = cursor.varint();
+    if (headers > bytes.length - cursor.at) corrupt(`${headers} headers are more than its bytes`);
+    for (let h = 0; h < headers; h++) {
+      cursor.skip();
+      cursor.skip();
+    }
+    if (cursor.at > end) corrupt('a record goes past its end');
+    if (offset >= from) records.push(new StoredRecord(bytes, start, cursor.at, keyFrom, keyLength, valueFrom, valueLength, headersFrom, offset, times, delta));
     cursor.at = end;
   }
 }

@@ -5,7 +5,7 @@ import { loadSchemas } from '@weir/schemas';
 import avsc from 'avsc';
 import { compileBounds } from './bounds.ts';
 import { delay, withDeadline } from './deadline.ts';
-import { compileEncoder, type Sink } from './encoder.ts';
+import { compileEncoder, room, type Sink } from './encoder.ts';
 import type { DecodeLimits, Serde } from './types.ts';
 
 interface Codec {
@@ -89,6 +89,23 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
     }
   }
 
+  function encodeTo(name: string, value: unknown, sink: Sink): void {
+    const write = encoders.get(name);
+    const id = ids.get(name);
+    if (write === undefined || id === undefined) throw new WeirError('invariant-broken', `schema ${name} is not registered`);
+    const { at } = sink;
+    room(sink, 5);
+    sink.bytes[at] = 0;
+    sink.bytes.writeInt32BE(id, at + 1);
+    sink.at = at + 5;
+    try {
+      write(sink, value);
+    } catch (error) {
+      sink.at = at;
+      throw error;
+    }
+  }
+
   return {
     async start() {
       const end = performance.now() + deadlineMs;
@@ -109,20 +126,16 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
       return id;
     },
     encode(name, value) {
-      const write = encoders.get(name);
-      const id = ids.get(name);
-      if (write === undefined || id === undefined) throw new WeirError('invariant-broken', `schema ${name} is not registered`);
-      scratch.bytes[0] = 0;
-      scratch.bytes.writeInt32BE(id, 1);
-      scratch.at = 5;
+      scratch.at = 0;
       try {
-        write(scratch, value);
+        encodeTo(name, value, scratch);
         return Buffer.from(scratch.bytes.subarray(0, scratch.at));
       } finally {
         // One huge record must not keep its size for ever.
         if (scratch.bytes.length > largestScratch) scratch.bytes = Buffer.allocUnsafe(firstScratch);
       }
     },
+    encodeTo,
     decode(bytes) {
       const codec = codecs.get(idIn(bytes));
       if (codec === undefined) throw new WeirError('schema-unknown', `schema ${bytes.readInt32BE(1)} was not looked up`);

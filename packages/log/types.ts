@@ -12,6 +12,8 @@
  * - every call has a deadline and rejects with a WeirError (`log-deadline`, `log-append-failed`, ...).
  */
 
+import type { Sink } from './encoder.ts';
+
 /** Header names are ASCII; values are bytes. Order is kept. */
 export type Headers = ReadonlyArray<readonly [name: string, value: Buffer]>;
 
@@ -191,6 +193,8 @@ export interface Serde {
   /** Schema id of a full record name, e.g. 'weir.canonical.Profile'. */
   idOf(recordName: string): number;
   encode(recordName: string, value: unknown): Buffer;
+  /** The same behind what the sink holds. When it throws, the sink is as before. */
+  encodeTo(recordName: string, value: unknown, sink: Sink): void;
   /** `decode` is synchronous for known ids; unknown ids need `prepare` first. */
   decode(bytes: Buffer): { readonly name: string; readonly value: any };
   /** Look up the writer schema of an unknown id (registry call); resolves at once for known ones. */

@@ -5,6 +5,7 @@ import { loadSchemas } from '@weir/schemas';
 import { parseYaml } from '@weir/yaml';
 import { fieldKinds, type FieldKind } from './avro-kind.ts';
 import { compileCondition, type Condition, type Located } from './condition.ts';
+import { compileDirect, type DirectSpec } from './direct/compile.ts';
 import { compileField, markConsumed, type FieldContext, type FieldFailure, type FieldReader } from './field.ts';
 import { extrasText, leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
 import { TransformError, type TransformContext } from './transforms.ts';
@@ -64,7 +65,11 @@ export function compileMapping(file: { readonly path: string; readonly content: 
     }
   }
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { name: name as string, file: file.path, apply: (item, envelope, meta) => apply(outputs, drops, file.path, item, envelope, meta) };
+  const spec: DirectSpec = {
+    maxExtras, drops: drops.map((drop) => ({ name: drop.name, tests: drop.when.tests })),
+    outputs: outputs.map((o) => ({ name: o.name, schema: loadSchemas().get(o.recordType)!, tests: o.when === undefined ? [] : o.when.tests, each: o.each !== undefined, objectKey: o.objectKey, fields: o.fields })),
+  };
+  return { name: name as string, file: file.path, apply: (item, envelope, meta) => apply(outputs, drops, file.path, item, envelope, meta), direct: (options) => compileDirect(spec, options) };
 }
 
 function compileDrops(value: Json, where: Located): Drop[] {

@@ -4,7 +4,15 @@ import type { WorkspaceProblem } from '@weir/errors';
 import { parsePath, readPath, type Path, type Roots } from './path.ts';
 import { TransformError } from './transforms.ts';
 
+/** A condition on the value of one path; null = absent. */
+export interface PathTest {
+  readonly path: Path;
+  test(value: Json): boolean;
+}
+
 export interface Condition {
+  /** All of these together are the condition; undefined when it is more than values of paths. */
+  readonly tests: readonly PathTest[] | undefined;
   readonly paths: readonly Path[];
   /** Throws TransformError when CEL cannot decide it (a field that is not there): unknown is neither true nor false. */
   test(roots: Roots): boolean;
@@ -30,7 +38,7 @@ export function compileCondition(value: unknown, at: readonly (string | number)[
   if (Array.isArray(value)) {
     const parts = value.map((v, i) => compileCondition(v, [...at, i], where));
     if (parts.some((p) => p === undefined)) return undefined;
-    return { paths: parts.flatMap((p) => p!.paths), test: (roots) => parts.every((p) => p!.test(roots)) };
+    return { tests: parts.every((p) => p!.tests !== undefined) ? parts.flatMap((p) => p!.tests!) : undefined, paths: parts.flatMap((p) => p!.paths), test: (roots) => parts.every((p) => p!.test(roots)) };
   }
   if (value === null || typeof value !== 'object') {
     where.problem(at, 'a condition is { path: …, equals: … }', 'write e.g. when: { path: type, equals: identify }');
@@ -52,7 +60,7 @@ export function compileCondition(value: unknown, at: readonly (string | number)[
   }
   const wanted = condition[operator]!;
   if (operator === 'exists') {
-    if (typeof wanted === 'boolean') return { paths: [path], test: (roots) => (readPath(path, roots) !== undefined) === wanted };
+    if (typeof wanted === 'boolean') return onPath(path, (value) => (value !== null) === wanted);
     where.problem([...at, operator], 'exists takes true or false', 'YAML 1.2 knows no yes and no');
     return undefined;
   }
@@ -63,8 +71,10 @@ export function compileCondition(value: unknown, at: readonly (string | number)[
   }
   const set = new Set(values);
   const negate = operator === 'not';
-  return { paths: [path], test: (roots) => set.has(readPath(path, roots) ?? null) !== negate };
+  return onPath(path, (value) => set.has(value) !== negate);
 }
+
+const onPath = (path: Path, test: (value: Json) => boolean): Condition => ({ tests: [{ path, test }], paths: [path], test: (roots) => test(readPath(path, roots) ?? null) });
 
 function celCondition(source: string, at: readonly (string | number)[], where: Located): Condition | undefined {
   const compiled = compileCel(source, { file: where.file, line: where.line([...at, 'cel']), variables: celVariables, result: 'bool' });
@@ -73,6 +83,7 @@ function celCondition(source: string, at: readonly (string | number)[], where: L
     return undefined;
   }
   return {
+    tests: undefined,
     paths: [],
     test(roots) {
       const result = compiled.cel.evaluate(celRoots(roots));

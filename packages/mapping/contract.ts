@@ -22,6 +22,8 @@ export interface CompiledContract {
   readonly terms: ReadonlyMap<string, ReadonlyMap<string, ContractTerms>>;
   /** Every breach, not the first. */
   check(recordType: string, record: Readonly<Record<string, unknown>>): Reason[];
+  /** The rules as rules on single fields; undefined when one of them needs the whole record. */
+  fieldRules(recordType: string): readonly FieldRule[] | undefined;
 }
 
 /** Classification, tags and purposes of a field; who uses them knows the words. */
@@ -34,7 +36,17 @@ export interface ContractTerms {
   readonly line: number;
 }
 
-type Rule = (record: Readonly<Record<string, unknown>>) => Reason | undefined;
+/** A rule that the value of one field decides. */
+export interface FieldRule {
+  readonly field: string;
+  readonly holds: (value: unknown) => boolean;
+  readonly reason: Reason;
+  /** `present`: text that is not empty holds. `at-most`: text of at most `limit` characters holds. */
+  readonly need?: 'present' | 'at-most';
+  readonly limit?: number;
+}
+type RecordRule = (record: Readonly<Record<string, unknown>>) => Reason | undefined;
+type Rule = FieldRule | RecordRule;
 type At = readonly (string | number)[];
 
 const documentKeys = new Set(['apiVersion', 'kind', 'id', 'name', 'version', 'status', 'domain', 'dataProduct', 'tenant', 'tags', 'description', 'schema', 'team', 'support', 'slaProperties', 'servers', 'roles', 'price', 'customProperties', 'authoritativeDefinitions', 'contractCreatedTs']);
@@ -78,10 +90,14 @@ export function compileContract(file: { readonly path: string; readonly content:
     check(recordType, record) {
       const reasons: Reason[] = [];
       for (const rule of rules.get(recordType) ?? []) {
-        const reason = rule(record);
+        const reason = typeof rule === 'function' ? rule(record) : rule.holds(record[rule.field]) ? undefined : rule.reason;
         if (reason !== undefined) reasons.push(reason);
       }
       return reasons;
+    },
+    fieldRules(recordType) {
+      const found = rules.get(recordType) ?? [];
+      return found.some((rule) => typeof rule === 'function') ? undefined : (found as FieldRule[]);
     },
   };
 }
@@ -143,7 +159,7 @@ function compileProperty(property: JsonObject, at: At, fields: ReadonlyMap<strin
   const breach = (message: string, where: At): Reason => ({ code: 'contract-breached', message: `${name} ${message}`, file, line: lineOf(where), field: name });
   if (property['required'] === true) {
     const reason = breach('is required', [...at, 'required']);
-    rules.push((record) => (record[name] === null || record[name] === undefined || record[name] === '' ? reason : undefined));
+    rules.push({ field: name, need: 'present', reason, holds: (value) => value !== null && value !== undefined && value !== '' });
   }
   const logicalType = property['logicalType'];
   if (logicalType !== undefined) {
@@ -153,7 +169,7 @@ function compileProperty(property: JsonObject, at: At, fields: ReadonlyMap<strin
     if (!bases.includes(kind.base)) return problem([...at, 'logicalType'], `${name} takes ${kindWords[kind.base]}, never one of type ${String(logicalType)}`, 'correct the type, or govern another field');
     if (logicalType === 'integer' && kind.base === 'double') {
       const reason = breach('is not an integer', [...at, 'logicalType']);
-      rules.push((record) => (record[name] === null || Number.isInteger(record[name]) ? undefined : reason));
+      rules.push({ field: name, reason, holds: (value) => value === null || Number.isInteger(value) });
     }
   }
   const options = property['logicalTypeOptions'] ?? {};
@@ -164,7 +180,7 @@ function compileProperty(property: JsonObject, at: At, fields: ReadonlyMap<strin
     if (typeof test === 'string') problem([...at, 'logicalTypeOptions', option], `${option}: ${test}`, 'correct it');
     else {
       const reason = breach(`breaks ${option} ${JSON.stringify(value)}`, [...at, 'logicalTypeOptions', option]);
-      rules.push((record) => (record[name] === null || record[name] === undefined || test(record[name]) ? undefined : reason));
+      rules.push({ field: name, reason, holds: (given) => given === null || given === undefined || test(given), ...(option === 'maxLength' ? { need: 'at-most' as const, limit: value as number } : {}) });
     }
   }
   for (const [i, quality] of tablesOf(property['quality'], [...at, 'quality'], problem).entries()) compileQuality(quality, [...at, 'quality', i], name, file, lineOf, problem, rules);
@@ -232,7 +248,7 @@ function compileMetric(quality: JsonObject, at: At, field: string, file: string,
   const bad = isTable(given) ? compileBad(metric, given) : 'arguments is a table';
   if (typeof bad === 'string') return problem([...at, 'arguments'], `${metric}: ${bad}`, 'use nullValues, missingValues with missingValues: [..], or invalidValues with validValues: [..] or pattern');
   const reason: Reason = { code: 'contract-breached', message: `${field} breaks ${typeof quality['name'] === 'string' ? quality['name'] : metric}`, file, line: lineOf(at), field };
-  rules.push((record) => (bad(record[field] ?? null) ? reason : undefined));
+  rules.push({ field, reason, holds: (value) => !bad(value ?? null) });
 }
 
 /** True for a value that the metric counts; a message when the metric is not known or lacks arguments. */

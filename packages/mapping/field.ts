@@ -1,7 +1,7 @@
 import type { Json } from '@weir/adapter';
 import { compileCel, type CompiledCel } from '@weir/cel';
 import { fit, kindWords, type FieldKind } from './avro-kind.ts';
-import { celRoots, celVariables, compileCondition, type Located } from './condition.ts';
+import { celRoots, celVariables, compileCondition, type Located, type PathTest } from './condition.ts';
 import { consume, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
 import { TransformError, transforms, type Transform, type TransformContext } from './transforms.ts';
 
@@ -14,7 +14,29 @@ export interface FieldFailure {
 }
 
 /** Value for the field; undefined = leave the default. Failures go to `fail`. */
-export type FieldReader = (roots: Roots, fail: (failure: FieldFailure) => void) => unknown;
+export interface FieldReader {
+  (roots: Roots, fail: (failure: FieldFailure) => void): unknown;
+  /** How a field of one value is made; undefined for lists, tables and CEL. */
+  plan?: FieldPlan;
+}
+
+/** What a scalar field reader does, in parts. The first path whose value is there (of several: and not '') counts. */
+export interface FieldPlan {
+  readonly paths: readonly Path[];
+  /** Instead of paths. */
+  readonly constant: Json | undefined;
+  readonly steps: readonly Step[];
+  readonly fallback: unknown;
+  /** A failure leaves the fallback, and is none. */
+  readonly skip: boolean;
+  readonly required: boolean;
+  readonly when: readonly PathTest[];
+}
+
+export interface Step {
+  readonly name: string;
+  readonly apply: Transform;
+}
 
 export interface FieldContext {
   readonly where: Located;
@@ -91,11 +113,12 @@ function compileScalar(kind: FieldKind, spec: { [key: string]: Json }, at: At, c
   const skip = spec['onError'] === 'skip';
   const required = spec['required'] === true || (!kind.nullable && !kind.hasDefault);
   for (const path of when?.paths ?? []) markConsumed(context, path);
-  return (roots, fail) => {
+  const transforms = pipe.map((step) => step.apply);
+  const read: FieldReader = (roots, fail) => {
     try {
       if (when !== undefined && !when.test(roots)) return fallback;
       let value = source.read(roots);
-      for (let i = 0; i < pipe.length && value !== undefined; i++) value = pipe[i]!(value, roots);
+      for (let i = 0; i < transforms.length && value !== undefined; i++) value = transforms[i]!(value, roots);
       if (value === undefined || value === null) {
         if (fallback !== undefined) return fallback;
         if (required) fail({ field: kind.name, message: 'is required and the source does not have it', line, path: source.text });
@@ -110,12 +133,18 @@ function compileScalar(kind: FieldKind, spec: { [key: string]: Json }, at: At, c
       return fallback;
     }
   };
+  const tests = when === undefined ? [] : when.tests;
+  if ((source.paths !== undefined || source.constant !== undefined) && tests !== undefined) read.plan = { paths: source.paths ?? [], constant: source.constant, steps: pipe, fallback, skip, required, when: tests };
+  return read;
 }
 
 const isOneOf = (value: Json | undefined, allowed: readonly Json[]): boolean => value === undefined || allowed.includes(value);
 
 interface Source {
   readonly text: string;
+  /** Both undefined for CEL. */
+  readonly paths?: readonly Path[];
+  readonly constant?: Json;
   read(roots: Roots): Json | undefined;
 }
 
@@ -131,16 +160,17 @@ function compileSource(kind: FieldKind, spec: { [key: string]: Json }, at: At, c
       context.where.problem([...at, 'const'], `${kind.name} takes ${kindWords[kind.base]}`, 'correct the constant');
       return undefined;
     }
-    return { text: 'const', read: () => value };
+    return { text: 'const', constant: value, read: () => value };
   }
   if (spec['cel'] !== undefined) return celSource(String(spec['cel']), at, context);
   const paths = pathsOf(spec['from'], [...at, 'from'], context);
   if (paths === undefined) return undefined;
   const text = paths.map((p) => p.text).join(' | ');
   const [only] = paths;
-  if (paths.length === 1) return { text, read: (roots) => readPath(only!, roots) };
+  if (paths.length === 1) return { text, paths, read: (roots) => readPath(only!, roots) };
   return {
     text,
+    paths,
     read(roots) {
       for (const path of paths) {
         const value = readPath(path, roots);
@@ -168,10 +198,10 @@ function celSource(source: string, at: At, context: FieldContext): Source | unde
   };
 }
 
-function compilePipe(spec: { [key: string]: Json }, at: At, context: FieldContext): Transform[] | undefined {
+function compilePipe(spec: { [key: string]: Json }, at: At, context: FieldContext): Step[] | undefined {
   const steps: Json[] = spec['pipe'] === undefined ? [] : Array.isArray(spec['pipe']) ? [...spec['pipe']] : [spec['pipe']];
   if (spec['map'] !== undefined) steps.push({ map: spec['map'] });
-  const compiled: Transform[] = [];
+  const compiled: Step[] = [];
   for (const [i, step] of steps.entries()) {
     const where = [...at, 'pipe', i];
     const name = typeof step === 'string' ? step : step !== null && typeof step === 'object' && !Array.isArray(step) && Object.keys(step).length === 1 ? Object.keys(step)[0]! : '';
@@ -185,7 +215,7 @@ function compilePipe(spec: { [key: string]: Json }, at: At, context: FieldContex
       context.where.problem(where, `${name} ${made}`, 'correct its options');
       return undefined;
     }
-    compiled.push(made);
+    compiled.push({ name, apply: made });
   }
   return compiled;
 }

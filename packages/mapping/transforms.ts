@@ -1,6 +1,7 @@
 import { createHmac } from 'node:crypto';
 import type { Json, JsonObject } from '@weir/adapter';
 import { isSupportedCountry, parsePhoneNumberFromString, type CountryCode } from 'libphonenumber-js/min';
+import { gppDecoder, tcfDecoder } from './consent-strings.ts';
 import { parsePath, readPath, type Roots } from './path.ts';
 
 /** A value that the transform cannot take; the message says what it expected, never the value. */
@@ -13,6 +14,16 @@ function text(value: Json): string {
   if (typeof value === 'string') return value;
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
   throw new TransformError('expected text');
+}
+
+/** A decoder of the text; what it does not know fails the field. */
+function decoded(decode: ((text: string) => Json | undefined) | string, expected: string): Transform | string {
+  if (typeof decode === 'string') return decode;
+  return (value) => {
+    const found = decode(text(value).trim());
+    if (found === undefined) throw new TransformError(expected);
+    return found;
+  };
 }
 
 /** Longer text is no number; the bound also keeps the pattern, which backtracks, from quadratic time. */
@@ -154,6 +165,8 @@ export const transforms: Readonly<Record<string, Factory>> = Object.assign(Objec
   join: ((options) => (typeof options === 'string' || options === null ? (v) => (Array.isArray(v) ? v.map(text).join(options ?? ', ') : text(v)) : 'takes the text between the parts')) satisfies Factory,
   map: ((options) => (options !== null && typeof options === 'object' && !Array.isArray(options) ? mapEnum(options) : 'takes a table of values')) satisfies Factory,
   prefix: ((options) => (typeof options === 'string' ? (v) => options + text(v) : 'takes the text to put before')) satisfies Factory,
+  tcf: ((options) => decoded(tcfDecoder(options), 'expected a TCF v2 consent string')) satisfies Factory,
+  gpp: ((options) => decoded(gppDecoder(options), 'expected a GPP string')) satisfies Factory,
   hash: ((options, context) => {
     if (options !== null) return 'takes no options';
     return (v) => {

@@ -1,5 +1,6 @@
 import type { Json, JsonObject } from '@weir/adapter';
 import type { Reason } from '@weir/pipeline';
+import type { DirectMapping, DirectOptions } from './direct/compile.ts';
 
 export interface MappingMeta {
   readonly eventId: string;
@@ -28,4 +29,6 @@ export interface CompiledMapping {
   readonly name: string;
   readonly file: string;
   apply(item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult;
+  /** The same over the bytes of items, with scratch of its own; undefined when this mapping needs JSON values. */
+  direct(options: DirectOptions): DirectMapping | undefined;
 }

@@ -86,9 +86,11 @@ export function foldConsent(before: ConsentState | undefined, id: string, change
     id, purpose: consentPart(change.purpose), channel: consentPart(change.channel), topic: consentPart(change.topic), state, version: offset,
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
-    changeId: change.changeId, seen, closedBy,
+    changeId: change.changeId, seen, closedBy, setBy: before !== undefined && says(before.state) === says(state) ? before.setBy ?? '' : change.changeId,
   };
 }
+
+const says = (state: string): string => (closes(state) ? 'no' : state);
 
 function closedWith(closers: readonly string[], source: string): readonly string[] {
   if (closers.includes(source) || closers.includes(anybody)) return closers;

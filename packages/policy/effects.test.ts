@@ -214,6 +214,18 @@ test.each([
   expect(problem).toMatchObject({ file: 'policies/a.yaml', line: 3, message: expect.stringMatching(message) });
 });
 
+test('a file of policies has rules or caps, and no other key', () => {
+  const problems = (content: string): string[] => {
+    try {
+      compileRules({ path: 'a.yaml', content }, purposes);
+      return [];
+    } catch (error) {
+      return (error as WorkspaceError).problems.map((p) => p.message);
+    }
+  };
+  expect([problems('caps: []\n'), problems('doc: x\n'), problems('rulez: []\nrules: []\n'), problems('rules: {}\ncaps: []\n'), problems('- a\n')]).toEqual([[], ['no rules'], ['unknown key rulez'], ['no rules'], ['no rules']]);
+});
+
 test('more rules than anybody reads are refused', () => {
   expect(bad(Array.from({ length: 600 }, (_, i) => `  - { name: r${i}, effect: deny }\n`).join(''))[0]!.message).toMatch(/more than 500/);
 });

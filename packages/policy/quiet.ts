@@ -18,19 +18,48 @@ function clockOf(timezone: string): Intl.DateTimeFormat | undefined {
 }
 export const isZone = (timezone: string): boolean => clockOf(timezone) !== undefined;
 
+/** The last minute that was asked for in each zone, and what it is there: many records are decided in one minute. */
+const asked = new Map<string, { readonly minute: number; readonly local: number }>();
+
 /** Minutes after midnight in a zone. */
-function minutesIn(timezone: string, now: number): number {
-  const [hour, minute] = clockOf(timezone)!.format(now).split(':');
-  return Number(hour) * 60 + Number(minute);
+function minutesIn(timezone: string, at: number): number {
+  const minute = Math.floor(at / minuteMs);
+  const known = asked.get(timezone);
+  if (known?.minute === minute) return known.local;
+  const [hour, rest] = clockOf(timezone)!.format(at).split(':');
+  const local = Number(hour) * 60 + Number(rest);
+  if (asked.size >= maxClocks) asked.clear();
+  asked.set(timezone, { minute, local });
+  return local;
 }
 
-/** End of the quiet hours that `now` lies in, ms since the epoch; undefined outside. Steps by the zone's own clock, so a change to summer time moves it with the wall clock. */
+const minuteMs = 60_000;
+const dayMinutes = 1440;
+/** Quiet times that were worked out: from a minute in them to their end. */
+const ends = new Map<string, { readonly from: number; readonly end: number }>();
+
+const isQuiet = ({ from, to }: QuietHours, local: number): boolean => (from < to ? local >= from && local < to : local >= from || local < to);
+
+/**
+ * End of the quiet hours that `now` lies in, ms since the epoch: the first minute that is outside of them by the clock
+ * of the zone, also when that clock is changed meanwhile. Undefined outside.
+ */
 export function quietUntil(quiet: QuietHours, now: number): number | undefined {
-  const at = minutesIn(quiet.timezone, now);
-  const inside = quiet.from < quiet.to ? at >= quiet.from && at < quiet.to : at >= quiet.from || at < quiet.to;
-  if (!inside) return undefined;
-  const start = Math.floor(now / 60_000) * 60_000;
-  const guess = start + ((quiet.to - at + 1440) % 1440) * 60_000;
-  for (const shift of [0, 60, -60, 30, -30]) if (minutesIn(quiet.timezone, guess + shift * 60_000) === quiet.to) return guess + shift * 60_000;
-  return guess;
+  const key = `${quiet.timezone} ${quiet.from} ${quiet.to}`;
+  const known = ends.get(key);
+  if (known !== undefined && now >= known.from && now < known.end) return known.end;
+  const local = minutesIn(quiet.timezone, now);
+  if (!isQuiet(quiet, local)) return undefined;
+  const from = Math.floor(now / minuteMs) * minuteMs;
+  let end = from + ((quiet.to - local + dayMinutes) % dayMinutes) * minuteMs;
+  // Where the zone is as far from UTC then as now, its clock was not changed between (changes are weeks apart).
+  if (offsetOf(quiet.timezone, end) !== offsetOf(quiet.timezone, from)) for (end = from; isQuiet(quiet, minutesIn(quiet.timezone, end));) end += minuteMs;
+  if (ends.size >= maxClocks) ends.clear();
+  ends.set(key, { from, end });
+  return end;
+}
+
+/** Minutes that the zone is ahead of UTC, modulo a day. */
+function offsetOf(timezone: string, at: number): number {
+  return (minutesIn(timezone, at) - Math.floor(at / minuteMs) % dayMinutes + dayMinutes) % dayMinutes;
 }

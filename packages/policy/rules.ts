@@ -80,9 +80,11 @@ export const ruleEffects = Object.keys(effects) as RuleEffect[];
 /** policies/*.yaml: `rules:` a list of named rules. */
 export function compileRules(file: { readonly path: string; readonly content: string }, purposes: ReadonlyMap<string, Purpose>, regions?: Regions): readonly CompiledRule[] {
   const report = new Report(file.path, parseYaml(file), regions);
-  const root = report.yaml.value;
-  const list = isTable(root) ? root['rules'] : undefined;
-  if (!Array.isArray(list)) report.add([], 'no rules', 'write rules: with a list');
+  const root = isTable(report.yaml.value) ? report.yaml.value : {};
+  // Caps are compiled with the destinations they hold at.
+  report.keys(root, [], ['rules', 'caps', 'doc']);
+  const list = root['rules'];
+  if (!Array.isArray(list) && (list !== undefined || root['caps'] === undefined)) report.add([], 'no rules', 'write rules: with a list');
   const rules: CompiledRule[] = [];
   const specs = Array.isArray(list) ? list : [];
   if (specs.length > maxRules) report.add(['rules', maxRules], `more than ${maxRules} rules`, 'merge some');

@@ -65,4 +65,6 @@ export interface ConsentState {
   readonly noticeVersion?: string | null;
   /** Sources whose last statement closes it; `*` = more than are told apart. */
   readonly closedBy?: readonly string[];
+  /** Output id of the change that brought it to what it says (yes, no or unknown); those that said it again are not named. */
+  readonly setBy?: string;
 }

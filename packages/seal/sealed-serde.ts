@@ -23,6 +23,7 @@ export function sealedSerde(serde: Serde, ring: Pick<KeyRing, 'open' | 'readToEn
     start: () => serde.start(),
     idOf: (name) => serde.idOf(name),
     encode: (name, value) => serde.encode(name, value),
+    encodeTo: (name, value, sink) => serde.encodeTo(name, value, sink),
     decode(bytes) {
       const opened = ring.open(bytes);
       if (opened === undefined) throw new WeirError('subject-erased');

@@ -1,21 +1,22 @@
 import { join } from 'node:path';
 import { failpoint } from '@weir/failpoint';
-import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch } from '@weir/log';
-import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
+import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
+import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import { acceptedAs, createKeyedCache, rawHeaders } from '@weir/release';
 import { appendDeadlineMs, createProgress, createRetentionWatch, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
-import { encodeAll } from './encode.ts';
-import { createKeyedCache } from './identity.ts';
+import { createConvert } from './convert.ts';
 import { createMetrics } from './metrics.ts';
-import { normalize, rawHeaders } from './normalize.ts';
 import { createSealing } from './sealing.ts';
 import { createSeen, type First, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
+/** Well within what docs/architecture.md allows (Window): a few fetches are enough to keep it busy, and what waits is memory. */
 const maxRecords = 10_000;
-const maxBytes = 16 * 1024 * 1024;
+const maxBytes = 4 * 1024 * 1024;
 /** Canonical bytes of one partition that wait for their acknowledgement. */
 const sliceBytes = 4_000_000;
+const firstSink = 256 * 1024;
 /** Dedupe window of a source that the running release does not have any more. */
 const defaultWindowMs = 7 * 86_400_000;
 
@@ -35,8 +36,9 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const { log, serde, topics, groups, releases, logger, clock } = context;
   const metrics = createMetrics(context.registry);
   const progress = createProgress({ monotonic: clock.monotonic });
-  const keyed = createKeyedCache(context.workspaceKey);
-  const encode = serde.encode.bind(serde);
+  const convert = createConvert(serde, createKeyedCache(context.workspaceKey));
+  /** Bytes of canonical records; one for each batch at work, used again when it is written. */
+  const sinks: Sink[] = [];
   const sealing = createSealing(context.keys);
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
@@ -57,33 +59,38 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failure.resolve(error as Error);
   }
 
-  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number): Work {
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number, sink: Sink): Work {
     const { topic, partition: number } = partition.assignment;
-    const headers = rawHeaders(record);
-    const work = { source, topic, partition: number, record, headers };
-    if (record.timestamp <= expiring) return { ...work, result: { kind: 'dead', reasons: [{ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` }] } };
-    const redriven = record.headers.some(([name]) => name === H.intent);
-    const first = redriven ? undefined : (inBatch.get(headers.eventId) ?? seen.first(topic, number, { ...headers, offset: record.offset, timestamp: record.timestamp }, windowOf(source)));
-    if (first !== undefined && first.hash !== headers.hash) return { ...work, result: { kind: 'conflict', first: first.hash } };
-    if (!inBatch.has(headers.eventId)) inBatch.set(headers.eventId, first ?? headers);
+    const found = rawHeaders(record);
+    if (record.timestamp <= expiring) return { source, topic, partition: number, record, headers: found, known: undefined, result: { kind: 'dead', reasons: [{ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` }] } };
+    const { eventId, hash, redriven } = found;
+    const known = seen.find(topic, number, { eventId, hash, offset: record.offset, timestamp: record.timestamp, acceptedAt: found.acceptedAt }, windowOf(source)) ?? null;
+    const first = redriven ? undefined : (inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known : undefined));
+    if (first !== undefined && first.hash !== hash) return { source, topic, partition: number, record, headers: found, known, result: { kind: 'conflict', first: first.hash } };
     // A repetition is the same item: it was accepted when it first was (I5), and must not look newer than what followed it.
-    const acceptedAt = first?.acceptedAt ?? headers.acceptedAt;
-    const same = { ...work, headers: { ...headers, acceptedAt } };
+    const headers = first === undefined ? found : acceptedAs(found, first.acceptedAt);
+    if (!inBatch.has(eventId)) inBatch.set(eventId, first ?? { hash, acceptedAt: headers.acceptedAt, offset: record.offset });
+    const work = { source, topic, partition: number, record, headers, known };
     const plain = sealing.open(record);
-    if (plain === undefined) return { ...same, result: { kind: 'dropped', reason: 'subject-erased' } };
-    if (plain === 'changed') return { ...same, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
+    if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };
+    if (plain === 'changed') return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
     // Its envelope is sealed, too.
-    const result = encodeAll(normalize(source, plain, { ...(plain === record ? headers : rawHeaders(plain)), acceptedAt }, releases.current(), keyed), encode);
-    return { ...same, result: sealing.withoutErased(result, acceptedAt) };
+    const result = convert(source, plain, plain === record ? headers : acceptedAs(rawHeaders(plain), headers.acceptedAt), releases.current(), sink);
+    return { ...work, result: sealing.withoutErased(result, headers.acceptedAt) };
   }
 
-  function count(works: readonly Work[]): void {
-    for (const { source, result } of works) {
-      metrics.records.inc({ source, result: result.kind });
-      if (result.kind === 'ok') for (const output of result.outputs) metrics.outputs.inc({ source, record: output.recordType });
+  function count(source: string, works: readonly Work[]): void {
+    const results = new Map<string, number>();
+    const outputs = new Map<string, number>();
+    const add = (to: Map<string, number>, key: string): void => { to.set(key, (to.get(key) ?? 0) + 1); };
+    for (const { result } of works) {
+      add(results, result.kind);
+      if (result.kind === 'ok') for (const output of result.outputs) add(outputs, output.recordType);
       else if (result.kind === 'dead') metrics.failures.inc({ source, code: result.reasons[0]!.code });
       else if (result.kind === 'conflict') metrics.failures.inc({ source, code: 'event-conflict' });
     }
+    for (const [result, n] of results) metrics.records.inc({ source, result }, n);
+    for (const [record, n] of outputs) metrics.outputs.inc({ source, record }, n);
   }
 
   async function work(partition: Partition): Promise<void> {
@@ -104,20 +111,21 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const inBatch = new Map<string, First>();
     const expiring = retention.expiringBefore(topic);
     await sealing.prepare(batch.records);
+    const sink = sinks.pop() ?? { bytes: Buffer.allocUnsafe(firstSink), at: 0 };
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
-      for (let bytes = 0; at < batch.records.length && bytes < sliceBytes; at++) {
-        const one = classify(source, partition, batch.records[at]!, inBatch, expiring);
-        if (one.result.kind === 'ok') for (const output of one.result.outputs) bytes += output.value.length;
-        works.push(one);
-      }
-      await sealing.keysFor(works.map((w) => w.result));
-      await write(works.map((w) => ({ ...w, result: sealing.seal(w.result) })), releases.current().hash);
+      sink.at = 0;
+      for (; at < batch.records.length && sink.at < sliceBytes; at++) works.push(classify(source, partition, batch.records[at]!, inBatch, expiring, sink));
+      await sealing.keysFor(works);
+      for (const one of works) one.result = sealing.seal(one.result, sink);
+      await write(works, sink, releases.current().hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
-      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
-      count(works);
+      seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp, known: w.known })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
+      count(source, works);
     }
+    // One that grew for a large batch is not kept.
+    if (sink.bytes.length <= 2 * sliceBytes) sinks.push(sink);
     metrics.batch.observe((clock.monotonic() - began) / 1000);
     partition.window.doneUpTo(batch.nextOffset);
     if (partition.paused && !partition.closed && !partition.window.full()) {

@@ -1,8 +1,8 @@
 import { findWeirError } from '@weir/errors';
-import type { LogRecord } from '@weir/log';
+import { room, type LogRecord, type Sink } from '@weir/log';
 import { H } from '@weir/pipeline';
+import type { Encodable } from '@weir/release';
 import { isSealed, seal, sealedBy, unseal, type KeyRing } from '@weir/seal';
-import type { Encodable } from './encode.ts';
 
 type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
 
@@ -15,9 +15,9 @@ export interface Sealing {
   /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. */
   withoutErased<T extends Result>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }>;
   /** Keys for every subject of these results, acknowledged. */
-  keysFor(results: readonly Result[]): Promise<void>;
-  /** The result with sealed values. After `keysFor`. */
-  seal<T extends Result>(result: T): T;
+  keysFor(works: readonly { readonly result: Result }[]): Promise<void>;
+  /** The result with sealed values, behind what the sink holds. After `keysFor`. */
+  seal<T extends Result>(result: T, sink: Sink): T;
 }
 
 /** @param keys undefined = nothing is sealed; everything passes as it is */
@@ -43,25 +43,32 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
       const key = keys.byId(sealedBy(bytes));
       if (key === undefined) return undefined;
       try {
-        return { ...record, value: unseal(key, bytes), headers: record.headers.map((header) => (header[0] === H.envelope ? [header[0], opened(header[1])] as const : header)) };
+        return { offset: record.offset, timestamp: record.timestamp, key: record.key, value: unseal(key, bytes), headers: record.headers.map((header) => (header[0] === H.envelope ? [header[0], opened(header[1])] as const : header)) };
       } catch (error) {
         if (findWeirError(error)?.code !== 'avro-undecodable') throw error;
         return 'changed';
       }
     },
     withoutErased(result, acceptedAt) {
-      if (result.kind !== 'ok' || !result.outputs.some((output) => keys.erasedUntil(output.ids) >= acceptedAt)) return result;
-      const outputs = result.outputs.filter((output) => keys.erasedUntil(output.ids) < acceptedAt);
-      return outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs, links: [] };
+      if (result.kind !== 'ok' || !result.outputs.some((output) => keys.erasedUntil(output.person.ids) >= acceptedAt)) return result;
+      const outputs = result.outputs.filter((output) => keys.erasedUntil(output.person.ids) < acceptedAt);
+      return outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs };
     },
-    async keysFor(results) {
+    async keysFor(works) {
       const subjects = new Set<string>();
-      for (const result of results) if (result.kind === 'ok') for (const output of result.outputs) subjects.add(output.subject);
+      for (const { result } of works) if (result.kind === 'ok') for (const output of result.outputs) subjects.add(output.person.subject);
       if (subjects.size > 0) await keys.ensure(subjects);
     },
-    seal(result) {
+    seal(result, sink) {
       if (result.kind !== 'ok') return result;
-      return { ...result, outputs: result.outputs.map((output) => ({ ...output, value: seal(keys.current(output.subject)!, output.value) })) };
+      return { ...result, outputs: result.outputs.map((output) => {
+        const sealed = seal(keys.current(output.person.subject)!, sink.bytes.subarray(output.from, output.to));
+        const from = sink.at;
+        room(sink, sealed.length);
+        sink.bytes.set(sealed, from);
+        sink.at += sealed.length;
+        return { ...output, from, to: sink.at };
+      }) };
     },
   };
 }

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { failpoint } from '@weir/failpoint';
-import type { Appender, LogRecord, OutRecord, Serde } from '@weir/log';
+import { headerBytes, Packer, type Appender, type LogRecord, type OutRecord, type RecordBody, type Serde, type Sink } from '@weir/log';
 import { H, type Reason, type TopicNames } from '@weir/pipeline';
-import type { Encodable, Encoded } from './encode.ts';
-import type { RawHeaders } from './normalize.ts';
+import { carried, linksOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders } from '@weir/release';
+import type { First } from './seen.ts';
 
 /** One raw record with what came of it. */
 export interface Work {
@@ -12,7 +12,9 @@ export interface Work {
   readonly partition: number;
   readonly record: LogRecord;
   readonly headers: RawHeaders;
-  readonly result: Encodable | { readonly kind: 'conflict'; readonly first: string };
+  /** How its event id first came; null = it is new, undefined = nobody looked. */
+  readonly known: First | null | undefined;
+  result: Encodable | { readonly kind: 'conflict'; readonly first: string };
 }
 
 export interface WriterPorts {
@@ -23,14 +25,16 @@ export interface WriterPorts {
 }
 
 const consentRecord = 'weir.canonical.ConsentChange';
-/** Texts that come again in every record of a batch, as bytes. Bounded: names of releases, sources, mappings and outputs. */
+
+/** Headers that come again in every record of a batch, as bytes. Bounded: names of releases, sources, mappings and outputs. */
 const maxConstants = 1000;
 const constants = new Map<string, Buffer>();
-function constant(text: string): Buffer {
-  let bytes = constants.get(text);
+function constant(name: string, text: string): Buffer {
+  const key = `${name}\u0000${text}`;
+  let bytes = constants.get(key);
   if (bytes === undefined) {
     if (constants.size >= maxConstants) constants.clear();
-    constants.set(text, bytes = Buffer.from(text));
+    constants.set(key, bytes = headerBytes(name, text));
   }
   return bytes;
 }
@@ -42,7 +46,11 @@ const maxLinks = 100_000;
 function reach(last: Map<number, number>, partition: number, offset: number): void {
   last.set(partition, Math.max(offset, last.get(partition) ?? 0));
 }
-const positions = (last: ReadonlyMap<number, number>): Buffer => Buffer.from([...last].map(([partition, offset]) => `${partition}:${offset}`).join(','));
+const positions = (last: ReadonlyMap<number, number>): string => [...last].map(([partition, offset]) => `${partition}:${offset}`).join(',');
+
+/** Name of a header with its length before it. */
+const named = (name: string): Buffer => headerBytes(name, '').subarray(0, -1);
+const names = { hash: named(H.hash), event: named(H.event), accepted: named(H.accepted), traceparent: named(H.traceparent), output: named(H.output), ids: named(H.ids), afterConsent: named(H.afterConsent), afterIdentity: named(H.afterIdentity) };
 
 /**
  * Writes one batch: consent changes and identity links first, and only when they are acknowledged the
@@ -52,60 +60,120 @@ const positions = (last: ReadonlyMap<number, number>): Buffer => Buffer.from([..
 export function createWriter(ports: WriterPorts) {
   const { appender, serde, topics } = ports;
   const links = new Map<string, readonly [partition: number, offset: number]>();
+  /** How far the links of a person got, by its identifiers, when all of them are acknowledged. */
+  const linked = new Map<string, string>();
+  /** Packers whose records are acknowledged. */
+  const spare: Packer[] = [];
 
-  function commonHeaders(work: Work, release: string, mapping: string): [string, Buffer][] {
-    const { headers, source } = work;
-    return [[H.event, Buffer.from(headers.eventId)], [H.hash, Buffer.from(headers.hash)], [H.source, constant(source)], [H.accepted, Buffer.from(String(headers.acceptedAt))], [H.traceparent, Buffer.from(headers.traceparent)], [H.release, constant(release)], [H.mapping, constant(mapping)]];
+  /** One record of a canonical type, in Kafka's form. */
+  function pack(packer: Packer, work: Work, output: Encoded, sink: Sink, key: Buffer, partition: number, release: string, mapping: string, after: { readonly consent?: string; readonly identity?: string }): OutRecord {
+    const { headers, record } = work;
+    packer.begin();
+    packer.key(key, 0, key.length);
+    packer.value(sink.bytes, output.from, output.to);
+    if (headers.common !== undefined) packer.headers((record as LogRecord & RecordBody).bytes, headers.common.from, headers.common.to, carried.length);
+    else {
+      const source = constant(H.source, work.source);
+      packer.header(names.event, headers.eventId);
+      packer.header(names.hash, headers.hash);
+      packer.headers(source, 0, source.length, 1);
+      packer.header(names.accepted, String(headers.acceptedAt));
+      packer.header(names.traceparent, headers.traceparent);
+    }
+    for (const bytes of [constant(H.release, release), constant(H.mapping, mapping)]) packer.headers(bytes, 0, bytes.length, 1);
+    if (after.consent !== undefined) packer.header(names.afterConsent, after.consent);
+    if (after.identity !== undefined) packer.header(names.afterIdentity, after.identity);
+    packer.header(names.output, output.outputId);
+    const name = constant(H.outputName, output.outputName);
+    packer.headers(name, 0, name.length, 1);
+    packer.header(names.ids, output.person.text);
+    if (headers.redriven) for (const [header, value] of record.headers) if (replayHeaders.has(header)) packer.header(named(header), value.toString('utf8'));
+    return packer.end(partition);
   }
 
-  function outputHeaders(base: readonly [string, Buffer][], output: Encoded): [string, Buffer][] {
-    return [...base, [H.output, Buffer.from(output.outputId)], [H.outputName, constant(output.outputName)], [H.ids, Buffer.from(output.ids.join(','))]];
-  }
+  /** Positions that the canonical records of a work must wait for; undefined = none. */
+  interface Reached { readonly consent: ReadonlyMap<Work, string>; readonly identity: ReadonlyMap<Work, string> }
 
-  /** How far each of `works` got on the two topics, per partition, after all was acknowledged. */
-  async function first(works: readonly Work[], release: string): Promise<{ consent: Map<Work, Map<number, number>>; identity: Map<Work, Map<number, number>> }> {
-    const consentRecords: OutRecord[] = [];
-    const consentOwners: Work[] = [];
-    const linkRecords: OutRecord[] = [];
-    const linkNames: string[] = [];
-    const asked = new Set<string>();
+  function consentOf(works: readonly Work[], sink: Sink, release: string, packer: Packer): { records: OutRecord[]; owners: Work[] } {
+    const records: OutRecord[] = [];
+    const owners: Work[] = [];
     for (const work of works) {
       if (work.result.kind !== 'ok') continue;
       for (const output of work.result.outputs) {
         if (output.recordType !== consentRecord) continue;
-        const headers = outputHeaders(commonHeaders(work, release, work.result.mapping), output);
-        for (const id of output.ids) {
+        for (const id of output.person.ids) {
           const key = Buffer.from(id);
-          consentRecords.push({ partition: appender.partitionFor(topics.consentChanges, key), key, value: output.value, headers });
-          consentOwners.push(work);
+          records.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.consentChanges, key), release, work.result.mapping, {}));
+          owners.push(work);
         }
       }
-      for (const link of work.result.links) {
-        if (links.has(link) || asked.has(link)) continue;
-        asked.add(link);
+    }
+    return { records, owners };
+  }
+
+  /** A work whose links are not all known by the identifiers of one person; with where each of them is, as that becomes known. */
+  interface Linking { readonly work: Work; readonly persons: readonly Person[] }
+
+  /** What is known of links now goes to `texts` and `known`: nothing that others forget meanwhile is asked for later. Those that nobody has written come back as records, once each. */
+  function newLinks(works: readonly Work[], texts: Map<Work, string>, known: Map<string, readonly [number, number]>, open: Linking[]): { records: OutRecord[]; names: string[] } {
+    const records: OutRecord[] = [];
+    const found = new Set<string>();
+    for (const work of works) {
+      if (work.result.kind !== 'ok') continue;
+      const { outputs } = work.result;
+      const text = outputs.length === 1 ? linked.get(outputs[0]!.person.text) : undefined;
+      if (text !== undefined) {
+        texts.set(work, text);
+        continue;
+      }
+      const persons = outputs.map((output) => output.person).filter((person) => person.ids.length > 1);
+      if (persons.length === 0) continue;
+      open.push({ work, persons });
+      for (const link of persons.flatMap((person) => linksOf(person.ids))) {
+        const at = links.get(link);
+        if (at !== undefined) known.set(link, at);
+        if (at !== undefined || found.has(link)) continue;
+        found.add(link);
         const [a, b] = link.split('~');
         const key = Buffer.from(link);
-        linkRecords.push({ partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: work.source, at: work.headers.acceptedAt }) });
-        linkNames.push(link);
+        records.push({ partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: work.source, at: work.headers.acceptedAt }) });
       }
     }
-    const [consentOffsets, linkOffsets] = await Promise.all([appender.append(topics.consentChanges, consentRecords), appender.append(topics.identity, linkRecords)]);
-    if (links.size > maxLinks) links.clear();
-    linkNames.forEach((name, i) => links.set(name, [linkRecords[i]!.partition, linkOffsets[i]!]));
-    const consent = new Map<Work, Map<number, number>>();
-    consentOwners.forEach((work, i) => {
-      let last = consent.get(work);
-      if (last === undefined) consent.set(work, last = new Map());
-      reach(last, consentRecords[i]!.partition, consentOffsets[i]!);
-    });
-    const identity = new Map<Work, Map<number, number>>();
-    for (const work of works) {
-      if (work.result.kind !== 'ok' || work.result.links.length === 0) continue;
-      const last = new Map<number, number>();
-      for (const link of work.result.links) reach(last, ...links.get(link)!);
-      identity.set(work, last);
+    return { records, names: [...found] };
+  }
+
+  /** How far each of `works` got on the two topics, per partition, after all was acknowledged. */
+  async function first(works: readonly Work[], sink: Sink, release: string, packer: Packer): Promise<Reached> {
+    const asked = consentOf(works, sink, release, packer);
+    const identity = new Map<Work, string>();
+    const known = new Map<string, readonly [number, number]>();
+    const open: Linking[] = [];
+    const fresh = newLinks(works, identity, known, open);
+    const none: readonly number[] = [];
+    const [consentOffsets, linkOffsets] = asked.records.length + fresh.records.length === 0 ? [none, none] : await Promise.all([appender.append(topics.consentChanges, asked.records), appender.append(topics.identity, fresh.records)]);
+    if (links.size > maxLinks) {
+      links.clear();
+      linked.clear();
     }
-    return { consent, identity };
+    fresh.names.forEach((name, i) => {
+      const at = [fresh.records[i]!.partition, linkOffsets[i]!] as const;
+      links.set(name, at);
+      known.set(name, at);
+    });
+    for (const { work, persons } of open) {
+      const last = new Map<number, number>();
+      for (const person of persons) for (const link of linksOf(person.ids)) reach(last, ...known.get(link)!);
+      const text = positions(last);
+      identity.set(work, text);
+      if (persons.length === 1) linked.set(persons[0]!.text, text);
+    }
+    const changes = new Map<Work, Map<number, number>>();
+    asked.owners.forEach((work, i) => {
+      let last = changes.get(work);
+      if (last === undefined) changes.set(work, last = new Map());
+      reach(last, asked.records[i]!.partition, consentOffsets[i]!);
+    });
+    return { consent: new Map([...changes].map(([work, last]) => [work, positions(last)])), identity };
   }
 
   function deadLetter(work: Work, reasons: readonly Reason[], release: string): OutRecord {
@@ -123,11 +191,19 @@ export function createWriter(ports: WriterPorts) {
   function outcome(work: Work, state: string, reason: string, detail: string | null, release: string): OutRecord {
     const key = Buffer.from(work.headers.eventId);
     const value = serde.encode('weir.internal.Outcome', { eventId: work.headers.eventId, outputId: null, destination: null, operation: null, key: null, state, reason, detail, stage: 'normalizer', release, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt: work.headers.acceptedAt, at: ports.now() });
-    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)]] };
+    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)], ...(work.headers.redriven ? work.record.headers.filter(([name]) => replayHeaders.has(name)) : [])] };
   }
 
-  return async function write(works: readonly Work[], release: string): Promise<void> {
-    const { consent, identity } = await first(works, release);
+  /** Nothing of `sink` and of the raw records is used after it resolved. */
+  async function write(works: readonly Work[], sink: Sink, release: string): Promise<void> {
+    const packer = spare.pop() ?? new Packer();
+    await writeAll(works, sink, release, packer);
+    packer.reset();
+    spare.push(packer);
+  }
+
+  async function writeAll(works: readonly Work[], sink: Sink, release: string, packer: Packer): Promise<void> {
+    const { consent, identity } = await first(works, sink, release, packer);
     failpoint('normalizer.dependencies-written');
     const canonical: OutRecord[] = [];
     const letters: OutRecord[] = [];
@@ -135,14 +211,10 @@ export function createWriter(ports: WriterPorts) {
     for (const work of works) {
       const { result } = work;
       if (result.kind === 'ok') {
-        const base = commonHeaders(work, release, result.mapping);
-        const after = consent.get(work);
-        const afterLinks = identity.get(work);
-        if (after !== undefined) base.push([H.afterConsent, positions(after)]);
-        if (afterLinks !== undefined) base.push([H.afterIdentity, positions(afterLinks)]);
+        const after = { consent: consent.get(work), identity: identity.get(work) };
         for (const output of result.outputs) {
-          const key = Buffer.from(output.subject);
-          canonical.push({ partition: appender.partitionFor(topics.canonical, key), key, value: output.value, headers: outputHeaders(base, output) });
+          const { key } = output.person;
+          canonical.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.canonical, key), release, result.mapping, after as { consent?: string; identity?: string }));
         }
       } else if (result.kind === 'dropped') outcomes.push(outcome(work, 'dropped', result.reason, null, release));
       else if (result.kind === 'conflict') {
@@ -158,6 +230,7 @@ export function createWriter(ports: WriterPorts) {
       failpoint('normalizer.dlq-written');
     }
     await Promise.all([appender.append(topics.canonical, canonical), appender.append(topics.outcome, outcomes)]);
-  };
+  }
+  return write;
 }
 export type Writer = ReturnType<typeof createWriter>;

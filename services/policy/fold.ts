@@ -82,11 +82,19 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       acceptedAt: numberOf(record, H.accepted), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
       jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
     };
+    const release = context.releases.current();
+    if (!release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', fold.partition, record.offset);
     const key = consentKey(id, change.purpose, change.channel, change.topic);
-    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, context.releases.current().consent);
+    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, release.consent);
     metrics.folded.inc({ changed: String(next !== undefined) });
     if (next !== undefined) changed.set(key, next);
     return undefined;
+  }
+
+  /** It is kept: the purpose may come with a later release. It binds nothing until then, so somebody must see it. */
+  function noteUnknown(source: string, partition: number, offset: number): void {
+    metrics.unknownPurpose.inc({ source });
+    logger.warn({ source, partition, offset }, 'a change of consent is for a purpose that the workspace does not have');
   }
 
   async function foldBatch(fold: Fold, batch: RecordBatch): Promise<void> {

@@ -14,7 +14,7 @@ const passings: Partial<Record<Failpoint, number>> = {
 const atStart: ReadonlySet<string> = new Set<Failpoint>(['log.schema-fetch', 'policy.tables-loading', 'dispatcher.taking-over']);
 /** At these a process may have nothing in hand: then the lag of its group decides. */
 const idlePoints: ReadonlySet<string> = new Set<string>([...atStart, 'poller.cursor-saved', 'normalizer.release-switch', 'random']);
-const sharedPoints: Record<Stage, readonly Failpoint[]> = { ingest: ['log.produce-sent', 'log.schema-fetch'], normalizer: ['log.produce-sent', 'log.commit-sent'], policy: ['log.produce-sent', 'log.commit-sent'], dispatcher: ['log.produce-sent', 'log.commit-sent'] };
+const sharedPoints: Record<Stage, readonly Failpoint[]> = { ingest: ['log.produce-sent'], normalizer: ['log.produce-sent', 'log.commit-sent', 'log.schema-fetch'], policy: ['log.produce-sent', 'log.commit-sent'], dispatcher: ['log.produce-sent', 'log.commit-sent'] };
 
 /** Points of a stage: by the catalogue, so that a new one is tried without a word here. */
 export function pointsOf(stage: Stage): Failpoint[] {

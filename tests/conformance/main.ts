@@ -30,13 +30,13 @@ try {
       const outcome = await runRow(world, row, driver).then((seen) => ({ passed: true, seen }), (error: unknown) => ({ passed: false, seen: (error as Error).message }));
       const result: Result = { row: row.id, driver, seconds: Math.round((performance.now() - began) / 100) / 10, ...at, ...outcome };
       results.push(result);
+      if (!values.dry) writeResults([result]);
       console.log(`${result.passed ? 'holds ' : 'FAILS '} ${row.id} ${driver} ${result.seconds} s: ${result.seen}`);
     }
   }
 } finally {
   await world.stop();
 }
-if (!values.dry) writeResults(results);
 const failed = results.filter((r) => !r.passed).length;
 console.log(`${results.length - failed} hold, ${failed} fail`);
 process.exit(failed === 0 ? 0 : 1);

@@ -6,8 +6,8 @@ import { mappingOf, now, person, signed, take, webhookCases, type WebhookCase } 
 
 const cases = webhookCases();
 const json = (value: unknown): Buffer => Buffer.from(JSON.stringify(value));
-/** Segment's write key names the caller; it does not sign the body. Its X-Signature has tests of its own. */
-const bindsBody = (it: WebhookCase): boolean => it.name !== 'segment';
+/** Segment's write key and OneTrust's bearer token name the caller; they do not sign the body. Segment's X-Signature has tests of its own. */
+const bindsBody = (it: WebhookCase): boolean => it.name !== 'segment' && it.name !== 'onetrust';
 const tolerance = (it: WebhookCase): number | undefined => it.config['tolerance'] as number | undefined;
 
 const secretNames = (it: WebhookCase): string[] => Object.entries(it.adapter.manifest.source!.config).filter(([, field]) => field.secret === true).map(([name]) => name);

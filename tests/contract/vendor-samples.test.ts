@@ -9,7 +9,7 @@ import { eventId, itemHash, keyedId } from '@weir/pipeline';
 import { checkUse, decide, type Decision } from '@weir/policy';
 import { compileRelease, readWorkspace, resolveConfig, withDefaults } from '@weir/release';
 import { describe, expect, test } from 'vitest';
-import { normalize, type Canonical } from '../../services/normalizer/normalize.ts';
+import { normalize, type Canonical } from '@weir/release';
 import { readSample, samplesPresent, segmentFiles, segmentSamples, stripeSamples } from './samples.ts';
 import { now, person, signed, webhookCases, type WebhookCase } from './world.ts';
 
@@ -43,7 +43,7 @@ function fates(it: WebhookCase, request: InboundRequest, source: string): Fate[]
   return items.map((item) => {
     const { parts, unique } = it.source.identify(item, it.config, envelope);
     const hash = itemHash(item.bytes);
-    const headers = { eventId: eventId(source, unique ? parts : [...parts, hash]), hash, acceptedAt: now, traceparent: '', envelope: envelope === undefined ? undefined : Buffer.from(JSON.stringify(envelope)) };
+    const headers = { eventId: eventId(source, unique ? parts : [...parts, hash]), hash, acceptedAt: now, traceparent: '', envelope: envelope === undefined ? undefined : Buffer.from(JSON.stringify(envelope)), redriven: false, common: undefined };
     const result = normalize(source, { value: item.bytes } as never, headers, release, (type, value) => keyedId(workspaceKey, type, value));
     if (result.kind === 'dropped') return result;
     if (result.kind === 'dead') throw new Error(`${JSON.stringify(result.reasons)} for ${item.bytes.toString().slice(0, 500)}`);

@@ -110,7 +110,7 @@ export async function startIngestWorld(cluster: { brokers: readonly string[]; re
       const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
       for (const [partition, endOffset] of await admin.endOffsets(topic)) {
         await reader.read(topic, partition, 0, endOffset, (batch) => {
-          for (const r of batch.records) found.push({ key: r.key!.toString(), value: r.value!.toString(), headers: Object.fromEntries(r.headers.map(([name, value]) => [name, value.toString()])), raw: { ...r, value: Buffer.from(r.value!) } });
+          for (const r of batch.records) found.push({ key: r.key!.toString(), value: r.value!.toString(), headers: Object.fromEntries(r.headers.map(([name, value]) => [name, value.toString()])), raw: { offset: r.offset, timestamp: r.timestamp, key: r.key, headers: r.headers, value: Buffer.from(r.value!) } });
         });
       }
       await reader.close();

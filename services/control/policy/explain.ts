@@ -31,7 +31,7 @@ export interface ExplainedEvent {
 export async function explainEvent(history: History, eventId: string, against: 'recorded' | 'current', current: Release, now: number): Promise<ExplainedEvent> {
   const recorded = history.recordedOf(eventId);
   const records = await history.recordsOf(eventId);
-  if (records.length === 0) throw new WeirError('not-found', `no canonical record of ${eventId}: it was not accepted, ended before, or has left the topic`);
+  if (records.length === 0) throw new WeirError('not-found', `no canonical record of ${eventId}: it was not accepted, ended before, has left the topic, or the person was erased`);
   const last = recorded.at(-1);
   const release = against === 'current' || last === undefined || last.release === current.hash ? current : await history.release(last.release);
   const at = against === 'current' || last === undefined ? now : last.at;

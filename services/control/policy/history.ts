@@ -97,9 +97,13 @@ export function createHistory(context: ServiceContext, { store, reader, admin, a
         if (topic !== topics.canonical) continue;
         const record = await reader.readOne(topic, partition, offset);
         if (record?.value === undefined || record.value === null) continue;
-        await serde.prepare(record.value);
-        const past = subjectOf(record);
-        if (past !== undefined) found.set(past.outputId, past);
+        try {
+          await serde.prepare(record.value);
+          const past = subjectOf(record);
+          if (past !== undefined) found.set(past.outputId, past);
+        } catch (error) {
+          if (!isUnreadable(error)) throw error;
+        }
       }
       return [...found.values()];
     },
@@ -129,6 +133,11 @@ export function createHistory(context: ServiceContext, { store, reader, admin, a
 function recorded(stage: Stage): Recorded {
   const text = (name: string): string | null => (typeof stage[name] === 'string' ? stage[name] : null);
   return { destination: text('destination'), operation: text('operation'), effect: String(stage['effect']), rule: text('rule'), reason: text('reason'), release: text('release') ?? '', at: stage.at, consent: (stage['consent'] ?? []) as readonly ConsentSeen[], outputId: text('outputId') };
+}
+
+/** A record that nobody can read: no Avro, no schema, changed, or its key was destroyed with the erasure of the person. */
+export function isUnreadable(error: unknown): boolean {
+  return ['avro-undecodable', 'schema-unknown', 'subject-erased'].includes((error as { code?: string }).code ?? '');
 }
 
 /** Reasons that consent itself gave; any other decision was made before it was asked. */

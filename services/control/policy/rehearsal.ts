@@ -4,7 +4,7 @@ import type { LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
 import { createLimits, decide, type CompiledPolicy, type Decision, type DecisionContext } from '@weir/policy';
 import type { Release, ReleaseFile } from '@weir/release';
 import { assertPolicyTests } from '@weir/release';
-import { recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
+import { isUnreadable, recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
 
 /** What would be decided otherwise, of one kind. */
 export interface Flip {
@@ -128,14 +128,13 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     await new Promise<void>((resume) => { setImmediate(resume); });
   }
 
-  /** What can not be decoded was never decided. */
+  /** What can not be read was never decided, or is of a person who was erased. */
   async function subjectOf(record: RecordBatch['records'][number]): Promise<PastRecord | undefined> {
     try {
       if (!ports.serde.known(record.value!)) await ports.serde.prepare(record.value!);
       return ports.history.subjectOf(record);
     } catch (error) {
-      const { code } = error as { code?: string };
-      if (code === 'avro-undecodable' || code === 'schema-unknown') return undefined;
+      if (isUnreadable(error)) return undefined;
       throw error;
     }
   }
@@ -202,8 +201,11 @@ export function tallyFlips(run: Pick<Run, 'flips'>, eventId: string, recorded: r
   for (const d of before) if (d.route !== undefined) was.set(`${d.route.destination}\0${d.route.operation}`, wordsOf(d.effect, d.effect === 'allow' ? null : d.reason));
   if (recorded.length > 0) {
     was.clear();
-    // What lacked something after the decision was let through by the rules.
-    for (const r of recorded) if (r.destination !== null) was.set(`${r.destination}\0${r.operation ?? ''}`, r.effect === 'dead-letter' ? 'allow' : wordsOf(r.effect, r.reason));
+    for (const r of recorded) {
+      const key = `${r.destination ?? ''}\0${r.operation ?? ''}`;
+      // What an approver decided afterwards is no decision of the rules; what lacked something after theirs was let through by them.
+      if (r.destination !== null && was.get(key)?.startsWith('hold ') !== true) was.set(key, r.effect === 'dead-letter' ? 'allow' : wordsOf(r.effect, r.reason));
+    }
   }
   const is = new Map<string, Decision>();
   for (const d of after) if (d.route !== undefined) is.set(`${d.route.destination}\0${d.route.operation}`, d);

@@ -20,13 +20,14 @@ export const stallRows: readonly Row[] = [
     async run(world, driver) {
       const history = createHistory(world, await world.topic(2));
       const { log, driver: harm } = world.harmedLog(driver);
+      // Before the first fetch: one that is on the way would bring what is written meanwhile.
+      harm.harm({ fetch: (send) => async (...args) => ({ ...await send(...args), partitions: [] }) });
       const member = createMember(world, log, history, { watchMs: 500 });
       await member.consumer.start();
       const cluster = new Cluster(harm, { brokers: world.platform.bootstrap, clientId: 'follower', deadlineMs: 30_000 });
       world.atEnd(() => cluster.close());
       const told: unknown[] = [];
       await createReader(cluster, 500).follow(history.topic, new Map(), () => { told.push('a batch came'); }, (error) => told.push((error as { code?: string }).code));
-      harm.harm({ fetch: (send) => async (...args) => ({ ...await send(...args), partitions: [] }) });
       const writer = startWriter(history, await world.log(driver).appender(), 2, 20);
       await waitFor('the stall is told by both', () => member.failures.length > 0 && told.length > 0, 60_000);
       same(told, ['log-deadline'], 'what the follower tells');

@@ -7,6 +7,9 @@ export const header = (record: LogRecord, name: string): string => record.header
 const all = (history: History, topic: string): LogRecord[] => (history.records.get(topic) ?? []).flat();
 const destinationsOf = (history: History): string[] => [...history.records.keys()].filter((t) => t.startsWith('sim.dispatch.')).map((t) => t.slice('sim.dispatch.'.length));
 
+/** A redrive of what was not applied has the key of the next generation. */
+const generations = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+
 interface Delivery { readonly destination: string; readonly key: string; readonly partition: number; readonly offset: number; readonly subject: string; readonly value: any }
 /** Deliveries by key; of a repeated one the first. */
 function deliveries(history: History): Map<string, Delivery> {
@@ -66,8 +69,9 @@ export function effectsOnce(history: History): string[] {
   const problems: string[] = [];
   const known = deliveries(history);
   const counts = new Map<string, number>();
+  const byKey = new Map([...known.values()].flatMap((d) => generations.map((g) => [`${d.destination} ${deliveryKey(d.value.outputId, d.destination, d.value.operation, d.value.intent, g)}`, d] as const)));
   for (const { destination, key } of history.effects) {
-    const delivery = known.get(`${destination} ${key}`);
+    const delivery = byKey.get(`${destination} ${key}`);
     if (delivery === undefined) problems.push(`I2: an effect at ${destination} under ${key}, which nobody decided`);
     else {
       const name = `${destination} ${delivery.value.operation} ${delivery.value.outputId}`;
@@ -162,11 +166,11 @@ export function ordered(history: History): string[] {
   return problems;
 }
 
-/** I5: one output id, one record. */
+/** I5: one output of one item, one record. Another body under the same id, put back by an operator, is another item. */
 export function sameBytes(history: History): string[] {
   const problems: string[] = [];
-  for (const [output, records] of Map.groupBy(all(history, 'sim.canonical'), (r) => header(r, H.output))) {
-    if (new Set(records.map((r) => `${r.key!.toString()} ${header(r, H.hash)} ${r.value!.toString('base64')}`)).size > 1) problems.push(`I5: ${output} has several contents`);
+  for (const [output, records] of Map.groupBy(all(history, 'sim.canonical'), (r) => `${header(r, H.output)} of ${header(r, H.hash)}`)) {
+    if (new Set(records.map((r) => `${r.key!.toString()} ${r.value!.toString('base64')}`)).size > 1) problems.push(`I5: ${output} has several contents`);
   }
   for (const topic of [...history.records.keys()].filter((t) => t.startsWith('sim.raw.'))) for (const record of all(history, topic)) if (history.sent.every((s) => s.eventId !== header(record, H.event))) problems.push(`I5: ${header(record, H.event)} is not the id of anything sent`);
   return problems;
@@ -189,12 +193,17 @@ export function intended(history: History): string[] {
   return history.uncovered.map((text) => `I2: ${text}`);
 }
 
+/** I7: what ingest cannot take is refused before it is accepted, with 429 or 503 and a time to come back; no sender is told anything else. */
+export function bounded(history: History): string[] {
+  return history.answers.filter((a) => a.status !== 200 && !((a.status === 429 || a.status === 503) && a.retryAfter)).map((a) => `I7: ${a.by} answered ${a.status}${a.retryAfter ? '' : ' without Retry-After'} at ${a.at.toFixed(1)}`);
+}
+
 /** I8: all lag was gone in time. */
 export function settled(history: History): string[] {
   return history.stuck === undefined ? [] : [`I8: ${history.stuck}`];
 }
 
-export const checkers = { settled, nothingLost, effectsOnce, consentHeld, ordered, sameBytes, leased, intended } as const;
+export const checkers = { settled, bounded, nothingLost, effectsOnce, consentHeld, ordered, sameBytes, leased, intended } as const;
 
 /** Everything that does not hold. */
 export function check(history: History): string[] {

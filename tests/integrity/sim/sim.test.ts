@@ -88,10 +88,12 @@ test('each checker sees a history that is bad in its way', async () => {
   expect(checkers.leased({ ...history, calls: history.calls.map((c) => ({ ...c, holders: new Map([[0, 'another'], [1, 'another']]) })) })).not.toEqual([]);
   expect(checkers.leased({ ...history, early: ['x'] })).not.toEqual([]);
   expect(checkers.settled({ ...history, stuck: 'x' })).not.toEqual([]);
+  expect(checkers.bounded({ ...history, answers: [{ at: 1, by: 'x', status: 503, retryAfter: false }] })).not.toEqual([]);
+  expect(checkers.bounded({ ...history, answers: [{ at: 1, by: 'x', status: 500, retryAfter: true }] })).not.toEqual([]);
   expect(checkers.intended({ ...history, uncovered: ['x'] })).not.toEqual([]);
   const late = history.records.get('sim.consent')!.map((records) => records.length);
   const after = { consent: new Map(late.map((n, p) => [p, n])) };
   expect(checkers.consentHeld({ ...history, calls: history.calls.map((c) => ({ ...c, ...after })) })).not.toEqual([]);
   const canonical = history.records.get('sim.canonical')!;
-  expect(checkers.sameBytes({ ...history, records: new Map([...history.records, ['sim.canonical', canonical.map((list) => [...list, ...list.map((r) => ({ ...r, value: Buffer.from('other') }))])]]) })).not.toEqual([]);
+  expect(checkers.sameBytes({ ...history, records: new Map([...history.records, ['sim.canonical', canonical.map((list) => [...list, ...list.map((r) => ({ offset: r.offset, timestamp: r.timestamp, key: r.key, headers: r.headers, value: Buffer.from('other') }))])]]) })).not.toEqual([]);
 });

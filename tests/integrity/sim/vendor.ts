@@ -99,6 +99,7 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
           calls.push({ at: scheduler.now, arrivesAt: lost ? Infinity : scheduler.now + wayMs, actor: actor.name, destination, key: request.headers['x-key']!, operation: path, ...look(destination) });
           if (lost) return void scheduler.after(wayMs, actor, () => fail('reset', 'reset'));
           if (faults.hit('http.429')) return answer(wayMs, refusal(429));
+          if (faults.hit('http.400')) return answer(wayMs, refusal(400));
           if (isRefused(request) || faults.hit('http.503')) return answer(wayMs, refusal(503));
           const appliedMs = faults.hit('http.applied-after-timeout') ? deadlineMs + 50 + random() * 2000 : wayMs;
           const silent = faults.hit('http.timeout-after-commit');

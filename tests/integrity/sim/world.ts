@@ -9,6 +9,8 @@ import { createLogger } from '@weir/telemetry';
 import { Secret } from '@weir/vault';
 import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
+import type { DeadLetterRecord } from '../../../services/control/letters.ts';
+import { recordOf } from '../../../services/control/replay/put-back.ts';
 import { createDispatcher } from '../../../services/dispatcher/app.ts';
 import { createIngest } from '../../../services/ingest/app.ts';
 import type { ConsentIntake } from '../../../services/ingest/consent-intake.ts';
@@ -55,6 +57,8 @@ export interface Instance {
   intake: ConsentIntake | undefined;
 }
 
+export interface Answer { readonly at: number; readonly by: string; readonly status: number; readonly retryAfter: boolean }
+
 /** What happened in a run, for the checkers: nothing of it comes from the services' own counters. */
 export interface History {
   readonly seed: number;
@@ -67,6 +71,8 @@ export interface History {
   readonly early: readonly string[];
   /** Calls that no intent on the ledger covered when they were written. */
   readonly uncovered: readonly string[];
+  /** What ingest answered, to every request that it did answer. */
+  readonly answers: readonly Answer[];
   /** Lag that stayed; undefined = all groups reached their ends. */
   readonly stuck: string | undefined;
   /** Of a run with the consent API. */
@@ -128,7 +134,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   };
 
   function contextOf(instance: Instance, log: Log): ServiceContext {
-    return { name: instance.kind, config: { instance: instance.actor.name, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), onSwitch: () => () => {}, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
+    return { name: instance.kind, config: { instance: instance.actor.name, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
   }
 
   async function compose(instance: Instance): Promise<Service> {
@@ -141,7 +147,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
         instance.appender = appender;
         await race.open(instance, context, appender);
       }
-      return createIngest(context, { port: 0, ackTimeoutMs, requestTimeoutMs: 10_000, maxInflightBytes: 8_000_000, pollerSessionMs: sessionTimeoutMs, allowPrivate: true, sandboxUrl: 'http://sandbox', consentWaitMs: 2000, consentPerSecond: 100 }, {
+      return createIngest(context, { port: 0, ackTimeoutMs, requestTimeoutMs: 10_000, maxInflightBytes: 60_000, pollerSessionMs: sessionTimeoutMs, allowPrivate: true, sandboxUrl: 'http://sandbox', consentWaitMs: 2000, consentPerSecond: 100 }, {
         openTable: disk.open,
         createHttpClient: () => vendors.pages(actor, list),
         listen: async (app) => {
@@ -211,7 +217,9 @@ export async function simulate(seed: number, options: { events?: number; faults?
   });
   const sent = createWorkload(stream(6), options.events ?? defaultEvents);
   const list = createPolledList(polled, firstMs, 120);
+  const answers: Answer[] = [];
   let acknowledged = 0;
+  let orders = 0;
 
   /** Sends it until it is acknowledged, as an SDK does. */
   function send(item: Sent): void {
@@ -232,7 +240,9 @@ export async function simulate(seed: number, options: { events?: number; faults?
     if (app === undefined || !actor.alive || actor.stopped) return again();
     scheduler.as(actor, () => {
       const headers = { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`secret-of-${item.source.toUpperCase()}_KEY:`).toString('base64')}` };
-      app.inject({ method: 'POST', url: item.url, headers, payload: item.body }).then(({ statusCode }) => {
+      app.inject({ method: 'POST', url: item.url, headers, payload: item.body }).then((response) => {
+        const { statusCode } = response;
+        answers.push({ at: scheduler.now, by: actor.name, status: statusCode, retryAfter: response.headers['retry-after'] !== undefined });
         if (statusCode !== 200) return void scheduler.after(1, scheduler.world, again);
         scheduler.after(1, actor, () => {
           if (!open) return;
@@ -249,6 +259,27 @@ export async function simulate(seed: number, options: { events?: number; faults?
     broker.moveLeader(name, Math.floor(plan() * partitions) % broker.topics.get(name)!.partitions.length);
   }
 
+  /**
+   * Some dead letters are put back, as an operator orders it. What a vendor without keys may have applied is held for a
+   * person to find out about; who puts it back has said that it was not, and here nobody can know.
+   */
+  function redriveSome(): void {
+    const letters = broker.topics.get(topics.dlq)!.partitions.flatMap((p) => p.records.map((r) => serde.decode(r.value!).value as DeadLetterRecord));
+    const chosen = letters.filter((l) => plan() < 0.5 && (l['destination'] !== 'blind' || l['effect'] === 'none')).slice(0, 20);
+    const actor = createActor(`control.${orders++}`);
+    const log = createLog({ brokers: broker.brokers, clientId: actor.name }, broker.driver(actor));
+    scheduler.as(actor, () => {
+      (async () => {
+        const appender = await log.appender({ deadlineMs: 5000 });
+        for (const topic of new Set(chosen.map((l) => l.topic))) await appender.partitions(topic);
+        // As a replay order does it: services/control/replay.
+        const order = { id: `rpl_${orders}`, destination: null };
+        for (const [topic, list] of Map.groupBy(chosen, (l) => l.topic)) await appender.append(topic, list.map((l) => recordOf(order, { origin: { ...l, offset: 0, headers: l.headers.map((h) => [h.name, h.value] as const) }, from: l.id, kind: 'derived', deliveries: [] })));
+        note(`redriven ${chosen.length}`);
+      })().catch((error: unknown) => note(`redrive refused ${(error as Error).message}`));
+    });
+  }
+
   /** What goes wrong at a chosen time. */
   function disturb(): void {
     const point = planned[Math.floor(plan() * planned.length)]!;
@@ -260,6 +291,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     else if (point === 'coordinator.move') for (const id of broker.groups.keys()) broker.moveCoordinator(id);
     else if (point === 'compact') broker.compact();
     else if (point === 'retention') for (const [group, topic] of readers(release).filter(([group]) => group !== groups.normalizer)) broker.trim(group, topic);
+    else if (point === 'redrive') redriveSome();
     else if (point === 'vendor.subject-down') for (let i = 0; i < 3; i++) vendors.refuse(`u${Math.floor(plan() * users)}`, 1000 + plan() * 6000);
     else if (point === 'broker.down') {
       const node = Math.floor(plan() * 3);
@@ -306,7 +338,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent: [...sent, ...list.items], records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent: [...sent, ...list.items], answers, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();

@@ -1,13 +1,14 @@
 import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
-import { H, type Reason } from '@weir/pipeline';
-import type { Release } from '@weir/release';
+import type { Reason } from '@weir/pipeline';
 import { boundReasons } from './encode.ts';
-import { identifiersOf, linksOf } from './identity.ts';
+import { identifiersOf } from './identity.ts';
+import type { RawHeaders } from './raw-headers.ts';
+import type { Release } from './types.ts';
 
 /** Identifiers of one record: a person with more is too wide to decide on (packages/policy, closure). */
-const maxIdentifiers = 64;
+export const maxIdentifiers = 64;
 
 /** One canonical record to be written. */
 export interface Canonical {
@@ -21,33 +22,9 @@ export interface Canonical {
 }
 
 export type Normalized =
-  | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Canonical[]; readonly links: readonly string[] }
+  | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Canonical[] }
   | { readonly kind: 'dropped'; readonly reason: string }
   | { readonly kind: 'dead'; readonly reasons: readonly Reason[] };
-
-export interface RawHeaders {
-  readonly eventId: string;
-  readonly hash: string;
-  readonly acceptedAt: number;
-  readonly traceparent: string;
-  readonly envelope: Buffer | undefined;
-}
-
-export function rawHeaders(record: LogRecord): RawHeaders {
-  let eventId = '';
-  let hash = '';
-  let acceptedAt = record.timestamp;
-  let traceparent = '';
-  let envelope: Buffer | undefined;
-  for (const [name, value] of record.headers) {
-    if (name === H.event) eventId = value.toString('latin1');
-    else if (name === H.hash) hash = value.toString('latin1');
-    else if (name === H.accepted) acceptedAt = Number(value.toString('latin1'));
-    else if (name === H.traceparent) traceparent = value.toString('latin1');
-    else if (name === H.envelope) envelope = value;
-  }
-  return { eventId, hash, acceptedAt, traceparent, envelope };
-}
 
 /**
  * Pure: raw record + release → canonical records, or every reason why not (I5). Ids come from the event id, so
@@ -71,7 +48,6 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
   if (result.kind === 'failed') return { kind: 'dead', reasons: boundReasons(result.reasons) };
   const reasons: Reason[] = [];
   const outputs: Canonical[] = [];
-  const links = new Set<string>();
   for (const output of result.outputs) {
     for (const contract of release.contracts.get(output.recordType) ?? []) reasons.push(...contract.check(output.recordType, output.record));
     const ids = identifiersOf(output.record, keyed, maxIdentifiers);
@@ -79,9 +55,8 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
       reasons.push({ code: 'mapping-failed', message: `output ${output.name} has more than ${maxIdentifiers} identifiers`, file: config.mapping.file });
       continue;
     }
-    for (const link of linksOf(ids)) links.add(link);
     outputs.push({ recordType: output.recordType, record: output.record, outputId: output.outputId, outputName: output.name, ids, subject: ids[0] ?? `event:${headers.eventId}` });
   }
   if (reasons.length > 0) return { kind: 'dead', reasons: boundReasons(reasons) };
-  return { kind: 'ok', mapping: config.mapping.name, outputs, links: [...links] };
+  return { kind: 'ok', mapping: config.mapping.name, outputs };
 }

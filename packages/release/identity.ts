@@ -44,3 +44,54 @@ export function createKeyedCache(workspaceKey: Buffer, max = 50_000): (type: str
 export function linksOf(ids: readonly string[]): string[] {
   return ids.slice(1).map((id) => (ids[0]! < id ? `${ids[0]}~${id}` : `${id}~${ids[0]}`));
 }
+
+/** The identifiers of one record, and what is written of them again and again. */
+export interface Person {
+  /** Keyed, strongest first. */
+  readonly ids: readonly string[];
+  /** Joined by commas: one object for each person, so that a look-up by it hashes it once. */
+  readonly text: string;
+  readonly subject: string;
+  /** Bytes of the subject. */
+  readonly key: Buffer;
+}
+
+export function personOf(ids: readonly string[], subject: string): Person {
+  return { ids, text: ids.join(','), subject, key: Buffer.from(subject) };
+}
+
+const single = ['userId', 'email', 'phone', 'anonymousId', 'previousId'] as const;
+
+/** Persons by the values of a record that has no external ids; two generations of at most `max` are kept. Undefined = more identifiers than `limit`. */
+export function createPersons(keyed: (type: string, value: string) => string, limit: number, max = 20_000): (value: (field: string) => unknown, eventId: string) => Person | undefined {
+  let known = new Map<string, Person>();
+  let before = new Map<string, Person>();
+  return (value, eventId) => {
+    const record: Record<string, unknown> = { userId: null, email: null, phone: null, anonymousId: null, previousId: null };
+    let key = '';
+    for (const field of single) {
+      const text = value(field);
+      if (typeof text !== 'string') key += '\u0000';
+      else {
+        record[field] = text;
+        key += `${text.length}:${text}`;
+      }
+    }
+    let person = known.get(key);
+    if (person !== undefined) return person;
+    person = before.get(key);
+    if (person === undefined) {
+      const ids = identifiersOf(record, keyed, limit);
+      if (ids === undefined) return undefined;
+      person = personOf(ids, ids[0] ?? `event:${eventId}`);
+      // Without an identifier the event is the subject.
+      if (ids.length === 0) return person;
+    }
+    if (known.size >= max) {
+      before = known;
+      known = new Map();
+    }
+    known.set(key, person);
+    return person;
+  };
+}

@@ -1,26 +1,29 @@
 import { WeirError } from '@weir/errors';
+import type { Sink } from '@weir/log';
 import { expect, test } from 'vitest';
 import { boundReasons, encodeAll } from './encode.ts';
 import { identifiersOf, linksOf } from './identity.ts';
 import type { Canonical } from './normalize.ts';
 
 const output = (name: string): Canonical => ({ recordType: 'weir.canonical.Profile', record: { name }, outputId: `out_${name}`, outputName: name, ids: [], subject: 's' });
-const ok = (...outputs: Canonical[]) => ({ kind: 'ok', mapping: 'm', outputs, links: [] }) as const;
+const ok = (...outputs: Canonical[]) => ({ kind: 'ok', mapping: 'm', outputs }) as const;
+const newSink = (): Sink => ({ bytes: Buffer.alloc(8), at: 0 });
+const bytes = (size: number) => (_type: string, _record: unknown, sink: Sink): void => { sink.at += size; };
 const reasonsOf = (result: ReturnType<typeof encodeAll>): string[] => (result.kind === 'dead' ? result.reasons.map((r) => r.message) : [result.kind]);
 
 test('a record that does not fit its schema is a dead letter that does not repeat the value, and the other outputs are named, too', () => {
-  const result = encodeAll(ok(output('a'), output('b')), (_type, record) => { throw new Error(`invalid "string": secret ${String((record as { name: string }).name)}`); });
+  const result = encodeAll(ok(output('a'), output('b')), (_type, record) => { throw new Error(`invalid "string": secret ${String((record as { name: string }).name)}`); }, newSink());
   expect(reasonsOf(result)).toEqual(['output a does not fit weir.canonical.Profile', 'output b does not fit weir.canonical.Profile']);
 });
 
 test('a record, or the records of an item together, over what the log takes are a dead letter', () => {
-  expect(reasonsOf(encodeAll(ok(output('a')), () => Buffer.alloc(1_000_001)))).toEqual([expect.stringMatching(/1000001 bytes/)]);
-  expect(reasonsOf(encodeAll(ok(...'abcde'.split('').map(output)), () => Buffer.alloc(900_000)))).toEqual([expect.stringMatching(/4500000 bytes together/)]);
-  expect(reasonsOf(encodeAll(ok(output('a')), () => Buffer.alloc(1_000_000)))).toEqual(['ok']);
+  expect(reasonsOf(encodeAll(ok(output('a')), bytes(1_000_001), newSink()))).toEqual([expect.stringMatching(/1000001 bytes/)]);
+  expect(reasonsOf(encodeAll(ok(...'abcde'.split('').map(output)), bytes(900_000), newSink()))).toEqual([expect.stringMatching(/4500000 bytes together/)]);
+  expect(reasonsOf(encodeAll(ok(output('a')), bytes(1_000_000), newSink()))).toEqual(['ok']);
 });
 
 test('an error with a code is not about the record: it stops the stage', () => {
-  expect(() => encodeAll(ok(output('a')), () => { throw new WeirError('invariant-broken'); })).toThrow(WeirError);
+  expect(() => encodeAll(ok(output('a')), () => { throw new WeirError('invariant-broken'); }, newSink())).toThrow(WeirError);
 });
 
 test('reasons are bounded in number and length, and say how many there are', () => {

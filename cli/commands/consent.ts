@@ -1,0 +1,149 @@
+import { readFileSync, statSync } from 'node:fs';
+import { createClient } from '../client.ts';
+import { Finding, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { createConsentSender, importKey, type ConsentOrder } from '../consent-api.ts';
+import { parseCsv } from '../csv.ts';
+
+interface State { readonly of: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly state: string; readonly source: string; readonly changedAt: string; readonly expiresAt: string | null; readonly proof: string | null }
+interface Person { readonly identifiers: number | null; readonly states: readonly State[]; readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly legalBasis: string; readonly open: boolean; readonly reason: string | null }> }
+type Identifiers = ConsentOrder['identifiers'];
+
+const identifierColumns = ['userId', 'email', 'phone'] as const;
+const columns = [...identifierColumns, 'purpose', 'channel', 'topic', 'state', 'legalBasis', 'jurisdiction', 'noticeVersion', 'proof', 'reason', 'expiresAt', 'occurredAt'];
+const maxFileBytes = 64 * 1024 * 1024;
+const maxRows = 200_000;
+const atOnce = 16;
+const lookupBatch = 500;
+const shownProblems = 20;
+
+/** What a person types: an address, a number with +, else an id. */
+function identifierOf(text: string): Identifiers {
+  if (text.includes('@')) return { email: text };
+  return /^\+\d+$/.test(text) ? { phone: text } : { userId: text };
+}
+
+const lookup = async (context: CommandContext, people: readonly Identifiers[]): Promise<readonly Person[]> => (await createClient(context.target).post<{ people: readonly Person[] }>('/v1/consent/lookup', { people })).people;
+
+async function show(context: CommandContext, identifier: string): Promise<number> {
+  const { terminal, json } = context;
+  const [person] = await lookup(context, [identifierOf(identifier)]);
+  if (json) {
+    terminal.json(person);
+    return 0;
+  }
+  const { identifiers, states, purposes } = person!;
+  terminal.line(identifiers === null ? 'more linked identifiers than are decided on: everything is closed' : `${identifiers} linked ${identifiers === 1 ? 'identifier' : 'identifiers'}, ${states.length} ${states.length === 1 ? 'state' : 'states'}`);
+  terminal.table(['purpose', 'legal basis', 'now', 'why'], purposes.map((p) => [p.purpose, p.legalBasis, p.open ? 'open' : 'closed', p.reason ?? '']));
+  if (states.length > 0) {
+    terminal.line();
+    terminal.table(['of', 'purpose', 'channel', 'topic', 'state', 'since', 'source', 'until', 'proof'], states.map((s) => [s.of, s.purpose, s.channel || 'every', s.topic || 'every', s.state, s.changedAt, s.source, s.expiresAt ?? '-', s.proof ?? '-']));
+  }
+  return 0;
+}
+
+async function set(context: CommandContext, identifier: string): Promise<number> {
+  const { terminal, json } = context;
+  const [purpose, state] = [textOption(context, 'purpose'), textOption(context, 'state')];
+  if (purpose === undefined || state === undefined) throw new UsageError('set takes --purpose and --state');
+  const optional = Object.fromEntries((['channel', 'topic', 'proof'] as const).flatMap((name) => (textOption(context, name) === undefined ? [] : [[name, textOption(context, name)]])));
+  const answer = await createConsentSender(context.target, context.signal)({ identifiers: identifierOf(identifier), purpose, state, ...optional }, { wait: true });
+  if (json) terminal.json(answer);
+  else if (answer.status >= 400) terminal.error(answer.message ?? String(answer.status));
+  else terminal.line(answer.state === 'applied' ? `applied everywhere after ${answer.waitedMs} ms: ${answer.id}` : `recorded, not yet applied everywhere: ${answer.id}`);
+  return answer.status === 200 ? 0 : 1;
+}
+
+interface Planned { readonly line: number; readonly order: ConsentOrder; readonly before: string }
+
+/** Rows as orders, and what each would change; rows that cannot be one, with their line. */
+async function plan(context: CommandContext, file: string): Promise<{ readonly rows: Planned[]; readonly problems: string[] }> {
+  if (statSync(file).size > maxFileBytes) throw new Finding(`${file} is over ${maxFileBytes / 1024 / 1024} MB: split it`);
+  const problems: string[] = [];
+  const rows = parseCsv(readFileSync(file, 'utf8'), columns, maxRows).flatMap(({ line, values }) => {
+    const identifiers = Object.fromEntries(identifierColumns.flatMap((name) => (values[name] === undefined ? [] : [[name, values[name]]]))) as Identifiers;
+    const rest = Object.fromEntries(Object.entries(values).filter(([name]) => !identifierColumns.includes(name as 'email')));
+    const missing = Object.keys(identifiers).length === 0 ? 'no identifier' : rest['purpose'] === undefined ? 'no purpose' : !['granted', 'denied', 'withdrawn', 'unknown'].includes(rest['state'] ?? '') ? 'state is none of granted, denied, withdrawn, unknown' : undefined;
+    if (missing === undefined) return [{ line, order: { identifiers, ...rest } as ConsentOrder }];
+    problems.push(`line ${line}: ${missing}`);
+    return [];
+  });
+  const planned: Planned[] = [];
+  for (let at = 0; at < rows.length; at += lookupBatch) {
+    const part = rows.slice(at, at + lookupBatch);
+    const found = await lookup(context, part.map((row) => row.order.identifiers));
+    part.forEach((row, i) => {
+      const { purpose } = row.order;
+      if (!found[i]!.purposes.some((p) => p.purpose === purpose)) problems.push(`line ${row.line}: the workspace has no such purpose`);
+      else {
+        const own = found[i]!.states.find((s) => !s.of.startsWith('linked') && s.purpose === purpose && s.channel === (row.order['channel'] ?? '') && s.topic === (row.order['topic'] ?? ''));
+        planned.push({ ...row, before: own?.state ?? 'none' });
+      }
+    });
+  }
+  return { rows: planned, problems };
+}
+
+async function importFile(context: CommandContext, file: string): Promise<number> {
+  const { terminal, json, values } = context;
+  const { rows, problems } = await plan(context, file);
+  const changes = Object.entries(Object.groupBy(rows, ({ before, order }) => (before === order.state ? 'no change' : `${before} → ${order.state}`))).map(([change, list]) => ({ change, rows: list!.length }));
+  const apply = values['yes'] === true;
+  if (!json) {
+    terminal.table(['change', 'rows'], changes.map((c) => [c.change, String(c.rows)]));
+    for (const problem of problems.slice(0, shownProblems)) terminal.error(problem);
+    if (problems.length > shownProblems) terminal.error(`and ${problems.length - shownProblems} more`);
+  }
+  if (!apply || problems.length > 0) {
+    if (json) terminal.json({ changes, problems, applied: 0 });
+    else terminal.line(problems.length > 0 ? `nothing is imported: ${problems.length} rows are wrong` : 'nothing is changed; --yes imports it');
+    return problems.length > 0 ? 1 : 0;
+  }
+  const send = createConsentSender(context.target, context.signal);
+  const refused: string[] = [];
+  let next = 0;
+  let done = 0;
+  const bar = terminal.progress(rows.length, 'importing');
+  // By person, so that the rows of one keep their order.
+  const people = [...Map.groupBy(rows, (row) => JSON.stringify(row.order.identifiers)).values()];
+  try {
+    await Promise.all(Array.from({ length: Math.min(atOnce, people.length) }, async () => {
+      while (next < people.length && !context.signal.aborted) {
+        for (const { order, line } of people[next++]!) {
+          const answer = await send(order, { wait: false, key: importKey(order, line) });
+          if (answer.status >= 400) refused.push(`line ${line}: ${answer.message ?? answer.status}`);
+          bar.step(++done);
+        }
+      }
+    }));
+  } finally {
+    bar.end();
+  }
+  if (json) terminal.json({ changes, problems: refused, applied: done - refused.length });
+  else {
+    for (const problem of refused.slice(0, shownProblems)) terminal.error(problem);
+    terminal.line(`${done - refused.length} of ${rows.length} rows are recorded${refused.length > 0 ? `, ${refused.length} were refused` : ''}; importing the file again changes nothing`);
+  }
+  return refused.length > 0 || done < rows.length ? 1 : 0;
+}
+
+export const command: Command = {
+  name: 'consent',
+  summary: 'Consent of a person: show, set; import changes from a CSV file.',
+  usage: 'show <identifier> | set <identifier> --purpose <p> --state <s> | import <file.csv> [--yes]',
+  options: {
+    purpose: { type: 'string', value: '<name>', doc: 'a purpose of the workspace' },
+    state: { type: 'string', value: '<state>', doc: 'granted, denied, withdrawn or unknown' },
+    channel: { type: 'string', value: '<name>', doc: 'only this channel (default every)' },
+    topic: { type: 'string', value: '<name>', doc: 'only this topic (default every)' },
+    proof: { type: 'string', value: '<text>', doc: 'how it was given: a form, a ticket' },
+    yes: { type: 'boolean', doc: 'import: do it, instead of saying what would change' },
+  },
+  positionals: [2, 2],
+  run(context) {
+    const [action, what] = context.positionals as [string, string];
+    if (action === 'show') return show(context, what);
+    if (action === 'set') return set(context, what);
+    if (action === 'import') return importFile(context, what);
+    throw new UsageError('give show <identifier>, set <identifier>, or import <file.csv>');
+  },
+};

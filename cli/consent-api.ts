@@ -1,0 +1,37 @@
+import { createHash } from 'node:crypto';
+import { openVault } from '@weir/vault';
+import { adminTokenSecret, reach } from './client.ts';
+import { Finding, type Target } from './command.ts';
+
+/** A change for `POST /v1/consent`. */
+export interface ConsentOrder {
+  readonly identifiers: { readonly userId?: string; readonly email?: string; readonly phone?: string };
+  readonly purpose: string;
+  readonly state: string;
+  readonly [field: string]: unknown;
+}
+export interface ConsentAnswer { readonly status: number; readonly id?: string; readonly state?: string; readonly waitedMs?: number; readonly message?: string }
+
+const waitMs = 60_000;
+const retries = 100;
+
+/** Sends changes to ingest; asks again while it is told to wait. */
+export function createConsentSender(target: Target, signal: AbortSignal): (order: ConsentOrder, options: { readonly wait: boolean; readonly key?: string }) => Promise<ConsentAnswer> {
+  const vault = openVault({ dataDir: target.dataDir, env: target.env });
+  const own = target.env['WEIR_TOKEN'] ?? '';
+  if (own === '' && !vault.has(adminTokenSecret)) throw new Finding(`no admin token in ${target.dataDir}: set WEIR_TOKEN or WEIR_DATA`);
+  const token = own === '' ? vault.get(adminTokenSecret).reveal() : own;
+  const url = new URL(`http://${target.host}:${target.port}/v1/consent`);
+  return async (order, { wait, key }) => {
+    const address = wait ? new URL('?wait=applied', url) : url;
+    for (let attempt = 0; ; attempt++) {
+      const response = await reach(address, { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', ...(key === undefined ? {} : { 'idempotency-key': key }) }, body: JSON.stringify(order), signal: AbortSignal.any([signal, AbortSignal.timeout(waitMs)]) });
+      const body = (await response.json()) as ConsentAnswer;
+      if ((response.status !== 429 && response.status !== 503) || attempt >= retries) return { ...body, status: response.status };
+      await new Promise((done) => setTimeout(done, Math.min(10, Number(response.headers.get('retry-after') ?? 1)) * 1000));
+    }
+  };
+}
+
+/** The same row of the same import is the same change, however often it is sent. */
+export const importKey = (order: ConsentOrder, line: number): string => `import-${createHash('sha256').update(`${line}\u0000${JSON.stringify(order)}`).digest('hex').slice(0, 40)}`;

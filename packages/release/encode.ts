@@ -1,0 +1,70 @@
+import { WeirError } from '@weir/errors';
+import type { Sink } from '@weir/log';
+import type { Reason } from '@weir/pipeline';
+import { personOf, type Person } from './identity.ts';
+import type { Canonical, Normalized } from './normalize.ts';
+
+/** A canonical record as bytes of the Confluent wire format, at [from, to) of the sink of its batch. */
+export interface Encoded extends Pick<Canonical, 'recordType' | 'outputId' | 'outputName'> {
+  readonly person: Person;
+  readonly from: number;
+  readonly to: number;
+}
+
+export type Encodable = Exclude<Normalized, { readonly kind: 'ok' }> | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Encoded[] };
+
+/** A delivery and a dead letter carry the record in theirs: half of what a topic takes leaves room for both. */
+const maxRecordBytes = 1_000_000;
+/** All records of one item together. */
+const maxItemBytes = 4_000_000;
+
+/**
+ * Canonical records → bytes, behind what the sink holds. A record that does not fit its schema, or is larger than
+ * the log takes, is a dead letter with its reason: it must never stop the stage, which would meet it again after
+ * every restart.
+ */
+export function encodeAll(result: Normalized, encode: (recordType: string, record: unknown, sink: Sink) => void, sink: Sink): Encodable {
+  if (result.kind !== 'ok') return result;
+  const reasons: Reason[] = [];
+  const outputs: Encoded[] = [];
+  const began = sink.at;
+  const fail = (message: string): void => { reasons.push({ code: 'mapping-failed', message }); };
+  for (const { recordType, record, outputId, outputName, ids, subject } of result.outputs) {
+    const from = sink.at;
+    try {
+      encode(recordType, record, sink);
+    } catch (error) {
+      if (error instanceof WeirError) throw error;
+      // What the encoder says is about the value: it stays out of reasons, outcomes and logs.
+      fail(`output ${outputName} does not fit ${recordType}`);
+      continue;
+    }
+    outputs.push({ recordType, outputId, outputName, person: personOf(ids, subject), from, to: sink.at });
+  }
+  reasons.push(...tooLarge(outputs));
+  if (reasons.length === 0) return { ...result, outputs };
+  sink.at = began;
+  return { kind: 'dead', reasons: boundReasons(reasons) };
+}
+
+/** What of the records of one item is more than the log takes. */
+export function tooLarge(outputs: readonly Encoded[]): Reason[] {
+  const reasons: Reason[] = [];
+  let bytes = 0;
+  for (const { from, to, outputName } of outputs) {
+    bytes += to - from;
+    if (to - from > maxRecordBytes) reasons.push({ code: 'mapping-failed', message: `output ${outputName} has ${to - from} bytes, a record has at most ${maxRecordBytes}` });
+  }
+  if (bytes > maxItemBytes) reasons.push({ code: 'mapping-failed', message: `the records of this item have ${bytes} bytes together, at most ${maxItemBytes}` });
+  return reasons;
+}
+
+const maxReasons = 100;
+const maxText = 300;
+
+/** Every reason up to 100, then how many more there are; texts up to 300 characters: a dead letter must fit into the log. */
+export function boundReasons(reasons: readonly Reason[]): readonly Reason[] {
+  const short = reasons.slice(0, maxReasons).map((r) => (r.message.length <= maxText && (r.path?.length ?? 0) <= maxText ? r : { ...r, message: r.message.slice(0, maxText), path: r.path?.slice(0, maxText) }));
+  if (reasons.length > maxReasons) short.push({ code: reasons[maxReasons]!.code, message: `and ${reasons.length - maxReasons} more reasons` });
+  return short;
+}

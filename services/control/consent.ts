@@ -1,0 +1,83 @@
+import type { ConsentTables } from '@weir/consent';
+import { WeirError } from '@weir/errors';
+import { keyedId } from '@weir/pipeline';
+import { consentKey, type ConsentEntry } from '@weir/policy';
+import type { ServiceContext } from '@weir/service';
+import { everything } from '@weir/release';
+import type { FastifyInstance } from 'fastify';
+
+export interface Person { readonly userId?: string; readonly email?: string; readonly phone?: string }
+
+export interface StateView {
+  /** Type of the identifier it is of; `linked` when it was not asked for by name. */
+  readonly of: string;
+  readonly purpose: string;
+  readonly channel: string;
+  readonly topic: string;
+  readonly state: string;
+  readonly source: string;
+  readonly changedAt: string;
+  readonly expiresAt: string | null;
+  readonly legalBasis: string | null;
+  readonly jurisdiction: string | null;
+  readonly noticeVersion: string | null;
+  readonly proof: string | null;
+  readonly closedBy: readonly string[];
+}
+
+export interface PersonView {
+  /** Identifiers of the person, with those that are linked; null = too many to decide on, everything is closed. */
+  readonly identifiers: number | null;
+  readonly states: readonly StateView[];
+  /** Per purpose of the workspace, for every channel and topic: may the person be used for it now, and why not. */
+  readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly legalBasis: string; readonly open: boolean; readonly reason: string | null }>;
+}
+
+export interface ConsentLookup { lookup(people: readonly Person[]): PersonView[] }
+
+const types = ['userId', 'email', 'phone'] as const;
+const iso = (at: number | null | undefined): string | null => (at === null || at === undefined ? null : new Date(at).toISOString());
+
+/** What is known of the consent of people, from the same tables that decide. */
+export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey' | 'releases' | 'clock'>, tables: ConsentTables): ConsentLookup {
+  const { workspaceKey, releases, clock } = context;
+
+  function view(of: string, id: string, entry: ConsentEntry): StateView {
+    const stored = tables.stored(consentKey(id, entry.purpose, entry.channel, entry.topic))?.state;
+    return {
+      of, purpose: entry.purpose, channel: entry.channel, topic: entry.topic, state: entry.state, source: stored?.source ?? '', changedAt: iso(stored?.changedAt) ?? '', expiresAt: iso(entry.expiresAt),
+      legalBasis: stored?.legalBasis ?? null, jurisdiction: stored?.jurisdiction ?? null, noticeVersion: stored?.noticeVersion ?? null, proof: stored?.proof ?? null, closedBy: stored?.closedBy ?? [],
+    };
+  }
+
+  return {
+    lookup(people) {
+      if (!tables.caughtUp()) throw new WeirError('not-ready', 'the tables of consent are being read');
+      const now = clock.now();
+      return people.map((person) => {
+        const named = new Map(types.flatMap((type) => (person[type] === undefined ? [] : [[`${type}:${keyedId(workspaceKey, type, person[type])}`, type as string]])));
+        const linked = tables.linked([...named.keys()]);
+        const states = (linked ?? [...named.keys()]).flatMap((id) => {
+          const found = tables.states(id);
+          return found === 'too-many' ? [] : found.map((entry) => view(named.get(id) ?? `linked ${id.split(':')[0]}`, id, entry));
+        });
+        const purposes = [...releases.current().policy.purposes.values()].map(({ name, legalBasis }) => {
+          const answer = linked === undefined ? { ok: false as const, reason: 'identity-too-wide' } : tables.check(linked, name, null, null, legalBasis, now);
+          return { purpose: name, legalBasis, open: answer.ok, reason: answer.ok ? null : answer.reason };
+        });
+        return { identifiers: linked?.length ?? null, states, purposes };
+      });
+    },
+  };
+}
+
+const text = { type: 'string', minLength: 1, maxLength: 254 };
+const body = {
+  type: 'object', additionalProperties: false, required: ['people'],
+  properties: { people: { type: 'array', minItems: 1, maxItems: 500, items: { type: 'object', additionalProperties: false, minProperties: 1, properties: { userId: text, email: text, phone: text } } } },
+};
+
+/** POST, so that no identifier stands in a URL; who looked is in the audit log, at whom is not. */
+export function consentRoutes(app: FastifyInstance, consent: ConsentLookup): void {
+  app.post<{ Body: { people: Person[] } }>('/v1/consent/lookup', { schema: { body }, config: { permission: 'consent.read', scope: () => everything, action: 'consent.lookup', target: (request) => `${(request.body as { people: unknown[] }).people.length} people`, summary: 'What is known of the consent of people, and what is open for them now.' } }, async (request) => ({ people: consent.lookup(request.body.people) }));
+}

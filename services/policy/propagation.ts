@@ -1,0 +1,46 @@
+import type { ConsentTables } from '@weir/consent';
+import { consentKey, type Decision } from '@weir/policy';
+import type { Release } from '@weir/release';
+
+/** A change of consent, as it was decided on. */
+export interface ChangeSeen {
+  readonly outputId: string;
+  readonly source: string;
+  readonly ids: readonly string[];
+  readonly purpose: string;
+  readonly channel: string | null;
+  readonly topic: string | null;
+  readonly state: string;
+}
+
+const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
+const said = (state: string): string => (closes(state) ? 'no' : state);
+
+/**
+ * Whether every identifier of the change had said the same before, by another change: the answer of a tool that Weir
+ * told, or a repetition. What told it first has gone to every destination, so going on would be a loop. The state names
+ * the change that set it, so the same change is decided alike whenever it is decided again.
+ */
+function isEcho(change: ChangeSeen, tables: Pick<ConsentTables, 'stored'>): boolean {
+  return change.ids.length > 0 && change.ids.every((id) => {
+    const state = tables.stored(consentKey(id, change.purpose, change.channel ?? '', change.topic ?? ''))?.state;
+    return state?.setBy !== undefined && state.setBy !== '' && state.setBy !== change.outputId && said(state.state) === said(change.state);
+  });
+}
+
+/** A destination of the same tool as the source told us: it knows. */
+function isOrigin(destination: string, source: string, release: Release): boolean {
+  const tool = release.sources.get(source)?.adapter.manifest.name;
+  return tool !== undefined && tool === release.destinations.get(destination)?.adapter?.manifest.name;
+}
+
+/** The decisions on a change of consent, without those that would tell a tool what it knows: `consent-origin`, `consent-echo`. */
+export function propagate(decisions: readonly Decision[], change: ChangeSeen, tables: Pick<ConsentTables, 'stored'>, release: Release): readonly Decision[] {
+  if (decisions.every((d) => d.effect !== 'allow')) return decisions;
+  const echo = isEcho(change, tables);
+  return decisions.map((decision): Decision => {
+    if (decision.effect !== 'allow') return decision;
+    const reason = isOrigin(decision.route.destination, change.source, release) ? 'consent-origin' : echo ? 'consent-echo' : undefined;
+    return reason === undefined ? decision : { effect: 'deny', route: decision.route, rule: decision.rule, reason, consent: decision.consent };
+  });
+}

@@ -1,0 +1,42 @@
+/** The tables of docs/faults.md from what the runs left in docs/results. */
+import { existsSync, readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { Round } from './results.ts';
+
+const results = resolve(import.meta.dirname, '../../docs/results');
+const read = <T>(name: string): T | undefined => existsSync(join(results, name)) ? (JSON.parse(readFileSync(join(results, name), 'utf8')) as T) : undefined;
+
+function addUp(rounds: readonly Round[], of: (round: Round) => Readonly<Record<string, number>>): [string, number][] {
+  const sums = new Map<string, number>();
+  for (const round of rounds) for (const [name, n] of Object.entries(of(round) ?? {})) sums.set(name, (sums.get(name) ?? 0) + n);
+  return [...sums].sort(([a], [b]) => a.localeCompare(b));
+}
+
+/** Runs by commit and seed, then kills by point and faults by kind over all of them. */
+export function chaosTable(rounds: readonly Round[] = read<Round[]>('chaos.json') ?? []): string {
+  const runs = [...Map.groupBy(rounds, (r) => `${r.commit}|${r.seed}`).values()];
+  const total = (list: readonly Round[], of: (round: Round) => number): number => list.reduce((n, r) => n + of(r), 0);
+  const row = (name: string, list: readonly Round[]): string => {
+    const seconds = total(list, (r) => r.seconds);
+    const kills = total(list, (r) => r.kills);
+    const broken = addUp(list, (r) => r.violations).filter(([, n]) => n > 0).map(([name_, n]) => `${name_}: ${n}`).join(', ');
+    return `| ${name} | ${list.length} | ${kills} | ${total(list, (r) => r.uncounted)} | ${total(list, (r) => r.events)} | ${total(list, (r) => r.effects)} | ${Math.round(seconds / 60)} | ${(kills / Math.max(seconds, 1) * 60).toFixed(1)} | ${broken === '' ? 'none' : broken} |`;
+  };
+  const lines = runs.map((list) => row(`${list[0]!.at.slice(0, 10)} \`${list[0]!.commit}\`, seed ${list[0]!.seed}, ${list[0]!.machine}`, list));
+  const two = (head: string, list: [string, number][]): string[] => [`| ${head} | times |`, '|---|---|', ...list.map(([name, n]) => `| ${name} | ${n} |`)];
+  return [
+    '| run | rounds | kills | held nothing | events | effects | minutes | kills a minute | violations |', '|---|---|---|---|---|---|---|---|---|', ...lines, ...(runs.length > 1 ? [row('all', rounds)] : []), '',
+    ...two('killed at', addUp(rounds, (r) => r.points)), '', ...two('other faults', addUp(rounds, (r) => r.faults)),
+  ].join('\n');
+}
+
+interface Mutants { readonly at: string; readonly commit: string; readonly machine?: string; readonly seeds: number; readonly results: ReadonlyArray<{ readonly mutant: string; readonly caughtBy: string; readonly how: string }> }
+
+export function mutantsTable(found: Mutants | undefined = read<Mutants>('mutants.json')): string {
+  if (found === undefined) return '';
+  const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll(/[<>]/g, '').replaceAll(/\s+/g, ' ').trim();
+  return [
+    `${found.results.filter((r) => r.caughtBy !== '').length} of ${found.results.length} caught, with ${found.seeds} seeds, on ${found.at.slice(0, 10)} at \`${found.commit}\`.`, '',
+    '| mutant | caught by | how |', '|---|---|---|', ...found.results.map((r) => `| ${r.mutant} | ${r.caughtBy === '' ? '**nothing**' : r.caughtBy} | ${cell(r.how)} |`),
+  ].join('\n');
+}
