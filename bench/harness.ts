@@ -149,7 +149,8 @@ function summarise(name: string, runs: readonly Sample[]): PartyResult {
   const of = (value: (s: Sample) => number): number => digits(median(runs.map(value)));
   return {
     name, runs, median: Math.round(of((s) => s.records / s.wallMs * 1000)), cpuUsPerRecord: of((s) => s.cpuUs / s.records), brokerCpuUsPerRecord: of((s) => s.brokerCpuUs / s.records),
-    rssAnonMb: of((s) => s.rssAnonMb), rssFileMb: of((s) => s.rssFileMb), more: Object.fromEntries(Object.keys(runs[0]!.more ?? {}).map((key) => [key, of((s) => s.more![key]!)])),
+    rssAnonMb: of((s) => s.rssAnonMb), rssFileMb: of((s) => s.rssFileMb), // Some are measured in one run only.
+    more: Object.fromEntries(Object.keys(runs[0]!.more ?? {}).map((key) => [key, digits(median(runs.flatMap((s) => s.more?.[key] ?? [])))])),
   };
 }
 

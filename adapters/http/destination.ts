@@ -1,6 +1,7 @@
 import { classifyFailure, isHeaderSafe, signWebhook, type AdapterConfig, type Delivery, type Destination, type HttpRequest, type Json, type JsonObject, type Scope } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { operationsOf, type HttpOperation } from './operations.ts';
+import { readBatch } from './batch.ts';
 import { readAnswer, type HttpReadBack } from './read-back.ts';
 
 function operationOf(config: AdapterConfig, name: string): HttpOperation {
@@ -27,6 +28,11 @@ function withKey(body: Json | undefined, path: readonly string[], key: string): 
   return { ...base, [first]: rest.length === 0 ? key : withKey(Object.hasOwn(base, first) ? base[first] : undefined, rest, key) };
 }
 
+function bodyOf(operation: HttpOperation, scope: Scope, key: string): string {
+  const content = operation.body === undefined ? scope['record'] : operation.body(scope);
+  return JSON.stringify(operation.keyPath === undefined ? content ?? null : withKey(content, operation.keyPath, key));
+}
+
 function request(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest {
   const operation = operationOf(config, delivery.operation);
   const scope = scopeOf(delivery, key);
@@ -36,8 +42,7 @@ function request(delivery: Delivery, key: string, config: AdapterConfig, now: nu
   if (scheme === 'header') headers[name!.toLowerCase()] = key;
   let body: string | undefined;
   if (operation.method !== 'DELETE') {
-    const content = operation.body === undefined ? scope['record'] : operation.body(scope);
-    body = JSON.stringify(operation.keyPath === undefined ? content ?? null : withKey(content, operation.keyPath, key));
+    body = bodyOf(operation, scope, key);
     headers['content-type'] ??= 'application/json';
   }
   return finish(operation.method, operation.path(scope), headers, body, key, config, now);
@@ -69,6 +74,26 @@ function readBackRequest(delivery: Delivery, key: string, config: AdapterConfig,
 export const destination: Destination = {
   request,
   classify: (response, delivery, config) => ('failure' in response ? classifyFailure(response) : operationOf(config, delivery.operation).verdicts.verdict(response)),
+  batch: {
+    item(delivery, key, config) {
+      const operation = operationOf(config, delivery.operation);
+      return bodyOf(operation, scopeOf(delivery, key), key);
+    },
+    request(items, config, now) {
+      const operation = operationOf(config, items[0]!.delivery.operation);
+      const headers: Record<string, string> = { 'user-agent': 'weir/0.1', 'content-type': 'application/json' };
+      for (const [name, template] of operation.headers) {
+        // Of a header that is about one record there is none for many.
+        const value = template({ operation: items[0]!.delivery.operation });
+        if (value !== undefined) headers[name] = headerValue(name, value);
+      }
+      return finish(operation.method, operation.batch!.path, headers, operation.batch!.body(items.map((item) => item.text)), items[0]!.key, config, now);
+    },
+    classify(response, items, config) {
+      const operation = operationOf(config, items[0]!.delivery.operation);
+      return readBatch(operation.batch!, operation.verdicts, response, items);
+    },
+  },
   verify: {
     request: readBackRequest,
     classify: (response, delivery, key, config) => readAnswer(readBackOf(config, delivery.operation), response, scopeOf(delivery, key)),

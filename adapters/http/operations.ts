@@ -1,5 +1,6 @@
 import { compileTemplate, compileUrlTemplate, compileVerdicts, durationMs, type AdapterConfig, type Json, type JsonObject, type OperationManifest, type RateHeaders, type Scope, type Template, type TemplateContext, type VerdictTable } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
+import { compileBatch, type HttpBatch } from './batch.ts';
 import { compileReadBack, type HttpReadBack } from './read-back.ts';
 
 export interface HttpOperation {
@@ -14,9 +15,10 @@ export interface HttpOperation {
   readonly keyPath: readonly string[] | undefined;
   readonly verdicts: VerdictTable;
   readonly verify: HttpReadBack | undefined;
+  readonly batch: HttpBatch | undefined;
 }
 
-const keys = new Set(['kind', 'accepts', 'doc', 'method', 'path', 'headers', 'body', 'idempotency', 'verdicts', 'limit', 'timeout', 'verify']);
+const keys = new Set(['kind', 'accepts', 'doc', 'method', 'path', 'headers', 'body', 'idempotency', 'verdicts', 'limit', 'timeout', 'verify', 'batch']);
 const roots = ['record', 'key', 'event_id', 'output_id', 'operation', 'record_type', 'accepted_at', 'subject'];
 const methods = ['POST', 'PUT', 'PATCH', 'DELETE'] as const;
 const schemes = ['header', 'body-field', 'natural-upsert', 'none'] as const;
@@ -107,11 +109,13 @@ function compile(name: string, value: Json): HttpOperation {
   if (inBody && method === 'DELETE') fail(`${name}.idempotency.scheme`, 'a DELETE has no body: use another scheme');
   const body = spec['body'];
   if (inBody && body !== undefined && (body === null || typeof body !== 'object' || Array.isArray(body))) fail(`${name}.body`, 'a key in the body needs a body that is a table');
+  const batch = compileBatch(spec['batch'], { path, scheme: keyRule.scheme }, { path: `${name}.batch`, fail, table, context: (at, known) => ({ roots: known, fail: (message) => fail(at, message) }) });
+  if (batch !== undefined && method === 'DELETE') fail(`${name}.batch`, 'a DELETE has no body');
   const verify = compileReadBack(spec['verify'], { path: `${name}.verify`, fail, table, duration, limit, headers: headersAt, context });
   if (keyRule.pastWindow === 'verify' && verify === undefined) fail(`${name}.idempotency.pastWindow`, 'verify needs verify: with a read of the vendor');
   return {
-    manifest: { kind, accepts: accepts.map((a) => `weir.canonical.${String(a)}`), doc: String(spec['doc'] ?? ''), idempotency: keyRule, limit: limit(spec['limit'], `${name}.limit`), timeoutMs: duration(spec['timeout'], `${name}.timeout`), ...(verify === undefined ? {} : { verify: verify.manifest }) },
-    method, headers, verify,
+    manifest: { kind, accepts: accepts.map((a) => `weir.canonical.${String(a)}`), doc: String(spec['doc'] ?? ''), idempotency: keyRule, limit: limit(spec['limit'], `${name}.limit`), timeoutMs: duration(spec['timeout'], `${name}.timeout`), ...(verify === undefined ? {} : { verify: verify.manifest }), ...(batch === undefined ? {} : { batch: batch.manifest }) },
+    method, headers, verify, batch,
     path: compileUrlTemplate(path, context(`${name}.path`)),
     body: body === undefined ? undefined : compileTemplate(body, context(`${name}.body`)),
     keyPath: inBody ? pointer(keyRule.name!, `${name}.idempotency.name`) : undefined,

@@ -16,7 +16,7 @@ import { openVault } from '@weir/vault';
 import { registry } from '@weir/adapters';
 import { Registry } from 'prom-client';
 import { createNormalizer } from '../../services/normalizer/app.ts';
-import { rawHeaders } from '../../services/normalizer/raw-headers.ts';
+import { rawHeaders } from '@weir/release';
 import { contract, mapping } from '../contacts.ts';
 
 const [kind, prefix, run] = process.argv.slice(2) as [string, string, string];
@@ -38,7 +38,7 @@ async function service(): Promise<void> {
     { path: 'mappings/contacts.yaml', content: mapping }, { path: 'contracts/contacts.odcs.yaml', content: contract },
     { path: 'sources/contacts.yaml', content: 'adapter: standard-webhooks\nconfig: { secret: { secret: SECRET } }\nmapping: contacts.yaml\n' },
   ], { adapters: registry });
-  const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), onSwitch: () => () => {}, close: async () => {} };
+  const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, close: async () => {} };
   const dir = process.env['WEIR_DATA']!;
   const context: ServiceContext = {
     name: 'normalizer', config: {} as never, log, serde, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group as `${string}.normalizer` }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: Buffer.alloc(32, 7),

@@ -1,6 +1,10 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { printable } from '../terminal.ts';
+import { parseTime, type OrderView } from './replay.ts';
+
+const pollMs = 100;
 
 interface Letter {
   readonly id: string;
@@ -13,6 +17,8 @@ interface Letter {
   readonly source: string | null;
   readonly destination: string | null;
   readonly operation: string | null;
+  /** open, or what became of it. */
+  readonly now: string;
 }
 interface Shown extends Omit<Letter, 'codes' | 'message'> {
   readonly reasons: ReadonlyArray<{ readonly code: string; readonly message: string; readonly file: string | null; readonly line: number | null; readonly field: string | null; readonly path: string | null }>;
@@ -27,17 +33,22 @@ interface Shown extends Omit<Letter, 'codes' | 'message'> {
   readonly text?: string;
 }
 
-const filters = ['code', 'stage', 'destination'] as const;
+const filters = ['stage', 'code', 'source', 'destination', 'release'] as const;
 const about = (letter: Pick<Letter, 'source' | 'destination' | 'operation'>): string => [letter.source, letter.destination, letter.operation].filter((part) => part !== null).join('/');
 
 export const command: Command = {
   name: 'dlq',
-  summary: 'Dead letters: list them, show one with its bytes, or send them on their way again.',
-  usage: 'list | show <id> | redrive <id>… | redrive --all',
+  summary: 'Dead letters: list them, show one with its bytes, count them, or send some again at once (weir replay shows first).',
+  usage: 'list | show <id> | stats | redrive <id>… | redrive --all',
   options: {
-    code: { type: 'string', value: '<code>', doc: 'only letters with this error code' },
     stage: { type: 'string', value: '<stage>', doc: 'only letters of normalizer, policy or dispatcher' },
+    code: { type: 'string', value: '<code>', doc: 'only letters with this error code' },
+    source: { type: 'string', value: '<name>', doc: 'list, redrive: only letters of this source' },
     destination: { type: 'string', value: '<name>', doc: 'only letters of this destination' },
+    release: { type: 'string', value: '<rel_…>', doc: 'only letters of this release' },
+    since: { type: 'string', value: '<time>', doc: 'list: dead-lettered at or after: ISO 8601, or 30m, 2h, 7d ago' },
+    until: { type: 'string', value: '<time>', doc: 'list: dead-lettered before' },
+    open: { type: 'boolean', doc: 'list: only what has not gone through since' },
     all: { type: 'boolean', doc: 'redrive every letter; what was delivered meanwhile is not sent again' },
     limit: { type: 'string', value: '<n>', doc: 'at most n letters in the list (default 50)' },
   },
@@ -46,21 +57,40 @@ export const command: Command = {
     const [action, ...ids] = context.positionals;
     const bad = ids.find((id) => !/^dlq_[0-9a-f]{32}$/.test(id));
     if (bad !== undefined) throw new UsageError(`${printable(bad)} is no dead letter id (dlq_ and 32 hex digits)`);
-    const client = createClient(context.target);
-    if (action === 'list' && ids.length === 0) return list(context, client);
-    if (action === 'show' && ids.length === 1) return show(context, client, ids[0]!);
-    if (action === 'redrive') return redrive(context, client, ids);
-    throw new UsageError('give list, show <id>, or redrive');
+    if (action === 'list' && ids.length === 0) return list(context);
+    if (action === 'stats' && ids.length === 0) return stats(context);
+    if (action === 'show' && ids.length === 1) return show(context, createClient(context.target), ids[0]!);
+    if (action === 'redrive') return redrive(context, ids);
+    throw new UsageError('give list, show <id>, stats, or redrive');
   },
 };
 
-async function list(context: CommandContext, client: Client): Promise<number> {
-  const query = new URLSearchParams({ limit: String(numberOption(context, 'limit', 50, 1, 1000)) });
+function queryOf(context: CommandContext): URLSearchParams {
+  const query = new URLSearchParams();
   for (const name of filters) if (textOption(context, name) !== undefined) query.set(name, textOption(context, name)!);
-  const found = await client.get<{ deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
+  return query;
+}
+
+async function list(context: CommandContext): Promise<number> {
+  const query = queryOf(context);
+  query.set('limit', String(numberOption(context, 'limit', 50, 1, 10_000)));
+  for (const name of ['since', 'until'] as const) {
+    const text = textOption(context, name);
+    if (text !== undefined) query.set(name, String(parseTime(name, text, Date.now())));
+  }
+  if (context.values['open'] === true) query.set('open', 'true');
+  const found = await createClient(context.target).get<{ deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
   if (context.json) context.terminal.json(found);
   else if (found.deadLetters.length === 0) context.terminal.line('no dead letters');
-  else context.terminal.table(['id', 'at', 'stage', 'code', 'about', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), l.stage, l.codes.join(','), about(l), l.message]));
+  else context.terminal.table(['id', 'at', 'stage', 'code', 'about', 'now', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), l.stage, l.codes.join(','), about(l), l.now, l.message]));
+  return 0;
+}
+
+async function stats(context: CommandContext): Promise<number> {
+  const found = await createClient(context.target).get<{ total: number; counts: ReadonlyArray<{ stage: string; code: string; destination: string | null; release: string | null; letters: number }> }>(`/v1/dlq/stats?${queryOf(context)}`);
+  if (context.json) context.terminal.json(found);
+  else if (found.total === 0) context.terminal.line('no dead letters');
+  else context.terminal.table(['letters', 'stage', 'code', 'destination', 'release'], [...found.counts.map((c) => [String(c.letters), c.stage, c.code, c.destination ?? '-', c.release ?? '-']), [String(found.total), 'in all', '', '', '']]);
   return 0;
 }
 
@@ -79,14 +109,22 @@ async function show(context: CommandContext, client: Client, id: string): Promis
   return 0;
 }
 
-async function redrive(context: CommandContext, client: Client, ids: readonly string[]): Promise<number> {
-  const { terminal, json, values } = context;
+/** A replay order from the dead letters that runs without a preview to look at; ids that are named are sent also when nothing can tell whether they were applied. */
+async function redrive(context: CommandContext, ids: readonly string[]): Promise<number> {
+  const { terminal, json, values, signal } = context;
   const all = values['all'] === true;
-  const chosen = Object.fromEntries(filters.map((name) => [name, textOption(context, name)] as const).filter(([, value]) => value !== undefined));
+  const chosen = Object.fromEntries(queryOf(context));
   const ways = [ids.length > 0, all, Object.keys(chosen).length > 0].filter(Boolean).length;
   if (ways !== 1) throw new UsageError('redrive takes ids, or --all, or filters');
-  const done = await client.post<{ order: string; redriven: number }>('/v1/dlq/redrive', ids.length > 0 ? { ids } : all ? { all: true } : chosen);
-  if (json) terminal.json(done);
-  else terminal.line(`${done.redriven} redriven (order ${done.order})`);
-  return 0;
+  const client = createClient(context.target);
+  const request = { from: 'dlq', start: true, ...(ids.length > 0 ? { ids, unknown: 'resend' } : all ? { all: true } : chosen) };
+  let view = await client.post<OrderView>('/v1/replays', request);
+  while (['previewing', 'previewed', 'running'].includes(view.state) && !signal.aborted) {
+    await delay(pollMs);
+    view = await client.get<OrderView>(`/v1/replays/${view.id}`);
+  }
+  const redriven = view.counts['requeued'] ?? 0;
+  if (json) terminal.json({ order: view.id, redriven });
+  else terminal.line(`${redriven} redriven (order ${view.id})`);
+  return view.state === 'failed' ? 1 : 0;
 }

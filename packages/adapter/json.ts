@@ -155,6 +155,13 @@ function toItems(list: readonly Json[], slices: readonly Buffer[], limits: JsonL
   return list.map((value, i) => ({ bytes: slices[i]!, value }));
 }
 
+/** The bytes of the only value of a body, which has been parsed: what stands around it is white space. */
+function withoutSpace(body: Buffer): Buffer {
+  let end = body.length;
+  while (isSpace(body[end - 1]!)) end--;
+  return body.subarray(skipSpace(body, 0), end);
+}
+
 /** The items of a body that is one JSON array, each with its exact bytes. */
 export function sliceArray(body: Buffer, limits: JsonLimits = defaultJsonLimits): Item[] {
   return slicePath(body, [], limits).items;
@@ -181,15 +188,14 @@ export function sliceBatch(body: Buffer, key: string, limits: JsonLimits = defau
   const start = skipSpace(body, 0);
   const list = Object.hasOwn(object, key) ? object[key] : undefined;
   if (Array.isArray(list)) return { items: toItems(list, elements(body, valueOfKey(body, start, key)), limits), object };
-  return { items: [{ bytes: body.subarray(start, endOfValue(body, start)), value: object }], object };
+  return { items: [{ bytes: withoutSpace(body), value: object }], object };
 }
 
 /** A body that is one item, an object; surrounding white space is not part of it. */
 export function oneObject(body: Buffer, limits: JsonLimits = defaultJsonLimits): Item & { readonly value: JsonObject } {
   const value = parseJson(body, limits.depth);
   if (!isObject(value)) throw new WeirError('body-malformed', 'expected a JSON object');
-  const start = skipSpace(body, 0);
-  return { bytes: body.subarray(start, endOfValue(body, start)), value };
+  return { bytes: withoutSpace(body), value };
 }
 
 function isObject(value: Json | undefined): value is JsonObject {

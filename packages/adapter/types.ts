@@ -192,6 +192,8 @@ export interface OperationManifest {
   };
   /** Deadline of one call; default 10_000. */
   readonly timeoutMs?: number;
+  /** Several deliveries of different subjects in one call; the adapter's `batch` builds and reads it. Absent: one call each. */
+  readonly batch?: { readonly maxItems: number; readonly maxBytes: number; readonly cite: string };
   /** How the vendor can be asked whether a delivery took effect; the adapter's `verify` builds and reads the request. Absent: it cannot. */
   readonly verify?: ReadBackManifest;
 }
@@ -242,11 +244,29 @@ export interface Delivery {
   readonly acceptedAt: number;
 }
 
+export interface BatchItem {
+  readonly delivery: Delivery;
+  readonly key: string;
+  readonly text: string;
+}
+
 export interface Destination {
   /** Pure. Throws WeirError delivery-unbuildable. `key` is the idempotency key, byte-identical on every try. `now` is for signatures only. */
   request(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest;
   /** Pure. Must give a verdict for anything. */
   classify(response: HttpResponse | HttpFailure, delivery: Delivery, config: AdapterConfig): Verdict;
+  /**
+   * For operations whose manifest has `batch`. All pure. The framework keeps the order of each subject (a batch holds
+   * one delivery of a subject), the count and the bytes of the items under the manifest's bounds, and acts on each verdict.
+   */
+  readonly batch?: {
+    /** What stands for one delivery in the body. Throws WeirError delivery-unbuildable: that delivery ends, the others go. */
+    item(delivery: Delivery, key: string, config: AdapterConfig): string;
+    /** @param items of `item`, in order; all of one operation, which is that of the first */
+    request(items: readonly BatchItem[], config: AdapterConfig, now: number): HttpRequest;
+    /** One verdict per item in their order, or one for all. An item that the answer does not tell of gets `retry`, effect maybe. */
+    classify(response: HttpResponse | HttpFailure, items: readonly BatchItem[], config: AdapterConfig): Verdict | readonly Verdict[];
+  };
   /** For operations whose manifest has `verify`. Both pure; `request` must be without effect at the vendor and throws WeirError delivery-unbuildable. */
   readonly verify?: {
     request(delivery: Delivery, key: string, config: AdapterConfig, now: number): HttpRequest;

@@ -31,8 +31,16 @@ export const H = {
   afterIdentity: 'weir-after-identity',
   /** Object key of the sender (raw key), for order checks. */
   objectKey: 'weir-object',
-  /** Set on records that a replay or redrive put back: its order id. */
+  /** Set on records that a replay order put back, and on what comes of them: the order id. Lanes know replay from live traffic by it. */
   intent: 'weir-intent',
+  /** With `intent`: `<topic>/<partition>/<offset>` of the record that the order selected. */
+  origin: 'weir-origin',
+  /** With `intent`, dispatch only: `applied` = the vendor was asked and has it; the delivery ends without a call. */
+  verified: 'weir-verified',
+  /** With `intent`, raw and canonical: the one destination that the order is for; decisions about others are left out. */
+  only: 'weir-only',
+  /** With `intent`, raw and canonical: what the order corrects, `<output id>/<destination>/<operation>=<intent>` joined by `,`. */
+  corrects: 'weir-corrects',
   /** Canonical, put back by an approver: `<destination>/<operation>/<rules joined by ,>`; only that delivery is decided, and those rules do not hold it. */
   approval: 'weir-approval',
   /** Dead letters that wait for an approver: `<rule>;<ms since the epoch until which it may be let through>`. */

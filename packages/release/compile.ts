@@ -4,6 +4,8 @@ import { compileContract, compileMapping, type CompiledContract, type CompiledMa
 import { isName } from '@weir/pipeline';
 import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule, type ConflictRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
+import { compilePaths } from './paths.ts';
+import { compileEscalation, type EscalationConfig } from './escalation.ts';
 import { checkConfig, nearest } from './config.ts';
 import { compileFields, compileTerms, isPolicyTest, type Terms } from './governance.ts';
 import { compileAccount, compileCaps, shareLimits } from './quota.ts';
@@ -73,7 +75,7 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   };
   problems.push(...checkPolicy(policy, new Set(destinations.keys())));
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { hash: releaseHash(files), files, name: head!.name, consent: head!.consent, sources, destinations, policy, contracts: general };
+  return { hash: releaseHash(files), files, name: head!.name, consent: head!.consent, ...(head!.escalation === undefined ? {} : { escalation: head!.escalation }), sources, destinations, policy, contracts: general };
 }
 
 /** A contract that a destination names governs what goes there; every other one governs the canonical records. */
@@ -107,15 +109,16 @@ function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[
 
 const conflictRules = ['log-order', 'strictest', 'source-priority'] as const;
 
-/** weir.yaml: the name, and which of several sources of consent may re-open what another closed. */
-function compileHead(file: ReleaseFile | undefined): { readonly name: string; readonly consent: ConflictRule } {
+/** weir.yaml: the name, who is told of trouble, and which of several sources of consent may re-open what another closed. */
+function compileHead(file: ReleaseFile | undefined): { readonly name: string; readonly consent: ConflictRule; readonly escalation?: EscalationConfig } {
   if (file === undefined) throw new WorkspaceError([{ file: 'weir.yaml', line: 0, message: 'is missing', remedy: 'write weir.yaml with name: <workspace>' }]);
   const yaml = parseYaml(file);
   const table = tableOf(yaml);
-  const known = ['name', 'doc', 'region', 'consent'];
+  const known = ['name', 'doc', 'region', 'consent', 'escalation'];
   const problems: WorkspaceProblem[] = Object.keys(table).filter((key) => !known.includes(key)).map((key) => ({ file: file.path, line: yaml.lineOf([key]), message: `unknown key ${key}${nearest(key, known)}`, remedy: `use ${known.join(', ')}` }));
   const { name, consent } = table;
   if (typeof name !== 'string' || !isName(name)) problems.push({ file: file.path, line: yaml.lineOf(['name']), message: 'the workspace needs a name', remedy: 'write name: with lower case, digits and -' });
+  const escalation = compileEscalation(table['escalation'], (at, message, remedy) => { problems.push({ file: file.path, line: yaml.lineOf(at), message, remedy }); });
   const given = consent === undefined ? {} : consent;
   const wrong = (at: string, message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(['consent', ...(at === '' ? [] : [at])]), message, remedy }); };
   if (given === null || typeof given !== 'object' || Array.isArray(given)) {
@@ -130,7 +133,7 @@ function compileHead(file: ReleaseFile | undefined): { readonly name: string; re
   if (!isList) wrong('priority', 'priority is no list of source names, each once', 'name the sources, the one that counts most first; the consent API is consent-api');
   else if ((kind === 'source-priority') !== ((priority as string[]).length > 0)) wrong('priority', 'priority goes with conflict: source-priority, and only with it', 'give both or neither');
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { name: name as string, consent: { kind: kind as ConflictRule['kind'], priority: priority as string[] } };
+  return { name: name as string, ...(escalation === undefined ? {} : { escalation }), consent: { kind: kind as ConflictRule['kind'], priority: priority as string[] } };
 }
 
 function tableOf(yaml: ParsedYaml): Table {
@@ -228,6 +231,7 @@ function compileDestination(file: ReleaseFile, terms: Terms, contracts: Readonly
   }
   const allowed = purposesOf(opened, terms);
   const routes = compileRoutes(table['routes'], opened.name, operations, terms.purposes, file, opened.yaml, problems, { regions: terms.regions, allowed });
+  const paths = compilePaths(table['routes'], operations, report);
   const region = regionCodes(opened, true);
   const contract = contractOf(opened, contracts);
   const concurrency = table['concurrency'] ?? 16;
@@ -240,7 +244,7 @@ function compileDestination(file: ReleaseFile, terms: Terms, contracts: Readonly
   const caps = compileCaps(table['caps'], file.path, (at) => opened.yaml.lineOf(at), terms.purposes, report);
   for (const cap of caps) if (cap.operation !== undefined && !Object.hasOwn(operations, cap.operation)) problems.push({ file: cap.file, line: cap.line, message: `no operation ${cap.operation}`, remedy: `use one of ${Object.keys(operations).join(', ')}` });
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, routes };
+  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps, paths, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, routes };
 }
 
 /** `purposes:` of a destination: what it may use data for at all; absent = what its routes name. */

@@ -5,10 +5,11 @@ import type { Appender, Follower, Headers, Log, RecordBatch, Serde } from '@weir
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
 import { secretNames } from './config.ts';
-import type { DestinationSwitch, Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
+import { escalationSecrets } from './escalation.ts';
+import type { DestinationSwitch, Escalation, Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
-export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}`, switch: (destination: string) => `switch/${destination}` } as const;
+export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}`, switch: (destination: string) => `switch/${destination}`, escalation: (destination: string, kind: string) => `escalation/${destination}/${kind}` } as const;
 const maxReleaseBytes = 1_500_000;
 const retryMs = 500;
 
@@ -36,13 +37,19 @@ export async function applyAudited(options: { appender: Appender; serde: Serde; 
 
 /** Names of every secret that the release uses. */
 export function secretsOf(release: Release): string[] {
-  return [...new Set([...release.sources.values(), ...release.destinations.values()].flatMap((part) => secretNames(part.config).map((s) => s.name)))].sort();
+  return [...new Set([...[...release.sources.values(), ...release.destinations.values()].flatMap((part) => secretNames(part.config).map((s) => s.name)), ...escalationSecrets(release.escalation)])].sort();
 }
 
 /** Put an incident on weir.control, over the one before of its destination; resolves when it is acknowledged. */
 export async function saveIncident(options: { appender: Appender; serde: Serde; topic: string; incident: Incident }): Promise<void> {
   const { appender, serde, topic, incident } = options;
   await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.incident(incident.destination)), value: serde.encode('weir.internal.Incident', { ...incident }) }]);
+}
+
+/** Put what people were told on weir.control; resolves when it is acknowledged. */
+export async function saveEscalation(options: { appender: Appender; serde: Serde; topic: string; escalation: Escalation }): Promise<void> {
+  const { appender, serde, topic, escalation } = options;
+  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.escalation(escalation.destination, escalation.kind)), value: serde.encode('weir.internal.Escalation', { ...escalation }) }]);
 }
 
 /** Put a kill switch on weir.control, naming the audit leaf of the change; resolves when it is acknowledged. */
@@ -61,6 +68,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   const stored = new Map<string, readonly ReleaseFile[]>();
   const listeners = new Set<(release: Release) => void>();
   const incidents = new Map<string, Incident>();
+  const escalations = new Map<string, Escalation>();
   const switches = new Map<string, DestinationSwitch>();
   const switchListeners = new Set<(change: DestinationSwitch) => void>();
   let current: Release | undefined;
@@ -103,10 +111,12 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       const key = record.key?.toString('utf8') ?? '';
       const isIncident = key.startsWith('incident/');
       const isSwitch = key.startsWith('switch/');
-      if ((!key.startsWith('release/') && !isIncident && !isSwitch) || record.value === null) continue;
+      const isEscalation = key.startsWith('escalation/');
+      if ((!key.startsWith('release/') && !isIncident && !isSwitch && !isEscalation) || record.value === null) continue;
       const value = await decode(record.value, record.offset);
       if (value === undefined) continue;
       if (isSwitch) switched(value as DestinationSwitch);
+      else if (isEscalation) escalations.set(key.slice('escalation/'.length), value as Escalation);
       else if (isIncident) incidents.set((value as Incident).destination, value as Incident);
       else if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
       else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
@@ -153,6 +163,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       return current;
     },
     incidents: () => incidents,
+    escalations: () => escalations,
     switches: () => switches,
     onSwitch(listener) {
       switchListeners.add(listener);

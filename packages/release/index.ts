@@ -1,9 +1,14 @@
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
-export { applyAudited, applyRelease, controlKeys, createReleaseFeed, leafHeader, saveIncident, saveSwitch, secretsOf } from './feed.ts';
+export { applyAudited, applyRelease, controlKeys, createReleaseFeed, leafHeader, saveEscalation, saveIncident, saveSwitch, secretsOf } from './feed.ts';
 export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
+export { boundReasons, encodeAll, tooLarge, type Encodable, type Encoded } from './encode.ts';
+export { createKeyedCache, createPersons, identifiersOf, linksOf, type Person } from './identity.ts';
+export { maxIdentifiers, normalize, type Canonical, type Normalized } from './normalize.ts';
+export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';
 export * from './roles.ts';
 export { createTokenIndex, isApiToken, tokenKey, type StoredToken, type TokenIndex, type TokenView } from './tokens.ts';
+export { compileEscalation, escalationSecrets, type EscalationConfig, type EscalationEmail } from './escalation.ts';

@@ -6,7 +6,6 @@ export const permissions = {
   'trace.read': 'See what happened to an event.',
   'dlq.read': 'List dead letters and their reasons.',
   'dlq.payload': 'See the bytes of a dead letter.',
-  'dlq.redrive': 'Send dead letters on their way again.',
   'replay.read': 'See replay orders.',
   'replay.order': 'Order, pause and cancel replays.',
   'release.read': 'See releases and their files.',
@@ -30,7 +29,7 @@ export type Permission = keyof typeof permissions;
 export const allPermissions = Object.keys(permissions) as Permission[];
 
 const viewer: readonly Permission[] = ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'];
-const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'];
+const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'];
 
 /** What each role may do. What is not listed is denied. */
 export const roles = {

@@ -1,4 +1,5 @@
 /** The compiled, immutable workspace that services run. */
+import type { EscalationConfig } from './escalation.ts';
 import type { Adapter, AdapterConfig, OperationManifest } from '@weir/adapter';
 import type { CompiledContract, CompiledMapping } from '@weir/mapping';
 import type { CompiledPolicy, ConflictRule } from '@weir/policy';
@@ -58,6 +59,8 @@ export interface DestinationConfig {
   /** Vendor account whose quota its calls use; destinations and polled sources that name the same one share it. */
   readonly account: string;
   readonly accountLimit?: AccountLimit;
+  /** Operation → operations that do the same, of which each call takes the best (`via:` of the routes). */
+  readonly paths: ReadonlyMap<string, readonly string[]>;
   /** Hard caps, of this file and of the policies. */
   readonly caps: readonly Cap[];
 }
@@ -67,6 +70,7 @@ export interface Release {
   readonly hash: string;
   readonly files: readonly ReleaseFile[];
   readonly name: string;
+  readonly escalation?: EscalationConfig;
   readonly sources: ReadonlyMap<string, SourceConfig>;
   readonly destinations: ReadonlyMap<string, DestinationConfig>;
   /** Which source may re-open what another closed; absent = log order. */
@@ -80,6 +84,8 @@ export interface Release {
 export interface ReleaseFeed {
   /** The last incident of each destination. */
   incidents(): ReadonlyMap<string, Incident>;
+  /** What people were told last, by `<destination>/<kind>`. */
+  escalations(): ReadonlyMap<string, Escalation>;
   /** The last word on each destination's kill switch; a destination that was never switched is absent. */
   switches(): ReadonlyMap<string, DestinationSwitch>;
   /** Called after a kill switch was read. Returns an unsubscribe function. */
@@ -94,6 +100,17 @@ export interface ReleaseFeed {
 /** A destination that is paused for its credential (`incident/<destination>` on weir.control). */
 export interface Incident {
   readonly destination: string;
+  readonly code: string;
+  /** Ms since the epoch. */
+  readonly since: number;
+  /** Null while it lasts. */
+  readonly until: number | null;
+}
+
+/** Trouble of a destination that people were told of (`escalation/<destination>/<kind>` on weir.control). */
+export interface Escalation {
+  readonly destination: string;
+  readonly kind: 'breaker' | 'credential';
   readonly code: string;
   /** Ms since the epoch. */
   readonly since: number;

@@ -24,6 +24,7 @@ let ran: string[] = [];
 
 const answer = (name: string) => async (): Promise<object> => { ran.push(name); return {}; };
 const token = `weir_${'a'.repeat(43)}`;
+const replayId = 'rpl_00000000-0000-4000-8000-000000000000';
 /** Two letters: one of shop → crm, one of blog → news. */
 const letters: Record<string, Scope> = { dlq_a: { sources: ['shop'], destinations: ['crm'] }, dlq_b: { sources: ['blog'], destinations: ['news'] } };
 
@@ -48,9 +49,10 @@ beforeAll(async () => {
     access: { issue: answer('issue'), revoke: answer('revoke'), tokens: () => [], proposals: () => [], approvable: () => ({ files: [] }), approved: async () => undefined },
     approval: false, endFailed: () => undefined,
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
-    status: answer('status'), trace: answer('trace'), deadLetters: () => [], deadLetter: answer('letter'), redrive: answer('redrive'), release: answer('release'),
+    status: answer('status'), trace: answer('trace'), letters: { list: answer('letters'), stats: answer('stats'), show: answer('letter') }, release: answer('release'),
     switches: { list: () => [], set: answer('switch') },
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
+    replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
     policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
     consent: { lookup: answer('consent') },
     tail: answer('tail'), metrics: async () => '', readiness: () => ({ ready: true }),
@@ -65,14 +67,14 @@ afterAll(async () => {
 });
 
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
-const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/dlq/redrive': { all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
+const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
-const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
+const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', r.url.startsWith('/v1/replays') ? replayId : 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 
 /** Written down a second time, by hand: a change of roles.ts must be made here too. */
 const matrix: Record<string, readonly Permission[]> = {
   viewer: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'],
-  operator: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read', 'dlq.payload', 'dlq.redrive', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'],
+  operator: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read', 'dlq.payload', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'],
   privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
@@ -98,16 +100,16 @@ test('routes × roles: each answers as declared, and nothing runs that is denied
 });
 
 test('routes × scopes: a grant over one source and destination opens only what is within it', async () => {
-  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/events/:id/explain', '/v1/held/:id/approve', '/v1/held/:id/refuse', '/v1/dlq/:id', '/v1/destinations/switches', '/v1/destinations/:name/pause', '/v1/destinations/:name/resume']);
+  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/events/:id/explain', '/v1/held/:id/approve', '/v1/held/:id/refuse', '/v1/dlq/:id', '/v1/destinations/switches', '/v1/destinations/:name/pause', '/v1/destinations/:name/resume', ...['', '/verified', '/diff', '/start', '/pause', '/cancel'].map((action) => `/v1/replays/:id${action}`)]);
   for (const { method, url, path, permission, body } of requests()) {
     if (permission === 'agent.report') continue;
     granted = [parseGrant('admin@shop:crm')];
     expect([method, url, (await call(method, path, `Bearer ${token}`, body)).statusCode]).toEqual([method, url, within.has(url) ? 200 : 403]);
   }
   expect((await call('GET', '/v1/dlq/dlq_b', `Bearer ${token}`)).statusCode).toBe(403);
-  for (const [ids, status] of [[['dlq_a'], 200], [['dlq_b'], 403], [['dlq_a', 'dlq_b'], 403]] as const) expect((await call('POST', '/v1/dlq/redrive', `Bearer ${token}`, { ids })).statusCode).toBe(status);
+  for (const [ids, status] of [[['dlq_a'], 200], [['dlq_b'], 403], [['dlq_a', 'dlq_b'], 403]] as const) expect((await call('POST', '/v1/replays', `Bearer ${token}`, { from: 'dlq', ids })).statusCode).toBe(status);
   granted = [parseGrant('operator@*:crm')];
-  for (const [destination, status] of [['crm', 200], ['news', 403]] as const) expect((await call('POST', '/v1/dlq/redrive', `Bearer ${token}`, { destination })).statusCode).toBe(status);
+  for (const [destination, status] of [['crm', 200], ['news', 403]] as const) expect((await call('POST', '/v1/replays', `Bearer ${token}`, { from: 'dlq', destination })).statusCode).toBe(status);
   // Two halves of a scope from two grants are not the whole.
   granted = [parseGrant('operator@shop:news'), parseGrant('operator@blog:crm')];
   expect((await call('GET', '/v1/dlq/dlq_a', `Bearer ${token}`)).statusCode).toBe(403);

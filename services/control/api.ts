@@ -5,6 +5,8 @@ import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
 import { openApi } from './openapi.ts';
 import { policyRoutes, type PolicyApi } from './policy/routes.ts';
+import { replayRoutes, type ReplayApi } from './replay/routes.ts';
+import type { LetterApi, LetterFilter } from './letters.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
 import { everything, nothing, type Scope } from '@weir/release';
 import { consentRoutes, type ConsentLookup } from './consent.ts';
@@ -23,9 +25,8 @@ export interface ApiPorts {
   scopeOf(kind: 'event' | 'letter', id: string): Scope;
   status(): Promise<unknown>;
   trace(eventId: string): unknown;
-  deadLetters(limit: number, filter: { stage?: string; code?: string; destination?: string }): unknown[];
-  deadLetter(id: string): Promise<unknown>;
-  redrive(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }, leaf: string): Promise<unknown>;
+  readonly letters: LetterApi;
+  readonly replays: ReplayApi;
   release(): unknown;
   readonly consent: ConsentLookup;
   readonly releases: ReleaseApi;
@@ -60,6 +61,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   });
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'not-found', message: 'no such route' }));
   routes(app, ports);
+  replayRoutes(app, ports.replays);
   releaseRoutes(app, ports);
   policyRoutes(app, ports);
   consentRoutes(app, ports.consent);
@@ -76,10 +78,12 @@ function routes(app: FastifyInstance, ports: ApiPorts): void {
   app.get('/v1/release', { config: { permission: 'status.read', scope: none, summary: 'The running release in short.' } }, async () => ports.release());
   app.get<{ Params: { id: string } }>('/v1/events/:id/trace', { schema: idParams, config: { permission: 'trace.read', scope: (request) => ports.scopeOf('event', (request.params as { id: string }).id), summary: 'What happened to an event.' } }, async (request) => ports.trace(request.params.id));
   app.get<{ Querystring: { after?: number; wait?: number } }>('/v1/tail', { config: { permission: 'trace.read', scope: whole, summary: 'Records after a cursor.' }, schema: { querystring: { type: 'object', properties: { after: { type: 'integer', minimum: 0 }, wait: { type: 'integer', minimum: 0, maximum: 30_000 } } } } }, async (request) => ports.tail(request.query.after ?? -1, request.query.wait ?? 0));
-  const filter = { stage: { type: 'string', maxLength: 40 }, code: { type: 'string', maxLength: 80 }, destination: { type: 'string', maxLength: 64 } };
-  app.get<{ Querystring: { limit?: number; stage?: string; code?: string; destination?: string } }>('/v1/dlq', { config: { permission: 'dlq.read', scope: (request) => letterScope(ports, request.query as Selection), summary: 'Dead letters.' }, schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000 }, ...filter } } } }, async (request) => ({ deadLetters: ports.deadLetters(request.query.limit ?? 100, request.query) }));
-  app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams, config: { permission: 'dlq.payload', scope: (request) => ports.scopeOf('letter', (request.params as { id: string }).id), summary: 'A dead letter with its bytes.' } }, async (request) => ports.deadLetter(request.params.id));
-  app.post<{ Body: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string } }>('/v1/dlq/redrive', { config: { permission: 'dlq.redrive', scope: (request) => letterScope(ports, request.body as Selection), action: 'dlq.redrive', target: (request) => describe(request.body as Selection), summary: 'Send dead letters on their way again.' }, schema: { body: { type: 'object', additionalProperties: false, properties: { ids: { type: 'array', maxItems: 1000, items: { type: 'string', pattern: idPattern } }, all: { type: 'boolean' }, ...filter } } } }, async (request) => ports.redrive(request.body, request.leaf));
+  app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams, config: { permission: 'dlq.payload', scope: (request) => ports.scopeOf('letter', (request.params as { id: string }).id), summary: 'A dead letter with its bytes.' } }, async (request) => ports.letters.show(request.params.id));
+  const text = { type: 'string', minLength: 1, maxLength: 80 };
+  const filter = { stage: text, code: text, source: text, destination: text, release: text };
+  const time = { type: 'integer', minimum: 0, maximum: 9_000_000_000_000 };
+  app.get<{ Querystring: LetterFilter & { limit?: number } }>('/v1/dlq', { config: { permission: 'dlq.read', scope: letterScope, summary: 'Dead letters, the newest first.' }, schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000 }, since: time, until: time, open: { type: 'boolean' }, ...filter } } } }, async (request) => ({ deadLetters: ports.letters.list(request.query.limit ?? 100, request.query) }));
+  app.get<{ Querystring: LetterFilter }>('/v1/dlq/stats', { config: { permission: 'dlq.read', scope: letterScope, summary: 'Dead letters by stage, code, destination and release.' }, schema: { querystring: { type: 'object', properties: { stage: text, code: text, destination: text, release: text } } } }, async (request) => ports.letters.stats(request.query));
 }
 
 const releaseBytes = 2 * 1024 * 1024;
@@ -91,18 +95,10 @@ const releaseOrder = {
   },
 };
 
-interface Selection { readonly ids?: readonly string[]; readonly all?: boolean; readonly stage?: string; readonly code?: string; readonly destination?: string }
-const describe = (selection: Selection): string => JSON.stringify(selection).slice(0, 4000);
-
-/** By ids: what the letters touch, together. Else the destination that was asked for. */
-function letterScope(ports: ApiPorts, selection: Selection): Scope {
-  if (selection.ids !== undefined) return selection.ids.map((id) => ports.scopeOf('letter', id)).reduce(union, nothing);
-  return selection.destination === undefined ? everything : { sources: '*', destinations: [selection.destination] };
-}
-
-function union(a: Scope, b: Scope): Scope {
-  const join = (x: Scope['sources'], y: Scope['sources']): Scope['sources'] => (x === '*' || y === '*' ? '*' : [...new Set([...x, ...y])]);
-  return { sources: join(a.sources, b.sources), destinations: join(a.destinations, b.destinations) };
+/** What was asked for by name; else any of them. */
+function letterScope(request: FastifyRequest): Scope {
+  const { source, destination } = request.query as LetterFilter;
+  return { sources: source === undefined ? '*' : [source], destinations: destination === undefined ? '*' : [destination] };
 }
 
 function releaseRoutes(app: FastifyInstance, ports: ApiPorts): void {

@@ -15,13 +15,14 @@ import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
+import { createLetters } from './letters.ts';
 import { explainEvent } from './policy/explain.ts';
 import { openHeld, type HeldApi } from './policy/held.ts';
 import { createHistory, type History } from './policy/history.ts';
 import { createRehearsals, type RehearsalApi } from './policy/rehearsal.ts';
-import { readDeadLetter, redrive } from './redrive.ts';
 import { createReleaseApi } from './releases.ts';
 import { nothing, type Scope } from '@weir/release';
+import { openReplays, type Replays } from './replay/index.ts';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
@@ -30,9 +31,8 @@ import { openAccess, type Access } from './tokens.ts';
 
 const adminToken = 'ADMIN_TOKEN';
 const auditKey = 'AUDIT_KEY';
-const maxRedrive = 10_000;
 
-/** The control API over an index of every topic. It reads; what it writes are redriven records and releases, and it creates topics. */
+/** The control API over an index of every topic. It reads; what it writes are releases, orders, and records that replays put back, and it creates topics. */
 export function createControl(context: ServiceContext, options: ConfigOf<typeof controlOptions> & { port: number; adapters: ReadonlyMap<string, Adapter> }): Service {
   const { log, serde, topics, groups, releases, logger, vault } = context;
   const failure = Promise.withResolvers<Error>();
@@ -46,6 +46,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let access: Access;
   let consent: ConsentTables;
   let audit: AuditLog;
+  let replays: Replays | undefined;
   let api: FastifyInstance;
   let held: HeldApi;
   let history: History;
@@ -88,22 +89,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
     const targets = options.witness ?? [join(context.config.dataDir, 'audit-checkpoints.jsonl')];
     const witness = allWitnesses(targets.map((target) => (/^https?:/.test(target) ? httpWitness(target, logger) : fileWitness(target))));
     const signer = signingKey(topics.audit, vault.get(auditKey).reveal());
-    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume', 'held.approve', 'held.refuse']);
+    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume', 'held.approve', 'held.refuse', 'replay.order', 'replay.start', 'replay.pause', 'replay.cancel']);
     return openAuditLog({ appender, reader, admin, topic: topics.audit, signer, witness, logger, now: () => context.clock.now(), wasMade: (intent) => (written.has(intent.action) ? access.leaves.has(intent.id) : undefined) });
-  }
-
-  async function selectLetters(request: { ids?: string[]; all?: boolean; code?: string; stage?: string; destination?: string }) {
-    const filtered = request.code !== undefined || request.stage !== undefined || request.destination !== undefined;
-    if (request.ids === undefined && request.all !== true && !filtered) throw new WeirError('bad-request', 'say which: ids, code, stage, destination, or all');
-    const ids = request.ids ?? letters(maxRedrive, request).map((l) => String(l['id']));
-    const found = [];
-    for (const id of ids) found.push(await readDeadLetter(store, reader, serde, topics, id));
-    return found;
-  }
-
-  function letters(limit: number, filter: { stage?: string; code?: string; destination?: string }): Record<string, unknown>[] {
-    const match = (letter: Record<string, unknown>): boolean => (filter.stage === undefined || letter['stage'] === filter.stage) && (filter.destination === undefined || letter['destination'] === filter.destination) && (filter.code === undefined || (letter['codes'] as string[]).includes(filter.code));
-    return store.deadLetters(maxRedrive).filter(match).slice(0, limit);
   }
 
   return {
@@ -120,6 +107,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       consent = await createConsentTables(context, fail);
       await consent.start();
       await follow();
+      const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)) });
+      replays = await openReplays({ context, reader, admin, appender, store, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
       api = createApi({
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
@@ -135,23 +124,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
           if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);
           return { eventId, traceId: stages[0]!['traceId'] ?? null, stages: stages.map((s) => ({ ...s, at: new Date(s.at).toISOString() })) };
         },
-        deadLetters: letters,
-        async deadLetter(id) {
-          const letter = await readDeadLetter(store, reader, serde, topics, id);
-          // Sealed bytes are shown opened; when their key is destroyed, as what they are: unreadable.
-          const open = (bytes: Buffer | null): Buffer | null => (bytes === null || context.keys === undefined ? bytes : context.keys.open(bytes) ?? null);
-          const value = open(letter.value);
-          return {
-            ...letter, key: letter.key?.toString('utf8') ?? null, value: value?.toString('base64') ?? null, erased: value === null && letter.value !== null,
-            text: letter.topic.startsWith(topics.raw('')) ? value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
-          };
-        },
-        async redrive(request, leaf) {
-          const found = await selectLetters(request);
-          const result = await redrive(found, appender, topics, leaf);
-          logger.info({ order: result.order, redriven: result.redriven }, 'redrive');
-          return result;
-        },
+        letters,
+        replays: replays.api,
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
@@ -161,6 +135,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),
       });
       await api.listen({ host: context.config.host, port: options.port });
+      replays.resume();
       started = true;
     },
     readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),
@@ -169,6 +144,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await changing;
       tail.close();
       await api?.close();
+      await replays?.close();
       await audit?.close();
       await access?.close();
       await held?.close();

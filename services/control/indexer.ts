@@ -14,6 +14,12 @@ export function header(record: LogRecord, name: string): string {
   return '';
 }
 
+/** Output id of a dead letter's record, from its headers; null before it was routed. */
+function outputOf(letter: Value): string | null {
+  const found = (letter['headers'] as { name: string; value: Buffer }[]).find((h) => h.name === H.output);
+  return found === undefined ? null : found.value.toString('latin1');
+}
+
 /** A record that could not be read has no output id: its event stands for it, or all such records would be one. */
 const deliveryId = (v: Value, destination: string | null): string => `${v['outputId'] ?? v['eventId']}|${destination ?? ''}|${v['operation'] ?? ''}`;
 
@@ -39,16 +45,23 @@ function decided(tx: Transaction, v: Value, where: Where): void {
 }
 
 function attempt(tx: Transaction, v: Value, where: Where): void {
-  tx.stage(v['eventId'], { stage: 'attempt', at: v['at'], destination: v['destination'], operation: v['operation'], number: v['number'], verdict: v['verdict'], effect: v['effect'], status: v['status'], code: v['code'], ms: v['durationMs'] }, where);
+  tx.stage(v['eventId'], { stage: 'attempt', at: v['at'], destination: v['destination'], operation: v['operation'], number: v['number'], verdict: v['verdict'], effect: v['effect'], status: v['status'], code: v['code'], ms: v['durationMs'], path: v['path'] ?? undefined }, where);
 }
 
-function outcome(tx: Transaction, v: Value, where: Where): void {
+function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   const { eventId, destination, operation, state } = v;
-  if (v['outputId'] === null && v['stage'] === 'normalizer') tx.ended(eventId, state, v['at']);
+  const before = v['outputId'] === null && v['stage'] === 'normalizer';
+  if (before) tx.ended(eventId, state, v['at']);
   else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
+  if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
   if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId: v['outputId'], destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
-  if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs }, where);
+  if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs, path: v['attempt'].path ?? undefined }, where);
   tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, by: v['stage'] }, where);
+}
+
+function ended(tx: Transaction, v: Value, destination: string): void {
+  if (v['state'] === 'delivered') tx.delivery(deliveryId(v, destination), 'delivered');
+  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'] });
 }
 
 /** Rule and end of a hold, from the header that the policy stage put on the letter. */
@@ -58,7 +71,7 @@ function heldOf(headers: readonly { readonly name: string; readonly value: Buffe
 }
 
 function deadLetter(tx: Transaction, v: Value, where: Where): void {
-  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], partition: where.partition, offset: where.offset, held: heldOf(v['headers']) });
+  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], outputId: v['topic'].endsWith(`.dispatch.${v['destination']}`) ? outputOf(v) : null, partition: where.partition, offset: where.offset, held: heldOf(v['headers']) });
 }
 
 /** Applies batches of every topic to the store. A record that cannot be decoded is skipped here and counted: the stage that owns it dead-letters it. */
@@ -100,8 +113,8 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
     if (where.topic === topics.canonical) return normalized(tx, record, name, where);
     if (name === 'weir.internal.Delivery') decided(tx, value, where);
     else if (name === 'weir.internal.Attempt') attempt(tx, value, where);
-    else if (name === 'weir.internal.Outcome') outcome(tx, value, where);
+    else if (name === 'weir.internal.Outcome') outcome(tx, value, header(record, H.intent), where);
     else if (name === 'weir.internal.DeadLetter') deadLetter(tx, value, where);
-    else if (name === 'weir.internal.LedgerEnd' && value['state'] === 'delivered') tx.delivery(deliveryId(value, where.topic.slice(topics.ledger('').length)), 'delivered');
+    else if (name === 'weir.internal.LedgerEnd') ended(tx, value, where.topic.slice(topics.ledger('').length));
   }
 }

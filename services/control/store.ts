@@ -7,13 +7,39 @@ import type { Put, Table } from '@weir/state';
  *   x/<event>            ended before it was routed: `<state>@<ms>`; kept when it is reopened
  *   r/<event>            ms when it was put back on its raw topic (redrive)
  *   d/<output>|<destination>|<operation>   state of a delivery
- *   q/<dead letter id>   summary of a dead letter, JSON
+ *   q/<dead letter id>   summary of a dead letter, JSON; y/<inverted ms>/<id> lists them newest first
+ *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect`
+ *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record
+ *   o/<order>/<delivery>   how what a replay order put back ended
  *   c/<counter>          a counter
  *   #/<topic>/<partition>  next offset to be indexed
  * A record is applied with its position in one transaction, so it counts once.
  */
 export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'delivered'] as const;
 export type DeliveryState = (typeof deliveryStates)[number];
+/** Of another layout: the index is built anew. */
+const layout = '2';
+
+/** End of one delivery key, as the ledger has it. */
+export interface EndFacts {
+  readonly state: string;
+  readonly effect: string;
+  readonly itemHash: string;
+  readonly at: number;
+  /** On weir.dispatch.<destination>: the record that ended. */
+  readonly offset: number;
+  /** First call that may have had an effect; 0 = none. */
+  readonly maybeSince: number;
+}
+
+export interface NewEnd extends EndFacts {
+  readonly destination: string;
+  readonly key: string;
+  readonly operation: string;
+  readonly subject: string;
+  readonly acceptedAt: number;
+}
+
 export const eventEnds = ['dropped', 'dead-lettered', 'quarantined'] as const;
 
 export interface Stage {
@@ -32,6 +58,10 @@ export interface Transaction {
   ended(eventId: string, state: string, at: number): void;
   delivery(id: string, state: DeliveryState): void;
   deadLetter(id: string, summary: Record<string, unknown>): void;
+  /** An end in the ledger, by the ledger's own rule: a delivery outranks what was given up, the first of equals stays. */
+  end(end: NewEnd): void;
+  /** How a record that a replay order put back ended; counted once per order and delivery, by the highest state. */
+  replayed(order: string, delivery: string, state: DeliveryState | 'dropped'): void;
   commit(topic: string, partition: number, next: number): void;
 }
 
@@ -41,7 +71,15 @@ export interface Store {
   /** Records that the stages of an event were read from. */
   places(eventId: string): { readonly topic: string; readonly partition: number; readonly offset: number }[];
   counter(name: string): number;
-  deadLetters(limit: number): Record<string, unknown>[];
+  /** Newest first. */
+  deadLetters(): Iterable<Record<string, unknown>>;
+  end(destination: string, key: string): EndFacts | undefined;
+  /** Accept time of the newest delivered record of the subject; 0 = none. */
+  newest(destination: string, operation: string, subject: string): number;
+  deliveryState(id: string): DeliveryState | undefined;
+  /** How an event ended before it was routed; undefined when it did not, or was put back since. */
+  endedAs(eventId: string): string | undefined;
+  counters(prefix: string): Record<string, number>;
   deadLetter(id: string): Record<string, unknown> | undefined;
   position(topic: string, partition: number): number;
   close(): Promise<void>;
@@ -49,8 +87,21 @@ export interface Store {
 
 const order: Record<Stage['stage'], number> = { accepted: 0, normalized: 1, decided: 2, attempt: 3, outcome: 4 };
 const rank = (state: string | undefined): number => (state === undefined ? -1 : deliveryStates.indexOf(state as DeliveryState));
+const endRank: Readonly<Record<string, number>> = { quarantined: 2, 'dead-lettered': 2, delivered: 3 };
+const rankOfEnd = (state: string): number => endRank[state] ?? 1;
+const endKey = (destination: string, key: string): string => `l/${destination}/${key}`;
+const newestKey = (destination: string, operation: string, subject: string): string => `n/${destination}/${operation}/${subject}`;
+
+function parseEnd(text: string): EndFacts {
+  const [state, effect, itemHash, at, offset, maybeSince] = text.split('|') as [string, string, string, string, string, string];
+  return { state, effect, itemHash, at: Number(at), offset: Number(offset), maybeSince: Number(maybeSince) };
+}
 
 export function createStore(table: Table): Store {
+  if (table.get('#layout')?.toString('latin1') !== layout) {
+    table.clear();
+    table.putBatch([{ key: '#layout', value: Buffer.from(layout) }]);
+  }
   const parse = (value: Buffer): Record<string, unknown> => JSON.parse(value.toString('utf8')) as Record<string, unknown>;
   return {
     begin() {
@@ -98,8 +149,29 @@ export function createStore(table: Table): Store {
           count(`deliveries.${state}`, 1);
         },
         deadLetter(id, summary) {
-          if (read(`q/${id}`) === undefined) count('deadLetters', 1);
+          if (read(`q/${id}`) === undefined) {
+            const { stage, codes, destination, release, at } = summary as { stage: string; codes: string[]; destination: string | null; release: string | null; at: number };
+            count('deadLetters', 1);
+            count(`q/${JSON.stringify([stage, codes[0] ?? '', destination, release])}`, 1);
+            write(`y/${String(9e15 - at).padStart(16, '0')}/${id}`, '');
+          }
           write(`q/${id}`, JSON.stringify(summary));
+        },
+        end({ destination, key, state, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt }) {
+          const name = endKey(destination, key);
+          const before = read(name);
+          if (before === undefined || rankOfEnd(state) > rankOfEnd(before.slice(0, before.indexOf('|')))) write(name, `${state}|${effect}|${itemHash}|${at}|${offset}|${maybeSince}`);
+          if (state !== 'delivered') return;
+          const newest = newestKey(destination, operation, subject);
+          if (Number(read(newest) ?? 0) < acceptedAt) write(newest, String(acceptedAt));
+        },
+        replayed(order, delivery, state) {
+          const name = `o/${order}/${delivery}`;
+          const before = read(name);
+          if (before !== undefined && rank(before) >= rank(state)) return;
+          if (before !== undefined) count(`o/${order}/${before}`, -1);
+          write(name, state);
+          count(`o/${order}/${state}`, 1);
         },
         commit(topic, partition, next) {
           write(`#/${topic}/${partition}`, String(next));
@@ -113,13 +185,26 @@ export function createStore(table: Table): Store {
       return { topic: topic!, partition: Number(partition), offset: Number(offset) };
     }),
     counter: (name) => Number(table.get(`c/${name}`)?.toString('latin1') ?? 0),
-    deadLetters(limit) {
-      const found: Record<string, unknown>[] = [];
-      for (const { value } of table.range('q/')) {
-        found.push(parse(value));
-        if (found.length >= limit) break;
+    *deadLetters() {
+      for (const { key } of table.range('y/')) {
+        const value = table.get(`q/${key.slice(key.lastIndexOf('/') + 1)}`);
+        if (value !== undefined) yield parse(value);
       }
-      return found.sort((a, b) => Number(b['at']) - Number(a['at']));
+    },
+    end(destination, key) {
+      const value = table.get(endKey(destination, key));
+      return value === undefined ? undefined : parseEnd(value.toString('latin1'));
+    },
+    newest: (destination, operation, subject) => Number(table.get(newestKey(destination, operation, subject))?.toString('latin1') ?? 0),
+    deliveryState: (id) => table.get(`d/${id}`)?.toString('latin1') as DeliveryState | undefined,
+    endedAs(eventId) {
+      const [state, at] = table.get(`x/${eventId}`)?.toString('latin1').split('@') ?? [];
+      return state === undefined || Number(at) <= Number(table.get(`r/${eventId}`)?.toString('latin1') ?? 0) ? undefined : state;
+    },
+    counters(prefix) {
+      const found: Record<string, number> = Object.create(null) as Record<string, number>;
+      for (const { key, value } of table.range(`c/${prefix}`)) found[key.slice(prefix.length + 2)] = Number(value.toString('latin1'));
+      return found;
     },
     deadLetter(id) {
       const value = table.get(`q/${id}`);

@@ -4,7 +4,7 @@ import { createConsentLease, createConsentTables, type ConsentLease, type Consen
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
-import { saveIncident } from '@weir/release';
+import { saveEscalation, saveIncident } from '@weir/release';
 import { appendDeadlineMs, createProgress, createRetentionWatch, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
@@ -13,12 +13,15 @@ import { createDestinationRunner, type DestinationRunner } from './destination.t
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
 import { createQuotas } from './quota.ts';
+import { createChannels } from './escalation-channels.ts';
+import { createEscalations, escalatedRules } from './escalation.ts';
 import { createTakeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
 
 /** Dedupe window of events whose source is not in the running release any more. */
 const defaultWindowMs = 7 * 86_400_000;
 const sweepMs = 30_000;
+const lookMs = 1000;
 const takeoverLogMs = 5000;
 
 export type DispatcherOptions = Pick<ConfigOf<typeof dispatcherOptions>, 'sessionTimeoutMs' | 'callTimeoutMs' | 'inLaneTries' | 'allowPrivate' | 'sandboxUrl'>;
@@ -71,7 +74,9 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const progress = createProgress({ monotonic: clock.monotonic });
   const takeovers = new Map<string, { readonly read: number; readonly total: number; readonly toldAt: number }>();
   let retention: RetentionWatch;
+  let escalations: ReturnType<typeof createEscalations>;
   let sweeping: unknown;
+  let looking: unknown;
   let credentials: Credentials;
   let appender: Appender;
   let reader: Reader;
@@ -150,6 +155,17 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     takeovers.set(key, { read, total, toldAt: tell ? now : toldAt });
   }
 
+  /** The owner of its first partition speaks for a destination. */
+  function lookLater(): void {
+    looking = clock.setTimer(() => {
+      const owned = [...running].filter(([, { consumer }]) => consumer.assignments().some((a) => a.partition === 0));
+      const first = [...releases.current().destinations.keys()].sort()[0];
+      const rules = owned.some(([destination]) => destination === first) ? escalatedRules(releases.incidents().values()) : [];
+      escalations.look([...owned.map(([destination, { runner }]) => ({ destination, ...runner.health(), credential: releases.incidents().get(destination) })), ...rules]);
+      lookLater();
+    }, lookMs);
+  }
+
   function sweepLater(): void {
     sweeping = clock.setTimer(() => {
       for (const { runner } of running.values()) runner.sweep();
@@ -185,7 +201,15 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
         changed: () => { for (const { runner } of running.values()) runner.credentialChanged(); },
       });
       await appender.partitions(topics.control);
+      escalations = createEscalations({
+        clock, logger, registry: context.registry,
+        config: () => releases.current().escalation,
+        told: () => releases.escalations(),
+        save: (escalation) => saveEscalation({ appender, serde, topic: topics.control, escalation }),
+        channels: createChannels({ http, vault, now: clock.now, workspace: () => releases.current().name }),
+      });
       sweepLater();
+      lookLater();
       await follow();
       offSwitch = releases.onSwitch(({ destination, paused }) => {
         metrics.switchedOff.set({ destination }, paused ? 1 : 0);
@@ -198,6 +222,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     async stop() {
       stopping = true;
       if (sweeping !== undefined) clock.clearTimer(sweeping);
+      if (looking !== undefined) clock.clearTimer(looking);
+      escalations?.close();
       retention?.close();
       off?.();
       offSwitch?.();

@@ -15,11 +15,11 @@ type Rule = OperationManifest['idempotency']['pastWindow'];
 /** What is to be done with a delivery of a vendor without keys. */
 function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue> } = {}) {
   const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'none', pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
-  const destination = { operations: { put: operation }, retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
+  const destination = { operations: { put: operation }, caps: [], retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
   const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end }, coveredBefore: () => false } as unknown as PartitionRunner;
-  const full = { delivery, subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000 }, ...task } as Task;
+  const full = { delivery, subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task } as Task;
   const answer = prepare(ports, runner, destination, full);
   return answer.kind === 'end' ? `end ${answer.ending.state} ${answer.ending.code}` : answer.kind;
 }
@@ -34,7 +34,7 @@ test('a delivery of unknown effect is asked for, held or sent again, as the mani
 });
 
 test('the vendor is not asked before the last call can show', () => {
-  const last = { at: now - 4500, durationMs: 0, verdict: 'retry', effect: 'maybe', status: null };
+  const last = { at: now - 4500, durationMs: 0, verdict: 'retry', effect: 'maybe', status: null, path: null };
   expect(prepared('verify', true, { last })).toBe('wait');
   expect(prepared('verify', true, { last: { ...last, at: now - 10 } })).toBe('park');
   expect(prepared('verify', true, { last: { ...last, at: now - 5000 } })).toBe('read-back');
@@ -49,7 +49,7 @@ test('a vendor that gives no answer to the question is asked until the horizon, 
 });
 
 test('what its topic is about to lose leaves for the dead letters, what the ledger would forget is not sent', () => {
-  const one = (days: number, accepted: number) => prepared('resend', false, { maybeSince: 0, attempts: 0, record: { timestamp: now - days * 24 * hour } as Task['record'] }, { acceptedAt: now - accepted * 24 * hour });
+  const one = (days: number, accepted: number) => prepared('resend', false, { maybeSince: 0, attempts: 0, record: { timestamp: now - days * 24 * hour, headers: [] } as unknown as Task['record'] }, { acceptedAt: now - accepted * 24 * hour });
   expect(one(26, 26)).toBe('call');
   expect(one(27, 27)).toBe('end dead-lettered expiring');
   expect(one(1, 68)).toBe('call');
@@ -57,7 +57,7 @@ test('what its topic is about to lose leaves for the dead letters, what the ledg
 });
 
 test('retries end after a call that was made past the horizon, not for time in which nothing could be called', () => {
-  const last = (hours: number) => ({ at: now - hours * hour, durationMs: 1, verdict: 'retry', effect: 'none', status: 503 });
+  const last = (hours: number) => ({ at: now - hours * hour, durationMs: 1, verdict: 'retry', effect: 'none', status: 503, path: null });
   const queuedAt = now - 100 * hour;
   expect(prepared('resend', false, { queuedAt, last: last(90) })).toBe('call');
   expect(prepared('resend', false, { queuedAt, last: last(1) })).toBe('end dead-lettered delivery-exhausted');

@@ -1,11 +1,11 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey, expiringBefore } from '@weir/pipeline';
+import { deliveryKey, expiringBefore, H } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
 import type { Ending } from './ends.ts';
 import { lookUp, pastWindow } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
-import type { PartitionRunner } from './partition.ts';
+import { headerOf, type PartitionRunner } from './partition.ts';
 import type { EndValue, Task } from './types.ts';
 
 /** What is to be done with the head of a lane before (or instead of) a call. */
@@ -22,7 +22,7 @@ export type Preparation =
 
 export type ToStart = Extract<Preparation, { readonly kind: 'call' | 'read-back' }>;
 
-function give(task: Task, state: Ending['state'], code: string, detail: string | null, deadLetter: boolean, effect: Ending['effect'] = task.maybeSince > 0 ? 'maybe' : 'none'): Preparation {
+function give(task: Task, state: Ending['state'], code: string | null, detail: string | null, deadLetter: boolean, effect: Ending['effect'] = task.maybeSince > 0 ? 'maybe' : 'none'): Preparation {
   return { kind: 'end', ending: { task, state, effect, code, detail, deadLetter } };
 }
 
@@ -36,7 +36,8 @@ function standing(runner: PartitionRunner, task: Task): { readonly ended: Prepar
     return { reopened: found.reopened };
   }
   const { end } = found;
-  if (task.parkedOffset < 0 && runner.coveredBefore(task.offset)) return { ended: { kind: 'end', ending: { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end } } };
+  // A replayed record tells its order that there was nothing to do; an end without an outcome (a crash between the two) gets it.
+  if (task.redrive !== '' || (task.parkedOffset < 0 && runner.coveredBefore(task.offset))) return { ended: repeat(task, end) };
   return { ended: { kind: 'silent' } };
 }
 
@@ -73,6 +74,7 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   const found = standing(runner, task);
   if ('ended' in found) return found.ended;
   if (ports.keys !== undefined && ports.keys.open(delivery.payload) === undefined) return give(task, 'denied', 'subject-erased', null, false);
+  if (found.reopened !== undefined && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
   if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
@@ -82,11 +84,24 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   if (unknown !== undefined) return unknown;
   // Given up only after a call that was made past the horizon: time that a destination was off is not held against its events.
   if (task.last !== undefined && task.last.at - task.queuedAt > destination.retryHorizonMs) return give(task, 'dead-lettered', 'delivery-exhausted', `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`, true);
-  if (task.redrive !== '' && operation.idempotency.scheme === 'natural-upsert' && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
+  if (task.redrive !== '' && setsState(delivery.recordType, operation) && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);
   if (refusal !== undefined) return give(task, 'denied', refusal, null, false);
   return { kind: 'call', operation };
+}
+
+/** Its end is in the ledger; the outcome is written again. */
+function repeat(task: Task, end: EndValue): Preparation {
+  return { kind: 'end', ending: { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end } };
+}
+
+/**
+ * Whether a record replaces what an earlier one of its subject set, so that a replayed older one would roll it back
+ * (I4). A profile does, whatever the vendor's rule for repeated calls; of the others only what the vendor upserts.
+ */
+function setsState(recordType: string, operation: OperationManifest): boolean {
+  return recordType === 'weir.canonical.Profile' || operation.idempotency.scheme === 'natural-upsert';
 }
 
 function canReadBack(destination: DestinationConfig, operation: OperationManifest | undefined): boolean {
@@ -122,7 +137,8 @@ function conflict(runner: PartitionRunner, task: Task, first: EndValue): Prepara
   const { delivery } = task;
   const key = deliveryKey(delivery.outputId, delivery.destination, delivery.operation, `conflict/${delivery.itemHash}`, 0);
   task.key = key;
-  if (runner.writer.endOf(key) !== undefined) return { kind: 'silent' };
+  const known = runner.writer.endOf(key);
+  if (known !== undefined) return task.redrive === '' ? { kind: 'silent' } : repeat(task, known);
   return { kind: 'end', ending: { task, key, state: 'quarantined', effect: 'none', code: 'event-conflict', detail: `the event arrived before with another body (hash ${first.itemHash}, now ${delivery.itemHash})`, deadLetter: true } };
 }
 

@@ -1,4 +1,4 @@
-import type { HttpFailure, HttpRequest, HttpResponse, OperationManifest, ReadBack, Verdict } from '@weir/adapter';
+import type { BatchItem, Delivery, HttpFailure, HttpRequest, HttpResponse, OperationManifest, ReadBack, Verdict } from '@weir/adapter';
 import { findWeirError, type ErrorCode } from '@weir/errors';
 import { failpoint, failpointSoon } from '@weir/failpoint';
 import type { DestinationConfig } from '@weir/release';
@@ -7,8 +7,8 @@ import type { DestinationPorts } from './ports.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { Task } from './types.ts';
 
-/** Nothing was sent. */
-export type Refusal = { readonly kind: 'refused'; readonly reason: 'lease' | 'consent' | 'disabled'; readonly detail: string };
+/** Nothing was sent; `returned`: for another delivery of its batch. */
+export type Refusal = { readonly kind: 'refused'; readonly reason: 'lease' | 'consent' | 'disabled' | 'returned'; readonly detail: string };
 export type Unbuildable = { readonly kind: 'unbuildable'; readonly code: ErrorCode; readonly detail: string };
 /** `headers` of the answer, where there was one: the quota learns from them. */
 export type CallResult = { readonly kind: 'verdict'; readonly verdict: Verdict; readonly headers?: HttpResponse['headers'] } | Refusal | Unbuildable;
@@ -21,8 +21,14 @@ interface Exchanged {
   readonly durationMs: number;
 }
 
-/** One exchange with the vendor; lease, switch and consent are looked at in the tick of the socket write (I3, I6). */
-async function exchange(ports: DestinationPorts, runner: PartitionRunner, task: Task, operation: Pick<OperationManifest, 'kind' | 'timeoutMs'>, build: () => HttpRequest): Promise<Exchanged | Refusal | Unbuildable> {
+/** Who a call is for. */
+export interface Member {
+  readonly runner: PartitionRunner;
+  readonly task: Task;
+}
+
+/** One exchange with the vendor; lease, switch and consent of every member are looked at in the tick of the socket write (I3, I6): one that may not be sent keeps the whole of it back. */
+async function exchange(ports: DestinationPorts, members: readonly Member[], operation: Pick<OperationManifest, 'kind' | 'timeoutMs'>, build: () => HttpRequest): Promise<Exchanged | { readonly kind: 'kept-back'; readonly refusals: readonly (Refusal | undefined)[] } | Unbuildable> {
   const deadlineMs = Math.min(operation.timeoutMs ?? ports.callTimeoutMs, ports.callTimeoutMs);
   let request: HttpRequest;
   try {
@@ -32,7 +38,7 @@ async function exchange(ports: DestinationPorts, runner: PartitionRunner, task: 
     if (known === undefined) throw error;
     return { kind: 'unbuildable', code: known.code, detail: known.message };
   }
-  let refused: Refusal | undefined;
+  let refusals: (Refusal | undefined)[] | undefined;
   let over: (() => void) | undefined;
   const startedAt = ports.clock.now();
   const started = ports.clock.monotonic();
@@ -40,44 +46,77 @@ async function exchange(ports: DestinationPorts, runner: PartitionRunner, task: 
   const response = await ports.http.call(request, {
     deadlineMs,
     onBeforeWrite: () => {
-      refused = refusal(ports, runner, task, operation.kind, deadlineMs);
-      if (refused !== undefined) return false;
-      if (operation.kind === 'use') over = ports.lease.began(() => consentRefusal(ports, task, operation.kind, ports.clock.now()) !== undefined);
+      const found = members.map(({ runner, task }) => refusal(ports, runner, task, operation.kind, deadlineMs));
+      if (found.some((r) => r !== undefined)) {
+        refusals = found;
+        return false;
+      }
+      if (operation.kind === 'use') over = ports.lease.began(() => members.some(({ task }) => consentRefusal(ports, task, operation.kind, ports.clock.now()) !== undefined));
       failpointSoon('dispatcher.sent');
       return true;
     },
   }).finally(() => over?.());
-  if (refused !== undefined) return refused;
+  if (refusals !== undefined) return { kind: 'kept-back', refusals };
   failpoint('dispatcher.response-read');
   return { kind: 'answered', response, startedAt, durationMs: ports.clock.monotonic() - started };
 }
 
-/** One call. Fills `task.last`, counts the attempt, and remembers since when an effect is possible. */
+/** What a call came to for one delivery: fills `task.last`, counts the attempt, and remembers since when an effect is possible. */
+function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Exchanged): CallResult {
+  task.attempts++;
+  if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
+  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
+  ports.metrics.calls.observe({ destination: ports.name, operation: task.path === '' ? task.delivery.operation : task.path, verdict: verdict.kind }, done.durationMs / 1000);
+  return { kind: 'verdict', verdict, headers: headersOf(done.response) };
+}
+
+/** One call for one delivery. */
 export async function call(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<CallResult> {
   const adapter = destination.adapter.destination!;
   const delivery = toAdapterDelivery(ports, task);
-  const done = await exchange(ports, runner, task, operation, () => adapter.request(delivery, task.key, destination.config, ports.clock.now()));
-  if (done.kind !== 'answered') return done;
-  const verdict = adapter.classify(done.response, delivery, destination.config);
-  task.attempts++;
-  if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
-  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response) };
-  ports.metrics.calls.observe({ destination: ports.name, operation: task.delivery.operation, verdict: verdict.kind }, done.durationMs / 1000);
-  return { kind: 'verdict', verdict, headers: headersOf(done.response) };
+  const done = await exchange(ports, [{ runner, task }], operation, () => adapter.request(delivery, task.key, destination.config, ports.clock.now()));
+  if (done.kind === 'kept-back') return done.refusals[0]!;
+  return done.kind === 'answered' ? account(ports, task, adapter.classify(done.response, delivery, destination.config), done) : done;
+}
+
+const untold: Verdict = { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', detail: 'the answer does not tell of this item' };
+
+/** One call for several deliveries: a result for each, in their order. `items` are those of `itemOf`. */
+export async function callBatch(ports: DestinationPorts, members: readonly Member[], items: readonly BatchItem[], destination: DestinationConfig, operation: OperationManifest): Promise<CallResult[]> {
+  const batch = destination.adapter.destination!.batch!;
+  const done = await exchange(ports, members, operation, () => batch.request(items, destination.config, ports.clock.now()));
+  if (done.kind === 'kept-back') return done.refusals.map((r) => r ?? { kind: 'refused', reason: 'returned', detail: 'another delivery of the batch may not be sent' });
+  if (done.kind === 'unbuildable') return members.map(() => done);
+  const found = batch.classify(done.response, items, destination.config);
+  const verdicts = Array.isArray(found) ? found as readonly Verdict[] : undefined;
+  return members.map(({ task }, i) => account(ports, task, verdicts === undefined ? found as Verdict : verdicts[i] ?? untold, done));
+}
+
+/** The delivery as an item of a batch, or why it cannot be one. */
+export function itemOf(ports: DestinationPorts, task: Task, destination: DestinationConfig): BatchItem | Unbuildable {
+  const delivery = toAdapterDelivery(ports, task);
+  try {
+    return { delivery, key: task.key, text: destination.adapter.destination!.batch!.item(delivery, task.key, destination.config) };
+  } catch (error) {
+    const known = findWeirError(error);
+    if (known === undefined) throw error;
+    return { kind: 'unbuildable', code: known.code, detail: known.message };
+  }
 }
 
 /** Ask the vendor whether the delivery took effect. Of kind restrict: it changes nothing and needs no consent. A `not-applied` clears the doubt. */
 export async function readBack(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<ReadBackResult> {
   const verify = destination.adapter.destination!.verify!;
-  const delivery = toAdapterDelivery(ports, task);
-  const done = await exchange(ports, runner, task, { kind: 'restrict', timeoutMs: operation.verify!.timeoutMs }, () => verify.request(delivery, task.key, destination.config, ports.clock.now()));
+  const delivery = toAdapterDelivery(ports, task, task.delivery.operation);
+  const done = await exchange(ports, [{ runner, task }], { kind: 'restrict', timeoutMs: operation.verify!.timeoutMs }, () => verify.request(delivery, task.key, destination.config, ports.clock.now()));
+  if (done.kind === 'kept-back') return done.refusals[0]!;
   if (done.kind !== 'answered') return done;
   const read = verify.classify(done.response, delivery, task.key, destination.config);
   task.attempts++;
   task.readBacks++;
   if (read.kind === 'not-applied') task.maybeSince = 0;
   const effect = read.kind === 'applied' ? 'done' : read.kind === 'not-applied' ? 'none' : 'maybe';
-  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: `read-back: ${read.kind}`, effect, status: statusOf(done.response) };
+  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: `read-back: ${read.kind}`, effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
   ports.metrics.readBacks.inc({ destination: ports.name, operation: task.delivery.operation, answer: read.kind });
   return { kind: 'read', read, headers: headersOf(done.response) };
 }
@@ -103,7 +142,7 @@ function statusOf(response: HttpResponse | HttpFailure): number | null {
 
 const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone'], ['anonymousId', 'anonymousId']] as const;
 
-function toAdapterDelivery(ports: DestinationPorts, task: Task): Parameters<NonNullable<DestinationConfig['adapter']['destination']>['request']>[0] {
+function toAdapterDelivery(ports: DestinationPorts, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery {
   const { delivery } = task;
   const record = ports.serde.decode(delivery.payload).value;
   const identifiers: { type: 'userId' | 'email' | 'phone' | 'external' | 'anonymousId'; value: string }[] = [];
@@ -111,5 +150,12 @@ function toAdapterDelivery(ports: DestinationPorts, task: Task): Parameters<NonN
     if (type === 'anonymousId') for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });
     if (typeof record[field] === 'string') identifiers.push({ type, value: record[field] });
   }
-  return { destination: delivery.destination, operation: delivery.operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
+  return { destination: delivery.destination, operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
+}
+
+/** What the quota learns of a call, also of one that was not sent. */
+export function tellQuota(ports: DestinationPorts, bucket: string, result: CallResult | ReadBackResult, verdict: { readonly kind: string; readonly retryAfterMs?: number } | undefined): void {
+  const headers = 'headers' in result ? result.headers : undefined;
+  const throttled = verdict?.kind === 'throttled';
+  ports.quota.finished(bucket, { throttled, answered: headers !== undefined, retryAfterMs: throttled ? verdict.retryAfterMs : undefined, headers }, ports.clock.monotonic());
 }

@@ -3,23 +3,20 @@ import { expiringBefore } from '@weir/pipeline';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { backoffMs, boundedRetryAfter } from './backoff.ts';
-import { call, readBack, type CallResult, type ReadBackResult, type Refusal } from './call.ts';
+import { joinBatch, type Batch, type Ready } from './batch.ts';
+import { call, callBatch, readBack, tellQuota, type CallResult, type ReadBackResult, type Refusal, type Unbuildable } from './call.ts';
 import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
 import type { Lane } from './lane.ts';
-import { ledgerKeys } from './ledger.ts';
+import { recordAttempt } from './attempts.ts';
 import { createPartitionRunner, type PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
+import { createPaths, measurePath, withPath } from './paths.ts';
 import { bucketOf, classOf } from './quota.ts';
 import { createReady, type Ordered } from './ready.ts';
-import type { Verdict } from '@weir/adapter';
+import type { OperationManifest, Verdict } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import type { Task } from './types.ts';
-
-interface Ready {
-  readonly lane: Lane;
-  readonly runner: PartitionRunner;
-}
 
 /**
  * One destination: lanes of all owned partitions, one breaker, its account's quota, bounded calls in flight.
@@ -35,14 +32,19 @@ export interface DestinationRunner {
   sweep(): void;
   /** Partitions that this instance surely owns now; none once the lease has run out. */
   held(): number;
+  /** For people: since when the breaker has not been closed, why, and when a call was answered last (ms; 0 = never). */
+  health(): { readonly openSince: number | undefined; readonly openCode: string; readonly aliveAt: number };
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
 }
 
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
   const partitions = new Map<number, PartitionRunner>();
   const ready = createReady<Ready>();
+  const paths = createPaths();
   let pumping = false;
   let breaker: BreakerState = breakerClosed;
+  let openSince: number | undefined;
+  let aliveAt = 0;
   let inFlight = 0;
   let timer: unknown;
   let timerDue = 0;
@@ -52,6 +54,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       ports.logger[next.state === 'open' ? 'warn' : 'info']({ destination: ports.name, breaker: next.state, reason: next.reason }, 'breaker');
       ports.metrics.breaker.set({ destination: ports.name }, next.state === 'closed' ? 0 : 1);
     }
+    if (next.state === 'closed') openSince = undefined;
+    else openSince ??= ports.clock.now();
     breaker = next;
   }
 
@@ -130,7 +134,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   function tryHead(next: Ordered<Ready>, destination: DestinationConfig, empty: Set<string>): boolean {
     const { lane, runner } = next.item;
     const task = lane.queue[0]!;
-    const prepared = prepare(ports, runner, destination, task);
+    const prepared = withPath(ports, paths, destination, task, prepare(ports, runner, destination, task));
     if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
       act(lane, runner, task, prepared);
       return true;
@@ -138,8 +142,11 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const now = ports.clock.monotonic();
     const { bucket, limit } = drawnFrom(task, prepared);
     const blocked = waitMs(breaker, now);
+    const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next.item, task, destination, prepared.operation);
+    if (batch === 'ended') return true;
     const wait = blocked > 0 ? blocked : ports.quota.take(bucket, limit, next.class, now);
-    if (wait === 0) start(lane, runner, task, destination, prepared, bucket);
+    if (wait === 0 && batch !== undefined) startBatch(fillBatch(batch, [bucket, next.bucket], destination, prepared.operation), destination, prepared.operation, bucket);
+    else if (wait === 0) start(lane, runner, task, destination, prepared, bucket);
     else {
       ready.putBack({ ...next, bucket });
       empty.add(bucket);
@@ -148,8 +155,59 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     return blocked === 0;
   }
 
+  /** The head as the first of a batch; undefined where its operation has none, `ended` when it cannot be built. */
+  function beginBatch(entry: Ready, task: Task, destination: DestinationConfig, operation: OperationManifest): Batch<Ready> | 'ended' | undefined {
+    if (operation.batch === undefined || destination.adapter.destination?.batch === undefined) return undefined;
+    const batch: Batch<Ready> = { members: [], items: [], bytes: 0 };
+    return join(batch, entry, task, destination, operation) === 'joined' ? batch : 'ended';
+  }
+
+  function join(batch: Batch<Ready>, entry: Ready, task: Task, destination: DestinationConfig, operation: OperationManifest): 'joined' | 'full' | 'ended' {
+    const joined = joinBatch(ports, batch, { ...entry, task }, destination, operation);
+    if (typeof joined === 'string') return joined;
+    end(entry.lane, entry.runner, unbuildable(task, joined));
+    return 'ended';
+  }
+
+  /** Heads of other subjects that draw from the same bucket and may be called now; heads that only end do so on the way. */
+  function fillBatch(batch: Batch<Ready>, buckets: readonly string[], destination: DestinationConfig, operation: OperationManifest): Batch<Ready> {
+    while (batch.members.length < operation.batch!.maxItems) {
+      const next = ready.next((b) => buckets.includes(b));
+      if (next === undefined) break;
+      const { lane, runner } = next.item;
+      if (lane.dead) continue;
+      const task = lane.queue[0]!;
+      const prepared = withPath(ports, paths, destination, task, prepare(ports, runner, destination, task), batch.members[0]!.task.path);
+      if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
+        act(lane, runner, task, prepared);
+        continue;
+      }
+      if (prepared.kind === 'read-back' || prepared.operation !== operation || join(batch, next.item, task, destination, operation) === 'full') {
+        ready.putBack(next);
+        break;
+      }
+    }
+    return batch;
+  }
+
+  function startBatch({ members, items }: Batch<Ready>, destination: DestinationConfig, operation: OperationManifest, bucket: string): void {
+    began();
+    ports.metrics.batchItems.observe({ destination: ports.name }, members.length);
+    for (const { runner } of members) runner.callStarted();
+    callBatch(ports, members, items, destination, operation).then((results) => {
+      const trouble = results.find((r) => r.kind === 'verdict' && r.verdict.kind === 'throttled') ?? results[0]!;
+      tellQuota(ports, bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
+      judge(results);
+      if (results[0]!.kind === 'verdict') measurePath(paths, members.map((m) => m.task), ports.clock.monotonic());
+      members.forEach(({ lane, runner, task }, i) => conclude(lane, runner, task, results[i]!));
+    }).catch(ports.fail).finally(() => {
+      for (const { runner } of members) runner.callEnded();
+      finished();
+    });
+  }
+
   function drawnFrom(task: Task, { kind, operation }: ToStart): { bucket: string; limit: ToStart['operation']['limit'] } {
-    const { operation: name } = task.delivery;
+    const name = task.path === '' || kind === 'read-back' ? task.delivery.operation : task.path;
     const own = kind === 'read-back' ? operation.verify!.limit : undefined;
     return own === undefined ? { bucket: bucketOf(name, operation.limit), limit: operation.limit } : { bucket: bucketOf(`${name} read-back`, own), limit: own };
   }
@@ -193,71 +251,86 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function start(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, { kind, operation }: ToStart, bucket: string): void {
-    inFlight++;
-    ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
-    setBreaker(onStart(breaker));
+    began();
     runner.callStarted();
     const settled = kind === 'call'
       ? call(ports, runner, destination, task, operation).then((result) => {
-        told(bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
-        settle(lane, runner, task, result);
+        tellQuota(ports, bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
+        judge([result]);
+        if (result.kind === 'verdict') measurePath(paths, [task], ports.clock.monotonic());
+        conclude(lane, runner, task, result);
       })
       : readBack(ports, runner, destination, task, operation).then((result) => {
-        told(bucket, result, result.kind === 'read' ? result.read : undefined);
+        tellQuota(ports, bucket, result, result.kind === 'read' ? result.read : undefined);
         settleRead(lane, runner, task, result);
       });
     settled.catch(ports.fail).finally(() => {
-      inFlight--;
-      ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
       runner.callEnded();
-      pump();
+      finished();
     });
   }
 
-  /** What the quota learns of a call, also of one that was not sent. */
-  function told(bucket: string, result: CallResult | ReadBackResult, verdict: { readonly kind: string; readonly retryAfterMs?: number } | undefined): void {
-    const headers = 'headers' in result ? result.headers : undefined;
-    const throttled = verdict?.kind === 'throttled';
-    ports.quota.finished(bucket, { throttled, answered: headers !== undefined, retryAfterMs: throttled ? verdict.retryAfterMs : undefined, headers }, ports.clock.monotonic());
+  function began(): void {
+    inFlight++;
+    ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
+    setBreaker(onStart(breaker));
   }
 
-  /** The one place that acts on what a call came to. */
-  function settle(lane: Lane, runner: PartitionRunner, task: Task, result: CallResult): void {
+  function finished(): void {
+    inFlight--;
+    ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
+    pump();
+  }
+
+  /** What a call says about the destination, once for all of its deliveries: it answered for one of them, so it is alive; else the trouble counts. */
+  function judge(results: readonly (CallResult | ReadBackResult)[]): void {
     const now = ports.clock.monotonic();
-    if (result.kind === 'unbuildable') {
-      setBreaker(onCancelled(breaker, now));
-      return end(lane, runner, { task, state: 'dead-lettered', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.code, detail: result.detail, deadLetter: true });
+    const found = results.flatMap((r): { readonly kind: string; readonly code?: string; readonly retryAfterMs?: number }[] => (r.kind === 'verdict' ? [r.verdict] : r.kind === 'read' ? [r.read] : []));
+    const trouble = (kind: string) => found.find((v) => v.kind === kind);
+    const answered = found.find((v) => !['retry', 'throttled', 'auth-broken'].includes(v.kind));
+    if (answered !== undefined) {
+      aliveAt = ports.clock.now();
+      ports.credential.accepted();
+      return setBreaker(answered.kind === 'ok' ? onSuccess() : onAlive());
     }
-    if (result.kind === 'refused') return notSent(lane, runner, task, result, now);
+    const broken = trouble('auth-broken');
+    if (broken !== undefined) {
+      ports.credential.rejected();
+      // Trouble of the whole destination: it says nothing about its records, which keep their place.
+      return setBreaker(onFailure(breaker, now, broken.code!, { force: true, retryAfterMs: boundedRetryAfter(broken.retryAfterMs) }));
+    }
+    // The account's quota is closed until the vendor asked to be tried again; its other operations go on.
+    if (trouble('throttled') !== undefined) return setBreaker(onAlive());
+    const failed = trouble('retry');
+    setBreaker(failed === undefined ? onCancelled(breaker, now) : onFailure(breaker, now, failed.code!));
+  }
+
+  const unbuildable = (task: Task, result: Unbuildable): Ending => ({ task, state: 'dead-lettered', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.code, detail: result.detail, deadLetter: true });
+
+  /** The one place that acts on what a call came to for a delivery. */
+  function conclude(lane: Lane, runner: PartitionRunner, task: Task, result: CallResult): void {
+    if (result.kind === 'unbuildable') return end(lane, runner, unbuildable(task, result));
+    if (result.kind === 'refused') return notSent(lane, runner, task, result);
     const { verdict } = result;
     switch (verdict.kind) {
       case 'ok':
-        ports.credential.accepted();
-        setBreaker(onSuccess());
         return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
       case 'permanent':
-        ports.credential.accepted();
-        setBreaker(onAlive());
         return end(lane, runner, { task, state: 'dead-lettered', effect: verdict.effect === 'none' && task.maybeSince > 0 ? 'maybe' : verdict.effect, code: verdict.code, detail: verdict.detail ?? null, deadLetter: true });
       default:
-        return again(lane, runner, task, verdict, now);
+        return again(lane, runner, task, verdict);
     }
   }
 
   /** What the vendor says of an earlier call: it ends the delivery, or opens the way for a call, or leaves it to a person. */
   function settleRead(lane: Lane, runner: PartitionRunner, task: Task, result: ReadBackResult): void {
-    const now = ports.clock.monotonic();
-    if (result.kind === 'refused') return notSent(lane, runner, task, result, now);
+    judge([result]);
+    if (result.kind === 'refused') return notSent(lane, runner, task, result);
     const held = (why: string): void => end(lane, runner, { task, state: 'quarantined', effect: 'maybe', code: 'delivery-held', detail: `unknown whether it was applied: ${why}`, deadLetter: true });
-    if (result.kind === 'unbuildable') {
-      setBreaker(onCancelled(breaker, now));
-      return held(result.detail);
-    }
+    if (result.kind === 'unbuildable') return held(result.detail);
     const { read } = result;
-    if (read.kind === 'retry' || read.kind === 'throttled' || read.kind === 'auth-broken') return again(lane, runner, task, read, now);
-    ports.credential.accepted();
-    setBreaker(onAlive());
-    recordAttempt(runner, task, { kind: task.last!.verdict, effect: task.last!.effect, code: null, detail: read.detail });
+    if (read.kind === 'retry' || read.kind === 'throttled' || read.kind === 'auth-broken') return again(lane, runner, task, read);
+    recordAttempt(ports, runner.partition, task, { kind: task.last!.verdict, effect: task.last!.effect, code: null, detail: read.detail });
     switch (read.kind) {
       case 'applied':
         return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: `read back: ${read.detail ?? 'applied'}`, deadLetter: false });
@@ -268,39 +341,26 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     }
   }
 
-  function notSent(lane: Lane, runner: PartitionRunner, task: Task, refusal: Refusal, now: number): void {
-    setBreaker(onCancelled(breaker, now));
+  function notSent(lane: Lane, runner: PartitionRunner, task: Task, refusal: Refusal): void {
     ports.metrics.refused.inc({ destination: ports.name, reason: refusal.reason });
-    if (refusal.reason === 'consent') return end(lane, runner, { task, state: 'denied', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: refusal.detail, detail: null, deadLetter: false });
-    return later(lane, runner, refusal.reason === 'lease' ? 50 : 500);
+    switch (refusal.reason) {
+      case 'consent':
+        return end(lane, runner, { task, state: 'denied', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: refusal.detail, detail: null, deadLetter: false });
+      case 'returned':
+        return offer({ lane, runner });
+      default:
+        return later(lane, runner, refusal.reason === 'lease' ? 50 : 500);
+    }
   }
 
-  function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>, now: number): void {
-    recordAttempt(runner, task, verdict);
+  function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>): void {
+    recordAttempt(ports, runner.partition, task, verdict);
     failpointSoon('dispatcher.retry-scheduled');
-    if (verdict.kind === 'throttled') {
-      // The account's quota is closed until the vendor asked to be tried again; its other operations go on.
-      setBreaker(onAlive());
-      return offer({ lane, runner });
-    }
-    const retryAfter = boundedRetryAfter(verdict.retryAfterMs);
-    if (verdict.kind === 'auth-broken') {
-      ports.credential.rejected();
-      // Trouble of the whole destination: it says nothing about this record, which keeps its place.
-      setBreaker(onFailure(breaker, now, verdict.code, { force: true, retryAfterMs: retryAfter }));
-      return later(lane, runner, Math.max(1, Math.min(waitMs(breaker, now), 2 ** 31 - 1)));
-    }
-    setBreaker(onFailure(breaker, now, verdict.code));
-    const backoff = Math.max(retryAfter ?? 0, backoffMs(task.attempts, ports.clock.random()));
+    if (verdict.kind === 'throttled') return offer({ lane, runner });
+    if (verdict.kind === 'auth-broken') return later(lane, runner, Math.max(1, Math.min(waitMs(breaker, ports.clock.monotonic()), 2 ** 31 - 1)));
+    const backoff = Math.max(boundedRetryAfter(verdict.retryAfterMs) ?? 0, backoffMs(task.attempts, ports.clock.random()));
     if (breaker.state === 'closed' && task.attempts >= ports.inLaneTries) return runner.parking.park(lane, ports.clock.now() + backoff, verdict.code);
     later(lane, runner, backoff);
-  }
-
-  /** A call that ended nothing, for the trace; the ledger topic keeps it, the ledger cache does not. */
-  function recordAttempt(runner: PartitionRunner, task: Task, verdict: { readonly kind: string; readonly effect: string; readonly code: string | null; readonly detail?: string }): void {
-    const { delivery, last } = task;
-    const value = ports.serde.encode('weir.internal.Attempt', { key: task.key, eventId: delivery.eventId, outputId: delivery.outputId, destination: ports.name, operation: delivery.operation, number: task.attempts, verdict: verdict.kind, effect: verdict.effect, status: last?.status ?? null, code: verdict.code, detail: verdict.detail ?? null, durationMs: last?.durationMs ?? 0, at: last?.at ?? ports.clock.now() });
-    ports.appender.append(ports.topics.ledger(ports.name), [{ partition: runner.partition, key: Buffer.from(ledgerKeys.attempt(task.key, task.attempts)), value }]).catch(ports.fail);
   }
 
   const handlers: ConsumerHandlers = {
@@ -331,6 +391,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       pump();
     },
     held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),
+    health: () => ({ openSince, openCode: breaker.reason, aliveAt }),
     status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
   };
 }

@@ -2,18 +2,18 @@ import { join } from 'node:path';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import { acceptedAs, createKeyedCache, rawHeaders } from '@weir/release';
 import { appendDeadlineMs, createProgress, createRetentionWatch, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createConvert } from './convert.ts';
-import { createKeyedCache } from './identity.ts';
 import { createMetrics } from './metrics.ts';
-import { acceptedAs, rawHeaders } from './raw-headers.ts';
 import { createSealing } from './sealing.ts';
 import { createSeen, type First, type Seen } from './seen.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
+/** Well within what docs/architecture.md allows (Window): a few fetches are enough to keep it busy, and what waits is memory. */
 const maxRecords = 10_000;
-const maxBytes = 16 * 1024 * 1024;
+const maxBytes = 4 * 1024 * 1024;
 /** Canonical bytes of one partition that wait for their acknowledgement. */
 const sliceBytes = 4_000_000;
 const firstSink = 256 * 1024;

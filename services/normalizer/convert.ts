@@ -2,11 +2,7 @@ import { parseJson } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import { RecordBody, type LogRecord, type Serde, type Sink } from '@weir/log';
 import type { DirectMapping } from '@weir/mapping';
-import type { Release, SourceConfig } from '@weir/release';
-import { encodeAll, tooLarge, type Encodable, type Encoded } from './encode.ts';
-import { createPersons } from './identity.ts';
-import { maxIdentifiers, normalize } from './normalize.ts';
-import type { RawHeaders } from './raw-headers.ts';
+import { createPersons, encodeAll, maxIdentifiers, normalize, tooLarge, type Encodable, type Encoded, type RawHeaders, type Release, type SourceConfig } from '@weir/release';
 
 /** Raw record + release → canonical records as bytes in the sink, or why not. */
 export type Convert = (source: string, record: LogRecord, headers: RawHeaders, release: Release, sink: Sink) => Encodable;

@@ -1,8 +1,8 @@
 import { findWeirError } from '@weir/errors';
 import { room, type LogRecord, type Sink } from '@weir/log';
 import { H } from '@weir/pipeline';
+import type { Encodable } from '@weir/release';
 import { isSealed, seal, sealedBy, unseal, type KeyRing } from '@weir/seal';
-import type { Encodable } from './encode.ts';
 
 type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
 

@@ -1,6 +1,6 @@
 import type { Reader } from '@weir/log';
+import { rawHeaders } from '@weir/release';
 import type { Put, Table } from '@weir/state';
-import { rawHeaders } from './raw-headers.ts';
 
 export interface SeenEntry {
   readonly eventId: string;

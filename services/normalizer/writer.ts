@@ -2,10 +2,8 @@ import { createHash } from 'node:crypto';
 import { failpoint } from '@weir/failpoint';
 import { headerBytes, Packer, type Appender, type LogRecord, type OutRecord, type RecordBody, type Serde, type Sink } from '@weir/log';
 import { H, type Reason, type TopicNames } from '@weir/pipeline';
-import type { Encodable, Encoded } from './encode.ts';
-import { linksOf, type Person } from './identity.ts';
+import { carried, linksOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders } from '@weir/release';
 import type { First } from './seen.ts';
-import { carried, type RawHeaders } from './raw-headers.ts';
 
 /** One raw record with what came of it. */
 export interface Work {
@@ -89,6 +87,7 @@ export function createWriter(ports: WriterPorts) {
     const name = constant(H.outputName, output.outputName);
     packer.headers(name, 0, name.length, 1);
     packer.header(names.ids, output.person.text);
+    if (headers.redriven) for (const [header, value] of record.headers) if (replayHeaders.has(header)) packer.header(named(header), value.toString('utf8'));
     return packer.end(partition);
   }
 
@@ -192,7 +191,7 @@ export function createWriter(ports: WriterPorts) {
   function outcome(work: Work, state: string, reason: string, detail: string | null, release: string): OutRecord {
     const key = Buffer.from(work.headers.eventId);
     const value = serde.encode('weir.internal.Outcome', { eventId: work.headers.eventId, outputId: null, destination: null, operation: null, key: null, state, reason, detail, stage: 'normalizer', release, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt: work.headers.acceptedAt, at: ports.now() });
-    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)]] };
+    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)], ...(work.headers.redriven ? work.record.headers.filter(([name]) => replayHeaders.has(name)) : [])] };
   }
 
   /** Nothing of `sink` and of the raw records is used after it resolved. */

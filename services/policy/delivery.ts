@@ -1,7 +1,7 @@
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
-import type { Decision } from '@weir/policy';
-import { headerOf, type PolicyPorts } from './ports.ts';
+import type { CompiledRoute, Decision } from '@weir/policy';
+import { headerOf, textOf, type PolicyPorts } from './ports.ts';
 
 /** A canonical record on its way to its decisions. */
 export interface Canonical {
@@ -16,6 +16,7 @@ export interface Canonical {
   readonly outputId: string;
   readonly source: string;
   readonly acceptedAt: number;
+  /** Part of the keys of its deliveries: 0, or what a replay order corrects it as. */
   readonly intent: string;
   readonly ids: readonly string[];
   readonly now: number;
@@ -26,6 +27,15 @@ export interface Canonical {
 }
 
 const carried: ReadonlySet<string> = new Set([H.event, H.hash, H.source, H.accepted, H.traceparent, H.output, H.intent]);
+
+/** The intent of each delivery of a record: 0, but where a replay order corrects one (architecture 3.5), the intent that it names. Undefined = 0 for all. */
+export function intentsOf(record: LogRecord): ((route: CompiledRoute | undefined) => string) | undefined {
+  const corrects = headerOf(record.headers, H.corrects)?.toString();
+  if (corrects === undefined) return undefined;
+  const named = new Map(corrects.split(',').map((part) => part.split('=', 2) as [string, string]));
+  const output = textOf(record, H.output);
+  return (route) => named.get(`${output}/${route?.destination}/${route?.operation}`) ?? '0';
+}
 
 /** Headers of what comes out of a record: those that go on, and the release that decided. */
 export function outHeaders(record: LogRecord, release: string): Headers {

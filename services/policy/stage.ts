@@ -111,7 +111,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
     const ids = idText === '' ? [] : idText.split(',');
     const base = {
-      record, bytes: record.value, partition: lane.partition, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: textOf(record, H.intent) || '0', ids, now,
+      record, bytes: record.value, partition: lane.partition, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: '0', ids, now,
       consentOffsets, identityOffsets, release: release.hash,
     };
     let bytes = record.value;
@@ -128,7 +128,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
     const from: Canonical = { ...base, bytes, name: decoded.name, value: decoded.value };
     if (keys !== undefined && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
-    lane.deciding = `${from.outputId}/${from.intent}`;
+    lane.deciding = `${from.outputId}/${textOf(record, H.intent)}`;
     const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(record) }, {
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),

@@ -1,9 +1,10 @@
 import type { OutRecord } from '@weir/log';
+import { H } from '@weir/pipeline';
 import type { CompiledRoute, Decision } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { isSealed, seal, sealedBy } from '@weir/seal';
-import { deliveryRecord, deniedRecord, outHeaders, type Canonical } from './delivery.ts';
-import type { PolicyPorts } from './ports.ts';
+import { deliveryRecord, deniedRecord, intentsOf, outHeaders, type Canonical } from './delivery.ts';
+import { headerOf, type PolicyPorts } from './ports.ts';
 import { breachedRecords, escalation, heldRecords, type SetAside } from './set-aside.ts';
 
 /** What a chunk of records gives, per topic. */
@@ -41,10 +42,14 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
     put(outputs, topics.outcome, outcome);
   }
 
-  return function write(decisions, from, release, outputs) {
-    const headers = outHeaders(from.record, release.hash);
+  return function write(decisions, record, release, outputs) {
+    const headers = outHeaders(record.record, release.hash);
+    const intents = intentsOf(record.record);
+    const only = headerOf(record.record.headers, H.only)?.toString();
     let current: Buffer | undefined;
     for (const decision of decisions) {
+      if (only !== undefined && decision.route?.destination !== only) continue;
+      const from = intents === undefined ? record : { ...record, intent: intents(decision.route) };
       const destination = decision.route?.destination ?? '';
       let { effect }: { effect: string } = decision;
       if (decision.effect === 'allow') {

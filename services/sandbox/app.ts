@@ -65,7 +65,7 @@ export function createSandbox(options: ConfigOf<typeof schema>, logger: Logger):
     if (journal!.count() >= options.maxArrivals) return refuse(response, vendor, 507, 'log-full', 'the log of the sandbox is full: delete it or raise WEIR_SANDBOX_MAX_ARRIVALS');
     const call: VendorRequest = { destination, method: request.method ?? 'GET', path: decodePath(path), query, headers: flat(request), raw, json: parse(raw), now: Date.now() };
     const about = vendor.look(call);
-    const fault = faults.hit(destination, about.operation, about.subject);
+    const fault = faults.hit(destination, about.operation, about.subject, call.headers['idempotency-key'] ?? call.headers['webhook-id'] ?? raw.toString('latin1'));
     if (fault === undefined) return answer(response, await apply(vendor, call));
     return misbehave(fault, vendor, call, about, request, response);
   }

@@ -23,20 +23,24 @@ export interface Fault {
   /** It fires where so many requests were let through in the last `perMs`: a vendor's rate limit, by a sliding window. */
   readonly limit: number;
   readonly perMs: number;
+  /** With `once`: keys of the requests that it has hit; none of them is hit again. */
+  readonly hit: Set<string> | undefined;
   fired: number;
 }
 
 export interface Faults {
   /** Text = what is wrong with the order. */
   add(order: unknown): Fault | string;
-  /** The first fault that hits this request. */
-  hit(destination: string, operation: string, subject: string | null): Fault | undefined;
+  /** The first fault that hits this request; `key` tells repetitions of a request. */
+  hit(destination: string, operation: string, subject: string | null, key: string): Fault | undefined;
   list(): readonly Fault[];
   clear(): void;
 }
 
 const maxFaults = 100;
-const keys = new Set(['destination', 'operation', 'subject', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs', 'limit', 'perMs']);
+/** Keys that a fault remembers. */
+const maxHit = 1_000_000;
+const keys = new Set(['destination', 'operation', 'subject', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs', 'limit', 'perMs', 'once']);
 const statusOf: Record<FaultMode, readonly [standard: number, from: number, to: number]> = {
   429: [429, 429, 429], '5xx': [503, 500, 599], slow: [0, 0, 0], cut: [0, 0, 0], 'late-after-commit': [0, 0, 0], permanent: [400, 400, 499], auth: [401, 401, 403],
 };
@@ -50,6 +54,17 @@ function generator(seed: number): () => number {
     t = Math.imul(t ^ (t >>> 15), t | 1);
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+/** Numbers of which every run of n has the share `rate` below `rate`, give or take one: two of five, not five in a row. */
+function evenly(rate: number): () => number {
+  let sum = 0;
+  return () => {
+    sum += rate;
+    if (sum < 1 - 1e-9) return 1;
+    sum -= 1;
+    return 0;
   };
 }
 
@@ -73,6 +88,8 @@ export function createFaults(monotonic: () => number): Faults {
     if (unknown !== undefined) throw new RangeError(`${unknown.slice(0, 40)}: unknown; known are ${[...keys].join(', ')}`);
     const mode = faultModes.find((m) => m === own(order, 'mode'));
     if (mode === undefined) throw new RangeError(`mode: expected one of ${faultModes.join(', ')}`);
+    const once = own(order, 'once') ?? false;
+    if (typeof once !== 'boolean') throw new RangeError('once: expected true or false');
     const [standard, from, to] = statusOf[mode];
     const retryAfter = own(order, 'retryAfter') ?? (mode === '429' ? 1 : undefined);
     if (retryAfter !== undefined && !/^[\x20-\x7e]{1,100}$/.test(String(retryAfter))) throw new RangeError('retryAfter: expected seconds or a date');
@@ -80,8 +97,8 @@ export function createFaults(monotonic: () => number): Faults {
       id: ++ids, mode, destination: name(order, 'destination'), operation: name(order, 'operation'), subject: name(order, 'subject'),
       left: number(order, 'count', 1, 1e9, Number.POSITIVE_INFINITY), rate: number(order, 'rate', 0, 1, 1),
       until: monotonic() + number(order, 'forMs', 1, 864e5, Number.POSITIVE_INFINITY), status: number(order, 'status', from, to, standard),
-      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), limit: number(order, 'limit', 0, 10_000, 0), perMs: number(order, 'perMs', 1, 864e5, 1000), fired: 0,
-      draw: generator(number(order, 'seed', 0, 2 ** 32 - 1, 1)),
+      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), limit: number(order, 'limit', 0, 10_000, 0), perMs: number(order, 'perMs', 1, 864e5, 1000), hit: once ? new Set() : undefined, fired: 0,
+      draw: once ? evenly(number(order, 'rate', 0, 1, 1)) : generator(number(order, 'seed', 0, 2 ** 32 - 1, 1)),
     };
   }
   const letThrough = new WeakMap<Fault, number[]>();
@@ -108,11 +125,13 @@ export function createFaults(monotonic: () => number): Faults {
         throw error;
       }
     },
-    hit(destination, operation, subject) {
+    hit(destination, operation, subject, key) {
       for (const fault of faults) {
         if (!live(fault) || (fault.destination ?? destination) !== destination || (fault.operation ?? operation) !== operation || (fault.subject ?? subject) !== subject) continue;
+        if (fault.hit?.has(key) === true) continue;
         if (fault.rate < 1 && fault.draw() >= fault.rate) continue;
         if (fault.limit > 0 && within(fault)) continue;
+        if (fault.hit !== undefined && fault.hit.size < maxHit) fault.hit.add(key);
         fault.left--;
         fault.fired++;
         return fault;

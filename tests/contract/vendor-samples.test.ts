@@ -9,7 +9,7 @@ import { eventId, itemHash, keyedId } from '@weir/pipeline';
 import { checkUse, decide, type Decision } from '@weir/policy';
 import { compileRelease, readWorkspace, resolveConfig, withDefaults } from '@weir/release';
 import { describe, expect, test } from 'vitest';
-import { normalize, type Canonical } from '../../services/normalizer/normalize.ts';
+import { normalize, type Canonical } from '@weir/release';
 import { readSample, samplesPresent, segmentFiles, segmentSamples, stripeSamples } from './samples.ts';
 import { now, person, signed, webhookCases, type WebhookCase } from './world.ts';
 

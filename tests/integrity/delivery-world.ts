@@ -6,7 +6,7 @@ import { startInstance, type Instance } from '@weir/testing';
 export interface DeliveryWorld extends Instance {
   fault(order: object): Promise<void>;
   arrivals(destination: string): Promise<any[]>;
-  /** One profile of a person; resolves to its event id. */
+  /** One profile of a person ('' = one without an address); resolves to its event id. */
   send(name: string, plan?: string): Promise<string>;
   effectsOf(destination: string, name: string): Promise<any[]>;
   deadLetters(query: string): Promise<any[]>;
@@ -38,7 +38,7 @@ export async function startDeliveryWorld(options: { brokers: readonly string[]; 
     },
     arrivals: (destination) => json(`/arrivals?destination=${destination}`),
     async send(name, plan = 'a') {
-      const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `w-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan } }) });
+      const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `w-${n++}`, userId: name === '' ? 'nobody' : name, timestamp: '2026-03-04T05:06:07Z', traits: { ...(name === '' ? {} : { email: `${name}@larkspur.example` }), plan } }) });
       if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
       return ((await response.json()) as { eventId: string }).eventId;
     },

@@ -12,6 +12,26 @@ ${verify}`;
 const destination = (name: string, text: string): string => `adapter: http\nconfig:\n  baseUrl: sandbox://${name}\n  operations:\n${text}routes:\n  - { on: Profile, operation: put, purpose: service }\n`;
 const verify = (answers: string): string => `      verify:\n        path: /things?reference={{key}}\n        settle: 1s\n        answers:\n${answers}`;
 
+/** A vendor that takes lists and answers for each item; one call at a time, so that there is something to group. */
+const bulkOperation = `    put:
+      accepts: [Profile]
+      path: /dedupe-by/key/rows
+      body: { email: "{{record.email}}", plan: "{{record.plan}}" }
+      idempotency: { scheme: body-field, name: /key }
+      batch:
+        maxItems: 20
+        path: /batch-by/key/rows
+        body: { items: "{{items}}" }
+        results: { path: results, key: key, status: status }
+`;
+
+const pathOperation = (name: string, path: string): string => `    ${name}:
+      accepts: [Profile]
+      path: /dedupe-by/key/${path}
+      body: { email: "{{record.email}}", plan: "{{record.plan}}" }
+      idempotency: { scheme: body-field, name: /key }
+`;
+
 let weir: DeliveryWorld;
 beforeAll(async () => {
   weir = await startDeliveryWorld({
@@ -20,6 +40,8 @@ beforeAll(async () => {
       asks: destination('asks', operation('verify', verify('          - { status: 200, code: { found: "true" }, answer: applied }\n          - { status: 404, answer: not-applied }\n'))),
       mute: destination('mute', operation('verify', verify('          - { status: 200, code: { found: "yes" }, answer: applied }\n'))),
       holds: destination('holds', operation('hold', '')),
+      bulk: `${destination('bulk', bulkOperation)}concurrency: 1\n`,
+      paths: destination('paths', `${pathOperation('put', 'slow-rows')}${pathOperation('put-other', 'other-rows')}`).replace('operation: put,', 'operation: put, via: [put, put-other],'),
     },
   });
 });
@@ -54,4 +76,32 @@ test('what the vendor cannot tell, and what may not be asked, waits for a person
   await weir.settled();
   expect(await weir.effectsOf('holds', 'person')).toHaveLength(1);
   expect(await weir.effectsOf('mute', 'person')).toHaveLength(0);
+});
+
+test('heads of different people go in one call, each with its own key, verdict and end, and the order of each stays', async () => {
+  await weir.fault({ destination: 'bulk', mode: 'slow', delayMs: 400, count: 1 });
+  const people = Array.from({ length: 30 }, (_, i) => `many${i}`);
+  for (const plan of ['a', 'b']) await Promise.all(people.map((name) => weir.send(name, plan)));
+  const refused = await weir.send('');
+  const status = await weir.settled();
+  for (const name of people) expect((await weir.effectsOf('bulk', name)).map((e) => e.body.plan)).toEqual(['a', 'b']);
+  expect(status.deliveries.pending).toBe(0);
+  const letters = (await weir.deadLetters('destination=bulk')).filter((l) => l.eventId === refused);
+  expect(letters.map((l) => l.codes)).toEqual([['delivery-rejected']]);
+  const metrics = await (await fetch(`http://127.0.0.1:${weir.base + 4}/metrics`)).text();
+  const value = (name: string): number => Number(new RegExp(`^${name}\\{destination="bulk"\\} (\\S+)`, 'm').exec(metrics)?.[1]);
+  expect(value('weir_delivery_batch_items_sum')).toBeGreaterThanOrEqual(61);
+  expect(value('weir_delivery_batch_items_count')).toBeLessThan(value('weir_delivery_batch_items_sum') / 2);
+});
+
+test('of two paths the one that answers is taken; which one stands in the trace, and the effect is one', async () => {
+  await weir.fault({ destination: 'paths', operation: 'slow-rows', mode: '5xx' });
+  const events: string[] = [];
+  for (let i = 0; i < 12; i++) events.push(await weir.send(`path${i}`));
+  await weir.settled();
+  for (let i = 0; i < 12; i++) expect(await weir.effectsOf('paths', `path${i}`)).toHaveLength(1);
+  const effects = (await weir.effects('paths')).filter((e) => /^path\d/.test(e.subject));
+  expect(new Set(effects.map((e) => e.operation))).toContain('other-rows');
+  const trace = (await (await weir.api(`/v1/events/${events.at(-1)!}/trace`)).json()) as any;
+  expect(JSON.stringify(trace)).toContain('"path":"put-other"');
 });

@@ -82,8 +82,10 @@ test('an upsert that is redriven after a newer one was delivered does not roll t
   const letters = ((await (await weir.api('/v1/dlq?code=delivery-rejected')).json()) as any).deadLetters;
   await weir.cli('dlq', 'redrive', letters.find((l: any) => l.eventId === eventId).id);
   await weir.settled();
-  // The crm takes keys, so it is sent; a natural upsert (klaviyo) is superseded: see ledger.test.ts.
-  expect((await plans('old'))[0]).toBe('new');
+  // A profile replaces what an earlier one set, also at a vendor that takes keys (the crm): the old one is superseded.
+  expect(await plans('old')).toEqual(['new']);
+  const trace = (await (await weir.api(`/v1/events/${eventId}/trace`)).json()) as any;
+  expect(trace.stages).toContainEqual(expect.objectContaining({ stage: 'outcome', destination: 'crm', state: 'superseded' }));
 });
 
 test('one bad person is parked while the neighbours go on, keeps the order, and survives a kill', async () => {

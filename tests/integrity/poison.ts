@@ -24,7 +24,7 @@ const people = 500;
 export async function runPoison(fleet: Fleet, options: { readonly brokers: readonly string[]; readonly registryUrl: string; readonly perSecond: number; readonly phaseMs: number; readonly phases: number }): Promise<PoisonFigures> {
   const authorization = `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}`;
   const poison: Sent[] = [];
-  const sentIn = new Map<string, 'clean' | 'poisoned'>();
+  const sentIn = new Map<number, 'clean' | 'poisoned'>();
   let n = 0;
   let hotOnes = 0;
 
@@ -34,10 +34,10 @@ export async function runPoison(fleet: Fleet, options: { readonly brokers: reado
       const isHot = n % 10 < hotShare * 10;
       const at = new Date().toISOString();
       const isPoison = isHot && kind === 'poisoned' && hotOnes++ % 100 === 50;
-      // Poison at the normalizer: a track call without an event, which no output of the mapping takes.
-      const item = JSON.stringify(isPoison ? { type: 'track', messageId: `poison-${n}`, userId: 'hot', timestamp: at, note: `bytes \u00e9\u4e2d ${n}` } : { type: 'track', messageId: `m-${n}`, userId: isHot ? 'hot' : `u${n % people}`, timestamp: at, event: 'Viewed', properties: { n, sentAt: Date.now() } });
+      // Poison at the normalizer: a consent that is neither yes nor no.
+      const item = JSON.stringify(isPoison ? { type: 'identify', messageId: `poison-${n}`, userId: 'hot', timestamp: at, traits: { marketingConsent: 'perhaps', note: `bytes \u00e9\u4e2d ${n}` } } : { type: 'track', messageId: `m-${n}`, userId: isHot ? 'hot' : `u${n % people}`, timestamp: at, event: 'Viewed', properties: { n, sentAt: Date.now() } });
       if (isPoison) poison.push({ n, bytes: item });
-      else if (!isHot) sentIn.set(`m-${n}`, kind);
+      else if (!isHot) sentIn.set(n, kind);
       items.push(item);
     }
     const answer = await fetch(`${fleet.ingest}/v1/batch`, { method: 'POST', headers: { 'content-type': 'application/json', authorization }, body: `{"batch":[${items.join(',')}]}` });
@@ -69,8 +69,8 @@ export async function runPoison(fleet: Fleet, options: { readonly brokers: reado
   const arrivals = (await (await fetch(`${fleet.sandbox}/arrivals?destination=warehouse&since=${from}`)).json()) as { at: string; status: number; body: any }[];
   const latencies = { clean: [] as number[], poisoned: [] as number[] };
   for (const { at, body } of arrivals) {
-    const { id, ms } = read(body);
-    const kind = sentIn.get(id);
+    const { number, ms } = read(body);
+    const kind = sentIn.get(number);
     if (kind !== undefined && ms > 0) latencies[kind].push(Date.parse(at) - ms);
   }
   const p99 = (list: number[]): number => list.sort((a, b) => a - b)[Math.floor(list.length * 0.99)] ?? Number.NaN;
@@ -87,10 +87,10 @@ export async function runPoison(fleet: Fleet, options: { readonly brokers: reado
   return { perSecond: options.perSecond, seconds: options.phases * options.phaseMs / 1000, neighboursP99CleanMs: p99(latencies.clean), neighboursP99PoisonedMs: p99(latencies.poisoned), neighbours: latencies.clean.length + latencies.poisoned.length, poison: poison.length + refused, deadLettersIntact: intact, deadLetters: letters.raw.size + letters.dispatched, problems: problems.slice(0, 10) };
 }
 
-/** Message id and time of sending, wherever the destination's template has put them. */
-function read(body: unknown): { id: string; ms: number } {
-  const text = JSON.stringify(body);
-  return { id: /m-\d+/.exec(text)?.[0] ?? '', ms: Number(/sentAt\\*"?:(\d{13})/.exec(text)?.[1] ?? 0) };
+/** Number and time of sending: properties of the event, as an object or as text. */
+function read(body: unknown): { number: number; ms: number } {
+  const text = JSON.stringify(body).replaceAll('\\', '');
+  return { number: Number(/"n":(\d+)/.exec(text)?.[1] ?? -1), ms: Number(/"sentAt":(\d{13})/.exec(text)?.[1] ?? 0) };
 }
 
 /** Dead letters as an operator gets them: of the mapping by their text, of the dispatcher beside the record that they name. */

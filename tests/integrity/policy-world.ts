@@ -80,7 +80,7 @@ export async function createWorld(prefix: string, partitions = 3) {
     const ownSerde = createSerde({ registryUrl: platform!.registryUrl });
     await ownSerde.start();
     const context: ServiceContext = {
-      name: 'policy', config: {} as never, log: wrap(own), serde: ownSerde, topics, groups: groupNames(prefix), releases: { current: release, incidents: () => new Map(), switches: () => new Map(), onSwitch: () => () => {}, onChange: () => () => {}, close: async () => {} },
+      name: 'policy', config: {} as never, log: wrap(own), serde: ownSerde, topics, groups: groupNames(prefix), releases: { current: release, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, onChange: () => () => {}, close: async () => {} },
       vault: openVault({ dataDir, env: {} }), workspaceKey, logger: createLogger({ service: 'policy', level: 'silent' }), registry: new Registry(), clock: systemClock, stateDir,
     };
     const service = await createPolicy(context, { sessionTimeoutMs: 6000, windowRecords: 10_000, windowBytes: 16_777_216 });

@@ -4,7 +4,7 @@ import { deliveryKey, H } from '@weir/pipeline';
 import { leafHeader, saveIncident } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import type { AuditLog } from '../audit.ts';
-import { readDeadLetter, type DeadLetterRecord } from '../redrive.ts';
+import { readDeadLetter, type DeadLetterRecord } from '../letters.ts';
 import type { ChangedBy } from '../releases.ts';
 import type { Store } from '../store.ts';
 
@@ -83,7 +83,17 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
       at: new Date(Number(letter['at'])).toISOString(), until: new Date(held.until).toISOString(), state, by: decision?.by ?? null,
     };
   }
-  const all = (): HeldDelivery[] => store.deadLetters(maxLetters).map(view).filter((h) => h !== undefined);
+
+  function all(): HeldDelivery[] {
+    const found: HeldDelivery[] = [];
+    let looked = 0;
+    for (const letter of store.deadLetters()) {
+      const held = view(letter);
+      if (held !== undefined) found.push(held);
+      if (++looked >= maxLetters) break;
+    }
+    return found;
+  }
 
   /** Who ordered that the record is sent again must not let it through. */
   async function orderedBy(letter: DeadLetterRecord): Promise<string | undefined> {
@@ -112,7 +122,7 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     const header = (name: string): string => letter.headers.find((h) => h.name === name)?.value.toString('utf8') ?? '';
     const outputId = header(H.output);
     const outcome = {
-      eventId: held.eventId, outputId, destination: held.destination, operation: held.operation, key: deliveryKey(outputId, held.destination, held.operation, header(H.intent) || '0', 0),
+      eventId: held.eventId, outputId, destination: held.destination, operation: held.operation, key: deliveryKey(outputId, held.destination, held.operation, '0', 0),
       state: 'denied', reason: 'approval-refused', detail: `refused by ${by}`, stage: 'policy', release: letter['release'], rule: held.rule, purpose: null, consent: [], attempts: 0, status: null, attempt: null,
       acceptedAt: letter['acceptedAt'], at: clock.now(),
     };

@@ -6,6 +6,8 @@ const contentType = 'application/json';
 const webhookToleranceMs = 5 * 60_000;
 const rulePath = /^(dedupe-by|upsert-by)\/([A-Za-z0-9_.-]{1,64})\/(.+)$/;
 
+const batchPath = /^batch-by\/([A-Za-z0-9_.-]{1,64})\/(.+)$/;
+
 type Rule =
   | { readonly kind: 'header'; readonly key: string; readonly operation: string }
   | { readonly kind: 'field'; readonly key: string; readonly operation: string }
@@ -17,6 +19,8 @@ type Rule =
  * Which rule an unnamed HTTP API applies, from the request alone:
  * - `dedupe-by/<field>/…`: the body field is the key of the request;
  * - `upsert-by/<field>/…`: the body field names the object, a body that changes nothing has no effect;
+ * - `batch-by/<field>/<operation>`: the body is a list, or has one under `items`; each element is deduplicated by its
+ *   field, one without it is refused by itself; `{results: [{key, status}]}`;
  * - header Idempotency-Key: draft-ietf-httpapi-idempotency-key-header-07, the first request counts;
  * - header webhook-id: the same by the Standard Webhooks specification ("use as an idempotency key");
  * - PUT and DELETE: idempotent by RFC 9110 section 9.2.2, the path names the object;
@@ -89,9 +93,29 @@ export function createHttpVendor(options: { webhookSecret?: string }): Vendor {
     return found ? answer(200, { found: true }, [arrival]) : answer(404, { found: false }, [arrival]);
   }
 
+  /** Elements of a batch, each by its own key; a repetition has no effect, one without a key or an e-mail address is refused by itself. */
+  function batch(request: VendorRequest, state: VendorState, field: string, operation: string): Reply {
+    const list = Array.isArray(request.json) ? request.json : own(request.json, 'items');
+    if (!Array.isArray(list) || list.length === 0 || list.length > 10_000) return refuse(400, 'bad-request', 'a list of 1 to 10,000 items', { operation, idempotencyKey: null, subject: null, applied: false, body: bodyOf(request) });
+    const puts = new Map<string, string>();
+    const arrivals: Arrival[] = [];
+    const results = list.map((element) => {
+      const key = text(own(element, ...field.split('.')));
+      const subject = subjectOf(element);
+      const stateKey = `${request.destination}/k/${digest(operation, key)}`;
+      const applied = key !== undefined && subject !== null && state.get(stateKey) === undefined && !puts.has(stateKey);
+      if (applied) puts.set(stateKey, digest(canonical(element)));
+      arrivals.push({ operation, idempotencyKey: key ?? null, subject, applied, body: element });
+      return { key: key ?? null, status: key === undefined || subject === null ? 422 : 200 };
+    });
+    return answer(200, { results }, arrivals, [...puts]);
+  }
+
   return {
     look: (request) => ({ operation: ruleOf(request).operation, subject: subjectOf(request.json) }),
     handle(request, state) {
+      const many = batchPath.exec(request.path);
+      if (many !== null && request.method === 'POST') return batch(request, state, many[1]!, many[2]!);
       const rule = ruleOf(request);
       const subject = subjectOf(request.json);
       const refused = { operation: rule.operation, idempotencyKey: null, subject, applied: false, body: bodyOf(request) };

@@ -9,7 +9,8 @@ import { createLogger } from '@weir/telemetry';
 import { Secret } from '@weir/vault';
 import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
-import { redrive, type DeadLetterRecord } from '../../../services/control/redrive.ts';
+import type { DeadLetterRecord } from '../../../services/control/letters.ts';
+import { recordOf } from '../../../services/control/replay/put-back.ts';
 import { createDispatcher } from '../../../services/dispatcher/app.ts';
 import { createIngest } from '../../../services/ingest/app.ts';
 import type { ConsentIntake } from '../../../services/ingest/consent-intake.ts';
@@ -133,7 +134,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
   };
 
   function contextOf(instance: Instance, log: Log): ServiceContext {
-    return { name: instance.kind, config: { instance: instance.actor.name, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), onSwitch: () => () => {}, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
+    return { name: instance.kind, config: { instance: instance.actor.name, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
   }
 
   async function compose(instance: Instance): Promise<Service> {
@@ -271,7 +272,9 @@ export async function simulate(seed: number, options: { events?: number; faults?
       (async () => {
         const appender = await log.appender({ deadlineMs: 5000 });
         for (const topic of new Set(chosen.map((l) => l.topic))) await appender.partitions(topic);
-        await redrive(chosen, appender, topics, `leaf_${orders}`);
+        // As a replay order does it: services/control/replay.
+        const order = { id: `rpl_${orders}`, destination: null };
+        for (const [topic, list] of Map.groupBy(chosen, (l) => l.topic)) await appender.append(topic, list.map((l) => recordOf(order, { origin: { ...l, offset: 0, headers: l.headers.map((h) => [h.name, h.value] as const) }, from: l.id, kind: 'derived', deliveries: [] })));
         note(`redriven ${chosen.length}`);
       })().catch((error: unknown) => note(`redrive refused ${(error as Error).message}`));
     });

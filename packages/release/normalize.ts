@@ -2,10 +2,10 @@ import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
 import type { Reason } from '@weir/pipeline';
-import type { Release } from '@weir/release';
 import { boundReasons } from './encode.ts';
 import { identifiersOf } from './identity.ts';
 import type { RawHeaders } from './raw-headers.ts';
+import type { Release } from './types.ts';
 
 /** Identifiers of one record: a person with more is too wide to decide on (packages/policy, closure). */
 export const maxIdentifiers = 64;

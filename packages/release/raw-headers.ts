@@ -45,6 +45,9 @@ export function acceptedAs(headers: RawHeaders, acceptedAt: number): RawHeaders 
   return headers.acceptedAt === acceptedAt ? headers : { eventId, hash, traceparent, envelope, redriven, acceptedAt, common: undefined };
 }
 
+/** Headers of a replay order, which go on with whatever comes of the record. */
+export const replayHeaders: ReadonlySet<string> = new Set([H.intent, H.corrects, H.only]);
+
 const walk = new HeaderWalk();
 
 export function rawHeaders(record: LogRecord): RawHeaders {

@@ -1,0 +1,100 @@
+/** From the time a webhook is due to the call that arrives: Weir with four processes, beside a bare chain of as many produce and consume hops. */
+import { join } from 'node:path';
+import { createLog } from '@weir/log';
+import { freePort } from '@weir/testing';
+import { destination } from '../deliveries.ts';
+import { mapping } from '../contacts.ts';
+import { cpuOf, startNode, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
+import { createWorld, judge, ready, startHelper, type Helper, type Load } from '../world.ts';
+
+const rate = Number(process.env['WEIR_BENCH_RATE'] ?? 1000);
+const seconds = Number(process.env['WEIR_BENCH_SECONDS'] ?? 60);
+const warmSeconds = Number(process.env['WEIR_BENCH_WARM'] ?? 20);
+const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
+/** Rates that are tried for the highest steady one; a rate is steady when the 99th percentile of its last half stays below this. */
+const ladder = (process.env['WEIR_BENCH_LADDER'] ?? '1500,2000,2500,3000,4000').split(',').map(Number);
+const steadyMs = 1000;
+const ladderSeconds = Math.min(15, seconds);
+const connections = 64;
+
+interface Times { readonly calls: number; readonly distinct: number; readonly p50: number; readonly p95: number; readonly p99: number; readonly max: number }
+interface Chain { readonly url: string; readonly secret: string; readonly children: readonly Child[]; stop(): Promise<void> }
+
+export async function create(cluster: Cluster): Promise<Benchmark & { close(): Promise<void> }> {
+  const log = createLog({ brokers: cluster.brokers, clientId: 'bench' });
+  let number = 0;
+  const files = (port: number): Record<string, string> => ({
+    'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n', 'policies/all.yaml': 'rules:\n  - { name: all, effect: allow, when: \'purpose == "service"\' }\n',
+    'sources/contacts.yaml': 'adapter: standard-webhooks\nconfig: { secret: { secret: CONTACTS_SECRET } }\nmapping: contacts.yaml\n', 'mappings/contacts.yaml': mapping, 'destinations/crm.yaml': destination(`http://127.0.0.1:${port}`),
+  });
+
+  async function weir(sinkPort: number): Promise<Chain> {
+    const world = await createWorld(cluster, files(sinkPort));
+    const children = await Promise.all((['ingest', 'normalizer', 'policy', 'dispatcher'] as const).map((name) => world.start(name)));
+    return { url: children[0]!.url, secret: world.secret('CONTACTS_SECRET'), children, stop: async () => { await Promise.all(children.map((child) => child.stop())); } };
+  }
+
+  /** Accept, two hops from topic to topic, and the call: three topics, as Weir has them. */
+  async function bare(sinkPort: number, run: string): Promise<Chain> {
+    const admin = await log.admin();
+    const topics = [1, 2, 3].map((n) => `bare.${run}.${n}`);
+    await admin.createTopics(topics.map((name) => ({ name, partitions: 6, replicationFactor: 1, config: {} })));
+    const port = await freePort();
+    const secret = 'whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=';
+    const env = { KAFKA_BROKERS: cluster.brokers.join(','), PORT: String(port) };
+    const start = (...args: string[]): Child => startNode('bench/parties/bare-hop.ts', args, env, join(cluster.dir, `bare-${run}-${args[0]}.log`));
+    const children = [start('accept', topics[0]!, secret), start('hop', topics[0]!, topics[1]!), start('hop', topics[1]!, topics[2]!), start('call', topics[2]!, String(sinkPort))];
+    const url = `http://127.0.0.1:${port}`;
+    await Promise.race([ready(url), ...children.map((child) => child.failed)]);
+    return { url, secret, children, stop: async () => { await Promise.all(children.map((child) => child.stop())); } };
+  }
+
+  async function offer(load: Helper, sink: Helper, perSecond: number, forSeconds: number, chain: Chain): Promise<Times> {
+    const count = perSecond * forSeconds;
+    const first = number;
+    number += count;
+    const arrived = sink.ask('until', count);
+    judge(await load.ask<Load>('run', { rate: perSecond, count, first, stamped: true, connections }));
+    await Promise.race([arrived, ...chain.children.map((child) => child.failed), new Promise((_, reject) => setTimeout(() => reject(new Error('not all arrived within 120 s')), 120_000).unref())]);
+    const times = await sink.ask<Times>('result');
+    if (times.calls !== count) throw new Error(`${times.calls} calls for ${count} webhooks`);
+    return times;
+  }
+
+  async function highest(load: Helper, sink: Helper, chain: Chain): Promise<number> {
+    let best = rate;
+    for (const perSecond of ladder) {
+      const times = await offer(load, sink, perSecond, ladderSeconds, chain);
+      if (times.p99 > steadyMs) break;
+      best = perSecond;
+    }
+    return best;
+  }
+
+  function party(name: string, start: (sinkPort: number, run: string) => Promise<Chain>, climbs: boolean): Party {
+    return { name, async run(round): Promise<Sample> {
+      const sink = await startHelper('sink.ts', []);
+      const chain = await start(await sink.ask<number>('listen'), String(round));
+      const load = await startHelper('load.ts', [`${chain.url}/webhooks/contacts`, chain.secret], {}, true);
+      try {
+        await offer(load, sink, rate, warmSeconds, chain);
+        const cpu = (): number => chain.children.reduce((sum, child) => sum + cpuOf(child.pid), 0);
+        const [before, broker, began] = [cpu(), cluster.brokerCpu(), performance.now()];
+        const { p50, p95, p99, max } = await offer(load, sink, rate, seconds, chain);
+        const [cpuUs, brokerCpuUs, wallMs] = [cpu() - before, cluster.brokerCpu() - broker, performance.now() - began];
+        const memory = await Promise.all(chain.children.map((child) => child.memory()));
+        const steady: Record<string, number> = climbs && round === 0 ? { highestSteady: await highest(load, sink, chain) } : {};
+        return { records: rate * seconds, wallMs, cpuUs, brokerCpuUs, rssAnonMb: Math.max(...memory.map((m) => m.anon)), rssFileMb: Math.max(...memory.map((m) => m.file)), more: { ...steady, p50, p95, p99, max } };
+      } finally {
+        load.stop();
+        await chain.stop();
+        sink.stop();
+      }
+    } };
+  }
+  return {
+    name: 'end-to-end', rounds, parties: [party('weir', weir, ladder.some((r) => r > 0)), party('bare-chain', bare, false)], parameters: { ratePerSecond: rate, seconds, hops: 3, processes: 4, connections },
+    ratios: (of): Record<string, number> => ({ 'p50, ms': of('weir').more['p50']!, 'p99 over twice the bare chain, ms (limit 20)': of('weir').more['p99']! - 2 * of('bare-chain').more['p99']! }),
+    close: () => log.close(),
+  };
+}

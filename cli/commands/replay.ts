@@ -1,0 +1,310 @@
+import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createClient, Refused, type Client } from '../client.ts';
+import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { printable } from '../terminal.ts';
+
+/** A replay order as the control API tells it. */
+export interface OrderView {
+  readonly id: string;
+  readonly from: string;
+  readonly state: string;
+  readonly by: string;
+  readonly at: string;
+  readonly source: string | null;
+  readonly destination: string | null;
+  readonly code: string | null;
+  readonly corrected: boolean;
+  readonly verify: boolean;
+  readonly changedBy: string;
+  readonly reason: string | null;
+  readonly startedAt: string | null;
+  readonly finishedAt: string | null;
+  readonly read: number;
+  readonly total: number;
+  readonly waitingFor: string | null;
+  readonly counts: Readonly<Record<string, number>>;
+  readonly ended: Readonly<Record<string, number>>;
+  readonly preview: PreviewView | null;
+  readonly report: { readonly seconds: number } | null;
+  readonly overlaps?: ReadonlyArray<{ readonly id: string; readonly by: string; readonly state: string }>;
+}
+interface PreviewView {
+  readonly derived: boolean;
+  readonly release: string;
+  readonly records: number;
+  readonly repeated: number;
+  readonly unreadable: number;
+  readonly held: number;
+  readonly fails: number;
+  readonly dropped: number;
+  readonly back: number;
+  readonly deliveries: Readonly<Record<string, number>>;
+  readonly verified: Readonly<Record<string, number>>;
+  readonly calls: ReadonlyArray<{ readonly destination: string; readonly operation: string; readonly calls: number; readonly perSecond: number | null; readonly seconds: number | null }>;
+  readonly seconds: number | null;
+  readonly differs: number;
+  readonly fields: Readonly<Record<string, number>>;
+}
+interface FieldDifference {
+  readonly eventId: string;
+  readonly destination: string;
+  readonly operation: string;
+  readonly fields: ReadonlyArray<{ readonly field: string; readonly before: unknown; readonly after: unknown }>;
+}
+
+const froms = ['dlq', 'dispatch', 'canonical', 'raw'];
+const actions = ['list', 'show', 'start', 'pause', 'cancel', 'watch', 'verified', 'diff'];
+const pollMs = 250;
+const selectors = ['since', 'until', 'source', 'destination', 'subject', 'code', 'stage', 'release', 'ids'] as const;
+const ended = new Set(['finished', 'empty', 'cancelled', 'failed']);
+const shownDifferences = 10;
+
+export const command: Command = {
+  name: 'replay',
+  summary: 'Send again what was not delivered: a preview first, then the run; or look after an order.',
+  usage: 'dlq|dispatch|canonical|raw <selection> [--yes] | list | show|watch|start|pause|cancel|verified|diff <order>',
+  options: {
+    since: { type: 'string', value: '<time>', doc: 'put on the topic at or after: ISO 8601, or 30m, 2h, 7d ago' },
+    until: { type: 'string', value: '<time>', doc: 'put on the topic before' },
+    source: { type: 'string', value: '<name>', doc: 'only of this source' },
+    destination: { type: 'string', value: '<name>', doc: 'only to this destination' },
+    subject: { type: 'string', value: '<type:id>', doc: 'only of this person, e.g. email:ada@example.com; kept keyed' },
+    code: { type: 'string', value: '<code>', doc: 'dlq: only with this error code' },
+    stage: { type: 'string', value: '<stage>', doc: 'dlq: only of normalizer, policy or dispatcher' },
+    release: { type: 'string', value: '<rel_…>', doc: 'dlq: only of this release' },
+    ids: { type: 'string', value: '<file>', doc: 'only the events (evt_…) or dead letters (dlq_…) in the file, one a line; - is stdin' },
+    all: { type: 'boolean', doc: 'everything in the topics' },
+    verify: { type: 'boolean', doc: 'ask the vendors whether unknown effects took place' },
+    share: { type: 'string', value: '<0-1>', doc: 'part of the stated limits that asking may use (default 0.1)' },
+    corrected: { type: 'boolean', doc: 'also what was delivered and differs under the running release; shown as a diff' },
+    'resend-unknown': { type: 'boolean', doc: 'send also what may have been applied and nothing can tell: may take effect twice' },
+    rate: { type: 'string', value: '<n>', doc: 'at most n records a second' },
+    ahead: { type: 'string', value: '<n>', doc: 'at most n records ahead of the stages, 0 = no bound (default 2000)' },
+    yes: { type: 'boolean', short: 'y', doc: 'run after the preview without asking' },
+    limit: { type: 'string', value: '<n>', doc: 'verified: at most n names (default 1000)' },
+    answer: { type: 'string', value: '<answer>', doc: 'verified: only applied, not-applied, unknown or unreadable' },
+  },
+  positionals: [1, 2],
+  async run(context) {
+    const [action, id] = context.positionals as [string, string | undefined];
+    if (froms.includes(action) && id === undefined) return order(context, action);
+    if (action === 'list' && id === undefined) return list(context, createClient(context.target));
+    if (!actions.includes(action) || id === undefined) throw new UsageError('give dlq, dispatch, canonical or raw with a selection; list; or show, watch, start, pause, cancel, verified or diff with an order');
+    if (!/^rpl_[0-9a-f-]{36}$/.test(id)) throw new UsageError(`${printable(id)} is no replay order (rpl_…)`);
+    const client = createClient(context.target);
+    const view = await client.find<OrderView>(`/v1/replays/${id}`);
+    if (view === undefined) throw new Finding(`no replay order ${id}`);
+    if (action === 'show') return show(context, view);
+    if (action === 'watch') return follow(context, client, view);
+    if (action === 'verified') return verified(context, client, id);
+    if (action === 'diff') return diff(context, client, id);
+    const changed = await client.post<OrderView>(`/v1/replays/${id}/${action}`, {});
+    if (action === 'start' && !context.json) return follow(context, client, changed);
+    return show(context, changed);
+  },
+};
+
+/** A time as ISO 8601, or so long ago. Throws UsageError. */
+export function parseTime(name: string, text: string, now: number): number {
+  const ago = /^(\d{1,6})([smhd])$/.exec(text);
+  if (ago !== null) return now - Number(ago[1]) * { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[ago[2] as 's']!;
+  const at = /^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?)?$/.test(text) ? Date.parse(text) : Number.NaN;
+  if (Number.isNaN(at)) throw new UsageError(`--${name}: ${printable(text)} is no time: write 2026-03-04T10:00:00Z, or 30m, 2h, 7d for so long ago`);
+  return at;
+}
+
+/** Ids of a list file: one a line, blank lines and lines that begin with # left out. Throws UsageError with the line. */
+export function parseIds(text: string): string[] {
+  const ids: string[] = [];
+  for (const [i, line] of text.split(/\r?\n/).entries()) {
+    const id = line.trim();
+    if (id === '' || id.startsWith('#')) continue;
+    if (!/^(evt|dlq)_[0-9a-f]{32}$/.test(id)) throw new UsageError(`--ids: line ${i + 1} is neither an event id (evt_…) nor a dead letter id (dlq_…): ${printable(id.slice(0, 60))}`);
+    ids.push(id);
+  }
+  if (ids.length === 0) throw new UsageError('--ids: the list is empty');
+  return ids;
+}
+
+function readIds(file: string): string[] {
+  try {
+    return parseIds(readFileSync(file === '-' ? 0 : file, 'utf8'));
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(`--ids: ${printable(file)} can not be read (${(error as NodeJS.ErrnoException).code ?? 'error'})`);
+  }
+}
+
+function fraction(context: CommandContext, name: string): number | undefined {
+  const text = textOption(context, name);
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (!(value > 0 && value <= 1)) throw new UsageError(`--${name} takes a number above 0, at most 1`);
+  return value;
+}
+
+function requestOf(context: CommandContext, from: string): Record<string, unknown> {
+  const request: Record<string, unknown> = { from };
+  const now = Date.now();
+  for (const name of selectors) {
+    const text = textOption(context, name);
+    if (text === undefined) continue;
+    request[name] = name === 'since' || name === 'until' ? parseTime(name, text, now) : name === 'ids' ? readIds(text) : text;
+  }
+  for (const name of ['all', 'verify', 'corrected'] as const) if (context.values[name] === true) request[name] = true;
+  if (context.values['resend-unknown'] === true) request['unknown'] = 'resend';
+  const share = fraction(context, 'share');
+  if (share !== undefined) request['share'] = share;
+  for (const [name, most] of [['rate', 1_000_000], ['ahead', 10_000_000]] as const) if (textOption(context, name) !== undefined) request[name] = numberOption(context, name, 0, 0, most);
+  return request;
+}
+
+/** What the control API calls a bad request is wrong use, too: nothing was started. */
+async function post(client: Client, request: Record<string, unknown>): Promise<OrderView> {
+  try {
+    return await client.post<OrderView>('/v1/replays', request);
+  } catch (error) {
+    if (error instanceof Refused && error.body.error === 'bad-request') throw new UsageError(printable(error.body.message ?? 'bad request'));
+    throw error;
+  }
+}
+
+async function order(context: CommandContext, from: string): Promise<number> {
+  const { terminal, json } = context;
+  const request = requestOf(context, from);
+  const client = createClient(context.target);
+  const made = await post(client, request);
+  for (const o of made.overlaps ?? []) terminal.error(`note: order ${o.id} of ${printable(o.by)} (${o.state}) reads the same range; what one delivers the other does not send again`);
+  const view = await poll(context, client, made, (v) => v.state === 'previewing', 'preview');
+  if (view.state === 'empty') throw new UsageError(`nothing matches: no record in the range is selected (order ${view.id} ended, nothing was started)`);
+  if (view.state === 'failed') throw new Finding(`the preview failed: ${view.reason ?? ''}`);
+  if (!json) printPreview(context, view);
+  if (!json && view.corrected) await diff(context, client, view.id);
+  if (view.preview!.back === 0) {
+    await client.post(`/v1/replays/${view.id}/cancel`, {});
+    if (json) terminal.json(view);
+    else terminal.line('nothing to send.');
+    return 0;
+  }
+  if (!(context.values['yes'] === true || (!json && await confirm(terminal)))) {
+    if (json) terminal.json(view);
+    else terminal.line(`nothing was started. Run it with: weir replay start ${view.id}`);
+    return 0;
+  }
+  return follow(context, client, await client.post<OrderView>(`/v1/replays/${view.id}/start`, {}));
+}
+
+/** Only a person at a terminal is asked. */
+async function confirm(terminal: CommandContext['terminal']): Promise<boolean> {
+  if (process.stdin.isTTY !== true || process.stdout.isTTY !== true) return false;
+  const { createInterface } = await import('node:readline/promises');
+  const line = createInterface({ input: process.stdin, output: process.stdout });
+  try {
+    return /^y(es)?$/i.test((await line.question(terminal.paint.bold('run it? [y/N] '))).trim());
+  } finally {
+    line.close();
+  }
+}
+
+/** Looks at the order until it has left the states; a bar on a terminal. */
+async function poll(context: CommandContext, client: Client, first: OrderView, stays: (view: OrderView) => boolean, label: string): Promise<OrderView> {
+  const bar = context.terminal.progress(first.total, label);
+  let view = first;
+  try {
+    while (stays(view) && !context.signal.aborted) {
+      await delay(pollMs);
+      view = await client.get<OrderView>(`/v1/replays/${view.id}`);
+      if (view.total > 0) bar.step(view.state === 'delivering' ? view.total : view.read);
+    }
+  } finally {
+    bar.end();
+  }
+  return view;
+}
+
+/** Until it ends or is paused; Ctrl-C leaves the order running. Off a terminal a line whenever the state changes. */
+async function follow(context: CommandContext, client: Client, first: OrderView): Promise<number> {
+  const { terminal, json, signal } = context;
+  let state = '';
+  const view = await poll(context, client, first, (v) => {
+    if (v.state !== state && !json && !process.stderr.isTTY) terminal.error(`${v.state}: ${v.read} of ${v.total} read, ${v.counts['requeued'] ?? 0} put back${v.waitingFor === null ? '' : `, waiting for ${v.waitingFor}`}`);
+    state = v.state;
+    return !ended.has(v.state) && v.state !== 'paused' && v.state !== 'previewed';
+  }, 'replay');
+  if (json) terminal.json(view);
+  else if (signal.aborted) terminal.line(`the replay goes on: weir replay watch ${view.id}`);
+  else printReport(context, view);
+  return view.state === 'failed' ? 1 : 0;
+}
+
+function show(context: CommandContext, view: OrderView): number {
+  if (context.json) context.terminal.json(view);
+  else {
+    context.terminal.line(`${context.terminal.paint.bold(view.id)}  ${view.state}, from ${view.from}, ordered by ${printable(view.by)} at ${view.at}`);
+    if (view.preview !== null) printPreview(context, view);
+    if (view.startedAt !== null) printReport(context, view);
+  }
+  return 0;
+}
+
+const n = (count: number | undefined): string => (count ?? 0).toLocaleString('en-GB');
+const lasts = (seconds: number | null): string => (seconds === null ? 'no limit is stated' : seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);
+
+function printPreview({ terminal }: CommandContext, view: OrderView): void {
+  const p = view.preview!;
+  const d = p.deliveries;
+  const unknown = (d['unknownKeyed'] ?? 0) + (d['unknownReadable'] ?? 0) + (d['unknownHeld'] ?? 0);
+  const rows: [string, string, string][] = [
+    ['confirmed', n(d['confirmed']), 'delivered; skipped'],
+    ['not applied', n(d['notApplied']), 'surely without effect; sent under the next generation of the key'],
+    ['unknown', n(unknown), `may have taken effect: ${n(d['unknownKeyed'])} sent under the same key, ${n(d['unknownReadable'])} read back before, ${n(d['unknownHeld'])} held`],
+  ];
+  if (view.verify) rows.push(['verified', n(d['applied']), `the vendor has them; asked ${n(Object.values(p.verified).reduce((a, b) => a + b, 0))}: ${n(p.verified['applied'])} applied, ${n(p.verified['not-applied'])} not applied, ${n(p.verified['unknown'])} unknown, ${n(p.verified['unreadable'])} it can not be asked about`]);
+  rows.push(['denied today', n(d['denied']), 'consent or policy says no now; skipped'], ['superseded', n(d['superseded']), 'a newer record of the person was delivered; skipped'], ['expired', n(d['expired']), 'older than the ledger remembers; skipped']);
+  const rest: [string, number | undefined, string][] = [['pending', d['pending'], 'on their way already; skipped'], ['conflict', d['conflict'], 'another body under the same event id; skipped'], ['retired', d['retired'], 'no such destination or operation now; skipped'], ['erased', d['erased'], 'the person is erased; not read'], ['fails still', p.fails, 'the running release refuses the record; skipped'], ['dropped', p.dropped, 'the mapping drops the record; skipped'], ['to be approved', p.held, 'held by a rule: only an approver lets them through (weir policy held)'], ['unreadable', p.unreadable, 'bytes that are not what their topic holds; skipped'], ['differs', view.corrected ? p.differs : 0, `delivered otherwise than the running release would; ${Object.entries(p.fields).map(([field, count]) => `${field} ${n(count)}`).join(', ')}`]];
+  for (const [name, count, what] of rest) if ((count ?? 0) > 0) rows.push([name, n(count), what]);
+  terminal.line(`${terminal.paint.bold('preview')}  ${n(p.records)} records selected from ${view.from}${p.repeated > 0 ? ` (${n(p.repeated)} copies left out)` : ''}; mapping and policy ${p.derived ? `of ${p.release} were run to know their deliveries` : 'were not run: the deliveries are on the topic'}`);
+  terminal.table(['class', 'deliveries', ''], rows);
+  terminal.line(`${terminal.paint.bold(`${n(p.back)} records`)} would be put back: ${p.calls.length === 0 ? 'no calls' : p.calls.map((c) => `${n(c.calls)} ${printable(c.destination)}/${printable(c.operation)}${c.perSecond === null ? '' : ` at ${c.perSecond}/s`}`).join(', ')}; ${lasts(p.seconds)}`);
+}
+
+function printReport({ terminal }: CommandContext, view: OrderView): void {
+  const c = view.counts;
+  const passed = Object.entries(c).filter(([name, count]) => count > 0 && !['read', 'selected', 'requeued'].includes(name)).map(([name, count]) => `${n(count)} ${name}`);
+  terminal.line(`${view.state}: ${n(c['selected'])} selected, ${terminal.paint.bold(`${n(c['requeued'])} put back`)}${passed.length === 0 ? '' : `, passed over ${passed.join(', ')}`}${view.report === null ? '' : ` (${view.report.seconds} s)`}${view.reason === null ? '' : `: ${printable(view.reason)}`}`);
+  const outcomes = Object.entries(view.ended).filter(([, count]) => count > 0);
+  if (outcomes.length > 0) terminal.line(`ended: ${outcomes.map(([state, count]) => `${n(count)} ${state}`).join(', ')}`);
+}
+
+async function list(context: CommandContext, client: Client): Promise<number> {
+  const { replays } = await client.get<{ replays: readonly OrderView[] }>('/v1/replays');
+  if (context.json) context.terminal.json({ replays });
+  else if (replays.length === 0) context.terminal.line('no replay orders');
+  else context.terminal.table(['id', 'at', 'by', 'from', 'state', 'put back', 'what'], replays.map((r) => [r.id, r.at, r.by, r.from, r.state, n(r.counts['requeued']), [r.source, r.destination, r.code].filter((x) => x !== null).join(' ')]));
+  return 0;
+}
+
+async function verified(context: CommandContext, client: Client, id: string): Promise<number> {
+  const query = new URLSearchParams({ limit: String(numberOption(context, 'limit', 1000, 1, 100_000)) });
+  const answer = textOption(context, 'answer');
+  if (answer !== undefined) query.set('answer', answer);
+  const found = await client.get<{ deliveries: ReadonlyArray<{ eventId: string; destination: string; operation: string; answer: string }> }>(`/v1/replays/${id}/verified?${query}`);
+  if (context.json) context.terminal.json(found);
+  else context.terminal.table(['event', 'destination', 'operation', 'answer'], found.deliveries.map((d) => [d.eventId, d.destination, d.operation, d.answer]));
+  return 0;
+}
+
+async function diff(context: CommandContext, client: Client, id: string): Promise<number> {
+  const { terminal, json } = context;
+  const found = await client.get<{ differences: readonly FieldDifference[] }>(`/v1/replays/${id}/diff`);
+  if (json) terminal.json(found);
+  else {
+    for (const d of found.differences.slice(0, shownDifferences)) {
+      terminal.line(`${printable(d.eventId)} → ${printable(d.destination)}/${printable(d.operation)}`);
+      for (const f of d.fields) terminal.line(`  ${printable(f.field)}: ${terminal.paint.red(printable(JSON.stringify(f.before)))} → ${terminal.paint.green(printable(JSON.stringify(f.after)))}`);
+    }
+    if (found.differences.length > shownDifferences) terminal.line(`  and more: weir replay diff ${id} --json`);
+  }
+  return 0;
+}

@@ -1,0 +1,107 @@
+import { WeirError } from '@weir/errors';
+import type { LogRecord, Reader, Serde } from '@weir/log';
+import type { TopicNames } from '@weir/pipeline';
+import type { Store } from './store.ts';
+
+export interface LetterFilter {
+  readonly stage?: string;
+  readonly code?: string;
+  readonly source?: string;
+  readonly destination?: string;
+  readonly release?: string;
+  /** Time of death, ms since the epoch: at or after, before. */
+  readonly since?: number;
+  readonly until?: number;
+  /** Only those whose record has not gone through since. */
+  readonly open?: boolean;
+}
+
+export interface DeadLetterRecord {
+  readonly id: string;
+  readonly topic: string;
+  readonly partition: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly headers: ReadonlyArray<{ readonly name: string; readonly value: Buffer }>;
+  readonly [field: string]: unknown;
+}
+
+/** Dead letters by one stage, code, destination and release. */
+export interface LetterCount {
+  readonly stage: string;
+  /** The first reason. */
+  readonly code: string;
+  readonly destination: string | null;
+  readonly release: string | null;
+  readonly letters: number;
+}
+
+export interface LetterApi {
+  /** Newest first. `now` is what became of it: open, or how the delivery or event stands. */
+  list(limit: number, filter: LetterFilter): unknown[];
+  stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): { readonly total: number; readonly counts: readonly LetterCount[] };
+  /** With its bytes (base64); `text` when it is a raw item that can be read. */
+  show(id: string): Promise<unknown>;
+}
+
+/** The dead letter with its bytes, from weir.dlq. Throws not-found. */
+export async function readDeadLetter(store: Pick<Store, 'deadLetter'>, reader: Reader, serde: Serde, topics: TopicNames, id: string): Promise<DeadLetterRecord> {
+  const summary = store.deadLetter(id);
+  if (summary === undefined) throw new WeirError('not-found', `no dead letter ${id}`);
+  const record: LogRecord | undefined = await reader.readOne(topics.dlq, Number(summary['partition']), Number(summary['offset']));
+  if (record?.value === null || record === undefined) throw new WeirError('not-found', `dead letter ${id} has left the topic (retention)`);
+  await serde.prepare(record.value);
+  return serde.decode(record.value).value as DeadLetterRecord;
+}
+
+export function createLetters(ports: { readonly store: Store; readonly reader: Reader; readonly serde: Serde; readonly topics: TopicNames; readonly open: (bytes: Buffer) => Buffer | undefined }): LetterApi {
+  const { store, reader, serde, topics } = ports;
+
+  function nowOf(letter: Record<string, unknown>): string {
+    const { outputId, destination, operation, eventId } = letter as { outputId: string | null; destination: string | null; operation: string | null; eventId: string };
+    if (outputId !== null && destination !== null) {
+      const state = store.deliveryState(`${outputId}|${destination}|${operation ?? ''}`);
+      return state === undefined || state === 'dead-lettered' || state === 'quarantined' ? 'open' : state;
+    }
+    return letter['stage'] === 'normalizer' && store.endedAs(eventId) === undefined ? 'put back' : 'open';
+  }
+
+  function matches(letter: Record<string, unknown>, f: LetterFilter): boolean {
+    const at = Number(letter['at']);
+    for (const name of ['stage', 'source', 'destination', 'release'] as const) if (f[name] !== undefined && letter[name] !== f[name]) return false;
+    return (f.code === undefined || (letter['codes'] as string[]).includes(f.code)) && (f.since === undefined || at >= f.since) && (f.until === undefined || at < f.until);
+  }
+
+  return {
+    list(limit, filter) {
+      const found: Record<string, unknown>[] = [];
+      for (const letter of store.deadLetters()) {
+        if (!matches(letter, filter)) {
+          if (filter.since !== undefined && Number(letter['at']) < filter.since) break;
+          continue;
+        }
+        const now = nowOf(letter);
+        if (filter.open === true && now !== 'open') continue;
+        if (found.push({ ...letter, now }) >= limit) break;
+      }
+      return found;
+    },
+    stats(filter) {
+      const counts = Object.entries(store.counters('q/')).map(([name, letters]): LetterCount => {
+        const [stage, code, destination, release] = JSON.parse(name) as [string, string, string | null, string | null];
+        return { stage, code, destination, release, letters };
+      }).filter((c) => (['stage', 'code', 'destination', 'release'] as const).every((name) => filter[name] === undefined || c[name] === filter[name]));
+      return { total: counts.reduce((sum, c) => sum + c.letters, 0), counts: counts.sort((a, b) => b.letters - a.letters) };
+    },
+    async show(id) {
+      const letter = await readDeadLetter(store, reader, serde, topics, id);
+      // Sealed bytes are shown opened; when their key is destroyed, as what they are: unreadable.
+      const open = (bytes: Buffer | null): Buffer | null => (bytes === null ? null : ports.open(bytes) ?? null);
+      const value = open(letter.value);
+      return {
+        ...letter, key: letter.key?.toString('utf8') ?? null, value: value?.toString('base64') ?? null, erased: value === null && letter.value !== null, now: nowOf(store.deadLetter(id)!),
+        text: letter.topic.startsWith(topics.raw('')) ? value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
+      };
+    },
+  };
+}

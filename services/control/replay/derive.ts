@@ -1,0 +1,125 @@
+import type { ConsentTables } from '@weir/consent';
+import { WeirError } from '@weir/errors';
+import type { Headers, LogRecord, Serde } from '@weir/log';
+import { H } from '@weir/pipeline';
+import { decide, type DecisionContext } from '@weir/policy';
+import { createKeyedCache, normalize, rawHeaders, type Release } from '@weir/release';
+import type { DeliveryFacts } from './standing.ts';
+
+/** What the running release makes of a record: the deliveries that policy lets through today, and those that it denies. */
+export type Derived =
+  | { readonly kind: 'ok'; readonly deliveries: readonly DerivedDelivery[]; /** Keyed identifiers of each canonical record. */ readonly ids: readonly (readonly string[])[] }
+  /** The mapping or contract refuses it (still), or drops it; or its key is destroyed. */
+  | { readonly kind: 'fails' | 'dropped' | 'erased' };
+
+export interface DerivedDelivery {
+  readonly facts: DeliveryFacts;
+  readonly allowed: boolean;
+  readonly payload: Buffer;
+}
+
+export interface DerivePorts {
+  readonly serde: Serde;
+  readonly release: () => Release;
+  readonly workspaceKey: Buffer;
+  readonly tables: Pick<ConsentTables, 'linked' | 'check'>;
+  /** The plain bytes of a value; undefined when its key is destroyed (I11). */
+  readonly open: (bytes: Buffer) => Buffer | undefined;
+  readonly now: () => number;
+}
+
+interface CanonicalRecord {
+  readonly outputId: string;
+  readonly ids: readonly string[];
+  readonly subject: string;
+  readonly value: Buffer;
+}
+
+/** Text of a header; '' when it is not there. */
+export const textOf = (headers: Headers, name: string): string => headers.find(([n]) => n === name)?.[1].toString('utf8') ?? '';
+
+const canonicalPrefix = 'weir.canonical.';
+
+/** Mapping and policy of the running release, as the stages run them; rate limits are not counted. */
+export function createDeriver(ports: DerivePorts) {
+  const { serde, tables } = ports;
+  const keyed = createKeyedCache(ports.workspaceKey);
+
+  function decideOne(from: CanonicalRecord, eventId: string, source: string, itemHash: string, acceptedAt: number, into: DerivedDelivery[]): void {
+    const { policy } = ports.release();
+    const now = ports.now();
+    const { name, value } = serde.decode(from.value);
+    let current: Buffer | undefined;
+    const basisOf = (purpose: string | undefined): string | null => (purpose === undefined ? null : policy.purposes.get(purpose)?.legalBasis ?? null);
+    const context: DecisionContext = {
+      now, take: () => true,
+      consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route.purpose), now),
+    };
+    for (const decision of decide(policy, { recordName: name.slice(canonicalPrefix.length), record: value, source, key: from.subject, ids: tables.linked(from.ids), eventId, acceptedAt }, context)) {
+      const { route } = decision;
+      if (route === undefined) continue;
+      // What the vendor would get: the record in the schema of this version, less what the destination has no purpose for.
+      const payload = decision.effect === 'allow' ? decision.minimiser.bytes(current ??= from.value.readInt32BE(1) === serde.idOf(name) ? from.value : serde.encode(name, value)) : from.value;
+      into.push({
+        allowed: decision.effect === 'allow', payload,
+        facts: { outputId: from.outputId, eventId, destination: route.destination, operation: route.operation, recordType: name, itemHash, acceptedAt, subject: from.subject, purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis: basisOf(route.purpose), ids: from.ids, intent: '0' },
+      });
+    }
+  }
+
+  /** Undefined: its key is destroyed; changed: somebody wrote into the sealed bytes. */
+  function opened(record: LogRecord): LogRecord | undefined | 'changed' {
+    const envelope = record.headers.find(([name]) => name === H.envelope)?.[1];
+    try {
+      const value = record.value === null ? null : ports.open(record.value);
+      const plain = envelope === undefined ? undefined : ports.open(envelope);
+      if (value === undefined || (envelope !== undefined && plain === undefined)) return undefined;
+      return value === record.value && plain === envelope ? record : { ...record, value, headers: record.headers.map((h) => (h[0] === H.envelope ? [H.envelope, plain!] as const : h)) };
+    } catch (error) {
+      if (error instanceof WeirError) return 'changed';
+      throw error;
+    }
+  }
+
+  /** Does not fit its schema: the stage makes a dead letter of it. */
+  class Misfit extends Error {}
+  function encoded(recordType: string, record: unknown): Buffer {
+    try {
+      return serde.encode(recordType, record);
+    } catch (error) {
+      if (error instanceof WeirError) throw error;
+      throw new Misfit();
+    }
+  }
+
+  return {
+    raw(sealed: LogRecord, source: string): Derived {
+      const record = opened(sealed);
+      if (record === 'changed') return { kind: 'fails' };
+      if (record === undefined) return { kind: 'erased' };
+      const headers = rawHeaders(record);
+      const result = normalize(source, record, headers, ports.release(), keyed);
+      if (result.kind !== 'ok') return { kind: result.kind === 'dropped' ? 'dropped' : 'fails' };
+      const deliveries: DerivedDelivery[] = [];
+      try {
+        for (const { outputId, ids, subject, recordType, record: made } of result.outputs) decideOne({ outputId, ids, subject, value: encoded(recordType, made) }, headers.eventId, source, headers.hash, headers.acceptedAt, deliveries);
+      } catch (error) {
+        if (error instanceof Misfit) return { kind: 'fails' };
+        throw error;
+      }
+      return { kind: 'ok', deliveries, ids: result.outputs.map((o) => o.ids) };
+    },
+    canonical(record: LogRecord, source: string): Derived | 'unreadable' {
+      const deliveries: DerivedDelivery[] = [];
+      const idText = textOf(record.headers, H.ids);
+      const ids = idText === '' ? [] : idText.split(',');
+      try {
+        decideOne({ outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: ports.open(record.value ?? Buffer.alloc(0)) ?? record.value! }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
+      } catch (error) {
+        if (error instanceof WeirError) return error.code === 'subject-erased' ? { kind: 'erased' } : 'unreadable';
+        throw error;
+      }
+      return { kind: 'ok', deliveries, ids: [ids] };
+    },
+  };
+}

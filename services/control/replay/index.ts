@@ -1,0 +1,143 @@
+import { join } from 'node:path';
+import { randomUUID } from 'node:crypto';
+import { createConsentTables, type ConsentTables } from '@weir/consent';
+import { findWeirError } from '@weir/errors';
+import { createHttpClient, type HttpClient } from '@weir/http';
+import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
+import { everything, nothing, resolveConfig, type DestinationConfig, type Scope } from '@weir/release';
+import type { ServiceContext } from '@weir/service';
+import { openTable } from '@weir/state';
+import type { NewLeaf } from '../audit.ts';
+import type { Store } from '../store.ts';
+import { createCorrector } from './correct.ts';
+import { createReplayMetrics } from './metrics.ts';
+import { parseRequest } from './order.ts';
+import { createOrders, loadOrders, type Entry } from './orders.ts';
+import type { ReplayApi } from './routes.ts';
+import { createRunner, type Runner } from './runner.ts';
+import type { SelectPorts } from './select.ts';
+import type { StandingPorts } from './standing.ts';
+import { createVerifier } from './verify.ts';
+
+export interface ReplayPorts {
+  readonly context: ServiceContext;
+  readonly reader: Reader;
+  readonly admin: LogAdmin;
+  readonly appender: Appender;
+  readonly store: Store;
+  readonly audit: (leaf: NewLeaf) => Promise<string>;
+  readonly sandboxUrl: string;
+  readonly allowPrivate: boolean;
+  /** Sources and destinations of a dead letter. */
+  readonly letterScope: (id: string) => Scope;
+  readonly fail: (error: unknown) => void;
+}
+
+export interface Replays {
+  readonly api: ReplayApi;
+  /** After the audit log is open. */
+  resume(): void;
+  close(): Promise<void>;
+}
+
+const totals = (list: Iterable<number>): number => [...list].reduce((a, b) => a + b, 0);
+
+/** Replay orders of this workspace: kept on weir.control, worked on here. */
+export async function openReplays(ports: ReplayPorts): Promise<Replays> {
+  const { context, reader, admin, appender, store } = ports;
+  const { serde, topics, clock, logger, keys, releases } = context;
+  const stateDir = join(context.stateDir, 'replay');
+  const tables: ConsentTables = await createConsentTables({ ...context, stateDir }, ports.fail);
+  await tables.start();
+  const table = openTable({ path: join(stateDir, 'work'), onDiscard: (reason) => logger.warn({ cache: 'replay', reason }, 'local cache discarded') });
+  const http: HttpClient = createHttpClient({ allowPrivate: ports.allowPrivate });
+  const metrics = createReplayMetrics(context.registry);
+  const runnerName = randomUUID();
+  const orders = createOrders({ appender, serde, topic: topics.control, runner: runnerName });
+  const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
+  await loadOrders(orders, reader, topics.control, end);
+  const follower: Follower = await reader.follow(topics.control, new Map([[0, end]]), (batch) => orders.take(batch), ports.fail);
+  await appender.partitions(topics.control);
+
+  const standing: StandingPorts = {
+    end: store.end, newest: store.newest, deliveryState: store.deliveryState,
+    destination: (name) => releases.current().destinations.get(name),
+    allows: (ids, purpose, channel, topic, legalBasis, now) => tables.allows(ids, purpose, channel, topic, legalBasis, now).ok,
+    mayRead: (ids, acceptedAt) => keys === undefined || keys.erasedUntil(ids) < acceptedAt,
+  };
+  const select: SelectPorts = {
+    serde, topics, tables, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, now: () => clock.now(),
+    open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
+  };
+  const verifier = createVerifier({ serde, http, table, clock, destination: (name) => withSecrets(context, ports.sandboxUrl, name), asked: (destination, answer) => metrics.asked.inc({ destination, answer }) });
+  const corrector = createCorrector({ reader, admin, serde, topics, standing, table, release: () => releases.current() });
+  const runner: Runner = createRunner({
+    putBack: { appender, reader, admin, topics, groups: context.groups, clock }, select, admin, orders, verifier, corrector, runner: runnerName, logger, metrics, audit: ports.audit, fail: ports.fail,
+    settle: { admin, store, topics, groups: context.groups, release: () => releases.current(), clock },
+  });
+
+  const api: ReplayApi = {
+    async add(request, by) {
+      const selection = parseRequest(request, releases.current(), context.workspaceKey, clock.now());
+      const { entry, overlaps } = await runner.add(selection, by);
+      return { ...view(entry, store, runner), overlaps: overlaps.map(({ order, progress }) => ({ id: order.id, by: order.by, state: progress.state })) };
+    },
+    list: () => orders.list().map((entry) => view(entry, store, runner)),
+    view: (id) => view(orders.get(id), store, runner),
+    change: async (id, action, by) => view(await runner[action](id, by), store, runner),
+    answers(id, answer, limit) {
+      const found: unknown[] = [];
+      for (const one of verifier.answers(orders.get(id).order.id)) if ((answer === undefined || one.answer === answer) && found.push(one) >= limit) break;
+      return found;
+    },
+    differences: (id) => [...corrector.samples(orders.get(id).order.id)],
+    letterScope: ports.letterScope,
+    scope(id) {
+      try {
+        const { source, destination } = orders.get(id).order;
+        return source === null && destination === null ? everything : { sources: source === null ? '*' : [source], destinations: destination === null ? '*' : [destination] };
+      } catch (error) {
+        if (findWeirError(error)?.code === 'not-found') return nothing;
+        throw error;
+      }
+    },
+  };
+  return {
+    api,
+    resume: () => runner.resume(),
+    async close() {
+      await runner.close();
+      await follower.close();
+      await tables.stop();
+      await http.close();
+      await table.close();
+    },
+  };
+}
+
+/** The destination with its secrets; undefined when one of them cannot be had now. */
+function withSecrets(context: ServiceContext, sandboxUrl: string, name: string): DestinationConfig | undefined {
+  const found = context.releases.current().destinations.get(name);
+  if (found === undefined) return undefined;
+  try {
+    return { ...found, config: resolveConfig(found.config, { vault: context.vault, sandboxUrl }) };
+  } catch (error) {
+    if (findWeirError(error) === undefined) throw error;
+    return undefined;
+  }
+}
+
+/** An order as the API tells it. */
+function view({ order, progress }: Entry, store: Store, runner: Runner): Record<string, unknown> {
+  const { range, events, subject, leaf, at, since, until, ...rest } = order;
+  const total = totals(range.map((r) => r.end - r.start));
+  const left = progress.positions.length === 0 ? total : totals(progress.positions.map((p) => Math.max(0, (range.find((r) => r.topic === p.topic && r.partition === p.partition)?.end ?? p.offset) - p.offset)));
+  const iso = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
+  return {
+    ...rest, at: iso(at), since: iso(since), until: iso(until), leaf, ids: events.length / 16, subjects: subject.length,
+    state: progress.state, changedBy: progress.by, changedAt: iso(progress.at), startedAt: iso(progress.startedAt), finishedAt: iso(progress.finishedAt), reason: progress.reason,
+    read: total - left, total, counts: progress.counts, waitingFor: runner.waitingFor(order.id) ?? null,
+    ended: store.counters(`o/${order.id}/`),
+    preview: progress.preview === '' ? null : JSON.parse(progress.preview), report: progress.report === '' ? null : JSON.parse(progress.report),
+  };
+}

@@ -1,0 +1,49 @@
+import { expect, test } from 'vitest';
+import { idFilter, overlap, parseRequest, type ReplayRequest } from './order.ts';
+
+const release = { sources: new Map([['shop', {} as never]]), destinations: new Map([['crm', {} as never]]) };
+const now = Date.parse('2026-03-04T10:00:00Z');
+const parse = (request: object) => parseRequest(request as ReplayRequest, release, Buffer.alloc(32, 1), now);
+const evt = (c: string): string => `evt_${c.repeat(32)}`;
+
+test.each<[string, object, RegExp]>([
+  ['an unknown destination', { from: 'dlq', destination: 'crmm' }, /no destination crmm; it has crm/],
+  ['an unknown source', { from: 'raw', source: 'x' }, /no source x; it has shop/],
+  ['a range upside down', { from: 'raw', since: now - 1, until: now - 2 }, /ends .* before it begins/],
+  ['an empty range', { from: 'raw', since: now - 1, until: now - 1 }, /before it begins/],
+  ['a beginning in the future', { from: 'raw', since: now + 1 }, /in the future/],
+  ['an unknown code', { from: 'dlq', code: 'oops' }, /oops is no error code/],
+  ['a code where there is none', { from: 'raw', code: 'delivery-held' }, /only dead letters have one/],
+  ['no selection at all', { from: 'dlq' }, /say which/],
+  ['an empty list', { from: 'dlq', ids: [] }, /list is empty/],
+  ['an id that is none', { from: 'dlq', ids: [evt('a'), 'evt_1'] }, /entry 2/],
+  ['mixed ids', { from: 'dlq', ids: [evt('a'), `dlq_${'b'.repeat(32)}`] }, /mixed/],
+  ['dead letters from raw', { from: 'raw', ids: [`dlq_${'b'.repeat(32)}`] }, /from dlq/],
+  ['corrected dead letters', { from: 'dlq', all: true, corrected: true }, /corrected/],
+  ['a subject without a type', { from: 'dlq', subject: 'ada@larkspur.example' }, /<type>:<identifier>/],
+  ['a subject of a type that is none', { from: 'dlq', subject: 'constructor:x' }, /<type>:<identifier>/],
+])('%s is refused with what is wrong', (_name, request, message) => {
+  expect(() => parse(request)).toThrow(message);
+});
+
+test('a subject is kept keyed, and its identifier stands nowhere in the selection', () => {
+  const selection = parse({ from: 'dlq', subject: 'email:Ada@Larkspur.example' });
+  expect(selection.subject).toEqual([expect.stringMatching(/^email:[\w-]{22}$/)]);
+  expect(selection.subject).toEqual(parse({ from: 'raw', subject: 'email: ada@larkspur.example' }).subject);
+  expect(JSON.stringify(selection).toLowerCase()).not.toContain('larkspur');
+});
+
+test('a list knows its ids and no others, and each counts once', () => {
+  const { events } = parse({ from: 'dlq', ids: [evt('b'), evt('a'), evt('b')] });
+  expect(events.length).toBe(32);
+  const wanted = idFilter(events);
+  expect([evt('a'), evt('b'), evt('c')].map(wanted)).toEqual([true, true, false]);
+  expect(idFilter(Buffer.alloc(0))(evt('c'))).toBe(true);
+});
+
+test('orders overlap when they read a record in common', () => {
+  const range = (start: number, end: number) => ({ range: [{ topic: 't', partition: 0, start, end }] });
+  expect(overlap(range(0, 5), range(4, 9))).toBe(true);
+  expect(overlap(range(0, 5), range(5, 9))).toBe(false);
+  expect(overlap(range(0, 5), { range: [{ topic: 't', partition: 1, start: 0, end: 9 }] })).toBe(false);
+});

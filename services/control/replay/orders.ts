@@ -1,0 +1,139 @@
+import { WeirError } from '@weir/errors';
+import type { Appender, LogRecord, Reader, RecordBatch, Serde } from '@weir/log';
+import { leafHeader } from '@weir/release';
+import type { ReplayOrder } from './order.ts';
+import type { Position } from './scan.ts';
+
+export const states = ['previewing', 'previewed', 'running', 'paused', 'delivering', 'finished', 'empty', 'cancelled', 'failed'] as const;
+export type State = (typeof states)[number];
+/** Work is left to be done on them, also after a crash. */
+export const workingStates: ReadonlySet<State> = new Set(['previewing', 'running', 'delivering']);
+/** Nothing happens to them any more. */
+export const endedStates: ReadonlySet<State> = new Set(['finished', 'empty', 'cancelled', 'failed']);
+
+/** weir.internal.ReplayProgress, decoded. */
+export interface ReplayProgress {
+  readonly id: string;
+  readonly state: State;
+  readonly at: number;
+  readonly by: string;
+  readonly leaf: string;
+  readonly runner: string;
+  readonly startedAt: number | null;
+  readonly finishedAt: number | null;
+  readonly positions: readonly Position[];
+  readonly tails: readonly Position[];
+  readonly counts: Readonly<Record<string, number>>;
+  readonly preview: string;
+  readonly report: string;
+  readonly reason: string | null;
+}
+
+export interface Entry {
+  readonly order: ReplayOrder;
+  progress: ReplayProgress;
+}
+
+const orderKey = (id: string): string => `replay/${id}`;
+const progressKey = (id: string): string => `replay/${id}/progress`;
+/** Ended orders that are remembered; what an older one did stands in the audit log. */
+const keptEnded = 500;
+
+/**
+ * Replay orders on weir.control: an order is written once, its progress over and over under a key of its own. Both name
+ * the audit leaf of the change.
+ */
+export interface Orders {
+  list(): readonly Entry[];
+  /** Throws not-found. */
+  get(id: string): Entry;
+  /** Order and first progress in one append. */
+  add(order: ReplayOrder, progress: ReplayProgress): Promise<void>;
+  /** Resolves when it is acknowledged. Rejects with log-assignment-stale when another process has taken the order over. */
+  save(progress: ReplayProgress): Promise<void>;
+  /** Records of weir.control as they are read: at the start, and then those of others. */
+  take(batch: RecordBatch): Promise<void>;
+}
+
+export function createOrders(ports: { readonly appender: Appender; readonly serde: Serde; readonly topic: string; readonly runner: string }): Orders {
+  const { appender, serde, topic, runner } = ports;
+  const entries = new Map<string, Entry>();
+  const early = new Map<string, ReplayProgress>();
+  /** Orders that another process works on. */
+  const lost = new Set<string>();
+
+  const record = (key: string, name: string, value: { readonly leaf: string }) => ({ partition: 0, key: Buffer.from(key), value: serde.encode(name, value), headers: [[leafHeader, Buffer.from(value.leaf)] as const] });
+
+  /** Drop what ended long ago, also on the topic. */
+  async function forget(): Promise<void> {
+    const ended = [...entries.values()].filter((e) => endedStates.has(e.progress.state)).sort((a, b) => a.progress.at - b.progress.at);
+    const old = ended.slice(0, Math.max(0, ended.length - keptEnded)).map((e) => e.order.id);
+    if (old.length === 0) return;
+    await appender.append(topic, old.flatMap((id) => [orderKey(id), progressKey(id)].map((key) => ({ partition: 0, key: Buffer.from(key), value: null }))));
+    for (const id of old) entries.delete(id);
+  }
+
+  function takeProgress(progress: ReplayProgress): void {
+    const entry = entries.get(progress.id);
+    if (entry === undefined) early.set(progress.id, progress);
+    else {
+      // A process that began later works on it: this one stands down (its own records come back here, too).
+      if (progress.runner !== runner && progress.at >= entry.progress.at && entry.progress.runner === runner) lost.add(progress.id);
+      if (progress.at >= entry.progress.at) entry.progress = progress;
+    }
+  }
+
+  async function takeOne({ key, value }: LogRecord): Promise<void> {
+    const name = key?.toString('utf8') ?? '';
+    if (!name.startsWith('replay/')) return;
+    const id = name.split('/')[1]!;
+    if (value === null) {
+      entries.delete(id);
+      return;
+    }
+    await serde.prepare(value);
+    const decoded = serde.decode(value).value as ReplayOrder & ReplayProgress;
+    if (name.endsWith('/progress')) return takeProgress(decoded);
+    const progress = early.get(id) ?? entries.get(id)?.progress;
+    early.delete(id);
+    if (progress !== undefined) entries.set(id, { order: decoded, progress });
+    else entries.set(id, { order: decoded, progress: firstProgress(decoded, '') });
+  }
+
+  return {
+    list: () => [...entries.values()].sort((a, b) => b.order.at - a.order.at),
+    get(id) {
+      const found = entries.get(id);
+      if (found === undefined) throw new WeirError('not-found', `no replay order ${id}`);
+      return found;
+    },
+    async add(order, progress) {
+      await forget();
+      entries.set(order.id, { order, progress });
+      await appender.append(topic, [record(orderKey(order.id), 'weir.internal.ReplayOrder', order), record(progressKey(order.id), 'weir.internal.ReplayProgress', progress)]);
+    },
+    async save(progress) {
+      if (lost.has(progress.id)) throw new WeirError('log-assignment-stale', `another process works on ${progress.id}`);
+      const entry = entries.get(progress.id)!;
+      entry.progress = progress;
+      await appender.append(topic, [record(progressKey(progress.id), 'weir.internal.ReplayProgress', progress)]);
+    },
+    async take(batch) {
+      for (const one of batch.records) await takeOne(one);
+    },
+  };
+}
+
+export function firstProgress(order: ReplayOrder, runner: string): ReplayProgress {
+  return { id: order.id, state: 'previewing', at: order.at, by: order.by, leaf: order.leaf, runner, startedAt: null, finishedAt: null, positions: [], tails: [], counts: {}, preview: '', report: '', reason: null };
+}
+
+/** Everything in the range was read and put back. */
+export function atEnd(order: ReplayOrder, positions: readonly Position[]): boolean {
+  return order.range.every(({ topic, partition, end }) => positions.some((p) => p.topic === topic && p.partition === partition && p.offset >= end));
+}
+
+/** Read weir.control to its end. */
+export async function loadOrders(orders: Orders, reader: Reader, topic: string, end: number): Promise<void> {
+  await reader.read(topic, 0, 0, end, (batch) => orders.take(batch));
+}

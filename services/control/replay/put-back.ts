@@ -1,0 +1,138 @@
+import type { Appender, Headers, LogAdmin, OutRecord, Reader } from '@weir/log';
+import { H, type groupNames, type TopicNames } from '@weir/pipeline';
+import type { Clock } from '@weir/service';
+import { textOf } from './derive.ts';
+import type { ReplayOrder } from './order.ts';
+import type { Position } from './scan.ts';
+import type { Item } from './select.ts';
+
+export interface PutBackPorts {
+  readonly appender: Appender;
+  readonly reader: Reader;
+  readonly admin: LogAdmin;
+  readonly topics: TopicNames;
+  readonly groups: ReturnType<typeof groupNames>;
+  readonly clock: Clock;
+}
+
+const pollMs = 50;
+const dropped: ReadonlySet<string> = new Set([H.intent, H.origin, H.verified, H.only, H.corrects, H.dispatched]);
+
+/**
+ * The record as it was, on its topic and partition, under its key; its headers without those of an earlier replay, and
+ * with those of this one. A canonical or raw record goes the whole way again, for one destination when the order names it.
+ */
+export function recordOf(order: Pick<ReplayOrder, 'id' | 'destination'>, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects'>): OutRecord {
+  const { partition, key, value } = item.origin;
+  const headers: (readonly [string, Buffer])[] = item.origin.headers.filter(([name]) => !dropped.has(name));
+  headers.push([H.intent, Buffer.from(order.id)], [H.origin, Buffer.from(item.from)]);
+  if (item.kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') headers.push([H.verified, Buffer.from('applied')]);
+  if (item.kind === 'derived' && order.destination !== null) headers.push([H.only, Buffer.from(order.destination)]);
+  if (item.corrects !== undefined) headers.push([H.corrects, Buffer.from(item.corrects)]);
+  return { partition, key, value, headers: headers as Headers };
+}
+
+/** Puts items back in their order, no faster than the order's rate, and never further ahead of the stages than it allows. */
+export interface PutBack {
+  /** Resolves when all are acknowledged; false = stopped before the end (`goesOn` said so). */
+  put(items: readonly Item[], goesOn: () => boolean): Promise<boolean>;
+  /** Records that the stages have not taken yet, as far as it is known. */
+  waitingFor(): string | undefined;
+}
+
+export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack {
+  const { appender, admin, topics, groups, clock } = ports;
+  /** Behind the last record put on each partition. */
+  const put = new Map<string, Map<number, number>>();
+  let unseen = 0;
+  let due = 0;
+  let waiting: string | undefined;
+
+  const groupOf = (topic: string): string => (topic === topics.canonical ? groups.policy : topic.startsWith(topics.raw('')) ? groups.normalizer : groups.dispatcher(topic.slice(topics.dispatch('').length)));
+
+  async function ahead(topic: string, ends: ReadonlyMap<number, number>): Promise<number> {
+    const committed = await admin.committed(groupOf(topic), topic);
+    let behind = 0;
+    for (const [partition, end] of ends) behind += Math.max(0, end - (committed.get(partition) ?? 0));
+    return behind;
+  }
+
+  /** Until every stage has less than `order.ahead` of it before it. */
+  async function room(goesOn: () => boolean): Promise<void> {
+    if (order.ahead === 0 || unseen < order.ahead / 2) return;
+    for (;;) {
+      let behind: string | undefined;
+      let most = 0;
+      for (const [topic, ends] of put) {
+        const n = await ahead(topic, ends);
+        if (n > order.ahead / 2) behind = topic;
+        most = Math.max(most, n);
+      }
+      unseen = most;
+      waiting = behind;
+      if (behind === undefined || !goesOn()) return;
+      await pause(pollMs);
+    }
+  }
+
+  const pause = (ms: number): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, ms); });
+
+  async function pace(n: number): Promise<void> {
+    if (order.rate === 0) return;
+    const now = clock.monotonic();
+    due = Math.max(due, now - 1000) + (n / order.rate) * 1000;
+    if (due > now) await pause(due - now);
+  }
+
+  async function append(items: readonly Item[]): Promise<void> {
+    const byTopic = Map.groupBy(items, (item) => item.origin.topic);
+    await Promise.all([...byTopic].map(async ([topic, list]) => {
+      await appender.partitions(topic);
+      const records = list.map((item) => recordOf(order, item));
+      const offsets = await appender.append(topic, records);
+      let ends = put.get(topic);
+      if (ends === undefined) put.set(topic, ends = new Map());
+      for (const [i, record] of records.entries()) ends.set(record.partition, Math.max(ends.get(record.partition) ?? 0, offsets[i]! + 1));
+    }));
+    unseen += items.length;
+  }
+
+  return {
+    waitingFor: () => waiting,
+    async put(items, goesOn) {
+      const size = Math.max(1, Math.min(items.length, order.rate > 0 ? Math.ceil(order.rate / 10) : items.length, order.ahead > 0 ? Math.ceil(order.ahead / 2) : items.length));
+      for (let at = 0; at < items.length; at += size) {
+        await room(goesOn);
+        if (!goesOn()) return false;
+        const slice = items.slice(at, at + size);
+        await pace(slice.length);
+        await append(slice);
+      }
+      return true;
+    },
+  };
+}
+
+/** Every topic that the order may write to. */
+export function targetsOf(order: ReplayOrder, topics: TopicNames, sources: Iterable<string>, destinations: Iterable<string>): string[] {
+  const raw = [...sources].map(topics.raw);
+  const dispatch = [...destinations].map(topics.dispatch);
+  if (order.from === 'raw') return raw;
+  if (order.from === 'canonical') return [topics.canonical];
+  return order.from === 'dispatch' ? dispatch : [...raw, topics.canonical, ...dispatch];
+}
+
+export async function endsOf(admin: LogAdmin, targets: readonly string[]): Promise<Position[]> {
+  const found = await Promise.all(targets.map(async (topic) => [...await admin.endOffsets(topic)].map(([partition, offset]) => ({ topic, partition, offset }))));
+  return found.flat();
+}
+
+/** Origins of what this order put back at or behind these ends: the part of a run that its cursor does not tell. */
+export async function putBackSince(ports: Pick<PutBackPorts, 'reader' | 'admin'>, order: ReplayOrder, tails: readonly Position[]): Promise<Set<string>> {
+  const found = new Set<string>();
+  const ends = new Map((await endsOf(ports.admin, [...new Set(tails.map((t) => t.topic))])).map((p) => [`${p.topic}/${p.partition}`, p.offset]));
+  await Promise.all(tails.map(({ topic, partition, offset }) => ports.reader.read(topic, partition, offset, ends.get(`${topic}/${partition}`) ?? offset, (batch) => {
+    for (const { headers } of batch.records) if (textOf(headers, H.intent) === order.id) found.add(textOf(headers, H.origin));
+  })));
+  return found;
+}

@@ -1,0 +1,70 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { everything, nothing, type Scope } from '@weir/release';
+import { froms, maxIds, stages, type ReplayRequest } from './order.ts';
+import type { By } from './runner.ts';
+
+/** What the routes need of replays. Views are JSON. */
+export interface ReplayApi {
+  add(request: ReplayRequest, by: By): Promise<unknown>;
+  list(): unknown[];
+  view(id: string): unknown;
+  change(id: string, action: 'start' | 'pause' | 'cancel', by: By): Promise<unknown>;
+  /** Deliveries that the vendor was asked about, with its answer. */
+  answers(id: string, answer: string | undefined, limit: number): unknown[];
+  /** What a corrected order would change, with values. */
+  differences(id: string): unknown[];
+  letterScope(id: string): Scope;
+  /** Sources and destinations of a stored order. */
+  scope(id: string): Scope;
+}
+
+/** 100,000 ids of 39 characters, and room. */
+const orderBytes = 5 * 1024 * 1024;
+const text = (maxLength: number) => ({ type: 'string', minLength: 1, maxLength });
+const time = { type: 'integer', minimum: 0, maximum: 9_000_000_000_000 };
+const order = {
+  type: 'object', additionalProperties: false, required: ['from'],
+  properties: {
+    from: { enum: froms, description: 'Where the records are read.' }, all: { type: 'boolean' }, since: { ...time, description: 'Put on the topic at or after, ms.' }, until: { ...time, description: 'Put on the topic before, ms.' },
+    source: text(64), destination: text(64), subject: { ...text(500), description: '<type>:<identifier>; kept keyed only.' }, code: text(80), stage: { enum: stages }, release: text(20),
+    ids: { type: 'array', maxItems: maxIds, items: text(40), description: 'Ids of events (evt_) or of dead letters (dlq_).' },
+    corrected: { type: 'boolean', description: 'Also what was delivered and differs under the running release.' }, verify: { type: 'boolean', description: 'Ask the vendors about unknown effects.' },
+    unknown: { enum: ['hold', 'resend'], description: 'What stays unknown past the key window.' }, share: { type: 'number', exclusiveMinimum: 0, maximum: 1, description: 'Part of the stated limits that asking may use.' },
+    rate: { type: 'integer', minimum: 0, maximum: 1_000_000, description: 'Records a second; 0 = no bound.' }, ahead: { type: 'integer', minimum: 0, maximum: 10_000_000, description: 'Records ahead of the stages; 0 = no bound.' }, start: { type: 'boolean', description: 'Run without waiting for a start.' },
+  },
+};
+const idOnly = { params: { type: 'object', properties: { id: { type: 'string', pattern: '^rpl_[0-9a-f-]{36}$' } } } };
+const by = (request: FastifyRequest): By => ({ actor: request.principal.id, leaf: request.leaf });
+const idOf = (request: FastifyRequest): string => (request.params as { id: string }).id;
+const maxScopedLetters = 1000;
+
+/** By dead letters: what they touch, together. Else the source and destination that are named; what is not named is any. */
+function orderScope(request: FastifyRequest, api: ReplayApi): Scope {
+  const { source, destination, ids } = request.body as ReplayRequest;
+  if (ids !== undefined && ids.length <= maxScopedLetters && ids.every((id) => id.startsWith('dlq_'))) return ids.map((id) => api.letterScope(id)).reduce(union, nothing);
+  return source === undefined && destination === undefined ? everything : { sources: source === undefined ? '*' : [source], destinations: destination === undefined ? '*' : [destination] };
+}
+
+function union(a: Scope, b: Scope): Scope {
+  const join = (x: Scope['sources'], y: Scope['sources']): Scope['sources'] => (x === '*' || y === '*' ? '*' : [...new Set([...x, ...y])]);
+  return { sources: join(a.sources, b.sources), destinations: join(a.destinations, b.destinations) };
+}
+
+/** What the audit leaf says: the selection, without an identifier of a person and without a long list. */
+const describe = (request: FastifyRequest): string => {
+  const { subject, ids, ...rest } = request.body as ReplayRequest;
+  return JSON.stringify({ ...rest, ...(subject === undefined ? {} : { subject: subject.split(':', 1)[0] }), ...(ids === undefined ? {} : { ids: ids.length <= 20 ? ids : `${ids.length} ids` }) }).slice(0, 4000);
+};
+
+export function replayRoutes(app: FastifyInstance, api: ReplayApi): void {
+  const scope = (request: FastifyRequest): Scope => api.scope(idOf(request));
+  app.get('/v1/replays', { config: { permission: 'replay.read', scope: () => everything, summary: 'Replay orders, the newest first.' } }, async () => ({ replays: api.list() }));
+  app.get('/v1/replays/:id', { schema: idOnly, config: { permission: 'replay.read', scope, summary: 'A replay order: its preview, how far it is, its report.' } }, async (request) => api.view(idOf(request)));
+  app.get<{ Querystring: { answer?: string; limit?: number } }>('/v1/replays/:id/verified', { schema: { ...idOnly, querystring: { type: 'object', properties: { answer: { enum: ['applied', 'not-applied', 'unknown', 'unreadable'] }, limit: { type: 'integer', minimum: 1, maximum: 100_000 } } } }, config: { permission: 'replay.read', scope, summary: 'Deliveries of unknown effect that the vendor was asked about, by name.' } }, async (request) => ({ deliveries: api.answers(idOf(request), request.query.answer, request.query.limit ?? 1000) }));
+  app.get('/v1/replays/:id/diff', { schema: idOnly, config: { permission: 'dlq.payload', scope, summary: 'What a corrected replay would change, field by field.' } }, async (request) => ({ differences: api.differences(idOf(request)) }));
+  app.post<{ Body: ReplayRequest }>('/v1/replays', { bodyLimit: orderBytes, schema: { body: order }, config: { permission: 'replay.order', scope: (request) => orderScope(request, api), action: 'replay.order', target: describe, summary: 'Order a replay: a preview, and the run when `start` is set.' } }, async (request) => api.add(request.body, by(request)));
+  for (const [action, summary] of [['start', 'Run what was previewed, or go on with what was paused.'], ['pause', 'Stop after the records in hand.'], ['cancel', 'Stop for good; what was put back stays.']] as const) {
+    app.post(`/v1/replays/:id/${action}`, { schema: idOnly, config: { permission: 'replay.order', scope, action: `replay.${action}`, target: idOf, summary } }, async (request) => api.change(idOf(request), action, by(request)));
+  }
+}
+

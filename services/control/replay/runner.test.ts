@@ -1,0 +1,183 @@
+import { WeirError } from '@weir/errors';
+import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
+import { deliveryKey, groupNames, H, topicNames } from '@weir/pipeline';
+import type { DestinationConfig, Release } from '@weir/release';
+import fc from 'fast-check';
+import { createLogger } from '@weir/telemetry';
+import { Registry } from 'prom-client';
+import { expect, test } from 'vitest';
+import type { EndFacts } from '../store.ts';
+import { createReplayMetrics } from './metrics.ts';
+import { parseRequest, type ReplayRequest } from './order.ts';
+import { createOrders, loadOrders, type Orders } from './orders.ts';
+import { createRunner, type Runner } from './runner.ts';
+import type { StandingPorts } from './standing.ts';
+
+/** A log in memory whose appends and saves can be cut: what came after the cut is not written, the process is gone. */
+class World {
+  readonly topics = topicNames('t');
+  readonly log = new Map<string, { offset: number; timestamp: number; key: Buffer | null; value: Buffer | null; headers: readonly (readonly [string, Buffer])[] }[]>();
+  readonly ends = new Map<string, EndFacts>();
+  readonly schemas = ['weir.internal.ReplayOrder', 'weir.internal.ReplayProgress', 'weir.internal.DeadLetter', 'weir.internal.Delivery'];
+  appendsUntilCut = Number.POSITIVE_INFINITY;
+  cut = Promise.withResolvers<void>();
+  now = 1_800_000_000_000;
+  /** Grows with every look: the cursor is saved after every few chunks. */
+  tick = 0;
+
+  list(topic: string, partition: number) {
+    const name = `${topic}/${partition}`;
+    if (!this.log.has(name)) this.log.set(name, []);
+    return this.log.get(name)!;
+  }
+  put(topic: string, record: OutRecord): number {
+    const list = this.list(topic, record.partition);
+    list.push({ offset: list.length, timestamp: this.now + list.length, key: record.key, value: record.value, headers: record.headers ?? [] });
+    return list.length - 1;
+  }
+  /** Values are JSON under a magic byte and their type; Buffers are kept apart. */
+  readonly serde: Serde = {
+    start: async () => undefined, idOf: () => 1, known: () => true, prepare: async () => undefined, encodeTo: () => undefined,
+    encode: (name, value) => Buffer.concat([Buffer.from([0, 0, 0, 0, this.schemas.indexOf(name)]), Buffer.from(JSON.stringify(value))]),
+    decode: (bytes) => ({ name: this.schemas[bytes[4]!]!, value: JSON.parse(bytes.toString('utf8', 5), (_k, v) => (v !== null && typeof v === 'object' && v.type === 'Buffer' ? Buffer.from(v.data) : v)) }),
+  };
+  appender(): Appender {
+    let alive = true;
+    return {
+      partitions: async () => 2, partitionFor: () => 0, pendingBytes: () => 0, close: async () => undefined,
+      append: async (topic, records) => {
+        await new Promise((done) => setImmediate(done));
+        if (!alive) return new Promise(() => undefined);
+        const offsets: number[] = [];
+        for (const record of records) {
+          // A kill in the middle of an append: some of it is written, nobody learns of it.
+          if (--this.appendsUntilCut < 0) {
+            alive = false;
+            this.cut.resolve();
+            return new Promise(() => undefined);
+          }
+          offsets.push(this.put(topic, record));
+        }
+        return offsets;
+      },
+    };
+  }
+  readonly reader = {
+    read: async (topic: string, partition: number, from: number, to: number, onBatch: (b: any) => unknown) => {
+      const list = this.list(topic, partition).slice(from, to);
+      for (let at = 0; at < list.length; at += 7) {
+        await new Promise((done) => setImmediate(done));
+        const records = list.slice(at, at + 7);
+        await onBatch({ topic, partition, epoch: 0, records, nextOffset: records.at(-1)!.offset + 1, highWatermark: to });
+      }
+    },
+  } as unknown as Reader;
+  readonly admin = {
+    endOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.list(topic, p).length])),
+    beginningOffsets: async () => new Map([[0, 0], [1, 0]]), offsetsAt: async () => new Map([[0, 0], [1, 0]]),
+    committed: async (_group: string, topic: string) => new Map([0, 1].map((p) => [p, this.list(topic, p).length])),
+  } as unknown as LogAdmin;
+
+  /** The dead letter of a delivery with this end, once more. */
+  letter(n: number, end: Partial<EndFacts>, copy = 0): void {
+    const hex = n.toString(16).padStart(8, '0').padEnd(32, 'a');
+    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination: 'till', operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent: '0', source: 'shop', payload: Buffer.alloc(1) };
+    this.ends.set(`till/${deliveryKey(delivery.outputId, 'till', 'put', '0', 0)}`, { state: 'dead-lettered', effect: 'none', itemHash: 'h', at: this.now, offset: n, maybeSince: 0, ...end });
+    this.put(this.topics.dlq, { partition: (n + copy) % 2, key: null, value: this.serde.encode('weir.internal.DeadLetter', { id: `dlq_${hex}`, eventId: delivery.eventId, stage: 'dispatcher', reasons: [{ code: 'delivery-rejected' }], source: 'shop', destination: 'till', release: null, topic: this.topics.dispatch('till'), partition: n % 2, offset: n, key: Buffer.from(`s${n}`), value: this.serde.encode('weir.internal.Delivery', delivery), headers: [] }), headers: [] });
+  }
+
+  async process(name: string): Promise<{ runner: Runner; orders: Orders }> {
+    const { topics, serde, reader, admin } = this;
+    const appender = this.appender();
+    const clock = { now: () => this.now++, monotonic: () => (this.tick += 300), random: () => 0.5, setTimer: (f: () => void, ms: number) => setTimeout(f, Math.min(ms, 1)), clearTimer: () => undefined };
+    const operation = { kind: 'restrict', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
+    const release = { hash: 'rel_x', sources: new Map([['shop', {}]]), destinations: new Map([['till', { name: 'till', operations: { put: operation }, adapter: {} } as unknown as DestinationConfig]]) } as unknown as Release;
+    const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true };
+    const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
+    await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
+    const runner = createRunner({
+      putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
+      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }) }, standing, endedAs: () => undefined, open: (b) => b, keysToEnd: async () => undefined, now: () => this.now },
+      verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], forget: () => undefined },
+      settle: { admin, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
+      audit: async () => 'leaf_end', fail: (error) => { throw error; },
+    });
+    runner.resume();
+    return { runner, orders };
+  }
+  order = (request: ReplayRequest) => parseRequest(request, { sources: new Map([['shop', {} as never]]), destinations: new Map([['till', {} as never]]) }, Buffer.alloc(32), this.now);
+  /** Origins of what the order put back, in the order of the topic. */
+  back = (): string[] => [0, 1].flatMap((p) => this.list(this.topics.dispatch('till'), p).map((r) => r.headers.find(([n]) => n === H.origin)![1].toString()));
+}
+const by = (n: number) => ({ actor: 'admin', leaf: `leaf_00000000-0000-4000-8000-${String(n).padStart(12, '0')}` });
+async function until(orders: Orders, id: string, ...wanted: string[]): Promise<string> {
+  for (let i = 0; i < 20_000; i++) {
+    const { state } = orders.get(id).progress;
+    if (wanted.includes(state)) return state;
+    await new Promise((done) => setImmediate(done));
+  }
+  throw new Error(`the order stays ${orders.get(id).progress.state}`);
+}
+
+const letters = fc.array(fc.record({ end: fc.constantFrom<Partial<EndFacts>>({}, { effect: 'maybe', state: 'dead-lettered' }, { state: 'delivered', effect: 'done' }), copies: fc.integer({ min: 1, max: 3 }) }), { minLength: 1, maxLength: 40 });
+
+test('killed anywhere, however often, every record that is to go back is put back exactly once, and nothing that was delivered', async () => {
+  await fc.assert(fc.asyncProperty(letters, fc.array(fc.integer({ min: 0, max: 60 }), { maxLength: 4 }), async (list, kills) => {
+    const world = new World();
+    // Copies come after all others, so that the cursor can stand between them.
+    for (let copy = 0; copy < 3; copy++) for (const [n, { end, copies }] of list.entries()) if (copy < copies) world.letter(n, end, copy);
+    let { runner, orders } = await world.process('p0');
+    const { entry } = await runner.add(world.order({ from: 'dlq', all: true, ahead: 0, start: true }), by(1));
+    const { id } = entry.order;
+    await until(orders, id, 'running', 'delivering', 'finished', 'previewed');
+    for (const [i, appends] of kills.entries()) {
+      world.appendsUntilCut = appends;
+      await Promise.race([world.cut.promise, until(orders, id, 'finished')]);
+      world.appendsUntilCut = Number.POSITIVE_INFINITY;
+      world.cut = Promise.withResolvers();
+      ({ runner, orders } = await world.process(`p${i + 1}`));
+    }
+    await until(orders, id, 'finished');
+    const open = list.flatMap(({ end }, n) => (end.state === 'delivered' ? [] : [n]));
+    const back = world.back();
+    expect(new Set(back).size).toBe(back.length);
+    expect(back).toHaveLength(open.length);
+    const { counts } = orders.get(id).progress;
+    expect([counts['selected'] ?? 0, counts['requeued'] ?? 0, counts['confirmed'] ?? 0]).toEqual([list.length, open.length, list.length - open.length]);
+  }), { numRuns: 60 });
+}, 60_000);
+
+test('an order about nothing ends empty; one that was paused goes on where it stood; what has ended cannot be started', async () => {
+  const world = new World();
+  await expect((await world.process('a')).runner.add(world.order({ from: 'dlq', all: true }), by(1))).rejects.toThrow(/hold no record/);
+  for (let n = 0; n < 30; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('b');
+  const none = await runner.add(world.order({ from: 'dlq', code: 'delivery-held' }), by(2));
+  await until(orders, none.entry.order.id, 'empty');
+  await expect(runner.start(none.entry.order.id, by(3))).rejects.toThrow(/is empty/);
+  const { entry: { order: { id } } } = await runner.add(world.order({ from: 'dlq', all: true, rate: 1000 }), by(4));
+  await until(orders, id, 'previewed');
+  await expect(runner.pause(id, by(5))).rejects.toThrow(/is previewed/);
+  await runner.start(id, by(6));
+  await runner.pause(id, by(7));
+  await until(orders, id, 'paused');
+  await runner.start(id, by(8));
+  await until(orders, id, 'finished');
+  expect(world.back()).toHaveLength(30);
+});
+
+test('a second order over the same range is told of the first, and a process that lost an order to another one stands down', async () => {
+  const world = new World();
+  for (let n = 0; n < 20; n++) world.letter(n, {});
+  const first = await world.process('a');
+  const { entry: { order: { id } } } = await first.runner.add(world.order({ from: 'dlq', all: true }), by(1));
+  await until(first.orders, id, 'previewed');
+  const { overlaps } = await first.runner.add(world.order({ from: 'dlq', code: 'delivery-rejected' }), by(2));
+  expect(overlaps.map((o) => o.order.id)).toEqual([id]);
+  const second = await world.process('b');
+  await second.runner.start(id, by(3));
+  await until(second.orders, id, 'finished');
+  // The first process reads what the second wrote.
+  await loadOrders(first.orders, world.reader, world.topics.control, world.list(world.topics.control, 0).length);
+  await expect(first.orders.save({ ...first.orders.get(id).progress })).rejects.toThrow(WeirError);
+});

@@ -1,0 +1,272 @@
+import { randomUUID } from 'node:crypto';
+import { findWeirError, WeirError } from '@weir/errors';
+import type { LogAdmin } from '@weir/log';
+import type { Logger } from 'pino';
+import type { NewLeaf } from '../audit.ts';
+import type { Corrector } from './correct.ts';
+import type { ReplayMetrics } from './metrics.ts';
+import { overlap, type ReplayOrder, type ReplayRange, type Selection } from './order.ts';
+import { atEnd, endedStates, firstProgress, workingStates, type Entry, type Orders, type ReplayProgress, type State } from './orders.ts';
+import { createPutBack, endsOf, putBackSince, targetsOf, type PutBack, type PutBackPorts } from './put-back.ts';
+import { scan } from './scan.ts';
+import { createSelector, goesBack, type Item, type Looked, type SelectPorts, type Selector } from './select.ts';
+import { createSettled, type SettlePorts } from './settle.ts';
+import { createSurvey, type Survey } from './survey.ts';
+import type { Verifier } from './verify.ts';
+
+export interface RunnerPorts {
+  readonly putBack: PutBackPorts;
+  readonly select: SelectPorts;
+  readonly settle: SettlePorts;
+  readonly admin: LogAdmin;
+  readonly orders: Orders;
+  readonly verifier: Verifier;
+  readonly corrector: Corrector;
+  readonly runner: string;
+  readonly logger: Logger;
+  readonly metrics: ReplayMetrics;
+  /** Append an audit leaf; resolves with its id after it is kept. */
+  readonly audit: (leaf: NewLeaf) => Promise<string>;
+  /** Something nobody declared: the process stops, and goes on from the cursor. */
+  readonly fail: (error: unknown) => void;
+}
+
+/** Who changes an order, and the leaf that says so. */
+export interface By {
+  readonly actor: string;
+  readonly leaf: string;
+}
+
+/**
+ * Replay orders as resumable machines: previewing → previewed → running ⇄ paused → delivering → finished. One order
+ * runs at a time, in the order of their starts; previews have a line of their own. Everything that is needed to go on
+ * is on weir.control, see docs/decisions/0008-replay.md.
+ */
+export interface Runner {
+  /** Writes the order and begins its preview. Throws bad-request when its topics hold nothing. */
+  add(selection: Selection, by: By): Promise<{ readonly entry: Entry; readonly overlaps: readonly Entry[] }>;
+  start(id: string, by: By): Promise<Entry>;
+  pause(id: string, by: By): Promise<Entry>;
+  cancel(id: string, by: By): Promise<Entry>;
+  /** Take up what a crash or a stop left open. */
+  resume(): void;
+  /** What a run waits for; undefined = nothing. */
+  waitingFor(id: string): string | undefined;
+  close(): Promise<void>;
+}
+
+const saveEveryMs = 1000;
+const unknowns = new Set(['unknownKeyed', 'unknownReadable', 'unknownHeld']);
+
+export function createRunner(ports: RunnerPorts): Runner {
+  const { orders, admin, select, logger } = ports;
+  const { topics, clock, reader } = ports.putBack;
+  const settled = createSettled(ports.settle);
+  const lines = { preview: Promise.resolve(), run: Promise.resolve(), deliver: Promise.resolve() };
+  const running = new Map<string, PutBack>();
+  let closed = false;
+
+  async function save(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
+    const before = entry.progress;
+    await orders.save({ ...before, ...patch, at: Math.max(clock.now(), before.at + 1), runner: ports.runner });
+    if (patch.state !== undefined && patch.state !== before.state) ports.metrics.moved(before.state, patch.state);
+  }
+
+  /** Work of one line, one after the other. What fails in a declared way ends the order, not the process. */
+  function enqueue(line: keyof typeof lines, id: string, work: (entry: Entry) => Promise<void>): void {
+    lines[line] = lines[line].then(async () => {
+      if (closed) return;
+      const entry = orders.get(id);
+      try {
+        await work(entry);
+      } catch (error) {
+        await failed(entry, error);
+      }
+    }).catch((error: unknown) => { if (!closed) ports.fail(error); });
+  }
+
+  async function failed(entry: Entry, error: unknown): Promise<void> {
+    if (closed) return;
+    const known = findWeirError(error);
+    if (known?.code === 'log-assignment-stale') return logger.warn({ order: entry.order.id }, known.message);
+    if (known === undefined || known.entry.retry === 'stop') throw error;
+    const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.failed', target: entry.order.id, of: entry.order.leaf, details: { code: known.code } });
+    await save(entry, { state: 'failed', by: 'control', leaf, finishedAt: clock.now(), reason: known.message });
+  }
+
+  const goesOn = (entry: Entry, state: State): boolean => !closed && entry.progress.state === state;
+
+  /** Ask the vendors about what is unknown; what they have becomes applied, what they surely have not is to be sent. */
+  async function verify(entry: Entry, items: readonly Item[], state: State, survey?: Survey): Promise<void> {
+    const unknown: Looked[] = items.flatMap((item) => item.deliveries.filter((d) => unknowns.has(d.found.standing)));
+    const answers = await ports.verifier.ask(entry.order, unknown, () => goesOn(entry, state));
+    for (const [i, answer] of answers.entries()) {
+      survey?.answered(answer);
+      const looked = unknown[i]!;
+      if (answer === 'applied') looked.found = { ...looked.found, standing: 'applied' };
+      else if (answer === 'not-applied') looked.found = { ...looked.found, standing: 'notApplied' };
+    }
+  }
+
+  async function preview(entry: Entry): Promise<void> {
+    const { order } = entry;
+    await settled.indexed();
+    const survey = createSurvey();
+    const selector = createSelector(select, order);
+    const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'previewing')) : undefined;
+    for await (const { records } of scan(reader, order.range)) {
+      if (!goesOn(entry, 'previewing')) return;
+      const items = await selector.take(records);
+      if (order.verify) await verify(entry, items, 'previewing', survey);
+      for (const item of items) {
+        const differences = correct?.differences(item) ?? [];
+        for (const d of differences) survey.differs(d.destination, d.operation, d.fields);
+        survey.add(item, differences.length > 0, order.unknown);
+      }
+    }
+    const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate });
+    const empty = result.records === 0;
+    if (!goesOn(entry, 'previewing')) return;
+    await save(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
+    if (order.start && !empty) await begin(entry, { actor: order.by, leaf: order.leaf });
+  }
+
+  /** Ends of the target topics first: whatever is put back from now on lies behind them. */
+  async function begin(entry: Entry, by: By): Promise<void> {
+    const tails = entry.progress.startedAt === null ? await endsOf(admin, targets(entry.order)) : entry.progress.tails;
+    await save(entry, { state: 'running', by: by.actor, leaf: by.leaf, startedAt: entry.progress.startedAt ?? clock.now(), tails });
+    enqueue('run', entry.order.id, run);
+  }
+
+  const targets = (order: ReplayOrder): string[] => targetsOf(order, topics, select.release().sources.keys(), select.release().destinations.keys());
+
+  /** What the selector met before the cursor, so that a copy behind it is still known for one. */
+  async function remember(entry: Entry, selector: Selector): Promise<void> {
+    const { order, progress } = entry;
+    const before = order.range.map((range): ReplayRange => ({ ...range, end: progress.positions.find((p) => p.topic === range.topic && p.partition === range.partition)?.offset ?? range.start })).filter((r) => r.start < r.end);
+    if (before.length === 0) return;
+    for await (const { records } of scan(reader, before)) {
+      if (!goesOn(entry, 'running')) return;
+      await selector.take(records);
+    }
+  }
+
+  async function run(entry: Entry): Promise<void> {
+    const { order } = entry;
+    if (!goesOn(entry, 'running')) return;
+    const selector = createSelector(select, order);
+    await remember(entry, selector);
+    const already = await putBackSince(ports.putBack, order, entry.progress.tails);
+    if (already.size > 0) logger.info({ order: order.id, records: already.size }, 'put back behind the cursor, known by their origin');
+    const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'running')) : undefined;
+    const counts: Record<string, number> = { ...entry.progress.counts };
+    const count = (name: string, n = 1): void => { counts[name] = (counts[name] ?? 0) + n; };
+    const putBack = createPutBack(ports.putBack, order);
+    running.set(order.id, putBack);
+    let savedAt = clock.monotonic();
+    try {
+      for await (const { records, positions } of scan(reader, order.range, entry.progress.positions)) {
+        const found = await selector.take(records);
+        const items = correct === undefined ? found : found.map((item) => correct.mark(item));
+        if (order.verify) await verify(entry, items.filter((item) => !already.has(item.from)), 'running');
+        const back: Item[] = [];
+        const over: Item[] = [];
+        for (const item of items) (already.has(item.from) || goesBack(item, order.unknown) ? back : over).push(item);
+        const whole = await putBack.put(back.filter((item) => !already.has(item.from)), () => goesOn(entry, 'running'));
+        // Paused, cancelled or closed within the chunk: what of it was put back is found again by its origin.
+        if (!whole) return;
+        count('read', records.length);
+        count('selected', items.length);
+        count('requeued', back.length);
+        ports.metrics.requeued.inc(back.length);
+        for (const { note, deliveries } of over) {
+          if (note !== undefined) count(note);
+          for (const { found: { standing } } of deliveries) count(standing);
+        }
+        if (clock.monotonic() - savedAt < saveEveryMs && !atEnd(order, positions)) continue;
+        await save(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
+        savedAt = clock.monotonic();
+        if (!goesOn(entry, 'running')) return;
+      }
+    } finally {
+      running.delete(order.id);
+    }
+    await save(entry, { state: 'delivering' });
+    enqueue('deliver', order.id, deliver);
+  }
+
+  /** Everything was put back: wait until the stages have taken it, then tell how it ended. */
+  async function deliver(entry: Entry): Promise<void> {
+    if (!goesOn(entry, 'delivering')) return;
+    if (!(await settled.taken(entry.order, () => goesOn(entry, 'delivering')))) return;
+    const report = { ...entry.progress.counts, ended: settled.outcomes(entry.order.id), seconds: Math.round((clock.now() - (entry.progress.startedAt ?? clock.now())) / 1000) };
+    const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.finished', target: entry.order.id, of: entry.order.leaf, details: { selected: report['selected' as never] ?? 0, requeued: report['requeued' as never] ?? 0 } });
+    await save(entry, { state: 'finished', by: 'control', leaf, finishedAt: clock.now(), report: JSON.stringify(report) });
+    ports.verifier.forget(entry.order.id);
+    ports.corrector.forget(entry.order.id);
+    logger.info({ order: entry.order.id, ...report }, 'replay finished');
+  }
+
+  async function range(selection: Selection): Promise<ReplayRange[]> {
+    const { source, destination, from, since } = selection;
+    const release = select.release();
+    const named = from === 'dlq' ? [topics.dlq] : from === 'canonical' ? [topics.canonical] : from === 'raw' ? (source === null ? [...release.sources.keys()] : [source]).map(topics.raw) : (destination === null ? [...release.destinations.keys()] : [destination]).map(topics.dispatch);
+    const found = await Promise.all(named.map(async (topic) => {
+      const [ends, begins, at] = await Promise.all([admin.endOffsets(topic), admin.beginningOffsets(topic), since === null ? undefined : admin.offsetsAt(topic, since)]);
+      return [...ends].map(([partition, end]): ReplayRange => ({ topic, partition, start: at === undefined ? begins.get(partition) ?? 0 : at.get(partition) ?? end, end }));
+    }));
+    return found.flat().filter((r) => r.start < r.end);
+  }
+
+  function refuse(entry: Entry, wanted: string): never {
+    throw new WeirError('bad-request', `order ${entry.order.id} is ${entry.progress.state}: ${wanted}`);
+  }
+
+  return {
+    async add(selection, { actor, leaf }) {
+      const ranges = await range(selection);
+      if (ranges.length === 0) throw new WeirError('bad-request', 'nothing to replay: the topics hold no record in this range');
+      const order: ReplayOrder = { ...selection, range: ranges, id: `rpl_${leaf.replace(/^leaf_/, '') || randomUUID()}`, at: clock.now(), by: actor, leaf };
+      const overlaps = orders.list().filter((e) => !endedStates.has(e.progress.state) && overlap(e.order, order));
+      await orders.add(order, firstProgress(order, ports.runner));
+      ports.metrics.moved(undefined, 'previewing');
+      enqueue('preview', order.id, preview);
+      return { entry: orders.get(order.id), overlaps };
+    },
+    async start(id, by) {
+      const entry = orders.get(id);
+      if (entry.progress.state !== 'previewed' && entry.progress.state !== 'paused') refuse(entry, 'only what is previewed or paused can be started');
+      await begin(entry, by);
+      return entry;
+    },
+    async pause(id, by) {
+      const entry = orders.get(id);
+      if (entry.progress.state !== 'running') refuse(entry, 'only what is running can be paused');
+      await save(entry, { state: 'paused', by: by.actor, leaf: by.leaf });
+      return entry;
+    },
+    async cancel(id, by) {
+      const entry = orders.get(id);
+      if (endedStates.has(entry.progress.state)) refuse(entry, 'it has ended');
+      await save(entry, { state: 'cancelled', by: by.actor, leaf: by.leaf, finishedAt: clock.now() });
+      return entry;
+    },
+    resume() {
+      for (const { order, progress } of orders.list().toReversed()) {
+        ports.metrics.moved(undefined, progress.state);
+        // Ordered to start at once, and cut between the preview and the start.
+        if (progress.state === 'previewed' && order.start) enqueue('run', order.id, (entry) => begin(entry, { actor: order.by, leaf: order.leaf }));
+        if (!workingStates.has(progress.state)) continue;
+        logger.info({ order: order.id, state: progress.state }, 'going on with a replay');
+        if (progress.state === 'previewing') enqueue('preview', order.id, preview);
+        else if (progress.state === 'running') enqueue('run', order.id, run);
+        else enqueue('deliver', order.id, deliver);
+      }
+    },
+    waitingFor: (id) => running.get(id)?.waitingFor(),
+    async close() {
+      closed = true;
+      await Promise.all(Object.values(lines));
+    },
+  };
+}

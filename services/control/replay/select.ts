@@ -1,0 +1,246 @@
+import type { ConsentTables } from '@weir/consent';
+import { WeirError } from '@weir/errors';
+import type { Headers, LogRecord, Serde } from '@weir/log';
+import { H, type TopicNames } from '@weir/pipeline';
+import { rawHeaders, type Release } from '@weir/release';
+import { isSealed } from '@weir/seal';
+import { createDeriver, textOf, type Derived } from './derive.ts';
+import { idFilter, type ReplayOrder } from './order.ts';
+import type { ScannedRecord } from './scan.ts';
+import { createIdSet, type IdSet } from './seen.ts';
+import { sends, standingOf, type DeliveryFacts, type Found, type StandingPorts } from './standing.ts';
+
+/** A record that a replay may put back, where it stood. */
+export interface Origin {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly headers: Headers;
+}
+
+export interface Looked {
+  readonly facts: DeliveryFacts;
+  found: Found;
+  /** Policy lets it through today; of a delivery that is replayed as it was decided, always. */
+  readonly allowed: boolean;
+  /** Canonical record, Confluent wire format: what the vendor is asked about. */
+  readonly payload: Buffer | undefined;
+}
+
+/** What was selected, once, with everything that a replay knows of it. */
+export interface Item {
+  readonly origin: Origin;
+  /** `<topic>/<partition>/<offset>` of the record that was selected: the dead letter, or the record itself. */
+  readonly from: string;
+  readonly eventId: string;
+  /** delivery: the record is one. derived: what the running release makes of it. */
+  readonly kind: 'delivery' | 'derived';
+  readonly deliveries: readonly Looked[];
+  /** derived: why nothing comes of it, or that it ended before it was routed and would now go on. */
+  readonly note: 'fails' | 'dropped' | 'erased' | 'goes-on' | undefined;
+  /** `H.corrects` of what is put back. */
+  readonly corrects?: string;
+}
+
+/** Records that were read and are no item. */
+export interface Passed {
+  /** Met before in the same order. */
+  repeated: number;
+  /** Bytes that are not what their topic holds. */
+  unreadable: number;
+  /** Deliveries that wait for an approver: only he lets them through. */
+  held: number;
+}
+
+export interface SelectPorts {
+  readonly serde: Serde;
+  readonly topics: TopicNames;
+  readonly release: () => Release;
+  readonly workspaceKey: Buffer;
+  readonly tables: Pick<ConsentTables, 'linked' | 'check'>;
+  readonly standing: StandingPorts;
+  /** The plain bytes of a value; undefined when its key is destroyed. */
+  readonly open: (bytes: Buffer) => Buffer | undefined;
+  /** Resolves when every key that was written is here. */
+  readonly keysToEnd: () => Promise<void>;
+  /** How an event ended before it was routed. */
+  readonly endedAs: (eventId: string) => string | undefined;
+  readonly now: () => number;
+}
+
+interface Letter {
+  readonly id: string;
+  readonly eventId: string;
+  readonly stage: string;
+  readonly reasons: ReadonlyArray<{ readonly code: string }>;
+  readonly source: string | null;
+  readonly destination: string | null;
+  readonly release: string | null;
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly headers: ReadonlyArray<{ readonly name: string; readonly value: Buffer }>;
+}
+
+interface DeliveryRecord extends Omit<DeliveryFacts, 'subject'> {
+  readonly source: string;
+  readonly payload: Buffer;
+}
+
+const isAvro = (value: Buffer | null): value is Buffer => value !== null && value.length >= 5 && value[0] === 0;
+
+/**
+ * Scanned records → items: filters of the order, each delivery or event once, where each stands now. One selector goes
+ * with one pass over the order's range, because it remembers what it met.
+ */
+export interface Selector {
+  take(records: readonly ScannedRecord[]): Promise<Item[]>;
+  readonly passed: Passed;
+}
+
+export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector {
+  const { serde, topics, standing } = ports;
+  const passed: Passed = { repeated: 0, unreadable: 0, held: 0 };
+  const wantedId = idFilter(order.events);
+  const subjects = subjectsOf(ports, order);
+  const met = new Map<string, IdSet>();
+  const derive = createDeriver(ports);
+
+  /** Ids are hex behind their prefix; of any other form (somebody else's record) they are not counted as repeated. */
+  function isNew(kind: string, id: string): boolean {
+    let set = met.get(kind);
+    if (set === undefined) met.set(kind, set = createIdSet());
+    const fresh = !/^[a-z]{3}_[0-9a-f]{32}$/.test(id) || set.add(id.slice(4));
+    if (!fresh) passed.repeated++;
+    return fresh;
+  }
+
+  /** Keys and schemas that are not here yet. A key that is still missing after that is destroyed. */
+  async function prepare(records: ReadonlyArray<{ readonly topic: string; readonly value: Buffer | null }>): Promise<void> {
+    let readKeys = false;
+    for (const { topic, value } of records) {
+      if (value === null) continue;
+      const sealed = isSealed(value);
+      if (sealed && !readKeys && ports.open(value) === undefined) {
+        readKeys = true;
+        await ports.keysToEnd();
+      }
+      if (topic.startsWith(topics.raw('')) || (!sealed && !isAvro(value)) || serde.known(value) || (sealed && ports.open(value) === undefined)) continue;
+      await serde.prepare(value).catch((error: unknown) => { if (!(error instanceof WeirError) || error.code !== 'schema-unknown') throw error; });
+    }
+  }
+
+  function decode<T>(value: Buffer | null, name: string): T | undefined {
+    try {
+      const decoded = isAvro(value) ? serde.decode(value) : undefined;
+      if (decoded?.name === name) return decoded.value as T;
+    } catch (error) {
+      if (!(error instanceof WeirError)) throw error;
+    }
+    passed.unreadable++;
+    return undefined;
+  }
+
+  function wantsLetter(letter: Letter): boolean {
+    if (order.stage !== null && letter.stage !== order.stage) return false;
+    if (order.code !== null && !letter.reasons.some((r) => r.code === order.code)) return false;
+    if (order.source !== null && letter.source !== order.source) return false;
+    if (order.destination !== null && letter.destination !== null && letter.destination !== order.destination) return false;
+    if (order.release !== null && letter.release !== order.release) return false;
+    return wantedId(order.letters ? letter.id : letter.eventId);
+  }
+
+  function fromDelivery(origin: Origin, from: string): Item | undefined {
+    const d = decode<DeliveryRecord>(origin.value, 'weir.internal.Delivery');
+    if (d === undefined || (order.source !== null && d.source !== order.source) || (order.destination !== null && d.destination !== order.destination) || (!order.letters && !wantedId(d.eventId)) || !subjects(d.ids)) return undefined;
+    if (!isNew(`${d.destination}/${d.operation}/${d.intent}`, d.outputId)) return undefined;
+    const facts: DeliveryFacts = { ...d, subject: origin.key?.toString('utf8') ?? '' };
+    return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts, payload: d.payload, allowed: true, found: standingOf(standing, facts, true, ports.now()) }] };
+  }
+
+  function fromDerived(origin: Origin, from: string, eventId: string, derived: Derived): Item | undefined {
+    if (derived.kind !== 'ok') return subjects([]) ? { origin, from, eventId, kind: 'derived', deliveries: [], note: derived.kind } : undefined;
+    if (!derived.ids.some((ids) => subjects(ids))) return undefined;
+    const now = ports.now();
+    const deliveries: Looked[] = [];
+    for (const { facts, payload, allowed } of derived.deliveries) {
+      if (order.destination !== null && facts.destination !== order.destination) continue;
+      const found = standingOf(standing, facts, false, now);
+      // Policy says no today, whatever consent alone would say.
+      const denied = !allowed && sends(found.standing, 'resend');
+      deliveries.push({ facts, payload, allowed, found: denied ? { standing: 'denied' } : found });
+    }
+    return { origin, from, eventId, kind: 'derived', deliveries, note: ports.endedAs(eventId) === undefined ? undefined : 'goes-on' };
+  }
+
+  function fromOrigin(origin: Origin, from: string): Item | undefined {
+    const { topic } = origin;
+    if (topic.startsWith(topics.dispatch(''))) return fromDelivery(origin, from);
+    const record: LogRecord = { offset: origin.offset, timestamp: Number(textOf(origin.headers, H.accepted)), key: origin.key, value: origin.value, headers: origin.headers };
+    const eventId = textOf(origin.headers, H.event);
+    const source = topic.startsWith(topics.raw('')) ? topic.slice(topics.raw('').length) : textOf(origin.headers, H.source);
+    if ((order.source !== null && source !== order.source) || (!order.letters && !wantedId(eventId))) return undefined;
+    if (topic === topics.canonical) {
+      const output = textOf(origin.headers, H.output);
+      // What an approver let through is one delivery of the record, not the record again.
+      const derived = isNew(`canonical/${textOf(origin.headers, H.approval)}`, output) ? derive.canonical(record, source) : undefined;
+      if (derived === 'unreadable') passed.unreadable++;
+      return derived === undefined || derived === 'unreadable' ? undefined : fromDerived(origin, from, eventId, derived);
+    }
+    if (!topic.startsWith(topics.raw(''))) {
+      passed.unreadable++;
+      return undefined;
+    }
+    // The same event id with another body is another item: it was set aside as a conflict.
+    return isNew('raw', `evt_${eventId.slice(4, 20)}${rawHeaders(record).hash.slice(0, 16)}`) ? fromDerived(origin, from, eventId, derive.raw(record, source)) : undefined;
+  }
+
+  return {
+    passed,
+    async take(records) {
+      const inTime = records.filter(({ record }) => (order.since === null || record.timestamp >= order.since) && (order.until === null || record.timestamp < order.until));
+      await prepare(inTime.map(({ topic, record }) => ({ topic, value: record.value })));
+      const origins: [Origin, string][] = [];
+      for (const { topic, partition, record } of inTime) {
+        const from = `${topic}/${partition}/${record.offset}`;
+        if (topic !== topics.dlq) origins.push([{ topic, partition, offset: record.offset, key: record.key, value: record.value, headers: record.headers }, from]);
+        else {
+          const letter = decode<Letter>(record.value, 'weir.internal.DeadLetter');
+          if (letter === undefined || !wantsLetter(letter)) continue;
+          if (letter.headers.some((h) => h.name === H.held)) passed.held++;
+          else origins.push([{ topic: letter.topic, partition: letter.partition, offset: letter.offset, key: letter.key, value: letter.value, headers: letter.headers.map((h) => [h.name, h.value] as const) }, from]);
+        }
+      }
+      // Dead letters of one moment, in the order in which their records stood.
+      if (order.from === 'dlq') {
+        await prepare(origins.map(([origin]) => origin));
+        origins.sort(([a], [b]) => (a.topic === b.topic ? a.partition - b.partition || a.offset - b.offset : a.topic < b.topic ? -1 : 1));
+      }
+      const items: Item[] = [];
+      for (const [origin, from] of origins) {
+        const item = fromOrigin(origin, from);
+        if (item !== undefined) items.push(item);
+      }
+      return items;
+    },
+  };
+}
+
+/** Whether a record with these keyed identifiers is of the person asked for, by all identifiers that are linked to him. */
+function subjectsOf(ports: SelectPorts, order: ReplayOrder): (ids: readonly string[]) => boolean {
+  if (order.subject.length === 0) return () => true;
+  const all = new Set(ports.tables.linked(order.subject) ?? order.subject);
+  return (ids) => ids.some((id) => all.has(id));
+}
+
+/** True when a replay puts the record back. */
+export function goesBack(item: Item, unknown: 'hold' | 'resend'): boolean {
+  if (item.note === 'fails' || item.note === 'dropped' || item.note === 'erased') return false;
+  if (item.corrects !== undefined) return true;
+  if (item.deliveries.some((d) => sends(d.found.standing, unknown))) return true;
+  return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');
+}

@@ -1,0 +1,144 @@
+import type { OperationManifest } from '@weir/adapter';
+import { deliveryKey } from '@weir/pipeline';
+import type { DestinationConfig } from '@weir/release';
+import type { DeliveryState, EndFacts } from '../store.ts';
+
+/** One delivery as a replay looks at it. */
+export interface DeliveryFacts {
+  readonly outputId: string;
+  readonly eventId: string;
+  readonly destination: string;
+  readonly operation: string;
+  readonly recordType: string;
+  readonly itemHash: string;
+  readonly acceptedAt: number;
+  readonly subject: string;
+  readonly purpose: string | null;
+  readonly channel: string | null;
+  readonly topic: string | null;
+  readonly legalBasis: string | null;
+  readonly ids: readonly string[];
+  readonly intent: string;
+}
+
+/** Where a delivery stands; what a replay does about it is in `sends`. */
+export type Standing =
+  /** Delivered, the vendor said so. */
+  | 'confirmed'
+  /** Never called, or called and surely without effect. */
+  | 'notApplied'
+  /** May have taken effect; the vendor still knows the key, or its rule makes a repetition harmless. */
+  | 'unknownKeyed'
+  /** May have taken effect, past the key window; the vendor can be asked. */
+  | 'unknownReadable'
+  /** May have taken effect, past the key window; nothing can tell. */
+  | 'unknownHeld'
+  /** The vendor was asked: it has it. */
+  | 'applied'
+  /** Consent does not allow it today. */
+  | 'denied'
+  /** A newer record of the subject was delivered since. */
+  | 'superseded'
+  /** Older than the ledger remembers. */
+  | 'expired'
+  /** On its way now: queued, retried or parked. */
+  | 'pending'
+  /** The event arrived before with another body. */
+  | 'conflict'
+  /** The running release has no such destination or operation. */
+  | 'retired'
+  /** The person is erased: it is not read. */
+  | 'erased';
+export const standings: readonly Standing[] = ['confirmed', 'notApplied', 'unknownKeyed', 'unknownReadable', 'unknownHeld', 'applied', 'denied', 'superseded', 'expired', 'pending', 'conflict', 'retired', 'erased'];
+
+export interface Found {
+  readonly standing: Standing;
+  /** Of unknown effect: its key, and since when. */
+  readonly key?: string;
+  readonly since?: number;
+  /** When that end was written, ms. */
+  readonly at?: number;
+  /** Of what was delivered: the record that ended, on weir.dispatch.<destination>. */
+  readonly delivered?: EndFacts;
+}
+
+export interface StandingPorts {
+  end(destination: string, key: string): EndFacts | undefined;
+  newest(destination: string, operation: string, subject: string): number;
+  deliveryState(id: string): DeliveryState | undefined;
+  allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): boolean;
+  destination(name: string): DestinationConfig | undefined;
+  /** False: no path of Weir may read this person any more (I11). */
+  mayRead(ids: readonly string[], acceptedAt: number): boolean;
+}
+
+/** Retention of weir.ledger.* (75 d) minus the dedupe window (7 d), as the dispatcher has it. */
+export const maxAgeMs = 68 * 86_400_000;
+const maxGenerations = 1000;
+
+type Ledger = { readonly kind: 'none' | 'conflict' | 'notApplied' } | { readonly kind: 'delivered'; readonly end: EndFacts } | { readonly kind: 'unknown'; readonly key: string; readonly end: EndFacts };
+
+/** The dispatcher's walk over the generations of a delivery (services/dispatcher/ledger.ts; a test holds the two together). */
+export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledger {
+  for (let generation = 0; generation < maxGenerations; generation++) {
+    const key = deliveryKey(d.outputId, d.destination, d.operation, d.intent, generation);
+    const end = ports.end(d.destination, key);
+    if (end === undefined) return { kind: generation === 0 ? 'none' : 'notApplied' };
+    if (end.itemHash !== d.itemHash) return { kind: 'conflict' };
+    if (end.state === 'delivered') return { kind: 'delivered', end };
+    if (end.effect !== 'none') return { kind: 'unknown', key, end };
+  }
+  return { kind: 'notApplied' };
+}
+
+/**
+ * Where a delivery stands now, in the order in which the dispatcher's rules bind. It is what the index knows: the
+ * dispatcher decides again, on the ledger itself and in the tick of the call, so a wrong guess here costs a record on
+ * the topic and never an effect. `queued` = the delivery's own record stands on weir.dispatch: without an end it is on
+ * its way.
+ */
+export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boolean, now: number): Found {
+  if (!ports.mayRead(d.ids, d.acceptedAt)) return { standing: 'erased' };
+  const ledger = walk(ports, d);
+  if (ledger.kind === 'delivered') return { standing: 'confirmed', delivered: ledger.end };
+  if (ledger.kind === 'conflict') return { standing: 'conflict' };
+  if (ledger.kind === 'none' && (queued || ports.deliveryState(`${d.outputId}|${d.destination}|${d.operation}`) === 'pending')) return { standing: 'pending' };
+  const destination = ports.destination(d.destination);
+  const operation = destination?.operations[d.operation];
+  if (destination === undefined || operation === undefined) return { standing: 'retired' };
+  if (now - d.acceptedAt > maxAgeMs) return { standing: 'expired' };
+  if (isSuperseded(ports, d)) return { standing: 'superseded' };
+  if (operation.kind === 'use' && (d.purpose === null || !ports.allows(d.ids, d.purpose, d.channel, d.topic, d.legalBasis, now))) return { standing: 'denied' };
+  if (ledger.kind !== 'unknown') return { standing: 'notApplied' };
+  const since = ledger.end.maybeSince || ledger.end.at;
+  return { standing: unknownOf(operation, canReadBack(destination, operation), since, now), key: ledger.key, since, at: ledger.end.at };
+}
+
+function unknownOf(operation: OperationManifest, readable: boolean, since: number, now: number): Standing {
+  const { scheme, windowMs, pastWindow } = operation.idempotency;
+  const window = scheme === 'none' ? 0 : windowMs ?? Number.POSITIVE_INFINITY;
+  if (now - since <= window || pastWindow === 'resend') return 'unknownKeyed';
+  return readable ? 'unknownReadable' : 'unknownHeld';
+}
+
+/** A newer record of the subject was delivered, and this one would roll it back. */
+export function isSuperseded(ports: Pick<StandingPorts, 'destination' | 'newest'>, d: DeliveryFacts): boolean {
+  const operation = ports.destination(d.destination)?.operations[d.operation];
+  return operation !== undefined && setsState(d.recordType, operation) && ports.newest(d.destination, d.operation, d.subject) > d.acceptedAt;
+}
+
+/** The dispatcher's rule (services/dispatcher/attempt.ts). */
+function setsState(recordType: string, operation: OperationManifest): boolean {
+  return recordType === 'weir.canonical.Profile' || operation.idempotency.scheme === 'natural-upsert';
+}
+
+/** Whether the vendor can be asked whether a delivery took effect. */
+export function canReadBack(destination: DestinationConfig, operation: OperationManifest | undefined): boolean {
+  return operation?.verify !== undefined && destination.adapter.destination?.verify !== undefined;
+}
+
+/** Whether a replay puts it back. What stays unknown past the key window goes only where the operator said resend, or the dispatcher reads it back. */
+export function sends(standing: Standing, unknown: 'hold' | 'resend'): boolean {
+  if (standing === 'notApplied' || standing === 'unknownKeyed' || standing === 'unknownReadable' || standing === 'applied') return true;
+  return standing === 'unknownHeld' && unknown === 'resend';
+}

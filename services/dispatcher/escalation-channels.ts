@@ -1,0 +1,60 @@
+import { signWebhook } from '@weir/adapter';
+import type { HttpClient } from '@weir/http';
+import type { EscalationConfig } from '@weir/release';
+import type { Vault } from '@weir/vault';
+import { createTransport } from 'nodemailer';
+import { ruleOf, type EscalationPorts, type Notice } from './escalation.ts';
+
+const deadlineMs = 10_000;
+
+interface Ports {
+  readonly http: Pick<HttpClient, 'call'>;
+  readonly vault: Pick<Vault, 'get'>;
+  readonly now: () => number;
+  /** Name of the workspace. */
+  workspace(): string;
+}
+
+function textOf(notice: Notice, workspace: string): { readonly subject: string; readonly text: string } {
+  const since = new Date(notice.since).toISOString();
+  const rule = ruleOf(notice.destination);
+  if (rule !== undefined) {
+    return notice.phase === 'opened'
+      ? { subject: `[weir ${workspace}] rule ${rule} escalates`, text: `Rule ${rule} holds deliveries since ${since}, and asks for somebody to look at them: weir policy held, then weir policy approve or refuse.\n` }
+      : { subject: `[weir ${workspace}] rule ${rule}: all decided`, text: `Everything that rule ${rule} held since ${since} was decided by ${new Date(notice.until!).toISOString()}.\n` };
+  }
+  const what = notice.kind === 'breaker' ? 'does not answer: its breaker stays open' : 'is paused: its credential cannot be had or is refused';
+  const subject = notice.phase === 'opened' ? `[weir ${workspace}] ${notice.destination} ${notice.kind === 'breaker' ? 'does not answer' : 'is paused for its credential'}` : `[weir ${workspace}] ${notice.destination} goes on`;
+  const text = notice.phase === 'opened'
+    ? `Destination ${notice.destination} ${what} (${notice.code}), since ${since}.\nNothing is lost: its events wait and go on by themselves. See weir status.\n`
+    : `Destination ${notice.destination} goes on. The trouble (${notice.code}) was from ${since} to ${new Date(notice.until!).toISOString()}.\n`;
+  return { subject, text };
+}
+
+/** Webhook by the guarded client, signed by Standard Webhooks; e-mail over SMTP. Secrets come from the vault at the time of sending. */
+export function createChannels(ports: Ports): EscalationPorts['channels'] {
+  return {
+    async webhook({ webhook }: EscalationConfig, notice) {
+      const { destination, kind, code, since, until, phase, id } = notice;
+      const now = ports.now();
+      const body = JSON.stringify({ type: `weir.destination.${phase}`, timestamp: new Date(now).toISOString(), data: { workspace: ports.workspace(), destination, kind, code, since: new Date(since).toISOString(), until: until === null ? null : new Date(until).toISOString() } });
+      const headers = { 'content-type': 'application/json', 'user-agent': 'weir/0.1', ...signWebhook(ports.vault.get(webhook!.secret.secret).reveal(), id, now, body) };
+      const response = await ports.http.call({ method: 'POST', url: webhook!.url, headers, body }, { deadlineMs });
+      if ('failure' in response) throw new Error(`${response.failure}: ${response.detail}`);
+      if (response.status < 200 || response.status >= 300) throw new Error(`HTTP ${response.status}`);
+    },
+    async email({ email }: EscalationConfig, notice) {
+      const { host, port, tls, user, password } = email!.smtp;
+      const transport = createTransport({
+        host, port, secure: tls === 'implicit', requireTLS: tls === 'starttls', ignoreTLS: tls === 'none',
+        connectionTimeout: deadlineMs, greetingTimeout: deadlineMs, socketTimeout: deadlineMs, disableFileAccess: true, disableUrlAccess: true,
+        ...(user === undefined ? {} : { auth: { user, pass: ports.vault.get(password!.secret).reveal() } }),
+      });
+      try {
+        await transport.sendMail({ from: email!.from, to: [...email!.to], messageId: `<${notice.id}@${email!.from.split('@')[1]}>`, ...textOf(notice, ports.workspace()) });
+      } finally {
+        transport.close();
+      }
+    },
+  };
+}

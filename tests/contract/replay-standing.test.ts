@@ -1,0 +1,54 @@
+import { deliveryKey } from '@weir/pipeline';
+import type { DestinationConfig } from '@weir/release';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { standingOf, walk, type DeliveryFacts, type StandingPorts } from '../../services/control/replay/standing.ts';
+import type { EndFacts } from '../../services/control/store.ts';
+import { lookUp, replaces } from '../../services/dispatcher/ledger.ts';
+import type { DeliveryValue, EndState, EndValue } from '../../services/dispatcher/types.ts';
+
+const facts: DeliveryFacts = { outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', recordType: 'weir.canonical.Profile', itemHash: 'h', acceptedAt: 1000, subject: 's', purpose: 'service', channel: null, topic: null, legalBasis: null, ids: ['email:x'], intent: '0' };
+const keyOf = (generation: number): string => deliveryKey('out_1', 'crm', 'put', '0', generation);
+const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired'];
+const end = fc.record({ state: fc.constantFrom(...states), effect: fc.constantFrom('none', 'maybe', 'done'), itemHash: fc.constantFrom('h', 'h', 'h', 'other') });
+
+test('where a preview sees a delivery is what the dispatcher will do with it', () => {
+  fc.assert(fc.property(fc.array(end, { maxLength: 4 }), (ends) => {
+    const of = (key: string) => ends.findIndex((_, g) => keyOf(g) === key);
+    const seen = walk({ end: (_d, key) => (of(key) < 0 ? undefined : { at: 5, offset: 7, maybeSince: 0, ...ends[of(key)]! } as EndFacts) }, facts);
+    const done = lookUp(facts as unknown as DeliveryValue, 'rpl_1', 99, (key) => (of(key) < 0 ? undefined : { key, offset: 7, ...ends[of(key)]! } as EndValue));
+    const expected = done.kind === 'conflict' ? 'conflict' : done.kind === 'ended' ? 'delivered' : done.reopened !== undefined ? 'unknown' : done.generation === 0 ? 'none' : 'notApplied';
+    expect(seen.kind).toBe(expected);
+    if (seen.kind === 'unknown') expect(seen.key).toBe(done.key);
+  }), { numRuns: 2000 });
+});
+
+test('the index keeps the end that the ledger keeps', () => {
+  const rank = (state: string): number => ({ quarantined: 2, 'dead-lettered': 2, delivered: 3 })[state] ?? 1;
+  for (const a of states) for (const b of states) expect(rank(b) > rank(a)).toBe(replaces(a, b));
+});
+
+const operation = (over: object) => ({ kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 1000, pastWindow: 'hold', cite: '' }, ...over });
+const ports = (over: Partial<StandingPorts>, op: object = operation({})): StandingPorts => ({
+  end: () => undefined, newest: () => 0, deliveryState: () => undefined, allows: () => true, mayRead: () => true,
+  destination: (name) => (name === 'crm' ? ({ operations: { put: op }, adapter: { destination: { verify: {} } } } as unknown as DestinationConfig) : undefined), ...over,
+});
+const maybe = (at: number): Partial<StandingPorts> => ({ end: (_d, key) => (key === keyOf(0) ? { state: 'dead-lettered', effect: 'maybe', itemHash: 'h', at, offset: 1, maybeSince: at } : undefined) });
+
+test.each<[string, Partial<StandingPorts>, object, boolean, number, string]>([
+  ['an erased person is not looked at', { mayRead: () => false }, operation({}), true, 2000, 'erased'],
+  ['a record without an end is on its way', {}, operation({}), true, 2000, 'pending'],
+  ['what was never decided is to be sent', {}, operation({}), false, 2000, 'notApplied'],
+  ['a withdrawn consent closes', { allows: () => false }, operation({}), false, 2000, 'denied'],
+  ['a restrict needs no consent', { allows: () => false }, operation({ kind: 'restrict' }), false, 2000, 'notApplied'],
+  ['a newer profile was delivered', { newest: () => 1001 }, operation({}), false, 2000, 'superseded'],
+  ['the same profile was not superseded by itself', { newest: () => 1000 }, operation({}), false, 2000, 'notApplied'],
+  ['an event that the ledger has forgotten', {}, operation({}), false, 1000 + 69 * 86_400_000, 'expired'],
+  ['an operation that is gone', { destination: () => undefined }, operation({}), false, 2000, 'retired'],
+  ['unknown within the key window', maybe(1500), operation({}), true, 2500, 'unknownKeyed'],
+  ['unknown past it, nothing can tell', maybe(1500), operation({}), true, 2501, 'unknownHeld'],
+  ['unknown past it, the manifest sends again', maybe(1500), operation({ idempotency: { scheme: 'none', pastWindow: 'resend', cite: '' } }), true, 2501, 'unknownKeyed'],
+  ['unknown past it, the vendor can be asked', maybe(1500), operation({ verify: { cite: '' } }), true, 2501, 'unknownReadable'],
+])('%s', (_name, over, op, queued, now, standing) => {
+  expect(standingOf(ports(over, op), facts, queued, now).standing).toBe(standing);
+});

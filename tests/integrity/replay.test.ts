@@ -1,0 +1,114 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { waitFor } from '@weir/testing';
+import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
+import { startDeliveryWorld, type DeliveryWorld } from './delivery-world.ts';
+
+const mapping = (more: string): string => `mapping: mine\noutputs:\n  profile:\n    record: Profile\n    objectKey: userId\n    fields:\n      userId: userId\n      email: { from: traits.email, pipe: [email] }\n      plan: traits.plan\n${more}`;
+const dir = mkdtempSync(join(tmpdir(), 'weir-ids-'));
+let weir: DeliveryWorld;
+beforeAll(async () => {
+  weir = await startDeliveryWorld({
+    brokers: inject('brokers'), registryUrl: inject('registryUrl'),
+    files: { 'sources/segment.yaml': 'adapter: segment\nmapping: mine.yaml\nconfig: { writeKey: { secret: SEGMENT_WRITE_KEY } }\n', 'mappings/mine.yaml': mapping('') },
+    destinations: { crm: 'adapter: http\nconfig:\n  baseUrl: sandbox://crm\n  operations:\n    put:\n      accepts: [Profile]\n      path: /contacts\n      body: { email: "{{record.email}}", plan: "{{record.plan}}", first_name: "{{record.firstName}}" }\n      idempotency: { scheme: header, window: 24h }\nroutes:\n  - { on: Profile, operation: put, purpose: service }\n' },
+  });
+});
+afterAll(async () => {
+  await weir?.dispose();
+  rmSync(dir, { recursive: true, force: true });
+});
+afterEach(() => fetch(`${weir.sandbox}/faults`, { method: 'DELETE' }));
+
+const orders = async (): Promise<any[]> => ((await (await weir.api('/v1/replays')).json()) as any).replays;
+const bodies = async (name: string): Promise<any[]> => (await weir.effectsOf('crm', name)).map((e) => e.body);
+function file(text: string): string {
+  const path = join(dir, `${Math.random()}.txt`);
+  writeFileSync(path, text);
+  return path;
+}
+
+test('wrong arguments are named, exit 2, and nothing is started', async () => {
+  await weir.send('first');
+  await weir.settled();
+  const cases: [string[], RegExp][] = [
+    [['dlq', '--destination', 'crmm'], /no destination crmm; it has crm/],
+    [['raw', '--source', 'nope'], /no source nope/],
+    [['raw', '--since', '2026-03-04T11:00:00Z', '--until', '2026-03-04T10:00:00Z'], /ends .* before it begins/],
+    [['raw', '--since', 'yesterday'], /no time/],
+    [['dlq', '--code', 'oops'], /no error code/],
+    [['dlq'], /say which/],
+    [['dlq', '--ids', file('evt_1\n')], /line 1/],
+    [['dlq', '--ids', file('# none\n')], /list is empty/],
+    [['dlq', '--ids', join(dir, 'missing')], /ENOENT/],
+    [['dlq', '--all', '--corrected'], /corrected/],
+    [['backlog', '--all'], /give dlq/],
+    [['dlq', '--all', '--yes'], /nothing to replay/],
+    [['raw', '--subject', 'email:nobody@larkspur.example', '--yes'], /nothing matches/],
+  ];
+  for (const [args, message] of cases) {
+    const done = await weir.cli('replay', ...args);
+    expect([args.join(' '), done.code, done.out]).toEqual([args.join(' '), 2, '']);
+    expect(done.err).toMatch(message);
+  }
+  expect((await orders()).filter((o) => o.startedAt !== null)).toEqual([]);
+});
+
+test('dead letters are previewed, replayed once under a new key, told by the report and the audit log; a second replay has nothing to send', async () => {
+  await weir.fault({ destination: 'crm', mode: 'permanent', count: 3 });
+  for (const name of ['ada', 'ben', 'cid']) await weir.send(name);
+  await weir.settled();
+  const looked = await weir.cli('replay', 'dlq', '--destination', 'crm');
+  expect(looked.code).toBe(0);
+  expect(looked.out).toMatch(/not applied +3 /);
+  expect(looked.out).toContain('3 records would be put back: 3 crm/put');
+  expect(looked.out).toContain('nothing was started');
+  expect(await bodies('ada')).toEqual([]);
+  const id = /rpl_[0-9a-f-]{36}/.exec(looked.out)![0];
+  const run = await weir.cli('replay', 'start', id);
+  expect(run.code).toBe(0);
+  expect(run.out).toMatch(/finished: 3 selected, 3 put back/);
+  expect(run.out).toContain('ended: 3 delivered');
+  for (const name of ['ada', 'ben', 'cid']) expect(await bodies(name)).toHaveLength(1);
+  const again = await weir.cli('replay', 'dlq', '--destination', 'crm', '--yes');
+  expect(again.out).toMatch(/confirmed +3 /);
+  expect(again.out).toContain('nothing to send');
+  expect((await weir.cli('dlq', 'list', '--open')).out).toContain('no dead letters');
+  expect((await weir.cli('dlq', 'stats')).out).toMatch(/3 +dispatcher +delivery-rejected +crm/);
+  const leaves = JSON.parse((await weir.cli('audit', 'list', '--limit', '1000', '--json')).out).leaves as any[];
+  for (const action of ['replay.order', 'replay.start', 'replay.finished']) expect(leaves.map((l) => l.action)).toContain(action);
+  expect(leaves.find((l) => l.action === 'replay.start')).toMatchObject({ kind: 'intent', target: id });
+});
+
+test('what was delivered and the mended mapping would deliver otherwise is shown field by field, sent once as a new intent, and is then the same', async () => {
+  await weir.send('eve', 'gold');
+  await weir.settled();
+  const { files } = (await (await weir.api('/v1/releases/current')).json()) as { files: { path: string; content: string }[] };
+  const mended = files.map((f) => (f.path === 'mappings/mine.yaml' ? { ...f, content: mapping('      firstName: traits.plan\n') } : f));
+  const applied = (await (await weir.api('/v1/releases', { method: 'POST', body: JSON.stringify({ files: mended }) })).json()) as any;
+  await waitFor('the mended release runs', async () => (await weir.status()).release === applied.hash);
+  const plain = await weir.cli('replay', 'raw', '--subject', 'email:eve@larkspur.example', '--yes');
+  expect(plain.out).toMatch(/confirmed +1 /);
+  expect(plain.out).toContain('nothing to send');
+  const looked = await weir.cli('replay', 'raw', '--subject', 'email:eve@larkspur.example', '--corrected', '--yes');
+  expect(looked.out).toMatch(/mapping and policy of rel_[0-9a-f]{16} were run/);
+  expect(looked.out).toContain('firstName: null → "gold"');
+  expect(looked.out).toMatch(/finished: 1 selected, 1 put back/);
+  expect(await bodies('eve')).toEqual([{ email: 'eve@larkspur.example', plan: 'gold' }, { email: 'eve@larkspur.example', plan: 'gold', first_name: 'gold' }]);
+  const again = await weir.cli('replay', 'raw', '--subject', 'email:eve@larkspur.example', '--corrected', '--yes');
+  expect(again.out).toContain('nothing to send');
+  expect(await bodies('eve')).toHaveLength(2);
+  expect(JSON.stringify(await orders())).not.toContain('eve@');
+});
+
+test('an older update that died is superseded by the newer one that was delivered: the replay does not roll the person back', async () => {
+  await weir.fault({ destination: 'crm', mode: 'permanent', count: 1, subject: 'fay@larkspur.example' });
+  await weir.send('fay', 'old');
+  await weir.settled();
+  await weir.send('fay', 'new');
+  await weir.settled();
+  const looked = await weir.cli('replay', 'dlq', '--subject', 'email:fay@larkspur.example', '--yes');
+  expect(looked.out).toMatch(/superseded +1 /);
+  expect((await bodies('fay')).map((b) => b.plan)).toEqual(['new']);
+});
