@@ -12,6 +12,8 @@ export interface Client {
   get<T>(path: string, signal?: AbortSignal): Promise<T>;
   post<T>(path: string, body: unknown): Promise<T>;
   delete<T>(path: string): Promise<T>;
+  /** The text of an answer as it comes; no deadline but that of the server. */
+  stream(path: string, body: unknown): AsyncIterable<string>;
   /** Undefined on 404. */
   find<T>(path: string): Promise<T | undefined>;
 }
@@ -65,6 +67,10 @@ export function createClient(target: Target): Client {
     get: (path, signal) => ask('GET', path, undefined, signal),
     post: (path, body) => ask('POST', path, body),
     delete: (path) => ask('DELETE', path),
+    async *stream(path, body) {
+      const response = await call('POST', path, body, new AbortController().signal);
+      for await (const text of response.body!.pipeThrough(new TextDecoderStream())) yield text;
+    },
     async find<T>(path: string) {
       try {
         return await ask<T>('GET', path);

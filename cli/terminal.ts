@@ -1,6 +1,8 @@
 /** What a command writes: data on stdout, everything else on stderr. */
 export interface Terminal {
   line(text?: string): void;
+  /** Text as it is, e.g. NDJSON. */
+  write(text: string): void;
   json(value: unknown): void;
   /** Aligned columns with a heading; the last column is not padded. */
   table(heads: readonly string[], rows: readonly (readonly string[])[]): void;
@@ -32,6 +34,7 @@ export function createTerminal(options: { out: Stream; err: Stream; env: Readonl
   const paint = Object.fromEntries(Object.entries(codes).map(([name, code]) => [name, (text: string) => (colour ? `\u001b[${code}m${text}\u001b[0m` : text)])) as Terminal['paint'];
   return {
     paint,
+    write: (text) => { out.write(text); },
     line: (text = '') => { out.write(`${text}\n`); },
     json: (value) => { out.write(`${JSON.stringify(value)}\n`); },
     table(heads, rows) {

@@ -16,6 +16,7 @@ export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Com
   ['consent', () => import('./consent.ts')],
   ['audit', () => import('./audit.ts')],
   ['token', () => import('./token.ts')],
+  ['subject', () => import('./subject.ts')],
   ['policy', () => import('./policy.ts')],
   ['approve', () => import('./approve.ts')],
 ]);

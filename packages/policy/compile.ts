@@ -115,7 +115,7 @@ export function compileRoutes(list: YamlValue | undefined, destination: string, 
 
 function compileRoute(spec: Table, i: number, { destination, operations, purposes, report, allowed }: RouteContext): CompiledRoute | undefined {
   const at = ['routes', i];
-  report.keys(spec, at, ['on', 'operation', 'purpose', 'channel', 'topic', 'when']);
+  report.keys(spec, at, ['on', 'operation', 'via', 'purpose', 'channel', 'topic', 'when']);
   const operation = Object.hasOwn(operations, String(spec['operation'])) ? operations[String(spec['operation'])] : undefined;
   const on = String(spec['on']);
   if (operation === undefined) report.add([...at, 'operation'], `no operation ${JSON.stringify(spec['operation'] ?? null)}`, `use one of ${Object.keys(operations).join(', ')}`);

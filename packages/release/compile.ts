@@ -4,6 +4,7 @@ import { compileContract, compileMapping, type CompiledContract, type CompiledMa
 import { isName } from '@weir/pipeline';
 import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule, type ConflictRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
+import { compilePaths } from './paths.ts';
 import { compileEscalation, type EscalationConfig } from './escalation.ts';
 import { checkConfig, nearest } from './config.ts';
 import { compileFields, compileTerms, isPolicyTest, type Terms } from './governance.ts';
@@ -230,6 +231,7 @@ function compileDestination(file: ReleaseFile, terms: Terms, contracts: Readonly
   }
   const allowed = purposesOf(opened, terms);
   const routes = compileRoutes(table['routes'], opened.name, operations, terms.purposes, file, opened.yaml, problems, { regions: terms.regions, allowed });
+  const paths = compilePaths(table['routes'], operations, report);
   const region = regionCodes(opened, true);
   const contract = contractOf(opened, contracts);
   const concurrency = table['concurrency'] ?? 16;
@@ -242,7 +244,7 @@ function compileDestination(file: ReleaseFile, terms: Terms, contracts: Readonly
   const caps = compileCaps(table['caps'], file.path, (at) => opened.yaml.lineOf(at), terms.purposes, report);
   for (const cap of caps) if (cap.operation !== undefined && !Object.hasOwn(operations, cap.operation)) problems.push({ file: cap.file, line: cap.line, message: `no operation ${cap.operation}`, remedy: `use one of ${Object.keys(operations).join(', ')}` });
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, routes };
+  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps, paths, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, routes };
 }
 
 /** `purposes:` of a destination: what it may use data for at all; absent = what its routes name. */

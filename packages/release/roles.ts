@@ -17,6 +17,7 @@ export const permissions = {
   'held.decide': 'Let held deliveries through, or refuse them.',
   'destination.switch': 'Pause and resume a destination (kill switch).',
   'topics.apply': 'Create missing topics.',
+  'subject.read': 'See and export what is known of a person, and erasures.',
   'consent.read': 'See what is known of the consent of a person.',
   'consent.write': 'Record and import changes of consent.',
   'erasure.order': 'Order the erasure of a person.',
@@ -35,7 +36,7 @@ const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order
 export const roles = {
   viewer,
   operator,
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'subject.read', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],

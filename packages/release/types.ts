@@ -59,6 +59,8 @@ export interface DestinationConfig {
   /** Vendor account whose quota its calls use; destinations and polled sources that name the same one share it. */
   readonly account: string;
   readonly accountLimit?: AccountLimit;
+  /** Operation → operations that do the same, of which each call takes the best (`via:` of the routes). */
+  readonly paths: ReadonlyMap<string, readonly string[]>;
   /** Hard caps, of this file and of the policies. */
   readonly caps: readonly Cap[];
 }

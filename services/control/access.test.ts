@@ -22,6 +22,7 @@ let leaves: NewLeaf[] = [];
 let auditFails = false;
 let ran: string[] = [];
 
+const erasure = { destinations: [], orderedAt: 0, stoppedAt: null, erasedAt: null, rawUntil: null, deadline: null };
 const answer = (name: string) => async (): Promise<object> => { ran.push(name); return {}; };
 const token = `weir_${'a'.repeat(43)}`;
 const replayId = 'rpl_00000000-0000-4000-8000-000000000000';
@@ -51,6 +52,8 @@ beforeAll(async () => {
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), letters: { list: answer('letters'), stats: answer('stats'), show: answer('letter') }, release: answer('release'),
     switches: { list: () => [], set: answer('switch') },
+    subjects: () => ({ summary: answer('subject'), resolve: async () => { ran.push('export'); return []; }, scan: async () => undefined }),
+    erasures: () => ({ order: async () => { ran.push('erase'); return erasure; }, list: () => [], get: () => erasure }),
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
     policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
@@ -67,7 +70,7 @@ afterAll(async () => {
 });
 
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
-const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 } };
+const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 }, ...Object.fromEntries(['show', 'export', 'erase'].map((what) => [`POST /v1/subjects/${what}`, { identifier: 'ada@larkspur.example' }])) };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
 const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', r.url.startsWith('/v1/replays') ? replayId : 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 
@@ -75,7 +78,7 @@ const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefin
 const matrix: Record<string, readonly Permission[]> = {
   viewer: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'],
   operator: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read', 'dlq.payload', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'],
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'erasure.order', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'subject.read', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],
@@ -92,7 +95,7 @@ test('routes × roles: each answers as declared, and nothing runs that is denied
       leaves = [];
       const { statusCode } = await call(method, path, `Bearer ${token}`, body);
       const allowed = matrix[role]!.includes(permission!);
-      expect([role, method, path, statusCode]).toEqual([role, method, path, allowed ? 200 : 403]);
+      expect([role, method, path, statusCode]).toEqual([role, method, path, allowed ? (path === '/v1/subjects/erase' ? 202 : 200) : 403]);
       if (!allowed) expect([ran, leaves]).toEqual([[], []]);
       if (allowed && method !== 'GET') expect(leaves.map((l) => l.kind)).toEqual(['intent', 'end']);
     }

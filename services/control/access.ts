@@ -15,6 +15,8 @@ declare module 'fastify' {
     action?: string;
     /** What the leaf says beside the digest of the body. */
     target?: (request: FastifyRequest) => string | null;
+    /** The leaf says nothing of the body: its hash could be guessed. */
+    privateBody?: true;
     /** For everybody; only for routes outside /v1. */
     public?: true;
     summary?: string;
@@ -67,7 +69,7 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
     if (!request.principal.grants.some((grant) => allows({ id: '', grants: [{ ...grant, sources: '*', destinations: '*' }] }, config.permission!, { sources: [], destinations: [] }))) throw new WeirError('forbidden');
     if (!allows(request.principal, config.permission!, await config.scope!(request))) throw new WeirError('forbidden');
     if (config.action === undefined || request.method === 'GET' || request.method === 'HEAD') return;
-    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: config.action, target: config.target?.(request) ?? null, details: { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
+    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: config.action, target: config.target?.(request) ?? null, details: config.privateBody === true ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
   });
 
   app.addHook('onSend', async (request, reply, payload) => {

@@ -3,6 +3,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { installAccess, type DeclaredRoute } from './access.ts';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
+import type { Erasures } from './erasure.ts';
 import { openApi } from './openapi.ts';
 import { policyRoutes, type PolicyApi } from './policy/routes.ts';
 import { replayRoutes, type ReplayApi } from './replay/routes.ts';
@@ -10,6 +11,8 @@ import type { LetterApi, LetterFilter } from './letters.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
 import { everything, nothing, type Scope } from '@weir/release';
 import { consentRoutes, type ConsentLookup } from './consent.ts';
+import { subjectRoutes } from './subject-routes.ts';
+import type { Subjects } from './subjects.ts';
 import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
 
@@ -32,6 +35,8 @@ export interface ApiPorts {
   readonly releases: ReleaseApi;
   readonly policy: PolicyApi;
   readonly switches: SwitchApi;
+  readonly subjects: () => Subjects;
+  readonly erasures: () => Erasures;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
   tail(after: number, waitMs: number): Promise<unknown>;
   readonly metrics: () => Promise<string>;
@@ -68,6 +73,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   switchRoutes(app, ports.switches);
   accessRoutes(app, ports);
   auditRoutes(app, ports);
+  subjectRoutes(app, ports);
   app.get('/v1/openapi.json', { config: { permission: 'status.read', scope: none, summary: 'This document.' } }, async () => openApi(declaredRoutes));
   return Object.assign(app, { declaredRoutes });
 }

@@ -16,6 +16,7 @@ import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createIndexer } from './indexer.ts';
 import { createLetters } from './letters.ts';
+import { createPrivacy, type Privacy } from './privacy.ts';
 import { explainEvent } from './policy/explain.ts';
 import { openHeld, type HeldApi } from './policy/held.ts';
 import { createHistory, type History } from './policy/history.ts';
@@ -47,6 +48,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let consent: ConsentTables;
   let audit: AuditLog;
   let replays: Replays | undefined;
+  let privacy: Privacy;
   let api: FastifyInstance;
   let held: HeldApi;
   let history: History;
@@ -109,6 +111,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await follow();
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)) });
       replays = await openReplays({ context, reader, admin, appender, store, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
+      privacy = await createPrivacy(context, store, fail);
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
       api = createApi({
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
@@ -130,6 +133,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
         switches: createSwitchApi(context, appender),
+        subjects: () => privacy.subjects(),
+        erasures: () => privacy.erasures(),
         tail: (after, waitMs) => tail.next(after, waitMs),
         metrics: () => context.registry.metrics(),
         readiness: () => (started ? { ready: true } : { ready: false, reason: 'starting' }),
@@ -147,6 +152,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await replays?.close();
       await audit?.close();
       await access?.close();
+      await privacy?.stop();
       await held?.close();
       await rehearsals?.close();
       await history?.close();

@@ -45,7 +45,7 @@ function decided(tx: Transaction, v: Value, where: Where): void {
 }
 
 function attempt(tx: Transaction, v: Value, where: Where): void {
-  tx.stage(v['eventId'], { stage: 'attempt', at: v['at'], destination: v['destination'], operation: v['operation'], number: v['number'], verdict: v['verdict'], effect: v['effect'], status: v['status'], code: v['code'], ms: v['durationMs'] }, where);
+  tx.stage(v['eventId'], { stage: 'attempt', at: v['at'], destination: v['destination'], operation: v['operation'], number: v['number'], verdict: v['verdict'], effect: v['effect'], status: v['status'], code: v['code'], ms: v['durationMs'], path: v['path'] ?? undefined }, where);
 }
 
 function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
@@ -55,7 +55,7 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
   if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
   if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId: v['outputId'], destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
-  if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs }, where);
+  if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs, path: v['attempt'].path ?? undefined }, where);
   tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, by: v['stage'] }, where);
 }
 

@@ -34,7 +34,7 @@ test('a delivery of unknown effect is asked for, held or sent again, as the mani
 });
 
 test('the vendor is not asked before the last call can show', () => {
-  const last = { at: now - 4500, durationMs: 0, verdict: 'retry', effect: 'maybe', status: null };
+  const last = { at: now - 4500, durationMs: 0, verdict: 'retry', effect: 'maybe', status: null, path: null };
   expect(prepared('verify', true, { last })).toBe('wait');
   expect(prepared('verify', true, { last: { ...last, at: now - 10 } })).toBe('park');
   expect(prepared('verify', true, { last: { ...last, at: now - 5000 } })).toBe('read-back');
@@ -57,7 +57,7 @@ test('what its topic is about to lose leaves for the dead letters, what the ledg
 });
 
 test('retries end after a call that was made past the horizon, not for time in which nothing could be called', () => {
-  const last = (hours: number) => ({ at: now - hours * hour, durationMs: 1, verdict: 'retry', effect: 'none', status: 503 });
+  const last = (hours: number) => ({ at: now - hours * hour, durationMs: 1, verdict: 'retry', effect: 'none', status: 503, path: null });
   const queuedAt = now - 100 * hour;
   expect(prepared('resend', false, { queuedAt, last: last(90) })).toBe('call');
   expect(prepared('resend', false, { queuedAt, last: last(1) })).toBe('end dead-lettered delivery-exhausted');

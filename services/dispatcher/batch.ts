@@ -1,7 +1,15 @@
 import type { BatchItem, OperationManifest } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import { itemOf, type Member, type Unbuildable } from './call.ts';
+import type { Lane } from './lane.ts';
+import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
+
+/** A lane whose head waits for a call. */
+export interface Ready {
+  readonly lane: Lane;
+  readonly runner: PartitionRunner;
+}
 
 /** Deliveries of different subjects that go in one call, and what stands for each in its body. */
 export interface Batch<T> {

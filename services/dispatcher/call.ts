@@ -65,8 +65,8 @@ async function exchange(ports: DestinationPorts, members: readonly Member[], ope
 function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Exchanged): CallResult {
   task.attempts++;
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
-  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response) };
-  ports.metrics.calls.observe({ destination: ports.name, operation: task.delivery.operation, verdict: verdict.kind }, done.durationMs / 1000);
+  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
+  ports.metrics.calls.observe({ destination: ports.name, operation: task.path === '' ? task.delivery.operation : task.path, verdict: verdict.kind }, done.durationMs / 1000);
   return { kind: 'verdict', verdict, headers: headersOf(done.response) };
 }
 
@@ -107,7 +107,7 @@ export function itemOf(ports: DestinationPorts, task: Task, destination: Destina
 /** Ask the vendor whether the delivery took effect. Of kind restrict: it changes nothing and needs no consent. A `not-applied` clears the doubt. */
 export async function readBack(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<ReadBackResult> {
   const verify = destination.adapter.destination!.verify!;
-  const delivery = toAdapterDelivery(ports, task);
+  const delivery = toAdapterDelivery(ports, task, task.delivery.operation);
   const done = await exchange(ports, [{ runner, task }], { kind: 'restrict', timeoutMs: operation.verify!.timeoutMs }, () => verify.request(delivery, task.key, destination.config, ports.clock.now()));
   if (done.kind === 'kept-back') return done.refusals[0]!;
   if (done.kind !== 'answered') return done;
@@ -116,7 +116,7 @@ export async function readBack(ports: DestinationPorts, runner: PartitionRunner,
   task.readBacks++;
   if (read.kind === 'not-applied') task.maybeSince = 0;
   const effect = read.kind === 'applied' ? 'done' : read.kind === 'not-applied' ? 'none' : 'maybe';
-  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: `read-back: ${read.kind}`, effect, status: statusOf(done.response) };
+  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: `read-back: ${read.kind}`, effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
   ports.metrics.readBacks.inc({ destination: ports.name, operation: task.delivery.operation, answer: read.kind });
   return { kind: 'read', read, headers: headersOf(done.response) };
 }
@@ -142,7 +142,7 @@ function statusOf(response: HttpResponse | HttpFailure): number | null {
 
 const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone'], ['anonymousId', 'anonymousId']] as const;
 
-function toAdapterDelivery(ports: DestinationPorts, task: Task): Delivery {
+function toAdapterDelivery(ports: DestinationPorts, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery {
   const { delivery } = task;
   const record = ports.serde.decode(delivery.payload).value;
   const identifiers: { type: 'userId' | 'email' | 'phone' | 'external' | 'anonymousId'; value: string }[] = [];
@@ -150,7 +150,7 @@ function toAdapterDelivery(ports: DestinationPorts, task: Task): Delivery {
     if (type === 'anonymousId') for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });
     if (typeof record[field] === 'string') identifiers.push({ type, value: record[field] });
   }
-  return { destination: delivery.destination, operation: delivery.operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
+  return { destination: delivery.destination, operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
 }
 
 /** What the quota learns of a call, also of one that was not sent. */

@@ -3,7 +3,7 @@ import { expiringBefore } from '@weir/pipeline';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { backoffMs, boundedRetryAfter } from './backoff.ts';
-import { joinBatch, type Batch } from './batch.ts';
+import { joinBatch, type Batch, type Ready } from './batch.ts';
 import { call, callBatch, readBack, tellQuota, type CallResult, type ReadBackResult, type Refusal, type Unbuildable } from './call.ts';
 import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
@@ -11,16 +11,12 @@ import type { Lane } from './lane.ts';
 import { recordAttempt } from './attempts.ts';
 import { createPartitionRunner, type PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
+import { createPaths, measurePath, withPath } from './paths.ts';
 import { bucketOf, classOf } from './quota.ts';
 import { createReady, type Ordered } from './ready.ts';
 import type { OperationManifest, Verdict } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import type { Task } from './types.ts';
-
-interface Ready {
-  readonly lane: Lane;
-  readonly runner: PartitionRunner;
-}
 
 /**
  * One destination: lanes of all owned partitions, one breaker, its account's quota, bounded calls in flight.
@@ -44,6 +40,7 @@ export interface DestinationRunner {
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
   const partitions = new Map<number, PartitionRunner>();
   const ready = createReady<Ready>();
+  const paths = createPaths();
   let pumping = false;
   let breaker: BreakerState = breakerClosed;
   let openSince: number | undefined;
@@ -137,7 +134,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   function tryHead(next: Ordered<Ready>, destination: DestinationConfig, empty: Set<string>): boolean {
     const { lane, runner } = next.item;
     const task = lane.queue[0]!;
-    const prepared = prepare(ports, runner, destination, task);
+    const prepared = withPath(ports, paths, destination, task, prepare(ports, runner, destination, task));
     if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
       act(lane, runner, task, prepared);
       return true;
@@ -148,7 +145,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next.item, task, destination, prepared.operation);
     if (batch === 'ended') return true;
     const wait = blocked > 0 ? blocked : ports.quota.take(bucket, limit, next.class, now);
-    if (wait === 0 && batch !== undefined) startBatch(fillBatch(batch, bucket, destination, prepared.operation), destination, prepared.operation, bucket);
+    if (wait === 0 && batch !== undefined) startBatch(fillBatch(batch, [bucket, next.bucket], destination, prepared.operation), destination, prepared.operation, bucket);
     else if (wait === 0) start(lane, runner, task, destination, prepared, bucket);
     else {
       ready.putBack({ ...next, bucket });
@@ -173,14 +170,14 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   /** Heads of other subjects that draw from the same bucket and may be called now; heads that only end do so on the way. */
-  function fillBatch(batch: Batch<Ready>, bucket: string, destination: DestinationConfig, operation: OperationManifest): Batch<Ready> {
+  function fillBatch(batch: Batch<Ready>, buckets: readonly string[], destination: DestinationConfig, operation: OperationManifest): Batch<Ready> {
     while (batch.members.length < operation.batch!.maxItems) {
-      const next = ready.next((b) => b === bucket);
+      const next = ready.next((b) => buckets.includes(b));
       if (next === undefined) break;
       const { lane, runner } = next.item;
       if (lane.dead) continue;
       const task = lane.queue[0]!;
-      const prepared = prepare(ports, runner, destination, task);
+      const prepared = withPath(ports, paths, destination, task, prepare(ports, runner, destination, task), batch.members[0]!.task.path);
       if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
         act(lane, runner, task, prepared);
         continue;
@@ -201,6 +198,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       const trouble = results.find((r) => r.kind === 'verdict' && r.verdict.kind === 'throttled') ?? results[0]!;
       tellQuota(ports, bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
       judge(results);
+      if (results[0]!.kind === 'verdict') measurePath(paths, members.map((m) => m.task), ports.clock.monotonic());
       members.forEach(({ lane, runner, task }, i) => conclude(lane, runner, task, results[i]!));
     }).catch(ports.fail).finally(() => {
       for (const { runner } of members) runner.callEnded();
@@ -209,7 +207,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function drawnFrom(task: Task, { kind, operation }: ToStart): { bucket: string; limit: ToStart['operation']['limit'] } {
-    const { operation: name } = task.delivery;
+    const name = task.path === '' || kind === 'read-back' ? task.delivery.operation : task.path;
     const own = kind === 'read-back' ? operation.verify!.limit : undefined;
     return own === undefined ? { bucket: bucketOf(name, operation.limit), limit: operation.limit } : { bucket: bucketOf(`${name} read-back`, own), limit: own };
   }
@@ -259,6 +257,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       ? call(ports, runner, destination, task, operation).then((result) => {
         tellQuota(ports, bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
         judge([result]);
+        if (result.kind === 'verdict') measurePath(paths, [task], ports.clock.monotonic());
         conclude(lane, runner, task, result);
       })
       : readBack(ports, runner, destination, task, operation).then((result) => {

@@ -3,7 +3,7 @@ import type { HttpClient } from '@weir/http';
 import type { EscalationConfig } from '@weir/release';
 import type { Vault } from '@weir/vault';
 import { createTransport } from 'nodemailer';
-import type { EscalationPorts, Notice } from './escalation.ts';
+import { ruleOf, type EscalationPorts, type Notice } from './escalation.ts';
 
 const deadlineMs = 10_000;
 
@@ -17,6 +17,12 @@ interface Ports {
 
 function textOf(notice: Notice, workspace: string): { readonly subject: string; readonly text: string } {
   const since = new Date(notice.since).toISOString();
+  const rule = ruleOf(notice.destination);
+  if (rule !== undefined) {
+    return notice.phase === 'opened'
+      ? { subject: `[weir ${workspace}] rule ${rule} escalates`, text: `Rule ${rule} holds deliveries since ${since}, and asks for somebody to look at them: weir policy held, then weir policy approve or refuse.\n` }
+      : { subject: `[weir ${workspace}] rule ${rule}: all decided`, text: `Everything that rule ${rule} held since ${since} was decided by ${new Date(notice.until!).toISOString()}.\n` };
+  }
   const what = notice.kind === 'breaker' ? 'does not answer: its breaker stays open' : 'is paused: its credential cannot be had or is refused';
   const subject = notice.phase === 'opened' ? `[weir ${workspace}] ${notice.destination} ${notice.kind === 'breaker' ? 'does not answer' : 'is paused for its credential'}` : `[weir ${workspace}] ${notice.destination} goes on`;
   const text = notice.phase === 'opened'

@@ -15,6 +15,15 @@ export interface Observed {
   readonly credential: Incident | undefined;
 }
 
+/** Incidents of rules that escalate stand beside those of destinations, under this name and the rule's. */
+const rulePrefix = 'policy/';
+export const ruleOf = (destination: string): string | undefined => (destination.startsWith(rulePrefix) ? destination.slice(rulePrefix.length) : undefined);
+
+/** What escalating rules raised, as something to look at; for the one instance that owns the first of all destinations. */
+export function escalatedRules(incidents: Iterable<Incident>): Observed[] {
+  return [...incidents].filter((i) => ruleOf(i.destination) !== undefined).map((credential) => ({ destination: credential.destination, openSince: undefined, openCode: '', aliveAt: 0, credential }));
+}
+
 /** What people are told: that something began or that it is over. */
 export interface Notice extends Escalation {
   readonly phase: 'opened' | 'closed';

@@ -5,6 +5,7 @@ import { WeirError } from '@weir/errors';
 import { createParked, type Lane, type Parked } from './lane.ts';
 import { ledgerKeys, lookUp } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
+import { createReadAhead } from './read-ahead.ts';
 import type { ParkMark } from './ledger-store.ts';
 import type { DeliveryValue, EndValue, ParkValue, Task } from './types.ts';
 
@@ -60,6 +61,7 @@ export function createParking(context: Context): Parking {
   const owner = `${ports.instance}/${context.epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
   const parkedTopic = ports.topics.parked(ports.name);
   const ledgerTopic = ports.topics.ledger(ports.name);
+  const ahead = createReadAhead(ports.reader, parkedTopic, partition);
   const timers = new Map<Lane, unknown>();
   const running = new Set<Promise<void>>();
   let closed = false;
@@ -115,7 +117,8 @@ export function createParking(context: Context): Parking {
     const parked = lane.parked!;
     if (Math.min(parked.due, expiresAt(parked)) > ports.clock.now()) return schedule(lane);
     const offset = parked.offsets[0]!;
-    const record = await ports.reader.readOne(parkedTopic, partition, offset);
+    const record = await ahead.get(offset);
+    if (closed || lane.dead) return;
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
     await context.reach([task]);

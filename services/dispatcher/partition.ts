@@ -159,7 +159,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
     const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, last: undefined };
+    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined };
   }
 
   function laneOf(subject: string): Lane {

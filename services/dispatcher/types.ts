@@ -85,6 +85,8 @@ export interface Task {
   maybeSince: number;
   /** Those of them that asked whether it took effect. */
   readBacks: number;
+  /** Operation whose path the next call takes, and the last took; empty = its own. */
+  path: string;
   /** Last answer, for the outcome. */
   last: AttemptSummary | undefined;
 }
@@ -95,4 +97,6 @@ export interface AttemptSummary {
   readonly verdict: string;
   readonly effect: string;
   readonly status: number | null;
+  /** Operation whose path was taken, where there are several. */
+  readonly path: string | null;
 }

@@ -25,6 +25,13 @@ const bulkOperation = `    put:
         results: { path: results, key: key, status: status }
 `;
 
+const pathOperation = (name: string, path: string): string => `    ${name}:
+      accepts: [Profile]
+      path: /dedupe-by/key/${path}
+      body: { email: "{{record.email}}", plan: "{{record.plan}}" }
+      idempotency: { scheme: body-field, name: /key }
+`;
+
 let weir: DeliveryWorld;
 beforeAll(async () => {
   weir = await startDeliveryWorld({
@@ -34,6 +41,7 @@ beforeAll(async () => {
       mute: destination('mute', operation('verify', verify('          - { status: 200, code: { found: "yes" }, answer: applied }\n'))),
       holds: destination('holds', operation('hold', '')),
       bulk: `${destination('bulk', bulkOperation)}concurrency: 1\n`,
+      paths: destination('paths', `${pathOperation('put', 'slow-rows')}${pathOperation('put-other', 'other-rows')}`).replace('operation: put,', 'operation: put, via: [put, put-other],'),
     },
   });
 });
@@ -84,4 +92,16 @@ test('heads of different people go in one call, each with its own key, verdict a
   const value = (name: string): number => Number(new RegExp(`^${name}\\{destination="bulk"\\} (\\S+)`, 'm').exec(metrics)?.[1]);
   expect(value('weir_delivery_batch_items_sum')).toBeGreaterThanOrEqual(61);
   expect(value('weir_delivery_batch_items_count')).toBeLessThan(value('weir_delivery_batch_items_sum') / 2);
+});
+
+test('of two paths the one that answers is taken; which one stands in the trace, and the effect is one', async () => {
+  await weir.fault({ destination: 'paths', operation: 'slow-rows', mode: '5xx' });
+  const events: string[] = [];
+  for (let i = 0; i < 12; i++) events.push(await weir.send(`path${i}`));
+  await weir.settled();
+  for (let i = 0; i < 12; i++) expect(await weir.effectsOf('paths', `path${i}`)).toHaveLength(1);
+  const effects = (await weir.effects('paths')).filter((e) => /^path\d/.test(e.subject));
+  expect(new Set(effects.map((e) => e.operation))).toContain('other-rows');
+  const trace = (await (await weir.api(`/v1/events/${events.at(-1)!}/trace`)).json()) as any;
+  expect(JSON.stringify(trace)).toContain('"path":"put-other"');
 });

@@ -5,7 +5,7 @@
  * planted bug would be worth nothing, and so would one that always complains.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
@@ -57,6 +57,18 @@ function judge(mutant: string): Result {
   }
 }
 
+interface Saved { readonly at: string; readonly commit: string; readonly seeds: number; readonly results: Result[] }
+
+/** docs/results/mutants.json: of named mutants the result replaces the one before, at the same commit. */
+function save(): void {
+  const file = join(root, 'docs/results/mutants.json');
+  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
+  const before = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Saved) : undefined;
+  const kept = before?.commit === commit ? before.results.filter((b) => all.includes(b.mutant) && !results.some((r) => r.mutant === b.mutant)) : [];
+  const list = [...kept, ...results].sort((x, y) => x.mutant.localeCompare(y.mutant));
+  writeFileSync(file, `${JSON.stringify({ at: new Date().toISOString(), commit, seeds, results: list } satisfies Saved, null, 1)}\n`);
+}
+
 const names = process.argv.slice(2);
 const all = readdirSync(import.meta.dirname).filter((f) => f.endsWith('.patch')).map((f) => f.slice(0, -6)).sort();
 const unknown = names.find((n) => !all.includes(n));
@@ -73,9 +85,9 @@ if (unmutated !== undefined && unmutated.caughtBy !== '') {
 for (const mutant of names.length > 0 ? names : all) {
   const result = judge(mutant);
   results.push(result);
+  save();
   console.log(`${result.caughtBy === '' ? 'SURVIVED' : 'caught  '}  ${mutant}  ${result.caughtBy}  ${result.how}  (${result.seconds} s)`);
 }
-if (names.length === 0) writeFileSync(join(root, 'docs/results/mutants.json'), `${JSON.stringify({ at: new Date().toISOString(), commit: execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim(), seeds, results }, null, 1)}\n`);
 const survivors = results.filter((r) => r.caughtBy === '').length;
 console.log(`${results.length - survivors} caught, ${survivors} survived`);
 process.exit(survivors > 0 ? 1 : 0);

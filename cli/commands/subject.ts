@@ -1,0 +1,108 @@
+import { createInterface } from 'node:readline/promises';
+import { createClient, type Client } from '../client.ts';
+import { Finding, numberOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { printable } from '../terminal.ts';
+
+interface Summary {
+  readonly ids: readonly string[];
+  readonly erasedUntil: string | null;
+  readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly channel: string | null; readonly allowed: boolean; readonly reason: string | null }>;
+  readonly records: { readonly total: number; readonly readable: number };
+  readonly destinations: ReadonlyArray<{ readonly destination: string; readonly delivered: number; readonly last: string }>;
+}
+interface Receipt {
+  readonly id: string;
+  readonly state: string;
+  readonly by: string;
+  readonly ids: readonly string[];
+  readonly orderedAt: string;
+  readonly stoppedAt: string | null;
+  readonly erasedAt: string | null;
+  readonly keysDestroyed: number;
+  readonly recordsUnreadable: number;
+  readonly rawUntil: string | null;
+  readonly deadline: string | null;
+  readonly eventId: string | null;
+  readonly destinations: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; readonly state: string; readonly at: string | null }>;
+}
+
+const pollMs = 500;
+
+export const command: Command = {
+  name: 'subject',
+  summary: 'A person: what is known, all of it, or its erasure with a receipt.',
+  usage: 'show|export|erase <e-mail address or type:value> | receipt <erasure-id>',
+  options: {
+    yes: { type: 'boolean', doc: 'erase without asking' },
+    days: { type: 'string', value: '<n>', doc: 'deadline of the destinations in days (default 30)' },
+    wait: { type: 'string', value: '<seconds>', doc: 'how long to wait for the acknowledgement (default 120)' },
+  },
+  positionals: [2, 2],
+  async run(context) {
+    const [action, identifier] = context.positionals as [string, string];
+    const client = createClient(context.target);
+    switch (action) {
+      case 'show': return show(context, await client.post<Summary>('/v1/subjects/show', { identifier }));
+      case 'export': {
+        for await (const text of client.stream('/v1/subjects/export', { identifier })) context.terminal.write(text);
+        return 0;
+      }
+      case 'erase': return erase(context, client, identifier);
+      case 'receipt': {
+        const found = await client.find<Receipt>(`/v1/erasures/${encodeURIComponent(identifier)}`);
+        if (found === undefined) throw new Finding(`no erasure ${printable(identifier)}`);
+        return receipt(context, found);
+      }
+      default: throw new UsageError('give show, export or erase with an identifier, or receipt with the id of an erasure');
+    }
+  },
+};
+
+function show({ terminal, json }: CommandContext, summary: Summary): number {
+  if (json) {
+    terminal.json(summary);
+    return 0;
+  }
+  terminal.line(`${summary.ids.length} linked identifiers, ${summary.records.total} records, ${summary.records.readable} readable${summary.erasedUntil === null ? '' : `; erased until ${summary.erasedUntil}`}`);
+  terminal.line('');
+  terminal.table(['purpose', 'channel', 'now', 'because'], summary.purposes.map((p) => [p.purpose, p.channel ?? 'any', p.allowed ? 'allowed' : 'denied', p.reason ?? '']));
+  terminal.line('');
+  terminal.table(['destination', 'delivered', 'last'], summary.destinations.map((d) => [d.destination, String(d.delivered), d.last]));
+  return 0;
+}
+
+async function erase(context: CommandContext, client: Client, identifier: string): Promise<number> {
+  const days = numberOption(context, 'days', 30, 1, 366);
+  const waitMs = numberOption(context, 'wait', 120, 0, 3600) * 1000;
+  if (context.values['yes'] !== true) {
+    if (!process.stdin.isTTY) throw new UsageError('erasure cannot be undone: give --yes');
+    const ask = createInterface({ input: process.stdin, output: process.stderr });
+    const answer = await ask.question(`Erase ${printable(identifier)}? It cannot be undone. Type erase: `);
+    ask.close();
+    if (answer.trim() !== 'erase') throw new Finding('nothing was erased');
+  }
+  let found = await client.post<Receipt>('/v1/subjects/erase', { identifier, deadlineDays: days });
+  for (const end = Date.now() + waitMs; found.erasedAt === null && Date.now() < end;) {
+    await new Promise((done) => { setTimeout(done, pollMs); });
+    found = await client.get<Receipt>(`/v1/erasures/${found.id}`);
+  }
+  receipt(context, found);
+  if (found.erasedAt !== null) return 0;
+  throw new Finding(`it is not acknowledged yet and goes on by itself: weir subject receipt ${found.id}`);
+}
+
+function receipt({ terminal, json }: CommandContext, found: Receipt): number {
+  if (json) {
+    terminal.json(found);
+    return 0;
+  }
+  const facts: [string, string][] = [
+    ['erasure', found.id], ['ordered', `${found.orderedAt} by ${found.by}`], ['state', found.state], ['stopped', found.stoppedAt ?? 'not yet'], ['erased', found.erasedAt ?? 'not yet'],
+    ['keys', `${found.keysDestroyed} destroyed, over ${found.ids.length} linked identifiers; ${found.recordsUnreadable} records cannot be read any more`],
+    ['raw items', found.rawUntil === null ? 'not known yet' : `their last key is destroyed ${found.rawUntil}`], ['deadline', found.deadline ?? '-'],
+  ];
+  for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);
+  terminal.line('');
+  terminal.table(['destination', 'operation', 'state', 'at'], found.destinations.map((d) => [d.destination, d.operation ?? '-', d.state, d.at ?? '']));
+  return 0;
+}

@@ -1,0 +1,54 @@
+import { createConsentBarrier, createConsentTables } from '@weir/consent';
+import { WeirError } from '@weir/errors';
+import type { ServiceContext } from '@weir/service';
+import { createErasures, type Erasures } from './erasure.ts';
+import { createRawKeyJanitor } from './raw-keys.ts';
+import type { Store } from './store.ts';
+import { createSubjects, type Subjects } from './subjects.ts';
+
+/** What control does for persons: look, export, erase, and destroy the keys of raw items in time. */
+export interface Privacy {
+  /** Throws not-ready while the tables are read, or while nothing is sealed. */
+  subjects(): Subjects;
+  erasures(): Erasures;
+  stop(): Promise<void>;
+}
+
+/** Begins in the background: the tables of consent and identity may take long, and nothing else of control waits for them. */
+export async function createPrivacy(context: ServiceContext, store: Store, fail: (error: unknown) => void): Promise<Privacy> {
+  const { log, serde, topics, clock, keys, releases, logger, workspaceKey } = context;
+  const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
+  if (keys === undefined) return { subjects: unsealed, erasures: unsealed, stop: () => Promise.resolve() };
+  const [appender, reader, admin, tables] = await Promise.all([log.appender(), log.reader(), log.admin(), createConsentTables(context, fail)]);
+  await appender.partitions(topics.consentApplied);
+  const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
+  const shared = { reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
+  const timers = { setTimer: clock.setTimer, clearTimer: clock.clearTimer };
+  const subjects = createSubjects({ ...shared, tables });
+  const erasures = createErasures({ ...shared, ...timers, barrier, subjects, logger });
+  const janitor = createRawKeyJanitor({ ...shared, ...timers, logger });
+  let ready = false;
+  const loading = (async () => {
+    await Promise.all([tables.start(), barrier.start()]);
+    await erasures.start();
+    ready = true;
+    await janitor.start();
+  })().catch(fail);
+  const whenReady = <T>(value: T): T => {
+    if (!ready) throw new WeirError('not-ready', 'the tables of consent and identity are being read');
+    return value;
+  };
+
+  return {
+    subjects: () => whenReady(subjects),
+    erasures: () => whenReady(erasures),
+    async stop() {
+      await loading;
+      barrier.giveUp();
+      await Promise.all([janitor.stop(), erasures.stop()]);
+      await barrier.stop();
+      await tables.stop();
+      await Promise.all([appender.close(), reader.close(), admin.close()]);
+    },
+  };
+}

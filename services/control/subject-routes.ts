@@ -1,0 +1,78 @@
+import { Readable } from 'node:stream';
+import type { FastifyInstance } from 'fastify';
+import type { Erasure, Erasures } from './erasure.ts';
+import { everything } from '@weir/release';
+import { parseIdentifier, type Subjects } from './subjects.ts';
+
+const whole = () => everything;
+const body = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500 } } } as const;
+const order = { ...body, properties: { ...body.properties, deadlineDays: { type: 'integer', minimum: 1, maximum: 366 } } };
+const id = { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$' } } };
+const day = 86_400_000;
+/** GDPR article 12(3): "without undue delay and in any event within one month". */
+const defaultDays = 30;
+const exportChunk = 64 * 1024;
+
+const iso = (at: number | null): string | null => (at === null ? null : new Date(at).toISOString());
+
+/** A receipt as it is shown: times in ISO 8601, the sealed identifiers left out. */
+export function shownErasure({ sealed: _sealed, ...erasure }: Erasure): Record<string, unknown> {
+  return {
+    ...erasure, orderedAt: iso(erasure.orderedAt), stoppedAt: iso(erasure.stoppedAt), erasedAt: iso(erasure.erasedAt), rawUntil: iso(erasure.rawUntil), deadline: iso(erasure.deadline),
+    destinations: erasure.destinations.map((part) => ({ ...part, at: iso(part.at) })),
+  };
+}
+
+/**
+ * What is known of a person, and its erasure. The identifier comes in the body, so that it stands in no access log, and the
+ * audit leaf says that somebody looked, not at whom by a hash that can be guessed (`privateBody`).
+ */
+export function subjectRoutes(app: FastifyInstance, ports: { readonly subjects: () => Subjects; readonly erasures: () => Erasures }): void {
+  type Asked = { Body: { identifier: string; deadlineDays?: number } };
+  app.post<Asked>('/v1/subjects/show', { schema: { body }, config: { permission: 'subject.read', scope: whole, action: 'subject.show', privateBody: true, summary: 'What Weir knows of a person, in short.' } }, async (request) => ports.subjects().summary(parseIdentifier(request.body.identifier)));
+  app.post<Asked>('/v1/subjects/export', { schema: { body }, config: { permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, as NDJSON.' } }, async (request, reply) => {
+    const subjects = ports.subjects();
+    const ids = await subjects.resolve(parseIdentifier(request.body.identifier));
+    return reply.type('application/x-ndjson').send(Readable.from(lines(subjects, ids)));
+  });
+  app.post<Asked>('/v1/subjects/erase', { schema: { body: order }, config: { permission: 'erasure.order', scope: whole, action: 'subject.erase', privateBody: true, summary: 'Erase a person; poll the erasure for its receipt.' } }, async (request, reply) => {
+    const { identifier, deadlineDays = defaultDays } = request.body;
+    const erasure = await ports.erasures().order(parseIdentifier(identifier), request.principal.id, request.leaf, deadlineDays * day);
+    return reply.code(202).send(shownErasure(erasure));
+  });
+  app.get('/v1/erasures', { config: { permission: 'subject.read', scope: whole, summary: 'Erasures, newest first.' } }, async () => ({ erasures: ports.erasures().list().slice(0, 1000).map(shownErasure) }));
+  app.get<{ Params: { id: string } }>('/v1/erasures/:id', { schema: { params: id }, config: { permission: 'subject.read', scope: whole, summary: 'The receipt of an erasure.' } }, async (request) => shownErasure(ports.erasures().get(request.params.id)));
+}
+
+/** Records as NDJSON text, while they are read: the reader waits for who takes them, and stops when he has left. */
+async function* lines(subjects: Subjects, ids: readonly string[]): AsyncGenerator<string> {
+  let chunk = '';
+  let left = false;
+  let give = Promise.withResolvers<string>();
+  let taken = Promise.withResolvers<void>();
+  const done = subjects.scan(ids, async ({ at, value, ...rest }) => {
+    if (left) throw new Error('nobody reads the export any more');
+    chunk += `${JSON.stringify({ at: new Date(at).toISOString(), ...rest, erased: value === undefined, record: value ?? null })}\n`;
+    if (chunk.length < exportChunk) return;
+    give.resolve(chunk);
+    chunk = '';
+    await taken.promise;
+  });
+  const end = done.then(() => undefined, (error: unknown) => { if (!left) throw error; });
+  try {
+    for (;;) {
+      const text = await Promise.race([give.promise, end]);
+      if (text === undefined) break;
+      yield text;
+      const before = taken;
+      give = Promise.withResolvers<string>();
+      taken = Promise.withResolvers<void>();
+      before.resolve();
+    }
+    if (chunk !== '') yield chunk;
+  } finally {
+    left = true;
+    taken.resolve();
+    await end;
+  }
+}

@@ -1,0 +1,160 @@
+import type { ConsentTables } from '@weir/consent';
+import { WeirError } from '@weir/errors';
+import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
+import { H, keyedId, type TopicNames } from '@weir/pipeline';
+import type { Release } from '@weir/release';
+import type { KeyRing } from '@weir/seal';
+import { header } from './indexer.ts';
+import type { Store } from './store.ts';
+
+export interface SubjectPorts {
+  readonly reader: Reader;
+  readonly admin: Pick<LogAdmin, 'endOffsets' | 'beginningOffsets'>;
+  readonly appender: Pick<Appender, 'partitionFor' | 'partitions'>;
+  readonly serde: Serde;
+  readonly topics: TopicNames;
+  readonly keys: KeyRing;
+  readonly tables: Pick<ConsentTables, 'linked' | 'allows' | 'readToEnd'>;
+  readonly store: Pick<Store, 'stages'>;
+  readonly workspaceKey: Buffer;
+  readonly release: () => Release;
+  readonly now: () => number;
+}
+
+/** Identifiers of a person as canonical records have them. */
+export interface Identifiers {
+  userId?: string;
+  email?: string;
+  phone?: string;
+  anonymousId?: string;
+  externalIds: { type: string; value: string }[];
+}
+
+/** One canonical record of a person; `value` is undefined when its key is destroyed. */
+export interface SubjectRecord {
+  readonly at: number;
+  readonly eventId: string;
+  readonly source: string;
+  readonly type: string | undefined;
+  readonly value: Readonly<Record<string, unknown>> | undefined;
+}
+
+export interface SubjectSummary {
+  readonly ids: readonly string[];
+  /** ISO 8601; what was accepted until then is erased. Null = never erased. */
+  readonly erasedUntil: string | null;
+  /** Per purpose and channel that some route uses: may the person be used for it now? */
+  readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly channel: string | null; readonly allowed: boolean; readonly reason: string | null }>;
+  readonly records: { readonly total: number; readonly readable: number };
+  /** Where something of the person was delivered. */
+  readonly destinations: ReadonlyArray<{ readonly destination: string; readonly delivered: number; readonly last: string }>;
+}
+
+const types = ['userId', 'email', 'phone', 'anonymousId', 'external'] as const;
+/** Events whose deliveries are looked up for one summary. */
+const maxEvents = 20_000;
+
+/** `ada@larkspur.example`, `email:…`, `phone:+49…`, `userId:…`, `anonymousId:…`, `external:<type>:<value>`. Throws bad-request. */
+export function parseIdentifier(text: string): Identifiers {
+  const [, given, rest] = /^([A-Za-z]{1,16}):(.{1,500})$/s.exec(text) ?? [];
+  const type = given ?? (/^[^\s@]{1,64}@[^\s@]{1,255}$/.test(text) ? 'email' : undefined);
+  const value = given === undefined ? text : rest!;
+  const bad = (): WeirError => new WeirError('bad-request', `an identifier is an e-mail address or <type>:<value>, with a type of ${types.join(', ')}`);
+  if (type === undefined || !(types as readonly string[]).includes(type) || value.trim() === '') throw bad();
+  if (type !== 'external') return { [type]: value.trim(), externalIds: [] };
+  const at = value.indexOf(':');
+  if (at < 1 || at === value.length - 1) throw bad();
+  return { externalIds: [{ type: value.slice(0, at), value: value.slice(at + 1) }] };
+}
+
+/** Keyed ids as the normalizer makes them (services/normalizer/identity.ts). */
+export function keyedIdsOf(workspaceKey: Buffer, identifiers: Identifiers): string[] {
+  const found: string[] = [];
+  for (const type of ['userId', 'email', 'phone'] as const) if (identifiers[type] !== undefined) found.push(`${type}:${keyedId(workspaceKey, type, identifiers[type])}`);
+  for (const { type, value } of identifiers.externalIds) found.push(`external:${keyedId(workspaceKey, 'external', `${type}:${value}`)}`);
+  if (identifiers.anonymousId !== undefined) found.push(`anonymousId:${keyedId(workspaceKey, 'anonymousId', identifiers.anonymousId)}`);
+  return found;
+}
+
+/** Every purpose with each channel that a route uses it on. */
+function usesOf(release: Release): [purpose: string, channel: string | null][] {
+  const found = new Map<string, [string, string | null]>();
+  for (const route of [...release.policy.routes.values()].flat()) if (route.purpose !== undefined) found.set(`${route.purpose}/${route.channel ?? ''}`, [route.purpose, route.channel ?? null]);
+  return [...found.values()].sort((a, b) => (a.join() < b.join() ? -1 : 1));
+}
+
+/** What is known of one person, read from the topics: nothing of it is kept. */
+export function createSubjects(ports: SubjectPorts) {
+  const { reader, admin, appender, serde, topics, tables } = ports;
+
+  /** The keyed identifiers of the person: those given and all that are linked to them. Rejects with identity-too-wide as bad-request. */
+  async function resolve(identifiers: Identifiers): Promise<readonly string[]> {
+    await tables.readToEnd();
+    const ids = tables.linked(keyedIdsOf(ports.workspaceKey, identifiers));
+    if (ids === undefined) throw new WeirError('bad-request', 'more than 64 identifiers are linked to this one: that is not one person');
+    return ids;
+  }
+
+  async function read(record: LogRecord): Promise<SubjectRecord> {
+    const about = { at: record.timestamp, eventId: header(record, H.event), source: header(record, H.source) };
+    if (!serde.known(record.value!)) await serde.prepare(record.value!);
+    try {
+      const { name, value } = serde.decode(record.value!);
+      return { ...about, type: name, value: value as Record<string, unknown> };
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'subject-erased') throw error;
+      return { ...about, type: undefined, value: undefined };
+    }
+  }
+
+  /** Every canonical record under these identifiers, partition by partition in order. `take` is awaited. */
+  async function scan(ids: readonly string[], take: (record: SubjectRecord) => void | Promise<void>): Promise<void> {
+    await appender.partitions(topics.canonical);
+    const wanted = new Set(ids);
+    const partitions = new Set(ids.map((id) => appender.partitionFor(topics.canonical, id)));
+    const [begins, ends] = await Promise.all([admin.beginningOffsets(topics.canonical), admin.endOffsets(topics.canonical)]);
+    for (const partition of partitions) {
+      await reader.read(topics.canonical, partition, begins.get(partition) ?? 0, ends.get(partition) ?? 0, async (batch) => {
+        for (const record of batch.records) if (record.value !== null && wanted.has(record.key?.toString() ?? '')) await take(await read(record));
+      });
+    }
+  }
+
+  async function summary(identifiers: Identifiers): Promise<SubjectSummary> {
+    const ids = await resolve(identifiers);
+    const events = new Set<string>();
+    let total = 0;
+    let readable = 0;
+    await scan(ids, ({ eventId, value }) => {
+      total++;
+      if (value !== undefined) readable++;
+      if (events.size < maxEvents) events.add(eventId);
+    });
+    const until = ports.keys.erasedUntil(ids);
+    return {
+      ids, erasedUntil: until === 0 ? null : new Date(until).toISOString(),
+      purposes: usesOf(ports.release()).map(([purpose, channel]) => {
+        const answer = tables.allows(ids, purpose, channel, null, ports.release().policy.purposes.get(purpose)?.legalBasis ?? null, ports.now());
+        return { purpose, channel, allowed: answer.ok, reason: answer.ok ? null : answer.reason };
+      }),
+      records: { total, readable },
+      destinations: deliveredTo(events),
+    };
+  }
+
+  function deliveredTo(events: Iterable<string>): SubjectSummary['destinations'] {
+    const found = new Map<string, { delivered: number; last: number }>();
+    for (const event of events) {
+      for (const stage of ports.store.stages(event)) {
+        if (stage.stage !== 'outcome' || stage['state'] !== 'delivered') continue;
+        const name = String(stage['destination']);
+        const before = found.get(name) ?? { delivered: 0, last: 0 };
+        found.set(name, { delivered: before.delivered + 1, last: Math.max(before.last, stage.at) });
+      }
+    }
+    return [...found].map(([destination, { delivered, last }]) => ({ destination, delivered, last: new Date(last).toISOString() })).sort((a, b) => (a.destination < b.destination ? -1 : 1));
+  }
+
+  return { resolve, scan, summary };
+}
+export type Subjects = ReturnType<typeof createSubjects>;

@@ -1,0 +1,106 @@
+import type { OperationManifest } from '@weir/adapter';
+import type { DestinationConfig } from '@weir/release';
+import type { Preparation } from './attempt.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { Task } from './types.ts';
+
+/** An operation that does the same as another one of its destination, as the choice sees it. */
+export interface Path {
+  readonly operation: string;
+  readonly manifest: OperationManifest;
+}
+
+/** What the quota says of a path: ms until a call may start, and calls a second in the long run (Infinity = no limit is known). */
+export interface PathQuota {
+  readonly waitMs: number;
+  readonly perSecond: number;
+}
+
+interface Measured {
+  /** Mean time of a call, ms; NaN = none was made. */
+  latencyMs: number;
+  /** Share of calls that failed, lately. */
+  errors: number;
+  /** Deliveries in one call, lately. */
+  items: number;
+  at: number;
+}
+
+const weight = 0.2;
+/** After this time half of what is known of errors is forgotten, so that a path that failed is tried again. */
+const halfLifeMs = 30_000;
+const unknownLatencyMs = 100;
+
+/**
+ * Which of several equivalent paths the next call takes: the one on which a delivery is expected to be through first, by
+ * measured latency and errors, and the quota that is left. cost = (wait for a call + latency + time a call takes out of the
+ * quota) / deliveries in a call / share that succeeds. A path that was never used counts as the mean of the others.
+ */
+export interface Paths {
+  choose(paths: readonly Path[], quotaOf: (path: Path) => PathQuota, now: number): Path;
+  /** What a call came to: how long it took, whether the destination was in trouble, how many deliveries were in it. */
+  measured(operation: string, durationMs: number, failed: boolean, items: number, now: number): void;
+}
+
+export function createPaths(): Paths {
+  const known = new Map<string, Measured>();
+
+  function errorsOf(m: Measured | undefined, now: number): number {
+    return m === undefined ? 0 : m.errors * 2 ** (-Math.max(0, now - m.at) / halfLifeMs);
+  }
+
+  return {
+    choose(paths, quotaOf, now) {
+      const latencies = paths.flatMap((p) => known.get(p.operation)?.latencyMs ?? []);
+      const mean = latencies.length === 0 ? unknownLatencyMs : latencies.reduce((a, b) => a + b, 0) / latencies.length;
+      let best = paths[0]!;
+      let least = Number.POSITIVE_INFINITY;
+      for (const path of paths) {
+        const m = known.get(path.operation);
+        const { waitMs, perSecond } = quotaOf(path);
+        const items = m?.items ?? path.manifest.batch?.maxItems ?? 1;
+        const perCall = waitMs + (m?.latencyMs ?? mean) + (Number.isFinite(perSecond) ? 1000 / Math.max(perSecond, 1e-6) : 0);
+        const cost = perCall / items / Math.max(0.01, 1 - errorsOf(m, now));
+        if (cost < least) [best, least] = [path, cost];
+      }
+      return best;
+    },
+    measured(operation, durationMs, failed, items, now) {
+      const m = known.get(operation);
+      if (m === undefined) {
+        known.set(operation, { latencyMs: durationMs, errors: failed ? weight : 0, items, at: now });
+        return;
+      }
+      m.errors = errorsOf(m, now) * (1 - weight) + (failed ? weight : 0);
+      m.latencyMs += (durationMs - m.latencyMs) * weight;
+      m.items += (items - m.items) * weight;
+      m.at = now;
+    },
+  };
+}
+
+/**
+ * The call on the path that it takes: that of `prefer` where the operation lists it, else the best. A delivery whose
+ * effect is unknown stays on the path of its last call. Sets `task.path`.
+ */
+export function withPath(ports: DestinationPorts, paths: Paths, destination: DestinationConfig, task: Task, prepared: Preparation, prefer?: string): Preparation {
+  const names = prepared.kind === 'call' ? destination.paths.get(task.delivery.operation) : undefined;
+  if (names === undefined) return prepared;
+  const manifestOf = (operation: string): OperationManifest => destination.operations[operation]!;
+  const stays = task.maybeSince > 0 && names.includes(task.path);
+  if (!stays && prefer !== undefined && names.includes(prefer)) task.path = prefer;
+  else if (!stays) {
+    const now = ports.clock.monotonic();
+    task.path = paths.choose(names.map((operation) => ({ operation, manifest: manifestOf(operation) })), ({ operation, manifest }) => {
+      const { available, perSecond, closedMs } = ports.quota.state(operation, manifest.limit, now);
+      return { perSecond, waitMs: Math.max(closedMs, available >= 1 ? 0 : 1000 / Math.max(perSecond, 1e-6)) };
+    }, now).operation;
+  }
+  return { kind: 'call', operation: manifestOf(task.path) };
+}
+
+/** What a call on one of several paths came to. */
+export function measurePath(paths: Paths, tasks: readonly Task[], now: number): void {
+  const { path, last } = tasks[0]!;
+  if (path !== '' && last !== undefined) paths.measured(path, last.durationMs, tasks.every((t) => ['retry', 'throttled', 'auth-broken'].includes(t.last?.verdict ?? '')), tasks.length, now);
+}

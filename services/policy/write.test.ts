@@ -1,0 +1,76 @@
+import type { OutRecord } from '@weir/log';
+import { H, topicNames } from '@weir/pipeline';
+import type { CompiledRoute, Decision, Minimiser } from '@weir/policy';
+import type { Incident } from '@weir/release';
+import { beforeEach, expect, test } from 'vitest';
+import type { Canonical } from './delivery.ts';
+import { createDecisionWriter, type Outputs } from './write.ts';
+
+const topics = topicNames('weir');
+const route: CompiledRoute = { destination: 'crm', operation: 'send', on: 'Profile', kind: 'use', purpose: 'service', when: undefined };
+const minimiser: Minimiser = { withheld: ['email'], changed: [], bytes: () => Buffer.from('cut'), record: (record) => ({ ...record, email: null }) };
+const allow: Decision = { effect: 'allow', route, rule: 'all', consent: [], notBefore: null, minimiser };
+const hold = (escalate: boolean): Decision => ({ effect: 'hold', route, rule: 'big', reason: escalate ? 'escalate:big' : 'approval:big', consent: [], expiresMs: 1000, escalate });
+const canonical = Buffer.from([0, 0, 0, 0, 1, 42]);
+const from: Canonical = {
+  record: { offset: 9, timestamp: 1, key: Buffer.from('email:x'), value: canonical, headers: [[H.event, Buffer.from('evt_a')], [H.output, Buffer.from('out_a')], [H.approval, Buffer.from('old/send/x')]] },
+  bytes: canonical, partition: 4, name: 'weir.canonical.Profile', value: { email: 'a@b.example' }, eventId: 'evt_a', outputId: 'out_a', source: 'shop', acceptedAt: 5, intent: '0', ids: ['email:x'], now: 500, consentOffsets: [], identityOffsets: [], release: 'rel_a',
+};
+
+let incidents: Map<string, Incident>;
+let write: ReturnType<typeof createDecisionWriter>;
+beforeEach(() => {
+  incidents = new Map();
+  const counter = { inc: () => {} };
+  const serde = { encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })), idOf: () => 1 };
+  write = createDecisionWriter({ appender: { partitionFor: () => 0 }, metrics: { decisions: counter, deadLettered: counter }, context: { serde, topics, releases: { incidents: () => incidents } } } as never);
+});
+const releaseWith = (contract?: object) => ({ hash: 'rel_a', policy: { purposes: new Map([['service', { legalBasis: 'contract' }]]) }, destinations: new Map([['crm', { contract }]]) }) as never;
+function written(decision: Decision, contract?: object, of = from): Record<string, any[]> {
+  const outputs: Outputs = new Map();
+  write([decision], of, releaseWith(contract), outputs);
+  return Object.fromEntries([...outputs].map(([topic, records]) => [topic, records.map((r: OutRecord) => JSON.parse(r.value!.toString()))]));
+}
+const text = (data: { data: number[] }): string => Buffer.from(data.data).toString();
+
+test('what is sent is the cut, not the record', () => {
+  const out = written(allow);
+  expect(Object.keys(out)).toEqual([topics.dispatch('crm')]);
+  expect(text(out[topics.dispatch('crm')]![0].payload)).toBe('cut');
+});
+
+test('the contract of the destination is asked about what would leave; a breach sets the whole delivery aside with every reason and sends nothing', () => {
+  const asked: unknown[] = [];
+  const contract = { check: (name: string, record: unknown) => {
+    asked.push([name, record]);
+    return [{ code: 'contract-breached', message: 'email is required', file: 'contracts/crm.yaml', line: 9, field: 'email' }, { code: 'contract-breached', message: 'plan is required' }];
+  } };
+  const out = written(allow, contract);
+  expect(asked).toEqual([['weir.canonical.Profile', { email: null }]]);
+  expect(Object.keys(out).sort()).toEqual([topics.dlq, topics.outcome]);
+  expect(out[topics.dlq]![0]).toMatchObject({ stage: 'policy', destination: 'crm', operation: 'send', topic: topics.canonical, partition: 4, offset: 9, reasons: [{ message: 'email is required', file: 'contracts/crm.yaml', line: 9, field: 'email' }, { message: 'plan is required' }] });
+  expect(text(out[topics.dlq]![0].value)).toBe(canonical.toString());
+  expect(out[topics.outcome]![0]).toMatchObject({ state: 'dead-lettered', reason: 'contract-breached', detail: 'email is required; plan is required', destination: 'crm', key: expect.stringMatching(/^dlv_/) });
+});
+
+test('a contract that holds lets it through', () => {
+  expect(Object.keys(written(allow, { check: () => [] }))).toEqual([topics.dispatch('crm')]);
+});
+
+test('a held delivery is a letter with rule and end, and a quarantined end; a repeated run gives the same letter', () => {
+  const [first, again] = [written(hold(false)), written(hold(false), undefined, { ...from, now: 800 })];
+  expect(Object.keys(first).sort()).toEqual([topics.dlq, topics.outcome]);
+  expect(first[topics.outcome]![0]).toMatchObject({ state: 'quarantined', reason: 'approval:big', rule: 'big' });
+  const header = first[topics.dlq]![0].headers.find((h: { name: string }) => h.name === H.held);
+  expect(text(header.value)).toBe('big;1500');
+  expect(again[topics.dlq]![0].id).toBe(first[topics.dlq]![0].id);
+  expect(written(hold(false), undefined, { ...from, intent: 'replay_1' })[topics.dlq]![0].id).not.toBe(first[topics.dlq]![0].id);
+});
+
+test('an escalating rule raises one incident, not one for each delivery, and none while it is open', () => {
+  expect(written(hold(true))[topics.control]).toEqual([expect.objectContaining({ destination: 'policy/big', since: 500, until: null })]);
+  expect(written(hold(true))[topics.control]).toBeUndefined();
+  expect(written(hold(true), undefined, { ...from, now: 60_000 })[topics.control]).toHaveLength(1);
+  incidents.set('policy/big', { destination: 'policy/big', code: 'approval-required', since: 1, until: null });
+  expect(written(hold(true), undefined, { ...from, now: 120_000 })[topics.control]).toBeUndefined();
+});

@@ -1,0 +1,156 @@
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createLog, createSerde, type Log, type LogRecord, type OutRecord, type Serde } from '@weir/log';
+import { createKeyRing, isSealed, type KeyRing } from '@weir/seal';
+import { startFleet, waitFor, type Fleet } from '@weir/testing';
+import { readWorkspaceKey } from '@weir/vault';
+import { pino } from 'pino';
+import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+
+const root = resolve(import.meta.dirname, '../..');
+const dir = mkdtempSync(join(tmpdir(), 'weir-erasure-'));
+let fleet: Fleet;
+let log: Log;
+let serde: Serde;
+let receipt: any;
+let n = 0;
+const ada = { userId: 'erase-ada', email: 'ada.erase@larkspur.example' };
+const bob = { userId: 'keep-bob', email: 'bob.keep@larkspur.example' };
+
+beforeAll(async () => {
+  fleet = await startFleet({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace: join(root, 'workspace') });
+  log = createLog({ brokers: inject('brokers'), clientId: 'erasure-test' });
+  serde = createSerde({ registryUrl: inject('registryUrl') });
+  await serde.start();
+});
+afterAll(async () => {
+  await fleet?.dispose();
+  await log?.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+async function send(person: typeof ada, plan: string): Promise<void> {
+  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `e-${n++}`, userId: person.userId, timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { email: person.email, plan, marketingConsent: true } }) });
+  expect(response.status).toBe(200);
+}
+const arrivals = async (): Promise<any[]> => (await Promise.all(['crm', 'klaviyo', 'warehouse', 'newsletter'].map(async (d) => (await (await fetch(`${fleet.sandbox}/arrivals?destination=${d}`)).json()) as any[]))).flat();
+const of = (list: any[], person: typeof ada): any[] => list.filter((a) => JSON.stringify([a.subject, a.body, a.operation]).includes(person.email) || JSON.stringify([a.subject, a.body]).includes(person.userId));
+const erasing = (a: any): boolean => ['data-privacy-deletion-jobs', 'erasures'].includes(a.operation) || String(a.operation).includes('@');
+const api = (path: string, body?: object): Promise<Response> => fetch(`http://127.0.0.1:${fleet.base + 1}${path}`, { method: body === undefined ? 'GET' : 'POST', headers: { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}`, 'content-type': 'application/json' }, body: body === undefined ? undefined : JSON.stringify(body) });
+const cli = (...args: string[]): Promise<{ code: number; out: string; err: string }> => new Promise((done) => {
+  const run = spawn(process.execPath, [join(root, 'cli/main.ts'), ...args], { cwd: root, env: { ...process.env, WEIR_DATA: fleet.dataDir, WEIR_PORT: String(fleet.base) } });
+  let out = '';
+  let err = '';
+  run.stdout.on('data', (d: Buffer) => { out += d.toString(); });
+  run.stderr.on('data', (d: Buffer) => { err += d.toString(); });
+  run.on('close', (code) => done({ code: code ?? -1, out, err }));
+});
+async function records(topic: string): Promise<{ partition: number; record: LogRecord }[]> {
+  const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
+  const found: { partition: number; record: LogRecord }[] = [];
+  for (const [partition, end] of await admin.endOffsets(topic)) await reader.read(topic, partition, 0, end, (batch) => { for (const record of batch.records) found.push({ partition, record }); });
+  await reader.close();
+  return found;
+}
+async function freshRing(): Promise<KeyRing> {
+  const ring = await createKeyRing({ log, serde, topic: `${fleet.prefix}.keys`, workspaceKey: readWorkspaceKey(fleet.dataDir, undefined), stateDir: mkdtempSync(join(dir, 'ring-')), logger: pino({ level: 'silent' }), now: Date.now }, (error) => { throw error; });
+  await ring.start();
+  return ring;
+}
+
+test('what is known of a person is shown and exported, under each of their identifiers', async () => {
+  for (const plan of ['free', 'gold']) for (const person of [ada, bob]) await send(person, plan);
+  // Refused for good once: a replay would send them again, under a new key.
+  for (const person of [ada, bob]) {
+    await fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ destination: 'crm', mode: 'permanent', count: 1, subject: person.email }) });
+    await send(person, 'silver');
+    await fleet.settled();
+  }
+  for (const identifier of [ada.email, `userId:${ada.userId}`]) {
+    const shown = (await (await api('/v1/subjects/show', { identifier })).json()) as any;
+    expect(shown).toMatchObject({ erasedUntil: null, records: { readable: expect.any(Number) } });
+    expect(shown.ids).toHaveLength(2);
+    expect(shown.records.readable).toBeGreaterThanOrEqual(2);
+    expect(shown.destinations.map((d: any) => d.destination)).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse']);
+    expect(shown.purposes).toContainEqual({ purpose: 'email-marketing', channel: 'email', allowed: true, reason: null });
+  }
+  const exported = await cli('subject', 'export', ada.email);
+  expect(exported.code).toBe(0);
+  const lines = exported.out.trim().split('\n').map((line) => JSON.parse(line));
+  expect(lines.filter((l) => l.type === 'weir.canonical.Profile').map((l) => l.record.plan)).toEqual(['free', 'gold', 'silver']);
+  expect(exported.out).not.toContain(bob.email);
+});
+
+test('a bad identifier is refused, and nobody without the role may look or erase', async () => {
+  for (const identifier of ['ada', 'mail:ada@larkspur.example', 'external:x', 'userId:   ']) expect((await api('/v1/subjects/erase', { identifier })).status, identifier).toBe(400);
+  const { token } = (await (await api('/v1/tokens', { name: 'viewer', grants: ['viewer'], days: 1 })).json()) as { token: string };
+  const asViewer = await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/subjects/show`, { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: JSON.stringify({ identifier: ada.email }) });
+  expect(asViewer.status).toBe(403);
+  expect(await cli('subject', 'erase', ada.email)).toMatchObject({ code: 2, err: expect.stringContaining('--yes') });
+});
+
+test('an erasure is acknowledged with a receipt, also when the control service is killed on the way', async () => {
+  const ordered = (await (await api('/v1/subjects/erase', { identifier: ada.email })).json()) as any;
+  await fleet.restart('control');
+  receipt = await waitFor('every destination has erased', async () => {
+    const found = (await (await api(`/v1/erasures/${ordered.id}`)).json()) as any;
+    return found.state === 'done' ? found : undefined;
+  }, 80_000);
+  expect(receipt.erasedAt).not.toBeNull();
+  expect(receipt.keysDestroyed).toBeGreaterThan(0);
+  expect(receipt.recordsUnreadable).toBeGreaterThanOrEqual(2);
+  expect(Date.parse(receipt.rawUntil)).toBeGreaterThan(Date.now() + 29 * 86_400_000);
+  expect(receipt.destinations.map((d: any) => [d.destination, d.operation, d.state]).sort()).toEqual([['crm', 'erase-contact', 'delivered'], ['klaviyo', 'delete-profile', 'delivered'], ['newsletter', 'erase-subscriber', 'delivered'], ['warehouse', 'erase', 'delivered']]);
+  expect(of(await arrivals(), ada).filter(erasing)).toHaveLength(4);
+});
+
+test('nothing of the person opens any more, by a reader that begins anew; the other one is whole', async () => {
+  const ring = await freshRing();
+  try {
+    let opened = 0;
+    for (const { record } of await records(`${fleet.prefix}.canonical`)) {
+      const plain = isSealed(record.value!) ? ring.open(record.value!) : record.value!;
+      if (plain === undefined) continue;
+      opened++;
+      expect(plain.includes(ada.email)).toBe(false);
+      expect(plain.includes(ada.userId)).toBe(false);
+    }
+    expect(opened).toBeGreaterThanOrEqual(2);
+  } finally {
+    await ring.stop();
+  }
+  const exported = await cli('subject', 'export', ada.email);
+  expect(exported.out.includes('"record":{')).toBe(false);
+  expect((await cli('subject', 'export', bob.email)).out).toContain('gold');
+  expect((await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any).toMatchObject({ records: { readable: 0 }, erasedUntil: receipt.orderedAt });
+});
+
+test('a replay of the whole history sends nothing of the person', async () => {
+  const before = of(await arrivals(), ada).length;
+  const appender = await log.appender();
+  for (const topic of ['raw.segment', 'canonical', ...['crm', 'klaviyo', 'warehouse', 'newsletter'].map((d) => `dispatch.${d}`)].map((name) => `${fleet.prefix}.${name}`)) {
+    await appender.partitions(topic);
+    const again = (await records(topic)).map(({ partition, record }): OutRecord => ({ partition, key: record.key, value: record.value, headers: [...record.headers.filter(([name]) => name !== 'weir-intent'), ['weir-intent', Buffer.from('replay_test')]] }));
+    await appender.append(topic, again);
+  }
+  await send(bob, 'platinum');
+  await fleet.settled();
+  await waitFor('what came behind it is through', async () => of(await arrivals(), bob).some((a) => JSON.stringify(a.body).includes('platinum')));
+  const added = of(await arrivals(), ada).slice(before).filter((a) => !erasing(a));
+  expect(added).toEqual([]);
+  // The replay itself works: what was refused of the other one is sent now.
+  expect(of((await arrivals()).filter((a) => a.applied && a.destination === 'crm'), bob).map((a) => a.body.plan)).toContain('silver');
+});
+
+test('one who comes back is a new person to Weir: the record opens, and nothing is used before a new consent', async () => {
+  const before = of(await arrivals(), ada).filter((a) => !erasing(a)).length;
+  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: 'back-1', userId: ada.userId, timestamp: new Date().toISOString(), traits: { email: ada.email, plan: 'back' } }) });
+  expect(response.status).toBe(200);
+  await fleet.settled();
+  const shown = (await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any;
+  expect(shown.records.readable).toBe(1);
+  expect(shown.purposes.every((p: any) => !p.allowed)).toBe(true);
+  expect(of(await arrivals(), ada).filter((a) => !erasing(a))).toHaveLength(before);
+});
