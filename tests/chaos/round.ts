@@ -3,7 +3,7 @@ import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { keyedId } from '@weir/pipeline';
-import { waitFor } from '@weir/testing';
+import { waitFor, type FleetService } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
 import { consentHeld, effectsOnce, invariants, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant } from './checkers.ts';
 import { readHistory, type History } from './history.ts';
@@ -87,7 +87,8 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
       console.log(`${service} ${n} ended by itself (${code}): ${readFileSync(world.fleet.logFile(service, n), 'utf8').trimEnd().split('\n').at(-1)?.slice(0, 300)}`);
     },
   }))));
-  const guards = Promise.all([runWeather(world, done, count), watchMemory(world, done, tally), holdBack(world, done)]);
+  const watched = supervise(world, ['control'], done, tally);
+  const guards = Promise.all([watched, runWeather(world, done, count), watchMemory(world, done, tally), holdBack(world, done)]);
   await killers;
   await guards;
   await calm(world);
@@ -136,9 +137,31 @@ async function settle(world: World, broken: Tally['broken']): Promise<void> {
   await fleet.settled(settleMs).catch((error: unknown) => broken.I8.push((error as Error).message));
 }
 
-async function judge(world: World, { broken }: Tally): Promise<History> {
+/** What ended by itself is started again, as whatever runs services does. */
+async function supervise(world: World, services: readonly FleetService[], done: () => boolean, tally: Tally): Promise<void> {
+  const { fleet } = world;
+  while (!done()) {
+    await pause(500);
+    for (const service of services) {
+      for (const instance of service === 'control' ? [1] : [1, 2]) {
+        const { exitCode, signalCode } = fleet.process(service, instance);
+        if (exitCode === null && signalCode === null) continue;
+        tally.ended++;
+        console.log(`${service} ${instance} ended by itself (${exitCode ?? signalCode}) and is started again: ${readFileSync(fleet.logFile(service, instance), 'utf8').trimEnd().split('\n').at(-1)?.slice(0, 300)}`);
+        await fleet.start(service, instance).catch((error: unknown) => { console.log(`${service} ${instance}: ${(error as Error).message.slice(0, 200)}`); });
+      }
+    }
+  }
+}
+
+async function judge(world: World, tally: Tally): Promise<History> {
   const { fleet, platform, traffic, feed, secrets } = world;
+  const { broken } = tally;
+  let settled = false;
+  const watched = supervise(world, ['control', ...stages], () => settled, tally);
   await settle(world, broken);
+  settled = true;
+  await watched;
   const key = readWorkspaceKey(fleet.dataDir, undefined);
   const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
   const sent = { answered: traffic.log.answered, members: feed.size() };

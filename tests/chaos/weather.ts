@@ -192,14 +192,14 @@ const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
   },
   registry: { every: 20_000, act: breakRegistry },
   vault: {
-    every: 15_000,
+    every: 25_000,
     async act(world, count) {
       const { vault, random, proxy } = world;
       const mode = random.pick(['sealed', 'slow', 'denied', 'down'] as const);
       count(`vault: ${mode}`);
       if (mode === 'down') await proxy.down('vault');
       else vault.mode = mode;
-      await pause(1000 + random.below(6000));
+      await pause(4000 + random.below(10_000));
       vault.mode = 'ok';
       await proxy.heal('vault');
     },

@@ -110,7 +110,7 @@ export async function startWorld(options: Options, round: number): Promise<World
       brokers: platform.bootstrap, registryUrl, workspace, base,
       env: {
         WEIR_NORMALIZER_SESSION_MS: session, WEIR_POLICY_SESSION_MS: session, WEIR_DISPATCHER_SESSION_MS: session, WEIR_POLLER_SESSION_MS: session, WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs), WEIR_IN_LANE_TRIES: '2',
-        WEIR_SANDBOX_URL: `http://127.0.0.1:${sandbox}`, WEIR_VAULT_ADDR: `http://127.0.0.1:${vaultPort}`, WEIR_VAULT_TOKEN: vault.token, WEIR_VAULT_REFRESH_MS: '1000', WEIR_VAULT_TIMEOUT_MS: '500', WEIR_VAULT_MAX_STALE_MS: '3000',
+        WEIR_SANDBOX_URL: `http://127.0.0.1:${sandbox}`, WEIR_VAULT_ADDR: `http://127.0.0.1:${vaultPort}`, WEIR_VAULT_TOKEN: vault.token, WEIR_VAULT_REFRESH_MS: '2000', WEIR_VAULT_TIMEOUT_MS: '2000', WEIR_VAULT_MAX_STALE_MS: '8000',
       },
       envOf: (service, instance) => service === 'sandbox' ? {} : { KAFKA_BROKERS: brokersOf((instance - 1) % sides.length), ...(service === 'control' ? {} : { NODE_OPTIONS: `--import=${join(import.meta.dirname, 'clock.mjs')}`, WEIR_TEST_CLOCK: clockFile(service, instance) }) },
     });
