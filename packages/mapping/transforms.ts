@@ -7,6 +7,7 @@ import { parsePath, readPath, type Roots } from './path.ts';
 /** A value that the transform cannot take; the message says what it expected, never the value. */
 export class TransformError extends Error {}
 
+/** One that takes `roots` reads other paths, too. */
 export type Transform = (value: Json, roots: Roots) => Json | undefined;
 export interface TransformContext { readonly workspaceKey?: Buffer }
 
@@ -100,15 +101,20 @@ function phone(options: JsonObject): Transform | string {
   const fixed = country?.length === 2 ? country.toUpperCase() : undefined;
   const path = country === undefined || fixed !== undefined ? undefined : parsePath(country);
   if (fixed === undefined ? country !== undefined && path === undefined : !isSupportedCountry(fixed)) return expected;
+  if (path === undefined) return (value) => numberOf(value, fixed);
   return (value, roots) => {
-    const from = path === undefined ? undefined : readPath(path, roots);
-    const region = typeof from === 'string' && /^[A-Za-z]{2}$/.test(from) ? from.toUpperCase() : fixed;
-    const input = text(value).trim();
-    if (input.length > 64) throw new TransformError('expected a phone number');
-    const parsed = parsePhoneNumberFromString(input, region as CountryCode | undefined);
-    if (parsed === undefined || !parsed.isPossible()) throw new TransformError('expected a phone number, with + and country code or with `country` set');
-    return parsed.number;
+    const from = readPath(path, roots);
+    return numberOf(value, typeof from === 'string' && /^[A-Za-z]{2}$/.test(from) ? from.toUpperCase() : fixed);
   };
+}
+
+/** E.164, read as dialled in the region. */
+function numberOf(value: Json, region: string | undefined): string {
+  const input = text(value).trim();
+  if (input.length > 64) throw new TransformError('expected a phone number');
+  const parsed = parsePhoneNumberFromString(input, region as CountryCode | undefined);
+  if (parsed === undefined || !parsed.isPossible()) throw new TransformError('expected a phone number, with + and country code or with `country` set');
+  return parsed.number;
 }
 
 function mapEnum(options: JsonObject): Transform {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { openVault } from '@weir/vault';
 import { freePort } from './port.ts';
+import { spawnTied } from './tied.ts';
 import { testPrefix, waitFor } from './wait.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -74,7 +75,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     async start(service, instance = 1, own = {}) {
       const port = instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? await freePort();
       ports.set(keyOf(service, instance), port);
-      const child = spawn(process.execPath, [join(root, `services/${service}/main.ts`)], { env: { ...env, ...options.envOf?.(service, instance), ...own, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+      const child = spawnTied([join(root, `services/${service}/main.ts`)], { env: { ...env, ...options.envOf?.(service, instance), ...own, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root });
       const log = createWriteStream(fleet.logFile(service, instance), { flags: 'a' });
       child.stdout!.pipe(log, { end: false });
       child.stderr!.pipe(log, { end: false });

@@ -3,4 +3,5 @@ export { startInstance, type Instance, type InstanceOptions } from './instance.t
 export { cpuMs } from './cpu.ts';
 export { freeze } from './freeze.ts';
 export { freePort } from './port.ts';
+export { spawnTied } from './tied.ts';
 export { testPrefix, waitFor } from './wait.ts';

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { freePort } from './port.ts';
+import { spawnTied } from './tied.ts';
 import { testPrefix, waitFor } from './wait.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -80,7 +81,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
     },
     async start() {
       text = '';
-      child = spawn(process.execPath, [join(root, 'scripts/start.ts')], { env, cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+      child = spawnTied([join(root, 'scripts/start.ts')], { env, cwd: root });
       child.stdout!.on('data', (d: Buffer) => { text += d.toString(); });
       child.stderr!.on('data', (d: Buffer) => { text += d.toString(); });
       await waitFor('weir ready', () => {

@@ -44,7 +44,7 @@ interface Running {
  * What a destination may have in memory between commit and read position, over all partitions of this instance: while
  * it is down, Kafka is the queue, and as many destinations as there are may be down at once (I7).
  */
-const heldRecords = 10_000;
+const heldRecords = 6000;
 const heldBytes = 16 * 1024 * 1024;
 /** Each partition gets at least this, or a hot subject of it could hold up the others. */
 const leastRecords = 500;

@@ -1,8 +1,10 @@
 import { createConsentTables } from '@weir/consent';
 import type { ConfigOf } from '@weir/config';
 import { appendDeadlineMs, createProgress, createRetentionWatch, type Service, type ServiceContext } from '@weir/service';
+import type { Reader } from '@weir/log';
 import type { openTable } from '@weir/state';
 import type { options } from './config.ts';
+import { createAppliedWatcher } from './applied.ts';
 import { createFolder } from './fold.ts';
 import { createMetrics } from './metrics.ts';
 import type { PolicyPorts } from './ports.ts';
@@ -20,18 +22,32 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
   const ports: PolicyPorts = { context, appender, admin, tables, retention, metrics: createMetrics(context.registry), progress, fail, sessionTimeoutMs: config.sessionTimeoutMs, windowRecords: config.windowRecords, windowBytes: config.windowBytes };
   let folder: ReturnType<typeof createFolder> | undefined;
   let stage: ReturnType<typeof createStage> | undefined;
+  let watcher: ReturnType<typeof createAppliedWatcher> | undefined;
+  let reader: Reader | undefined;
   let started = false;
+  let off: (() => void) | undefined;
+  let changing: Promise<void> = Promise.resolve();
+
+  /** Only where the release tells somebody of it. Once begun it goes on: the group must not fall behind between two releases. */
+  async function watchApplied(): Promise<void> {
+    if (watcher !== undefined || !context.releases.current().policy.routes.has('ConsentApplied')) return;
+    reader = await context.log.reader();
+    watcher = createAppliedWatcher(ports, reader);
+    await watcher.start();
+  }
 
   return {
     name: 'policy',
     failed,
     async start() {
       const { topics } = context;
-      await Promise.all([tables.start(), ...[topics.consent, topics.consentChanges, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic))]);
+      await Promise.all([tables.start(), ...[topics.consent, topics.consentChanges, topics.consentApplied, topics.identity, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic))]);
       await retention.watch([topics.canonical]);
       folder = createFolder(ports);
       stage = createStage(ports);
       await Promise.all([folder.start(), stage.consumer.start()]);
+      await watchApplied();
+      off = context.releases.onChange(() => { changing = changing.then(watchApplied).catch(fail); });
       started = true;
     },
     readiness() {
@@ -39,8 +55,11 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
       return tables.caughtUp() ? progress.readiness() : { ready: false, reason: 'the tables of consent and identity are not caught up' };
     },
     async stop() {
+      off?.();
+      await changing;
       retention.close();
-      await Promise.all([stage?.stop(), folder?.close()]);
+      await Promise.all([stage?.stop(), folder?.close(), watcher?.stop()]);
+      await reader?.close();
       await tables.stop();
       await Promise.all([appender.close(), admin.close()]);
     },

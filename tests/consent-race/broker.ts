@@ -40,6 +40,18 @@ export async function raceOnBroker(options: { readonly eventsPerSecond: number; 
   }
 }
 
+/** As an SDK does: a connection that was closed under a request is tried again; an ingest that is gone is an error. */
+async function insist(fleet: Fleet, url: string, init: RequestInit): Promise<Response> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return await fetch(url, init);
+    } catch (error) {
+      const { exitCode, signalCode } = fleet.process('ingest');
+      if (exitCode !== null || signalCode !== null || attempt >= 5) throw new Error(`ingest does not answer (exit ${exitCode ?? signalCode ?? 'none'})`, { cause: error });
+    }
+  }
+}
+
 async function run(fleet: Fleet, options: { readonly eventsPerSecond: number; readonly seconds: number; readonly backlog: number }): Promise<RealRace> {
   const key = Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64');
   const token = fleet.secret('ADMIN_TOKEN');
@@ -49,12 +61,12 @@ async function run(fleet: Fleet, options: { readonly eventsPerSecond: number; re
       const n = sent++;
       return { type: 'identify', messageId: `race-${n}`, userId: `u${n % people}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `p${n % people}@larkspur.example`, plan: `p${n}` } };
     });
-    const response = await fetch(`${fleet.ingest}/v1/batch`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${key}` }, body: JSON.stringify({ batch }) });
+    const response = await insist(fleet, `${fleet.ingest}/v1/batch`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${key}` }, body: JSON.stringify({ batch }) });
     if (!response.ok) throw new Error(`ingest answered ${response.status}`);
     await response.arrayBuffer();
   };
   const consent = async (person: number, state: string, wait: boolean): Promise<{ status: number; waitedMs: number; at: number }> => {
-    const response = await fetch(`${fleet.ingest}/v1/consent${wait ? '?wait=applied' : ''}`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` }, body: JSON.stringify({ identifiers: { email: `p${person}@larkspur.example` }, purpose: 'email-marketing', channel: 'email', state }) });
+    const response = await insist(fleet, `${fleet.ingest}/v1/consent${wait ? '?wait=applied' : ''}`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` }, body: JSON.stringify({ identifiers: { email: `p${person}@larkspur.example` }, purpose: 'email-marketing', channel: 'email', state }) });
     const body = (await response.json()) as { waitedMs: number };
     return { status: response.status, waitedMs: body.waitedMs, at: Date.now() };
   };

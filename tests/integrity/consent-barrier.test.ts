@@ -1,16 +1,42 @@
-import { resolve } from 'node:path';
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
 import { startFleet, waitFor, type Fleet } from '@weir/testing';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 
 const callTimeoutMs = 2000;
 const sessionMs = 6000;
 let weir: Fleet;
+let workspace = '';
+/** Told of changes that have come to hold, signed. */
+const hook = `doc: A webhook that wants to know.
+adapter: http
+config:
+  baseUrl: sandbox://hook
+  signingSecret: { secret: HOOK_SECRET }
+  operations:
+    notify:
+      kind: restrict
+      accepts: [ConsentApplied]
+      method: POST
+      path: /consent
+      body: { type: consent.applied, change: "{{record.changeId}}", state: "{{record.state}}", email: "{{record.email}}" }
+      idempotency: { scheme: header, name: webhook-id, window: 24h, pastWindow: resend }
+routes:
+  - { on: ConsentApplied, operation: notify }
+`;
 beforeAll(async () => {
-  weir = await startFleet({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace: resolve(import.meta.dirname, '../../workspace'), env: { WEIR_DISPATCHER_SESSION_MS: String(sessionMs), WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs) } });
+  workspace = mkdtempSync(join(tmpdir(), 'weir-consent-'));
+  cpSync(resolve(import.meta.dirname, '../../workspace'), workspace, { recursive: true });
+  writeFileSync(join(workspace, 'destinations/hook.yaml'), hook);
+  weir = await startFleet({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace, env: { WEIR_DISPATCHER_SESSION_MS: String(sessionMs), WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs) } });
   await weir.start('sandbox');
   await Promise.all([...(['policy', 'dispatcher', 'normalizer', 'control', 'ingest'] as const).map((service) => weir.start(service)), weir.start('dispatcher', 2)]);
 });
-afterAll(() => weir?.dispose());
+afterAll(async () => {
+  await weir?.dispose();
+  rmSync(workspace, { recursive: true, force: true });
+});
 afterEach(() => fetch(`${weir.sandbox}/faults`, { method: 'DELETE' }));
 
 interface Answer { readonly status: number; readonly body: any; readonly ms: number }
@@ -42,6 +68,14 @@ test('a grant opens, and after a withdrawal that is answered as applied nothing 
   await weir.settled();
   expect((await arrivals('ann')).filter((a) => Date.parse(a.at) > at)).toEqual([]);
   expect(withdrawn.ms).toBeLessThan(sessionMs);
+});
+
+test('a change that has come to hold is told to the webhook that subscribed to it, once', async () => {
+  const { body } = await consent(change('fay', 'withdrawn'));
+  const told = async (): Promise<any[]> => ((await (await fetch(`${weir.sandbox}/effects?destination=hook`)).json()) as any[]).filter((e) => e.body.change === body.id);
+  await waitFor('the webhook was called', async () => (await told()).length > 0);
+  await weir.settled();
+  expect(await told()).toMatchObject([{ body: { type: 'consent.applied', state: 'withdrawn', email: 'fay@larkspur.example' } }]);
 });
 
 test('a call that is open when the withdrawal comes holds back the answer until it has ended', async () => {

@@ -1,11 +1,11 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createLog, createSerde, type Log, type LogRecord, type Serde } from '@weir/log';
-import { freePort, testPrefix, waitFor } from '@weir/testing';
+import { freePort, testPrefix, waitFor, spawnTied } from '@weir/testing';
 import { openVault } from '@weir/vault';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -75,7 +75,7 @@ export async function startIngestWorld(cluster: { brokers: readonly string[]; re
   const env = { ...process.env, WEIR_LOG_LEVEL: 'info', WEIR_DATA: dir, WEIR_TOPIC_PREFIX: prefix, KAFKA_BROKERS: cluster.brokers.join(','), SCHEMA_REGISTRY_URL: cluster.registryUrl, WEIR_ALLOW_PRIVATE_SOURCES: 'true', WEIR_POLLER_SESSION_MS: '3000' };
   const children: ChildProcess[] = [];
   const run = (args: readonly string[], more: Record<string, string> = {}): ChildProcess => {
-    const child = spawn(process.execPath, args, { cwd: root, env: { ...env, ...more }, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawnTied(args, { cwd: root, env: { ...env, ...more } });
     children.push(child);
     return child;
   };

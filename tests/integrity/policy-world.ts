@@ -67,7 +67,7 @@ export async function createWorld(prefix: string, partitions = 3) {
   await serde.start();
   const topics = topicNames(prefix);
   const [admin, reader, appender] = await Promise.all([log.admin(), log.reader(), log.appender()]);
-  const names = [topics.canonical, topics.consentChanges, topics.consent, topics.identity, topics.outcome, topics.dlq, topics.dispatch('crm')];
+  const names = [topics.canonical, topics.consentChanges, topics.consent, topics.consentApplied, topics.identity, topics.outcome, topics.dlq, topics.dispatch('crm')];
   await admin.createTopics(names.map((name) => ({ name, partitions, replicationFactor: 1, config: {} })));
   for (const name of names) await appender.partitions(name);
   const stateDirs: string[] = [];

@@ -30,9 +30,9 @@ export async function runStorm(weir: Instance, form: string, options: { readonly
   };
   const arrivals = async (): Promise<Arrival[]> => ((await (await fetch(`${weir.sandbox}/arrivals?destination=crm`)).json()) as Arrival[]).filter((a) => a.subject.startsWith(`${form}-`));
   const deadBefore = (await weir.status()).deliveries.deadLettered as number;
-  // Each value for a part of the refusals; the last stays to the end.
+  // Each value once, at the first calls; the last for whatever is over the limit.
   const values = forms[form]!;
-  for (const [i, retryAfter] of values.entries()) await order({ destination: 'crm', mode: '429', limit: options.limit, perMs: 1000, retryAfter, ...(i < values.length - 1 ? { count: 4 } : {}) });
+  for (const [i, retryAfter] of values.entries()) await order({ destination: 'crm', mode: '429', retryAfter, ...(i < values.length - 1 ? { count: 1 } : { limit: options.limit, perMs: 1000 }) });
   const began = performance.now();
   for (let n = 0; n < options.each; n++) {
     const batch = Array.from({ length: options.people }, (_, p) => ({ type: 'identify', messageId: `${form}-${n}-${p}`, userId: `${form}-${p}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${form}-${p}@larkspur.example`, plan: String(n).padStart(4, '0') } }));

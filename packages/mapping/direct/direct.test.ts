@@ -20,6 +20,7 @@ outputs:
       userId: [data.id, data.user.id]
       email: { from: data.email, pipe: [email], onError: skip }
       phone: { from: data.phone, pipe: [trim] }
+      website: { from: data.phone, pipe: [{ phone: { country: DE } }], onError: skip }
       firstName: { from: data.first, pipe: [trim, upper] }
       lastName: { from: data.last, pipe: [lower], default: none }
       country: { from: data.address.country, pipe: [country], onError: skip, default: DE }

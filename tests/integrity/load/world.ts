@@ -179,6 +179,8 @@ export async function runOutage(world: LoadWorld, options: { readonly events: nu
     world.down('down');
     await world.write('down', options.events);
     let most = (await world.look()).rssAnon;
+    // What waited while the events were written is of the writing, not of the outage.
+    await waitFor('the other destination has caught up', async () => (await world.lag('steady')) < options.otherPerSecond / 4, 120_000);
     await world.vendor('steady');
     const refusedBefore = (await world.vendor('down')).refused;
     for (let i = 0; i < options.steps; i++) {
