@@ -47,6 +47,12 @@ test('the same change decided again goes the same way; a new withdrawal after a 
   expect(told('site', 'withdrawn', ['email:x']).told).toEqual(['a', 'b', 'c']);
 });
 
+test('a person who says it again is heard again: only a tool that is told can echo', () => {
+  const told = world();
+  told('site', 'withdrawn', ['email:x']);
+  expect(told('site', 'withdrawn', ['email:x']).told).toEqual(['a', 'b', 'c']);
+});
+
 test('what brings an identifier that had not said it is no echo', () => {
   const told = world();
   told('a', 'withdrawn', ['userId:1']);

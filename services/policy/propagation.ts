@@ -28,6 +28,11 @@ function isEcho(change: ChangeSeen, tables: Pick<ConsentTables, 'stored'>): bool
   });
 }
 
+/** Only a tool that Weir tells can answer what it was told. What others say again (a person, a form) goes everywhere again: a restriction is never dropped. */
+function isTold(source: string, release: Release): boolean {
+  return [...release.destinations.keys()].some((destination) => isOrigin(destination, source, release));
+}
+
 /** A destination of the same tool as the source told us: it knows. */
 function isOrigin(destination: string, source: string, release: Release): boolean {
   const tool = release.sources.get(source)?.adapter.manifest.name;
@@ -37,7 +42,7 @@ function isOrigin(destination: string, source: string, release: Release): boolea
 /** The decisions on a change of consent, without those that would tell a tool what it knows: `consent-origin`, `consent-echo`. */
 export function propagate(decisions: readonly Decision[], change: ChangeSeen, tables: Pick<ConsentTables, 'stored'>, release: Release): readonly Decision[] {
   if (decisions.every((d) => d.effect !== 'allow')) return decisions;
-  const echo = isEcho(change, tables);
+  const echo = isTold(change.source, release) && isEcho(change, tables);
   return decisions.map((decision): Decision => {
     if (decision.effect !== 'allow') return decision;
     const reason = isOrigin(decision.route.destination, change.source, release) ? 'consent-origin' : echo ? 'consent-echo' : undefined;
