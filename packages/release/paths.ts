@@ -26,6 +26,7 @@ export function compilePaths(routes: YamlValue | undefined, operations: Readonly
       if (operation === undefined) report(at, `no operation ${name}${nearest(name, Object.keys(operations))}`, `use one of ${Object.keys(operations).join(', ')}`);
       else if (primary !== undefined && (operation.kind !== primary.kind || !operation.accepts.includes(`weir.canonical.${String(route['on'])}`))) report(at, `${name} is not of the same kind, or does not take ${String(route['on'])}`, 'name operations that do the same');
       else if (primary !== undefined && (operation.idempotency.scheme !== primary.idempotency.scheme || operation.idempotency.scheme === 'none')) report(at, `${name} does not tell a repetition as ${own} does`, 'paths need the same idempotency scheme, and not none: a repetition may take another one');
+      else if (primary !== undefined && (operation.idempotency.windowMs !== primary.idempotency.windowMs || operation.idempotency.pastWindow !== primary.idempotency.pastWindow)) report(at, `${name} does not know a key for as long as ${own}, or has another rule past that`, 'paths need the same window and pastWindow: a repetition may take another one');
     }
     const before = found.get(own);
     if (before !== undefined && before.join() !== names.join()) report(at, `another route of ${own} lists other paths`, 'list the same');

@@ -2,6 +2,7 @@ export { fleetServices, startFleet, type Fleet, type FleetOptions, type FleetSer
 export { startInstance, type Instance, type InstanceOptions } from './instance.ts';
 export { cpuMs } from './cpu.ts';
 export { freeze } from './freeze.ts';
+export { readKeys } from './keys.ts';
 export { freePort } from './port.ts';
 export { spawnTied } from './tied.ts';
 export { testPrefix, waitFor } from './wait.ts';

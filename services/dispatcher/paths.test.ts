@@ -1,6 +1,9 @@
 import type { OperationManifest } from '@weir/adapter';
+import type { DestinationConfig } from '@weir/release';
 import { expect, test } from 'vitest';
-import { createPaths, type Path, type PathQuota } from './paths.ts';
+import { createPaths, withPath, type Path, type PathQuota } from './paths.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { Task } from './types.ts';
 
 const manifest = (maxItems?: number): OperationManifest => ({ kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: '' }, ...(maxItems === undefined ? {} : { batch: { maxItems, maxBytes: 1e6, cite: '' } }) });
 const single: Path = { operation: 'single', manifest: manifest() };
@@ -21,6 +24,29 @@ test('the slow path is left for the fast one, a failing one for one that works, 
   for (let i = 0; i < 40; i++) paths.measured('other', 50, true, 1, 21);
   expect(pick(21)).toBe('single');
   expect(pick(21 + 5 * 30_000)).toBe('other');
+});
+
+test('a path that refuses at once is not taken for a fast one', () => {
+  const paths = createPaths();
+  paths.measured('other', 150, false, 1, 0);
+  for (let i = 0; i < 50; i++) paths.measured('single', 1, true, 1, 0);
+  expect(paths.choose([single, other], () => free, 0)).toBe(other);
+  // Nor once most of its errors are forgotten, as long as it costs more than what it would save.
+  expect(paths.choose([single, other], () => free, 60_000)).toBe(other);
+  expect(paths.choose([single, other], () => free, 5 * 60_000)).toBe(single);
+});
+
+test('a delivery that may have been applied does not wait for the path that fails while another one answers', () => {
+  const paths = createPaths();
+  const ports = { clock: { monotonic: () => 0 }, quota: { state: () => ({ available: 1, perSecond: Number.POSITIVE_INFINITY, closedMs: 0 }) } } as unknown as DestinationPorts;
+  const destination = { operations: { single: single.manifest, other: other.manifest }, paths: new Map([['single', ['single', 'other']]]) } as unknown as DestinationConfig;
+  const task = { delivery: { operation: 'single' }, path: '', maybeSince: 0 } as unknown as Task;
+  const next = (prefer?: string) => withPath(ports, paths, destination, task, { kind: 'call', operation: single.manifest }, prefer);
+  expect([next(), task.path]).toEqual([{ kind: 'call', operation: single.manifest }, 'single']);
+  task.maybeSince = 1;
+  paths.measured('single', 3, true, 1, 0);
+  expect([next(), task.path]).toEqual([{ kind: 'call', operation: other.manifest }, 'other']);
+  expect([next('single'), task.path]).toEqual([{ kind: 'call', operation: single.manifest }, 'single']);
 });
 
 test('a path without quota is left for one that has some, and bulk counts by delivery', () => {

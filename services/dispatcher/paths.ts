@@ -30,11 +30,14 @@ const weight = 0.2;
 /** After this time half of what is known of errors is forgotten, so that a path that failed is tried again. */
 const halfLifeMs = 30_000;
 const unknownLatencyMs = 100;
+/** What a failed call costs beside its own time, ms: the wait before the next one (the first waits of the breaker and of the backoff). */
+const failedMs = 1000;
 
 /**
  * Which of several equivalent paths the next call takes: the one on which a delivery is expected to be through first, by
- * measured latency and errors, and the quota that is left. cost = (wait for a call + latency + time a call takes out of the
- * quota) / deliveries in a call / share that succeeds. A path that was never used counts as the mean of the others.
+ * measured latency and errors, and the quota that is left. cost = ((wait for a call + latency + time a call takes out of the
+ * quota) / deliveries in a call + share that fails × wait before the next call) / share that succeeds: a path that fails
+ * fast is not a fast one. A path that was never used counts as the mean of the others.
  */
 export interface Paths {
   choose(paths: readonly Path[], quotaOf: (path: Path) => PathQuota, now: number): Path;
@@ -60,7 +63,8 @@ export function createPaths(): Paths {
         const { waitMs, perSecond } = quotaOf(path);
         const items = m?.items ?? path.manifest.batch?.maxItems ?? 1;
         const perCall = waitMs + (m?.latencyMs ?? mean) + (Number.isFinite(perSecond) ? 1000 / Math.max(perSecond, 1e-6) : 0);
-        const cost = perCall / items / Math.max(0.01, 1 - errorsOf(m, now));
+        const errors = errorsOf(m, now);
+        const cost = (perCall / items + errors * failedMs) / Math.max(0.01, 1 - errors);
         if (cost < least) [best, least] = [path, cost];
       }
       return best;
@@ -80,16 +84,16 @@ export function createPaths(): Paths {
 }
 
 /**
- * The call on the path that it takes: that of `prefer` where the operation lists it, else the best. A delivery whose
- * effect is unknown stays on the path of its last call. Sets `task.path`.
+ * The call on the path that it takes: that of `prefer` where the operation lists it, else the best. A call whose effect is
+ * unknown binds to nothing: the paths share the key, so the vendor tells its repetition on any of them, and a delivery
+ * does not wait for a path that fails while another one answers. Sets `task.path`.
  */
 export function withPath(ports: DestinationPorts, paths: Paths, destination: DestinationConfig, task: Task, prepared: Preparation, prefer?: string): Preparation {
   const names = prepared.kind === 'call' ? destination.paths.get(task.delivery.operation) : undefined;
   if (names === undefined) return prepared;
   const manifestOf = (operation: string): OperationManifest => destination.operations[operation]!;
-  const stays = task.maybeSince > 0 && names.includes(task.path);
-  if (!stays && prefer !== undefined && names.includes(prefer)) task.path = prefer;
-  else if (!stays) {
+  if (prefer !== undefined && names.includes(prefer)) task.path = prefer;
+  else {
     const now = ports.clock.monotonic();
     task.path = paths.choose(names.map((operation) => ({ operation, manifest: manifestOf(operation) })), ({ operation, manifest }) => {
       const { available, perSecond, closedMs } = ports.quota.state(operation, manifest.limit, now);

@@ -55,6 +55,9 @@ test('without a rule every arrival is an effect with key null', async () => {
 test('a body field dedupes, a missing one is refused, PUT and upsert-by count changes only', async () => {
   const s = await open();
   for (const id of ['m1', 'm1', 'm2']) await post(s, '/d/mq/dedupe-by/messageId/track', { messageId: id });
+  // The key is the message's, wherever it is sent, by itself or in a batch.
+  await post(s, '/d/mq/dedupe-by/messageId/identify', { messageId: 'm1' });
+  await post(s, '/d/mq/batch-by/messageId/import', [{ messageId: 'm2', email: 'x@y.z' }]);
   expect((await post(s, '/d/mq/dedupe-by/messageId/track', {})).status).toBe(400);
   expect((await rows(s, '/effects?destination=mq')).map((r) => [r.operation, r.idempotencyKey])).toEqual([['track', 'm1'], ['track', 'm2']]);
   for (const plan of ['a', 'a', 'b', 'a']) await post(s, '/d/put/contacts/7', { plan, email: 'x@y.z' }, {}, 'PUT');

@@ -79,7 +79,7 @@ test('a new destination and a polled source start with the release that names th
   const { port } = members.address() as { port: number };
   put('mappings/members.yaml', 'mapping: members\noutputs:\n  profile:\n    record: Profile\n    objectKey: id\n    fields:\n      userId: id\n      email: { from: email, pipe: [email] }\n');
   put('sources/members.yaml', `adapter: http-poll\nmapping: members.yaml\nconfig:\n  url: http://127.0.0.1:${port}/members\n  items: data\n  cursor: token\n  id: id\n  version: updated_at\n  every: 1\n  requestsPerMinute: 6000\n`);
-  put('destinations/archive.yaml', 'adapter: http\nconfig:\n  baseUrl: sandbox://archive\n  operations:\n    keep: { kind: use, accepts: [Profile], path: /keep, idempotency: { scheme: header } }\nroutes:\n  - { on: Profile, operation: keep, purpose: service, when: source == "members" }\n');
+  put('destinations/archive.yaml', 'adapter: http\nregion: DE\nconfig:\n  baseUrl: sandbox://archive\n  operations:\n    keep: { kind: use, accepts: [Profile], path: /keep, idempotency: { scheme: header } }\nroutes:\n  - { on: Profile, operation: keep, purpose: service, when: source == "members" }\n');
   expect((await weir.cli('apply', workspace)).code).toBe(0);
   await waitFor('both pages have arrived', async () => new Set(await subjects('archive')).size === 3);
   await weir.settled();

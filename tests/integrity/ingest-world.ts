@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createLog, createSerde, type Log, type LogRecord, type Serde } from '@weir/log';
-import { freePort, testPrefix, waitFor, spawnTied } from '@weir/testing';
+import { freePort, readKeys, spawnTied, testPrefix, waitFor } from '@weir/testing';
 import { openVault } from '@weir/vault';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -87,6 +87,7 @@ export async function startIngestWorld(cluster: { brokers: readonly string[]; re
   const log = createLog({ brokers: cluster.brokers, clientId: 'test' });
   const serde = createSerde({ registryUrl: cluster.registryUrl });
   await serde.start();
+  const keys = await readKeys({ log, serde, prefix, dataDir: dir });
 
   const world: IngestWorld = {
     prefix, log, serde,
@@ -107,10 +108,11 @@ export async function startIngestWorld(cluster: { brokers: readonly string[]; re
     },
     async records(topic) {
       const found: Awaited<ReturnType<IngestWorld['records']>> = [];
+      await keys.readToEnd();
       const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
       for (const [partition, endOffset] of await admin.endOffsets(topic)) {
         await reader.read(topic, partition, 0, endOffset, (batch) => {
-          for (const r of batch.records) found.push({ key: r.key!.toString(), value: r.value!.toString(), headers: Object.fromEntries(r.headers.map(([name, value]) => [name, value.toString()])), raw: { offset: r.offset, timestamp: r.timestamp, key: r.key, headers: r.headers, value: Buffer.from(r.value!) } });
+          for (const r of batch.records) found.push({ key: r.key!.toString(), value: keys.open(r.value!)!.toString(), headers: Object.fromEntries(r.headers.map(([name, value]) => [name, keys.open(value)!.toString()])), raw: { offset: r.offset, timestamp: r.timestamp, key: r.key, headers: r.headers, value: Buffer.from(r.value!) } });
         });
       }
       await reader.close();
@@ -128,6 +130,7 @@ export async function startIngestWorld(cluster: { brokers: readonly string[]; re
         child.kill('SIGKILL');
         return ended(child);
       }));
+      await keys.stop();
       await log.close();
       rmSync(dir, { recursive: true, force: true });
     },

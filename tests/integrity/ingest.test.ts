@@ -35,7 +35,7 @@ test('a poller that was paused past its lease writes nothing of the page it held
   vendor.calls.length = 0;
   await waitFor('polling goes on', () => vendor.calls.length >= 3);
   expect(new Set(vendor.calls)).toEqual(new Set(['two']));
-  expect((await world.records(`${world.prefix}.raw.members`)).map((r) => r.key).sort()).toEqual(['first', 'second']);
+  expect((await world.records(`${world.prefix}.raw.members`)).map((r) => (JSON.parse(r.value) as { id: string }).id).sort()).toEqual(['first', 'second']);
   expect((await world.cursor())!.cursor).toEqual({ token: 'two' });
   paused.child.kill('SIGKILL');
 }, 60_000);

@@ -3,8 +3,8 @@ import { createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
-import { createLog, type LogAdmin, type Log } from '@weir/log';
-import { startInstance, type Instance } from '@weir/testing';
+import { createLog, createSerde, type LogAdmin, type Log } from '@weir/log';
+import { readKeys, startInstance, type Instance } from '@weir/testing';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
 let weir: Instance;
@@ -112,7 +112,11 @@ test('the bytes of an item are kept as they came, with 20-digit ids and odd whit
   const item = '{ "type":"track" ,"userId":"u9","messageId":"bytes-1","event":"X","properties":{"id":12345678901234567890,"e":"\\u00e9" } }';
   const { body } = await post('/v1/batch', `{"batch":[ ${item} ]}`);
   const reader = await log.reader();
+  const serde = createSerde({ registryUrl: inject('registryUrl') });
+  await serde.start();
+  const keys = await readKeys({ log, serde, prefix: weir.prefix, dataDir: weir.dataDir });
   let found: string | undefined;
-  for (const [partition, end] of await admin.endOffsets(`${weir.prefix}.raw.segment`)) await reader.read(`${weir.prefix}.raw.segment`, partition, 0, end, (batch) => { for (const r of batch.records) if (r.headers.some(([n, v]) => n === 'weir-event' && v.toString() === body.eventId)) found = r.value!.toString(); });
+  for (const [partition, end] of await admin.endOffsets(`${weir.prefix}.raw.segment`)) await reader.read(`${weir.prefix}.raw.segment`, partition, 0, end, (batch) => { for (const r of batch.records) if (r.headers.some(([n, v]) => n === 'weir-event' && v.toString() === body.eventId)) found = keys.open(r.value!)!.toString(); });
+  await keys.stop();
   expect(found).toBe(item);
 });

@@ -17,7 +17,7 @@ type Rule =
 
 /**
  * Which rule an unnamed HTTP API applies, from the request alone:
- * - `dedupe-by/<field>/…`: the body field is the key of the request;
+ * - `dedupe-by/<field>/<operation>`: the body field is the key of the request, one for all operations of the destination;
  * - `upsert-by/<field>/…`: the body field names the object, a body that changes nothing has no effect;
  * - `batch-by/<field>/<operation>`: the body is a list, or has one under `items`; each element is deduplicated by its
  *   field, one without it is refused by itself; `{results: [{key, status}]}`;
@@ -63,7 +63,7 @@ export function createHttpVendor(options: { webhookSecret?: string }): Vendor {
   }
 
   function once(request: VendorRequest, state: VendorState, rule: Extract<Rule, { key: string }>, subject: string | null): Reply {
-    const stateKey = `${request.destination}/k/${digest(rule.operation, rule.key)}`;
+    const stateKey = `${request.destination}/k/${rule.kind === 'field' ? digest(rule.key) : digest(rule.operation, rule.key)}`;
     const print = digest(request.method, request.raw.toString('latin1'));
     const first = state.get(stateKey);
     const arrival = { operation: rule.operation, idempotencyKey: rule.key, subject, applied: first === undefined, body: bodyOf(request) };
@@ -87,7 +87,7 @@ export function createHttpVendor(options: { webhookSecret?: string }): Vendor {
     const { destination, path, query } = request;
     const by = query?.get('idempotency_key');
     const reference = query?.get('reference');
-    const stored = state.get(by ? `${destination}/k/${digest(path, by)}` : reference ? `${destination}/r/${digest(path, reference)}` : `${destination}/o/${digest(path)}`);
+    const stored = by ? state.get(`${destination}/k/${digest(path, by)}`) ?? state.get(`${destination}/k/${digest(by)}`) : state.get(reference ? `${destination}/r/${digest(path, reference)}` : `${destination}/o/${digest(path)}`);
     const found = stored !== undefined && (by || reference || (JSON.parse(stored) as { is: string | null }).is !== null);
     const arrival = { operation: `read ${path}`, idempotencyKey: by ?? reference ?? null, subject: null, applied: false, body: null };
     return found ? answer(200, { found: true }, [arrival]) : answer(404, { found: false }, [arrival]);
@@ -102,7 +102,7 @@ export function createHttpVendor(options: { webhookSecret?: string }): Vendor {
     const results = list.map((element) => {
       const key = text(own(element, ...field.split('.')));
       const subject = subjectOf(element);
-      const stateKey = `${request.destination}/k/${digest(operation, key)}`;
+      const stateKey = `${request.destination}/k/${digest(key)}`;
       const applied = key !== undefined && subject !== null && state.get(stateKey) === undefined && !puts.has(stateKey);
       if (applied) puts.set(stateKey, digest(canonical(element)));
       arrivals.push({ operation, idempotencyKey: key ?? null, subject, applied, body: element });
