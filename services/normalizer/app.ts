@@ -65,11 +65,13 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     if (record.timestamp <= expiring) return { source, topic, partition: number, record, headers: found, known: undefined, result: { kind: 'dead', reasons: [{ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` }] } };
     const { eventId, hash, redriven } = found;
     const known = seen.find(topic, number, { eventId, hash, offset: record.offset, timestamp: record.timestamp, acceptedAt: found.acceptedAt }, windowOf(source)) ?? null;
-    const first = redriven ? undefined : (inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known : undefined));
-    if (first !== undefined && first.hash !== hash) return { source, topic, partition: number, record, headers: found, known, result: { kind: 'conflict', first: first.hash } };
+    const earlier = inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known : undefined);
+    // An operator put it back: another body is his choice, the same body is the same item all the same.
+    if (!redriven && earlier !== undefined && earlier.hash !== hash) return { source, topic, partition: number, record, headers: found, known, result: { kind: 'conflict', first: earlier.hash } };
+    const first = earlier?.hash === hash ? earlier : undefined;
     // A repetition is the same item: it was accepted when it first was (I5), and must not look newer than what followed it.
     const headers = first === undefined ? found : acceptedAs(found, first.acceptedAt);
-    if (!inBatch.has(eventId)) inBatch.set(eventId, first ?? { hash, acceptedAt: headers.acceptedAt, offset: record.offset });
+    if (!inBatch.has(eventId)) inBatch.set(eventId, earlier ?? { hash, acceptedAt: headers.acceptedAt, offset: record.offset });
     const work = { source, topic, partition: number, record, headers, known };
     const plain = sealing.open(record);
     if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };

@@ -169,10 +169,16 @@ export function ordered(history: History): string[] {
   return problems;
 }
 
-/** I5: one output of one item, one record. Another body under the same id, put back by an operator, is another item. */
+/**
+ * I5: one output of one item, one record. Another body under the same id, put back by an operator, is another item; of
+ * such a body no first copy is known, so each copy that was set aside and put back keeps the time it was accepted at.
+ */
 export function sameBytes(history: History): string[] {
   const problems: string[] = [];
-  for (const [output, records] of Map.groupBy(all(history, 'sim.canonical'), (r) => `${header(r, H.output)} of ${header(r, H.hash)}`)) {
+  const firstHash = new Map<string, string>();
+  for (const topic of history.records.keys()) if (topic.startsWith('sim.raw.')) for (const r of all(history, topic)) if (!firstHash.has(header(r, H.event))) firstHash.set(header(r, H.event), header(r, H.hash));
+  const item = (r: LogRecord): string => (firstHash.get(header(r, H.event)) === header(r, H.hash) ? '' : ` accepted ${header(r, H.accepted)}`);
+  for (const [output, records] of Map.groupBy(all(history, 'sim.canonical'), (r) => `${header(r, H.output)} of ${header(r, H.hash)}${item(r)}`)) {
     if (new Set(records.map((r) => `${r.key!.toString()} ${r.value!.toString('base64')}`)).size > 1) problems.push(`I5: ${output} has several contents`);
   }
   for (const topic of [...history.records.keys()].filter((t) => t.startsWith('sim.raw.'))) for (const record of all(history, topic)) if (history.sent.every((s) => s.eventId !== header(record, H.event))) problems.push(`I5: ${header(record, H.event)} is not the id of anything sent`);
