@@ -63,7 +63,7 @@ export async function readHistory(options: { brokers: readonly string[]; registr
             else if (record.value !== null) {
               await serde.prepare(record.value);
               // Sealed bytes differ with their key, which two instances may both have made: what is compared is what they open to.
-              add(history, name, partition, { ...record, value: keys.open(record.value)! }, serde.decode(record.value));
+              add(history, name, partition, { offset: record.offset, timestamp: record.timestamp, key: record.key, value: keys.open(record.value)!, headers: record.headers }, serde.decode(record.value));
             }
           }
         });

@@ -74,7 +74,7 @@ export function createDeriver(ports: DerivePorts) {
       const value = record.value === null ? null : ports.open(record.value);
       const plain = envelope === undefined ? undefined : ports.open(envelope);
       if (value === undefined || (envelope !== undefined && plain === undefined)) return undefined;
-      return value === record.value && plain === envelope ? record : { ...record, value, headers: record.headers.map((h) => (h[0] === H.envelope ? [H.envelope, plain!] as const : h)) };
+      return value === record.value && plain === envelope ? record : { offset: record.offset, timestamp: record.timestamp, key: record.key, value, headers: record.headers.map((h) => (h[0] === H.envelope ? [H.envelope, plain!] as const : h)) };
     } catch (error) {
       if (error instanceof WeirError) return 'changed';
       throw error;
