@@ -31,6 +31,11 @@ export function isSealed(bytes: Buffer): boolean {
   return bytes.length >= overhead && bytes[0] === sealedMagic && bytes[1] === version;
 }
 
+/** What a serde can be asked to prepare: Avro in the Confluent wire format, or sealed. */
+export function isReadable(value: Buffer | null): value is Buffer {
+  return value !== null && ((value.length >= 5 && value[0] === 0) || isSealed(value));
+}
+
 /** Id of the key that opens it, as latin1 text of its bytes. Only for what `isSealed`. */
 export function sealedBy(bytes: Buffer): string {
   return bytes.toString('latin1', 2, headBytes);

@@ -1,7 +1,7 @@
 import { findWeirError } from '@weir/errors';
 import type { LogRecord, RecordBatch, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
-import { isSealed } from '@weir/seal';
+import { isReadable } from '@weir/seal';
 import { traceIdOf } from '@weir/telemetry';
 import type { DeliveryState, Store, Transaction } from './store.ts';
 
@@ -92,7 +92,7 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
   /** Look up the writer schemas of the batch. What has none is counted when it is decoded. */
   async function prepare(batch: RecordBatch): Promise<void> {
     for (const { value } of batch.records) {
-      if (value === null || !(isSealed(value) || (value.length >= 5 && value[0] === 0)) || serde.known(value)) continue;
+      if (!isReadable(value) || serde.known(value)) continue;
       try {
         await serde.prepare(value);
       } catch (error) {

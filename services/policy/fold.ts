@@ -3,7 +3,8 @@ import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } fro
 import { H } from '@weir/pipeline';
 import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
 import { deadLetter, recordFault } from './dead-letter.ts';
-import { isReadable, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { isReadable } from '@weir/seal';
+import { numberOf, textOf, type PolicyPorts } from './ports.ts';
 
 /** One partition of weir.consent.changes that this instance folds. */
 interface Fold {

@@ -1,6 +1,5 @@
 import type { ConsentTables } from '@weir/consent';
 import type { Appender, Headers, LogAdmin, LogRecord } from '@weir/log';
-import { isSealed } from '@weir/seal';
 import type { Progress, RetentionWatch, ServiceContext } from '@weir/service';
 import type { PolicyMetrics } from './metrics.ts';
 
@@ -33,9 +32,4 @@ export function textOf(record: LogRecord, name: string): string {
 export function numberOf(record: LogRecord, name: string): number {
   const value = Number(headerOf(record.headers, name)?.toString() ?? 0);
   return Number.isSafeInteger(value) && value >= 0 ? value : 0;
-}
-
-/** What a serde can be asked to prepare: Avro in the Confluent wire format, or sealed. */
-export function isReadable(value: Buffer | null): value is Buffer {
-  return value !== null && ((value.length >= 5 && value[0] === 0) || isSealed(value));
 }

@@ -7,7 +7,8 @@ import type { Release } from '@weir/release';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import type { Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
-import { headerOf, isReadable, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { isReadable } from '@weir/seal';
+import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
 import { propagate } from './propagation.ts';
 import { basisOf, createDecisionWriter, put, type Outputs } from './write.ts';
 

@@ -1,16 +1,11 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createLog, createSerde, type Log, type LogRecord, type OutRecord, type Serde } from '@weir/log';
-import { createKeyRing, isSealed, type KeyRing } from '@weir/seal';
-import { startFleet, waitFor, type Fleet } from '@weir/testing';
-import { readWorkspaceKey } from '@weir/vault';
-import { pino } from 'pino';
+import { isSealed } from '@weir/seal';
+import { readKeys, startFleet, waitFor, type Fleet } from '@weir/testing';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
 const root = resolve(import.meta.dirname, '../..');
-const dir = mkdtempSync(join(tmpdir(), 'weir-erasure-'));
 let fleet: Fleet;
 let log: Log;
 let serde: Serde;
@@ -28,7 +23,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await fleet?.dispose();
   await log?.close();
-  rmSync(dir, { recursive: true, force: true });
 });
 
 async function send(person: typeof ada, plan: string): Promise<void> {
@@ -54,12 +48,6 @@ async function records(topic: string): Promise<{ partition: number; record: LogR
   await reader.close();
   return found;
 }
-async function freshRing(): Promise<KeyRing> {
-  const ring = await createKeyRing({ log, serde, topic: `${fleet.prefix}.keys`, workspaceKey: readWorkspaceKey(fleet.dataDir, undefined), stateDir: mkdtempSync(join(dir, 'ring-')), logger: pino({ level: 'silent' }), now: Date.now }, (error) => { throw error; });
-  await ring.start();
-  return ring;
-}
-
 test('what is known of a person is shown and exported, under each of their identifiers', async () => {
   for (const plan of ['free', 'gold']) for (const person of [ada, bob]) await send(person, plan);
   // Refused for good once: a replay would send them again, under a new key.
@@ -107,7 +95,7 @@ test('an erasure is acknowledged with a receipt, also when the control service i
 });
 
 test('nothing of the person opens any more, by a reader that begins anew; the other one is whole', async () => {
-  const ring = await freshRing();
+  const ring = await readKeys({ log, serde, prefix: fleet.prefix, dataDir: fleet.dataDir });
   try {
     let opened = 0;
     for (const { record } of await records(`${fleet.prefix}.canonical`)) {
