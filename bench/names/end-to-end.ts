@@ -54,9 +54,10 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     const first = number;
     number += count;
     const arrived = sink.ask('until', count);
-    judge(await load.ask<Load>('run', { rate: perSecond, count, first, stamped: true, connections }));
+    const sent = await load.ask<Load>('run', { rate: perSecond, count, first, stamped: true, connections });
+    judge(sent);
     await Promise.race([arrived, ...chain.children.map((child) => child.failed), new Promise((_, reject) => setTimeout(() => reject(new Error('not all arrived within 120 s')), 120_000).unref())]);
-    const times = await sink.ask<Times>('result');
+    const times = await sink.ask<Times>('result', sent.begin);
     if (times.calls !== count) throw new Error(`${times.calls} calls for ${count} webhooks`);
     return times;
   }
