@@ -9,8 +9,8 @@ import { createWorld, judge, ready, startHelper, type Helper, type Load } from '
 
 const rate = Number(process.env['WEIR_BENCH_RATE'] ?? 1000);
 const seconds = Number(process.env['WEIR_BENCH_SECONDS'] ?? 60);
-const warmSeconds = Number(process.env['WEIR_BENCH_WARM'] ?? 20);
-const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
+const warmSeconds = Number(process.env['WEIR_BENCH_WARM'] ?? 10);
+const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 2);
 /** Rates that are tried for the highest steady one; a rate is steady when the 99th percentile of its last half stays below this. */
 const ladder = (process.env['WEIR_BENCH_LADDER'] ?? '1500,2000,2500,3000,4000').split(',').map(Number);
 const steadyMs = 1000;
