@@ -2,6 +2,7 @@ import type { Serde } from '@weir/log';
 import type { Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
 import { ledgerKeys, replaces } from './ledger.ts';
+import { counts as endCounts, nextOwner, ownerPrefix, type OwnerMark } from './owners.ts';
 import type { EndValue, ParkValue } from './types.ts';
 
 /** One record of weir.ledger.<destination>, as read from the topic or as just acknowledged. */
@@ -32,6 +33,10 @@ export interface LedgerStore {
   /** What earlier owners may have called from `position` on: up to the largest end of their intents, since the earliest time. */
   intent(partition: number, position: number): IntentValue | undefined;
   parks(partition: number): ParkMark[];
+  /** The owner by the order of the topic, as far as it was applied; undefined = none was seen. */
+  owner(partition: number): OwnerMark | undefined;
+  /** A part of the topic is passed over: who owned the partition meanwhile is not known. */
+  forgetOwner(partition: number): void;
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
   /** What of the subject counts against caps, since a time; empty where the cache was opened without counts. */
@@ -50,6 +55,7 @@ export interface LedgerStore {
 const intentPrefix = (partition: number) => `i/${partition}/`;
 const parkPrefix = (partition: number) => `p/${partition}/`;
 const floorKey = (partition: number) => `f/${partition}`;
+const ownerOf = (partition: number) => `w/${partition}`;
 const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
 /** Of kept counts; the longest day has 26 hours. */
@@ -61,8 +67,13 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
   const decodeIntent = (value: Buffer): IntentValue => serde.decode(value).value as IntentValue;
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
 
-  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>): void {
+  function markOf(value: Buffer | null | undefined): OwnerMark | undefined {
+    return value === null || value === undefined ? undefined : JSON.parse(value.toString('utf8')) as OwnerMark;
+  }
+
+  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>, owner?: OwnerMark): void {
     const later = decodeEnd(value);
+    if (!endCounts(owner, later)) return;
     const before = puts.get(`e/${key}`) ?? table.get(`e/${key}`);
     if (before && !replaces(decodeEnd(before).state, later.state)) return;
     puts.set(`e/${key}`, value);
@@ -119,6 +130,10 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
       for (const { key, value } of table.range(prefix)) found.push({ ...(serde.decode(value).value as ParkValue), key: ledgerKeys.parkPrefix + key.slice(prefix.length) });
       return found;
     },
+    owner: (partition) => markOf(table.get(ownerOf(partition))),
+    forgetOwner(partition) {
+      table.putBatch([{ key: ownerOf(partition), value: null }]);
+    },
     lastDelivered(subject, operation) {
       const value = table.get(lastKey(subject, operation));
       return value === undefined ? 0 : Number(value.toString('latin1'));
@@ -137,9 +152,15 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     position: (partition) => table.position(partition) ?? 0,
     apply(partition, entries, nextOffset) {
       const puts = new Map<string, Buffer | null>();
+      let owner = markOf(table.get(ownerOf(partition)));
       for (const { key, value } of entries) {
         if (key.endsWith('#end')) {
-          if (value !== null) endPuts(key.slice(0, -4), value, puts);
+          if (value !== null) endPuts(key.slice(0, -4), value, puts, owner);
+        } else if (key.startsWith(ownerPrefix)) {
+          if (value === null) continue;
+          const { token, owner: name } = serde.decode(value).value as OwnerMark;
+          owner = nextOwner(owner, { token, owner: name });
+          puts.set(ownerOf(partition), Buffer.from(JSON.stringify(owner)));
         } else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }

@@ -171,7 +171,9 @@ export function createParking(context: Context): Parking {
           if (record.offset < (fromOf.get(subject) ?? Number.POSITIVE_INFINITY)) continue;
           const task = await decode(record);
           await context.reach([task]);
-          if (lookUp(task.delivery, task.redrive, task.offset, context.endOf).kind !== 'ended') laneOf(subject).parked!.offsets.push(record.offset);
+          const standing = lookUp(task.delivery, task.redrive, task.offset, context.endOf);
+          // What went to a second vendor may not have been appended there yet: it is looked at once more.
+          if (standing.kind !== 'ended' || standing.end.state === 'failed-over') laneOf(subject).parked!.offsets.push(record.offset);
         }
       });
       for (const m of marks) this.next(laneOf(m.subject));

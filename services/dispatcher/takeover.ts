@@ -74,6 +74,7 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
       const start = time === 0 ? begin : Math.max(begin, (await admin.offsetsAt(ledgerTopic, time)).get(partition) ?? end);
       if (start > known) {
         from = start;
+        ledger.forgetOwner(partition);
         ledger.setFloor(partition, start > begin ? time : 0);
       }
     } else if (known === 0) ledger.setFloor(partition, 0);
