@@ -30,7 +30,7 @@ test('a redriven record that ended and was read again after a crash is not sent 
 });
 
 test('readers that see two ends in any order agree on one', () => {
-  const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired'];
+  const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired', 'failed-over'];
   fc.assert(fc.property(fc.array(fc.constantFrom(...states), { minLength: 1, maxLength: 6 }), (ends) => {
     const fold = (list: readonly EndState[]) => list.reduce((a, b) => (replaces(a, b) ? b : a));
     if (ends.includes('delivered')) expect(fold(ends)).toBe('delivered');
