@@ -10,7 +10,7 @@ import type { DeliveryValue, EndValue, Task } from './types.ts';
  * A delivery goes to the second vendor of its route in this order: the end `failed-over` is acknowledged in the ledger
  * of the first; this owner knows that it still was the owner then; the delivery is appended to the second's topic, where
  * its own key absorbs repetitions; the offset is finished. A crash in between is made good by who reads the record next
- * and finds that end (docs/decisions/0014).
+ * and finds that end (docs/decisions/0015).
  */
 export interface HandOver {
   readonly destination: string;

@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import type { DestinationConfig } from '@weir/release';
+import { secondKey, type DestinationConfig } from '@weir/release';
 import type { Ready } from './batch.ts';
 import { waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
@@ -41,6 +41,13 @@ export function createLeaving({ destination: ports, ready, breaker, cost }: Port
     return undefined;
   }
 
+  /** It was called when the vendor had been away for as long as its route says: it has found out, and need not again. */
+  function hasProbed(destination: DestinationConfig, { delivery, last }: Task): boolean {
+    const afterMs = destination.seconds?.get(secondKey(delivery.recordType, delivery.operation))?.afterMs;
+    if (last === undefined || openSince === undefined || afterMs === undefined) return false;
+    return ports.clock.now() - last.at < ports.clock.monotonic() - openSince - afterMs;
+  }
+
   return {
     breakerChanged(): void {
       openSince = breaker().state === 'closed' ? undefined : openSince ?? ports.clock.monotonic();
@@ -64,8 +71,12 @@ export function createLeaving({ destination: ports, ready, breaker, cost }: Port
       if (destination.seconds === undefined || (task.delivery.standby ?? null) === null) return undefined;
       const now = ports.clock.monotonic();
       const state = breaker();
-      // The one that goes through an open breaker is the probe: without it nobody would learn that the vendor is back.
-      if (state.state !== 'closed') return waitMs(state, now) > 0 && openSince !== undefined ? away(runner, destination, task, openSince, state.reason) : undefined;
+      if (state.state !== 'closed') {
+        // The one that goes through an open breaker is the probe: without it nobody would learn that the vendor is back. Once,
+        // or a delivery that is alone would be the probe for ever.
+        const isProbe = waitMs(state, now) === 0 && !hasProbed(destination, task);
+        return isProbe || openSince === undefined ? undefined : away(runner, destination, task, openSince, state.reason);
+      }
       const second = secondOf(ports, runner, destination, task);
       if (second === undefined) return undefined;
       const { closedMs } = ports.quota.state(task.path === '' ? task.delivery.operation : task.path, operation.limit, now);

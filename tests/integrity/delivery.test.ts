@@ -144,10 +144,11 @@ test('a vendor that is away, or refuses for a reason of its own, is stood in for
   await weir.fault({ destination: 'mail-one', subject: 'doubt@larkspur.example', mode: 'late-after-commit', count: 1 });
   await weir.send('doubt', 'mail');
   await waitFor('the call in doubt has arrived', async () => (await weir.arrivals('mail-one')).length > 0);
-  await weir.fault({ destination: 'mail-one', mode: '5xx' });
+  // The credential is refused: one call opens the breaker, so that of the others only probes are called, and they are refused too.
+  await weir.fault({ destination: 'mail-one', mode: 'auth' });
   const people = Array.from({ length: 15 }, (_, i) => `stood${i}`);
-  const events = await Promise.all(people.map((name) => weir.send(name, 'mail')));
-  await waitFor('the second vendor has them', async () => (await weir.effectsOf('mail-two', 'stood14')).length + (await weir.effectsOf('mail-two', 'stood0')).length > 0 && (await Promise.all(people.map(everywhere))).filter((e) => e.length === 1).length >= 14);
+  await Promise.all(people.map((name) => weir.send(name, 'mail')));
+  await waitFor('the second vendor has them', async () => (await Promise.all(people.map((name) => weir.effectsOf('mail-two', name)))).filter((e) => e.length === 1).length >= 13);
   expect(await everywhere('doubt')).toEqual(['mail-one']);
   await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
   await weir.settled();
@@ -171,5 +172,4 @@ test('a vendor that is away, or refuses for a reason of its own, is stood in for
   expect((await weir.cli('replay', 'dispatch', '--destination', 'mail-one', '--yes')).out).toMatch(/failed over\s+\d+/);
   await weir.settled();
   for (const name of [...people, 'gone', 'doubt']) expect(await everywhere(name)).toHaveLength(1);
-  expect(events).toHaveLength(15);
 });
