@@ -66,6 +66,7 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     const cached = ledger.position(partition);
     // A checkpoint beyond the end is of another topic of the same name.
     const known = cached > end ? 0 : cached;
+    if (cached > end) ledger.forgetOwner(partition);
     if (known >= end) return;
     let from = known;
     if (end - known > small) {
