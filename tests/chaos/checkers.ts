@@ -80,7 +80,7 @@ export function consentHeld(history: History, slackMs: number, idOf: (email: str
     const list = states.get(idOf(email)) ?? [];
     // Whatever state held at any moment of the slack may have been the one that let it pass.
     const held = list.filter((s, i) => s.at <= arrival.at && (list[i + 1]?.at ?? Infinity) >= arrival.at - slackMs);
-    if (!held.some((s) => s.state === 'granted')) problems.push(`a subscribe of ${email} arrived although the states since ${slackMs} ms before were ${held.map((s) => s.state).join(', ') || 'none'}`);
+    if (!held.some((s) => s.state === 'granted')) problems.push(`a subscribe of ${email} arrived at ${arrival.at} under ${arrival.idempotencyKey}, although the states since ${slackMs} ms before were ${held.map((s) => s.state).join(', ') || 'none'} of ${list.map((s) => `${s.state} at ${s.at}`).join(', ')}`);
   }
   return problems;
 }
@@ -114,20 +114,24 @@ export function ordered(history: History, sent: Sent): string[] {
   const deliveryOf = new Map(history.ends.map((e) => [`${e.destination}|${e.key}`, delivery(e)]));
   problems.push(...inversions(history.effects.flatMap((e) => {
     const name = deliveryOf.get(`${e.destination}|${e.idempotencyKey}`);
-    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)! }];
+    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, at: e.at }];
   }), 'effects'));
   return problems;
 }
 
-function inversions(sequence: ReadonlyArray<{ group: string; id: string; place: number }>, what: string): string[] {
+interface Placed { readonly group: string; readonly id: string; readonly place: number; readonly at?: number }
+
+function inversions(sequence: readonly Placed[], what: string): string[] {
   const problems: string[] = [];
-  const last = new Map<string, number>();
+  const last = new Map<string, Placed>();
   const seen = new Set<string>();
-  for (const { group, id, place } of sequence) {
-    if (seen.has(id)) continue;
-    seen.add(id);
-    if (place < (last.get(group) ?? -1)) problems.push(`${what}: ${id} of ${group} comes after a later one`);
-    last.set(group, Math.max(place, last.get(group) ?? -1));
+  for (const item of sequence) {
+    if (seen.has(item.id)) continue;
+    seen.add(item.id);
+    const before = last.get(item.group);
+    const when = ({ at }: Placed): string => (at === undefined ? '' : ` at ${at}`);
+    if (before !== undefined && item.place < before.place) problems.push(`${what}: ${item.id} of ${item.group}, place ${item.place}, comes${when(item)} after ${before.id}, place ${before.place}${when(before)}`);
+    else last.set(item.group, item);
   }
   return problems;
 }
