@@ -33,7 +33,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
 
   async function assigned(parts: readonly Assignment[]): Promise<void> {
     await tables.readToEnd();
-    for (const { partition, epoch, position } of parts) {
+    await Promise.all(parts.map(async ({ partition, epoch, position }) => {
       const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), waiting: 0, closed: false };
       folds.set(partition, fold);
       const again: OutRecord[] = tables.regressed(partition).flatMap((key) => {
@@ -42,7 +42,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       });
       if (again.length > 0) logger.warn({ partition, states: again.length }, 'states that a late writer overwrote are written again');
       await appender.append(topics.consent, [...again, watermark(partition, position)]);
-    }
+    }));
   }
 
   function watermark(partition: number, nextOffset: number): OutRecord {
