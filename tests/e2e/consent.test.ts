@@ -45,3 +45,38 @@ test('an import says what would change, does nothing without --yes, does it once
   expect([refused.code, JSON.parse(refused.out).problems]).toEqual([1, ['line 3: no identifier', 'line 4: state is none of granted, denied, withdrawn, unknown']]);
   expect((await show('dan@larkspur.example')).states).toEqual([]);
 });
+
+test('why did she (not) get it, prove it, stop it now: each is one command, and what is proven fails on a forged log', async () => {
+  const who = 'una@larkspur.example';
+  let n = 0;
+  const identify = async (): Promise<string> => {
+    const answer = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `una-${n++}`, userId: 'u-una', timestamp: new Date().toISOString(), traits: { email: who, plan: 'gold' } }) });
+    expect(answer.status).toBe(200);
+    await weir.settled();
+    return ((await answer.json()) as { eventId: string }).eventId;
+  };
+  const json = async (...args: string[]): Promise<any> => {
+    const done = await weir.cli(...args, '--json');
+    return { code: done.code, ...JSON.parse(done.out) };
+  };
+  const event = await identify();
+  const denied = await json('subject', 'why', who, '--destination', 'newsletter');
+  expect(denied.decisions).toMatchObject([{ eventId: event, record: 'Profile', destination: 'newsletter', effect: 'deny', reason: 'consent-missing', purpose: 'email-marketing', end: { state: 'denied' } }]);
+  expect(denied.consent.now).toMatchObject([{ purpose: 'email-marketing', open: false, reason: 'consent-missing' }]);
+  expect((await json('subject', 'why', 'userId:u-una')).decisions).toContainEqual(expect.objectContaining({ eventId: event, destination: 'crm', effect: 'allow', end: expect.objectContaining({ state: 'delivered' }) }));
+  expect((await json('subject', 'why', 'nobody@larkspur.example')).decisions).toEqual([]);
+
+  const proof = await json('audit', 'prove', event);
+  expect(proof).toMatchObject({ code: 0, ok: true, claims: [{ ok: true, what: 'decisions' }, { ok: true, what: 'release', how: expect.stringContaining('applied by npm start') }, { ok: true, what: 'audit log' }] });
+  expect(proof.decisions).toHaveLength(4);
+  const forged = join(folder, 'kept.jsonl');
+  writeFileSync(forged, `${JSON.stringify(proof.checkpoint.replace(/\n(\d+)\n/, (_: string, size: string) => `\n${Number(size) + 1}\n`))}\n`);
+  expect(await json('audit', 'prove', event, '--checkpoints', forged)).toMatchObject({ code: 1, ok: false });
+
+  expect(await json('subject', 'stop', who, '--proof', 'letter of today')).toMatchObject({ code: 0, stopped: true, changes: [1, 2, 3].map(() => expect.objectContaining({ state: 'applied', id: expect.stringMatching(/^evt_/) })) });
+  const later = await identify();
+  const now = (await json('subject', 'why', who)).decisions.filter((d: any) => d.eventId === later);
+  expect(now.map((d: any) => [d.destination, d.end.state, d.reason]).sort()).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse'].map((d) => [d, 'denied', 'consent-withdrawn']));
+  expect((await json('audit', 'prove', later)).code).toBe(0);
+  expect((await weir.cli('subject', 'stop', who, '--purpose', 'nope')).code).toBe(2);
+});
