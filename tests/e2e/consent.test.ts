@@ -1,4 +1,6 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startInstance, waitFor, type Instance } from '@weir/testing';
@@ -6,9 +8,21 @@ import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
 let weir: Instance;
 const folder = mkdtempSync(join(tmpdir(), 'weir-csv-'));
-beforeAll(async () => { weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl') }); });
+let vault: Server;
+const workspaceKey = Buffer.alloc(32, 5);
+/** The workspace key comes wrapped, from the Transit engine of a vault whose KV document is empty: so for npm start and every command. */
+beforeAll(async () => {
+  vault = createServer((request, response) => {
+    const data = request.url === '/v1/transit/decrypt/weir' ? { plaintext: workspaceKey.toString('base64') } : { data: {}, metadata: { version: 1, created_time: new Date().toISOString() } };
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ data }));
+  });
+  await new Promise<void>((done) => { vault.listen(0, '127.0.0.1', done); });
+  weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), env: { WEIR_KEY: `vault:v1:${Buffer.alloc(40, 1).toString('base64')}`, WEIR_VAULT_ADDR: `http://127.0.0.1:${(vault.address() as AddressInfo).port}`, WEIR_VAULT_TOKEN: 'hvs.t' } });
+});
 afterAll(async () => {
   await weir?.dispose();
+  vault?.close();
+  vault?.closeAllConnections();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -16,6 +30,7 @@ const show = async (who: string): Promise<any> => JSON.parse((await weir.cli('co
 const marketing = (person: any): any => person.purposes.find((p: any) => p.purpose === 'email-marketing');
 
 test('set, show and trace of one person: applied, open, closed again, and carried to the newsletter', async () => {
+  expect(existsSync(join(weir.dataDir, 'workspace.key'))).toBe(false);
   expect(marketing(await show('ann@larkspur.example'))).toMatchObject({ open: false, reason: 'consent-missing' });
   const granted = await weir.cli('consent', 'set', 'ann@larkspur.example', '--purpose', 'email-marketing', '--state', 'granted', '--proof', 'form 7');
   expect([granted.code, granted.out]).toEqual([0, expect.stringMatching(/^applied everywhere after \d+ ms: evt_/)]);
