@@ -2,7 +2,7 @@ import { failpoint } from '@weir/failpoint';
 import { H } from '@weir/pipeline';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { createEndWriter, type EndWriter } from './ends.ts';
+import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
@@ -44,7 +44,7 @@ export interface PartitionRunner {
   openedAt(): number;
 }
 
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void, onEnd: (ending: Ending) => void): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -159,7 +159,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
     const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined };
+    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined, ahead: '' };
   }
 
   function laneOf(subject: string): Lane {
@@ -197,6 +197,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     endOf: (key) => writer.endOf(key),
     reach: (tasks) => ports.takeover.reach(partition, oldestAsked(tasks)),
     offer,
+    end(ending) {
+      onEnd(ending);
+      writer.push(ending);
+    },
+    written: () => writer.written(),
   });
 
   const runner: PartitionRunner = {
