@@ -6,12 +6,12 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { readAdapterFile, registry } from '@weir/adapters';
-import { newSigningKey } from '@weir/audit';
+import { keepPending, localLeaf, newSigningKey } from '@weir/audit';
 import { commonOptions, readConfig } from '@weir/config';
 import { findWeirError } from '@weir/errors';
 import { createLog, createSerde } from '@weir/log';
 import { planTopics, topicNames } from '@weir/pipeline';
-import { applyAudited, compileRelease, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
+import { applyAudited, compileRelease, createTopicsAudited, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
 import { createLogger } from '@weir/telemetry';
 import { ensureSecrets, readWorkspaceKey, type SecretSpec } from '@weir/vault';
 
@@ -23,14 +23,19 @@ export function compileWorkspace(dir: string, dataDir: string): Release {
 }
 
 /** Makes the secrets of a local run that are not set: those of every source and destination, the admin token, and the key that signs the audit log. */
-export function localSecrets(release: Release, dataDir: string): void {
+export function localSecrets(release: Release, dataDir: string, by: string): void {
   const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }, { name: 'AUDIT_KEY', value: newSigningKey() }];
   for (const source of release.sources.values()) {
     const special = source.adapter.source?.kind === 'webhook' ? (source.adapter.source.localSecrets?.() ?? {}) : {};
     for (const { option, name } of secretNames(source.config)) specs.push({ name, ...special[option] });
   }
   for (const destination of release.destinations.values()) for (const { name } of secretNames(destination.config)) specs.push({ name });
-  ensureSecrets({ dataDir, env: process.env }, specs);
+  ensureSecrets({ dataDir, env: process.env }, specs, (names) => {
+    // Before there is a broker: the control service puts it on the audit log.
+    const leaf = { ...localLeaf('intent', by, 'vault.make', names.join(' '), null, Date.now()), kind: 'fact' as const };
+    keepPending(dataDir, leaf);
+    return leaf.id;
+  });
 }
 
 /** Topics of the release, schemas, and the release itself when another one (or none) is current. */
@@ -39,13 +44,14 @@ export async function prepareCluster(release: Release, target: { brokers: readon
   const serde = createSerde({ registryUrl: target.registryUrl });
   try {
     const file = { path: 'infra/topics.yaml', content: readFileSync(join(root, 'infra/topics.yaml'), 'utf8') };
-    const admin = await log.admin();
-    await Promise.all([admin.createTopics(planTopics(file, release, { prefix: target.prefix, brokers: target.brokers.length })), serde.start()]);
-    const topic = topicNames(target.prefix).control;
+    const [admin, appender] = await Promise.all([log.admin(), log.appender()]);
+    const { control: topic, audit: auditTopic } = topicNames(target.prefix);
+    const direct = { appender, auditTopic, by: target.by, now: Date.now };
+    await Promise.all([createTopicsAudited({ ...direct, admin, plan: planTopics(file, release, { prefix: target.prefix, brokers: target.brokers.length }) }), serde.start()]);
     const feed = await createReleaseFeed({ log, serde, topic, adapters: registry, logger: createLogger({ service: 'prepare', level: 'silent' }) });
     const running = currentHash(feed);
     await feed.close();
-    if (running !== release.hash) await applyAudited({ appender: await log.appender(), serde, topic, auditTopic: topicNames(target.prefix).audit, release, by: target.by, message: null, now: Date.now() });
+    if (running !== release.hash) await applyAudited({ ...direct, serde, topic, release, message: null });
   } finally {
     await log.close();
   }
@@ -63,7 +69,7 @@ function currentHash(feed: Awaited<ReturnType<typeof createReleaseFeed>>): strin
 if (import.meta.main) {
   const config = readConfig(commonOptions);
   const release = compileWorkspace(process.argv[2] ?? join(root, 'workspace'), config.dataDir);
-  localSecrets(release, config.dataDir);
+  localSecrets(release, config.dataDir, 'prepare');
   await prepareCluster(release, { brokers: config.brokers, registryUrl: config.registryUrl, prefix: config.topicPrefix, by: 'prepare' });
   console.log(`prepared: release ${release.hash}`);
 }

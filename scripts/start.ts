@@ -110,7 +110,7 @@ process.on('SIGTERM', () => void stop(0));
 
 try {
   const release = compileWorkspace(config.workspace, dataDir);
-  localSecrets(release, dataDir);
+  localSecrets(release, dataDir, 'npm start');
   if (config.brokers === undefined || config.registryUrl === undefined) {
     platform = (await startDocker((line) => console.error(line))) ?? (await startPlatform({ dataDir: join(dataDir, 'platform') }));
     Object.assign(process.env, { KAFKA_BROKERS: platform.bootstrap.join(','), SCHEMA_REGISTRY_URL: platform.registryUrl });

@@ -44,7 +44,7 @@ export interface Table {
 const positionPrefix = `${own}p/`;
 const seenPrefix = `${own}s/`;
 const formatKey = `${own}format`;
-const format = Buffer.from('2');
+const format = Buffer.from('3');
 const mapSize = 64 * 1024 * 1024;
 
 /** Opens or makes the cache in folder `path`. One that is torn, cannot be opened or has another format is deleted and made anew; `onDiscard` is told why. */

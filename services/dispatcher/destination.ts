@@ -214,8 +214,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<Preparation, ToStart>): void {
     switch (prepared.kind) {
-      case 'end':
-        return end(lane, runner, prepared.ending);
+      case 'end': return end(lane, runner, prepared.ending);
       case 'silent':
         runner.writer.pushSilent(task);
         return advance(lane, runner);

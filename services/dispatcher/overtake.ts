@@ -63,7 +63,8 @@ function refusalOf(ports: Context['ports'], use: Task, restrict: Task): string |
   const now = ports.clock.now();
   if (delivery.acceptedAt <= restrict.delivery.acceptedAt) {
     if (restrict.delivery.recordType === 'weir.canonical.Erasure') return 'subject-erased';
-    const said = restrict.delivery.recordType === 'weir.canonical.ConsentChange' ? withdrawalOf(ports.serde.decode(restrict.delivery.payload).value) : undefined;
+    const readable = restrict.sealedBy === '' || ports.keys?.has(restrict.sealedBy) === true;
+    const said = readable && restrict.delivery.recordType === 'weir.canonical.ConsentChange' ? withdrawalOf(ports.serde.decode(restrict.delivery.payload).value) : undefined;
     const answer = said === undefined || delivery.purpose === null ? undefined : checkUse(['anyone'], delivery.purpose, delivery.channel, delivery.topic, delivery.legalBasis, () => [said], now);
     if (answer?.ok === false && (answer.reason === 'consent-withdrawn' || answer.reason === 'consent-denied')) return answer.reason;
   }

@@ -1,6 +1,7 @@
 import { failpoint } from '@weir/failpoint';
 import { H } from '@weir/pipeline';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import { isSealed, sealedBy } from '@weir/seal';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
@@ -126,8 +127,6 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       if (decoded.name !== 'weir.internal.Delivery') throw new Error(`a ${decoded.name} is no delivery`);
       const delivery = decoded.value as DeliveryValue;
       if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
-      // Throws here, where it is set aside with its bytes, when somebody changed what is sealed.
-      ports.keys?.open(delivery.payload);
       tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
     } catch (error) {
       const code = (error as { code?: string }).code;
@@ -157,9 +156,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     failpoint('dispatcher.intent-written');
   }
 
+  /** The payload is opened once, for all that is done with it. Throws here, where it is set aside with its bytes, when somebody changed what is sealed. */
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
     const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined, ahead: '' };
+    const sealed = isSealed(delivery.payload) ? sealedBy(delivery.payload) : '';
+    const plain = sealed === '' ? undefined : ports.keys?.open(delivery.payload);
+    // Of this task alone: it was decoded for it.
+    if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
+    return { delivery, record, sealedBy: sealed, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined, ahead: '' };
   }
 
   function laneOf(subject: string): Lane {

@@ -75,6 +75,8 @@ export interface Task {
   /** When it was put on weir.dispatch.<destination>, ms: the retry horizon counts from here. */
   readonly queuedAt: number;
   readonly record: LogRecord;
+  /** Id of the key that the payload was sealed under (as `sealedBy` gives it); empty = it was not. `delivery.payload` is open already, unless the key was destroyed. */
+  readonly sealedBy: string;
   /** Replay or redrive order id, empty for live traffic. */
   readonly redrive: string;
   key: string;

@@ -40,7 +40,7 @@ interface Lane {
   committed: number;
 }
 
-const chunkRecords = 500;
+const chunkRecords = 250;
 const maxChunks = 4;
 const commitEveryMs = 50;
 const remembered = 10_000;
@@ -193,17 +193,39 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     }, (error: unknown) => ports.fail(error));
   }
 
+  /** Lanes that may have work, in turn: one chunk in each turn of the event loop, so that heartbeats, the fold and acknowledgements come between. */
+  const toPump = new Set<Lane>();
+  let pumping = false;
+
   function pump(lane: Lane): void {
+    toPump.add(lane);
+    if (pumping) return;
+    pumping = true;
+    setImmediate(pumpNext);
+  }
+
+  function pumpNext(): void {
+    pumping = false;
     try {
-      while (!lane.closed && !lane.busy && lane.batches.length > 0 && lane.chunks.length < maxChunks && tables.caughtUp()) {
-        const release = releaseReady();
-        const chunk = release === undefined ? undefined : nextChunk(lane, release);
-        if (chunk === undefined) break;
-        send(lane, chunk.outputs, chunk.nextOffset);
+      for (const lane of toPump) {
+        toPump.delete(lane);
+        if (!step(lane)) continue;
+        pump(lane);
+        break;
       }
     } catch (error) {
       ports.fail(error);
     }
+  }
+
+  /** Decides one chunk and sends it; false = nothing can go on. */
+  function step(lane: Lane): boolean {
+    if (lane.closed || lane.busy || lane.batches.length === 0 || lane.chunks.length >= maxChunks || !tables.caughtUp()) return false;
+    const release = releaseReady();
+    const chunk = release === undefined ? undefined : nextChunk(lane, release);
+    if (chunk === undefined) return false;
+    send(lane, chunk.outputs, chunk.nextOffset);
+    return true;
   }
 
   function send(lane: Lane, outputs: Outputs, nextOffset: number): void {

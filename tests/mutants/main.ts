@@ -1,6 +1,6 @@
 /**
  * npm run mutants [-- name…]: each patch of this folder goes into a copy of the repository, where the checkers must find
- * it: the simulation first, then the unit tests. Prints which of them did; exit 1 when a mutant survives, when a patch
+ * it: the simulation first, then the consent race, then the unit tests. Prints which of them did; exit 1 when a mutant survives, when a patch
  * does not apply any more, or when the checkers complain about the copy without any patch. A checker that finds no
  * planted bug would be worth nothing, and so would one that always complains.
  */
@@ -11,6 +11,7 @@ import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '../..');
 const seeds = 100;
+const raceSeeds = 30;
 const unitTests = ['packages', 'services'];
 
 interface Result {
@@ -45,10 +46,13 @@ function judge(mutant: string): Result {
     const applied = mutant === control ? undefined : spawnSync('git', ['apply', '-C1', join(import.meta.dirname, `${mutant}.patch`)], { cwd: copy, encoding: 'utf8' });
     if (applied !== undefined && applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds() };
     const simulated = run(copy, ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast']);
-    if (simulated.failed) {
-      const found = /(seed \d+)[^\n]*\n\s+(\S.*)/.exec(simulated.output);
-      return { mutant, caughtBy: 'simulation', how: (found === null ? simulated.output.trim() : `${found[1]}: ${found[2]}`).slice(0, 140), seconds: seconds() };
-    }
+    const story = (output: string): string => {
+      const found = /(seed \d+)[^\n]*\n\s+(\S.*)/.exec(output);
+      return (found === null ? output.trim() : `${found[1]}: ${found[2]}`).slice(0, 140);
+    };
+    if (simulated.failed) return { mutant, caughtBy: 'simulation', how: story(simulated.output), seconds: seconds() };
+    const raced = run(copy, ['tests/consent-race/main.ts', '--seeds', String(raceSeeds), '--sim-only', '--fail-fast']);
+    if (raced.failed) return { mutant, caughtBy: 'consent race', how: story(raced.output), seconds: seconds() };
     const tested = run(copy, ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', ...unitTests]);
     if (tested.failed) return { mutant, caughtBy: 'unit tests', how: /FAIL\s+(.*)/.exec(tested.output.replaceAll(/\u001b\[[0-9;]*m/g, ''))?.[1]?.slice(0, 140) ?? '', seconds: seconds() };
     return { mutant, caughtBy: '', how: 'survived', seconds: seconds() };

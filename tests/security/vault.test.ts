@@ -37,7 +37,7 @@ beforeAll(async () => {
     brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace,
     env: { WEIR_LOG_LEVEL: 'debug', WEIR_VAULT_ADDR: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, WEIR_VAULT_TOKEN: vaultToken, WEIR_VAULT_REFRESH_MS: '300', WEIR_VAULT_TIMEOUT_MS: '300', WEIR_VAULT_MAX_STALE_MS: '1000' },
   });
-  for (const name of names) removeSecret({ dataDir: fleet.dataDir, env: {} }, name);
+  for (const name of names) removeSecret({ dataDir: fleet.dataDir, env: {} }, name, 'leaf_of_a_test');
 });
 afterAll(async () => {
   await fleet?.dispose();
