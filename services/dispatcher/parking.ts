@@ -205,7 +205,7 @@ export function createParking(context: Context): Parking {
       const found = ports.ledger.parks(partition);
       if (found.length === 0) return;
       const marks = [...Map.groupBy(found, (m) => m.subject).values()].map((list) => ({ ...joinMarks(list), key: keyFor(list[0]!.subject) }));
-      await write([...marks.map(({ key, head, ...value }) => [key, value] as const), ...found.map((m) => [m.key, null] as const)]);
+      await write([...marks.map(({ key, head: _head, ...value }) => [key, value] as const), ...found.map((m) => [m.key, null] as const)]);
       const now = ports.clock.now();
       for (const m of marks) {
         const lane = laneOf(m.subject);
