@@ -112,22 +112,29 @@ export function ordered(history: History, sent: Sent): string[] {
     subjectOf.set(name, `${d.destination}|${d.subject}`);
   }
   const deliveryOf = new Map(history.ends.map((e) => [`${e.destination}|${e.key}`, delivery(e)]));
+  const uses = new Set(history.dispatch.filter((d) => d.kind === 'use').map(delivery));
+  // A restrict goes ahead of uses that wait, and its end says so.
+  const ahead = new Set(history.ends.filter((e) => /ahead of \d+ that wait/.test(e.reason ?? '')).map(delivery));
   problems.push(...inversions(history.effects.flatMap((e) => {
     const name = deliveryOf.get(`${e.destination}|${e.idempotencyKey}`);
-    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)! }];
+    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, ahead: ahead.has(name) && !uses.has(name), use: uses.has(name) }];
   }), 'effects'));
   return problems;
 }
 
-function inversions(sequence: ReadonlyArray<{ group: string; id: string; place: number }>, what: string): string[] {
+/** `ahead`: one that may come before uses of lower places. */
+function inversions(sequence: ReadonlyArray<{ group: string; id: string; place: number; ahead?: boolean; use?: boolean }>, what: string): string[] {
   const problems: string[] = [];
   const last = new Map<string, number>();
+  const lastAhead = new Map<string, number>();
   const seen = new Set<string>();
-  for (const { group, id, place } of sequence) {
+  for (const { group, id, place, ahead, use } of sequence) {
     if (seen.has(id)) continue;
     seen.add(id);
-    if (place < (last.get(group) ?? -1)) problems.push(`${what}: ${id} of ${group} comes after a later one`);
-    last.set(group, Math.max(place, last.get(group) ?? -1));
+    const bound = Math.max(last.get(group) ?? -1, use === true ? -1 : lastAhead.get(group) ?? -1);
+    if (place < bound) problems.push(`${what}: ${id} of ${group} comes after a later one`);
+    const reached = ahead === true ? lastAhead : last;
+    reached.set(group, Math.max(place, reached.get(group) ?? -1));
   }
   return problems;
 }
