@@ -108,6 +108,13 @@ export function routeVariables(route: CompiledRoute): Record<string, string> {
   return { destination: route.destination, operation: route.operation, purpose: route.purpose ?? '', channel: route.channel ?? '', topic: route.topic ?? '' };
 }
 
+/** Limit rules that can count a use of the destination. */
+export function limitsAt(policy: CompiledPolicy, destination: string): CompiledRule[] {
+  const found = new Set<CompiledRule>();
+  for (const recordName of policy.routes.keys()) for (const { route, steps } of planOf(policy, recordName)?.routes ?? []) if (route.destination === destination) for (const { rule } of steps) if (rule.effect === 'limit') found.add(rule);
+  return [...found];
+}
+
 /** Uses of the fields of a record under the policy. */
 export function usesOf(policy: CompiledPolicy, recordName: string): ReadonlyMap<string, FieldUse> {
   return policy.governance?.fields.get(recordName) ?? fieldUses(recordName, new Map(), undefined, policy.purposes.keys());

@@ -214,8 +214,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<Preparation, ToStart>): void {
     switch (prepared.kind) {
-      case 'end':
-        return end(lane, runner, prepared.ending);
+      case 'end': return end(lane, runner, prepared.ending);
       case 'silent':
         runner.writer.pushSilent(task);
         return advance(lane, runner);
@@ -227,20 +226,23 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function end(lane: Lane, runner: PartitionRunner, ending: Ending): void {
-    const { delivery } = ending.task;
-    if (ending.repeated === undefined) {
-      ports.metrics.ended.inc({ destination: ports.name, operation: delivery.operation, state: ending.state, code: ending.code ?? '' });
-      if (ending.state === 'delivered') ports.metrics.latency.observe({ destination: ports.name }, Math.max(0, ports.clock.now() - delivery.acceptedAt) / 1000);
-      else if (ending.deadLetter) ports.logger.warn({ destination: ports.name, event: delivery.eventId, code: ending.code, state: ending.state }, 'delivery ended undelivered');
-    }
+    count(ending);
     runner.writer.push(ending);
     advance(lane, runner);
+  }
+
+  function count(ending: Ending): void {
+    const { delivery } = ending.task;
+    if (ending.repeated !== undefined) return;
+    ports.metrics.ended.inc({ destination: ports.name, operation: delivery.operation, state: ending.state, code: ending.code ?? '' });
+    if (ending.state === 'delivered') ports.metrics.latency.observe({ destination: ports.name }, Math.max(0, ports.clock.now() - delivery.acceptedAt) / 1000);
+    else if (ending.deadLetter) ports.logger.warn({ destination: ports.name, event: delivery.eventId, code: ending.code, state: ending.state }, 'delivery ended undelivered');
   }
 
   /** The head is done with: the next of the lane may go. */
   function advance(lane: Lane, runner: PartitionRunner): void {
     const head = lane.queue.shift()!;
-    if (head.parkedOffset >= 0) runner.parking.headEnded(lane);
+    if (head.parkedOffset >= 0) runner.parking.headEnded(lane, head);
     runner.release(lane);
   }
 
@@ -365,7 +367,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
-      const opened = parts.map((part) => createPartitionRunner(ports, part, (lane, runner) => offer({ lane, runner })));
+      const opened = parts.map((part) => createPartitionRunner(ports, part, (lane, runner) => offer({ lane, runner }), count));
       for (const runner of opened) partitions.set(runner.partition, runner);
       await Promise.all(opened.map((runner) => runner.open()));
     },

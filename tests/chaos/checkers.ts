@@ -117,9 +117,12 @@ export function ordered(history: History, sent: Sent): string[] {
     subjectOf.set(name, `${d.destination}|${d.subject}`);
   }
   const deliveryOf = new Map(history.ends.map((e) => [`${e.destination}|${e.key}`, delivery(e)]));
+  const uses = new Set(history.dispatch.filter((d) => d.kind === 'use').map(delivery));
+  // A restrict goes ahead of uses that wait, and its end says so.
+  const ahead = new Set(history.ends.filter((e) => /ahead of \d+ that wait/.test(e.reason ?? '')).map(delivery));
   problems.push(...inversions(history.effects.flatMap((e) => {
     const name = deliveryOf.get(`${e.destination}|${e.idempotencyKey}`);
-    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, at: e.at }];
+    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, at: e.at, ahead: ahead.has(name) && !uses.has(name), use: uses.has(name) }];
   }), 'effects', (id) => {
     const keys = new Set([...deliveryOf].filter(([, name]) => name === id).map(([key]) => key));
     const calls = history.arrivals.filter((a) => keys.has(`${a.destination}|${a.idempotencyKey}`)).map((a) => `${a.at}${a.applied ? ' applied' : ''}`);
@@ -128,19 +131,23 @@ export function ordered(history: History, sent: Sent): string[] {
   return problems;
 }
 
-interface Placed { readonly group: string; readonly id: string; readonly place: number; readonly at?: number }
+/** `ahead`: one that may come before uses of lower places. */
+interface Placed { readonly group: string; readonly id: string; readonly place: number; readonly at?: number; readonly ahead?: boolean; readonly use?: boolean }
 
 function inversions(sequence: readonly Placed[], what: string, tell: (id: string) => string = () => ''): string[] {
   const problems: string[] = [];
   const last = new Map<string, Placed>();
+  const lastAhead = new Map<string, Placed>();
   const seen = new Set<string>();
+  const when = ({ at }: Placed): string => (at === undefined ? '' : ` at ${at}`);
   for (const item of sequence) {
     if (seen.has(item.id)) continue;
     seen.add(item.id);
-    const before = last.get(item.group);
-    const when = ({ at }: Placed): string => (at === undefined ? '' : ` at ${at}`);
-    if (before !== undefined && item.place < before.place) problems.push(`${what}: ${item.id} of ${item.group}, place ${item.place}, comes${when(item)} after ${before.id}, place ${before.place}${when(before)}${tell(item.id)}${tell(before.id)}`);
-    else last.set(item.group, item);
+    const { group, id, place } = item;
+    const before = [last.get(group), item.use === true ? undefined : lastAhead.get(group)].find((b) => b !== undefined && place < b.place);
+    if (before !== undefined) problems.push(`${what}: ${id} of ${group}, place ${place}, comes${when(item)} after ${before.id}, place ${before.place}${when(before)}${tell(id)}${tell(before.id)}`);
+    const reached = item.ahead === true ? lastAhead : last;
+    if (place >= (reached.get(group)?.place ?? -1)) reached.set(group, item);
   }
   return problems;
 }
