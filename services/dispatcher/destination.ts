@@ -30,6 +30,8 @@ export interface DestinationRunner {
   credentialChanged(): void;
   /** Once in a while: how old what waits is, and what its topic is about to lose, also of a destination that is off. */
   sweep(): void;
+  /** The time since which ends must be known for what is in hand, ms. */
+  oldestAsked(): number;
   /** Partitions that this instance surely owns now; none once the lease has run out. */
   held(): number;
   /** For people: since when the breaker has not been closed, why, and when a call was answered last (ms; 0 = never). */
@@ -218,10 +220,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       case 'silent':
         runner.writer.pushSilent(task);
         return advance(lane, runner);
-      case 'park':
-        return runner.parking.park(lane, prepared.due, prepared.reason);
-      case 'wait':
-        return later(lane, runner, prepared.ms);
+      case 'park': return runner.parking.park(lane, prepared.due, prepared.reason);
+      case 'wait': return later(lane, runner, prepared.ms);
     }
   }
 
@@ -315,10 +315,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (result.kind === 'refused') return notSent(lane, runner, task, result);
     const { verdict } = result;
     switch (verdict.kind) {
-      case 'ok':
-        return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
-      case 'permanent':
-        return end(lane, runner, { task, state: 'dead-lettered', effect: verdict.effect === 'none' && task.maybeSince > 0 ? 'maybe' : verdict.effect, code: verdict.code, detail: verdict.detail ?? null, deadLetter: true });
+      case 'ok': return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
+      case 'permanent': return end(lane, runner, { task, state: 'dead-lettered', effect: verdict.effect === 'none' && task.maybeSince > 0 ? 'maybe' : verdict.effect, code: verdict.code, detail: verdict.detail ?? null, deadLetter: true });
       default:
         return again(lane, runner, task, verdict);
     }
@@ -392,6 +390,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       if (breaker.state === 'open' && breaker.reason === 'credential-rejected') setBreaker({ ...breaker, until: ports.clock.monotonic() });
       pump();
     },
+    oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),
     health: () => ({ openSince, openCode: breaker.reason, aliveAt }),
     status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),

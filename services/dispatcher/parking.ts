@@ -139,6 +139,9 @@ export function createParking(context: Context): Parking {
     const task = await load(parked, line.offsets[0]!);
     if (closed || lane.dead) return;
     if (line === parked.restricts && !(await goAhead({ ...context, load: (offset) => load(parked, offset), mark: () => mark(lane), gone: () => closed || lane.dead }, parked, task))) return;
+    // What was known when it was read may have been forgotten meanwhile.
+    await context.reach([task]);
+    if (closed || lane.dead) return;
     lane.queue.push(task);
     lane.busy = false;
     context.offer(lane);

@@ -41,6 +41,8 @@ export interface PartitionRunner {
   readonly closed: () => boolean;
   /** Timestamp of the oldest record that is not finished, ms (a little older at times); undefined = none. */
   oldestWaiting(): number | undefined;
+  /** The time since which ends must be known for what is in its lanes, ms; Infinity = nothing is. */
+  oldestAsked(): number;
   /** When it was opened, ms since the epoch: an earlier owner called before that. */
   openedAt(): number;
 }
@@ -262,6 +264,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     oldestWaiting() {
       while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
       return stamps[0]?.timestamp;
+    },
+    oldestAsked() {
+      let oldest = Number.POSITIVE_INFINITY;
+      for (const lane of lanes.values()) if (lane.queue.length > 0) oldest = Math.min(oldest, oldestAsked(lane.queue));
+      return oldest;
     },
     openedAt: () => openedAt,
   };
