@@ -1,6 +1,8 @@
 /** The work of the benchmark `normalizer`: contact webhooks of about 880 bytes, and the mapping and contract of 26 fields that peers/kafka-streams does by hand. */
 import { H, itemHash } from '@weir/pipeline';
-import type { OutRecord } from '@weir/log';
+import type { Log, OutRecord, Serde } from '@weir/log';
+import { createKeyRing, rawOwner, seal, type KeyRing } from '@weir/seal';
+import { createLogger } from '@weir/telemetry';
 
 export const mapping = `mapping: contacts
 outputs:
@@ -73,8 +75,34 @@ export function contact(i: number): Buffer {
 export function rawContact(i: number, partitionFor: (key: Buffer) => number): OutRecord {
   const value = contact(i);
   const key = Buffer.from(`usr_${String((i * 7919) % people).padStart(8, '0')}`);
-  const headers: [string, string][] = [[H.event, eventOf(i)], [H.hash, itemHash(value)], [H.source, 'contacts'], [H.accepted, String(1_790_000_100_000 + i)], [H.traceparent, `00-${String(i).padStart(32, '1')}-${String(i).padStart(16, '2')}-01`]];
+  const headers: [string, string][] = [[H.event, eventOf(i)], [H.hash, itemHash(value)], [H.source, 'contacts'], [H.accepted, String(acceptedAt(i))], [H.traceparent, `00-${String(i).padStart(32, '1')}-${String(i).padStart(16, '2')}-01`]];
   return { partition: partitionFor(key), key, value, headers: headers.map(([name, text]) => [name, Buffer.from(text)] as const) };
 }
 
-export const eventOf = (i: number): string => `evt_${i.toString(16).padStart(32, '0')}`;
+/** The same as ingest writes it when it seals: value and what surrounded it under the key of source and day. */
+export function sealedContact(i: number, partitionFor: (key: Buffer) => number, keys: Pick<KeyRing, 'current'>): OutRecord {
+  const plain = rawContact(i, partitionFor);
+  const key = keys.current(rawOwner('contacts', acceptedAt(i)))!;
+  return { ...plain, value: seal(key, plain.value!), headers: [...plain.headers!, [H.envelope, seal(key, Buffer.from(JSON.stringify({ id: `msg-${i}` })))]] };
+}
+
+/** Owners of the keys of the first `count` records. */
+export const rawOwners = (count: number): string[] => [...new Set(Array.from({ length: Math.ceil(count / 1_000_000) + 1 }, (_, n) => rawOwner('contacts', acceptedAt(Math.min(n * 1_000_000, count)))))];
+
+/** Ring of a workspace whose key is that of parties/normalizer.ts. */
+export async function benchKeys(log: Log, serde: Serde, topic: string, stateDir: string): Promise<KeyRing> {
+  const keys = await createKeyRing({ log, serde, topic, workspaceKey: benchWorkspaceKey, stateDir, logger: createLogger({ service: 'bench', level: 'silent' }), now: Date.now }, (error) => { throw error; });
+  await keys.start();
+  return keys;
+}
+export const benchWorkspaceKey = Buffer.alloc(32, 7);
+
+const acceptedAt = (i: number): number => 1_790_000_100_000 + i;
+
+/** 32 hex digits, spread over the whole range as those of a hash are (Fibonacci hashing), and the number at their end. */
+export const hex = (i: number): string => ((BigInt(i) * 0x9e3779b97f4a7c15n) & 0xffffffffffffffffn).toString(16).padStart(16, '0') + i.toString(16).padStart(16, '0');
+
+export const eventOf = (i: number): string => `evt_${hex(i)}`;
+
+/** The number in the id of an event. */
+export const numberOf = (event: string): number => Number.parseInt(event.slice(-16), 16);

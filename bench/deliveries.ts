@@ -1,10 +1,12 @@
-/** The work of the benchmarks `policy`, `dispatcher` and `end-to-end`: canonical profiles and deliveries as the stage before writes them. */
-import type { OutRecord, Serde } from '@weir/log';
+/** The work of the benchmarks `policy`, `dispatcher`, `replay` and `end-to-end`: canonical profiles, deliveries and dead letters as the stage before writes them, sealed. */
+import type { Headers, OutRecord, Serde } from '@weir/log';
 import { H, keyedId } from '@weir/pipeline';
 import { loadSchemas } from '@weir/schemas';
+import { hex } from './contacts.ts';
+import { seal, type KeyRing } from '@weir/seal';
 
-/** Of a destination that takes one call a profile, at `url`. */
-export const destination = (url: string, more = ''): string => `adapter: http
+/** Of a destination that takes one call a profile, at `url`; with `batch`, so many in one. */
+export const destination = (url: string, options: { readonly route?: string; readonly batch?: number; readonly concurrency?: number } = {}): string => `adapter: http
 config:
   baseUrl: ${url}
   operations:
@@ -14,16 +16,25 @@ config:
       method: PUT
       path: /contacts
       body: { email: "{{record.email}}", external_id: "{{record.userId}}", title: "{{record.title}}", first_name: "{{record.firstName}}", last_name: "{{record.lastName}}", plan: "{{record.plan}}" }
-      idempotency: { scheme: header, name: Idempotency-Key, window: 24h, pastWindow: hold }
-routes:
-  - { on: Profile, operation: upsert-contact, purpose: service, when: record.email != null && record.deleted != true${more} }
-concurrency: 64
+      idempotency: { scheme: ${options.batch === undefined ? 'header, name: Idempotency-Key' : 'body-field, name: /id'}, window: 24h, pastWindow: hold }
+${options.batch === undefined ? '' : `      batch: { maxItems: ${options.batch}, path: /contacts/bulk, results: { path: results, key: id, status: status, missing: retry } }\n`}routes:
+  - { on: Profile, operation: upsert-contact, ${options.route ?? 'purpose: service'}, when: record.email != null && record.deleted != true }
+concurrency: ${options.concurrency ?? 64}
 `;
+
+/** What makes records as the services do, sealed like theirs. */
+export interface Maker {
+  readonly serde: Serde;
+  readonly workspaceKey: Buffer;
+  readonly keys: Pick<KeyRing, 'ensure' | 'current'>;
+  readonly release: string;
+  readonly partitionFor: (key: Buffer) => number;
+}
 
 const empty = Object.fromEntries(loadSchemas().get('weir.canonical.Profile')!.fields.map((field) => [field.name, 'default' in field ? field.default : null]));
 
 /** The profile of a subject. */
-export function profile(serde: Serde, i: number, subject: number): Buffer {
+function profile(serde: Serde, i: number, subject: number): Buffer {
   return serde.encode('weir.canonical.Profile', {
     ...empty, id: `out_${i.toString(16).padStart(32, '0')}`, source: 'contacts', objectKey: `usr_${subject}`, occurredAt: 1_790_000_000_000 + i, userId: `usr_${subject}`, email: `person.${subject}@larkspur-${subject % 97}.example`, phone: `+49301${String(subject).padStart(7, '0')}`,
     firstName: 'Ada', lastName: `Lovelace-${subject % 301}`, title: 'Head of Field Operations', company: 'Larkspur Outfitters GmbH', city: 'Berlin', region: 'BE', postalCode: '10115', country: 'DE', plan: 'enterprise', lifecycleStage: 'customer', currency: 'EUR', balance: subject % 1000, extras: '{"tags":["outdoor","newsletter"],"score":7}',
@@ -35,33 +46,56 @@ export function idsOf(key: Buffer, subject: number): string[] {
   return [['userId', `usr_${subject}`], ['email', `person.${subject}@larkspur-${subject % 97}.example`], ['phone', `+49301${String(subject).padStart(7, '0')}`]].map(([type, value]) => `${type}:${keyedId(key, type!, value!)}`);
 }
 
-export const hex = (i: number): string => i.toString(16).padStart(32, '0');
+const bytesOf = (headers: Readonly<Record<string, string>>): Headers => Object.entries(headers).map(([name, text]) => [name, Buffer.from(text)] as const);
 
 /** A canonical record, as the normalizer writes it. */
-export function canonicalRecord(serde: Serde, key: Buffer, i: number, subject: number, release: string, partitionFor: (key: Buffer) => number): OutRecord {
-  const ids = idsOf(key, subject);
-  const recordKey = Buffer.from(ids[0]!);
-  const headers: Record<string, string> = { [H.event]: `evt_${hex(i)}`, [H.hash]: hex(i), [H.source]: 'contacts', [H.accepted]: String(Date.now()), [H.traceparent]: `00-${hex(i + 1)}-${hex(i + 1).slice(16)}-01`, [H.release]: release, [H.mapping]: 'contacts', [H.output]: `out_${hex(i)}`, [H.outputName]: 'profile', [H.ids]: ids.join(',') };
-  return { partition: partitionFor(recordKey), key: recordKey, value: profile(serde, i, subject), headers: Object.entries(headers).map(([name, text]) => [name, Buffer.from(text)] as const) };
+export function canonicalRecord({ serde, workspaceKey, keys, release, partitionFor }: Maker, i: number, subject: number): OutRecord {
+  const ids = idsOf(workspaceKey, subject);
+  const key = Buffer.from(ids[0]!);
+  const headers = bytesOf({ [H.event]: `evt_${hex(i)}`, [H.hash]: hex(i), [H.source]: 'contacts', [H.accepted]: String(Date.now()), [H.traceparent]: `00-${hex(i + 1)}-${hex(i + 1).slice(16)}-01`, [H.release]: release, [H.mapping]: 'contacts', [H.output]: `out_${hex(i)}`, [H.outputName]: 'profile', [H.ids]: ids.join(','), [H.afterIdentity]: '0:0,1:0' });
+  return { partition: partitionFor(key), key, value: seal(keys.current(ids[0]!)!, profile(serde, i, subject)), headers };
 }
 
 /** A delivery, as policy writes it. */
-export function deliveryRecord(serde: Serde, key: Buffer, i: number, subject: number, release: string, partitionFor: (key: Buffer) => number): OutRecord {
-  const ids = idsOf(key, subject);
-  const recordKey = Buffer.from(ids[0]!);
+export function deliveryRecord({ serde, workspaceKey, keys, release, partitionFor }: Maker, i: number, subject: number): OutRecord {
+  const ids = idsOf(workspaceKey, subject);
+  const key = Buffer.from(ids[0]!);
   const now = Date.now();
   const value = serde.encode('weir.internal.Delivery', {
-    outputId: `out_${hex(i)}`, eventId: `evt_${hex(i)}`, destination: 'crm', operation: 'upsert-contact', kind: 'use', recordType: 'weir.canonical.Profile', payload: profile(serde, i, subject), itemHash: hex(i), source: 'contacts', acceptedAt: now, decidedAt: now, release, rule: 'all',
+    outputId: `out_${hex(i)}`, eventId: `evt_${hex(i)}`, destination: 'crm', operation: 'upsert-contact', kind: 'use', recordType: 'weir.canonical.Profile', payload: seal(keys.current(ids[0]!)!, profile(serde, i, subject)), itemHash: hex(i), source: 'contacts', acceptedAt: now, decidedAt: now, release, rule: 'all',
     purpose: 'service', channel: null, topic: null, legalBasis: 'contract', consent: [], consentOffsets: [], identityOffsets: [], ids, notBefore: null, intent: '0',
   });
-  const headers: Record<string, string> = { [H.event]: `evt_${hex(i)}`, [H.output]: `out_${hex(i)}`, [H.source]: 'contacts', [H.accepted]: String(now), [H.traceparent]: `00-${hex(i + 1)}-${hex(i + 1).slice(16)}-01`, [H.release]: release, [H.ids]: ids.join(',') };
-  return { partition: partitionFor(recordKey), key: recordKey, value, headers: Object.entries(headers).map(([name, text]) => [name, Buffer.from(text)] as const) };
+  return { partition: partitionFor(key), key, value, headers: bytesOf({ [H.event]: `evt_${hex(i)}`, [H.output]: `out_${hex(i)}`, [H.source]: 'contacts', [H.accepted]: String(now), [H.traceparent]: `00-${hex(i + 1)}-${hex(i + 1).slice(16)}-01`, [H.release]: release, [H.ids]: ids.join(',') }) };
 }
 
-/** Appends `count` records, in pieces. */
-export async function fill(count: number, make: (i: number) => OutRecord, append: (records: readonly OutRecord[]) => Promise<unknown>): Promise<void> {
+/** A dead letter of a delivery, as the dispatcher writes it when its destination refused for good. */
+export function letterRecord(maker: Maker, topic: string, offset: number, i: number, subject: number, letterPartition: (key: Buffer) => number): OutRecord {
+  const delivery = deliveryRecord(maker, i, subject);
+  const key = Buffer.from(`evt_${hex(i)}`);
+  const now = Date.now();
+  const value = maker.serde.encode('weir.internal.DeadLetter', {
+    id: `dlq_${hex(i)}`, eventId: `evt_${hex(i)}`, stage: 'dispatcher', reasons: [{ code: 'destination-rejected', message: 'status 422', file: null, line: null, field: null, path: null }], source: 'contacts', destination: 'crm', operation: 'upsert-contact', attempts: 1, release: maker.release,
+    topic, partition: delivery.partition, offset, key: delivery.key, value: delivery.value, headers: delivery.headers!.map(([name, bytes]) => ({ name, value: bytes })), effect: 'none', acceptedAt: now, at: now,
+  });
+  return { partition: letterPartition(key), key, value, headers: delivery.headers };
+}
+
+/** The subject of a record: uniform over them, and the same in every run (Knuth, multiplicative hashing). */
+export const subjectOf = (i: number, subjects: number): number => Number((BigInt(i) * 2_654_435_761n) % BigInt(subjects));
+
+/** Appends records `from` to `to`, in pieces; `before` is told of each. */
+export async function fill(from: number, to: number, make: (i: number) => OutRecord, append: (records: readonly OutRecord[]) => Promise<unknown>, before?: (from: number, to: number) => Promise<void>): Promise<void> {
   const size = 5000;
-  for (let at = 0; at < count; at += size) await append(Array.from({ length: Math.min(size, count - at) }, (_, i) => make(at + i)));
+  for (let at = from; at < to; at += size) {
+    const end = Math.min(to, at + size);
+    await before?.(at, end);
+    await append(Array.from({ length: end - at }, (_, i) => make(at + i)));
+  }
+}
+
+/** Keys for the subjects of these records. */
+export async function ensureKeys({ keys, workspaceKey }: Maker, from: number, to: number, subject: (i: number) => number): Promise<void> {
+  await keys.ensure(Array.from({ length: to - from }, (_, i) => idsOf(workspaceKey, subject(from + i))[0]!));
 }
 
 export const restoredId = (i: number): string => `userId:${i.toString(36).padStart(22, 'A')}`;

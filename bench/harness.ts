@@ -1,7 +1,7 @@
 /** What every benchmark shares: a platform, processes and what they use, parties in turn, medians, and the result file. */
 import { execFileSync, fork, spawn, type ChildProcess } from 'node:child_process';
-import { createWriteStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { createWriteStream, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startPlatform } from '../infra/local/platform.ts';
 
@@ -43,7 +43,31 @@ export interface Benchmark {
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly parties: readonly Party[];
   readonly rounds: number;
-  readonly ratios: (of: (name: string) => PartyResult) => Readonly<Record<string, number>>;
+  readonly figures: (of: (name: string) => PartyResult) => readonly Figure[];
+}
+
+/** What a benchmark says, and what must hold of it. */
+export interface Figure {
+  readonly what: string;
+  readonly value: number;
+  readonly atLeast?: number;
+  readonly atMost?: number;
+}
+
+/** bench/results/<name>.json. */
+export interface Result {
+  readonly name: string;
+  readonly commit: string;
+  readonly date: string;
+  readonly versions: Readonly<Record<string, string>>;
+  readonly cpu: string | undefined;
+  readonly cores: number;
+  /** Of the machine when it began, 1 minute: over the number of cores it was not alone. */
+  readonly load: number;
+  readonly parameters: Readonly<Record<string, unknown>>;
+  readonly parties: readonly PartyResult[];
+  readonly ratios: Readonly<Record<string, number>>;
+  readonly limits: readonly (Figure & { readonly holds: boolean })[];
 }
 
 export function median(values: readonly number[]): number {
@@ -164,6 +188,7 @@ function versions(): Record<string, string> {
 
 /** The parties in turn, `rounds` times; prints the table and writes bench/results/<name>.json. */
 export async function runBenchmark(benchmark: Benchmark): Promise<void> {
+  const load = digits(loadavg()[0]!);
   const samples = new Map<string, Sample[]>(benchmark.parties.map((p) => [p.name, []]));
   for (let round = 0; round < benchmark.rounds; round++) {
     for (const party of benchmark.parties) {
@@ -174,22 +199,44 @@ export async function runBenchmark(benchmark: Benchmark): Promise<void> {
   }
   const parties = benchmark.parties.map((p) => summarise(p.name, samples.get(p.name)!));
   const of = (name: string): PartyResult => parties.find((p) => p.name === name) ?? (() => { throw new Error(`no party ${name}`); })();
-  const ratios = Object.fromEntries(Object.entries(benchmark.ratios(of)).map(([key, value]) => [key, digits(value)]));
+  const figures = benchmark.figures(of).map((figure) => ({ ...figure, value: digits(figure.value) }));
   const dirty = git('status', '--porcelain', '--untracked-files=no', '--', ':!bench/results') !== '';
-  const result = { name: benchmark.name, commit: git('rev-parse', '--short=12', 'HEAD') + (dirty ? '+changes' : ''), date: new Date().toISOString(), versions: versions(), cpu: cpus()[0]?.model, cores: availableParallelism(), parameters: { ...benchmark.parameters, rounds: benchmark.rounds }, parties, ratios };
-  // A run of some parties only is a look, not a result.
-  if (process.env['WEIR_BENCH_PARTIES'] === undefined) writeFileSync(join(root, 'bench/results', `${benchmark.name}.json`), `${JSON.stringify(result, null, 2)}\n`);
+  const result: Result = {
+    name: benchmark.name, commit: git('rev-parse', '--short=12', 'HEAD') + (dirty ? '+changes' : ''), date: new Date().toISOString(), versions: versions(), cpu: cpus()[0]?.model, cores: availableParallelism(), load,
+    parameters: { ...benchmark.parameters, rounds: benchmark.rounds }, parties, ratios: Object.fromEntries(figures.map(({ what, value }) => [what, value])),
+    limits: figures.flatMap((figure) => (figure.atLeast === undefined && figure.atMost === undefined ? [] : [{ ...figure, holds: figure.value >= (figure.atLeast ?? -Infinity) && figure.value <= (figure.atMost ?? Infinity) }])),
+  };
+  // A run of some parties only, or made shorter, is a look, not a result.
+  if (!isLook()) writeFileSync(resultFile(benchmark.name), `${JSON.stringify(result, null, 2)}\n`);
   print(result);
 }
 
-function print(result: { readonly name: string; readonly parties: readonly PartyResult[]; readonly ratios: Readonly<Record<string, number>> }): void {
+/** The sizes, parties or profile of this run were changed from outside. */
+export const isLook = (): boolean => Object.keys(process.env).some((name) => name.startsWith('WEIR_BENCH_'));
+
+const resultFile = (name: string): string => join(root, 'bench/results', `${name}.json`);
+
+function print(result: Result): void {
   const width = Math.max(...result.parties.map((p) => p.name.length));
   console.log(`\n${result.name}\n${'party'.padEnd(width)}  records/s  CPU µs  broker µs  RssAnon MB  mapped MB`);
   for (const p of result.parties) {
     const more = Object.entries(p.more).map(([key, value]) => `  ${key} ${value}`).join('');
     console.log(`${p.name.padEnd(width)}  ${String(p.median).padStart(9)}  ${p.cpuUsPerRecord.toFixed(2).padStart(6)}  ${p.brokerCpuUsPerRecord.toFixed(2).padStart(9)}  ${p.rssAnonMb.toFixed(0).padStart(10)}  ${p.rssFileMb.toFixed(0).padStart(9)}${more}`);
   }
-  for (const [key, value] of Object.entries(result.ratios)) console.log(`  ${key}: ${value}`);
+  for (const [what, value] of Object.entries(result.ratios)) console.log(`  ${what}: ${value}`);
+}
+
+const limitOf = ({ atLeast, atMost }: Figure): string => [atLeast === undefined ? [] : `>= ${atLeast}`, atMost === undefined ? [] : `<= ${atMost}`].flat().join(', ');
+
+/** Every limit of every result that is kept: what was measured, when, and whether it holds. */
+export function printTable(): void {
+  const results = names().filter((name) => existsSync(resultFile(name))).map((name) => JSON.parse(readFileSync(resultFile(name), 'utf8')) as Result);
+  const rows = results.flatMap(({ name, date, limits }) => limits.map((limit) => [name, limit.what, String(limit.value), limitOf(limit), limit.holds ? 'holds' : 'MISSED', date.slice(0, 10)]));
+  const table = [['benchmark', 'figure', 'value', 'limit', '', 'measured'], ...rows];
+  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
+  console.log(`\n${table.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join('  ').trimEnd()).join('\n')}`);
+  const missing = names().filter((name) => !results.some((result) => result.name === name));
+  if (missing.length > 0) console.log(`no result yet: ${missing.join(', ')}`);
 }
 
 /** Benchmarks that there are: every bench/names/<name>.ts. */

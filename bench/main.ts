@@ -1,8 +1,9 @@
-/** `npm run bench [-- name…]`: the named benchmarks, or all; each prints its table and writes bench/results/<name>.json. */
-import { names, runBenchmark, startCluster, type Benchmark, type Cluster } from './harness.ts';
+/** `npm run bench [-- name…]`: the named benchmarks, or all; each prints its table and writes bench/results/<name>.json. At the end the limits of all results; `npm run bench -- table` prints only those. */
+import { names, printTable, runBenchmark, startCluster, type Benchmark, type Cluster } from './harness.ts';
 
 const all = names();
-const wanted = process.argv.slice(2).length > 0 ? process.argv.slice(2) : all;
+const given = process.argv.slice(2);
+const wanted = given.join() === 'table' ? [] : given.length > 0 ? given : all;
 const unknown = wanted.filter((name) => !all.includes(name));
 if (unknown.length > 0) {
   console.error(`no benchmark ${unknown.join(', ')}; there are ${all.join(', ')}`);
@@ -24,3 +25,4 @@ for (const name of wanted) {
     await cluster.stop();
   }
 }
+printTable();

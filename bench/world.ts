@@ -3,16 +3,22 @@ import { execFileSync, fork, type ChildProcess } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
-import { freePort } from '@weir/testing';
-import { openVault } from '@weir/vault';
+import type { Log, Serde } from '@weir/log';
+import type { KeyRing } from '@weir/seal';
+import { freePort, readKeys } from '@weir/testing';
+import { openVault, readWorkspaceKey } from '@weir/vault';
 import { root, startNode, type Child, type Cluster } from './harness.ts';
 
-export type ServiceName = 'ingest' | 'normalizer' | 'policy' | 'dispatcher';
+export type ServiceName = 'ingest' | 'normalizer' | 'policy' | 'dispatcher' | 'control';
 
 export interface World {
   readonly prefix: string;
   readonly env: Readonly<Record<string, string>>;
   secret(name: string): string;
+  /** Of the workspace, with which identifiers are keyed. */
+  readonly workspaceKey: Buffer;
+  /** What its services seal with. */
+  keys(log: Log, serde: Serde): Promise<KeyRing>;
   /** Resolves when it is ready. */
   start(service: ServiceName, env?: Readonly<Record<string, string>>): Promise<Child & { readonly url: string }>;
 }
@@ -34,6 +40,8 @@ export async function createWorld(cluster: Cluster, files: Readonly<Record<strin
   execFileSync(process.execPath, [join(root, 'scripts/prepare.ts'), join(dir, 'workspace')], { env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'inherit'] });
   return {
     prefix, env,
+    workspaceKey: readWorkspaceKey(env.WEIR_DATA, undefined),
+    keys: (log, serde) => readKeys({ log, serde, prefix, dataDir: env.WEIR_DATA }),
     secret: (name) => openVault({ dataDir: env.WEIR_DATA, env: {} }).get(name).reveal(),
     async start(service, own = {}) {
       const port = await freePort();
@@ -45,7 +53,8 @@ export async function createWorld(cluster: Cluster, files: Readonly<Record<strin
   };
 }
 
-const readyMs = 90_000;
+/** Tables of millions of states are read before a service is ready. */
+const readyMs = 300_000;
 
 export async function ready(url: string): Promise<void> {
   const end = performance.now() + readyMs;

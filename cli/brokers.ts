@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { commonOptions, defineConfig, readConfig } from '@weir/config';
-import { createLog, createSerde } from '@weir/log';
+import { createLog, createSerde, type Log } from '@weir/log';
 import { checkTopics, planTopics, topicNames, type TopicFinding } from '@weir/pipeline';
-import { applyAudited, type Release } from '@weir/release';
+import { applyAudited, createTopicsAudited, type Release } from '@weir/release';
 import { UsageError } from './command.ts';
 
 /** What a command needs that talks to the brokers itself: the first deployment, before a control API runs. */
@@ -26,6 +26,8 @@ function declaredTopics(): { readonly path: string; readonly content: string } {
   return { path: 'infra/topics.yaml', content: readFileSync(join(import.meta.dirname, '..', 'infra', 'topics.yaml'), 'utf8') };
 }
 
+const directOf = async (log: Log, prefix: string) => ({ appender: await log.appender(), auditTopic: topicNames(prefix).audit, by: 'cli', now: Date.now });
+
 /** The topics of a release on the brokers of KAFKA_BROKERS: create what is missing if asked to, and compare. */
 export async function topicsDirect(env: Env, release: Release, create: boolean): Promise<TopicsReport> {
   const { brokers, kafkaClient, topicPrefix } = readConfig(brokerOptions, env);
@@ -34,7 +36,7 @@ export async function topicsDirect(env: Env, release: Release, create: boolean):
   const log = createLog({ brokers: brokers!, clientId: 'weir-cli', driver: kafkaClient });
   try {
     const admin = await log.admin();
-    const created = create ? await admin.createTopics(plan) : [];
+    const created = create ? await createTopicsAudited({ admin, plan, ...await directOf(log, topicPrefix) }) : [];
     return { created, topics: plan.length, findings: await checkTopics(admin, declared, release, plan, topicPrefix) };
   } finally {
     await log.close();
@@ -48,11 +50,11 @@ export async function applyDirect(env: Env, release: Release, message: string | 
   const plan = planTopics(declaredTopics(), release, { prefix: topicPrefix, brokers: brokers!.length });
   const log = createLog({ brokers: brokers!, clientId: 'weir-cli', driver: kafkaClient });
   try {
-    const [admin, appender] = await Promise.all([log.admin(), log.appender()]);
-    const topicsCreated = await admin.createTopics(plan);
+    const direct = await directOf(log, topicPrefix);
+    const topicsCreated = await createTopicsAudited({ admin: await log.admin(), plan, ...direct });
     const serde = createSerde({ registryUrl });
     await serde.start();
-    await applyAudited({ appender, serde, topic: topicNames(topicPrefix).control, auditTopic: topicNames(topicPrefix).audit, release, by: 'cli', message, now: Date.now() });
+    await applyAudited({ ...direct, serde, topic: topicNames(topicPrefix).control, release, message });
     return { hash: release.hash, changed: true, topicsCreated };
   } finally {
     await log.close();

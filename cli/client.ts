@@ -29,6 +29,9 @@ export class Refused extends Finding {
   }
 }
 
+/** Nobody answers at the address of the instance. */
+export class Unreachable extends Finding {}
+
 /** A fetch whose failure to connect names the remedy. */
 export async function reach(url: URL, init: RequestInit): Promise<Response> {
   try {
@@ -37,14 +40,19 @@ export async function reach(url: URL, init: RequestInit): Promise<Response> {
     if (init.signal?.aborted === true && (init.signal.reason as Error | undefined)?.name !== 'TimeoutError') throw error;
     const cause = (error as Error).cause as NodeJS.ErrnoException | undefined;
     const why = (error as Error).name === 'TimeoutError' ? 'no answer in time' : cause?.code ?? (error as Error).message;
-    throw new Finding(`no instance answers on ${url.host} (${why}): start one with npm start, or set WEIR_PORT and WEIR_DATA to the running one`);
+    throw new Unreachable(`no instance answers on ${url.host} (${why}): start one with npm start, or set WEIR_PORT and WEIR_DATA to the running one`);
   }
+}
+
+/** False: there is no token to ask a control API with, as before the first start. */
+export function hasCredentials(target: Target): boolean {
+  return (target.env[tokenVariable] ?? '') !== '' || openVault({ dataDir: target.dataDir, env: target.env }).has(adminTokenSecret);
 }
 
 export function createClient(target: Target): Client {
   const vault = openVault({ dataDir: target.dataDir, env: target.env });
   const own = target.env[tokenVariable] ?? '';
-  if (own === '' && !vault.has(adminTokenSecret)) throw new Finding(`no admin token in ${target.dataDir}: start an instance with npm start, set WEIR_DATA to its data folder, or give WEIR_SECRET_${adminTokenSecret}`);
+  if (!hasCredentials(target)) throw new Finding(`no admin token in ${target.dataDir}: start an instance with npm start, set WEIR_DATA to its data folder, or give WEIR_SECRET_${adminTokenSecret}`);
   const headers = { authorization: `Bearer ${own === '' ? vault.get(adminTokenSecret).reveal() : own}` };
   const base = `http://${target.host}:${target.port + 1}`;
 

@@ -1,5 +1,6 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import type { SamplePerson } from '@weir/adapter';
 import { parseYaml } from '@weir/yaml';
 import { UsageError } from './command.ts';
@@ -32,5 +33,15 @@ export function readInput(path: string): Buffer {
     return readFileSync(path);
   } catch (error) {
     throw new UsageError(`cannot read ${path} (${(error as NodeJS.ErrnoException).code ?? 'error'})`);
+  }
+}
+
+/** Who runs this process, for the audit log; a user id where the system knows no name. */
+export function localUser(): string {
+  try {
+    return userInfo().username;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_SYSTEM_ERROR') throw error;
+    return `uid ${process.getuid?.() ?? '?'}`;
   }
 }

@@ -6,31 +6,44 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { readAdapterFile, registry } from '@weir/adapters';
-import { newSigningKey } from '@weir/audit';
+import { keepPending, localLeaf, newSigningKey } from '@weir/audit';
 import { commonOptions, readConfig } from '@weir/config';
 import { findWeirError } from '@weir/errors';
 import { createLog, createSerde } from '@weir/log';
 import { planTopics, topicNames } from '@weir/pipeline';
-import { applyAudited, compileRelease, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
+import { applyAudited, compileRelease, createTopicsAudited, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
 import { createLogger } from '@weir/telemetry';
-import { ensureSecrets, readWorkspaceKey, type SecretSpec } from '@weir/vault';
+import { ensureSecrets, readWorkspaceKey, startVault, unwrapEnv, type SecretSpec, type VaultSettings } from '@weir/vault';
 
 const root = resolve(import.meta.dirname, '..');
 
-/** The workspace folder, compiled. Throws WorkspaceError. */
-export function compileWorkspace(dir: string, dataDir: string): Release {
-  return compileRelease(withDefaults(readWorkspace(dir), registry, readAdapterFile), { adapters: registry, workspaceKey: readWorkspaceKey(dataDir, process.env['WEIR_KEY'] || undefined) });
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** The workspace folder, compiled; a wrapped workspace key must be opened before (unwrapEnv). Throws WorkspaceError. */
+export function compileWorkspace(dir: string, dataDir: string, env: Env): Release {
+  return compileRelease(withDefaults(readWorkspace(dir), registry, readAdapterFile), { adapters: registry, workspaceKey: readWorkspaceKey(dataDir, env['WEIR_KEY'] || undefined) });
 }
 
-/** Makes the secrets of a local run that are not set: those of every source and destination, the admin token, and the key that signs the audit log. */
-export function localSecrets(release: Release, dataDir: string): void {
+/** Makes the secrets of a local run that are set nowhere, the vault of `settings` included: those of every source and destination, the admin token, and the key that signs the audit log. */
+export async function localSecrets(release: Release, target: { readonly dataDir: string; readonly env: Env; readonly settings: VaultSettings; readonly by: string }): Promise<void> {
+  const { dataDir, env, settings, by } = target;
   const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }, { name: 'AUDIT_KEY', value: newSigningKey() }];
   for (const source of release.sources.values()) {
     const special = source.adapter.source?.kind === 'webhook' ? (source.adapter.source.localSecrets?.() ?? {}) : {};
     for (const { option, name } of secretNames(source.config)) specs.push({ name, ...special[option] });
   }
   for (const destination of release.destinations.values()) for (const { name } of secretNames(destination.config)) specs.push({ name });
-  ensureSecrets({ dataDir, env: process.env }, specs);
+  const vault = await startVault({ dataDir, env, settings, logger: createLogger({ service: 'prepare', level: 'silent' }) });
+  // What nobody can tell (the vault does not answer, the secret is not here) is made: the vault's own goes before it.
+  const elsewhere = (name: string): boolean => vault.status().available && vault.has(name);
+  const wanted = specs.filter((spec) => !elsewhere(spec.name));
+  vault.close();
+  ensureSecrets({ dataDir, env }, wanted, (names) => {
+    // Before there is a broker: the control service puts it on the audit log.
+    const leaf = { ...localLeaf('intent', by, 'vault.make', names.join(' '), null, Date.now()), kind: 'fact' as const };
+    keepPending(dataDir, leaf);
+    return leaf.id;
+  });
 }
 
 /** Topics of the release, schemas, and the release itself when another one (or none) is current. */
@@ -39,13 +52,14 @@ export async function prepareCluster(release: Release, target: { brokers: readon
   const serde = createSerde({ registryUrl: target.registryUrl });
   try {
     const file = { path: 'infra/topics.yaml', content: readFileSync(join(root, 'infra/topics.yaml'), 'utf8') };
-    const admin = await log.admin();
-    await Promise.all([admin.createTopics(planTopics(file, release, { prefix: target.prefix, brokers: target.brokers.length })), serde.start()]);
-    const topic = topicNames(target.prefix).control;
+    const [admin, appender] = await Promise.all([log.admin(), log.appender()]);
+    const { control: topic, audit: auditTopic } = topicNames(target.prefix);
+    const direct = { appender, auditTopic, by: target.by, now: Date.now };
+    await Promise.all([createTopicsAudited({ ...direct, admin, plan: planTopics(file, release, { prefix: target.prefix, brokers: target.brokers.length }) }), serde.start()]);
     const feed = await createReleaseFeed({ log, serde, topic, adapters: registry, logger: createLogger({ service: 'prepare', level: 'silent' }) });
     const running = currentHash(feed);
     await feed.close();
-    if (running !== release.hash) await applyAudited({ appender: await log.appender(), serde, topic, auditTopic: topicNames(target.prefix).audit, release, by: target.by, message: null, now: Date.now() });
+    if (running !== release.hash) await applyAudited({ ...direct, serde, topic, release, message: null });
   } finally {
     await log.close();
   }
@@ -62,8 +76,9 @@ function currentHash(feed: Awaited<ReturnType<typeof createReleaseFeed>>): strin
 
 if (import.meta.main) {
   const config = readConfig(commonOptions);
-  const release = compileWorkspace(process.argv[2] ?? join(root, 'workspace'), config.dataDir);
-  localSecrets(release, config.dataDir);
+  const env = await unwrapEnv(process.env, () => config);
+  const release = compileWorkspace(process.argv[2] ?? join(root, 'workspace'), config.dataDir, env);
+  await localSecrets(release, { dataDir: config.dataDir, env, settings: config, by: 'prepare' });
   await prepareCluster(release, { brokers: config.brokers, registryUrl: config.registryUrl, prefix: config.topicPrefix, by: 'prepare' });
   console.log(`prepared: release ${release.hash}`);
 }

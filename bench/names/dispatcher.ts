@@ -1,38 +1,40 @@
-/** Deliveries of one call each to a sink that answers at once: the dispatcher with ledger and order on, beside bare undici that sends bodies of the same size. */
+/** Deliveries to a sink that answers at once, one call each and in batches: the dispatcher with ledger and order on, beside bare undici that sends bodies of the same size, one call each. */
 import { createLog, createSerde, partitionOf } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
-import { readWorkspaceKey } from '@weir/vault';
-import { deliveryRecord, destination, fill } from '../deliveries.ts';
+import { deliveryRecord, destination, ensureKeys, fill, type Maker } from '../deliveries.ts';
 import { cpuOf, type Benchmark, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld, startHelper } from '../world.ts';
 
 const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 60_000);
 const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 20_000);
 const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
+const batches = { warm: warm * 2, measured: measured * 4 };
+const batchItems = 500;
 const subjects = 50_000;
 const concurrency = 64;
 
-interface Counted { readonly calls: number; readonly distinct: number; readonly twice: number }
+interface Counted { readonly calls: number; readonly items: number; readonly distinct: number; readonly twice: number }
 
 export async function create(cluster: Cluster): Promise<Benchmark & { close(): Promise<void> }> {
   const log = createLog({ brokers: cluster.brokers, clientId: 'bench' });
   const serde = createSerde({ registryUrl: cluster.registryUrl });
   await serde.start();
-  const total = warm + measured;
-
   /** A workspace, a topic and a ledger of its own for every run: nothing is delivered already. */
-  async function weir(): Promise<Sample> {
+  const weir = ({ warm, measured, batch }: { readonly warm: number; readonly measured: number; readonly batch?: number }) => async (): Promise<Sample> => {
+    const total = warm + measured;
     const sink = await startHelper('sink.ts', []);
     const port = await sink.ask<number>('listen');
     const world = await createWorld(cluster, {
-      'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n', 'policies/all.yaml': 'rules:\n  - { name: all, effect: allow, when: \'purpose == "service"\' }\n', 'destinations/crm.yaml': destination(`http://127.0.0.1:${port}`),
+      'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n', 'policies/all.yaml': 'rules:\n  - { name: all, effect: allow, when: \'purpose == "service"\' }\n', 'destinations/crm.yaml': destination(`http://127.0.0.1:${port}`, batch === undefined ? {} : { batch, concurrency: 8 }),
     });
     const topics = topicNames(world.prefix);
     const topic = topics.dispatch('crm');
-    const appender = await log.appender({ maxPendingBytes: 1e9 });
+    const [appender, keys] = await Promise.all([log.appender({ maxPendingBytes: 1e9 }), world.keys(log, serde)]);
     const partitions = await appender.partitions(topic);
-    const key = readWorkspaceKey(world.env['WEIR_DATA']!, undefined);
-    await fill(total, (i) => deliveryRecord(serde, key, i, (i * 7919) % subjects, 'rel_0123456789abcdef', (bytes) => partitionOf(bytes, partitions)), (records) => appender.append(topic, records));
+    const maker: Maker = { serde, workspaceKey: world.workspaceKey, keys, release: 'rel_0123456789abcdef', partitionFor: (bytes) => partitionOf(bytes, partitions) };
+    const subject = (i: number): number => (i * 7919) % subjects;
+    await fill(0, total, (i) => deliveryRecord(maker, i, subject(i)), (records) => appender.append(topic, records), (from, to) => ensureKeys(maker, from, to, subject));
+    await Promise.all([appender.close(), keys.stop()]);
     const child = await world.start('dispatcher');
     try {
       await Promise.race([sink.ask('until', warm), child.failed]);
@@ -41,15 +43,14 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       const ends = await ended(topics.ledger('crm'), total, child.failed);
       const [cpuUs, brokerCpuUs, wallMs] = [cpuOf(child.pid) - cpu, cluster.brokerCpu() - broker, performance.now() - began];
       const counted = await sink.ask<Counted>('result');
-      if (counted.calls !== total || counted.distinct !== total || counted.twice > 0) throw new Error(`${counted.calls} calls, ${counted.distinct} keys, ${counted.twice} twice, of ${total}`);
+      if (counted.items !== total || counted.distinct !== total || counted.twice > 0) throw new Error(`${counted.items} deliveries, ${counted.distinct} keys, ${counted.twice} twice, of ${total}`);
       const { anon, file } = await child.memory();
-      return { records: measured, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { ends } };
+      return { records: measured, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { ends, itemsPerCall: counted.items / counted.calls } };
     } finally {
       await child.stop();
       sink.stop();
-      await appender.close();
     }
-  }
+  };
 
   /** Every delivery has an end on the ledger. */
   async function ended(topic: string, count: number, failed: Promise<never>): Promise<number> {
@@ -79,7 +80,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       await caller.ask('run', measured);
       const [cpuUs, wallMs] = [cpuOf(caller.pid) - cpu, performance.now() - began];
       const counted = await sink.ask<Counted>('result');
-      if (counted.distinct !== total) throw new Error(`${counted.distinct} calls of ${total}`);
+      if (counted.distinct !== warm + measured) throw new Error(`${counted.distinct} calls of ${warm + measured}`);
       return { records: measured, wallMs, cpuUs, brokerCpuUs: 0, rssAnonMb: 0, rssFileMb: 0 };
     } finally {
       caller.stop();
@@ -87,10 +88,15 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     }
   }
 
-  const parties: Party[] = [{ name: 'weir', run: weir }, { name: 'bare-undici', run: bare }];
+  const parties: Party[] = [{ name: 'weir', run: weir({ warm, measured }) }, { name: 'bare-undici', run: bare }, { name: 'weir-batches', run: weir({ warm: batches.warm, measured: batches.measured, batch: batchItems }) }];
   return {
-    name: 'dispatcher', rounds, parties, parameters: { deliveries: measured, warmUp: warm, subjects, concurrency },
-    ratios: (of): Record<string, number> => ({ 'bare undici to weir, CPU per call (1 = the same)': of('bare-undici').cpuUsPerRecord / of('weir').cpuUsPerRecord }),
+    name: 'dispatcher', rounds, parties, parameters: { deliveries: measured, warmUp: warm, subjects, concurrency, batched: batches.measured, batchedWarmUp: batches.warm, itemsABatch: batchItems },
+    figures: (of) => [
+      { what: 'bare undici to weir, CPU per call (1 = the same)', value: of('bare-undici').cpuUsPerRecord / of('weir').cpuUsPerRecord, atLeast: 0.6 },
+      { what: 'records in batches, a second', value: of('weir-batches').median, atLeast: 20_000 },
+      { what: 'records in batches, a second of a core', value: 1e6 / of('weir-batches').cpuUsPerRecord },
+      { what: 'RssAnon, MB', value: Math.max(of('weir').rssAnonMb, of('weir-batches').rssAnonMb), atMost: 300 },
+    ],
     async close() {
       await log.close();
     },

@@ -1,8 +1,11 @@
 /** Canonical bytes in, deliveries out: 4 destinations, 20 rules, 3 identifiers a person; every route of every record is decided. */
 import { createLog, createSerde, partitionOf } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
-import { readWorkspaceKey } from '@weir/vault';
-import { canonicalRecord, destination, fill, hex } from '../deliveries.ts';
+import { consentKey } from '@weir/policy';
+import { linksOf } from '@weir/release';
+import { isSealed } from '@weir/seal';
+import { canonicalRecord, destination, ensureKeys, fill, idsOf, subjectOf, type Maker } from '../deliveries.ts';
+import { hex } from '../contacts.ts';
 import { cpuOf, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld } from '../world.ts';
 
@@ -11,67 +14,94 @@ const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 50_000);
 const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
 const subjects = Number(process.env['WEIR_BENCH_SUBJECTS'] ?? 1_000_000);
 const destinations = ['crm', 'warehouse', 'mail', 'ads'];
+const total = warm + measured;
 const pollMs = 25;
 const deadlineMs = 240_000;
 const rules = [
-  "  - { name: all, effect: allow, when: 'purpose == \"service\"' }",
+  "  - { name: all, effect: allow, when: 'purpose == \"service\" || purpose == \"news\"' }",
   ...Array.from({ length: 19 }, (_, i) => `  - { name: never-${i}, effect: deny, when: 'record.country == "X${String.fromCharCode(65 + i)}" && record.plan != "p${i}"' }`),
 ].join('\n');
+/** Half of the routes ask for consent, half for the absence of an objection. */
+const routeOf = (i: number): string => (i % 2 === 0 ? 'purpose: service' : 'purpose: news, channel: email');
 
-/** Uniform over the subjects, and the same in every run (Knuth, multiplicative hashing). */
-const subjectOf = (i: number): number => Number((BigInt(i) * 2_654_435_761n) % BigInt(subjects));
-
+/** One workspace for all rounds, each goes on where the one before ended: its people, their links and consent are written and read once. */
 export async function create(cluster: Cluster): Promise<Benchmark & { close(): Promise<void> }> {
   const log = createLog({ brokers: cluster.brokers, clientId: 'bench' });
   const serde = createSerde({ registryUrl: cluster.registryUrl });
   await serde.start();
   const admin = await log.admin();
-  const total = warm + measured;
+  const world = await createWorld(cluster, {
+    'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n  news: { legalBasis: consent, doc: Letters. }\n', 'policies/all.yaml': `rules:\n${rules}\n`,
+    ...Object.fromEntries(destinations.map((name, i) => [`destinations/${name}.yaml`, destination('http://127.0.0.1:9', { route: routeOf(i) })])),
+  });
+  const topics = topicNames(world.prefix);
+  const appender = await log.appender({ maxPendingBytes: 1e9 });
+  const { workspaceKey } = world;
+  const partitions = await appender.partitions(topics.canonical);
+  for (const topic of [topics.identity, topics.consent]) await appender.partitions(topic);
+  const keys = await world.keys(log, serde);
+  const maker: Maker = { serde, workspaceKey, keys, release: 'rel_0123456789abcdef', partitionFor: (bytes) => partitionOf(bytes, partitions) };
+  await people();
 
-  async function until(group: string, topic: string, count: number, child: Child): Promise<number> {
+  /** What the tables of policy hold of each subject: links of three identifiers, and a consent. */
+  async function people(): Promise<void> {
+    const size = 5000;
+    for (let at = 0; at < subjects; at += size) {
+      const ids = Array.from({ length: Math.min(size, subjects - at) }, (_, i) => idsOf(workspaceKey, at + i));
+      const links = ids.flatMap((of) => linksOf(of)).map((link) => {
+        const [a, b] = link.split('~');
+        return { partition: appender.partitionFor(topics.identity, link), key: Buffer.from(link), value: serde.encode('weir.internal.IdentityLink', { a, b, source: 'contacts', at: 1_790_000_000_000 }) };
+      });
+      const states = ids.map(([, email], i) => ({
+        partition: appender.partitionFor(topics.consent, email!), key: Buffer.from(consentKey(email!, 'news', 'email', '')),
+        value: serde.encode('weir.internal.ConsentState', { id: email!, purpose: 'news', channel: 'email', topic: '', state: 'granted', version: at + i, changedAt: 1_790_000_000_000, source: 'contacts', legalBasis: 'consent', proof: null, expiresAt: null, changeId: `evt_${hex(at + i)}`, seen: [], jurisdiction: null, noticeVersion: null, closedBy: [] }),
+      }));
+      await Promise.all([appender.append(topics.identity, links), appender.append(topics.consent, states)]);
+    }
+  }
+
+  async function until(count: number, child: Child): Promise<number> {
     const end = performance.now() + deadlineMs;
     for (;;) {
-      const done = [...(await admin.committed(group, topic)).values()].reduce((a, b) => a + b, 0);
+      const done = [...(await admin.committed(`${world.prefix}.policy`, topics.canonical)).values()].reduce((a, b) => a + b, 0);
       if (done >= count) return done;
       if (performance.now() > end) throw new Error(`${done} of ${count} records within ${deadlineMs / 1000} s`);
       await Promise.race([new Promise((next) => setTimeout(next, pollMs)), child.failed]);
     }
   }
 
-  /** One delivery of every record at every destination. */
-  async function check(topics: ReturnType<typeof topicNames>): Promise<void> {
+  /** One delivery of every record of this round at every destination, sealed like its record. */
+  async function check(begins: ReadonlyMap<string, ReadonlyMap<number, number>>, first: number): Promise<void> {
     const reader = await log.reader();
     for (const name of destinations) {
+      const topic = topics.dispatch(name);
       const seen = new Set<string>();
-      for (const [partition, end] of await admin.endOffsets(topics.dispatch(name))) await reader.read(topics.dispatch(name), partition, 0, end, (batch) => {
-        for (const { value } of batch.records) seen.add((serde.decode(value!).value as { outputId: string }).outputId);
+      for (const [partition, end] of await admin.endOffsets(topic)) await reader.read(topic, partition, begins.get(name)!.get(partition) ?? 0, end, (batch) => {
+        for (const { value } of batch.records) {
+          const delivery = serde.decode(value!).value as { readonly outputId: string; readonly payload: Buffer };
+          if (!isSealed(delivery.payload)) throw new Error(`${name}: ${delivery.outputId} is not sealed`);
+          seen.add(delivery.outputId);
+        }
       });
-      if (seen.size !== total || !seen.has(`out_${hex(0)}`) || !seen.has(`out_${hex(total - 1)}`)) throw new Error(`${name}: ${seen.size} deliveries of ${total}`);
+      if (seen.size !== total || !seen.has(`out_${hex(first)}`) || !seen.has(`out_${hex(first + total - 1)}`)) throw new Error(`${name}: ${seen.size} deliveries of ${total}`);
     }
     await reader.close();
   }
 
-  async function weir(): Promise<Sample> {
-    const world = await createWorld(cluster, {
-      'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n', 'policies/all.yaml': `rules:\n${rules}\n`,
-      ...Object.fromEntries(destinations.map((name) => [`destinations/${name}.yaml`, destination('http://127.0.0.1:9')])),
-    });
-    const topics = topicNames(world.prefix);
-    const appender = await log.appender({ maxPendingBytes: 1e9 });
-    const partitions = await appender.partitions(topics.canonical);
-    const key = readWorkspaceKey(world.env['WEIR_DATA']!, undefined);
-    await fill(total, (i) => canonicalRecord(serde, key, i, subjectOf(i), 'rel_0123456789abcdef', (bytes) => partitionOf(bytes, partitions)), (records) => appender.append(topics.canonical, records));
-    await appender.close();
+  async function weir(round: number): Promise<Sample> {
+    const first = round * total;
+    const subject = (i: number): number => subjectOf(i, subjects);
+    await fill(first, first + total, (i) => canonicalRecord(maker, i, subject(i)), (records) => appender.append(topics.canonical, records), (from, to) => ensureKeys(maker, from, to, subject));
+    const begins = new Map(await Promise.all(destinations.map(async (name) => [name, await admin.endOffsets(topics.dispatch(name))] as const)));
     const child = await world.start('policy');
     try {
-      const group = `${world.prefix}.policy`;
-      const from = await until(group, topics.canonical, warm, child);
+      const from = await until(first + warm, child);
       const [cpu, broker, began] = [cpuOf(child.pid), cluster.brokerCpu(), performance.now()];
-      await until(group, topics.canonical, total, child);
+      await until(first + total, child);
       const [cpuUs, brokerCpuUs, wallMs] = [cpuOf(child.pid) - cpu, cluster.brokerCpu() - broker, performance.now() - began];
       const { anon, file } = await child.memory();
-      await check(topics);
-      const records = (total - from) * destinations.length;
+      await check(begins, first);
+      const records = (first + total - from) * destinations.length;
       return { records, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { decidedPerCore: Math.round(records / cpuUs * 1e6) } };
     } finally {
       await child.stop();
@@ -80,7 +110,10 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const parties: Party[] = [{ name: 'weir', run: weir }];
   return {
     name: 'policy', rounds, parties, parameters: { records: measured, warmUp: warm, subjects, identifiers: 3, destinations: destinations.length, rules: 20 },
-    ratios: (of): Record<string, number> => ({ 'deliveries decided per second and core': of('weir').more['decidedPerCore']! }),
-    close: () => log.close(),
+    figures: (of) => [{ what: 'deliveries decided per second and core', value: of('weir').more['decidedPerCore']!, atLeast: 40_000 }, { what: 'RssAnon, MB', value: of('weir').rssAnonMb, atMost: 300 }],
+    async close() {
+      await Promise.all([keys.stop(), appender.close()]);
+      await log.close();
+    },
   };
 }

@@ -1,9 +1,9 @@
-/** The same events by one, two and four normalizer processes of one group: what an event costs does not grow with their number. */
+/** The same events by one, two and four normalizer processes of one group, everything on: what an event costs does not grow with their number. */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { createLog, partitionOf } from '@weir/log';
+import { createLog, createSerde, partitionOf } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
-import { rawContact } from '../contacts.ts';
+import { benchKeys, rawOwners, sealedContact } from '../contacts.ts';
 import { fill } from '../deliveries.ts';
 import { cpuOf, startNode, type Benchmark, type Cluster, type Party, type Sample } from '../harness.ts';
 
@@ -21,11 +21,16 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const log = createLog({ brokers: cluster.brokers, clientId: 'bench' });
   const admin = await log.admin();
   const spec = (name: string) => ({ name, partitions, replicationFactor: 1, config: { 'max.message.bytes': '2097152' } });
-  await admin.createTopics([raw, topics.consentChanges, topics.identity, topics.dlq, topics.outcome].map(spec));
+  await admin.createTopics([raw, topics.consentChanges, topics.identity, topics.dlq, topics.outcome, topics.keys].map(spec));
   const appender = await log.appender({ maxPendingBytes: 1e9 });
   await appender.partitions(raw);
   const total = warm + measured;
-  await fill(total, (i) => rawContact(i, (key) => partitionOf(key, partitions)), (records) => appender.append(raw, records));
+  const serde = createSerde({ registryUrl: cluster.registryUrl });
+  await serde.start();
+  const keys = await benchKeys(log, serde, topics.keys, join(cluster.dir, 'keys'));
+  await keys.ensure(rawOwners(total));
+  await fill(0, total, (i) => sealedContact(i, (key) => partitionOf(key, partitions), keys), (records) => appender.append(raw, records));
+  await keys.stop();
   const env = { KAFKA_BROKERS: cluster.brokers.join(','), SCHEMA_REGISTRY_URL: cluster.registryUrl, WEIR_DATA: join(cluster.dir, 'scale') };
   mkdirSync(env.WEIR_DATA, { recursive: true });
 
@@ -66,7 +71,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   });
   return {
     name: 'scale', rounds, parties: [1, 2, 4].map(party), parameters: { records: measured, warmUp: warm, partitions },
-    ratios: (of): Record<string, number> => ({ 'CPU per event, 2 processes to 1': of('2 processes').cpuUsPerRecord / of('1 process').cpuUsPerRecord, 'CPU per event, 4 processes to 1': of('4 processes').cpuUsPerRecord / of('1 process').cpuUsPerRecord }),
+    figures: (of) => [2, 4].map((processes) => ({ what: `CPU per event, ${processes} processes to 1`, value: of(`${processes} processes`).cpuUsPerRecord / of('1 process').cpuUsPerRecord })),
     close: () => log.close(),
   };
 }

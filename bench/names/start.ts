@@ -66,7 +66,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
         await stop(child);
       }
     } }],
-    ratios: (of): Record<string, number> => ({ 'seconds from the command to ready (limit 12)': of('npm start').more['readyMs']! / 1000 }),
+    figures: (of) => [{ what: 'seconds from the command to ready', value: of('npm start').more['readyMs']! / 1000, atMost: 12 }],
     close: () => Promise.resolve(),
   };
 }

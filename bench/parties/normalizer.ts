@@ -1,6 +1,6 @@
 /**
  * `normalizer.ts <kind> <prefix> <run>`: one party of the benchmark `normalizer`, until it is ended.
- * service: the service as it runs. like-for-like: parse, map, check, encode and append as it does, without identity,
+ * service: the service as it runs, sealed. like-for-like: parse, map, check, encode and append as it does, without identity,
  * memory of event ids and metrics. pass-through: packages/log alone.
  */
 import { mkdtempSync } from 'node:fs';
@@ -17,7 +17,8 @@ import { registry } from '@weir/adapters';
 import { Registry } from 'prom-client';
 import { createNormalizer } from '../../services/normalizer/app.ts';
 import { rawHeaders } from '@weir/release';
-import { contract, mapping } from '../contacts.ts';
+import { sealedSerde } from '@weir/seal';
+import { benchKeys, benchWorkspaceKey, contract, mapping } from '../contacts.ts';
 
 const [kind, prefix, run] = process.argv.slice(2) as [string, string, string];
 const log = createLog({ brokers: process.env['KAFKA_BROKERS']!.split(','), clientId: `bench-${kind}` });
@@ -31,8 +32,8 @@ const fail = (error: unknown): never => {
 };
 
 async function service(): Promise<void> {
-  const serde = createSerde({ registryUrl: process.env['SCHEMA_REGISTRY_URL']! });
-  await serde.start();
+  const plain = createSerde({ registryUrl: process.env['SCHEMA_REGISTRY_URL']! });
+  await plain.start();
   const release = compileRelease([
     { path: 'weir.yaml', content: 'name: bench\n' }, { path: 'purposes.yaml', content: 'purposes:\n  news: { legalBasis: consent, doc: Letters. }\n' },
     { path: 'mappings/contacts.yaml', content: mapping }, { path: 'contracts/contacts.odcs.yaml', content: contract },
@@ -40,9 +41,11 @@ async function service(): Promise<void> {
   ], { adapters: registry });
   const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, close: async () => {} };
   const dir = process.env['WEIR_DATA']!;
+  const stateDir = mkdtempSync(join(dir, 'state-'));
+  const keys = await benchKeys(log, plain, names.keys, stateDir);
   const context: ServiceContext = {
-    name: 'normalizer', config: {} as never, log, serde, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group as `${string}.normalizer` }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: Buffer.alloc(32, 7),
-    logger: createLogger({ service: 'normalizer', level: 'warn' }), registry: new Registry(), clock: systemClock, stateDir: mkdtempSync(join(dir, 'state-')),
+    name: 'normalizer', config: {} as never, log, serde: sealedSerde(plain, keys), keys, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group as `${string}.normalizer` }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: benchWorkspaceKey,
+    logger: createLogger({ service: 'normalizer', level: 'warn' }), registry: new Registry(), clock: systemClock, stateDir,
   };
   const normalizer = createNormalizer(context, { sessionTimeoutMs: 30_000 });
   void normalizer.failed.then(fail);

@@ -1,9 +1,9 @@
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
-import { readConfig } from '@weir/config';
-import { loadSecrets, migrateSecrets, openTransit, readWorkspaceKey, removeSecret, rotateRootKey, setSecret } from '@weir/vault';
+import { readConfig, vaultOptions } from '@weir/config';
+import { checkName, checkSecret, loadSecrets, migrateSecrets, openTransit, readWorkspaceKey, removeSecret, rotateRootKey, setSecret } from '@weir/vault';
 import { Finding, numberOption, UsageError, type Command } from '../command.ts';
-import { vaultOptions } from '../config.ts';
+import { leafBefore, type VaultChange } from '../vault-leaf.ts';
 
 const maxValueBytes = 64 * 1024;
 export const command: Command = {
@@ -21,6 +21,14 @@ export const command: Command = {
       return name;
     };
     if ((action === 'list' || action === 'rotate-key' || action === 'wrap-key' || action === 'migrate') && name !== undefined) throw new UsageError('too many arguments');
+    /** The change, after its audit leaf. */
+    const change = async <T>(kind: VaultChange, about: string | undefined, work: (leaf: string) => T | Promise<T>): Promise<T> => {
+      const leaf = await leafBefore(target, kind, about);
+      const result = await work(leaf.id);
+      leaf.done();
+      if (leaf.waits && !json) terminal.error(`no control service answers: the audit leaf waits in ${target.dataDir} until it runs`);
+      return result;
+    };
     const done = (fields: object, text: string): number => {
       if (json) terminal.json({ ok: true, ...fields });
       else terminal.line(text);
@@ -29,7 +37,10 @@ export const command: Command = {
     switch (action) {
       case 'set': {
         const overlap = numberOption(context, 'overlap', 86_400, 0, 604_800);
-        setSecret(target, needName(), await readValue(needName(), context.signal), overlap * 1000, Date.now());
+        checkName(needName());
+        const value = await readValue(needName(), context.signal);
+        checkSecret(needName(), value);
+        await change('set', name, (leaf) => setSecret(target, needName(), value, overlap * 1000, Date.now(), leaf));
         return done({ name }, `${name} is set`);
       }
       case 'list': {
@@ -40,18 +51,20 @@ export const command: Command = {
         return 0;
       }
       case 'rm':
-        if (!removeSecret(target, needName())) throw new Finding(`there is no secret ${name} in ${target.dataDir}`);
+        checkName(needName());
+        if (loadSecrets(target)[needName()] === undefined || !(await change('remove', name, (leaf) => removeSecret(target, needName(), leaf)))) throw new Finding(`there is no secret ${name} in ${target.dataDir}`);
         return done({ name }, `${name} is removed`);
       case 'rotate-key': {
-        const root = rotateRootKey(target);
+        const root = await change('rotate-key', undefined, (leaf) => rotateRootKey(target, leaf));
         return done({ root }, `every secret is sealed with the new key ${root}; running services go on`);
       }
       case 'wrap-key': {
-        const wrapped = await openTransit(readConfig(vaultOptions, target.env)).encrypt(readWorkspaceKey(target.dataDir, target.env['WEIR_KEY'] || undefined));
+        const transit = openTransit(readConfig(vaultOptions, target.env));
+        const wrapped = await change('wrap-key', undefined, () => transit.encrypt(readWorkspaceKey(target.dataDir, target.env['WEIR_KEY'] || undefined)));
         return done({ wrapped }, wrapped);
       }
       case 'migrate': {
-        const moved = migrateSecrets(target);
+        const moved = await change('migrate', undefined, (leaf) => migrateSecrets(target, leaf));
         return done({ moved }, `${moved} secrets sealed`);
       }
       default:

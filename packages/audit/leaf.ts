@@ -21,7 +21,7 @@ export interface AuditLeaf {
   readonly details: Readonly<Record<string, unknown>>;
 }
 
-const maxLeafBytes = 65_536;
+export const maxLeafBytes = 65_536;
 const idPattern = /^leaf_[0-9a-f-]{36}$/;
 
 export const leafId = (): string => `leaf_${randomUUID()}`;
@@ -43,6 +43,25 @@ export function decodeLeaf(bytes: Uint8Array): AuditLeaf | undefined {
     if (error instanceof SyntaxError) return undefined;
     throw error;
   }
+}
+
+/**
+ * For who writes to the brokers himself: the leaf, the work that it is about, how it ended. The work gets the id of the
+ * leaf, which is acknowledged by then; what it throws is thrown on, after its end leaf.
+ */
+export async function audited<T>(to: { readonly appender: Appender; readonly topic: string; readonly now: () => number }, what: Pick<AuditLeaf, 'actor' | 'action' | 'target'>, work: (leaf: string) => Promise<T>): Promise<T> {
+  const intent: AuditLeaf = { id: leafId(), kind: 'intent', at: to.now(), ...what, of: null, details: {} };
+  await appendLeaf(to.appender, to.topic, intent);
+  const end = (result: string) => appendLeaf(to.appender, to.topic, { ...intent, id: leafId(), at: to.now(), kind: 'end', of: intent.id, details: { result } });
+  let done: T;
+  try {
+    done = await work(intent.id);
+  } catch (error) {
+    await end('failed');
+    throw error;
+  }
+  await end('completed');
+  return done;
 }
 
 /** Append leaves; resolves with the offset of the last when all are acknowledged. The key is the leaf's id: a resend of the same leaf is known by it. */

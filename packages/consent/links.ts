@@ -1,6 +1,6 @@
 import type { RecordBatch } from '@weir/log';
 import { maxLinked } from '@weir/policy';
-import type { Put, Table } from '@weir/state';
+import { createRecent, type Put, type Table } from '@weir/state';
 
 /** weir.identity in the local table: per identifier the identifiers it was seen with. */
 export interface LinkIndex {
@@ -11,7 +11,7 @@ export interface LinkIndex {
 
 type Links = readonly string[] | 'too-many';
 const none: readonly string[] = Object.freeze([]);
-const maxCached = 50_000;
+const cached = 25_000;
 const wide = '*';
 const tooMany: readonly string[] = Object.freeze(Array.from({ length: maxLinked + 1 }, (_, i) => `*${i}`));
 
@@ -20,7 +20,7 @@ const tooMany: readonly string[] = Object.freeze(Array.from({ length: maxLinked 
  * marked for good: it closes every decision that reaches it, and unlinking does not make it narrow again.
  */
 export function createLinkIndex(table: Table): LinkIndex {
-  const cache = new Map<string, Links>();
+  const cache = createRecent<Links>(cached);
 
   function linksOf(id: string, pending?: ReadonlyMap<string, Links>): Links {
     const known = pending?.get(id) ?? cache.get(id);
@@ -28,7 +28,6 @@ export function createLinkIndex(table: Table): LinkIndex {
     const bytes = table.get(`l|${id}`);
     const text = bytes?.toString();
     const links: Links = text === undefined ? none : text === wide ? 'too-many' : text.split('~');
-    if (cache.size >= maxCached) cache.delete(cache.keys().next().value!);
     cache.set(id, links);
     return links;
   }
@@ -50,8 +49,10 @@ export function createLinkIndex(table: Table): LinkIndex {
         link(b, a, record.value !== null, pending);
       }
       const puts: Put[] = [];
-      for (const [id, links] of pending) {
-        cache.set(id, links);
+      // In the order of the tree, neighbours share a page.
+      for (const id of [...pending.keys()].sort()) {
+        const links = pending.get(id)!;
+        cache.delete(id);
         puts.push({ key: `l|${id}`, value: links === 'too-many' ? Buffer.from(wide) : links.length === 0 ? null : Buffer.from(links.join('~')) });
       }
       return puts;

@@ -1,8 +1,11 @@
 import type { LogRecord, RecordBatch, Serde } from '@weir/log';
 import type { ConsentEntry, ConsentState } from '@weir/policy';
-import type { Put, Table } from '@weir/state';
+import { createRecent, type Put, type Table } from '@weir/state';
 
-/** weir.consent in the local table: per identifier all its states in one value, per key the whole state, watermarks. */
+/**
+ * weir.consent in the local table: per identifier all its states in one value, as they are on the topic (`b|<id>`); those of
+ * an identifier that has too many one by one (`s|<key>`); watermarks.
+ */
 export interface StateIndex {
   puts(batch: RecordBatch): readonly Put[];
   states(id: string): readonly ConsentEntry[] | 'too-many';
@@ -20,112 +23,152 @@ export interface StoredState {
   readonly bytes: Buffer;
 }
 
-interface Entry extends ConsentEntry {
+/** One state of an identifier, not decoded: a restore goes over millions. */
+interface Kept {
   readonly partition: number;
-  readonly changedAt: number;
+  /** Key of the record on weir.consent. */
+  readonly key: Buffer;
+  /** Its value. */
+  readonly bytes: Buffer;
 }
-type Bucket = readonly Entry[] | 'too-many';
+type Bucket = readonly Kept[] | 'too-many';
 
 /** States of one identifier that are kept; an identifier with more is closed. */
 const maxStates = 512;
-const maxCached = 50_000;
+const cached = 25_000;
 const foldedPrefix = '#folded/';
-const none: readonly Entry[] = Object.freeze([]);
+const stateName = 'weir.internal.ConsentState';
+const none: readonly Kept[] = Object.freeze([]);
+const noEntries: readonly ConsentEntry[] = Object.freeze([]);
+const tooMany = Buffer.from([0xff]);
+const nothing = Buffer.alloc(0);
+const bar = '|'.charCodeAt(0);
 const severity: Readonly<Record<ConsentState['state'], number>> = { granted: 0, unknown: 1, denied: 2, withdrawn: 2 };
 
 /**
  * Whether `next` replaces `known` of the same key. On one partition the higher version; on two, which only an increase
  * of partitions brings about, the later change, and of equal ones the one that closes.
  */
-function replaces(next: Entry, known: Entry): boolean {
-  if (next.partition === known.partition) return next.version >= known.version;
+function replaces(next: ConsentState, of: number, known: ConsentState, on: number): boolean {
+  if (of === on) return next.version >= known.version;
   return next.changedAt === known.changedAt ? severity[next.state] >= severity[known.state] : next.changedAt > known.changedAt;
 }
 
+/** Per state: partition (4 bytes), length of the key (2), of the value (4), then both. One byte 0xff = too many. */
 function encodeBucket(bucket: Bucket): Buffer {
-  return Buffer.from(JSON.stringify(bucket === 'too-many' ? bucket : bucket.map((e) => [e.purpose, e.channel, e.topic, e.state, e.version, e.expiresAt, e.partition, e.changedAt])));
+  if (bucket === 'too-many') return tooMany;
+  let size = 0;
+  for (const { key, bytes } of bucket) size += 10 + key.length + bytes.length;
+  const out = Buffer.allocUnsafe(size);
+  let at = 0;
+  for (const { partition, key, bytes } of bucket) {
+    at = out.writeUInt32LE(partition, at);
+    at = out.writeUInt16LE(key.length, at);
+    at = out.writeUInt32LE(bytes.length, at);
+    out.set(key, at);
+    out.set(bytes, at += key.length);
+    at += bytes.length;
+  }
+  return out;
 }
 
-function decodeBucket(bytes: Buffer): Bucket {
-  const value = JSON.parse(bytes.toString()) as 'too-many' | [string, string, string, ConsentState['state'], number, number | null, number, number][];
-  if (value === 'too-many') return value;
-  return value.map(([purpose, channel, topic, state, version, expiresAt, partition, changedAt]) => ({ purpose, channel, topic, state, version, expiresAt, partition, changedAt }));
+function decodeBucket(from: Buffer): Bucket {
+  if (from.length === 1 && from[0] === tooMany[0]) return 'too-many';
+  const found: Kept[] = [];
+  for (let at = 0; at < from.length;) {
+    const [partition, keyLength, valueLength] = [from.readUInt32LE(at), from.readUInt16LE(at + 4), from.readUInt32LE(at + 6)];
+    const [begin, middle] = [at + 10, at + 10 + keyLength];
+    at = middle + valueLength;
+    found.push({ partition, key: from.subarray(begin, middle), bytes: from.subarray(middle, at) });
+  }
+  return found;
 }
 
-const sameKey = (a: ConsentEntry, b: ConsentEntry) => a.purpose === b.purpose && a.channel === b.channel && a.topic === b.topic;
-
-function withEntry(bucket: readonly Entry[], entry: Entry): Bucket {
-  const at = bucket.findIndex((e) => sameKey(e, entry));
-  if (at >= 0) return bucket.with(at, entry);
-  return bucket.length >= maxStates ? 'too-many' : [...bucket, entry];
-}
-
-/** @param onUndecodable told of a state that is not Avro; its identifier is closed until a tombstone of it */
-export function createStateIndex(table: Table, serde: Serde, onUndecodable: (record: LogRecord, partition: number, error: Error) => void): StateIndex {
-  const cache = new Map<string, Bucket>();
+/** @param onUndecodable told of a state that is not Avro; its identifier is closed from then on */
+export function createStateIndex(table: Table, serde: Serde, onUndecodable: (record: Pick<LogRecord, 'offset'>, partition: number, error: Error) => void): StateIndex {
+  const cache = createRecent<readonly ConsentEntry[] | 'too-many'>(cached);
   const watermarks = new Map<number, number>();
   const behind = new Map<number, Set<string>>();
 
   function bucketOf(id: string, pending?: ReadonlyMap<string, Bucket>): Bucket {
-    const known = pending?.get(id) ?? cache.get(id);
+    const known = pending?.get(id);
     if (known !== undefined) return known;
     const bytes = table.get(`b|${id}`);
-    const bucket = bytes === undefined ? none : decodeBucket(bytes);
-    if (cache.size >= maxCached) cache.delete(cache.keys().next().value!);
-    cache.set(id, bucket);
-    return bucket;
+    return bytes === undefined ? none : decodeBucket(bytes);
   }
 
-  function storedOf(key: string, pending?: ReadonlyMap<string, Buffer | null>): StoredState | undefined {
-    const bytes = pending?.has(`s|${key}`) === true ? pending.get(`s|${key}`) : table.get(`s|${key}`);
-    if (bytes === undefined || bytes === null) return undefined;
-    const value = bytes.subarray(4);
-    return { partition: bytes.readUInt32BE(0), state: serde.decode(value).value as ConsentState, bytes: value };
+  const stateOf = ({ bytes }: Kept): ConsentState => serde.decode(bytes).value as ConsentState;
+
+  function states(id: string): readonly ConsentEntry[] | 'too-many' {
+    const known = cache.get(id);
+    if (known !== undefined) return known;
+    const bucket = bucketOf(id);
+    const entries = bucket === 'too-many' ? bucket : bucket.length === 0 ? noEntries : bucket.map((kept): ConsentEntry => {
+      const { purpose, channel, topic, state, version, expiresAt } = stateOf(kept);
+      return { purpose, channel, topic, state, version, expiresAt };
+    });
+    cache.set(id, entries);
+    return entries;
   }
 
-  function setBehind(partition: number, key: string, is: boolean): void {
+  function setBehind(partition: number, key: Buffer, is: boolean): void {
     const keys = behind.get(partition);
-    if (!is) keys?.delete(key);
-    else if (keys === undefined) behind.set(partition, new Set([key]));
-    else keys.add(key);
+    if (!is && keys === undefined) return;
+    const text = key.toString();
+    if (!is) keys!.delete(text);
+    else if (keys === undefined) behind.set(partition, new Set([text]));
+    else keys.add(text);
   }
 
-  /** One record of the topic into what the batch will put. */
-  function apply(record: LogRecord, partition: number, buckets: Map<string, Bucket>, puts: Map<string, Buffer | null>): void {
-    const key = record.key?.toString() ?? '';
-    const id = key.slice(0, Math.max(0, key.indexOf('|')));
-    if (record.value === null) {
-      const stored = id === '' ? undefined : storedOf(key, puts);
-      puts.set(`s|${key}`, null);
+  function foldedTo(partition: number, nextOffset: number, puts: Put[]): void {
+    const folded = Math.max(nextOffset, watermark(partition));
+    watermarks.set(partition, folded);
+    puts.push({ key: `f|${partition}`, value: Buffer.from(String(folded), 'latin1') });
+  }
+
+  /** The identifier is closed; its states are kept for who writes the next one. */
+  function close(id: string, bucket: Bucket, buckets: Map<string, Bucket>, puts: Put[]): void {
+    if (bucket !== 'too-many') for (const kept of bucket) puts.push(alone(kept));
+    buckets.set(id, 'too-many');
+  }
+
+  const alone = (kept: Kept): Put => ({ key: `s|${kept.key.toString()}`, value: encodeBucket([kept]) });
+
+  /** One record of the topic into what the batch will put. Only a key that is known already costs a decoding. */
+  function apply(record: LogRecord, partition: number, buckets: Map<string, Bucket>, puts: Put[]): void {
+    const { key, value } = record;
+    const end = key === null ? -1 : key.indexOf(bar);
+    const id = key === null || end < 0 ? '' : key.toString('utf8', 0, end);
+    if (value === null) {
+      if (id === '') return;
       const bucket = bucketOf(id, buckets);
-      if (bucket !== 'too-many' && stored !== undefined) buckets.set(id, bucket.filter((e) => !sameKey(e, stored.state)));
+      if (bucket === 'too-many') puts.push({ key: `s|${key!.toString()}`, value: null });
+      else buckets.set(id, bucket.filter((kept) => !kept.key.equals(key!)));
       return;
     }
-    let decoded: { readonly name: string; readonly value: any };
     try {
-      decoded = serde.decode(record.value);
-      if (decoded.name === 'weir.internal.ConsentFolded' && key.startsWith(foldedPrefix)) {
-        const folded = Math.max(decoded.value.nextOffset, watermark(partition));
-        watermarks.set(partition, folded);
-        puts.set(`f|${partition}`, Buffer.from(String(folded), 'latin1'));
-        return;
-      }
-      if (decoded.name !== 'weir.internal.ConsentState') throw new TypeError(`a ${decoded.name}`);
+      const name = serde.check(value);
+      if (name === 'weir.internal.ConsentFolded' && key?.toString().startsWith(foldedPrefix) === true) return foldedTo(partition, (serde.decode(value).value as { nextOffset: number }).nextOffset, puts);
+      if (name !== stateName) throw new TypeError(`a ${name}`);
     } catch (error) {
       onUndecodable(record, partition, error as Error);
-      if (id !== '') buckets.set(id, 'too-many');
+      if (id !== '') close(id, bucketOf(id, buckets), buckets, puts);
       return;
     }
-    const state = decoded.value as ConsentState;
-    const entry: Entry = { purpose: state.purpose, channel: state.channel, topic: state.topic, state: state.state, version: state.version, expiresAt: state.expiresAt, partition, changedAt: state.changedAt };
+    const next: Kept = { partition, key: key ?? nothing, bytes: value };
     const bucket = bucketOf(id, buckets);
-    const known = bucket === 'too-many' ? undefined : bucket.find((e) => sameKey(e, entry));
-    if (known !== undefined && !replaces(entry, known)) return setBehind(partition, key, known.partition === partition);
-    setBehind(partition, key, false);
-    if (bucket !== 'too-many') buckets.set(id, withEntry(bucket, entry));
-    const head = Buffer.allocUnsafe(4);
-    head.writeUInt32BE(partition, 0);
-    puts.set(`s|${key}`, Buffer.concat([head, record.value]));
+    if (bucket === 'too-many') return void puts.push(alone(next));
+    const at = bucket.findIndex((kept) => kept.key.equals(next.key));
+    if (at < 0) {
+      setBehind(partition, next.key, false);
+      if (bucket.length < maxStates) buckets.set(id, bucket.length === 0 ? [next] : [...bucket, next]);
+      else close(id, [...bucket, next], buckets, puts);
+      return;
+    }
+    const known = bucket[at]!;
+    if (!replaces(stateOf(next), partition, stateOf(known), known.partition)) return setBehind(partition, next.key, known.partition === partition);
+    setBehind(partition, next.key, false);
+    buckets.set(id, bucket.with(at, next));
   }
 
   function watermark(partition: number): number {
@@ -140,17 +183,24 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
   return {
     puts(batch) {
       const buckets = new Map<string, Bucket>();
-      const puts = new Map<string, Buffer | null>();
-      for (const record of batch.records) apply(record, batch.partition, buckets, puts);
-      const out: Put[] = [...puts].map(([key, value]) => ({ key, value }));
-      for (const [id, bucket] of buckets) {
+      const out: Put[] = [];
+      for (const record of batch.records) apply(record, batch.partition, buckets, out);
+      // In the order of the tree, neighbours share a page.
+      for (const id of [...buckets.keys()].sort()) {
+        const bucket = buckets.get(id)!;
         out.push({ key: `b|${id}`, value: bucket.length === 0 ? null : encodeBucket(bucket) });
-        cache.set(id, bucket);
+        cache.delete(id);
       }
       return out;
     },
-    states: (id) => bucketOf(id),
-    stored: (key) => storedOf(key),
+    states,
+    stored(key) {
+      const end = key.indexOf('|');
+      const bucket = bucketOf(end < 0 ? '' : key.slice(0, end));
+      const wanted = Buffer.from(key);
+      const found = (bucket === 'too-many' ? decodeBucket(table.get(`s|${key}`) ?? nothing) as readonly Kept[] : bucket).find((kept) => kept.key.equals(wanted));
+      return found === undefined ? undefined : { partition: found.partition, state: stateOf(found), bytes: found.bytes };
+    },
     folded: watermark,
     regressed: (partition) => [...(behind.get(partition) ?? [])],
   };

@@ -71,6 +71,12 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
     return bytes.readInt32BE(1);
   }
 
+  function codecOf(bytes: Buffer): Codec {
+    const codec = codecs.get(idIn(bytes));
+    if (codec === undefined) throw new WeirError('schema-unknown', `schema ${bytes.readInt32BE(1)} was not looked up`);
+    return codec;
+  }
+
   async function lookUp(id: number): Promise<void> {
     const found = await withDeadline(registry.getSchema(id), deadlineMs, `schema ${id}`, 'log-unavailable').catch((error: unknown) => {
       throw new WeirError(statusOf(error) === 404 ? 'schema-unknown' : 'log-unavailable', `schema ${id}: ${(error as Error).message}`, { cause: error });
@@ -136,9 +142,13 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
       }
     },
     encodeTo,
+    check(bytes) {
+      const codec = codecOf(bytes);
+      codec.check(bytes.subarray(5));
+      return codec.name;
+    },
     decode(bytes) {
-      const codec = codecs.get(idIn(bytes));
-      if (codec === undefined) throw new WeirError('schema-unknown', `schema ${bytes.readInt32BE(1)} was not looked up`);
+      const codec = codecOf(bytes);
       const datum = bytes.subarray(5);
       codec.check(datum);
       try {

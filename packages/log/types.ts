@@ -197,6 +197,8 @@ export interface Serde {
   encodeTo(recordName: string, value: unknown, sink: Sink): void;
   /** `decode` is synchronous for known ids; unknown ids need `prepare` first. */
   decode(bytes: Buffer): { readonly name: string; readonly value: any };
+  /** Name of the record, when the bytes are whole and within the bounds; nothing is made of them. Throws like `decode`. */
+  check(bytes: Buffer): string;
   /** Look up the writer schema of an unknown id (registry call); resolves at once for known ones. */
   prepare(bytes: Buffer): Promise<void>;
   known(bytes: Buffer): boolean;

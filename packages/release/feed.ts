@@ -1,5 +1,4 @@
 import type { Adapter } from '@weir/adapter';
-import { appendLeaf, leafId, type AuditLeaf } from '@weir/audit';
 import { WeirError } from '@weir/errors';
 import type { Appender, Follower, Headers, Log, RecordBatch, Serde } from '@weir/log';
 import type { Logger } from 'pino';
@@ -24,15 +23,6 @@ export async function applyRelease(options: { appender: Appender; serde: Serde; 
   if (value.length > maxReleaseBytes) throw new WeirError('workspace-invalid', `the release has ${value.length} bytes, at most ${maxReleaseBytes} fit into a record: split the workspace`);
   await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.release(release.hash)), value, headers }]);
   await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.current), value: serde.encode('weir.internal.CurrentRelease', { hash: release.hash, at: now, by }), headers }]);
-}
-
-/** For who writes to the brokers himself (the first deployment): the audit leaf, then the release that names it, then how it ended. */
-export async function applyAudited(options: { appender: Appender; serde: Serde; topic: string; auditTopic: string; release: Release; by: string; message: string | null; now: number }): Promise<void> {
-  const { appender, auditTopic, release, by, now } = options;
-  const intent: AuditLeaf = { id: leafId(), kind: 'intent', at: now, actor: by, action: 'release.apply', target: release.hash, of: null, details: {} };
-  await appendLeaf(appender, auditTopic, intent, ...secretsOf(release).map((name): AuditLeaf => ({ id: leafId(), kind: 'fact', at: now, actor: by, action: 'secret.use', target: name, of: intent.id, details: { release: release.hash } })));
-  await applyRelease({ ...options, leaf: intent.id });
-  await appendLeaf(appender, auditTopic, { ...intent, id: leafId(), kind: 'end', of: intent.id, details: { result: 'completed' } });
 }
 
 /** Names of every secret that the release uses. */

@@ -24,6 +24,7 @@ export const permissions = {
   'audit.read': 'Read and verify the audit log.',
   'token.read': 'List API tokens.',
   'token.manage': 'Issue and revoke API tokens.',
+  'secret.manage': 'Change the sealed secrets of the data folder.',
   'agent.report': 'Report the state of an instance.',
 } as const;
 export type Permission = keyof typeof permissions;

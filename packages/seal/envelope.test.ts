@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { hkdfSync, randomBytes } from 'node:crypto';
 import * as fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { isSealed, seal, sealedBy, sealKey, unseal } from './envelope.ts';
@@ -35,4 +35,13 @@ test('two plaintexts never share a nonce, and the plaintext is not in the sealed
 
 test('Avro and JSON are never taken for sealed', () => {
   for (const bytes of [Buffer.alloc(0), Buffer.from([0, 0, 0, 0, 1, ...randomBytes(100)]), Buffer.from(JSON.stringify({ a: 'x'.repeat(100) })), Buffer.from('W'), Buffer.from([0x57, 1])]) expect(isSealed(bytes)).toBe(false);
+});
+
+test('the parts of a key are those of HKDF-SHA256', () => {
+  fc.assert(fc.property(fc.uint8Array({ minLength: 16, maxLength: 16 }), fc.uint8Array({ minLength: 32, maxLength: 32 }), (id, secret) => {
+    const made = sealKey(Buffer.from(id), Buffer.from(secret));
+    const part = (info: string): Buffer => Buffer.from(hkdfSync('sha256', secret, id, info, 32));
+    expect(made.cipher.export().equals(part('weir seal cipher'))).toBe(true);
+    expect(made.nonce.equals(part('weir seal nonce'))).toBe(true);
+  }));
 });

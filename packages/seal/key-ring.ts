@@ -22,6 +22,8 @@ export interface KeyRing {
   ensure(owners: Iterable<string>): Promise<void>;
   /** The key of this id (as `sealedBy` gives it); undefined when it is destroyed, or not read yet. */
   byId(keyId: string): SealKey | undefined;
+  /** Whether the key of this id is here. */
+  has(keyId: string): boolean;
   /** The plain bytes of a sealed value; undefined when its key is destroyed, or not read yet. What is not sealed comes back as it is. */
   open(bytes: Buffer): Buffer | undefined;
   /** Time until which what was accepted of any of these identifiers is erased, ms since the epoch; 0 = never erased. */
@@ -51,6 +53,8 @@ const nonceBytes = 12;
 const tagBytes = 16;
 /** Keys kept ready, in two generations. */
 const maxReady = 20_000;
+/** Marks of erasure in memory. */
+const maxMarks = 100_000;
 const keyName = (owner: string, id: Buffer): string => `${owner}#key/${id.toString('hex')}`;
 const markName = (owner: string): string => `${owner}#erased`;
 
@@ -69,6 +73,8 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   const making = new Map<string, Promise<void>>();
   const ready = createReady();
   const waiting = new Set<() => void>();
+  /** Marks of erasure by owner, each asked for many times a record; undefined = too many of them, then the table says. */
+  let marks: Map<string, Buffer> | undefined = new Map();
   /** Who asks whether a value can be read and who reads it come one after the other: it is opened once. */
   let lastSealed: Buffer | undefined;
   let lastPlain: Buffer | undefined;
@@ -80,7 +86,12 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       const at = name.lastIndexOf('#');
       const owner = name.slice(0, at);
       if (at < 0 || !wants(owner)) continue;
-      if (name.slice(at) === '#erased') found.push({ key: `e/${owner}`, value: record.value });
+      if (name.slice(at) === '#erased') {
+        found.push({ key: `e/${owner}`, value: record.value });
+        marks?.delete(owner);
+        if (record.value !== null) marks?.set(owner, record.value);
+        if (marks !== undefined && marks.size > maxMarks) marks = undefined;
+      }
       else {
         const id = name.slice(at + '#key/'.length);
         found.push({ key: `k/${id}`, value: record.value }, { key: `o/${owner}#${id}`, value: record.value === null ? null : Buffer.alloc(0) });
@@ -153,7 +164,16 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   };
 
   return {
-    async start() { await follow.start(); },
+    async start() {
+      await follow.start();
+      for (const { key, value } of table.range('e/')) {
+        marks?.set(key.slice('e/'.length), value);
+        if (marks === undefined || marks.size > maxMarks) {
+          marks = undefined;
+          break;
+        }
+      }
+    },
     caughtUp: () => follow.caughtUp(),
     readToEnd: reachedEnd,
     positions: () => Array.from(follow.positions(), (n) => n ?? 0),
@@ -176,6 +196,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       await Promise.all(others);
     },
     byId,
+    has: (keyId) => ready.ofId(keyId) !== undefined || table.has(`k/${Buffer.from(keyId, 'latin1').toString('hex')}`) || byId(keyId) !== undefined,
     open(bytes) {
       if (!isSealed(bytes)) return bytes;
       if (bytes === lastSealed) return lastPlain;
@@ -187,8 +208,9 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
     },
     erasedUntil(ids) {
       let until = 0;
+      if (marks?.size === 0) return until;
       for (const id of ids) {
-        const bytes = table.get(`e/${id}`);
+        const bytes = marks === undefined ? table.get(`e/${id}`) : marks.get(id);
         if (bytes !== undefined) until = Math.max(until, Number((serde.decode(bytes).value as { at: number }).at));
       }
       return until;

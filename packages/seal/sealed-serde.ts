@@ -19,16 +19,19 @@ export function sealedSerde(serde: Serde, ring: Pick<KeyRing, 'open' | 'readToEn
     }
   }
 
+  function opened(bytes: Buffer): Buffer {
+    const plain = ring.open(bytes);
+    if (plain === undefined) throw new WeirError('subject-erased');
+    return plain;
+  }
+
   return {
     start: () => serde.start(),
     idOf: (name) => serde.idOf(name),
     encode: (name, value) => serde.encode(name, value),
     encodeTo: (name, value, sink) => serde.encodeTo(name, value, sink),
-    decode(bytes) {
-      const opened = ring.open(bytes);
-      if (opened === undefined) throw new WeirError('subject-erased');
-      return serde.decode(opened);
-    },
+    decode: (bytes) => serde.decode(opened(bytes)),
+    check: (bytes) => serde.check(opened(bytes)),
     known(bytes) {
       const opened = look(bytes);
       return opened === 'changed' || (opened !== undefined && serde.known(opened));

@@ -149,30 +149,36 @@ export interface SecretSpec {
   readonly signingValue?: string;
 }
 
-/** For a local run: make the secrets that are not set, keep the others. */
-export function ensureSecrets(options: FileStoreOptions, specs: readonly SecretSpec[]): void {
+/** For a local run: make the secrets that are not set, keep the others. `record` writes the audit leaf before, and answers its id. */
+export function ensureSecrets(options: FileStoreOptions, specs: readonly SecretSpec[], record: (names: readonly string[]) => string): void {
   const vault = openVault(options);
   const missing = specs.filter((spec) => !vault.has(spec.name));
   if (missing.length === 0) return;
+  const leaf = record(missing.map((spec) => spec.name));
   changeSecrets(options, (all) => {
     for (const spec of missing) all[spec.name] ??= { value: spec.value ?? randomBytes(24).toString('base64url'), ...(spec.signingValue === undefined ? {} : { signingValue: spec.signingValue }) };
-  });
+  }, leaf);
 }
 
-/** Set a secret; the value before it stays accepted for `overlapMs`. */
-export function setSecret(options: FileStoreOptions, name: string, value: string, overlapMs: number, now: number): void {
+/** What can be a secret. Throws config-invalid. */
+export function checkSecret(name: string, value: string): void {
   checkName(name);
   if (value === '') throw new WeirError('config-invalid', `secret ${name}: the value is empty`);
+}
+
+/** Set a secret; the value before it stays accepted for `overlapMs`. `leaf`: id of the audit leaf that was written before. */
+export function setSecret(options: FileStoreOptions, name: string, value: string, overlapMs: number, now: number, leaf: string): void {
+  checkSecret(name, value);
   changeSecrets(options, (all) => {
     const before = all[name]?.value;
     all[name] = { value, ...(before === undefined || before === value || overlapMs <= 0 ? {} : { previous: before, previousUntil: now + overlapMs }) };
-  });
+  }, leaf);
 }
 
 /** False when there was none. */
-export function removeSecret(options: FileStoreOptions, name: string): boolean {
+export function removeSecret(options: FileStoreOptions, name: string, leaf: string): boolean {
   checkName(name);
   let found = false;
-  changeSecrets(options, (all) => { found = name in all; delete all[name]; });
+  changeSecrets(options, (all) => { found = name in all; delete all[name]; }, leaf);
   return found;
 }

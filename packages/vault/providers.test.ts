@@ -21,10 +21,11 @@ const listen = async (handler: (request: IncomingMessage, response: ServerRespon
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 };
 const local = () => ({ dataDir, env: {} });
+const leaf = 'leaf_00000000-0000-4000-8000-000000000001';
 
 test('the sealed file shows no secret, and a changed byte, a moved box or a foreign key is refused', () => {
-  setSecret(local(), 'A', 'hunter2-hunter2', 0, 1);
-  setSecret(local(), 'B', 'other', 0, 1);
+  setSecret(local(), 'A', 'hunter2-hunter2', 0, 1, leaf);
+  setSecret(local(), 'B', 'other', 0, 1, leaf);
   const file = join(dataDir, 'secrets.sealed.json');
   const text = readFileSync(file, 'utf8');
   expect(text).not.toContain('hunter2');
@@ -41,11 +42,11 @@ test('the sealed file shows no secret, and a changed byte, a moved box or a fore
 });
 
 test('a running vault reads on through key rotations, and the old key opens nothing afterwards', () => {
-  setSecret(local(), 'A', 'v1', 0, 1);
+  setSecret(local(), 'A', 'v1', 0, 1, leaf);
   const vault = openVault(local());
   const before = readFileSync(join(dataDir, 'secrets.sealed.json'), 'utf8');
   for (let i = 0; i < 3; i++) {
-    rotateRootKey(local());
+    rotateRootKey(local(), leaf);
     expect(vault.get('A').reveal()).toBe('v1');
   }
   const once = readFileSync(join(dataDir, 'secrets.sealed.json'), 'utf8');
@@ -57,23 +58,23 @@ test('a running vault reads on through key rotations, and the old key opens noth
 test('migrate seals the plain file and removes it', () => {
   writeFileSync(join(dataDir, 'secrets.json'), JSON.stringify({ A: { value: 'plain', signingValue: 's' } }));
   expect(openVault(local()).get('A').reveal()).toBe('plain');
-  expect(migrateSecrets(local())).toBe(1);
+  expect(migrateSecrets(local(), leaf)).toBe(1);
   expect(existsSync(join(dataDir, 'secrets.json'))).toBe(false);
   expect(openVault(local()).get('A').reveal()).toBe('plain');
   expect(openVault(local()).signing('A')?.reveal()).toBe('s');
-  expect(migrateSecrets(local())).toBe(0);
+  expect(migrateSecrets(local(), leaf)).toBe(0);
 });
 
 test('a rotated secret keeps its predecessor until the overlap ends, not longer', () => {
   let now = 1000;
-  setSecret(local(), 'A', 'old', 0, now);
-  setSecret(local(), 'A', 'new', 500, now);
+  setSecret(local(), 'A', 'old', 0, now, leaf);
+  setSecret(local(), 'A', 'new', 500, now, leaf);
   const vault = openVault({ ...local(), now: () => now });
   expect([vault.get('A').reveal(), vault.previous('A')?.reveal()]).toEqual(['new', 'old']);
   now = 1500;
   expect(vault.previous('A')).toBeUndefined();
-  expect(removeSecret(local(), 'A')).toBe(true);
-  expect(removeSecret(local(), 'A')).toBe(false);
+  expect(removeSecret(local(), 'A', leaf)).toBe(true);
+  expect(removeSecret(local(), 'A', leaf)).toBe(false);
 });
 
 /** Speaks what the HTTP API documentation of KV v2, AppRole and token renewal says. */
@@ -173,7 +174,7 @@ async function startTokenServer(ttl: number) {
 test('client credentials against a real server: one request for many callers, refreshed ahead, nothing of a refusal is repeated', async () => {
   const { seen, tokenUrl } = await startTokenServer(100);
   let now = Date.now();
-  setSecret(local(), 'CRM', JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'weir', clientSecret: 's3cr3t-of-the-client', scope: 'contacts' }), 0, now);
+  setSecret(local(), 'CRM', JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'weir', clientSecret: 's3cr3t-of-the-client', scope: 'contacts' }), 0, now, leaf);
   const vault = openVault({ ...local(), now: () => now });
   expect(() => vault.get('CRM')).toThrow(expect.objectContaining({ code: 'secret-unavailable' }));
   await Promise.all(Array.from({ length: 20 }, () => vault.refresh()));
@@ -205,7 +206,7 @@ test('a refresh token that the server replaces is sealed before the access token
     });
   });
   let now = Date.now();
-  setSecret(local(), 'CRM', JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'c', clientSecret: 's', refreshToken: 'r0' }), 0, now);
+  setSecret(local(), 'CRM', JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'c', clientSecret: 's', refreshToken: 'r0' }), 0, now, leaf);
   const vault = openVault({ ...local(), now: () => now });
   expect(() => vault.get('CRM')).toThrow(/cannot be had/);
   await vault.refresh();

@@ -26,6 +26,8 @@ interface SealedFile {
   /** Id of the root key that wraps the data key. */
   readonly root: string;
   readonly dataKey: Box;
+  /** Audit leaf of the last change; the data key is bound to it. */
+  readonly leaf?: string;
   readonly secrets: Readonly<Record<string, Box>>;
 }
 
@@ -100,7 +102,7 @@ export function loadSecrets(options: FileStoreOptions): SecretMap {
       if (attempt < 3) continue;
       throw new WeirError('secret-unavailable', `${sealed} is sealed with a key that is neither WEIR_KEY, workspace.key nor in ${keyName}`);
     }
-    const dataKey = unseal(root.key, file.dataKey, 'data key');
+    const dataKey = unseal(root.key, file.dataKey, aboutDataKey(file.leaf));
     for (const [name, box] of Object.entries(file.secrets)) out[name] = parseJson(unseal(dataKey, box, `secret ${name}`).toString('utf8'), sealed) as StoredSecret;
     return out;
   }
@@ -119,11 +121,21 @@ function replaceFile(file: string, text: string): void {
   renameSync(part, file);
 }
 
-function writeSealed(options: FileStoreOptions, secrets: SecretMap): void {
+const aboutDataKey = (leaf: string | undefined): string => (leaf === undefined ? 'data key' : `data key ${leaf}`);
+
+/** Audit leaf of the last change of the sealed file, as it says (a false one does not open: see loadSecrets); undefined when there is no file, or none was named yet. */
+export function sealedLeaf(dataDir: string): string | undefined {
+  const file = join(dataDir, sealedName);
+  if (!existsSync(file)) return undefined;
+  const { leaf } = parseJson(readBounded(file), file) as Partial<SealedFile>;
+  return typeof leaf === 'string' ? leaf : undefined;
+}
+
+function writeSealed(options: FileStoreOptions, secrets: SecretMap, leaf = sealedLeaf(options.dataDir)): void {
   const root = rootKeys(options)[0]!;
   const dataKey = randomBytes(32);
   const boxes = Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, seal(dataKey, Buffer.from(JSON.stringify(value)), `secret ${name}`)]));
-  const file: SealedFile = { v: 1, root: root.id, dataKey: seal(root.key, dataKey, 'data key'), secrets: boxes };
+  const file: SealedFile = { v: 1, root: root.id, dataKey: seal(root.key, dataKey, aboutDataKey(leaf)), ...(leaf === undefined ? {} : { leaf }), secrets: boxes };
   replaceFile(join(options.dataDir, sealedName), `${JSON.stringify(file, null, 2)}\n`);
 }
 
@@ -151,14 +163,14 @@ function locked<T>(dataDir: string, act: () => T): T {
   }
 }
 
-/** Change the secrets under the lock; a plain file that was not migrated stays plain. */
-export function changeSecrets(options: FileStoreOptions, change: (secrets: SecretMap) => void): void {
+/** Change the secrets under the lock; a plain file that was not migrated stays plain. `leaf`: of the change, on the audit log or waiting for it; without one (a token server replaced a refresh token) the file keeps the one before. */
+export function changeSecrets(options: FileStoreOptions, change: (secrets: SecretMap) => void, leaf?: string): void {
   locked(options.dataDir, () => {
     const secrets = loadSecrets(options);
     change(secrets);
     const plain = join(options.dataDir, plainName);
     if (existsSync(plain) && !existsSync(join(options.dataDir, sealedName))) replaceFile(plain, `${JSON.stringify(secrets, null, 2)}\n`);
-    else writeSealed(options, secrets);
+    else writeSealed(options, secrets, leaf);
   });
 }
 
@@ -166,14 +178,14 @@ export function changeSecrets(options: FileStoreOptions, change: (secrets: Secre
  * A new root key and a new data key, every secret sealed anew. Running processes go on: the new root is in the
  * key file before a secret needs it, and the old one leaves after none does. Returns the id of the new root.
  */
-export function rotateRootKey(options: FileStoreOptions): string {
+export function rotateRootKey(options: FileStoreOptions, leaf: string): string {
   return locked(options.dataDir, () => {
     const secrets = loadSecrets(options);
     const file = join(options.dataDir, keyName);
     const fresh = randomBytes(32).toString('base64url');
     const before = existsSync(file) ? readFileSync(file, 'utf8') : '';
     replaceFile(file, `${fresh}\n${before}`);
-    writeSealed(options, secrets);
+    writeSealed(options, secrets, leaf);
     replaceFile(file, `${fresh}\n`);
     rmSync(join(options.dataDir, plainName), { force: true });
     return rootKey(Buffer.from(fresh, 'base64url')).id;
@@ -181,13 +193,13 @@ export function rotateRootKey(options: FileStoreOptions): string {
 }
 
 /** Seal a plain secrets.json and remove it. Returns how many secrets moved; 0 when there was none. */
-export function migrateSecrets(options: FileStoreOptions): number {
+export function migrateSecrets(options: FileStoreOptions, leaf: string): number {
   return locked(options.dataDir, () => {
     const plain = join(options.dataDir, plainName);
     if (!existsSync(plain)) return 0;
     const moved = Object.assign(Object.create(null), parseJson(readBounded(plain), plain)) as SecretMap;
     const sealed = existsSync(join(options.dataDir, sealedName)) ? loadSecrets(options) : {};
-    writeSealed(options, Object.assign(Object.create(null), moved, sealed) as SecretMap);
+    writeSealed(options, Object.assign(Object.create(null), moved, sealed) as SecretMap, leaf);
     rmSync(plain);
     return Object.keys(moved).length;
   });

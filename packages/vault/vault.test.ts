@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { afterEach, expect, test } from 'vitest';
-import { ensureSecrets, openVault, readWorkspaceKey, Secret } from './index.ts';
+import { ensureSecrets, openVault, readWorkspaceKey, sealedLeaf, Secret } from './index.ts';
 
 const dirs: string[] = [];
 const dir = (): string => {
@@ -22,13 +22,20 @@ test('a secret prints nowhere', () => {
 
 test('made secrets stay the same over restarts, the environment wins, the file is private', () => {
   const dataDir = dir();
-  ensureSecrets({ dataDir, env: {} }, [{ name: 'A' }, { name: 'PAIR', value: 'public', signingValue: 'private' }]);
+  const recorded: string[] = [];
+  const record = (names: readonly string[]): string => {
+    expect(names.some((name) => openVault({ dataDir, env: {} }).has(name))).toBe(false);
+    recorded.push(...names);
+    return `leaf_${recorded.length}`;
+  };
+  ensureSecrets({ dataDir, env: {} }, [{ name: 'A' }, { name: 'PAIR', value: 'public', signingValue: 'private' }], record);
   const first = openVault({ dataDir, env: {} }).get('A').reveal();
-  ensureSecrets({ dataDir, env: {} }, [{ name: 'A' }, { name: 'B' }]);
+  ensureSecrets({ dataDir, env: {} }, [{ name: 'A' }, { name: 'B' }], record);
   const vault = openVault({ dataDir, env: { WEIR_SECRET_B: 'from-env' } });
   expect(vault.get('A').reveal()).toBe(first);
   expect(vault.get('B').reveal()).toBe('from-env');
   expect(vault.signing('PAIR')?.reveal()).toBe('private');
+  expect([recorded, sealedLeaf(dataDir)]).toEqual([['A', 'PAIR', 'B'], 'leaf_3']);
   expect(statSync(join(dataDir, 'secrets.sealed.json')).mode & 0o777).toBe(0o600);
 });
 

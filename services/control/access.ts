@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import type { FastifyInstance, FastifySchema } from 'fastify';
+import type { FastifyInstance, FastifyRequest, FastifySchema } from 'fastify';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
 import { allows, permissions, type Permission, type Principal, type Scope } from '@weir/release';
@@ -11,8 +11,8 @@ declare module 'fastify' {
     permission?: Permission;
     /** What the request touches. */
     scope?: (request: FastifyRequest) => Scope | Promise<Scope>;
-    /** Of every route that changes something: the action of its audit leaf. */
-    action?: string;
+    /** Of every route that changes something: the action of its audit leaf; a function where the body says which of several. */
+    action?: string | ((request: FastifyRequest) => string);
     /** What the leaf says beside the digest of the body. */
     target?: (request: FastifyRequest) => string | null;
     /** The leaf says nothing of the body: its hash could be guessed. */
@@ -32,9 +32,16 @@ export interface DeclaredRoute {
   readonly method: string;
   readonly url: string;
   readonly permission: Permission | undefined;
+  /** `by the body` where a body says which of several. */
   readonly action: string | undefined;
   readonly summary: string | undefined;
   readonly schema: FastifySchema | undefined;
+}
+
+/** The action of the leaf of a request. */
+function actionOf(request: FastifyRequest): string | undefined {
+  const { action } = request.routeOptions.config;
+  return typeof action === 'function' ? action(request) : action;
 }
 
 /**
@@ -53,7 +60,7 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
       const isPublic = config?.public === true && !url.startsWith('/v1');
       if (!isPublic && (permission === undefined || !Object.hasOwn(permissions, permission) || scope === undefined)) throw new WeirError('invariant-broken', `${one} ${url} declares no permission and scope`);
       if (!isPublic && one !== 'GET' && one !== 'HEAD' && action === undefined) throw new WeirError('invariant-broken', `${one} ${url} declares no audit action`);
-      declared.push({ method: one, url, permission, action, summary, schema });
+      declared.push({ method: one, url, permission, action: typeof action === 'function' ? 'by the body' : action, summary, schema });
     }
   });
 
@@ -69,7 +76,7 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
     if (!request.principal.grants.some((grant) => allows({ id: '', grants: [{ ...grant, sources: '*', destinations: '*' }] }, config.permission!, { sources: [], destinations: [] }))) throw new WeirError('forbidden');
     if (!allows(request.principal, config.permission!, await config.scope!(request))) throw new WeirError('forbidden');
     if (config.action === undefined || request.method === 'GET' || request.method === 'HEAD') return;
-    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: config.action, target: config.target?.(request) ?? null, details: config.privateBody === true ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
+    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: actionOf(request)!, target: config.target?.(request) ?? null, details: config.privateBody === true ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
   });
 
   app.addHook('onSend', async (request, reply, payload) => {
@@ -77,7 +84,7 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
     const of = request.leaf;
     request.leaf = '';
     try {
-      await ports.audit().record({ kind: 'end', actor: request.principal.id, action: request.routeOptions.config.action!, target: null, of, details: { result: reply.statusCode < 400 ? 'completed' : 'refused', status: reply.statusCode } });
+      await ports.audit().record({ kind: 'end', actor: request.principal.id, action: actionOf(request)!, target: null, of, details: { result: reply.statusCode < 400 ? 'completed' : 'refused', status: reply.statusCode } });
     } catch (error) {
       // The change has its leaf; how it ended is written at the next start.
       ports.endFailed(error, of);

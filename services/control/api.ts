@@ -15,6 +15,7 @@ import { subjectRoutes } from './subject-routes.ts';
 import type { Subjects } from './subjects.ts';
 import { switchRoutes, type SwitchApi } from './switches.ts';
 import type { Access } from './tokens.ts';
+import { vaultRoutes } from './vault-changes.ts';
 
 export interface ApiPorts {
   readonly authenticate: Authenticate;
@@ -74,6 +75,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   accessRoutes(app, ports);
   auditRoutes(app, ports);
   subjectRoutes(app, ports);
+  vaultRoutes(app);
   app.get('/v1/openapi.json', { config: { permission: 'status.read', scope: none, summary: 'This document.' } }, async () => openApi(declaredRoutes));
   return Object.assign(app, { declaredRoutes });
 }

@@ -1,11 +1,12 @@
 import { join } from 'node:path';
 import type { Adapter } from '@weir/adapter';
-import { signingKey } from '@weir/audit';
+import { dropPending, pendingLeaves, signingKey } from '@weir/audit';
 import type { ConfigOf } from '@weir/config';
 import { WeirError } from '@weir/errors';
 import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
 import type { Service, ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
+import { sealedLeaf } from '@weir/vault';
 import type { FastifyInstance } from 'fastify';
 import { Counter } from 'prom-client';
 import { createApi } from './api.ts';
@@ -90,9 +91,10 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   async function openAudit(): Promise<AuditLog> {
     const targets = options.witness ?? [join(context.config.dataDir, 'audit-checkpoints.jsonl')];
     const witness = allWitnesses(targets.map((target) => (/^https?:/.test(target) ? httpWitness(target, logger) : fileWitness(target))));
+    const { dataDir } = context.config;
     const signer = signingKey(topics.audit, vault.get(auditKey).reveal());
-    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume', 'held.approve', 'held.refuse', 'replay.order', 'replay.start', 'replay.pause', 'replay.cancel']);
-    return openAuditLog({ appender, reader, admin, topic: topics.audit, signer, witness, logger, now: () => context.clock.now(), wasMade: (intent) => (written.has(intent.action) ? access.leaves.has(intent.id) : undefined) });
+    const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume', 'held.approve', 'held.refuse', 'replay.order', 'replay.start', 'replay.pause', 'replay.cancel', 'subject.erase']);
+    return openAuditLog({ appender, reader, admin, topic: topics.audit, signer, witness, logger, now: () => context.clock.now(), local: { pending: () => pendingLeaves(dataDir), drop: (id) => dropPending(dataDir, id), sealed: () => sealedLeaf(dataDir) }, wasMade: (intent) => (written.has(intent.action) ? access.leaves.has(intent.id) : undefined) });
   }
 
   return {
@@ -111,7 +113,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await follow();
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)) });
       replays = await openReplays({ context, reader, admin, appender, store, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
-      privacy = await createPrivacy(context, store, fail);
+      privacy = await createPrivacy(context, store, (leaf) => audit.record(leaf), fail);
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
       api = createApi({
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),

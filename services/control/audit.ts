@@ -1,6 +1,6 @@
 import { appendFileSync, existsSync, fsyncSync, mkdirSync, openSync, closeSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { appendLeaf, createTree, decodeLeaf, leafId, signCheckpoint, verifierOf, verifyLog, type AuditLeaf, type Signer } from '@weir/audit';
+import { appendLeaf, createTree, decodeLeaf, leafId, signCheckpoint, verifierOf, verifyLog, type AuditLeaf, type PendingLeaf, type Signer } from '@weir/audit';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader, RecordBatch } from '@weir/log';
 import type { Logger } from 'pino';
@@ -10,6 +10,9 @@ export interface ServedLeaf {
   /** Base64 of the bytes that are hashed. */
   readonly bytes: string;
 }
+/** Action of the leaf that tells of secrets that were changed without one; its target is the leaf that they name. */
+const unexplained = 'vault.unexplained';
+
 export type NewLeaf = Pick<AuditLeaf, 'kind' | 'actor' | 'action'> & Partial<Pick<AuditLeaf, 'target' | 'of' | 'details'>>;
 
 /** Where signed checkpoints are kept, out of reach of who can write to the log. */
@@ -45,6 +48,15 @@ export interface AuditPorts {
   readonly now: () => number;
   readonly logger: Pick<Logger, 'error' | 'warn'>;
   readonly wasMade: (intent: AuditLeaf) => boolean | undefined;
+  /** Changes of the local secrets that were made while nobody could be asked for a leaf. */
+  readonly local: LocalChanges;
+}
+
+/** What waits in the data folder (packages/audit/pending.ts), and the leaf that the sealed secrets name as their last change. */
+export interface LocalChanges {
+  pending(): readonly PendingLeaf[];
+  drop(id: string): void;
+  sealed(): string | undefined;
 }
 
 /**
@@ -53,12 +65,14 @@ export interface AuditPorts {
  * resent by the appender is known by the leaf's id and counts once.
  */
 export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
-  const { appender, reader, admin, topic, signer, witness, logger } = ports;
+  const { appender, reader, admin, topic, signer, witness, logger, local } = ports;
   const tree = createTree();
   const offsets: number[] = [];
   const indexOf = new Map<string, number>();
   const hashes = new Map<string, string>();
   const open = new Map<string, AuditLeaf>();
+  /** Leaves that the secrets named and the log did not have, and files that are no leaf: told once. */
+  const told = new Set<string>();
   let next = 0;
   let serial: Promise<unknown> = Promise.resolve();
   let broken: string | undefined;
@@ -75,6 +89,7 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
     if (leaf === undefined || indexOf.has(leaf.id)) return logger.error({ topic, offset }, leaf === undefined ? 'not an audit leaf' : 'an audit leaf id came again with other content');
     indexOf.set(leaf.id, index);
     hashes.set(leaf.id, text);
+    if (leaf.action === unexplained && leaf.target !== null) told.add(leaf.target);
     if (leaf.kind === 'intent') open.set(leaf.id, leaf);
     else if (leaf.kind === 'end' && leaf.of !== null) open.delete(leaf.of);
   }
@@ -100,8 +115,35 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
     return result;
   }
 
+  /**
+   * Puts the leaves that wait in the data folder on the log, as they stand. Secrets that name a leaf which is neither
+   * there nor on the log were changed without one: that is told, by a leaf of its own.
+   */
+  async function adopt(): Promise<void> {
+    if (broken !== undefined) return;
+    // Before the leaves: whoever changes the secrets has written its leaf by then.
+    const sealed = local.sealed();
+    const waiting = local.pending();
+    for (const { id, leaf } of waiting) if (leaf === undefined && !told.has(id)) {
+      told.add(id);
+      logger.error({ id: id.slice(0, 100) }, 'a file in audit-pending is no leaf of a local change: it is left where it is');
+    }
+    const good = waiting.filter(({ leaf }) => leaf !== undefined);
+    for (const { id, bytes } of good) if (!indexOf.has(id)) await appender.append(topic, [{ partition: 0, key: Buffer.from(id), value: bytes }]);
+    if (good.length > 0) await sync();
+    for (const { id } of good) if (indexOf.has(id)) local.drop(id);
+    if (sealed === undefined || indexOf.has(sealed) || told.has(sealed)) return;
+    logger.error({ leaf: sealed }, 'the sealed secrets were changed under a leaf that the audit log does not have');
+    await put({ kind: 'fact', actor: 'control', action: unexplained, target: sealed });
+  }
+
   async function write(given: NewLeaf): Promise<string> {
     if (broken !== undefined) throw new WeirError('audit-broken', broken);
+    await adopt();
+    return put(given);
+  }
+
+  async function put(given: NewLeaf): Promise<string> {
     const leaf: AuditLeaf = { target: null, of: null, details: {}, ...given, id: leafId(), at: ports.now() };
     await appendLeaf(appender, topic, leaf);
     await sync();
@@ -130,6 +172,7 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
     if (broken !== undefined) logger.error({ findings }, 'the audit log is broken; nothing may be changed');
   } else if (tree.size > 0) logger.warn({ topic, leaves: tree.size }, 'no checkpoint was kept: the audit log is taken as it is');
   if (broken === undefined) {
+    await inTurn(adopt);
     for (const intent of open.values()) {
       const made = ports.wasMade(intent);
       await inTurn(() => write({ kind: 'end', actor: 'control', action: intent.action, target: intent.target, of: intent.id, details: { result: made === true ? 'completed' : made === false ? 'not-made' : 'interrupted' } }));
@@ -142,10 +185,12 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
     record: (leaf) => inTurn(() => write(leaf)),
     checkpoint: () => inTurn(async () => {
       await sync();
+      await adopt();
       return { checkpoint: broken === undefined ? await publish() : kept.at(-1)!, verifier: verifierOf(signer) };
     }),
     leaves: (from, limit) => inTurn(async () => {
       await sync();
+      await adopt();
       return { size: tree.size, leaves: await read(Math.min(from, tree.size), Math.min(from + limit, tree.size)) };
     }),
     proof: (id) => inTurn(async () => {

@@ -3,10 +3,11 @@ import type { ConsentBarrier } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
 import { eventId, H, outputId, type TopicNames } from '@weir/pipeline';
-import type { Release } from '@weir/release';
+import { leafHeader, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
+import type { NewLeaf } from './audit.ts';
 import type { Store } from './store.ts';
 import { keyedIdsOf, type Identifiers, type Subjects } from './subjects.ts';
 
@@ -40,6 +41,8 @@ export interface ErasurePorts {
   readonly store: Pick<Store, 'stages'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
+  /** Resolves when the leaf is acknowledged. */
+  readonly audit: (leaf: NewLeaf) => Promise<string>;
   readonly logger: Pick<Logger, 'info' | 'warn' | 'error'>;
   readonly now: () => number;
   readonly setTimer: (run: () => void, ms: number) => unknown;
@@ -84,7 +87,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
   let stopped = false;
 
   async function save(erasure: Erasure): Promise<Erasure> {
-    await appender.append(topics.control, [{ partition: 0, key: Buffer.from(receiptKey(erasure.id)), value: serde.encode(receiptName, erasure) }]);
+    await appender.append(topics.control, [{ partition: 0, key: Buffer.from(receiptKey(erasure.id)), value: serde.encode(receiptName, erasure), headers: [[leafHeader, Buffer.from(erasure.id)]] }]);
     all.set(erasure.id, erasure);
     return erasure;
   }
@@ -129,12 +132,12 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return save({ ...erasure, state: 'marked', rawUntil: await rawUntil(erasure.orderedAt) });
   }
 
-  /** When the last raw key of that day is destroyed: the longest retention of a raw topic or of the dead letters, and a day of each end. */
-  async function rawUntil(at: number): Promise<number> {
+  /** When the last raw key of that day is destroyed: the longest retention of a raw topic or of the dead letters, and a day of each end; null = never, one of them is kept for ever. */
+  async function rawUntil(at: number): Promise<number | null> {
     const names = [...[...ports.release().sources.keys()].map(topics.raw), topics.dlq];
     const found = await admin.describeTopics(names);
-    const longest = Math.max(...found.map((topic) => Number(topic.config['retention.ms'] ?? 7 * day)));
-    return Math.floor(at / day) * day + 2 * day + longest;
+    const kept = found.map((topic) => Number(topic.config['retention.ms'] ?? 7 * day));
+    return kept.some((ms) => ms < 0) ? null : Math.floor(at / day) * day + 2 * day + Math.max(...kept);
   }
 
   /** Under its own key, which outlives those of the person: destinations need to know whom they erase. */
@@ -190,6 +193,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
       else if (type !== canonicalName) readable++;
     });
     if (readable > 0) logger.warn({ erasure: erasure.id, readable }, 'records of the person are not sealed: they leave with the retention of weir.canonical');
+    await ports.audit({ kind: 'fact', actor: 'control', action: 'subject.erased', target: erasure.id, of: erasure.id, details: { keysDestroyed, recordsUnreadable: unreadable } });
     return save({ ...erasure, state: 'erased', erasedAt: now(), keysDestroyed, recordsUnreadable: unreadable });
   }
 

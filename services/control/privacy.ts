@@ -1,7 +1,7 @@
 import { createConsentBarrier, createConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { ServiceContext } from '@weir/service';
-import { createErasures, type Erasures } from './erasure.ts';
+import { createErasures, type ErasurePorts, type Erasures } from './erasure.ts';
 import { createRawKeyJanitor } from './raw-keys.ts';
 import type { Store } from './store.ts';
 import { createSubjects, type Subjects } from './subjects.ts';
@@ -15,14 +15,14 @@ export interface Privacy {
 }
 
 /** Begins in the background: the tables of consent and identity may take long, and nothing else of control waits for them. */
-export async function createPrivacy(context: ServiceContext, store: Store, fail: (error: unknown) => void): Promise<Privacy> {
+export async function createPrivacy(context: ServiceContext, store: Store, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
   const { log, serde, topics, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
   if (keys === undefined) return { subjects: unsealed, erasures: unsealed, stop: () => Promise.resolve() };
   const [appender, reader, admin, tables] = await Promise.all([log.appender(), log.reader(), log.admin(), createConsentTables(context, fail)]);
   await appender.partitions(topics.consentApplied);
   const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
-  const shared = { reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
+  const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
   const timers = { setTimer: clock.setTimer, clearTimer: clock.clearTimer };
   const subjects = createSubjects({ ...shared, tables });
   const erasures = createErasures({ ...shared, ...timers, barrier, subjects, logger });

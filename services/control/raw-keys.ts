@@ -2,6 +2,7 @@ import type { LogAdmin } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
 import { expiredRawOwners, type KeyRing } from '@weir/seal';
 import type { Logger } from 'pino';
+import type { NewLeaf } from './audit.ts';
 
 /** Destroys the keys of raw items once nothing sealed under them is on a topic any more. */
 export interface RawKeyJanitor {
@@ -13,7 +14,7 @@ export interface RawKeyJanitor {
 const everyMs = 3_600_000;
 const defaultRetentionMs = 7 * 86_400_000;
 
-export function createRawKeyJanitor(ports: { readonly keys: KeyRing; readonly admin: Pick<LogAdmin, 'describeTopics'>; readonly topics: TopicNames; readonly logger: Pick<Logger, 'info' | 'error'>; readonly now: () => number; readonly setTimer: (run: () => void, ms: number) => unknown; readonly clearTimer: (timer: unknown) => void }): RawKeyJanitor {
+export function createRawKeyJanitor(ports: { readonly keys: KeyRing; readonly admin: Pick<LogAdmin, 'describeTopics'>; readonly topics: TopicNames; readonly audit: (leaf: NewLeaf) => Promise<string>; readonly logger: Pick<Logger, 'info' | 'error'>; readonly now: () => number; readonly setTimer: (run: () => void, ms: number) => unknown; readonly clearTimer: (timer: unknown) => void }): RawKeyJanitor {
   const { keys, admin, topics, logger } = ports;
   let timer: unknown;
   let running: Promise<void> = Promise.resolve();
@@ -33,6 +34,7 @@ export function createRawKeyJanitor(ports: { readonly keys: KeyRing; readonly ad
     };
     const expired = expiredRawOwners(keys, retentionOf, ports.now());
     if (expired.length === 0) return;
+    await ports.audit({ kind: 'fact', actor: 'control', action: 'raw-keys.destroy', target: `${expired.length} source days`, details: { owners: expired.slice(0, 500) } });
     const destroyed = await keys.destroy(expired);
     logger.info({ days: expired.length, keys: destroyed }, 'keys of raw items past their retention are destroyed');
   }

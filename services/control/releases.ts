@@ -86,6 +86,7 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     const { specs } = await plan(release);
     const topicsCreated = await admin.createTopics(specs);
     if (releases.current().hash === release.hash) return { hash: release.hash, changed: false, topicsCreated };
+    await ports.audit().record({ kind: 'fact', actor, action: 'release.hash', target: release.hash, of: leaf });
     for (const name of secretsOf(release)) await ports.audit().record({ kind: 'fact', actor, action: 'secret.use', target: name, of: leaf, details: { release: release.hash } });
     await applyRelease({ appender, serde, topic: topics.control, release, by: actor, message: order.message ?? null, now: context.clock.now(), leaf });
     await running(release.hash);

@@ -13,7 +13,7 @@ export interface Status {
   readonly release: string;
   readonly ready: boolean;
   /** Destinations that are paused for their credential, and since when: nothing of them is lost, they go on by themselves; and `policy/<rule>`: deliveries that an escalating rule holds. */
-  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string }[];
+  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; /** The command that sends again, from the start of the incident, what was not delivered; null for a rule. */ readonly replay: string | null }[];
   /** Destinations that the kill switch holds; their events are kept. */
   readonly paused: readonly SwitchView[];
 }
@@ -49,7 +49,7 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
     deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), failedOver: c('deliveries.failed-over'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
     deadLetters: c('deadLetters'),
     lag, release: release.hash, ready: true,
-    incidents: [...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || i.destination.startsWith('policy/'))).map((i) => ({ destination: i.destination, code: i.code, since: new Date(i.since).toISOString() })),
+    incidents: [...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || i.destination.startsWith('policy/'))).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: destination.startsWith('policy/') ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
     paused: switches.filter((s) => s.paused && release.destinations.has(s.destination)),
   };
 }

@@ -76,7 +76,7 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   if (expired !== undefined) return expired;
   const found = standing(runner, task);
   if ('ended' in found) return found.ended;
-  if (ports.keys !== undefined && ports.keys.open(delivery.payload) === undefined) return give(task, 'denied', 'subject-erased', null, false);
+  if (ports.keys !== undefined && task.sealedBy !== '' && !ports.keys.has(task.sealedBy)) return give(task, 'denied', 'subject-erased', null, false);
   if (found.reopened !== undefined && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
   if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
@@ -153,7 +153,7 @@ function conflict(runner: PartitionRunner, task: Task, first: EndValue): Prepara
 }
 
 /** Consent at this moment; undefined = may be sent. `restrict` needs none and is never refused. */
-export function consentRefusal(ports: DestinationPorts, task: Task, kind: OperationManifest['kind'], now: number): string | undefined {
+export function consentRefusal(ports: Pick<DestinationPorts, 'keys' | 'consent'>, task: Task, kind: OperationManifest['kind'], now: number): string | undefined {
   if (kind === 'restrict') return undefined;
   const { delivery } = task;
   if (delivery.purpose === null) return 'no-purpose';

@@ -32,7 +32,7 @@ export function endValue(ending: Ending, at: number, owner: string): EndValue {
   const { task, handOver } = ending;
   return {
     key: ending.key ?? task.key, outputId: task.delivery.outputId, eventId: task.delivery.eventId, operation: task.delivery.operation,
-    state: ending.state, effect: ending.effect, code: ending.code, reason: ending.detail, status: task.last?.status ?? null,
+    state: ending.state, effect: ending.effect, code: ending.code, reason: [ending.detail, task.ahead].filter(Boolean).join('; ') || null, status: task.last?.status ?? null,
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,
@@ -90,6 +90,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   const ledgerTopic = ports.topics.ledger(ports.name);
   let queue: Ending[] = [];
   let silent: Task[] = [];
+  let waiting: (() => void)[] = [];
   let running: Promise<void> | undefined;
   /** Ends not yet in the ledger cache, by key. */
   const recent = new Map<string, EndValue>();
@@ -144,20 +145,23 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   }
 
   async function run(): Promise<void> {
-    while (queue.length > 0 || silent.length > 0) {
+    while (queue.length > 0 || silent.length > 0 || waiting.length > 0) {
       const batch = queue;
+      const told = waiting;
       const done = silent;
       queue = [];
       silent = [];
-      if (batch.length > 0 && !await write(batch)) return;
-      finished([...batch.map((e) => e.task), ...done]);
+      waiting = [];
+      const mine = batch.length === 0 || await write(batch);
+      if (mine) finished([...batch.map((e) => e.task), ...done]);
+      for (const tell of told) tell();
     }
   }
 
   function kick(): void {
     running ??= run().catch(ports.fail).finally(() => {
       running = undefined;
-      if (queue.length > 0 || silent.length > 0) kick();
+      if (queue.length > 0 || silent.length > 0 || waiting.length > 0) kick();
     });
   }
 
@@ -172,6 +176,13 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     pushSilent(task: Task): void {
       silent.push(task);
       kick();
+    },
+    /** Resolves when what was pushed before is acknowledged. */
+    written(): Promise<void> {
+      return new Promise((resolve) => {
+        waiting.push(resolve);
+        kick();
+      });
     },
     /** Ends of the subject that the ledger cache does not have yet. */
     recentOf: (subject: string): EndValue[] => [...recent.values()].filter((end) => end.subject === subject),

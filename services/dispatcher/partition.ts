@@ -1,8 +1,9 @@
 import { failpoint } from '@weir/failpoint';
 import { H } from '@weir/pipeline';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import { isSealed, sealedBy } from '@weir/seal';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { createEndWriter, type EndWriter } from './ends.ts';
+import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
@@ -43,11 +44,13 @@ export interface PartitionRunner {
   readonly closed: () => boolean;
   /** Timestamp of the oldest record that is not finished, ms (a little older at times); undefined = none. */
   oldestWaiting(): number | undefined;
+  /** The time since which ends must be known for what is in its lanes, ms; Infinity = nothing is. */
+  oldestAsked(): number;
   /** When it was opened, ms since the epoch: an earlier owner called before that. */
   openedAt(): number;
 }
 
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void, onEnd: (ending: Ending) => void): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -152,8 +155,6 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       if (decoded.name !== 'weir.internal.Delivery') throw new Error(`a ${decoded.name} is no delivery`);
       const delivery = decoded.value as DeliveryValue;
       if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
-      // Throws here, where it is set aside with its bytes, when somebody changed what is sealed.
-      ports.keys?.open(delivery.payload);
       tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
     } catch (error) {
       const code = (error as { code?: string }).code;
@@ -183,9 +184,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     failpoint('dispatcher.intent-written');
   }
 
+  /** The payload is opened once, for all that is done with it. Throws here, where it is set aside with its bytes, when somebody changed what is sealed. */
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
     const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    return { delivery, record, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined };
+    const sealed = isSealed(delivery.payload) ? sealedBy(delivery.payload) : '';
+    const plain = sealed === '' ? undefined : ports.keys?.open(delivery.payload);
+    // Of this task alone: it was decoded for it.
+    if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
+    return { delivery, record, sealedBy: sealed, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined, ahead: '' };
   }
 
   function laneOf(subject: string): Lane {
@@ -223,6 +229,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     endOf: (key) => writer.endOf(key),
     reach: (tasks) => ports.takeover.reach(partition, oldestAsked(tasks)),
     offer,
+    end(ending) {
+      onEnd(ending);
+      writer.push(ending);
+    },
+    written: () => writer.written(),
   });
 
   const runner: PartitionRunner = {
@@ -283,6 +294,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     oldestWaiting() {
       while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
       return stamps[0]?.timestamp;
+    },
+    oldestAsked() {
+      let oldest = Number.POSITIVE_INFINITY;
+      for (const lane of lanes.values()) if (lane.queue.length > 0) oldest = Math.min(oldest, oldestAsked(lane.queue));
+      return oldest;
     },
     openedAt: () => openedAt,
   };

@@ -34,6 +34,8 @@ export interface Takeover {
   load(partition: number, position: number): Promise<void>;
   /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. */
   reach(partition: number, time: number): Promise<void> | undefined;
+  /** Older ends are being read now: nothing may be forgotten meanwhile. */
+  reaching(): boolean;
 }
 
 const defaultSmall = 10_000;
@@ -90,12 +92,14 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     if (time >= floor) return;
     const [from, to] = await Promise.all([admin.offsetsAt(ledgerTopic, time), admin.offsetsAt(ledgerTopic, floor)]);
     const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
-    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => ledger.applyOlder(entries));
+    const seen = {};
+    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => ledger.applyOlder(entries, seen));
     ledger.setFloor(partition, time);
   }
 
   return {
     load,
+    reaching: () => reaching.size > 0,
     reach(partition, time) {
       const from = Math.max(0, time);
       if (from >= ledger.floor(partition)) return undefined;

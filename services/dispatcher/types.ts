@@ -84,6 +84,8 @@ export interface Task {
   /** When it was put on weir.dispatch.<destination>, ms: the retry horizon counts from here. */
   readonly queuedAt: number;
   readonly record: LogRecord;
+  /** Id of the key that the payload was sealed under (as `sealedBy` gives it); empty = it was not. `delivery.payload` is open already, unless the key was destroyed. */
+  readonly sealedBy: string;
   /** Replay or redrive order id, empty for live traffic. */
   readonly redrive: string;
   key: string;
@@ -96,6 +98,8 @@ export interface Task {
   readBacks: number;
   /** Operation whose path the next call takes, and the last took; empty = its own. */
   path: string;
+  /** What it went ahead of, for the outcome (I4); empty = nothing. */
+  ahead: string;
   /** Last answer, for the outcome. */
   last: AttemptSummary | undefined;
 }

@@ -9,16 +9,17 @@ import { resolveSources } from './sources.ts';
 
 test('a rotated write key and its predecessor are both accepted while they overlap, then only the new one', () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'weir-sources-'));
+  const leaf = 'leaf_00000000-0000-4000-8000-000000000001';
   try {
     let now = 1000;
-    for (const name of ['A', 'B']) setSecret({ dataDir, env: {} }, name, `${name}-old`, 0, now);
+    for (const name of ['A', 'B']) setSecret({ dataDir, env: {} }, name, `${name}-old`, 0, now, leaf);
     const vault = openVault({ dataDir, env: {}, now: () => now });
     const adapter = registry.get('segment')!;
     const source = (name: string, secret: string): SourceConfig => ({ name, adapter, config: { writeKey: { secret } } }) as unknown as SourceConfig;
     const release = { sources: new Map([['one', source('one', 'A')], ['two', source('two', 'B')]]) } as unknown as Release;
     const resolve = () => resolveSources(release, { vault, closed: (_name, error) => { throw error; } });
     expect(resolve().segment('A-old')?.name).toBe('one');
-    setSecret({ dataDir, env: {} }, 'A', 'A-new', 500, now);
+    setSecret({ dataDir, env: {} }, 'A', 'A-new', 500, now, leaf);
     const sources = resolve();
     expect([sources.segment('A-new')?.name, sources.segment('A-old')?.name, sources.segment('B-old')?.name, sources.segment('none')?.name]).toEqual(['one', 'one', 'two', undefined]);
     expect(sources.previous(sources.all.get('one')!)).toMatchObject({ writeKey: 'A-old' });

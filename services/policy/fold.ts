@@ -33,7 +33,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
 
   async function assigned(parts: readonly Assignment[]): Promise<void> {
     await tables.readToEnd();
-    for (const { partition, epoch, position } of parts) {
+    await Promise.all(parts.map(async ({ partition, epoch, position }) => {
       const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), waiting: 0, closed: false };
       folds.set(partition, fold);
       const again: OutRecord[] = tables.regressed(partition).flatMap((key) => {
@@ -42,7 +42,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       });
       if (again.length > 0) logger.warn({ partition, states: again.length }, 'states that a late writer overwrote are written again');
       await appender.append(topics.consent, [...again, watermark(partition, position)]);
-    }
+    }));
   }
 
   function watermark(partition: number, nextOffset: number): OutRecord {
@@ -80,7 +80,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     const change = {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
-      acceptedAt: numberOf(record, H.accepted), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
+      acceptedAt: numberOf(record, H.accepted), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
       jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
     };
     const release = context.releases.current();

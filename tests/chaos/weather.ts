@@ -138,7 +138,7 @@ export async function switchRelease(world: World): Promise<void> {
   const { workspace, fleet, appender, serde, topics } = world;
   writeFileSync(join(workspace, 'weir.yaml'), `name: chaos\ndoc: Version ${++version % 2}.\nregion: DE\n`);
   const release = compileRelease(withDefaults(readWorkspace(workspace), adapters, readAdapterFile), { adapters, workspaceKey: readWorkspaceKey(fleet.dataDir, undefined) });
-  await applyAudited({ appender, serde, topic: topics.control, auditTopic: topics.audit, release, by: 'chaos', message: null, now: Date.now() });
+  await applyAudited({ appender, serde, topic: topics.control, auditTopic: topics.audit, release, by: 'chaos', message: null, now: Date.now });
 }
 
 const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {

@@ -118,7 +118,7 @@ export async function startWorld(options: Options, round: number): Promise<World
     const secrets = ['SEGMENT_WRITE_KEY', 'ADMIN_TOKEN', ...vaulted].map((name) => fleet.secret(name));
     for (const name of vaulted) {
       vault.values[name] = fleet.secret(name);
-      removeSecret({ dataDir: fleet.dataDir, env: {} }, name);
+      removeSecret({ dataDir: fleet.dataDir, env: {} }, name, 'leaf_of_a_test');
     }
     const log = createLog({ brokers: platform.bootstrap, clientId: 'chaos' });
     parts.ending.push(() => log.close());

@@ -1,8 +1,9 @@
-import { appendFileSync, copyFileSync, cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, copyFileSync, cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createLog } from '@weir/log';
 import { startInstance, waitFor, type Instance } from '@weir/testing';
+import { sealedLeaf, setSecret } from '@weir/vault';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
 const dir = mkdtempSync(join(tmpdir(), 'weir-audit-'));
@@ -26,9 +27,15 @@ const leaves = async (): Promise<any[]> => (await json('audit', 'list', '--limit
 
 test('the first release has its leaf, with the secrets it uses by name, and the log verifies with no step before', async () => {
   const list = await leaves();
-  expect(list[0]).toMatchObject({ kind: 'intent', action: 'release.apply', actor: 'npm start' });
+  const release = list.find((l) => l.action === 'release.apply');
+  expect(release).toMatchObject({ kind: 'intent', actor: 'npm start', target: expect.stringMatching(/^rel_/) });
+  expect(list[0]).toMatchObject({ kind: 'intent', action: 'topics.apply', actor: 'npm start' });
   expect(list.filter((l) => l.action === 'secret.use').length).toBeGreaterThan(0);
-  expect(list).toContainEqual(expect.objectContaining({ kind: 'end', of: list[0].id, details: { result: 'completed' } }));
+  expect(list).toContainEqual(expect.objectContaining({ kind: 'end', of: release.id, details: { result: 'completed' } }));
+  // The secrets of a first start are made before there is a log: their leaf waited in the data folder.
+  const made = list.find((l) => l.action === 'vault.make');
+  expect(made).toMatchObject({ kind: 'fact', actor: 'local:npm start', target: expect.stringContaining('ADMIN_TOKEN') });
+  expect([made.id, readdirSync(join(weir.dataDir, 'audit-pending'))]).toEqual([sealedLeaf(weir.dataDir), []]);
   expect(await json('audit', 'verify')).toMatchObject({ code: 0, ok: true });
   expect(await json('audit', 'prove', list[0].id)).toMatchObject({ code: 0, ok: true, index: 0 });
 });
@@ -60,7 +67,14 @@ test('a proposer can not approve; another person can; the release names its leaf
 
 test('tokens and the log outlive a kill; an intent that the crash left open is closed and told', async () => {
   const { token } = await json('token', 'issue', 'v', '--grant', 'viewer');
+  // The leaf of a change of secrets: on the log before it while control runs, waiting beside them while it does not.
+  expect((await json('vault', 'rotate-key')).code).toBe(0);
+  expect((await leaves()).find((l) => l.id === sealedLeaf(weir.dataDir))).toMatchObject({ kind: 'intent', action: 'vault.rotate-key', actor: 'admin' });
   await weir.stop('SIGKILL');
+  expect((await json('vault', 'rotate-key')).code).toBe(0);
+  const waited = sealedLeaf(weir.dataDir);
+  // Past the commands, as somebody with a text editor and the key could.
+  setSecret({ dataDir: weir.dataDir, env: {} }, 'PAST_THE_LOG', 'v', 0, Date.now(), 'leaf_00000000-0000-4000-8000-00000000dead');
   const log = createLog({ brokers: inject('brokers'), clientId: 'test' });
   const appender = await log.appender();
   const intent = { id: 'leaf_00000000-0000-4000-8000-000000000000', kind: 'intent', at: 1, actor: 'admin', action: 'token.issue', target: null, of: null, details: {} };
@@ -68,6 +82,9 @@ test('tokens and the log outlive a kill; an intent that the crash left open is c
   await weir.start();
   expect((await as(token, '/v1/status')).status).toBe(200);
   await waitFor('the intent is closed', async () => (await leaves()).some((l) => l.of === intent.id && l.details.result === 'not-made'));
+  const list = await leaves();
+  expect(list.filter((l) => l.id === waited || l.of === waited)).toMatchObject([{ kind: 'intent', action: 'vault.rotate-key', actor: expect.stringMatching(/^local:/) }, { kind: 'end' }]);
+  expect(list.filter((l) => l.action === 'vault.unexplained')).toMatchObject([{ actor: 'control', target: 'leaf_00000000-0000-4000-8000-00000000dead' }]);
   expect(await json('audit', 'verify')).toMatchObject({ code: 0, ok: true });
   await log.close();
 });

@@ -92,6 +92,12 @@ test('an erasure is acknowledged with a receipt, also when the control service i
   expect(Date.parse(receipt.rawUntil)).toBeGreaterThan(Date.now() + 29 * 86_400_000);
   expect(receipt.destinations.map((d: any) => [d.destination, d.operation, d.state]).sort()).toEqual([['crm', 'erase-contact', 'delivered'], ['klaviyo', 'delete-profile', 'delivered'], ['newsletter', 'erase-subscriber', 'delivered'], ['warehouse', 'erase', 'delivered']]);
   expect(of(await arrivals(), ada).filter(erasing)).toHaveLength(4);
+  // The order before anything, the acknowledgement once the keys are gone.
+  const { leaves } = (await (await api('/v1/audit/leaves?limit=1000')).json()) as { leaves: { bytes: string }[] };
+  const told = leaves.map((l) => JSON.parse(Buffer.from(l.bytes, 'base64').toString()));
+  expect(told.filter((l) => l.id === ordered.id)).toMatchObject([{ kind: 'intent', action: 'subject.erase' }]);
+  expect(told.filter((l) => l.of === ordered.id && l.action === 'subject.erased')).toContainEqual(expect.objectContaining({ kind: 'fact', actor: 'control', details: { keysDestroyed: receipt.keysDestroyed, recordsUnreadable: receipt.recordsUnreadable } }));
+  expect(JSON.stringify(told)).not.toContain(ada.email);
 });
 
 test('nothing of the person opens any more, by a reader that begins anew; the other one is whole', async () => {

@@ -37,7 +37,7 @@ class World {
   }
   /** Values are JSON under a magic byte and their type; Buffers are kept apart. */
   readonly serde: Serde = {
-    start: async () => undefined, idOf: () => 1, known: () => true, prepare: async () => undefined, encodeTo: () => undefined,
+    start: async () => undefined, idOf: () => 1, check: () => 'weir.internal.Delivery', known: () => true, prepare: async () => undefined, encodeTo: () => undefined,
     encode: (name, value) => Buffer.concat([Buffer.from([0, 0, 0, 0, this.schemas.indexOf(name)]), Buffer.from(JSON.stringify(value))]),
     decode: (bytes) => ({ name: this.schemas[bytes[4]!]!, value: JSON.parse(bytes.toString('utf8', 5), (_k, v) => (v !== null && typeof v === 'object' && v.type === 'Buffer' ? Buffer.from(v.data) : v)) }),
   };

@@ -74,7 +74,7 @@ export async function startLoad(options: LoadOptions): Promise<LoadWorld> {
   const [admin, appender] = await Promise.all([log.admin(), log.appender({ deadlineMs: 60_000, maxPendingBytes: 256 * 1024 * 1024 })]);
   const declared = resolve(here, '../../../infra/topics.yaml');
   await admin.createTopics(planTopics({ path: 'infra/topics.yaml', content: readFileSync(declared, 'utf8') }, release, { prefix, brokers: 1 }));
-  await applyAudited({ appender, serde, topic: topics.control, auditTopic: topics.audit, release, by: 'test', message: null, now: Date.now() });
+  await applyAudited({ appender, serde, topic: topics.control, auditTopic: topics.audit, release, by: 'test', message: null, now: Date.now });
   const env = { WEIR_DATA: dataDir, WEIR_TOPIC_PREFIX: prefix, WEIR_LOG_LEVEL: 'error', KAFKA_BROKERS: options.brokers.join(','), SCHEMA_REGISTRY_URL: options.registryUrl, WEIR_ALLOW_PRIVATE_DESTINATIONS: 'true' };
   const dispatcher = await child<string>('dispatcher.ts', env, ['--expose-gc']);
   const writer = createWriter({ appender, serde, topics, release, people: options.people });

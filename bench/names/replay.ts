@@ -1,0 +1,92 @@
+/** Dead letters of a destination that refused them: selected, and put back on its dispatch topic, by the control service. No dispatcher runs: what is measured is the replay. */
+import { createLog, createSerde, partitionOf } from '@weir/log';
+import { H, topicNames } from '@weir/pipeline';
+import { destination, ensureKeys, fill, letterRecord, type Maker } from '../deliveries.ts';
+import { hex } from '../contacts.ts';
+import { cpuOf, type Benchmark, type Child, type Cluster, type Sample } from '../harness.ts';
+import { createWorld } from '../world.ts';
+
+const letters = Number(process.env['WEIR_BENCH_RECORDS'] ?? 1_000_000);
+const subjects = 50_000;
+const pollMs = 100;
+const deadlineMs = 600_000;
+
+interface Order { readonly id: string; readonly state: string; readonly counts: Readonly<Record<string, number>> }
+
+export async function create(cluster: Cluster): Promise<Benchmark & { close(): Promise<void> }> {
+  const log = createLog({ brokers: cluster.brokers, clientId: 'bench' });
+  const serde = createSerde({ registryUrl: cluster.registryUrl });
+  await serde.start();
+  const admin = await log.admin();
+  const world = await createWorld(cluster, {
+    'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n', 'policies/all.yaml': 'rules:\n  - { name: all, effect: allow, when: \'purpose == "service"\' }\n', 'destinations/crm.yaml': destination('http://127.0.0.1:9'),
+  });
+  const topics = topicNames(world.prefix);
+  const dispatch = topics.dispatch('crm');
+  const [appender, keys] = await Promise.all([log.appender({ maxPendingBytes: 1e9 }), world.keys(log, serde)]);
+  const [partitions, letterPartitions] = await Promise.all([appender.partitions(dispatch), appender.partitions(topics.dlq)]);
+  const maker: Maker = { serde, workspaceKey: world.workspaceKey, keys, release: 'rel_0123456789abcdef', partitionFor: (bytes) => partitionOf(bytes, partitions) };
+  const subject = (i: number): number => (i * 7919) % subjects;
+  await fill(0, letters, (i) => letterRecord(maker, dispatch, i, i, subject(i), (key) => partitionOf(key, letterPartitions)), (records) => appender.append(topics.dlq, records), (from, to) => ensureKeys(maker, from, to, subject));
+  await Promise.all([appender.close(), keys.stop()]);
+
+  async function api(url: string, path: string, body?: unknown): Promise<Order> {
+    const response = await fetch(`${url}${path}`, { method: body === undefined ? 'GET' : 'POST', headers: { authorization: `Bearer ${world.secret('ADMIN_TOKEN')}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+    return (await response.json()) as Order;
+  }
+
+  async function until(child: Child & { readonly url: string }, id: string, state: string): Promise<Order> {
+    const end = performance.now() + deadlineMs;
+    for (;;) {
+      const order = await api(child.url, `/v1/replays/${id}`);
+      if (order.state === state) return order;
+      if (['failed', 'cancelled', 'finished'].includes(order.state) || performance.now() > end) throw new Error(`the order is ${order.state}, not ${state}: ${JSON.stringify(order.counts)}`);
+      await Promise.race([new Promise((next) => setTimeout(next, pollMs)), child.failed]);
+    }
+  }
+
+  /** Each letter once, in the order of its partition, with its order on it; sampled ones byte for byte. */
+  async function check(order: string): Promise<void> {
+    const reader = await log.reader();
+    const seen = new Set<string>();
+    for (const [partition, end] of await admin.endOffsets(dispatch)) await reader.read(dispatch, partition, 0, end, (batch) => {
+      for (const { headers, value } of batch.records) {
+        const text = (name: string): string => headers.find(([n]) => n === name)![1].toString();
+        const event = text(H.event);
+        if (seen.has(event)) throw new Error(`${event} twice`);
+        seen.add(event);
+        if (text(H.intent) !== order) throw new Error(`${event} is of order ${text(H.intent)}`);
+        const { eventId, destination: to } = serde.decode(value!).value as { eventId: string; destination: string };
+        if (eventId !== event || to !== 'crm') throw new Error(`${event} has the delivery of ${eventId} for ${to}`);
+      }
+    });
+    await reader.close();
+    if (seen.size !== letters || !seen.has(`evt_${hex(0)}`) || !seen.has(`evt_${hex(letters - 1)}`)) throw new Error(`${seen.size} deliveries of ${letters} letters`);
+  }
+
+  async function run(): Promise<Sample> {
+    const child = await world.start('control');
+    try {
+      const previewed = performance.now();
+      const { id } = await api(child.url, '/v1/replays', { from: 'dlq', all: true, ahead: 0 });
+      await until(child, id, 'previewed');
+      const previewMs = performance.now() - previewed;
+      const [cpu, broker, began] = [cpuOf(child.pid), cluster.brokerCpu(), performance.now()];
+      await api(child.url, `/v1/replays/${id}/start`, {});
+      const { counts } = await until(child, id, 'delivering');
+      const [cpuUs, brokerCpuUs, wallMs] = [cpuOf(child.pid) - cpu, cluster.brokerCpu() - broker, performance.now() - began];
+      if (counts['requeued'] !== letters) throw new Error(`${JSON.stringify(counts)} for ${letters} letters`);
+      const { anon, file } = await child.memory();
+      await check(id);
+      return { records: letters, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { previewedPerSecond: Math.round(letters / previewMs * 1000), perCoreSecond: Math.round(letters / cpuUs * 1e6) } };
+    } finally {
+      await child.stop();
+    }
+  }
+  return {
+    name: 'replay', rounds: 1, parties: [{ name: 'dead-letters', run }], parameters: { letters, subjects },
+    figures: (of) => [{ what: 'dead letters requeued a second', value: of('dead-letters').median, atLeast: 30_000 }, { what: 'requeued a second of a core', value: of('dead-letters').more['perCoreSecond']! }, { what: 'RssAnon, MB', value: of('dead-letters').rssAnonMb, atMost: 300 }],
+    close: () => log.close(),
+  };
+}
