@@ -5,6 +5,7 @@ import avsc from 'avsc';
 import { expect, test } from 'vitest';
 import { compilePurposes, compileRoutes, type CompiledPolicy, type CompiledRoute } from './compile.ts';
 import { decide, type DecisionContext, type Subject } from './decide.ts';
+import { explain } from './explain.ts';
 import { createLimits } from './limits.ts';
 import { quietUntil } from './quiet.ts';
 import { compileRules } from './rules.ts';
@@ -194,4 +195,10 @@ test('the second vendor takes no token of a limit, is not decided where the firs
   expect(taken).toBe(1);
   expect(decide(policy, subject(), context({ consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) }))).toEqual([expect.objectContaining({ effect: 'deny', reason: 'consent-missing' })]);
   expect(second(policy, subject({ approval: { destination: 'crm', operation: 'send', rules: [] } }))).toBe('none');
+});
+
+test('an explanation has the second vendor beside its first', () => {
+  const { routes } = explain(pairOf(`${allow}  - { name: not-there, effect: deny, when: destination == "crm-two" }\n`), subject(), context());
+  expect(routes.map((r) => [r.destination, r.standsInFor, r.effect, r.reason])).toEqual([['crm', null, 'allow', null], ['crm-two', 'crm', 'deny', 'rule:not-there']]);
+  expect(routes[1]!.looked.find((l) => l.rule === 'not-there')?.result).toBe('applies');
 });
