@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { createClient } from '../client.ts';
 import { Finding, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
-import { createConsentSender, importKey, type ConsentOrder } from '../consent-api.ts';
+import { createConsentSender, identifiersOf, importKey, type ConsentOrder } from '../consent-api.ts';
 import { parseCsv } from '../csv.ts';
 
 interface State { readonly of: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly state: string; readonly source: string; readonly changedAt: string; readonly expiresAt: string | null; readonly proof: string | null }
@@ -16,11 +16,8 @@ const atOnce = 16;
 const lookupBatch = 500;
 const shownProblems = 20;
 
-/** What a person types: an address, a number with +, else an id. */
-function identifierOf(text: string): Identifiers {
-  if (text.includes('@')) return { email: text };
-  return /^\+\d+$/.test(text) ? { phone: text } : { userId: text };
-}
+/** What is no address, number or named identifier is a user id. */
+const identifierOf = (text: string): Identifiers => identifiersOf(text) ?? { userId: text };
 
 const lookup = async (context: CommandContext, people: readonly Identifiers[]): Promise<readonly Person[]> => (await createClient(context.target).post<{ people: readonly Person[] }>('/v1/consent/lookup', { people })).people;
 

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { ReplayPreview } from '@weir/pipeline';
 import { createClient, Refused, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { printable } from '../terminal.ts';
@@ -25,26 +26,9 @@ export interface OrderView {
   readonly waitingFor: string | null;
   readonly counts: Readonly<Record<string, number>>;
   readonly ended: Readonly<Record<string, number>>;
-  readonly preview: PreviewView | null;
+  readonly preview: ReplayPreview | null;
   readonly report: { readonly seconds: number } | null;
   readonly overlaps?: ReadonlyArray<{ readonly id: string; readonly by: string; readonly state: string }>;
-}
-interface PreviewView {
-  readonly derived: boolean;
-  readonly release: string;
-  readonly records: number;
-  readonly repeated: number;
-  readonly unreadable: number;
-  readonly held: number;
-  readonly fails: number;
-  readonly dropped: number;
-  readonly back: number;
-  readonly deliveries: Readonly<Record<string, number>>;
-  readonly verified: Readonly<Record<string, number>>;
-  readonly calls: ReadonlyArray<{ readonly destination: string; readonly operation: string; readonly calls: number; readonly perSecond: number | null; readonly seconds: number | null }>;
-  readonly seconds: number | null;
-  readonly differs: number;
-  readonly fields: Readonly<Record<string, number>>;
 }
 interface FieldDifference {
   readonly eventId: string;

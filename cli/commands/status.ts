@@ -10,7 +10,7 @@ export interface Status {
   readonly lag: Readonly<Record<string, number>>;
   readonly release?: string | null;
   readonly ready: boolean;
-  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number }[];
+  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; readonly replay?: string | null }[];
   readonly paused?: readonly { readonly destination: string; readonly reason: string | null; readonly by: string; readonly since: string }[];
 }
 
@@ -59,11 +59,11 @@ async function settle(client: Client, seconds: number, terminal: Terminal, signa
   }
 }
 
-function incidentLine({ destination, code, since, open }: Status['incidents'][number]): string {
+function incidentLine({ destination, code, since, open, replay }: Status['incidents'][number]): string {
   const { kind, name } = incidentAbout(destination);
   if (kind === 'policy') return `rule ${name} escalates since ${since}: what it holds is in weir policy held`;
   if (kind === 'consent') return `${open} ${open === 1 ? 'change' : 'changes'} of consent of ${name} ${open === 1 ? 'binds' : 'bind'} nobody, the first since ${since}: weir dlq list --code ${code} --source ${name} --open`;
-  return `${name} is paused since ${since}: ${code}; its events wait and are sent from there`;
+  return `${name} is paused since ${since}: ${code}; its events wait and are sent from there by themselves${replay ? `; what was given up meanwhile: ${replay}` : ''}`;
 }
 
 function print(status: Status, terminal: Terminal): void {

@@ -73,7 +73,7 @@ test('delays give the latest time, and limits refuse by name', () => {
   const policy = policyOf(`${allow}  - { name: a, effect: delay, until: now + 5000 }\n  - { name: b, effect: delay, until: now + 9000 }\n  - { name: c, effect: delay, until: now - 1 }\n`);
   expect(decide(policy, subject(), context())[0]).toMatchObject({ notBefore: 1_009_000 });
   const limited = policyOf(`${allow}  - { name: cap, effect: limit, limit: { count: 2, per: 1m } }\n`);
-  const take = createLimits();
+  const { take } = createLimits();
   expect([1, 2, 3].map(() => one(limited, subject(), context({ take })))).toEqual(['allow', 'allow', 'limit:cap']);
   expect(one(limited, subject({ key: 'email:y' }), context({ take }))).toBe('allow');
   expect(one(limited, subject(), context({ take, now: 1_060_000 }))).toBe('allow');
@@ -83,16 +83,34 @@ const limitRule = (by: string, count: number) => compileRules({ path: 'p.yaml', 
 
 test('a limit by destination is divided over the partitions and never passed', () => {
   for (const count of [1, 5, 6, 7, 20]) {
-    const takes = Array.from({ length: 6 }, (_, partition) => createLimits(1000, { partition, partitions: 6 }));
+    const takes = Array.from({ length: 6 }, (_, partition) => createLimits(1000, { partition, partitions: 6 }).take);
     expect(takes.reduce((sum, take) => sum + Array.from({ length: 50 }, () => take(limitRule('destination', count), 'crm', 0)).filter(Boolean).length, 0)).toBe(count);
   }
 });
 
 test('when memory for counters is used up, unknown keys are refused and known ones go on', () => {
-  const take = createLimits(2);
+  const { take } = createLimits(2);
   const rule = limitRule('subject', 2);
   expect(['a', 'b', 'c', 'a', 'a'].map((key) => take(rule, key, 0))).toEqual([true, true, false, true, false]);
   expect(take(rule, 'c', 60_000)).toBe(true);
+});
+
+test('slots that were taken before count in their window, and only there', () => {
+  const rule = limitRule('subject', 2);
+  const { take, restore } = createLimits(2);
+  restore(rule, 'a', 59_999, 60_000);
+  restore(rule, 'a', 60_000, 70_000);
+  restore(rule, 'b', 119_999, 70_000);
+  restore(rule, 'b', 61_000, 70_000);
+  restore(rule, 'c', 61_000, 70_000);
+  expect(['a', 'a', 'b', 'c'].map((key) => take(rule, key, 70_000))).toEqual([true, false, false, false]);
+  expect(take(rule, 'c', 120_000)).toBe(true);
+});
+
+test('an allowed decision names the limits that counted it', () => {
+  const policy = policyOf(`${allow}  - { name: a, effect: limit, limit: { count: 2, per: 1m } }\n  - { name: b, effect: limit, when: destination == "elsewhere", limit: { count: 2, per: 1m } }\n`);
+  expect(decide(policy, subject(), context())[0]).toMatchObject({ effect: 'allow', limits: ['a'] });
+  expect(decide(policyOf(allow), subject(), context())[0]).not.toHaveProperty('limits');
 });
 
 const berlin = { from: 21 * 60, to: 8 * 60, timezone: 'Europe/Berlin' };

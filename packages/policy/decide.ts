@@ -36,7 +36,7 @@ export interface DecisionContext {
 
 /** `detail` says in words what failed, without values of the record. */
 export type Decision =
-  | { readonly effect: 'allow'; readonly route: CompiledRoute; readonly rule: string; readonly consent: readonly ConsentSeen[]; readonly notBefore: number | null; readonly minimiser: Minimiser }
+  | { readonly effect: 'allow'; readonly route: CompiledRoute; readonly rule: string; readonly consent: readonly ConsentSeen[]; readonly notBefore: number | null; readonly minimiser: Minimiser; /** Names of the limit rules that counted it; absent = none. */ readonly limits?: readonly string[] }
   | { readonly effect: 'hold'; readonly route: CompiledRoute; readonly rule: string; readonly reason: string; readonly consent: readonly ConsentSeen[]; readonly expiresMs: number; readonly escalate: boolean }
   | { readonly effect: 'deny'; readonly route: CompiledRoute | undefined; readonly rule: string | null; readonly reason: string; readonly detail?: string; readonly consent: readonly ConsentSeen[] };
 
@@ -177,7 +177,8 @@ function decideUse(run: Run, plan: RoutePlan): Decision {
   const { held } = verdict;
   if (held !== undefined) return { effect: 'hold', route, rule: held.name, reason: `${held.effect === 'escalate' ? 'escalate' : 'approval'}:${held.name}`, consent: answer.seen, expiresMs: held.approval!.expiresMs, escalate: held.effect === 'escalate' };
   for (const rule of verdict.limits ?? []) if (!context.take(rule, rule.limit!.by === 'subject' ? subject.key : route.destination, context.now, route)) return deny(route, `limit:${rule.name}`, rule.name, answer.seen);
-  return { effect: 'allow', route, rule: verdict.allowed, consent: answer.seen, notBefore: verdict.notBefore, minimiser: plan.minimiser(applied as number) };
+  const allowed: Decision = { effect: 'allow', route, rule: verdict.allowed, consent: answer.seen, notBefore: verdict.notBefore, minimiser: plan.minimiser(applied as number) };
+  return verdict.limits === undefined ? allowed : { ...allowed, limits: verdict.limits.map((rule) => rule.name) };
 }
 
 /** A condition that fails allows nothing, and forbids where the rule would have restricted. */

@@ -70,13 +70,19 @@ function explainRoute(policy: CompiledPolicy, plan: RoutePlan, decision: Decisio
       rule: rule.name, effect: rule.effect, file: rule.file, line: rule.line,
       result: !here.has(rule) ? 'elsewhere' : resultOf(looked?.get(rule)), values: here.has(rule) ? { ...values(rule.when?.source), ...values(rule.until?.source) } : {},
     })),
-    sends: kept, withheld: allowed === undefined ? [] : allowed.minimiser.withheld.filter((name) => isPresent(subject.record[name])), changed: allowed === undefined ? [] : allowed.minimiser.changed.filter((name) => kept.includes(name)),
+    sends: kept, withheld: allowed === undefined ? [] : allowed.minimiser.withheld.filter((name) => isPresent(valueAt(subject.record, name))), changed: allowed === undefined ? [] : allowed.minimiser.changed.filter((name) => kept.includes(name)),
   };
 }
 
 function resultOf(result: boolean | 'error' | undefined): LookedAt['result'] {
   if (result === undefined) return 'passed over';
   return result === 'error' ? 'failed' : result ? 'applies' : 'does not apply';
+}
+
+/** Of a field, or of `<field>.<key>` of a map. */
+function valueAt(record: Readonly<Record<string, unknown>>, name: string): unknown {
+  const dot = name.indexOf('.');
+  return dot === -1 ? record[name] : (record[name.slice(0, dot)] as Readonly<Record<string, unknown>> | null)?.[name.slice(dot + 1)];
 }
 
 const isPresent = (value: unknown): boolean => value !== null && value !== undefined && (typeof value !== 'object' || Object.keys(value).length > 0);

@@ -14,7 +14,7 @@ export interface Status {
   readonly release: string;
   readonly ready: boolean;
   /** Destinations that are paused for their credential, and since when: nothing of them is lost, they go on by themselves; `policy/<rule>`: deliveries that an escalating rule holds; `consent/<source>`: changes of consent that bind nobody, with how many events wait to be put right. */
-  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number }[];
+  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; /** The command that sends again, from the start of the incident, what was not delivered; of destinations. */ readonly replay?: string | null }[];
   /** Destinations that the kill switch holds; their events are kept. */
   readonly paused: readonly SwitchView[];
 }
@@ -51,7 +51,7 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
     deadLetters: c('deadLetters'),
     lag, release: release.hash, ready: true,
     incidents: [
-      ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || incidentAbout(i.destination).kind === 'policy')).map((i) => ({ destination: i.destination, code: i.code, since: new Date(i.since).toISOString() })),
+      ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || incidentAbout(i.destination).kind === 'policy')).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: incidentAbout(destination).kind === 'policy' ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
       ...[...unresolved].map(([destination, { open, since }]) => ({ destination, code: 'consent-unresolved', since: new Date(since).toISOString(), open })),
     ],
     paused: switches.filter((s) => s.paused && release.destinations.has(s.destination)),

@@ -68,6 +68,10 @@ export interface Transaction {
 
 export interface Store {
   begin(): Transaction;
+  /** The order of the first of the rows that tell what replays put back; undefined = there are none. */
+  replayedOrder(): string | undefined;
+  /** Delete up to `limit` rows of what an order put back; its counters stay. Gives how many there were. */
+  forgetReplayed(order: string, limit: number): number;
   stages(eventId: string): Stage[];
   /** Records that the stages of an event were read from. */
   places(eventId: string): { readonly topic: string; readonly partition: number; readonly offset: number }[];
@@ -182,6 +186,19 @@ export function createStore(table: Table): Store {
           table.putBatch([...puts].map(([key, value]): Put => ({ key, value })));
         },
       };
+    },
+    replayedOrder() {
+      for (const { key } of table.range('o/')) return key.slice(2, key.indexOf('/', 2));
+      return undefined;
+    },
+    forgetReplayed(order, limit) {
+      const puts: Put[] = [];
+      for (const { key } of table.range(`o/${order}/`)) {
+        if (puts.length >= limit) break;
+        puts.push({ key, value: null });
+      }
+      if (puts.length > 0) table.putBatch(puts);
+      return puts.length;
     },
     stages: (eventId) => [...table.range(`s/${eventId}/`)].map(({ value }) => parse(value) as unknown as Stage).sort((a, b) => order[a.stage] - order[b.stage] || a.at - b.at),
     places: (eventId) => [...table.range(`s/${eventId}/`)].map(({ key }) => {

@@ -15,12 +15,15 @@ import { createMetrics } from './metrics.ts';
 import { createQuotas } from './quota.ts';
 import { createChannels } from './escalation-channels.ts';
 import { createEscalations, escalatedOthers } from './escalation.ts';
-import { createTakeover, type TakeoverProgress } from './takeover.ts';
+import { pruneLedger } from './prune.ts';
+import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
 
 /** Dedupe window of events whose source is not in the running release any more. */
 const defaultWindowMs = 7 * 86_400_000;
 const sweepMs = 30_000;
+/** While old ends are left in a local cache of the ledger. */
+const pruneMs = 100;
 const lookMs = 1000;
 const takeoverLogMs = 5000;
 
@@ -36,6 +39,7 @@ interface Running {
   readonly runner: DestinationRunner;
   readonly consumer: GroupConsumer;
   readonly ledger: LedgerStore;
+  readonly takeover: Takeover;
   /** Its cache keeps what counts against caps. */
   readonly counts: boolean;
 }
@@ -99,10 +103,11 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const [partitions] = await Promise.all(own.map((topic) => appender.partitions(topic)));
     quotas.partitions(name, partitions!);
     await retention.watch(own);
+    const takeover = createTakeover({ admin, reader, ledger, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
     const runner = createDestinationRunner({
       name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
-      takeover: createTakeover({ admin, reader, ledger, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) }),
+      takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
       dedupeWindowMs: (source) => (source === '' ? longestWindow() : releases.current().sources.get(source)?.dedupeWindowMs ?? defaultWindowMs),
       release: () => releases.current(),
@@ -114,7 +119,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     });
     const partitionsOwned = (): number => consumer.assignments().length;
     const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000, maxBytesPerPartition: fetchBytes });
-    running.set(name, { runner, consumer, ledger, counts });
+    running.set(name, { runner, consumer, ledger, takeover, counts });
     await consumer.start();
     logger.info({ destination: name }, 'dispatching');
   }
@@ -166,11 +171,13 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     }, lookMs);
   }
 
-  function sweepLater(): void {
+  function sweepLater(ms = sweepMs): void {
     sweeping = clock.setTimer(() => {
       for (const { runner } of running.values()) runner.sweep();
-      sweepLater();
-    }, sweepMs);
+      let more = false;
+      for (const [name, { runner, ledger, takeover }] of running) more = pruneLedger({ name, ledger, takeover, oldestAsked: runner.oldestAsked, windowMs: longestWindow, clock, metrics }) || more;
+      sweepLater(more ? pruneMs : sweepMs);
+    }, ms);
   }
 
   function readiness(): Readiness {

@@ -143,7 +143,7 @@ function conflict(runner: PartitionRunner, task: Task, first: EndValue): Prepara
 }
 
 /** Consent at this moment; undefined = may be sent. `restrict` needs none and is never refused. */
-export function consentRefusal(ports: DestinationPorts, task: Task, kind: OperationManifest['kind'], now: number): string | undefined {
+export function consentRefusal(ports: Pick<DestinationPorts, 'keys' | 'consent'>, task: Task, kind: OperationManifest['kind'], now: number): string | undefined {
   if (kind === 'restrict') return undefined;
   const { delivery } = task;
   if (delivery.purpose === null) return 'no-purpose';

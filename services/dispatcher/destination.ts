@@ -30,6 +30,8 @@ export interface DestinationRunner {
   credentialChanged(): void;
   /** Once in a while: how old what waits is, and what its topic is about to lose, also of a destination that is off. */
   sweep(): void;
+  /** The time since which ends must be known for what is in hand, ms. */
+  oldestAsked(): number;
   /** Partitions that this instance surely owns now; none once the lease has run out. */
   held(): number;
   /** For people: since when the breaker has not been closed, why, and when a call was answered last (ms; 0 = never). */
@@ -214,33 +216,33 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<Preparation, ToStart>): void {
     switch (prepared.kind) {
-      case 'end':
-        return end(lane, runner, prepared.ending);
+      case 'end': return end(lane, runner, prepared.ending);
       case 'silent':
         runner.writer.pushSilent(task);
         return advance(lane, runner);
-      case 'park':
-        return runner.parking.park(lane, prepared.due, prepared.reason);
-      case 'wait':
-        return later(lane, runner, prepared.ms);
+      case 'park': return runner.parking.park(lane, prepared.due, prepared.reason);
+      case 'wait': return later(lane, runner, prepared.ms);
     }
   }
 
   function end(lane: Lane, runner: PartitionRunner, ending: Ending): void {
-    const { delivery } = ending.task;
-    if (ending.repeated === undefined) {
-      ports.metrics.ended.inc({ destination: ports.name, operation: delivery.operation, state: ending.state, code: ending.code ?? '' });
-      if (ending.state === 'delivered') ports.metrics.latency.observe({ destination: ports.name }, Math.max(0, ports.clock.now() - delivery.acceptedAt) / 1000);
-      else if (ending.deadLetter) ports.logger.warn({ destination: ports.name, event: delivery.eventId, code: ending.code, state: ending.state }, 'delivery ended undelivered');
-    }
+    count(ending);
     runner.writer.push(ending);
     advance(lane, runner);
+  }
+
+  function count(ending: Ending): void {
+    const { delivery } = ending.task;
+    if (ending.repeated !== undefined) return;
+    ports.metrics.ended.inc({ destination: ports.name, operation: delivery.operation, state: ending.state, code: ending.code ?? '' });
+    if (ending.state === 'delivered') ports.metrics.latency.observe({ destination: ports.name }, Math.max(0, ports.clock.now() - delivery.acceptedAt) / 1000);
+    else if (ending.deadLetter) ports.logger.warn({ destination: ports.name, event: delivery.eventId, code: ending.code, state: ending.state }, 'delivery ended undelivered');
   }
 
   /** The head is done with: the next of the lane may go. */
   function advance(lane: Lane, runner: PartitionRunner): void {
     const head = lane.queue.shift()!;
-    if (head.parkedOffset >= 0) runner.parking.headEnded(lane);
+    if (head.parkedOffset >= 0) runner.parking.headEnded(lane, head);
     runner.release(lane);
   }
 
@@ -313,10 +315,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (result.kind === 'refused') return notSent(lane, runner, task, result);
     const { verdict } = result;
     switch (verdict.kind) {
-      case 'ok':
-        return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
-      case 'permanent':
-        return end(lane, runner, { task, state: 'dead-lettered', effect: verdict.effect === 'none' && task.maybeSince > 0 ? 'maybe' : verdict.effect, code: verdict.code, detail: verdict.detail ?? null, deadLetter: true });
+      case 'ok': return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
+      case 'permanent': return end(lane, runner, { task, state: 'dead-lettered', effect: verdict.effect === 'none' && task.maybeSince > 0 ? 'maybe' : verdict.effect, code: verdict.code, detail: verdict.detail ?? null, deadLetter: true });
       default:
         return again(lane, runner, task, verdict);
     }
@@ -365,7 +365,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
-      const opened = parts.map((part) => createPartitionRunner(ports, part, (lane, runner) => offer({ lane, runner })));
+      const opened = parts.map((part) => createPartitionRunner(ports, part, (lane, runner) => offer({ lane, runner }), count));
       for (const runner of opened) partitions.set(runner.partition, runner);
       await Promise.all(opened.map((runner) => runner.open()));
     },
@@ -390,6 +390,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       if (breaker.state === 'open' && breaker.reason === 'credential-rejected') setBreaker({ ...breaker, until: ports.clock.monotonic() });
       pump();
     },
+    oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),
     health: () => ({ openSince, openCode: breaker.reason, aliveAt }),
     status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),

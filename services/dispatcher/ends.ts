@@ -27,7 +27,7 @@ export function endValue(ending: Ending, at: number): EndValue {
   const { task } = ending;
   return {
     key: ending.key ?? task.key, outputId: task.delivery.outputId, eventId: task.delivery.eventId, operation: task.delivery.operation,
-    state: ending.state, effect: ending.effect, code: ending.code, reason: ending.detail, status: task.last?.status ?? null,
+    state: ending.state, effect: ending.effect, code: ending.code, reason: [ending.detail, task.ahead].filter(Boolean).join('; ') || null, status: task.last?.status ?? null,
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,
@@ -64,6 +64,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
   const ledgerTopic = ports.topics.ledger(ports.name);
   let queue: Ending[] = [];
   let silent: Task[] = [];
+  let waiting: (() => void)[] = [];
   let running: Promise<void> | undefined;
   /** Ends not yet in the ledger cache, by key. */
   const recent = new Map<string, EndValue>();
@@ -107,20 +108,23 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
   }
 
   async function run(): Promise<void> {
-    while (queue.length > 0 || silent.length > 0) {
+    while (queue.length > 0 || silent.length > 0 || waiting.length > 0) {
       const batch = queue;
+      const told = waiting;
       const done = silent;
       queue = [];
       silent = [];
+      waiting = [];
       if (batch.length > 0) await write(batch);
       finished([...batch.map((e) => e.task), ...done]);
+      for (const tell of told) tell();
     }
   }
 
   function kick(): void {
     running ??= run().catch(ports.fail).finally(() => {
       running = undefined;
-      if (queue.length > 0 || silent.length > 0) kick();
+      if (queue.length > 0 || silent.length > 0 || waiting.length > 0) kick();
     });
   }
 
@@ -135,6 +139,13 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
     pushSilent(task: Task): void {
       silent.push(task);
       kick();
+    },
+    /** Resolves when what was pushed before is acknowledged. */
+    written(): Promise<void> {
+      return new Promise((resolve) => {
+        waiting.push(resolve);
+        kick();
+      });
     },
     /** Ends of the subject that the ledger cache does not have yet. */
     recentOf: (subject: string): EndValue[] => [...recent.values()].filter((end) => end.subject === subject),

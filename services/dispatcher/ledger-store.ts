@@ -1,5 +1,5 @@
 import type { Serde } from '@weir/log';
-import type { Table } from '@weir/state';
+import type { Put, Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
 import { ledgerKeys, replaces } from './ledger.ts';
 import type { EndValue, ParkValue } from './types.ts';
@@ -25,7 +25,8 @@ export interface IntentValue {
 /**
  * Cache of the ledger partitions that this instance owns or owned, in LMDB. It follows the rules of ledger.ts,
  * and keeps per (subject, operation) the accept time of the newest delivered record. Deleting the folder
- * costs a read of the topic, nothing else.
+ * costs a read of the topic, nothing else. Ends are listed by batch under the time of the newest, so that old ones are
+ * found without a look at the others.
  */
 export interface LedgerStore {
   end(key: string): EndValue | undefined;
@@ -44,6 +45,10 @@ export interface LedgerStore {
   /** The ends of everything that ended since then are here, ms since the epoch; 0 = all. */
   floor(partition: number): number;
   setFloor(partition: number, time: number): void;
+  /** Forget up to about `limit` of the ends from before `time` (ms) and raise the floors to it; gives how many were looked at. What is asked for again is read from the topic. */
+  prune(time: number, limit: number): number;
+  /** Entries of the cache. */
+  size(): number;
   close(): Promise<void>;
 }
 
@@ -54,18 +59,31 @@ const lastKey = (subject: string, operation: string) => `l/${subject}/${operatio
 
 /** Of kept counts; the longest day has 26 hours. */
 const countedForMs = 48 * 3_600_000;
+const listPrefix = 't/';
+const stamp = (time: number): string => String(Math.max(0, time)).padStart(15, '0');
+/** Of a cache without lists: it is read again. */
+const layout = Buffer.from('2');
 const countPrefix = (subject: string) => `c/${encodeURIComponent(subject)}/`;
 
 /** @param counts keep what counts against caps; a cache that did not from its beginning must not be opened with it */
 export function createLedgerStore(table: Table, serde: Serde, counts = false): LedgerStore {
+  if (table.get('#layout')?.equals(layout) !== true) {
+    table.clear();
+    table.putBatch([{ key: '#layout', value: layout }]);
+  }
   const decodeIntent = (value: Buffer): IntentValue => serde.decode(value).value as IntentValue;
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
 
-  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>): void {
+  /** Ends of one batch, and the time of the newest. */
+  interface Listed { readonly keys: string[]; at: number }
+
+  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>, listed: Listed): void {
     const later = decodeEnd(value);
     const before = puts.get(`e/${key}`) ?? table.get(`e/${key}`);
     if (before && !replaces(decodeEnd(before).state, later.state)) return;
     puts.set(`e/${key}`, value);
+    listed.keys.push(key);
+    listed.at = Math.max(listed.at, later.at);
     if (counts) countPuts(key, later, before ? decodeEnd(before) : undefined, puts);
     if (later.state !== 'delivered') return;
     const last = lastKey(later.subject, later.operation);
@@ -80,10 +98,27 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     if (counted === undefined || (before !== undefined && countedOf(before) !== undefined)) return;
     const prefix = countPrefix(later.subject);
     for (const stored of table.range(prefix)) if (timeOf(stored.key, prefix) < later.at - countedForMs) puts.set(stored.key, null);
-    puts.set(`${prefix}${String(later.at).padStart(15, '0')}/${key}`, Buffer.from(JSON.stringify([counted.purpose, counted.channel, counted.operation])));
+    puts.set(countKey(later, key), Buffer.from(JSON.stringify([counted.purpose, counted.channel, counted.operation])));
   }
 
+  const countKey = ({ subject, at }: EndValue, key: string): string => `${countPrefix(subject)}${stamp(at)}/${key}`;
   const timeOf = (key: string, prefix: string): number => Number(key.slice(prefix.length, prefix.length + 15));
+
+  function listPuts({ keys, at }: Listed, puts: Map<string, Buffer | null>): void {
+    if (keys.length > 0) puts.set(`${listPrefix}${stamp(at)}/${keys[0]!}`, Buffer.from(keys.join('\n')));
+  }
+
+  /** Everything that is kept of an end. */
+  function forget(key: string, time: number, puts: Put[]): void {
+    const value = table.get(`e/${key}`);
+    const end = value === undefined ? undefined : decodeEnd(value);
+    // One that replaced it later stands in a later list.
+    if (end === undefined || end.at >= time) return;
+    puts.push({ key: `e/${key}`, value: null });
+    if (counts) puts.push({ key: countKey(end, key), value: null });
+    const last = lastKey(end.subject, end.operation);
+    if (end.state === 'delivered' && table.get(last)?.toString('latin1') === String(end.acceptedAt)) puts.push({ key: last, value: null });
+  }
 
   /** Intents of earlier owners go when everything that they cover is committed: the newest owner starts behind them. */
   function intentPuts(partition: number, key: string, value: Buffer | null, puts: Map<string, Buffer | null>): void {
@@ -137,17 +172,21 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     position: (partition) => table.position(partition) ?? 0,
     apply(partition, entries, nextOffset) {
       const puts = new Map<string, Buffer | null>();
+      const listed: Listed = { keys: [], at: 0 };
       for (const { key, value } of entries) {
         if (key.endsWith('#end')) {
-          if (value !== null) endPuts(key.slice(0, -4), value, puts);
+          if (value !== null) endPuts(key.slice(0, -4), value, puts, listed);
         } else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
+      listPuts(listed, puts);
       table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
     },
     applyOlder(entries) {
       const puts = new Map<string, Buffer | null>();
-      for (const { key, value } of entries) if (key.endsWith('#end') && value !== null) endPuts(key.slice(0, -4), value, puts);
+      const listed: Listed = { keys: [], at: 0 };
+      for (const { key, value } of entries) if (key.endsWith('#end') && value !== null) endPuts(key.slice(0, -4), value, puts, listed);
+      listPuts(listed, puts);
       table.putBatch([...puts].map(([key, value]) => ({ key, value })));
     },
     floor(partition) {
@@ -157,6 +196,23 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     setFloor(partition, time) {
       table.putBatch([{ key: floorKey(partition), value: Buffer.from(String(time), 'latin1') }]);
     },
+    prune(time, limit) {
+      const puts: Put[] = [];
+      let looked = 0;
+      for (const { key, value } of table.range(listPrefix)) {
+        if (looked >= limit || key.slice(listPrefix.length) >= stamp(time)) break;
+        const keys = value.toString('utf8').split('\n');
+        for (const end of keys) forget(end, time, puts);
+        puts.push({ key, value: null });
+        looked += keys.length;
+      }
+      if (looked === 0) return 0;
+      // In one transaction: what is forgotten is asked of the topic from then on.
+      for (const partition of table.positions().keys()) if (this.floor(partition) < time) puts.push({ key: floorKey(partition), value: Buffer.from(String(time), 'latin1') });
+      table.putBatch(puts);
+      return looked;
+    },
+    size: () => table.size(),
     close: () => table.close(),
   };
 }

@@ -3,7 +3,7 @@ import { H } from '@weir/pipeline';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import { isSealed, sealedBy } from '@weir/seal';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { createEndWriter, type EndWriter } from './ends.ts';
+import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
@@ -41,11 +41,13 @@ export interface PartitionRunner {
   readonly closed: () => boolean;
   /** Timestamp of the oldest record that is not finished, ms (a little older at times); undefined = none. */
   oldestWaiting(): number | undefined;
+  /** The time since which ends must be known for what is in its lanes, ms; Infinity = nothing is. */
+  oldestAsked(): number;
   /** When it was opened, ms since the epoch: an earlier owner called before that. */
   openedAt(): number;
 }
 
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void, onEnd: (ending: Ending) => void): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -163,7 +165,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const plain = sealed === '' ? undefined : ports.keys?.open(delivery.payload);
     // Of this task alone: it was decoded for it.
     if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
-    return { delivery, record, sealedBy: sealed, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined };
+    return { delivery, record, sealedBy: sealed, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined, ahead: '' };
   }
 
   function laneOf(subject: string): Lane {
@@ -201,6 +203,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     endOf: (key) => writer.endOf(key),
     reach: (tasks) => ports.takeover.reach(partition, oldestAsked(tasks)),
     offer,
+    end(ending) {
+      onEnd(ending);
+      writer.push(ending);
+    },
+    written: () => writer.written(),
   });
 
   const runner: PartitionRunner = {
@@ -257,6 +264,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     oldestWaiting() {
       while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
       return stamps[0]?.timestamp;
+    },
+    oldestAsked() {
+      let oldest = Number.POSITIVE_INFINITY;
+      for (const lane of lanes.values()) if (lane.queue.length > 0) oldest = Math.min(oldest, oldestAsked(lane.queue));
+      return oldest;
     },
     openedAt: () => openedAt,
   };

@@ -34,6 +34,8 @@ export interface Takeover {
   load(partition: number, position: number): Promise<void>;
   /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. */
   reach(partition: number, time: number): Promise<void> | undefined;
+  /** Older ends are being read now: nothing may be forgotten meanwhile. */
+  reaching(): boolean;
 }
 
 const defaultSmall = 10_000;
@@ -94,6 +96,7 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
 
   return {
     load,
+    reaching: () => reaching.size > 0,
     reach(partition, time) {
       const from = Math.max(0, time);
       if (from >= ledger.floor(partition)) return undefined;

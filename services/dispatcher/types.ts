@@ -89,6 +89,8 @@ export interface Task {
   readBacks: number;
   /** Operation whose path the next call takes, and the last took; empty = its own. */
   path: string;
+  /** What it went ahead of, for the outcome (I4); empty = nothing. */
+  ahead: string;
   /** Last answer, for the outcome. */
   last: AttemptSummary | undefined;
 }

@@ -1,6 +1,7 @@
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
 import type { CompiledRoute, Decision } from '@weir/policy';
+import { limitHeader } from './limits.ts';
 import { headerOf, textOf, type PolicyPorts } from './ports.ts';
 
 /** A canonical record on its way to its decisions. */
@@ -50,13 +51,14 @@ export function deliveryRecord(ports: PolicyPorts, from: Canonical, decision: Ex
   const { serde, topics } = ports.context;
   const { route } = decision;
   const key = from.record.key!;
+  const limited = limitHeader(decision, from.now);
   const value = {
     outputId: from.outputId, eventId: from.eventId, destination: route.destination, operation: route.operation, kind: route.kind, recordType: from.name, payload,
     itemHash: headerOf(from.record.headers, H.hash)?.toString() ?? '', source: from.source, acceptedAt: from.acceptedAt, decidedAt: from.now, release: from.release, rule: decision.rule,
     purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis, consent: decision.consent,
     consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent,
   };
-  return { partition: ports.appender.partitionFor(topics.dispatch(route.destination), key), key, value: serde.encode('weir.internal.Delivery', value), headers };
+  return { partition: ports.appender.partitionFor(topics.dispatch(route.destination), key), key, value: serde.encode('weir.internal.Delivery', value), headers: limited === undefined ? headers : [...headers, limited] };
 }
 
 /** weir.internal.Outcome of a denied decision, for weir.outcome. */

@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey } from '@weir/pipeline';
+import { deliveryKey, type Standing } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { DeliveryState, EndFacts } from '../store.ts';
 
@@ -20,36 +20,6 @@ export interface DeliveryFacts {
   readonly ids: readonly string[];
   readonly intent: string;
 }
-
-/** Where a delivery stands; what a replay does about it is in `sends`. */
-export type Standing =
-  /** Delivered, the vendor said so. */
-  | 'confirmed'
-  /** Never called, or called and surely without effect. */
-  | 'notApplied'
-  /** May have taken effect; the vendor still knows the key, or its rule makes a repetition harmless. */
-  | 'unknownKeyed'
-  /** May have taken effect, past the key window; the vendor can be asked. */
-  | 'unknownReadable'
-  /** May have taken effect, past the key window; nothing can tell. */
-  | 'unknownHeld'
-  /** The vendor was asked: it has it. */
-  | 'applied'
-  /** Consent does not allow it today. */
-  | 'denied'
-  /** A newer record of the subject was delivered since. */
-  | 'superseded'
-  /** Older than the ledger remembers. */
-  | 'expired'
-  /** On its way now: queued, retried or parked. */
-  | 'pending'
-  /** The event arrived before with another body. */
-  | 'conflict'
-  /** The running release has no such destination or operation. */
-  | 'retired'
-  /** The person is erased: it is not read. */
-  | 'erased';
-export const standings: readonly Standing[] = ['confirmed', 'notApplied', 'unknownKeyed', 'unknownReadable', 'unknownHeld', 'applied', 'denied', 'superseded', 'expired', 'pending', 'conflict', 'retired', 'erased'];
 
 export interface Found {
   readonly standing: Standing;

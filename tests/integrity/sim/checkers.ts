@@ -119,17 +119,42 @@ export function consentHeld(history: History): string[] {
 /** First occurrence of each name, in order. */
 const firsts = (names: readonly string[]): string[] => [...new Set(names)];
 
-/** Whether `later` keeps the order of `earlier`, for the names that both have. */
-function outOfOrder(earlier: readonly string[], later: readonly string[]): string | undefined {
+/** Whether `later` keeps the order of `earlier`, for the names that both have; `may` tells which may come before an earlier one. */
+function outOfOrder(earlier: readonly string[], later: readonly string[], may: (ahead: string, of: string) => boolean = () => false): string | undefined {
   const place = new Map(firsts(earlier).map((name, i) => [name, i]));
-  let last = -1;
+  const before: string[] = [];
   for (const name of firsts(later)) {
     const at = place.get(name);
     if (at === undefined) continue;
-    if (at < last) return name;
-    last = at;
+    if (before.some((b) => place.get(b)! > at && !may(b, name))) return name;
+    before.push(name);
   }
   return undefined;
+}
+
+/** What restricts may go ahead of uses of its subject that wait on the parked topic, where its outcome says so. */
+function mayGoAhead(history: History): (destination: string, order: readonly Delivery[]) => (ahead: string, of: string) => boolean {
+  const named = new Map<string, readonly [from: number, to: number]>();
+  for (const record of all(history, 'sim.outcome')) {
+    const { value } = history.decode(record.value!);
+    const range = /ahead of \d+ that wait, (\d+) to (\d+) on/.exec(value.detail ?? '');
+    if (range !== null) named.set(`${value.destination} ${value.key}`, [Number(range[1]), Number(range[2])]);
+  }
+  const parked = new Map<string, number[]>();
+  for (const destination of destinationsOf(history)) {
+    for (const record of all(history, `sim.parked.${destination}`)) {
+      const { value } = history.decode(record.value!);
+      const key = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
+      parked.set(key, [...(parked.get(key) ?? []), record.offset]);
+    }
+  }
+  return (destination, order) => {
+    const kinds = new Map(order.map((d) => [d.key, d.value.kind as string]));
+    return (ahead, of) => {
+      const range = named.get(`${destination} ${ahead}`);
+      return kinds.get(ahead) === 'restrict' && kinds.get(of) === 'use' && range !== undefined && (parked.get(`${destination} ${of}`) ?? []).some((offset) => offset >= range[0] && offset <= range[1]);
+    };
+  };
 }
 
 /** I4: the order of the sender on the raw topics, of those on canonical, of that on dispatch, and of that at the vendor; per object and subject. */
@@ -152,6 +177,7 @@ export function ordered(history: History): string[] {
     }
   }
   const known = deliveries(history);
+  const may = mayGoAhead(history);
   const denied = new Set(all(history, 'sim.outcome').map((r) => history.decode(r.value!).value).filter((o) => o.state === 'denied').map((o) => `${o.destination} ${o.outputId}`));
   const bySubject = Map.groupBy(all(history, 'sim.canonical'), (r) => r.key!.toString());
   for (const [name, list] of Map.groupBy(known.values(), (d) => `${d.destination} ${d.subject}`)) {
@@ -164,7 +190,7 @@ export function ordered(history: History): string[] {
     // process is judged by itself: what one denied and did not get onto the ledger, its successor decides again.
     const keys = new Set(order.map((d) => d.key));
     const calls = history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key));
-    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(order.map((d) => d.key), own.map((c) => c.key)));
+    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(order.map((d) => d.key), own.map((c) => c.key), may(order[0]!.destination, order)));
   }
   return problems;
 }
