@@ -41,7 +41,7 @@ const records = Array.from({ length: distinct }, (_, i) => {
   return { bytes, record: type.fromBuffer(bytes.subarray(5)) as Record<string, unknown>, ids: [`userId:u${i}`, `email:e${i}`, `phone:p${i}`], key: `userId:u${i}` };
 });
 const granted: readonly ConsentEntry[] = [{ purpose: 'email-marketing', channel: 'email', topic: '', state: 'granted', version: 1, expiresAt: null }];
-const take = createLimits();
+const { take } = createLimits();
 const now = 1_770_000_000_000;
 
 function run(until: number): { records: number; decided: number; sent: number; bytes: number } {

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { commonOptions, defineConfig, readConfig } from '@weir/config';
-import { isWrapped, unwrapWorkspaceKey } from '@weir/vault';
+import { defineConfig, readConfig, vaultOptions } from '@weir/config';
+import { unwrapEnv } from '@weir/vault';
 import type { Target } from './command.ts';
 
 export const options = defineConfig({
@@ -10,14 +10,11 @@ export const options = defineConfig({
   dataDir: { env: 'WEIR_DATA', type: 'string', optional: true, doc: 'Data folder of the running instance: admin token and local secrets; default .weir here, else in the repository.' },
 });
 
-/** How to get at the Transit engine, which a wrapped workspace key is opened with. */
-export const vaultOptions = defineConfig(Object.fromEntries(Object.entries(commonOptions).filter(([name]) => name.startsWith('vault'))) as Pick<typeof commonOptions, Extract<keyof typeof commonOptions, `vault${string}`>>);
 const unwrapDeadlineMs = 5000;
 
 /** Finds the instance; a wrapped workspace key is opened, for this process. Rejects with config-invalid or secret-unavailable. */
 export async function readTarget(given: Readonly<Record<string, string | undefined>>, root: string): Promise<Target> {
-  const wrapped = given['WEIR_KEY'] ?? '';
-  const env = isWrapped(wrapped) ? { ...given, WEIR_KEY: await unwrapWorkspaceKey(wrapped, readConfig(vaultOptions, given), unwrapDeadlineMs) } : given;
+  const env = await unwrapEnv(given, () => readConfig(vaultOptions, given), unwrapDeadlineMs);
   const { port, host, dataDir } = readConfig(options, env);
   return { host, port, env, dataDir: dataDir ?? (existsSync('.weir') ? '.weir' : join(root, '.weir')) };
 }

@@ -12,6 +12,13 @@ export interface ConsentOrder {
 }
 export interface ConsentAnswer { readonly status: number; readonly id?: string; readonly state?: string; readonly waitedMs?: number; readonly message?: string }
 
+/** What a person types as the consent API wants it: an address, a number with +, `email:`, `phone:` or `userId:` and a value; undefined: another type of identifier. */
+export function identifiersOf(text: string): ConsentOrder['identifiers'] | undefined {
+  const [, type, value] = /^([A-Za-z]{1,16}):(.+)$/s.exec(text) ?? [];
+  if (type === undefined) return text.includes('@') ? { email: text } : /^\+\d+$/.test(text) ? { phone: text } : undefined;
+  return ['email', 'phone', 'userId'].includes(type) ? { [type]: value!.trim() } : undefined;
+}
+
 const waitMs = 60_000;
 const retries = 100;
 

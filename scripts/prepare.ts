@@ -13,24 +13,32 @@ import { createLog, createSerde } from '@weir/log';
 import { planTopics, topicNames } from '@weir/pipeline';
 import { applyAudited, compileRelease, createTopicsAudited, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
 import { createLogger } from '@weir/telemetry';
-import { ensureSecrets, readWorkspaceKey, type SecretSpec } from '@weir/vault';
+import { ensureSecrets, readWorkspaceKey, startVault, unwrapEnv, type SecretSpec, type VaultSettings } from '@weir/vault';
 
 const root = resolve(import.meta.dirname, '..');
 
-/** The workspace folder, compiled. Throws WorkspaceError. */
-export function compileWorkspace(dir: string, dataDir: string): Release {
-  return compileRelease(withDefaults(readWorkspace(dir), registry, readAdapterFile), { adapters: registry, workspaceKey: readWorkspaceKey(dataDir, process.env['WEIR_KEY'] || undefined) });
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** The workspace folder, compiled; a wrapped workspace key must be opened before (unwrapEnv). Throws WorkspaceError. */
+export function compileWorkspace(dir: string, dataDir: string, env: Env): Release {
+  return compileRelease(withDefaults(readWorkspace(dir), registry, readAdapterFile), { adapters: registry, workspaceKey: readWorkspaceKey(dataDir, env['WEIR_KEY'] || undefined) });
 }
 
-/** Makes the secrets of a local run that are not set: those of every source and destination, the admin token, and the key that signs the audit log. */
-export function localSecrets(release: Release, dataDir: string, by: string): void {
+/** Makes the secrets of a local run that are set nowhere, the vault of `settings` included: those of every source and destination, the admin token, and the key that signs the audit log. */
+export async function localSecrets(release: Release, target: { readonly dataDir: string; readonly env: Env; readonly settings: VaultSettings; readonly by: string }): Promise<void> {
+  const { dataDir, env, settings, by } = target;
   const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }, { name: 'AUDIT_KEY', value: newSigningKey() }];
   for (const source of release.sources.values()) {
     const special = source.adapter.source?.kind === 'webhook' ? (source.adapter.source.localSecrets?.() ?? {}) : {};
     for (const { option, name } of secretNames(source.config)) specs.push({ name, ...special[option] });
   }
   for (const destination of release.destinations.values()) for (const { name } of secretNames(destination.config)) specs.push({ name });
-  ensureSecrets({ dataDir, env: process.env }, specs, (names) => {
+  const vault = await startVault({ dataDir, env, settings, logger: createLogger({ service: 'prepare', level: 'silent' }) });
+  // What nobody can tell (the vault does not answer, the secret is not here) is made: the vault's own goes before it.
+  const elsewhere = (name: string): boolean => vault.status().available && vault.has(name);
+  const wanted = specs.filter((spec) => !elsewhere(spec.name));
+  vault.close();
+  ensureSecrets({ dataDir, env }, wanted, (names) => {
     // Before there is a broker: the control service puts it on the audit log.
     const leaf = { ...localLeaf('intent', by, 'vault.make', names.join(' '), null, Date.now()), kind: 'fact' as const };
     keepPending(dataDir, leaf);
@@ -68,8 +76,9 @@ function currentHash(feed: Awaited<ReturnType<typeof createReleaseFeed>>): strin
 
 if (import.meta.main) {
   const config = readConfig(commonOptions);
-  const release = compileWorkspace(process.argv[2] ?? join(root, 'workspace'), config.dataDir);
-  localSecrets(release, config.dataDir, 'prepare');
+  const env = await unwrapEnv(process.env, () => config);
+  const release = compileWorkspace(process.argv[2] ?? join(root, 'workspace'), config.dataDir, env);
+  await localSecrets(release, { dataDir: config.dataDir, env, settings: config, by: 'prepare' });
   await prepareCluster(release, { brokers: config.brokers, registryUrl: config.registryUrl, prefix: config.topicPrefix, by: 'prepare' });
   console.log(`prepared: release ${release.hash}`);
 }

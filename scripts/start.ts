@@ -5,12 +5,12 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { registry } from '@weir/adapters';
-import { commonOptions, defineConfig, readConfig } from '@weir/config';
+import { commonOptions, defineConfig, readConfig, vaultOptions } from '@weir/config';
 import { WorkspaceError } from '@weir/errors';
 import { secretNames } from '@weir/release';
-import { closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
+import { armFailpoints, closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
-import { openVault } from '@weir/vault';
+import { unwrapEnv } from '@weir/vault';
 import { startDocker } from '../infra/local/docker.ts';
 import { startPlatform, type Platform } from '../infra/local/platform.ts';
 import { createControl } from '../services/control/app.ts';
@@ -54,6 +54,7 @@ interface Running {
 async function startServices(base: number): Promise<Running[]> {
   const running: Running[] = [];
   const common = readConfig(commonOptions);
+  armFailpoints(common.failpoints);
   const host = common.host;
   const sandbox = createSandbox({ ...readConfig(sandboxOptions), port: base + 10 }, createLogger({ service: 'sandbox', level: common.logLevel }));
   await sandbox.start();
@@ -109,8 +110,10 @@ process.on('SIGINT', () => void stop(0));
 process.on('SIGTERM', () => void stop(0));
 
 try {
-  const release = compileWorkspace(config.workspace, dataDir);
-  localSecrets(release, dataDir, 'npm start');
+  const settings = readConfig(vaultOptions);
+  const env = await unwrapEnv(process.env, () => settings);
+  const release = compileWorkspace(config.workspace, dataDir, env);
+  await localSecrets(release, { dataDir, env, settings, by: 'npm start' });
   if (config.brokers === undefined || config.registryUrl === undefined) {
     platform = (await startDocker((line) => console.error(line))) ?? (await startPlatform({ dataDir: join(dataDir, 'platform') }));
     Object.assign(process.env, { KAFKA_BROKERS: platform.bootstrap.join(','), SCHEMA_REGISTRY_URL: platform.registryUrl });
@@ -127,7 +130,7 @@ try {
       void stop(1);
     });
   }
-  const vault = openVault({ dataDir, env: process.env });
+  const { vault } = running.find(({ context }) => context !== undefined)!.context!;
   const segment = [...release.sources.values()].find((s) => s.adapter.manifest.name === 'segment');
   const keyName = segment === undefined ? undefined : secretNames(segment.config).find((s) => s.option === 'writeKey')?.name;
   if (keyName !== undefined) console.log(`segment write key: ${vault.get(keyName).reveal()}`);

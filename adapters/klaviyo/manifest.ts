@@ -1,5 +1,7 @@
 import type { Manifest, OperationManifest, RateHeaders, ReadBackManifest, VerdictSpec } from '@weir/adapter';
 
+const hour = 3_600_000;
+const guide = 'developers.klaviyo.com/en/docs/working_with_system_webhooks';
 const spec = 'klaviyo/openapi, openapi/stable/categories, revision 2026-07-15';
 /**
  * Every answer but a 429 states the steady window: RateLimit-Limit, RateLimit-Remaining ("the approximate number of
@@ -32,6 +34,19 @@ export const manifest: Manifest = {
   name: 'klaviyo',
   title: 'Klaviyo',
   docs: 'https://github.com/klaviyo/openapi',
+  source: {
+    kind: 'webhook',
+    config: {
+      webhookSecret: { type: 'string', secret: true, required: true, doc: 'secret_key of the webhook, as it was given to Klaviyo.' },
+    },
+    identity: { fields: ['external_id', 'topic'], unique: true, cite: `${guide}: data[].external_id, "ID of the event"; a webhook of several topics may send one event under each` },
+    // Klaviyo does not say for how long it tries again.
+    retryHorizonMs: 72 * hour,
+    // As many events as a request has room for; Klaviyo states no bound.
+    limits: { bodyBytes: 5 * 1024 * 1024, items: 5000, depth: 24 },
+    mapping: 'mappings/klaviyo.yaml',
+    signing: `HMAC-SHA256 over raw body + Klaviyo-Timestamp, hex, in Klaviyo-Signature (${guide}). No tolerance is stated: the timestamp is signed, not checked against the clock.`,
+  },
   destination: {
     config: {
       apiKey: { type: 'string', secret: true, required: true, scopes: ['profiles:write', 'events:write', 'lists:write', 'subscriptions:write', 'data-privacy:write', 'profiles:read', 'subscriptions:read'], doc: 'Private API key; the two scopes for reading are for reading back what may have been applied.' },

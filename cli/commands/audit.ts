@@ -1,14 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { decodeLeaf, verifyCheckpoint, verifyInclusion, verifyLog } from '@weir/audit';
+import { decodeLeaf, verifyCheckpoint, verifyInclusion } from '@weir/audit';
+import { bytesOf, checkedLog, pageSize, type Page } from '../audit-log.ts';
 import { createClient, type Client } from '../client.ts';
 import { numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { proveEvent } from '../prove-event.ts';
 import { printable } from '../terminal.ts';
 
-interface Page {
-  readonly size: number;
-  readonly leaves: ReadonlyArray<{ readonly index: number; readonly bytes: string }>;
-}
 interface Proof {
   readonly index: number;
   readonly size: number;
@@ -16,26 +12,25 @@ interface Proof {
   readonly path: readonly string[];
   readonly checkpoint: string;
 }
-const pageSize = 1000;
-const bytesOf = (base64: string): Buffer => Buffer.from(base64, 'base64');
 
 export const command: Command = {
   name: 'audit',
-  summary: 'The audit log: list it, verify it against kept checkpoints, or prove that a leaf is in it.',
-  usage: 'list | verify | prove <leaf-id>',
+  summary: 'The audit log: list it, verify it against kept checkpoints, prove that a leaf is in it, or what was decided about an event.',
+  usage: 'list | verify | prove <leaf-id|event-id>',
   options: {
     limit: { type: 'string', value: '<n>', doc: 'list: at most n leaves, the newest (default 50)' },
-    checkpoints: { type: 'string', value: '<file>', doc: 'verify: kept checkpoints; default audit-checkpoints.jsonl of the data folder' },
+    checkpoints: { type: 'string', value: '<file>', doc: 'verify, prove an event: kept checkpoints; default audit-checkpoints.jsonl of the data folder' },
     key: { type: 'string', value: '<verifier>', doc: 'verifier key that you noted before; without it the key of the instance counts' },
   },
   positionals: [1, 2],
   async run(context) {
     const [action, id] = context.positionals;
     if (action === 'prove' && id !== undefined) {
-      if (!/^leaf_[0-9a-f-]{36}$/.test(id)) throw new UsageError(`${printable(id)} is no leaf id`);
+      if (/^evt_[0-9a-f]{32}$/.test(id)) return proveEvent(context, createClient(context.target), id);
+      if (!/^leaf_[0-9a-f-]{36}$/.test(id)) throw new UsageError(`${printable(id)} is neither a leaf nor an event`);
       return prove(context, createClient(context.target), id);
     }
-    if (id !== undefined || (action !== 'list' && action !== 'verify')) throw new UsageError('give list, verify, or prove <leaf-id>');
+    if (id !== undefined || (action !== 'list' && action !== 'verify')) throw new UsageError('give list, verify, or prove <leaf-id|event-id>');
     const client = createClient(context.target);
     return action === 'list' ? list(context, client) : verify(context, client);
   },
@@ -52,35 +47,12 @@ async function list(context: CommandContext, client: Client): Promise<number> {
 }
 
 async function verify(context: CommandContext, client: Client): Promise<number> {
-  const { terminal, json, target } = context;
-  const file = textOption(context, 'checkpoints') ?? join(target.dataDir, 'audit-checkpoints.jsonl');
-  if (textOption(context, 'checkpoints') !== undefined && !existsSync(file)) throw new UsageError(`there is no ${file}`);
-  const kept = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line !== '').map(noteOf) : [];
-  // Leaves first would miss those of a change in between; the checkpoint fixes how many count.
-  const served = await client.get<{ checkpoint: string; verifier: string }>('/v1/audit/checkpoint');
-  const leaves: Buffer[] = [];
-  for (let size = 1; leaves.length < size;) {
-    const page = await client.get<Page>(`/v1/audit/leaves?from=${leaves.length}&limit=${pageSize}`);
-    size = page.size;
-    if (page.leaves.length === 0) break;
-    for (const leaf of page.leaves) leaves.push(bytesOf(leaf.bytes));
-  }
-  const findings = verifyLog({ leaves, served: served.checkpoint, kept, verifier: textOption(context, 'key') ?? served.verifier });
-  if (json) terminal.json({ ok: findings.length === 0, leaves: leaves.length, checkpoints: kept.length, verifier: served.verifier, findings });
-  else if (findings.length === 0) terminal.line(`${terminal.paint.green('ok')}  ${leaves.length} leaves, ${kept.length} kept checkpoints hold; key ${served.verifier}`);
+  const { terminal, json } = context;
+  const { leaves, kept, verifier, findings } = await checkedLog(context, client);
+  if (json) terminal.json({ ok: findings.length === 0, leaves: leaves.length, checkpoints: kept, verifier, findings });
+  else if (findings.length === 0) terminal.line(`${terminal.paint.green('ok')}  ${leaves.length} leaves, ${kept} kept checkpoints hold; key ${verifier}`);
   else terminal.table(['finding', 'what'], findings.map((f) => [f.kind, f.message]));
   return findings.length === 0 ? 0 : 1;
-}
-
-/** A line that is no JSON string counts as a checkpoint nobody signed. */
-function noteOf(line: string): string {
-  try {
-    const value: unknown = JSON.parse(line);
-    return typeof value === 'string' ? value : '';
-  } catch (error) {
-    if (error instanceof SyntaxError) return '';
-    throw error;
-  }
 }
 
 async function prove(context: CommandContext, client: Client, id: string): Promise<number> {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { ReplayPreview } from '@weir/pipeline';
 import { createClient, Refused, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { printable } from '../terminal.ts';
@@ -25,26 +26,9 @@ export interface OrderView {
   readonly waitingFor: string | null;
   readonly counts: Readonly<Record<string, number>>;
   readonly ended: Readonly<Record<string, number>>;
-  readonly preview: PreviewView | null;
+  readonly preview: ReplayPreview | null;
   readonly report: { readonly seconds: number } | null;
   readonly overlaps?: ReadonlyArray<{ readonly id: string; readonly by: string; readonly state: string }>;
-}
-interface PreviewView {
-  readonly derived: boolean;
-  readonly release: string;
-  readonly records: number;
-  readonly repeated: number;
-  readonly unreadable: number;
-  readonly held: number;
-  readonly fails: number;
-  readonly dropped: number;
-  readonly back: number;
-  readonly deliveries: Readonly<Record<string, number>>;
-  readonly verified: Readonly<Record<string, number>>;
-  readonly calls: ReadonlyArray<{ readonly destination: string; readonly operation: string; readonly calls: number; readonly perSecond: number | null; readonly seconds: number | null }>;
-  readonly seconds: number | null;
-  readonly differs: number;
-  readonly fields: Readonly<Record<string, number>>;
 }
 interface FieldDifference {
   readonly eventId: string;
@@ -262,7 +246,7 @@ function printPreview({ terminal }: CommandContext, view: OrderView): void {
   ];
   if (view.verify) rows.push(['verified', n(d['applied']), `the vendor has them; asked ${n(Object.values(p.verified).reduce((a, b) => a + b, 0))}: ${n(p.verified['applied'])} applied, ${n(p.verified['not-applied'])} not applied, ${n(p.verified['unknown'])} unknown, ${n(p.verified['unreadable'])} it can not be asked about`]);
   rows.push(['denied today', n(d['denied']), 'consent or policy says no now; skipped'], ['superseded', n(d['superseded']), 'a newer record of the person was delivered; skipped'], ['expired', n(d['expired']), 'older than the ledger remembers; skipped']);
-  const rest: [string, number | undefined, string][] = [['pending', d['pending'], 'on their way already; skipped'], ['conflict', d['conflict'], 'another body under the same event id; skipped'], ['retired', d['retired'], 'no such destination or operation now; skipped'], ['erased', d['erased'], 'the person is erased; not read'], ['fails still', p.fails, 'the running release refuses the record; skipped'], ['dropped', p.dropped, 'the mapping drops the record; skipped'], ['to be approved', p.held, 'held by a rule: only an approver lets them through (weir policy held)'], ['unreadable', p.unreadable, 'bytes that are not what their topic holds; skipped'], ['differs', view.corrected ? p.differs : 0, `delivered otherwise than the running release would; ${Object.entries(p.fields).map(([field, count]) => `${field} ${n(count)}`).join(', ')}`]];
+  const rest: [string, number | undefined, string][] = [['pending', d['pending'], 'on their way already; skipped'], ['failed over', d['failedOver'], 'went to the second vendor of their route; see there; skipped'], ['conflict', d['conflict'], 'another body under the same event id; skipped'], ['retired', d['retired'], 'no such destination or operation now; skipped'], ['erased', d['erased'], 'the person is erased; not read'], ['fails still', p.fails, 'the running release refuses the record; skipped'], ['dropped', p.dropped, 'the mapping drops the record; skipped'], ['to be approved', p.held, 'held by a rule: only an approver lets them through (weir policy held)'], ['unreadable', p.unreadable, 'bytes that are not what their topic holds; skipped'], ['differs', view.corrected ? p.differs : 0, `delivered otherwise than the running release would; ${Object.entries(p.fields).map(([field, count]) => `${field} ${n(count)}`).join(', ')}`]];
   for (const [name, count, what] of rest) if ((count ?? 0) > 0) rows.push([name, n(count), what]);
   terminal.line(`${terminal.paint.bold('preview')}  ${n(p.records)} records selected from ${view.from}${p.repeated > 0 ? ` (${n(p.repeated)} copies left out)` : ''}; mapping and policy ${p.derived ? `of ${p.release} were run to know their deliveries` : 'were not run: the deliveries are on the topic'}`);
   terminal.table(['class', 'deliveries', ''], rows);

@@ -1,6 +1,8 @@
 import { createInterface } from 'node:readline/promises';
 import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { stop } from '../subject-stop.ts';
+import { why } from '../subject-why.ts';
 import { printable } from '../terminal.ts';
 
 interface Summary {
@@ -30,9 +32,13 @@ const pollMs = 500;
 
 export const command: Command = {
   name: 'subject',
-  summary: 'A person: what is known, all of it, or its erasure with a receipt.',
-  usage: 'show|export|erase <e-mail address or type:value> | receipt <erasure-id>',
+  summary: 'A person: what is known, why it did (not) get something, stop every use now, export, erase with a receipt.',
+  usage: 'show|why|stop|export|erase <e-mail address or type:value> | receipt <erasure-id>',
   options: {
+    destination: { type: 'string', value: '<name>', doc: 'why: only what was decided for this destination' },
+    limit: { type: 'string', value: '<n>', doc: 'why: at most n decisions, the newest (default 20)' },
+    purpose: { type: 'string', multiple: true, value: '<name>', doc: 'stop: only this purpose; may be given again (default all)' },
+    proof: { type: 'string', value: '<text>', doc: 'stop: how the person asked for it: a letter, a ticket' },
     yes: { type: 'boolean', doc: 'erase without asking' },
     days: { type: 'string', value: '<n>', doc: 'deadline of the destinations in days (default 30)' },
     wait: { type: 'string', value: '<seconds>', doc: 'how long to wait for the acknowledgement (default 120)' },
@@ -47,13 +53,15 @@ export const command: Command = {
         for await (const text of client.stream('/v1/subjects/export', { identifier })) context.terminal.write(text);
         return 0;
       }
+      case 'why': return why(context, client, identifier);
+      case 'stop': return stop(context, client, identifier);
       case 'erase': return erase(context, client, identifier);
       case 'receipt': {
         const found = await client.find<Receipt>(`/v1/erasures/${encodeURIComponent(identifier)}`);
         if (found === undefined) throw new Finding(`no erasure ${printable(identifier)}`);
         return receipt(context, found);
       }
-      default: throw new UsageError('give show, export or erase with an identifier, or receipt with the id of an erasure');
+      default: throw new UsageError('give show, why, stop, export or erase with an identifier, or receipt with the id of an erasure');
     }
   },
 };

@@ -1,9 +1,8 @@
 import { createInterface } from 'node:readline';
 import { Writable } from 'node:stream';
-import { readConfig } from '@weir/config';
+import { readConfig, vaultOptions } from '@weir/config';
 import { checkName, checkSecret, loadSecrets, migrateSecrets, openTransit, readWorkspaceKey, removeSecret, rotateRootKey, setSecret } from '@weir/vault';
 import { Finding, numberOption, UsageError, type Command } from '../command.ts';
-import { vaultOptions } from '../config.ts';
 import { leafBefore, type VaultChange } from '../vault-leaf.ts';
 
 const maxValueBytes = 64 * 1024;

@@ -25,3 +25,7 @@ export const commonOptions = defineConfig({
   failpoints: { env: 'WEIR_FAILPOINTS', type: 'string', optional: true, doc: 'Tests only: kill or stall this process at named points, <name>[@<detail>]:<n>[+<ms>][~<ms>]; see packages/failpoint.' },
   instance: { env: 'WEIR_INSTANCE', type: 'string', default: '1', doc: 'Name of this instance; unique per service. It names the folder of its local caches.' },
 });
+
+type VaultOptionName = Extract<keyof typeof commonOptions, `vault${string}`>;
+/** The part of them that says where the vault is, for who needs no brokers: the CLI, and a start that brings its own. */
+export const vaultOptions = defineConfig(Object.fromEntries(Object.entries(commonOptions).filter(([name]) => name.startsWith('vault'))) as Pick<typeof commonOptions, VaultOptionName>);

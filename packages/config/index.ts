@@ -1,2 +1,2 @@
 export { defineConfig, readConfig, configTable, type ConfigOption, type ConfigSchema, type ConfigOf } from './config.ts';
-export { commonOptions } from './common.ts';
+export { commonOptions, vaultOptions } from './common.ts';

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
 import { checkUse, closure, maxLinked, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
+import { isReadable } from '@weir/seal';
 import { createTopicTable, openTable } from '@weir/state';
 import type { Logger } from 'pino';
 import { createLinkIndex } from './links.ts';
@@ -129,11 +130,11 @@ function toList(offsets: ReadonlyMap<number, number>): number[] {
   return list;
 }
 
-/** Schemas of older writers, before the batch is decoded. What is no Avro at all is left to the index. */
+/** Schemas of older writers, before the batch is decoded. What nothing can read is left to the index. */
 function prepare(serde: Serde, batch: RecordBatch): Promise<void> | undefined {
   let lookups: Promise<void>[] | undefined;
   for (const { value } of batch.records) {
-    if (value === null || value.length < 5 || value[0] !== 0 || serde.known(value)) continue;
+    if (!isReadable(value) || serde.known(value)) continue;
     (lookups ??= []).push(serde.prepare(value).catch((error: { code?: string }) => { if (error.code !== 'schema-unknown') throw error; }));
   }
   return lookups === undefined ? undefined : Promise.all(lookups).then(() => undefined);

@@ -51,7 +51,8 @@ type At = readonly (string | number)[];
 
 const documentKeys = new Set(['apiVersion', 'kind', 'id', 'name', 'version', 'status', 'domain', 'dataProduct', 'tenant', 'tags', 'description', 'schema', 'team', 'support', 'slaProperties', 'servers', 'roles', 'price', 'customProperties', 'authoritativeDefinitions', 'contractCreatedTs']);
 const objectKeys = new Set(['name', 'physicalName', 'physicalType', 'logicalType', 'businessName', 'description', 'properties', 'quality', 'tags', 'dataGranularityDescription', 'customProperties', 'authoritativeDefinitions', 'id', 'relationships']);
-const propertyKeys = new Set(['name', 'id', 'logicalType', 'physicalType', 'physicalName', 'businessName', 'description', 'required', 'unique', 'primaryKey', 'primaryKeyPosition', 'classification', 'criticalDataElement', 'examples', 'tags', 'logicalTypeOptions', 'customProperties', 'authoritativeDefinitions', 'encryptedName', 'quality']);
+const propertyKeys = new Set(['name', 'id', 'logicalType', 'physicalType', 'physicalName', 'businessName', 'description', 'required', 'unique', 'primaryKey', 'primaryKeyPosition', 'classification', 'criticalDataElement', 'examples', 'tags', 'logicalTypeOptions', 'customProperties', 'authoritativeDefinitions', 'encryptedName', 'quality', 'properties']);
+const keyKeys = new Set(['name', 'id', 'businessName', 'description', 'classification', 'tags', 'customProperties', 'authoritativeDefinitions', 'examples']);
 const qualityKeys = new Set(['id', 'name', 'description', 'type', 'metric', 'arguments', 'mustBe', 'unit', 'engine', 'implementation', 'dimension', 'severity', 'businessImpact', 'method', 'tags', 'customProperties', 'authoritativeDefinitions']);
 /** ODCS type → the Avro fields that hold it; dates are ISO 8601 text, timestamps are ms. */
 const logicalTypes: Readonly<Record<string, readonly FieldKind['base'][]>> = {
@@ -104,26 +105,44 @@ export function compileContract(file: { readonly path: string; readonly content:
 
 const textsOf = (value: Json | undefined): readonly string[] | undefined => (Array.isArray(value) && value.every((v) => typeof v === 'string') ? value : undefined);
 
-/** Terms of the properties of one schema object; later properties of the same name add to them. */
+/** Terms of the properties of one schema object, and of the keys of a map as `<field>.<key>`; later properties of the same name add to them. */
 function collectTerms(object: JsonObject, at: At, lineOf: (at: At) => number, problem: Report, terms: Map<string, Map<string, ContractTerms>>): void {
   const recordType = `weir.canonical.${String(object['name'])}`;
   const found = terms.get(recordType) ?? new Map<string, ContractTerms>();
   terms.set(recordType, found);
-  for (const [i, property] of (Array.isArray(object['properties']) ? object['properties'] : []).entries()) {
-    if (!isTable(property)) continue;
+  const collect = (list: Json | undefined, where: At, prefix: string): void => {
+    for (const [i, property] of (Array.isArray(list) ? list : []).entries()) {
+      if (!isTable(property)) continue;
+      const here = [...where, 'properties', i];
+      const name = `${prefix}${String(property['name'])}`;
+      found.set(name, termsOf(property, found.get(name), here, lineOf(here), problem));
+      if (prefix === '') collect(property['properties'], here, `${name}.`);
+    }
+  };
+  collect(object['properties'], at, '');
+}
+
+function termsOf(property: JsonObject, before: ContractTerms | undefined, here: At, line: number, problem: Report): ContractTerms {
+  const { classification } = property;
+  if (classification !== undefined && typeof classification !== 'string') problem([...here, 'classification'], 'classification is a text', 'write e.g. classification: personal');
+  if (property['tags'] !== undefined && textsOf(property['tags']) === undefined) problem([...here, 'tags'], 'tags is a list of texts', 'write tags: [kyc-sensitive]');
+  const custom = (Array.isArray(property['customProperties']) ? property['customProperties'] : []).find((p) => isTable(p) && p['property'] === 'purposes') as JsonObject | undefined;
+  const purposes = textsOf(custom?.['value']);
+  if (custom !== undefined && purposes === undefined) problem([...here, 'customProperties'], 'purposes is a list of names', 'write customProperties: [{ property: purposes, value: [service] }]');
+  return {
+    classification: typeof classification === 'string' ? classification : before?.classification, tags: [...(before?.tags ?? []), ...(textsOf(property['tags']) ?? [])],
+    purposes: purposes ?? before?.purposes, required: property['required'] === true || before?.required === true, line,
+  };
+}
+
+/** Keys of a map: their class and purposes are looked at, nothing else can be checked of them. */
+function checkKeys(property: JsonObject, at: At, base: FieldKind['base'], problem: Report): void {
+  const list = tablesOf(property['properties'], [...at, 'properties'], problem);
+  if (list.length > 0 && base !== 'map') problem([...at, 'properties'], `${String(property['name'])} takes ${kindWords[base]}, which has no keys`, 'classify the field itself');
+  for (const [i, key] of list.entries()) {
     const here = [...at, 'properties', i];
-    const name = String(property['name']);
-    const { classification } = property;
-    if (classification !== undefined && typeof classification !== 'string') problem([...here, 'classification'], 'classification is a text', 'write e.g. classification: personal');
-    if (property['tags'] !== undefined && textsOf(property['tags']) === undefined) problem([...here, 'tags'], 'tags is a list of texts', 'write tags: [kyc-sensitive]');
-    const custom = (Array.isArray(property['customProperties']) ? property['customProperties'] : []).find((p) => isTable(p) && p['property'] === 'purposes') as JsonObject | undefined;
-    const purposes = textsOf(custom?.['value']);
-    if (custom !== undefined && purposes === undefined) problem([...here, 'customProperties'], 'purposes is a list of names', 'write customProperties: [{ property: purposes, value: [service] }]');
-    const before = found.get(name);
-    found.set(name, {
-      classification: typeof classification === 'string' ? classification : before?.classification, tags: [...(before?.tags ?? []), ...(textsOf(property['tags']) ?? [])],
-      purposes: purposes ?? before?.purposes, required: property['required'] === true || before?.required === true, line: lineOf(here),
-    });
+    if (typeof key['name'] !== 'string' || key['name'] === '') problem([...here, 'name'], 'a key of a map needs a name', 'write - name: passport');
+    for (const word of Object.keys(key)) if (!keyKeys.has(word)) problem([...here, word], `${word} of a key of a map cannot be checked`, `use ${[...keyKeys].join(', ')}`);
   }
 }
 
@@ -155,6 +174,7 @@ function compileProperty(property: JsonObject, at: At, fields: ReadonlyMap<strin
   for (const key of Object.keys(property)) if (!propertyKeys.has(key)) problem([...at, key], `unknown key ${key}`, 'use the keys of ODCS 3.1');
   const kind = fields.get(name);
   if (kind === undefined) return problem([...at, 'name'], `the record has no field ${name}`, `use one of ${[...fields.keys()].join(', ')}`);
+  checkKeys(property, at, kind.base, problem);
   if (property['unique'] === true || property['primaryKey'] === true) problem(at, `${name}: unique and primaryKey cannot be checked on one record`, 'remove it');
   const breach = (message: string, where: At): Reason => ({ code: 'contract-breached', message: `${name} ${message}`, file, line: lineOf(where), field: name });
   if (property['required'] === true) {

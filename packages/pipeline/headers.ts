@@ -45,6 +45,8 @@ export const H = {
   approval: 'weir-approval',
   /** Dead letters that wait for an approver: `<rule>;<ms since the epoch until which it may be let through>`. */
   held: 'weir-held',
+  /** Dispatch: what limit rules counted, `<ms since the epoch of the decision>;<operation>;<rules joined by ,>`. */
+  limits: 'weir-limits',
   /** Consent change: who recorded it, e.g. token:tok_…. */
   actor: 'weir-actor',
   /** Parked: when its head may be tried, ms since the epoch. */

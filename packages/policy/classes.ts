@@ -51,13 +51,15 @@ export interface FieldUse {
   /** Purposes the field may be sent for. */
   readonly purposes: ReadonlySet<string>;
   readonly required: boolean;
+  /** Of a map: keys that a contract classifies apart, with their purposes; the others have those of the field. */
+  readonly keys?: ReadonlyMap<string, ReadonlySet<string>>;
 }
 
 /** Purposes of each class, from purposes.yaml; undefined = the file has no `classes`. */
 export type ClassPurposes = ReadonlyMap<DataClass, readonly string[]> | undefined;
 
 /**
- * Of every field of a canonical record: its class and the purposes it may be sent for. Terms of a contract come first,
+ * Of every field of a canonical record: its class and the purposes it may be sent for. Terms of a contract (of a field, or `<field>.<key>` of a map) come first,
  * then purposes.yaml. Where that has `classes`, a class that is not named there has no purpose; where it has none,
  * every class but the sensitive ones has every purpose.
  */
@@ -68,8 +70,9 @@ export function fieldUses(recordName: string, terms: ReadonlyMap<string, FieldTe
     if (name === 'extras') continue;
     const said = terms.get(name);
     const kind = said?.class ?? defaultClass(recordName, name);
-    const ofClass = classes === undefined ? (sensitive.has(kind) ? [] : all) : classes.get(kind) ?? [];
-    found.set(name, { name, class: technical.has(name) ? 'technical' : kind, purposes: new Set(technical.has(name) ? all : said?.purposes ?? ofClass), required: said?.required === true });
+    const ofClass = (one: DataClass): readonly string[] => (classes === undefined ? (sensitive.has(one) ? [] : all) : classes.get(one) ?? []);
+    const keys = new Map([...terms].filter(([term]) => term.startsWith(`${name}.`)).map(([term, key]) => [term.slice(name.length + 1), new Set(key.purposes ?? ofClass(key.class ?? kind))] as const));
+    found.set(name, { name, class: technical.has(name) ? 'technical' : kind, purposes: new Set(technical.has(name) ? all : said?.purposes ?? ofClass(kind)), required: said?.required === true, ...(keys.size === 0 ? {} : { keys }) });
   }
   return found;
 }

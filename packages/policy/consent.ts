@@ -10,6 +10,8 @@ export interface ConsentChange {
   readonly state: ConsentState['state'];
   readonly source: string;
   readonly acceptedAt: number;
+  /** When it happened, as the sender says; absent = when it was accepted. */
+  readonly occurredAt?: number | null;
   readonly legalBasis: string | null;
   readonly proof: string | null;
   readonly expiresAt: number | null;
@@ -37,11 +39,12 @@ function wordOf(state: string): ConsentState['state'] {
 /**
  * Whether a change that was not folded before has effect. A denial or withdrawal always has. A grant, and `unknown`,
  * only when it was accepted after everything that had effect so far; in the same millisecond only while no id has
- * been forgotten, because then it is surely new. `unknown` never lifts a denial.
+ * been forgotten, because then it is surely new. `unknown` never lifts a denial. What is said to have happened before
+ * the person said no lifts it neither: a tool that Weir told of a grant tells it back later, when it may be withdrawn.
  */
-function hasEffect(before: ConsentState, state: string, acceptedAt: number): boolean {
+function hasEffect(before: ConsentState, state: string, { acceptedAt, occurredAt }: Pick<ConsentChange, 'acceptedAt' | 'occurredAt'>): boolean {
   if (closes(state)) return true;
-  if (state === 'unknown' && closes(before.state)) return false;
+  if (closes(before.state) && (state === 'unknown' || (occurredAt ?? acceptedAt) < before.changedAt)) return false;
   return acceptedAt > before.changedAt || (acceptedAt === before.changedAt && before.seen.length < remembered);
 }
 
@@ -67,8 +70,8 @@ function standing(closers: readonly string[], source: string, rule: ConflictRule
 /**
  * Fold one change into the state of its key (architecture 3.4), pure; undefined = nothing changes. `offset` is where
  * the change stands on its partition. What was folded before, by id, changes nothing; what is at or below the state's
- * offset changes nothing; a grant re-opens a closed state only if it was accepted after the change that closed it, and
- * only as far as the workspace's rule for several sources lets it. A late withdrawal closes, whatever its source.
+ * offset changes nothing; a grant re-opens a closed state only if it was accepted, and happened, after the change that closed
+ * it, and only as far as the workspace's rule for several sources lets it. A late withdrawal closes, whatever its source.
  *
  * The last 64 ids of a key are remembered; what fell out is covered by accept times, because `changedAt` never falls:
  * a forgotten grant is never newer than it, and a forgotten withdrawal that comes again withdraws again, because it
@@ -78,7 +81,7 @@ export function foldConsent(before: ConsentState | undefined, id: string, change
   if (before !== undefined && (offset <= before.version || before.seen.includes(change.changeId))) return undefined;
   const state = wordOf(change.state);
   const seen = remember(before?.seen ?? [], change.changeId);
-  if (before !== undefined && !hasEffect(before, state, change.acceptedAt)) return { ...before, version: offset, seen };
+  if (before !== undefined && !hasEffect(before, state, change)) return { ...before, version: offset, seen };
   const closers = closersOf(before);
   const closedBy = closes(state) ? closedWith(closers, change.source) : standing(closers, change.source, rule);
   if (before !== undefined && !closes(state) && closedBy.length > 0) return { ...before, version: offset, seen, closedBy, changedAt: Math.max(before.changedAt, change.acceptedAt) };

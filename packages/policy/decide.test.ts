@@ -5,6 +5,7 @@ import avsc from 'avsc';
 import { expect, test } from 'vitest';
 import { compilePurposes, compileRoutes, type CompiledPolicy, type CompiledRoute } from './compile.ts';
 import { decide, type DecisionContext, type Subject } from './decide.ts';
+import { explain } from './explain.ts';
 import { createLimits } from './limits.ts';
 import { quietUntil } from './quiet.ts';
 import { compileRules } from './rules.ts';
@@ -73,7 +74,7 @@ test('delays give the latest time, and limits refuse by name', () => {
   const policy = policyOf(`${allow}  - { name: a, effect: delay, until: now + 5000 }\n  - { name: b, effect: delay, until: now + 9000 }\n  - { name: c, effect: delay, until: now - 1 }\n`);
   expect(decide(policy, subject(), context())[0]).toMatchObject({ notBefore: 1_009_000 });
   const limited = policyOf(`${allow}  - { name: cap, effect: limit, limit: { count: 2, per: 1m } }\n`);
-  const take = createLimits();
+  const { take } = createLimits();
   expect([1, 2, 3].map(() => one(limited, subject(), context({ take })))).toEqual(['allow', 'allow', 'limit:cap']);
   expect(one(limited, subject({ key: 'email:y' }), context({ take }))).toBe('allow');
   expect(one(limited, subject(), context({ take, now: 1_060_000 }))).toBe('allow');
@@ -83,16 +84,34 @@ const limitRule = (by: string, count: number) => compileRules({ path: 'p.yaml', 
 
 test('a limit by destination is divided over the partitions and never passed', () => {
   for (const count of [1, 5, 6, 7, 20]) {
-    const takes = Array.from({ length: 6 }, (_, partition) => createLimits(1000, { partition, partitions: 6 }));
+    const takes = Array.from({ length: 6 }, (_, partition) => createLimits(1000, { partition, partitions: 6 }).take);
     expect(takes.reduce((sum, take) => sum + Array.from({ length: 50 }, () => take(limitRule('destination', count), 'crm', 0)).filter(Boolean).length, 0)).toBe(count);
   }
 });
 
 test('when memory for counters is used up, unknown keys are refused and known ones go on', () => {
-  const take = createLimits(2);
+  const { take } = createLimits(2);
   const rule = limitRule('subject', 2);
   expect(['a', 'b', 'c', 'a', 'a'].map((key) => take(rule, key, 0))).toEqual([true, true, false, true, false]);
   expect(take(rule, 'c', 60_000)).toBe(true);
+});
+
+test('slots that were taken before count in their window, and only there', () => {
+  const rule = limitRule('subject', 2);
+  const { take, restore } = createLimits(2);
+  restore(rule, 'a', 59_999, 60_000);
+  restore(rule, 'a', 60_000, 70_000);
+  restore(rule, 'b', 119_999, 70_000);
+  restore(rule, 'b', 61_000, 70_000);
+  restore(rule, 'c', 61_000, 70_000);
+  expect(['a', 'a', 'b', 'c'].map((key) => take(rule, key, 70_000))).toEqual([true, false, false, false]);
+  expect(take(rule, 'c', 120_000)).toBe(true);
+});
+
+test('an allowed decision names the limits that counted it', () => {
+  const policy = policyOf(`${allow}  - { name: a, effect: limit, limit: { count: 2, per: 1m } }\n  - { name: b, effect: limit, when: destination == "elsewhere", limit: { count: 2, per: 1m } }\n`);
+  expect(decide(policy, subject(), context())[0]).toMatchObject({ effect: 'allow', limits: ['a'] });
+  expect(decide(policyOf(allow), subject(), context())[0]).not.toHaveProperty('limits');
 });
 
 const berlin = { from: 21 * 60, to: 8 * 60, timezone: 'Europe/Berlin' };
@@ -143,4 +162,43 @@ test('a route names an operation that exists, also when it is called constructor
   const problems: { message: string; line: number }[] = [];
   routesOf(['{ on: Profile, operation: constructor, purpose: news }', '{ on: Profile, operation: send }', '{ on: Profile, operation: send, purpose: nope }', '{ on: Profile, operation: send, purpose: news, when: record.orderId == "1" }'], problems);
   expect(problems.map((p) => p.line)).toEqual([2, 3, 4, 5]);
+});
+
+/** The policy with a second vendor on its route. */
+function pairOf(rules: string): CompiledPolicy {
+  const policy = policyOf(rules);
+  const [route] = policy.routes.get('Profile')!;
+  return { ...policy, routes: new Map([['Profile', [{ ...route!, second: { ...route!, destination: 'crm-two' } }]]]) };
+}
+const second = (policy: CompiledPolicy, s = subject(), c = context()): string => {
+  const [decision] = decide(policy, s, c);
+  const { second: other } = decision as Extract<typeof decision, { effect: 'allow' }>;
+  return other === undefined ? 'none' : other.effect === 'allow' ? 'allow' : other.reason;
+};
+
+test.each([
+  ['as the first', allow, 'allow'],
+  ['denied where a rule speaks of it alone', `${allow}  - { name: not-there, effect: deny, when: destination == "crm-two" }\n`, 'rule:not-there'],
+  ['held where a rule speaks of it alone', `${allow}  - { name: ask, effect: require-approval, when: destination == "crm-two" }\n`, 'approval:ask'],
+  ['closed where only the first is allowed', '  - { name: one, effect: allow, when: destination == "crm" }\n', 'no-allow-rule'],
+  ['counted with the first where a limit counts people', `${allow}  - { name: few, effect: limit, limit: { count: 1, per: 1d, by: subject } }\n`, 'allow'],
+  ['closed where a limit counts destinations', `${allow}  - { name: few, effect: limit, limit: { count: 9, per: 1d, by: destination } }\n`, 'limit:few'],
+  ['closed where a limit counts at the second alone', `${allow}  - { name: few, effect: limit, when: destination == "crm-two", limit: { count: 9, per: 1d, by: subject } }\n`, 'limit:few'],
+])('the second vendor is decided by the rules: %s', (_name, rules, expected) => {
+  expect(second(pairOf(rules))).toBe(expected);
+});
+
+test('the second vendor takes no token of a limit, is not decided where the first is closed, and not by an approval for the first', () => {
+  const policy = pairOf(`${allow}  - { name: few, effect: limit, limit: { count: 9, per: 1d, by: subject } }\n`);
+  let taken = 0;
+  expect(second(policy, subject(), context({ take: () => ++taken > 0 }))).toBe('allow');
+  expect(taken).toBe(1);
+  expect(decide(policy, subject(), context({ consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) }))).toEqual([expect.objectContaining({ effect: 'deny', reason: 'consent-missing' })]);
+  expect(second(policy, subject({ approval: { destination: 'crm', operation: 'send', rules: [] } }))).toBe('none');
+});
+
+test('an explanation has the second vendor beside its first', () => {
+  const { routes } = explain(pairOf(`${allow}  - { name: not-there, effect: deny, when: destination == "crm-two" }\n`), subject(), context());
+  expect(routes.map((r) => [r.destination, r.standsInFor, r.effect, r.reason])).toEqual([['crm', null, 'allow', null], ['crm-two', 'crm', 'deny', 'rule:not-there']]);
+  expect(routes[1]!.looked.find((l) => l.rule === 'not-there')?.result).toBe('applies');
 });

@@ -83,6 +83,16 @@ test('sensitive classes go nowhere unless a purpose is named for them', () => {
   expect(Object.keys(sent(kyc)).sort()).toEqual(['birthday', 'email', 'id', 'occurredAt', 'phone', 'source']);
 });
 
+test('keys of a map have classes of their own: one that may not go stays here, one that may goes without the others', () => {
+  const fields = { ...ada, attributes: { tier: 'gold', passport: 'P1', note: 'n' } };
+  const terms = { 'attributes.passport': { class: 'kyc-sensitive' as const }, 'attributes.note': { purposes: ['service'] } };
+  expect(sent(policyOf({ terms }), subject({}, fields))['attributes']).toEqual({ tier: 'gold' });
+  const closed = policyOf({ terms: { ...terms, 'attributes': { class: 'special-category' }, 'attributes.tier': { purposes: ['news'] } } });
+  expect(sent(closed, subject({}, fields))['attributes']).toEqual({ tier: 'gold' });
+  const without = policyOf({ terms, rules: '  - { name: no-attributes, effect: minimise, fields: [attributes] }\n' });
+  expect(sent(without, subject({}, fields))).not.toHaveProperty('attributes');
+});
+
 test('a restriction carries who it is and nothing else', () => {
   const policy = policyOf({ routes: { crm: ['{ on: Profile, operation: stop }'] } });
   expect(Object.keys(sent(policy)).sort()).toEqual(['email', 'id', 'occurredAt', 'phone', 'source']);

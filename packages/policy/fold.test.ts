@@ -65,6 +65,14 @@ test('a forgotten grant of the very millisecond of the withdrawal does not grant
   expect(fold([grants[0]!, change({ changeId: 'w', state: 'withdrawn' }), grants[1]!])!.state).toBe('granted');
 });
 
+test('a grant of before the withdrawal that a tool tells late does not open again, a back-dated withdrawal closes', () => {
+  const [yes, no, back] = [change({ changeId: 'g', acceptedAt: 1000 }), change({ changeId: 'w', state: 'withdrawn', acceptedAt: 2000 }), change({ changeId: 'echo', source: 'tool', acceptedAt: 3000, occurredAt: 1500 })];
+  expect(fold([yes, no, back])!.state).toBe('withdrawn');
+  expect(fold([yes, no, back, change({ changeId: 'again', acceptedAt: 4000, occurredAt: 2500 })])!.state).toBe('granted');
+  expect(fold([back])!.state).toBe('granted');
+  expect(fold([yes, change({ changeId: 'late', state: 'withdrawn', acceptedAt: 2000, occurredAt: 1 })])!.state).toBe('withdrawn');
+});
+
 test('what is remembered of a key is bounded', () => {
   expect(fold(Array.from({ length: 500 }, (_, i) => change({ changeId: `c${i}`, acceptedAt: i })))!.seen.length).toBe(64);
 });

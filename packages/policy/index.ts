@@ -3,7 +3,7 @@ export { compilePurposes, compilePurposesFile, compileRoutes, type CompiledPolic
 export { checkConsent, checkUse, closure, consentKey, consentPart, foldConsent, logOrder, maxLinked, type ConsentAnswer, type ConsentChange, type ConsentEntry, type StatesOf } from './consent.ts';
 export { decide, regionOf, type Decision, type DecisionContext, type Subject } from './decide.ts';
 export { explain, type Explanation, type LookedAt } from './explain.ts';
-export { createLimits } from './limits.ts';
+export { createLimits, type Limits } from './limits.ts';
 export { compileMinimiser, type Minimiser } from './minimise.ts';
 export { checkPolicy } from './check.ts';
 export { canonicalSchemas } from './record-view.ts';
@@ -11,3 +11,4 @@ export { quietUntil } from './quiet.ts';
 export { compileRegions, isRegionCode, standardRegions, type Regions } from './regions.ts';
 export { compileRules, durationMs, ruleEffects, type CompiledRule } from './rules.ts';
 export * from './types.ts';
+export { limitsAt } from './plan.ts';

@@ -1,12 +1,19 @@
 import type { AvroField, AvroRecord } from '@weir/schemas';
 import type { Transform } from './transforms.ts';
 
-/** What becomes of a field: it goes as it is, it stays here, or another text goes in its place. */
-export type FieldAction = 'keep' | 'drop' | Transform;
+/** The keys of a map that go. */
+export interface KeyFilter {
+  keeps(key: string): boolean;
+  /** Keys that are known to stay here, for who asks. */
+  readonly withheld: readonly string[];
+}
+
+/** What becomes of a field: it goes as it is, it stays here, another text goes in its place, or of a map some keys go. */
+export type FieldAction = 'keep' | 'drop' | Transform | KeyFilter;
 
 /** The part of a canonical record that one destination gets. */
 export interface Minimiser {
-  /** Fields that are not sent, `extras` not among them. */
+  /** Fields that are not sent, `extras` not among them, and keys of maps as `<field>.<key>`. */
   readonly withheld: readonly string[];
   /** Fields that are sent hashed or masked. */
   readonly changed: readonly string[];
@@ -104,6 +111,40 @@ export function changeable(field: AvroField): boolean {
   return nullable && base === 'string' && (field.type as unknown[]).length === 2;
 }
 
+/** A map whose keys can be looked at one by one. */
+function isMap(field: AvroField): boolean {
+  const { base, nullable } = baseOf(field);
+  return base === 'map' && !nullable;
+}
+
+/** The action, where the field can take it: one that has to be there is kept, a filter of keys is for maps only (else nothing of the field goes). */
+function fitting(field: AvroField, wanted: FieldAction): FieldAction {
+  if (typeof wanted === 'object') return isMap(field) ? wanted : droppable(field) ? 'drop' : 'keep';
+  return wanted === 'keep' || (wanted === 'drop' ? droppable(field) : changeable(field)) ? wanted : 'keep';
+}
+
+/** Writes the entries of the map at the cursor whose keys go, as one block; the cursor ends behind the map. */
+function copyKept(out: Buffer, end: number, filter: KeyFilter, value: Skip): number {
+  const spans: number[] = [];
+  for (let count = varint(); count !== 0; count = varint()) {
+    // A negative count is followed by the size of the block in bytes.
+    if (count < 0) varint();
+    for (let i = Math.abs(count); i > 0; i--) {
+      const entry = at;
+      const length = varint();
+      const key = walked.toString('utf8', at, at + length);
+      at += length;
+      value();
+      if (at > walked.length) throw new RangeError('a canonical record ends early');
+      if (filter.keeps(key)) spans.push(entry, at);
+    }
+  }
+  if (spans.length > 0) end = writeVarint(out, end, spans.length);
+  for (let i = 0; i < spans.length; i += 2) end += walked.copy(out, end, spans[i], spans[i + 1]);
+  out[end++] = 0;
+  return end;
+}
+
 function absent(field: AvroField): unknown {
   const { base, nullable } = baseOf(field);
   return nullable ? null : base === 'array' ? [] : {};
@@ -112,10 +153,16 @@ function absent(field: AvroField): unknown {
 function writeText(out: Buffer, position: number, text: string): number {
   const length = Buffer.byteLength(text);
   out[position++] = 2;
-  let rest = length * 2;
+  position = writeVarint(out, position, length * 2);
+  return position + out.write(text, position, 'utf8');
+}
+
+/** A number that is zigzag already (twice a count). */
+function writeVarint(out: Buffer, position: number, zigzag: number): number {
+  let rest = zigzag;
   for (; rest >= 0x80; rest = Math.floor(rest / 128)) out[position++] = (rest % 128) | 0x80;
   out[position++] = rest;
-  return position + out.write(text, position, 'utf8');
+  return position;
 }
 
 /**
@@ -127,8 +174,9 @@ export function compileMinimiser(schema: AvroRecord, action: (field: string) => 
   const named = new Map<string, Skip>();
   const steps = schema.fields.map((field) => {
     const wanted = field.name === 'extras' ? 'drop' : action(field.name);
-    const does: FieldAction = wanted === 'keep' || (wanted === 'drop' ? droppable(field) : changeable(field)) ? wanted : 'keep';
-    return { field, name: field.name, skip: skipper(field.type, named), does };
+    const does = fitting(field, wanted);
+    const value = typeof does === 'object' ? skipper((field.type as { values: unknown }).values, named) : undefined;
+    return { field, name: field.name, skip: skipper(field.type, named), does, value };
   });
   const texts = steps.filter((s) => typeof s.does === 'function').length;
 
@@ -138,12 +186,18 @@ export function compileMinimiser(schema: AvroRecord, action: (field: string) => 
     at = headerBytes;
     let span = 0;
     let end = 0;
-    for (const { skip, does } of steps) {
+    for (const { skip, does, value } of steps) {
       if (does === 'keep') {
         skip();
         continue;
       }
       const start = at;
+      if (typeof does === 'object') {
+        end += canonical.copy(out, end, span, start);
+        end = copyKept(out, end, does, value!);
+        span = at;
+        continue;
+      }
       let text: string | null = null;
       if (does === 'drop') skip();
       else if (varint() === 1) {
@@ -162,14 +216,14 @@ export function compileMinimiser(schema: AvroRecord, action: (field: string) => 
   }
 
   return {
-    withheld: steps.filter((s) => s.does === 'drop' && s.name !== 'extras').map((s) => s.name),
+    withheld: steps.flatMap(({ does, name }) => (typeof does === 'object' ? does.withheld.map((key) => `${name}.${key}`) : does === 'drop' && name !== 'extras' ? [name] : [])),
     changed: steps.filter((s) => typeof s.does === 'function').map((s) => s.name),
     bytes,
     record(record) {
       const left: Record<string, unknown> = { __proto__: null } as never;
       for (const { field, name, does } of steps) {
         const value = record[name] ?? null;
-        left[name] = does === 'keep' ? value : does === 'drop' ? absent(field) : typeof value === 'string' ? does(value) : null;
+        left[name] = does === 'keep' ? value : typeof does === 'object' ? Object.fromEntries(Object.entries(value as object).filter(([key]) => does.keeps(key))) : does === 'drop' ? absent(field) : typeof value === 'string' ? does(value) : null;
       }
       return left;
     },

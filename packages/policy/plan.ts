@@ -1,7 +1,7 @@
 import type { AvroRecord } from '@weir/schemas';
 import { fieldUses, restrictFields, type FieldUse } from './classes.ts';
 import type { CompiledPolicy, CompiledRoute } from './compile.ts';
-import { compileMinimiser, type FieldAction, type Minimiser } from './minimise.ts';
+import { compileMinimiser, type FieldAction, type KeyFilter, type Minimiser } from './minimise.ts';
 import { canonicalSchemas, readsOf, recordView } from './record-view.ts';
 import { inSet } from './regions.ts';
 import type { CompiledRule } from './rules.ts';
@@ -23,6 +23,8 @@ export interface RoutePlan {
   readonly transforms: readonly Step[];
   /** What goes when these of the transforms apply, one bit each. */
   minimiser(applied: number): Minimiser;
+  /** Of its second vendor. */
+  readonly second?: RoutePlan;
 }
 
 /** What is prepared once per policy and record name. */
@@ -55,7 +57,7 @@ export function planOf(policy: CompiledPolicy, recordName: string): RecordPlan |
 function makePlan(policy: CompiledPolicy, recordName: string, routes: readonly CompiledRoute[]): RecordPlan {
   const shared = new Map<CompiledRule, number>();
   const made = routes.map((route) => makeRoute(policy, recordName, route, shared));
-  const dynamic = made.flatMap(({ route, steps, transforms }) => [route.when, ...[...steps, ...transforms].flatMap(({ rule, when }) => [when === 'error' ? undefined : when, rule.until])]);
+  const dynamic = [...made, ...made.flatMap((plan) => plan.second ?? [])].flatMap(({ route, steps, transforms }) => [route.when, ...[...steps, ...transforms].flatMap(({ rule, when }) => [when === 'error' ? undefined : when, rule.until])]);
   const reads = dynamic.flatMap((cel) => (cel === undefined ? [] : [readsOf(cel.source)]));
   return { view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), shared: shared.size, routes: made };
 }
@@ -71,7 +73,7 @@ function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRo
   const kept = new Map<number, Minimiser>();
   const base = baseActions(policy, recordName, route);
   return {
-    route, steps, transforms,
+    route, steps, transforms, ...(route.second === undefined ? {} : { second: makeRoute(policy, recordName, route.second, shared) }),
     minimiser(applied) {
       let found = kept.get(applied);
       if (found === undefined) {
@@ -108,29 +110,47 @@ export function routeVariables(route: CompiledRoute): Record<string, string> {
   return { destination: route.destination, operation: route.operation, purpose: route.purpose ?? '', channel: route.channel ?? '', topic: route.topic ?? '' };
 }
 
+/** Limit rules that can count a use of the destination. */
+export function limitsAt(policy: CompiledPolicy, destination: string): CompiledRule[] {
+  const found = new Set<CompiledRule>();
+  for (const recordName of policy.routes.keys()) for (const { route, steps } of planOf(policy, recordName)?.routes ?? []) if (route.destination === destination) for (const { rule } of steps) if (rule.effect === 'limit') found.add(rule);
+  return [...found];
+}
+
 /** Uses of the fields of a record under the policy. */
 export function usesOf(policy: CompiledPolicy, recordName: string): ReadonlyMap<string, FieldUse> {
   return policy.governance?.fields.get(recordName) ?? fieldUses(recordName, new Map(), undefined, policy.purposes.keys());
 }
 
 /** What the purposes say: a field goes when it may be used for the purpose of the route. */
-export function baseActions(policy: CompiledPolicy, recordName: string, route: CompiledRoute): (field: string) => 'keep' | 'drop' {
+export function baseActions(policy: CompiledPolicy, recordName: string, route: CompiledRoute): (field: string) => 'keep' | 'drop' | KeyFilter {
   if (route.kind === 'restrict') {
     const fields = restrictFields(recordName);
     return (field) => (fields.has(field) ? 'keep' : 'drop');
   }
   const uses = usesOf(policy, recordName);
-  return (field) => (uses.get(field)?.purposes.has(route.purpose ?? '') === true ? 'keep' : 'drop');
+  const purpose = route.purpose ?? '';
+  return (field) => {
+    const use = uses.get(field);
+    const whole = use?.purposes.has(purpose) === true;
+    return use?.keys === undefined ? (whole ? 'keep' : 'drop') : keysFor(use.keys, purpose, whole);
+  };
+}
+
+/** A key that is classified apart goes by its own purposes, the others with the field. */
+function keysFor(keys: ReadonlyMap<string, ReadonlySet<string>>, purpose: string, others: boolean): KeyFilter {
+  return { keeps: (key) => keys.get(key)?.has(purpose) ?? others, withheld: [...keys].filter(([, purposes]) => !purposes.has(purpose)).map(([key]) => key) };
 }
 
 /**
  * Whatever the order of the rules: a field that one of them leaves out stays here, hashing wins over masking, and a
  * field that two of them would change to different texts stays here.
  */
-function makeMinimiser(schema: AvroRecord, base: (field: string) => 'keep' | 'drop', rules: readonly CompiledRule[]): Minimiser {
+function makeMinimiser(schema: AvroRecord, base: (field: string) => 'keep' | 'drop' | KeyFilter, rules: readonly CompiledRule[]): Minimiser {
   const technical = new Set(['id', 'source', 'occurredAt']);
   return compileMinimiser(schema, (field): FieldAction => {
-    if (base(field) === 'drop') return 'drop';
+    const action = base(field);
+    if (action === 'drop') return 'drop';
     if (technical.has(field)) return 'keep';
     if (rules.some(({ drop }) => drop !== undefined && drop.fields.has(field) !== drop.keep)) return 'drop';
     for (const effect of ['hash', 'mask'] as const) {
@@ -139,6 +159,6 @@ function makeMinimiser(schema: AvroRecord, base: (field: string) => 'keep' | 'dr
       if (found.size > 1) return 'drop';
       for (const transform of found) return transform;
     }
-    return 'keep';
+    return action;
   });
 }

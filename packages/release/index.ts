@@ -1,7 +1,7 @@
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';
-export { applyRelease, controlKeys, createReleaseFeed, leafHeader, saveEscalation, saveIncident, saveSwitch, secretsOf } from './feed.ts';
+export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentName, leafHeader, saveEscalation, saveIncident, saveSwitch, secretsOf } from './feed.ts';
 export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
@@ -11,5 +11,6 @@ export { maxIdentifiers, normalize, type Canonical, type Normalized } from './no
 export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';
 export * from './roles.ts';
+export { secondKey } from './seconds.ts';
 export { createTokenIndex, isApiToken, tokenKey, type StoredToken, type TokenIndex, type TokenView } from './tokens.ts';
 export { compileEscalation, escalationSecrets, type EscalationConfig, type EscalationEmail } from './escalation.ts';

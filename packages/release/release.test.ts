@@ -93,7 +93,7 @@ const contract = (name: string, properties: string) => `apiVersion: v3.1.0\nkind
 test('contracts say class and purposes of fields, and the contract of a destination governs only what goes there', () => {
   const release = compile({
     'purposes.yaml': 'purposes:\n  service: { legalBasis: contract }\n  ads: { legalBasis: consent }\nclasses:\n  personal: [service]\n  identifier: [service, ads]\n',
-    'contracts/a.odcs.yaml': contract('a', '      - { name: birthday, classification: personal, tags: [kyc-sensitive, owner-crm] }\n      - { name: plan, customProperties: [{ property: purposes, value: [ads] }] }\n'),
+    'contracts/a.odcs.yaml': contract('a', '      - { name: birthday, classification: personal, tags: [kyc-sensitive, owner-crm] }\n      - { name: plan, customProperties: [{ property: purposes, value: [ads] }] }\n      - name: attributes\n        properties:\n          - { name: passport, classification: kyc-sensitive }\n          - { name: tier, customProperties: [{ property: purposes, value: [ads] }] }\n'),
     'contracts/crm.odcs.yaml': contract('crm', '      - { name: email, required: true }\n'),
     'destinations/crm.yaml': `${crm}contract: crm.odcs.yaml\n`,
     'sources/web.yaml': 'adapter: shop\nregion: AT\nconfig: { secret: { secret: SHOP_KEY } }\n',
@@ -102,6 +102,7 @@ test('contracts say class and purposes of fields, and the contract of a destinat
   const fields = release.policy.governance!.fields.get('Profile')!;
   const view = (name: string) => [fields.get(name)!.class, ...fields.get(name)!.purposes].join(' ');
   expect(['birthday', 'plan', 'firstName', 'email', 'lifecycleStage', 'id'].map(view)).toEqual(['kyc-sensitive', 'internal ads', 'personal service', 'identifier service ads', 'internal', 'technical service ads']);
+  expect([...fields.get('attributes')!.keys!].map(([key, purposes]) => [key, ...purposes])).toEqual([['passport'], ['tier', 'ads']]);
   expect(release.contracts.get('weir.canonical.Profile')!.map((c) => c.id)).toEqual(['a']);
   expect(release.destinations.get('crm')!.contract!.check('weir.canonical.Profile', { email: null }).map((r) => r.message)).toEqual(['email is required']);
   expect([[...release.policy.governance!.sourceRegions], [...release.policy.governance!.destinationRegions]]).toEqual([[['web', 'AT']], [['crm', ['DE', 'US-CA']]]]);
@@ -109,6 +110,9 @@ test('contracts say class and purposes of fields, and the contract of a destinat
 
 test.each<[string, Record<string, string>, string, RegExp]>([
   ['a classification nobody knows', { 'contracts/a.odcs.yaml': contract('a', '      - { name: email, classification: topsecret }\n') }, 'contracts/a.odcs.yaml:9', /unknown classification topsecret/],
+  ['a class of a key that nobody knows', { 'contracts/a.odcs.yaml': contract('a', '      - name: attributes\n        properties:\n          - { name: x, classification: topsecret }\n') }, 'contracts/a.odcs.yaml:11', /unknown classification topsecret/],
+  ['a key of what is no map', { 'contracts/a.odcs.yaml': contract('a', '      - name: email\n        properties:\n          - { name: x, classification: personal }\n') }, 'contracts/a.odcs.yaml:10', /email takes text, which has no keys/],
+  ['a check of a key that nobody makes', { 'contracts/a.odcs.yaml': contract('a', '      - name: attributes\n        properties:\n          - { name: x, required: true }\n') }, 'contracts/a.odcs.yaml:11', /required of a key of a map cannot be checked/],
   ['a purpose of a field that is not declared', { 'contracts/a.odcs.yaml': contract('a', '      - { name: email, customProperties: [{ property: purposes, value: [spying] }] }\n') }, 'contracts/a.odcs.yaml:9', /unknown purpose spying/],
   ['a region of a destination that is none', { 'destinations/crm.yaml': crm.replace('US-CA', 'EU') }, 'destinations/crm.yaml:2', /unknown region "EU"/],
   ['two regions of a source', { 'sources/web.yaml': 'adapter: shop\nregion: [DE, AT]\nconfig: { secret: { secret: SHOP_KEY } }\n' }, 'sources/web.yaml:2', /expected one region/],

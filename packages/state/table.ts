@@ -34,6 +34,8 @@ export interface Table {
   position(partition: number): number | undefined;
   positions(): Map<number, number>;
   seen(partition: number): Seen | undefined;
+  /** Entries that are kept, with a few of the table's own. */
+  size(): number;
   /** Forget everything. */
   clear(): void;
   close(): Promise<void>;
@@ -105,6 +107,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
       const [offset, timestamp, currentAt] = value.toString('latin1').split(',').map(Number) as [number, number, number];
       return { offset, timestamp, currentAt };
     },
+    size: () => (db.getStats() as { readonly entryCount: number }).entryCount,
     clear() {
       db.transactionSync(() => {
         db.clearSync();

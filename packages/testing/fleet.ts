@@ -99,7 +99,8 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     },
     settled: (deadlineMs = 60_000) => waitFor('everything accepted has ended', async () => {
       const status = await fleet.status();
-      return status.events.pending === 0 && status.deliveries.pending === 0 ? status : undefined;
+      if (status.events.pending === 0 && status.deliveries.pending === 0) return status;
+      throw new Error(JSON.stringify({ events: status.events, deliveries: status.deliveries, lag: status.lag, incidents: status.incidents }));
     }, deadlineMs),
     async dispose() {
       await Promise.all([...running.values()].map((child) => new Promise<void>((done) => {

@@ -3,7 +3,7 @@ export { createKvProvider, type KvOptions, type SecretProvider } from './kv-prov
 export { createTokenSource, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
 export { loadSecrets, migrateSecrets, rotateRootKey, sealedLeaf, type FileStoreOptions } from './sealed-file.ts';
 export { Secret } from './secret.ts';
-export { openTransit, startVault, unwrapWorkspaceKey, type VaultSettings } from './start-vault.ts';
+export { openTransit, startVault, unwrapEnv, unwrapWorkspaceKey, type VaultSettings } from './start-vault.ts';
 export { createTransit, isWrapped, type Transit, type TransitOptions } from './transit.ts';
 export { readWorkspaceKey } from './workspace-key.ts';
 export type { StoredSecret, Vault, VaultStatus } from './types.ts';

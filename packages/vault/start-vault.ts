@@ -87,6 +87,12 @@ export async function unwrapWorkspaceKey(given: string | undefined, settings: Va
   }
 }
 
+/** The environment with the workspace key in the clear, for this process only; the same one when the key is not wrapped. Rejects as unwrapWorkspaceKey does; `settings` is asked for only when they are needed. */
+export async function unwrapEnv(env: Readonly<Record<string, string | undefined>>, settings: () => VaultSettings, deadlineMs?: number): Promise<Readonly<Record<string, string | undefined>>> {
+  const given = env['WEIR_KEY'] ?? '';
+  return isWrapped(given) ? { ...env, WEIR_KEY: await unwrapWorkspaceKey(given, settings(), deadlineMs) } : env;
+}
+
 function authOf(settings: VaultSettings): SessionOptions['auth'] {
   const { vaultToken: token, vaultRoleId: roleId, vaultSecretId: secretId } = settings;
   if (roleId !== undefined && secretId !== undefined) return { kind: 'approle', roleId, secretId };

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { openTable } from '@weir/state';
 import fc from 'fast-check';
 import { afterEach, expect, test } from 'vitest';
+import { forgetRows } from './replay/rows.ts';
 import { createStore, deliveryStates, eventEnds, type DeliveryState, type Store } from './store.ts';
 
 const dirs: string[] = [];
@@ -80,4 +81,18 @@ test('a trace is in the order of the way, a repeated record is one stage, anothe
   tx.stage('evt_12', { stage: 'accepted', at: 1 }, where);
   tx.commit('t', 0, 8);
   expect(store.stages('evt_1').map((s) => s.stage)).toEqual(['accepted', 'decided', 'outcome']);
+});
+
+test('what a replay put back is forgotten a day after its end, with the counts kept; of one that works, or ended lately, nothing is', () => {
+  const store = open();
+  const tx = store.begin();
+  for (const order of ['rpl_done', 'rpl_gone', 'rpl_late', 'rpl_runs']) for (let i = 0; i < 1500; i++) tx.replayed(order, `d${i}`, i % 3 === 0 ? 'denied' : 'delivered');
+  tx.commit('t', 0, 1);
+  const now = 10 * 86_400_000;
+  const entry = (id: string, state: string, at: number) => ({ order: { id }, progress: { state, at } });
+  const orders = { list: () => [entry('rpl_done', 'finished', now - 2 * 86_400_000), entry('rpl_late', 'finished', now - 1000), entry('rpl_runs', 'running', 0)] } as never;
+  const ports = { store, orders, clock: { now: () => now } as never };
+  for (let i = 0; i < 10; i++) forgetRows(ports);
+  expect(['rpl_done', 'rpl_gone', 'rpl_late', 'rpl_runs'].map((id) => store.forgetReplayed(id, 10_000))).toEqual([0, 0, 1500, 1500]);
+  expect(store.counters('o/rpl_done/')).toEqual({ delivered: 1000, denied: 500 });
 });

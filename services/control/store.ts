@@ -8,17 +8,19 @@ import type { Put, Table } from '@weir/state';
  *   r/<event>            ms when it was put back on its raw topic (redrive)
  *   d/<output>|<destination>|<operation>   state of a delivery
  *   q/<dead letter id>   summary of a dead letter, JSON; y/<inverted ms>/<id> lists them newest first
+ *   u/<event>            its dead letter carries a change of consent that binds nobody: `<source>@<ms of the first letter>`
  *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect`
+ *   w/<destination>/<partition>   owner by the order of the ledger, JSON
  *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record
  *   o/<order>/<delivery>   how what a replay order put back ended
  *   c/<counter>          a counter
  *   #/<topic>/<partition>  next offset to be indexed
  * A record is applied with its position in one transaction, so it counts once.
  */
-export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'delivered'] as const;
+export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'failed-over', 'delivered'] as const;
 export type DeliveryState = (typeof deliveryStates)[number];
 /** Of another layout: the index is built anew. */
-const layout = '2';
+const layout = '3';
 
 /** End of one delivery key, as the ledger has it. */
 export interface EndFacts {
@@ -38,6 +40,9 @@ export interface NewEnd extends EndFacts {
   readonly operation: string;
   readonly subject: string;
   readonly acceptedAt: number;
+  readonly partition: number;
+  /** Of failed-over: who wrote it. One of an owner that was passed counts for nobody. */
+  readonly owner: string | null;
 }
 
 export const eventEnds = ['dropped', 'dead-lettered', 'quarantined'] as const;
@@ -60,6 +65,8 @@ export interface Transaction {
   deadLetter(id: string, summary: Record<string, unknown>): void;
   /** An end in the ledger, by the ledger's own rule: a delivery outranks what was given up, the first of equals stays. */
   end(end: NewEnd): void;
+  /** Another owner of a partition of a ledger: the highest token, and of equal ones the first, counts. */
+  owner(destination: string, partition: number, mark: { readonly token: number; readonly owner: string }): void;
   /** How a record that a replay order put back ended; counted once per order and delivery, by the highest state. */
   replayed(order: string, delivery: string, state: DeliveryState | 'dropped'): void;
   commit(topic: string, partition: number, next: number): void;
@@ -67,6 +74,10 @@ export interface Transaction {
 
 export interface Store {
   begin(): Transaction;
+  /** The order of the first of the rows that tell what replays put back; undefined = there are none. */
+  replayedOrder(): string | undefined;
+  /** Delete up to `limit` rows of what an order put back; its counters stay. Gives how many there were. */
+  forgetReplayed(order: string, limit: number): number;
   stages(eventId: string): Stage[];
   /** Records that the stages of an event were read from. */
   places(eventId: string): { readonly topic: string; readonly partition: number; readonly offset: number }[];
@@ -79,6 +90,8 @@ export interface Store {
   deliveryState(id: string): DeliveryState | undefined;
   /** How an event ended before it was routed; undefined when it did not, or was put back since. */
   endedAs(eventId: string): string | undefined;
+  /** Events that were set aside with a change of consent; those that were put back since among them. */
+  unresolved(): Iterable<{ readonly eventId: string; readonly source: string; readonly at: number }>;
   counters(prefix: string): Record<string, number>;
   deadLetter(id: string): Record<string, unknown> | undefined;
   position(topic: string, partition: number): number;
@@ -87,9 +100,10 @@ export interface Store {
 
 const order: Record<Stage['stage'], number> = { accepted: 0, normalized: 1, decided: 2, attempt: 3, outcome: 4 };
 const rank = (state: string | undefined): number => (state === undefined ? -1 : deliveryStates.indexOf(state as DeliveryState));
-const endRank: Readonly<Record<string, number>> = { quarantined: 2, 'dead-lettered': 2, delivered: 3 };
+const endRank: Readonly<Record<string, number>> = { quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 const rankOfEnd = (state: string): number => endRank[state] ?? 1;
 const endKey = (destination: string, key: string): string => `l/${destination}/${key}`;
+const ownerKey = (destination: string, partition: number): string => `w/${destination}/${partition}`;
 const newestKey = (destination: string, operation: string, subject: string): string => `n/${destination}/${operation}/${subject}`;
 
 function parseEnd(text: string): EndFacts {
@@ -150,16 +164,24 @@ export function createStore(table: Table): Store {
         },
         deadLetter(id, summary) {
           if (read(`q/${id}`) === undefined) {
-            const { stage, codes, destination, release, at } = summary as { stage: string; codes: string[]; destination: string | null; release: string | null; at: number };
+            const { eventId, stage, codes, source, destination, release, at } = summary as { eventId: string; stage: string; codes: string[]; source: string | null; destination: string | null; release: string | null; at: number };
             count('deadLetters', 1);
             count(`q/${JSON.stringify([stage, codes[0] ?? '', destination, release])}`, 1);
+            if (codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${at}`);
             write(`y/${String(9e15 - at).padStart(16, '0')}/${id}`, '');
           }
           write(`q/${id}`, JSON.stringify(summary));
         },
-        end({ destination, key, state, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt }) {
+        owner(destination, partition, mark) {
+          const name = ownerKey(destination, partition);
+          const before = read(name);
+          if (before === undefined || (JSON.parse(before) as { token: number }).token < mark.token) write(name, JSON.stringify({ token: mark.token, owner: mark.owner }));
+        },
+        end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt }) {
           const name = endKey(destination, key);
           const before = read(name);
+          const owns = state === 'failed-over' ? read(ownerKey(destination, partition)) : undefined;
+          if (owns !== undefined && (JSON.parse(owns) as { owner: string }).owner !== owner) return;
           if (before === undefined || rankOfEnd(state) > rankOfEnd(before.slice(0, before.indexOf('|')))) write(name, `${state}|${effect}|${itemHash}|${at}|${offset}|${maybeSince}`);
           if (state !== 'delivered') return;
           const newest = newestKey(destination, operation, subject);
@@ -178,6 +200,19 @@ export function createStore(table: Table): Store {
           table.putBatch([...puts].map(([key, value]): Put => ({ key, value })));
         },
       };
+    },
+    replayedOrder() {
+      for (const { key } of table.range('o/')) return key.slice(2, key.indexOf('/', 2));
+      return undefined;
+    },
+    forgetReplayed(order, limit) {
+      const puts: Put[] = [];
+      for (const { key } of table.range(`o/${order}/`)) {
+        if (puts.length >= limit) break;
+        puts.push({ key, value: null });
+      }
+      if (puts.length > 0) table.putBatch(puts);
+      return puts.length;
     },
     stages: (eventId) => [...table.range(`s/${eventId}/`)].map(({ value }) => parse(value) as unknown as Stage).sort((a, b) => order[a.stage] - order[b.stage] || a.at - b.at),
     places: (eventId) => [...table.range(`s/${eventId}/`)].map(({ key }) => {
@@ -200,6 +235,12 @@ export function createStore(table: Table): Store {
     endedAs(eventId) {
       const [state, at] = table.get(`x/${eventId}`)?.toString('latin1').split('@') ?? [];
       return state === undefined || Number(at) <= Number(table.get(`r/${eventId}`)?.toString('latin1') ?? 0) ? undefined : state;
+    },
+    *unresolved() {
+      for (const { key, value } of table.range('u/')) {
+        const [source, at] = value.toString('utf8').split('@') as [string, string];
+        yield { eventId: key.slice(2), source, at: Number(at) };
+      }
     },
     counters(prefix) {
       const found: Record<string, number> = Object.create(null) as Record<string, number>;

@@ -7,6 +7,7 @@ import { parseIdentifier, type Subjects } from './subjects.ts';
 const whole = () => everything;
 const body = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500 } } } as const;
 const order = { ...body, properties: { ...body.properties, deadlineDays: { type: 'integer', minimum: 1, maximum: 366 } } };
+const ask = { ...body, properties: { ...body.properties, destination: { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,62}$' }, limit: { type: 'integer', minimum: 1, maximum: 1000 } } };
 const id = { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$' } } };
 const day = 86_400_000;
 /** GDPR article 12(3): "without undue delay and in any event within one month". */
@@ -28,8 +29,12 @@ export function shownErasure({ sealed: _sealed, ...erasure }: Erasure): Record<s
  * audit leaf says that somebody looked, not at whom by a hash that can be guessed (`privateBody`).
  */
 export function subjectRoutes(app: FastifyInstance, ports: { readonly subjects: () => Subjects; readonly erasures: () => Erasures }): void {
-  type Asked = { Body: { identifier: string; deadlineDays?: number } };
+  type Asked = { Body: { identifier: string; deadlineDays?: number; destination?: string; limit?: number } };
   app.post<Asked>('/v1/subjects/show', { schema: { body }, config: { permission: 'subject.read', scope: whole, action: 'subject.show', privateBody: true, summary: 'What Weir knows of a person, in short.' } }, async (request) => ports.subjects().summary(parseIdentifier(request.body.identifier)));
+  app.post<Asked>('/v1/subjects/decisions', { schema: { body: ask }, config: { permission: 'subject.read', scope: whole, action: 'subject.decisions', privateBody: true, summary: 'What was decided about a person, the newest first, and why.' } }, async (request) => {
+    const { identifier, destination, limit = 50 } = request.body;
+    return { decisions: await ports.subjects().decisions(parseIdentifier(identifier), destination, limit) };
+  });
   app.post<Asked>('/v1/subjects/export', { schema: { body }, config: { permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, as NDJSON.' } }, async (request, reply) => {
     const subjects = ports.subjects();
     const ids = await subjects.resolve(parseIdentifier(request.body.identifier));

@@ -5,7 +5,7 @@ import { H, keyedId, type TopicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import type { KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
-import type { Store } from './store.ts';
+import type { Stage, Store } from './store.ts';
 
 export interface SubjectPorts {
   readonly reader: Reader;
@@ -50,6 +50,25 @@ export interface SubjectSummary {
   readonly destinations: ReadonlyArray<{ readonly destination: string; readonly delivered: number; readonly last: string }>;
 }
 
+/** What was decided about one record of a person for one operation of a destination, and what became of it. */
+export interface SubjectDecision {
+  readonly eventId: string;
+  /** ISO 8601. */
+  readonly at: string;
+  readonly source: string;
+  /** Canonical record name without namespace; null when its key is destroyed. */
+  readonly record: string | null;
+  readonly destination: string | null;
+  readonly operation: string | null;
+  readonly effect: string;
+  readonly rule: string | null;
+  readonly purpose: string | null;
+  readonly reason: string | null;
+  readonly release: string | null;
+  /** How it ended; null = on its way. */
+  readonly end: { readonly state: string; readonly at: string; readonly reason: string | null; readonly status: number | null } | null;
+}
+
 const types = ['userId', 'email', 'phone', 'anonymousId', 'external'] as const;
 /** Events whose deliveries are looked up for one summary. */
 const maxEvents = 20_000;
@@ -81,6 +100,23 @@ function usesOf(release: Release): [purpose: string, channel: string | null][] {
   const found = new Map<string, [string, string | null]>();
   for (const route of [...release.policy.routes.values()].flat()) if (route.purpose !== undefined) found.set(`${route.purpose}/${route.channel ?? ''}`, [route.purpose, route.channel ?? null]);
   return [...found.values()].sort((a, b) => (a.join() < b.join() ? -1 : 1));
+}
+
+type Decided = Omit<SubjectDecision, 'eventId' | 'source' | 'record'> & { readonly order: number };
+
+/** The last decision per operation of an event, with its end. */
+function decisionsOf(stages: readonly Stage[], wanted: string | undefined): Decided[] {
+  const found = new Map<string, Decided>();
+  const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);
+  const keyOf = (s: Stage): string => `${String(s['destination'])}/${String(s['operation'])}`;
+  for (const s of stages) {
+    if (s.stage === 'decided' && (wanted === undefined || s['destination'] === wanted || s['destination'] === null)) {
+      found.set(keyOf(s), { order: s.at, at: new Date(s.at).toISOString(), destination: text(s['destination']), operation: text(s['operation']), effect: String(s['effect']), rule: text(s['rule']), purpose: text(s['purpose']), reason: text(s['reason']), release: text(s['release']), end: null });
+    }
+    const known = s.stage === 'outcome' ? found.get(keyOf(s)) : undefined;
+    if (known !== undefined) found.set(keyOf(s), { ...known, end: { state: String(s['state']), at: new Date(s.at).toISOString(), reason: text(s['reason']), status: typeof s['status'] === 'number' ? s['status'] : null } });
+  }
+  return [...found.values()];
 }
 
 /** What is known of one person, read from the topics: nothing of it is kept. */
@@ -155,6 +191,18 @@ export function createSubjects(ports: SubjectPorts) {
     return [...found].map(([destination, { delivered, last }]) => ({ destination, delivered, last: new Date(last).toISOString() })).sort((a, b) => (a.destination < b.destination ? -1 : 1));
   }
 
-  return { resolve, scan, summary };
+  /** The newest `limit` decisions about the person, of the destination when one is named, the newest first; of a decision that was made again the last. */
+  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number): Promise<SubjectDecision[]> {
+    const events = new Map<string, { source: string; type: string | undefined }>();
+    await scan(await resolve(identifiers), ({ eventId, source, type }) => {
+      events.delete(eventId);
+      events.set(eventId, { source, type });
+      if (events.size > maxEvents) events.delete(events.keys().next().value!);
+    });
+    const found = [...events].flatMap(([eventId, { source, type }]) => decisionsOf(ports.store.stages(eventId), destination).map((d): SubjectDecision & { order: number } => ({ eventId, source, record: type?.slice('weir.canonical.'.length) ?? null, ...d })));
+    return found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision);
+  }
+
+  return { resolve, scan, summary, decisions };
 }
 export type Subjects = ReturnType<typeof createSubjects>;

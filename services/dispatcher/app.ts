@@ -14,13 +14,16 @@ import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
 import { createQuotas } from './quota.ts';
 import { createChannels } from './escalation-channels.ts';
-import { createEscalations, escalatedRules } from './escalation.ts';
-import { createTakeover, type TakeoverProgress } from './takeover.ts';
+import { createEscalations, escalatedOthers } from './escalation.ts';
+import { pruneLedger } from './prune.ts';
+import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
 
 /** Dedupe window of events whose source is not in the running release any more. */
 const defaultWindowMs = 7 * 86_400_000;
 const sweepMs = 30_000;
+/** While old ends are left in a local cache of the ledger. */
+const pruneMs = 100;
 const lookMs = 1000;
 const takeoverLogMs = 5000;
 
@@ -36,6 +39,7 @@ interface Running {
   readonly runner: DestinationRunner;
   readonly consumer: GroupConsumer;
   readonly ledger: LedgerStore;
+  readonly takeover: Takeover;
   /** Its cache keeps what counts against caps. */
   readonly counts: boolean;
 }
@@ -99,14 +103,17 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const [partitions] = await Promise.all(own.map((topic) => appender.partitions(topic)));
     quotas.partitions(name, partitions!);
     await retention.watch(own);
+    const takeover = createTakeover({ admin, reader, ledger, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
     const runner = createDestinationRunner({
       name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
-      takeover: createTakeover({ admin, reader, ledger, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) }),
+      takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
       dedupeWindowMs: (source) => (source === '' ? longestWindow() : releases.current().sources.get(source)?.dedupeWindowMs ?? defaultWindowMs),
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
+      configured: () => switches.apply(releases.current().destinations.get(name)),
+      second: (other, operation) => running.get(other)?.runner.asSecond(operation),
       credential: { rejected: () => credentials.rejected(name), accepted: () => credentials.accepted(name) },
       window: () => windowOf(partitionsOwned()),
       consumer: () => consumer,
@@ -114,7 +121,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     });
     const partitionsOwned = (): number => consumer.assignments().length;
     const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000, maxBytesPerPartition: fetchBytes });
-    running.set(name, { runner, consumer, ledger, counts });
+    running.set(name, { runner, consumer, ledger, takeover, counts });
     await consumer.start();
     logger.info({ destination: name }, 'dispatching');
   }
@@ -160,17 +167,19 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     looking = clock.setTimer(() => {
       const owned = [...running].filter(([, { consumer }]) => consumer.assignments().some((a) => a.partition === 0));
       const first = [...releases.current().destinations.keys()].sort()[0];
-      const rules = owned.some(([destination]) => destination === first) ? escalatedRules(releases.incidents().values()) : [];
-      escalations.look([...owned.map(([destination, { runner }]) => ({ destination, ...runner.health(), credential: releases.incidents().get(destination) })), ...rules]);
+      const others = owned.some(([destination]) => destination === first) ? escalatedOthers(releases.incidents().values()) : [];
+      escalations.look([...owned.map(([destination, { runner }]) => ({ destination, ...runner.health(), credential: releases.incidents().get(destination) })), ...others]);
       lookLater();
     }, lookMs);
   }
 
-  function sweepLater(): void {
+  function sweepLater(ms = sweepMs): void {
     sweeping = clock.setTimer(() => {
       for (const { runner } of running.values()) runner.sweep();
-      sweepLater();
-    }, sweepMs);
+      let more = false;
+      for (const [name, { runner, ledger, takeover }] of running) more = pruneLedger({ name, ledger, takeover, oldestAsked: runner.oldestAsked, windowMs: longestWindow, clock, metrics }) || more;
+      sweepLater(more ? pruneMs : sweepMs);
+    }, ms);
   }
 
   function readiness(): Readiness {

@@ -1,22 +1,36 @@
 import type { AttemptSummary, Task } from './types.ts';
 
-/** A subject whose deliveries wait on the parked topic. */
-export interface Parked {
-  /** Key of its marker in the ledger. */
-  readonly key: string;
-  /** Parked offsets not finished, ascending. */
-  readonly offsets: number[];
-  /** Records being appended to the parked topic now. */
-  pending: number;
-  /** Arrivals while the marker is being removed; they run after it. */
-  held: Task[] | undefined;
+/** What is known of the first of some records that wait. */
+export interface HeadState {
+  /** When it may be tried, ms since the epoch; 0 = at once. */
   due: number;
   reason: string;
   attempts: number;
   readBacks: number;
-  /** The head's last call by this owner. */
+  /** Its last call by this owner. */
   last: AttemptSummary | undefined;
   maybeSince: number;
+}
+
+/** Parked records that wait for one another. */
+export interface Line extends HeadState {
+  /** Parked offsets not finished, ascending. */
+  offsets: number[];
+}
+
+/**
+ * A subject whose deliveries wait on the parked topic, in two lines: what restricts goes ahead of uses that wait, for a
+ * withdrawal is not to wait for a cap or for the morning. No use goes while a restrict waits.
+ */
+export interface Parked {
+  /** Key of its marker in the ledger. */
+  readonly key: string;
+  readonly uses: Line;
+  readonly restricts: Line;
+  /** Records being appended to the parked topic now. */
+  pending: number;
+  /** Arrivals while the marker is being removed; they run after it. */
+  held: Task[] | undefined;
   since: number;
   /** When the marker was written last, ms. */
   markedAt: number;
@@ -37,6 +51,33 @@ export function createLane(subject: string): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined };
 }
 
-export function createParked(key: string, now: number, due: number, reason: string, head: { attempts: number; maybeSince: number; readBacks?: number; last?: AttemptSummary | undefined }): Parked {
-  return { key, offsets: [], pending: 0, held: undefined, due, reason, attempts: head.attempts, readBacks: head.readBacks ?? 0, last: head.last, maybeSince: head.maybeSince, since: now, markedAt: now };
+const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 });
+const createLine = (): Line => ({ offsets: [], ...fresh() });
+
+export function createParked(key: string, now: number): Parked {
+  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now };
+}
+
+/** The line that a delivery waits in. */
+export const lineFor = (parked: Parked, { kind }: { readonly kind: string }): Line => (kind === 'restrict' ? parked.restricts : parked.uses);
+
+/** The line whose head is next; undefined = none waits. */
+export function nextLine({ restricts, uses }: Parked): Line | undefined {
+  if (restricts.offsets.length > 0) return restricts;
+  return uses.offsets.length > 0 ? uses : undefined;
+}
+
+/** The line of the record that was parked first: what the marker says is said of its head. */
+export function firstLine({ restricts, uses }: Parked): Line {
+  return (restricts.offsets[0] ?? Number.POSITIVE_INFINITY) < (uses.offsets[0] ?? Number.POSITIVE_INFINITY) ? restricts : uses;
+}
+
+/** When the head of the line may be tried, ms. One that goes ahead of a use that may have taken effect first gives the last call of that the time it would have had. */
+export function dueOf({ restricts, uses }: Parked, line: Line): number {
+  return line === restricts && uses.offsets.length > 0 && uses.maybeSince > 0 ? Math.max(restricts.due, uses.due) : line.due;
+}
+
+/** The head is done with: nothing is known of the next one. */
+export function forgetHead(line: Line): void {
+  Object.assign(line, fresh());
 }

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Serde } from '@weir/log';
@@ -55,4 +55,71 @@ test('counts outlive the process, are the subject\'s own, and what is older than
   plain.apply(0, [entry('k1', 0)], 1);
   expect(plain.counted('a/b', 0)).toEqual([]);
   await plain.close();
+});
+
+const mark = (token: number, owner: string, offset: number) => ({ key: `#owner/0/${token}/${owner}`, offset, value: Buffer.from(JSON.stringify({ token, owner })) });
+const gone = (key: string, offset: number, owner: string) => entry(key, offset, { state: 'failed-over', effect: 'none', owner });
+
+test('what an owner gave to a second vendor counts while no later owner is marked before it, in whatever parts the topic is read', async () => {
+  const log = [mark(1, 'a', 0), gone('k1', 1, 'a'), mark(2, 'b', 2), gone('k2', 3, 'a'), gone('k3', 4, 'b'), mark(2, 'late', 5), gone('k4', 6, 'late'), gone('k5', 7, 'b')];
+  for (let cut = 0; cut <= log.length; cut++) {
+    const ledger = store(true);
+    ledger.apply(0, log.slice(0, cut), cut);
+    ledger.apply(0, log.slice(cut), log.length);
+    expect(['k1', 'k2', 'k3', 'k4', 'k5'].filter((key) => ledger.end(key) !== undefined)).toEqual(['k1', 'k3', 'k5']);
+    expect(ledger.owner(0)).toEqual({ token: 2, owner: 'b' });
+    // The person may have been messaged there.
+    expect(ledger.counted('a/b', 0)).toHaveLength(3);
+    ledger.forgetOwner(0);
+    expect(ledger.owner(0)).toBeUndefined();
+    await ledger.close();
+  }
+});
+
+const dayMs = 86_400_000;
+
+test('the cache of a busy destination stops growing: ends older than the window are let go, on disk, too', async () => {
+  const path = mkdtempSync(join(tmpdir(), 'weir-ledger-'));
+  const ledger = store(true, path);
+  const sizes: number[] = [];
+  const entries: number[] = [];
+  let offset = 0;
+  for (let day = 0; day < 30; day++) {
+    for (let batch = 0; batch < 5; batch++) ledger.apply(0, Array.from({ length: 200 }, () => entry(`key-of-a-delivery-${offset}`, offset++, { at: day * dayMs + batch, acceptedAt: day * dayMs, subject: `s${offset}` })), offset);
+    while (ledger.prune((day - 8) * dayMs, 300) > 0);
+    sizes.push(statSync(path.endsWith('.mdb') ? path : join(path, 'data.mdb')).size);
+    entries.push(ledger.size());
+  }
+  // Nine days' worth, in entries and in pages.
+  expect(entries.at(-1)!).toBeLessThan(entries[8]! * 1.02);
+  expect(sizes.at(-1)!).toBeLessThan(sizes[9]! * 1.1);
+  expect(ledger.end('key-of-a-delivery-0')).toBeUndefined();
+  expect(ledger.end(`key-of-a-delivery-${offset - 1}`)?.state).toBe('delivered');
+  expect(ledger.floor(0)).toBe(21 * dayMs);
+  await ledger.close();
+});
+
+test('an end that was replaced lately outlives its first list, and what an old one left is gone with it', async () => {
+  const ledger = store(true);
+  ledger.apply(0, [entry('given-up', 0, { state: 'dead-lettered', effect: 'maybe', at: 10 }), entry('old', 1, { at: 20, acceptedAt: 5 })], 2);
+  ledger.apply(0, [entry('given-up', 2, { at: 5000, acceptedAt: 6, operation: 'other' })], 3);
+  expect(ledger.lastDelivered('a/b', 'send')).toBe(5);
+  expect(ledger.prune(1000, 100)).toBe(2);
+  expect([ledger.end('given-up')?.state, ledger.end('old')]).toEqual(['delivered', undefined]);
+  expect([ledger.lastDelivered('a/b', 'send'), ledger.lastDelivered('a/b', 'other')]).toEqual([0, 6]);
+  expect(ledger.counted('a/b', 0)).toHaveLength(1);
+  expect(ledger.prune(1000, 100)).toBe(0);
+  await ledger.close();
+});
+
+test('what was let go and is read again for an old record is known again, and goes again', async () => {
+  const ledger = store(false);
+  ledger.apply(0, [entry('k1', 0, { at: 10 })], 1);
+  ledger.prune(1000, 100);
+  expect([ledger.end('k1'), ledger.floor(0)]).toEqual([undefined, 1000]);
+  ledger.applyOlder([entry('k1', 0, { at: 10 })]);
+  expect(ledger.end('k1')?.state).toBe('delivered');
+  ledger.prune(1000, 100);
+  expect(ledger.end('k1')).toBeUndefined();
+  await ledger.close();
 });

@@ -49,7 +49,7 @@ async function takeOver(epoch = 1): Promise<Map<string, Lane>> {
     appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => written.push({ key: r.key!.toString(), value: r.value }) - 1)) },
   } as unknown as DestinationPorts;
   const parking = createParking({
-    ports, partition: 0, epoch, createTask: () => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', intent: '' }, redrive: '', offset: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer: () => undefined,
+    ports, partition: 0, epoch, createTask: () => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, redrive: '', offset: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer: () => undefined, end: () => undefined, written: () => Promise.resolve(),
     applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
   });
   await parking.load((subject) => {

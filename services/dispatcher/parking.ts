@@ -2,8 +2,10 @@ import { failpoint } from '@weir/failpoint';
 import { expiringShare, H } from '@weir/pipeline';
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
-import { createParked, type Lane, type Parked } from './lane.ts';
+import type { Ending } from './ends.ts';
+import { createParked, dueOf, firstLine, forgetHead, lineFor, nextLine, type Lane, type Line, type Parked } from './lane.ts';
 import { ledgerKeys, lookUp } from './ledger.ts';
+import { goAhead } from './overtake.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createReadAhead } from './read-ahead.ts';
 import type { ParkMark } from './ledger-store.ts';
@@ -21,19 +23,23 @@ interface Context {
   /** The ends that tell a repetition of these are known when it resolves. */
   reach(tasks: readonly Task[]): Promise<void> | undefined;
   offer(lane: Lane): void;
+  /** Ends a waiting delivery without a call. */
+  end(ending: Ending): void;
+  /** Resolves when every end up to now is acknowledged. */
+  written(): Promise<void>;
 }
 
-/** The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest. */
-export function joinMarks(marks: readonly ParkMark[]): ParkMark {
+/** The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest (`head`: its offset). */
+export function joinMarks(marks: readonly ParkMark[]): ParkMark & { readonly head: number } {
   const ahead = marks.reduce((a, b) => (b.fromOffset > a.fromOffset || (b.fromOffset === a.fromOffset && b.due > a.due) ? b : a));
   const maybe = marks.filter((m) => m.fromOffset === ahead.fromOffset && m.maybeSince > 0).map((m) => m.maybeSince);
-  return { ...ahead, fromOffset: Math.min(...marks.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...marks.map((m) => m.since)) };
+  return { ...ahead, head: ahead.fromOffset, fromOffset: Math.min(...marks.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...marks.map((m) => m.since)) };
 }
 
 /**
  * Subjects in trouble. Order of writes: records on weir.parked.<destination>, then the marker in the ledger,
  * then the commit; a crash in between repeats records, and a repeated record finds its end in the ledger.
- * While a marker stands, everything of the subject goes behind it. A new owner marks what it finds under keys of its
+ * While a marker stands, everything of the subject goes behind it; what restricts goes first of what waits. A new owner marks what it finds under keys of its
  * own before it takes records: an earlier owner that lifts what it knew as empty must not hide what came since.
  */
 export interface Parking {
@@ -43,7 +49,7 @@ export interface Parking {
   park(lane: Lane, due: number, reason: string): void;
   behind(lane: Lane, task: Task): void;
   /** The parked head ended: load the next, or lift the marker. */
-  headEnded(lane: Lane): void;
+  headEnded(lane: Lane, head: Task): void;
   /** The lane has no record in hand: wait until due, load the head, or lift the marker. */
   next(lane: Lane): void;
   count(): number;
@@ -87,8 +93,11 @@ export function createParking(context: Context): Parking {
 
   function mark(lane: Lane): Promise<void> {
     const parked = lane.parked!;
-    parked.markedAt = ports.clock.now();
-    return write([[parked.key, { subject: lane.subject, fromOffset: parked.offsets[0]!, due: parked.due, reason: parked.reason, attempts: parked.attempts, maybeSince: parked.maybeSince, since: parked.since }]]);
+    const now = ports.clock.now();
+    parked.markedAt = now;
+    // A head that may be called at once is due now: a new owner takes it for called.
+    const { offsets, due, reason, attempts, maybeSince } = firstLine(parked);
+    return write([[parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason, attempts, maybeSince, since: parked.since }]]);
   }
 
   function enter(lane: Lane): void {
@@ -103,32 +112,50 @@ export function createParking(context: Context): Parking {
   /** When its topic is about to lose it, ms: it must be looked at then, due or not. */
   const expiresAt = (parked: Parked): number => parked.since + ports.retention.parkedMs() * expiringShare;
 
-  function schedule(lane: Lane): void {
-    if (closed || lane.dead) return;
-    const wait = Math.max(0, Math.min(lane.parked!.due, expiresAt(lane.parked!)) - ports.clock.now());
+  function schedule(lane: Lane, due: number): void {
     timers.set(lane, ports.clock.setTimer(() => {
       timers.delete(lane);
-      spawn(() => loadHead(lane));
-    }, Math.min(wait, 2 ** 31 - 1)));
+      next(lane);
+    }, Math.min(Math.max(0, due - ports.clock.now()), 2 ** 31 - 1)));
   }
 
-  async function loadHead(lane: Lane): Promise<void> {
-    if (closed || lane.dead) return;
+  /** The lane has no record in hand: wait until the head of its line is due, load it, or lift the marker. */
+  function next(lane: Lane): void {
     const parked = lane.parked!;
-    if (Math.min(parked.due, expiresAt(parked)) > ports.clock.now()) return schedule(lane);
-    const offset = parked.offsets[0]!;
-    const record = await ahead.get(offset);
     if (closed || lane.dead) return;
-    if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
-    const task = await decode(record);
+    lane.busy = true;
+    const line = nextLine(parked);
+    if (line === undefined) {
+      if (parked.pending === 0) spawn(() => lift(lane));
+      else lane.busy = false;
+      return;
+    }
+    const due = Math.min(dueOf(parked, line), expiresAt(parked));
+    if (due > ports.clock.now()) schedule(lane, due);
+    else spawn(() => loadHead(lane, parked, line));
+  }
+
+  async function loadHead(lane: Lane, parked: Parked, line: Line): Promise<void> {
+    const task = await load(parked, line.offsets[0]!);
+    if (closed || lane.dead) return;
+    if (line === parked.restricts && !(await goAhead({ ...context, load: (offset) => load(parked, offset), mark: () => mark(lane), gone: () => closed || lane.dead }, parked, task))) return;
+    // What was known when it was read may have been forgotten meanwhile.
     await context.reach([task]);
-    task.attempts = parked.attempts;
-    task.readBacks = parked.readBacks;
-    task.last = parked.last;
-    task.maybeSince = parked.maybeSince;
+    if (closed || lane.dead) return;
     lane.queue.push(task);
     lane.busy = false;
     context.offer(lane);
+  }
+
+  /** A parked record as a task, with what is known of it where it is the head of its line. */
+  async function load(parked: Parked, offset: number): Promise<Task> {
+    const record = await ahead.get(offset);
+    if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
+    const task = await decode(record);
+    await context.reach([task]);
+    const { offsets, attempts, readBacks, last, maybeSince } = lineFor(parked, task.delivery);
+    if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, last, maybeSince });
+    return task;
   }
 
   async function decode(record: LogRecord): Promise<Task> {
@@ -150,59 +177,80 @@ export function createParking(context: Context): Parking {
     context.offer(lane);
   }
 
+  /** What a new owner finds of the marked subjects on the parked topic, by line. */
+  async function find(marks: ReadonlyArray<{ readonly subject: string; readonly fromOffset: number; readonly head: number }>, laneOf: (subject: string) => Lane): Promise<void> {
+    const end = (await ports.admin.endOffsets(parkedTopic)).get(partition) ?? 0;
+    const bySubject = new Map(marks.map((m) => [m.subject, m]));
+    await ports.reader.read(parkedTopic, partition, Math.min(...marks.map((m) => m.fromOffset)), end, async (batch) => {
+      for (const record of batch.records) {
+        const subject = record.key?.toString('utf8') ?? '';
+        const mark = bySubject.get(subject);
+        if (mark === undefined || record.offset < mark.fromOffset) continue;
+        const task = await decode(record);
+        await context.reach([task]);
+        const standing = lookUp(task.delivery, task.redrive, task.offset, context.endOf);
+        // What went to a second vendor may not have been appended there yet: it is looked at once more.
+        if (standing.kind === 'ended' && standing.end.state !== 'failed-over') continue;
+        const parked = laneOf(subject).parked!;
+        const line = lineFor(parked, task.delivery);
+        // The marker tells of a use, unless it was of this very record: it went ahead, and may have been called since it was parked.
+        if (line === parked.restricts && line.offsets.length === 0) {
+          if (record.offset === mark.head) {
+            Object.assign(line, { ...parked.uses, offsets: line.offsets });
+            forgetHead(parked.uses);
+          } else line.maybeSince = record.timestamp;
+        }
+        line.offsets.push(record.offset);
+      }
+    });
+  }
+
   return {
     async load(laneOf) {
       const found = ports.ledger.parks(partition);
       if (found.length === 0) return;
       const marks = [...Map.groupBy(found, (m) => m.subject).values()].map((list) => ({ ...joinMarks(list), key: keyFor(list[0]!.subject) }));
-      await write([...marks.map(({ key, ...value }) => [key, value] as const), ...found.map((m) => [m.key, null] as const)]);
-      const end = (await ports.admin.endOffsets(parkedTopic)).get(partition) ?? 0;
+      await write([...marks.map(({ key, head: _head, ...value }) => [key, value] as const), ...found.map((m) => [m.key, null] as const)]);
+      const now = ports.clock.now();
       for (const m of marks) {
         const lane = laneOf(m.subject);
         lane.busy = true;
-        lane.parked = { ...createParked(m.key, m.since, m.due, m.reason, m), markedAt: ports.clock.now(), maybeSince: m.maybeSince > 0 ? m.maybeSince : m.due <= ports.clock.now() ? m.due : 0 };
+        lane.parked = { ...createParked(m.key, now), since: m.since };
+        Object.assign(lane.parked.uses, { due: m.due, reason: m.reason, attempts: m.attempts, maybeSince: m.maybeSince > 0 ? m.maybeSince : m.due <= now ? m.due : 0 });
         enter(lane);
       }
-      const from = Math.min(...marks.map((m) => m.fromOffset));
-      const fromOf = new Map(marks.map((m) => [m.subject, m.fromOffset]));
-      await ports.reader.read(parkedTopic, partition, from, end, async (batch) => {
-        for (const record of batch.records) {
-          const subject = record.key?.toString('utf8') ?? '';
-          if (record.offset < (fromOf.get(subject) ?? Number.POSITIVE_INFINITY)) continue;
-          const task = await decode(record);
-          await context.reach([task]);
-          if (lookUp(task.delivery, task.redrive, task.offset, context.endOf).kind !== 'ended') laneOf(subject).parked!.offsets.push(record.offset);
-        }
-      });
-      for (const m of marks) this.next(laneOf(m.subject));
+      await find(marks, laneOf);
+      for (const m of marks) next(laneOf(m.subject));
     },
 
     park(lane, due, reason) {
       const tasks = lane.queue.splice(0);
       const head = tasks[0]!;
+      const { attempts, readBacks, last, maybeSince } = head;
       lane.busy = true;
       if (head.parkedOffset >= 0) {
-        Object.assign(lane.parked!, { due, reason, attempts: head.attempts, readBacks: head.readBacks, last: head.last, maybeSince: head.maybeSince });
+        Object.assign(lineFor(lane.parked!, head.delivery), { due, reason, attempts, readBacks, last, maybeSince });
         spawn(async () => {
           await mark(lane);
-          schedule(lane);
+          next(lane);
         });
         return;
       }
-      const parked = createParked(keyFor(lane.subject), ports.clock.now(), due, reason, head);
+      const parked = createParked(keyFor(lane.subject), ports.clock.now());
+      Object.assign(lineFor(parked, head.delivery), { due, reason, attempts, readBacks, last, maybeSince });
       parked.pending = tasks.length;
       lane.parked = parked;
       enter(lane);
       spawn(async () => {
         const offsets = await ports.appender.append(parkedTopic, tasks.map(toParked));
         // Arrivals appended behind this call were acknowledged behind it: the head's offsets come first.
-        parked.offsets.unshift(...offsets);
+        for (let i = tasks.length - 1; i >= 0; i--) lineFor(parked, tasks[i]!.delivery).offsets.unshift(offsets[i]!);
         parked.pending -= tasks.length;
         failpoint('dispatcher.parked-written');
         await mark(lane);
         failpoint('dispatcher.marker-written');
         context.finished(tasks);
-        schedule(lane);
+        next(lane);
       });
     },
 
@@ -215,33 +263,25 @@ export function createParking(context: Context): Parking {
       parked.pending++;
       spawn(async () => {
         const [offset] = await ports.appender.append(parkedTopic, [toParked(task)]);
-        parked.offsets.push(offset!);
+        const line = lineFor(parked, task.delivery);
+        line.offsets.push(offset!);
         parked.pending--;
         context.finished([task]);
-        if (parked.offsets.length === 1 && lane.queue.length === 0 && !lane.busy) this.next(lane);
+        if (line === parked.restricts && timers.has(lane)) {
+          ports.clock.clearTimer(timers.get(lane));
+          timers.delete(lane);
+          next(lane);
+        } else if (lane.queue.length === 0 && !lane.busy) next(lane);
       });
     },
 
-    headEnded(lane) {
-      const parked = lane.parked!;
-      parked.offsets.shift();
-      parked.due = 0;
-      parked.attempts = 0;
-      parked.readBacks = 0;
-      parked.last = undefined;
-      parked.maybeSince = 0;
+    headEnded(lane, head) {
+      const line = lineFor(lane.parked!, head.delivery);
+      line.offsets.shift();
+      forgetHead(line);
     },
 
-    next(lane) {
-      const parked = lane.parked!;
-      if (closed || lane.dead) return;
-      lane.busy = true;
-      if (parked.offsets.length > 0) {
-        if (Math.min(parked.due, expiresAt(parked)) > ports.clock.now()) schedule(lane);
-        else spawn(() => loadHead(lane));
-      } else if (parked.pending === 0) spawn(() => lift(lane));
-      else lane.busy = false;
-    },
+    next,
 
     count: () => marked.size,
     oldest() {
@@ -251,7 +291,7 @@ export function createParking(context: Context): Parking {
     },
     renew() {
       const before = ports.clock.now() - ports.dedupeWindowMs('') / 2;
-      for (const lane of marked) if (lane.parked !== undefined && lane.parked.held === undefined && lane.parked.offsets.length > 0 && lane.parked.markedAt < before) spawn(() => mark(lane));
+      for (const lane of marked) if (lane.parked !== undefined && lane.parked.held === undefined && nextLine(lane.parked) !== undefined && lane.parked.markedAt < before) spawn(() => mark(lane));
     },
     async drained() {
       while (running.size > 0) await Promise.all(running);

@@ -3,10 +3,11 @@ import { H } from '@weir/pipeline';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import { isSealed, sealedBy } from '@weir/seal';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { createEndWriter, type EndWriter } from './ends.ts';
+import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
+import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
@@ -36,16 +37,20 @@ export interface PartitionRunner {
   callEnded(): void;
   /** True when this offset may have been called by an earlier owner and its outcome may be missing. */
   coveredBefore(offset: number): boolean;
+  /** True when no earlier owner can have called for this offset: read first under this assignment, and not under an earlier one's intent. */
+  neverCalledBefore(offset: number): boolean;
   /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
   close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
   readonly closed: () => boolean;
   /** Timestamp of the oldest record that is not finished, ms (a little older at times); undefined = none. */
   oldestWaiting(): number | undefined;
+  /** The time since which ends must be known for what is in its lanes, ms; Infinity = nothing is. */
+  oldestAsked(): number;
   /** When it was opened, ms since the epoch: an earlier owner called before that. */
   openedAt(): number;
 }
 
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void): PartitionRunner {
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void, onEnd: (ending: Ending) => void): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -68,7 +73,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   /** Records on the topic behind the last batch. */
   let behind = 0;
 
-  const writer = createEndWriter(ports, partition, (tasks) => {
+  // Not the instance alone: one that was killed and is back is another owner.
+  const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
+  const writer = createEndWriter(ports, partition, { name: owner, owned }, (tasks) => {
     for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
     commit();
   });
@@ -97,6 +104,27 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       ports.progress.committed();
       ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
     }
+  }
+
+  /** Whether the assignment holds. A lease that ran out is renewed or lost within the next heartbeat, which is waited for. */
+  async function owned(): Promise<boolean> {
+    for (;;) {
+      if (ports.consumer().holds(topic, partition, epoch)) return true;
+      if (!ports.consumer().assignments().some((a) => a.topic === topic && a.partition === partition && a.epoch === epoch)) return false;
+      await new Promise<void>((resolve) => { ports.clock.setTimer(resolve, 20); });
+    }
+  }
+
+  function takeOver(): Promise<boolean> {
+    return becomeOwner(owner, {
+      load: () => ports.takeover.load(partition, assignment.position),
+      current: () => ports.ledger.owner(partition),
+      owned,
+      async append(mark) {
+        const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
+        await ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]);
+      },
+    });
   }
 
   async function work(): Promise<void> {
@@ -163,7 +191,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const plain = sealed === '' ? undefined : ports.keys?.open(delivery.payload);
     // Of this task alone: it was decoded for it.
     if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
-    return { delivery, record, sealedBy: sealed, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined };
+    return { delivery, record, sealedBy: sealed, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined, ahead: '' };
   }
 
   function laneOf(subject: string): Lane {
@@ -201,6 +229,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     endOf: (key) => writer.endOf(key),
     reach: (tasks) => ports.takeover.reach(partition, oldestAsked(tasks)),
     offer,
+    end(ending) {
+      onEnd(ending);
+      writer.push(ending);
+    },
+    written: () => writer.written(),
   });
 
   const runner: PartitionRunner = {
@@ -208,7 +241,10 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     async open() {
       failpoint('dispatcher.taking-over');
       openedAt = ports.clock.now();
-      await ports.takeover.load(partition, assignment.position);
+      if (!await takeOver()) {
+        closed = true;
+        return;
+      }
       before = ports.ledger.intent(partition, assignment.position);
       await parking.load(laneOf);
     },
@@ -238,6 +274,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       inFlight--;
       if (inFlight === 0) onIdle?.();
     },
+    neverCalledBefore: (offset) => offset >= Math.max(assignment.position, before?.toOffset ?? 0),
     coveredBefore: (offset) => before !== undefined && offset < before.toOffset,
     async close(reason) {
       closed = true;
@@ -257,6 +294,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     oldestWaiting() {
       while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
       return stamps[0]?.timestamp;
+    },
+    oldestAsked() {
+      let oldest = Number.POSITIVE_INFINITY;
+      for (const lane of lanes.values()) if (lane.queue.length > 0) oldest = Math.min(oldest, oldestAsked(lane.queue));
+      return oldest;
     },
     openedAt: () => openedAt,
   };

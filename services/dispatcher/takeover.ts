@@ -34,6 +34,8 @@ export interface Takeover {
   load(partition: number, position: number): Promise<void>;
   /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. */
   reach(partition: number, time: number): Promise<void> | undefined;
+  /** Older ends are being read now: nothing may be forgotten meanwhile. */
+  reaching(): boolean;
 }
 
 const defaultSmall = 10_000;
@@ -66,6 +68,7 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     const cached = ledger.position(partition);
     // A checkpoint beyond the end is of another topic of the same name.
     const known = cached > end ? 0 : cached;
+    if (cached > end) ledger.forgetOwner(partition);
     if (known >= end) return;
     let from = known;
     if (end - known > small) {
@@ -74,6 +77,7 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
       const start = time === 0 ? begin : Math.max(begin, (await admin.offsetsAt(ledgerTopic, time)).get(partition) ?? end);
       if (start > known) {
         from = start;
+        ledger.forgetOwner(partition);
         ledger.setFloor(partition, start > begin ? time : 0);
       }
     } else if (known === 0) ledger.setFloor(partition, 0);
@@ -88,12 +92,14 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     if (time >= floor) return;
     const [from, to] = await Promise.all([admin.offsetsAt(ledgerTopic, time), admin.offsetsAt(ledgerTopic, floor)]);
     const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
-    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => ledger.applyOlder(entries));
+    const seen = {};
+    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => ledger.applyOlder(entries, seen));
     ledger.setFloor(partition, time);
   }
 
   return {
     load,
+    reaching: () => reaching.size > 0,
     reach(partition, time) {
       const from = Math.max(0, time);
       if (from >= ledger.floor(partition)) return undefined;

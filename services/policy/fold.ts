@@ -80,7 +80,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     const change = {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
-      acceptedAt: numberOf(record, H.accepted), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
+      acceptedAt: numberOf(record, H.accepted), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
       jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
     };
     const release = context.releases.current();

@@ -2,12 +2,13 @@ import type { ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, RecordBatch } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Subject } from '@weir/policy';
+import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Limits, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import type { Canonical } from './delivery.ts';
 import { prepare } from './fold.ts';
 import { isReadable } from '@weir/seal';
+import { readTaken, type TakenSlot } from './limits.ts';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
 import { propagate } from './propagation.ts';
 import { basisOf, createDecisionWriter, put, type Outputs } from './write.ts';
@@ -277,11 +278,12 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     await tables.readToEnd();
     counts = await Promise.all([appender.partitions(topics.consentChanges), appender.partitions(topics.identity)]);
     const canonicalPartitions = await appender.partitions(topics.canonical);
+    const taken = await readTaken(ports, context.releases.current(), new Set(parts.map(({ partition }) => partition)));
     for (const { partition, epoch, position } of parts) {
       const lane: Lane = {
         partition, epoch, batches: [], head: 0, chunks: [], busy: false, lookedUp: -1, closed: false, paused: false, waitingSince: 0, committed: position, deciding: '',
         window: createCommitWindow({ position, maxRecords: ports.windowRecords, maxBytes: ports.windowBytes }),
-        take: countOnce(createLimits(100_000, { partition, partitions: canonicalPartitions }), () => lane.deciding),
+        take: countOnce(createLimits(100_000, { partition, partitions: canonicalPartitions }), () => lane.deciding, taken.get(partition)!, clock.now()),
       };
       lanes.set(partition, lane);
     }
@@ -359,8 +361,11 @@ function approvalOf(record: LogRecord): Subject['approval'] {
 }
 
 /** The same output at the same rule and route asks once: duplicates and repeats get the first answer and are not counted again. */
-function countOnce(take: ReturnType<typeof createLimits>, output: () => string): DecisionContext['take'] {
+function countOnce({ take, restore }: Limits, output: () => string, taken: readonly TakenSlot[], now: number): DecisionContext['take'] {
   const answers = new Map<string, boolean>();
+  for (const { rule, key, at } of taken) restore(rule, key, at, now);
+  // What was decided and not committed is decided once more: it has its slot.
+  for (const { rule, destination, operation, output: decided } of taken.slice(-remembered)) answers.set(`${rule.name}/${destination}/${operation}/${decided}`, true);
   return (rule: CompiledRule, key: string, now: number, route: CompiledRoute) => {
     const id = `${rule.name}/${route.destination}/${route.operation}/${output()}`;
     const known = answers.get(id);

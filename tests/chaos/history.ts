@@ -9,7 +9,7 @@ import { createLogger } from '@weir/telemetry';
 export interface RawRecord { readonly event: string; readonly hash: string; readonly objectKey: string; readonly source: string; readonly partition: number; readonly offset: number }
 export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer }
 export interface DispatchRecord { readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly kind: string; readonly subject: string; readonly release: string; readonly partition: number; readonly offset: number }
-export interface EndRecord { readonly key: string; readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly state: string; readonly effect: string; readonly at: number }
+export interface EndRecord { readonly key: string; readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly state: string; readonly effect: string; readonly at: number; readonly reason: string | null }
 export interface OutcomeRecord { readonly event: string; readonly output: string | null; readonly destination: string | null; readonly operation: string | null; readonly state: string; readonly reason: string | null }
 export interface ConsentRecord { readonly id: string; readonly purpose: string; readonly state: string; readonly version: number; readonly at: number }
 export interface Arrival { readonly destination: string; readonly operation: string; readonly idempotencyKey: string | null; readonly subject: string | null; readonly body: Record<string, unknown>; readonly at: number; readonly applied: boolean; readonly n: number }
@@ -88,7 +88,7 @@ function add(history: History, topic: string, partition: number, record: RecordB
       if (topic.startsWith('dispatch.')) history.dispatch.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, kind: value.kind, subject: record.key!.toString(), release: value.release, partition, offset: record.offset });
       return;
     case 'weir.internal.LedgerEnd':
-      history.ends.push({ key: value.key, event: value.eventId, output: value.outputId, destination: topic.slice('ledger.'.length), operation: value.operation, state: value.state, effect: value.effect, at: record.timestamp });
+      history.ends.push({ key: value.key, event: value.eventId, output: value.outputId, destination: topic.slice('ledger.'.length), operation: value.operation, state: value.state, effect: value.effect, at: record.timestamp, reason: value.reason });
       return;
     case 'weir.internal.Outcome':
       history.outcomes.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, state: value.state, reason: value.reason });

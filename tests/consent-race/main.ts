@@ -24,11 +24,13 @@ const count = values.seed === undefined ? number('seeds') : 1;
 const began = performance.now();
 const applied: number[] = [];
 let asked = 0;
+let pending = 0;
 let late = 0;
 let failed = 0;
 for (let seed = from; seed < from + count; seed++) {
   const result = await race(seed, values.trace ? console.log : undefined);
   asked += result.asked;
+  pending += result.pending;
   applied.push(...result.applied);
   late += result.problems.filter((p) => p.includes('after the withdrawal was applied')).length;
   if (result.problems.length > 0) failed++;
@@ -38,7 +40,7 @@ for (let seed = from; seed < from + count; seed++) {
 const at = (list: readonly number[], q: number): string => (list.length === 0 ? '-' : `${Math.round(list[Math.min(list.length - 1, Math.floor(list.length * q))]!)} ms`);
 applied.sort((a, b) => a - b);
 if (count > 0) {
-  console.log(`simulation: ${count} seeds from ${from}, ${failed} with violations, ${late} use arrivals after the acknowledgement; ${asked} withdrawals, ${applied.length} answered as applied, ${((performance.now() - began) / 1000).toFixed(0)} s`);
+  console.log(`simulation: ${count} seeds from ${from}, ${failed} with violations, ${late} use arrivals after the acknowledgement; ${asked} withdrawals, ${applied.length} answered as applied, ${pending} as pending, ${asked - applied.length - pending} not at all (the API was stopped or killed), ${((performance.now() - began) / 1000).toFixed(0)} s`);
   console.log(`  virtual accepted → applied, with stops, kills and faults: p50 ${at(applied, 0.5)}, p99 ${at(applied, 0.99)}, longest ${at(applied, 1)}; lease 6000 ms`);
 }
 if (!values['sim-only'] && (failed === 0 || !values['fail-fast'])) {

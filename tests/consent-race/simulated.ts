@@ -8,6 +8,8 @@ export interface Race {
   /** Withdrawals asked for, those answered as applied, and how long each took, virtual ms. */
   readonly asked: number;
   readonly applied: readonly number[];
+  /** Answered as pending: somebody who might have called did not say in time that he knows. The others got no answer: the API died. */
+  readonly pending: number;
 }
 
 const events = 220;
@@ -19,5 +21,5 @@ export async function race(seed: number, trace?: (line: string) => void): Promis
   const { history } = run;
   const problems = [...checkers.settled(history), ...checkers.nothingLost(history), ...checkers.consentHeld(history), ...checkers.leased(history), ...afterApplied(history)];
   const withdrawals = history.consent!.asks.filter((a) => a.state === 'withdrawn' && a.recorded !== undefined);
-  return { run, problems, asked: withdrawals.length, applied: withdrawals.flatMap((a) => (a.appliedAt === undefined ? [] : [a.appliedAt - a.askedAt])) };
+  return { run, problems, asked: withdrawals.length, applied: withdrawals.flatMap((a) => (a.appliedAt === undefined ? [] : [a.appliedAt - a.askedAt])), pending: withdrawals.filter((a) => a.pending).length };
 }

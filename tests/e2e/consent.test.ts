@@ -1,4 +1,6 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startInstance, waitFor, type Instance } from '@weir/testing';
@@ -6,9 +8,21 @@ import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
 let weir: Instance;
 const folder = mkdtempSync(join(tmpdir(), 'weir-csv-'));
-beforeAll(async () => { weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl') }); });
+let vault: Server;
+const workspaceKey = Buffer.alloc(32, 5);
+/** The workspace key comes wrapped, from the Transit engine of a vault whose KV document is empty: so for npm start and every command. */
+beforeAll(async () => {
+  vault = createServer((request, response) => {
+    const data = request.url === '/v1/transit/decrypt/weir' ? { plaintext: workspaceKey.toString('base64') } : { data: {}, metadata: { version: 1, created_time: new Date().toISOString() } };
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ data }));
+  });
+  await new Promise<void>((done) => { vault.listen(0, '127.0.0.1', done); });
+  weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), env: { WEIR_KEY: `vault:v1:${Buffer.alloc(40, 1).toString('base64')}`, WEIR_VAULT_ADDR: `http://127.0.0.1:${(vault.address() as AddressInfo).port}`, WEIR_VAULT_TOKEN: 'hvs.t' } });
+});
 afterAll(async () => {
   await weir?.dispose();
+  vault?.close();
+  vault?.closeAllConnections();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -16,6 +30,7 @@ const show = async (who: string): Promise<any> => JSON.parse((await weir.cli('co
 const marketing = (person: any): any => person.purposes.find((p: any) => p.purpose === 'email-marketing');
 
 test('set, show and trace of one person: applied, open, closed again, and carried to the newsletter', async () => {
+  expect(existsSync(join(weir.dataDir, 'workspace.key'))).toBe(false);
   expect(marketing(await show('ann@larkspur.example'))).toMatchObject({ open: false, reason: 'consent-missing' });
   const granted = await weir.cli('consent', 'set', 'ann@larkspur.example', '--purpose', 'email-marketing', '--state', 'granted', '--proof', 'form 7');
   expect([granted.code, granted.out]).toEqual([0, expect.stringMatching(/^applied everywhere after \d+ ms: evt_/)]);
@@ -27,6 +42,11 @@ test('set, show and trace of one person: applied, open, closed again, and carrie
   await weir.settled();
   const trace = JSON.parse((await weir.cli('trace', id, '--json')).out);
   expect(trace.stages.find((s: any) => s.stage === 'outcome' && s.destination === 'newsletter')).toMatchObject({ state: 'delivered' });
+  const receipts = JSON.parse((await weir.cli('consent', 'receipts', id, '--json')).out).changes[0];
+  expect(receipts).toMatchObject({ id, source: 'consent-api', receipts: expect.arrayContaining([expect.objectContaining({ destination: 'newsletter', operation: 'unsubscribe', state: 'delivered', status: expect.any(Number), at: expect.any(String) }), expect.objectContaining({ destination: 'warehouse', state: 'no-route' })]) });
+  const ofPerson = await weir.cli('consent', 'receipts', 'ann@larkspur.example');
+  expect([ofPerson.code, ofPerson.out.split('\n').filter((line) => line.startsWith('evt_')).length, ofPerson.out]).toEqual([0, 2, expect.stringMatching(/newsletter +unsubscribe +told/)]);
+  expect((await weir.cli('consent', 'receipts', `evt_${'0'.repeat(32)}`)).code).toBe(1);
   expect((await weir.cli('consent', 'set', 'ann@larkspur.example', '--purpose', 'nope', '--state', 'granted')).code).toBe(1);
 });
 
@@ -44,4 +64,55 @@ test('an import says what would change, does nothing without --yes, does it once
   const refused = await weir.cli('consent', 'import', file, '--yes', '--json');
   expect([refused.code, JSON.parse(refused.out).problems]).toEqual([1, ['line 3: no identifier', 'line 4: state is none of granted, denied, withdrawn, unknown']]);
   expect((await show('dan@larkspur.example')).states).toEqual([]);
+});
+
+test('a withdrawal that names nobody is an incident with its letter and command, until somebody closes it with a reason', async () => {
+  const call = (body: object) => fetch(`${weir.ingest}/v1/track`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify(body) });
+  const response = await call({ type: 'track', messageId: 'nobody-1', event: 'Unsubscribed', properties: {} });
+  expect(response.status).toBe(200);
+  const incident = await waitFor('the incident', async () => ((await weir.status()).incidents as any[]).find((i) => i.destination === 'consent/segment'));
+  expect(incident).toMatchObject({ code: 'consent-unresolved', open: 1, since: expect.any(String) });
+  expect((await weir.cli('status')).out).toMatch(/1 change of consent of segment binds nobody, the first since \S+: weir dlq list --code consent-unresolved --source segment --open/);
+  const [letter] = JSON.parse((await weir.cli('dlq', 'list', '--code', 'consent-unresolved', '--source', 'segment', '--open', '--json')).out).deadLetters;
+  expect(letter).toMatchObject({ stage: 'normalizer', codes: ['mapping-failed', 'consent-unresolved'] });
+  expect((await weir.cli('consent', 'settle', letter.id)).code).toBe(2);
+  expect((await weir.cli('consent', 'settle', letter.id, '--reason', 'a test of the shop')).code).toBe(0);
+  await waitFor('the end of the incident', async () => ((await weir.status()).incidents as any[]).every((i) => i.destination !== 'consent/segment'));
+  expect((await weir.cli('trace', letter.eventId)).out).toMatch(/dropped.*consent-settled/);
+  expect((await weir.cli('audit', 'list')).out).toMatch(/consent\.settle/);
+});
+
+test('why did she (not) get it, prove it, stop it now: each is one command, and what is proven fails on a forged log', async () => {
+  const who = 'una@larkspur.example';
+  let n = 0;
+  const identify = async (): Promise<string> => {
+    const answer = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `una-${n++}`, userId: 'u-una', timestamp: new Date().toISOString(), traits: { email: who, plan: 'gold' } }) });
+    expect(answer.status).toBe(200);
+    await weir.settled();
+    return ((await answer.json()) as { eventId: string }).eventId;
+  };
+  const json = async (...args: string[]): Promise<any> => {
+    const done = await weir.cli(...args, '--json');
+    return { code: done.code, ...JSON.parse(done.out) };
+  };
+  const event = await identify();
+  const denied = await json('subject', 'why', who, '--destination', 'newsletter');
+  expect(denied.decisions).toMatchObject([{ eventId: event, record: 'Profile', destination: 'newsletter', effect: 'deny', reason: 'consent-missing', purpose: 'email-marketing', end: { state: 'denied' } }]);
+  expect(denied.consent.now).toMatchObject([{ purpose: 'email-marketing', open: false, reason: 'consent-missing' }]);
+  expect((await json('subject', 'why', 'userId:u-una')).decisions).toContainEqual(expect.objectContaining({ eventId: event, destination: 'crm', effect: 'allow', end: expect.objectContaining({ state: 'delivered' }) }));
+  expect((await json('subject', 'why', 'nobody@larkspur.example')).decisions).toEqual([]);
+
+  const proof = await json('audit', 'prove', event);
+  expect(proof).toMatchObject({ code: 0, ok: true, claims: [{ ok: true, what: 'decisions' }, { ok: true, what: 'release', how: expect.stringContaining('applied by npm start') }, { ok: true, what: 'audit log' }] });
+  expect(proof.decisions).toHaveLength(4);
+  const forged = join(folder, 'kept.jsonl');
+  writeFileSync(forged, `${JSON.stringify(proof.checkpoint.replace(/\n(\d+)\n/, (_: string, size: string) => `\n${Number(size) + 1}\n`))}\n`);
+  expect(await json('audit', 'prove', event, '--checkpoints', forged)).toMatchObject({ code: 1, ok: false });
+
+  expect(await json('subject', 'stop', who, '--proof', 'letter of today')).toMatchObject({ code: 0, stopped: true, changes: [1, 2, 3].map(() => expect.objectContaining({ state: 'applied', id: expect.stringMatching(/^evt_/) })) });
+  const later = await identify();
+  const now = (await json('subject', 'why', who)).decisions.filter((d: any) => d.eventId === later);
+  expect(now.map((d: any) => [d.destination, d.end.state, d.reason]).sort()).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse'].map((d) => [d, 'denied', 'consent-withdrawn']));
+  expect((await json('audit', 'prove', later)).code).toBe(0);
+  expect((await weir.cli('subject', 'stop', who, '--purpose', 'nope')).code).toBe(2);
 });

@@ -13,6 +13,7 @@ beforeAll(async () => {
   cpSync(resolve(import.meta.dirname, '../../workspace'), dir, { recursive: true });
   appendFileSync(join(dir, 'destinations/crm.yaml'), `\ncaps:\n  - { name: three-a-day, max: 3, purpose: service, timezone: ${timezone}, over: deny }\n`);
   appendFileSync(join(dir, 'destinations/warehouse.yaml'), `\ncaps:\n  - { name: two-a-day, max: 2, timezone: ${timezone}, over: delay }\n`);
+  appendFileSync(join(dir, 'destinations/newsletter.yaml'), `\ncaps:\n  - { name: one-a-day, max: 1, timezone: ${timezone}, over: delay }\n`);
   weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace: dir });
 });
 afterAll(async () => {
@@ -21,8 +22,8 @@ afterAll(async () => {
 });
 
 let n = 0;
-async function send(name: string, plan: string): Promise<string> {
-  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `c-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan } }) });
+async function send(name: string, plan: string, traits: object = {}): Promise<string> {
+  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `c-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan, ...traits } }) });
   expect(response.status).toBe(200);
   return ((await response.json()) as { eventId: string }).eventId;
 }
@@ -48,3 +49,18 @@ test('a person gets no more a day than the cap, also over a crash, a lost cache 
   expect(await effects('warehouse', 'ada')).toBe(2);
   expect(await outcomes(later[0]!, 'warehouse')).toEqual([]);
 }, 150_000);
+
+test('an unsubscribe does not wait behind a mail that waits for the next day, and the mail ends denied', async () => {
+  const told = async (): Promise<string[]> => (await weir.effects('newsletter')).filter((e) => e.subject === 'zoe@larkspur.example').map((e) => e.operation);
+  expect((await weir.cli('consent', 'set', 'zoe@larkspur.example', '--purpose', 'email-marketing', '--state', 'granted')).code).toBe(0);
+  await send('zoe', 'a');
+  await waitFor('the first is delivered', async () => (await told()).length === 1);
+  const second = await send('zoe', 'b');
+  await waitFor('the second waits', async () => /weir_parked_subjects\{destination="newsletter"\} 1/.test(await (await fetch(`http://127.0.0.1:${weir.base + 4}/metrics`)).text()));
+  // Of the same subject as what waits: by the user id.
+  await send('zoe', 'b', { marketingConsent: false });
+  await waitFor('the newsletter is told', async () => (await told()).length === 2);
+  expect(await told()).toEqual(['subscribers', 'unsubscribes']);
+  await waitFor('the second has its end', async () => (await outcomes(second, 'newsletter')).length > 0);
+  expect((await outcomes(second, 'newsletter'))[0]).toMatchObject({ state: 'denied', reason: 'consent-withdrawn' });
+}, 60_000);

@@ -138,6 +138,34 @@ test('a crash between append and commit loses nothing and gives the same states 
   await second.close();
 }));
 
+test('a limit counts what was let through before a crash and before a restart, and what is decided once more takes no second slot', () => inWorld('limits', async (world) => {
+  const counted = releaseOf('rel_limited', 'rules:\n  - { name: all, effect: allow }\n  - { name: only-two, effect: limit, limit: { count: 2, per: 365d } }\n');
+  const limited = () => counted;
+  const email = 'lea@example.com';
+  const after = await world.change(world.next('grant'), idOf('email', email), 'granted', 1000);
+  const send = async (): Promise<string> => {
+    const event = world.next('profile');
+    await world.canonical(event, { email }, world.profile({ email }), { [H.afterConsent]: after });
+    return event;
+  };
+  const denied = async () => new Set((await outcomes(world)).filter((o) => o.value.reason === 'limit:only-two').map((o) => o.value.eventId));
+  const let2 = async () => new Set((await deliveries(world)).map((d) => d.value.eventId));
+  const events = [await send()];
+  // Never committed: the next instance decides it once more.
+  const first = await world.policy(limited, withoutCommits);
+  await until('the first delivery', let2, (seen) => seen.size === 1);
+  await first.close();
+  const second = await world.policy(limited);
+  events.push(await send());
+  await until('both deliveries', let2, (seen) => seen.size === 2);
+  await second.close();
+  const third = await world.policy(limited);
+  events.push(await send());
+  await until('the third is denied', denied, (seen) => seen.size > 0);
+  expect([[...await let2()].sort(), [...await denied()]]).toEqual([events.slice(0, 2).sort(), events.slice(2)]);
+  await third.close();
+}));
+
 test('a record that still waits when the service stops is decided by the next instance, not committed past', () => inWorld('waiting', async (world) => {
   const first = await world.policy(allowAll);
   const fields = { email: 'fay@example.com' };

@@ -1,10 +1,12 @@
+import { spawn } from 'node:child_process';
 import { createServer, type Server } from 'node:http';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { createLog } from '@weir/log';
-import { startFleet, waitFor, type Fleet } from '@weir/testing';
+import { createLog, createSerde, type Serde } from '@weir/log';
+import { isSealed } from '@weir/seal';
+import { readKeys, startFleet, waitFor, type Fleet } from '@weir/testing';
 import { removeSecret } from '@weir/vault';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
@@ -15,7 +17,7 @@ const names = ['CRM_TOKEN', 'WAREHOUSE_TOKEN', 'NEWSLETTER_TOKEN', 'KLAVIYO_API_
 const vaultToken = 'hvs.planted-token-of-the-vault-1122334455';
 
 /** KV v2, as its API documentation says. */
-const kv = { mode: 'ok' as 'ok' | 'sealed' | 'slow' | 'denied', reads: 0, values: {} as Record<string, string> };
+const kv = { mode: 'ok' as 'ok' | 'down' | 'sealed' | 'slow' | 'denied', reads: 0, values: {} as Record<string, string> };
 let server: Server;
 let fleet: Fleet;
 let workspace: string;
@@ -23,6 +25,7 @@ let workspace: string;
 beforeAll(async () => {
   server = createServer((request, response) => {
     kv.reads++;
+    if (kv.mode === 'down') return request.socket.destroy();
     if (kv.mode === 'slow') return;
     const json = (status: number, body: unknown): void => { response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body)); };
     if (kv.mode === 'sealed') return json(503, { errors: ['Vault is sealed', planted] });
@@ -53,10 +56,17 @@ const send = async (name: string): Promise<void> => {
   expect(response.status).toBe(200);
   sentEvents.push(((await response.json()) as { eventId: string }).eventId);
 };
+const weir = (...args: string[]): Promise<{ code: number | null; out: string }> => new Promise((done) => {
+  const child = spawn(process.execPath, [join(root, 'cli/main.ts'), ...args], { env: { ...process.env, WEIR_DATA: fleet.dataDir, WEIR_PORT: String(fleet.base) } });
+  let out = '';
+  child.stdout.on('data', (d: Buffer) => { out += d.toString(); });
+  child.stderr.on('data', (d: Buffer) => { out += d.toString(); });
+  child.on('close', (code) => done({ code, out }));
+});
 const effects = async (name: string): Promise<number> => ((await (await fetch(`${fleet.sandbox}/effects?destination=crm`)).json()) as any[]).filter((e) => e.subject === `${name}@larkspur.example`).length;
 const metrics = async (): Promise<string> => (await fetch(`http://127.0.0.1:${fleet.base + 4}/metrics`)).text();
 
-test.each(['sealed', 'slow', 'denied'] as const)('a vault that is %s pauses the destination, dead-letters nothing, and everything arrives when it is back', async (mode) => {
+test.each(['down', 'sealed', 'slow', 'denied'] as const)('a vault that is %s pauses the destination, dead-letters nothing, and everything arrives when it is back', async (mode) => {
   kv.mode = mode;
   await waitFor('the destination is paused', async () => /weir_destination_credential_paused\{destination="crm",code="secret-unavailable"\} 1/.test(await metrics()), 30_000);
   const since = await waitFor('status shows the incident', async () => (await fleet.status()).incidents?.find((i: any) => i.destination === 'crm')?.since, 20_000);
@@ -79,11 +89,17 @@ test('a credential that the vendor refuses keeps the start of its incident over 
   const incident = (): Promise<any> => waitFor('the incident', async () => (await fleet.status()).incidents.find((i: any) => i.destination === 'crm'), 30_000);
   const first = await incident();
   expect(first.code).toBe('credential-rejected');
+  expect(first.replay).toBe(`weir replay dispatch --destination crm --since ${first.since}`);
+  expect((await weir('status')).out).toContain(first.replay);
+  await send('meanwhile');
   await fleet.restart('dispatcher');
   expect(await incident()).toEqual(first);
   await fetch(`${fleet.sandbox}/faults`, { method: 'DELETE' });
   const status = await fleet.settled(80_000);
-  expect(await effects('refused')).toBe(1);
+  expect([await effects('refused'), await effects('meanwhile')]).toEqual([1, 1]);
+  // The offer, word by word, once the destination goes on: it sees what was sent meanwhile, and sends none of it again.
+  const replay = await weir(...first.replay.split(' ').slice(1));
+  expect([replay.code, replay.out]).toEqual([0, expect.stringMatching(/confirmed +[1-9][\s\S]*nothing to send/)]);
   expect(status.deliveries.deadLettered).toBe(0);
   await waitFor('the incident is over', async () => (await fleet.status()).incidents.length === 0, 20_000);
 }, 180_000);
@@ -111,44 +127,83 @@ function found(text: string, secrets: readonly string[]): string[] {
   return secrets.flatMap((secret, i) => Object.entries(formsOf(secret)).filter(([, form]) => text.includes(form)).map(([form]) => `secret ${i} as ${form}`));
 }
 
+/** What is sealed of a value: all of it, or parts of the record that it is (the payload of a delivery, the bytes of a dead letter). */
+function sealedIn(value: Buffer, serde: Serde): Buffer[] {
+  if (isSealed(value)) return [value];
+  if (value[0] !== 0 || value.length < 5) return [];
+  const found: Buffer[] = [];
+  const walk = (part: unknown): void => {
+    if (Buffer.isBuffer(part)) { if (isSealed(part)) found.push(part); } else if (part !== null && typeof part === 'object') Object.values(part).forEach(walk);
+  };
+  walk(serde.decode(value).value);
+  return found;
+}
+
 test('the scan finds each of the 30 forms', () => {
   for (const [name, form] of Object.entries(formsOf(planted))) expect(found(`before ${form} after`, [planted]).some((f) => f.endsWith(`as ${name}`))).toBe(true);
   expect(found('nothing of it', [planted])).toEqual([]);
 });
 
-test('planted secrets are in no topic, log, metric, answer, file of the index, in any of 30 forms', async () => {
+test('planted secrets are in no topic (opened where it is sealed), log, metric, trace, answer, error or local file but the sealed one, in any of 30 forms', async () => {
   const secrets = [planted, vaultToken, ...Object.values(kv.values), fleet.secret('SEGMENT_WRITE_KEY'), fleet.secret('ADMIN_TOKEN')];
   // Errors of every kind along the way.
   const order = (fault: object) => fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(fault) });
   await order({ destination: 'crm', mode: 'permanent', count: 1 });
   await order({ destination: 'warehouse', mode: 'cut', count: 1 });
   for (let i = 0; i < 4; i++) await send(`scan${i}`);
-  await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { authorization: `Basic ${Buffer.from(`${planted}:`).toString('base64')}`, 'content-type': 'application/json' }, body: '{' });
-  await fetch(`${fleet.ingest}/in/partner?key=${encodeURIComponent(planted)}`, { method: 'POST', headers: { 'x-token': planted.replaceAll('"', '') }, body: '{}' });
-  await fleet.settled(80_000);
   const seen: Record<string, string> = {};
+  const control = `http://127.0.0.1:${fleet.base + 1}`;
+  const basic = `Basic ${Buffer.from(`${planted}:`).toString('base64')}`;
+  const wrong: [string, RequestInit][] = [
+    [`${fleet.ingest}/v1/identify`, { headers: { authorization: basic, 'content-type': 'application/json' }, body: '{' }],
+    [`${fleet.ingest}/webhooks/partner?key=${encodeURIComponent(planted)}`, { headers: { 'x-token': planted.replaceAll('"', '') }, body: '{}' }],
+    [`${fleet.ingest}/v1/consent`, { headers: { authorization: `Bearer ${encodeURIComponent(planted)}`, 'content-type': 'application/json' }, body: '{}' }],
+    [`${control}/v1/tokens`, { headers: { authorization: `Bearer ${encodeURIComponent(planted)}`, 'content-type': 'application/json' }, body: '{}' }],
+  ];
+  for (const [url, init] of wrong) {
+    const answer = await fetch(url, { method: 'POST', ...init });
+    expect([url, answer.status >= 400]).toEqual([url, true]);
+    seen[`error of ${new URL(url).pathname}`] = [...answer.headers].join('\n') + await answer.text();
+  }
+  await fleet.settled(80_000);
   for (const file of readdirSync(fleet.dataDir).filter((f) => f.endsWith('.log'))) seen[file] = readFileSync(join(fleet.dataDir, file), 'utf8');
-  for (const file of readdirSync(join(fleet.dataDir, 'state'), { recursive: true, withFileTypes: true })) if (file.isFile()) seen[`state ${file.parentPath}/${file.name}`] = readFileSync(join(file.parentPath, file.name)).toString('latin1');
+  for (const file of readdirSync(fleet.dataDir, { recursive: true, withFileTypes: true })) if (file.isFile() && !file.name.endsWith('.log')) seen[`file ${file.parentPath}/${file.name}`] = readFileSync(join(file.parentPath, file.name)).toString('latin1');
   const auth = { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}` };
-  for (const path of ['/v1/status', '/v1/release', '/v1/releases', '/v1/releases/current', '/v1/dlq', '/v1/held', '/v1/tokens', '/v1/proposals', '/v1/audit/leaves?limit=1000', '/v1/audit/checkpoint', '/v1/nothing', '/metrics']) seen[`api ${path}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}${path}`, { headers: auth })).text();
+  // Every route that only reads, from the API's own description; those of one event and one letter come below.
+  const { paths } = (await (await fetch(`${control}/v1/openapi.json`, { headers: auth })).json()) as { paths: Record<string, object> };
+  const plainPaths = Object.entries(paths).filter(([path, methods]) => 'get' in methods && !path.includes('{')).map(([path]) => path + ({ '/v1/audit/leaves': '?limit=1000', '/v1/audit/consistency': '?from=0' }[path] ?? ''));
+  expect(plainPaths.length).toBeGreaterThan(15);
+  for (const path of [...plainPaths, '/v1/nothing', '/metrics']) seen[`api ${path}`] = await (await fetch(control + path, { headers: auth })).text();
   for (const letter of JSON.parse(seen['api /v1/dlq']!).deadLetters) seen[`letter ${letter.id}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/dlq/${encodeURIComponent(letter.id)}`, { headers: auth })).text();
   expect(seen['api /v1/audit/leaves?limit=1000']).toContain('"bytes"');
   for (const event of sentEvents) for (const what of ['trace', 'explain']) seen[`${what} ${event}`] = await (await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/events/${event}/${what}`, { headers: auth })).text();
-  for (const offset of [0, 1, 2, 3, 4]) seen[`metrics ${offset}`] = await (await fetch(`http://127.0.0.1:${fleet.base + offset}/metrics`)).text();
+  for (const offset of [0, 1, 2, 3, 4, 10]) seen[`metrics ${offset}`] = await (await fetch(`http://127.0.0.1:${fleet.base + offset}/metrics`)).text();
   const log = createLog({ brokers: inject('brokers'), clientId: 'scan' });
   try {
     const reader = await log.reader();
     const admin = await log.admin();
-    const topics = ['control', 'audit', 'keys', 'canonical', 'dlq', 'outcome', 'consent', 'consent.changes', 'identity', ...['segment', 'partner'].map((s) => `raw.${s}`), ...['crm', 'warehouse', 'newsletter'].flatMap((d) => [`dispatch.${d}`, `ledger.${d}`, `parked.${d}`])];
+    const serde = createSerde({ registryUrl: inject('registryUrl') });
+    await serde.start();
+    const ring = await readKeys({ log, serde, prefix: fleet.prefix, dataDir: fleet.dataDir });
+    const topics = (await admin.listTopics()).filter((topic) => topic.startsWith(`${fleet.prefix}.`));
+    expect(topics.length).toBeGreaterThan(25);
     let records = 0;
-    for (const topic of topics.map((t) => `${fleet.prefix}.${t}`)) {
+    let opened = 0;
+    for (const topic of topics) {
       const parts: string[] = [];
-      for (const [partition, end] of await admin.endOffsets(topic)) await reader.read(topic, partition, 0, end, (batch) => {
-        for (const r of batch.records) { records++; parts.push([r.key, r.value, ...r.headers.map(([, value]) => value)].map((x) => x?.toString('latin1') ?? '').join('\n')); }
+      for (const [partition, end] of await admin.endOffsets(topic)) await reader.read(topic, partition, 0, end, async (batch) => {
+        for (const r of batch.records) {
+          records++;
+          if (r.value?.[0] === 0 && r.value.length >= 5 && !serde.known(r.value)) await serde.prepare(r.value);
+          const plain = r.value === null ? [] : sealedIn(r.value, serde).flatMap((sealed) => ring.open(sealed) ?? []);
+          opened += plain.length;
+          parts.push([r.key, r.value, ...plain, ...r.headers.map(([, value]) => value)].map((x) => x?.toString('latin1') ?? '').join('\n'));
+        }
       });
       seen[`topic ${topic}`] = parts.join('\n');
     }
-    expect(records).toBeGreaterThan(50);
+    expect([records > 50, opened > 20]).toEqual([true, true]);
+    await ring.stop();
     await reader.close();
     await admin.close();
   } finally {

@@ -161,7 +161,7 @@ export function createRehearsals(ports: Ports): RehearsalApi {
       const release = ports.history.compile(files);
       assertPolicyTests(release);
       const id = `rhs_${randomBytes(8).toString('hex')}`;
-      const run: Run = { id, release, since: ports.now() - sinceMs, state: 'running', message: null, read: 0, total: 0, decisions: 0, unrecorded: 0, flips: new Map(), fields: new Map(), limits: { before: createLimits(), after: createLimits() } };
+      const run: Run = { id, release, since: ports.now() - sinceMs, state: 'running', message: null, read: 0, total: 0, decisions: 0, unrecorded: 0, flips: new Map(), fields: new Map(), limits: { before: createLimits().take, after: createLimits().take } };
       if (runs.size >= keptRuns) runs.delete(runs.keys().next().value!);
       runs.set(id, run);
       running = work(run);

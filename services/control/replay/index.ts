@@ -14,6 +14,7 @@ import { createReplayMetrics } from './metrics.ts';
 import { parseRequest } from './order.ts';
 import { createOrders, loadOrders, type Entry } from './orders.ts';
 import type { ReplayApi } from './routes.ts';
+import { createRowSweep } from './rows.ts';
 import { createRunner, type Runner } from './runner.ts';
 import type { SelectPorts } from './select.ts';
 import type { StandingPorts } from './standing.ts';
@@ -76,6 +77,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     settle: { admin, store, topics, groups: context.groups, release: () => releases.current(), clock },
   });
 
+  const rows = createRowSweep({ store, orders, clock });
   const api: ReplayApi = {
     async add(request, by) {
       const selection = parseRequest(request, releases.current(), context.workspaceKey, clock.now());
@@ -106,6 +108,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     api,
     resume: () => runner.resume(),
     async close() {
+      rows.close();
       await runner.close();
       await follower.close();
       await tables.stop();

@@ -3,7 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { Headers, LogRecord, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
 import { rawHeaders, type Release } from '@weir/release';
-import { isSealed } from '@weir/seal';
+import { isReadable, isSealed } from '@weir/seal';
 import { createDeriver, textOf, type Derived } from './derive.ts';
 import { idFilter, type ReplayOrder } from './order.ts';
 import type { ScannedRecord } from './scan.ts';
@@ -91,8 +91,6 @@ interface DeliveryRecord extends Omit<DeliveryFacts, 'subject'> {
   readonly payload: Buffer;
 }
 
-const isAvro = (value: Buffer | null): value is Buffer => value !== null && value.length >= 5 && value[0] === 0;
-
 /**
  * Scanned records → items: filters of the order, each delivery or event once, where each stands now. One selector goes
  * with one pass over the order's range, because it remembers what it met.
@@ -129,14 +127,14 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
         readKeys = true;
         await ports.keysToEnd();
       }
-      if (topic.startsWith(topics.raw('')) || (!sealed && !isAvro(value)) || serde.known(value) || (sealed && ports.open(value) === undefined)) continue;
+      if (topic.startsWith(topics.raw('')) || !isReadable(value) || serde.known(value) || (sealed && ports.open(value) === undefined)) continue;
       await serde.prepare(value).catch((error: unknown) => { if (!(error instanceof WeirError) || error.code !== 'schema-unknown') throw error; });
     }
   }
 
   function decode<T>(value: Buffer | null, name: string): T | undefined {
     try {
-      const decoded = isAvro(value) ? serde.decode(value) : undefined;
+      const decoded = isReadable(value) ? serde.decode(value) : undefined;
       if (decoded?.name === name) return decoded.value as T;
     } catch (error) {
       if (!(error instanceof WeirError)) throw error;

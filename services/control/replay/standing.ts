@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey } from '@weir/pipeline';
+import { deliveryKey, type Standing } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { DeliveryState, EndFacts } from '../store.ts';
 
@@ -20,36 +20,6 @@ export interface DeliveryFacts {
   readonly ids: readonly string[];
   readonly intent: string;
 }
-
-/** Where a delivery stands; what a replay does about it is in `sends`. */
-export type Standing =
-  /** Delivered, the vendor said so. */
-  | 'confirmed'
-  /** Never called, or called and surely without effect. */
-  | 'notApplied'
-  /** May have taken effect; the vendor still knows the key, or its rule makes a repetition harmless. */
-  | 'unknownKeyed'
-  /** May have taken effect, past the key window; the vendor can be asked. */
-  | 'unknownReadable'
-  /** May have taken effect, past the key window; nothing can tell. */
-  | 'unknownHeld'
-  /** The vendor was asked: it has it. */
-  | 'applied'
-  /** Consent does not allow it today. */
-  | 'denied'
-  /** A newer record of the subject was delivered since. */
-  | 'superseded'
-  /** Older than the ledger remembers. */
-  | 'expired'
-  /** On its way now: queued, retried or parked. */
-  | 'pending'
-  /** The event arrived before with another body. */
-  | 'conflict'
-  /** The running release has no such destination or operation. */
-  | 'retired'
-  /** The person is erased: it is not read. */
-  | 'erased';
-export const standings: readonly Standing[] = ['confirmed', 'notApplied', 'unknownKeyed', 'unknownReadable', 'unknownHeld', 'applied', 'denied', 'superseded', 'expired', 'pending', 'conflict', 'retired', 'erased'];
 
 export interface Found {
   readonly standing: Standing;
@@ -76,7 +46,7 @@ export interface StandingPorts {
 export const maxAgeMs = 68 * 86_400_000;
 const maxGenerations = 1000;
 
-type Ledger = { readonly kind: 'none' | 'conflict' | 'notApplied' } | { readonly kind: 'delivered'; readonly end: EndFacts } | { readonly kind: 'unknown'; readonly key: string; readonly end: EndFacts };
+type Ledger = { readonly kind: 'none' | 'conflict' | 'notApplied' | 'failedOver' } | { readonly kind: 'delivered'; readonly end: EndFacts } | { readonly kind: 'unknown'; readonly key: string; readonly end: EndFacts };
 
 /** The dispatcher's walk over the generations of a delivery (services/dispatcher/ledger.ts; a test holds the two together). */
 export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledger {
@@ -86,6 +56,7 @@ export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledge
     if (end === undefined) return { kind: generation === 0 ? 'none' : 'notApplied' };
     if (end.itemHash !== d.itemHash) return { kind: 'conflict' };
     if (end.state === 'delivered') return { kind: 'delivered', end };
+    if (end.state === 'failed-over') return { kind: 'failedOver' };
     if (end.effect !== 'none') return { kind: 'unknown', key, end };
   }
   return { kind: 'notApplied' };
@@ -101,7 +72,7 @@ export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boole
   if (!ports.mayRead(d.ids, d.acceptedAt)) return { standing: 'erased' };
   const ledger = walk(ports, d);
   if (ledger.kind === 'delivered') return { standing: 'confirmed', delivered: ledger.end };
-  if (ledger.kind === 'conflict') return { standing: 'conflict' };
+  if (ledger.kind === 'conflict' || ledger.kind === 'failedOver') return { standing: ledger.kind };
   if (ledger.kind === 'none' && (queued || ports.deliveryState(`${d.outputId}|${d.destination}|${d.operation}`) === 'pending')) return { standing: 'pending' };
   const destination = ports.destination(d.destination);
   const operation = destination?.operations[d.operation];

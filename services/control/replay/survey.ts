@@ -1,44 +1,14 @@
+import { standings, type ReadBackAnswer, type ReplayPreview, type Standing } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import { goesBack, type Item, type Passed } from './select.ts';
-import { sends, standings, type Standing } from './standing.ts';
-import { statedPerSecond, type Answer } from './verify.ts';
-
-/** What a replay would do, before it does it. */
-export interface Preview {
-  /** Mapping and policy of the running release were run to know the deliveries of raw or canonical records. */
-  readonly derived: boolean;
-  readonly release: string;
-  /** Selected, each delivery or event once. */
-  readonly records: number;
-  /** Copies of what was met before, and bytes that could not be read: passed over. */
-  readonly repeated: number;
-  readonly unreadable: number;
-  /** Dead letters that wait for an approver. */
-  readonly held: number;
-  /** Of raw records: the running release refuses or drops them still. */
-  readonly fails: number;
-  readonly dropped: number;
-  /** Ended before they were routed; the running release takes them. */
-  readonly goesOn: number;
-  readonly deliveries: Readonly<Record<Standing, number>>;
-  /** Answers of the vendors about unknown effects; all 0 without verify. */
-  readonly verified: Readonly<Record<Answer, number>>;
-  /** Records that would be put back. */
-  readonly back: number;
-  /** Calls by destination and operation, and how long the vendor's stated limit makes them take; null = it states none. */
-  readonly calls: ReadonlyArray<{ readonly destination: string; readonly operation: string; readonly calls: number; readonly perSecond: number | null; readonly seconds: number | null }>;
-  /** The longest of these, or the order's own rate. Without a stated limit: null. */
-  readonly seconds: number | null;
-  /** Of a corrected replay: deliveries that differ, by field. */
-  readonly differs: number;
-  readonly fields: Readonly<Record<string, number>>;
-}
+import { sends } from './standing.ts';
+import { statedPerSecond } from './verify.ts';
 
 const maxFields = 200;
 
 export function createSurvey() {
   const deliveries = Object.fromEntries(standings.map((s) => [s, 0])) as Record<Standing, number>;
-  const verified: Record<Answer, number> = { applied: 0, 'not-applied': 0, unknown: 0, unreadable: 0 };
+  const verified: Record<ReadBackAnswer, number> = { applied: 0, 'not-applied': 0, unknown: 0, unreadable: 0 };
   const calls = new Map<string, number>();
   const fields: Record<string, number> = Object.create(null) as Record<string, number>;
   const counts = { records: 0, fails: 0, dropped: 0, goesOn: 0, back: 0, differs: 0 };
@@ -59,14 +29,14 @@ export function createSurvey() {
       if (item.note === 'goes-on') counts.goesOn++;
     },
     /** What the vendor said of a delivery of unknown effect. */
-    answered(answer: Answer): void { verified[answer]++; },
+    answered(answer: ReadBackAnswer): void { verified[answer]++; },
     /** A delivered one that the running release would deliver otherwise. */
     differs(destination: string, operation: string, changed: readonly string[]): void {
       counts.differs++;
       called(destination, operation);
       for (const field of changed) if (field in fields || Object.keys(fields).length < maxFields) fields[field] = (fields[field] ?? 0) + 1;
     },
-    result(release: Release, passed: Passed, options: { readonly derived: boolean; readonly rate: number }): Preview {
+    result(release: Release, passed: Passed, options: { readonly derived: boolean; readonly rate: number }): ReplayPreview {
       const list = [...calls].map(([name, n]) => {
         const [destination, operation] = name.split('/') as [string, string];
         const perSecond = statedPerSecond(release.destinations.get(destination)?.operations[operation]?.limit);

@@ -2,14 +2,13 @@ import type { Delivery, Identifier, OperationManifest, ReadBack } from '@weir/ad
 import { findWeirError } from '@weir/errors';
 import type { HttpClient } from '@weir/http';
 import type { Serde } from '@weir/log';
+import type { ReadBackAnswer } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { Clock } from '@weir/service';
 import type { Put, Table } from '@weir/state';
 import type { Looked } from './select.ts';
 import type { DeliveryFacts } from './standing.ts';
 import { canReadBack } from './standing.ts';
-
-export type Answer = 'applied' | 'not-applied' | 'unknown' | 'unreadable';
 
 export interface VerifyPorts {
   readonly serde: Serde;
@@ -36,9 +35,9 @@ const answerCountsMs = 15 * 60_000;
  */
 export interface Verifier {
   /** The answers, in order. Of an order that was cancelled or paused meanwhile the rest is `unknown`. */
-  ask(order: { readonly id: string; readonly share: number }, unknown: readonly Looked[], goesOn: () => boolean): Promise<Answer[]>;
+  ask(order: { readonly id: string; readonly share: number }, unknown: readonly Looked[], goesOn: () => boolean): Promise<ReadBackAnswer[]>;
   /** Deliveries of an order that the vendor was asked about: `[event id, output id, destination, operation, answer]`. */
-  answers(order: string): Iterable<{ readonly eventId: string; readonly outputId: string; readonly destination: string; readonly operation: string; readonly answer: Answer }>;
+  answers(order: string): Iterable<{ readonly eventId: string; readonly outputId: string; readonly destination: string; readonly operation: string; readonly answer: ReadBackAnswer }>;
   forget(order: string): void;
 }
 
@@ -56,7 +55,7 @@ export function createVerifier(ports: VerifyPorts): Verifier {
     if (at > now) await new Promise<void>((resolve) => { clock.setTimer(resolve, at - now); });
   }
 
-  async function askOne(order: { readonly id: string; readonly share: number }, looked: Looked): Promise<Answer> {
+  async function askOne(order: { readonly id: string; readonly share: number }, looked: Looked): Promise<ReadBackAnswer> {
     const { facts, found, payload } = looked;
     const destination = ports.destination(facts.destination);
     const operation = destination?.operations[facts.operation];
@@ -86,10 +85,10 @@ export function createVerifier(ports: VerifyPorts): Verifier {
 
   const keyOf = (order: string, looked: Looked): string => `v/${order}/${looked.found.key ?? looked.facts.outputId}`;
 
-  function known(order: string, looked: Looked): Answer | undefined {
+  function known(order: string, looked: Looked): ReadBackAnswer | undefined {
     const stored = table.get(keyOf(order, looked))?.toString('utf8').split('|');
     if (stored === undefined) return undefined;
-    const answer = stored[0] as Answer;
+    const answer = stored[0] as ReadBackAnswer;
     // What was applied stays so.
     return answer === 'applied' || clock.now() - Number(stored[1]) < answerCountsMs ? answer : undefined;
   }
@@ -116,7 +115,7 @@ export function createVerifier(ports: VerifyPorts): Verifier {
     },
     *answers(order) {
       for (const { value } of table.range(`v/${order}/`)) {
-        const [answer, , eventId, outputId, destination, operation] = value.toString('utf8').split('|') as [Answer, string, string, string, string, string];
+        const [answer, , eventId, outputId, destination, operation] = value.toString('utf8').split('|') as [ReadBackAnswer, string, string, string, string, string];
         yield { answer, eventId, outputId, destination, operation };
       }
     },

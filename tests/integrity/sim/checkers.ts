@@ -47,7 +47,11 @@ export function nothingLost(history: History): string[] {
     } else for (const destination of item.kind === 'profile' ? ['warehouse', 'blind', 'newsletter'] : item.kind === 'event' ? ['warehouse'] : []) if (!decided.has(`${item.eventId} ${destination}`)) problems.push(`I1: ${name} was not decided for ${destination}`);
   }
   const ends = endsOf(history);
-  for (const [key, { value }] of deliveries(history)) if (!ends.has(key)) problems.push(`I1: the delivery of ${value.eventId} to ${key} has no end`);
+  const known = deliveries(history);
+  for (const [key, { value }] of known) {
+    if (!ends.has(key)) problems.push(`I1: the delivery of ${value.eventId} to ${key} has no end`);
+    else if (ends.get(key)!.every((state) => state === 'failed-over') && !['track', 'copy'].some((operation) => known.has(`newsletter ${deliveryKey(value.outputId, 'newsletter', operation, value.intent, 0)}`))) problems.push(`I1: the delivery of ${value.eventId} to ${key} went to the second vendor and is not there`);
+  }
   return problems;
 }
 
@@ -79,6 +83,10 @@ export function effectsOnce(history: History): string[] {
     }
   }
   for (const [name, count] of counts) if (count > 1) problems.push(`I2: ${count} effects of ${name}`);
+  for (const [name, count] of counts) {
+    const [destination, operation, output] = name.split(' ') as [string, string, string];
+    if (destination === 'warehouse' && operation === 'insert' && count + (counts.get(`newsletter track ${output}`) ?? counts.get(`newsletter copy ${output}`) ?? 0) > 1) problems.push(`I2: ${output} took effect at the first and at the second vendor`);
+  }
   const effects = new Set(history.effects.map((e) => `${e.destination} ${e.key}`));
   for (const [name, states] of endsOf(history)) if (states.includes('delivered') && !effects.has(name)) problems.push(`I2: ${name} is told as delivered and had no effect`);
   return problems;
@@ -119,17 +127,42 @@ export function consentHeld(history: History): string[] {
 /** First occurrence of each name, in order. */
 const firsts = (names: readonly string[]): string[] => [...new Set(names)];
 
-/** Whether `later` keeps the order of `earlier`, for the names that both have. */
-function outOfOrder(earlier: readonly string[], later: readonly string[]): string | undefined {
+/** Whether `later` keeps the order of `earlier`, for the names that both have; `may` tells which may come before an earlier one. */
+function outOfOrder(earlier: readonly string[], later: readonly string[], may: (ahead: string, of: string) => boolean = () => false): string | undefined {
   const place = new Map(firsts(earlier).map((name, i) => [name, i]));
-  let last = -1;
+  const before: string[] = [];
   for (const name of firsts(later)) {
     const at = place.get(name);
     if (at === undefined) continue;
-    if (at < last) return name;
-    last = at;
+    if (before.some((b) => place.get(b)! > at && !may(b, name))) return name;
+    before.push(name);
   }
   return undefined;
+}
+
+/** What restricts may go ahead of uses of its subject that wait on the parked topic, where its outcome says so. */
+function mayGoAhead(history: History): (destination: string, order: readonly Delivery[]) => (ahead: string, of: string) => boolean {
+  const named = new Map<string, readonly [from: number, to: number]>();
+  for (const record of all(history, 'sim.outcome')) {
+    const { value } = history.decode(record.value!);
+    const range = /ahead of \d+ that wait, (\d+) to (\d+) on/.exec(value.detail ?? '');
+    if (range !== null) named.set(`${value.destination} ${value.key}`, [Number(range[1]), Number(range[2])]);
+  }
+  const parked = new Map<string, number[]>();
+  for (const destination of destinationsOf(history)) {
+    for (const record of all(history, `sim.parked.${destination}`)) {
+      const { value } = history.decode(record.value!);
+      const key = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
+      parked.set(key, [...(parked.get(key) ?? []), record.offset]);
+    }
+  }
+  return (destination, order) => {
+    const kinds = new Map(order.map((d) => [d.key, d.value.kind as string]));
+    return (ahead, of) => {
+      const range = named.get(`${destination} ${ahead}`);
+      return kinds.get(ahead) === 'restrict' && kinds.get(of) === 'use' && range !== undefined && (parked.get(`${destination} ${of}`) ?? []).some((offset) => offset >= range[0] && offset <= range[1]);
+    };
+  };
 }
 
 /** I4: the order of the sender on the raw topics, of those on canonical, of that on dispatch, and of that at the vendor; per object and subject. */
@@ -152,6 +185,7 @@ export function ordered(history: History): string[] {
     }
   }
   const known = deliveries(history);
+  const may = mayGoAhead(history);
   const denied = new Set(all(history, 'sim.outcome').map((r) => history.decode(r.value!).value).filter((o) => o.state === 'denied').map((o) => `${o.destination} ${o.outputId}`));
   const bySubject = Map.groupBy(all(history, 'sim.canonical'), (r) => r.key!.toString());
   for (const [name, list] of Map.groupBy(known.values(), (d) => `${d.destination} ${d.subject}`)) {
@@ -159,12 +193,16 @@ export function ordered(history: History): string[] {
     // Decided again after a crash, a record once denied may pass: it was never ahead of the others. The crash may have
     // kept the denied outcome from the log (seed 9), so where consent decides, only the order of calls is judged.
     const passed = order.filter((d) => !denied.has(`${d.destination} ${d.value.outputId}`));
-    if (!order.some((d) => d.value.legalBasis === 'consent')) report(`on dispatch of ${name}`, outOfOrder((bySubject.get(order[0]!.subject) ?? []).map((r) => header(r, H.output)), passed.map((d) => d.value.outputId as string)));
+    const canonical = (bySubject.get(order[0]!.subject) ?? []).map((r) => header(r, H.output));
+    // What comes from a first vendor comes later than what policy sends here itself; each of the two is in order.
+    for (const [from, part] of Map.groupBy(passed, (d) => d.value.failedOver?.destination ?? '')) {
+      if (!order.some((d) => d.value.failedOver === null && d.value.legalBasis === 'consent') || from !== '') report(`on dispatch of ${name}${from === '' ? '' : ` from ${from}`}`, outOfOrder(canonical, part.map((d) => d.value.outputId as string)));
+    }
     // A call that was given up may be applied after later ones: the order that Weir gives is that of its calls. Each
     // process is judged by itself: what one denied and did not get onto the ledger, its successor decides again.
     const keys = new Set(order.map((d) => d.key));
     const calls = history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key));
-    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(order.map((d) => d.key), own.map((c) => c.key)));
+    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(order.map((d) => d.key), own.map((c) => c.key), may(order[0]!.destination, order)));
   }
   return problems;
 }

@@ -24,6 +24,8 @@ export interface ConsentAsk {
   recordedAt: number;
   /** When it was answered as applied; undefined = it never was. */
   appliedAt: number | undefined;
+  /** Answered as pending when the time of the caller was over; neither = the API died before it answered. */
+  pending: boolean;
 }
 /** A change on weir.consent.changes, as it was appended. */
 export interface ChangeSeen { readonly key: string; readonly partition: number; readonly offset: number; readonly at: number; readonly state: string; readonly acceptedAt: number; readonly id: string }
@@ -50,6 +52,9 @@ interface RacePorts {
 
 const people = 8;
 const waitMs = 30_000;
+/** People whose consent nothing but the race changes: granted and withdrawn in turn, each by the identifiers that he is known by here. */
+export const racers = ['r0', 'r1', 'r2'] as const;
+const knownBy: Readonly<Record<(typeof racers)[number], ReadonlyArray<'userId' | 'email'>>> = { r0: ['userId', 'email'], r1: ['email'], r2: ['userId'] };
 
 export function createConsentRace(ports: RacePorts) {
   const { scheduler, broker, vendors, random, topics, workspaceKey, instances } = ports;
@@ -59,6 +64,7 @@ export function createConsentRace(ports: RacePorts) {
   const links = new Map<string, number>();
   let open = 0;
   let replays = 0;
+  let turns = 0;
   const one = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!;
   const ofKind = (kind: Instance['kind']): Instance[] => instances.filter((i) => i.kind === kind);
 
@@ -73,6 +79,8 @@ export function createConsentRace(ports: RacePorts) {
     instance.intake = createConsentIntake({ appender, serde, topics, barrier, workspaceKey, keys: context.keys, release: () => context.releases.current().hash, clock });
   }
 
+  const idsOf = (identifiers: ConsentOrder['identifiers']): string[] => (['userId', 'email'] as const).flatMap((type) => (identifiers[type] === null ? [] : [`${type}:${keyedId(workspaceKey, type, identifiers[type])}`]));
+
   function ask(state: 'granted' | 'withdrawn', user: string): void {
     const instance = one(ofKind('ingest'));
     const { intake, actor } = instance;
@@ -81,7 +89,7 @@ export function createConsentRace(ports: RacePorts) {
     const email = roll < 0.6 ? `${user}@larkspur.example` : null;
     const userId = roll > 0.4 ? user : null;
     const identifiers = { userId, email, phone: null };
-    const ids = (['userId', 'email'] as const).flatMap((type) => (identifiers[type] === null ? [] : [`${type}:${keyedId(workspaceKey, type, identifiers[type]!)}`]));
+    const ids = idsOf(identifiers);
     // Some say that it happened long ago: only the order of acceptance counts.
     const order: ConsentOrder = { identifiers, purpose: 'email-marketing', channel: random() < 0.5 ? null : 'email', topic: null, state, legalBasis: null, jurisdiction: null, noticeVersion: null, proof: null, reason: null, expiresAt: null, occurredAt: random() < 0.3 ? Date.UTC(2020, 0, 1) : null };
     const key = `ask-${asks.length}`;
@@ -92,9 +100,14 @@ export function createConsentRace(ports: RacePorts) {
     submit(instance, order, key, user, ids);
   }
 
-  function submit({ intake, actor }: Instance, order: ConsentOrder, key: string, user: string, ids: readonly string[]): void {
+  function submit(instance: Instance, order: ConsentOrder, key: string, user: string, ids: readonly string[]): void {
+    send(instance, order, key, user, ids);
+    trouble();
+  }
+
+  function send({ intake, actor }: Instance, order: ConsentOrder, key: string, user: string, ids: readonly string[], then: () => void = () => undefined): void {
     const state = order.state as ConsentAsk['state'];
-    const made: ConsentAsk = { user, state, ids, askedAt: scheduler.now, recorded: undefined, recordedAt: 0, appliedAt: undefined };
+    const made: ConsentAsk = { user, state, ids, askedAt: scheduler.now, recorded: undefined, recordedAt: 0, appliedAt: undefined, pending: false };
     asks.push(made);
     open++;
     let ended = false;
@@ -112,22 +125,26 @@ export function createConsentRace(ports: RacePorts) {
         if (await recorded.applied(waitMs)) {
           made.appliedAt = scheduler.now;
           ports.note(`applied ${state} ${user}`);
-        }
+          scheduler.after(0, scheduler.world, then);
+        } else made.pending = true;
         end();
       }).catch((error: unknown) => {
         ports.note(`consent refused ${(error as Error).message}`);
         end();
       });
     });
-    // What is done to the services just then.
-    const trouble = random();
+  }
+
+  /** What is done to the services just then. */
+  function trouble(): void {
+    const roll = random();
     const soon = random() * 60;
-    if (trouble < 0.04) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('dispatcher')), 3000 + random() * 12_000));
-    else if (trouble < 0.06) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('normalizer'))));
-    else if (trouble < 0.08) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('policy'))));
-    else if (trouble < 0.1) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('dispatcher'))));
-    else if (trouble < 0.3) late(one(ofKind('dispatcher')), random() < 0.8 ? 100 + random() * 3000 : 6000 + random() * 6000);
-    else if (trouble < 0.32) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('ingest')), 1000 + random() * 9000));
+    if (roll < 0.04) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('dispatcher')), 3000 + random() * 12_000));
+    else if (roll < 0.06) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('normalizer'))));
+    else if (roll < 0.08) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('policy'))));
+    else if (roll < 0.1) scheduler.after(soon, scheduler.world, () => ports.kill(one(ofKind('dispatcher'))));
+    else if (roll < 0.3) late(one(ofKind('dispatcher')), random() < 0.8 ? 100 + random() * 3000 : 6000 + random() * 6000);
+    else if (roll < 0.32) scheduler.after(soon, scheduler.world, () => ports.stop(one(ofKind('ingest')), 1000 + random() * 9000));
   }
 
   /** Its tables and reports fall behind, while its heartbeats and calls go on. */
@@ -136,17 +153,43 @@ export function createConsentRace(ports: RacePorts) {
     ports.note(`late ${actor.name} ${ms.toFixed(0)}`);
   }
 
-  /** Puts a record that was there before once more: a canonical one (a replay) or a delivery (a redrive of a dead letter). */
-  function again(): void {
+  /**
+   * One turn of a person whose consent is known: a grant, deliveries that the vendor refuses so that they are retried and
+   * parked, a withdrawal; when it is answered as applied, the old grant once more, word for word, and a replay of what
+   * was sent to him. Whatever then goes to the vendor is a violation, up to his next grant.
+   */
+  function turn(user: (typeof racers)[number]): void {
+    const types = knownBy[user];
+    const identifiers = { userId: types.includes('userId') ? user : null, email: types.includes('email') ? `${user}@larkspur.example` : null, phone: null };
+    const order = (state: 'granted' | 'withdrawn'): ConsentOrder => ({ identifiers, purpose: 'email-marketing', channel: 'email', topic: null, state, legalBasis: null, jurisdiction: null, noticeVersion: null, proof: null, reason: null, expiresAt: null, occurredAt: null });
+    const ids = idsOf(identifiers);
+    const n = turns++;
+    const by = (given: ConsentOrder, key: string, then?: () => void): void => {
+      const ready = ofKind('ingest').filter((i) => i.intake !== undefined && i.actor.alive && !i.actor.stopped);
+      if (ready.length > 0) send(one(ready), given, key, user, ids, then);
+    };
+    by(order('granted'), `turn-${n}-yes`);
+    const refusedAt = 300 + random() * 400;
+    if (random() < 0.6) scheduler.after(refusedAt, scheduler.world, () => vendors.refuse(user, 800 + random() * 4000));
+    scheduler.after(refusedAt + 100 + random() * 500, scheduler.world, () => by(order('withdrawn'), `turn-${n}-no`, () => {
+      if (random() < 0.7) scheduler.after(random() * 200, scheduler.world, () => by(order('granted'), `turn-${n}-yes`));
+      if (random() < 0.5) scheduler.after(random() * 400, scheduler.world, () => again(ids));
+    }));
+  }
+
+  /** Puts a record that was there before once more: a canonical one (a replay) or a delivery (a redrive of a dead letter); of anybody, or the last one of a person. */
+  function again(person?: readonly string[]): void {
     const from = random() < 0.4 ? topics.canonical : topics.dispatch('newsletter');
-    const partition = Math.floor(random() * broker.topics.get(from)!.partitions.length);
-    const record = broker.topics.get(from)!.partitions[partition]!.records.at(-1 - Math.floor(random() * 40));
+    const all = broker.topics.get(from)!.partitions;
+    const partition = Math.floor(random() * all.length);
+    const of = person === undefined ? undefined : all.flatMap(({ records }, p) => records.flatMap((r) => (person.includes(r.key!.toString()) ? [[p, r] as const] : []))).at(-1);
+    const record = of?.[1] ?? all[partition]!.records.at(-1 - Math.floor(random() * 40));
     const instance = one(ofKind('ingest'));
     if (record === undefined || instance.appender === undefined || !instance.actor.alive || instance.actor.stopped) return;
     const kept = record.headers.filter(([name]) => name !== H.intent);
     const headers: (readonly [string, Buffer])[] = from === topics.canonical ? kept : [...kept, [H.intent, Buffer.from(`redrive_${replays++}`)]];
     scheduler.as(instance.actor, () => {
-      instance.appender!.partitions(from).then(() => instance.appender!.append(from, [{ partition, key: record.key, value: record.value, headers }])).catch((error: unknown) => ports.note(`replay refused ${(error as Error).message}`));
+      instance.appender!.partitions(from).then(() => instance.appender!.append(from, [{ partition: of?.[0] ?? partition, key: record.key, value: record.value, headers }])).catch((error: unknown) => ports.note(`replay refused ${(error as Error).message}`));
     });
   }
 
@@ -160,8 +203,11 @@ export function createConsentRace(ports: RacePorts) {
         scheduler.after(at, scheduler.world, () => ask(state, user));
         // A vendor that refuses this person: his deliveries are retried, then parked, while the change comes.
         if (random() < 0.35) scheduler.after(Math.max(0, at - 300 - random() * 1500), scheduler.world, () => vendors.refuse(user, 1000 + random() * 9000));
-        if (random() < 0.5) scheduler.after(at + random() * 4000, scheduler.world, again);
+        if (random() < 0.5) scheduler.after(at + random() * 4000, scheduler.world, () => again());
       }
+      racers.forEach((user, i) => {
+        for (let at = fromMs + i * 200; at < toMs; at += 1800 + random() * 1200) scheduler.after(at, scheduler.world, () => turn(user));
+      });
     },
     appended(topic: string, partition: number, records: readonly LogRecord[]): void {
       if (topic === topics.identity) for (const { key } of records) if (!links.has(key!.toString())) links.set(key!.toString(), scheduler.now);

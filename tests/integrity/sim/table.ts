@@ -34,6 +34,7 @@ export function createDisk(): Disk {
         position: (partition) => positions.get(partition),
         positions: () => new Map(positions),
         seen: (partition) => seen.get(partition),
+        size: () => values.size,
         clear,
         close: () => Promise.resolve(),
         drop: () => {

@@ -49,6 +49,16 @@ export function createWorkload(random: Random, count: number): Sent[] {
   return list;
 }
 
+/** Profiles of certain people, which say nothing of consent. */
+export function createProfiles(random: Random, people: readonly string[], count: number): Sent[] {
+  return Array.from({ length: count }, (_, n) => {
+    const user = people[Math.floor(random() * people.length)]!;
+    const id = `p-${n}`;
+    const body = Buffer.from(JSON.stringify({ type: 'identify', messageId: id, userId: user, traits: { email: `${user}@larkspur.example`, plan: `q${n}` } }));
+    return { n, source: 'shop', user, url: '/v1/identify', kind: 'profile', consent: undefined, eventId: eventId('shop', [id, 'identify']), hash: itemHash(body), body, firstBy: '', firstAt: 0, ackedBy: undefined, tries: 0 };
+  });
+}
+
 /** The list that the poller reads: it grows by one object at a time; a page has up to 5, behind a token. */
 export interface PolledList {
   readonly items: readonly Sent[];

@@ -20,10 +20,10 @@ import { SimBroker } from './broker.ts';
 import { createFaults, planned, type Point } from './faults.ts';
 import { createDisk, type Disk } from './table.ts';
 import { createActor, createRandom, Scheduler, type Actor, type Random } from './time.ts';
-import { createConsentRace, type ConsentHistory } from './consent.ts';
+import { createConsentRace, racers, type ConsentHistory } from './consent.ts';
 import { createVendors, type Call, type Effect } from './vendor.ts';
 import { createWatch, readers } from './watch.ts';
-import { createPolledList, createWorkload, users, type Sent } from './workload.ts';
+import { createPolledList, createProfiles, createWorkload, users, type Sent } from './workload.ts';
 import { simRelease } from './workspace.ts';
 
 const topics = topicNames('sim');
@@ -216,6 +216,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     },
   });
   const sent = createWorkload(stream(6), options.events ?? defaultEvents);
+  const profiles = race === undefined ? [] : createProfiles(stream(8), racers, Math.ceil(sent.length / 3));
   const list = createPolledList(polled, firstMs, 120);
   const answers: Answer[] = [];
   let acknowledged = 0;
@@ -293,6 +294,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     else if (point === 'retention') for (const [group, topic] of readers(release).filter(([group]) => group !== groups.normalizer)) broker.trim(group, topic);
     else if (point === 'redrive') redriveSome();
     else if (point === 'vendor.subject-down') for (let i = 0; i < 3; i++) vendors.refuse(`u${Math.floor(plan() * users)}`, 1000 + plan() * 6000);
+    else if (point === 'vendor.down') vendors.down('warehouse', 1500 + plan() * 6000);
     else if (point === 'broker.down') {
       const node = Math.floor(plan() * 3);
       broker.down(node);
@@ -321,6 +323,8 @@ export async function simulate(seed: number, options: { events?: number; faults?
     const everyMs = 10 + plan() * 40;
     sent.forEach((item, i) => scheduler.after(firstMs + i * everyMs + plan() * 20, scheduler.world, () => send(item)));
     const endMs = firstMs + sent.length * everyMs + 4000;
+    const profileMs = (sent.length * everyMs + 3000) / Math.max(1, profiles.length);
+    profiles.forEach((item, i) => scheduler.after(firstMs + (i + plan()) * profileMs, scheduler.world, () => send(item)));
     race?.schedule(options.consent!, firstMs, endMs - 3000);
     if (options.faults !== false) {
       scheduler.after(firstMs, scheduler.world, () => { faults.on = true; });
@@ -333,12 +337,12 @@ export async function simulate(seed: number, options: { events?: number; faults?
       if (scheduler.now < nextLook) return false;
       nextLook = scheduler.now + 500;
       if (scheduler.now <= endMs + 500) return false;
-      stuck = race?.pending() ?? (acknowledged < sent.length ? `${sent.length - acknowledged} items are not acknowledged` : watch.pending(release, polled));
+      stuck = race?.pending() ?? (acknowledged < sent.length + profiles.length ? `${sent.length + profiles.length - acknowledged} items are not acknowledged` : watch.pending(release, polled));
       return stuck === undefined;
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent: [...sent, ...list.items], answers, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent: [...sent, ...profiles, ...list.items], answers, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();
