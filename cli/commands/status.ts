@@ -10,6 +10,7 @@ export interface Status {
   readonly lag: Readonly<Record<string, number>>;
   readonly release?: string | null;
   readonly ready: boolean;
+  readonly callers?: number | null;
   readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; readonly replay?: string | null }[];
   readonly paused?: readonly { readonly destination: string; readonly reason: string | null; readonly by: string; readonly since: string }[];
 }
