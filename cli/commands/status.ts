@@ -9,6 +9,7 @@ export interface Status {
   readonly lag: Readonly<Record<string, number>>;
   readonly release?: string | null;
   readonly ready: boolean;
+  readonly held?: number;
   readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly replay?: string | null }[];
   readonly paused?: readonly { readonly destination: string; readonly reason: string | null; readonly by: string; readonly since: string }[];
 }
@@ -64,6 +65,7 @@ function print(status: Status, terminal: Terminal): void {
   const { paint } = terminal;
   terminal.line(`${status.ready ? paint.green('ready') : paint.red('not ready')}${settled(status) ? ', settled' : ''}${status.release ? `, release ${status.release}` : ''}`);
   for (const i of status.incidents) terminal.line(paint.red(i.destination.startsWith(rulePrefix) ? `rule ${i.destination.slice(rulePrefix.length)} escalates since ${i.since}: what it holds is in weir policy held` : `${i.destination} is paused since ${i.since}: ${i.code}; its events wait and are sent from there by themselves${i.replay ? `; what was given up meanwhile: ${i.replay}` : ''}`));
+  if ((status.held ?? 0) > 0) terminal.line(paint.red(`${status.held} ${status.held === 1 ? 'delivery is' : 'deliveries are'} held: nobody knows whether they took effect; see weir deliveries held`));
   for (const p of status.paused ?? []) terminal.line(paint.red(`${p.destination} is paused by the kill switch since ${p.since}, by ${p.by}${p.reason === null ? '' : `: ${p.reason}`}; its events are kept`));
   terminal.line();
   const rows = (group: string, counts: Readonly<Record<string, number>>): string[][] => Object.entries(counts).map(([name, n]) => [group, name, String(n)]);

@@ -8,6 +8,8 @@ export interface Status {
   readonly events: { readonly accepted: number; readonly pending: number; readonly dropped: number; readonly deadLettered: number; readonly quarantined: number };
   readonly deliveries: { readonly delivered: number; readonly denied: number; readonly deadLettered: number; readonly quarantined: number; readonly superseded: number; readonly pending: number };
   readonly deadLetters: number;
+  /** Deliveries of unknown effect that wait for a person; they are among the quarantined. */
+  readonly held: number;
   /** Records between the end of the topic and the committed offset, by stage; `index` is this service's own. */
   readonly lag: Readonly<Record<string, number>>;
   readonly release: string;
@@ -47,7 +49,7 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
   return {
     events: { accepted: c('events.accepted'), pending: lag['normalizer'] + lag['policy'] + lag['index'], dropped: c('events.dropped'), deadLettered: c('events.dead-lettered'), quarantined: c('events.quarantined') },
     deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
-    deadLetters: c('deadLetters'),
+    deadLetters: c('deadLetters'), held: c('deliveries.held'),
     lag, release: release.hash, ready: true,
     incidents: [...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || i.destination.startsWith('policy/'))).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: destination.startsWith('policy/') ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
     paused: switches.filter((s) => s.paused && release.destinations.has(s.destination)),

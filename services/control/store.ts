@@ -11,6 +11,7 @@ import type { Put, Table } from '@weir/state';
  *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect`
  *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record
  *   o/<order>/<delivery>   how what a replay order put back ended
+ *   h/<output>|<destination>|<operation>   it is held: of unknown effect, for a person to find out about
  *   c/<counter>          a counter
  *   #/<topic>/<partition>  next offset to be indexed
  * A record is applied with its position in one transaction, so it counts once.
@@ -18,7 +19,7 @@ import type { Put, Table } from '@weir/state';
 export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'delivered'] as const;
 export type DeliveryState = (typeof deliveryStates)[number];
 /** Of another layout: the index is built anew. */
-const layout = '2';
+const layout = '3';
 
 /** End of one delivery key, as the ledger has it. */
 export interface EndFacts {
@@ -57,6 +58,8 @@ export interface Transaction {
   reopened(eventId: string, at: number): void;
   ended(eventId: string, state: string, at: number): void;
   delivery(id: string, state: DeliveryState): void;
+  /** Whether the last that was told of a delivery is that it is held for a person. */
+  held(id: string, is: boolean): void;
   deadLetter(id: string, summary: Record<string, unknown>): void;
   /** An end in the ledger, by the ledger's own rule: a delivery outranks what was given up, the first of equals stays. */
   end(end: NewEnd): void;
@@ -151,6 +154,11 @@ export function createStore(table: Table): Store {
           if (before !== undefined) count(`deliveries.${before}`, -1);
           write(`d/${id}`, state);
           count(`deliveries.${state}`, 1);
+        },
+        held(id, is) {
+          if ((read(`h/${id}`) !== undefined) === is) return;
+          write(`h/${id}`, is ? '' : null);
+          count('deliveries.held', is ? 1 : -1);
         },
         deadLetter(id, summary) {
           if (read(`q/${id}`) === undefined) {
