@@ -11,7 +11,8 @@ interface Claim { readonly ok: boolean; readonly what: string; readonly how: str
 type Effects = ReadonlyMap<string, string>;
 
 const releaseActions = new Set(['release.apply', 'release.hash']);
-const applied = ({ action, target }: AuditLeaf, release: string): boolean => releaseActions.has(action) && target === release;
+/** Releases of before `release.hash` are named by the secrets that they brought into use. */
+const applied = ({ action, target, details }: AuditLeaf, release: string): boolean => (releaseActions.has(action) ? target === release : action === 'secret.use' && details['release'] === release);
 
 /**
  * Evidence of what was decided about an event, checked here and not by the service that is asked: the recorded decisions;

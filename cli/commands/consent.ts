@@ -38,6 +38,46 @@ async function show(context: CommandContext, identifier: string): Promise<number
   return 0;
 }
 
+interface Receipts {
+  readonly id: string;
+  readonly source: string;
+  readonly acceptedAt: string;
+  readonly receipts: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; readonly state: string; readonly reason: string | null; readonly at: string | null; readonly status: number | null }>;
+}
+
+const toldAs: Readonly<Record<string, string>> = { delivered: 'told', denied: 'not told', pending: 'on its way', 'no-route': 'no route carries it there' };
+
+/** Of one change, or of every change of a person. */
+async function receipts(context: CommandContext, what: string): Promise<number> {
+  const { terminal, json } = context;
+  const client = createClient(context.target);
+  const isChange = /^evt_[0-9a-f]{32}$/.test(what);
+  const one = isChange ? await client.find<Receipts>(`/v1/consent/changes/${what}/receipts`) : undefined;
+  if (isChange && one === undefined) throw new Finding(`no change of consent ${what}`);
+  const changes = one === undefined ? (await client.post<{ changes: readonly Receipts[] }>('/v1/consent/receipts', { identifier: what })).changes : [one];
+  if (json) {
+    terminal.json({ changes });
+    return 0;
+  }
+  if (changes.length === 0) terminal.line('no change of consent is known');
+  for (const change of changes) {
+    terminal.line(`${change.id}  from ${change.source}, accepted ${change.acceptedAt}`);
+    terminal.table(['destination', 'operation', 'receipt', 'at', 'answer'], change.receipts.map((r) => [r.destination, r.operation ?? '', `${toldAs[r.state] ?? r.state}${r.reason === null ? '' : `: ${r.reason}`}`, r.at ?? '', r.status === null ? '' : `HTTP ${r.status}`]));
+    terminal.line();
+  }
+  return 0;
+}
+
+async function settle(context: CommandContext, letter: string): Promise<number> {
+  const { terminal, json } = context;
+  const reason = textOption(context, 'reason');
+  if (!/^dlq_[0-9a-f]{32}$/.test(letter) || reason === undefined) throw new UsageError('settle takes the id of a dead letter (weir dlq list --code consent-unresolved --open) and --reason');
+  const done = await createClient(context.target).post<{ id: string; eventId: string }>(`/v1/consent/unresolved/${letter}/settle`, { reason });
+  if (json) terminal.json(done);
+  else terminal.line(`${done.eventId} is closed: its change of consent binds nobody`);
+  return 0;
+}
+
 async function set(context: CommandContext, identifier: string): Promise<number> {
   const { terminal, json } = context;
   const [purpose, state] = [textOption(context, 'purpose'), textOption(context, 'state')];
@@ -125,14 +165,15 @@ async function importFile(context: CommandContext, file: string): Promise<number
 
 export const command: Command = {
   name: 'consent',
-  summary: 'Consent of a person: show, set; import changes from a CSV file.',
-  usage: 'show <identifier> | set <identifier> --purpose <p> --state <s> | import <file.csv> [--yes]',
+  summary: 'Consent of a person: show, set, receipts of each destination; import changes from a CSV file; close one that binds nobody.',
+  usage: 'show <identifier> | set <identifier> --purpose <p> --state <s> | receipts <change id or identifier> | import <file.csv> [--yes] | settle <dead letter> --reason <text>',
   options: {
     purpose: { type: 'string', value: '<name>', doc: 'a purpose of the workspace' },
     state: { type: 'string', value: '<state>', doc: 'granted, denied, withdrawn or unknown' },
     channel: { type: 'string', value: '<name>', doc: 'only this channel (default every)' },
     topic: { type: 'string', value: '<name>', doc: 'only this topic (default every)' },
     proof: { type: 'string', value: '<text>', doc: 'how it was given: a form, a ticket' },
+    reason: { type: 'string', value: '<text>', doc: 'settle: why nobody can be bound by it' },
     yes: { type: 'boolean', doc: 'import: do it, instead of saying what would change' },
   },
   positionals: [2, 2],
@@ -141,6 +182,8 @@ export const command: Command = {
     if (action === 'show') return show(context, what);
     if (action === 'set') return set(context, what);
     if (action === 'import') return importFile(context, what);
-    throw new UsageError('give show <identifier>, set <identifier>, or import <file.csv>');
+    if (action === 'receipts') return receipts(context, what);
+    if (action === 'settle') return settle(context, what);
+    throw new UsageError('give show <identifier>, set <identifier>, receipts <change id or identifier>, import <file.csv>, or settle <dead letter>');
   },
 };

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { incidentAbout } from '@weir/release';
 import { createClient, type Client } from '../client.ts';
 import { numberOption, type Command } from '../command.ts';
 import type { Terminal } from '../terminal.ts';
@@ -10,13 +11,11 @@ export interface Status {
   readonly release?: string | null;
   readonly ready: boolean;
   readonly held?: number;
-  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly replay?: string | null }[];
+  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; readonly replay?: string | null }[];
   readonly paused?: readonly { readonly destination: string; readonly reason: string | null; readonly by: string; readonly since: string }[];
 }
 
 const pollMs = 250;
-/** Incidents of escalating rules, beside those of destinations. */
-const rulePrefix = 'policy/';
 
 export const command: Command = {
   name: 'status',
@@ -61,10 +60,17 @@ async function settle(client: Client, seconds: number, terminal: Terminal, signa
   }
 }
 
+function incidentLine({ destination, code, since, open, replay }: Status['incidents'][number]): string {
+  const { kind, name } = incidentAbout(destination);
+  if (kind === 'policy') return `rule ${name} escalates since ${since}: what it holds is in weir policy held`;
+  if (kind === 'consent') return `${open} ${open === 1 ? 'change' : 'changes'} of consent of ${name} ${open === 1 ? 'binds' : 'bind'} nobody, the first since ${since}: weir dlq list --code ${code} --source ${name} --open`;
+  return `${name} is paused since ${since}: ${code}; its events wait and are sent from there by themselves${replay ? `; what was given up meanwhile: ${replay}` : ''}`;
+}
+
 function print(status: Status, terminal: Terminal): void {
   const { paint } = terminal;
   terminal.line(`${status.ready ? paint.green('ready') : paint.red('not ready')}${settled(status) ? ', settled' : ''}${status.release ? `, release ${status.release}` : ''}`);
-  for (const i of status.incidents) terminal.line(paint.red(i.destination.startsWith(rulePrefix) ? `rule ${i.destination.slice(rulePrefix.length)} escalates since ${i.since}: what it holds is in weir policy held` : `${i.destination} is paused since ${i.since}: ${i.code}; its events wait and are sent from there by themselves${i.replay ? `; what was given up meanwhile: ${i.replay}` : ''}`));
+  for (const i of status.incidents) terminal.line(paint.red(incidentLine(i)));
   if ((status.held ?? 0) > 0) terminal.line(paint.red(`${status.held} ${status.held === 1 ? 'delivery is' : 'deliveries are'} held: nobody knows whether they took effect; see weir deliveries held`));
   for (const p of status.paused ?? []) terminal.line(paint.red(`${p.destination} is paused by the kill switch since ${p.since}, by ${p.by}${p.reason === null ? '' : `: ${p.reason}`}; its events are kept`));
   terminal.line();

@@ -51,6 +51,7 @@ export const catalogue = {
   // --- mapping and contract ------------------------------------------------------------------------------
   'item-undecodable': { meaning: 'The raw item is not valid JSON within the limits.', retry: 'permanent', action: 'Look at the bytes with weir dlq show; fix the sender.' },
   'mapping-failed': { meaning: 'A mapping could not be applied to the item.', retry: 'permanent', action: 'Fix the mapping, apply, then weir replay dlq --code mapping-failed.' },
+  'consent-unresolved': { meaning: 'A change of consent cannot be bound to anybody: it names nobody, or the item that carries it could not be mapped.', retry: 'permanent', action: 'Look at it with weir dlq list --code consent-unresolved --open; fix the mapping, or put it right with weir replay --corrected, then redrive. The incident ends by itself.' },
   'mapping-no-output': { meaning: 'No output of the mapping matches the item.', retry: 'permanent', action: 'Add an output for this kind of item, or drop it by name in the mapping.' },
   'contract-breached': { meaning: 'The canonical record breaks its data contract; every reason is listed.', retry: 'permanent', action: 'Fix the mapping or the contract, apply, then redrive.' },
   'approval-required': { meaning: 'A rule of the policy holds the delivery until somebody lets it through.', retry: 'quarantine', action: 'Look at it with weir policy held, then approve or refuse it before it expires.' },

@@ -149,6 +149,8 @@ function compileFields(kinds: ReadonlyMap<string, FieldKind>, table: Json, at: r
 function apply(outputs: readonly Output[], drops: readonly Drop[], file: string, item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult {
   const roots: Roots = { root: item, item, envelope, meta: meta as unknown as JsonObject };
   const reasons: Reason[] = [];
+  /** Outputs of this item that change consent: when the item fails, nobody is bound by them. */
+  const changes = new Set<Output>();
   /** A condition that cannot be decided is a reason: to leave a record out for it would be to lose it in silence. */
   const holds = (rule: { readonly name: string; readonly line: number }, when: Condition, here: Roots): boolean => {
     try {
@@ -169,16 +171,27 @@ function apply(outputs: readonly Output[], drops: readonly Drop[], file: string,
     const extras = Math.max(leastExtras, Math.floor(maxExtras / elements.length));
     for (const element of elements) {
       const here = output.each === undefined ? roots : { ...roots, item: element };
-      if (output.when !== undefined && !holds(output, output.when, here)) continue;
+      const failures = reasons.length;
+      const applies = output.when === undefined || holds(output, output.when, here);
+      if (output.recordType === consentRecord && (applies || reasons.length > failures)) changes.add(output);
+      if (!applies) continue;
       const made = fill(output, file, here, meta, extras, reasons);
       if (seen.has(made.outputId)) reasons.push({ code: 'mapping-failed', message: `two elements of output ${output.name} have the same objectKey`, file });
       seen.add(made.outputId);
       mapped.push(made);
     }
   }
-  if (reasons.length > 0) return { kind: 'failed', reasons };
+  if (reasons.length > 0) return { kind: 'failed', reasons: [...reasons, ...[...changes].map((output) => unresolved(output.name, file, output.line))] };
   if (mapped.length === 0) return { kind: 'failed', reasons: [{ code: 'mapping-no-output', message: 'no output of the mapping matches this item', file }] };
   return { kind: 'mapped', outputs: mapped };
+}
+
+/** Type of the records that change consent. */
+export const consentRecord = 'weir.canonical.ConsentChange';
+
+/** Beside the reasons why an item failed: what it says about consent holds for nobody until it is put right. */
+export function unresolved(name: string, file?: string, line?: number): Reason {
+  return { code: 'consent-unresolved', message: `output ${name} is a change of consent: it binds nobody until this is put right`, ...(file === undefined ? {} : { file }), ...(line === undefined ? {} : { line }) };
 }
 
 function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, maxText: number, reasons: Reason[]): MappedOutput {

@@ -1,4 +1,4 @@
-export { compileMapping } from './compile.ts';
+export { compileMapping, consentRecord, unresolved } from './compile.ts';
 export { transforms } from './transforms.ts';
 export type { CompiledMapping, MappedOutput, MappingMeta, MappingResult } from './types.ts';
 export { compileContract, type CompiledContract, type ContractTerms, type FieldRule } from './contract.ts';

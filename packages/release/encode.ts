@@ -1,5 +1,6 @@
 import { WeirError } from '@weir/errors';
 import type { Sink } from '@weir/log';
+import { consentRecord, unresolved } from '@weir/mapping';
 import type { Reason } from '@weir/pipeline';
 import { personOf, type Person } from './identity.ts';
 import type { Canonical, Normalized } from './normalize.ts';
@@ -43,6 +44,7 @@ export function encodeAll(result: Normalized, encode: (recordType: string, recor
   }
   reasons.push(...tooLarge(outputs));
   if (reasons.length === 0) return { ...result, outputs };
+  for (const { recordType, outputName } of result.outputs) if (recordType === consentRecord) reasons.push(unresolved(outputName));
   sink.at = began;
   return { kind: 'dead', reasons: boundReasons(reasons) };
 }
@@ -62,9 +64,10 @@ export function tooLarge(outputs: readonly Encoded[]): Reason[] {
 const maxReasons = 100;
 const maxText = 300;
 
-/** Every reason up to 100, then how many more there are; texts up to 300 characters: a dead letter must fit into the log. */
+/** Every reason up to 100, then how many more there are (what concerns consent is never among those); texts up to 300 characters: a dead letter must fit into the log. */
 export function boundReasons(reasons: readonly Reason[]): readonly Reason[] {
-  const short = reasons.slice(0, maxReasons).map((r) => (r.message.length <= maxText && (r.path?.length ?? 0) <= maxText ? r : { ...r, message: r.message.slice(0, maxText), path: r.path?.slice(0, maxText) }));
-  if (reasons.length > maxReasons) short.push({ code: reasons[maxReasons]!.code, message: `and ${reasons.length - maxReasons} more reasons` });
+  const first = reasons.length <= maxReasons ? reasons : reasons.toSorted((a, b) => Number(b.code === 'consent-unresolved') - Number(a.code === 'consent-unresolved'));
+  const short = first.slice(0, maxReasons).map((r) => (r.message.length <= maxText && (r.path?.length ?? 0) <= maxText ? r : { ...r, message: r.message.slice(0, maxText), path: r.path?.slice(0, maxText) }));
+  if (reasons.length > maxReasons) short.push({ code: first[maxReasons]!.code, message: `and ${reasons.length - maxReasons} more reasons` });
   return short;
 }

@@ -1,6 +1,7 @@
 import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
+import { consentRecord, unresolved } from '@weir/mapping';
 import type { Reason } from '@weir/pipeline';
 import { boundReasons } from './encode.ts';
 import { identifiersOf } from './identity.ts';
@@ -55,8 +56,9 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
       reasons.push({ code: 'mapping-failed', message: `output ${output.name} has more than ${maxIdentifiers} identifiers`, file: config.mapping.file });
       continue;
     }
+    if (ids.length === 0 && output.recordType === consentRecord) reasons.push({ code: 'mapping-failed', message: `output ${output.name} names nobody`, file: config.mapping.file });
     outputs.push({ recordType: output.recordType, record: output.record, outputId: output.outputId, outputName: output.name, ids, subject: ids[0] ?? `event:${headers.eventId}` });
   }
-  if (reasons.length > 0) return { kind: 'dead', reasons: boundReasons(reasons) };
+  if (reasons.length > 0) return { kind: 'dead', reasons: boundReasons([...reasons, ...result.outputs.filter((o) => o.recordType === consentRecord).map((o) => unresolved(o.name, config.mapping.file))]) };
   return { kind: 'ok', mapping: config.mapping.name, outputs };
 }

@@ -21,6 +21,7 @@ export const permissions = {
   'subject.read': 'See and export what is known of a person, and erasures.',
   'consent.read': 'See what is known of the consent of a person.',
   'consent.write': 'Record and import changes of consent.',
+  'consent.settle': 'Close a change of consent that can be bound to nobody.',
   'erasure.order': 'Order the erasure of a person.',
   'audit.read': 'Read and verify the audit log.',
   'token.read': 'List API tokens.',
@@ -32,13 +33,13 @@ export type Permission = keyof typeof permissions;
 export const allPermissions = Object.keys(permissions) as Permission[];
 
 const viewer: readonly Permission[] = ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'];
-const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order', 'delivery.resolve', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply'];
+const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order', 'delivery.resolve', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply', 'consent.settle'];
 
 /** What each role may do. What is not listed is denied. */
 export const roles = {
   viewer,
   operator,
-  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'subject.read', 'erasure.order', 'audit.read'],
+  privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'consent.settle', 'subject.read', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
   agent: ['status.read', 'agent.report'],

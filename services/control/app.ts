@@ -12,23 +12,25 @@ import { Counter, Gauge } from 'prom-client';
 import { createApi } from './api.ts';
 import { allWitnesses, fileWitness, httpWitness, openAuditLog, type AuditLog } from './audit.ts';
 import { createConsentLookup } from './consent.ts';
+import { createConsentReceipts } from './consent-receipts.ts';
 import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer } from './indexer.ts';
-import { createLetters } from './letters.ts';
+import { createLetters, readDeadLetter } from './letters.ts';
 import { createPrivacy, type Privacy } from './privacy.ts';
 import { explainEvent } from './policy/explain.ts';
 import { openHeld, type HeldApi } from './policy/held.ts';
 import { createHistory, type History } from './policy/history.ts';
 import { createRehearsals, type RehearsalApi } from './policy/rehearsal.ts';
 import { createReleaseApi } from './releases.ts';
-import { nothing, type Scope } from '@weir/release';
+import { nothing, saveIncident, type Scope } from '@weir/release';
 import { openReplays, type Replays } from './replay/index.ts';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
+import { createUnresolved, type UnresolvedConsent } from './unresolved.ts';
 import { createSwitchApi, viewOf } from './switches.ts';
 import { openAccess, type Access } from './tokens.ts';
 
@@ -54,6 +56,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let privacy: Privacy;
   let api: FastifyInstance;
   let held: HeldApi;
+  let unresolved: UnresolvedConsent | undefined;
   let history: History;
   let rehearsals: RehearsalApi;
   let started = false;
@@ -113,6 +116,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       consent = await createConsentTables(context, fail);
       await consent.start();
       await follow();
+      unresolved = createUnresolved({ store, incidents: () => releases.incidents(), save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }), registry: context.registry, clock: context.clock, failed: fail });
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)) });
       replays = await openReplays({ context, reader, admin, appender, store, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
       privacy = await createPrivacy(context, store, (leaf) => audit.record(leaf), fail);
@@ -122,10 +126,11 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         audit: () => audit,
         access,
         consent: createConsentLookup(context, consent),
+        consentReceipts: createConsentReceipts({ store, subjects: () => privacy.subjects(), release: () => releases.current(), letter: (id) => readDeadLetter(store, reader, serde, topics, id), appender, serde, topics, now: () => context.clock.now() }),
         endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
         approval: options.approval,
         scopeOf,
-        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf)),
+        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf), unresolved!.view()),
         trace(eventId) {
           const stages = store.stages(eventId);
           if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);
@@ -153,6 +158,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       off?.();
       await changing;
       tail.close();
+      unresolved?.close();
       await api?.close();
       await replays?.close();
       await audit?.close();

@@ -63,7 +63,9 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
       const state = store.deliveryState(`${outputId}|${destination}|${operation ?? ''}`);
       return state === undefined || state === 'dead-lettered' || state === 'quarantined' ? 'open' : state;
     }
-    return letter['stage'] === 'normalizer' && store.endedAs(eventId) === undefined ? 'put back' : 'open';
+    if (letter['stage'] !== 'normalizer') return 'open';
+    const end = store.endedAs(eventId);
+    return end === undefined ? 'put back' : end === 'dropped' ? 'dropped' : 'open';
   }
 
   function matches(letter: Record<string, unknown>, f: LetterFilter): boolean {

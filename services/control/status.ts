@@ -1,8 +1,9 @@
 import type { LogAdmin } from '@weir/log';
 import type { groupNames, TopicNames } from '@weir/pipeline';
-import type { Incident, Release } from '@weir/release';
+import { incidentAbout, type Incident, type Release } from '@weir/release';
 import type { Store } from './store.ts';
 import type { SwitchView } from './switches.ts';
+import type { Unresolved } from './unresolved.ts';
 
 export interface Status {
   readonly events: { readonly accepted: number; readonly pending: number; readonly dropped: number; readonly deadLettered: number; readonly quarantined: number };
@@ -14,8 +15,8 @@ export interface Status {
   readonly lag: Readonly<Record<string, number>>;
   readonly release: string;
   readonly ready: boolean;
-  /** Destinations that are paused for their credential, and since when: nothing of them is lost, they go on by themselves; and `policy/<rule>`: deliveries that an escalating rule holds. */
-  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; /** The command that sends again, from the start of the incident, what was not delivered; null for a rule. */ readonly replay: string | null }[];
+  /** Destinations that are paused for their credential, and since when: nothing of them is lost, they go on by themselves; `policy/<rule>`: deliveries that an escalating rule holds; `consent/<source>`: changes of consent that bind nobody, with how many events wait to be put right. */
+  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; /** The command that sends again, from the start of the incident, what was not delivered; of destinations. */ readonly replay?: string | null }[];
   /** Destinations that the kill switch holds; their events are kept. */
   readonly paused: readonly SwitchView[];
 }
@@ -32,7 +33,7 @@ async function groupLag(admin: LogAdmin, groupId: string, topic: string): Promis
  * Counts and lags. Stages are asked in the direction of the flow and the index last, so a record that moves on
  * meanwhile is counted where it is going: pending is 0 only when everything accepted before the call has ended.
  */
-export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[], incidents: ReadonlyMap<string, Incident>, switches: readonly SwitchView[]): Promise<Status> {
+export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[], incidents: ReadonlyMap<string, Incident>, switches: readonly SwitchView[], unresolved: ReadonlyMap<string, Unresolved>): Promise<Status> {
   const lag: Record<string, number> = {};
   const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
   lag['normalizer'] = sum(await Promise.all([...release.sources.keys()].map((name) => groupLag(admin, groups.normalizer, topics.raw(name)))));
@@ -51,7 +52,10 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
     deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
     deadLetters: c('deadLetters'), held: c('deliveries.held'),
     lag, release: release.hash, ready: true,
-    incidents: [...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || i.destination.startsWith('policy/'))).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: destination.startsWith('policy/') ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
+    incidents: [
+      ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || incidentAbout(i.destination).kind === 'policy')).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: incidentAbout(destination).kind === 'policy' ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
+      ...[...unresolved].map(([destination, { open, since }]) => ({ destination, code: 'consent-unresolved', since: new Date(since).toISOString(), open })),
+    ],
     paused: switches.filter((s) => s.paused && release.destinations.has(s.destination)),
   };
 }

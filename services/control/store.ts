@@ -8,6 +8,7 @@ import type { Put, Table } from '@weir/state';
  *   r/<event>            ms when it was put back on its raw topic (redrive)
  *   d/<output>|<destination>|<operation>   state of a delivery
  *   q/<dead letter id>   summary of a dead letter, JSON; y/<inverted ms>/<id> lists them newest first
+ *   u/<event>            its dead letter carries a change of consent that binds nobody: `<source>@<ms of the first letter>`
  *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect`
  *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record
  *   o/<order>/<delivery>   how what a replay order put back ended
@@ -86,6 +87,8 @@ export interface Store {
   deliveryState(id: string): DeliveryState | undefined;
   /** How an event ended before it was routed; undefined when it did not, or was put back since. */
   endedAs(eventId: string): string | undefined;
+  /** Events that were set aside with a change of consent; those that were put back since among them. */
+  unresolved(): Iterable<{ readonly eventId: string; readonly source: string; readonly at: number }>;
   counters(prefix: string): Record<string, number>;
   deadLetter(id: string): Record<string, unknown> | undefined;
   position(topic: string, partition: number): number;
@@ -162,9 +165,10 @@ export function createStore(table: Table): Store {
         },
         deadLetter(id, summary) {
           if (read(`q/${id}`) === undefined) {
-            const { stage, codes, destination, release, at } = summary as { stage: string; codes: string[]; destination: string | null; release: string | null; at: number };
+            const { eventId, stage, codes, source, destination, release, at } = summary as { eventId: string; stage: string; codes: string[]; source: string | null; destination: string | null; release: string | null; at: number };
             count('deadLetters', 1);
             count(`q/${JSON.stringify([stage, codes[0] ?? '', destination, release])}`, 1);
+            if (codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${at}`);
             write(`y/${String(9e15 - at).padStart(16, '0')}/${id}`, '');
           }
           write(`q/${id}`, JSON.stringify(summary));
@@ -225,6 +229,12 @@ export function createStore(table: Table): Store {
     endedAs(eventId) {
       const [state, at] = table.get(`x/${eventId}`)?.toString('latin1').split('@') ?? [];
       return state === undefined || Number(at) <= Number(table.get(`r/${eventId}`)?.toString('latin1') ?? 0) ? undefined : state;
+    },
+    *unresolved() {
+      for (const { key, value } of table.range('u/')) {
+        const [source, at] = value.toString('utf8').split('@') as [string, string];
+        yield { eventId: key.slice(2), source, at: Number(at) };
+      }
     },
     counters(prefix) {
       const found: Record<string, number> = Object.create(null) as Record<string, number>;

@@ -14,7 +14,7 @@ import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
 import { createMetrics } from './metrics.ts';
 import { createQuotas } from './quota.ts';
 import { createChannels } from './escalation-channels.ts';
-import { createEscalations, escalatedRules } from './escalation.ts';
+import { createEscalations, escalatedOthers } from './escalation.ts';
 import { pruneLedger } from './prune.ts';
 import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
@@ -165,8 +165,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     looking = clock.setTimer(() => {
       const owned = [...running].filter(([, { consumer }]) => consumer.assignments().some((a) => a.partition === 0));
       const first = [...releases.current().destinations.keys()].sort()[0];
-      const rules = owned.some(([destination]) => destination === first) ? escalatedRules(releases.incidents().values()) : [];
-      escalations.look([...owned.map(([destination, { runner }]) => ({ destination, ...runner.health(), credential: releases.incidents().get(destination) })), ...rules]);
+      const others = owned.some(([destination]) => destination === first) ? escalatedOthers(releases.incidents().values()) : [];
+      escalations.look([...owned.map(([destination, { runner }]) => ({ destination, ...runner.health(), credential: releases.incidents().get(destination) })), ...others]);
       lookLater();
     }, lookMs);
   }

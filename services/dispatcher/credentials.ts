@@ -1,10 +1,9 @@
 import { findWeirError, type ErrorCode } from '@weir/errors';
-import { resolveConfig, type DestinationConfig, type Incident, type ReleaseFeed } from '@weir/release';
+import { incidentAbout, resolveConfig, type DestinationConfig, type Incident, type ReleaseFeed } from '@weir/release';
 import type { Clock } from '@weir/service';
 import type { Vault } from '@weir/vault';
 import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
-import { ruleOf } from './escalation.ts';
 
 export interface Credentials {
   /** The destination of the running release with its secrets; undefined when it is not in the release or a secret cannot be had: it is not called and keeps its events. */
@@ -48,7 +47,7 @@ export function createCredentials(ports: Ports): Credentials {
   let saving: Promise<void> = Promise.resolve();
   const off = vault.onChange(() => { ports.changed(); });
 
-  for (const incident of releases.incidents().values()) if (incident.until === null && ruleOf(incident.destination) === undefined) begin(incident.destination, incident.code as ErrorCode, incident.since);
+  for (const incident of releases.incidents().values()) if (incident.until === null && incidentAbout(incident.destination).kind === 'destination') begin(incident.destination, incident.code as ErrorCode, incident.since);
 
   function save(incident: Incident): void {
     // Out of reach the log fails the work itself; the incident is in the log file and the metric then.

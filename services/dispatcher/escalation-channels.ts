@@ -1,9 +1,9 @@
 import { signWebhook } from '@weir/adapter';
 import type { HttpClient } from '@weir/http';
-import type { EscalationConfig } from '@weir/release';
+import { incidentAbout, type EscalationConfig } from '@weir/release';
 import type { Vault } from '@weir/vault';
 import { createTransport } from 'nodemailer';
-import { ruleOf, type EscalationPorts, type Notice } from './escalation.ts';
+import type { EscalationPorts, Notice } from './escalation.ts';
 
 const deadlineMs = 10_000;
 
@@ -17,11 +17,16 @@ interface Ports {
 
 function textOf(notice: Notice, workspace: string): { readonly subject: string; readonly text: string } {
   const since = new Date(notice.since).toISOString();
-  const rule = ruleOf(notice.destination);
-  if (rule !== undefined) {
+  const { kind, name } = incidentAbout(notice.destination);
+  if (kind === 'consent') {
     return notice.phase === 'opened'
-      ? { subject: `[weir ${workspace}] rule ${rule} escalates`, text: `Rule ${rule} holds deliveries since ${since}, and asks for somebody to look at them: weir policy held, then weir policy approve or refuse.\n` }
-      : { subject: `[weir ${workspace}] rule ${rule}: all decided`, text: `Everything that rule ${rule} held since ${since} was decided by ${new Date(notice.until!).toISOString()}.\n` };
+      ? { subject: `[weir ${workspace}] changes of consent of ${name} bind nobody`, text: `Since ${since} changes of consent from source ${name} cannot be bound to anybody: who they are about may still be sent to. They are kept: weir dlq list --code consent-unresolved --source ${name} --open.\n` }
+      : { subject: `[weir ${workspace}] changes of consent of ${name}: all bound`, text: `Every change of consent from source ${name} that bound nobody since ${since} was put back by ${new Date(notice.until!).toISOString()}.\n` };
+  }
+  if (kind === 'policy') {
+    return notice.phase === 'opened'
+      ? { subject: `[weir ${workspace}] rule ${name} escalates`, text: `Rule ${name} holds deliveries since ${since}, and asks for somebody to look at them: weir policy held, then weir policy approve or refuse.\n` }
+      : { subject: `[weir ${workspace}] rule ${name}: all decided`, text: `Everything that rule ${name} held since ${since} was decided by ${new Date(notice.until!).toISOString()}.\n` };
   }
   const what = notice.kind === 'breaker' ? 'does not answer: its breaker stays open' : 'is paused: its credential cannot be had or is refused';
   const subject = notice.phase === 'opened' ? `[weir ${workspace}] ${notice.destination} ${notice.kind === 'breaker' ? 'does not answer' : 'is paused for its credential'}` : `[weir ${workspace}] ${notice.destination} goes on`;

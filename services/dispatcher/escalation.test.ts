@@ -8,7 +8,7 @@ import { Registry } from 'prom-client';
 import { SMTPServer } from 'smtp-server';
 import { afterEach, expect, test, vi } from 'vitest';
 import { createChannels } from './escalation-channels.ts';
-import { createEscalations, decide, escalatedRules, type EscalationPorts, type Notice, type Observed } from './escalation.ts';
+import { createEscalations, decide, escalatedOthers, type EscalationPorts, type Notice, type Observed } from './escalation.ts';
 
 const logger = { info: () => undefined, warn: () => undefined, error: () => undefined } as never;
 const seen = (over: Partial<Observed>): Observed => ({ destination: 'crm', openSince: undefined, openCode: 'vendor-unavailable', aliveAt: 0, credential: undefined, ...over });
@@ -43,13 +43,13 @@ test('a credential is told at once, as itself and not as a breaker', () => {
 
 test('a rule that escalates is told once, and its end once; incidents of destinations are not taken for rules', () => {
   const incident: Incident = { destination: 'policy/odd-plans', code: 'approval-required', since: 5, until: null };
-  const [observed, ...more] = escalatedRules([incident, { ...incident, destination: 'crm' }]);
+  const [observed, ...more] = escalatedOthers([incident, { ...incident, destination: 'crm' }]);
   expect([observed!.destination, more]).toEqual(['policy/odd-plans', []]);
   const opened = decide('credential', undefined, observed!, 6, minute)!;
   expect(opened).toMatchObject({ destination: 'policy/odd-plans', code: 'approval-required', since: 5, until: null });
   expect(decide('breaker', undefined, observed!, 60 * minute, minute)).toBeUndefined();
   expect(decide('credential', opened, observed!, 7, minute)).toBeUndefined();
-  expect(decide('credential', opened, escalatedRules([{ ...incident, until: 9 }])[0]!, 10, minute)).toMatchObject({ since: 5, until: 9 });
+  expect(decide('credential', opened, escalatedOthers([{ ...incident, until: 9 }])[0]!, 10, minute)).toMatchObject({ since: 5, until: 9 });
 });
 
 function world(channels: EscalationPorts['channels'], config: Partial<EscalationConfig> = { webhook: { url: 'https://x.example', secret: { secret: 'S' } } }) {

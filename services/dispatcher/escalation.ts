@@ -1,4 +1,4 @@
-import type { Escalation, EscalationConfig, Incident } from '@weir/release';
+import { incidentAbout, type Escalation, type EscalationConfig, type Incident } from '@weir/release';
 import type { Clock } from '@weir/service';
 import type { Logger } from 'pino';
 import { Counter, type Registry } from 'prom-client';
@@ -15,13 +15,9 @@ export interface Observed {
   readonly credential: Incident | undefined;
 }
 
-/** Incidents of rules that escalate stand beside those of destinations, under this name and the rule's. */
-const rulePrefix = 'policy/';
-export const ruleOf = (destination: string): string | undefined => (destination.startsWith(rulePrefix) ? destination.slice(rulePrefix.length) : undefined);
-
-/** What escalating rules raised, as something to look at; for the one instance that owns the first of all destinations. */
-export function escalatedRules(incidents: Iterable<Incident>): Observed[] {
-  return [...incidents].filter((i) => ruleOf(i.destination) !== undefined).map((credential) => ({ destination: credential.destination, openSince: undefined, openCode: '', aliveAt: 0, credential }));
+/** What escalating rules and changes of consent that bind nobody raised, as something to look at; for the one instance that owns the first of all destinations. */
+export function escalatedOthers(incidents: Iterable<Incident>): Observed[] {
+  return [...incidents].filter((i) => incidentAbout(i.destination).kind !== 'destination').map((credential) => ({ destination: credential.destination, openSince: undefined, openCode: '', aliveAt: 0, credential }));
 }
 
 /** What people are told: that something began or that it is over. */

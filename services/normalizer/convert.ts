@@ -1,7 +1,7 @@
 import { parseJson } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import { RecordBody, type LogRecord, type Serde, type Sink } from '@weir/log';
-import type { DirectMapping } from '@weir/mapping';
+import { consentRecord, type DirectMapping } from '@weir/mapping';
 import { createPersons, encodeAll, maxIdentifiers, normalize, tooLarge, type Encodable, type Encoded, type RawHeaders, type Release, type SourceConfig } from '@weir/release';
 
 /** Raw record + release → canonical records as bytes in the sink, or why not. */
@@ -40,7 +40,8 @@ export function createConvert(serde: Pick<Serde, 'encodeTo' | 'idOf'>, keyed: (t
     for (let i = 0; i < count; i++) {
       const output = mapping.output(i);
       const person = persons(output.value, headers.eventId);
-      if (person === undefined) break;
+      // What is no case for the short way ends it: the general one says why.
+      if (person === undefined || (person.ids.length === 0 && output.recordType === consentRecord)) break;
       outputs.push({ recordType: output.recordType, outputId: output.outputId, outputName: output.name, person, from: output.from, to: output.to });
     }
     if (outputs.length < count || tooLarge(outputs).length > 0) {

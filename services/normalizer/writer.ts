@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { failpoint } from '@weir/failpoint';
 import { headerBytes, Packer, type Appender, type LogRecord, type OutRecord, type RecordBody, type Serde, type Sink } from '@weir/log';
+import { consentRecord } from '@weir/mapping';
 import { H, type Reason, type TopicNames } from '@weir/pipeline';
 import { carried, linksOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders } from '@weir/release';
 import type { First } from './seen.ts';
@@ -24,7 +25,6 @@ export interface WriterPorts {
   readonly now: () => number;
 }
 
-const consentRecord = 'weir.canonical.ConsentChange';
 
 /** Headers that come again in every record of a batch, as bytes. Bounded: names of releases, sources, mappings and outputs. */
 const maxConstants = 1000;

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Headers, OutRecord } from '@weir/log';
 import { deliveryKey, H, type Reason } from '@weir/pipeline';
 import type { CompiledRoute, Decision } from '@weir/policy';
-import { controlKeys } from '@weir/release';
+import { controlKeys, incidentName } from '@weir/release';
 import type { Canonical } from './delivery.ts';
 import type { PolicyPorts } from './ports.ts';
 
@@ -65,7 +65,7 @@ function setAside(ports: PolicyPorts, from: Canonical, route: CompiledRoute, rea
 
 /** The incident of an escalating rule, for weir.control; undefined while it is open already. */
 export function escalation(ports: PolicyPorts, decision: Held, now: number, raised: Map<string, number>): OutRecord | undefined {
-  const name = `policy/${decision.rule}`;
+  const name = incidentName.rule(decision.rule);
   if (ports.context.releases.incidents().get(name)?.until === null || now - (raised.get(name) ?? -Infinity) < raiseEveryMs) return undefined;
   raised.set(name, now);
   return { partition: 0, key: Buffer.from(controlKeys.incident(name)), value: ports.context.serde.encode('weir.internal.Incident', { destination: name, code: 'approval-required', since: now, until: null }) };

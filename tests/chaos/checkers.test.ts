@@ -12,10 +12,10 @@ const good: History = {
   consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
 };
 const sent = { answered: new Map([['u1', ['e1', 'e2']]]), members: 0 };
-const idOf = (email: string): string => email;
+const idsOf = (email: string): string[] => [email, 'u-1'];
 
 test('a good history is let pass by every checker', () => {
-  expect([...nothingLost(good, sent), ...effectsOnce(good), ...consentHeld(good, 100, idOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250), ...releasesNamed(good)]).toEqual([]);
+  expect([...nothingLost(good, sent), ...effectsOnce(good), ...consentHeld(good, 100, idsOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250), ...releasesNamed(good)]).toEqual([]);
 });
 
 test('what restricts may come before a use that waited, when its end says so; nothing else may', () => {
@@ -38,8 +38,9 @@ test.each<[string, Partial<History>, (h: History) => string[]]>([
   ['an effect that nobody wanted', { effects: [...good.effects, { ...arrival(1), idempotencyKey: 'k9' }] }, effectsOnce],
   ['a delivery that is told and had no effect', { effects: [arrival(1)] }, effectsOnce],
   ['a delivery told as without effect that had one', { ends: [end(1), { ...end(2), state: 'dead-lettered', effect: 'none' }] }, effectsOnce],
-  ['a call after a withdrawal', { consent: [...good.consent, { ...good.consent[0]!, state: 'withdrawn', version: 2, at: 700 }] }, (h) => consentHeld(h, 100, idOf)],
-  ['a call without any consent', { consent: [] }, (h) => consentHeld(h, 100, idOf)],
+  ['a call after a withdrawal', { consent: [...good.consent, { ...good.consent[0]!, state: 'withdrawn', version: 2, at: 700 }] }, (h) => consentHeld(h, 100, idsOf)],
+  ['a call after a withdrawal by the other identifier', { consent: [...good.consent, { ...good.consent[0]!, id: 'u-1', state: 'withdrawn', at: 700 }] }, (h) => consentHeld(h, 100, idsOf)],
+  ['a call without any consent', { consent: [] }, (h) => consentHeld(h, 100, idsOf)],
   ['raw records that do not follow the sender', { raw: [{ ...raw(1), offset: 3 }, raw(2)] }, (h) => ordered(h, sent)],
   ['canonical records that do not follow raw', { canonical: [canonical(2), canonical(1)] }, (h) => ordered(h, sent)],
   ['effects that do not follow dispatch', { effects: [arrival(2), arrival(1)] }, (h) => ordered(h, sent)],
@@ -49,4 +50,8 @@ test.each<[string, Partial<History>, (h: History) => string[]]>([
   ['a release that was never applied', { releases: new Set() }, releasesNamed],
 ])('%s is seen', (_what, bad, checker) => {
   expect(checker({ ...good, ...bad })).not.toEqual([]);
+});
+
+test('a grant by the other identifier lets a call pass while the first says nothing yet', () => {
+  expect(consentHeld({ ...good, consent: [{ ...good.consent[0]!, id: 'u-1' }] }, 100, idsOf)).toEqual([]);
 });

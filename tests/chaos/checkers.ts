@@ -62,10 +62,12 @@ export function effectsOnce(history: History): string[] {
 }
 
 /**
- * No `use` call of email-marketing arrives later than `slackMs` (call deadline + lease) after the withdrawal of its
- * subject was on weir.consent, unless a later state grants again.
+ * No `use` call of email-marketing arrives later than `slackMs` (call deadline + lease) after a withdrawal of its
+ * subject was on weir.consent, unless a later state grants again: some identifier of the subject grants, and none that
+ * says something says no. A grant may reach the identifiers of a person at different times, and together with its
+ * withdrawal: then only the later one is written.
  */
-export function consentHeld(history: History, slackMs: number, idOf: (email: string) => string): string[] {
+export function consentHeld(history: History, slackMs: number, idsOf: (email: string) => readonly string[]): string[] {
   const states = new Map<string, { at: number; state: string }[]>();
   for (const { id, purpose, state, at } of history.consent) {
     if (purpose !== 'email-marketing') continue;
@@ -77,10 +79,13 @@ export function consentHeld(history: History, slackMs: number, idOf: (email: str
   for (const arrival of history.arrivals) {
     const email = arrival.body['email'];
     if (arrival.destination !== 'newsletter' || arrival.operation !== 'subscribers' || typeof email !== 'string') continue;
-    const list = states.get(idOf(email)) ?? [];
+    const lists = idsOf(email).map((id) => states.get(id) ?? []);
     // Whatever state held at any moment of the slack may have been the one that let it pass.
-    const held = list.filter((s, i) => s.at <= arrival.at && (list[i + 1]?.at ?? Infinity) >= arrival.at - slackMs);
-    if (!held.some((s) => s.state === 'granted')) problems.push(`a subscribe of ${email} arrived although the states since ${slackMs} ms before were ${held.map((s) => s.state).join(', ') || 'none'}`);
+    const held = lists.map((list) => list.filter((s, i) => s.at <= arrival.at && (list[i + 1]?.at ?? Infinity) >= arrival.at - slackMs));
+    const granted = held.some((states) => states.some((s) => s.state === 'granted'));
+    const refused = held.some((states) => states.length > 0 && !states.some((s) => s.state === 'granted'));
+    if (granted && !refused) continue;
+    problems.push(`a subscribe of ${email} arrived at ${arrival.at} under ${arrival.idempotencyKey}, although the states since ${slackMs} ms before were ${held.map((h) => h.map((s) => s.state).join(', ') || 'none').join('; ')} of ${lists.map((list) => list.map((s) => `${s.state} at ${s.at}`).join(', ') || 'none').join('; ')}`);
   }
   return problems;
 }
@@ -117,24 +122,32 @@ export function ordered(history: History, sent: Sent): string[] {
   const ahead = new Set(history.ends.filter((e) => /ahead of \d+ that wait/.test(e.reason ?? '')).map(delivery));
   problems.push(...inversions(history.effects.flatMap((e) => {
     const name = deliveryOf.get(`${e.destination}|${e.idempotencyKey}`);
-    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, ahead: ahead.has(name) && !uses.has(name), use: uses.has(name) }];
-  }), 'effects'));
+    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, at: e.at, ahead: ahead.has(name) && !uses.has(name), use: uses.has(name) }];
+  }), 'effects', (id) => {
+    const keys = new Set([...deliveryOf].filter(([, name]) => name === id).map(([key]) => key));
+    const calls = history.arrivals.filter((a) => keys.has(`${a.destination}|${a.idempotencyKey}`)).map((a) => `${a.at}${a.applied ? ' applied' : ''}`);
+    return `; ended ${history.ends.filter((e) => delivery(e) === id).map((e) => `${e.state} (${e.effect}) at ${e.at}`).join(', ')}, calls at ${calls.join(', ')}`;
+  }));
   return problems;
 }
 
 /** `ahead`: one that may come before uses of lower places. */
-function inversions(sequence: ReadonlyArray<{ group: string; id: string; place: number; ahead?: boolean; use?: boolean }>, what: string): string[] {
+interface Placed { readonly group: string; readonly id: string; readonly place: number; readonly at?: number; readonly ahead?: boolean; readonly use?: boolean }
+
+function inversions(sequence: readonly Placed[], what: string, tell: (id: string) => string = () => ''): string[] {
   const problems: string[] = [];
-  const last = new Map<string, number>();
-  const lastAhead = new Map<string, number>();
+  const last = new Map<string, Placed>();
+  const lastAhead = new Map<string, Placed>();
   const seen = new Set<string>();
-  for (const { group, id, place, ahead, use } of sequence) {
-    if (seen.has(id)) continue;
-    seen.add(id);
-    const bound = Math.max(last.get(group) ?? -1, use === true ? -1 : lastAhead.get(group) ?? -1);
-    if (place < bound) problems.push(`${what}: ${id} of ${group} comes after a later one`);
-    const reached = ahead === true ? lastAhead : last;
-    reached.set(group, Math.max(place, reached.get(group) ?? -1));
+  const when = ({ at }: Placed): string => (at === undefined ? '' : ` at ${at}`);
+  for (const item of sequence) {
+    if (seen.has(item.id)) continue;
+    seen.add(item.id);
+    const { group, id, place } = item;
+    const before = [last.get(group), item.use === true ? undefined : lastAhead.get(group)].find((b) => b !== undefined && place < b.place);
+    if (before !== undefined) problems.push(`${what}: ${id} of ${group}, place ${place}, comes${when(item)} after ${before.id}, place ${before.place}${when(before)}${tell(id)}${tell(before.id)}`);
+    const reached = item.ahead === true ? lastAhead : last;
+    if (place >= (reached.get(group)?.place ?? -1)) reached.set(group, item);
   }
   return problems;
 }

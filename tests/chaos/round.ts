@@ -11,6 +11,7 @@ import { runKiller } from './killers.ts';
 import type { Options } from './options.ts';
 import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
+import { userIdOf } from './traffic.ts';
 import { calm, runWeather, startVendorFaults, switchRelease } from './weather.ts';
 import { callTimeoutMs, lagOf, sessionMs, stages, startWorld, type World } from './world.ts';
 
@@ -167,7 +168,7 @@ async function judge(world: World, tally: Tally): Promise<History> {
   const sent = { answered: traffic.log.answered, members: feed.size() };
   broken.I1.push(...nothingLost(history, sent));
   broken.I2.push(...effectsOnce(history));
-  broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, (email) => `email:${keyedId(key, 'email', email)}`));
+  broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, (email) => [`email:${keyedId(key, 'email', email)}`, `userId:${keyedId(key, 'userId', userIdOf(email))}`]));
   broken.I4.push(...ordered(history, sent));
   broken.I5.push(...sameBytes(history));
   broken.I6.push(...zombiesHarmless(history, 250));

@@ -44,6 +44,9 @@ export interface TrafficOptions {
 
 const requestTimeoutMs = 8000;
 
+/** Who has the address: people of the calls (p7@ is u-7), members of the polled list (mu7@ is mu-7). */
+export const userIdOf = (email: string): string => email.replace(/^(p|mu)(\d+)@.*$/, (_, kind: string, n: string) => `${kind === 'p' ? 'u' : 'mu'}-${n}`);
+
 export async function startFeed(): Promise<Feed> {
   let size = 0;
   const server: Server = createServer((request, response) => {

@@ -42,6 +42,11 @@ test('set, show and trace of one person: applied, open, closed again, and carrie
   await weir.settled();
   const trace = JSON.parse((await weir.cli('trace', id, '--json')).out);
   expect(trace.stages.find((s: any) => s.stage === 'outcome' && s.destination === 'newsletter')).toMatchObject({ state: 'delivered' });
+  const receipts = JSON.parse((await weir.cli('consent', 'receipts', id, '--json')).out).changes[0];
+  expect(receipts).toMatchObject({ id, source: 'consent-api', receipts: expect.arrayContaining([expect.objectContaining({ destination: 'newsletter', operation: 'unsubscribe', state: 'delivered', status: expect.any(Number), at: expect.any(String) }), expect.objectContaining({ destination: 'warehouse', state: 'no-route' })]) });
+  const ofPerson = await weir.cli('consent', 'receipts', 'ann@larkspur.example');
+  expect([ofPerson.code, ofPerson.out.split('\n').filter((line) => line.startsWith('evt_')).length, ofPerson.out]).toEqual([0, 2, expect.stringMatching(/newsletter +unsubscribe +told/)]);
+  expect((await weir.cli('consent', 'receipts', `evt_${'0'.repeat(32)}`)).code).toBe(1);
   expect((await weir.cli('consent', 'set', 'ann@larkspur.example', '--purpose', 'nope', '--state', 'granted')).code).toBe(1);
 });
 
@@ -59,6 +64,22 @@ test('an import says what would change, does nothing without --yes, does it once
   const refused = await weir.cli('consent', 'import', file, '--yes', '--json');
   expect([refused.code, JSON.parse(refused.out).problems]).toEqual([1, ['line 3: no identifier', 'line 4: state is none of granted, denied, withdrawn, unknown']]);
   expect((await show('dan@larkspur.example')).states).toEqual([]);
+});
+
+test('a withdrawal that names nobody is an incident with its letter and command, until somebody closes it with a reason', async () => {
+  const call = (body: object) => fetch(`${weir.ingest}/v1/track`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify(body) });
+  const response = await call({ type: 'track', messageId: 'nobody-1', event: 'Unsubscribed', properties: {} });
+  expect(response.status).toBe(200);
+  const incident = await waitFor('the incident', async () => ((await weir.status()).incidents as any[]).find((i) => i.destination === 'consent/segment'));
+  expect(incident).toMatchObject({ code: 'consent-unresolved', open: 1, since: expect.any(String) });
+  expect((await weir.cli('status')).out).toMatch(/1 change of consent of segment binds nobody, the first since \S+: weir dlq list --code consent-unresolved --source segment --open/);
+  const [letter] = JSON.parse((await weir.cli('dlq', 'list', '--code', 'consent-unresolved', '--source', 'segment', '--open', '--json')).out).deadLetters;
+  expect(letter).toMatchObject({ stage: 'normalizer', codes: ['mapping-failed', 'consent-unresolved'] });
+  expect((await weir.cli('consent', 'settle', letter.id)).code).toBe(2);
+  expect((await weir.cli('consent', 'settle', letter.id, '--reason', 'a test of the shop')).code).toBe(0);
+  await waitFor('the end of the incident', async () => ((await weir.status()).incidents as any[]).every((i) => i.destination !== 'consent/segment'));
+  expect((await weir.cli('trace', letter.eventId)).out).toMatch(/dropped.*consent-settled/);
+  expect((await weir.cli('audit', 'list')).out).toMatch(/consent\.settle/);
 });
 
 test('why did she (not) get it, prove it, stop it now: each is one command, and what is proven fails on a forged log', async () => {

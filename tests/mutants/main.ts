@@ -4,9 +4,9 @@
  * does not apply any more, or when the checkers complain about the copy without any patch. A checker that finds no
  * planted bug would be worth nothing, and so would one that always complains.
  */
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -29,31 +29,34 @@ function makeCopy(): string {
   return copy;
 }
 
-function run(copy: string, args: readonly string[]): { readonly failed: boolean; readonly output: string } {
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8', timeout: 1_800_000, maxBuffer: 64 * 1024 * 1024 });
-  // Out of time is no finding.
-  return { failed: status !== null && status !== 0, output: `${stdout}\n${stderr}` };
+function run(copy: string, args: readonly string[]): Promise<{ readonly failed: boolean; readonly output: string }> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, args, { cwd: copy, encoding: 'utf8', timeout: 1_800_000, maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) => {
+      // Out of time is no finding.
+      resolve({ failed: typeof error?.code === 'number', output: `${stdout}\n${stderr}` });
+    });
+  });
 }
 
 /** No patch: what the checkers must let pass. */
 const control = '(none)';
 
-function judge(mutant: string): Result {
+async function judge(mutant: string): Promise<Result> {
   const began = performance.now();
   const copy = makeCopy();
   const seconds = (): number => Math.round((performance.now() - began) / 1000);
   try {
     const applied = mutant === control ? undefined : spawnSync('git', ['apply', '-C1', join(import.meta.dirname, `${mutant}.patch`)], { cwd: copy, encoding: 'utf8' });
     if (applied !== undefined && applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds() };
-    const simulated = run(copy, ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast']);
+    const simulated = await run(copy, ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast']);
     const story = (output: string): string => {
       const found = /(seed \d+)[^\n]*\n\s+(\S.*)/.exec(output);
       return (found === null ? output.trim() : `${found[1]}: ${found[2]}`).slice(0, 140);
     };
     if (simulated.failed) return { mutant, caughtBy: 'simulation', how: story(simulated.output), seconds: seconds() };
-    const raced = run(copy, ['tests/consent-race/main.ts', '--seeds', String(raceSeeds), '--sim-only', '--fail-fast']);
+    const raced = await run(copy, ['tests/consent-race/main.ts', '--seeds', String(raceSeeds), '--sim-only', '--fail-fast']);
     if (raced.failed) return { mutant, caughtBy: 'consent race', how: story(raced.output), seconds: seconds() };
-    const tested = run(copy, ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', ...unitTests]);
+    const tested = await run(copy, ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', ...unitTests]);
     if (tested.failed) return { mutant, caughtBy: 'unit tests', how: /FAIL\s+(.*)/.exec(tested.output.replaceAll(/\u001b\[[0-9;]*m/g, ''))?.[1]?.slice(0, 140) ?? '', seconds: seconds() };
     return { mutant, caughtBy: '', how: 'survived', seconds: seconds() };
   } finally {
@@ -81,17 +84,20 @@ if (unknown !== undefined) {
   process.exit(2);
 }
 const results: Result[] = [];
-const unmutated = names.length > 0 ? undefined : judge(control);
+const unmutated = names.length > 0 ? undefined : await judge(control);
 if (unmutated !== undefined && unmutated.caughtBy !== '') {
   console.log(`without any patch the ${unmutated.caughtBy} complain: ${unmutated.how}`);
   process.exit(1);
 }
-for (const mutant of names.length > 0 ? names : all) {
-  const result = judge(mutant);
-  results.push(result);
-  save();
-  console.log(`${result.caughtBy === '' ? 'SURVIVED' : 'caught  '}  ${mutant}  ${result.caughtBy}  ${result.how}  (${result.seconds} s)`);
-}
+const left = names.length > 0 ? names : [...all];
+await Promise.all(Array.from({ length: Math.min(availableParallelism(), 4) }, async () => {
+  for (let mutant = left.shift(); mutant !== undefined; mutant = left.shift()) {
+    const result = await judge(mutant);
+    results.push(result);
+    save();
+    console.log(`${result.caughtBy === '' ? 'SURVIVED' : 'caught  '}  ${mutant}  ${result.caughtBy}  ${result.how}  (${result.seconds} s)`);
+  }
+}));
 const survivors = results.filter((r) => r.caughtBy === '').length;
 console.log(`${results.length - survivors} caught, ${survivors} survived`);
 process.exit(survivors > 0 ? 1 : 0);

@@ -1,7 +1,7 @@
 import { WeirError } from '@weir/errors';
 import type { Appender, Follower, Headers, LogAdmin, OutRecord, Reader, RecordBatch } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
-import { leafHeader, saveIncident } from '@weir/release';
+import { incidentName, leafHeader, saveIncident } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import type { AuditLog } from '../audit.ts';
 import { readDeadLetter, type DeadLetterRecord } from '../letters.ts';
@@ -132,7 +132,7 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
 
   /** The incident of an escalating rule ends when nothing of it waits any more. */
   async function endIncident(rule: string): Promise<void> {
-    const incident = releases.incidents().get(`policy/${rule}`);
+    const incident = releases.incidents().get(incidentName.rule(rule));
     if (incident === undefined || incident.until !== null || all().some((h) => h.rule === rule && h.state === 'waiting')) return;
     await saveIncident({ appender, serde, topic: topics.control, incident: { ...incident, until: clock.now() } });
   }

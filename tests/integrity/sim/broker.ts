@@ -32,7 +32,7 @@ export class SimBroker {
   readonly #nodes: number;
   readonly #down = new Set<number>();
   readonly #connections = new Set<{ node: number; cut: () => void }>();
-  readonly #appended = new Set<() => void>();
+  readonly #appended = new Map<string, Set<() => void>>();
   #members = 0;
   witness: Witness | undefined;
   /** Client → until when the brokers take their time over what it asks of the topics of consent, while all else is quick. */
@@ -57,7 +57,7 @@ export class SimBroker {
   moveLeader(topic: string, partition: number): void {
     const p = this.topics.get(topic)!.partitions[partition]!;
     p.leader = this.#other(p.leader);
-    for (const wake of [...this.#appended]) wake();
+    for (const wakes of this.#appended.values()) for (const wake of [...wakes]) wake();
   }
 
   moveCoordinator(groupId: string): void {
@@ -247,7 +247,7 @@ export class SimBroker {
     p.records.push(...records);
     p.end = next;
     this.witness?.appended(topic, partition, records);
-    for (const wake of [...this.#appended]) wake();
+    for (const wake of [...(this.#appended.get(topic) ?? [])]) wake();
     return { topic, partition, errorCode: 0, baseOffset: base };
   }
 
@@ -272,7 +272,7 @@ export class SimBroker {
     // Idle polls are answered late, as by a busy broker: fewer events, and a wait the client must bear.
     await new Promise<void>((resolve) => {
       const done = (): void => {
-        this.#appended.delete(wake);
+        for (const { topic } of topics) this.#appended.get(topic)?.delete(wake);
         cancel();
         resolve();
       };
@@ -281,7 +281,11 @@ export class SimBroker {
         if (ready(found)) done();
       };
       const cancel = this.#scheduler.after(maxWaitMs <= 25 ? maxWaitMs : maxWaitMs * 8, this.#scheduler.world, done);
-      this.#appended.add(wake);
+      for (const { topic } of topics) {
+        const wakes = this.#appended.get(topic);
+        if (wakes === undefined) this.#appended.set(topic, new Set([wake]));
+        else wakes.add(wake);
+      }
     });
     return found;
   }

@@ -24,6 +24,8 @@ export function createWatch(of: SimBroker, scheduler: Scheduler, serde: Serde, d
   const ends = new Set<string>();
   const parked = new Set<string>();
   const early: string[] = [];
+  /** group and partition → offset up to which commits have been judged. */
+  const judged = new Map<string, number>();
   /** Intents as they were appended: destination, partition, offsets covered, when. */
   const intents: { destination: string; partition: number; from: number; to: number; at: number }[] = [];
   const header = (record: LogRecord, name: string): string => record.headers.find(([n]) => n === name)?.[1].toString() ?? '';
@@ -60,7 +62,10 @@ export function createWatch(of: SimBroker, scheduler: Scheduler, serde: Serde, d
     },
     committed(group: string, topic: string, partition: number, offset: number): void {
       const list = of.topics.get(topic)!.partitions[partition]!.records;
-      for (let i = offset - 1; i >= Math.max(0, offset - 60); i--) if (!through(group, list[i]!)) early.push(`${group} committed ${topic}/${partition} ${offset}, but ${i} (${header(list[i]!, H.event)}) has left nothing`);
+      const place = `${group} ${topic}/${partition}`;
+      const from = Math.max(judged.get(place) ?? 0, offset - 60);
+      if (offset > from) judged.set(place, offset);
+      for (let i = offset - 1; i >= from; i--) if (!through(group, list[i]!)) early.push(`${group} committed ${topic}/${partition} ${offset}, but ${i} (${header(list[i]!, H.event)}) has left nothing`);
     },
     uncovered(calls: readonly Call[]): string[] {
       const at = new Map<string, { partition: number; offsets: number[] }>();

@@ -1,0 +1,124 @@
+import { WeirError } from '@weir/errors';
+import type { Appender, Serde } from '@weir/log';
+import { consentRecord } from '@weir/mapping';
+import { H, type TopicNames } from '@weir/pipeline';
+import { everything, type Release, type Scope } from '@weir/release';
+import type { FastifyInstance } from 'fastify';
+import type { DeadLetterRecord } from './letters.ts';
+import type { ChangedBy } from './releases.ts';
+import type { Store } from './store.ts';
+import { parseIdentifier, type Subjects } from './subjects.ts';
+
+/** What became of a change of consent at one destination. */
+export interface ConsentReceipt {
+  readonly destination: string;
+  readonly operation: string | null;
+  /** delivered, denied, pending, dead-lettered, quarantined, superseded; no-route = the release has no route that carries this change there. */
+  readonly state: string;
+  readonly reason: string | null;
+  /** ISO 8601; when it ended. */
+  readonly at: string | null;
+  /** What the vendor answered. */
+  readonly status: number | null;
+  readonly attempts: number | null;
+}
+
+export interface ChangeReceipts {
+  /** Id of the change: the event that carried it. */
+  readonly id: string;
+  readonly source: string;
+  /** ISO 8601. */
+  readonly acceptedAt: string;
+  readonly receipts: readonly ConsentReceipt[];
+}
+
+interface Ports {
+  readonly store: Pick<Store, 'stages' | 'deadLetter' | 'endedAs'>;
+  readonly subjects: () => Pick<Subjects, 'resolve' | 'scan'>;
+  readonly release: () => Release;
+  readonly letter: (id: string) => Promise<DeadLetterRecord>;
+  readonly appender: Appender;
+  readonly serde: Serde;
+  readonly topics: TopicNames;
+  readonly now: () => number;
+}
+
+export interface ConsentReceipts {
+  /** Throws not-found when no such change is known. */
+  ofChange(id: string): ChangeReceipts;
+  /** Of a person, the newest first, at most 100. Rejects with bad-request, not-ready. */
+  ofPerson(identifier: string): Promise<readonly ChangeReceipts[]>;
+  /** Closes what can be bound to nobody: the event ends as dropped, with who said so and why. Resolves when that is acknowledged. Rejects with not-found, bad-request. */
+  settle(letter: string, reason: string, by: ChangedBy): Promise<{ readonly id: string; readonly eventId: string }>;
+}
+
+const maxChanges = 100;
+const iso = (at: number): string => new Date(at).toISOString();
+const text = (value: unknown): string | null => (typeof value === 'string' && value !== '' ? value : null);
+const number = (value: unknown): number | null => (typeof value === 'number' ? value : null);
+
+export function createConsentReceipts(ports: Ports): ConsentReceipts {
+  const { store } = ports;
+
+  function receiptsOf(id: string): ChangeReceipts | undefined {
+    const stages = store.stages(id);
+    const outputs = new Set(stages.filter((s) => s.stage === 'normalized' && s['record'] === consentRecord).map((s) => s['outputId']));
+    if (outputs.size === 0) return undefined;
+    const receipts = new Map<string, ConsentReceipt>();
+    const key = (stage: { readonly [field: string]: unknown }): string => `${String(stage['destination'])}|${String(stage['operation'])}`;
+    for (const stage of stages) {
+      const destination = text(stage['destination']);
+      if (stage.stage !== 'decided' || destination === null || !outputs.has(stage['outputId'])) continue;
+      receipts.set(key(stage), { destination, operation: text(stage['operation']), state: stage['effect'] === 'allow' ? 'pending' : 'denied', reason: text(stage['reason']), at: stage['effect'] === 'allow' ? null : iso(stage.at), status: null, attempts: null });
+    }
+    for (const stage of stages) {
+      const before = receipts.get(key(stage));
+      if (stage.stage === 'outcome' && before !== undefined) receipts.set(key(stage), { ...before, state: String(stage['state']), reason: text(stage['reason']), at: iso(stage.at), status: number(stage['status']), attempts: number(stage['attempts']) });
+    }
+    const asked = new Set([...receipts.values()].map((r) => r.destination));
+    for (const destination of ports.release().destinations.keys()) if (!asked.has(destination)) receipts.set(destination, { destination, operation: null, state: 'no-route', reason: null, at: null, status: null, attempts: null });
+    const accepted = stages.find((s) => s.stage === 'accepted') ?? stages[0]!;
+    return { id, source: text(accepted['source']) ?? 'consent-api', acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : 1)) };
+  }
+
+  return {
+    ofChange(id) {
+      const found = receiptsOf(id);
+      if (found === undefined) throw new WeirError('not-found', `no change of consent ${id}`);
+      return found;
+    },
+    async ofPerson(identifier) {
+      const subjects = ports.subjects();
+      const events = new Map<string, number>();
+      await subjects.scan(await subjects.resolve(parseIdentifier(identifier)), ({ eventId, type, at }) => { if (type === consentRecord) events.set(eventId, at); });
+      return [...events].sort((a, b) => b[1] - a[1]).slice(0, maxChanges).flatMap(([id]) => receiptsOf(id) ?? []);
+    },
+    async settle(id, reason, { actor }) {
+      const summary = store.deadLetter(id);
+      if (summary === undefined) throw new WeirError('not-found', `no dead letter ${id}`);
+      if (!(summary['codes'] as string[]).includes('consent-unresolved')) throw new WeirError('bad-request', `${id} carries no change of consent that binds nobody`);
+      const letter = await ports.letter(id);
+      const eventId = String(letter['eventId']);
+      const key = Buffer.from(eventId);
+      const value = ports.serde.encode('weir.internal.Outcome', {
+        eventId, outputId: null, destination: null, operation: null, key: null, state: 'dropped', reason: 'consent-settled', detail: `by ${actor}: ${reason}`, stage: 'normalizer', release: letter['release'], rule: null, purpose: null,
+        consent: [], attempts: 0, status: null, attempt: null, acceptedAt: letter['acceptedAt'], at: ports.now(),
+      });
+      await ports.appender.append(ports.topics.outcome, [{ partition: ports.appender.partitionFor(ports.topics.outcome, key), key, value, headers: letter.headers.filter((h) => h.name === H.traceparent).map((h) => [h.name, h.value] as const) }]);
+      return { id, eventId };
+    },
+  };
+}
+
+const whole = (): Scope => everything;
+const id = { params: { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$' } } } };
+const idOf = (request: { params: unknown }): string => (request.params as { id: string }).id;
+const identifier = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500 } } };
+const why = { type: 'object', additionalProperties: false, required: ['reason'], properties: { reason: { type: 'string', minLength: 1, maxLength: 500 } } };
+
+/** GET /v1/consent/changes/:id/receipts, POST /v1/consent/receipts (a person, in the body) and POST /v1/consent/unresolved/:id/settle. */
+export function consentReceiptRoutes(app: FastifyInstance, receipts: ConsentReceipts, scopeOf: (kind: 'event' | 'letter', id: string) => Scope): void {
+  app.get('/v1/consent/changes/:id/receipts', { schema: id, config: { permission: 'trace.read', scope: (request) => scopeOf('event', idOf(request)), summary: 'What became of a change of consent, destination by destination.' } }, async (request) => receipts.ofChange(idOf(request)));
+  app.post<{ Body: { identifier: string } }>('/v1/consent/receipts', { schema: { body: identifier }, config: { permission: 'consent.read', scope: whole, action: 'consent.receipts', privateBody: true, summary: 'Changes of consent of a person, each with its receipts.' } }, async (request) => ({ changes: await receipts.ofPerson(request.body.identifier) }));
+  app.post<{ Body: { reason: string } }>('/v1/consent/unresolved/:id/settle', { schema: { ...id, body: why }, config: { permission: 'consent.settle', scope: (request) => scopeOf('letter', idOf(request)), action: 'consent.settle', target: idOf, summary: 'Close a change of consent that can be bound to nobody.' } }, async (request) => receipts.settle(idOf(request), request.body.reason, { actor: request.principal.id, leaf: request.leaf }));
+}
