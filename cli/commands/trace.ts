@@ -63,7 +63,7 @@ function print(trace: Trace, ended: boolean, terminal: Terminal): void {
   terminal.table(['stage', 'at', 'what'], trace.stages.map((stage) => [stage.stage, `${stage.at} +${Math.max(0, Date.parse(stage.at) - begin)}ms`, describe(stage)]));
 }
 
-const order = ['destination', 'operation', 'effect', 'state', 'reason', 'detail', 'verdict', 'status', 'ms', 'source', 'mapping', 'record', 'output', 'rule', 'purpose', 'consent', 'release'];
+const order = ['destination', 'operation', 'effect', 'from', 'standby', 'refused', 'state', 'to', 'reason', 'detail', 'verdict', 'status', 'ms', 'source', 'mapping', 'record', 'output', 'rule', 'purpose', 'consent', 'release'];
 
 function describe(stage: Stage): string {
   const parts: string[] = [];

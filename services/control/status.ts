@@ -7,7 +7,7 @@ import type { Unresolved } from './unresolved.ts';
 
 export interface Status {
   readonly events: { readonly accepted: number; readonly pending: number; readonly dropped: number; readonly deadLettered: number; readonly quarantined: number };
-  readonly deliveries: { readonly delivered: number; readonly denied: number; readonly deadLettered: number; readonly quarantined: number; readonly superseded: number; readonly pending: number };
+  readonly deliveries: { readonly delivered: number; readonly denied: number; readonly deadLettered: number; readonly quarantined: number; readonly superseded: number; readonly failedOver: number; readonly pending: number };
   readonly deadLetters: number;
   /** Deliveries of unknown effect that wait for a person; they are among the quarantined. */
   readonly held: number;
@@ -49,7 +49,7 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
   const dispatching = sum(Object.entries(lag).filter(([name]) => name.startsWith('dispatcher.')).map(([, n]) => n));
   return {
     events: { accepted: c('events.accepted'), pending: lag['normalizer'] + lag['policy'] + lag['index'], dropped: c('events.dropped'), deadLettered: c('events.dead-lettered'), quarantined: c('events.quarantined') },
-    deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
+    deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), failedOver: c('deliveries.failed-over'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
     deadLetters: c('deadLetters'), held: c('deliveries.held'),
     lag, release: release.hash, ready: true,
     incidents: [

@@ -51,18 +51,30 @@ const hookServer = createServer((request, response) => {
 const mailServer = new SMTPServer({ authOptional: true, onData: (stream, _session, done) => { let text = ''; stream.on('data', (d: Buffer) => { text += d.toString(); }).on('end', () => { mails.push(text); done(); }); } });
 const portOf = (server: { address(): unknown }): number => (server.address() as AddressInfo).port;
 
+/** Two vendors that know keys; the first says of itself that a 503 had no effect. */
+const mailOperation = (verdicts: string): string => `    send:
+      accepts: [Profile]
+      path: /mails
+      body: { email: "{{record.email}}", plan: "{{record.plan}}" }
+      idempotency: { scheme: header, name: Idempotency-Key, window: 24h, pastWindow: hold }
+${verdicts}`;
+
 let weir: DeliveryWorld;
 beforeAll(async () => {
   await Promise.all([new Promise<void>((done) => hookServer.listen(0, '127.0.0.1', done)), new Promise<void>((done) => mailServer.listen(0, '127.0.0.1', () => done()))]);
   weir = await startDeliveryWorld({
-    brokers: inject('brokers'), registryUrl: inject('registryUrl'), env: { WEIR_SECRET_ONCALL: hookSecret },
+    brokers: inject('brokers'), registryUrl: inject('registryUrl'),
     files: { 'weir.yaml': `name: delivery\nescalation:\n  after: 1s\n  webhook: { url: "http://127.0.0.1:${portOf(hookServer)}/hook", secret: { secret: ONCALL } }\n  email: { from: weir@larkspur.example, to: [oncall@larkspur.example], smtp: { host: 127.0.0.1, port: ${portOf(mailServer.server)}, tls: none } }\n` },
+    // It ends at the first delivery that is given over to mail-two.
+    env: { WEIR_SECRET_ONCALL: hookSecret, WEIR_FAILPOINTS: 'log.produce-sent@dispatch.mail-two:1' },
     destinations: {
       asks: destination('asks', operation('verify', verify('          - { status: 200, code: { found: "true" }, answer: applied }\n          - { status: 404, answer: not-applied }\n'))),
       mute: destination('mute', operation('verify', verify('          - { status: 200, code: { found: "yes" }, answer: applied }\n'))),
       holds: destination('holds', operation('hold', '')),
       bulk: `${destination('bulk', bulkOperation)}concurrency: 1\n`,
       paths: destination('paths', `${pathOperation('put', 'slow-rows')}${pathOperation('put-other', 'other-rows')}`).replace('operation: put,', 'operation: put, via: [put, put-other],'),
+      'mail-one': destination('mail-one', mailOperation('      verdicts:\n        - { status: 503, verdict: retry, effect: none }\n        - { status: 410, verdict: permanent, effect: none, vendorSide: true }\n')).replace('operation: put, purpose: service', 'operation: send, purpose: service, when: record.plan == "mail", via: [{ destination: mail-two, after: 1s }]'),
+      'mail-two': destination('mail-two', mailOperation('')).replace('- { on: Profile, operation: put, purpose: service }', '- { on: Event, operation: note, purpose: service }').replace('    send:', '    note:\n      accepts: [Event]\n      path: /notes\n      idempotency: { scheme: none, pastWindow: hold }\n    send:'),
     },
   });
 });
@@ -184,4 +196,52 @@ test('people are told by a signed webhook and by mail when a breaker stays open 
   for (const { headers, body } of hooks) expect(verifyWebhook([hookSecret], headers, body, Date.now(), 300_000).ok).toBe(true);
   expect(JSON.stringify([mails, hooks.map((h) => h.body.toString())])).not.toContain(hookSecret);
   for (let i = 0; i < 6; i++) expect(await weir.effectsOf('bulk', `told${i}`)).toHaveLength(1);
+});
+
+test('killed when the end at the first vendor is written and the second may not have the delivery: each takes effect once', async () => {
+  await weir.fault({ destination: 'mail-one', mode: '5xx' });
+  const people = Array.from({ length: 12 }, (_, i) => `killed${i}`);
+  await Promise.all(people.map((name) => weir.send(name, 'mail')));
+  await weir.ended();
+  await weir.start({ WEIR_FAILPOINTS: undefined });
+  await weir.settled();
+  const counts = await Promise.all(people.map(async (name) => [(await weir.effectsOf('mail-one', name)).length, (await weir.effectsOf('mail-two', name)).length] as const));
+  for (const [one, two] of counts) expect(one + two).toBe(1);
+  expect(counts.some(([, two]) => two === 1)).toBe(true);
+});
+
+test('a vendor that is away, or refuses for a reason of its own, is stood in for, each delivery once and with its history; what it may have applied waits for it', async () => {
+  const everywhere = async (name: string): Promise<string[]> => [...(await weir.effectsOf('mail-one', name)).map(() => 'mail-one'), ...(await weir.effectsOf('mail-two', name)).map(() => 'mail-two')];
+  // Taken and not answered: nobody but the first vendor knows.
+  await weir.fault({ destination: 'mail-one', subject: 'doubt@larkspur.example', mode: 'late-after-commit', count: 1 });
+  await weir.send('doubt', 'mail');
+  await waitFor('the call in doubt has arrived', async () => (await weir.arrivals('mail-one')).length > 0);
+  // The credential is refused: one call opens the breaker, so that of the others only probes are called, and they are refused too.
+  await weir.fault({ destination: 'mail-one', mode: 'auth' });
+  const people = Array.from({ length: 15 }, (_, i) => `stood${i}`);
+  await Promise.all(people.map((name) => weir.send(name, 'mail')));
+  await waitFor('the second vendor has them', async () => (await Promise.all(people.map((name) => weir.effectsOf('mail-two', name)))).filter((e) => e.length === 1).length >= 13);
+  expect(await everywhere('doubt')).toEqual(['mail-one']);
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
+  await weir.settled();
+  for (const name of people) expect(await everywhere(name)).toHaveLength(1);
+  expect(await everywhere('doubt')).toEqual(['mail-one']);
+  await weir.fault({ destination: 'mail-one', mode: 'permanent', status: 410 });
+  await weir.fault({ destination: 'mail-two', mode: 'permanent', subject: 'nobody-takes@larkspur.example' });
+  const gone = await weir.send('gone', 'mail');
+  const lost = await weir.send('nobody-takes', 'mail');
+  const status = await weir.settled();
+  expect(await everywhere('gone')).toEqual(['mail-two']);
+  expect(status.deliveries.failedOver).toBeGreaterThanOrEqual(10);
+  const stages = ((await (await weir.api(`/v1/events/${gone}/trace`)).json()) as { stages: any[] }).stages.filter((s) => String(s.destination).startsWith('mail-'));
+  expect(stages.find((s) => s.stage === 'outcome' && s.destination === 'mail-one')).toMatchObject({ state: 'failed-over', to: 'mail-two', reason: 'delivery-rejected' });
+  expect(stages.find((s) => s.stage === 'decided' && s.destination === 'mail-two')).toMatchObject({ from: 'mail-one' });
+  expect((await weir.cli('trace', gone)).out).toMatch(/failed-over to=mail-two/);
+  const letter = (await weir.deadLetters('destination=mail-two')).find((l) => l.eventId === lost);
+  const shown = (await (await weir.api(`/v1/dlq/${letter.id}`)).json()) as { reasons: { message: string }[] };
+  expect(shown.reasons[1]!.message).toMatch(/before, at mail-one \(dlv_\w+, 1 calls, HTTP 410\)/);
+  // An order for the first does not undo it.
+  expect((await weir.cli('replay', 'dispatch', '--destination', 'mail-one', '--yes')).out).toMatch(/failed over\s+\d+/);
+  await weir.settled();
+  for (const name of [...people, 'gone', 'doubt']) expect(await everywhere(name)).toHaveLength(1);
 });
