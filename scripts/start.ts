@@ -8,7 +8,7 @@ import { registry } from '@weir/adapters';
 import { commonOptions, defineConfig, readConfig, vaultOptions } from '@weir/config';
 import { WorkspaceError } from '@weir/errors';
 import { secretNames } from '@weir/release';
-import { closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
+import { armFailpoints, closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
 import { unwrapEnv } from '@weir/vault';
 import { startDocker } from '../infra/local/docker.ts';
@@ -54,6 +54,7 @@ interface Running {
 async function startServices(base: number): Promise<Running[]> {
   const running: Running[] = [];
   const common = readConfig(commonOptions);
+  armFailpoints(common.failpoints);
   const host = common.host;
   const sandbox = createSandbox({ ...readConfig(sandboxOptions), port: base + 10 }, createLogger({ service: 'sandbox', level: common.logLevel }));
   await sandbox.start();

@@ -3,6 +3,7 @@ import { printable, type Terminal } from '../terminal.ts';
 interface Route {
   readonly destination: string;
   readonly operation: string;
+  readonly standsInFor: string | null;
   readonly purpose: string | null;
   readonly file: string | null;
   readonly line: number | null;
@@ -43,7 +44,7 @@ export function printExplanation(found: Explained, terminal: Terminal): void {
 
 function printRoute(route: Route, recorded: { readonly effect: string; readonly reason: string | null } | undefined, terminal: Terminal): void {
   const colour = route.effect === 'allow' ? terminal.paint.green : route.effect === 'no match' ? terminal.paint.dim : terminal.paint.red;
-  const why = [route.reason ?? (route.rule === null ? '' : `rule ${route.rule}`), route.purpose === null ? '' : `for ${route.purpose}`, route.notBefore === null ? '' : `not before ${route.notBefore}`, route.detail ?? ''].filter((part) => part !== '');
+  const why = [route.standsInFor === null ? '' : `second vendor of ${route.standsInFor}`, route.reason ?? (route.rule === null ? '' : `rule ${route.rule}`), route.purpose === null ? '' : `for ${route.purpose}`, route.notBefore === null ? '' : `not before ${route.notBefore}`, route.detail ?? ''].filter((part) => part !== '');
   terminal.line(`  ${colour(route.effect)}  ${route.destination}/${route.operation}${why.length === 0 ? '' : `: ${printable(why.join(', '))}`}  ${terminal.paint.dim(`${route.file ?? ''}:${route.line ?? 0}`)}`);
   if (recorded !== undefined && (recorded.effect !== route.effect || recorded.reason !== route.reason)) terminal.line(`         recorded: ${recorded.effect}${recorded.reason === null ? '' : ` ${recorded.reason}`}`);
   if (route.effect === 'no match') return terminal.line(`         ${valuesText(route.values)}`);

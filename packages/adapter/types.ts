@@ -151,7 +151,8 @@ export type Effect = 'none' | 'maybe' | 'done';
 export type Verdict =
   | { readonly kind: 'ok'; readonly effect: 'done'; readonly detail?: string }
   | { readonly kind: 'retry' | 'throttled' | 'auth-broken'; readonly effect: 'none' | 'maybe'; readonly code: ErrorCode; readonly retryAfterMs?: number; readonly detail?: string }
-  | { readonly kind: 'permanent'; readonly effect: Effect; readonly code: ErrorCode; readonly detail?: string };
+  /** `vendorSide`: for a reason of the vendor's (a plan that ended, an API that is gone), not of this delivery: a second vendor may take it. */
+  | { readonly kind: 'permanent'; readonly effect: Effect; readonly code: ErrorCode; readonly detail?: string; readonly vendorSide?: boolean };
 
 /** Where a vendor states its limit in an answer. Header names lower case. */
 export interface RateHeaders {

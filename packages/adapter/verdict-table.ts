@@ -21,6 +21,8 @@ export interface VerdictSpec extends AnswerSpec {
   readonly verdict: Verdict['kind'];
   /** Whether the call may have been applied. Default: ok is done, everything else maybe. */
   readonly effect?: Effect;
+  /** With `permanent` and effect none: the reason is the vendor's (a plan that ended, an API that is gone), not this delivery's, so the second vendor of a route may take it. */
+  readonly vendorSide?: boolean;
   /** Where the answer says how long to wait, where that is not Retry-After. */
   readonly retryAfter?: { readonly header?: string; readonly path?: string; readonly unit?: 'seconds' | 'milliseconds' };
 }
@@ -103,12 +105,13 @@ export function compileAnswer(rule: JsonObject, fail: Fail): AnswerRule {
 interface VerdictRule extends AnswerRule {
   readonly verdict: Verdict['kind'];
   readonly effect: Effect;
+  readonly vendorSide: boolean;
   retryAfterMs(answer: Answer): number | undefined;
 }
 
 const kinds: readonly Verdict['kind'][] = ['ok', 'retry', 'throttled', 'permanent', 'auth-broken'];
 const effects: readonly Effect[] = ['none', 'maybe', 'done'];
-const keys = [...answerKeys, 'verdict', 'effect', 'retryAfter'];
+const keys = [...answerKeys, 'verdict', 'effect', 'vendorSide', 'retryAfter'];
 const codes: Record<Exclude<Verdict['kind'], 'ok'>, ErrorCode> = { retry: 'vendor-unavailable', throttled: 'vendor-throttled', permanent: 'delivery-rejected', 'auth-broken': 'credential-rejected' };
 
 function compileRetryAfter(value: Json | undefined, fail: Fail): VerdictRule['retryAfterMs'] {
@@ -132,7 +135,9 @@ function compileRule(entry: Json, fail: Fail): VerdictRule {
   const effect = effects.find((e) => e === (rule['effect'] ?? (verdict === 'ok' ? 'done' : 'maybe'))) ?? fail('.effect', `use ${effects.join(', ')}`);
   if (verdict === 'ok' && effect !== 'done') fail('.effect', 'ok means done');
   if (verdict !== 'ok' && verdict !== 'permanent' && effect === 'done') fail('.effect', `what is done is not tried again: use ok, or another verdict than ${verdict}`);
-  return { matches: answer.matches, verdict, effect, retryAfterMs: compileRetryAfter(rule['retryAfter'], (path, message) => fail(`.retryAfter${path}`, message)) };
+  const vendorSide = rule['vendorSide'] ?? false;
+  if (typeof vendorSide !== 'boolean' || (vendorSide && (verdict !== 'permanent' || effect !== 'none'))) fail('.vendorSide', 'true or false, and true only with verdict: permanent and effect: none');
+  return { matches: answer.matches, verdict, effect, vendorSide: vendorSide === true, retryAfterMs: compileRetryAfter(rule['retryAfter'], (path, message) => fail(`.retryAfter${path}`, message)) };
 }
 
 /** A vendor's verdict table. */
@@ -151,7 +156,7 @@ export function compileVerdicts(value: Json | readonly VerdictSpec[] | undefined
       const rule = rules.find((r) => r.matches(answer));
       if (rule === undefined) return classifyStatus(response, detail);
       if (rule.verdict === 'ok') return { kind: 'ok', effect: 'done' };
-      if (rule.verdict === 'permanent') return { kind: 'permanent', effect: rule.effect, code: codes.permanent, detail };
+      if (rule.verdict === 'permanent') return { kind: 'permanent', effect: rule.effect, code: codes.permanent, detail, ...(rule.vendorSide ? { vendorSide: true } : {}) };
       return { kind: rule.verdict, effect: rule.effect as 'none' | 'maybe', code: codes[rule.verdict], retryAfterMs: rule.retryAfterMs(answer), detail };
     },
   };

@@ -20,13 +20,15 @@ export type Standing =
   | 'expired'
   /** On its way now: queued, retried or parked. */
   | 'pending'
+  /** Went to the second vendor of its route, which has a record and an end of its own. */
+  | 'failedOver'
   /** The event arrived before with another body. */
   | 'conflict'
   /** The running release has no such destination or operation. */
   | 'retired'
   /** The person is erased: it is not read. */
   | 'erased';
-export const standings: readonly Standing[] = ['confirmed', 'notApplied', 'unknownKeyed', 'unknownReadable', 'unknownHeld', 'applied', 'denied', 'superseded', 'expired', 'pending', 'conflict', 'retired', 'erased'];
+export const standings: readonly Standing[] = ['confirmed', 'notApplied', 'unknownKeyed', 'unknownReadable', 'unknownHeld', 'applied', 'denied', 'superseded', 'expired', 'pending', 'failedOver', 'conflict', 'retired', 'erased'];
 
 
 /** What a vendor said when it was asked about an effect; `unreadable` = it can not be asked. */

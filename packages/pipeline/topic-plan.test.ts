@@ -30,6 +30,9 @@ test('the rules are checked with what the workspace says, not with a constant', 
   expect(found({ sources: new Map([['shop', { dedupeWindowMs: 8 * day }]]) })).toEqual(['acme.raw.shop']);
   expect(found({ destinations: new Map([['ads', { retryHorizonMs: day }], ['mail', { retryHorizonMs: 31 * day }]]) })).toEqual(['acme.dispatch.mail', 'acme.parked.mail']);
   expect(found({ destinations: new Map([['mail', { retryHorizonMs: 50 * day }], ['ads', { retryHorizonMs: day }]]) })).toEqual(['acme.ledger.mail', 'acme.dispatch.mail', 'acme.parked.mail']);
+  // What the first vendor tried for its whole horizon comes to the second after that; its topic does not keep it longer.
+  const seconds = new Map([['Profile/send', { destination: 'mail' }]]);
+  expect(found({ destinations: new Map([['ads', { retryHorizonMs: 20 * day, seconds }], ['mail', { retryHorizonMs: 20 * day }]]) })).toEqual(['acme.ledger.mail']);
   expect(() => checkArithmetic({ ...file, content: file.content.replace('arithmetic:\n', 'arithmetic:\n  retryHorizon: 3d\n') }, scope, 'acme')).toThrow(WorkspaceError);
 });
 

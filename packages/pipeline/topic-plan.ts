@@ -5,7 +5,7 @@ import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 /** What of a release the plan needs; a Release has it. */
 export interface TopicScope {
   readonly sources: ReadonlyMap<string, { readonly dedupeWindowMs: number }>;
-  readonly destinations: ReadonlyMap<string, { readonly retryHorizonMs: number }>;
+  readonly destinations: ReadonlyMap<string, { readonly retryHorizonMs: number; readonly seconds?: ReadonlyMap<string, { readonly destination: string }> }>;
 }
 
 export interface TopicPlanOptions {
@@ -138,16 +138,18 @@ export function checkArithmetic(file: { readonly path: string; readonly content:
   };
   const longest = (name: string): number => Math.max(0, ...topics.filter((t) => family(t.name) === name).flatMap((t) => named(t).map((topic) => retentionIn(topic, t))));
   const window = Math.max(0, ...[...scope.sources.values()].map((source) => source.dedupeWindowMs));
-  /** Of the destination that the topic is of; of all where it is of none. */
-  const horizonOf = (declared: Declared, at: number): number => {
-    const horizons = [...scope.destinations.values()].map((d) => d.retryHorizonMs);
+  /** Of the destination that the topic is of; of all where it is of none. A second vendor remembers also what the first tried for its whole horizon before. */
+  const horizonOf = (declared: Declared, at: number, remembers: boolean): number => {
+    const all = [...scope.destinations.values()];
+    const before = (name: string): number => Math.max(0, ...all.filter((d) => [...d.seconds?.values() ?? []].some((second) => second.destination === name)).map((d) => d.retryHorizonMs));
+    const horizons = [...scope.destinations].map(([name, d]) => d.retryHorizonMs + (remembers ? before(name) : 0));
     return declared.name.endsWith('<destination>') ? horizons[at]! : Math.max(0, ...horizons);
   };
   const findings: TopicFinding[] = [];
   for (const rule of rules) {
     for (const declared of topics.filter((t) => family(t.name) === rule.left)) {
       for (const [at, topic] of named(declared).entries()) {
-        const needed = rule.right.reduce((sum, term) => sum + (term === 'retryHorizon' ? horizonOf(declared, at) : term === 'dedupeWindow' ? window : longest(term)), 0);
+        const needed = rule.right.reduce((sum, term) => sum + (term === 'retryHorizon' ? horizonOf(declared, at, rule.left === 'ledger') : term === 'dedupeWindow' ? window : longest(term)), 0);
         const kept = retentionIn(topic, declared);
         if (kept < needed) findings.push({ topic, message: `keeps ${days(kept)}, ${rule.text} needs ${days(needed)}`, remedy: `raise ${retention} to at least ${needed}, or shorten what it is compared with: what is forgotten may be sent again, what is deleted is never sent` });
       }

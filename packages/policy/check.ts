@@ -1,5 +1,5 @@
 import type { WorkspaceProblem } from '@weir/errors';
-import { usesOf, planOf, maxTransforms } from './plan.ts';
+import { usesOf, planOf, maxTransforms, type RoutePlan } from './plan.ts';
 import type { CompiledPolicy, CompiledRoute } from './compile.ts';
 import { changeable, droppable } from './minimise.ts';
 import { canonicalSchemas } from './record-view.ts';
@@ -17,11 +17,14 @@ export function checkPolicy(policy: CompiledPolicy, destinations: ReadonlySet<st
   const regioned = policy.rules.find((rule) => rule.effect === 'residency');
   const without = new Set<string>();
   for (const [recordName, routes] of policy.routes) {
-    for (const [i, route] of routes.entries()) {
-      if (route.kind === 'restrict') continue;
-      checkFields(policy, recordName, route, problems);
-      checkTransforms(policy, recordName, i, problems);
-      if (regioned !== undefined && (policy.governance?.destinationRegions.get(route.destination) ?? []).length === 0) without.add(route.destination);
+    for (const [i, first] of routes.entries()) {
+      if (first.kind === 'restrict') continue;
+      const plan = planOf(policy, recordName)!.routes[i]!;
+      for (const { route, transforms } of plan.second === undefined ? [plan] : [plan, plan.second]) {
+        checkFields(policy, recordName, route, problems);
+        checkTransforms(policy, recordName, route, transforms, problems);
+        if (regioned !== undefined && (policy.governance?.destinationRegions.get(route.destination) ?? []).length === 0) without.add(route.destination);
+      }
     }
   }
   for (const name of without) problems.push({ file: `destinations/${name}.yaml`, line: 1, message: `rule ${regioned!.name} of ${regioned!.file}:${regioned!.line} asks where ${name} keeps its data`, remedy: 'write region: with ISO 3166 codes' });
@@ -38,8 +41,7 @@ function checkFields(policy: CompiledPolicy, recordName: string, route: Compiled
   }
 }
 
-function checkTransforms(policy: CompiledPolicy, recordName: string, index: number, problems: WorkspaceProblem[]): void {
-  const { transforms, route } = planOf(policy, recordName)!.routes[index]!;
+function checkTransforms(policy: CompiledPolicy, recordName: string, route: CompiledRoute, transforms: RoutePlan['transforms'], problems: WorkspaceProblem[]): void {
   if (transforms.length > maxTransforms) problems.push({ file: route.file ?? '', line: route.line ?? 0, message: `more than ${maxTransforms} minimise, hash and mask rules meet this route`, remedy: 'merge some' });
   const uses = usesOf(policy, recordName);
   for (const { rule } of transforms) {

@@ -11,6 +11,8 @@ export interface CompiledRoute extends Omit<Route, 'when'> {
   readonly destination: string;
   readonly kind: 'use' | 'restrict';
   readonly when: CompiledCel | undefined;
+  /** The same for the second vendor of the route; it is decided with this one, never by itself. */
+  readonly second?: CompiledRoute;
   readonly file?: string;
   readonly line?: number;
 }

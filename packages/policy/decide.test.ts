@@ -5,6 +5,7 @@ import avsc from 'avsc';
 import { expect, test } from 'vitest';
 import { compilePurposes, compileRoutes, type CompiledPolicy, type CompiledRoute } from './compile.ts';
 import { decide, type DecisionContext, type Subject } from './decide.ts';
+import { explain } from './explain.ts';
 import { createLimits } from './limits.ts';
 import { quietUntil } from './quiet.ts';
 import { compileRules } from './rules.ts';
@@ -161,4 +162,43 @@ test('a route names an operation that exists, also when it is called constructor
   const problems: { message: string; line: number }[] = [];
   routesOf(['{ on: Profile, operation: constructor, purpose: news }', '{ on: Profile, operation: send }', '{ on: Profile, operation: send, purpose: nope }', '{ on: Profile, operation: send, purpose: news, when: record.orderId == "1" }'], problems);
   expect(problems.map((p) => p.line)).toEqual([2, 3, 4, 5]);
+});
+
+/** The policy with a second vendor on its route. */
+function pairOf(rules: string): CompiledPolicy {
+  const policy = policyOf(rules);
+  const [route] = policy.routes.get('Profile')!;
+  return { ...policy, routes: new Map([['Profile', [{ ...route!, second: { ...route!, destination: 'crm-two' } }]]]) };
+}
+const second = (policy: CompiledPolicy, s = subject(), c = context()): string => {
+  const [decision] = decide(policy, s, c);
+  const { second: other } = decision as Extract<typeof decision, { effect: 'allow' }>;
+  return other === undefined ? 'none' : other.effect === 'allow' ? 'allow' : other.reason;
+};
+
+test.each([
+  ['as the first', allow, 'allow'],
+  ['denied where a rule speaks of it alone', `${allow}  - { name: not-there, effect: deny, when: destination == "crm-two" }\n`, 'rule:not-there'],
+  ['held where a rule speaks of it alone', `${allow}  - { name: ask, effect: require-approval, when: destination == "crm-two" }\n`, 'approval:ask'],
+  ['closed where only the first is allowed', '  - { name: one, effect: allow, when: destination == "crm" }\n', 'no-allow-rule'],
+  ['counted with the first where a limit counts people', `${allow}  - { name: few, effect: limit, limit: { count: 1, per: 1d, by: subject } }\n`, 'allow'],
+  ['closed where a limit counts destinations', `${allow}  - { name: few, effect: limit, limit: { count: 9, per: 1d, by: destination } }\n`, 'limit:few'],
+  ['closed where a limit counts at the second alone', `${allow}  - { name: few, effect: limit, when: destination == "crm-two", limit: { count: 9, per: 1d, by: subject } }\n`, 'limit:few'],
+])('the second vendor is decided by the rules: %s', (_name, rules, expected) => {
+  expect(second(pairOf(rules))).toBe(expected);
+});
+
+test('the second vendor takes no token of a limit, is not decided where the first is closed, and not by an approval for the first', () => {
+  const policy = pairOf(`${allow}  - { name: few, effect: limit, limit: { count: 9, per: 1d, by: subject } }\n`);
+  let taken = 0;
+  expect(second(policy, subject(), context({ take: () => ++taken > 0 }))).toBe('allow');
+  expect(taken).toBe(1);
+  expect(decide(policy, subject(), context({ consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) }))).toEqual([expect.objectContaining({ effect: 'deny', reason: 'consent-missing' })]);
+  expect(second(policy, subject({ approval: { destination: 'crm', operation: 'send', rules: [] } }))).toBe('none');
+});
+
+test('an explanation has the second vendor beside its first', () => {
+  const { routes } = explain(pairOf(`${allow}  - { name: not-there, effect: deny, when: destination == "crm-two" }\n`), subject(), context());
+  expect(routes.map((r) => [r.destination, r.standsInFor, r.effect, r.reason])).toEqual([['crm', null, 'allow', null], ['crm-two', 'crm', 'deny', 'rule:not-there']]);
+  expect(routes[1]!.looked.find((l) => l.rule === 'not-there')?.result).toBe('applies');
 });

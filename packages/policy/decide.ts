@@ -34,9 +34,9 @@ export interface DecisionContext {
   looked?(route: CompiledRoute, rule: CompiledRule, result: boolean | 'error'): void;
 }
 
-/** `detail` says in words what failed, without values of the record. */
+/** `detail` says in words what failed, without values of the record. `second`: what was decided for the second vendor of the route. */
 export type Decision =
-  | { readonly effect: 'allow'; readonly route: CompiledRoute; readonly rule: string; readonly consent: readonly ConsentSeen[]; readonly notBefore: number | null; readonly minimiser: Minimiser; /** Names of the limit rules that counted it; absent = none. */ readonly limits?: readonly string[] }
+  | { readonly effect: 'allow'; readonly route: CompiledRoute; readonly rule: string; readonly consent: readonly ConsentSeen[]; readonly notBefore: number | null; readonly minimiser: Minimiser; /** Names of the limit rules that counted it; absent = none. */ readonly limits?: readonly string[]; readonly second?: Decision }
   | { readonly effect: 'hold'; readonly route: CompiledRoute; readonly rule: string; readonly reason: string; readonly consent: readonly ConsentSeen[]; readonly expiresMs: number; readonly escalate: boolean }
   | { readonly effect: 'deny'; readonly route: CompiledRoute | undefined; readonly rule: string | null; readonly reason: string; readonly detail?: string; readonly consent: readonly ConsentSeen[] };
 
@@ -124,7 +124,7 @@ export function decide(policy: CompiledPolicy, subject: Subject, context: Decisi
     if (matches === false) continue;
     if (route.kind === 'restrict') decisions.push({ effect: 'allow', route, rule: 'restrict', consent: noneSeen, notBefore: null, minimiser: routePlan.minimiser(0) });
     else if (matches === 'error') decisions.push({ effect: 'deny', route, rule: null, reason: 'policy-error', detail: `the condition of the route failed${place(route)}`, consent: noneSeen });
-    else decisions.push(decideUse(run, routePlan));
+    else decisions.push(routePlan.second === undefined || approval !== undefined ? decideUse(run, routePlan, context.take) : decidePair(run, routePlan, routePlan.second));
   }
   return decisions.length === 0 ? noRoute : decisions;
 }
@@ -155,7 +155,24 @@ interface Verdict {
   held: CompiledRule | undefined;
 }
 
-function decideUse(run: Run, plan: RoutePlan): Decision {
+/**
+ * A route with a second vendor: both are decided now, and one of them will get it. So the second takes no token of a
+ * limit: one that the first took covers both where it counts people; where it counts destinations, or does not hold at
+ * the first, the second stays closed. What an approver let through, he let through to the one vendor that he was shown.
+ */
+function decidePair(run: Run, plan: RoutePlan, second: RoutePlan): Decision {
+  const taken = new Set<CompiledRule>();
+  const first = decideUse(run, plan, (rule, key, now, route) => {
+    const ok = run.context.take(rule, key, now, route);
+    if (ok) taken.add(rule);
+    return ok;
+  });
+  if (first.effect !== 'allow') return first;
+  run.at(second.route);
+  return { ...first, second: decideUse(run, second, (rule) => taken.has(rule) && rule.limit!.by === 'subject') };
+}
+
+function decideUse(run: Run, plan: RoutePlan, take: DecisionContext['take']): Decision {
   const { subject, context } = run;
   const { route } = plan;
   if (subject.ids === undefined) return deny(route, 'identity-too-wide');
@@ -176,7 +193,7 @@ function decideUse(run: Run, plan: RoutePlan): Decision {
   if (!answer.ok) return deny(route, answer.reason, verdict.allowed, answer.seen);
   const { held } = verdict;
   if (held !== undefined) return { effect: 'hold', route, rule: held.name, reason: `${held.effect === 'escalate' ? 'escalate' : 'approval'}:${held.name}`, consent: answer.seen, expiresMs: held.approval!.expiresMs, escalate: held.effect === 'escalate' };
-  for (const rule of verdict.limits ?? []) if (!context.take(rule, rule.limit!.by === 'subject' ? subject.key : route.destination, context.now, route)) return deny(route, `limit:${rule.name}`, rule.name, answer.seen);
+  for (const rule of verdict.limits ?? []) if (!take(rule, rule.limit!.by === 'subject' ? subject.key : route.destination, context.now, route)) return deny(route, `limit:${rule.name}`, rule.name, answer.seen);
   const allowed: Decision = { effect: 'allow', route, rule: verdict.allowed, consent: answer.seen, notBefore: verdict.notBefore, minimiser: plan.minimiser(applied as number) };
   return verdict.limits === undefined ? allowed : { ...allowed, limits: verdict.limits.map((rule) => rule.name) };
 }

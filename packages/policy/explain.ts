@@ -18,6 +18,8 @@ export interface LookedAt {
 export interface Explanation {
   readonly destination: string;
   readonly operation: string;
+  /** The destination whose second vendor it is; null = a route by itself. */
+  readonly standsInFor: string | null;
   readonly purpose: string | null;
   readonly file: string | null;
   readonly line: number | null;
@@ -51,18 +53,22 @@ export function explain(policy: CompiledPolicy, subject: Subject, context: Decis
     },
   });
   const region = regionOf(policy, subject);
-  const routes = (planOf(policy, subject.recordName)?.routes ?? []).map((plan) => explainRoute(policy, plan, decisions.find((d) => d.route === plan.route), looked.get(plan.route), subject, context, region));
+  const one = (plan: RoutePlan, decision: Decision | undefined, standsInFor: string | null): Explanation => explainRoute(policy, plan, decision, looked.get(plan.route), subject, context, region, standsInFor);
+  const routes = (planOf(policy, subject.recordName)?.routes ?? []).flatMap((plan) => {
+    const decision = decisions.find((d) => d.route === plan.route);
+    return [one(plan, decision, null), ...(plan.second === undefined ? [] : [one(plan.second, decision?.effect === 'allow' ? decision.second : undefined, plan.route.destination)])];
+  });
   return { region, routes };
 }
 
-function explainRoute(policy: CompiledPolicy, plan: RoutePlan, decision: Decision | undefined, looked: ReadonlyMap<CompiledRule, boolean | 'error'> | undefined, subject: Subject, context: DecisionContext, region: string): Explanation {
+function explainRoute(policy: CompiledPolicy, plan: RoutePlan, decision: Decision | undefined, looked: ReadonlyMap<CompiledRule, boolean | 'error'> | undefined, subject: Subject, context: DecisionContext, region: string, standsInFor: string | null): Explanation {
   const { route } = plan;
   const values = (source: string | undefined) => valuesOf(source, route, subject, context, region);
   const here = new Set([...plan.steps, ...plan.transforms].map((step) => step.rule));
   const allowed = decision?.effect === 'allow' ? decision : undefined;
   const kept = allowed === undefined ? [] : Object.entries(allowed.minimiser.record(subject.record)).filter(([, value]) => isPresent(value)).map(([name]) => name);
   return {
-    destination: route.destination, operation: route.operation, purpose: route.purpose ?? null, file: route.file ?? null, line: route.line ?? null,
+    destination: route.destination, operation: route.operation, standsInFor, purpose: route.purpose ?? null, file: route.file ?? null, line: route.line ?? null,
     effect: decision?.effect ?? 'no match', reason: decision === undefined || decision.effect === 'allow' ? null : decision.reason, rule: decision?.rule ?? null,
     detail: decision?.effect === 'deny' ? decision.detail ?? null : null, notBefore: timeOf(allowed?.notBefore ?? null), consent: decision?.consent ?? [],
     values: values(route.when?.source),

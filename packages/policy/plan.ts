@@ -23,6 +23,8 @@ export interface RoutePlan {
   readonly transforms: readonly Step[];
   /** What goes when these of the transforms apply, one bit each. */
   minimiser(applied: number): Minimiser;
+  /** Of its second vendor. */
+  readonly second?: RoutePlan;
 }
 
 /** What is prepared once per policy and record name. */
@@ -55,7 +57,7 @@ export function planOf(policy: CompiledPolicy, recordName: string): RecordPlan |
 function makePlan(policy: CompiledPolicy, recordName: string, routes: readonly CompiledRoute[]): RecordPlan {
   const shared = new Map<CompiledRule, number>();
   const made = routes.map((route) => makeRoute(policy, recordName, route, shared));
-  const dynamic = made.flatMap(({ route, steps, transforms }) => [route.when, ...[...steps, ...transforms].flatMap(({ rule, when }) => [when === 'error' ? undefined : when, rule.until])]);
+  const dynamic = [...made, ...made.flatMap((plan) => plan.second ?? [])].flatMap(({ route, steps, transforms }) => [route.when, ...[...steps, ...transforms].flatMap(({ rule, when }) => [when === 'error' ? undefined : when, rule.until])]);
   const reads = dynamic.flatMap((cel) => (cel === undefined ? [] : [readsOf(cel.source)]));
   return { view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), shared: shared.size, routes: made };
 }
@@ -71,7 +73,7 @@ function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRo
   const kept = new Map<number, Minimiser>();
   const base = baseActions(policy, recordName, route);
   return {
-    route, steps, transforms,
+    route, steps, transforms, ...(route.second === undefined ? {} : { second: makeRoute(policy, recordName, route.second, shared) }),
     minimiser(applied) {
       let found = kept.get(applied);
       if (found === undefined) {

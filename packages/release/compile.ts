@@ -5,6 +5,7 @@ import { isName } from '@weir/pipeline';
 import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule, type ConflictRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { compilePaths } from './paths.ts';
+import { compileSeconds, linkSeconds, type RoutedDestination } from './seconds.ts';
 import { compileEscalation, type EscalationConfig } from './escalation.ts';
 import { checkConfig, nearest } from './config.ts';
 import { compileFields, compileTerms, isPolicyTest, type Terms } from './governance.ts';
@@ -50,14 +51,15 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
     const source = attempt(() => compileSource(file, mappings, context));
     if (source !== undefined) sources.set(source.name, source);
   }
-  const destinations = new Map<string, DestinationConfig>();
-  const routes: CompiledRoute[] = [];
+  const compiled = new Map<string, RoutedDestination>();
+  let whole = true;
   for (const file of inFolder('destinations')) {
-    const compiled = attempt(() => compileDestination(file, terms, contracts, context));
-    if (compiled === undefined) continue;
-    destinations.set(compiled.destination.name, compiled.destination);
-    routes.push(...compiled.routes);
+    const one = attempt(() => compileDestination(file, terms, contracts, context));
+    if (one === undefined) whole = false;
+    else compiled.set(one.destination.name, one);
   }
+  // What a broken file would have said is not missed in another one.
+  const { routes, destinations } = linkSeconds(compiled, whole ? problems : []);
   const general = generalContracts(contracts, destinations);
   const fields = compileFields(general.values(), terms, problems);
   const caps = inFolder('policies').filter((file) => !isPolicyTest(file.path)).flatMap((file) => attempt(() => policyCaps(file, terms.purposes)) ?? []);
@@ -215,7 +217,7 @@ function regionCodes({ table, report }: Opened, several: boolean): readonly stri
   return list as string[];
 }
 
-function compileDestination(file: ReleaseFile, terms: Terms, contracts: ReadonlyMap<string, CompiledContract | undefined>, context: CompileContext): { destination: DestinationConfig; routes: CompiledRoute[] } {
+function compileDestination(file: ReleaseFile, terms: Terms, contracts: ReadonlyMap<string, CompiledContract | undefined>, context: CompileContext): RoutedDestination {
   const opened = openFile(file, ['adapter', 'config', 'routes', 'enabled', 'concurrency', 'retryHorizon', 'account', 'accountLimit', 'caps', 'region', 'purposes', 'contract', 'doc']);
   const { table, report, problems } = opened;
   const adapter = adapterOf(opened, context, 'destination');
@@ -232,6 +234,7 @@ function compileDestination(file: ReleaseFile, terms: Terms, contracts: Readonly
   const allowed = purposesOf(opened, terms);
   const routes = compileRoutes(table['routes'], opened.name, operations, terms.purposes, file, opened.yaml, problems, { regions: terms.regions, allowed });
   const paths = compilePaths(table['routes'], operations, report);
+  const seconds = compileSeconds(table['routes'], (at) => opened.yaml.lineOf(at), report);
   const region = regionCodes(opened, true);
   const contract = contractOf(opened, contracts);
   const concurrency = table['concurrency'] ?? 16;
@@ -244,7 +247,7 @@ function compileDestination(file: ReleaseFile, terms: Terms, contracts: Readonly
   const caps = compileCaps(table['caps'], file.path, (at) => opened.yaml.lineOf(at), terms.purposes, report);
   for (const cap of caps) if (cap.operation !== undefined && !Object.hasOwn(operations, cap.operation)) problems.push({ file: cap.file, line: cap.line, message: `no operation ${cap.operation}`, remedy: `use one of ${Object.keys(operations).join(', ')}` });
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps, paths, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, routes };
+  return { destination: { name: opened.name, adapter, config, operations, enabled: enabled as boolean, concurrency: concurrency as number, retryHorizonMs: horizon!, account, accountLimit: limit, caps, paths, ...(region === undefined ? {} : { region }), ...(contract === undefined ? {} : { contract }) }, allowed, routes: routes.map((route, i) => ({ route, second: seconds.get(i) })) };
 }
 
 /** `purposes:` of a destination: what it may use data for at all; absent = what its routes name. */

@@ -11,5 +11,6 @@ export { maxIdentifiers, normalize, type Canonical, type Normalized } from './no
 export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';
 export * from './roles.ts';
+export { secondKey } from './seconds.ts';
 export { createTokenIndex, isApiToken, tokenKey, type StoredToken, type TokenIndex, type TokenView } from './tokens.ts';
 export { compileEscalation, escalationSecrets, type EscalationConfig, type EscalationEmail } from './escalation.ts';

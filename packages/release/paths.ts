@@ -6,7 +6,8 @@ type Report = (at: readonly (string | number)[], message: string, remedy: string
 
 /**
  * `via:` of the routes: operation → operations of this destination that do the same, itself first where it is not named.
- * Who writes it says that they have the same effect under the same key, whichever is taken. Problems are reported.
+ * Who writes it says that they have the same effect under the same key, whichever is taken. Problems are reported. Second
+ * vendors in the same list are those of seconds.ts.
  */
 export function compilePaths(routes: YamlValue | undefined, operations: Readonly<Record<string, OperationManifest>>, report: Report): ReadonlyMap<string, readonly string[]> {
   const found = new Map<string, readonly string[]>();
@@ -14,12 +15,15 @@ export function compilePaths(routes: YamlValue | undefined, operations: Readonly
     if (route === null || typeof route !== 'object' || Array.isArray(route) || route['via'] === undefined) continue;
     const at = ['routes', i, 'via'];
     const own = String(route['operation']);
-    const via = route['via'];
-    if (!Array.isArray(via) || via.length === 0 || via.length > 8 || !via.every((v) => typeof v === 'string')) {
-      report(at, 'via is no list of 1 to 8 operations', 'write via: [track, track-bulk]');
+    const given = route['via'];
+    const isSecond = (v: YamlValue): boolean => v !== null && typeof v === 'object' && !Array.isArray(v);
+    if (!Array.isArray(given) || given.length === 0 || given.length > 8 || !given.every((v) => typeof v === 'string' || isSecond(v))) {
+      report(at, 'via is no list of 1 to 8 operations and at most one second vendor', 'write via: [track, track-bulk] or via: [{ destination: other, after: 15m }]');
       continue;
     }
-    const names = [...new Set(via.includes(own) ? via as string[] : [own, ...via as string[]])];
+    const via = given.filter((v) => typeof v === 'string');
+    if (via.length === 0) continue;
+    const names = [...new Set(via.includes(own) ? via : [own, ...via])];
     const primary = Object.hasOwn(operations, own) ? operations[own] : undefined;
     for (const name of names) {
       const operation = Object.hasOwn(operations, name) ? operations[name] : undefined;

@@ -43,6 +43,16 @@ export interface SourceConfig {
   readonly accountLimit?: AccountLimit;
 }
 
+/** Another destination that may take what this one surely did not. */
+export interface SecondVendor {
+  readonly destination: string;
+  readonly operation: string;
+  /** How long the first must be away, ms. */
+  readonly afterMs: number;
+  /** `order`: the first as long as it is there; `measured`: whichever a delivery is expected to be through sooner. */
+  readonly prefer: 'order' | 'measured';
+}
+
 export interface DestinationConfig {
   readonly name: string;
   readonly adapter: Adapter;
@@ -61,6 +71,8 @@ export interface DestinationConfig {
   readonly accountLimit?: AccountLimit;
   /** Operation → operations that do the same, of which each call takes the best (`via:` of the routes). */
   readonly paths: ReadonlyMap<string, readonly string[]>;
+  /** Second vendors by `secondKey` of record and operation; absent = none. */
+  readonly seconds?: ReadonlyMap<string, SecondVendor>;
   /** Hard caps, of this file and of the policies. */
   readonly caps: readonly Cap[];
 }

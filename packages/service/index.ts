@@ -6,3 +6,4 @@ export { createProgress, type Progress } from './progress.ts';
 export { createRetentionWatch, type RetentionWatch } from './retention.ts';
 export { runService } from './run.ts';
 export * from './types.ts';
+export { armFailpoints } from './failpoints.ts';

@@ -1,7 +1,7 @@
 import type { Adapter } from '@weir/adapter';
 import { readConfig, type commonOptions, type ConfigOf, type ConfigSchema } from '@weir/config';
-import { arm, standStill } from '@weir/failpoint';
 import { closeContext, createContext } from './context.ts';
+import { armFailpoints } from './failpoints.ts';
 import { startOps } from './ops.ts';
 import type { Service, ServiceContext } from './types.ts';
 
@@ -21,17 +21,11 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
     process.exit(2);
   }
   const common = config as unknown as ConfigOf<typeof commonOptions>;
-  if (common.failpoints !== undefined) {
-    try {
-      arm(common.failpoints, (point, stallMs) => {
-        if (stallMs === 0) process.kill(process.pid, 'SIGKILL');
-        standStill(stallMs);
-        console.error(`stood still for ${stallMs} ms at ${point}`);
-      });
-    } catch (error) {
-      console.error((error as Error).message);
-      process.exit(2);
-    }
+  try {
+    armFailpoints(common.failpoints);
+  } catch (error) {
+    console.error((error as Error).message);
+    process.exit(2);
   }
   const context = await createContext(name, common, adapters, process.env).catch((error: unknown) => {
     console.error(`${name} cannot start: ${(error as Error).message}`);

@@ -34,7 +34,10 @@ export interface Instance {
   cli(...args: string[]): Promise<{ code: number; out: string; err: string }>;
   /** Ends the process: by SIGINT and a clean stop, or by SIGKILL. */
   stop(signal?: 'SIGINT' | 'SIGKILL'): Promise<number | null>;
-  start(): Promise<void>;
+  /** @param extra environment of this run only */
+  start(extra?: Readonly<Record<string, string | undefined>>): Promise<void>;
+  /** Resolves when the process has ended by itself, or was killed by a point of WEIR_FAILPOINTS. */
+  ended(): Promise<void>;
   /** Ends it and removes its data. */
   dispose(): Promise<void>;
 }
@@ -79,9 +82,12 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
       if (signal === 'SIGINT') running.kill(signal);
       return ended;
     },
-    async start() {
+    async ended() {
+      await waitFor('weir has ended', () => child === undefined || child.exitCode !== null || child.signalCode !== null, 60_000);
+    },
+    async start(extra = {}) {
       text = '';
-      child = spawnTied([join(root, 'scripts/start.ts')], { env, cwd: root });
+      child = spawnTied([join(root, 'scripts/start.ts')], { env: { ...env, ...extra }, cwd: root });
       child.stdout!.on('data', (d: Buffer) => { text += d.toString(); });
       child.stderr!.on('data', (d: Buffer) => { text += d.toString(); });
       await waitFor('weir ready', () => {

@@ -25,7 +25,7 @@ const deliveryId = (v: Value, destination: string | null): string => `${v['outpu
 
 /** What the policy stage decided, by the end that it wrote. */
 const policyEffects: Record<string, string> = { denied: 'deny', quarantined: 'hold', 'dead-lettered': 'dead-letter' };
-const stateOf: Record<string, DeliveryState> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', superseded: 'superseded', expired: 'quarantined' };
+const stateOf: Record<string, DeliveryState> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', superseded: 'superseded', expired: 'quarantined', 'failed-over': 'failed-over' };
 
 function accepted(tx: Transaction, record: LogRecord, where: Where): void {
   const eventId = header(record, H.event);
@@ -41,7 +41,14 @@ function normalized(tx: Transaction, record: LogRecord, name: string, where: Whe
 
 function decided(tx: Transaction, v: Value, where: Where): void {
   tx.delivery(deliveryId(v, v['destination']), 'pending');
-  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', outputId: v['outputId'], destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined }, where);
+  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', outputId: v['outputId'], destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined, ...secondOf(v) }, where);
+}
+
+/** What the decision says of a second vendor, or of the first where this is the second. */
+function secondOf({ standby, failedOver }: Value): { standby?: string; refused?: string; from?: string } {
+  if (failedOver !== null) return { from: failedOver.destination };
+  if (standby === null) return {};
+  return { standby: standby.destination, ...(standby.refused === null ? {} : { refused: standby.refused }) };
 }
 
 function attempt(tx: Transaction, v: Value, where: Where): void {
@@ -53,15 +60,17 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   const before = v['outputId'] === null && v['stage'] === 'normalizer';
   if (before) tx.ended(eventId, state, v['at']);
   else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
+  // Outcomes of an event stand on one partition, in their order.
+  if (!before && v['stage'] === 'dispatcher') tx.held(deliveryId(v, destination), v['reason'] === 'delivery-held');
   if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
   if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId: v['outputId'], destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
   if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs, path: v['attempt'].path ?? undefined }, where);
-  tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, by: v['stage'] }, where);
+  tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, to: v['to'] ?? undefined, by: v['stage'] }, where);
 }
 
-function ended(tx: Transaction, v: Value, destination: string): void {
+function ended(tx: Transaction, v: Value, destination: string, partition: number): void {
   if (v['state'] === 'delivered') tx.delivery(deliveryId(v, destination), 'delivered');
-  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'] });
+  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'], partition, owner: v['owner'] });
 }
 
 /** Rule and end of a hold, from the header that the policy stage put on the letter. */
@@ -115,6 +124,7 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
     else if (name === 'weir.internal.Attempt') attempt(tx, value, where);
     else if (name === 'weir.internal.Outcome') outcome(tx, value, header(record, H.intent), where);
     else if (name === 'weir.internal.DeadLetter') deadLetter(tx, value, where);
-    else if (name === 'weir.internal.LedgerEnd') ended(tx, value, where.topic.slice(topics.ledger('').length));
+    else if (name === 'weir.internal.LedgerEnd') ended(tx, value, where.topic.slice(topics.ledger('').length), where.partition);
+    else if (name === 'weir.internal.LedgerOwner') tx.owner(where.topic.slice(topics.ledger('').length), where.partition, value as { token: number; owner: string });
   }
 }

@@ -7,8 +7,10 @@ import type { Unresolved } from './unresolved.ts';
 
 export interface Status {
   readonly events: { readonly accepted: number; readonly pending: number; readonly dropped: number; readonly deadLettered: number; readonly quarantined: number };
-  readonly deliveries: { readonly delivered: number; readonly denied: number; readonly deadLettered: number; readonly quarantined: number; readonly superseded: number; readonly pending: number };
+  readonly deliveries: { readonly delivered: number; readonly denied: number; readonly deadLettered: number; readonly quarantined: number; readonly superseded: number; readonly failedOver: number; readonly pending: number };
   readonly deadLetters: number;
+  /** Deliveries of unknown effect that wait for a person; they are among the quarantined. */
+  readonly held: number;
   /** Records between the end of the topic and the committed offset, by stage; `index` is this service's own. */
   readonly lag: Readonly<Record<string, number>>;
   readonly release: string;
@@ -49,8 +51,8 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
   const dispatching = sum(Object.entries(lag).filter(([name]) => name.startsWith('dispatcher.')).map(([, n]) => n));
   return {
     events: { accepted: c('events.accepted'), pending: lag['normalizer'] + lag['policy'] + lag['index'], dropped: c('events.dropped'), deadLettered: c('events.dead-lettered'), quarantined: c('events.quarantined') },
-    deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
-    deadLetters: c('deadLetters'),
+    deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), failedOver: c('deliveries.failed-over'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
+    deadLetters: c('deadLetters'), held: c('deliveries.held'),
     lag, release: release.hash, ready: true, callers,
     incidents: [
       ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || incidentAbout(i.destination).kind === 'policy')).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: incidentAbout(destination).kind === 'policy' ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),

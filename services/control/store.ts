@@ -10,13 +10,15 @@ import type { Put, Table } from '@weir/state';
  *   q/<dead letter id>   summary of a dead letter, JSON; y/<inverted ms>/<id> lists them newest first
  *   u/<event>            its dead letter carries a change of consent that binds nobody: `<source>@<ms of the first letter>`
  *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect`
+ *   w/<destination>/<partition>   owner by the order of the ledger, JSON
  *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record
  *   o/<order>/<delivery>   how what a replay order put back ended
+ *   h/<output>|<destination>|<operation>   it is held: of unknown effect, for a person to find out about
  *   c/<counter>          a counter
  *   #/<topic>/<partition>  next offset to be indexed
  * A record is applied with its position in one transaction, so it counts once.
  */
-export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'delivered'] as const;
+export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'failed-over', 'delivered'] as const;
 export type DeliveryState = (typeof deliveryStates)[number];
 /** Of another layout: the index is built anew. */
 const layout = '3';
@@ -39,6 +41,9 @@ export interface NewEnd extends EndFacts {
   readonly operation: string;
   readonly subject: string;
   readonly acceptedAt: number;
+  readonly partition: number;
+  /** Of failed-over: who wrote it. One of an owner that was passed counts for nobody. */
+  readonly owner: string | null;
 }
 
 export const eventEnds = ['dropped', 'dead-lettered', 'quarantined'] as const;
@@ -58,9 +63,13 @@ export interface Transaction {
   reopened(eventId: string, at: number): void;
   ended(eventId: string, state: string, at: number): void;
   delivery(id: string, state: DeliveryState): void;
+  /** Whether the last that was told of a delivery is that it is held for a person. */
+  held(id: string, is: boolean): void;
   deadLetter(id: string, summary: Record<string, unknown>): void;
   /** An end in the ledger, by the ledger's own rule: a delivery outranks what was given up, the first of equals stays. */
   end(end: NewEnd): void;
+  /** Another owner of a partition of a ledger: the highest token, and of equal ones the first, counts. */
+  owner(destination: string, partition: number, mark: { readonly token: number; readonly owner: string }): void;
   /** How a record that a replay order put back ended; counted once per order and delivery, by the highest state. */
   replayed(order: string, delivery: string, state: DeliveryState | 'dropped'): void;
   commit(topic: string, partition: number, next: number): void;
@@ -94,9 +103,10 @@ export interface Store {
 
 const order: Record<Stage['stage'], number> = { accepted: 0, normalized: 1, decided: 2, attempt: 3, outcome: 4 };
 const rank = (state: string | undefined): number => (state === undefined ? -1 : deliveryStates.indexOf(state as DeliveryState));
-const endRank: Readonly<Record<string, number>> = { quarantined: 2, 'dead-lettered': 2, delivered: 3 };
+const endRank: Readonly<Record<string, number>> = { quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 const rankOfEnd = (state: string): number => endRank[state] ?? 1;
 const endKey = (destination: string, key: string): string => `l/${destination}/${key}`;
+const ownerKey = (destination: string, partition: number): string => `w/${destination}/${partition}`;
 const newestKey = (destination: string, operation: string, subject: string): string => `n/${destination}/${operation}/${subject}`;
 
 function parseEnd(text: string): EndFacts {
@@ -155,6 +165,11 @@ export function createStore(table: Table): Store {
           write(`d/${id}`, state);
           count(`deliveries.${state}`, 1);
         },
+        held(id, is) {
+          if ((read(`h/${id}`) !== undefined) === is) return;
+          write(`h/${id}`, is ? '' : null);
+          count('deliveries.held', is ? 1 : -1);
+        },
         deadLetter(id, summary) {
           if (read(`q/${id}`) === undefined) {
             const { eventId, stage, codes, source, destination, release, at } = summary as { eventId: string; stage: string; codes: string[]; source: string | null; destination: string | null; release: string | null; at: number };
@@ -165,9 +180,16 @@ export function createStore(table: Table): Store {
           }
           write(`q/${id}`, JSON.stringify(summary));
         },
-        end({ destination, key, state, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt }) {
+        owner(destination, partition, mark) {
+          const name = ownerKey(destination, partition);
+          const before = read(name);
+          if (before === undefined || (JSON.parse(before) as { token: number }).token < mark.token) write(name, JSON.stringify({ token: mark.token, owner: mark.owner }));
+        },
+        end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt }) {
           const name = endKey(destination, key);
           const before = read(name);
+          const owns = state === 'failed-over' ? read(ownerKey(destination, partition)) : undefined;
+          if (owns !== undefined && (JSON.parse(owns) as { owner: string }).owner !== owner) return;
           if (before === undefined || rankOfEnd(state) > rankOfEnd(before.slice(0, before.indexOf('|')))) write(name, `${state}|${effect}|${itemHash}|${at}|${offset}|${maybeSince}`);
           if (state !== 'delivered') return;
           const newest = newestKey(destination, operation, subject);

@@ -112,6 +112,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       dedupeWindowMs: (source) => (source === '' ? longestWindow() : releases.current().sources.get(source)?.dedupeWindowMs ?? defaultWindowMs),
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
+      configured: () => switches.apply(releases.current().destinations.get(name)),
+      second: (other, operation) => running.get(other)?.runner.asSecond(operation),
       credential: { rejected: () => credentials.rejected(name), accepted: () => credentials.accepted(name) },
       window: () => windowOf(partitionsOwned()),
       consumer: () => consumer,

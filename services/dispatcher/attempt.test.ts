@@ -12,16 +12,21 @@ const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispat
 const verify = { settleMs: 5000, cite: 'test' };
 type Rule = OperationManifest['idempotency']['pastWindow'];
 
-/** What is to be done with a delivery of a vendor without keys. */
-function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue> } = {}) {
+interface Options { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue> }
+/** What is to be done with a delivery of a vendor without keys, in a word. */
+function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
+  const answer = given(rule, readable, task, options);
+  return answer.kind === 'end' ? `end ${answer.ending.state} ${answer.ending.code}` : answer.kind;
+}
+
+function given(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
   const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'none', pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
   const destination = { operations: { put: operation }, caps: [], retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
   const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end }, coveredBefore: () => false } as unknown as PartitionRunner;
   const full = { delivery, sealedBy: '', subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task } as Task;
-  const answer = prepare(ports, runner, destination, full);
-  return answer.kind === 'end' ? `end ${answer.ending.state} ${answer.ending.code}` : answer.kind;
+  return prepare(ports, runner, destination, full);
 }
 
 test('a delivery of unknown effect is asked for, held or sent again, as the manifest says', () => {
@@ -72,4 +77,13 @@ test('a redrive of unknown effect asks first where it can, and is the decision t
   expect(prepared('hold', true, { ...redrive, readBacks: 1, attempts: 1 }, { ended })).toBe('call');
   // What this redrive itself may have called before a crash is no decision of a person.
   expect(prepared('hold', false, { ...redrive, maybeSince: now - 60_000 }, { ended })).toBe('end quarantined delivery-held');
+});
+
+test('what went to a second vendor before a crash is given over again, by the record that waits; an order for the first does not send it', () => {
+  const ended: Partial<EndValue> = { state: 'failed-over', effect: 'none', code: 'vendor-unavailable', toDestination: 'two', toOperation: 'put', toKey: 'dlv_two' };
+  const again = given('resend', false, { maybeSince: now - 1000 }, { ended });
+  expect(again).toMatchObject({ kind: 'end', ending: { state: 'failed-over', handOver: { destination: 'two', operation: 'put', key: 'dlv_two' } } });
+  const ordered = given('resend', false, { redrive: 'rpl_1', maybeSince: 0 }, { ended });
+  expect(ordered).toMatchObject({ kind: 'end', ending: { state: 'failed-over', repeated: ended } });
+  expect((ordered as { ending: object }).ending).not.toHaveProperty('handOver');
 });

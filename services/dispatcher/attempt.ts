@@ -3,6 +3,7 @@ import { deliveryKey, expiringBefore, H } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
 import type { Ending } from './ends.ts';
+import { failOver, handOverOf, secondOf } from './fail-over.ts';
 import { lookUp, pastWindow } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
 import { headerOf, type PartitionRunner } from './partition.ts';
@@ -36,6 +37,8 @@ function standing(runner: PartitionRunner, task: Task): { readonly ended: Prepar
     return { reopened: found.reopened };
   }
   const { end } = found;
+  // The crash may have been before the second vendor's topic had it.
+  if (end.state === 'failed-over' && task.redrive === '') return { ended: repeat(task, end, handOverOf(end)) };
   // A replayed record tells its order that there was nothing to do; an end without an outcome (a crash between the two) gets it.
   if (task.redrive !== '' || (task.parkedOffset < 0 && runner.coveredBefore(task.offset))) return { ended: repeat(task, end) };
   return { ended: { kind: 'silent' } };
@@ -74,8 +77,9 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   const found = standing(runner, task);
   if ('ended' in found) return found.ended;
   if (ports.keys !== undefined && task.sealedBy !== '' && !ports.keys.has(task.sealedBy)) return give(task, 'denied', 'subject-erased', null, false);
-  if (found.reopened !== undefined && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
-  if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
+  const verified = task.redrive === '' ? undefined : headerOf(task.record, H.verified);
+  if (verified === 'applied') return give(task, 'delivered', null, `known by ${task.redrive}`, false, 'done');
+  if (found.reopened !== undefined && verified !== 'not-applied' && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
   if (now - delivery.acceptedAt > ports.retention.ledgerMs() - ports.dedupeWindowMs(delivery.source)) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
@@ -83,7 +87,7 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   const unknown = settleUnknown(runner, destination, task, operation, now);
   if (unknown !== undefined) return unknown;
   // Given up only after a call that was made past the horizon: time that a destination was off is not held against its events.
-  if (task.last !== undefined && task.last.at - task.queuedAt > destination.retryHorizonMs) return give(task, 'dead-lettered', 'delivery-exhausted', `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`, true);
+  if (task.last !== undefined && task.last.at - task.queuedAt > destination.retryHorizonMs) return exhausted(ports, runner, destination, task);
   if (task.redrive !== '' && setsState(delivery.recordType, operation) && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);
@@ -91,9 +95,16 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   return { kind: 'call', operation };
 }
 
+/** Out of time, without an effect: the second vendor gets it, or the dead letters. */
+function exhausted(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
+  const second = secondOf(ports, runner, destination, task);
+  const why = `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`;
+  return second === undefined ? give(task, 'dead-lettered', 'delivery-exhausted', why, true) : { kind: 'end', ending: failOver(task, second, 'delivery-exhausted', why) };
+}
+
 /** Its end is in the ledger; the outcome is written again. */
-function repeat(task: Task, end: EndValue): Preparation {
-  return { kind: 'end', ending: { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end } };
+function repeat(task: Task, end: EndValue, handOver?: Ending['handOver']): Preparation {
+  return { kind: 'end', ending: { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end, ...(handOver === undefined ? {} : { handOver }) } };
 }
 
 /**

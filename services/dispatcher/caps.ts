@@ -1,7 +1,7 @@
 import type { Cap } from '@weir/release';
 import type { DeliveryValue, EndValue } from './types.ts';
 
-/** A delivery that counts against caps: it took effect, or may have. */
+/** A delivery that counts against caps: it took effect, or may have, here or at the second vendor that it went to. */
 export interface Counted {
   readonly at: number;
   readonly purpose: string;
@@ -11,7 +11,7 @@ export interface Counted {
 
 /** What an end counts as; undefined = nothing. `restrict` has no purpose and never counts. */
 export function countedOf(end: EndValue): Counted | undefined {
-  if (end.purpose === null || (end.state !== 'delivered' && end.effect === 'none')) return undefined;
+  if (end.purpose === null || (end.state !== 'delivered' && end.state !== 'failed-over' && end.effect === 'none')) return undefined;
   return { at: end.at, purpose: end.purpose, channel: end.channel, operation: end.operation };
 }
 

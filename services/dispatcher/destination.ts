@@ -1,20 +1,21 @@
-import { failpointSoon } from '@weir/failpoint';
 import { expiringBefore } from '@weir/pipeline';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
-import { backoffMs, boundedRetryAfter } from './backoff.ts';
+import { boundedRetryAfter } from './backoff.ts';
 import { joinBatch, type Batch, type Ready } from './batch.ts';
-import { call, callBatch, readBack, tellQuota, type CallResult, type ReadBackResult, type Refusal, type Unbuildable } from './call.ts';
+import { call, callBatch, readBack, tellQuota, type CallResult, type ReadBackResult } from './call.ts';
 import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
 import type { Lane } from './lane.ts';
-import { recordAttempt } from './attempts.ts';
+import type { SecondState } from './fail-over.ts';
+import { createLeaving } from './leaving.ts';
 import { createPartitionRunner, type PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
-import { createPaths, measurePath, withPath } from './paths.ts';
+import { costOf, createPaths, measurePath, withPath } from './paths.ts';
 import { bucketOf, classOf } from './quota.ts';
 import { createReady, type Ordered } from './ready.ts';
-import type { OperationManifest, Verdict } from '@weir/adapter';
+import { createSettle, unbuildable } from './settle.ts';
+import type { OperationManifest } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import type { Task } from './types.ts';
 
@@ -34,6 +35,8 @@ export interface DestinationRunner {
   oldestAsked(): number;
   /** Partitions that this instance surely owns now; none once the lease has run out. */
   held(): number;
+  /** As the second vendor of another destination; undefined = it has no such operation, or no secrets now. */
+  asSecond(operation: string): SecondState | undefined;
   /** For people: since when the breaker has not been closed, why, and when a call was answered last (ms; 0 = never). */
   health(): { readonly openSince: number | undefined; readonly openCode: string; readonly aliveAt: number };
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
@@ -50,6 +53,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   let inFlight = 0;
   let timer: unknown;
   let timerDue = 0;
+  const settle = createSettle({ ports, breaker: () => breaker, end, later, offer: (lane, runner) => offer({ lane, runner }) });
+  const leaving = createLeaving({ destination: ports, ready, breaker: () => breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation) });
 
   function setBreaker(next: BreakerState): void {
     if (next.state !== breaker.state && (next.state === 'open' || next.state === 'closed')) {
@@ -59,6 +64,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (next.state === 'closed') openSince = undefined;
     else openSince ??= ports.clock.now();
     breaker = next;
+    leaving.breakerChanged();
   }
 
   function pumpIn(ms: number): void {
@@ -85,14 +91,41 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   /** Start what may start. Never awaits, never nests; called after every change of state. */
   function pump(): void {
     const destination = ports.destination();
-    if (pumping || destination === undefined || !destination.enabled) return;
+    if (pumping) return;
+    leaving.configured(destination !== undefined);
+    if (destination === undefined) return pumpAway();
+    if (!destination.enabled) return;
     pumping = true;
     const empty = new Set<string>();
     try {
+      leaving.comeBack(waitMs(breaker, ports.clock.monotonic()) === 0);
       while (inFlight < destination.concurrency) {
         const next = ready.next((bucket) => !empty.has(bucket));
         if (next === undefined) return;
         if (!next.item.lane.dead && !tryHead(next, destination, empty)) return;
+      }
+    } finally {
+      pumping = false;
+    }
+  }
+
+  /** No secret can be had: nothing is called, and when that has lasted the heads go to their second vendors. */
+  function pumpAway(): void {
+    const destination = ports.configured();
+    if (destination?.enabled !== true) return;
+    const wait = leaving.untilAwayMs(destination);
+    if (wait > 0) return pumpIn(wait);
+    pumping = true;
+    try {
+      leaving.comeBack(false);
+      for (let next = ready.next(() => true); next !== undefined; next = ready.next(() => true)) {
+        const { lane, runner } = next.item;
+        if (lane.dead) continue;
+        const task = lane.queue[0]!;
+        const prepared = prepare(ports, runner, destination, task);
+        const ending = prepared.kind === 'call' ? leaving.withoutSecret(runner, destination, task) : undefined;
+        if (ending === undefined) leaving.stays(next);
+        else end(lane, runner, ending);
       }
     } finally {
       pumping = false;
@@ -104,6 +137,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (pumping) return;
     pumping = true;
     const kept: Ordered<Ready>[] = [];
+    leaving.comeBack(true);
     try {
       for (let next = ready.next(() => true); next !== undefined; next = ready.next(() => true)) {
         const { lane, runner } = next.item;
@@ -144,6 +178,16 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const now = ports.clock.monotonic();
     const { bucket, limit } = drawnFrom(task, prepared);
     const blocked = waitMs(breaker, now);
+    const instead = prepared.kind === 'call' ? leaving.instead(runner, destination, task, prepared.operation) : undefined;
+    if (instead !== undefined) {
+      end(lane, runner, instead);
+      return true;
+    }
+    if (blocked > 0 && leaving.untilAwayMs(destination) === 0) {
+      leaving.stays(next);
+      pumpIn(blocked);
+      return true;
+    }
     const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next.item, task, destination, prepared.operation);
     if (batch === 'ended') return true;
     const wait = blocked > 0 ? blocked : ports.quota.take(bucket, limit, next.class, now);
@@ -152,7 +196,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     else {
       ready.putBack({ ...next, bucket });
       empty.add(bucket);
-      pumpIn(wait);
+      pumpIn(blocked > 0 ? Math.min(wait, leaving.untilAwayMs(destination)) : wait);
     }
     return blocked === 0;
   }
@@ -201,7 +245,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       tellQuota(ports, bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
       judge(results);
       if (results[0]!.kind === 'verdict') measurePath(paths, members.map((m) => m.task), ports.clock.monotonic());
-      members.forEach(({ lane, runner, task }, i) => conclude(lane, runner, task, results[i]!));
+      members.forEach(({ lane, runner, task }, i) => settle.call(lane, runner, task, results[i]!));
     }).catch(ports.fail).finally(() => {
       for (const { runner } of members) runner.callEnded();
       finished();
@@ -260,11 +304,12 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
         tellQuota(ports, bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
         judge([result]);
         if (result.kind === 'verdict') measurePath(paths, [task], ports.clock.monotonic());
-        conclude(lane, runner, task, result);
+        settle.call(lane, runner, task, result);
       })
       : readBack(ports, runner, destination, task, operation).then((result) => {
         tellQuota(ports, bucket, result, result.kind === 'read' ? result.read : undefined);
-        settleRead(lane, runner, task, result);
+        judge([result]);
+        settle.read(lane, runner, task, result);
       });
     settled.catch(ports.fail).finally(() => {
       runner.callEnded();
@@ -307,62 +352,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     setBreaker(failed === undefined ? onCancelled(breaker, now) : onFailure(breaker, now, failed.code!));
   }
 
-  const unbuildable = (task: Task, result: Unbuildable): Ending => ({ task, state: 'dead-lettered', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.code, detail: result.detail, deadLetter: true });
-
-  /** The one place that acts on what a call came to for a delivery. */
-  function conclude(lane: Lane, runner: PartitionRunner, task: Task, result: CallResult): void {
-    if (result.kind === 'unbuildable') return end(lane, runner, unbuildable(task, result));
-    if (result.kind === 'refused') return notSent(lane, runner, task, result);
-    const { verdict } = result;
-    switch (verdict.kind) {
-      case 'ok': return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
-      case 'permanent': return end(lane, runner, { task, state: 'dead-lettered', effect: verdict.effect === 'none' && task.maybeSince > 0 ? 'maybe' : verdict.effect, code: verdict.code, detail: verdict.detail ?? null, deadLetter: true });
-      default:
-        return again(lane, runner, task, verdict);
-    }
-  }
-
-  /** What the vendor says of an earlier call: it ends the delivery, or opens the way for a call, or leaves it to a person. */
-  function settleRead(lane: Lane, runner: PartitionRunner, task: Task, result: ReadBackResult): void {
-    judge([result]);
-    if (result.kind === 'refused') return notSent(lane, runner, task, result);
-    const held = (why: string): void => end(lane, runner, { task, state: 'quarantined', effect: 'maybe', code: 'delivery-held', detail: `unknown whether it was applied: ${why}`, deadLetter: true });
-    if (result.kind === 'unbuildable') return held(result.detail);
-    const { read } = result;
-    if (read.kind === 'retry' || read.kind === 'throttled' || read.kind === 'auth-broken') return again(lane, runner, task, read);
-    recordAttempt(ports, runner.partition, task, { kind: task.last!.verdict, effect: task.last!.effect, code: null, detail: read.detail });
-    switch (read.kind) {
-      case 'applied':
-        return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: `read back: ${read.detail ?? 'applied'}`, deadLetter: false });
-      case 'unknown':
-        return held(read.detail ?? 'the vendor does not tell');
-      case 'not-applied':
-        return offer({ lane, runner });
-    }
-  }
-
-  function notSent(lane: Lane, runner: PartitionRunner, task: Task, refusal: Refusal): void {
-    ports.metrics.refused.inc({ destination: ports.name, reason: refusal.reason });
-    switch (refusal.reason) {
-      case 'consent':
-        return end(lane, runner, { task, state: 'denied', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: refusal.detail, detail: null, deadLetter: false });
-      case 'returned':
-        return offer({ lane, runner });
-      default:
-        return later(lane, runner, refusal.reason === 'lease' ? 50 : 500);
-    }
-  }
-
-  function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>): void {
-    recordAttempt(ports, runner.partition, task, verdict);
-    failpointSoon('dispatcher.retry-scheduled');
-    if (verdict.kind === 'throttled') return offer({ lane, runner });
-    if (verdict.kind === 'auth-broken') return later(lane, runner, Math.max(1, Math.min(waitMs(breaker, ports.clock.monotonic()), 2 ** 31 - 1)));
-    const backoff = Math.max(boundedRetryAfter(verdict.retryAfterMs) ?? 0, backoffMs(task.attempts, ports.clock.random()));
-    if (breaker.state === 'closed' && task.attempts >= ports.inLaneTries) return runner.parking.park(lane, ports.clock.now() + backoff, verdict.code);
-    later(lane, runner, backoff);
-  }
-
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
       const opened = parts.map((part) => createPartitionRunner(ports, part, (lane, runner) => offer({ lane, runner }), count));
@@ -384,11 +373,19 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   return {
     handlers,
-    changed: pump,
+    changed() {
+      leaving.comeBack(true);
+      pump();
+    },
     sweep,
     credentialChanged() {
       if (breaker.state === 'open' && breaker.reason === 'credential-rejected') setBreaker({ ...breaker, until: ports.clock.monotonic() });
       pump();
+    },
+    asSecond(operation) {
+      const destination = ports.destination();
+      if (destination === undefined || !Object.hasOwn(destination.operations, operation)) return undefined;
+      return { usable: destination.enabled && breaker.state === 'closed', cost: () => costOf(ports, paths, destination, operation) };
     },
     oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),

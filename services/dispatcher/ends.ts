@@ -2,6 +2,8 @@ import { failpoint } from '@weir/failpoint';
 import type { OutRecord } from '@weir/log';
 import { createHash } from 'node:crypto';
 import type { Reason } from '@weir/pipeline';
+import { catalogue, type ErrorCode } from '@weir/errors';
+import { secondRecord, type HandOver } from './fail-over.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { LedgerEntry } from './ledger-store.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -17,30 +19,34 @@ export interface Ending {
   readonly code: string | null;
   readonly detail: string | null;
   readonly deadLetter: boolean;
+  /** Of failed-over: where it goes. */
+  readonly handOver?: HandOver;
   /** Set when the ledger has the end already but its outcome may be missing (a crash between the two). */
   readonly repeated?: EndValue;
   /** Key of the end when it is not the task's own (a conflict must not take the key of the first body). */
   readonly key?: string;
 }
 
-export function endValue(ending: Ending, at: number): EndValue {
-  const { task } = ending;
+/** @param owner who writes it, by the order of the ledger (owners.ts) */
+export function endValue(ending: Ending, at: number, owner: string): EndValue {
+  const { task, handOver } = ending;
   return {
     key: ending.key ?? task.key, outputId: task.delivery.outputId, eventId: task.delivery.eventId, operation: task.delivery.operation,
     state: ending.state, effect: ending.effect, code: ending.code, reason: [ending.detail, task.ahead].filter(Boolean).join('; ') || null, status: task.last?.status ?? null,
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,
+    owner: handOver === undefined ? null : owner, toDestination: handOver?.destination ?? null, toOperation: handOver?.operation ?? null, toKey: handOver?.key ?? null,
   };
 }
 
-const outcomeState: Record<EndState, string> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', expired: 'quarantined', superseded: 'superseded' };
+const outcomeState: Record<EndState, string> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', expired: 'quarantined', superseded: 'superseded', 'failed-over': 'failed-over' };
 
 export function outcomeValue(delivery: DeliveryValue, end: EndValue, attempt: Task['last'] | undefined): Record<string, unknown> {
   return {
     eventId: delivery.eventId, outputId: delivery.outputId, destination: delivery.destination, operation: delivery.operation, key: end.key,
     state: outcomeState[end.state], reason: end.code, detail: end.reason, stage: 'dispatcher', release: delivery.release, rule: delivery.rule,
-    purpose: delivery.purpose, consent: delivery.consent, attempts: end.attempts, status: end.status, attempt: attempt ?? null, acceptedAt: delivery.acceptedAt, at: end.at,
+    purpose: delivery.purpose, consent: delivery.consent, attempts: end.attempts, status: end.status, attempt: attempt ?? null, acceptedAt: delivery.acceptedAt, at: end.at, to: end.toDestination,
   };
 }
 
@@ -56,11 +62,31 @@ export function deadLetterValue(ports: DestinationPorts, partition: number, offs
   };
 }
 
+/** Why it is a dead letter; at a second vendor also why the first did not take it. */
+function reasonsOf(ending: Ending): Reason[] {
+  const reasons = [{ code: ending.code ?? 'invariant-broken', message: ending.detail ?? '' } as Reason];
+  const before = ending.task.delivery.failedOver;
+  if (before !== undefined && before !== null) {
+    const code = Object.hasOwn(catalogue, before.reason) ? before.reason as ErrorCode : reasons[0]!.code;
+    reasons.push({ code, message: `before, at ${before.destination} (${before.key}, ${before.attempts} calls${before.status === null ? '' : `, HTTP ${before.status}`}): ${before.detail ?? before.reason}` });
+  }
+  return reasons;
+}
+
+/** What the ends of a partition need of its owner. */
+export interface Owner {
+  /** By the order of the ledger. */
+  readonly name: string;
+  /** False: the assignment has ended. Waits while that is not known. */
+  owned(): Promise<boolean>;
+}
+
 /**
  * Writes the ends of one partition in batches: dead letters first, then the ledger and the outcomes; only when
- * all are acknowledged is an offset finished. Order of ends is the order of calls to `push`.
+ * all are acknowledged is an offset finished. Order of ends is the order of calls to `push`. What goes to a second
+ * vendor is appended there when its end is acknowledged and this is surely the owner still.
  */
-export function createEndWriter(ports: DestinationPorts, partition: number, finished: (tasks: readonly Task[]) => void) {
+export function createEndWriter(ports: DestinationPorts, partition: number, owner: Owner, finished: (tasks: readonly Task[]) => void) {
   const ledgerTopic = ports.topics.ledger(ports.name);
   let queue: Ending[] = [];
   let silent: Task[] = [];
@@ -69,24 +95,27 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
   /** Ends not yet in the ledger cache, by key. */
   const recent = new Map<string, EndValue>();
 
-  async function write(batch: readonly Ending[]): Promise<void> {
+  /** False: the owner is another one by now, who knows what of it counts. */
+  async function write(batch: readonly Ending[]): Promise<boolean> {
     const now = ports.clock.now();
     const ledger: OutRecord[] = [];
     const keys: string[] = [];
     const outcomes: OutRecord[] = [];
     const letters: OutRecord[] = [];
+    const leaving: { readonly ending: Ending; readonly end: EndValue; readonly outcome: OutRecord }[] = [];
     for (const ending of batch) {
       const { task } = ending;
-      const end = ending.repeated ?? endValue(ending, now);
+      const end = ending.repeated ?? endValue(ending, now, owner.name);
       if (ending.repeated === undefined) {
         keys.push(ledgerKeys.end(end.key));
         ledger.push({ partition, key: Buffer.from(keys[keys.length - 1]!), value: ports.serde.encode('weir.internal.LedgerEnd', end) });
       }
       const eventKey = Buffer.from(task.delivery.eventId);
-      outcomes.push({ partition: ports.appender.partitionFor(ports.topics.outcome, eventKey), key: eventKey, value: ports.serde.encode('weir.internal.Outcome', outcomeValue(task.delivery, end, task.last)), headers: task.record.headers });
+      const outcome: OutRecord = { partition: ports.appender.partitionFor(ports.topics.outcome, eventKey), key: eventKey, value: ports.serde.encode('weir.internal.Outcome', outcomeValue(task.delivery, end, task.last)), headers: task.record.headers };
+      if (ending.handOver === undefined) outcomes.push(outcome);
+      else leaving.push({ ending, end, outcome });
       if (!ending.deadLetter) continue;
-      const reason = { code: ending.code ?? 'invariant-broken', message: ending.detail ?? '' } as Reason;
-      const letter = deadLetterValue(ports, partition, task.offset, task.record, [reason], { eventId: task.delivery.eventId, source: task.delivery.source, operation: task.delivery.operation, attempts: task.attempts, release: task.delivery.release, effect: ending.effect, acceptedAt: task.delivery.acceptedAt });
+      const letter = deadLetterValue(ports, partition, task.offset, task.record, reasonsOf(ending), { eventId: task.delivery.eventId, source: task.delivery.source, operation: task.delivery.operation, attempts: task.attempts, release: task.delivery.release, effect: ending.effect, acceptedAt: task.delivery.acceptedAt });
       letters.push({ partition: ports.appender.partitionFor(ports.topics.dlq, eventKey), key: eventKey, value: ports.serde.encode('weir.internal.DeadLetter', letter), headers: task.record.headers });
     }
     if (letters.length > 0) {
@@ -95,8 +124,16 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
     }
     const [offsets] = await Promise.all([ports.appender.append(ledgerTopic, ledger), ports.appender.append(ports.topics.outcome, outcomes)]);
     failpoint('dispatcher.ledger-written');
+    // One that was acknowledged after the assignment had ended may stand behind a later owner's mark: it is read again in order.
+    if (leaving.length > 0 && !await owner.owned()) return false;
     applyOwn(ledger, keys, offsets);
     for (const ending of batch) recent.delete(ending.key ?? ending.task.key);
+    if (leaving.length > 0) {
+      const records = await Promise.all(leaving.map(({ ending, end }) => secondRecord(ports, ending.task.record, ending.task.delivery, end, ending.handOver!)));
+      await Promise.all([...Map.groupBy(records, ([topic]) => topic)].map(([topic, list]) => ports.appender.append(topic, list.map(([, record]) => record))));
+      await ports.appender.append(ports.topics.outcome, leaving.map(({ outcome }) => outcome));
+    }
+    return true;
   }
 
   /** Put own, acknowledged records into the cache; the checkpoint moves only when no foreign record lies between. */
@@ -115,14 +152,15 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
       queue = [];
       silent = [];
       waiting = [];
-      if (batch.length > 0) await write(batch);
-      finished([...batch.map((e) => e.task), ...done]);
+      const mine = batch.length === 0 || await write(batch);
+      if (mine) finished([...batch.map((e) => e.task), ...done]);
       for (const tell of told) tell();
     }
   }
 
   function kick(): void {
-    running ??= run().catch(ports.fail).finally(() => {
+    // What ends in this turn of the event loop is one batch.
+    running ??= new Promise((turn) => { setImmediate(turn); }).then(run).catch(ports.fail).finally(() => {
       running = undefined;
       if (queue.length > 0 || silent.length > 0 || waiting.length > 0) kick();
     });
@@ -131,7 +169,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, fini
   return {
     push(ending: Ending): void {
       const key = ending.key ?? ending.task.key;
-      if (ending.repeated === undefined && !recent.has(key)) recent.set(key, endValue(ending, ports.clock.now()));
+      if (ending.repeated === undefined && !recent.has(key)) recent.set(key, endValue(ending, ports.clock.now(), owner.name));
       queue.push(ending);
       kick();
     },

@@ -57,6 +57,25 @@ test('counts outlive the process, are the subject\'s own, and what is older than
   await plain.close();
 });
 
+const mark = (token: number, owner: string, offset: number) => ({ key: `#owner/0/${token}/${owner}`, offset, value: Buffer.from(JSON.stringify({ token, owner })) });
+const gone = (key: string, offset: number, owner: string) => entry(key, offset, { state: 'failed-over', effect: 'none', owner });
+
+test('what an owner gave to a second vendor counts while no later owner is marked before it, in whatever parts the topic is read', async () => {
+  const log = [mark(1, 'a', 0), gone('k1', 1, 'a'), mark(2, 'b', 2), gone('k2', 3, 'a'), gone('k3', 4, 'b'), mark(2, 'late', 5), gone('k4', 6, 'late'), gone('k5', 7, 'b')];
+  for (let cut = 0; cut <= log.length; cut++) {
+    const ledger = store(true);
+    ledger.apply(0, log.slice(0, cut), cut);
+    ledger.apply(0, log.slice(cut), log.length);
+    expect(['k1', 'k2', 'k3', 'k4', 'k5'].filter((key) => ledger.end(key) !== undefined)).toEqual(['k1', 'k3', 'k5']);
+    expect(ledger.owner(0)).toEqual({ token: 2, owner: 'b' });
+    // The person may have been messaged there.
+    expect(ledger.counted('a/b', 0)).toHaveLength(3);
+    ledger.forgetOwner(0);
+    expect(ledger.owner(0)).toBeUndefined();
+    await ledger.close();
+  }
+});
+
 const dayMs = 86_400_000;
 
 test('the cache of a busy destination stops growing: ends older than the window are let go, on disk, too', async () => {

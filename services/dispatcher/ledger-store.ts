@@ -2,6 +2,7 @@ import type { Serde } from '@weir/log';
 import type { Put, Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
 import { ledgerKeys, replaces } from './ledger.ts';
+import { counts as endCounts, nextOwner, ownerPrefix, type OwnerMark } from './owners.ts';
 import type { EndValue, ParkValue } from './types.ts';
 
 /** One record of weir.ledger.<destination>, as read from the topic or as just acknowledged. */
@@ -14,6 +15,11 @@ export interface LedgerEntry {
 /** A marker of a parked subject, with its key on the topic. Several may stand for one subject, of several owners. */
 export interface ParkMark extends ParkValue {
   readonly key: string;
+}
+
+/** Who owned the partition where a reader of the topic stands. */
+export interface OwnerSeen {
+  owner?: OwnerMark | undefined;
 }
 
 export interface IntentValue {
@@ -33,6 +39,10 @@ export interface LedgerStore {
   /** What earlier owners may have called from `position` on: up to the largest end of their intents, since the earliest time. */
   intent(partition: number, position: number): IntentValue | undefined;
   parks(partition: number): ParkMark[];
+  /** The owner by the order of the topic, as far as it was applied; undefined = none was seen. */
+  owner(partition: number): OwnerMark | undefined;
+  /** A part of the topic is passed over: who owned the partition meanwhile is not known. */
+  forgetOwner(partition: number): void;
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
   /** What of the subject counts against caps, since a time; empty where the cache was opened without counts. */
@@ -40,8 +50,8 @@ export interface LedgerStore {
   /** Next offset of the topic partition that this cache has not applied. */
   position(partition: number): number;
   apply(partition: number, entries: readonly LedgerEntry[], nextOffset: number): void;
-  /** Entries from before the floor, read again for old records: only their ends count. */
-  applyOlder(entries: readonly LedgerEntry[]): void;
+  /** Entries from before the floor, read again for old records: only their ends count. `seen` goes from one part of a range to the next. */
+  applyOlder(entries: readonly LedgerEntry[], seen?: OwnerSeen): void;
   /** The ends of everything that ended since then are here, ms since the epoch; 0 = all. */
   floor(partition: number): number;
   setFloor(partition: number, time: number): void;
@@ -55,6 +65,7 @@ export interface LedgerStore {
 const intentPrefix = (partition: number) => `i/${partition}/`;
 const parkPrefix = (partition: number) => `p/${partition}/`;
 const floorKey = (partition: number) => `f/${partition}`;
+const ownerOf = (partition: number) => `w/${partition}`;
 const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
 /** Of kept counts; the longest day has 26 hours. */
@@ -74,11 +85,22 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
   const decodeIntent = (value: Buffer): IntentValue => serde.decode(value).value as IntentValue;
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
 
+  function markOf(value: Buffer | null | undefined): OwnerMark | undefined {
+    return value === null || value === undefined ? undefined : JSON.parse(value.toString('utf8')) as OwnerMark;
+  }
+
+  function see(value: Buffer | null, seen: OwnerSeen): void {
+    if (value === null) return;
+    const { token, owner } = serde.decode(value).value as OwnerMark;
+    seen.owner = nextOwner(seen.owner, { token, owner });
+  }
+
   /** Ends of one batch, and the time of the newest. */
   interface Listed { readonly keys: string[]; at: number }
 
-  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>, listed: Listed): void {
+  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>, listed: Listed, owner?: OwnerMark): void {
     const later = decodeEnd(value);
+    if (!endCounts(owner, later)) return;
     const before = puts.get(`e/${key}`) ?? table.get(`e/${key}`);
     if (before && !replaces(decodeEnd(before).state, later.state)) return;
     puts.set(`e/${key}`, value);
@@ -154,6 +176,10 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
       for (const { key, value } of table.range(prefix)) found.push({ ...(serde.decode(value).value as ParkValue), key: ledgerKeys.parkPrefix + key.slice(prefix.length) });
       return found;
     },
+    owner: (partition) => markOf(table.get(ownerOf(partition))),
+    forgetOwner(partition) {
+      table.putBatch([{ key: ownerOf(partition), value: null }]);
+    },
     lastDelivered(subject, operation) {
       const value = table.get(lastKey(subject, operation));
       return value === undefined ? 0 : Number(value.toString('latin1'));
@@ -173,19 +199,26 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     apply(partition, entries, nextOffset) {
       const puts = new Map<string, Buffer | null>();
       const listed: Listed = { keys: [], at: 0 };
+      const before = markOf(table.get(ownerOf(partition)));
+      const seen: OwnerSeen = { owner: before };
       for (const { key, value } of entries) {
         if (key.endsWith('#end')) {
-          if (value !== null) endPuts(key.slice(0, -4), value, puts, listed);
-        } else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
+          if (value !== null) endPuts(key.slice(0, -4), value, puts, listed, seen.owner);
+        } else if (key.startsWith(ownerPrefix)) see(value, seen);
+        else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
+      if (seen.owner !== before) puts.set(ownerOf(partition), Buffer.from(JSON.stringify(seen.owner)));
       listPuts(listed, puts);
       table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
     },
-    applyOlder(entries) {
+    applyOlder(entries, seen = {}) {
       const puts = new Map<string, Buffer | null>();
       const listed: Listed = { keys: [], at: 0 };
-      for (const { key, value } of entries) if (key.endsWith('#end') && value !== null) endPuts(key.slice(0, -4), value, puts, listed);
+      for (const { key, value } of entries) {
+        if (key.startsWith(ownerPrefix)) see(value, seen);
+        else if (key.endsWith('#end') && value !== null) endPuts(key.slice(0, -4), value, puts, listed, seen.owner);
+      }
       listPuts(listed, puts);
       table.putBatch([...puts].map(([key, value]) => ({ key, value })));
     },

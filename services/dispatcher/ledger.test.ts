@@ -4,7 +4,7 @@ import { lookUp, pastWindow, replaces } from './ledger.ts';
 import type { DeliveryValue, EndState, EndValue } from './types.ts';
 
 const delivery = { outputId: 'out_1', destination: 'crm', operation: 'upsert', intent: '0', itemHash: 'h1' } as DeliveryValue;
-const end = (over: Partial<EndValue>): EndValue => ({ key: '', outputId: 'out_1', eventId: 'e', operation: 'upsert', state: 'delivered', effect: 'done', code: null, reason: null, status: 200, attempts: 1, generation: 0, itemHash: 'h1', subject: 's', offset: 7, at: 0, acceptedAt: 0, maybeSince: 0, purpose: null, channel: null, ...over });
+const end = (over: Partial<EndValue>): EndValue => ({ key: '', outputId: 'out_1', eventId: 'e', operation: 'upsert', state: 'delivered', effect: 'done', code: null, reason: null, status: 200, attempts: 1, generation: 0, itemHash: 'h1', subject: 's', offset: 7, at: 0, acceptedAt: 0, maybeSince: 0, purpose: null, channel: null, owner: null, toDestination: null, toOperation: null, toKey: null, ...over });
 
 test('a sender that repeats an event does not send it twice', () => {
   const first = lookUp(delivery, '', 5, () => undefined);
@@ -30,7 +30,7 @@ test('a redriven record that ended and was read again after a crash is not sent 
 });
 
 test('readers that see two ends in any order agree on one', () => {
-  const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired'];
+  const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired', 'failed-over'];
   fc.assert(fc.property(fc.array(fc.constantFrom(...states), { minLength: 1, maxLength: 6 }), (ends) => {
     const fold = (list: readonly EndState[]) => list.reduce((a, b) => (replaces(a, b) ? b : a));
     if (ends.includes('delivered')) expect(fold(ends)).toBe('delivered');

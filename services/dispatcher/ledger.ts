@@ -9,6 +9,8 @@ import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
  *   #intent/<partition>/<instance>/<epoch>
  *                               LedgerIntent, per owner the largest counts: an owner that lost the partition and
  *                               does not know it yet must not write over its successor's
+ *   #owner/<partition>/<token>/<owner>
+ *                               LedgerOwner, see owners.ts
  *   #park/<owner>/<n>/<subject> LedgerPark, ended by a tombstone of the same key. A key is used for one stay of a
  *                               subject under one owner: a tombstone that is written late, or by an owner that lost
  *                               the partition, hides no marker but its own
@@ -22,12 +24,12 @@ export const ledgerKeys = {
   parkPrefix: '#park/',
 } as const;
 
-const rank: Record<EndState, number> = { denied: 1, expired: 1, superseded: 1, quarantined: 2, 'dead-lettered': 2, delivered: 3 };
+const rank: Record<EndState, number> = { denied: 1, expired: 1, superseded: 1, quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 
 /**
  * Whether a later end replaces an earlier one under the same key. The first end absorbs everything, except
- * that a delivery learnt to be applied after all outranks one that was given up: the states form a lattice,
- * so readers in any order agree.
+ * that a delivery learnt to be applied after all outranks one that was given up, and one that went to a second vendor
+ * outranks what an earlier owner wrote late: the states form a lattice, so readers in any order agree.
  */
 export function replaces(earlier: EndState, later: EndState): boolean {
   return rank[later] > rank[earlier];
@@ -53,7 +55,8 @@ export function lookUp(delivery: DeliveryValue, redrive: string, offset: number,
     const end = endOf(key);
     if (end === undefined) return { kind: 'open', key, generation };
     if (end.itemHash !== delivery.itemHash) return { kind: 'conflict', key, end };
-    if (redrive === '' || end.state === 'delivered' || (offset >= 0 && end.offset === offset)) return { kind: 'ended', key, end };
+    // What went to a second vendor is taken up there and nowhere else.
+    if (redrive === '' || end.state === 'delivered' || end.state === 'failed-over' || (offset >= 0 && end.offset === offset)) return { kind: 'ended', key, end };
     if (end.effect !== 'none') return { kind: 'open', key, generation, reopened: end };
   }
   return { kind: 'open', key: deliveryKey(delivery.outputId, delivery.destination, delivery.operation, delivery.intent, maxGenerations), generation: maxGenerations };

@@ -188,7 +188,9 @@ export function createParking(context: Context): Parking {
         if (mark === undefined || record.offset < mark.fromOffset) continue;
         const task = await decode(record);
         await context.reach([task]);
-        if (lookUp(task.delivery, task.redrive, task.offset, context.endOf).kind === 'ended') continue;
+        const standing = lookUp(task.delivery, task.redrive, task.offset, context.endOf);
+        // What went to a second vendor may not have been appended there yet: it is looked at once more.
+        if (standing.kind === 'ended' && standing.end.state !== 'failed-over') continue;
         const parked = laneOf(subject).parked!;
         const line = lineFor(parked, task.delivery);
         // The marker tells of a use, unless it was of this very record: it went ahead, and may have been called since it was parked.

@@ -7,6 +7,7 @@ import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
+import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
@@ -36,6 +37,8 @@ export interface PartitionRunner {
   callEnded(): void;
   /** True when this offset may have been called by an earlier owner and its outcome may be missing. */
   coveredBefore(offset: number): boolean;
+  /** True when no earlier owner can have called for this offset: read first under this assignment, and not under an earlier one's intent. */
+  neverCalledBefore(offset: number): boolean;
   /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
   close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
   readonly closed: () => boolean;
@@ -70,7 +73,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   /** Records on the topic behind the last batch. */
   let behind = 0;
 
-  const writer = createEndWriter(ports, partition, (tasks) => {
+  // Not the instance alone: one that was killed and is back is another owner.
+  const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
+  const writer = createEndWriter(ports, partition, { name: owner, owned }, (tasks) => {
     for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
     commit();
   });
@@ -99,6 +104,27 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       ports.progress.committed();
       ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
     }
+  }
+
+  /** Whether the assignment holds. A lease that ran out is renewed or lost within the next heartbeat, which is waited for. */
+  async function owned(): Promise<boolean> {
+    for (;;) {
+      if (ports.consumer().holds(topic, partition, epoch)) return true;
+      if (!ports.consumer().assignments().some((a) => a.topic === topic && a.partition === partition && a.epoch === epoch)) return false;
+      await new Promise<void>((resolve) => { ports.clock.setTimer(resolve, 20); });
+    }
+  }
+
+  function takeOver(): Promise<boolean> {
+    return becomeOwner(owner, {
+      load: () => ports.takeover.load(partition, assignment.position),
+      current: () => ports.ledger.owner(partition),
+      owned,
+      async append(mark) {
+        const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
+        await ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]);
+      },
+    });
   }
 
   async function work(): Promise<void> {
@@ -215,7 +241,10 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     async open() {
       failpoint('dispatcher.taking-over');
       openedAt = ports.clock.now();
-      await ports.takeover.load(partition, assignment.position);
+      if (!await takeOver()) {
+        closed = true;
+        return;
+      }
       before = ports.ledger.intent(partition, assignment.position);
       await parking.load(laneOf);
     },
@@ -245,6 +274,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       inFlight--;
       if (inFlight === 0) onIdle?.();
     },
+    neverCalledBefore: (offset) => offset >= Math.max(assignment.position, before?.toOffset ?? 0),
     coveredBefore: (offset) => before !== undefined && offset < before.toOffset,
     async close(reason) {
       closed = true;

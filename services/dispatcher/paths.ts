@@ -30,6 +30,8 @@ const weight = 0.2;
 /** After this time half of what is known of errors is forgotten, so that a path that failed is tried again. */
 const halfLifeMs = 30_000;
 const unknownLatencyMs = 100;
+/** A latency that was not measured for so long is not known any more: what was slow then is tried again. */
+const forgetMs = 300_000;
 /** What a failed call costs beside its own time, ms: the wait before the next one (the first waits of the breaker and of the backoff). */
 const failedMs = 1000;
 
@@ -40,6 +42,8 @@ const failedMs = 1000;
  * fast is not a fast one. A path that was never used counts as the mean of the others.
  */
 export interface Paths {
+  /** The best, and what it costs, ms: for a choice between destinations. */
+  best(paths: readonly Path[], quotaOf: (path: Path) => PathQuota, now: number): { readonly path: Path; readonly cost: number };
   choose(paths: readonly Path[], quotaOf: (path: Path) => PathQuota, now: number): Path;
   /** What a call came to: how long it took, whether the destination was in trouble, how many deliveries were in it. */
   measured(operation: string, durationMs: number, failed: boolean, items: number, now: number): void;
@@ -52,23 +56,30 @@ export function createPaths(): Paths {
     return m === undefined ? 0 : m.errors * 2 ** (-Math.max(0, now - m.at) / halfLifeMs);
   }
 
+  function latencyOf(m: Measured | undefined, now: number): number | undefined {
+    return m === undefined || now - m.at > forgetMs ? undefined : m.latencyMs;
+  }
+
+  function best(paths: readonly Path[], quotaOf: (path: Path) => PathQuota, now: number): { path: Path; cost: number } {
+    const latencies = paths.flatMap((p) => latencyOf(known.get(p.operation), now) ?? []);
+    const mean = latencies.length === 0 ? unknownLatencyMs : latencies.reduce((a, b) => a + b, 0) / latencies.length;
+    let best = paths[0]!;
+    let least = Number.POSITIVE_INFINITY;
+    for (const path of paths) {
+      const m = known.get(path.operation);
+      const { waitMs, perSecond } = quotaOf(path);
+      const items = m?.items ?? path.manifest.batch?.maxItems ?? 1;
+      const perCall = waitMs + (latencyOf(m, now) ?? mean) + (Number.isFinite(perSecond) ? 1000 / Math.max(perSecond, 1e-6) : 0);
+      const errors = errorsOf(m, now);
+      const cost = (perCall / items + errors * failedMs) / Math.max(0.01, 1 - errors);
+      if (cost < least) [best, least] = [path, cost];
+    }
+    return { path: best, cost: least };
+  }
+
   return {
-    choose(paths, quotaOf, now) {
-      const latencies = paths.flatMap((p) => known.get(p.operation)?.latencyMs ?? []);
-      const mean = latencies.length === 0 ? unknownLatencyMs : latencies.reduce((a, b) => a + b, 0) / latencies.length;
-      let best = paths[0]!;
-      let least = Number.POSITIVE_INFINITY;
-      for (const path of paths) {
-        const m = known.get(path.operation);
-        const { waitMs, perSecond } = quotaOf(path);
-        const items = m?.items ?? path.manifest.batch?.maxItems ?? 1;
-        const perCall = waitMs + (m?.latencyMs ?? mean) + (Number.isFinite(perSecond) ? 1000 / Math.max(perSecond, 1e-6) : 0);
-        const errors = errorsOf(m, now);
-        const cost = (perCall / items + errors * failedMs) / Math.max(0.01, 1 - errors);
-        if (cost < least) [best, least] = [path, cost];
-      }
-      return best;
-    },
+    best,
+    choose: (paths, quotaOf, now) => best(paths, quotaOf, now).path,
     measured(operation, durationMs, failed, items, now) {
       const m = known.get(operation);
       if (m === undefined) {
@@ -91,20 +102,25 @@ export function createPaths(): Paths {
 export function withPath(ports: DestinationPorts, paths: Paths, destination: DestinationConfig, task: Task, prepared: Preparation, prefer?: string): Preparation {
   const names = prepared.kind === 'call' ? destination.paths.get(task.delivery.operation) : undefined;
   if (names === undefined) return prepared;
-  const manifestOf = (operation: string): OperationManifest => destination.operations[operation]!;
-  if (prefer !== undefined && names.includes(prefer)) task.path = prefer;
-  else {
-    const now = ports.clock.monotonic();
-    task.path = paths.choose(names.map((operation) => ({ operation, manifest: manifestOf(operation) })), ({ operation, manifest }) => {
-      const { available, perSecond, closedMs } = ports.quota.state(operation, manifest.limit, now);
-      return { perSecond, waitMs: Math.max(closedMs, available >= 1 ? 0 : 1000 / Math.max(perSecond, 1e-6)) };
-    }, now).operation;
-  }
-  return { kind: 'call', operation: manifestOf(task.path) };
+  task.path = prefer !== undefined && names.includes(prefer) ? prefer : bestOf(ports, paths, destination, names).path.operation;
+  return { kind: 'call', operation: destination.operations[task.path]! };
 }
 
-/** What a call on one of several paths came to. */
+function bestOf(ports: DestinationPorts, paths: Paths, destination: DestinationConfig, names: readonly string[]): ReturnType<Paths['best']> {
+  const now = ports.clock.monotonic();
+  return paths.best(names.map((operation) => ({ operation, manifest: destination.operations[operation]! })), ({ operation, manifest }) => {
+    const { available, perSecond, closedMs } = ports.quota.state(operation, manifest.limit, now);
+    return { perSecond, waitMs: Math.max(closedMs, available >= 1 ? 0 : 1000 / Math.max(perSecond, 1e-6)) };
+  }, now);
+}
+
+/** ms in which a delivery by this operation is expected to be through, on the best of its paths. */
+export function costOf(ports: DestinationPorts, paths: Paths, destination: DestinationConfig, operation: string): number {
+  return bestOf(ports, paths, destination, destination.paths.get(operation) ?? [operation]).cost;
+}
+
+/** What a call came to, on one of several paths or the only one: a second vendor is compared with it. */
 export function measurePath(paths: Paths, tasks: readonly Task[], now: number): void {
-  const { path, last } = tasks[0]!;
-  if (path !== '' && last !== undefined) paths.measured(path, last.durationMs, tasks.every((t) => ['retry', 'throttled', 'auth-broken'].includes(t.last?.verdict ?? '')), tasks.length, now);
+  const { path, last, delivery } = tasks[0]!;
+  if (last !== undefined) paths.measured(path === '' ? delivery.operation : path, last.durationMs, tasks.every((t) => ['retry', 'throttled', 'auth-broken'].includes(t.last?.verdict ?? '')), tasks.length, now);
 }

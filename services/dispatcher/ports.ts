@@ -6,6 +6,7 @@ import type { DestinationConfig, Release } from '@weir/release';
 import type { KeyRing } from '@weir/seal';
 import type { Clock, Progress } from '@weir/service';
 import type { Logger } from 'pino';
+import type { SecondState } from './fail-over.ts';
 import type { LedgerStore } from './ledger-store.ts';
 import type { DispatcherMetrics } from './metrics.ts';
 import type { Takeover } from './takeover.ts';
@@ -65,6 +66,10 @@ export interface DestinationPorts {
   release(): Release;
   /** Undefined when the running release does not have it. Secrets resolved. */
   destination(): DestinationConfig | undefined;
+  /** As the running release has it, also while a secret cannot be had; undefined = it does not have it. */
+  configured(): DestinationConfig | undefined;
+  /** Another destination of this process, as a second vendor; undefined = it is not running, or has no such operation. */
+  second(destination: string, operation: string): SecondState | undefined;
   /** Told what vendors say about the credential. */
   readonly credential: { rejected(): void; accepted(): void };
   /** Most of one partition that may be read and not committed: its part of what the destination holds in memory. */

@@ -68,6 +68,7 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     const cached = ledger.position(partition);
     // A checkpoint beyond the end is of another topic of the same name.
     const known = cached > end ? 0 : cached;
+    if (cached > end) ledger.forgetOwner(partition);
     if (known >= end) return;
     let from = known;
     if (end - known > small) {
@@ -76,6 +77,7 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
       const start = time === 0 ? begin : Math.max(begin, (await admin.offsetsAt(ledgerTopic, time)).get(partition) ?? end);
       if (start > known) {
         from = start;
+        ledger.forgetOwner(partition);
         ledger.setFloor(partition, start > begin ? time : 0);
       }
     } else if (known === 0) ledger.setFloor(partition, 0);
@@ -90,7 +92,8 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     if (time >= floor) return;
     const [from, to] = await Promise.all([admin.offsetsAt(ledgerTopic, time), admin.offsetsAt(ledgerTopic, floor)]);
     const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
-    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => ledger.applyOlder(entries));
+    const seen = {};
+    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => ledger.applyOlder(entries, seen));
     ledger.setFloor(partition, time);
   }
 

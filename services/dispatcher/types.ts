@@ -25,6 +25,10 @@ export interface DeliveryValue {
   readonly ids: readonly string[];
   readonly notBefore: number | null;
   readonly intent: string;
+  /** The same for the second vendor of its route; absent in records of the version before. */
+  readonly standby?: { readonly destination: string; readonly operation: string; readonly refused: string | null; readonly rule: string | null; readonly payload: Buffer | null; readonly notBefore: number | null } | null;
+  /** How it ended at the first vendor, where this is the second. */
+  readonly failedOver?: { readonly destination: string; readonly operation: string; readonly key: string; readonly reason: string; readonly detail: string | null; readonly attempts: number; readonly status: number | null; readonly at: number } | null;
 }
 
 /** weir.internal.LedgerEnd, decoded. */
@@ -49,9 +53,14 @@ export interface EndValue {
   readonly maybeSince: number;
   readonly purpose: string | null;
   readonly channel: string | null;
+  /** Of failed-over only. */
+  readonly owner: string | null;
+  readonly toDestination: string | null;
+  readonly toOperation: string | null;
+  readonly toKey: string | null;
 }
 
-export type EndState = 'delivered' | 'denied' | 'dead-lettered' | 'quarantined' | 'superseded' | 'expired';
+export type EndState = 'delivered' | 'denied' | 'dead-lettered' | 'quarantined' | 'superseded' | 'expired' | 'failed-over';
 
 /** weir.internal.LedgerPark, decoded. */
 export interface ParkValue {

@@ -46,8 +46,19 @@ export function outHeaders(record: LogRecord, release: string): Headers {
   return headers;
 }
 
+/** weir.internal.Standby: what was decided for the second vendor. */
+export interface Standby {
+  readonly destination: string;
+  readonly operation: string;
+  readonly refused: string | null;
+  readonly rule: string | null;
+  /** Null = as for the first. */
+  readonly payload: Buffer | null;
+  readonly notBefore: number | null;
+}
+
 /** weir.internal.Delivery of an allowed decision, for weir.dispatch.<destination>. */
-export function deliveryRecord(ports: PolicyPorts, from: Canonical, decision: Extract<Decision, { effect: 'allow' }>, legalBasis: string | null, payload: Buffer, headers: Headers): OutRecord {
+export function deliveryRecord(ports: PolicyPorts, from: Canonical, decision: Extract<Decision, { effect: 'allow' }>, legalBasis: string | null, payload: Buffer, headers: Headers, standby: Standby | null = null): OutRecord {
   const { serde, topics } = ports.context;
   const { route } = decision;
   const key = from.record.key!;
@@ -56,7 +67,7 @@ export function deliveryRecord(ports: PolicyPorts, from: Canonical, decision: Ex
     outputId: from.outputId, eventId: from.eventId, destination: route.destination, operation: route.operation, kind: route.kind, recordType: from.name, payload,
     itemHash: headerOf(from.record.headers, H.hash)?.toString() ?? '', source: from.source, acceptedAt: from.acceptedAt, decidedAt: from.now, release: from.release, rule: decision.rule,
     purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis, consent: decision.consent,
-    consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent,
+    consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent, standby,
   };
   return { partition: ports.appender.partitionFor(topics.dispatch(route.destination), key), key, value: serde.encode('weir.internal.Delivery', value), headers: limited === undefined ? headers : [...headers, limited] };
 }

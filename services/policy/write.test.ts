@@ -74,3 +74,27 @@ test('an escalating rule raises one incident, not one for each delivery, and non
   incidents.set('policy/big', { destination: 'policy/big', code: 'approval-required', since: 1, until: null });
   expect(written(hold(true), undefined, { ...from, now: 120_000 })[topics.control]).toBeUndefined();
 });
+
+const other = (over: Partial<Extract<Decision, { effect: 'allow' }>> = {}): Decision => ({ ...allow, second: { ...allow, route: { ...route, destination: 'crm-two' }, rule: 'two', notBefore: 900, ...over } as Decision });
+const standbyOf = (decision: Decision, of = from): any => written(decision, undefined, of)[topics.dispatch('crm')]![0].standby;
+
+test('what the second vendor would get stands in the delivery of the first, once where it is the same, and on no topic of its own', () => {
+  expect(Object.keys(written(other()))).toEqual([topics.dispatch('crm')]);
+  expect(standbyOf(allow)).toBeNull();
+  expect(standbyOf(other())).toEqual({ destination: 'crm-two', operation: 'send', refused: null, rule: 'two', payload: null, notBefore: 900 });
+  const cut = standbyOf(other({ minimiser: { ...minimiser, bytes: () => Buffer.from('less') } }));
+  expect(text(cut.payload)).toBe('less');
+});
+
+test('the second vendor is refused with the reason: by policy, for a correction, and where both would be too large', () => {
+  expect(standbyOf({ ...allow, second: { effect: 'deny', route: { ...route, destination: 'crm-two' }, rule: 'x', reason: 'rule:x', consent: [] } })).toMatchObject({ refused: 'rule:x', payload: null });
+  expect(standbyOf(other(), { ...from, intent: 'fix_1' })).toMatchObject({ refused: 'correction' });
+  expect(standbyOf(other({ minimiser: { ...minimiser, bytes: () => Buffer.alloc(1_000_000) } }))).toMatchObject({ refused: 'too-large', payload: null });
+});
+
+test('a second vendor whose contract the record would break is refused, the first gets it', () => {
+  const outputs: Outputs = new Map();
+  const release = { hash: 'rel_a', policy: { purposes: new Map([['service', { legalBasis: 'contract' }]]) }, destinations: new Map([['crm-two', { contract: { check: () => [{ code: 'contract-breached', message: 'email is required' }] } }]]) };
+  write([other()], from, release as never, outputs);
+  expect(JSON.parse(outputs.get(topics.dispatch('crm'))![0]!.value!.toString()).standby).toMatchObject({ refused: 'contract-breached' });
+});

@@ -3,7 +3,7 @@ import { H } from '@weir/pipeline';
 import type { CompiledRoute, Decision } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { isSealed, seal, sealedBy } from '@weir/seal';
-import { deliveryRecord, deniedRecord, intentsOf, outHeaders, type Canonical } from './delivery.ts';
+import { deliveryRecord, deniedRecord, intentsOf, outHeaders, type Canonical, type Standby } from './delivery.ts';
 import { headerOf, type PolicyPorts } from './ports.ts';
 import { breachedRecords, escalation, heldRecords, type SetAside } from './set-aside.ts';
 
@@ -21,6 +21,9 @@ export function basisOf(release: Release, route: CompiledRoute): string | null {
   return route.purpose === undefined ? null : release.policy.purposes.get(route.purpose)?.legalBasis ?? null;
 }
 
+/** Both payloads of a delivery with a second vendor: its dead letter carries the whole of it, under what a topic takes (2 MiB). */
+const maxPairBytes = 1_000_000;
+
 /** Decisions on a record, as what they give on which topic. */
 export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly Decision[], from: Canonical, release: Release, outputs: Outputs) => void {
   const { metrics, context: { serde, topics, keys } } = ports;
@@ -32,9 +35,28 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
     return bytes.readInt32BE(1) === serde.idOf(name) ? bytes : serde.encode(name, value);
   }
 
+  /** What was sealed last: destinations that get the same of a record get the same sealed bytes, which are made once. */
+  let last: { readonly canonical: Buffer; readonly payload: Buffer; readonly sealed: Buffer } | undefined;
+
   /** A payload under the key that its canonical record is sealed with; as it is when that is not sealed. */
   function sealedAs(payload: Buffer, canonical: Buffer): Buffer {
-    return keys === undefined || !isSealed(canonical) ? payload : seal(keys.byId(sealedBy(canonical))!, payload);
+    if (keys === undefined || !isSealed(canonical)) return payload;
+    if (last === undefined || last.canonical !== canonical || !last.payload.equals(payload)) last = { canonical, payload, sealed: seal(keys.byId(sealedBy(canonical))!, payload) };
+    return last.sealed;
+  }
+
+  /** What the second vendor would get, or why it may not; `cut` is what goes to the first. */
+  function standbyOf(decision: Decision, from: Canonical, cut: Buffer, current: Buffer, release: Release): Standby {
+    const { destination, operation } = decision.route!;
+    const refused = (reason: string): Standby => ({ destination, operation, refused: reason, rule: decision.rule, payload: null, notBefore: null });
+    if (decision.effect !== 'allow') return refused(decision.reason);
+    // A correction is of what one vendor has.
+    if (from.intent !== '0') return refused('correction');
+    if ((release.destinations.get(destination)?.contract?.check(from.name, decision.minimiser.record(from.value)) ?? []).length > 0) return refused('contract-breached');
+    const own = decision.minimiser.bytes(current);
+    const same = own.equals(cut);
+    if (!same && own.length + cut.length > maxPairBytes) return refused('too-large');
+    return { destination, operation, refused: null, rule: decision.rule, payload: same ? null : sealedAs(own, from.record.value!), notBefore: decision.notBefore };
   }
 
   function aside(outputs: Outputs, { dlq, outcome }: SetAside): void {
@@ -60,7 +82,9 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
           aside(outputs, breachedRecords(ports, from, decision, reasons, headers));
         } else {
           current ??= currentBytes(from);
-          put(outputs, topics.dispatch(destination), deliveryRecord(ports, from, decision, basisOf(release, decision.route), sealedAs(decision.minimiser.bytes(current), from.record.value!), headers));
+          const cut = decision.minimiser.bytes(current);
+          const standby = decision.second === undefined ? null : standbyOf(decision.second, from, cut, current, release);
+          put(outputs, topics.dispatch(destination), deliveryRecord(ports, from, decision, basisOf(release, decision.route), sealedAs(cut, from.record.value!), headers, standby));
         }
       } else if (decision.effect === 'hold') {
         aside(outputs, heldRecords(ports, from, decision, headers));

@@ -9,7 +9,7 @@ import type { DeliveryValue, EndState, EndValue } from '../../services/dispatche
 
 const facts: DeliveryFacts = { outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', recordType: 'weir.canonical.Profile', itemHash: 'h', acceptedAt: 1000, subject: 's', purpose: 'service', channel: null, topic: null, legalBasis: null, ids: ['email:x'], intent: '0' };
 const keyOf = (generation: number): string => deliveryKey('out_1', 'crm', 'put', '0', generation);
-const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired'];
+const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired', 'failed-over'];
 const end = fc.record({ state: fc.constantFrom(...states), effect: fc.constantFrom('none', 'maybe', 'done'), itemHash: fc.constantFrom('h', 'h', 'h', 'other') });
 
 test('where a preview sees a delivery is what the dispatcher will do with it', () => {
@@ -17,14 +17,14 @@ test('where a preview sees a delivery is what the dispatcher will do with it', (
     const of = (key: string) => ends.findIndex((_, g) => keyOf(g) === key);
     const seen = walk({ end: (_d, key) => (of(key) < 0 ? undefined : { at: 5, offset: 7, maybeSince: 0, ...ends[of(key)]! } as EndFacts) }, facts);
     const done = lookUp(facts as unknown as DeliveryValue, 'rpl_1', 99, (key) => (of(key) < 0 ? undefined : { key, offset: 7, ...ends[of(key)]! } as EndValue));
-    const expected = done.kind === 'conflict' ? 'conflict' : done.kind === 'ended' ? 'delivered' : done.reopened !== undefined ? 'unknown' : done.generation === 0 ? 'none' : 'notApplied';
+    const expected = done.kind === 'conflict' ? 'conflict' : done.kind === 'ended' ? (done.end.state === 'failed-over' ? 'failedOver' : 'delivered') : done.reopened !== undefined ? 'unknown' : done.generation === 0 ? 'none' : 'notApplied';
     expect(seen.kind).toBe(expected);
     if (seen.kind === 'unknown') expect(seen.key).toBe(done.key);
   }), { numRuns: 2000 });
 });
 
 test('the index keeps the end that the ledger keeps', () => {
-  const rank = (state: string): number => ({ quarantined: 2, 'dead-lettered': 2, delivered: 3 })[state] ?? 1;
+  const rank = (state: string): number => ({ quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 })[state] ?? 1;
   for (const a of states) for (const b of states) expect(rank(b) > rank(a)).toBe(replaces(a, b));
 });
 

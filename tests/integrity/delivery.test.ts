@@ -1,4 +1,8 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { verifyWebhook } from '@weir/adapter';
 import { waitFor } from '@weir/testing';
+import { SMTPServer } from 'smtp-server';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 import { startDeliveryWorld, type DeliveryWorld } from './delivery-world.ts';
 
@@ -33,20 +37,51 @@ const pathOperation = (name: string, path: string): string => `    ${name}:
       idempotency: { scheme: body-field, name: /key }
 `;
 
+/** Who is told: a webhook and a mail server of this process. */
+const hookSecret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
+const hooks: { headers: Record<string, string>; body: Buffer }[] = [];
+const mails: string[] = [];
+const hookServer = createServer((request, response) => {
+  const chunks: Buffer[] = [];
+  request.on('data', (d: Buffer) => chunks.push(d)).on('end', () => {
+    hooks.push({ headers: request.headers as Record<string, string>, body: Buffer.concat(chunks) });
+    response.writeHead(204).end();
+  });
+});
+const mailServer = new SMTPServer({ authOptional: true, onData: (stream, _session, done) => { let text = ''; stream.on('data', (d: Buffer) => { text += d.toString(); }).on('end', () => { mails.push(text); done(); }); } });
+const portOf = (server: { address(): unknown }): number => (server.address() as AddressInfo).port;
+
+/** Two vendors that know keys; the first says of itself that a 503 had no effect. */
+const mailOperation = (verdicts: string): string => `    send:
+      accepts: [Profile]
+      path: /mails
+      body: { email: "{{record.email}}", plan: "{{record.plan}}" }
+      idempotency: { scheme: header, name: Idempotency-Key, window: 24h, pastWindow: hold }
+${verdicts}`;
+
 let weir: DeliveryWorld;
 beforeAll(async () => {
+  await Promise.all([new Promise<void>((done) => hookServer.listen(0, '127.0.0.1', done)), new Promise<void>((done) => mailServer.listen(0, '127.0.0.1', () => done()))]);
   weir = await startDeliveryWorld({
     brokers: inject('brokers'), registryUrl: inject('registryUrl'),
+    files: { 'weir.yaml': `name: delivery\nescalation:\n  after: 1s\n  webhook: { url: "http://127.0.0.1:${portOf(hookServer)}/hook", secret: { secret: ONCALL } }\n  email: { from: weir@larkspur.example, to: [oncall@larkspur.example], smtp: { host: 127.0.0.1, port: ${portOf(mailServer.server)}, tls: none } }\n` },
+    // It ends at the first delivery that is given over to mail-two.
+    env: { WEIR_SECRET_ONCALL: hookSecret, WEIR_FAILPOINTS: 'log.produce-sent@dispatch.mail-two:1' },
     destinations: {
       asks: destination('asks', operation('verify', verify('          - { status: 200, code: { found: "true" }, answer: applied }\n          - { status: 404, answer: not-applied }\n'))),
       mute: destination('mute', operation('verify', verify('          - { status: 200, code: { found: "yes" }, answer: applied }\n'))),
       holds: destination('holds', operation('hold', '')),
       bulk: `${destination('bulk', bulkOperation)}concurrency: 1\n`,
       paths: destination('paths', `${pathOperation('put', 'slow-rows')}${pathOperation('put-other', 'other-rows')}`).replace('operation: put,', 'operation: put, via: [put, put-other],'),
+      'mail-one': destination('mail-one', mailOperation('      verdicts:\n        - { status: 503, verdict: retry, effect: none }\n        - { status: 410, verdict: permanent, effect: none, vendorSide: true }\n')).replace('operation: put, purpose: service', 'operation: send, purpose: service, when: record.plan == "mail", via: [{ destination: mail-two, after: 1s }]'),
+      'mail-two': destination('mail-two', mailOperation('')).replace('- { on: Profile, operation: put, purpose: service }', '- { on: Event, operation: note, purpose: service }').replace('    send:', '    note:\n      accepts: [Event]\n      path: /notes\n      idempotency: { scheme: none, pastWindow: hold }\n    send:'),
     },
   });
 });
-afterAll(() => weir?.dispose());
+afterAll(async () => {
+  await weir?.dispose();
+  await Promise.all([new Promise((done) => { hookServer.close(done); }), new Promise<void>((done) => { mailServer.close(done); })]);
+});
 afterEach(() => fetch(`${weir.sandbox}/faults`, { method: 'DELETE' }));
 
 // The first of all, so that nothing is known of either path.
@@ -98,6 +133,38 @@ test('what the vendor cannot tell, and what may not be asked, waits for a person
   expect(await weir.effectsOf('mute', 'person')).toHaveLength(0);
 });
 
+test('of what is held a person says whether it was applied: then it ends, without a call; else it is sent, without a question; each once, and counted until then', async () => {
+  const heldNow = async (): Promise<number> => ((await (await weir.api('/v1/status')).json()) as { held: number }).held;
+  await weir.fault({ destination: 'mute', operation: 'things', subject: 'said@larkspur.example', mode: 'cut', count: 1 });
+  const began = await heldNow();
+  const said = await weir.send('said');
+  await weir.settled();
+  expect(await heldNow()).toBe(began + 1);
+  expect((await weir.cli('status')).out).toMatch(/held: nobody knows/);
+  const id = (await weir.deadLetters('code=delivery-held&destination=mute')).find((l) => l.eventId === said).id as string;
+  expect((await weir.cli('deliveries', 'held')).out).toContain(id);
+  const reads = async (): Promise<number> => (await weir.arrivals('mute')).filter((a) => a.operation === 'read things').length;
+  const before = await reads();
+  expect((await weir.cli('deliveries', 'resolve', id, '--not-applied', '--reason', 'asked their support')).code).toBe(0);
+  await weir.settled();
+  expect(await weir.effectsOf('mute', 'said')).toHaveLength(1);
+  expect([await reads(), await heldNow()]).toEqual([before, began]);
+  const { leaves } = (await (await weir.api('/v1/audit/leaves?limit=1000')).json()) as { leaves: { bytes: string }[] };
+  expect(leaves.map((l) => Buffer.from(l.bytes, 'base64').toString())).toContainEqual(expect.stringContaining(`"target":"${id}: not-applied, asked their support"`));
+  // The one of the test before was applied, says the vendor's own list.
+  const other = (await weir.deadLetters('code=delivery-held&destination=mute&open=true'))[0];
+  const resolve = (finding: string) => weir.cli('deliveries', 'resolve', other.id, finding);
+  for (let i = 0; i < 2; i++) {
+    expect((await resolve('--applied')).code).toBe(0);
+    await weir.settled();
+  }
+  expect(await heldNow()).toBe(began - 1);
+  expect((await resolve('--not-applied')).code).toBe(1);
+  expect(await weir.effectsOf('mute', 'person')).toHaveLength(0);
+  expect(JSON.stringify(await (await weir.api(`/v1/events/${other.eventId}/trace`)).json())).toContain('known by res_');
+  expect((await weir.cli('deliveries', 'resolve', id)).code).toBe(2);
+});
+
 test('heads of different people go in one call, each with its own key, verdict and end, and the order of each stays', async () => {
   await weir.fault({ destination: 'bulk', mode: 'slow', delayMs: 400, count: 1 });
   const people = Array.from({ length: 30 }, (_, i) => `many${i}`);
@@ -112,4 +179,69 @@ test('heads of different people go in one call, each with its own key, verdict a
   const value = (name: string): number => Number(new RegExp(`^${name}\\{destination="bulk"\\} (\\S+)`, 'm').exec(metrics)?.[1]);
   expect(value('weir_delivery_batch_items_sum')).toBeGreaterThanOrEqual(61);
   expect(value('weir_delivery_batch_items_count')).toBeLessThan(value('weir_delivery_batch_items_sum') / 2);
+});
+
+test('people are told by a signed webhook and by mail when a breaker stays open and when a credential is refused, and once more when it is over', async () => {
+  await weir.fault({ destination: 'bulk', mode: '5xx' });
+  await weir.fault({ destination: 'asks', operation: 'things', mode: 'auth' });
+  await Promise.all(Array.from({ length: 6 }, (_, i) => weir.send(`told${i}`)));
+  const told = (): string[] => hooks.map(({ body }) => JSON.parse(body.toString()) as { type: string; data: { destination: string; kind: string } }).filter(({ data }) => ['bulk', 'asks'].includes(data.destination)).map(({ type, data }) => `${data.destination} ${data.kind} ${type.split('.').at(-1)!}`).toSorted();
+  await waitFor('both are told by webhook', () => told().length >= 2);
+  expect(told()).toEqual(['asks credential opened', 'bulk breaker opened']);
+  await waitFor('and by mail', () => mails.some((m) => /Subject: \[weir delivery\] bulk does not answer/.test(m)) && mails.some((m) => /Subject: \[weir delivery\] asks is paused/.test(m)));
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
+  await waitFor('both are told to be over', () => told().length >= 4, 60_000);
+  await weir.settled();
+  expect(told()).toEqual(['asks credential closed', 'asks credential opened', 'bulk breaker closed', 'bulk breaker opened']);
+  for (const { headers, body } of hooks) expect(verifyWebhook([hookSecret], headers, body, Date.now(), 300_000).ok).toBe(true);
+  expect(JSON.stringify([mails, hooks.map((h) => h.body.toString())])).not.toContain(hookSecret);
+  for (let i = 0; i < 6; i++) expect(await weir.effectsOf('bulk', `told${i}`)).toHaveLength(1);
+});
+
+test('killed when the end at the first vendor is written and the second may not have the delivery: each takes effect once', async () => {
+  await weir.fault({ destination: 'mail-one', mode: '5xx' });
+  const people = Array.from({ length: 12 }, (_, i) => `killed${i}`);
+  await Promise.all(people.map((name) => weir.send(name, 'mail')));
+  await weir.ended();
+  await weir.start({ WEIR_FAILPOINTS: undefined });
+  await weir.settled();
+  const counts = await Promise.all(people.map(async (name) => [(await weir.effectsOf('mail-one', name)).length, (await weir.effectsOf('mail-two', name)).length] as const));
+  for (const [one, two] of counts) expect(one + two).toBe(1);
+  expect(counts.some(([, two]) => two === 1)).toBe(true);
+});
+
+test('a vendor that is away, or refuses for a reason of its own, is stood in for, each delivery once and with its history; what it may have applied waits for it', async () => {
+  const everywhere = async (name: string): Promise<string[]> => [...(await weir.effectsOf('mail-one', name)).map(() => 'mail-one'), ...(await weir.effectsOf('mail-two', name)).map(() => 'mail-two')];
+  // Taken and not answered: nobody but the first vendor knows.
+  await weir.fault({ destination: 'mail-one', subject: 'doubt@larkspur.example', mode: 'late-after-commit', count: 1 });
+  await weir.send('doubt', 'mail');
+  await waitFor('the call in doubt has arrived', async () => (await weir.arrivals('mail-one')).length > 0);
+  // The credential is refused: one call opens the breaker, so that of the others only probes are called, and they are refused too.
+  await weir.fault({ destination: 'mail-one', mode: 'auth' });
+  const people = Array.from({ length: 15 }, (_, i) => `stood${i}`);
+  await Promise.all(people.map((name) => weir.send(name, 'mail')));
+  await waitFor('the second vendor has them', async () => (await Promise.all(people.map((name) => weir.effectsOf('mail-two', name)))).filter((e) => e.length === 1).length >= 13);
+  expect(await everywhere('doubt')).toEqual(['mail-one']);
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
+  await weir.settled();
+  for (const name of people) expect(await everywhere(name)).toHaveLength(1);
+  expect(await everywhere('doubt')).toEqual(['mail-one']);
+  await weir.fault({ destination: 'mail-one', mode: 'permanent', status: 410 });
+  await weir.fault({ destination: 'mail-two', mode: 'permanent', subject: 'nobody-takes@larkspur.example' });
+  const gone = await weir.send('gone', 'mail');
+  const lost = await weir.send('nobody-takes', 'mail');
+  const status = await weir.settled();
+  expect(await everywhere('gone')).toEqual(['mail-two']);
+  expect(status.deliveries.failedOver).toBeGreaterThanOrEqual(10);
+  const stages = ((await (await weir.api(`/v1/events/${gone}/trace`)).json()) as { stages: any[] }).stages.filter((s) => String(s.destination).startsWith('mail-'));
+  expect(stages.find((s) => s.stage === 'outcome' && s.destination === 'mail-one')).toMatchObject({ state: 'failed-over', to: 'mail-two', reason: 'delivery-rejected' });
+  expect(stages.find((s) => s.stage === 'decided' && s.destination === 'mail-two')).toMatchObject({ from: 'mail-one' });
+  expect((await weir.cli('trace', gone)).out).toMatch(/failed-over to=mail-two/);
+  const letter = (await weir.deadLetters('destination=mail-two')).find((l) => l.eventId === lost);
+  const shown = (await (await weir.api(`/v1/dlq/${letter.id}`)).json()) as { reasons: { message: string }[] };
+  expect(shown.reasons[1]!.message).toMatch(/before, at mail-one \(dlv_\w+, 1 calls, HTTP 410\)/);
+  // An order for the first does not undo it.
+  expect((await weir.cli('replay', 'dispatch', '--destination', 'mail-one', '--yes')).out).toMatch(/failed over\s+\d+/);
+  await weir.settled();
+  for (const name of [...people, 'gone', 'doubt']) expect(await everywhere(name)).toHaveLength(1);
 });

@@ -46,7 +46,7 @@ export interface StandingPorts {
 export const maxAgeMs = 68 * 86_400_000;
 const maxGenerations = 1000;
 
-type Ledger = { readonly kind: 'none' | 'conflict' | 'notApplied' } | { readonly kind: 'delivered'; readonly end: EndFacts } | { readonly kind: 'unknown'; readonly key: string; readonly end: EndFacts };
+type Ledger = { readonly kind: 'none' | 'conflict' | 'notApplied' | 'failedOver' } | { readonly kind: 'delivered'; readonly end: EndFacts } | { readonly kind: 'unknown'; readonly key: string; readonly end: EndFacts };
 
 /** The dispatcher's walk over the generations of a delivery (services/dispatcher/ledger.ts; a test holds the two together). */
 export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledger {
@@ -56,6 +56,7 @@ export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledge
     if (end === undefined) return { kind: generation === 0 ? 'none' : 'notApplied' };
     if (end.itemHash !== d.itemHash) return { kind: 'conflict' };
     if (end.state === 'delivered') return { kind: 'delivered', end };
+    if (end.state === 'failed-over') return { kind: 'failedOver' };
     if (end.effect !== 'none') return { kind: 'unknown', key, end };
   }
   return { kind: 'notApplied' };
@@ -71,7 +72,7 @@ export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boole
   if (!ports.mayRead(d.ids, d.acceptedAt)) return { standing: 'erased' };
   const ledger = walk(ports, d);
   if (ledger.kind === 'delivered') return { standing: 'confirmed', delivered: ledger.end };
-  if (ledger.kind === 'conflict') return { standing: 'conflict' };
+  if (ledger.kind === 'conflict' || ledger.kind === 'failedOver') return { standing: ledger.kind };
   if (ledger.kind === 'none' && (queued || ports.deliveryState(`${d.outputId}|${d.destination}|${d.operation}`) === 'pending')) return { standing: 'pending' };
   const destination = ports.destination(d.destination);
   const operation = destination?.operations[d.operation];

@@ -47,7 +47,11 @@ export function nothingLost(history: History): string[] {
     } else for (const destination of item.kind === 'profile' ? ['warehouse', 'blind', 'newsletter'] : item.kind === 'event' ? ['warehouse'] : []) if (!decided.has(`${item.eventId} ${destination}`)) problems.push(`I1: ${name} was not decided for ${destination}`);
   }
   const ends = endsOf(history);
-  for (const [key, { value }] of deliveries(history)) if (!ends.has(key)) problems.push(`I1: the delivery of ${value.eventId} to ${key} has no end`);
+  const known = deliveries(history);
+  for (const [key, { value }] of known) {
+    if (!ends.has(key)) problems.push(`I1: the delivery of ${value.eventId} to ${key} has no end`);
+    else if (ends.get(key)!.every((state) => state === 'failed-over') && !['track', 'copy'].some((operation) => known.has(`newsletter ${deliveryKey(value.outputId, 'newsletter', operation, value.intent, 0)}`))) problems.push(`I1: the delivery of ${value.eventId} to ${key} went to the second vendor and is not there`);
+  }
   return problems;
 }
 
@@ -79,6 +83,10 @@ export function effectsOnce(history: History): string[] {
     }
   }
   for (const [name, count] of counts) if (count > 1) problems.push(`I2: ${count} effects of ${name}`);
+  for (const [name, count] of counts) {
+    const [destination, operation, output] = name.split(' ') as [string, string, string];
+    if (destination === 'warehouse' && operation === 'insert' && count + (counts.get(`newsletter track ${output}`) ?? counts.get(`newsletter copy ${output}`) ?? 0) > 1) problems.push(`I2: ${output} took effect at the first and at the second vendor`);
+  }
   const effects = new Set(history.effects.map((e) => `${e.destination} ${e.key}`));
   for (const [name, states] of endsOf(history)) if (states.includes('delivered') && !effects.has(name)) problems.push(`I2: ${name} is told as delivered and had no effect`);
   return problems;
@@ -185,7 +193,11 @@ export function ordered(history: History): string[] {
     // Decided again after a crash, a record once denied may pass: it was never ahead of the others. The crash may have
     // kept the denied outcome from the log (seed 9), so where consent decides, only the order of calls is judged.
     const passed = order.filter((d) => !denied.has(`${d.destination} ${d.value.outputId}`));
-    if (!order.some((d) => d.value.legalBasis === 'consent')) report(`on dispatch of ${name}`, outOfOrder((bySubject.get(order[0]!.subject) ?? []).map((r) => header(r, H.output)), passed.map((d) => d.value.outputId as string)));
+    const canonical = (bySubject.get(order[0]!.subject) ?? []).map((r) => header(r, H.output));
+    // What comes from a first vendor comes later than what policy sends here itself; each of the two is in order.
+    for (const [from, part] of Map.groupBy(passed, (d) => d.value.failedOver?.destination ?? '')) {
+      if (!order.some((d) => d.value.failedOver === null && d.value.legalBasis === 'consent') || from !== '') report(`on dispatch of ${name}${from === '' ? '' : ` from ${from}`}`, outOfOrder(canonical, part.map((d) => d.value.outputId as string)));
+    }
     // A call that was given up may be applied after later ones: the order that Weir gives is that of its calls. Each
     // process is judged by itself: what one denied and did not get onto the ledger, its successor decides again.
     const keys = new Set(order.map((d) => d.key));

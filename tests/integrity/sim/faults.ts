@@ -9,7 +9,7 @@ export const points = {
   'poll.refused': 0.03, 'poll.reset': 0.03, 'poll.slow': 0.05, 'poll.cut': 0.03,
 } as const;
 /** Faults of the plan: each at a chosen time. */
-export const planned = ['leader.move', 'broker.down', 'coordinator.move', 'compact', 'instance.crash', 'instance.crash-disk-lost', 'instance.stop', 'instance.restart', 'vendor.subject-down', 'retention', 'redrive'] as const;
+export const planned = ['leader.move', 'broker.down', 'coordinator.move', 'compact', 'instance.crash', 'instance.crash-disk-lost', 'instance.stop', 'instance.restart', 'vendor.subject-down', 'vendor.down', 'retention', 'redrive'] as const;
 export type Point = keyof typeof points | (typeof planned)[number];
 
 export interface Faults {

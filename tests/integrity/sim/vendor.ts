@@ -28,6 +28,8 @@ export interface Vendors {
   readonly effects: Effect[];
   /** Requests about this user are refused for so long: its deliveries are parked. */
   refuse(user: string, ms: number): void;
+  /** Nobody reaches this destination for so long: what is tried has no effect. */
+  down(destination: string, ms: number): void;
   /** The client of a poller: pages of the list, and the ways in which they do not come. */
   pages(actor: Actor, list: PolledList): HttpClient;
   client(actor: Actor, look: (destination: string) => Pick<Call, 'consent' | 'holders'>): HttpClient;
@@ -40,6 +42,7 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
   const calls: Call[] = [];
   const effects: Effect[] = [];
   const refused = new Map<string, number>();
+  const unreachable = new Map<string, number>();
 
   function isRefused(request: HttpRequest): boolean {
     const text = String(request.body ?? '');
@@ -58,6 +61,7 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
     calls,
     effects,
     refuse: (user, ms) => { refused.set(user, scheduler.now + ms); },
+    down: (destination, ms) => { unreachable.set(destination, scheduler.now + ms); },
     pages: (actor, list) => ({
       close: () => Promise.resolve(),
       call: (request, { deadlineMs, onBeforeWrite }) => new Promise((resolve) => {
@@ -81,7 +85,7 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
         let sent = false;
         const fail = (failure: HttpFailure['failure'], detail: string): void => resolve({ failure, sent, detail });
         scheduler.after(deadlineMs, actor, () => fail('timeout', 'no answer'));
-        if (faults.hit('http.connect-refused')) return void scheduler.after(1, actor, () => fail('connect', 'refused'));
+        if ((unreachable.get(destination) ?? 0) > scheduler.now || faults.hit('http.connect-refused')) return void scheduler.after(1, actor, () => fail('connect', 'refused'));
         const connectMs = faults.hit('http.connect-slow') ? 20 + random() * 600 : 0.5 + random() * 2;
         const answer = (ms: number, response: HttpResponse): void => { scheduler.after(ms, actor, () => resolve(response)); };
         const refusal = (status: number): HttpResponse => ({ status, headers: status === 429 ? { 'retry-after': '1' } : {}, body: Buffer.from('{}') });

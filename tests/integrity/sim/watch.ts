@@ -23,6 +23,9 @@ export function createWatch(of: SimBroker, scheduler: Scheduler, serde: Serde, d
   const seen = new Set<string>();
   const ends = new Set<string>();
   const parked = new Set<string>();
+  /** What went to a second vendor, by the key at the first; and the keys of what stands on any dispatch topic. */
+  const gone = new Map<string, string>();
+  const dispatched = new Set<string>();
   const early: string[] = [];
   /** group and partition → offset up to which commits have been judged. */
   const judged = new Map<string, number>();
@@ -36,7 +39,8 @@ export function createWatch(of: SimBroker, scheduler: Scheduler, serde: Serde, d
     if (group === groups.policy) return seen.has(`decided ${header(record, H.output)}`) || seen.has(`decided ${event}`);
     if (!group.startsWith(groups.dispatcher(''))) return true;
     const { value } = serde.decode(record.value!);
-    return ends.has(deliveryKey(value.outputId, value.destination, value.operation, value.intent, 0)) || parked.has(`${value.destination} ${record.offset} ${record.key!.toString()}`) || seen.has(`conflict ${value.destination} ${value.eventId}`);
+    const key = deliveryKey(value.outputId, value.destination, value.operation, value.intent, 0);
+    return (ends.has(key) && (!gone.has(key) || dispatched.has(gone.get(key)!))) || parked.has(`${value.destination} ${record.offset} ${record.key!.toString()}`) || seen.has(`conflict ${value.destination} ${value.eventId}`);
   }
 
   return {
@@ -46,14 +50,22 @@ export function createWatch(of: SimBroker, scheduler: Scheduler, serde: Serde, d
         if (topic === topics.canonical || topic === topics.dlq || topic === topics.outcome) seen.add(`normalized ${header(record, H.event) || record.key!.toString()}`);
         if (topic.startsWith(topics.dispatch('')) || topic === topics.outcome || topic === topics.dlq) seen.add(`decided ${header(record, H.output) || (topic === topics.outcome ? serde.decode(record.value!).value.outputId : '') || record.key!.toString()}`);
         const key = record.key?.toString() ?? '';
+        if (topic.startsWith(topics.dispatch(''))) {
+          const { value } = serde.decode(record.value!);
+          dispatched.add(deliveryKey(value.outputId, value.destination, value.operation, value.intent, 0));
+        }
         if (topic.startsWith(topics.ledger('')) && key.startsWith('#intent/') && record.value !== null) {
           const { value } = serde.decode(record.value);
           intents.push({ destination: value.destination, partition: value.partition, from: value.fromOffset, to: value.toOffset, at: scheduler.now });
         }
         if (topic.startsWith(topics.ledger('')) && key.endsWith('#end')) {
+          const ended = ends.has(key.slice(0, -4));
           ends.add(key.slice(0, -4));
           if (record.value !== null) {
             const { value } = serde.decode(record.value);
+            // An end that is none of these was written by who owns the partition: the other one came too late.
+            if (value.state !== 'failed-over') gone.delete(value.key);
+            else if (!ended) gone.set(value.key, value.toKey);
             if (value.code === 'event-conflict') seen.add(`conflict ${topic.slice(topics.ledger('').length)} ${value.eventId}`);
           }
         }

@@ -294,6 +294,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     else if (point === 'retention') for (const [group, topic] of readers(release).filter(([group]) => group !== groups.normalizer)) broker.trim(group, topic);
     else if (point === 'redrive') redriveSome();
     else if (point === 'vendor.subject-down') for (let i = 0; i < 3; i++) vendors.refuse(`u${Math.floor(plan() * users)}`, 1000 + plan() * 6000);
+    else if (point === 'vendor.down') vendors.down('warehouse', 1500 + plan() * 6000);
     else if (point === 'broker.down') {
       const node = Math.floor(plan() * 3);
       broker.down(node);

@@ -1,0 +1,91 @@
+import type { Verdict } from '@weir/adapter';
+import { failpointSoon } from '@weir/failpoint';
+import { recordAttempt } from './attempts.ts';
+import { backoffMs, boundedRetryAfter } from './backoff.ts';
+import { waitMs, type BreakerState } from './breaker.ts';
+import type { CallResult, ReadBackResult, Refusal, Unbuildable } from './call.ts';
+import type { Ending } from './ends.ts';
+import { failOver, secondOf } from './fail-over.ts';
+import type { Lane } from './lane.ts';
+import type { PartitionRunner } from './partition.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { Task } from './types.ts';
+
+interface Context {
+  readonly ports: DestinationPorts;
+  readonly breaker: () => BreakerState;
+  end(lane: Lane, runner: PartitionRunner, ending: Ending): void;
+  /** The head is offered again after so many ms. */
+  later(lane: Lane, runner: PartitionRunner, ms: number): void;
+  offer(lane: Lane, runner: PartitionRunner): void;
+}
+
+export const unbuildable = (task: Task, result: Unbuildable): Ending => ({ task, state: 'dead-lettered', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.code, detail: result.detail, deadLetter: true });
+
+/** The one place that acts on what a call came to for a delivery: it ends, waits, is parked, or is tried again. */
+export function createSettle({ ports, breaker, end, later, offer }: Context) {
+  function call(lane: Lane, runner: PartitionRunner, task: Task, result: CallResult): void {
+    if (result.kind === 'unbuildable') return end(lane, runner, unbuildable(task, result));
+    if (result.kind === 'refused') return notSent(lane, runner, task, result);
+    const { verdict } = result;
+    switch (verdict.kind) {
+      case 'ok':
+        return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
+      case 'permanent':
+        return end(lane, runner, refused(runner, task, verdict));
+      default:
+        return again(lane, runner, task, verdict);
+    }
+  }
+
+  /** Refused for good: a dead letter, or where the reason is the vendor's and nothing took effect, a delivery of its second vendor. */
+  function refused(runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'permanent' }>): Ending {
+    const { code, detail = null, effect } = verdict;
+    const destination = verdict.vendorSide === true && effect === 'none' ? ports.destination() : undefined;
+    const second = destination === undefined ? undefined : secondOf(ports, runner, destination, task);
+    if (second !== undefined) return failOver(task, second, code, detail ?? code);
+    return { task, state: 'dead-lettered', effect: effect === 'none' && task.maybeSince > 0 ? 'maybe' : effect, code, detail, deadLetter: true };
+  }
+
+  /** What the vendor says of an earlier call: it ends the delivery, or opens the way for a call, or leaves it to a person. */
+  function read(lane: Lane, runner: PartitionRunner, task: Task, result: ReadBackResult): void {
+    if (result.kind === 'refused') return notSent(lane, runner, task, result);
+    const held = (why: string): void => end(lane, runner, { task, state: 'quarantined', effect: 'maybe', code: 'delivery-held', detail: `unknown whether it was applied: ${why}`, deadLetter: true });
+    if (result.kind === 'unbuildable') return held(result.detail);
+    const { read } = result;
+    if (read.kind === 'retry' || read.kind === 'throttled' || read.kind === 'auth-broken') return again(lane, runner, task, read);
+    recordAttempt(ports, runner.partition, task, { kind: task.last!.verdict, effect: task.last!.effect, code: null, detail: read.detail });
+    switch (read.kind) {
+      case 'applied':
+        return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: `read back: ${read.detail ?? 'applied'}`, deadLetter: false });
+      case 'unknown':
+        return held(read.detail ?? 'the vendor does not tell');
+      case 'not-applied':
+        return offer(lane, runner);
+    }
+  }
+
+  function notSent(lane: Lane, runner: PartitionRunner, task: Task, refusal: Refusal): void {
+    ports.metrics.refused.inc({ destination: ports.name, reason: refusal.reason });
+    switch (refusal.reason) {
+      case 'consent':
+        return end(lane, runner, { task, state: 'denied', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: refusal.detail, detail: null, deadLetter: false });
+      case 'returned':
+        return offer(lane, runner);
+      default:
+        return later(lane, runner, refusal.reason === 'lease' ? 50 : 500);
+    }
+  }
+
+  function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>): void {
+    recordAttempt(ports, runner.partition, task, verdict);
+    failpointSoon('dispatcher.retry-scheduled');
+    if (verdict.kind === 'throttled') return offer(lane, runner);
+    if (verdict.kind === 'auth-broken') return later(lane, runner, Math.max(1, Math.min(waitMs(breaker(), ports.clock.monotonic()), 2 ** 31 - 1)));
+    const backoff = Math.max(boundedRetryAfter(verdict.retryAfterMs) ?? 0, backoffMs(task.attempts, ports.clock.random()));
+    if (breaker().state === 'closed' && task.attempts >= ports.inLaneTries) return runner.parking.park(lane, ports.clock.now() + backoff, verdict.code);
+    later(lane, runner, backoff);
+  }
+
+  return { call, read };
+}
