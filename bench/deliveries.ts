@@ -1,6 +1,6 @@
 /** The work of the benchmarks `policy`, `dispatcher`, `replay` and `end-to-end`: canonical profiles, deliveries and dead letters as the stage before writes them, sealed. */
 import type { Headers, OutRecord, Serde } from '@weir/log';
-import { H, keyedId } from '@weir/pipeline';
+import { deliveryKey, H, keyedId } from '@weir/pipeline';
 import { loadSchemas } from '@weir/schemas';
 import { hex } from './contacts.ts';
 import { seal, type KeyRing } from '@weir/seal';
@@ -78,6 +78,17 @@ export function letterRecord(maker: Maker, topic: string, offset: number, i: num
     topic, partition: delivery.partition, offset, key: delivery.key, value: delivery.value, headers: delivery.headers!.map(([name, bytes]) => ({ name, value: bytes })), effect: 'none', acceptedAt: now, at: now,
   });
   return { partition: letterPartition(key), key, value, headers: delivery.headers };
+}
+
+/** Its end on the ledger: the destination refused it, and surely did not apply it. */
+export function endRecord({ serde, workspaceKey, partitionFor }: Maker, offset: number, i: number, subject: number): OutRecord {
+  const key = deliveryKey(`out_${hex(i)}`, 'crm', 'upsert-contact', '0', 0);
+  const of = idsOf(workspaceKey, subject)[0]!;
+  const now = Date.now();
+  return { partition: partitionFor(Buffer.from(of)), key: Buffer.from(`${key}#end`), value: serde.encode('weir.internal.LedgerEnd', {
+    key, outputId: `out_${hex(i)}`, eventId: `evt_${hex(i)}`, operation: 'upsert-contact', state: 'dead-lettered', effect: 'none', code: 'destination-rejected', reason: 'status 422', status: 422, attempts: 1, generation: 0, itemHash: hex(i), subject: of,
+    offset, at: now, acceptedAt: now, maybeSince: 0, purpose: 'service', channel: null,
+  }) };
 }
 
 /** The subject of a record: uniform over them, and the same in every run (Knuth, multiplicative hashing). */

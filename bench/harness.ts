@@ -1,41 +1,19 @@
 /** What every benchmark shares: a platform, processes and what they use, parties in turn, medians, and the result file. */
 import { execFileSync, fork, spawn, type ChildProcess } from 'node:child_process';
-import { createWriteStream, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createWriteStream, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startPlatform } from '../infra/local/platform.ts';
+import { resultFile, type Figure, type PartyResult, type Result, type Sample } from './results.ts';
+
+export type { Figure, PartyResult, Sample } from './results.ts';
 
 export const root = resolve(import.meta.dirname, '..');
-
-/** One run of one party. CPU is user and system time of the whole process, all threads. */
-export interface Sample {
-  readonly records: number;
-  readonly wallMs: number;
-  readonly cpuUs: number;
-  readonly brokerCpuUs: number;
-  /** Anonymous memory after a forced collection, and mapped files (LMDB, code), MB. */
-  readonly rssAnonMb: number;
-  readonly rssFileMb: number;
-  /** Whatever the benchmark measures besides, e.g. latencies in ms. */
-  readonly more?: Readonly<Record<string, number>>;
-}
 
 export interface Party {
   readonly name: string;
   /** One run from nothing to checked results; throws when a result is wrong. */
   run(round: number): Promise<Sample>;
-}
-
-export interface PartyResult {
-  readonly name: string;
-  readonly runs: readonly Sample[];
-  /** Records per second. */
-  readonly median: number;
-  readonly cpuUsPerRecord: number;
-  readonly brokerCpuUsPerRecord: number;
-  readonly rssAnonMb: number;
-  readonly rssFileMb: number;
-  readonly more: Readonly<Record<string, number>>;
 }
 
 export interface Benchmark {
@@ -44,30 +22,6 @@ export interface Benchmark {
   readonly parties: readonly Party[];
   readonly rounds: number;
   readonly figures: (of: (name: string) => PartyResult) => readonly Figure[];
-}
-
-/** What a benchmark says, and what must hold of it. */
-export interface Figure {
-  readonly what: string;
-  readonly value: number;
-  readonly atLeast?: number;
-  readonly atMost?: number;
-}
-
-/** bench/results/<name>.json. */
-export interface Result {
-  readonly name: string;
-  readonly commit: string;
-  readonly date: string;
-  readonly versions: Readonly<Record<string, string>>;
-  readonly cpu: string | undefined;
-  readonly cores: number;
-  /** Of the machine when it began, 1 minute: over the number of cores it was not alone. */
-  readonly load: number;
-  readonly parameters: Readonly<Record<string, unknown>>;
-  readonly parties: readonly PartyResult[];
-  readonly ratios: Readonly<Record<string, number>>;
-  readonly limits: readonly (Figure & { readonly holds: boolean })[];
 }
 
 export function median(values: readonly number[]): number {
@@ -214,8 +168,6 @@ export async function runBenchmark(benchmark: Benchmark): Promise<void> {
 /** The sizes, parties or profile of this run were changed from outside. */
 export const isLook = (): boolean => Object.keys(process.env).some((name) => name.startsWith('WEIR_BENCH_'));
 
-const resultFile = (name: string): string => join(root, 'bench/results', `${name}.json`);
-
 function print(result: Result): void {
   const width = Math.max(...result.parties.map((p) => p.name.length));
   console.log(`\n${result.name}\n${'party'.padEnd(width)}  records/s  CPU µs  broker µs  RssAnon MB  mapped MB`);
@@ -225,19 +177,3 @@ function print(result: Result): void {
   }
   for (const [what, value] of Object.entries(result.ratios)) console.log(`  ${what}: ${value}`);
 }
-
-const limitOf = ({ atLeast, atMost }: Figure): string => [atLeast === undefined ? [] : `>= ${atLeast}`, atMost === undefined ? [] : `<= ${atMost}`].flat().join(', ');
-
-/** Every limit of every result that is kept: what was measured, when, and whether it holds. */
-export function printTable(): void {
-  const results = names().filter((name) => existsSync(resultFile(name))).map((name) => JSON.parse(readFileSync(resultFile(name), 'utf8')) as Result);
-  const rows = results.flatMap(({ name, date, limits }) => limits.map((limit) => [name, limit.what, String(limit.value), limitOf(limit), limit.holds ? 'holds' : 'MISSED', date.slice(0, 10)]));
-  const table = [['benchmark', 'figure', 'value', 'limit', '', 'measured'], ...rows];
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  console.log(`\n${table.map((row) => row.map((cell, i) => cell.padEnd(widths[i]!)).join('  ').trimEnd()).join('\n')}`);
-  const missing = names().filter((name) => !results.some((result) => result.name === name));
-  if (missing.length > 0) console.log(`no result yet: ${missing.join(', ')}`);
-}
-
-/** Benchmarks that there are: every bench/names/<name>.ts. */
-export const names = (): string[] => readdirSync(join(root, 'bench/names')).filter((f) => f.endsWith('.ts')).map((f) => f.slice(0, -3)).sort();

@@ -1,5 +1,6 @@
 /** `npm run bench [-- name…]`: the named benchmarks, or all; each prints its table and writes bench/results/<name>.json. At the end the limits of all results; `npm run bench -- table` prints only those. */
-import { names, printTable, runBenchmark, startCluster, type Benchmark, type Cluster } from './harness.ts';
+import { runBenchmark, startCluster, type Benchmark, type Cluster } from './harness.ts';
+import { limitsText, names } from './results.ts';
 
 const all = names();
 const given = process.argv.slice(2);
@@ -25,4 +26,4 @@ for (const name of wanted) {
     await cluster.stop();
   }
 }
-printTable();
+console.log(`\n${limitsText()}`);

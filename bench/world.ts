@@ -104,6 +104,8 @@ export async function startHelper(script: string, args: readonly string[], env: 
 }
 
 export interface Load {
+  /** When the first was due, ms of the machine's monotonic clock. */
+  readonly begin: number;
   readonly sent: number;
   readonly accepted: number;
   /** Share of its core that the sender used. */

@@ -1,10 +1,12 @@
-/** Everything that is generated from code: error page, environment tables, adapter tables. `--check` compares instead of writing. */
+/** Everything that is generated from code and results: error page, environment tables, adapter tables, what was measured. `--check` compares instead of writing. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { registry } from '@weir/adapters';
 import type { ConfigSchema as AdapterSchema } from '@weir/adapter';
 import { configTable, type ConfigSchema } from '@weir/config';
 import { catalogue, type CatalogueEntry } from '@weir/errors';
+import { limitsTable, machineLines, ratiosTable } from '../bench/results.ts';
+import { scalingTables } from '../bench/scaling.ts';
 import { chaosTable, mutantsTable } from '../tests/chaos/tables.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -30,7 +32,11 @@ function between(path: string, table: string, name = 'config', text = readFileSy
 
 async function wanted(): Promise<Map<string, string>> {
   const faults = 'docs/faults.md';
-  const files = new Map([['docs/errors.md', errorsPage()], [faults, between(faults, mutantsTable(), 'mutants', between(faults, chaosTable(), 'chaos'))]]);
+  const performance = 'docs/performance.md';
+  const files = new Map([
+    ['docs/errors.md', errorsPage()], [faults, between(faults, mutantsTable(), 'mutants', between(faults, chaosTable(), 'chaos'))],
+    [performance, between(performance, machineLines(), 'machine', between(performance, limitsTable(), 'limits'))], ['docs/scaling.md', between('docs/scaling.md', scalingTables(), 'scaling')], ['README.md', between('README.md', ratiosTable(), 'bench')],
+  ]);
   for (const service of readdirSync(join(root, 'services')).sort()) {
     const config = join(root, 'services', service, 'config.ts');
     if (!existsSync(config)) continue;

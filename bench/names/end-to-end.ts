@@ -9,8 +9,8 @@ import { createWorld, judge, ready, startHelper, type Helper, type Load } from '
 
 const rate = Number(process.env['WEIR_BENCH_RATE'] ?? 1000);
 const seconds = Number(process.env['WEIR_BENCH_SECONDS'] ?? 60);
-const warmSeconds = Number(process.env['WEIR_BENCH_WARM'] ?? 20);
-const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
+const warmSeconds = Number(process.env['WEIR_BENCH_WARM'] ?? 10);
+const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 2);
 /** Rates that are tried for the highest steady one; a rate is steady when the 99th percentile of its last half stays below this. */
 const ladder = (process.env['WEIR_BENCH_LADDER'] ?? '1500,2000,2500,3000,4000').split(',').map(Number);
 const steadyMs = 1000;
@@ -54,9 +54,10 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     const first = number;
     number += count;
     const arrived = sink.ask('until', count);
-    judge(await load.ask<Load>('run', { rate: perSecond, count, first, stamped: true, connections }));
+    const sent = await load.ask<Load>('run', { rate: perSecond, count, first, stamped: true, connections });
+    judge(sent);
     await Promise.race([arrived, ...chain.children.map((child) => child.failed), new Promise((_, reject) => setTimeout(() => reject(new Error('not all arrived within 120 s')), 120_000).unref())]);
-    const times = await sink.ask<Times>('result');
+    const times = await sink.ask<Times>('result', sent.begin);
     if (times.calls !== count) throw new Error(`${times.calls} calls for ${count} webhooks`);
     return times;
   }

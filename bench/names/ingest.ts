@@ -8,8 +8,8 @@ import { cpuOf, startNode, type Benchmark, type Child, type Cluster, type Party,
 import { createWorld, judge, ready, startHelper, type Load } from '../world.ts';
 
 const rate = Number(process.env['WEIR_BENCH_RATE'] ?? 2500);
-const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 50_000);
-const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 20_000);
+const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 40_000);
+const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 10_000);
 const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
 const connections = 64;
 const sampled = 97;

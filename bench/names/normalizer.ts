@@ -10,7 +10,7 @@ import { benchKeys, eventOf, numberOf, rawContact, rawOwners, sealedContact } fr
 import { cpuOf, root, startJava, startNode, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 
 const partitions = 6;
-const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 150_000);
+const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 100_000);
 const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 300_000);
 const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
 const pollMs = 25;

@@ -9,7 +9,7 @@ import { hex } from '../contacts.ts';
 import { cpuOf, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld } from '../world.ts';
 
-const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 200_000);
+const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 100_000);
 const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 50_000);
 const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
 const subjects = Number(process.env['WEIR_BENCH_SUBJECTS'] ?? 1_000_000);

@@ -1,7 +1,7 @@
 /** Dead letters of a destination that refused them: selected, and put back on its dispatch topic, by the control service. No dispatcher runs: what is measured is the replay. */
 import { createLog, createSerde, partitionOf } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
-import { destination, ensureKeys, fill, letterRecord, type Maker } from '../deliveries.ts';
+import { destination, endRecord, ensureKeys, fill, letterRecord, type Maker } from '../deliveries.ts';
 import { hex } from '../contacts.ts';
 import { cpuOf, type Benchmark, type Child, type Cluster, type Sample } from '../harness.ts';
 import { createWorld } from '../world.ts';
@@ -28,12 +28,23 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const maker: Maker = { serde, workspaceKey: world.workspaceKey, keys, release: 'rel_0123456789abcdef', partitionFor: (bytes) => partitionOf(bytes, partitions) };
   const subject = (i: number): number => (i * 7919) % subjects;
   await fill(0, letters, (i) => letterRecord(maker, dispatch, i, i, subject(i), (key) => partitionOf(key, letterPartitions)), (records) => appender.append(topics.dlq, records), (from, to) => ensureKeys(maker, from, to, subject));
+  await appender.partitions(topics.ledger('crm'));
+  await fill(0, letters, (i) => endRecord(maker, i, i, subject(i)), (records) => appender.append(topics.ledger('crm'), records));
   await Promise.all([appender.close(), keys.stop()]);
 
-  async function api(url: string, path: string, body?: unknown): Promise<Order> {
+  /** The index of the control API knows every letter and how its delivery ended. */
+  async function indexed(child: Child & { readonly url: string }): Promise<void> {
+    const end = performance.now() + deadlineMs;
+    while ((await api<{ readonly lag: Readonly<Record<string, number>> }>(child.url, '/v1/status')).lag['index']! > 0) {
+      if (performance.now() > end) throw new Error(`the index is not at the end of its topics within ${deadlineMs / 1000} s`);
+      await Promise.race([new Promise((next) => setTimeout(next, pollMs)), child.failed]);
+    }
+  }
+
+  async function api<T = Order>(url: string, path: string, body?: unknown): Promise<T> {
     const response = await fetch(`${url}${path}`, { method: body === undefined ? 'GET' : 'POST', headers: { authorization: `Bearer ${world.secret('ADMIN_TOKEN')}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
     if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
-    return (await response.json()) as Order;
+    return (await response.json()) as T;
   }
 
   async function until(child: Child & { readonly url: string }, id: string, state: string): Promise<Order> {
@@ -66,8 +77,11 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   }
 
   async function run(): Promise<Sample> {
+    const starting = performance.now();
     const child = await world.start('control');
     try {
+      await indexed(child);
+      const indexedMs = performance.now() - starting;
       const previewed = performance.now();
       const { id } = await api(child.url, '/v1/replays', { from: 'dlq', all: true, ahead: 0 });
       await until(child, id, 'previewed');
@@ -79,7 +93,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       if (counts['requeued'] !== letters) throw new Error(`${JSON.stringify(counts)} for ${letters} letters`);
       const { anon, file } = await child.memory();
       await check(id);
-      return { records: letters, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { previewedPerSecond: Math.round(letters / previewMs * 1000), perCoreSecond: Math.round(letters / cpuUs * 1e6) } };
+      return { records: letters, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { indexedPerSecond: Math.round(2 * letters / indexedMs * 1000), previewedPerSecond: Math.round(letters / previewMs * 1000), perCoreSecond: Math.round(letters / cpuUs * 1e6) } };
     } finally {
       await child.stop();
     }

@@ -7,9 +7,9 @@ import { benchKeys, rawOwners, sealedContact } from '../contacts.ts';
 import { fill } from '../deliveries.ts';
 import { cpuOf, startNode, type Benchmark, type Cluster, type Party, type Sample } from '../harness.ts';
 
-const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 300_000);
-const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 150_000);
-const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
+const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 200_000);
+const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 100_000);
+const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 2);
 const partitions = 8;
 const pollMs = 25;
 const deadlineMs = 300_000;

@@ -40,9 +40,9 @@ answer({
   listen: () => new Promise((done) => server.listen(0, '127.0.0.1', () => done((server.address() as { port: number }).port))),
   /** Resolves when there were so many deliveries, one or many a call. */
   until: (count: number) => (items >= count ? true : new Promise((done) => waiting.push({ count, done: () => done(true) }))),
-  /** Counts since the last one. */
-  result() {
-    const found = { calls, items, distinct: keys.size, twice, ...percentiles(Float64Array.from(stamps)) };
+  /** Counts since the last one, and times since what was stamped was due: `begin` is when the stamps begin. */
+  result(begin = 0) {
+    const found = { calls, items, distinct: keys.size, twice, ...percentiles(Float64Array.from(stamps, (stamp) => stamp - begin)) };
     keys.clear();
     stamps = [];
     calls = 0;

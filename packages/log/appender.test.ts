@@ -84,3 +84,31 @@ test('a partition that cannot be written does not hold up the others, and close 
   expect(logs.has(0)).toBe(false);
   await expect(appender.append('t', record(1))).rejects.toMatchObject({ code: 'log-append-failed' });
 });
+
+test('nothing waits while no request is under way; what comes while two are goes together with the next answer, and late at most when there is none', async () => {
+  const requests: { readonly partitions: readonly number[]; readonly answer: () => void }[] = [];
+  const port: ProducePort = { ...createHarmedLog([]).port, partitions: async () => 6, partitionsKnown: () => 6, produce: (_leader, batches) => new Promise((done) => {
+    requests.push({ partitions: batches.map((b) => b.partition), answer: () => done(batches.map(() => ({ kind: 'acked', baseOffset: 0 }))) });
+  }) };
+  const appender = createAppender(port, options);
+  const append = (partition: number): Promise<unknown> => appender.append('t', [{ partition, key: null, value: Buffer.from('v') }]);
+  const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
+  const sent = async (count: number): Promise<void> => { while (requests.length < count) await turn(); };
+  const first = append(0);
+  await sent(1);
+  void append(1);
+  await sent(2);
+  const behind = [append(2), append(3)];
+  requests[0]!.answer();
+  await first;
+  const more = append(4);
+  await sent(3);
+  expect(requests.map((r) => r.partitions).slice(0, 3)).toEqual([[0], [1], requests[2]!.partitions]);
+  expect(requests[2]!.partitions.slice(0, 2)).toEqual([2, 3]);
+  // Neither of the two under way is answered: the next goes all the same.
+  const late = append(5);
+  await sent(requests.length + (requests.at(-1)!.partitions.includes(5) ? 0 : 1));
+  for (let i = 0; i < requests.length; i++) requests[i]!.answer();
+  await Promise.all([...behind, more, late]);
+  await appender.close();
+});

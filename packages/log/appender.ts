@@ -81,11 +81,15 @@ const maxBatchBytes = 900_000;
 /** A record larger than that has a batch of its own; the topics take 2 MiB (infra/topics.yaml). */
 const maxRecordBytes = 2_000_000;
 const maxRequestBytes = 4_000_000;
+/** So many requests to one broker are under way before the next waits for an answer, so that it takes more with it; and so long it waits at most. */
+const requestsAtOnce = 2;
+const lingerMs = 5;
 
 /**
  * The producer discipline of Weir (docs/architecture.md 3.2), above any driver: per partition one request on
  * the way, its ack checked; a batch without an ack is sent again, unchanged, before anything later; a batch
- * over its deadline fails with everything queued behind it. Idle partitions send at once; busy ones coalesce.
+ * over its deadline fails with everything queued behind it. What comes while nothing is under way is sent at once; what
+ * comes meanwhile coalesces.
  */
 export function createAppender(port: ProducePort, options: AppenderOptions): Appender {
   const lanes = new Map<string, (Lane | undefined)[]>();
@@ -94,6 +98,9 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
   let pending = 0;
   let open = true;
   let flushScheduled = false;
+  /** Requests under way, by leader. */
+  const underWay = new Map<number, number>();
+  let linger: NodeJS.Timeout | undefined;
 
   function laneOf(topic: string, partition: number): Lane {
     let ofTopic = lanes.get(topic);
@@ -108,14 +115,26 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     const list = ready.get(leader);
     if (list === undefined) ready.set(leader, [lane]);
     else list.push(lane);
-    if (flushScheduled) return;
-    flushScheduled = true;
-    setImmediate(flush);
+    flushSoon();
   }
 
-  function flush(): void {
+  function flushSoon(): void {
+    if (flushScheduled || ready.size === 0) return;
+    flushScheduled = true;
+    setImmediate(flush, false);
+  }
+
+  /** @param late what waited for an answer has waited long enough */
+  function flush(late = false): void {
     flushScheduled = false;
     for (const [leader, list] of [...ready]) {
+      if (!late && (underWay.get(leader) ?? 0) >= requestsAtOnce) {
+        linger ??= setTimeout(() => {
+          linger = undefined;
+          flush(true);
+        }, lingerMs);
+        continue;
+      }
       ready.delete(leader);
       let request: Lane[] = [];
       let bytes = 0;
@@ -166,11 +185,15 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     if (leader < 0) acks = request.map(() => ({ kind: 'again', detail: 'the partition has no leader' }));
     else {
       try {
+        underWay.set(leader, (underWay.get(leader) ?? 0) + 1);
         const sent = port.produce(leader, request.map((lane) => lane.batch!), Math.max(1000, Math.min(options.requestTimeoutMs, left)));
         for (const lane of request) failpoint('log.produce-sent', lane.topic);
         acks = await sent;
       } catch (error) {
         acks = request.map(() => ({ kind: 'again', detail: (error as Error).message }));
+      } finally {
+        underWay.set(leader, underWay.get(leader)! - 1);
+        flushSoon();
       }
     }
     const again: Lane[] = [];

@@ -11,7 +11,8 @@ const idBytes = 16;
 const nonceBytes = 12;
 const tagBytes = 16;
 const headBytes = 2 + idBytes;
-const overhead = headBytes + nonceBytes + tagBytes;
+/** Bytes of a sealed value besides its plaintext. */
+export const sealOverhead = headBytes + nonceBytes + tagBytes;
 
 /** What seals and opens the values of one owner. */
 export interface SealKey {
@@ -47,7 +48,7 @@ function hmacOf(key: Buffer): (message: Buffer) => Buffer {
 }
 
 export function isSealed(bytes: Buffer): boolean {
-  return bytes.length >= overhead && bytes[0] === sealedMagic && bytes[1] === version;
+  return bytes.length >= sealOverhead && bytes[0] === sealedMagic && bytes[1] === version;
 }
 
 /** What a serde can be asked to prepare: Avro in the Confluent wire format, or sealed. */
@@ -65,21 +66,36 @@ export function sealedBy(bytes: Buffer): string {
  * same sealed bytes, wherever and whenever (I5), and two different ones never share a nonce but by a collision of 96 bits.
  */
 export function seal(key: SealKey, plain: Buffer): Buffer {
-  const mixed = Buffer.allocUnsafe(key.nonce.length + plain.length);
-  key.nonce.copy(mixed);
-  plain.copy(mixed, key.nonce.length);
-  const out = Buffer.allocUnsafe(overhead + plain.length);
-  out[0] = sealedMagic;
-  out[1] = version;
-  key.id.copy(out, 2);
-  hash('sha256', mixed, 'buffer').copy(out, headBytes, 0, nonceBytes);
-  const cipher = createCipheriv('aes-256-gcm', key.cipher, out.subarray(headBytes, headBytes + nonceBytes));
-  cipher.setAAD(out.subarray(0, headBytes));
-  cipher.update(plain).copy(out, headBytes + nonceBytes);
-  cipher.final();
-  cipher.getAuthTag().copy(out, out.length - tagBytes);
+  const out = Buffer.allocUnsafe(sealOverhead + plain.length);
+  sealTo(key, plain, out, 0);
   return out;
 }
+
+/** The same into `out` from `at` on, where there is room for the overhead and the plaintext; gives where it ends. */
+export function sealTo(key: SealKey, plain: Buffer, out: Buffer, at: number): number {
+  const head = at + headBytes;
+  out[at] = sealedMagic;
+  out[at + 1] = version;
+  out.set(key.id, at + 2);
+  const size = key.nonce.length + plain.length;
+  if (mixed.length < size) mixed = Buffer.allocUnsafe(size * 2);
+  mixed.set(key.nonce, 0);
+  mixed.set(plain, key.nonce.length);
+  out.set(hash('sha256', mixed.subarray(0, size), 'buffer').subarray(0, nonceBytes), head);
+  if (mixed.length > largestMixed) mixed = Buffer.allocUnsafe(firstMixed);
+  const cipher = createCipheriv('aes-256-gcm', key.cipher, out.subarray(head, head + nonceBytes));
+  cipher.setAAD(out.subarray(at, head));
+  out.set(cipher.update(plain), head + nonceBytes);
+  cipher.final();
+  const end = head + nonceBytes + plain.length;
+  out.set(cipher.getAuthTag(), end);
+  return end + tagBytes;
+}
+
+const firstMixed = 16 * 1024;
+const largestMixed = 1024 * 1024;
+/** Nonce key and plaintext, for the hash. */
+let mixed = Buffer.allocUnsafe(firstMixed);
 
 /** Open. Throws avro-undecodable when the bytes were changed. */
 export function unseal(key: SealKey, bytes: Buffer): Buffer {

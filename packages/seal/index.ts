@@ -1,4 +1,4 @@
-export { isReadable, isSealed, seal, sealedBy, sealedMagic, sealKey, unseal, type SealKey } from './envelope.ts';
+export { isReadable, isSealed, seal, sealedBy, sealedMagic, sealKey, sealOverhead, sealTo, unseal, type SealKey } from './envelope.ts';
 export { createKeyRing, type KeyRing, type KeyRingPorts } from './key-ring.ts';
 export { sealedSerde } from './sealed-serde.ts';
 export { expiredRawOwners, rawOwner } from './raw.ts';

@@ -159,7 +159,8 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   }
 
   function kick(): void {
-    running ??= run().catch(ports.fail).finally(() => {
+    // What ends in this turn of the event loop is one batch.
+    running ??= new Promise((turn) => { setImmediate(turn); }).then(run).catch(ports.fail).finally(() => {
       running = undefined;
       if (queue.length > 0 || silent.length > 0 || waiting.length > 0) kick();
     });

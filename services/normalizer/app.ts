@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { findWeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
@@ -76,9 +77,13 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     const plain = sealing.open(record);
     if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };
     if (plain === 'changed') return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
-    // Its envelope is sealed, too.
-    const result = convert(source, plain, plain === record ? headers : acceptedAs(rawHeaders(plain), headers.acceptedAt), releases.current(), sink);
-    return { ...work, result: sealing.withoutErased(result, headers.acceptedAt) };
+    try {
+      return { ...work, result: sealing.withoutErased(convert(source, plain, headers, releases.current(), sink), headers.acceptedAt) };
+    } catch (error) {
+      // Its envelope is sealed, too.
+      if (plain === record || findWeirError(error)?.code !== 'avro-undecodable') throw error;
+      return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'what surrounds the sealed item was changed on the topic' }] } };
+    }
   }
 
   function count(source: string, works: readonly Work[]): void {

@@ -2,7 +2,8 @@ import { parseJson } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import { RecordBody, type LogRecord, type Serde, type Sink } from '@weir/log';
 import { consentRecord, type DirectMapping } from '@weir/mapping';
-import { createPersons, encodeAll, maxIdentifiers, normalize, tooLarge, type Encodable, type Encoded, type RawHeaders, type Release, type SourceConfig } from '@weir/release';
+import { acceptedAs, createPersons, encodeAll, maxIdentifiers, normalize, rawHeaders, tooLarge, type Encodable, type Encoded, type RawHeaders, type Release, type SourceConfig } from '@weir/release';
+import { isSealed } from '@weir/seal';
 
 /** Raw record + release → canonical records as bytes in the sink, or why not. */
 export type Convert = (source: string, record: LogRecord, headers: RawHeaders, release: Release, sink: Sink) => Encodable;
@@ -53,16 +54,21 @@ export function createConvert(serde: Pick<Serde, 'encodeTo' | 'idOf'>, keyed: (t
 
   return (source, record, headers, release, sink) => {
     const config = release.sources.get(source);
-    if (config !== undefined && (headers.envelope === undefined || isJson(headers.envelope, config.limits.depth))) {
+    if (config !== undefined && (headers.envelope === undefined || isSealed(headers.envelope) || isJson(headers.envelope, config.limits.depth))) {
       const mapping = directOf(config, release);
       const result = mapping === null ? undefined : straight(mapping, config, source, record, headers, sink);
       if (result !== undefined) return result;
     }
-    return encodeAll(normalize(source, record, headers, release, keyed), (name, value, to) => serde.encodeTo(name, value, to), sink);
+    return encodeAll(normalize(source, record, plainHeaders(record, headers), release, keyed), (name, value, to) => serde.encodeTo(name, value, to), sink);
   };
 }
 
-/** What surrounds the item is for mappings that need it; that it can be read holds for all. */
+/** With the envelope opened, which the record does when it is asked for its headers. Throws avro-undecodable when it was changed. */
+function plainHeaders(record: LogRecord, headers: RawHeaders): RawHeaders {
+  return headers.envelope === undefined || !isSealed(headers.envelope) ? headers : acceptedAs(rawHeaders(record), headers.acceptedAt);
+}
+
+/** What surrounds the item is for mappings that need it; that it can be read holds for all. One that is sealed is what ingest wrote. */
 function isJson(envelope: Buffer, depth: number): boolean {
   try {
     parseJson(envelope, depth);

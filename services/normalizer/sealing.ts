@@ -1,8 +1,8 @@
 import { findWeirError } from '@weir/errors';
-import { room, type LogRecord, type Sink } from '@weir/log';
+import { room, type Headers, type LogRecord, type Sink } from '@weir/log';
 import { H } from '@weir/pipeline';
 import type { Encodable } from '@weir/release';
-import { isSealed, seal, sealedBy, unseal, type KeyRing } from '@weir/seal';
+import { isSealed, sealedBy, sealOverhead, sealTo, unseal, type KeyRing } from '@weir/seal';
 
 type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
 
@@ -10,7 +10,7 @@ type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
 export interface Sealing {
   /** The keys of a batch are read, as far as they are there. Undefined when they are already. */
   prepare(records: readonly LogRecord[]): Promise<void> | undefined;
-  /** The record with its plain value and envelope, undefined when its key is destroyed, 'changed' when its bytes are not what was sealed. What is not sealed comes back as it is. */
+  /** The record with its plain value and envelope (opened when somebody asks), undefined when its key is destroyed, 'changed' when its bytes are not what was sealed. What is not sealed comes back as it is. */
   open(record: LogRecord): LogRecord | undefined | 'changed';
   /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. */
   withoutErased<T extends Result>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }>;
@@ -43,7 +43,7 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
       const key = keys.byId(sealedBy(bytes));
       if (key === undefined) return undefined;
       try {
-        return { offset: record.offset, timestamp: record.timestamp, key: record.key, value: unseal(key, bytes), headers: record.headers.map((header) => (header[0] === H.envelope ? [header[0], opened(header[1])] as const : header)) };
+        return new OpenedRecord(record, unseal(key, bytes), opened);
       } catch (error) {
         if (findWeirError(error)?.code !== 'avro-undecodable') throw error;
         return 'changed';
@@ -62,13 +62,33 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
     seal(result, sink) {
       if (result.kind !== 'ok') return result;
       return { ...result, outputs: result.outputs.map((output) => {
-        const sealed = seal(keys.current(output.person.subject)!, sink.bytes.subarray(output.from, output.to));
         const from = sink.at;
-        room(sink, sealed.length);
-        sink.bytes.set(sealed, from);
-        sink.at += sealed.length;
+        room(sink, output.to - output.from + sealOverhead);
+        sink.at = sealTo(keys.current(output.person.subject)!, sink.bytes.subarray(output.from, output.to), sink.bytes, from);
         return { ...output, from, to: sink.at };
       }) };
     },
   };
+}
+
+/** What surrounded the item is opened for a mapping that looks at it: most do not. */
+class OpenedRecord implements LogRecord {
+  readonly offset: number;
+  readonly timestamp: number;
+  readonly value: Buffer;
+  #record: LogRecord;
+  #open: (bytes: Buffer) => Buffer;
+  constructor(record: LogRecord, value: Buffer, open: (bytes: Buffer) => Buffer) {
+    this.offset = record.offset;
+    this.timestamp = record.timestamp;
+    this.value = value;
+    this.#record = record;
+    this.#open = open;
+  }
+  get key(): Buffer | null {
+    return this.#record.key;
+  }
+  get headers(): Headers {
+    return this.#record.headers.map((header) => (header[0] === H.envelope ? [header[0], this.#open(header[1])] as const : header));
+  }
 }

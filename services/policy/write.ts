@@ -35,9 +35,14 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
     return bytes.readInt32BE(1) === serde.idOf(name) ? bytes : serde.encode(name, value);
   }
 
+  /** What was sealed last: destinations that get the same of a record get the same sealed bytes, which are made once. */
+  let last: { readonly canonical: Buffer; readonly payload: Buffer; readonly sealed: Buffer } | undefined;
+
   /** A payload under the key that its canonical record is sealed with; as it is when that is not sealed. */
   function sealedAs(payload: Buffer, canonical: Buffer): Buffer {
-    return keys === undefined || !isSealed(canonical) ? payload : seal(keys.byId(sealedBy(canonical))!, payload);
+    if (keys === undefined || !isSealed(canonical)) return payload;
+    if (last === undefined || last.canonical !== canonical || !last.payload.equals(payload)) last = { canonical, payload, sealed: seal(keys.byId(sealedBy(canonical))!, payload) };
+    return last.sealed;
   }
 
   /** What the second vendor would get, or why it may not; `cut` is what goes to the first. */
