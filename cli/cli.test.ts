@@ -4,7 +4,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
-import { hasEnded, type Stage } from './commands/trace.ts';
+import { hasEnded, waitsOf, type Stage } from './commands/trace.ts';
 import { createTerminal, printable } from './terminal.ts';
 
 const dirs: string[] = [];
@@ -141,6 +141,22 @@ test('columns are aligned and a payload cannot write escapes to the terminal', (
   terminal.table(['name', 'n', 'text'], [['a', '1', 'x\u001b[31m\u202ey'], ['longer', '22', 'z\nw']]);
   expect(out()).toBe('name    n   text\na       1   x\u00b7[31m\u00b7y\nlonger  22  z w\n');
   expect(printable('\u009b2J\u0007')).toBe('\u00b72J\u00b7');
+});
+
+test('an event that has not ended says what it waits for', () => {
+  const at = '2026-01-01T00:00:00Z';
+  const status = { lag: { 'normalizer': 3, 'policy': 2, 'consent': 1, 'dispatcher.crm': 4 }, incidents: [], paused: [], callers: 1 };
+  const stages: Stage[] = [{ stage: 'accepted', at }];
+  expect(waitsOf(stages, status)).toEqual(['not normalized: 3 raw records wait']);
+  stages.push({ stage: 'normalized', at });
+  expect(waitsOf(stages, status)).toEqual(['not decided, so closed: 2 records wait for the policy service, 1 changes of consent are not in its tables']);
+  stages.push({ stage: 'decided', at, effect: 'allow', destination: 'crm', operation: 'put' });
+  expect(waitsOf(stages, status)).toEqual(['crm: 4 deliveries wait for its dispatcher']);
+  expect(waitsOf(stages, { ...status, callers: 0 })[0]).toMatch(/^crm is closed: no dispatcher has read the tables/);
+  expect(waitsOf(stages, { ...status, paused: [{ destination: 'crm', reason: null, by: 'x', since: at }] })[0]).toMatch(/kill switch/);
+  expect(waitsOf(stages, { ...status, incidents: [{ destination: 'crm', code: 'credential-rejected', since: at }] })[0]).toMatch(/credential-rejected/);
+  stages.push({ stage: 'outcome', at, destination: 'crm', operation: 'put', state: 'delivered' });
+  expect(waitsOf(stages, status)).toEqual([]);
 });
 
 test('a trace has ended when something ended and everything let through did', () => {

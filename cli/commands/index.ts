@@ -8,6 +8,7 @@ export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Com
   ['tail', () => import('./tail.ts')],
   ['trace', () => import('./trace.ts')],
   ['dlq', () => import('./dlq.ts')],
+  ['deliveries', () => import('./deliveries.ts')],
   ['replay', () => import('./replay.ts')],
   ['status', () => import('./status.ts')],
   ['destination', () => import('./destination.ts')],

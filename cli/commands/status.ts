@@ -10,6 +10,8 @@ export interface Status {
   readonly lag: Readonly<Record<string, number>>;
   readonly release?: string | null;
   readonly ready: boolean;
+  readonly callers?: number | null;
+  readonly held?: number;
   readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; readonly replay?: string | null }[];
   readonly paused?: readonly { readonly destination: string; readonly reason: string | null; readonly by: string; readonly since: string }[];
 }
@@ -70,6 +72,7 @@ function print(status: Status, terminal: Terminal): void {
   const { paint } = terminal;
   terminal.line(`${status.ready ? paint.green('ready') : paint.red('not ready')}${settled(status) ? ', settled' : ''}${status.release ? `, release ${status.release}` : ''}`);
   for (const i of status.incidents) terminal.line(paint.red(incidentLine(i)));
+  if ((status.held ?? 0) > 0) terminal.line(paint.red(`${status.held} ${status.held === 1 ? 'delivery is' : 'deliveries are'} held: nobody knows whether they took effect; see weir deliveries held`));
   for (const p of status.paused ?? []) terminal.line(paint.red(`${p.destination} is paused by the kill switch since ${p.since}, by ${p.by}${p.reason === null ? '' : `: ${p.reason}`}; its events are kept`));
   terminal.line();
   const rows = (group: string, counts: Readonly<Record<string, number>>): string[][] => Object.entries(counts).map(([name, n]) => [group, name, String(n)]);

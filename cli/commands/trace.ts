@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createClient } from '../client.ts';
 import { Finding, numberOption, UsageError, type Command } from '../command.ts';
 import type { Terminal } from '../terminal.ts';
+import type { Status } from './status.ts';
 
 export interface Stage {
   readonly stage: string;
@@ -37,8 +38,9 @@ export const command: Command = {
       const ended = found !== undefined && hasEnded(found.stages);
       if ((ended && performance.now() - since >= stillMs) || performance.now() >= end || context.signal.aborted) {
         if (found === undefined) throw new Finding(`no event ${id}: check the id, or that it went to this instance`);
-        if (json) terminal.json(found);
-        else print(found, ended, terminal);
+        const waits = ended ? [] : waitsOf(found.stages, await client.get<Status>('/v1/status'));
+        if (json) terminal.json({ ...found, waits });
+        else print(found, waits, ended, terminal);
         return 0;
       }
       await delay(pollMs);
@@ -56,11 +58,30 @@ export function hasEnded(stages: readonly Stage[]): boolean {
   return ends.length > 0 && [...open].every(([name, n]) => ends.filter((end) => end === name).length >= Math.min(n, 1));
 }
 
-function print(trace: Trace, ended: boolean, terminal: Terminal): void {
+/** Why an event has not ended everywhere, as far as the whole instance shows it. */
+export function waitsOf(stages: readonly Stage[], status: Pick<Status, 'lag' | 'incidents' | 'paused' | 'callers'>): string[] {
+  const lag = (name: string): number => status.lag[name] ?? 0;
+  if (!stages.some((s) => s.stage === 'normalized' || s.stage === 'outcome')) return [`not normalized: ${lag('normalizer')} raw records wait`];
+  if (!stages.some((s) => s.stage === 'decided' || s.stage === 'outcome')) return [`not decided, so closed: ${lag('policy')} records wait for the policy service, ${lag('consent')} changes of consent are not in its tables`];
+  const ended = new Set(stages.filter((s) => s.stage === 'outcome').map(target));
+  const open = new Set(stages.filter((s) => s.stage === 'decided' && s['effect'] === 'allow' && !ended.has(target(s))).map((s) => String(s['destination'])));
+  return [...open].map((name) => {
+    const incident = status.incidents.find((i) => i.destination === name);
+    const paused = status.paused?.find((p) => p.destination === name);
+    if (paused !== undefined) return `${name} is paused by the kill switch since ${paused.since}`;
+    if (incident !== undefined) return `${name} is paused since ${incident.since}: ${incident.code}`;
+    if (status.callers === 0) return `${name} is closed: no dispatcher has read the tables of consent, ${lag(`dispatcher.${name}`)} deliveries wait`;
+    return `${name}: ${lag(`dispatcher.${name}`)} deliveries wait for its dispatcher`;
+  });
+}
+
+function print(trace: Trace, waits: readonly string[], ended: boolean, terminal: Terminal): void {
   terminal.line(`event ${trace.eventId}  trace ${trace.traceId ?? '-'}${ended ? '' : `  ${terminal.paint.yellow('not ended yet')}`}`);
   terminal.line();
   const begin = Date.parse(trace.stages[0]?.at ?? '');
   terminal.table(['stage', 'at', 'what'], trace.stages.map((stage) => [stage.stage, `${stage.at} +${Math.max(0, Date.parse(stage.at) - begin)}ms`, describe(stage)]));
+  if (waits.length > 0) terminal.line();
+  for (const wait of waits) terminal.line(terminal.paint.yellow(`waits: ${wait}`));
 }
 
 const order = ['destination', 'operation', 'effect', 'from', 'standby', 'refused', 'state', 'to', 'reason', 'detail', 'verdict', 'status', 'ms', 'source', 'mapping', 'record', 'output', 'rule', 'purpose', 'consent', 'release'];

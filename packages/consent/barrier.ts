@@ -27,6 +27,8 @@ export interface ConsentBarrier {
   applied(marks: Marks, ids: readonly string[], deadlineMs: number): Promise<boolean>;
   /** Instances that may hold a lease, for status and metrics. */
   instances(): number;
+  /** Those of them that have read the tables of consent and said so: the others start no `use` call. */
+  applying(): number;
   /** Everybody who waits is told that it did not come to hold. */
   giveUp(): void;
   stop(): Promise<void>;
@@ -190,6 +192,7 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
       return false;
     },
     instances: () => instances.size,
+    applying: () => [...instances.values()].filter(({ report }) => report.folded.length > 0).length,
     giveUp() {
       stopped = true;
       wake();

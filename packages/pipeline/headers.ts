@@ -35,7 +35,7 @@ export const H = {
   intent: 'weir-intent',
   /** With `intent`: `<topic>/<partition>/<offset>` of the record that the order selected. */
   origin: 'weir-origin',
-  /** With `intent`, dispatch only: `applied` = the vendor was asked and has it; the delivery ends without a call. */
+  /** With `intent`, dispatch only: `applied` = it is known that the vendor has it; the delivery ends without a call. `not-applied` = a person says that it has not: it is sent without a question. */
   verified: 'weir-verified',
   /** With `intent`, raw and canonical: the one destination that the order is for; decisions about others are left out. */
   only: 'weir-only',

@@ -8,6 +8,7 @@ export const permissions = {
   'dlq.payload': 'See the bytes of a dead letter.',
   'replay.read': 'See replay orders.',
   'replay.order': 'Order, pause and cancel replays.',
+  'delivery.resolve': 'Say whether a delivery of unknown effect took effect.',
   'release.read': 'See releases and their files.',
   'release.propose': 'Propose a release; apply it where no approval is required.',
   'release.approve': 'Approve what somebody else proposed.',
@@ -32,7 +33,7 @@ export type Permission = keyof typeof permissions;
 export const allPermissions = Object.keys(permissions) as Permission[];
 
 const viewer: readonly Permission[] = ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'];
-const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply', 'consent.settle'];
+const operator: readonly Permission[] = [...viewer, 'dlq.payload', 'replay.order', 'delivery.resolve', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply', 'consent.settle'];
 
 /** What each role may do. What is not listed is denied. */
 export const roles = {

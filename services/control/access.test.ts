@@ -51,7 +51,7 @@ beforeAll(async () => {
     approval: false, endFailed: () => undefined,
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), letters: { list: answer('letters'), stats: answer('stats'), show: answer('letter') }, release: answer('release'),
-    switches: { list: () => [], set: answer('switch') },
+    switches: { list: () => [], set: answer('switch') }, deliveries: { resolve: answer('resolve') },
     subjects: () => ({ summary: answer('subject'), decisions: answer('decisions'), resolve: async () => { ran.push('export'); return []; }, scan: async () => undefined }),
     erasures: () => ({ order: async () => { ran.push('erase'); return erasure; }, list: () => [], get: () => erasure }),
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
@@ -71,13 +71,14 @@ afterAll(async () => {
 });
 
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
-const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/consent/receipts': { identifier: 'ann@larkspur.example' }, 'POST /v1/consent/unresolved/:id/settle': { reason: 'a test' }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 }, 'POST /v1/vault/changes': { change: 'set', name: 'CRM_TOKEN' }, ...Object.fromEntries(['show', 'decisions', 'export', 'erase'].map((what) => [`POST /v1/subjects/${what}`, { identifier: 'ada@larkspur.example' }])) };
+const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/consent/receipts': { identifier: 'ann@larkspur.example' }, 'POST /v1/consent/unresolved/:id/settle': { reason: 'a test' }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/deliveries/:id/resolve': { finding: 'applied' }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 }, 'POST /v1/vault/changes': { change: 'set', name: 'CRM_TOKEN' }, ...Object.fromEntries(['show', 'decisions', 'export', 'erase'].map((what) => [`POST /v1/subjects/${what}`, { identifier: 'ada@larkspur.example' }])) };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
 const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', r.url.startsWith('/v1/replays') ? replayId : 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 
 /** What each route that is not a GET writes to the audit log, written down a second time: a new one must be added here. */
 const auditActions: Record<string, string> = {
   'POST /v1/consent/lookup': 'consent.lookup', 'POST /v1/consent/receipts': 'consent.receipts', 'POST /v1/consent/unresolved/:id/settle': 'consent.settle', 'POST /v1/subjects/show': 'subject.show', 'POST /v1/subjects/decisions': 'subject.decisions', 'POST /v1/subjects/export': 'subject.export', 'POST /v1/subjects/erase': 'subject.erase',
+  'POST /v1/deliveries/:id/resolve': 'delivery.resolve',
   'POST /v1/replays': 'replay.order', 'POST /v1/replays/:id/start': 'replay.start', 'POST /v1/replays/:id/pause': 'replay.pause', 'POST /v1/replays/:id/cancel': 'replay.cancel',
   'POST /v1/releases': 'release.apply', 'POST /v1/proposals/:id/approve': 'release.approve', 'POST /v1/topics/apply': 'topics.apply',
   'POST /v1/rehearsals': 'policy.rehearse', 'DELETE /v1/rehearsals/:id': 'policy.rehearse.stop', 'POST /v1/held/:id/approve': 'held.approve', 'POST /v1/held/:id/refuse': 'held.refuse',
@@ -88,7 +89,7 @@ const auditActions: Record<string, string> = {
 /** Written down a second time, by hand: a change of roles.ts must be made here too. */
 const matrix: Record<string, readonly Permission[]> = {
   viewer: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read'],
-  operator: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read', 'dlq.payload', 'replay.order', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply', 'consent.settle'],
+  operator: ['status.read', 'trace.read', 'dlq.read', 'held.read', 'replay.read', 'release.read', 'dlq.payload', 'replay.order', 'delivery.resolve', 'release.propose', 'policy.explain', 'policy.rehearse', 'destination.switch', 'topics.apply', 'consent.settle'],
   privacy: ['status.read', 'trace.read', 'dlq.read', 'dlq.payload', 'held.read', 'policy.explain', 'consent.read', 'consent.write', 'consent.settle', 'subject.read', 'erasure.order', 'audit.read'],
   approver: ['status.read', 'trace.read', 'release.read', 'release.approve', 'held.read', 'held.decide', 'audit.read'],
   admin: allPermissions.filter((p) => p !== 'agent.report'),
@@ -114,7 +115,7 @@ test('routes × roles: each answers as declared, and nothing runs that is denied
 });
 
 test('routes × scopes: a grant over one source and destination opens only what is within it', async () => {
-  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/events/:id/explain', '/v1/held/:id/approve', '/v1/held/:id/refuse', '/v1/dlq/:id', '/v1/consent/changes/:id/receipts', '/v1/consent/unresolved/:id/settle', '/v1/destinations/switches', '/v1/destinations/:name/pause', '/v1/destinations/:name/resume', ...['', '/verified', '/diff', '/start', '/pause', '/cancel'].map((action) => `/v1/replays/:id${action}`)]);
+  const within = new Set(['/v1/status', '/v1/release', '/v1/topics/check', '/v1/openapi.json', '/v1/events/:id/trace', '/v1/events/:id/explain', '/v1/held/:id/approve', '/v1/held/:id/refuse', '/v1/dlq/:id', '/v1/deliveries/:id/resolve', '/v1/consent/changes/:id/receipts', '/v1/consent/unresolved/:id/settle', '/v1/destinations/switches', '/v1/destinations/:name/pause', '/v1/destinations/:name/resume', ...['', '/verified', '/diff', '/start', '/pause', '/cancel'].map((action) => `/v1/replays/:id${action}`)]);
   for (const { method, url, path, permission, body } of requests()) {
     if (permission === 'agent.report') continue;
     granted = [parseGrant('admin@shop:crm')];

@@ -4,6 +4,7 @@ import { installAccess, type DeclaredRoute } from './access.ts';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
 import type { Erasures } from './erasure.ts';
+import { heldDeliveryRoutes, type HeldDeliveries } from './deliveries.ts';
 import { openApi } from './openapi.ts';
 import { policyRoutes, type PolicyApi } from './policy/routes.ts';
 import { replayRoutes, type ReplayApi } from './replay/routes.ts';
@@ -38,6 +39,7 @@ export interface ApiPorts {
   readonly releases: ReleaseApi;
   readonly policy: PolicyApi;
   readonly switches: SwitchApi;
+  readonly deliveries: HeldDeliveries;
   readonly subjects: () => Subjects;
   readonly erasures: () => Erasures;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
@@ -75,6 +77,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   consentRoutes(app, ports.consent);
   consentReceiptRoutes(app, ports.consentReceipts, ports.scopeOf);
   switchRoutes(app, ports.switches);
+  heldDeliveryRoutes(app, ports.deliveries, ports.scopeOf);
   accessRoutes(app, ports);
   auditRoutes(app, ports);
   subjectRoutes(app, ports);

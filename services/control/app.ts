@@ -8,7 +8,7 @@ import type { Service, ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { sealedLeaf } from '@weir/vault';
 import type { FastifyInstance } from 'fastify';
-import { Counter } from 'prom-client';
+import { Counter, Gauge } from 'prom-client';
 import { createApi } from './api.ts';
 import { allWitnesses, fileWitness, httpWitness, openAuditLog, type AuditLog } from './audit.ts';
 import { createConsentLookup } from './consent.ts';
@@ -16,6 +16,7 @@ import { createConsentReceipts } from './consent-receipts.ts';
 import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
+import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer } from './indexer.ts';
 import { createLetters, readDeadLetter } from './letters.ts';
 import { createPrivacy, type Privacy } from './privacy.ts';
@@ -41,6 +42,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   const { log, serde, topics, groups, releases, logger, vault } = context;
   const failure = Promise.withResolvers<Error>();
   const followers = new Map<string, Follower>();
+  new Gauge({ name: 'weir_deliveries_held', help: 'Deliveries of unknown effect that wait for a person: weir deliveries held.', registers: [context.registry], collect(): void { this.set(store?.counter('deliveries.held') ?? 0); } });
   const undecodable = new Counter({ name: 'weir_control_undecodable_total', help: 'Records that the index could not decode.', labelNames: ['topic'], registers: [context.registry] });
   const tail = createTail();
   let store: Store;
@@ -128,7 +130,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
         approval: options.approval,
         scopeOf,
-        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf), unresolved!.view()),
+        status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf), unresolved!.view(), privacy.callers()),
         trace(eventId) {
           const stages = store.stages(eventId);
           if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);
@@ -139,6 +141,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
+        deliveries: createHeldDeliveries({ store, reader, appender, serde, topics }),
         switches: createSwitchApi(context, appender),
         subjects: () => privacy.subjects(),
         erasures: () => privacy.erasures(),

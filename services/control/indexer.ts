@@ -60,6 +60,8 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   const before = v['outputId'] === null && v['stage'] === 'normalizer';
   if (before) tx.ended(eventId, state, v['at']);
   else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
+  // Outcomes of an event stand on one partition, in their order.
+  if (!before && v['stage'] === 'dispatcher') tx.held(deliveryId(v, destination), v['reason'] === 'delivery-held');
   if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
   if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId: v['outputId'], destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
   if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs, path: v['attempt'].path ?? undefined }, where);

@@ -11,6 +11,8 @@ export interface Privacy {
   /** Throws not-ready while the tables are read, or while nothing is sealed. */
   subjects(): Subjects;
   erasures(): Erasures;
+  /** Dispatchers that may start `use` calls: they have read the tables of consent. Null while that is not known. */
+  callers(): number | null;
   stop(): Promise<void>;
 }
 
@@ -18,7 +20,7 @@ export interface Privacy {
 export async function createPrivacy(context: ServiceContext, store: Store, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
   const { log, serde, topics, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
-  if (keys === undefined) return { subjects: unsealed, erasures: unsealed, stop: () => Promise.resolve() };
+  if (keys === undefined) return { subjects: unsealed, erasures: unsealed, callers: () => null, stop: () => Promise.resolve() };
   const [appender, reader, admin, tables] = await Promise.all([log.appender(), log.reader(), log.admin(), createConsentTables(context, fail)]);
   await appender.partitions(topics.consentApplied);
   const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
@@ -42,6 +44,7 @@ export async function createPrivacy(context: ServiceContext, store: Store, audit
   return {
     subjects: () => whenReady(subjects),
     erasures: () => whenReady(erasures),
+    callers: () => (ready ? barrier.applying() : null),
     async stop() {
       await loading;
       barrier.giveUp();

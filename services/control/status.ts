@@ -9,10 +9,14 @@ export interface Status {
   readonly events: { readonly accepted: number; readonly pending: number; readonly dropped: number; readonly deadLettered: number; readonly quarantined: number };
   readonly deliveries: { readonly delivered: number; readonly denied: number; readonly deadLettered: number; readonly quarantined: number; readonly superseded: number; readonly failedOver: number; readonly pending: number };
   readonly deadLetters: number;
+  /** Deliveries of unknown effect that wait for a person; they are among the quarantined. */
+  readonly held: number;
   /** Records between the end of the topic and the committed offset, by stage; `index` is this service's own. */
   readonly lag: Readonly<Record<string, number>>;
   readonly release: string;
   readonly ready: boolean;
+  /** Dispatchers that have read the tables of consent: no other starts a `use` call. Null while that is not known. */
+  readonly callers: number | null;
   /** Destinations that are paused for their credential, and since when: nothing of them is lost, they go on by themselves; `policy/<rule>`: deliveries that an escalating rule holds; `consent/<source>`: changes of consent that bind nobody, with how many events wait to be put right. */
   readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; /** The command that sends again, from the start of the incident, what was not delivered; of destinations. */ readonly replay?: string | null }[];
   /** Destinations that the kill switch holds; their events are kept. */
@@ -31,7 +35,7 @@ async function groupLag(admin: LogAdmin, groupId: string, topic: string): Promis
  * Counts and lags. Stages are asked in the direction of the flow and the index last, so a record that moves on
  * meanwhile is counted where it is going: pending is 0 only when everything accepted before the call has ended.
  */
-export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[], incidents: ReadonlyMap<string, Incident>, switches: readonly SwitchView[], unresolved: ReadonlyMap<string, Unresolved>): Promise<Status> {
+export async function status(admin: LogAdmin, store: Store, release: Release, topics: TopicNames, groups: ReturnType<typeof groupNames>, indexed: readonly string[], incidents: ReadonlyMap<string, Incident>, switches: readonly SwitchView[], unresolved: ReadonlyMap<string, Unresolved>, callers: number | null): Promise<Status> {
   const lag: Record<string, number> = {};
   const sum = (list: readonly number[]): number => list.reduce((a, b) => a + b, 0);
   lag['normalizer'] = sum(await Promise.all([...release.sources.keys()].map((name) => groupLag(admin, groups.normalizer, topics.raw(name)))));
@@ -48,8 +52,8 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
   return {
     events: { accepted: c('events.accepted'), pending: lag['normalizer'] + lag['policy'] + lag['index'], dropped: c('events.dropped'), deadLettered: c('events.dead-lettered'), quarantined: c('events.quarantined') },
     deliveries: { delivered: c('deliveries.delivered'), denied: c('deliveries.denied'), deadLettered: c('deliveries.dead-lettered'), quarantined: c('deliveries.quarantined'), superseded: c('deliveries.superseded'), failedOver: c('deliveries.failed-over'), pending: Math.max(c('deliveries.pending'), dispatching) + lag['index'] },
-    deadLetters: c('deadLetters'),
-    lag, release: release.hash, ready: true,
+    deadLetters: c('deadLetters'), held: c('deliveries.held'),
+    lag, release: release.hash, ready: true, callers,
     incidents: [
       ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || incidentAbout(i.destination).kind === 'policy')).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: incidentAbout(destination).kind === 'policy' ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
       ...[...unresolved].map(([destination, { open, since }]) => ({ destination, code: 'consent-unresolved', since: new Date(since).toISOString(), open })),

@@ -13,6 +13,7 @@ import type { Put, Table } from '@weir/state';
  *   w/<destination>/<partition>   owner by the order of the ledger, JSON
  *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record
  *   o/<order>/<delivery>   how what a replay order put back ended
+ *   h/<output>|<destination>|<operation>   it is held: of unknown effect, for a person to find out about
  *   c/<counter>          a counter
  *   #/<topic>/<partition>  next offset to be indexed
  * A record is applied with its position in one transaction, so it counts once.
@@ -62,6 +63,8 @@ export interface Transaction {
   reopened(eventId: string, at: number): void;
   ended(eventId: string, state: string, at: number): void;
   delivery(id: string, state: DeliveryState): void;
+  /** Whether the last that was told of a delivery is that it is held for a person. */
+  held(id: string, is: boolean): void;
   deadLetter(id: string, summary: Record<string, unknown>): void;
   /** An end in the ledger, by the ledger's own rule: a delivery outranks what was given up, the first of equals stays. */
   end(end: NewEnd): void;
@@ -161,6 +164,11 @@ export function createStore(table: Table): Store {
           if (before !== undefined) count(`deliveries.${before}`, -1);
           write(`d/${id}`, state);
           count(`deliveries.${state}`, 1);
+        },
+        held(id, is) {
+          if ((read(`h/${id}`) !== undefined) === is) return;
+          write(`h/${id}`, is ? '' : null);
+          count('deliveries.held', is ? 1 : -1);
         },
         deadLetter(id, summary) {
           if (read(`q/${id}`) === undefined) {

@@ -77,8 +77,9 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   const found = standing(runner, task);
   if ('ended' in found) return found.ended;
   if (ports.keys !== undefined && task.sealedBy !== '' && !ports.keys.has(task.sealedBy)) return give(task, 'denied', 'subject-erased', null, false);
-  if (found.reopened !== undefined && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `read back by ${task.redrive}`, false, 'done');
-  if (found.reopened !== undefined && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
+  const verified = task.redrive === '' ? undefined : headerOf(task.record, H.verified);
+  if (verified === 'applied') return give(task, 'delivered', null, `known by ${task.redrive}`, false, 'done');
+  if (found.reopened !== undefined && verified !== 'not-applied' && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
   if (now - delivery.acceptedAt > ports.retention.ledgerMs() - ports.dedupeWindowMs(delivery.source)) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);

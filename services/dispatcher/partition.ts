@@ -297,7 +297,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     },
     oldestAsked() {
       let oldest = Number.POSITIVE_INFINITY;
-      for (const lane of lanes.values()) if (lane.queue.length > 0) oldest = Math.min(oldest, oldestAsked(lane.queue));
+      for (const { queue, parked } of lanes.values()) oldest = Math.min(oldest, oldestAsked(queue), oldestAsked(parked?.held ?? []));
       return oldest;
     },
     openedAt: () => openedAt,

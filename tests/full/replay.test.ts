@@ -1,8 +1,8 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { cpus } from 'node:os';
-import { join, resolve } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { makeDeadLetters, replayProof, startReplayWorld, type ReplayWorld } from '../integrity/replay-world.ts';
+import { saveResult } from '../results.ts';
 
 /** Less for a quick look; the result is named after it. */
 const events = Number(process.env['WEIR_REPLAY_LETTERS'] ?? 100_000);
@@ -16,9 +16,11 @@ test(`${events} dead letters of which two fifths had been applied: the replay ma
   const madeMs = Math.round(performance.now() - began);
   const kills = [{ service: 'control', atRequeued: events * 0.2 }, { service: 'dispatcher', atRequeued: events * 0.4 }, { service: 'control', atRequeued: events * 0.6 }] as const;
   const found = await replayProof(world, events, { rate: 0, kills, deadlineMs: 600_000 });
-  const file = resolve(import.meta.dirname, '../../docs/results', `replay-${events}.json`);
-  mkdirSync(join(file, '..'), { recursive: true });
-  writeFileSync(file, `${JSON.stringify({ date: new Date().toISOString(), cores: cpus().length, cpu: cpus()[0]?.model ?? '', node: process.version, deadLetters: events, madeMs, ...found }, null, 2)}\n`);
+  const { order, ...figures } = found;
+  const name = `replay-${events}`;
+  saveResult(name, `WEIR_REPLAY_LETTERS=${events} npm run test:full -- tests/full/replay.test.ts`, { deadLetters: events, madeMs, ...figures });
+  // What an operator sees of it.
+  writeFileSync(resolve(import.meta.dirname, '../../docs/results', `${name}.txt`), `$ weir replay show ${String(order)}\n${await world.cli('replay', 'show', String(order))}`);
   expect(found).toMatchObject({ verifiedApplied: events * 0.4, named: events * 0.4, effectsBefore: events * 0.4, newEffects: events * 0.6, twice: 0, selected: events, requeued: events, ended: { delivered: events } });
   // A call that was cut by the load without an effect is unknown, too: the class holds all that were applied.
   expect(Number(found['unknown'])).toBeGreaterThanOrEqual(events * 0.4);

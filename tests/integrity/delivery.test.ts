@@ -1,4 +1,8 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { verifyWebhook } from '@weir/adapter';
 import { waitFor } from '@weir/testing';
+import { SMTPServer } from 'smtp-server';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 import { startDeliveryWorld, type DeliveryWorld } from './delivery-world.ts';
 
@@ -33,6 +37,20 @@ const pathOperation = (name: string, path: string): string => `    ${name}:
       idempotency: { scheme: body-field, name: /key }
 `;
 
+/** Who is told: a webhook and a mail server of this process. */
+const hookSecret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
+const hooks: { headers: Record<string, string>; body: Buffer }[] = [];
+const mails: string[] = [];
+const hookServer = createServer((request, response) => {
+  const chunks: Buffer[] = [];
+  request.on('data', (d: Buffer) => chunks.push(d)).on('end', () => {
+    hooks.push({ headers: request.headers as Record<string, string>, body: Buffer.concat(chunks) });
+    response.writeHead(204).end();
+  });
+});
+const mailServer = new SMTPServer({ authOptional: true, onData: (stream, _session, done) => { let text = ''; stream.on('data', (d: Buffer) => { text += d.toString(); }).on('end', () => { mails.push(text); done(); }); } });
+const portOf = (server: { address(): unknown }): number => (server.address() as AddressInfo).port;
+
 /** Two vendors that know keys; the first says of itself that a 503 had no effect. */
 const mailOperation = (verdicts: string): string => `    send:
       accepts: [Profile]
@@ -43,10 +61,12 @@ ${verdicts}`;
 
 let weir: DeliveryWorld;
 beforeAll(async () => {
+  await Promise.all([new Promise<void>((done) => hookServer.listen(0, '127.0.0.1', done)), new Promise<void>((done) => mailServer.listen(0, '127.0.0.1', () => done()))]);
   weir = await startDeliveryWorld({
     brokers: inject('brokers'), registryUrl: inject('registryUrl'),
+    files: { 'weir.yaml': `name: delivery\nescalation:\n  after: 1s\n  webhook: { url: "http://127.0.0.1:${portOf(hookServer)}/hook", secret: { secret: ONCALL } }\n  email: { from: weir@larkspur.example, to: [oncall@larkspur.example], smtp: { host: 127.0.0.1, port: ${portOf(mailServer.server)}, tls: none } }\n` },
     // It ends at the first delivery that is given over to mail-two.
-    env: { WEIR_FAILPOINTS: 'log.produce-sent@dispatch.mail-two:1' },
+    env: { WEIR_SECRET_ONCALL: hookSecret, WEIR_FAILPOINTS: 'log.produce-sent@dispatch.mail-two:1' },
     destinations: {
       asks: destination('asks', operation('verify', verify('          - { status: 200, code: { found: "true" }, answer: applied }\n          - { status: 404, answer: not-applied }\n'))),
       mute: destination('mute', operation('verify', verify('          - { status: 200, code: { found: "yes" }, answer: applied }\n'))),
@@ -58,7 +78,10 @@ beforeAll(async () => {
     },
   });
 });
-afterAll(() => weir?.dispose());
+afterAll(async () => {
+  await weir?.dispose();
+  await Promise.all([new Promise((done) => { hookServer.close(done); }), new Promise<void>((done) => { mailServer.close(done); })]);
+});
 afterEach(() => fetch(`${weir.sandbox}/faults`, { method: 'DELETE' }));
 
 // The first of all, so that nothing is known of either path.
@@ -110,6 +133,38 @@ test('what the vendor cannot tell, and what may not be asked, waits for a person
   expect(await weir.effectsOf('mute', 'person')).toHaveLength(0);
 });
 
+test('of what is held a person says whether it was applied: then it ends, without a call; else it is sent, without a question; each once, and counted until then', async () => {
+  const heldNow = async (): Promise<number> => ((await (await weir.api('/v1/status')).json()) as { held: number }).held;
+  await weir.fault({ destination: 'mute', operation: 'things', subject: 'said@larkspur.example', mode: 'cut', count: 1 });
+  const began = await heldNow();
+  const said = await weir.send('said');
+  await weir.settled();
+  expect(await heldNow()).toBe(began + 1);
+  expect((await weir.cli('status')).out).toMatch(/held: nobody knows/);
+  const id = (await weir.deadLetters('code=delivery-held&destination=mute')).find((l) => l.eventId === said).id as string;
+  expect((await weir.cli('deliveries', 'held')).out).toContain(id);
+  const reads = async (): Promise<number> => (await weir.arrivals('mute')).filter((a) => a.operation === 'read things').length;
+  const before = await reads();
+  expect((await weir.cli('deliveries', 'resolve', id, '--not-applied', '--reason', 'asked their support')).code).toBe(0);
+  await weir.settled();
+  expect(await weir.effectsOf('mute', 'said')).toHaveLength(1);
+  expect([await reads(), await heldNow()]).toEqual([before, began]);
+  const { leaves } = (await (await weir.api('/v1/audit/leaves?limit=1000')).json()) as { leaves: { bytes: string }[] };
+  expect(leaves.map((l) => Buffer.from(l.bytes, 'base64').toString())).toContainEqual(expect.stringContaining(`"target":"${id}: not-applied, asked their support"`));
+  // The one of the test before was applied, says the vendor's own list.
+  const other = (await weir.deadLetters('code=delivery-held&destination=mute&open=true'))[0];
+  const resolve = (finding: string) => weir.cli('deliveries', 'resolve', other.id, finding);
+  for (let i = 0; i < 2; i++) {
+    expect((await resolve('--applied')).code).toBe(0);
+    await weir.settled();
+  }
+  expect(await heldNow()).toBe(began - 1);
+  expect((await resolve('--not-applied')).code).toBe(1);
+  expect(await weir.effectsOf('mute', 'person')).toHaveLength(0);
+  expect(JSON.stringify(await (await weir.api(`/v1/events/${other.eventId}/trace`)).json())).toContain('known by res_');
+  expect((await weir.cli('deliveries', 'resolve', id)).code).toBe(2);
+});
+
 test('heads of different people go in one call, each with its own key, verdict and end, and the order of each stays', async () => {
   await weir.fault({ destination: 'bulk', mode: 'slow', delayMs: 400, count: 1 });
   const people = Array.from({ length: 30 }, (_, i) => `many${i}`);
@@ -124,6 +179,23 @@ test('heads of different people go in one call, each with its own key, verdict a
   const value = (name: string): number => Number(new RegExp(`^${name}\\{destination="bulk"\\} (\\S+)`, 'm').exec(metrics)?.[1]);
   expect(value('weir_delivery_batch_items_sum')).toBeGreaterThanOrEqual(61);
   expect(value('weir_delivery_batch_items_count')).toBeLessThan(value('weir_delivery_batch_items_sum') / 2);
+});
+
+test('people are told by a signed webhook and by mail when a breaker stays open and when a credential is refused, and once more when it is over', async () => {
+  await weir.fault({ destination: 'bulk', mode: '5xx' });
+  await weir.fault({ destination: 'asks', operation: 'things', mode: 'auth' });
+  await Promise.all(Array.from({ length: 6 }, (_, i) => weir.send(`told${i}`)));
+  const told = (): string[] => hooks.map(({ body }) => JSON.parse(body.toString()) as { type: string; data: { destination: string; kind: string } }).filter(({ data }) => ['bulk', 'asks'].includes(data.destination)).map(({ type, data }) => `${data.destination} ${data.kind} ${type.split('.').at(-1)!}`).toSorted();
+  await waitFor('both are told by webhook', () => told().length >= 2);
+  expect(told()).toEqual(['asks credential opened', 'bulk breaker opened']);
+  await waitFor('and by mail', () => mails.some((m) => /Subject: \[weir delivery\] bulk does not answer/.test(m)) && mails.some((m) => /Subject: \[weir delivery\] asks is paused/.test(m)));
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
+  await waitFor('both are told to be over', () => told().length >= 4, 60_000);
+  await weir.settled();
+  expect(told()).toEqual(['asks credential closed', 'asks credential opened', 'bulk breaker closed', 'bulk breaker opened']);
+  for (const { headers, body } of hooks) expect(verifyWebhook([hookSecret], headers, body, Date.now(), 300_000).ok).toBe(true);
+  expect(JSON.stringify([mails, hooks.map((h) => h.body.toString())])).not.toContain(hookSecret);
+  for (let i = 0; i < 6; i++) expect(await weir.effectsOf('bulk', `told${i}`)).toHaveLength(1);
 });
 
 test('killed when the end at the first vendor is written and the second may not have the delivery: each takes effect once', async () => {

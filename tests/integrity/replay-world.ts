@@ -2,9 +2,11 @@
  * Dead letters of which a known part had in fact been applied (the vendor took them and cut the line), on a fleet of
  * processes that can be killed one by one.
  */
+import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
+import { promisify } from 'node:util';
 import { startFleet, waitFor, type Fleet } from '@weir/testing';
 
 const files: Readonly<Record<string, string>> = {
@@ -40,6 +42,8 @@ export interface ReplayWorld {
   order(id: string, what: string, holds: (view: any) => boolean, deadlineMs?: number): Promise<any>;
   /** Keys of what took effect, with how often. */
   effects(): Promise<Map<string, number>>;
+  /** What `weir <args>` prints. */
+  cli(...args: string[]): Promise<string>;
   dispose(): Promise<void>;
 }
 
@@ -76,6 +80,7 @@ export async function startReplayWorld(options: { brokers: readonly string[]; re
       }
       return keys;
     },
+    cli: async (...args) => (await promisify(execFile)(process.execPath, [resolve(import.meta.dirname, '../../cli/main.ts'), ...args], { env: { ...process.env, WEIR_PORT: String(Number(new URL(control).port) - 1), WEIR_SECRET_ADMIN_TOKEN: fleet.secret('ADMIN_TOKEN') } })).stdout,
     dispose: () => fleet.dispose(),
   };
   return world;
@@ -127,6 +132,7 @@ export async function replayProof(world: ReplayWorld, events: number, options: {
   const view = await world.order(id, 'the replay is finished', (v) => v.state === 'finished', options.deadlineMs);
   const after = await world.effects();
   return {
+    order: id,
     unknown: plainPreview.deliveries.unknownKeyed, notApplied: plainPreview.deliveries.notApplied, verifiedApplied: preview.verified.applied, named: new Set(named.map((d) => d.eventId)).size,
     effectsBefore: before.size, newEffects: after.size - before.size, twice: [...after.values()].filter((n) => n > 1).length, selected: view.counts.selected, requeued: view.counts.requeued, ended: view.ended,
     told: overlaps.some((o) => o.id === id), previewMs, runMs: Math.round(performance.now() - began) - previewMs, applied,

@@ -1,4 +1,5 @@
 import { createLog } from '@weir/log';
+import { deliveryKey } from '@weir/pipeline';
 import { expect, test } from 'vitest';
 import { SimBroker } from './broker.ts';
 import { check, checkers } from './checkers.ts';
@@ -97,4 +98,23 @@ test('each checker sees a history that is bad in its way', async () => {
   expect(checkers.consentHeld({ ...history, calls: history.calls.map((c) => ({ ...c, ...after })) })).not.toEqual([]);
   const canonical = history.records.get('sim.canonical')!;
   expect(checkers.sameBytes({ ...history, records: new Map([...history.records, ['sim.canonical', canonical.map((list) => [...list, ...list.map((r) => ({ offset: r.offset, timestamp: r.timestamp, key: r.key, headers: r.headers, value: Buffer.from('other') }))])]]) })).not.toEqual([]);
+});
+
+test('the checkers see a delivery that two vendors applied, and one that went to a second vendor and did not arrive', async () => {
+  const { history } = await simulate(1, { events: 60, faults: false });
+  const applied = new Set(history.effects.filter((e) => e.destination === 'warehouse').map((e) => e.key));
+  const keyOf = (value: any): string => deliveryKey(value.outputId, value.destination, value.operation, value.intent, 0);
+  const first = history.records.get('sim.dispatch.warehouse')!.flat().map((r) => history.decode(r.value!).value).find((value) => applied.has(keyOf(value)))!;
+  const second = { ...first, destination: 'newsletter', operation: 'copy' };
+  const forged = Buffer.from('forged');
+  const decode = (bytes: Buffer) => (bytes === forged ? { name: 'weir.internal.Delivery', value: second } : history.decode(bytes));
+  const [partition, ...others] = history.records.get('sim.dispatch.newsletter')!;
+  const records = new Map([...history.records, ['sim.dispatch.newsletter', [[...partition!, { offset: 1e6, timestamp: 0, key: Buffer.from('s'), headers: [], value: forged }], ...others]]]);
+  const effect = { at: 0, destination: 'newsletter', key: keyOf(second), body: {} };
+  expect(checkers.effectsOnce({ ...history, decode, records, effects: [...history.effects, effect] })).toEqual([expect.stringContaining('at the first and at the second vendor')]);
+  const gone = (bytes: Buffer) => {
+    const { name, value } = history.decode(bytes);
+    return { name, value: name === 'weir.internal.LedgerEnd' && value.key === keyOf(first) ? { ...value, state: 'failed-over' } : value };
+  };
+  expect(checkers.nothingLost({ ...history, decode: gone })).toEqual([expect.stringContaining('went to the second vendor and is not there')]);
 });

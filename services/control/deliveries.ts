@@ -1,0 +1,82 @@
+import { WeirError } from '@weir/errors';
+import type { Appender, Headers, Reader, Serde } from '@weir/log';
+import { H, type TopicNames } from '@weir/pipeline';
+import type { Scope } from '@weir/release';
+import type { FastifyInstance } from 'fastify';
+import { readDeadLetter } from './letters.ts';
+import type { ChangedBy } from './releases.ts';
+import { recordOf } from './replay/put-back.ts';
+import type { Store } from './store.ts';
+
+/** What a person found out about a delivery of which nobody knows whether it took effect. */
+export type Finding = 'applied' | 'not-applied';
+
+export interface Resolved {
+  /** Dead letter id of the held delivery. */
+  readonly id: string;
+  readonly eventId: string;
+  readonly destination: string;
+  readonly operation: string;
+  readonly finding: Finding;
+  /** Order under which it goes on, with the audit leaf of this change in it; null = it had ended as delivered already. */
+  readonly order: string | null;
+}
+
+export interface HeldDeliveries {
+  /**
+   * Ends what is held: as delivered, without a call; or sends it again, under the same key, without asking the vendor. Twice
+   * is harmless: the dispatcher decides on the ledger, where a delivered end absorbs everything. Throws not-found, bad-request.
+   */
+  resolve(id: string, finding: Finding, by: ChangedBy): Promise<Resolved>;
+}
+
+interface Ports {
+  readonly store: Pick<Store, 'deadLetter' | 'deliveryState'>;
+  readonly reader: Reader;
+  readonly appender: Pick<Appender, 'partitions' | 'append'>;
+  readonly serde: Serde;
+  readonly topics: TopicNames;
+}
+
+export function createHeldDeliveries({ store, reader, appender, serde, topics }: Ports): HeldDeliveries {
+  return {
+    async resolve(id, finding, { leaf }) {
+      const summary = store.deadLetter(id);
+      if (summary === undefined) throw new WeirError('not-found', `no dead letter ${id}`);
+      const { codes, eventId, outputId, destination, operation } = summary as { codes: readonly string[]; eventId: string; outputId: string; destination: string; operation: string };
+      if (!codes.includes('delivery-held')) throw new WeirError('bad-request', `${id} is not held: it is ${codes.join(', ')}, and a replay sends it again (weir dlq redrive)`);
+      const done = { id, eventId, destination, operation, finding };
+      if (store.deliveryState(`${outputId}|${destination}|${operation}`) === 'delivered') {
+        if (finding === 'applied') return { ...done, order: null };
+        throw new WeirError('bad-request', `${id} has ended as delivered meanwhile`);
+      }
+      const letter = await readDeadLetter(store, reader, serde, topics, id);
+      const order = `res_${leaf.replace(/^leaf_/, '')}`;
+      const headers: Headers = letter.headers.map((h) => [h.name, h.value] as const);
+      const record = recordOf({ id: order, destination: null }, { origin: { ...letter, offset: 0, headers }, from: id, kind: 'derived', deliveries: [] });
+      await appender.partitions(letter.topic);
+      await appender.append(letter.topic, [{ ...record, headers: [...record.headers ?? [], [H.verified, Buffer.from(finding)]] }]);
+      return { ...done, order };
+    },
+  };
+}
+
+const idOf = (request: { params: unknown }): string => (request.params as { id: string }).id;
+const schema = {
+  params: { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$' } } },
+  body: { type: 'object', additionalProperties: false, required: ['finding'], properties: { finding: { enum: ['applied', 'not-applied'], description: 'Whether it took effect at the destination.' }, reason: { type: 'string', minLength: 1, maxLength: 500, description: 'Stands in the audit leaf.' } } },
+};
+
+/** POST /v1/deliveries/:id/resolve. What is held is listed by GET /v1/dlq?code=delivery-held&open=true. */
+export function heldDeliveryRoutes(app: FastifyInstance, held: HeldDeliveries, scopeOf: (kind: 'event' | 'letter', id: string) => Scope): void {
+  app.post<{ Body: { finding: Finding; reason?: string } }>('/v1/deliveries/:id/resolve', {
+    schema,
+    config: {
+      permission: 'delivery.resolve', scope: (request) => scopeOf('letter', idOf(request)), action: 'delivery.resolve', summary: 'Say whether a held delivery took effect: it ends as delivered, or is sent again.',
+      target: (request) => {
+        const { finding, reason } = request.body as { finding: string; reason?: string };
+        return `${idOf(request)}: ${finding}${reason === undefined ? '' : `, ${reason}`}`;
+      },
+    },
+  }, async (request) => held.resolve(idOf(request), request.body.finding, { actor: request.principal.id, leaf: request.leaf }));
+}
