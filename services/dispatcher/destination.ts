@@ -98,7 +98,10 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     pumping = true;
     const empty = new Set<string>();
     try {
-      leaving.comeBack(waitMs(breaker, ports.clock.monotonic()) === 0);
+      const blocked = waitMs(breaker, ports.clock.monotonic());
+      leaving.comeBack(blocked === 0);
+      // A failed probe leaves nobody in line who would come back for those that stay.
+      if (leaving.stay()) pumpIn(Math.min(blocked, leaving.untilBackMs()));
       while (inFlight < destination.concurrency) {
         const next = ready.next((bucket) => !empty.has(bucket));
         if (next === undefined) return;

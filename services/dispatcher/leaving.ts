@@ -89,6 +89,9 @@ export function createLeaving({ destination: ports, ready, breaker, cost }: Port
     stays(next: Ordered<Ready>): void {
       staying.push(next);
     },
+    stay: (): boolean => staying.length > 0,
+    /** ms until one of those that stay may go after all. */
+    untilBackMs: (): number => Math.max(0, lookAgainAt - ports.clock.monotonic()),
     /** Those that stay are in line again: `always`, or when one of them may go by now. */
     comeBack(always: boolean): void {
       if (staying.length === 0 || (!always && ports.clock.monotonic() < lookAgainAt)) return;
