@@ -143,17 +143,19 @@ function versions(): Record<string, string> {
 /** The parties in turn, `rounds` times; prints the table and writes bench/results/<name>.json. */
 export async function runBenchmark(benchmark: Benchmark): Promise<void> {
   const load = digits(loadavg()[0]!);
-  const samples = new Map<string, Sample[]>(benchmark.parties.map((p) => [p.name, []]));
+  const only = process.env['WEIR_BENCH_PARTIES']?.split(',');
+  const chosen = benchmark.parties.filter((p) => only === undefined || only.includes(p.name));
+  const samples = new Map<string, Sample[]>(chosen.map((p) => [p.name, []]));
   for (let round = 0; round < benchmark.rounds; round++) {
-    for (const party of benchmark.parties) {
+    for (const party of chosen) {
       const sample = await party.run(round);
       samples.get(party.name)!.push(sample);
       process.stderr.write(`${benchmark.name} ${round + 1}/${benchmark.rounds} ${party.name}: ${(sample.cpuUs / sample.records).toFixed(2)} µs CPU, ${Math.round(sample.records / sample.wallMs * 1000)}/s\n`);
     }
   }
-  const parties = benchmark.parties.map((p) => summarise(p.name, samples.get(p.name)!));
+  const parties = chosen.map((p) => summarise(p.name, samples.get(p.name)!));
   const of = (name: string): PartyResult => parties.find((p) => p.name === name) ?? (() => { throw new Error(`no party ${name}`); })();
-  const figures = benchmark.figures(of).map((figure) => ({ ...figure, value: digits(figure.value) }));
+  const figures = (only === undefined ? benchmark.figures(of) : []).map((figure) => ({ ...figure, value: digits(figure.value) }));
   const dirty = git('status', '--porcelain', '--untracked-files=no', '--', ':!bench/results') !== '';
   const result: Result = {
     name: benchmark.name, commit: git('rev-parse', '--short=12', 'HEAD') + (dirty ? '+changes' : ''), date: new Date().toISOString(), versions: versions(), cpu: cpus()[0]?.model, cores: availableParallelism(), load,

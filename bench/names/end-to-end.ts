@@ -94,7 +94,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     } };
   }
   return {
-    name: 'end-to-end', rounds, parties: [party('weir', weir, ladder.some((r) => r > 0)), party('bare-chain', bare, false)], parameters: { ratePerSecond: rate, seconds, hops: 3, processes: 4, connections },
+    name: 'end-to-end', rounds, parties: [party('weir', weir, ladder.some((r) => r > 0)), party('bare-chain', bare, false)], parameters: { ratePerSecond: rate, seconds, people: 5000, newPeople: 0.05, hops: 3, processes: 4, connections },
     figures: (of) => [{ what: 'p50, ms', value: of('weir').more['p50']!, atMost: 15 }, { what: 'p99 over twice the bare chain, ms', value: of('weir').more['p99']! - 2 * of('bare-chain').more['p99']!, atMost: 20 }, ...(of('weir').more['highestSteady'] === undefined ? [] : [{ what: 'highest steady rate, events a second', value: of('weir').more['highestSteady']! }])],
     close: () => log.close(),
   };

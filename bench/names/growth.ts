@@ -43,15 +43,17 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       }
       const cpu = cpuOf(child.pid);
       const each = (cpu - cpuBefore) / (done - doneBefore);
-      if (doneBefore >= steadyFrom) [largest, smallest] = [Math.max(largest, each), Math.min(smallest, each)];
+      if (doneBefore >= steadyFrom) {
+        [largest, smallest] = [Math.max(largest, each), Math.min(smallest, each)];
+        [doneSteady, cpuSteady] = [doneSteady + done - doneBefore, cpuSteady + cpu - cpuBefore];
+      }
       memory = await child.memory();
       more[`to ${mark}: µs`] = digits(each);
       more[`at ${mark}: RssAnon MB`] = Math.round(memory.anon);
       // The collection for the look at the memory is not the events'.
       [doneBefore, cpuBefore] = [done, cpuOf(child.pid)];
-      if (mark <= steadyFrom) [doneSteady, cpuSteady] = [done, cpuBefore];
     }
-    const mean = (cpuBefore - cpuSteady) / (doneBefore - doneSteady);
+    const mean = cpuSteady / doneSteady;
     return { records: total, wallMs: performance.now() - began, cpuUs: cpuBefore, brokerCpuUs: cluster.brokerCpu() - broker, rssAnonMb: memory.anon, rssFileMb: memory.file, more: { ...more, largestToMean: digits(largest / mean), smallestToMean: digits(smallest / mean) } };
   }
 

@@ -120,14 +120,13 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   }
   const streams = (guarantee: string) => (run: string, logFile: string): Child => startJava(java, ['-Xms512m', '-Xmx512m', '-XX:+UseParallelGC', '-XX:+AlwaysPreTouch', '-cp', `${join(peer, 'target/peer.jar')}:${join(peer, 'target/lib')}/*`, 'dev.weir.bench.Peer', env.KAFKA_BROKERS, `${prefix}.${run}`, raw, `${prefix}.out.${run}`, guarantee, schemaFile, `${serde.idOf('weir.canonical.Profile')}/rel_0123456789abcdef`, join(cluster.dir, 'streams')], logFile);
   const weir = (kind: string, of = prefix) => (run: string, logFile: string): Child => startNode('bench/parties/normalizer.ts', [kind, of, run], env, logFile);
-  const only = process.env['WEIR_BENCH_PARTIES']?.split(',');
   const parties = [
     party('weir', true, weir('like-for-like')), party('streams-exactly-once', true, streams('exactly_once_v2')), party('weir-everything-on', true, weir('service', 'sealed'), 'sealed'), party('streams-at-least-once', true, streams('at_least_once')),
     party('weir-pass-through', false, weir('pass-through')), party('bare-client-loop', false, (run, logFile) => startNode('bench/parties/bare-loop.ts', [prefix, run], env, logFile)),
-  ].filter((p) => only === undefined || only.includes(p.name));
+  ];
   return {
     name: 'normalizer', rounds, parties, parameters: { records: measured, warmUp: warm, partitions, meanBytes: Math.round(bytes / total), fields: 26 },
-    figures: (of) => (only !== undefined ? [] : [
+    figures: (of) => [
       { what: 'weir to Kafka Streams exactly_once_v2, CPU per record (1 or more = Weir needs no more)', value: of('streams-exactly-once').cpuUsPerRecord / of('weir').cpuUsPerRecord, atLeast: 1 },
       { what: 'weir to Kafka Streams exactly_once_v2, CPU with the broker', value: (of('streams-exactly-once').cpuUsPerRecord + of('streams-exactly-once').brokerCpuUsPerRecord) / (of('weir').cpuUsPerRecord + of('weir').brokerCpuUsPerRecord) },
       { what: 'weir to Kafka Streams at_least_once, CPU per record', value: of('streams-at-least-once').cpuUsPerRecord / of('weir').cpuUsPerRecord },
@@ -135,7 +134,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       { what: 'weir over pass-through, µs per record', value: of('weir').cpuUsPerRecord - of('weir-pass-through').cpuUsPerRecord, atMost: 6 },
       { what: 'pass-through to the bare loop, CPU per record', value: of('bare-client-loop').cpuUsPerRecord / of('weir-pass-through').cpuUsPerRecord, atLeast: 0.9 },
       { what: 'RssAnon of everything on, MB', value: of('weir-everything-on').rssAnonMb, atMost: 300 },
-    ]),
+    ],
     async close() {
       await keys.stop();
       await log.close();

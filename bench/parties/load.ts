@@ -12,14 +12,16 @@ const { host, hostname, port, pathname } = new URL(url);
 
 interface Order { readonly rate: number; readonly count: number; readonly first: number; readonly stamped: boolean; readonly connections: number }
 
-/** `stamped`: the title of the contact is when it is due, ms behind the begin of the run, and the user is its own. */
+/** `stamped`: the title of the contact is when it is due, ms behind the begin of the run, of one in twenty the person is new, the others are of 5,000 who return. */
 function requestOf(number: number, order: Order, dueAt: number): Buffer {
   let body = contact(number);
   if (order.stamped) {
     const item = JSON.parse(body.toString()) as { data: Record<string, unknown> };
     item.data['title'] = String(dueAt);
-    item.data['user_id'] = `usr_s${number}`;
-    item.data['email'] = `s${number}@larkspur.example`;
+    const person = number % 20 === 0 ? `n${number}` : `r${number % 5000}`;
+    item.data['user_id'] = `usr_${person}`;
+    item.data['email'] = `${person}@larkspur.example`;
+    item.data['phone'] = `+4930${person.slice(1).padStart(8, person.startsWith('n') ? '9' : '1')}`;
     body = Buffer.from(JSON.stringify(item));
   }
   const headers = Object.entries({ host, 'content-type': 'application/json', 'content-length': String(body.length), ...signWebhook(secret, `msg-${number}`, Date.now(), body) });

@@ -49,9 +49,7 @@ export function createLinkIndex(table: Table): LinkIndex {
         link(b, a, record.value !== null, pending);
       }
       const puts: Put[] = [];
-      // In the order of the tree, neighbours share a page.
-      for (const id of [...pending.keys()].sort()) {
-        const links = pending.get(id)!;
+      for (const [id, links] of pending) {
         cache.delete(id);
         puts.push({ key: `l|${id}`, value: links === 'too-many' ? Buffer.from(wide) : links.length === 0 ? null : Buffer.from(links.join('~')) });
       }

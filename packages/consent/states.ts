@@ -185,9 +185,7 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
       const buckets = new Map<string, Bucket>();
       const out: Put[] = [];
       for (const record of batch.records) apply(record, batch.partition, buckets, out);
-      // In the order of the tree, neighbours share a page.
-      for (const id of [...buckets.keys()].sort()) {
-        const bucket = buckets.get(id)!;
+      for (const [id, bucket] of buckets) {
         out.push({ key: `b|${id}`, value: bucket.length === 0 ? null : encodeBucket(bucket) });
         cache.delete(id);
       }

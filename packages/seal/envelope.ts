@@ -24,27 +24,27 @@ export interface SealKey {
 
 /** A key from its 32 secret bytes: cipher and nonce key by HKDF-SHA256 (RFC 5869), apart from each other. */
 export function sealKey(id: Buffer, secret: Buffer): SealKey {
-  const derive = hmacOf(hmacOf(id)(secret));
-  return { id, cipher: createSecretKey(derive(cipherInfo)), nonce: derive(nonceInfo) };
+  const extracted = hmac(id, secret);
+  return { id, cipher: createSecretKey(hmac(extracted, cipherInfo)), nonce: hmac(extracted, nonceInfo) };
 }
 
 /** The first block of HKDF-Expand: what is told apart, and the number of the block. */
 const cipherInfo = Buffer.from('weir seal cipher\u0001');
 const nonceInfo = Buffer.from('weir seal nonce\u0001');
 const block = 64;
+const inner = Buffer.alloc(block * 2);
+const outer = Buffer.alloc(block + 32);
 
-/** HMAC-SHA256 (RFC 2104) of one-shot hashes: hkdfSync costs four times as much, and a key of each person is derived again and again. For keys and messages of at most a block. */
-function hmacOf(key: Buffer): (message: Buffer) => Buffer {
-  const [inner, outer] = [Buffer.alloc(block * 2, 0x36), Buffer.alloc(block + 32, 0x5c)];
-  for (let i = 0; i < key.length; i++) {
-    inner[i] = key[i]! ^ 0x36;
-    outer[i] = key[i]! ^ 0x5c;
+/** HMAC-SHA256 (RFC 2104) by one-shot hashes: hkdfSync costs four times as much, and the key of each person is derived again and again. For keys and messages of at most a block. */
+function hmac(key: Buffer, message: Buffer): Buffer {
+  for (let i = 0; i < block; i++) {
+    const byte = i < key.length ? key[i]! : 0;
+    inner[i] = byte ^ 0x36;
+    outer[i] = byte ^ 0x5c;
   }
-  return (message) => {
-    message.copy(inner, block);
-    hash('sha256', inner.subarray(0, block + message.length), 'buffer').copy(outer, block);
-    return hash('sha256', outer, 'buffer');
-  };
+  inner.set(message, block);
+  outer.set(hash('sha256', inner.subarray(0, block + message.length), 'buffer'), block);
+  return hash('sha256', outer, 'buffer');
 }
 
 export function isSealed(bytes: Buffer): boolean {

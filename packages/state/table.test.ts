@@ -28,6 +28,19 @@ test('values and positions come back together after reopening', async () => {
   await again.close();
 });
 
+test('what was gathered while loading is there after reopening, with its positions, also when it was more than is gathered at once', async () => {
+  const path = dir();
+  const first = openTable({ path });
+  first.loading();
+  for (let i = 0; i < 60; i++) first.putBatch([{ key: `k/${i}`, value: Buffer.alloc(1_000_000, i) }], new Map([[0, i + 1]]), new Map([[0, { offset: i, timestamp: 5, currentAt: 6 }]]));
+  first.putBatch([{ key: 'k/0', value: null }]);
+  expect([first.position(0), first.seen(0)?.offset, first.has('k/0'), first.get('k/59')?.[0]]).toEqual([60, 59, false, 59]);
+  await first.close();
+  const again = openTable({ path });
+  expect([again.position(0), again.seen(0), again.has('k/0'), [...again.range('k/')].length, again.get('k/1')?.[0]]).toEqual([60, { offset: 59, timestamp: 5, currentAt: 6 }, false, 59, 1]);
+  await again.close();
+});
+
 test('a prefix gives its keys and no others', async () => {
   const table = openTable({ path: dir() });
   table.putBatch(['p/1/x', 'p/1/y', 'p/10/x', 'q'].map((key) => ({ key, value: Buffer.from(key) })));
@@ -97,10 +110,12 @@ test('the table agrees with a map for any keys, also hostile ones', async () => 
     fc.constantFrom('\ud800', '\ud801', 'a\ud800b', '\uffff\uffffp/0', '\uffff\uffffformat', '\uffff', `\u0001${'a'.repeat(70)}`, '\u0000', '', 'p/\u{1f600}', 'p/\uffff', '__proto__', 'x'.repeat(3000), `${'x'.repeat(3000)}y`),
   );
   const puts = fc.array(fc.record({ key: key, value: fc.option(fc.uint8Array({ maxLength: 20 }).map((v) => Buffer.from(v))) }), { maxLength: 20 });
-  fc.assert(fc.property(fc.array(puts, { maxLength: 5 }), fc.string({ unit: 'grapheme', maxLength: 2 }), (batches, prefix) => {
+  fc.assert(fc.property(fc.array(puts, { maxLength: 5 }), fc.string({ unit: 'grapheme', maxLength: 2 }), fc.boolean(), fc.boolean(), (batches, prefix, loading, ended) => {
     table.clear();
     const model = new Map<string, Buffer>();
-    for (const batch of batches) {
+    if (loading) table.loading();
+    for (const [i, batch] of batches.entries()) {
+      if (ended && i === 2) table.loaded();
       table.putBatch(batch, new Map([[0, 7]]));
       for (const { key: k, value } of batch) {
         if (value === null) model.delete(k);
@@ -112,7 +127,10 @@ test('the table agrees with a map for any keys, also hostile ones', async () => 
     for (const start of ['', prefix, 'p/', '\ud800', 'x'.repeat(1000)]) {
       expect([...table.range(start)].map((e) => e.key).sort()).toEqual([...model.keys()].filter((k) => k.startsWith(start)).sort());
     }
+    expect(table.position(0)).toBe(batches.length > 0 ? 7 : undefined);
     expect([...table.positions()]).toEqual(batches.length > 0 ? [[0, 7]] : []);
+    table.loaded();
+    for (const [k, value] of model) expect(table.get(k)).toEqual(value);
   }), { numRuns: 150 });
   await table.close();
 });

@@ -30,6 +30,13 @@ export interface Table {
   range(prefix: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
   /** Write all, with the new positions (partition → next offset) if given. Durable against a killed process; after a crash of the machine the cache is discarded. */
   putBatch(puts: readonly Put[], positions?: ReadonlyMap<number, number>, seen?: ReadonlyMap<number, Seen>): void;
+  /**
+   * From now until `loaded`, what is put is gathered in memory and written in few large transactions, in the order of the
+   * keys: a restore would copy a page of the tree for nearly every key. What was put is seen at once; after a crash the
+   * cache is at an earlier position.
+   */
+  loading(): void;
+  loaded(): void;
   /** Next offset of the partition; undefined when nothing of it was read. */
   position(partition: number): number | undefined;
   positions(): Map<number, number>;
@@ -47,6 +54,9 @@ const positionPrefix = `${own}p/`;
 const seenPrefix = `${own}s/`;
 const formatKey = `${own}format`;
 const format = Buffer.from('3');
+/** Of keys and values that are gathered while loading. */
+const maxGathered = 48 * 1024 * 1024;
+const entryCost = 100;
 const mapSize = 64 * 1024 * 1024;
 
 /** Opens or makes the cache in folder `path`. One that is torn, cannot be opened or has another format is deleted and made anew; `onDiscard` is told why. */
@@ -56,13 +66,48 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const db = openOrReplace(path, options.onDiscard);
   markOpen(path);
 
+  let gathered: Gathered | undefined;
+
   const find = (key: string): Buffer | undefined => {
+    const put = gathered?.puts.get(key);
+    if (put !== undefined) return put ?? undefined;
     const stored = storedKey(key);
     const value = db.get(stored.key);
     return value !== undefined && stored.wrapped ? unwrap(value).value : value;
   };
 
+  function write(puts: Iterable<Put>, positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
+    db.transactionSync(() => {
+      for (const { key, value } of puts) {
+        const stored = storedKey(key);
+        if (value === null) db.removeSync(stored.key);
+        else db.putSync(stored.key, stored.wrapped ? wrap(key, value) : value);
+      }
+      if (positions !== undefined) for (const [partition, next] of positions) db.putSync(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
+      if (seen !== undefined) for (const [partition, s] of seen) db.putSync(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
+    });
+  }
+
+  function gather(to: Gathered, puts: readonly Put[], positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
+    for (const { key, value } of puts) {
+      to.puts.set(key, value);
+      to.bytes += entryCost + key.length + (value?.length ?? 0);
+    }
+    for (const [partition, next] of positions ?? []) to.positions.set(partition, next);
+    for (const [partition, s] of seen ?? []) to.seen.set(partition, s);
+    if (to.bytes > maxGathered) flush();
+  }
+
+  /** What is gathered is written; more may be gathered behind it. */
+  function flush(): void {
+    if (gathered === undefined || (gathered.puts.size === 0 && gathered.positions.size === 0)) return;
+    const { puts, positions, seen } = gathered;
+    gathered = emptyGathered();
+    write([...puts.keys()].sort().map((key) => ({ key, value: puts.get(key)! })), positions, seen);
+  }
+
   function* range(prefix: string): Generator<{ key: string; value: Buffer }> {
+    flush();
     const start = storedPrefix(prefix);
     for (const { key, value } of db.getRange({ start })) {
       if (!key.startsWith(start)) return;
@@ -73,35 +118,43 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   }
 
   async function close(): Promise<void> {
+    flush();
+    gathered = undefined;
     await db.close();
     markClosed(path);
   }
 
   return {
     get: find,
-    has: (key) => db.doesExist(storedKey(key).key),
+    has(key) {
+      const put = gathered?.puts.get(key);
+      return put === undefined ? db.doesExist(storedKey(key).key) : put !== null;
+    },
     range,
     putBatch(puts, positions, seen) {
-      db.transactionSync(() => {
-        for (const { key, value } of puts) {
-          const stored = storedKey(key);
-          if (value === null) db.removeSync(stored.key);
-          else db.putSync(stored.key, stored.wrapped ? wrap(key, value) : value);
-        }
-        if (positions !== undefined) for (const [partition, next] of positions) db.putSync(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
-        if (seen !== undefined) for (const [partition, s] of seen) db.putSync(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
-      });
+      if (gathered === undefined) write(puts, positions, seen);
+      else gather(gathered, puts, positions, seen);
+    },
+    loading() { gathered ??= emptyGathered(); },
+    loaded() {
+      flush();
+      gathered = undefined;
     },
     position(partition) {
+      const put = gathered?.positions.get(partition);
+      if (put !== undefined) return put;
       const value = db.get(positionPrefix + partition);
       return value === undefined ? undefined : Number(value.toString('latin1'));
     },
     positions() {
+      flush();
       const found = new Map<number, number>();
       for (const { key, value } of db.getRange({ start: positionPrefix, end: `${positionPrefix}:` })) found.set(Number(key.slice(positionPrefix.length)), Number(value.toString('latin1')));
       return found;
     },
     seen(partition) {
+      const put = gathered?.seen.get(partition);
+      if (put !== undefined) return put;
       const value = db.get(seenPrefix + partition);
       if (value === undefined) return undefined;
       const [offset, timestamp, currentAt] = value.toString('latin1').split(',').map(Number) as [number, number, number];
@@ -109,6 +162,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     },
     size: () => (db.getStats() as { readonly entryCount: number }).entryCount,
     clear() {
+      if (gathered !== undefined) gathered = emptyGathered();
       db.transactionSync(() => {
         db.clearSync();
         db.putSync(formatKey, format);
@@ -121,6 +175,16 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     },
   };
 }
+
+/** Puts not written yet, the newest of each key; null removes it. */
+interface Gathered {
+  readonly puts: Map<string, Buffer | null>;
+  readonly positions: Map<number, number>;
+  readonly seen: Map<number, Seen>;
+  bytes: number;
+}
+
+const emptyGathered = (): Gathered => ({ puts: new Map(), positions: new Map(), seen: new Map(), bytes: 0 });
 
 function openOrReplace(path: string, onDiscard: ((reason: string) => void) | undefined): RootDatabase<Buffer, string> {
   let reason = distrust(path);

@@ -108,7 +108,12 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
       const reasons = await Promise.all([...ends].map(([partition, end]) => misfit(partition, begins.get(partition) ?? 0, end)));
       const reason = reasons.find((r) => r !== undefined) ?? (table.positions().size === 0 ? 'there was no checkpoint' : undefined);
       if (reason !== undefined) table.clear();
-      await Promise.all([...ends].map(([partition, end]) => load(partition, begins.get(partition) ?? 0, end)));
+      table.loading();
+      try {
+        await Promise.all([...ends].map(([partition, end]) => load(partition, begins.get(partition) ?? 0, end)));
+      } finally {
+        table.loaded();
+      }
       follower = await reader.follow(topic, new Map(next.map((offset, partition) => [partition, offset])), apply, options.onError);
       ready = true;
       advanced();

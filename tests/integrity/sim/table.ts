@@ -31,6 +31,8 @@ export function createDisk(): Disk {
           for (const [partition, next] of nextPositions ?? []) positions.set(partition, next);
           for (const [partition, next] of nextSeen ?? []) seen.set(partition, next);
         },
+        loading: () => {},
+        loaded: () => {},
         position: (partition) => positions.get(partition),
         positions: () => new Map(positions),
         seen: (partition) => seen.get(partition),
