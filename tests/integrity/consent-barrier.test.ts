@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -25,10 +26,28 @@ config:
 routes:
   - { on: ConsentApplied, operation: notify }
 `;
+/** Its route fails on everybody without a name: a policy error. */
+const odd = `doc: A route whose condition fails.
+region: IE
+adapter: http
+config:
+  baseUrl: sandbox://odd
+  operations:
+    put:
+      kind: use
+      accepts: [Profile]
+      method: POST
+      path: /people
+      body: { email: "{{record.email}}" }
+      idempotency: { scheme: header, name: key, window: 24h, pastWindow: resend }
+routes:
+  - { on: Profile, operation: put, purpose: service, when: record.lastName.startsWith("x") }
+`;
 beforeAll(async () => {
   workspace = mkdtempSync(join(tmpdir(), 'weir-consent-'));
   cpSync(resolve(import.meta.dirname, '../../workspace'), workspace, { recursive: true });
   writeFileSync(join(workspace, 'destinations/hook.yaml'), hook);
+  writeFileSync(join(workspace, 'destinations/odd.yaml'), odd);
   weir = await startFleet({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace, env: { WEIR_DISPATCHER_SESSION_MS: String(sessionMs), WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs) } });
   await weir.start('sandbox');
   await Promise.all([...(['policy', 'dispatcher', 'normalizer', 'control', 'ingest'] as const).map((service) => weir.start(service)), weir.start('dispatcher', 2)]);
@@ -134,4 +153,19 @@ test.each([
   const answer = await (headers === undefined ? consent(body) : consent(body, '/v1/consent', headers as Record<string, string>));
   expect({ status: answer.status, error: answer.body.error }).toEqual({ status, error: code });
   expect(answer.body.message).not.toContain('larkspur');
+});
+
+/** What `weir trace` prints. */
+const trace = (event: string): Promise<string> => new Promise((done) => {
+  const run = spawn(process.execPath, [resolve(import.meta.dirname, '../../cli/main.ts'), 'trace', event, '--wait', '60'], { env: { ...process.env, WEIR_PORT: String(weir.base), WEIR_DATA: weir.dataDir } });
+  let out = '';
+  for (const stream of [run.stdout, run.stderr]) stream.on('data', (d: Buffer) => { out += d.toString(); });
+  run.on('close', () => done(out));
+});
+
+test('closed without a state and on a policy error, and weir trace says which', async () => {
+  const text = await trace(await identify('gus'));
+  expect(text).toMatch(/outcome .*destination=newsletter .*state=denied reason=consent-missing/);
+  expect(text).toMatch(/outcome .*destination=odd .*state=denied reason=policy-error/);
+  expect(await arrivals('gus')).toEqual([]);
 });
