@@ -90,7 +90,9 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   const ledgerTopic = ports.topics.ledger(ports.name);
   let queue: Ending[] = [];
   let silent: Task[] = [];
-  let waiting: (() => void)[] = [];
+  let waiting: ((mine: boolean) => void)[] = [];
+  /** Some ends may not count: another owner has the partition. */
+  let lost = false;
   let running: Promise<void> | undefined;
   /** Ends not yet in the ledger cache, by key. */
   const recent = new Map<string, EndValue>();
@@ -154,7 +156,8 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
       waiting = [];
       const mine = batch.length === 0 || await write(batch);
       if (mine) finished([...batch.map((e) => e.task), ...done]);
-      for (const tell of told) tell();
+      else lost = true;
+      for (const tell of told) tell(!lost);
     }
   }
 
@@ -178,8 +181,8 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
       silent.push(task);
       kick();
     },
-    /** Resolves when what was pushed before is acknowledged. */
-    written(): Promise<void> {
+    /** Resolves when what was pushed before is acknowledged; false: the partition has another owner by now, for whom some of it may not count. */
+    written(): Promise<boolean> {
       return new Promise((resolve) => {
         waiting.push(resolve);
         kick();

@@ -12,8 +12,8 @@ interface Context {
   load(offset: number): Promise<Task>;
   endOf(key: string): EndValue | undefined;
   end(ending: Ending): void;
-  /** Resolves when every end up to now is acknowledged. */
-  written(): Promise<void>;
+  /** Resolves when every end up to now is acknowledged; false: the partition has another owner. */
+  written(): Promise<boolean>;
   mark(): Promise<void>;
   /** The partition is gone. */
   gone(): boolean;
@@ -50,7 +50,7 @@ export async function goAhead(context: Context, parked: Parked, restrict: Task):
     const head = uses.offsets[0];
     uses.offsets.splice(0, before.length, ...kept);
     if (uses.offsets[0] !== head) forgetHead(uses);
-    await context.written();
+    if (!await context.written()) return false;
     await context.mark();
   }
   if (kept.length > 0) restrict.ahead = `ahead of ${kept.length} that wait, ${kept[0]!} to ${kept.at(-1)!} on the parked topic`;

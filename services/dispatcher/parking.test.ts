@@ -7,7 +7,7 @@ import { openTable, type Table } from '@weir/state';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createLane, type Lane } from './lane.ts';
 import { createLedgerStore, type LedgerStore, type ParkMark } from './ledger-store.ts';
-import { createParking, joinMarks } from './parking.ts';
+import { createParking, joinMarks, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { ParkValue } from './types.ts';
 
@@ -37,19 +37,19 @@ const apply = (entries: readonly { key: string; value: Buffer | null }[]): void 
 const foreign = (key: string): { key: string; value: Buffer } => ({ key, value: serde.encode('weir.internal.LedgerPark', value) });
 
 /** Parking of a new owner, over the ledger as it stands; what it appends to the ledger is in `written`. */
-async function takeOver(epoch = 1): Promise<Map<string, Lane>> {
-  const lanes = new Map<string, Lane>();
+async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true)): Promise<Map<string, Lane> & { parking?: Parking }> {
+  const lanes: Map<string, Lane> = new Map();
   const ports = {
     name: 'crm', topics, serde: { ...serde, known: () => true }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
     clock: { now: () => 1000, random: Math.random, setTimer: () => undefined, clearTimer: () => undefined },
-    metrics: { parked: { inc: () => undefined } },
+    metrics: { parked: { inc: () => undefined, dec: () => undefined } },
     retention: { parkedMs: () => Number.POSITIVE_INFINITY }, dedupeWindowMs: () => 7 * 86_400_000,
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
     reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ offset: 7, key: Buffer.from('anna'), value: foreign('').value, headers: [] }] }) },
     appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => written.push({ key: r.key!.toString(), value: r.value }) - 1)) },
   } as unknown as DestinationPorts;
   const parking = createParking({
-    ports, partition: 0, epoch, createTask: () => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, redrive: '', offset: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer: () => undefined, end: () => undefined, written: () => Promise.resolve(),
+    ports, partition: 0, epoch, createTask: () => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, redrive: '', offset: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer: () => undefined, end: () => undefined, written: () => acknowledged,
     applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
   });
   await parking.load((subject) => {
@@ -57,7 +57,7 @@ async function takeOver(epoch = 1): Promise<Map<string, Lane>> {
     lanes.set(subject, lane);
     return lane;
   });
-  return lanes;
+  return Object.assign(lanes, { parking });
 }
 
 test('a tombstone that an earlier owner writes late hides no marker of its successor', async () => {
@@ -88,4 +88,19 @@ test('markers of several owners: everything from the least offset may be unfinis
   const mark = (over: Partial<ParkMark>): ParkMark => ({ ...value, key: '', ...over });
   expect(joinMarks([mark({ fromOffset: 7, attempts: 3, maybeSince: 50 }), mark({ fromOffset: 9, attempts: 1, due: 20 })])).toMatchObject({ fromOffset: 7, attempts: 1, due: 20, maybeSince: 0 });
   expect(joinMarks([mark({ maybeSince: 50 }), mark({ maybeSince: 0 })]).maybeSince).toBe(50);
+});
+
+// Simulation seed 887: five parked deliveries ended, their marker was gone, and the process died before the ends were written.
+test.each([true, false])('a marker stands until the ends of what was parked are acknowledged (still the owner: %s)', async (mine) => {
+  const ends = Promise.withResolvers<boolean>();
+  apply([foreign('#park/1/1/abc/0/anna')]);
+  const lanes = await takeOver(1, ends.promise);
+  const lane = lanes.get('anna')!;
+  lanes.parking!.headEnded(lane, { delivery: { kind: 'use' } } as never);
+  lanes.parking!.next(lane);
+  await new Promise((turn) => { setImmediate(turn); });
+  expect(ledger.parks(0)).toHaveLength(1);
+  ends.resolve(mine);
+  await lanes.parking!.drained();
+  expect(ledger.parks(0)).toHaveLength(mine ? 0 : 1);
 });

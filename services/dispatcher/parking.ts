@@ -25,8 +25,8 @@ interface Context {
   offer(lane: Lane): void;
   /** Ends a waiting delivery without a call. */
   end(ending: Ending): void;
-  /** Resolves when every end up to now is acknowledged. */
-  written(): Promise<void>;
+  /** Resolves when every end up to now is acknowledged; false: the partition has another owner. */
+  written(): Promise<boolean>;
 }
 
 /** The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest (`head`: its offset). */
@@ -169,6 +169,8 @@ export function createParking(context: Context): Parking {
   async function lift(lane: Lane): Promise<void> {
     const parked = lane.parked!;
     parked.held = [];
+    // Whoever finds no marker looks for nothing on the parked topic: what was there must have ended in the ledger first.
+    if (!await context.written()) return;
     await write([[parked.key, null]]);
     lane.parked = undefined;
     leave(lane);
