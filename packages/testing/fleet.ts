@@ -73,6 +73,9 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     url: (service, instance = 1) => `http://127.0.0.1:${instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? 0}`,
     logFile: (service, instance = 1) => join(dataDir, `${service}-${instance}.log`),
     async start(service, instance = 1, own = {}) {
+      const before = running.get(keyOf(service, instance));
+      // Its own readiness would be taken for that of the one that runs.
+      if (before !== undefined && before.exitCode === null && before.signalCode === null) throw new Error(`${service} ${instance} runs already`);
       const port = instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? await freePort();
       ports.set(keyOf(service, instance), port);
       const child = spawnTied([join(root, `services/${service}/main.ts`)], { env: { ...env, ...options.envOf?.(service, instance), ...own, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root });

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { startFleet, waitFor, type Fleet } from '@weir/testing';
+import { freeze, startFleet, waitFor, type Fleet } from '@weir/testing';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 
 const callTimeoutMs = 2000;
@@ -49,8 +49,7 @@ beforeAll(async () => {
   writeFileSync(join(workspace, 'destinations/hook.yaml'), hook);
   writeFileSync(join(workspace, 'destinations/odd.yaml'), odd);
   weir = await startFleet({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace, env: { WEIR_DISPATCHER_SESSION_MS: String(sessionMs), WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs) } });
-  await weir.start('sandbox');
-  await Promise.all([...(['policy', 'dispatcher', 'normalizer', 'control', 'ingest'] as const).map((service) => weir.start(service)), weir.start('dispatcher', 2)]);
+  await weir.start('dispatcher', 2);
 });
 afterAll(async () => {
   await weir?.dispose();
@@ -156,16 +155,57 @@ test.each([
 });
 
 /** What `weir trace` prints. */
-const trace = (event: string): Promise<string> => new Promise((done) => {
-  const run = spawn(process.execPath, [resolve(import.meta.dirname, '../../cli/main.ts'), 'trace', event, '--wait', '60'], { env: { ...process.env, WEIR_PORT: String(weir.base), WEIR_DATA: weir.dataDir } });
+const trace = (event: string, waitS = 60): Promise<string> => new Promise((done) => {
+  const run = spawn(process.execPath, [resolve(import.meta.dirname, '../../cli/main.ts'), 'trace', event, '--wait', String(waitS)], { env: { ...process.env, WEIR_PORT: String(weir.base), WEIR_DATA: weir.dataDir } });
   let out = '';
   for (const stream of [run.stdout, run.stderr]) stream.on('data', (d: Buffer) => { out += d.toString(); });
   run.on('close', () => done(out));
 });
+
+async function end(instance: number): Promise<void> {
+  const child = weir.process('dispatcher', instance);
+  const ended = new Promise((done) => child.once('exit', done));
+  child.kill('SIGKILL');
+  await ended;
+}
 
 test('closed without a state and on a policy error, and weir trace says which', async () => {
   const text = await trace(await identify('gus'));
   expect(text).toMatch(/outcome .*destination=newsletter .*state=denied reason=consent-missing/);
   expect(text).toMatch(/outcome .*destination=odd .*state=denied reason=policy-error/);
   expect(await arrivals('gus')).toEqual([]);
+});
+
+test('closed while no dispatcher has the tables, after their stores were deleted, and weir trace says so; a withdrawal still holds after it', async () => {
+  await consent(change('hal', 'granted'));
+  await consent(change('ivy', 'granted'));
+  await identify('hal');
+  await waitFor('the newsletter has him', async () => (await arrivals('hal')).length === 1);
+  await Promise.all([end(1), end(2)]);
+  for (const instance of [1, 2]) rmSync(join(weir.dataDir, 'state/dispatcher', String(instance)), { recursive: true });
+  const withdrawn = await consent(change('ivy', 'withdrawn'));
+  expect(withdrawn).toMatchObject({ status: 200, body: { state: 'applied' } });
+  const [hal, ivy] = [await identify('hal'), await identify('ivy')];
+  await waitFor('nobody may call', async () => (await weir.status()).callers === 0);
+  const closed = await trace(hal, 3);
+  expect(closed).toMatch(/not ended yet/);
+  expect(closed).toMatch(/waits: newsletter is closed: no dispatcher has read the tables of consent, \d+ deliveries wait/);
+  await weir.start('dispatcher');
+  expect(await trace(hal)).toMatch(/outcome .*destination=newsletter .*state=delivered/);
+  expect(await trace(ivy)).toMatch(/outcome .*destination=newsletter .*state=denied reason=consent-withdrawn/);
+  expect(await arrivals('ivy')).toEqual([]);
+});
+
+test('closed while the table of consent has not caught up, and weir trace says so', async () => {
+  const thaw = await freeze(weir.process('policy').pid!);
+  let event = '';
+  try {
+    event = await identify('jay', { marketingConsent: true });
+    const text = await trace(event, 3);
+    expect(text).toMatch(/waits: not decided, so closed: [1-9]\d* records wait for the policy service, [1-9]\d* changes of consent are not in its tables/);
+    expect(await arrivals('jay')).toEqual([]);
+  } finally {
+    thaw();
+  }
+  expect(await trace(event)).toMatch(/outcome .*destination=newsletter .*state=delivered/);
 });
