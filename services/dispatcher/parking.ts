@@ -244,7 +244,9 @@ export function createParking(context: Context): Parking {
       lane.parked = parked;
       enter(lane);
       spawn(async () => {
-        const offsets = await ports.appender.append(parkedTopic, tasks.map(toParked));
+        const [offsets, mine] = await Promise.all([ports.appender.append(parkedTopic, tasks.map(toParked)), context.written()]);
+        // What ended before it in its lane must have its end first: a new owner would take it up behind what is parked here.
+        if (!mine) return;
         // Arrivals appended behind this call were acknowledged behind it: the head's offsets come first.
         for (let i = tasks.length - 1; i >= 0; i--) lineFor(parked, tasks[i]!.delivery).offsets.unshift(offsets[i]!);
         parked.pending -= tasks.length;
