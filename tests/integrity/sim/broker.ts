@@ -1,19 +1,18 @@
 /**
  * Kafka as packages/log sees it, in memory: brokers with connections that answer in order, partitions with a leader,
- * consumer groups with generations and sessions, compaction; and the ways in which it fails. What it holds is the truth
+ * compaction; and the ways in which it fails. What it holds is the truth
  * that checkers read. Sources: https://kafka.apache.org/protocol, KIP-394 (member id required).
  */
-import { E, type BrokerConnection, type Driver, type Fetched, type Joined, type Member, type PartitionOffset, type Produced } from '../../../packages/log/driver.ts';
+import { E, type BrokerConnection, type Driver, type Fetched, type PartitionOffset, type Produced } from '../../../packages/log/driver.ts';
 import { decodeBatches, encodeBatch } from '../../../packages/log/records.ts';
 import type { LogRecord } from '@weir/log';
 import type { Faults } from './faults.ts';
+import { Coordinator, type Group } from './groups.ts';
 import type { Actor, Random, Scheduler } from './time.ts';
 
 interface Segment { readonly base: number; readonly count: number; bytes: Buffer }
 interface Partition { readonly segments: Segment[]; leader: number; end: number; start: number; readonly records: LogRecord[] }
 interface Topic { readonly name: string; readonly partitions: Partition[]; readonly compacted: boolean }
-interface GroupMember { readonly id: string; readonly client: string; metadata: Buffer; sessionMs: number; rebalanceMs: number; expire: () => void; joined: ((answer: Joined) => void) | undefined; synced: ((answer: { errorCode: number; assignment: Buffer }) => void) | undefined; assignment: Buffer }
-interface Group { state: 'empty' | 'joining' | 'syncing' | 'stable'; generation: number; coordinator: number; leader: string; readonly members: Map<string, GroupMember>; readonly pending: Set<string>; readonly offsets: Map<string, number>; endJoin: (() => void) | undefined }
 
 /** Told of what the cluster does, as it does it. */
 export interface Witness {
@@ -25,7 +24,7 @@ const empty: Buffer = Buffer.alloc(0);
 
 export class SimBroker {
   readonly topics = new Map<string, Topic>();
-  readonly groups = new Map<string, Group>();
+  readonly coordinator: Coordinator;
   readonly #scheduler: Scheduler;
   readonly #random: Random;
   readonly #faults: Faults;
@@ -33,7 +32,6 @@ export class SimBroker {
   readonly #down = new Set<number>();
   readonly #connections = new Set<{ node: number; cut: () => void }>();
   readonly #appended = new Map<string, Set<() => void>>();
-  #members = 0;
   witness: Witness | undefined;
   /** Client → until when the brokers take their time over what it asks of the topics of consent, while all else is quick. */
   readonly consentLate = new Map<string, number>();
@@ -43,6 +41,11 @@ export class SimBroker {
     this.#random = options.random;
     this.#faults = options.faults;
     this.#nodes = options.nodes;
+    this.coordinator = new Coordinator({ ...options, committed: (...commit) => this.witness?.committed(...commit) });
+  }
+
+  get groups(): Map<string, Group> {
+    return this.coordinator.groups;
   }
 
   get brokers(): string[] {
@@ -196,14 +199,14 @@ export class SimBroker {
         const errorCode = p === undefined ? E.unknownTopic : p.leader !== node || hit('offsets.not-leader') ? E.notLeader : 0;
         return { topic, partition, errorCode, offset: errorCode !== 0 ? -1 : timestamp === -1 ? p!.end : p!.start };
       })),
-      findCoordinator: (groupId) => ask(() => ({ errorCode: 0, nodeId: this.#group(groupId).coordinator })),
-      joinGroup: (options) => ask(() => this.#join(node, actor.name, options), { reply: hit('join.reply-lost') }),
-      syncGroup: (member, _protocol, plan) => ask(() => this.#sync(node, member, plan)),
-      heartbeat: (member) => ask(() => this.#heartbeat(node, member), { request: hit('heartbeat.lost') }),
-      leaveGroup: (groupId, memberId) => ask(() => this.#leave(groupId, memberId)),
-      commit: (member, topics) => ask(() => this.#commit(node, member, topics), { reply: hit('commit.reply-lost'), request: hit('commit.request-lost') }),
+      findCoordinator: (groupId) => ask(() => ({ errorCode: 0, nodeId: this.coordinator.group(groupId).coordinator })),
+      joinGroup: (options) => ask(() => this.coordinator.join(node, actor.name, options), { reply: hit('join.reply-lost') }),
+      syncGroup: (member, _protocol, plan) => ask(() => this.coordinator.sync(node, member, plan)),
+      heartbeat: (member) => ask(() => this.coordinator.heartbeat(node, member), { request: hit('heartbeat.lost') }),
+      leaveGroup: (groupId, memberId) => ask(() => this.coordinator.leave(groupId, memberId)),
+      commit: (member, topics) => ask(() => this.coordinator.commit(node, member, topics), { reply: hit('commit.reply-lost'), request: hit('commit.request-lost') }),
       committed: (groupId, topics) => ask(() => {
-        const group = this.#group(groupId);
+        const group = this.coordinator.group(groupId);
         if (group.coordinator !== node) return { errorCode: E.notCoordinator, offsets: [] };
         return { errorCode: 0, offsets: topics.flatMap(({ topic, partitions }) => partitions.map((partition): PartitionOffset => ({ topic, partition, errorCode: 0, offset: group.offsets.get(`${topic}/${partition}`) ?? -1 }))) };
       }),
@@ -288,156 +291,6 @@ export class SimBroker {
       }
     });
     return found;
-  }
-
-  #group(id: string): Group {
-    let group = this.groups.get(id);
-    if (group === undefined) this.groups.set(id, group = { state: 'empty', generation: 0, coordinator: Math.floor(this.#random() * this.#nodes), leader: '', members: new Map(), pending: new Set(), offsets: new Map(), endJoin: undefined });
-    return group;
-  }
-
-  #touch(groupId: string, group: Group, member: GroupMember): void {
-    member.expire();
-    member.expire = this.#scheduler.after(member.sessionMs, this.#scheduler.world, () => {
-      // Who waits for an answer of the coordinator is not silent.
-      if (member.joined !== undefined || member.synced !== undefined) this.#touch(groupId, group, member);
-      else this.#leave(groupId, member.id);
-    });
-  }
-
-  #join(node: number, client: string, options: Parameters<BrokerConnection['joinGroup']>[0]): Joined | Promise<Joined> {
-    const group = this.#group(options.groupId);
-    const answer = (errorCode: number, memberId: string): Joined => ({ errorCode, generationId: -1, leader: '', memberId, protocol: '', members: [] });
-    if (group.coordinator !== node) return answer(E.notCoordinator, options.memberId);
-    if (options.memberId === '') {
-      const id = `${client}-${++this.#members}`;
-      group.pending.add(id);
-      return answer(E.memberIdRequired, id);
-    }
-    let member = group.members.get(options.memberId);
-    if (member === undefined) {
-      if (!group.pending.delete(options.memberId)) return answer(E.unknownMember, '');
-      member = { id: options.memberId, client, metadata: options.metadata, sessionMs: options.sessionMs, rebalanceMs: options.rebalanceMs, expire: () => {}, joined: undefined, synced: undefined, assignment: empty };
-      group.members.set(member.id, member);
-    }
-    member.metadata = options.metadata;
-    this.#touch(options.groupId, group, member);
-    if (group.state !== 'joining') this.#prepare(group, group.state === 'empty' ? 100 : Math.max(...[...group.members.values()].map((m) => m.rebalanceMs)));
-    const { id } = member;
-    return new Promise((resolve) => {
-      const waiting = group.members.get(id)!;
-      waiting.joined?.(answer(E.unknownMember, ''));
-      waiting.joined = resolve;
-      this.#endJoinIfAll(group);
-    });
-  }
-
-  /** The group waits until its members have joined anew, at most `ms`; who has not by then is out of it. */
-  #prepare(group: Group, ms: number): void {
-    const first = group.state === 'empty';
-    group.state = 'joining';
-    for (const m of group.members.values()) {
-      m.synced?.({ errorCode: E.rebalanceInProgress, assignment: empty });
-      m.synced = undefined;
-    }
-    group.endJoin?.();
-    const cancel = this.#scheduler.after(ms, this.#scheduler.world, () => {
-      for (const m of [...group.members.values()]) {
-        if (m.joined !== undefined) continue;
-        m.expire();
-        group.members.delete(m.id);
-      }
-      this.#endJoin(group);
-    });
-    group.endJoin = cancel;
-    // A new group waits for others to come; a known one ends when all are there.
-    if (!first) this.#endJoinIfAll(group);
-    else group.leader = '';
-  }
-
-  #endJoinIfAll(group: Group): void {
-    if (group.state === 'joining' && group.generation > 0 && [...group.members.values()].every((m) => m.joined !== undefined)) this.#endJoin(group);
-  }
-
-  #endJoin(group: Group): void {
-    group.endJoin?.();
-    group.endJoin = undefined;
-    if (group.members.size === 0) {
-      group.state = 'empty';
-      return;
-    }
-    group.generation++;
-    group.state = 'syncing';
-    const list = [...group.members.values()];
-    if (!group.members.has(group.leader)) group.leader = list[0]!.id;
-    const members = list.map((m) => ({ memberId: m.id, metadata: m.metadata }));
-    for (const m of list) {
-      m.assignment = empty;
-      const reply = m.joined!;
-      m.joined = undefined;
-      reply({ errorCode: 0, generationId: group.generation, leader: group.leader, memberId: m.id, protocol: 'roundrobin', members: m.id === group.leader ? members : [] });
-    }
-  }
-
-  #check(node: number, { groupId, generationId, memberId }: Member): number {
-    const group = this.#group(groupId);
-    const member = group.members.get(memberId);
-    if (group.coordinator !== node) return E.notCoordinator;
-    if (member === undefined) return E.unknownMember;
-    if (generationId !== group.generation) return E.illegalGeneration;
-    return 0;
-  }
-
-  #sync(node: number, asked: Member, plan: Parameters<BrokerConnection['syncGroup']>[2]): { errorCode: number; assignment: Buffer } | Promise<{ errorCode: number; assignment: Buffer }> {
-    const errorCode = this.#check(node, asked);
-    const group = this.#group(asked.groupId);
-    if (errorCode !== 0) return { errorCode, assignment: empty };
-    const member = group.members.get(asked.memberId)!;
-    this.#touch(asked.groupId, group, member);
-    if (group.state === 'joining') return { errorCode: E.rebalanceInProgress, assignment: empty };
-    if (group.state === 'stable') return { errorCode: 0, assignment: member.assignment };
-    if (asked.memberId !== group.leader) return new Promise((resolve) => { member.synced = resolve; });
-    group.state = 'stable';
-    for (const { memberId, assignment } of plan) {
-      const m = group.members.get(memberId);
-      if (m === undefined) continue;
-      m.assignment = Buffer.from(assignment);
-      m.synced?.({ errorCode: 0, assignment: m.assignment });
-      m.synced = undefined;
-    }
-    return { errorCode: 0, assignment: member.assignment };
-  }
-
-  #heartbeat(node: number, asked: Member): number {
-    const errorCode = this.#check(node, asked);
-    if (errorCode !== 0) return errorCode;
-    const group = this.#group(asked.groupId);
-    this.#touch(asked.groupId, group, group.members.get(asked.memberId)!);
-    return group.state === 'joining' ? E.rebalanceInProgress : 0;
-  }
-
-  #leave(groupId: string, memberId: string): number {
-    const group = this.#group(groupId);
-    const member = group.members.get(memberId);
-    if (member === undefined) return E.unknownMember;
-    member.expire();
-    group.members.delete(memberId);
-    if (group.state === 'joining') this.#endJoinIfAll(group);
-    else if (group.members.size === 0) group.state = 'empty';
-    else this.#prepare(group, Math.max(...[...group.members.values()].map((m) => m.rebalanceMs)));
-    return 0;
-  }
-
-  #commit(node: number, asked: Member, topics: Parameters<BrokerConnection['commit']>[1]): { errorCode: number }[] {
-    const group = this.#group(asked.groupId);
-    const errorCode = this.#faults.hit('commit.not-coordinator') ? E.notCoordinator : this.#check(node, asked) || (group.state === 'syncing' ? E.rebalanceInProgress : 0);
-    return topics.flatMap(({ topic, partitions }) => partitions.map(({ partition, offset }) => {
-      if (errorCode === 0) {
-        group.offsets.set(`${topic}/${partition}`, offset);
-        this.witness?.committed(asked.groupId, topic, partition, offset);
-      }
-      return { errorCode };
-    }));
   }
 }
 
