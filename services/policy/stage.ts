@@ -42,6 +42,10 @@ interface Lane {
 }
 
 const chunkRecords = 250;
+/** A turn of the event loop has no more than about this of deciding: changes of consent are folded in between (3.7). */
+const chunkMs = 8;
+/** How often the clock is looked at. */
+const clockEvery = 16;
 const maxChunks = 4;
 const commitEveryMs = 50;
 const remembered = 10_000;
@@ -151,6 +155,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const consentOffsets = tables.consentPositions();
     const identityOffsets = tables.identityPositions();
     const now = clock.now();
+    const until = clock.monotonic() + chunkMs;
     const expiring = ports.retention.expiringBefore(topics.canonical);
     const start = lane.head;
     while (lane.head < batch.records.length && lane.head - start < chunkRecords) {
@@ -173,6 +178,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       else if (met === undefined) reject(lane, record, 'avro-undecodable', 'a broken header about what the record comes after', outputs);
       else decideOne(lane, record, release, consentOffsets, identityOffsets, now, outputs);
       lane.head++;
+      if ((lane.head - start) % clockEvery === 0 && clock.monotonic() >= until) break;
     }
     const finished = lane.head >= batch.records.length;
     if (lane.head === start && !finished) return undefined;

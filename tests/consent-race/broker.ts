@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { startFleet, waitFor, type Fleet } from '@weir/testing';
+import { freeze, startFleet, waitFor, type Fleet } from '@weir/testing';
 import { startPlatform } from '../../infra/local/platform.ts';
 
 export interface RealRace {
@@ -30,7 +30,6 @@ export async function raceOnBroker(options: { readonly eventsPerSecond: number; 
   let fleet: Fleet | undefined;
   try {
     fleet = await startFleet({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, workspace: join(root, 'workspace') });
-    for (const service of ['sandbox', 'policy', 'dispatcher', 'ingest', 'normalizer', 'control'] as const) await fleet.start(service);
     await fleet.start('dispatcher', 2);
     return await run(fleet, options);
   } finally {
@@ -88,9 +87,9 @@ async function run(fleet: Fleet, options: { readonly eventsPerSecond: number; re
   for (let person = 0; person < people; person += 50) await Promise.all(Array.from({ length: 50 }, (_, i) => consent(person + i, 'granted', false)));
   await post();
   await drained(fleet, 120_000);
-  fleet.process('normalizer').kill('SIGSTOP');
+  const thaw = await freeze(fleet.process('normalizer').pid!);
   while (sent < options.backlog) await Promise.all([post(), post(), post(), post()]);
-  fleet.process('normalizer').kill('SIGCONT');
+  thaw();
   await waitFor('the control service has seen the backlog', async () => (await backlog()) > 0);
   const backlogAtStart = await backlog();
   const before = sent;
