@@ -170,15 +170,22 @@ export function sameBytes(history: History): string[] {
   return problems;
 }
 
-/** No call of a delivery arrives after its end was written: who does not own it any more calls nothing. `skewMs`: the clocks of broker and vendor. */
-export function zombiesHarmless(history: History, skewMs: number): string[] {
+/**
+ * No call of a delivery arrives after its end was written: who does not own it any more calls nothing. An end that was on
+ * its way for longer than a session does not count: its writer had lost the partition, and the next owner, whose mark
+ * stands before it in the ledger, could not know of it and calls once more, under the same key.
+ * `skewMs`: between the clocks of broker and vendor.
+ */
+export function zombiesHarmless(history: History, skewMs: number, sessionMs: number): string[] {
+  const calls = Map.groupBy(history.arrivals.filter((a) => a.idempotencyKey !== null), (a) => `${a.destination}|${a.idempotencyKey}`);
   const endAt = new Map<string, number>();
   for (const e of history.ends) {
     const key = `${e.destination}|${e.key}`;
-    if (!endAt.has(key)) endAt.set(key, e.at);
+    const before = (calls.get(key) ?? []).filter((a) => a.at <= e.at).map((a) => a.at);
+    const late = before.length > 0 && e.at - Math.max(...before) > sessionMs;
+    if (!late) endAt.set(key, Math.min(endAt.get(key) ?? Infinity, e.at));
   }
-  return history.arrivals.filter((a) => a.idempotencyKey !== null && a.at > (endAt.get(`${a.destination}|${a.idempotencyKey}`) ?? Infinity) + skewMs)
-    .map((a) => `a call under ${a.destination}|${a.idempotencyKey} arrived ${a.at - endAt.get(`${a.destination}|${a.idempotencyKey}`)!} ms after its end`);
+  return [...calls].flatMap(([key, list]) => list.filter((a) => a.at > (endAt.get(key) ?? Infinity) + skewMs).map((a) => `a call under ${key} arrived ${a.at - endAt.get(key)!} ms after its end`));
 }
 
 /** Each delivery names a release that was applied. */
