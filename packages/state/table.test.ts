@@ -41,6 +41,17 @@ test('what was gathered while loading is there after reopening, with its positio
   await again.close();
 });
 
+test('after a write that failed the cache is made anew: its file may be broken', async () => {
+  const path = dir();
+  const first = openTable({ path });
+  first.putBatch([{ key: 'a', value: Buffer.from('1') }], new Map([[0, 7]]));
+  expect(() => first.putBatch([{ key: 'b', value: {} as never }], new Map([[0, 8]]))).toThrow();
+  await first.close();
+  const again = openTable({ path });
+  expect(again.position(0)).toBeUndefined();
+  await again.close();
+});
+
 test('a prefix gives its keys and no others', async () => {
   const table = openTable({ path: dir() });
   table.putBatch(['p/1/x', 'p/1/y', 'p/10/x', 'q'].map((key) => ({ key, value: Buffer.from(key) })));

@@ -1,4 +1,5 @@
 import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
 import { distrust, markClosed, markOpen } from './cache-file.ts';
 import { isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
@@ -77,15 +78,23 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   };
 
   function write(puts: Iterable<Put>, positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
-    db.transactionSync(() => {
-      for (const { key, value } of puts) {
-        const stored = storedKey(key);
-        if (value === null) db.removeSync(stored.key);
-        else db.putSync(stored.key, stored.wrapped ? wrap(key, value) : value);
-      }
-      if (positions !== undefined) for (const [partition, next] of positions) db.putSync(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
-      if (seen !== undefined) for (const [partition, s] of seen) db.putSync(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
-    });
+    try {
+      db.transactionSync(() => put(puts, positions, seen));
+    } catch (error) {
+      // After a write that failed (a full disk, a page that LMDB cannot read) the file may be broken, and would fail whoever opens it next.
+      rmSync(join(path, 'data.mdb'), { force: true });
+      throw error;
+    }
+  }
+
+  function put(puts: Iterable<Put>, positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
+    for (const { key, value } of puts) {
+      const stored = storedKey(key);
+      if (value === null) db.removeSync(stored.key);
+      else db.putSync(stored.key, stored.wrapped ? wrap(key, value) : value);
+    }
+    if (positions !== undefined) for (const [partition, next] of positions) db.putSync(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
+    if (seen !== undefined) for (const [partition, s] of seen) db.putSync(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
   }
 
   function gather(to: Gathered, puts: readonly Put[], positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
