@@ -101,7 +101,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       const blocked = waitMs(breaker, ports.clock.monotonic());
       leaving.comeBack(blocked === 0);
       // A failed probe leaves nobody in line who would come back for those that stay.
-      if (leaving.stay()) pumpIn(Math.min(blocked, leaving.untilBackMs()));
+      pumpIn(leaving.untilBackMs(blocked));
       while (inFlight < destination.concurrency) {
         const next = ready.next((bucket) => !empty.has(bucket));
         if (next === undefined) return;

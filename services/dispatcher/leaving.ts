@@ -89,9 +89,8 @@ export function createLeaving({ destination: ports, ready, breaker, cost }: Port
     stays(next: Ordered<Ready>): void {
       staying.push(next);
     },
-    stay: (): boolean => staying.length > 0,
-    /** ms until one of those that stay may go after all. */
-    untilBackMs: (): number => Math.max(0, lookAgainAt - ports.clock.monotonic()),
+    /** ms until those that stay are to be looked at again, when the breaker waits `blockedMs`; Infinity = none stays. */
+    untilBackMs: (blockedMs: number): number => (staying.length === 0 ? Number.POSITIVE_INFINITY : Math.min(blockedMs, Math.max(0, lookAgainAt - ports.clock.monotonic()))),
     /** Those that stay are in line again: `always`, or when one of them may go by now. */
     comeBack(always: boolean): void {
       if (staying.length === 0 || (!always && ports.clock.monotonic() < lookAgainAt)) return;

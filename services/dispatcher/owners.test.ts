@@ -47,7 +47,10 @@ async function run(turns: readonly (typeof turn extends fc.Arbitrary<infer T> ? 
         }
         log.push({ mark });
       },
-    }).catch(() => false);
+    }).catch((error: unknown) => {
+      if ((error as Error).message !== 'killed') throw error;
+      return false;
+    });
     if (!became) continue;
     const view = fold(log.slice(0, seen));
     land();

@@ -1,6 +1,6 @@
 import type { Verdict } from '@weir/adapter';
 import { failpointSoon } from '@weir/failpoint';
-import { recordAttempt } from './attempts.ts';
+import { recordAttempt } from './attempt-record.ts';
 import { backoffMs, boundedRetryAfter } from './backoff.ts';
 import { waitMs, type BreakerState } from './breaker.ts';
 import type { CallResult, ReadBackResult, Refusal, Unbuildable } from './call.ts';
