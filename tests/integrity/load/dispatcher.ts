@@ -1,6 +1,6 @@
 /**
  * A dispatcher as services/dispatcher/main.ts starts it, with a clock that can be put forward and a look at its memory.
- * Orders come by IPC: { skip: ms } lets simulated time pass at once, { look: true } answers what it holds.
+ * Orders come by IPC: { advance: ms } lets simulated time pass at once, { look: true } answers what it holds.
  */
 import { readFileSync } from 'node:fs';
 import { registry } from '@weir/adapters';
@@ -10,7 +10,7 @@ import { createContext, type Clock } from '@weir/service';
 import { createDispatcher } from '../../../services/dispatcher/app.ts';
 import { options } from '../../../services/dispatcher/config.ts';
 
-export type Order = { readonly skip: number } | { readonly look: true };
+export type Order = { readonly advance: number } | { readonly look: true };
 export interface Look {
   /** Anonymous memory after a collection, bytes; mapped files (LMDB) are not in it. */
   readonly rssAnon: number;
@@ -39,7 +39,7 @@ const clock: Clock = {
   },
 };
 
-function skip(ms: number): void {
+function advance(ms: number): void {
   offset += ms;
   for (const timer of timers) {
     clearTimeout(timer.real);
@@ -67,7 +67,7 @@ void service.failed.then((error) => {
   process.exit(1);
 });
 process.on('message', (order: Order) => {
-  if ('skip' in order) skip(order.skip);
+  if ('advance' in order) advance(order.advance);
   else void look(() => context.registry.metrics()).then((found) => process.send!(found));
 });
 process.on('disconnect', () => process.exit(0));

@@ -15,7 +15,7 @@ export interface LoadWorld {
   readonly topics: TopicNames;
   /** Deliveries of as many people in turn, n growing; resolves when all are acknowledged. */
   write(destination: string, count: number): Promise<void>;
-  skip(ms: number): void;
+  advance(ms: number): void;
   look(): Promise<DispatcherLook>;
   down(...destinations: string[]): void;
   vendor(destination: string): Promise<VendorLook>;
@@ -83,7 +83,7 @@ export async function startLoad(options: LoadOptions): Promise<LoadWorld> {
   return {
     topics,
     write: writer,
-    skip: (ms) => { dispatcher.process.send({ skip: ms } satisfies DispatcherOrder); },
+    advance: (ms) => { dispatcher.process.send({ advance: ms } satisfies DispatcherOrder); },
     look: () => ask<DispatcherOrder, DispatcherLook>(dispatcher.process, { look: true }),
     down: (...down) => { vendor.process.send({ down } satisfies VendorOrder); },
     vendor: (name) => ask<VendorOrder, VendorLook>(vendor.process, { look: name }),
@@ -184,7 +184,7 @@ export async function runOutage(world: LoadWorld, options: { readonly events: nu
     await world.vendor('steady');
     const refusedBefore = (await world.vendor('down')).refused;
     for (let i = 0; i < options.steps; i++) {
-      world.skip(2 * hour / options.steps);
+      world.advance(2 * hour / options.steps);
       await new Promise((done) => setTimeout(done, Math.max(50, options.baselineMs / options.steps)));
       if (i % Math.ceil(options.steps / 8) === 0) most = Math.max(most, (await world.look()).rssAnon);
     }
@@ -194,7 +194,7 @@ export async function runOutage(world: LoadWorld, options: { readonly events: nu
     world.down();
     const upAt = performance.now();
     // What the breaker still waits, at most half a minute of simulated time.
-    world.skip(60_000);
+    world.advance(60_000);
     await waitFor('everything behind the outage is delivered', async () => (await world.lag('down')) === 0, 1_500_000);
     const seconds = (performance.now() - upAt) / 1000;
     stop = true;
