@@ -21,6 +21,10 @@ export interface Position {
   busy: boolean;
   /** Its records are with the handler: it stands still because of that, not because nothing comes. */
   giving: boolean;
+  /** The fetch that last gave of it, or said that nothing is there. */
+  servedIn: number;
+  /** Fetches that named it first and gave nothing of it, though something is there. */
+  refused: number;
 }
 
 export interface FetcherOptions {
@@ -52,7 +56,9 @@ export class Fetcher {
   readonly #loops = new Map<number, Promise<void>>();
   readonly #stop = new AbortController();
   #wake = new AbortController();
-  #turn = 0;
+  #fetches = 0;
+  /** When a loop last began to give out records, by leader; monotonic ms. */
+  readonly #gaveAt = new Map<number, number>();
 
   constructor(cluster: Cluster, options: FetcherOptions) {
     this.#cluster = cluster;
@@ -60,7 +66,7 @@ export class Fetcher {
   }
 
   add(at: { topic: string; partition: number; epoch: number; position: number; paused: boolean }): void {
-    this.#positions.set(`${at.topic}/${at.partition}`, { ...at, held: undefined, answeredAt: performance.now(), busy: false, giving: false });
+    this.#positions.set(`${at.topic}/${at.partition}`, { ...at, held: undefined, answeredAt: performance.now(), busy: false, giving: false, servedIn: 0, refused: 0 });
     this.wake();
   }
 
@@ -74,6 +80,11 @@ export class Fetcher {
 
   all(): Iterable<Position> {
     return this.#positions.values();
+  }
+
+  /** When records of the same broker were last given out, monotonic ms: whoever is not served meanwhile waits for its turn. */
+  gaveAt(leader: number): number {
+    return this.#gaveAt.get(leader) ?? 0;
   }
 
   /** Something became readable: loops without work look again, missing loops are started. */
@@ -160,10 +171,11 @@ export class Fetcher {
   async #fetchNow(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<boolean> {
     const { maxBytesPerPartition, purpose } = this.#options;
     const maxWaitMs = somePaused ? pausedWaitMs : this.#options.maxWaitMs;
-    // Only the first partition with data surely gets a whole batch, so each is first in its turn.
-    const turn = this.#turn++ % wanted.length;
+    // The broker fills the answer in the order of the request, and only the first with data surely gets a whole batch: who waits longest comes first.
+    const fetch = ++this.#fetches;
+    const order = wanted.toSorted((a, b) => a.servedIn - b.servedIn);
     const topics = new Map<string, { partition: number; offset: number; maxBytes: number }[]>();
-    for (const p of [...wanted.slice(turn), ...wanted.slice(0, turn)]) {
+    for (const p of order) {
       const entry = { partition: p.partition, offset: p.position, maxBytes: maxBytesPerPartition };
       const list = topics.get(p.topic);
       if (list === undefined) topics.set(p.topic, [entry]);
@@ -181,6 +193,9 @@ export class Fetcher {
     for (const part of answer.partitions) {
       const position = this.#positions.get(`${part.topic}/${part.partition}`);
       if (position === undefined || !wanted.includes(position) || this.#stop.signal.aborted) continue;
+      const served = part.bytes.length > 0 || part.highWatermark <= position.position;
+      if (served) position.servedIn = fetch;
+      else if (position === order[0]) position.refused++;
       if (!await this.#check(part, position)) ok = false;
       else if (part.bytes.length === 0) continue;
       else if (position.paused) position.held = part;
@@ -215,6 +230,7 @@ export class Fetcher {
     if (next === position.position) return;
     position.position = next;
     position.giving = true;
+    this.#gaveAt.set(this.#cluster.leader(part.topic, part.partition), performance.now());
     try {
       await this.#options.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark });
     } finally {

@@ -30,13 +30,16 @@ export function watchPartitions(membership: Membership, everyMs: number, onChang
  * first cured by cutting the fetch connections; one that stays is told. Returns how to stop it.
  */
 export function watchFetcher(cluster: Cluster, fetcher: Fetcher, everyMs: number, onStall: (error: Error) => void): () => void {
-  const seen = new Map<string, { position: number; strikes: number }>();
+  const seen = new Map<string, { position: number; strikes: number; refused: number }>();
+  let lookedAt = performance.now();
 
   async function look(): Promise<void> {
+    const since = lookedAt;
+    lookedAt = performance.now();
     const still = [...fetcher.all()].filter((p) => {
       const known = seen.get(`${p.topic}/${p.partition}`);
       if (!p.paused && !p.giving && known?.position === p.position) return true;
-      seen.set(`${p.topic}/${p.partition}`, { position: p.position, strikes: 0 });
+      seen.set(`${p.topic}/${p.partition}`, { position: p.position, strikes: 0, refused: p.refused });
       return false;
     });
     let stalled = false;
@@ -44,8 +47,10 @@ export function watchFetcher(cluster: Cluster, fetcher: Fetcher, everyMs: number
       const ends = await listOffsets(cluster, topic, list.map((p) => p.partition), -1);
       for (const p of list) {
         const known = seen.get(`${topic}/${p.partition}`)!;
-        // It moved, was paused, or its records are being worked on, while the end was asked for.
-        if (p.paused || p.giving || p.position !== known.position || ends.get(p.partition)! <= p.position || fetcher.get(topic, p.partition) !== p) known.strikes = 0;
+        // It moved, was paused, or its records are being worked on, while the end was asked for; or those of others are, and its turn has not come.
+        const waits = p.refused === known.refused && fetcher.gaveAt(cluster.leader(topic, p.partition)) > since;
+        known.refused = p.refused;
+        if (waits || p.paused || p.giving || p.position !== known.position || ends.get(p.partition)! <= p.position || fetcher.get(topic, p.partition) !== p) known.strikes = 0;
         else {
           stalled = true;
           if (++known.strikes > strikesAllowed) return onStall(new WeirError('log-deadline', `${topic}/${p.partition} stands at ${p.position} while its end is ${ends.get(p.partition)}, for ${known.strikes} checks`));

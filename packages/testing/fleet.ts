@@ -42,6 +42,11 @@ export interface FleetOptions {
   /** First of 20 free ports. */
   readonly base?: number;
   readonly env?: Readonly<Record<string, string>>;
+  /**
+   * Each process in a session of its own. Linux schedules a session as one group (sched_autogroup), so that services of one
+   * session share what one other process of the machine gets; apart they share as services do that have a container each.
+   */
+  readonly apart?: boolean;
   /** What differs between processes, e.g. the way to the brokers. */
   readonly envOf?: (service: FleetService, instance: number) => Readonly<Record<string, string>>;
 }
@@ -78,7 +83,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       if (before !== undefined && before.exitCode === null && before.signalCode === null) throw new Error(`${service} ${instance} runs already`);
       const port = instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? await freePort();
       ports.set(keyOf(service, instance), port);
-      const child = spawnTied([join(root, `services/${service}/main.ts`)], { env: { ...env, ...options.envOf?.(service, instance), ...own, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root });
+      const child = spawnTied([join(root, `services/${service}/main.ts`)], { env: { ...env, ...options.envOf?.(service, instance), ...own, [portVariable[service]]: String(port), WEIR_INSTANCE: String(instance) }, cwd: root, detached: options.apart === true });
       const log = createWriteStream(fleet.logFile(service, instance), { flags: 'a' });
       child.stdout!.pipe(log, { end: false });
       child.stderr!.pipe(log, { end: false });

@@ -18,6 +18,7 @@ import { createEscalations, escalatedOthers } from './escalation.ts';
 import { pruneLedger } from './prune.ts';
 import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
+import { createTurns } from './turns.ts';
 
 /** Dedupe window of events whose source is not in the running release any more. */
 const defaultWindowMs = 7 * 86_400_000;
@@ -73,6 +74,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const metrics = createMetrics(context.registry);
   const failure = Promise.withResolvers<Error>();
   const switches = createSwitches(releases);
+  const turns = createTurns(clock.monotonic);
   const running = new Map<string, Running>();
   const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, clock, registry: context.registry });
   const progress = createProgress({ monotonic: clock.monotonic });
@@ -105,7 +107,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     await retention.watch(own);
     const takeover = createTakeover({ admin, reader, ledger, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, metrics, progress, quota: quotas.of(name),
+      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
       takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },

@@ -13,6 +13,9 @@ import type { DestinationPorts } from './ports.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
 
+/** Records between two looks at the clock. */
+const clockEvery = 16;
+
 export function headerOf(record: LogRecord, name: string): string | undefined {
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
   return undefined;
@@ -131,7 +134,12 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     while (inbox.length > 0 && !closed) {
       const batches = inbox.splice(0);
       const tasks: Task[] = [];
-      for (const batch of batches) for (const record of batch.records) await take(record, tasks);
+      await ports.turns.next();
+      let taken = 0;
+      for (const batch of batches) for (const record of batch.records) {
+        await take(record, tasks);
+        if (++taken % clockEvery === 0 && ports.turns.over()) await ports.turns.next();
+      }
       if (tasks.length > 0) await writeIntent(batches[batches.length - 1]!.nextOffset);
       await ports.takeover.reach(partition, oldestAsked(tasks));
       if (closed) return;

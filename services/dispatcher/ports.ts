@@ -11,6 +11,7 @@ import type { LedgerStore } from './ledger-store.ts';
 import type { DispatcherMetrics } from './metrics.ts';
 import type { Takeover } from './takeover.ts';
 import type { DestinationQuota } from './quota.ts';
+import type { Turns } from './turns.ts';
 
 /** The guarded outbound client, as far as the dispatcher needs it. */
 export interface HttpPort {
@@ -50,6 +51,7 @@ export interface DestinationPorts {
   readonly keys: Pick<KeyRing, 'open' | 'has' | 'erasedUntil'> | undefined;
   readonly ledger: LedgerStore;
   readonly clock: Clock;
+  readonly turns: Turns;
   readonly logger: Logger;
   readonly metrics: DispatcherMetrics;
   /** Of the destination's vendor account. */

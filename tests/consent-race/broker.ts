@@ -1,37 +1,62 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { freeze, startFleet, waitFor, type Fleet } from '@weir/testing';
+import { fleetServices, freeze, startFleet, waitFor, type Fleet } from '@weir/testing';
+import { watchProcesses, yieldTo, type Share } from './processes.ts';
 import { startPlatform } from '../../infra/local/platform.ts';
+
+export interface RaceOptions {
+  readonly eventsPerSecond: number;
+  readonly seconds: number;
+  /** Events on the raw topic that nobody has read when the withdrawals begin. */
+  readonly backlog: number;
+  /** Nice value of the bulk stages; 0 = as the others. */
+  readonly bulkNice: number;
+  /** How long what the race left may take to end, s: then what has arrived until now is looked at. */
+  readonly drainSeconds: number;
+}
+
+/** Records that the stages on the way to the newsletter have not committed. */
+export interface Backlog {
+  readonly normalizer: number;
+  readonly policy: number;
+  readonly newsletter: number;
+}
 
 export interface RealRace {
   readonly sent: number;
   readonly rate: number;
-  readonly backlogAtStart: number;
-  readonly backlogAtEnd: number;
+  readonly backlogAtStart: Backlog;
+  readonly backlogAtEnd: Backlog;
   /** Withdrawals answered as applied, ms, ascending. */
   readonly waits: readonly number[];
   readonly pending: number;
   readonly late: readonly string[];
+  /** Everything for the newsletter had ended when the arrivals were looked at. */
+  readonly ended: boolean;
+  /** What each process had of the processor during the race. */
+  readonly shares: readonly Share[];
 }
 
 const root = resolve(import.meta.dirname, '../..');
 const people = 400;
 const batchSize = 100;
 const withdrawalsPerSecond = 10;
+/** What works off a backlog, and what only looks on: nobody who waits for a withdrawal waits for them. */
+const bulk = ['normalizer', 'control'] as const;
 
 /**
  * Real processes, two dispatchers, on a broker of its own. A backlog on the raw topic first (the normalizer is stopped),
  * then traffic at the rate asked for while people grant and withdraw by the consent API.
  */
-export async function raceOnBroker(options: { readonly eventsPerSecond: number; readonly seconds: number; readonly backlog: number }): Promise<RealRace> {
+export async function raceOnBroker(options: RaceOptions): Promise<RealRace> {
   const dataDir = mkdtempSync(join(tmpdir(), 'weir-consent-race-'));
   const platform = await startPlatform({ dataDir });
   let fleet: Fleet | undefined;
   try {
-    fleet = await startFleet({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, workspace: join(root, 'workspace') });
+    fleet = await startFleet({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, workspace: join(root, 'workspace'), apart: true });
     await fleet.start('dispatcher', 2);
-    return await run(fleet, options);
+    return await run(fleet, options, platform.brokers[0]!.process().pid);
   } finally {
     await fleet?.dispose();
     await platform.stop();
@@ -61,7 +86,14 @@ function drained(fleet: Fleet, deadlineMs: number): Promise<boolean> {
   }, deadlineMs);
 }
 
-async function run(fleet: Fleet, options: { readonly eventsPerSecond: number; readonly seconds: number; readonly backlog: number }): Promise<RealRace> {
+/** False: what waits is more than the time allowed. A process that has ended is an error. */
+function stillAtWork(fleet: Fleet, error: unknown): false {
+  const gone = fleetServices.filter((name) => fleet.process(name).exitCode !== null || fleet.process(name).signalCode !== null);
+  if (gone.length > 0) throw new Error(`${gone.join(', ')} ended: ${gone.map((name) => readFileSync(fleet.logFile(name), 'utf8').slice(-1000)).join('\n')}`, { cause: error });
+  return false;
+}
+
+async function run(fleet: Fleet, options: RaceOptions, broker: number): Promise<RealRace> {
   const key = Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64');
   const token = fleet.secret('ADMIN_TOKEN');
   let sent = 0;
@@ -79,20 +111,22 @@ async function run(fleet: Fleet, options: { readonly eventsPerSecond: number; re
     const body = (await response.json()) as { waitedMs: number };
     return { status: response.status, waitedMs: body.waitedMs, at: Date.now() };
   };
-  const backlog = async (): Promise<number> => {
-    const status = (await fleet.status()) as { events: { pending: number } };
-    return status.events.pending;
+  const backlog = async (): Promise<Backlog> => {
+    const { lag } = (await fleet.status()) as { lag: Record<string, number> };
+    return { normalizer: lag['normalizer'] ?? 0, policy: lag['policy'] ?? 0, newsletter: lag['dispatcher.newsletter'] ?? 0 };
   };
 
   for (let person = 0; person < people; person += 50) await Promise.all(Array.from({ length: 50 }, (_, i) => consent(person + i, 'granted', false)));
   await post();
   await drained(fleet, 120_000);
+  for (const name of bulk) yieldTo(fleet.process(name).pid!, options.bulkNice);
   const thaw = await freeze(fleet.process('normalizer').pid!);
-  while (sent < options.backlog) await Promise.all([post(), post(), post(), post()]);
+  while (sent < options.backlog) await Promise.all(Array.from({ length: 8 }, post));
   thaw();
-  await waitFor('the control service has seen the backlog', async () => (await backlog()) > 0);
+  await waitFor('the control service has seen the backlog', async () => (await backlog()).normalizer >= options.backlog);
   const backlogAtStart = await backlog();
   const before = sent;
+  const shares = watchProcesses({ broker, ...Object.fromEntries(fleetServices.map((name) => [name, fleet.process(name).pid!])), 'dispatcher 2': fleet.process('dispatcher', 2).pid!, 'this command': process.pid });
   const began = performance.now();
 
   const waits: number[] = [];
@@ -116,14 +150,15 @@ async function run(fleet: Fleet, options: { readonly eventsPerSecond: number; re
     }
   }
   const rate = (sent - before) / ((performance.now() - began) / 1000);
+  const had = shares();
   const backlogAtEnd = await backlog();
   await Promise.all(asking);
-  await drained(fleet, 600_000);
+  const ended = await drained(fleet, options.drainSeconds * 1000).catch((error: unknown) => stillAtWork(fleet, error));
   const arrivals = (await (await fetch(`${fleet.sandbox}/arrivals?destination=newsletter`)).json()) as { operation: string; subject: string; at: string }[];
   const late = arrivals.flatMap((arrival) => {
     if (arrival.operation.includes('unsub')) return [];
     const at = withdrawn.get(Number(/^p(\d+)@/.exec(arrival.subject)?.[1] ?? -1));
     return at !== undefined && Date.parse(arrival.at) > at ? [`use of ${arrival.subject} reached the newsletter at ${arrival.at}, applied was answered at ${new Date(at).toISOString()}`] : [];
   });
-  return { sent, rate, backlogAtStart, backlogAtEnd, waits: waits.toSorted((a, b) => a - b), pending, late };
+  return { sent, rate, backlogAtStart, backlogAtEnd, waits: waits.toSorted((a, b) => a - b), pending, late, ended, shares: had };
 }

@@ -1,17 +1,17 @@
 /**
  * npm run consent-race -- --seeds 1000 [--from 1] [--seed N] [--trace] [--fail-fast] [--sim-only]
- *   [--events 1000] [--seconds 20] [--backlog 20000]
+ *   [--events 1000] [--seconds 20] [--backlog 20000] [--bulk-nice 10] [--drain 600]
  *
  * Withdrawals against everything that may be under way: first the simulation, seed by seed (tests/integrity/sim/consent.ts
  * says what is done), then real processes on a real broker with traffic and a backlog, which prints the latency line.
  * Exit 1 when a `use` call reached the vendor after a withdrawal was answered as applied.
  */
 import { parseArgs } from 'node:util';
-import { raceOnBroker } from './broker.ts';
+import { raceOnBroker, type Backlog } from './broker.ts';
 import { race } from './simulated.ts';
 
-const { values } = parseArgs({ options: { seeds: { type: 'string', default: '100' }, from: { type: 'string', default: '1' }, seed: { type: 'string' }, trace: { type: 'boolean', default: false }, 'fail-fast': { type: 'boolean', default: false }, 'sim-only': { type: 'boolean', default: false }, events: { type: 'string', default: '1000' }, seconds: { type: 'string', default: '20' }, backlog: { type: 'string', default: '20000' } } });
-const number = (name: 'seeds' | 'from' | 'events' | 'seconds' | 'backlog'): number => {
+const { values } = parseArgs({ options: { seeds: { type: 'string', default: '100' }, from: { type: 'string', default: '1' }, seed: { type: 'string' }, trace: { type: 'boolean', default: false }, 'fail-fast': { type: 'boolean', default: false }, 'sim-only': { type: 'boolean', default: false }, events: { type: 'string', default: '1000' }, seconds: { type: 'string', default: '20' }, backlog: { type: 'string', default: '20000' }, 'bulk-nice': { type: 'string', default: '10' }, drain: { type: 'string', default: '600' } } });
+const number = (name: 'seeds' | 'from' | 'events' | 'seconds' | 'backlog' | 'bulk-nice' | 'drain'): number => {
   const value = Number(values[name]);
   if (!Number.isInteger(value) || value < 0) {
     console.error(`--${name}: expected a whole number`);
@@ -37,6 +37,7 @@ for (let seed = from; seed < from + count; seed++) {
   if (result.problems.length > 0 || count === 1) console.log(`seed ${seed}  trace ${result.run.hash}  ${result.asked} withdrawals, ${result.run.steps} steps${result.problems.slice(0, 8).map((p) => `\n  ${p}`).join('')}${result.problems.length > 8 ? `\n  and ${result.problems.length - 8} more` : ''}`);
   if (failed > 0 && values['fail-fast']) break;
 }
+const waits = ({ normalizer, policy, newsletter }: Backlog): string => `${normalizer} + ${policy} + ${newsletter} records before normalizer, policy and newsletter`;
 const at = (list: readonly number[], q: number): string => (list.length === 0 ? '-' : `${Math.round(list[Math.min(list.length - 1, Math.floor(list.length * q))]!)} ms`);
 applied.sort((a, b) => a - b);
 if (count > 0) {
@@ -44,10 +45,11 @@ if (count > 0) {
   console.log(`  virtual accepted → applied, with stops, kills and faults: p50 ${at(applied, 0.5)}, p99 ${at(applied, 0.99)}, longest ${at(applied, 1)}; lease 6000 ms`);
 }
 if (!values['sim-only'] && (failed === 0 || !values['fail-fast'])) {
-  const real = await raceOnBroker({ eventsPerSecond: number('events'), seconds: number('seconds'), backlog: number('backlog') });
+  const real = await raceOnBroker({ eventsPerSecond: number('events'), seconds: number('seconds'), backlog: number('backlog'), bulkNice: number('bulk-nice'), drainSeconds: number('drain') });
   if (real.late.length > 0) failed++;
   for (const line of real.late.slice(0, 8)) console.log(`  ${line}`);
-  console.log(`real broker: ${real.sent} events at ${real.rate.toFixed(0)}/s, ${real.backlogAtStart} records of backlog when the race began and ${real.backlogAtEnd} when it ended; ${real.waits.length + real.pending} withdrawals and grants, ${real.pending} answered pending, ${real.late.length} use arrivals after the acknowledgement`);
+  console.log(`real broker: ${real.sent} events at ${real.rate.toFixed(0)}/s, ${waits(real.backlogAtStart)} when the race began, ${waits(real.backlogAtEnd)} when it ended; ${real.waits.length + real.pending} withdrawals and grants, ${real.pending} answered pending, ${real.late.length} use arrivals after the acknowledgement${real.ended ? '' : ', when part of the backlog still waited'}`);
   console.log(`accepted → applied: p50 ${at(real.waits, 0.5)}, p99 ${at(real.waits, 0.99)}, longest ${at(real.waits, 1)}`);
+  for (const { name, run, wait, loopRun, loopWait } of real.shares) console.log(`  ${name.padEnd(13)} ran ${run.toFixed(0).padStart(5)} and waited for a core ${wait.toFixed(0).padStart(5)} ms a second, its event loop ${loopRun.toFixed(0).padStart(5)} and ${loopWait.toFixed(0).padStart(5)}`);
 }
 process.exit(failed > 0 ? 1 : 0);

@@ -1,0 +1,78 @@
+import { expect, test } from 'vitest';
+import type { Cluster } from './cluster.ts';
+import type { BrokerConnection, FetchedPartition, FetchTopic } from './driver.ts';
+import { Fetcher } from './fetcher.ts';
+import { encodeBatch } from './records.ts';
+import { watchFetcher } from './watchdog.ts';
+
+const partitions = 24;
+const perAnswer = 4;
+const end = 1_000_000;
+
+/** A broker whose answers have room for a record of four partitions, the first four of the request that have one; `withheld` never gets any. */
+function world(options: { readonly withheld?: number; readonly giveMs?: number }) {
+  const fetches: number[][] = [];
+  const given = new Set<number>();
+  const broker = {
+    async fetch(_wait: number, _bytes: number, topics: readonly FetchTopic[]) {
+      const asked = topics.flatMap(({ topic, partitions: list }) => list.map((p) => ({ topic, ...p })));
+      fetches.push(asked.map((p) => p.partition));
+      let room = perAnswer;
+      await new Promise((done) => { setTimeout(done, 1); });
+      return {
+        errorCode: 0,
+        partitions: asked.map(({ topic, partition, offset }): FetchedPartition => {
+          let bytes: Buffer = Buffer.alloc(0);
+          if (partition !== options.withheld && room > 0) {
+            room--;
+            bytes = encodeBatch([{ partition, key: null, value: Buffer.from('x') }], 1);
+            bytes.writeBigInt64BE(BigInt(offset), 0);
+          }
+          return { topic, partition, errorCode: 0, highWatermark: end, logStartOffset: 0, bytes };
+        }),
+      };
+    },
+    listOffsets: (topic: string, list: readonly number[]) => Promise.resolve(list.map((partition) => ({ topic, partition, errorCode: 0, offset: end }))),
+  } as unknown as BrokerConnection;
+  const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, partitions: () => Promise.resolve(partitions), refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
+  const fetcher = new Fetcher(cluster, {
+    purpose: 'test', maxBytesPerPartition: 100, maxWaitMs: 10, onFatal: (error) => { throw error; },
+    onBatch: async ({ partition }) => {
+      given.add(partition);
+      if (options.giveMs !== undefined) await new Promise((done) => { setTimeout(done, options.giveMs); });
+    },
+  });
+  for (let partition = 0; partition < partitions; partition++) fetcher.add({ topic: 't', partition, epoch: 0, position: 0, paused: false });
+  return { fetcher, cluster, fetches, given };
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((done) => { setTimeout(done, 2); });
+}
+
+test('when an answer has no room for all, those that it left out come first in the next: nobody waits for longer than a round', async () => {
+  const { fetcher, fetches, given } = world({});
+  await until(() => fetches.length > partitions / perAnswer);
+  expect(given.size).toBe(partitions);
+  await fetcher.stop();
+});
+
+test('a partition that waits for its turn while others are worked on is no stall', async () => {
+  const { fetcher, cluster, given } = world({ giveMs: 10 });
+  const stalls: Error[] = [];
+  const stop = watchFetcher(cluster, fetcher, 15, (error) => stalls.push(error));
+  await until(() => given.size === partitions || stalls.length > 0);
+  stop();
+  expect(stalls).toEqual([]);
+  await fetcher.stop();
+});
+
+test('a partition that the broker gives nothing of though it was asked for first is a stall, whatever else goes on', async () => {
+  const { fetcher, cluster } = world({ withheld: 7 });
+  const stalls: Error[] = [];
+  const stop = watchFetcher(cluster, fetcher, 15, (error) => stalls.push(error));
+  await until(() => stalls.length > 0);
+  stop();
+  expect(stalls[0]!.message).toContain('t/7 stands at 0');
+  await fetcher.stop();
+});
