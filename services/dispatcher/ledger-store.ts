@@ -147,10 +147,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     const prefix = intentPrefix(partition);
     const name = prefix + key.slice(`${ledgerKeys.intentPrefix}${partition}/`.length);
     if (value !== null) {
-      const { fromOffset, toOffset } = decodeIntent(value);
-      const known = puts.get(name) ?? table.get(name);
-      // The intents of one owner only grow: a smaller one is a request that was given up, sent again, and written late.
-      if (known && decodeIntent(known).toOffset > toOffset) return;
+      const { fromOffset } = decodeIntent(value);
       for (const stored of table.range(prefix)) if (decodeIntent(stored.value).toOffset <= fromOffset) puts.set(stored.key, null);
     }
     puts.set(name, value);
