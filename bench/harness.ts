@@ -136,7 +136,7 @@ const git = (...args: string[]): string => execFileSync('git', args, { cwd: root
 
 function versions(): Record<string, string> {
   const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { dependencies: Record<string, string> };
-  const kept = ['@platformatic/kafka', 'avsc', 'fastify', 'undici', 'lmdb'].map((name) => [name, dependencies[name]!]);
+  const kept = ['@platformatic/kafka', 'avsc', 'fastify', 'undici'].map((name) => [name, dependencies[name]!]);
   return { ...Object.fromEntries(kept), node: process.version, kafka: '4.3.1' };
 }
 

@@ -8,7 +8,7 @@ export interface Sample {
   readonly wallMs: number;
   readonly cpuUs: number;
   readonly brokerCpuUs: number;
-  /** Anonymous memory after a forced collection, and mapped files (LMDB, code), MB. */
+  /** Anonymous memory after a forced collection, and mapped files (local tables, code), MB. */
   readonly rssAnonMb: number;
   readonly rssFileMb: number;
   /** Whatever the benchmark measures besides, e.g. latencies in ms. */

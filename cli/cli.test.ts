@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -89,6 +89,17 @@ test('a workspace that does not compile: every problem with file, line and remed
   const { out } = await weir(['validate', dir, '--json']);
   expect((JSON.parse(out) as { problems: object[] }).problems).toContainEqual(expect.objectContaining({ file: 'sources/shop.yaml', line: 1, remedy: expect.stringContaining('use one of') }));
   expect((await weir(['validate', join(dir, 'missing')])).code).toBe(2);
+});
+
+test('validate warns of a destination that cannot be told of a withdrawal, and the workspace is valid', async () => {
+  const dir = folder();
+  cpSync(join(import.meta.dirname, '../workspace'), dir, { recursive: true });
+  const path = join(dir, 'destinations/newsletter.yaml');
+  writeFileSync(path, readFileSync(path, 'utf8').replace(/ {2}- on: ConsentChange\n(?: {4}.*\n)+/, ''));
+  const { code, err } = await weir(['validate', dir]);
+  expect([code, err]).toEqual([0, expect.stringMatching(/^warning {2}destinations\/newsletter\.yaml:\d+: newsletter gets people for email-marketing, .+\n {2}remedy: add a route/)]);
+  expect((JSON.parse((await weir(['validate', dir, '--json'])).out) as { advice: object[] }).advice).toHaveLength(1);
+  expect((await weir(['validate', join(import.meta.dirname, '../workspace')])).err).toBe('');
 });
 
 test('each kind of bad policy is refused by validate with file, line and reason, at once and fast', async () => {

@@ -1,5 +1,7 @@
 import { readAdapterFile, registry } from '@weir/adapters';
+import type { WorkspaceProblem } from '@weir/errors';
 import { assertPolicyTests, compileRelease, readWorkspace, withDefaults, type Release, type ReleaseFile } from '@weir/release';
+import type { Terminal } from './terminal.ts';
 
 /** Checks only: nothing is hashed with it. */
 const checkKey = Buffer.alloc(32);
@@ -14,6 +16,11 @@ export function compileFolder(dir: string): Release {
   const release = compileFiles(readFolder(dir));
   assertPolicyTests(release);
   return release;
+}
+
+/** To stderr, as problems are; the workspace is valid all the same. */
+export function printAdvice(terminal: Terminal, advice: readonly WorkspaceProblem[]): void {
+  for (const { file, line, message, remedy } of advice) terminal.error(`${terminal.paint.yellow('warning')}  ${file}:${line}: ${message}\n  remedy: ${remedy}`);
 }
 
 export function compileFiles(files: readonly ReleaseFile[]): Release {

@@ -1,6 +1,7 @@
+import { advise } from '@weir/release';
 import { createClient } from '../client.ts';
 import { textOption, type Command } from '../command.ts';
-import { compileFolder } from '../workspace.ts';
+import { compileFolder, printAdvice } from '../workspace.ts';
 
 interface Applied {
   readonly hash: string;
@@ -28,6 +29,7 @@ export const command: Command = {
     else {
       if (applied.proposal !== undefined) terminal.line(`${terminal.paint.yellow('proposed')}  release ${applied.hash} waits for weir approve ${applied.proposal}`);
       else terminal.line(applied.changed ? `${terminal.paint.green('applied')}  release ${applied.hash}` : `${terminal.paint.dim('unchanged')}  release ${applied.hash} runs already`);
+      printAdvice(terminal, advise(release));
       if (applied.topicsCreated.length > 0) terminal.line(`topics created: ${applied.topicsCreated.join(', ')}`);
     }
     return 0;

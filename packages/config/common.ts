@@ -6,7 +6,7 @@ export const commonOptions = defineConfig({
   registryUrl: { env: 'SCHEMA_REGISTRY_URL', type: 'string', doc: 'Confluent-compatible schema registry, e.g. http://127.0.0.1:8085/apis/ccompat/v7.' },
   kafkaClient: { env: 'WEIR_KAFKA_CLIENT', type: 'enum', values: ['platformatic', 'kafkajs'], default: 'platformatic', doc: 'Kafka client driver.' },
   topicPrefix: { env: 'WEIR_TOPIC_PREFIX', type: 'string', default: 'weir', doc: 'Prefix of every topic and group of this workspace.' },
-  dataDir: { env: 'WEIR_DATA', type: 'string', default: '.weir', doc: 'Folder of local caches (LMDB), keys and the embedded platform.' },
+  dataDir: { env: 'WEIR_DATA', type: 'string', default: '.weir', doc: 'Folder of local caches (SQLite), keys and the embedded platform.' },
   workspaceKey: { env: 'WEIR_KEY', type: 'secret', optional: true, doc: 'Workspace key, 32 bytes base64url, or wrapped by the Transit engine of the vault (vault:v…, see weir vault wrap-key); default: created once as <WEIR_DATA>/workspace.key.' },
   sealing: { env: 'WEIR_SEALING', type: 'boolean', default: true, doc: 'Seal personal data on the topics: canonical records and deliveries under a key per person, raw items under a key per source and day.' },
   vaultAddr: { env: 'WEIR_VAULT_ADDR', type: 'string', optional: true, doc: 'HashiCorp Vault or OpenBao, e.g. https://vault.example:8200; without it secrets come from the environment and the sealed file.' },

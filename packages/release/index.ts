@@ -1,3 +1,4 @@
+export { advise } from './advice.ts';
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';

@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
 
 /**
- * Keys as LMDB can hold them. Keys may come from hostile data: a long one, one with half a surrogate pair (which
- * UTF-8 cannot tell from another), with a control character (lmdb-js gives long ones back as something else) or
- * in the table's own namespace is stored by its beginning and its hash, with the key itself in the value.
+ * Keys as a table can hold them. Keys may come from hostile data: a long one, one with half a surrogate pair (which
+ * UTF-8 cannot tell from another), with a control character or in the table's own namespace is stored by its beginning and its hash, with the key itself in the value.
  */
 const longest = 300;
 const mark = '\uffff';

@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import fc from 'fast-check';
 import { afterEach, expect, test } from 'vitest';
 import { openTable } from './table.ts';
@@ -41,15 +42,75 @@ test('what was gathered while loading is there after reopening, with its positio
   await again.close();
 });
 
-test('after a write that failed the cache is made anew: its file may be broken', async () => {
+test('a write that failed has changed nothing, and the next one goes through', async () => {
+  const path = dir();
+  const table = openTable({ path });
+  table.putBatch([{ key: 'a', value: Buffer.from('1') }], new Map([[0, 7]]));
+  expect(() => table.putBatch([{ key: 'a', value: Buffer.from('2') }, { key: 'b', value: {} as never }], new Map([[0, 8]]))).toThrow(/cannot be bound/);
+  expect([table.get('a')?.toString(), table.position(0)]).toEqual(['1', 7]);
+  table.putBatch([{ key: 'b', value: Buffer.from('3') }], new Map([[0, 9]]));
+  expect([table.get('b')?.toString(), table.position(0)]).toEqual(['3', 9]);
+  await table.close();
+});
+
+test.runIf(existsSync('/dev/full'))('on a full disk a write throws, the process lives, and after a start the cache is what it was', async () => {
+  const path = dir();
+  const script = `import { openTable } from ${JSON.stringify(join(import.meta.dirname, 'table.ts'))};
+    const table = openTable({ path: ${JSON.stringify(path)} });
+    let written = 0;
+    try { for (;; written++) table.putBatch([{ key: 'k' + written, value: Buffer.alloc(1000, 7) }], new Map([[0, written + 1]])); }
+    catch (error) { console.log(JSON.stringify({ written, position: table.position(0), last: table.has('k' + (written - 1)), failed: table.has('k' + written), message: error.message })); }
+    process.exit();`;
+  const run = spawnSync('bash', ['-c', 'trap "" XFSZ; ulimit -f 4000; exec "$0" "$@"', process.execPath, '--input-type=module', '-e', script], { encoding: 'utf8' });
+  const told = JSON.parse(run.stdout) as { written: number; position: number; last: boolean; failed: boolean; message: string };
+  expect(told).toMatchObject({ position: told.written, last: true, failed: false, message: expect.stringMatching(/disk|full/) as string });
+  const again = openTable({ path, onDiscard: (reason) => { throw new Error(reason); } });
+  expect([again.position(0), again.has(`k${told.written - 1}`), again.has(`k${told.written}`)]).toEqual([told.written, true, false]);
+  await again.close();
+});
+
+test('what breaks while it is open is told, and the next start makes the cache anew instead of failing for ever', async () => {
+  const path = dir();
+  const table = openTable({ path });
+  const keys = Array.from({ length: 60_000 }, (_, i) => `k/${String(i).padStart(9, '0')}`);
+  for (let i = 0; i < keys.length; i += 500) table.putBatch(keys.slice(i, i + 500).map((key) => ({ key, value: Buffer.alloc(300, 1) })));
+  // All but the first page of each file: a disk that gives other bytes than were written.
+  for (const name of ['cache.db', 'cache.db-wal']) {
+    const file = openSync(join(path, name), 'r+');
+    const { size } = fstatSync(file);
+    for (let at = 4096; at < size; at += 4096) writeSync(file, Buffer.alloc(Math.min(4096, size - at), 0xaa), 0, undefined, at);
+    closeSync(file);
+  }
+  expect(() => { for (const key of keys) table.get(key); }).toThrow(/malformed/);
+  await table.close();
+  let told = '';
+  const again = openTable({ path, onDiscard: (reason) => { told = reason; } });
+  expect([told, again.get('k/000000001')]).toEqual([expect.stringMatching(/malformed/), undefined]);
+  await again.close();
+});
+
+test('a folder that another process has open is refused and left as it is', async () => {
   const path = dir();
   const first = openTable({ path });
-  first.putBatch([{ key: 'a', value: Buffer.from('1') }], new Map([[0, 7]]));
-  expect(() => first.putBatch([{ key: 'b', value: {} as never }], new Map([[0, 8]]))).toThrow(/value/i);
+  first.putBatch([{ key: 'a', value: Buffer.from('1') }]);
+  expect(() => openTable({ path })).toThrow(/in use by another process/);
+  expect(first.get('a')?.toString()).toBe('1');
   await first.close();
-  const again = openTable({ path });
-  expect(again.position(0)).toBeUndefined();
-  await again.close();
+});
+
+test('ranges may be read within ranges, left in the middle, and written beside', async () => {
+  const table = openTable({ path: dir() });
+  table.putBatch(Array.from({ length: 50 }, (_, i) => ({ key: `r/${i + 10}`, value: Buffer.from(String(i)) })));
+  let inner = 0;
+  for (const { key } of table.range('r/')) {
+    for (const other of table.range('r/')) {
+      inner++;
+      if (other.key === key) break;
+    }
+    table.putBatch([{ key: `w/${key}`, value: Buffer.from('1') }]);
+  }
+  expect([inner, [...table.range('w/')].length]).toEqual([(50 * 51) / 2, 50]);
+  await table.close();
 });
 
 test('a prefix gives its keys and no others', async () => {
@@ -61,21 +122,21 @@ test('a prefix gives its keys and no others', async () => {
 
 test('a file that is no cache is replaced, and that is told', async () => {
   const path = dir();
-  writeFileSync(join(path, 'data.mdb'), 'this is no database, but it is long enough to look like one');
+  writeFileSync(join(path, 'cache.db'), 'this is no database, but it is long enough to look like one');
   let told = '';
   const table = openTable({ path, onDiscard: (reason) => { told = reason; } });
   table.putBatch([{ key: 'a', value: Buffer.from('1') }]);
   expect(table.get('a')?.toString()).toBe('1');
-  expect(told).toContain('not an LMDB file');
+  expect(told).toContain('not a SQLite file');
   await table.close();
 });
 
-test('a file that was cut is replaced: mapping it would end the process', async () => {
+test('a file that was cut is replaced: what is missing would be read as zeros', async () => {
   const path = dir();
   const first = openTable({ path });
   first.putBatch(Array.from({ length: 2000 }, (_, i) => ({ key: `k/${i}`, value: Buffer.alloc(500) })));
   await first.close();
-  truncateSync(join(path, 'data.mdb'), 300_000);
+  truncateSync(join(path, 'cache.db'), 300_000);
   let told = '';
   const again = openTable({ path, onDiscard: (reason) => { told = reason; } });
   expect(told).toMatch(/300000 of \d+ bytes/);
@@ -103,10 +164,9 @@ test('what a killed process wrote is there; what a machine that went down wrote 
 
 test('a cache of another format is replaced', async () => {
   const path = dir();
-  const { open } = await import('lmdb');
-  const db = open({ path, encoding: 'binary' });
-  await db.put('key', Buffer.from('value'));
-  await db.close();
+  const db = new DatabaseSync(join(path, 'cache.db'));
+  db.exec("CREATE TABLE kv (k TEXT PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID; INSERT INTO kv VALUES ('key', x'00')");
+  db.close();
   let told = '';
   const table = openTable({ path, onDiscard: (reason) => { told = reason; } });
   expect([told, table.get('key')]).toEqual(['format none of the cache is not known', undefined]);
@@ -143,6 +203,15 @@ test('the table agrees with a map for any keys, also hostile ones', async () => 
     table.loaded();
     for (const [k, value] of model) expect(table.get(k)).toEqual(value);
   }), { numRuns: 150 });
+  await table.close();
+});
+
+test('a cache of an earlier version is removed', async () => {
+  const path = dir();
+  writeFileSync(join(path, 'data.mdb'), 'what was there');
+  let told = '';
+  const table = openTable({ path, onDiscard: (reason) => { told = reason; } });
+  expect([told, existsSync(join(path, 'data.mdb'))]).toEqual(['the cache is of an earlier version', false]);
   await table.close();
 });
 

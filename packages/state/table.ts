@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { open, type RootDatabase } from 'lmdb';
-import { distrust, markClosed, markOpen } from './cache-file.ts';
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { WeirError } from '@weir/errors';
+import { distrust, fileOf, markBroken, markClosed, markOpen } from './cache-file.ts';
 import { isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
 
 export interface Put {
@@ -20,9 +20,10 @@ export interface Seen {
 }
 
 /**
- * A local cache of keyed state in LMDB. Values and the positions they were read up to are written in one
+ * A local cache of keyed state in a SQLite file. Values and the positions they were read up to are written in one
  * transaction, so after any crash the cache is a true prefix of its topics. It may be deleted at any time.
- * Keys may be any string; values are copied in and out.
+ * Keys may be any string; values are copied in and out. A write that fails (a full disk) changes nothing and throws; an
+ * error that says the file is broken also marks it, and the next `openTable` makes the cache anew.
  */
 export interface Table {
   get(key: string): Buffer | undefined;
@@ -42,8 +43,8 @@ export interface Table {
   position(partition: number): number | undefined;
   positions(): Map<number, number>;
   seen(partition: number): Seen | undefined;
-  /** Entries that are kept, with a few of the table's own. */
-  size(): number;
+  /** Of the file that hold something, bytes; free pages are used again and are not in it. */
+  bytes(): number;
   /** Forget everything. */
   clear(): void;
   close(): Promise<void>;
@@ -54,48 +55,96 @@ export interface Table {
 const positionPrefix = `${own}p/`;
 const seenPrefix = `${own}s/`;
 const formatKey = `${own}format`;
-const format = Buffer.from('3');
+const format = Buffer.from('4');
 /** Of keys and values that are gathered while loading. */
 const maxGathered = 48 * 1024 * 1024;
 const entryCost = 100;
-const mapSize = 64 * 1024 * 1024;
+/** Of pages in memory (anonymous); beyond it the file is read through a mapping, which the kernel can take back. */
+const pageCacheKiB = 8 * 1024;
+const mappedBytes = 64 * 1024 ** 3;
+/** Pages of 4 KiB in the log before they are copied into the file: a page that is written often is copied once. */
+const checkpointPages = 4000;
+/** SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html */
+const busy = 5;
+const brokenCodes: ReadonlySet<number> = new Set([11, 26]);
 
-/** Opens or makes the cache in folder `path`. One that is torn, cannot be opened or has another format is deleted and made anew; `onDiscard` is told why. */
+/**
+ * Opens or makes the cache in folder `path`. One that is torn, cannot be opened or has another format is deleted and made anew;
+ * `onDiscard` is told why. Throws state-in-use when another process (or this one) has it open.
+ */
 export function openTable(options: { path: string; onDiscard?: (reason: string) => void }): Table {
   const { path } = options;
   mkdirSync(path, { recursive: true });
   const db = openOrReplace(path, options.onDiscard);
   markOpen(path);
 
+  const begin = db.prepare('BEGIN IMMEDIATE');
+  const commit = db.prepare('COMMIT');
+  const rollback = db.prepare('ROLLBACK');
+  const select = rows(db.prepare('SELECT v FROM kv WHERE k = ?'));
+  const exists = rows(db.prepare('SELECT 1 FROM kv WHERE k = ?'));
+  const upsert = db.prepare('INSERT INTO kv VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v');
+  const remove = db.prepare('DELETE FROM kv WHERE k = ?');
+  const removeAll = db.prepare('DELETE FROM kv');
+  const pages = rows(db.prepare('SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size'));
+  /** Of reads that go on: a statement has one cursor, and ranges may be read within ranges. */
+  const cursors: StatementSync[] = [];
+
   let gathered: Gathered | undefined;
+  let open = true;
+  let broken = false;
+
+  /** What SQLite says of a broken file is kept for the next start. */
+  function guarded<T>(act: () => T): T {
+    try {
+      return act();
+    } catch (error) {
+      if (!broken && brokenCodes.has(codeOf(error))) {
+        broken = true;
+        markBroken(path, (error as Error).message);
+      }
+      throw error;
+    }
+  }
+
+  const read = (key: string): Buffer | undefined => {
+    const row = guarded(() => select.get(key)) as unknown as [Uint8Array] | undefined;
+    return row === undefined ? undefined : bufferOf(row[0]);
+  };
 
   const find = (key: string): Buffer | undefined => {
     const put = gathered?.puts.get(key);
     if (put !== undefined) return put ?? undefined;
     const stored = storedKey(key);
-    const value = db.get(stored.key);
+    const value = read(stored.key);
     return value !== undefined && stored.wrapped ? unwrap(value).value : value;
   };
 
-  function write(puts: Iterable<Put>, positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
-    try {
-      db.transactionSync(() => put(puts, positions, seen));
-    } catch (error) {
-      // After a write that failed (a full disk, a page that LMDB cannot read) the file may be broken, and would fail whoever opens it next.
-      rmSync(join(path, 'data.mdb'), { force: true });
-      throw error;
-    }
+  function transaction(act: () => void): void {
+    guarded(() => {
+      begin.run();
+      try {
+        act();
+        commit.run();
+      } catch (error) {
+        // Some errors of the disk have rolled it back already.
+        if (db.isTransaction) rollback.run();
+        throw error;
+      }
+    });
   }
 
   function put(puts: Iterable<Put>, positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
     for (const { key, value } of puts) {
       const stored = storedKey(key);
-      if (value === null) db.removeSync(stored.key);
-      else db.putSync(stored.key, stored.wrapped ? wrap(key, value) : value);
+      if (value === null) remove.run(stored.key);
+      else upsert.run(stored.key, stored.wrapped ? wrap(key, value) : value);
     }
-    if (positions !== undefined) for (const [partition, next] of positions) db.putSync(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
-    if (seen !== undefined) for (const [partition, s] of seen) db.putSync(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
+    if (positions !== undefined) for (const [partition, next] of positions) upsert.run(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
+    if (seen !== undefined) for (const [partition, s] of seen) upsert.run(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
   }
+
+  const write: typeof put = (puts, positions, seen) => transaction(() => put(puts, positions, seen));
 
   function gather(to: Gathered, puts: readonly Put[], positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
     for (const { key, value } of puts) {
@@ -115,10 +164,22 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     write([...puts.keys()].sort().map((key) => ({ key, value: puts.get(key)! })), positions, seen);
   }
 
+  /** Stored entries from `start` on, in order. */
+  function* from(start: string): Generator<[string, Buffer]> {
+    const cursor = cursors.pop() ?? rows(db.prepare('SELECT k, v FROM kv WHERE k >= ? ORDER BY k'));
+    const found = guarded(() => cursor.iterate(start)) as unknown as Iterator<[string, Uint8Array]>;
+    try {
+      for (let next = guarded(() => found.next()); next.done !== true; next = guarded(() => found.next())) yield [next.value[0], bufferOf(next.value[1])];
+    } finally {
+      found.return?.();
+      cursors.push(cursor);
+    }
+  }
+
   function* range(prefix: string): Generator<{ key: string; value: Buffer }> {
     flush();
     const start = storedPrefix(prefix);
-    for (const { key, value } of db.getRange({ start })) {
+    for (const [key, value] of from(start)) {
       if (!key.startsWith(start)) return;
       if (key.startsWith(own)) continue;
       const entry = isWrapped(key) ? unwrap(value) : { key, value };
@@ -126,18 +187,21 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     }
   }
 
-  async function close(): Promise<void> {
+  function close(): Promise<void> {
+    if (!open) return Promise.resolve();
     flush();
     gathered = undefined;
-    await db.close();
-    markClosed(path);
+    open = false;
+    db.close();
+    if (!broken) markClosed(path);
+    return Promise.resolve();
   }
 
   return {
     get: find,
     has(key) {
       const put = gathered?.puts.get(key);
-      return put === undefined ? db.doesExist(storedKey(key).key) : put !== null;
+      return put === undefined ? guarded(() => exists.get(storedKey(key).key)) !== undefined : put !== null;
     },
     range,
     putBatch(puts, positions, seen) {
@@ -152,29 +216,32 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     position(partition) {
       const put = gathered?.positions.get(partition);
       if (put !== undefined) return put;
-      const value = db.get(positionPrefix + partition);
+      const value = read(positionPrefix + partition);
       return value === undefined ? undefined : Number(value.toString('latin1'));
     },
     positions() {
       flush();
       const found = new Map<number, number>();
-      for (const { key, value } of db.getRange({ start: positionPrefix, end: `${positionPrefix}:` })) found.set(Number(key.slice(positionPrefix.length)), Number(value.toString('latin1')));
+      for (const [key, value] of from(positionPrefix)) {
+        if (!key.startsWith(positionPrefix)) break;
+        found.set(Number(key.slice(positionPrefix.length)), Number(value.toString('latin1')));
+      }
       return found;
     },
     seen(partition) {
       const put = gathered?.seen.get(partition);
       if (put !== undefined) return put;
-      const value = db.get(seenPrefix + partition);
+      const value = read(seenPrefix + partition);
       if (value === undefined) return undefined;
       const [offset, timestamp, currentAt] = value.toString('latin1').split(',').map(Number) as [number, number, number];
       return { offset, timestamp, currentAt };
     },
-    size: () => (db.getStats() as { readonly entryCount: number }).entryCount,
+    bytes: () => (pages.get() as unknown as [number])[0],
     clear() {
       if (gathered !== undefined) gathered = emptyGathered();
-      db.transactionSync(() => {
-        db.clearSync();
-        db.putSync(formatKey, format);
+      transaction(() => {
+        removeAll.run();
+        upsert.run(formatKey, format);
       });
     },
     close,
@@ -195,12 +262,26 @@ interface Gathered {
 
 const emptyGathered = (): Gathered => ({ puts: new Map(), positions: new Map(), seen: new Map(), bytes: 0 });
 
-function openOrReplace(path: string, onDiscard: ((reason: string) => void) | undefined): RootDatabase<Buffer, string> {
+const bufferOf = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
+/** Rows as arrays. */
+function rows(statement: StatementSync): StatementSync {
+  statement.setReturnArrays(true);
+  return statement;
+}
+
+/** The primary result code of SQLite; 0 = the error is not from it. */
+function codeOf(error: unknown): number {
+  return ((error as { readonly errcode?: number }).errcode ?? 0) & 0xff;
+}
+
+function openOrReplace(path: string, onDiscard: ((reason: string) => void) | undefined): DatabaseSync {
   let reason = distrust(path);
   if (reason === undefined) {
     try {
       return openDb(path);
     } catch (error) {
+      if (codeOf(error) === busy) throw new WeirError('state-in-use', `${path} is in use by another process`, { cause: error });
       reason = (error as Error).message;
     }
   }
@@ -210,14 +291,22 @@ function openOrReplace(path: string, onDiscard: ((reason: string) => void) | und
   return openDb(path);
 }
 
-function openDb(path: string): RootDatabase<Buffer, string> {
-  const db = open<Buffer, string>({ path, encoding: 'binary', noSync: true, cache: false, mapSize });
-  const found = db.get(formatKey);
-  if (found?.equals(format)) return db;
-  if (found !== undefined || [...db.getKeys({ limit: 1 })].length > 0) {
-    void db.close();
-    throw new Error(`format ${found?.toString('latin1') ?? 'none'} of the cache is not known`);
+/**
+ * One process has the file (no shared memory, no lock per read). Commits are in the operating system's hands when they
+ * return, not on the disk: a killed process loses nothing, and a cache that was open when the machine ended is not trusted.
+ */
+function openDb(path: string): DatabaseSync {
+  const db = new DatabaseSync(fileOf(path));
+  try {
+    db.exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA cache_size = -${pageCacheKiB}; PRAGMA mmap_size = ${mappedBytes}; PRAGMA wal_autocheckpoint = ${checkpointPages}; PRAGMA journal_size_limit = ${4 * checkpointPages * 4096}`);
+    db.exec('CREATE TABLE IF NOT EXISTS kv (k TEXT PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID');
+    const found = db.prepare('SELECT v FROM kv WHERE k = ?').get(formatKey)?.['v'] as Uint8Array | undefined;
+    if (found !== undefined && bufferOf(found).equals(format)) return db;
+    if (found !== undefined || db.prepare('SELECT 1 FROM kv LIMIT 1').get() !== undefined) throw new Error(`format ${found === undefined ? 'none' : bufferOf(found).toString('latin1')} of the cache is not known`);
+    db.prepare('INSERT INTO kv VALUES (?, ?)').run(formatKey, format);
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
   }
-  db.putSync(formatKey, format);
-  return db;
 }

@@ -1,7 +1,7 @@
 import type { Put, Table } from '@weir/state';
 
 /**
- * The control index: what happened to each event and delivery, and exact counters, in one LMDB table. Keys:
+ * The control index: what happened to each event and delivery, and exact counters, in one local table. Keys:
  *   s/<event>/<stage order>/<topic>/<partition>/<offset>   one stage of a trace, JSON
  *   e/<event>            first seen on a raw topic
  *   x/<event>            ended before it was routed: `<state>@<ms>`; kept when it is reopened

@@ -29,7 +29,7 @@ export interface IntentValue {
 }
 
 /**
- * Cache of the ledger partitions that this instance owns or owned, in LMDB. It follows the rules of ledger.ts,
+ * Cache of the ledger partitions that this instance owns or owned, in a local table. It follows the rules of ledger.ts,
  * and keeps per (subject, operation) the accept time of the newest delivered record. Deleting the folder
  * costs a read of the topic, nothing else. Ends are listed by batch under the time of the newest, so that old ones are
  * found without a look at the others.
@@ -57,8 +57,8 @@ export interface LedgerStore {
   setFloor(partition: number, time: number): void;
   /** Forget up to about `limit` of the ends from before `time` (ms) and raise the floors to it; gives how many were looked at. What is asked for again is read from the topic. */
   prune(time: number, limit: number): number;
-  /** Entries of the cache. */
-  size(): number;
+  /** Of the cache that hold something, bytes. */
+  bytes(): number;
   close(): Promise<void>;
 }
 
@@ -147,10 +147,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     const prefix = intentPrefix(partition);
     const name = prefix + key.slice(`${ledgerKeys.intentPrefix}${partition}/`.length);
     if (value !== null) {
-      const { fromOffset, toOffset } = decodeIntent(value);
-      const known = puts.get(name) ?? table.get(name);
-      // The intents of one owner only grow: a smaller one is a request that was given up, sent again, and written late.
-      if (known && decodeIntent(known).toOffset > toOffset) return;
+      const { fromOffset } = decodeIntent(value);
       for (const stored of table.range(prefix)) if (decodeIntent(stored.value).toOffset <= fromOffset) puts.set(stored.key, null);
     }
     puts.set(name, value);
@@ -245,7 +242,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
       table.putBatch(puts);
       return looked;
     },
-    size: () => table.size(),
+    bytes: () => table.bytes(),
     close: () => table.close(),
   };
 }

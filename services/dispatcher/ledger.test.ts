@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { lookUp, pastWindow, replaces } from './ledger.ts';
+import { intentPuts, lookUp, pastWindow, replaces } from './ledger.ts';
 import type { DeliveryValue, EndState, EndValue } from './types.ts';
 
 const delivery = { outputId: 'out_1', destination: 'crm', operation: 'upsert', intent: '0', itemHash: 'h1' } as DeliveryValue;
@@ -48,4 +48,34 @@ test('past the key window an unknown effect is held unless the manifest says res
   expect(pastWindow(1, 1002, { ...window, pastWindow: 'verify' })).toBe('verify');
   expect(pastWindow(1, 1001, { ...window, pastWindow: 'verify' })).toBe('send');
   expect(pastWindow(1, 10 ** 12, { scheme: 'natural-upsert', pastWindow: 'hold' })).toBe('send');
+});
+
+/** Appends of two owners, each of which may be written a second time later (a request that was given up and sent again), then compaction at any point. */
+test('whatever of an owner is written late and whatever is compacted, its intents on the topic reach as far as it may have called', () => {
+  const step = fc.record({ owner: fc.constantFrom('a', 'b'), again: fc.option(fc.nat({ max: 5 })), keepNewest: fc.nat({ max: 6 }) });
+  fc.assert(fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+    const log: { key: string; value: Buffer | null }[] = [];
+    const compact = (head: number): void => {
+      const newest = new Map(log.map((r, i) => [r.key, i]));
+      const kept = log.filter((r, i) => i >= log.length - head || newest.get(r.key) === i);
+      log.splice(0, log.length, ...kept);
+    };
+    const written = { a: 0, b: 0 };
+    const reach = { a: 0, b: 0 };
+    const late: { at: number; puts: typeof log }[] = [];
+    for (const [i, { owner, again, keepNewest }] of steps.entries()) {
+      const o = owner as 'a' | 'b';
+      for (const due of late.filter((l) => l.at === i)) log.push(...due.puts);
+      reach[o] = i + 1;
+      const puts = intentPuts(0, o, 1, written[o]++, Buffer.from(`${o}${i + 1}`));
+      log.push(...puts);
+      if (again !== null) late.push({ at: i + 1 + again, puts });
+      compact(keepNewest);
+      const live = new Map(log.map((r) => [r.key, r.value]));
+      for (const name of ['a', 'b'] as const) {
+        const found = [...live.values()].flatMap((v) => (v !== null && v.toString().startsWith(name) ? [Number(v.toString().slice(1))] : []));
+        expect(Math.max(0, ...found)).toBe(reach[name]);
+      }
+    }
+  }));
 });

@@ -6,9 +6,11 @@ import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
  * weir.ledger.<destination>. Keys on the topic:
  *   <delivery key>#end          LedgerEnd, absorbing
  *   <delivery key>#attempt/<n>  Attempt that failed, for traces; not read here
- *   #intent/<partition>/<instance>/<epoch>
- *                               LedgerIntent, per owner the largest counts: an owner that lost the partition and
- *                               does not know it yet must not write over its successor's
+ *   #intent/<partition>/<instance>/<epoch>/<n>
+ *                               LedgerIntent, the largest counts; ended by a tombstone when a later one of its owner is
+ *                               acknowledged. A key is used once: an owner that lost the partition and does not know it
+ *                               yet must not write over its successor's, and a request that was given up, sent again and
+ *                               written late must not be what compaction keeps of a key
  *   #owner/<partition>/<token>/<owner>
  *                               LedgerOwner, see owners.ts
  *   #park/<owner>/<n>/<subject> LedgerPark, ended by a tombstone of the same key. A key is used for one stay of a
@@ -18,11 +20,18 @@ import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
 export const ledgerKeys = {
   end: (key: string) => `${key}#end`,
   attempt: (key: string, n: number) => `${key}#attempt/${n}`,
-  intent: (partition: number, instance: string, epoch: number) => `#intent/${partition}/${instance}/${epoch}`,
+  intent: (partition: number, instance: string, epoch: number, n: number) => `#intent/${partition}/${instance}/${epoch}/${n}`,
   intentPrefix: '#intent/',
   park: (owner: string, n: number, subject: string) => `#park/${owner}/${n}/${subject}`,
   parkPrefix: '#park/',
 } as const;
+
+/** What is written, in one append, with the intent `n` of an owner; every earlier one is acknowledged. The one before it stays, for the case that only this one is lost. */
+export function intentPuts(partition: number, instance: string, epoch: number, n: number, value: Buffer): { readonly key: string; readonly value: Buffer | null }[] {
+  const puts: { key: string; value: Buffer | null }[] = [{ key: ledgerKeys.intent(partition, instance, epoch, n), value }];
+  if (n > 1) puts.push({ key: ledgerKeys.intent(partition, instance, epoch, n - 2), value: null });
+  return puts;
+}
 
 const rank: Record<EndState, number> = { denied: 1, expired: 1, superseded: 1, quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 

@@ -14,7 +14,7 @@ export function createMetrics(registry: Registry) {
     switchedOff: new Gauge({ name: 'weir_destination_switched_off', help: '1 while the kill switch holds the destination.', labelNames: ['destination'], registers }),
     parked: new Gauge({ name: 'weir_parked_subjects', help: 'Subjects whose deliveries wait on the parked topic.', labelNames: ['destination'], registers }),
     takeover: new Gauge({ name: 'weir_ledger_takeover_remaining', help: 'Records of weir.ledger.<destination> still to be read before the partition is served.', labelNames: ['destination', 'partition'], registers }),
-    cached: new Gauge({ name: 'weir_ledger_cache_entries', help: 'Entries of the local cache of the ledger.', labelNames: ['destination'], registers }),
+    cached: new Gauge({ name: 'weir_ledger_cache_bytes', help: 'Bytes of the local cache of the ledger that hold something.', labelNames: ['destination'], registers }),
     pruned: new Counter({ name: 'weir_ledger_cache_pruned_total', help: 'Ends that left the local cache of the ledger: older than the dedupe window.', labelNames: ['destination'], registers }),
     lag: new Gauge({ name: 'weir_dispatch_lag', help: 'Records on weir.dispatch.<destination> not yet read by this instance.', labelNames: ['destination', 'partition'], registers }),
     refused: new Counter({ name: 'weir_delivery_calls_refused_total', help: 'Calls not started at the last moment, by reason.', labelNames: ['destination', 'reason'], registers }),

@@ -5,7 +5,7 @@ import { isSealed, sealedBy } from '@weir/seal';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
-import { ledgerKeys } from './ledger.ts';
+import { intentPuts } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
@@ -57,7 +57,6 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
-  const intentKey = Buffer.from(ledgerKeys.intent(partition, ports.instance, epoch));
   const inbox: RecordBatch[] = [];
   /** Records being dead-lettered. */
   const asides = new Set<Promise<void>>();
@@ -71,6 +70,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let paused = false;
   let stale = false;
   let openedAt = 0;
+  /** Intents written by this owner. */
+  let intents = 0;
   /** Batches that are not finished: where each ends, and when its first record was written. */
   const stamps: { readonly next: number; readonly timestamp: number }[] = [];
   /** Records on the topic behind the last batch. */
@@ -186,9 +187,10 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const now = ports.clock.now();
     const at = before !== undefined && before.toOffset > from ? Math.min(before.at, now) : now;
     const value = ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, fromOffset: from, toOffset, at });
-    const record: OutRecord = { partition, key: intentKey, value };
-    const offsets = await ports.appender.append(ports.topics.ledger(ports.name), [record]);
-    writer.applyOwn([record], [ledgerKeys.intent(partition, ports.instance, epoch)], offsets);
+    const puts = intentPuts(partition, ports.instance, epoch, intents++, value);
+    const records: OutRecord[] = puts.map((put) => ({ partition, key: Buffer.from(put.key), value: put.value }));
+    const offsets = await ports.appender.append(ports.topics.ledger(ports.name), records);
+    writer.applyOwn(records, puts.map(({ key }) => key), offsets);
     failpoint('dispatcher.intent-written');
   }
 

@@ -6,7 +6,7 @@ const dayMs = 86_400_000;
 function prune(over: Partial<PrunePorts>): { readonly asked: number[]; readonly more: boolean } {
   const asked: number[] = [];
   const metrics = { cached: { set: () => undefined }, pruned: { inc: () => undefined } } as unknown as PrunePorts['metrics'];
-  const more = pruneLedger({ name: 'crm', ledger: { size: () => 1, prune: (time) => asked.push(time) * 1000 }, takeover: { reaching: () => false }, oldestAsked: () => Number.POSITIVE_INFINITY, windowMs: () => 7 * dayMs, clock: { now: () => 100 * dayMs }, metrics, ...over });
+  const more = pruneLedger({ name: 'crm', ledger: { bytes: () => 1, prune: (time) => asked.push(time) * 1000 }, takeover: { reaching: () => false }, oldestAsked: () => Number.POSITIVE_INFINITY, windowMs: () => 7 * dayMs, clock: { now: () => 100 * dayMs }, metrics, ...over });
   return { asked, more };
 }
 

@@ -5,7 +5,7 @@ import type { Takeover } from './takeover.ts';
 
 export interface PrunePorts {
   readonly name: string;
-  readonly ledger: Pick<LedgerStore, 'prune' | 'size'>;
+  readonly ledger: Pick<LedgerStore, 'prune' | 'bytes'>;
   readonly takeover: Pick<Takeover, 'reaching'>;
   /** The time since which ends must be known for what is in hand, ms. */
   oldestAsked(): number;
@@ -28,6 +28,6 @@ export function pruneLedger({ name, ledger, takeover, oldestAsked, windowMs, clo
   if (takeover.reaching()) return false;
   const looked = ledger.prune(Math.min(clock.now() - windowMs() - spareMs, oldestAsked()), pruneEnds);
   if (looked > 0) metrics.pruned.inc({ destination: name }, looked);
-  metrics.cached.set({ destination: name }, ledger.size());
+  metrics.cached.set({ destination: name }, ledger.bytes());
   return looked >= pruneEnds;
 }

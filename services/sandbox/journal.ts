@@ -17,7 +17,7 @@ export interface Entry extends Arrival {
 
 /**
  * The sandbox's durable memory: an append-only log of every arrival, one JSON line each, with the changes of the
- * vendor's state in the line. The log is the authority; the state lies in LMDB and is rebuilt from the log when
+ * vendor's state in the line. The log is the authority; the state lies in a local table and is rebuilt from the log when
  * it is missing, or is ahead after a power loss. A torn last line is cut off: nobody was answered for it.
  */
 export interface Journal {

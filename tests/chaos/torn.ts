@@ -6,7 +6,7 @@ import type { Random } from './random.ts';
 /** Cuts the end off one store below the folder; false = it has none. */
 export function tearOne(folder: string, random: Random): boolean {
   if (!existsSync(folder)) return false;
-  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('data.mdb')).sort().map((f) => join(folder, f)).filter((f) => statSync(f).size > 0);
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('cache.db')).sort().map((f) => join(folder, f)).filter((f) => statSync(f).size > 0);
   if (files.length === 0) return false;
   const file = random.pick(files);
   const { size } = statSync(file);

@@ -12,7 +12,7 @@ import { options } from '../../../services/dispatcher/config.ts';
 
 export type Order = { readonly advance: number } | { readonly look: true };
 export interface Look {
-  /** Anonymous memory after a collection, bytes; mapped files (LMDB) are not in it. */
+  /** Anonymous memory after a collection, bytes; mapped files (local tables) are not in it. */
   readonly rssAnon: number;
   readonly heapUsed: number;
   readonly external: number;

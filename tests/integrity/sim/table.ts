@@ -36,7 +36,7 @@ export function createDisk(): Disk {
         position: (partition) => positions.get(partition),
         positions: () => new Map(positions),
         seen: (partition) => seen.get(partition),
-        size: () => values.size,
+        bytes: () => [...values.values()].reduce((sum, value) => sum + value.length, 0),
         clear,
         close: () => Promise.resolve(),
         drop: () => {

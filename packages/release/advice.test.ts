@@ -1,0 +1,20 @@
+import { expect, test } from 'vitest';
+import { advise } from './advice.ts';
+import type { Release } from './types.ts';
+
+const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[]): Release => ({
+  policy: { routes: Map.groupBy(routes.map((r) => ({ ...r, file: `destinations/${r.destination}.yaml`, line: 9 })), (r) => r.on), purposes: new Map([['marketing', { name: 'marketing', doc: '', legalBasis: 'consent' }], ['service', { name: 'service', doc: '', legalBasis: 'contract' }]]) },
+} as unknown as Release);
+
+test('a destination that is sent people by consent and cannot be told of a withdrawal is named, once, and no other', () => {
+  const found = advise(release([
+    { destination: 'ads', on: 'Profile', kind: 'use', purpose: 'marketing' },
+    { destination: 'ads', on: 'Event', kind: 'use', purpose: 'marketing' },
+    { destination: 'crm', on: 'Profile', kind: 'use', purpose: 'service' },
+    { destination: 'mail', on: 'Profile', kind: 'use', purpose: 'marketing' },
+    { destination: 'mail', on: 'ConsentChange', kind: 'restrict' },
+    { destination: 'copies', on: 'Profile', kind: 'use', purpose: 'marketing' },
+    { destination: 'copies', on: 'ConsentChange', kind: 'use', purpose: 'service' },
+  ]));
+  expect(found.map(({ file, line, message }) => [file, line, message.split(' ')[0]])).toEqual([['destinations/ads.yaml', 9, 'ads'], ['destinations/copies.yaml', 9, 'copies']]);
+});

@@ -1,0 +1,22 @@
+import type { WorkspaceProblem } from '@weir/errors';
+import type { Release } from './types.ts';
+
+/**
+ * What compiles and is probably not meant; nothing is refused for it. A destination that holds people for a purpose that
+ * asks for consent, and has no `restrict` route on ConsentChange, is never told that somebody said no: Weir sends no
+ * more, but what the vendor sends by itself (its own lists and flows) goes on.
+ */
+export function advise(release: Release): WorkspaceProblem[] {
+  const routes = [...release.policy.routes.values()].flat();
+  const told = new Set(routes.filter((route) => route.on === 'ConsentChange' && route.kind === 'restrict').map((route) => route.destination));
+  const found = new Map<string, WorkspaceProblem>();
+  for (const { destination, kind, purpose, file, line } of routes) {
+    if (kind !== 'use' || told.has(destination) || found.has(destination) || release.policy.purposes.get(purpose ?? '')?.legalBasis !== 'consent') continue;
+    found.set(destination, {
+      file: file ?? `destinations/${destination}.yaml`, line: line ?? 0,
+      message: `${destination} gets people for ${purpose}, which asks for consent, and is never told that one of them withdrew it`,
+      remedy: 'add a route { on: ConsentChange, operation: <one of kind restrict> }, or see to it at the vendor',
+    });
+  }
+  return [...found.values()];
+}
