@@ -122,9 +122,8 @@ async function run(fleet: Fleet, options: RaceOptions, broker: number): Promise<
   for (const name of bulk) yieldTo(fleet.process(name).pid!, options.bulkNice);
   const thaw = await freeze(fleet.process('normalizer').pid!);
   while (sent < options.backlog) await Promise.all(Array.from({ length: 8 }, post));
-  thaw();
-  await waitFor('the control service has seen the backlog', async () => (await backlog()).normalizer >= options.backlog);
   const backlogAtStart = await backlog();
+  thaw();
   const before = sent;
   const shares = watchProcesses({ broker, ...Object.fromEntries(fleetServices.map((name) => [name, fleet.process(name).pid!])), 'dispatcher 2': fleet.process('dispatcher', 2).pid!, 'this command': process.pid });
   const began = performance.now();
