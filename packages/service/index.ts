@@ -7,3 +7,4 @@ export { createRetentionWatch, type RetentionWatch } from './retention.ts';
 export { runService } from './run.ts';
 export * from './types.ts';
 export { armFailpoints } from './failpoints.ts';
+export { createTurns, type Turns } from './turns.ts';

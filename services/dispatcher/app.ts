@@ -5,7 +5,7 @@ import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { saveEscalation, saveIncident } from '@weir/release';
-import { appendDeadlineMs, createProgress, createRetentionWatch, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createProgress, createRetentionWatch, createTurns, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
 import { createCredentials, type Credentials } from './credentials.ts';
@@ -18,7 +18,6 @@ import { createEscalations, escalatedOthers } from './escalation.ts';
 import { pruneLedger } from './prune.ts';
 import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
-import { createTurns } from './turns.ts';
 
 /** Dedupe window of events whose source is not in the running release any more. */
 const defaultWindowMs = 7 * 86_400_000;

@@ -4,14 +4,13 @@ import type { Appender, GroupConsumer, LogAdmin, Reader, Serde } from '@weir/log
 import type { TopicNames } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
 import type { KeyRing } from '@weir/seal';
-import type { Clock, Progress } from '@weir/service';
+import type { Clock, Progress, Turns } from '@weir/service';
 import type { Logger } from 'pino';
 import type { SecondState } from './fail-over.ts';
 import type { LedgerStore } from './ledger-store.ts';
 import type { DispatcherMetrics } from './metrics.ts';
 import type { Takeover } from './takeover.ts';
 import type { DestinationQuota } from './quota.ts';
-import type { Turns } from './turns.ts';
 
 /** The guarded outbound client, as far as the dispatcher needs it. */
 export interface HttpPort {

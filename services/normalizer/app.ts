@@ -3,8 +3,8 @@ import { findWeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
-import { acceptedAs, createKeyedCache, rawHeaders } from '@weir/release';
-import { appendDeadlineMs, createProgress, createRetentionWatch, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
+import { acceptedAs, createKeyedCache, rawHeaders, type Release } from '@weir/release';
+import { appendDeadlineMs, createProgress, createRetentionWatch, createTurns, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createConvert } from './convert.ts';
 import { createMetrics } from './metrics.ts';
@@ -18,6 +18,8 @@ const maxBytes = 4 * 1024 * 1024;
 /** Canonical bytes of one partition that wait for their acknowledgement. */
 const sliceBytes = 4_000_000;
 const firstSink = 256 * 1024;
+/** Records between two looks at the clock. */
+const clockEvery = 16;
 /** Dedupe window of a source that the running release does not have any more. */
 const defaultWindowMs = 7 * 86_400_000;
 
@@ -41,6 +43,8 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   /** Bytes of canonical records; one for each batch at work, used again when it is written. */
   const sinks: Sink[] = [];
   const sealing = createSealing(context.keys);
+  /** A fetch brings megabytes for each partition: heartbeats and acknowledgements come in between. */
+  const turns = createTurns(clock.monotonic);
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
   const partitions = new Map<string, Partition>();
@@ -60,7 +64,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     failure.resolve(error as Error);
   }
 
-  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number, sink: Sink): Work {
+  function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number, release: Release, sink: Sink): Work {
     const { topic, partition: number } = partition.assignment;
     const found = rawHeaders(record);
     if (record.timestamp <= expiring) return { source, topic, partition: number, record, headers: found, known: undefined, result: { kind: 'dead', reasons: [{ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` }] } };
@@ -78,7 +82,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };
     if (plain === 'changed') return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
     try {
-      return { ...work, result: sealing.withoutErased(convert(source, plain, headers, releases.current(), sink), headers.acceptedAt) };
+      return { ...work, result: sealing.withoutErased(convert(source, plain, headers, release, sink), headers.acceptedAt) };
     } catch (error) {
       // Its envelope is sealed, too.
       if (plain === record || findWeirError(error)?.code !== 'avro-undecodable') throw error;
@@ -122,10 +126,15 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     for (let at = 0; at < batch.records.length;) {
       const works: Work[] = [];
       sink.at = 0;
-      for (; at < batch.records.length && sink.at < sliceBytes; at++) works.push(classify(source, partition, batch.records[at]!, inBatch, expiring, sink));
+      await turns.next();
+      const release = releases.current();
+      for (; at < batch.records.length && sink.at < sliceBytes; at++) {
+        works.push(classify(source, partition, batch.records[at]!, inBatch, expiring, release, sink));
+        if (works.length % clockEvery === 0 && turns.over()) await turns.next();
+      }
       await sealing.keysFor(works);
       for (const one of works) one.result = sealing.seal(one.result, sink);
-      await write(works, sink, releases.current().hash);
+      await write(works, sink, release.hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
       seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp, known: w.known })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
