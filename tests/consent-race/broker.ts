@@ -111,10 +111,11 @@ async function run(fleet: Fleet, options: RaceOptions, broker: number): Promise<
     const body = (await response.json()) as { waitedMs: number };
     return { status: response.status, waitedMs: body.waitedMs, at: Date.now() };
   };
-  const backlog = async (): Promise<Backlog> => {
+  // Asked again when the connection was closed under the request.
+  const backlog = (): Promise<Backlog> => waitFor('control tells the lags', async () => {
     const { lag } = (await fleet.status()) as { lag: Record<string, number> };
     return { normalizer: lag['normalizer'] ?? 0, policy: lag['policy'] ?? 0, newsletter: lag['dispatcher.newsletter'] ?? 0 };
-  };
+  });
 
   for (let person = 0; person < people; person += 50) await Promise.all(Array.from({ length: 50 }, (_, i) => consent(person + i, 'granted', false)));
   await post();
