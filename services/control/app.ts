@@ -110,16 +110,17 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       store = createStore(openTable({ path: join(context.stateDir, 'index'), onDiscard: (reason) => logger.warn({ reason }, 'index discarded, it is built again') }));
       access = await openAccess({ reader, appender, admin, serde, topic: topics.control, now: () => context.clock.now(), failed: fail });
       held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, failed: fail });
-      history = createHistory(context, { store, reader, admin, adapters: options.adapters, failed: fail });
-      rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
-      audit = await openAudit();
+      // One for all of control: two tables over one cache would write each other's positions.
       consent = await createConsentTables(context, fail);
       await consent.start();
+      history = createHistory(context, { store, reader, admin, tables: consent, adapters: options.adapters });
+      rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
+      audit = await openAudit();
       await follow();
       unresolved = createUnresolved({ store, incidents: () => releases.incidents(), save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }), registry: context.registry, clock: context.clock, failed: fail });
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)) });
-      replays = await openReplays({ context, reader, admin, appender, store, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
-      privacy = await createPrivacy(context, store, (leaf) => audit.record(leaf), fail);
+      replays = await openReplays({ context, reader, admin, appender, store, tables: consent, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
+      privacy = await createPrivacy(context, store, consent, (leaf) => audit.record(leaf), fail);
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
       api = createApi({
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
@@ -166,7 +167,6 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await privacy?.stop();
       await held?.close();
       await rehearsals?.close();
-      await history?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));
       await consent?.stop();
       await store?.close();

@@ -1,4 +1,4 @@
-import { createConsentBarrier, createConsentTables } from '@weir/consent';
+import { createConsentBarrier, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { ServiceContext } from '@weir/service';
 import { createErasures, type ErasurePorts, type Erasures } from './erasure.ts';
@@ -16,12 +16,12 @@ export interface Privacy {
   stop(): Promise<void>;
 }
 
-/** Begins in the background: the tables of consent and identity may take long, and nothing else of control waits for them. */
-export async function createPrivacy(context: ServiceContext, store: Store, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
+/** Begins in the background: its topics may take long, and nothing else of control waits for them. The tables are read already. */
+export async function createPrivacy(context: ServiceContext, store: Store, tables: ConsentTables, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
   const { log, serde, topics, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
   if (keys === undefined) return { subjects: unsealed, erasures: unsealed, callers: () => null, stop: () => Promise.resolve() };
-  const [appender, reader, admin, tables] = await Promise.all([log.appender(), log.reader(), log.admin(), createConsentTables(context, fail)]);
+  const [appender, reader, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
   await appender.partitions(topics.consentApplied);
   const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
   const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
@@ -31,13 +31,13 @@ export async function createPrivacy(context: ServiceContext, store: Store, audit
   const janitor = createRawKeyJanitor({ ...shared, ...timers, logger });
   let ready = false;
   const loading = (async () => {
-    await Promise.all([tables.start(), barrier.start()]);
+    await barrier.start();
     await erasures.start();
     ready = true;
     await janitor.start();
   })().catch(fail);
   const whenReady = <T>(value: T): T => {
-    if (!ready) throw new WeirError('not-ready', 'the tables of consent and identity are being read');
+    if (!ready) throw new WeirError('not-ready', 'the marks of applied consent and the erasures are being read');
     return value;
   };
 
@@ -50,7 +50,6 @@ export async function createPrivacy(context: ServiceContext, store: Store, audit
       barrier.giveUp();
       await Promise.all([janitor.stop(), erasures.stop()]);
       await barrier.stop();
-      await tables.stop();
       await Promise.all([appender.close(), reader.close(), admin.close()]);
     },
   };

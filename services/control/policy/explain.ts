@@ -35,7 +35,7 @@ export async function explainEvent(history: History, eventId: string, against: '
   const last = recorded.at(-1);
   const release = against === 'current' || last === undefined || last.release === current.hash ? current : await history.release(last.release);
   const at = against === 'current' || last === undefined ? now : last.at;
-  const tables = await history.tables();
+  const { tables } = history;
   return {
     eventId, release: release.hash, at: new Date(at).toISOString(),
     records: records.map(({ outputId, subject }) => {

@@ -5,7 +5,7 @@ import { H } from '@weir/pipeline';
 import type { CompiledRoute, ConsentAnswer, ConsentSeen, Subject } from '@weir/policy';
 import { compileRelease, controlKeys, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
-import { createConsentTables, type ConsentTables } from '@weir/consent';
+import type { ConsentTables } from '@weir/consent';
 import type { Stage, Store } from '../store.ts';
 import { header } from '../indexer.ts';
 
@@ -40,26 +40,24 @@ export interface History {
   /** Rejects with not-found. */
   release(hash: string): Promise<Release>;
   compile(files: readonly ReleaseFile[]): Release;
-  /** Consent and links as they are now; loads them when first asked. */
-  tables(): Promise<ConsentTables>;
-  close(): Promise<void>;
+  /** Consent and links as they are now. */
+  readonly tables: ConsentTables;
 }
 
 interface Ports {
   readonly store: Store;
   readonly reader: Reader;
   readonly admin: LogAdmin;
+  readonly tables: ConsentTables;
   readonly adapters: ReadonlyMap<string, Adapter>;
-  readonly failed: (error: Error) => void;
 }
 
 const canonicalPrefix = 'weir.canonical.';
 const maxReleases = 8;
 
-export function createHistory(context: ServiceContext, { store, reader, admin, adapters, failed }: Ports): History {
+export function createHistory(context: ServiceContext, { store, reader, admin, tables, adapters }: Ports): History {
   const { serde, topics } = context;
   const releases = new Map<string, Release>();
-  let tables: Promise<ConsentTables> | undefined;
   const compile = (files: readonly ReleaseFile[]): Release => compileRelease(files, { adapters, workspaceKey: context.workspaceKey });
 
   async function filesOf(hash: string): Promise<readonly ReleaseFile[]> {
@@ -90,7 +88,7 @@ export function createHistory(context: ServiceContext, { store, reader, admin, a
   }
 
   return {
-    compile, subjectOf,
+    compile, subjectOf, tables,
     async recordsOf(eventId) {
       const found = new Map<string, PastRecord>();
       for (const { topic, partition, offset } of store.places(eventId)) {
@@ -115,17 +113,6 @@ export function createHistory(context: ServiceContext, { store, reader, admin, a
       if (releases.size >= maxReleases) releases.delete(releases.keys().next().value!);
       releases.set(hash, release);
       return release;
-    },
-    async tables() {
-      tables ??= (async () => {
-        const made = await createConsentTables(context, failed);
-        await made.start();
-        return made;
-      })();
-      return tables;
-    },
-    async close() {
-      if (tables !== undefined) await (await tables).stop();
     },
   };
 }

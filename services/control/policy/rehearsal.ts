@@ -105,7 +105,7 @@ export function createRehearsals(ports: Ports): RehearsalApi {
       for (const [partition, to] of ends) ranges.push({ partition, from: await firstSince(ports, partition, begins.get(partition) ?? 0, to, run.since), to });
       run.total = ranges.reduce((sum, r) => sum + r.to - r.from, 0);
       if (run.total > maxRecords) throw new WeirError('bad-request', `${run.total} records since then, at most ${maxRecords}: take a later --since`);
-      const tables = await ports.history.tables();
+      const { tables } = ports.history;
       for (const { partition, from, to } of ranges) {
         if (from < to) await ports.reader.read(ports.topic, partition, from, to, (batch) => take(run, batch, tables));
       }
@@ -116,7 +116,7 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     }
   }
 
-  async function take(run: Run, batch: RecordBatch, tables: Awaited<ReturnType<History['tables']>>): Promise<void> {
+  async function take(run: Run, batch: RecordBatch, tables: History['tables']): Promise<void> {
     for (const record of batch.records) {
       if (run.state !== 'running') throw new Stopped();
       run.read++;
@@ -139,7 +139,7 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     }
   }
 
-  function compare(run: Run, past: PastRecord, tables: Awaited<ReturnType<History['tables']>>): void {
+  function compare(run: Run, past: PastRecord, tables: History['tables']): void {
     const recorded = ports.history.recordedOf(past.eventId).filter((r) => r.outputId === null || r.outputId === past.outputId);
     const at = recorded.at(-1)?.at ?? past.acceptedAt;
     const subject = { ...past.subject, ids: tables.linked(past.subject.ids ?? []) };

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { randomUUID } from 'node:crypto';
-import { createConsentTables, type ConsentTables } from '@weir/consent';
+import type { ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
@@ -26,6 +26,8 @@ export interface ReplayPorts {
   readonly admin: LogAdmin;
   readonly appender: Appender;
   readonly store: Store;
+  /** Read to the end, and followed. */
+  readonly tables: ConsentTables;
   readonly audit: (leaf: NewLeaf) => Promise<string>;
   readonly sandboxUrl: string;
   readonly allowPrivate: boolean;
@@ -47,10 +49,8 @@ const totals = (list: Iterable<number>): number => [...list].reduce((a, b) => a 
 export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const { context, reader, admin, appender, store } = ports;
   const { serde, topics, clock, logger, keys, releases } = context;
-  const stateDir = join(context.stateDir, 'replay');
-  const tables: ConsentTables = await createConsentTables({ ...context, stateDir }, ports.fail);
-  await tables.start();
-  const table = openTable({ path: join(stateDir, 'work'), onDiscard: (reason) => logger.warn({ cache: 'replay', reason }, 'local cache discarded') });
+  const { tables } = ports;
+  const table = openTable({ path: join(context.stateDir, 'replay', 'work'), onDiscard: (reason) => logger.warn({ cache: 'replay', reason }, 'local cache discarded') });
   const http: HttpClient = createHttpClient({ allowPrivate: ports.allowPrivate });
   const metrics = createReplayMetrics(context.registry);
   const runnerName = randomUUID();
@@ -111,7 +111,6 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
       rows.close();
       await runner.close();
       await follower.close();
-      await tables.stop();
       await http.close();
       await table.close();
     },
