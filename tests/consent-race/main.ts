@@ -1,6 +1,6 @@
 /**
  * npm run consent-race -- --seeds 1000 [--from 1] [--seed N] [--trace] [--fail-fast] [--sim-only]
- *   [--events 1000] [--seconds 20] [--backlog 20000] [--bulk-nice 10] [--drain 600]
+ *   [--events 1000] [--seconds 20] [--backlog 20000] [--bulk-nice 0] [--drain 600]
  *
  * Withdrawals against everything that may be under way: first the simulation, seed by seed (tests/integrity/sim/consent.ts
  * says what is done), then real processes on a real broker with traffic and a backlog, which prints the latency line.
@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util';
 import { raceOnBroker, type Backlog } from './broker.ts';
 import { race } from './simulated.ts';
 
-const { values } = parseArgs({ options: { seeds: { type: 'string', default: '100' }, from: { type: 'string', default: '1' }, seed: { type: 'string' }, trace: { type: 'boolean', default: false }, 'fail-fast': { type: 'boolean', default: false }, 'sim-only': { type: 'boolean', default: false }, events: { type: 'string', default: '1000' }, seconds: { type: 'string', default: '20' }, backlog: { type: 'string', default: '20000' }, 'bulk-nice': { type: 'string', default: '10' }, drain: { type: 'string', default: '600' } } });
+const { values } = parseArgs({ options: { seeds: { type: 'string', default: '100' }, from: { type: 'string', default: '1' }, seed: { type: 'string' }, trace: { type: 'boolean', default: false }, 'fail-fast': { type: 'boolean', default: false }, 'sim-only': { type: 'boolean', default: false }, events: { type: 'string', default: '1000' }, seconds: { type: 'string', default: '20' }, backlog: { type: 'string', default: '20000' }, 'bulk-nice': { type: 'string', default: '0' }, drain: { type: 'string', default: '600' } } });
 const number = (name: 'seeds' | 'from' | 'events' | 'seconds' | 'backlog' | 'bulk-nice' | 'drain'): number => {
   const value = Number(values[name]);
   if (!Number.isInteger(value) || value < 0) {
