@@ -115,6 +115,9 @@ async function run(fleet: Fleet, options: RaceOptions, broker: number): Promise<
   const backlog = (): Promise<Backlog> => waitFor('control tells the lags', async () => {
     const { lag } = (await fleet.status()) as { lag: Record<string, number> };
     return { normalizer: lag['normalizer'] ?? 0, policy: lag['policy'] ?? 0, newsletter: lag['dispatcher.newsletter'] ?? 0 };
+  }).catch((error: unknown) => {
+    stillAtWork(fleet, error);
+    throw error;
   });
 
   for (let person = 0; person < people; person += 50) await Promise.all(Array.from({ length: 50 }, (_, i) => consent(person + i, 'granted', false)));
