@@ -28,16 +28,17 @@ export function settlesWithin(promise: Promise<unknown>, ms: number): Promise<bo
   });
 }
 
-/** Resolves after the time, or at once when the signal aborts. */
-export function delay(ms: number, signal?: AbortSignal): Promise<void> {
+/** Resolves after the time, or at once when one of the signals aborts. */
+export function delay(ms: number, ...signals: readonly (AbortSignal | undefined)[]): Promise<void> {
   return new Promise((resolve) => {
-    if (signal?.aborted) return resolve();
+    if (signals.some((signal) => signal?.aborted)) return resolve();
     const done = (): void => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', done);
+      for (const signal of signals) signal?.removeEventListener('abort', done);
       resolve();
     };
     const timer = setTimeout(done, ms);
-    signal?.addEventListener('abort', done);
+    // Each by itself: Node holds what AbortSignal.any gives in a global set for as long as somebody listens.
+    for (const signal of signals) signal?.addEventListener('abort', done);
   });
 }

@@ -130,8 +130,7 @@ export class Fetcher {
       await this.#giveHeld(mine);
       const wanted = mine.filter((p) => !p.paused && !p.busy && p.held === undefined);
       if (wanted.length === 0) {
-        const resumed = AbortSignal.any([this.#wake.signal, this.#stop.signal]);
-        await delay(mine.every((p) => p.paused) ? 60_000 : busyWaitMs, resumed);
+        await delay(mine.every((p) => p.paused) ? 60_000 : busyWaitMs, this.#wake.signal, this.#stop.signal);
         continue;
       }
       if (leader >= 0 && await this.#fetch(leader, wanted, wanted.length < mine.length)) {
