@@ -1,6 +1,7 @@
 /** The invariants (docs/architecture.md) over the sender's log, the topics and the vendor's own log. Each gives what does not hold. */
 import { deliveryKey, H } from '@weir/pipeline';
 import type { LogRecord } from '@weir/log';
+import { epoch } from './time.ts';
 import type { History } from './world.ts';
 
 export const header = (record: LogRecord, name: string): string => record.headers.find(([n]) => n === name)?.[1].toString() ?? '';
@@ -22,6 +23,20 @@ function deliveries(history: History): Map<string, Delivery> {
         if (!found.has(`${destination} ${key}`)) found.set(`${destination} ${key}`, { destination, key, partition, offset: record.offset, subject: record.key!.toString(), value });
       }
     });
+  }
+  return found;
+}
+
+/** When a delivery of unknown effect was put back under its own key, virtual ms: its place in the order is a later one from then on. */
+function putBackAt(history: History): Map<string, number> {
+  const found = new Map<string, number>();
+  for (const destination of destinationsOf(history)) {
+    for (const record of all(history, `sim.dispatch.${destination}`)) {
+      if (header(record, H.intent) === '') continue;
+      const { value } = history.decode(record.value!);
+      const name = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
+      found.set(name, Math.min(found.get(name) ?? Number.POSITIVE_INFINITY, record.timestamp - epoch));
+    }
   }
   return found;
 }
@@ -186,6 +201,7 @@ export function ordered(history: History): string[] {
   }
   const known = deliveries(history);
   const may = mayGoAhead(history);
+  const putBack = putBackAt(history);
   const denied = new Set(all(history, 'sim.outcome').map((r) => history.decode(r.value!).value).filter((o) => o.state === 'denied').map((o) => `${o.destination} ${o.outputId}`));
   const bySubject = Map.groupBy(all(history, 'sim.canonical'), (r) => r.key!.toString());
   for (const [name, list] of Map.groupBy(known.values(), (d) => `${d.destination} ${d.subject}`)) {
@@ -201,7 +217,7 @@ export function ordered(history: History): string[] {
     // A call that was given up may be applied after later ones: the order that Weir gives is that of its calls. Each
     // process is judged by itself: what one denied and did not get onto the ledger, its successor decides again.
     const keys = new Set(order.map((d) => d.key));
-    const calls = history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key));
+    const calls = history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key) && c.at < (putBack.get(`${c.destination} ${c.key}`) ?? Number.POSITIVE_INFINITY));
     for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(order.map((d) => d.key), own.map((c) => c.key), may(order[0]!.destination, order)));
   }
   return problems;

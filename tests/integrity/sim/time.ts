@@ -6,7 +6,8 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 
 const real = { setTimeout, clearTimeout, setInterval, clearInterval, setImmediate, clearImmediate, dateNow: Date.now, performanceNow: performance.now, random: Math.random };
 const owners = new AsyncLocalStorage<Actor>();
-const epoch = Date.UTC(2026, 0, 15, 12);
+/** What the simulated clock shows at its beginning, ms. */
+export const epoch = Date.UTC(2026, 0, 15, 12);
 
 /** Uniform numbers of one seed (mulberry32): [0, 1). */
 export type Random = () => number;
