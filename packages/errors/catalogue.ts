@@ -82,6 +82,7 @@ export const catalogue = {
   'log-assignment-stale': { meaning: 'A commit or call belongs to an assignment that has ended.', retry: 'stop', action: 'None: the new owner continues.' },
   'log-fatal': { meaning: 'The log refused for good (authorisation, unknown topic, record too large).', retry: 'stop', action: 'Check topics with weir topics check.' },
   'state-in-use': { meaning: 'The folder of local caches is in use by another process.', retry: 'stop', action: 'Give each instance a WEIR_DATA or WEIR_INSTANCE of its own, or end the other process.' },
+  'state-unusable': { meaning: 'A local cache cannot be opened, and it is not its content.', retry: 'stop', action: 'The message names the folder and what the system says: rights, room, open files.' },
   'config-invalid': { meaning: 'An environment variable or option is missing or wrong.', retry: 'stop', action: 'The message names the variable and what it takes.' },
   'workspace-invalid': { meaning: 'The workspace does not compile.', retry: 'refused', action: 'The message names file, line and remedy.', http: 422 },
   'release-missing': { meaning: 'No release is on weir.control.', retry: 'stop', action: 'Run weir apply.' },

@@ -9,8 +9,8 @@ const partitions = 24;
 const perAnswer = 4;
 const end = 1_000_000;
 
-/** A broker whose answers have room for a record of four partitions, the first four of the request that have one; `withheld` never gets any. */
-function world(options: { readonly withheld?: number; readonly giveMs?: number }) {
+/** A broker whose answers have room for a record of four partitions, the first four of the request that have one; `withheld` never gets any, `failing` an error. */
+function world(options: { readonly withheld?: number; readonly failing?: number; readonly giveMs?: number }) {
   const fetches: number[][] = [];
   const given = new Set<number>();
   const broker = {
@@ -22,6 +22,7 @@ function world(options: { readonly withheld?: number; readonly giveMs?: number }
       return {
         errorCode: 0,
         partitions: asked.map(({ topic, partition, offset }): FetchedPartition => {
+          if (partition === options.failing) return { topic, partition, errorCode: 2, highWatermark: -1, logStartOffset: -1, bytes: Buffer.alloc(0) };
           let bytes: Buffer = Buffer.alloc(0);
           if (partition !== options.withheld && room > 0) {
             room--;
@@ -74,5 +75,13 @@ test('a partition that the broker gives nothing of though it was asked for first
   await until(() => stalls.length > 0);
   stop();
   expect(stalls[0]!.message).toContain('t/7 stands at 0');
+  await fetcher.stop();
+});
+
+test('a partition that only ever has errors is refused, not served: the watchdog sees it beside neighbours that are given', async () => {
+  const { fetcher, given } = world({ failing: 7 });
+  const refused = (): [number, number][] => [...fetcher.all()].flatMap((p) => (p.refused > 0 ? [[p.partition, p.refused]] : []));
+  await until(() => given.size === partitions - 1 && (refused()[0]?.[1] ?? 0) > 1);
+  expect(refused().map(([partition]) => partition)).toEqual([7]);
   await fetcher.stop();
 });

@@ -23,7 +23,7 @@ export interface Position {
   giving: boolean;
   /** The fetch that last gave of it, or said that nothing is there. */
   servedIn: number;
-  /** Fetches that named it first and gave nothing of it, though something is there. */
+  /** Fetches that named it first and gave nothing of it, though something is there or was not told. */
   refused: number;
 }
 
@@ -192,14 +192,13 @@ export class Fetcher {
     for (const part of answer.partitions) {
       const position = this.#positions.get(`${part.topic}/${part.partition}`);
       if (position === undefined || !wanted.includes(position) || this.#stop.signal.aborted) continue;
-      const served = part.bytes.length > 0 || part.highWatermark <= position.position;
-      if (served) position.servedIn = fetch;
-      else if (position === order[0]) position.refused++;
+      if (part.errorCode === 0 && (part.bytes.length > 0 || part.highWatermark <= position.position)) position.servedIn = fetch;
       if (!await this.#check(part, position)) ok = false;
       else if (part.bytes.length === 0) continue;
       else if (position.paused) position.held = part;
       else await this.#give(position, part);
     }
+    if (order[0]!.servedIn !== fetch) order[0]!.refused++;
     return ok;
   }
 

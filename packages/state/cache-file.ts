@@ -1,5 +1,6 @@
 /** Whether the file of a cache can be trusted, before it is opened. */
-import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
 
@@ -17,18 +18,39 @@ function bootId(): string {
 
 const markerOf = (path: string): string => join(path, 'in-use');
 
-/** Marks the cache as open on this run of the machine; removed by a clean close. */
-export function markOpen(path: string): void {
-  writeFileSync(markerOf(path), bootId());
+/** On the disk: the file's bytes, and its name in the folder. */
+function sync(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function mark(path: string, text: string): void {
+  writeFileSync(markerOf(path), text);
+  sync(markerOf(path));
+  sync(path);
+}
+
+/** Marks the cache as open on this run of the machine, on the disk before anything is written; a clean close removes it. Returns the mark. */
+export function markOpen(path: string): string {
+  const text = `${bootId()} ${randomUUID()}`;
+  mark(path, text);
+  return text;
 }
 
 /** Marks the cache as not to be opened again, and why. */
 export function markBroken(path: string, reason: string): void {
-  writeFileSync(markerOf(path), `broken: ${reason}`);
+  mark(path, `broken: ${reason}`);
 }
 
-export function markClosed(path: string): void {
-  rmSync(markerOf(path), { force: true });
+/** The cache is closed: what it holds is on the disk before its mark goes, and only its own mark goes. */
+export function markClosed(path: string, own: string): void {
+  sync(fileOf(path));
+  sync(path);
+  if (existsSync(markerOf(path)) && readFileSync(markerOf(path), 'latin1') === own) rmSync(markerOf(path));
 }
 
 /** Why the cache in this folder must not be opened; undefined when it may. */
@@ -39,7 +61,7 @@ export function distrust(path: string): string | undefined {
   if (existsSync(marker)) {
     const text = readFileSync(marker, 'latin1');
     if (text.startsWith('broken: ')) return text.slice('broken: '.length);
-    if (text !== bootId()) return 'the machine ended while the cache was open';
+    if (text.split(' ')[0] !== bootId()) return 'the machine ended while the cache was open';
   }
   const fd = openSync(file, 'r');
   try {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { closeSync, existsSync, fstatSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -96,6 +96,30 @@ test('a folder that another process has open is refused and left as it is', asyn
   expect(() => openTable({ path })).toThrow(/in use by another process/);
   expect(first.get('a')?.toString()).toBe('1');
   await first.close();
+});
+
+test('a cache that another machine has open is refused, not deleted; its mark outlives the close of a table that it is not of', async () => {
+  const path = dir();
+  const first = openTable({ path });
+  first.putBatch([{ key: 'a', value: Buffer.from('1') }]);
+  writeFileSync(join(path, 'in-use'), 'another run of another machine');
+  expect(() => openTable({ path })).toThrow(/in use by another process/);
+  expect(first.get('a')?.toString()).toBe('1');
+  await first.close();
+  expect(readFileSync(join(path, 'in-use'), 'latin1')).toBe('another run of another machine');
+});
+
+test('a cache that the system does not let be opened is kept, and that is told', async () => {
+  const path = dir();
+  const first = openTable({ path });
+  first.putBatch([{ key: 'a', value: Buffer.from('1') }]);
+  await first.close();
+  mkdirSync(join(path, 'cache.db-wal'));
+  expect(() => openTable({ path, onDiscard: () => { throw new Error('discarded'); } })).toThrow(expect.objectContaining({ code: 'state-unusable' }) as Error);
+  rmdirSync(join(path, 'cache.db-wal'));
+  const again = openTable({ path });
+  expect(again.get('a')?.toString()).toBe('1');
+  await again.close();
 });
 
 test('ranges may be read within ranges, left in the middle, and written beside', async () => {

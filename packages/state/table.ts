@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { WeirError } from '@weir/errors';
 import { distrust, fileOf, markBroken, markClosed, markOpen } from './cache-file.ts';
@@ -60,23 +60,25 @@ const format = Buffer.from('4');
 const maxGathered = 48 * 1024 * 1024;
 const entryCost = 100;
 /** Of pages in memory (anonymous); beyond it the file is read through a mapping, which the kernel can take back. */
-const pageCacheKiB = 8 * 1024;
-const mappedBytes = 64 * 1024 ** 3;
+const pageCacheKiB = 2 * 1024;
+/** The most that Node's SQLite maps; what lies behind it is read. */
+const mappedBytes = 2 * 1024 ** 3 - 65_536;
 /** Pages of 4 KiB in the log before they are copied into the file: a page that is written often is copied once. */
 const checkpointPages = 4000;
-/** SQLITE_BUSY, SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html */
+/** SQLITE_BUSY; SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html */
 const busy = 5;
 const brokenCodes: ReadonlySet<number> = new Set([11, 26]);
 
 /**
  * Opens or makes the cache in folder `path`. One that is torn, cannot be opened or has another format is deleted and made anew;
- * `onDiscard` is told why. Throws state-in-use when another process (or this one) has it open.
+ * `onDiscard` is told why. Throws state-in-use when another process (or this one) has it open, state-unusable when the
+ * folder or the disk does not let it be opened: what is there is kept.
  */
 export function openTable(options: { path: string; onDiscard?: (reason: string) => void }): Table {
   const { path } = options;
   mkdirSync(path, { recursive: true });
   const db = openOrReplace(path, options.onDiscard);
-  markOpen(path);
+  const mark = markOpen(path);
 
   const begin = db.prepare('BEGIN IMMEDIATE');
   const commit = db.prepare('COMMIT');
@@ -193,7 +195,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     gathered = undefined;
     open = false;
     db.close();
-    if (!broken) markClosed(path);
+    if (!broken) markClosed(path, mark);
     return Promise.resolve();
   }
 
@@ -275,20 +277,40 @@ function codeOf(error: unknown): number {
   return ((error as { readonly errcode?: number }).errcode ?? 0) & 0xff;
 }
 
+/** A cache that must be made anew; any other error of an open is told, and the cache kept. */
+class Unusable extends Error {}
+
 function openOrReplace(path: string, onDiscard: ((reason: string) => void) | undefined): DatabaseSync {
   let reason = distrust(path);
   if (reason === undefined) {
     try {
       return openDb(path);
     } catch (error) {
-      if (codeOf(error) === busy) throw new WeirError('state-in-use', `${path} is in use by another process`, { cause: error });
+      if (codeOf(error) === busy) throw inUse(path, error);
+      if (!(error instanceof Unusable) && !brokenCodes.has(codeOf(error))) throw new WeirError('state-unusable', `${path}: ${(error as Error).message}`, { cause: error });
       reason = (error as Error).message;
     }
-  }
+  } else refuseIfInUse(path);
   onDiscard?.(reason);
   rmSync(path, { recursive: true, force: true });
   mkdirSync(path, { recursive: true });
   return openDb(path);
+}
+
+const inUse = (path: string, cause: unknown): WeirError => new WeirError('state-in-use', `${path} is in use by another process`, { cause });
+
+/** A cache that this process does not trust may be another's that is alive, on another machine. */
+function refuseIfInUse(path: string): void {
+  if (!existsSync(fileOf(path))) return;
+  const db = new DatabaseSync(fileOf(path));
+  try {
+    db.prepare('SELECT count(*) FROM sqlite_schema').get();
+  } catch (error) {
+    // Any other: it is broken, and nobody is at work on it.
+    if (codeOf(error) === busy) throw inUse(path, error);
+  } finally {
+    db.close();
+  }
 }
 
 /**
@@ -298,11 +320,11 @@ function openOrReplace(path: string, onDiscard: ((reason: string) => void) | und
 function openDb(path: string): DatabaseSync {
   const db = new DatabaseSync(fileOf(path));
   try {
-    db.exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA cache_size = -${pageCacheKiB}; PRAGMA mmap_size = ${mappedBytes}; PRAGMA wal_autocheckpoint = ${checkpointPages}; PRAGMA journal_size_limit = ${4 * checkpointPages * 4096}`);
+    db.exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA secure_delete = FAST; PRAGMA cache_size = -${pageCacheKiB}; PRAGMA mmap_size = ${mappedBytes}; PRAGMA wal_autocheckpoint = ${checkpointPages}; PRAGMA journal_size_limit = ${4 * checkpointPages * 4096}`);
     db.exec('CREATE TABLE IF NOT EXISTS kv (k TEXT PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID');
     const found = db.prepare('SELECT v FROM kv WHERE k = ?').get(formatKey)?.['v'] as Uint8Array | undefined;
     if (found !== undefined && bufferOf(found).equals(format)) return db;
-    if (found !== undefined || db.prepare('SELECT 1 FROM kv LIMIT 1').get() !== undefined) throw new Error(`format ${found === undefined ? 'none' : bufferOf(found).toString('latin1')} of the cache is not known`);
+    if (found !== undefined || db.prepare('SELECT 1 FROM kv LIMIT 1').get() !== undefined) throw new Unusable(`format ${found === undefined ? 'none' : bufferOf(found).toString('latin1')} of the cache is not known`);
     db.prepare('INSERT INTO kv VALUES (?, ?)').run(formatKey, format);
     return db;
   } catch (error) {

@@ -67,7 +67,7 @@ test('whatever of an owner is written late and whatever is compacted, its intent
       const o = owner as 'a' | 'b';
       for (const due of late.filter((l) => l.at === i)) log.push(...due.puts);
       reach[o] = i + 1;
-      const puts = intentPuts(0, o, 1, written[o]++, Buffer.from(`${o}${i + 1}`));
+      const puts = intentPuts(0, o, written[o]++, Buffer.from(`${o}${i + 1}`));
       log.push(...puts);
       if (again !== null) late.push({ at: i + 1 + again, puts });
       compact(keepNewest);

@@ -6,9 +6,10 @@ import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
  * weir.ledger.<destination>. Keys on the topic:
  *   <delivery key>#end          LedgerEnd, absorbing
  *   <delivery key>#attempt/<n>  Attempt that failed, for traces; not read here
- *   #intent/<partition>/<instance>/<epoch>/<n>
+ *   #intent/<partition>/<owner>/<n>
  *                               LedgerIntent, the largest counts; ended by a tombstone when a later one of its owner is
- *                               acknowledged. A key is used once: an owner that lost the partition and does not know it
+ *                               acknowledged. The owner is of this assignment alone (a process counts its epochs
+ *                               from its start), so a key is used once: an owner that lost the partition and does not know it
  *                               yet must not write over its successor's, and a request that was given up, sent again and
  *                               written late must not be what compaction keeps of a key
  *   #owner/<partition>/<token>/<owner>
@@ -20,16 +21,16 @@ import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
 export const ledgerKeys = {
   end: (key: string) => `${key}#end`,
   attempt: (key: string, n: number) => `${key}#attempt/${n}`,
-  intent: (partition: number, instance: string, epoch: number, n: number) => `#intent/${partition}/${instance}/${epoch}/${n}`,
+  intent: (partition: number, owner: string, n: number) => `#intent/${partition}/${owner}/${n}`,
   intentPrefix: '#intent/',
   park: (owner: string, n: number, subject: string) => `#park/${owner}/${n}/${subject}`,
   parkPrefix: '#park/',
 } as const;
 
 /** What is written, in one append, with the intent `n` of an owner; every earlier one is acknowledged. The one before it stays, for the case that only this one is lost. */
-export function intentPuts(partition: number, instance: string, epoch: number, n: number, value: Buffer): { readonly key: string; readonly value: Buffer | null }[] {
-  const puts: { key: string; value: Buffer | null }[] = [{ key: ledgerKeys.intent(partition, instance, epoch, n), value }];
-  if (n > 1) puts.push({ key: ledgerKeys.intent(partition, instance, epoch, n - 2), value: null });
+export function intentPuts(partition: number, owner: string, n: number, value: Buffer): { readonly key: string; readonly value: Buffer | null }[] {
+  const puts: { key: string; value: Buffer | null }[] = [{ key: ledgerKeys.intent(partition, owner, n), value }];
+  if (n > 1) puts.push({ key: ledgerKeys.intent(partition, owner, n - 2), value: null });
   return puts;
 }
 

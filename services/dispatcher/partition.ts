@@ -138,9 +138,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await ports.turns.next();
       let taken = 0;
       for (const batch of batches) for (const record of batch.records) {
+        if (closed) return;
         await take(record, tasks);
         if (++taken % clockEvery === 0 && ports.turns.over()) await ports.turns.next();
       }
+      if (closed) return;
       if (tasks.length > 0) await writeIntent(batches[batches.length - 1]!.nextOffset);
       await ports.takeover.reach(partition, oldestAsked(tasks));
       if (closed) return;
@@ -187,7 +189,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const now = ports.clock.now();
     const at = before !== undefined && before.toOffset > from ? Math.min(before.at, now) : now;
     const value = ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, fromOffset: from, toOffset, at });
-    const puts = intentPuts(partition, ports.instance, epoch, intents++, value);
+    const puts = intentPuts(partition, owner, intents++, value);
     const records: OutRecord[] = puts.map((put) => ({ partition, key: Buffer.from(put.key), value: put.value }));
     const offsets = await ports.appender.append(ports.topics.ledger(ports.name), records);
     writer.applyOwn(records, puts.map(({ key }) => key), offsets);

@@ -132,6 +132,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         works.push(classify(source, partition, batch.records[at]!, inBatch, expiring, release, sink));
         if (works.length % clockEvery === 0 && turns.over()) await turns.next();
       }
+      if (partition.closed) return;
       await sealing.keysFor(works);
       for (const one of works) one.result = sealing.seal(one.result, sink);
       await write(works, sink, release.hash);

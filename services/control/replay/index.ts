@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { randomUUID } from 'node:crypto';
 import type { ConsentTables } from '@weir/consent';
@@ -50,6 +51,8 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const { context, reader, admin, appender, store } = ports;
   const { serde, topics, clock, logger, keys, releases } = context;
   const { tables } = ports;
+  // Caches of an earlier version, with what was known of everybody; nothing opens them any more.
+  for (const name of ['consent', 'identity']) rmSync(join(context.stateDir, 'replay', name), { recursive: true, force: true });
   const table = openTable({ path: join(context.stateDir, 'replay', 'work'), onDiscard: (reason) => logger.warn({ cache: 'replay', reason }, 'local cache discarded') });
   const http: HttpClient = createHttpClient({ allowPrivate: ports.allowPrivate });
   const metrics = createReplayMetrics(context.registry);

@@ -27,15 +27,16 @@ function deliveries(history: History): Map<string, Delivery> {
   return found;
 }
 
-/** When a delivery of unknown effect was put back under its own key, virtual ms: its place in the order is a later one from then on. */
-function putBackAt(history: History): Map<string, number> {
-  const found = new Map<string, number>();
+/** Where a delivery was first put back on its topic, by its first key, and the keys that it may have from then on. */
+function putBacks(history: History): Map<string, { readonly offset: number; readonly at: number; readonly later: ReadonlySet<string> }> {
+  const found = new Map<string, { offset: number; at: number; later: Set<string> }>();
   for (const destination of destinationsOf(history)) {
     for (const record of all(history, `sim.dispatch.${destination}`)) {
       if (header(record, H.intent) === '') continue;
       const { value } = history.decode(record.value!);
-      const name = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
-      found.set(name, Math.min(found.get(name) ?? Number.POSITIVE_INFINITY, record.timestamp - epoch));
+      const [first, ...later] = generations.map((g) => deliveryKey(value.outputId, destination, value.operation, value.intent, g));
+      const name = `${destination} ${first!}`;
+      if (!found.has(name)) found.set(name, { offset: record.offset, at: record.timestamp - epoch, later: new Set(later) });
     }
   }
   return found;
@@ -201,7 +202,7 @@ export function ordered(history: History): string[] {
   }
   const known = deliveries(history);
   const may = mayGoAhead(history);
-  const putBack = putBackAt(history);
+  const putBack = putBacks(history);
   const denied = new Set(all(history, 'sim.outcome').map((r) => history.decode(r.value!).value).filter((o) => o.state === 'denied').map((o) => `${o.destination} ${o.outputId}`));
   const bySubject = Map.groupBy(all(history, 'sim.canonical'), (r) => r.key!.toString());
   for (const [name, list] of Map.groupBy(known.values(), (d) => `${d.destination} ${d.subject}`)) {
@@ -216,9 +217,19 @@ export function ordered(history: History): string[] {
     }
     // A call that was given up may be applied after later ones: the order that Weir gives is that of its calls. Each
     // process is judged by itself: what one denied and did not get onto the ledger, its successor decides again.
-    const keys = new Set(order.map((d) => d.key));
-    const calls = history.calls.filter((c) => c.destination === order[0]!.destination && keys.has(c.key) && c.at < (putBack.get(`${c.destination} ${c.key}`) ?? Number.POSITIVE_INFINITY));
-    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(order.map((d) => d.key), own.map((c) => c.key), may(order[0]!.destination, order)));
+    const { destination } = order[0]!;
+    const again = new Map(order.flatMap((d) => {
+      const back = putBack.get(`${destination} ${d.key}`);
+      return back === undefined ? [] : [[d.key, back] as const];
+    }));
+    const places = [...order.map(({ key, offset }) => ({ key, offset })), ...[...again].map(([key, { offset }]) => ({ key: `${key} again`, offset }))].toSorted((x, y) => x.offset - y.offset);
+    const firstKey = new Map([...order.map(({ key }) => [key, key] as const), ...[...again].flatMap(([key, { later }]) => [...later].map((other) => [other, key] as const))]);
+    const nameOf = (key: string): string => (key === firstKey.get(key) ? key : `${firstKey.get(key)!} again`);
+    // Under its own key it may have either place: the letter is written before the end, so what a killed owner set aside and
+    // a person put back may still be called where it stood first. Under a later key it has the later one.
+    const calls = history.calls.filter((c) => c.destination === destination && firstKey.has(c.key) && (nameOf(c.key) !== c.key || c.at < (again.get(c.key)?.at ?? Number.POSITIVE_INFINITY)));
+    const mayBe = may(destination, order);
+    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(places.map(({ key }) => key), own.map((c) => nameOf(c.key)), (ahead, of) => mayBe(ahead.replace(' again', ''), of.replace(' again', ''))));
   }
   return problems;
 }
