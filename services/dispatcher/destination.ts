@@ -178,6 +178,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       act(lane, runner, task, prepared);
       return true;
     }
+    if (fenced(next.item)) return true;
     const now = ports.clock.monotonic();
     const { bucket, limit } = drawnFrom(task, prepared);
     const blocked = waitMs(breaker, now);
@@ -231,6 +232,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
         act(lane, runner, task, prepared);
         continue;
       }
+      if (fenced(next.item)) continue;
       if (prepared.kind === 'read-back' || prepared.operation !== operation || join(batch, next.item, task, destination, operation) === 'full') {
         ready.putBack(next);
         break;
@@ -275,7 +277,16 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   function end(lane: Lane, runner: PartitionRunner, ending: Ending): void {
     count(ending);
     runner.writer.push(ending);
+    if (ending.effect !== 'done') lane.fence = runner.writer.fence();
     advance(lane, runner);
+  }
+
+  /** True: what ended before the head in its lane is not acknowledged; the head is in line again when it is. */
+  function fenced(entry: Ready): boolean {
+    const { lane, runner } = entry;
+    if (runner.writer.acknowledged(lane.fence)) return false;
+    runner.writer.written().then((mine) => { if (mine && !lane.dead) offer(entry); }).catch(ports.fail);
+    return true;
   }
 
   function count(ending: Ending): void {

@@ -94,6 +94,10 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   /** Some ends may not count: another owner has the partition. */
   let lost = false;
   let running: Promise<void> | undefined;
+  /** Ends pushed and ends acknowledged, and the place of the last one that a successor, not knowing it, would not repeat without effect. */
+  let pushed = 0;
+  let acknowledged = 0;
+  let fence = 0;
   /** Ends not yet in the ledger cache, by key. */
   const recent = new Map<string, EndValue>();
 
@@ -155,6 +159,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
       silent = [];
       waiting = [];
       const mine = batch.length === 0 || await write(batch);
+      if (mine) acknowledged += batch.length;
       if (mine) finished([...batch.map((e) => e.task), ...done]);
       else lost = true;
       for (const tell of told) tell(!lost);
@@ -174,8 +179,17 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
       const key = ending.key ?? ending.task.key;
       if (ending.repeated === undefined && !recent.has(key)) recent.set(key, endValue(ending, ports.clock.now(), owner.name));
       queue.push(ending);
+      pushed++;
+      if (ending.repeated === undefined && ending.effect !== 'done') fence = pushed;
       kick();
     },
+    /**
+     * Of what was pushed until now, the place of the last end without effect. Until it is acknowledged nothing behind it in
+     * its lane may be called: a successor that does not know the end decides and calls again, and then it may be applied,
+     * after what was behind it. A delivery that took effect is repeated under its key, and takes none.
+     */
+    fence: (): number => fence,
+    acknowledged: (place: number): boolean => acknowledged >= place,
     /** The delivery ended before; finish its offset behind the ends already queued. */
     pushSilent(task: Task): void {
       silent.push(task);

@@ -45,10 +45,12 @@ export interface Lane {
   /** Its partition is gone: start nothing. */
   dead: boolean;
   parked: Parked | undefined;
+  /** Place among the ends of the partition (EndWriter.fence) that must be acknowledged before the next call. */
+  fence: number;
 }
 
-export function createLane(subject: string): Lane {
-  return { subject, queue: [], busy: false, dead: false, parked: undefined };
+export function createLane(subject: string, fence = 0): Lane {
+  return { subject, queue: [], busy: false, dead: false, parked: undefined, fence };
 }
 
 const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 });

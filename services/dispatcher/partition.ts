@@ -209,7 +209,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   function laneOf(subject: string): Lane {
     let lane = lanes.get(subject);
     if (lane === undefined) {
-      lane = createLane(subject);
+      lane = createLane(subject, writer.fence());
       lanes.set(subject, lane);
     }
     return lane;
@@ -244,6 +244,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     end(ending) {
       onEnd(ending);
       writer.push(ending);
+      const lane = lanes.get(ending.task.subject);
+      if (lane !== undefined) lane.fence = writer.fence();
     },
     written: () => writer.written(),
   });
