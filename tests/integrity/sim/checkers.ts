@@ -235,6 +235,30 @@ export function ordered(history: History): string[] {
 }
 
 /**
+ * I4 across owners: before a delivery is called, the one that its owner called before it, for the same subject, has taken
+ * effect or its end is on the ledger: a successor would call it once more, behind this one. A restrict may overtake.
+ */
+export function endedBeforeTheNext(history: History): string[] {
+  const problems: string[] = [];
+  const known = deliveries(history);
+  const effectAt = new Map<string, number>();
+  for (const { destination, key, at } of history.effects) effectAt.set(`${destination} ${key}`, Math.min(at, effectAt.get(`${destination} ${key}`) ?? Number.POSITIVE_INFINITY));
+  const calls = history.calls.filter((c) => known.has(`${c.destination} ${c.key}`));
+  for (const own of Map.groupBy(calls, (c) => `${c.actor} ${c.destination} ${known.get(`${c.destination} ${c.key}`)!.subject}`).values()) {
+    const seen = new Set<string>();
+    own.forEach((call, i) => {
+      const before = own[i - 1];
+      if (before !== undefined && before.key !== call.key && !seen.has(call.key) && known.get(`${call.destination} ${call.key}`)!.value.kind !== 'restrict') {
+        const done = (at: number | undefined): boolean => at !== undefined && at <= call.at;
+        if (!done(effectAt.get(`${before.destination} ${before.key}`)) && !done(history.endedAt.get(before.key))) problems.push(`I4: ${call.actor} called ${call.key} at ${call.at.toFixed(1)} while ${before.key} before it had neither effect nor end`);
+      }
+      seen.add(call.key);
+    });
+  }
+  return problems;
+}
+
+/**
  * I5: one output of one item, one record. Another body under the same id, put back by an operator, is another item; of
  * such a body no first copy is known, so each copy that was set aside and put back keeps the time it was accepted at.
  */
@@ -277,7 +301,7 @@ export function settled(history: History): string[] {
   return history.stuck === undefined ? [] : [`I8: ${history.stuck}`];
 }
 
-export const checkers = { settled, bounded, nothingLost, effectsOnce, consentHeld, ordered, sameBytes, leased, intended } as const;
+export const checkers = { settled, bounded, nothingLost, effectsOnce, consentHeld, ordered, endedBeforeTheNext, sameBytes, leased, intended } as const;
 
 /** Everything that does not hold. */
 export function check(history: History): string[] {

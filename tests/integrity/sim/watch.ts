@@ -22,6 +22,8 @@ export function createWatch(of: SimBroker, scheduler: Scheduler, serde: Serde, d
   /** topic family → event ids that it has. */
   const seen = new Set<string>();
   const ends = new Set<string>();
+  /** When the first end of a delivery came onto its ledger, virtual ms. */
+  const endedAt = new Map<string, number>();
   const parked = new Set<string>();
   /** What went to a second vendor, by the key at the first; and the keys of what stands on any dispatch topic. */
   const gone = new Map<string, string>();
@@ -45,6 +47,7 @@ export function createWatch(of: SimBroker, scheduler: Scheduler, serde: Serde, d
 
   return {
     early,
+    endedAt,
     appended(topic: string, records: readonly LogRecord[]): void {
       for (const record of records) {
         if (topic === topics.canonical || topic === topics.dlq || topic === topics.outcome) seen.add(`normalized ${header(record, H.event) || record.key!.toString()}`);
@@ -61,6 +64,7 @@ export function createWatch(of: SimBroker, scheduler: Scheduler, serde: Serde, d
         if (topic.startsWith(topics.ledger('')) && key.endsWith('#end')) {
           const ended = ends.has(key.slice(0, -4));
           ends.add(key.slice(0, -4));
+          if (!ended) endedAt.set(key.slice(0, -4), scheduler.now);
           if (record.value !== null) {
             const { value } = serde.decode(record.value);
             // An end that is none of these was written by who owns the partition: the other one came too late.

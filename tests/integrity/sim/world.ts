@@ -69,6 +69,8 @@ export interface History {
   readonly decode: (bytes: Buffer) => { name: string; value: any };
   /** Offsets that were committed before what they stand for was on the topics. */
   readonly early: readonly string[];
+  /** When the first end of each delivery key was on its ledger, virtual ms. */
+  readonly endedAt: ReadonlyMap<string, number>;
   /** Calls that no intent on the ledger covered when they were written. */
   readonly uncovered: readonly string[];
   /** What ingest answered, to every request that it did answer. */
@@ -343,7 +345,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent: [...sent, ...profiles, ...list.items], answers, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent: [...sent, ...profiles, ...list.items], answers, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, endedAt: watch.endedAt, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();
