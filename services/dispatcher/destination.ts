@@ -1,6 +1,7 @@
 import { expiringBefore } from '@weir/pipeline';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
+import { createAlarm } from './alarm.ts';
 import { boundedRetryAfter } from './backoff.ts';
 import { joinBatch, type Batch, type Ready } from './batch.ts';
 import { call, callBatch, readBack, tellQuota, type CallResult, type ReadBackResult } from './call.ts';
@@ -12,7 +13,7 @@ import { createLeaving } from './leaving.ts';
 import { createPartitionRunner, type PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import { costOf, createPaths, measurePath, withPath } from './paths.ts';
-import { bucketOf, classOf } from './quota.ts';
+import { bucketOf, classOf, drawnFrom } from './quota.ts';
 import { createReady, type Ordered } from './ready.ts';
 import { createSettle, unbuildable } from './settle.ts';
 import type { OperationManifest } from '@weir/adapter';
@@ -51,8 +52,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   let openSince: number | undefined;
   let aliveAt = 0;
   let inFlight = 0;
-  let timer: unknown;
-  let timerDue = 0;
+  const alarm = createAlarm(ports.clock, pump);
   const settle = createSettle({ ports, breaker: () => breaker, end, later, offer: (lane, runner) => offer({ lane, runner }) });
   const leaving = createLeaving({ destination: ports, ready, breaker: () => breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation) });
 
@@ -65,18 +65,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     else openSince ??= ports.clock.now();
     breaker = next;
     leaving.breakerChanged();
-  }
-
-  function pumpIn(ms: number): void {
-    if (!Number.isFinite(ms)) return;
-    const due = ports.clock.monotonic() + Math.max(1, ms);
-    if (timer !== undefined && timerDue <= due) return;
-    if (timer !== undefined) ports.clock.clearTimer(timer);
-    timerDue = due;
-    timer = ports.clock.setTimer(() => {
-      timer = undefined;
-      pump();
-    }, Math.min(Math.max(1, ms), 2 ** 31 - 1));
   }
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
@@ -101,7 +89,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       const blocked = waitMs(breaker, ports.clock.monotonic());
       leaving.comeBack(blocked === 0);
       // A failed probe leaves nobody in line who would come back for those that stay.
-      pumpIn(leaving.untilBackMs(blocked));
+      alarm.in(leaving.untilBackMs(blocked));
       while (inFlight < destination.concurrency) {
         const next = ready.next((bucket) => !empty.has(bucket));
         if (next === undefined) return;
@@ -117,7 +105,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const destination = ports.configured();
     if (destination?.enabled !== true) return;
     const wait = leaving.untilAwayMs(destination);
-    if (wait > 0) return pumpIn(wait);
+    if (wait > 0) return alarm.in(wait);
     pumping = true;
     try {
       leaving.comeBack(false);
@@ -180,7 +168,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     }
     if (fenced(next.item)) return true;
     const now = ports.clock.monotonic();
-    const { bucket, limit } = drawnFrom(task, prepared);
+    const { bucket, limit } = drawnFrom(task, prepared.kind, prepared.operation);
     const blocked = waitMs(breaker, now);
     const instead = prepared.kind === 'call' ? leaving.instead(runner, destination, task, prepared.operation) : undefined;
     if (instead !== undefined) {
@@ -189,7 +177,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     }
     if (blocked > 0 && leaving.untilAwayMs(destination) === 0) {
       leaving.stays(next);
-      pumpIn(blocked);
+      alarm.in(blocked);
       return true;
     }
     const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next.item, task, destination, prepared.operation);
@@ -200,7 +188,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     else {
       ready.putBack({ ...next, bucket });
       empty.add(bucket);
-      pumpIn(blocked > 0 ? Math.min(wait, leaving.untilAwayMs(destination)) : wait);
+      alarm.in(blocked > 0 ? Math.min(wait, leaving.untilAwayMs(destination)) : wait);
     }
     return blocked === 0;
   }
@@ -255,12 +243,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       for (const { runner } of members) runner.callEnded();
       finished();
     });
-  }
-
-  function drawnFrom(task: Task, { kind, operation }: ToStart): { bucket: string; limit: ToStart['operation']['limit'] } {
-    const name = task.path === '' || kind === 'read-back' ? task.delivery.operation : task.path;
-    const own = kind === 'read-back' ? operation.verify!.limit : undefined;
-    return own === undefined ? { bucket: bucketOf(name, operation.limit), limit: operation.limit } : { bucket: bucketOf(`${name} read-back`, own), limit: own };
   }
 
   function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<Preparation, ToStart>): void {

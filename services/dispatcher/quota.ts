@@ -33,6 +33,13 @@ interface Ports {
 /** Calls of these operations count together. */
 export const bucketOf = (operation: string, limit: OperationManifest['limit']): string => limit?.bucket ?? operation;
 
+/** What a call, or a look at what the vendor has, counts against. */
+export function drawnFrom(task: Pick<Task, 'path' | 'delivery'>, kind: 'call' | 'read-back', operation: OperationManifest): { readonly bucket: string; readonly limit: OperationManifest['limit'] } {
+  const name = task.path === '' || kind === 'read-back' ? task.delivery.operation : task.path;
+  const own = kind === 'read-back' ? operation.verify!.limit : undefined;
+  return own === undefined ? { bucket: bucketOf(name, operation.limit), limit: operation.limit } : { bucket: bucketOf(`${name} read-back`, own), limit: own };
+}
+
 /** Where a delivery stands in the order of its account. A refusal for the rate alone makes no retry of it. */
 export function classOf(task: Pick<Task, 'redrive' | 'attempts' | 'last'>, kind: OperationManifest['kind'] | undefined): CallClass {
   if (kind === 'restrict') return 'restrict';
