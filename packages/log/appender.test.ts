@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { createAppender, type ProducePort } from './appender.ts';
 import type { OutRecord } from './types.ts';
 
@@ -110,5 +110,35 @@ test('nothing waits while no request is under way; what comes while two are goes
   await sent(requests.length + (requests.at(-1)!.partitions.includes(5) ? 0 : 1));
   for (let i = 0; i < requests.length; i++) requests[i]!.answer();
   await Promise.all([...behind, more, late]);
+  await appender.close();
+});
+
+test('answers that come at once do not make a request of every record: what comes just behind a request goes in one', async () => {
+  const requests: number[] = [];
+  const { port } = createHarmedLog([]);
+  const appender = createAppender({ ...port, partitions: async () => 6, partitionsKnown: () => 6, async produce(_leader, batches) {
+    requests.push(batches.length);
+    return batches.map(() => ({ kind: 'acked', baseOffset: 0 }));
+  } }, options);
+  const append = (partition: number): Promise<unknown> => appender.append('t', [{ partition, key: null, value: Buffer.from('v') }]);
+  const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  try {
+    await append(0);
+    const behind: Promise<unknown>[] = [];
+    for (const partition of [1, 2, 3, 4]) {
+      behind.push(append(partition));
+      await turn();
+    }
+    expect(requests).toEqual([1]);
+    vi.advanceTimersByTime(2);
+    await Promise.all(behind);
+    expect(requests).toEqual([1, 4]);
+    vi.advanceTimersByTime(2);
+    await append(5);
+    expect(requests).toEqual([1, 4, 1]);
+  } finally {
+    vi.useRealTimers();
+  }
   await appender.close();
 });

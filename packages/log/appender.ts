@@ -62,6 +62,18 @@ interface Batch extends ProduceBatch {
   readonly bytes: number;
 }
 
+/** Requests to one broker. */
+interface Pace {
+  /** Lanes that have something to send. */
+  ready: Lane[];
+  underWay: number;
+  /** When the last one began, ms; monotonic. */
+  sentAt: number;
+  timer: NodeJS.Timeout | undefined;
+  /** When the timer is due, ms; monotonic. */
+  dueAt: number;
+}
+
 interface Lane {
   readonly topic: string;
   readonly partition: number;
@@ -84,23 +96,22 @@ const maxRequestBytes = 4_000_000;
 /** So many requests to one broker are under way before the next waits for an answer, so that it takes more with it; and so long it waits at most. */
 const requestsAtOnce = 2;
 const lingerMs = 5;
+/** From the begin of one request to a broker to that of the next, however soon the answer comes: a request costs both sides more than the records in it. */
+const spacingMs = 2;
 
 /**
  * The producer discipline of Weir (docs/architecture.md 3.2), above any driver: per partition one request on
  * the way, its ack checked; a batch without an ack is sent again, unchanged, before anything later; a batch
- * over its deadline fails with everything queued behind it. What comes while nothing is under way is sent at once; what
- * comes meanwhile coalesces.
+ * over its deadline fails with everything queued behind it. What comes while nothing is under way and nothing just went
+ * is sent at once; what comes meanwhile coalesces.
  */
 export function createAppender(port: ProducePort, options: AppenderOptions): Appender {
   const lanes = new Map<string, (Lane | undefined)[]>();
-  const ready = new Map<number, Lane[]>();
+  const paces = new Map<number, Pace>();
   const idle: (() => void)[] = [];
   let pending = 0;
   let open = true;
   let flushScheduled = false;
-  /** Requests under way, by leader. */
-  const underWay = new Map<number, number>();
-  let linger: NodeJS.Timeout | undefined;
 
   function laneOf(topic: string, partition: number): Lane {
     let ofTopic = lanes.get(topic);
@@ -108,50 +119,61 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     return ofTopic[partition] ??= { topic, partition, waiting: [], head: 0, batch: undefined, busy: false, scheduled: false, failures: 0, failed: undefined };
   }
 
+  function paceOf(leader: number): Pace {
+    let pace = paces.get(leader);
+    if (pace === undefined) paces.set(leader, pace = { ready: [], underWay: 0, sentAt: -Infinity, timer: undefined, dueAt: 0 });
+    return pace;
+  }
+
   function schedule(lane: Lane): void {
     if (lane.busy || lane.scheduled) return;
     lane.scheduled = true;
-    const leader = port.leader(lane.topic, lane.partition);
-    const list = ready.get(leader);
-    if (list === undefined) ready.set(leader, [lane]);
-    else list.push(lane);
+    paceOf(port.leader(lane.topic, lane.partition)).ready.push(lane);
     flushSoon();
   }
 
   function flushSoon(): void {
-    if (flushScheduled || ready.size === 0) return;
+    if (flushScheduled) return;
     flushScheduled = true;
-    setImmediate(flush, false);
+    setImmediate(flush);
   }
 
-  /** @param late what waited for an answer has waited long enough */
-  function flush(late = false): void {
+  function flush(): void {
     flushScheduled = false;
-    for (const [leader, list] of [...ready]) {
-      if (!late && (underWay.get(leader) ?? 0) >= requestsAtOnce) {
-        linger ??= setTimeout(() => {
-          linger = undefined;
-          flush(true);
-        }, lingerMs);
-        continue;
+    const now = performance.now();
+    for (const [leader, pace] of paces) {
+      if (pace.ready.length === 0) continue;
+      // What waits for an answer goes with it; the timer is for the answer that does not come.
+      const at = pace.underWay >= requestsAtOnce ? now + lingerMs : pace.sentAt + spacingMs;
+      if (at <= now) sendReady(leader, pace);
+      else if (pace.timer === undefined || at < pace.dueAt) {
+        clearTimeout(pace.timer);
+        pace.timer = setTimeout(sendReady, at - now, leader, pace);
+        pace.dueAt = at;
       }
-      ready.delete(leader);
-      let request: Lane[] = [];
-      let bytes = 0;
-      for (const lane of list) {
-        lane.scheduled = false;
-        lane.batch ??= takeBatch(lane);
-        if (lane.batch === undefined) continue;
-        lane.busy = true;
-        request.push(lane);
-        bytes += lane.batch.bytes;
-        if (bytes < maxRequestBytes) continue;
-        void send(leader, request);
-        request = [];
-        bytes = 0;
-      }
-      if (request.length > 0) void send(leader, request);
     }
+  }
+
+  function sendReady(leader: number, pace: Pace): void {
+    clearTimeout(pace.timer);
+    pace.timer = undefined;
+    const list = pace.ready;
+    pace.ready = [];
+    let request: Lane[] = [];
+    let bytes = 0;
+    for (const lane of list) {
+      lane.scheduled = false;
+      lane.batch ??= takeBatch(lane);
+      if (lane.batch === undefined) continue;
+      lane.busy = true;
+      request.push(lane);
+      bytes += lane.batch.bytes;
+      if (bytes < maxRequestBytes) continue;
+      void send(leader, pace, request);
+      request = [];
+      bytes = 0;
+    }
+    if (request.length > 0) void send(leader, pace, request);
   }
 
   function takeBatch(lane: Lane): Batch | undefined {
@@ -179,21 +201,22 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
   const expiry = (lane: Lane): number => lane.batch!.pieces[0]!.call.since + options.deadlineMs;
 
   /** Never rejects: what happens to a batch is told to its callers. */
-  async function send(leader: number, request: readonly Lane[]): Promise<void> {
+  async function send(leader: number, pace: Pace, request: readonly Lane[]): Promise<void> {
     let acks: readonly ProduceAck[];
     const left = Math.min(...request.map(expiry)) - performance.now();
     if (leader < 0) acks = request.map(() => ({ kind: 'again', detail: 'the partition has no leader' }));
     else {
       try {
-        underWay.set(leader, (underWay.get(leader) ?? 0) + 1);
+        pace.underWay++;
+        pace.sentAt = performance.now();
         const sent = port.produce(leader, request.map((lane) => lane.batch!), Math.max(1000, Math.min(options.requestTimeoutMs, left)));
         for (const lane of request) failpoint('log.produce-sent', lane.topic);
         acks = await sent;
       } catch (error) {
         acks = request.map(() => ({ kind: 'again', detail: (error as Error).message }));
       } finally {
-        underWay.set(leader, underWay.get(leader)! - 1);
-        flushSoon();
+        pace.underWay--;
+        if (pace.ready.length > 0) flushSoon();
       }
     }
     const again: Lane[] = [];
