@@ -54,7 +54,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   let inFlight = 0;
   const alarm = createAlarm(ports.clock, pump);
   const settle = createSettle({ ports, breaker: () => breaker, end, later, offer: (lane, runner) => offer({ lane, runner }) });
-  const leaving = createLeaving({ destination: ports, ready, breaker: () => breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation) });
+  const leaving = createLeaving({ destination: ports, ready, breaker: () => breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
 
   function setBreaker(next: BreakerState): void {
     if (next.state !== breaker.state && (next.state === 'open' || next.state === 'closed')) {
@@ -86,10 +86,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     pumping = true;
     const empty = new Set<string>();
     try {
-      const blocked = waitMs(breaker, ports.clock.monotonic());
-      leaving.comeBack(blocked === 0);
-      // A failed probe leaves nobody in line who would come back for those that stay.
-      alarm.in(leaving.untilBackMs(blocked));
+      leaving.comeBack(waitMs(breaker, ports.clock.monotonic()));
       while (inFlight < destination.concurrency) {
         const next = ready.next((bucket) => !empty.has(bucket));
         if (next === undefined) return;
@@ -108,14 +105,14 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (wait > 0) return alarm.in(wait);
     pumping = true;
     try {
-      leaving.comeBack(false);
+      leaving.comeBack(Number.POSITIVE_INFINITY);
       for (let next = ready.next(() => true); next !== undefined; next = ready.next(() => true)) {
         const { lane, runner } = next.item;
         if (lane.dead) continue;
         const task = lane.queue[0]!;
         const prepared = prepare(ports, runner, destination, task);
         const ending = prepared.kind === 'call' ? leaving.withoutSecret(runner, destination, task) : undefined;
-        if (ending === undefined) leaving.stays(next);
+        if (ending === undefined) leaving.stays(next, Number.POSITIVE_INFINITY);
         else end(lane, runner, ending);
       }
     } finally {
@@ -128,7 +125,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (pumping) return;
     pumping = true;
     const kept: Ordered<Ready>[] = [];
-    leaving.comeBack(true);
+    leaving.comeBack(0);
     try {
       for (let next = ready.next(() => true); next !== undefined; next = ready.next(() => true)) {
         const { lane, runner } = next.item;
@@ -176,8 +173,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       return true;
     }
     if (blocked > 0 && leaving.untilAwayMs(destination) === 0) {
-      leaving.stays(next);
-      alarm.in(blocked);
+      leaving.stays(next, blocked);
       return true;
     }
     const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next.item, task, destination, prepared.operation);
@@ -370,7 +366,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   return {
     handlers,
     changed() {
-      leaving.comeBack(true);
+      leaving.comeBack(0);
       pump();
     },
     sweep,

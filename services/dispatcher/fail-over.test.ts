@@ -47,15 +47,46 @@ function leaving(over: { prefer?: SecondVendor['prefer']; closedMs?: number; her
   let breaker: BreakerState = closed;
   const ports = { ...there({ usable: true, cost: () => over.there ?? 100 }), clock: { monotonic: () => now, now: () => 5000 + now }, quota: { state: () => ({ closedMs: over.closedMs ?? 0 }) } } as unknown as DestinationPorts;
   const put: unknown[] = [];
-  const it = createLeaving({ destination: ports, ready: { putBack: (next) => { put.push(next); } }, breaker: () => breaker, cost: () => over.here ?? 100 });
+  const wakes: number[] = [];
+  const it = createLeaving({ destination: ports, ready: { putBack: (next) => { put.push(next); } }, breaker: () => breaker, cost: () => over.here ?? 100, wakeIn: (ms) => { wakes.push(ms); } });
   return {
-    put, it,
+    put, wakes, it,
     at: (ms: number) => { now = ms; },
     set: (state: BreakerState) => { breaker = state; it.breakerChanged(); },
     instead: (t = task()) => it.instead(never as never, destination({ prefer: over.prefer ?? 'order' }), t, {} as never)?.code,
   };
 }
 const open = (now: number, until: number): BreakerState => ({ ...onFailure(closed, now, 'vendor-unavailable', { force: true }), until });
+
+test('heads that stay are looked at again when the breaker lets one through or one of them may go, also when nobody else is in line and a probe has failed', () => {
+  const world = leaving();
+  const head = { class: 'live', bucket: 'b', item: {} } as never;
+  world.set(open(0, 100_000));
+  world.it.stays(head, 100_000);
+  expect(world.wakes).toEqual([100_000]);
+  world.at(100_000);
+  world.it.comeBack(0);
+  expect(world.put).toEqual([head]);
+  // The probe failed: the breaker is open again.
+  world.it.stays(head, 80_000);
+  world.at(110_000);
+  world.it.comeBack(70_000);
+  expect([world.put.length, world.wakes]).toEqual([1, [100_000, 80_000, 70_000]]);
+});
+
+test('without a secret each head goes when its own route says, though nothing else happens', () => {
+  const world = leaving();
+  const head = { class: 'live', bucket: 'b', item: {} } as never;
+  world.it.configured(false);
+  world.at(20_000);
+  expect(world.it.withoutSecret(never as never, destination(), task())).toBeUndefined();
+  world.it.stays(head, Infinity);
+  expect(world.wakes).toEqual([40_000]);
+  world.at(60_000);
+  world.it.comeBack(Infinity);
+  expect(world.put).toEqual([head]);
+  expect(world.it.withoutSecret(never as never, destination(), task())?.code).toBe('secret-unavailable');
+});
 
 test('a vendor that is away is waited for as long as the route says, one call at a time finds out whether it is back', () => {
   const world = leaving();
@@ -95,13 +126,13 @@ test('without a secret the heads go when that has lasted, and those that stay co
   world.it.configured(false);
   world.at(59_999);
   expect(world.it.withoutSecret(never as never, destination(), task())).toBeUndefined();
-  world.it.stays('a' as never);
-  world.it.stays('b' as never);
-  world.it.comeBack(false);
+  world.it.stays('a' as never, Infinity);
+  world.it.stays('b' as never, Infinity);
+  world.it.comeBack(Infinity);
   expect(world.put).toEqual([]);
   world.at(60_000);
   expect(world.it.withoutSecret(never as never, destination(), task())?.code).toBe('secret-unavailable');
-  world.it.comeBack(false);
+  world.it.comeBack(Infinity);
   expect(world.put).toEqual(['b', 'a']);
 });
 

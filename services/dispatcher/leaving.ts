@@ -18,10 +18,12 @@ interface Ports {
   readonly breaker: () => BreakerState;
   /** ms in which a delivery by this operation is expected to be through here. */
   cost(destination: DestinationConfig, operation: string): number;
+  /** Asks for a look at the heads in so many ms; never for what is not finite. */
+  wakeIn(ms: number): void;
 }
 
 /** When the heads of a destination go to the second vendors of their routes; and those that were looked at and stay. */
-export function createLeaving({ destination: ports, ready, breaker, cost }: Ports) {
+export function createLeaving({ destination: ports, ready, breaker, cost, wakeIn }: Ports) {
   /** Looked at while the vendor is away: in their order, out of the way of those behind them. */
   const staying: Ordered<Ready>[] = [];
   /** When one of them may go after all; monotonic ms. */
@@ -31,6 +33,9 @@ export function createLeaving({ destination: ports, ready, breaker, cost }: Port
   let secretSince: number | undefined;
 
   const soonestMs = (destination: DestinationConfig): number => Math.min(...[...destination.seconds?.values() ?? []].map((s) => s.afterMs));
+
+  /** When the breaker lets one through, or one of them may go by then. */
+  const wake = (blockedMs: number): void => wakeIn(Math.min(blockedMs, Math.max(0, lookAgainAt - ports.clock.monotonic())));
 
   function away(runner: PartitionRunner, destination: DestinationConfig, task: Task, since: number, code: string): Ending | undefined {
     const second = secondOf(ports, runner, destination, task);
@@ -86,14 +91,15 @@ export function createLeaving({ destination: ports, ready, breaker, cost }: Port
       const there = ports.second(second.destination, second.operation)!.cost();
       return there * leastGain < here ? failOver(task, second, 'preferred', `expected in ${Math.round(there)} ms there, in ${Math.round(here)} ms here`) : undefined;
     },
-    stays(next: Ordered<Ready>): void {
+    /** Out of line until the destination can be called, `blockedMs` from now (Infinity = nobody knows when), or until one of those that stay may go. */
+    stays(next: Ordered<Ready>, blockedMs: number): void {
       staying.push(next);
+      wake(blockedMs);
     },
-    /** ms until those that stay are to be looked at again, when the breaker waits `blockedMs`; Infinity = none stays. */
-    untilBackMs: (blockedMs: number): number => (staying.length === 0 ? Number.POSITIVE_INFINITY : Math.min(blockedMs, Math.max(0, lookAgainAt - ports.clock.monotonic()))),
-    /** Those that stay are in line again: `always`, or when one of them may go by now. */
-    comeBack(always: boolean): void {
-      if (staying.length === 0 || (!always && ports.clock.monotonic() < lookAgainAt)) return;
+    /** Those that stay are in line again when the destination can be called (`blockedMs` 0) or one of them may go by now; if not, they are looked at when that is so, though nobody else is in line: a failed probe leaves nobody. */
+    comeBack(blockedMs: number): void {
+      if (staying.length === 0) return;
+      if (blockedMs > 0 && ports.clock.monotonic() < lookAgainAt) return wake(blockedMs);
       lookAgainAt = Number.POSITIVE_INFINITY;
       for (const next of staying.splice(0).reverse()) ready.putBack(next);
     },
