@@ -1,6 +1,6 @@
 /**
  * npm run mutants [-- name…]: each patch of this folder goes into a copy of the repository, where the checkers must find
- * it: the simulation first, then the consent race, then the unit tests. Prints which of them did; exit 1 when a mutant survives, when a patch
+ * it: the simulation first, then the consent race, then the tests that need no broker; who caught it the time before goes first of all. Prints which of them did; exit 1 when a mutant survives, when a patch
  * does not apply any more, or when the checkers complain about the copy without any patch. A checker that finds no
  * planted bug would be worth nothing, and so would one that always complains.
  */
@@ -12,7 +12,8 @@ import { join, resolve } from 'node:path';
 const root = resolve(import.meta.dirname, '../..');
 const seeds = 100;
 const raceSeeds = 30;
-const unitTests = ['packages', 'services'];
+/** Unit tests, and what the simulation has beside its seeds: those that failed once, and places that few seeds come to. */
+const tests = ['packages', 'services', 'tests/integrity/sim/sim.test.ts'];
 
 interface Result {
   readonly mutant: string;
@@ -38,6 +39,23 @@ function run(copy: string, args: readonly string[]): Promise<{ readonly failed: 
   });
 }
 
+const ofSeed = (output: string): string => {
+  const found = /(seed \d+)[^\n]*\n\s+(\S.*)/.exec(output);
+  return (found === null ? output.trim() : `${found[1]}: ${found[2]}`).slice(0, 140);
+};
+const ofTest = (output: string): string => /FAIL\s+(.*)/.exec(output.replaceAll(/\u001b\[[0-9;]*m/g, ''))?.[1]?.slice(0, 140) ?? '';
+const checkers: ReadonlyArray<readonly [name: string, args: readonly string[], story: (output: string) => string]> = [
+  ['simulation', ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast'], ofSeed],
+  ['consent race', ['tests/consent-race/main.ts', '--seeds', String(raceSeeds), '--sim-only', '--fail-fast'], ofSeed],
+  ['tests', ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', '--project', 'sim', ...tests], ofTest],
+];
+
+/** Who caught it last time goes first. */
+function inOrder(mutant: string): typeof checkers {
+  const last = lastTime.find((r) => r.mutant === mutant)?.caughtBy;
+  return [...checkers].sort(([a], [b]) => Number(b === last) - Number(a === last));
+}
+
 /** No patch: what the checkers must let pass. */
 const control = '(none)';
 
@@ -48,16 +66,10 @@ async function judge(mutant: string): Promise<Result> {
   try {
     const applied = mutant === control ? undefined : spawnSync('git', ['apply', '-C1', join(import.meta.dirname, `${mutant}.patch`)], { cwd: copy, encoding: 'utf8' });
     if (applied !== undefined && applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds() };
-    const simulated = await run(copy, ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast']);
-    const story = (output: string): string => {
-      const found = /(seed \d+)[^\n]*\n\s+(\S.*)/.exec(output);
-      return (found === null ? output.trim() : `${found[1]}: ${found[2]}`).slice(0, 140);
-    };
-    if (simulated.failed) return { mutant, caughtBy: 'simulation', how: story(simulated.output), seconds: seconds() };
-    const raced = await run(copy, ['tests/consent-race/main.ts', '--seeds', String(raceSeeds), '--sim-only', '--fail-fast']);
-    if (raced.failed) return { mutant, caughtBy: 'consent race', how: story(raced.output), seconds: seconds() };
-    const tested = await run(copy, ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', ...unitTests]);
-    if (tested.failed) return { mutant, caughtBy: 'unit tests', how: /FAIL\s+(.*)/.exec(tested.output.replaceAll(/\u001b\[[0-9;]*m/g, ''))?.[1]?.slice(0, 140) ?? '', seconds: seconds() };
+    for (const [name, args, story] of inOrder(mutant)) {
+      const { failed, output } = await run(copy, args);
+      if (failed) return { mutant, caughtBy: name, how: story(output), seconds: seconds() };
+    }
     return { mutant, caughtBy: '', how: 'survived', seconds: seconds() };
   } finally {
     rmSync(copy, { recursive: true, force: true });
@@ -66,11 +78,14 @@ async function judge(mutant: string): Promise<Result> {
 
 interface Saved { readonly at: string; readonly commit: string; readonly seeds: number; readonly results: Result[] }
 
+const file = join(root, 'docs/results/mutants.json');
+const saved = (): Saved | undefined => (existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Saved) : undefined);
+const lastTime = saved()?.results ?? [];
+
 /** docs/results/mutants.json: of named mutants the result replaces the one before, at the same commit. */
 function save(): void {
-  const file = join(root, 'docs/results/mutants.json');
   const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
-  const before = existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Saved) : undefined;
+  const before = saved();
   const kept = before?.commit === commit ? before.results.filter((b) => all.includes(b.mutant) && !results.some((r) => r.mutant === b.mutant)) : [];
   const list = [...kept, ...results].sort((x, y) => x.mutant.localeCompare(y.mutant));
   writeFileSync(file, `${JSON.stringify({ at: new Date().toISOString(), commit, seeds, results: list } satisfies Saved, null, 1)}\n`);
