@@ -11,11 +11,13 @@ const good: History = {
   raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null })), letters: [],
   consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
 };
-const sent = { answered: new Map([['u1', ['e1', 'e2']]]), members: 0 };
+const sent = { answered: new Map([['u1', ['e1', 'e2']]]), poison: [], members: 0 };
+const letter = (n: number): History['letters'][number] => ({ event: `e${n}`, stage: 'normalizer', code: 'x', value: Buffer.from('v'), hash: `h${n}`, topic: 'raw.segment', partition: 0, offset: n });
 const idsOf = (email: string): string[] => [email, 'u-1'];
 
 test('a good history is let pass by every checker', () => {
   expect([...nothingLost(good, sent), ...effectsOnce(good), ...consentHeld(good, 100, idsOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250, 3000), ...releasesNamed(good)]).toEqual([]);
+  expect(nothingLost({ ...good, letters: [letter(2)] }, { ...sent, poison: ['e2'] })).toEqual([]);
 });
 
 test('what restricts may come before a use that waited, when its end says so; nothing else may', () => {
@@ -33,6 +35,8 @@ test.each<[string, Partial<History>, (h: History) => string[]]>([
   ['a record that was never decided', { canonical: [canonical(1), canonical(2), canonical(3)] }, (h) => nothingLost(h, sent)],
   ['a delivery without an end', { ends: [end(1)] }, (h) => nothingLost(h, sent)],
   ['a dead letter that is told and is not there', { outcomes: [...good.outcomes, { event: 'e2', output: null, destination: null, operation: null, state: 'dead-lettered', reason: 'x' }] }, (h) => nothingLost(h, sent)],
+  ['what no mapping takes and is no dead letter', {}, (h) => nothingLost(h, { ...sent, poison: ['e2'] })],
+  ['a dead letter with other bytes', { letters: [{ ...letter(2), hash: 'other' }] }, (h) => nothingLost(h, { ...sent, poison: ['e2'] })],
   ['two effects under one key', { effects: [...good.effects, arrival(1)] }, effectsOnce],
   ['two keys for one delivery', { ends: [...good.ends, { ...end(1), key: 'k9' }], effects: [...good.effects, { ...arrival(1), idempotencyKey: 'k9' }] }, effectsOnce],
   ['an effect that nobody wanted', { effects: [...good.effects, { ...arrival(1), idempotencyKey: 'k9' }] }, effectsOnce],

@@ -7,13 +7,15 @@ export type Invariant = (typeof invariants)[number];
 export interface Sent {
   /** Event ids answered 2xx, per object key, in the order in which they were answered. */
   readonly answered: ReadonlyMap<string, readonly string[]>;
+  /** Event ids answered 2xx that no mapping takes. */
+  readonly poison: readonly string[];
   /** Objects of the polled list. */
   readonly members: number;
 }
 
 const delivery = (d: { output: string; destination: string; operation: string }): string => `${d.output}|${d.destination}|${d.operation}`;
 
-/** Every accepted event is in its raw topic and ends; every delivery on a dispatch topic ends; dead letters have the bytes of their record. */
+/** Every accepted event is in its raw topic and ends; every delivery on a dispatch topic ends; dead letters have the bytes of their record, and what no mapping takes is one. */
 export function nothingLost(history: History, sent: Sent): string[] {
   const problems: string[] = [];
   const raw = new Set(history.raw.map((r) => r.event));
@@ -28,6 +30,10 @@ export function nothingLost(history: History, sent: Sent): string[] {
   for (const d of history.dispatch) if (!ended.has(delivery(d))) problems.push(`no end: ${delivery(d)}`);
   const letters = new Map(history.letters.map((l) => [l.event, l]));
   for (const o of history.outcomes) if (o.state === 'dead-lettered' && (letters.get(o.event)?.value ?? null) === null) problems.push(`${o.event} is told as dead-lettered and has no dead letter with its bytes`);
+  const whole = new Map(history.raw.map((r) => [r.event, r.hash]));
+  for (const l of history.letters) if (l.stage === 'normalizer' && l.hash !== whole.get(l.event)) problems.push(`the dead letter of ${l.event} has other bytes than its raw record`);
+  const refused = new Set(history.letters.filter((l) => l.stage === 'normalizer').map((l) => l.event));
+  for (const event of sent.poison) if (!refused.has(event)) problems.push(`${event} can not be mapped and is no dead letter`);
   return problems;
 }
 

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLog, createSerde, type RecordBatch } from '@weir/log';
+import { itemHash } from '@weir/pipeline';
 import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
 import { createLogger } from '@weir/telemetry';
 
@@ -20,7 +21,7 @@ export interface History {
   readonly dispatch: DispatchRecord[];
   readonly ends: EndRecord[];
   readonly outcomes: OutcomeRecord[];
-  readonly letters: Array<{ readonly event: string; readonly stage: string; readonly code: string; readonly value: Buffer | null; readonly topic: string; readonly partition: number; readonly offset: number }>;
+  readonly letters: Array<{ readonly event: string; readonly stage: string; readonly code: string; readonly value: Buffer | null; /** Of the record's bytes, opened. */ readonly hash: string; readonly topic: string; readonly partition: number; readonly offset: number }>;
   readonly consent: ConsentRecord[];
   readonly releases: Set<string>;
   readonly effects: Arrival[];
@@ -63,7 +64,7 @@ export async function readHistory(options: { brokers: readonly string[]; registr
             else if (record.value !== null) {
               await serde.prepare(record.value);
               // Sealed bytes differ with their key, which two instances may both have made: what is compared is what they open to.
-              add(history, name, partition, { offset: record.offset, timestamp: record.timestamp, key: record.key, value: keys.open(record.value)!, headers: record.headers }, serde.decode(record.value));
+              add(history, name, partition, { offset: record.offset, timestamp: record.timestamp, key: record.key, value: keys.open(record.value)!, headers: record.headers }, serde.decode(record.value), keys);
             }
           }
         });
@@ -77,7 +78,7 @@ export async function readHistory(options: { brokers: readonly string[]; registr
   }
 }
 
-function add(history: History, topic: string, partition: number, record: RecordBatch['records'][number], decoded: { readonly name: string; readonly value: any }): void {
+function add(history: History, topic: string, partition: number, record: RecordBatch['records'][number], decoded: { readonly name: string; readonly value: any }, keys: KeyRing): void {
   const { name, value } = decoded;
   if (topic === 'canonical') {
     history.canonical.push({ event: header(record, 'weir-event'), output: header(record, 'weir-output'), source: header(record, 'weir-source'), subject: record.key!.toString(), partition, offset: record.offset, type: name, release: header(record, 'weir-release'), value: record.value! });
@@ -94,7 +95,7 @@ function add(history: History, topic: string, partition: number, record: RecordB
       history.outcomes.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, state: value.state, reason: value.reason });
       return;
     case 'weir.internal.DeadLetter':
-      history.letters.push({ event: value.eventId, stage: value.stage, code: value.reasons[0]?.code ?? '', value: value.value, topic: value.topic, partition: value.partition, offset: value.offset });
+      history.letters.push({ event: value.eventId, stage: value.stage, code: value.reasons[0]?.code ?? '', value: value.value, hash: value.value === null ? '' : itemHash(keys.open(value.value) ?? Buffer.alloc(0)), topic: value.topic, partition: value.partition, offset: value.offset });
       return;
     case 'weir.internal.ConsentState':
       history.consent.push({ id: value.id, purpose: value.purpose, state: value.state, version: value.version, at: record.timestamp });

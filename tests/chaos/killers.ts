@@ -7,8 +7,15 @@ import { holdsWork, sessionMs, stages, type Stage, type World } from './world.ts
 
 /** Up to which passing of a point a kill waits: often passed ones are struck anywhere. */
 const passings: Partial<Record<Failpoint, number>> = {
-  'log.produce-sent': 40, 'log.commit-sent': 15, 'log.schema-fetch': 10, 'poller.page-fetched': 2, 'poller.produced': 2, 'poller.cursor-saved': 2, 'normalizer.dlq-written': 2, 'normalizer.release-switch': 1, 'policy.tables-loading': 1, 'policy.folded': 4, 'policy.states-acked': 4,
+  'log.schema-fetch': 4, 'poller.page-fetched': 2, 'poller.produced': 2, 'poller.cursor-saved': 2, 'normalizer.dlq-written': 2, 'normalizer.release-switch': 1, 'policy.tables-loading': 1, 'policy.folded': 4, 'policy.states-acked': 4,
   'dispatcher.taking-over': 2, 'dispatcher.before-connect': 60, 'dispatcher.sent': 60, 'dispatcher.response-read': 60, 'dispatcher.dlq-written': 1, 'dispatcher.ledger-written': 40, 'dispatcher.retry-scheduled': 2, 'dispatcher.parked-written': 1, 'dispatcher.marker-written': 1,
+};
+/** Of the shared points and the others, by how often the stage passes one in its life: one that is not reached in it is a kill anywhere. */
+const ofStage: Record<Stage, { readonly 'log.produce-sent': number; readonly 'log.commit-sent': number; readonly others: number }> = {
+  ingest: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
+  normalizer: { 'log.produce-sent': 8, 'log.commit-sent': 3, others: 4 },
+  policy: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
+  dispatcher: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
 };
 /** Passed while a process starts: armed at once. */
 const atStart: ReadonlySet<string> = new Set<Failpoint>(['log.schema-fetch', 'policy.tables-loading', 'dispatcher.taking-over']);
@@ -26,6 +33,11 @@ export function pointsOf(stage: Stage): Failpoint[] {
 export function untried(): string[] {
   const tried = new Set<string>(stages.flatMap(pointsOf));
   return Object.keys(failpoints).filter((name) => !tried.has(name));
+}
+
+function passingsOf(stage: Stage, point: Failpoint): number {
+  const of = ofStage[stage];
+  return passings[point] ?? (point === 'log.produce-sent' || point === 'log.commit-sent' ? of[point] : of.others);
 }
 
 /** What makes the process pass a point that traffic alone passes seldom. */
@@ -58,9 +70,10 @@ const exitOf = (child: ReturnType<World['fleet']['process']>): Promise<void> => 
   child.once('exit', () => resolve());
 });
 
-/** The points that have the fewest kills, one of them. */
+/** The points that have the fewest kills, one of them; now and then any, so that one that is not reached does not take every life. */
 function choose(stage: Stage, { counts, random }: KillerPorts): Failpoint {
   const points = pointsOf(stage);
+  if (random.next() < 0.25) return random.pick(points);
   const of = (name: string): number => counts.get(`${stage} ${name}`) ?? 0;
   const least = Math.min(...points.map(of));
   return random.pick(points.filter((name) => of(name) <= least + 1));
@@ -79,7 +92,7 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     const dueMs = ports.pace();
     if (atStart.has(point) && dueMs > 0) await pause(Math.min(dueMs, 20_000));
     const stall = options.faults.has('stall') && random.next() < 0.08 ? `~${sessionMs + random.below(sessionMs)}` : '';
-    const spec = `${point}:${1 + random.below(passings[point] ?? 20)}${atStart.has(point) ? '' : `+${Math.round(dueMs)}`}${stall}`;
+    const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${atStart.has(point) ? '' : `+${Math.round(dueMs)}`}${stall}`;
     // At start it may already pass the point: that is a kill like any other.
     const starting = fleet.start(stage, instance, { WEIR_FAILPOINTS: spec }).catch((error: unknown) => error);
     const child = fleet.process(stage, instance);
@@ -96,7 +109,7 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     const exit = exitOf(child);
     await Promise.race([starting, exit]);
     const began = performance.now();
-    const patienceMs = 8000 + random.below(8000);
+    const patienceMs = 10_000 + random.below(10_000);
     let provoked = false;
     while (!isDead(child) && !ports.done() && performance.now() - began < dueMs + patienceMs) {
       if (!provoked && performance.now() - began >= dueMs) {

@@ -165,7 +165,7 @@ async function judge(world: World, tally: Tally): Promise<History> {
   await watched;
   const key = readWorkspaceKey(fleet.dataDir, undefined);
   const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
-  const sent = { answered: traffic.log.answered, members: feed.size() };
+  const sent = { answered: traffic.log.answered, poison: traffic.log.poison, members: feed.size() };
   broken.I1.push(...nothingLost(history, sent));
   broken.I2.push(...effectsOnce(history));
   broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, (email) => [`email:${keyedId(key, 'email', email)}`, `userId:${keyedId(key, 'userId', userIdOf(email))}`]));

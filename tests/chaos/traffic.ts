@@ -8,6 +8,8 @@ export interface SendersLog {
   readonly answered: Map<string, string[]>;
   /** E-mail addresses whose last answered consent call said no, and those that said yes. */
   readonly consent: Map<string, boolean>;
+  /** Event ids of what no mapping takes. */
+  readonly poison: string[];
   events: number;
   /** Requests that were answered 2xx or not at all, per ingest instance. */
   readonly inFlight: number[];
@@ -69,20 +71,20 @@ export async function startFeed(): Promise<Feed> {
 
 export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   const { random } = options;
-  const log: SendersLog = { answered: new Map(), consent: new Map(), events: 0, inFlight: [0, 0] };
+  const log: SendersLog = { answered: new Map(), consent: new Map(), poison: [], events: 0, inFlight: [0, 0] };
   let stopping = false;
   let held = false;
   let poisons = 0;
   let ids = 0;
 
-  function call(person: number): { userId: string; body: object; consent?: boolean } {
+  function call(person: number): { userId: string; body: object; consent?: boolean; poison?: boolean } {
     const n = ids++;
     const userId = `u-${person}`;
     const common = { messageId: `m-${n}`, userId, timestamp: new Date(Date.UTC(2026, 0, 1) + n * 1000).toISOString() };
     const email = `p${person}@larkspur.example`;
     const roll = random.next();
-    // A type that the mapping cannot take: it must end in the dead letters, with its bytes.
-    if (roll < 0.01 || poisons-- > 0) return { userId, body: { ...common, type: 'identify', traits: { email: 'not an address', plan: { nested: ['x'] } } } };
+    // What the mapping cannot take and may not leave out: it must end in the dead letters, with its bytes.
+    if (roll < 0.01 || poisons-- > 0) return { userId, poison: true, body: { ...common, type: 'identify', traits: { email, marketingConsent: 'perhaps' } } };
     if (roll < 0.06) {
       const consent = random.next() < 0.5;
       return { userId, consent, body: { ...common, type: 'identify', traits: { email, marketingConsent: consent } } };
@@ -120,10 +122,11 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
       }
       const calls = Array.from({ length: options.batch }, () => call(index + options.workers * random.below(Math.floor(options.people / options.workers))));
       const { eventIds } = await send(JSON.stringify({ batch: calls.map((c) => c.body) }));
-      calls.forEach(({ userId, consent }, i) => {
+      calls.forEach(({ userId, consent, poison }, i) => {
         const list = log.answered.get(userId);
         if (list === undefined) log.answered.set(userId, [eventIds[i]!]);
         else list.push(eventIds[i]!);
+        if (poison === true) log.poison.push(eventIds[i]!);
         if (consent !== undefined) log.consent.set(`p${userId.slice(2)}@larkspur.example`, consent);
       });
       log.events += calls.length;
