@@ -106,7 +106,17 @@ test('one record that the vendor answers with 403 is parked, and pauses its dest
   const before = (await weir.status()).deliveries.deadLettered;
   await weir.settled(90_000);
   expect([await plans('waf'), (await weir.status()).deliveries.deadLettered]).toEqual([['a'], before]);
-}, 150_000);
+  // Now it is the credential: a few in a row pause the destination, though single refusals were none of it.
+  await fault({ destination: 'crm', mode: 'auth' });
+  const refused = ['r1', 'r2', 'r3'];
+  for (const name of refused) await send(name, 'a');
+  await waitFor('an incident has begun', async () => (await incidents()).length === 1, 30_000);
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
+  await weir.settled(90_000);
+  for (const name of refused) expect(await plans(name)).toEqual(['a']);
+  expect((await weir.status()).deliveries.deadLettered).toBe(before);
+  await waitFor('it is over', async () => (await incidents()).length === 0);
+}, 240_000);
 
 test('one bad person is parked while the neighbours go on, keeps the order, and survives a kill', async () => {
   await fault({ destination: 'crm', mode: '5xx', subject: 'bad@larkspur.example' });
