@@ -1,10 +1,11 @@
-/** Everything that is generated from code and results: error page, environment tables, adapter tables, metrics, what was measured. `--check` compares instead of writing. */
+/** Everything that is generated from code and results: error page, environment tables, adapter tables, metrics, roles, what was measured. `--check` compares instead of writing. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { registry } from '@weir/adapters';
 import type { ConfigSchema as AdapterSchema } from '@weir/adapter';
 import { configTable, vaultOptions, type ConfigSchema } from '@weir/config';
 import { catalogue, type CatalogueEntry } from '@weir/errors';
+import { permissions, roleNames, roles, type Permission } from '@weir/release';
 import { limitsTable, machineLines, ratiosTable } from '../bench/results.ts';
 import { scalingTables } from '../bench/scaling.ts';
 import { brokerOptions } from '../cli/brokers.ts';
@@ -24,6 +25,11 @@ function adapterTable(schema: AdapterSchema): string {
   return ['| option | type | default | meaning |', '|---|---|---|---|', ...rows].join('\n');
 }
 
+function rolesTable(): string {
+  const rows = Object.entries(permissions).map(([name, doc]) => `| \`${name}\` | ${doc} | ${roleNames.map((role) => ((roles[role] as readonly Permission[]).includes(name as Permission) ? 'yes' : '')).join(' | ')} |`);
+  return [`| permission | lets one | ${roleNames.join(' | ')} |`, `|---|---|${roleNames.map(() => '---|').join('')}`, ...rows].join('\n');
+}
+
 function between(path: string, table: string, name = 'config', text = readFileSync(join(root, path), 'utf8')): string {
   const start = `<!-- ${name}:start -->`;
   const end = `<!-- ${name}:end -->`;
@@ -39,7 +45,7 @@ async function wanted(): Promise<Map<string, string>> {
   const files = new Map([
     ['docs/errors.md', errorsPage()], [faults, between(faults, mutantsTable(), 'mutants', between(faults, chaosTable(), 'chaos'))],
     [performance, between(performance, machineLines(), 'machine', between(performance, limitsTable(), 'limits'))], ['docs/scaling.md', between('docs/scaling.md', scalingTables(), 'scaling')], ['README.md', between('README.md', ratiosTable(), 'bench')],
-    ['cli/README.md', between('cli/README.md', configTable({ ...cliOptions, ...brokerOptions, ...vaultOptions }))], ['docs/metrics.md', between('docs/metrics.md', metricsTable(), 'metrics')],
+    ['cli/README.md', between('cli/README.md', configTable({ ...cliOptions, ...brokerOptions, ...vaultOptions }))], ['docs/metrics.md', between('docs/metrics.md', metricsTable(), 'metrics')], ['docs/operate.md', between('docs/operate.md', rolesTable(), 'roles')],
   ]);
   for (const service of readdirSync(join(root, 'services')).sort()) {
     const config = join(root, 'services', service, 'config.ts');

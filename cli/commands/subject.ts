@@ -7,6 +7,7 @@ import { printable } from '../terminal.ts';
 
 interface Summary {
   readonly ids: readonly string[];
+  readonly onlyGiven: boolean;
   readonly erasedUntil: string | null;
   readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly channel: string | null; readonly allowed: boolean; readonly reason: string | null }>;
   readonly records: { readonly total: number; readonly readable: number };
@@ -18,6 +19,8 @@ interface Receipt {
   readonly by: string;
   readonly ids: readonly string[];
   readonly orderedAt: string;
+  readonly markedAt: string | null;
+  readonly onlyGiven: boolean;
   readonly stoppedAt: string | null;
   readonly erasedAt: string | null;
   readonly keysDestroyed: number;
@@ -28,7 +31,14 @@ interface Receipt {
   readonly destinations: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; readonly state: string; readonly at: string | null }>;
 }
 
+/** The answer to an order: of an erasure that was under way already when `joined`. */
+interface Ordered extends Receipt {
+  readonly joined: boolean;
+  readonly underWay: readonly string[];
+}
+
 const pollMs = 500;
+const wide = 'more than 64 identifiers are linked to this one: only what is known under the one given';
 
 export const command: Command = {
   name: 'subject',
@@ -40,6 +50,7 @@ export const command: Command = {
     purpose: { type: 'string', multiple: true, value: '<name>', doc: 'stop: only this purpose; may be given again (default all)' },
     proof: { type: 'string', value: '<text>', doc: 'stop: how the person asked for it: a letter, a ticket' },
     yes: { type: 'boolean', doc: 'erase without asking' },
+    force: { type: 'boolean', doc: 'erase: go on also where nobody is known by the identifier' },
     days: { type: 'string', value: '<n>', doc: 'deadline of the destinations in days (default 30)' },
     wait: { type: 'string', value: '<seconds>', doc: 'how long to wait for the acknowledgement (default 120)' },
   },
@@ -50,7 +61,12 @@ export const command: Command = {
     switch (action) {
       case 'show': return show(context, await client.post<Summary>('/v1/subjects/show', { identifier }));
       case 'export': {
-        for await (const text of client.stream('/v1/subjects/export', { identifier })) context.terminal.write(text);
+        let first = true;
+        for await (const text of client.stream('/v1/subjects/export', { identifier })) {
+          if (first && text.startsWith('{"incomplete"')) context.terminal.error(wide);
+          first = false;
+          context.terminal.write(text);
+        }
         return 0;
       }
       case 'why': return why(context, client, identifier);
@@ -72,6 +88,7 @@ function show({ terminal, json }: CommandContext, summary: Summary): number {
     return 0;
   }
   terminal.line(`${summary.ids.length} linked identifiers, ${summary.records.total} records, ${summary.records.readable} readable${summary.erasedUntil === null ? '' : `; erased until ${summary.erasedUntil}`}`);
+  if (summary.onlyGiven) terminal.line(wide);
   terminal.line('');
   terminal.table(['purpose', 'channel', 'now', 'because'], summary.purposes.map((p) => [p.purpose, p.channel ?? 'any', p.allowed ? 'allowed' : 'denied', p.reason ?? '']));
   terminal.line('');
@@ -89,10 +106,21 @@ async function erase(context: CommandContext, client: Client, identifier: string
     ask.close();
     if (answer.trim() !== 'erase') throw new Finding('nothing was erased');
   }
-  let found = await client.post<Receipt>('/v1/subjects/erase', { identifier, deadlineDays: days });
-  for (const end = Date.now() + waitMs; found.erasedAt === null && Date.now() < end;) {
+  const say = (text: string): void => { if (!context.json) context.terminal.error(text); };
+  const ordered = await client.post<Ordered>('/v1/subjects/erase', { identifier, deadlineDays: days, force: context.values['force'] === true });
+  say(ordered.joined ? `an erasure of this person is under way already: ${ordered.id}` : `erasure ${ordered.id}`);
+  for (const id of ordered.underWay) say(`an earlier one of this person is not acknowledged yet: ${id}`);
+  let found: Receipt = ordered;
+  say(found.state);
+  for (const end = Date.now() + waitMs; found.erasedAt === null && found.state !== 'unknown' && Date.now() < end;) {
     await new Promise((done) => { setTimeout(done, pollMs); });
+    const { state } = found;
     found = await client.get<Receipt>(`/v1/erasures/${found.id}`);
+    if (found.state !== state) say(found.state);
+  }
+  if (found.state === 'unknown') {
+    if (context.json) context.terminal.json(found);
+    throw new Finding('nobody is known by this identifier: nothing was erased, and no destination told. Look at how it is written, or give --force');
   }
   receipt(context, found);
   if (found.erasedAt !== null) return 0;
@@ -105,10 +133,11 @@ function receipt({ terminal, json }: CommandContext, found: Receipt): number {
     return 0;
   }
   const facts: [string, string][] = [
-    ['erasure', found.id], ['ordered', `${found.orderedAt} by ${found.by}`], ['state', found.state], ['stopped', found.stoppedAt ?? 'not yet'], ['erased', found.erasedAt ?? 'not yet'],
+    ['erasure', found.id], ['ordered', `${found.orderedAt} by ${found.by}`], ['state', found.state], ['marked', found.markedAt === null ? 'not yet' : `${found.markedAt}; what was accepted until then is erased`], ['stopped', found.stoppedAt ?? 'not yet'], ['erased', found.erasedAt ?? 'not yet'],
     ['keys', `${found.keysDestroyed} destroyed, over ${found.ids.length} linked identifiers; ${found.recordsUnreadable} records cannot be read any more`],
-    ['raw items', found.rawUntil === null ? 'not known yet' : `their last key is destroyed ${found.rawUntil}`], ['deadline', found.deadline ?? '-'],
+    ['raw items', found.rawUntil === null ? (found.markedAt === null ? 'not known yet' : 'a topic of them is kept for ever, so their key is, too') : `their last key is destroyed ${found.rawUntil}`], ['deadline', found.deadline ?? '-'],
   ];
+  if (found.onlyGiven) facts.push(['only', wide]);
   for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);
   terminal.line('');
   terminal.table(['destination', 'operation', 'state', 'at'], found.destinations.map((d) => [d.destination, d.operation ?? '-', d.state, d.at ?? '']));

@@ -138,9 +138,12 @@ export interface HttpResponse {
   readonly headers: Readonly<Record<string, string | undefined>>;
   readonly body: Buffer;
 }
-/** No response. `sent` false = the request provably never left (connect refused, DNS, lease); true = bytes may have been sent. */
+/**
+ * No response. `sent` false = the request provably never left (connect refused, DNS, lease); true = bytes may have been sent.
+ * `unsendable`: the request itself is none that may be sent (a header with a line break), wherever it would go.
+ */
 export interface HttpFailure {
-  readonly failure: 'connect' | 'timeout' | 'reset' | 'forbidden-address' | 'redirect' | 'too-large' | 'tls';
+  readonly failure: 'connect' | 'timeout' | 'reset' | 'forbidden-address' | 'redirect' | 'too-large' | 'tls' | 'unsendable';
   readonly sent: boolean;
   readonly detail: string;
 }

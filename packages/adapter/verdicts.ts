@@ -10,19 +10,25 @@ export function retryAfterMs(headers: HttpResponse['headers']): number | undefin
   return Number.isNaN(until) || Number.isNaN(from) ? undefined : Math.max(0, until - from);
 }
 
-/** What no answer means: never sent = surely no effect; else an effect is possible. An answer that is too large, or leads elsewhere, will be so again. */
+/**
+ * What no answer means: never sent = surely no effect; else an effect is possible. An address that may not be called and an
+ * answer that leads elsewhere are trouble of the destination (its DNS, its URL, an outage page), not of what is sent to it:
+ * tried again. An answer that is too large will be so again, as will a request that cannot be sent.
+ */
 export function classifyFailure(failure: HttpFailure): Verdict {
   const effect = failure.sent ? 'maybe' : 'none';
   const detail = `${failure.failure}: ${failure.detail}`;
   switch (failure.failure) {
-    case 'forbidden-address': case 'redirect': return { kind: 'permanent', effect, code: 'address-forbidden', detail };
+    case 'forbidden-address': case 'redirect': return { kind: 'retry', effect, code: 'address-forbidden', detail };
+    case 'unsendable': return { kind: 'permanent', effect, code: 'delivery-unbuildable', detail };
     case 'too-large': return { kind: 'permanent', effect, code: 'response-too-large', detail };
     default: return { kind: 'retry', effect, code: 'vendor-unavailable', detail };
   }
 }
 
 /**
- * What status codes mean by RFC 9110 and 6585, for APIs that do not say otherwise: 2xx done; 401 and 403 our credential;
+ * What status codes mean by RFC 9110 and 6585, for APIs that do not say otherwise: 2xx done; 401 and 403 our credential
+ * (or, where others pass under it, this delivery: the dispatcher tells);
  * 429 throttled; 408, 409 and 5xx may have had an effect and are retried; 423 and 425 are retried; every other 4xx is refused for
  * good. A status that is none of these is given up, its effect unknown.
  */

@@ -71,9 +71,9 @@ export const catalogue = {
   'destination-retired': { meaning: 'The running release has no such destination or operation.', retry: 'permanent', action: 'Restore the destination, apply, redrive.' },
   'vendor-unavailable': { meaning: 'The vendor answered 5xx, cut the connection, or did not answer in time.', retry: 'retry', action: 'None: it is retried; the breaker opens when it lasts.' },
   'vendor-throttled': { meaning: 'The vendor answered 429 or its equivalent.', retry: 'retry', action: 'None: it is retried after what the vendor asked.' },
-  'credential-rejected': { meaning: 'The vendor refuses our credential.', retry: 'retry', action: 'Renew the credential; the destination is paused and keeps its events.' },
+  'credential-rejected': { meaning: 'The vendor refuses our credential, or one delivery with a credential under which others pass.', retry: 'retry', action: 'Destination paused: renew the credential, its events are kept. Others pass: look at what the vendor has against this record or its operation; it is tried again until the horizon.' },
   'secret-unavailable': { meaning: 'A secret cannot be had now: its vault is down, sealed, slow or refuses, or its token server does.', retry: 'retry', action: 'Look at the vault; what needs the secret is paused, keeps its events and goes on by itself.' },
-  'address-forbidden': { meaning: 'The outbound address is not a public one, or the answer was a redirect.', retry: 'permanent', action: 'Fix the URL of the destination.' },
+  'address-forbidden': { meaning: 'The outbound address is not a public one, or the answer was a redirect.', retry: 'retry', action: 'None when it passes (an outage page, a DNS fault): it is retried and the breaker opens. Else fix the URL of the destination or its DNS.' },
   'response-too-large': { meaning: 'The answer of the vendor is over the limit.', retry: 'permanent', action: 'Look at the vendor.' },
   'lease-lost': { meaning: 'The instance may no longer own the partition: the call was not started.', retry: 'retry', action: 'None: the new owner sends it.' },
   // --- the process stops ------------------------------------------------------------------------------------

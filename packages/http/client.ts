@@ -145,14 +145,14 @@ function createHandler(options: CallOptions, maxResponseBytes: number, settle: (
 
 /** The URL, or the failure: only http(s), no credentials, no literal private address, no control characters in headers. */
 function check(request: HttpRequest, mayCall: AddressRule): URL | HttpFailure {
-  const refuse = (detail: string): HttpFailure => ({ failure: 'forbidden-address', sent: false, detail });
+  const refuse = (detail: string, failure: HttpFailure['failure'] = 'forbidden-address'): HttpFailure => ({ failure, sent: false, detail });
   const url = URL.parse(request.url);
   if (url === null) return refuse('not a URL');
   if ((url.protocol !== 'https:' && url.protocol !== 'http:') || url.username !== '' || url.password !== '') return refuse('only http and https, without credentials');
   const host = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname;
   if (isIP(host) !== 0 && !mayCall(host)) return refuse('address is not public');
   for (const [name, value] of Object.entries(request.headers)) {
-    if (!headerName.test(name) || badHeader.test(value)) return refuse(`header ${JSON.stringify(name.slice(0, 40))} has characters that are not allowed`);
+    if (!headerName.test(name) || badHeader.test(value)) return refuse(`header ${JSON.stringify(name.slice(0, 40))} has characters that are not allowed`, 'unsendable');
   }
   return url;
 }

@@ -11,7 +11,7 @@ export function failureOf(error: NodeJS.ErrnoException, sent: boolean): HttpFail
   const detail = code || error.message.slice(0, 200);
   if (code === forbiddenCode) return { failure: 'forbidden-address', sent, detail: 'address is not public' };
   // A request that undici refuses as it is will be refused again.
-  if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') return { failure: 'forbidden-address', sent, detail: error.message.slice(0, 200) };
+  if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') return { failure: 'unsendable', sent, detail: error.message.slice(0, 200) };
   if (code.startsWith('ERR_TLS_') || code.startsWith('ERR_SSL_') || /(^|_)(CERT|CRL)(_|$)/.test(code) || tlsCodes.has(code)) return { failure: 'tls', sent, detail };
   if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') return { failure: 'timeout', sent, detail };
   if (code === 'UND_ERR_HEADERS_OVERFLOW') return { failure: 'too-large', sent, detail };

@@ -108,6 +108,16 @@ function phone(options: JsonObject): Transform | string {
   };
 }
 
+/** A number with + and country code as E.164, as the transform `phone` makes it; undefined when it is none. */
+export function phoneNumber(text: string): string | undefined {
+  try {
+    return numberOf(text, undefined);
+  } catch (error) {
+    if (error instanceof TransformError) return undefined;
+    throw error;
+  }
+}
+
 /** E.164, read as dialled in the region. */
 function numberOf(value: Json, region: string | undefined): string {
   const input = text(value).trim();

@@ -55,3 +55,19 @@ test('it is full at its caps and open again when the prefix moved', () => {
   expect(window.full()).toBe(false);
   expect(window.committable()).toBe(2);
 });
+
+// docs/decisions/0015 says what follows for a second vendor.
+test('one record that waits holds the window at its cap, however many behind it have finished', () => {
+  const byRecords = createCommitWindow({ position: 0, maxRecords: 500, maxBytes: 10 ** 9 });
+  const byBytes = createCommitWindow({ position: 0, maxRecords: 10 ** 9, maxBytes: 500 * (64 + 10) });
+  for (const window of [byRecords, byBytes]) {
+    for (let offset = 0; offset < 500; offset++) {
+      expect(window.full()).toBe(false);
+      window.begin({ records: [record(offset)], nextOffset: offset + 1 });
+      if (offset > 0) window.done(offset);
+    }
+    expect([window.full(), window.unfinished(), window.committable()]).toEqual([true, 1, 0]);
+    window.done(0);
+    expect([window.full(), window.committable()]).toEqual([false, 500]);
+  }
+});

@@ -90,7 +90,9 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
     async ofPerson(identifier) {
       const subjects = ports.subjects();
       const events = new Map<string, number>();
-      await subjects.scan(await subjects.resolve(parseIdentifier(identifier)), ({ eventId, type, at }) => { if (type === consentRecord) events.set(eventId, at); });
+      const { ids, onlyGiven } = await subjects.resolve(parseIdentifier(identifier));
+      if (onlyGiven) throw new WeirError('bad-request', 'more than 64 identifiers are linked to this one: that is not one person');
+      await subjects.scan(ids, ({ eventId, type, at }) => { if (type === consentRecord) events.set(eventId, at); });
       return [...events].sort((a, b) => b[1] - a[1]).slice(0, maxChanges).flatMap(([id]) => receiptsOf(id) ?? []);
     },
     async settle(id, reason, { actor }) {

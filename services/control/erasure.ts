@@ -18,7 +18,7 @@ export interface Erasure {
   readonly by: string;
   readonly sealed: Buffer | null;
   readonly orderedAt: number;
-  readonly state: 'ordered' | 'marked' | 'stopped' | 'told' | 'erased' | 'done';
+  readonly state: 'ordered' | 'collected' | 'marked' | 'stopped' | 'told' | 'erased' | 'done' | 'unknown';
   readonly stoppedAt: number | null;
   readonly erasedAt: number | null;
   readonly keysDestroyed: number;
@@ -27,18 +27,38 @@ export interface Erasure {
   readonly deadline: number | null;
   readonly eventId: string | null;
   readonly destinations: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; readonly state: string; readonly at: number | null }>;
+  readonly markedAt: number | null;
+  readonly onlyGiven: boolean;
+  readonly forced: boolean;
+  readonly known: boolean;
+}
+
+/** What was accepted until then is erased; null before the mark. */
+export function markOf({ state, markedAt, orderedAt }: Pick<Erasure, 'state' | 'markedAt' | 'orderedAt'>): number | null {
+  // Those of before the field were marked with the time of the order.
+  return markedAt ?? (unmarked.has(state) ? null : orderedAt);
+}
+const unmarked: ReadonlySet<Erasure['state']> = new Set(['ordered', 'collected', 'unknown']);
+
+/** Who orders, under which audit leaf; `forced`: go on also where nobody is known by what was given. */
+export interface ErasureOrder {
+  readonly by: string;
+  readonly leaf: string;
+  readonly deadlineMs: number;
+  readonly forced: boolean;
 }
 
 export interface ErasurePorts {
   readonly appender: Appender;
   readonly reader: Reader;
-  readonly admin: Pick<LogAdmin, 'endOffsets' | 'describeTopics'>;
+  readonly admin: Pick<LogAdmin, 'endOffsets' | 'describeTopics' | 'committed'>;
   readonly serde: Serde;
   readonly topics: TopicNames;
+  readonly policyGroup: string;
   readonly keys: KeyRing;
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
   readonly subjects: Subjects;
-  readonly store: Pick<Store, 'stages'>;
+  readonly store: Pick<Store, 'stages' | 'places' | 'position'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
   /** Resolves when the leaf is acknowledged. */
@@ -52,8 +72,12 @@ export interface ErasurePorts {
 export interface Erasures {
   /** Read what was ordered before and go on with it. */
   start(): Promise<void>;
-  /** Begin an erasure under its audit leaf; resolves when it is written. It goes on by itself, also after a crash. */
-  order(identifiers: Identifiers, by: string, leaf: string, deadlineMs: number): Promise<Erasure>;
+  /**
+   * Begin an erasure under its audit leaf; resolves when it is written. It goes on by itself, also after a crash. One of the
+   * same person that is not marked yet is given instead (`joined`): it covers what was accepted until its mark, so until now.
+   * `underWay` names those of the person that are marked and not acknowledged.
+   */
+  order(identifiers: Identifiers, order: ErasureOrder): Promise<{ readonly erasure: Erasure; readonly joined: boolean; readonly underWay: readonly string[] }>;
   list(): readonly Erasure[];
   get(id: string): Erasure;
   stop(): Promise<void>;
@@ -68,12 +92,14 @@ const retryMs = 1000;
 const watchMs = 2000;
 const barrierMs = 60_000;
 const day = 86_400_000;
+const ended: ReadonlySet<Erasure['state']> = new Set(['done', 'unknown']);
 
 /**
  * Erasures, each a machine whose state is a record on weir.control: every step may be repeated.
  *
- *   ordered    the order, with the identifiers sealed
- *   marked     on weir.keys: nothing accepted until then is normalised, decided or sent any more
+ *   ordered    the order, with the identifiers that were given sealed
+ *   collected  the identifiers of the person's records, in the clear, are sealed beside them; nobody there: unknown, the end
+ *   marked     on weir.keys, for all that is linked then: nothing accepted until the time of the mark is normalised, decided or sent any more
  *   stopped    no `use` call is open and none can start (every purpose is withdrawn, and the barrier holds)
  *   told       the Erasure record for the destinations is on weir.canonical: no `use` can follow and make the person again
  *   erased     the keys are destroyed, and a reader from the beginning found nothing that opens: the acknowledgement
@@ -84,6 +110,9 @@ export function createErasures(ports: ErasurePorts): Erasures {
   const all = new Map<string, Erasure>();
   const timers = new Set<unknown>();
   const running = new Set<Promise<void>>();
+  /** Ends of the topics with decisions, taken once policy had passed the record of an erasure. */
+  const decidedBy = new Map<string, ReadonlyMap<string, ReadonlyMap<number, number>>>();
+  let ordering: Promise<unknown> = Promise.resolve();
   let stopped = false;
 
   async function save(erasure: Erasure): Promise<Erasure> {
@@ -106,11 +135,12 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const work = (async () => {
       for (;;) {
         const before = all.get(id)!;
-        if (stopped || before.state === 'done') return;
+        if (stopped || ended.has(before.state)) return;
         const after = await step(before);
         if (after === before) return later(id, watchMs);
       }
     })().catch((error: unknown) => {
+      if (stopped) return;
       logger.error({ err: error, erasure: id, state: all.get(id)!.state }, 'a step of an erasure failed; it is tried again');
       later(id, retryMs);
     }).finally(() => running.delete(work));
@@ -119,7 +149,8 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   function step(erasure: Erasure): Promise<Erasure> {
     switch (erasure.state) {
-      case 'ordered': return mark(erasure);
+      case 'ordered': return collect(erasure);
+      case 'collected': return mark(erasure);
       case 'marked': return stopUses(erasure);
       case 'stopped': return tell(erasure);
       case 'told': return destroy(erasure);
@@ -127,9 +158,53 @@ export function createErasures(ports: ErasurePorts): Erasures {
     }
   }
 
+  const identifiersOf = (erasure: Erasure): Identifiers => JSON.parse(keys.open(erasure.sealed!)!.toString()) as Identifiers;
+  const sealFor = (id: string, identifiers: Identifiers): Buffer => seal(keys.current(receiptKey(id))!, Buffer.from(JSON.stringify(identifiers)));
+
+  /** Reads the records of the person, as far back as they are kept: destinations know it by what stands there. */
+  async function collect(erasure: Erasure): Promise<Erasure> {
+    const { ids, onlyGiven } = erasure.onlyGiven ? erasure : await ports.subjects.close(erasure.ids);
+    if (onlyGiven) return save({ ...erasure, onlyGiven, state: 'collected' });
+    const { found, records } = await identifiersIn(ids, identifiersOf(erasure));
+    const known = records > 0 || ports.subjects.known(ids);
+    if (!known && !erasure.forced) {
+      await keys.destroy([receiptKey(erasure.id)]);
+      logger.info({ erasure: erasure.id }, 'nobody is known by what an erasure was ordered for');
+      return save({ ...erasure, state: 'unknown', known, sealed: null });
+    }
+    return save({ ...erasure, state: 'collected', known, ids: [...new Set([...ids, ...keyedIdsOf(ports.workspaceKey, found)])], sealed: sealFor(erasure.id, found) });
+  }
+
+  /** The identifiers in the clear, the newest of each kind, as the records have them, with those given before them. */
+  async function identifiersIn(ids: readonly string[], given: Identifiers): Promise<{ found: Identifiers; records: number }> {
+    const found: Identifiers = { externalIds: [] };
+    const external = new Map<string, { type: string; value: string }>();
+    const add = (list: unknown): void => { for (const e of (list ?? []) as { type: string; value: string }[]) if (external.size < 64) external.set(`${e.type}:${e.value}`, e); };
+    let records = 0;
+    add(given.externalIds);
+    await ports.subjects.scan(ids, ({ value }) => {
+      if (stopped) throw new WeirError('not-ready', 'the control service stops');
+      records++;
+      for (const name of ['userId', 'email', 'phone', 'anonymousId'] as const) if (typeof value?.[name] === 'string') found[name] = value[name];
+      add(value?.['externalIds']);
+    });
+    return { found: { ...found, ...Object.fromEntries(Object.entries(given).filter(([name]) => name !== 'externalIds')), externalIds: [...external.values()] }, records };
+  }
+
+  /** Of this moment: a mark of before the records were read would let through what was accepted meanwhile. What was linked meanwhile is read too, and marked anew. */
   async function mark(erasure: Erasure): Promise<Erasure> {
-    await keys.markErased(erasure.ids, erasure.orderedAt, erasure.id);
-    return save({ ...erasure, state: 'marked', rawUntil: await rawUntil(erasure.orderedAt) });
+    const markedAt = now();
+    await keys.markErased(erasure.ids, markedAt, erasure.id);
+    return await linkedSince(erasure) ?? save({ ...erasure, state: 'marked', markedAt, rawUntil: await rawUntil(markedAt) });
+  }
+
+  /** Back to reading, with what was linked since; undefined when nothing was, or too much. */
+  async function linkedSince(erasure: Erasure): Promise<Erasure | undefined> {
+    if (erasure.onlyGiven) return undefined;
+    const { ids, onlyGiven } = await ports.subjects.close(erasure.ids);
+    if (onlyGiven) return save({ ...erasure, onlyGiven });
+    const all = new Set([...erasure.ids, ...ids]);
+    return all.size === erasure.ids.length ? undefined : save({ ...erasure, ids: [...all], state: 'ordered' });
   }
 
   /** When the last raw key of that day is destroyed: the longest retention of a raw topic or of the dead letters, and a day of each end; null = never, one of them is kept for ever. */
@@ -142,10 +217,11 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   /** Under its own key, which outlives those of the person: destinations need to know whom they erase. */
   async function tell(erasure: Erasure): Promise<Erasure> {
-    const identifiers = JSON.parse(keys.open(erasure.sealed!)!.toString()) as Identifiers;
+    if (!erasure.known) return save({ ...erasure, state: 'told', destinations: [...ports.release().destinations.keys()].map((destination) => ({ destination, operation: null, state: 'not-asked', at: null })) });
+    const identifiers = identifiersOf(erasure);
     const event = eventId(source, [erasure.id]);
     const output = outputId(event, 'erasure', '');
-    const at = erasure.orderedAt + 1;
+    const at = markOf(erasure)! + 1;
     const value = seal(keys.current(receiptKey(erasure.id))!, serde.encode(canonicalName, {
       id: output, source, objectKey: null, occurredAt: at, userId: identifiers.userId ?? null, anonymousId: identifiers.anonymousId ?? null, email: identifiers.email ?? null, phone: identifiers.phone ?? null,
       externalIds: identifiers.externalIds, erasure: erasure.id, deadline: erasure.deadline!, extras: null,
@@ -169,11 +245,12 @@ export function createErasures(ports: ErasurePorts): Erasures {
   async function stopUses(erasure: Erasure): Promise<Erasure> {
     const marks = new Map<number, number>();
     const records: OutRecord[] = [];
+    const at = markOf(erasure)!;
     for (const purpose of ports.release().policy.purposes.keys()) {
       const change = eventId(source, [erasure.id, purpose]);
       const output = outputId(change, 'consent', '');
-      const value = serde.encode(changeName, { id: output, source, objectKey: null, occurredAt: erasure.orderedAt, purpose, state: 'withdrawn', reason: 'erasure' });
-      const headers = headersOf(erasure, change, output, erasure.orderedAt);
+      const value = serde.encode(changeName, { id: output, source, objectKey: null, occurredAt: at, purpose, state: 'withdrawn', reason: 'erasure' });
+      const headers = headersOf(erasure, change, output, at);
       for (const id of erasure.ids) records.push({ partition: appender.partitionFor(topics.consentChanges, id), key: Buffer.from(id), value, headers });
     }
     const offsets = await appender.append(topics.consentChanges, records);
@@ -215,31 +292,70 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return alive.size;
   }
 
-  /** How far the destinations are, by the outcomes of the event; the same object when nothing changed. */
-  function watch(erasure: Erasure): Erasure {
-    const outcomes = ports.store.stages(erasure.eventId!).filter((s) => s.stage === 'outcome');
+  /** Whether policy has decided the record of an erasure for every destination, and the index has all that it decided. */
+  async function decided({ id, eventId, destinations }: Erasure): Promise<boolean> {
+    let ends = decidedBy.get(id);
+    if (ends === undefined) {
+      const place = ports.store.places(eventId!).filter(({ topic }) => topic === topics.canonical).at(-1);
+      if (place === undefined) return false;
+      // Committed = every delivery and every denial of it is acknowledged.
+      if (((await admin.committed(ports.policyGroup, topics.canonical)).get(place.partition) ?? 0) <= place.offset) return false;
+      const kept = new Set(destinations.filter(({ destination }) => ports.release().destinations.has(destination)).map(({ destination }) => topics.dispatch(destination)));
+      ends = new Map(await Promise.all([topics.outcome, ...kept].map(async (topic) => [topic, await admin.endOffsets(topic)] as const)));
+      decidedBy.set(id, ends);
+    }
+    return [...ends].every(([topic, of]) => [...of].every(([partition, end]) => ports.store.position(topic, partition) >= end));
+  }
+
+  /** How far the destinations are, by what was decided of the event and how it ended; the same object when nothing changed. */
+  async function watch(erasure: Erasure): Promise<Erasure> {
+    const waits = ({ state }: { readonly state: string }): boolean => state === 'pending' || state === 'late';
+    const passed = erasure.destinations.some(waits) && await decided(erasure);
+    const stages = erasure.eventId === null ? [] : ports.store.stages(erasure.eventId);
+    // The record itself could not be decided: that ends every part, and nobody was told.
+    const whole = stages.filter((s) => s.stage === 'outcome' && s['destination'] === null && s['state'] !== 'denied').at(-1);
     let changed = false;
     const destinations = erasure.destinations.map((part) => {
-      const outcome = outcomes.filter((s) => s['destination'] === part.destination && s['operation'] === part.operation).at(-1);
-      const state = part.operation === null ? part.state : outcome !== undefined ? String(outcome['state']) : now() > erasure.deadline! ? 'late' : 'pending';
+      const own = stages.filter((s) => s['destination'] === part.destination && s['operation'] === part.operation);
+      const outcome = own.filter((s) => s.stage === 'outcome').at(-1) ?? (own.length === 0 ? whole : undefined);
+      const open = passed && own.length === 0 ? 'not-asked' : now() > erasure.deadline! ? 'late' : 'pending';
+      const state = part.operation === null ? part.state : outcome !== undefined ? String(outcome['state']) : waits(part) ? open : part.state;
       if (state === part.state) return part;
       changed = true;
       if (state === 'late') logger.error({ erasure: erasure.id, destination: part.destination }, 'a destination has not erased within the deadline');
       return { ...part, state, at: outcome?.at ?? null };
     });
-    const open = destinations.some(({ state }) => state === 'pending' || state === 'late');
+    const open = destinations.some(waits);
     return changed || !open ? { ...erasure, destinations, state: open ? 'erased' : 'done' } : erasure;
   }
 
   /** The same object while nothing changes: then there is something to wait for. */
   async function follow(before: Erasure): Promise<Erasure> {
-    const erasure = watch(before);
+    const erasure = await watch(before);
     if (erasure === before) return before;
     if (erasure.state !== 'done') return save(erasure);
     await keys.destroy([receiptKey(erasure.id)]);
     const done = await save({ ...erasure, sealed: null });
+    decidedBy.delete(erasure.id);
     logger.info({ erasure: erasure.id, keys: done.keysDestroyed }, 'erasure done');
     return done;
+  }
+
+  /** One at a time, so that two orders of one person find each other. */
+  async function begin(identifiers: Identifiers, { by, leaf, deadlineMs, forced }: ErasureOrder): ReturnType<Erasures['order']> {
+    const { ids, onlyGiven } = await ports.subjects.resolve(identifiers);
+    const own = keyedIdsOf(ports.workspaceKey, identifiers);
+    const same = [...all.values()].filter((e) => own.every((id) => e.ids.includes(id)) || (!onlyGiven && !e.onlyGiven && ids.some((id) => e.ids.includes(id))));
+    const waiting = same.find((e) => (e.state === 'ordered' || e.state === 'collected') && (e.forced || !forced));
+    if (waiting !== undefined) return { erasure: waiting, joined: true, underWay: [] };
+    await keys.ensure([receiptKey(leaf)]);
+    const orderedAt = now();
+    const erasure = await save({
+      id: leaf, ids, by, sealed: sealFor(leaf, identifiers), orderedAt, state: 'ordered', stoppedAt: null, erasedAt: null, keysDestroyed: 0, recordsUnreadable: 0, rawUntil: null, deadline: orderedAt + deadlineMs,
+      eventId: null, destinations: [], markedAt: null, onlyGiven, forced, known: true,
+    });
+    go(leaf);
+    return { erasure, joined: false, underWay: same.filter((e) => e.erasedAt === null && !ended.has(e.state)).map((e) => e.id) };
   }
 
   return {
@@ -254,18 +370,12 @@ export function createErasures(ports: ErasurePorts): Erasures {
           all.set(erasure.id, erasure);
         }
       });
-      for (const { id, state } of all.values()) if (state !== 'done') go(id);
+      for (const { id, state } of all.values()) if (!ended.has(state)) go(id);
     },
-    async order(identifiers, by, leaf, deadlineMs) {
-      const at = now();
-      const ids = await ports.subjects.resolve(identifiers);
-      const found = await collect(ids, identifiers);
-      const owner = receiptKey(leaf);
-      await keys.ensure([owner]);
-      const sealed = seal(keys.current(owner)!, Buffer.from(JSON.stringify(found)));
-      const erasure = await save({ id: leaf, ids: [...new Set([...ids, ...keyedIdsOf(ports.workspaceKey, found)])], by, sealed, orderedAt: at, state: 'ordered', stoppedAt: null, erasedAt: null, keysDestroyed: 0, recordsUnreadable: 0, rawUntil: null, deadline: at + deadlineMs, eventId: null, destinations: [] });
-      go(leaf);
-      return erasure;
+    order(identifiers, given) {
+      const result = ordering.then(() => begin(identifiers, given));
+      ordering = result.catch(() => undefined);
+      return result;
     },
     list: () => [...all.values()].sort((a, b) => b.orderedAt - a.orderedAt),
     get(id) {
@@ -279,17 +389,4 @@ export function createErasures(ports: ErasurePorts): Erasures {
       await Promise.all(running);
     },
   };
-
-  /** The identifiers in the clear, the newest of each kind, as the records of the person have them: destinations know the person by these. */
-  async function collect(ids: readonly string[], given: Identifiers): Promise<Identifiers> {
-    const found: Identifiers = { externalIds: [] };
-    const external = new Map<string, { type: string; value: string }>();
-    const add = (list: unknown): void => { for (const e of (list ?? []) as { type: string; value: string }[]) if (external.size < 64) external.set(`${e.type}:${e.value}`, e); };
-    await ports.subjects.scan(ids, ({ value }) => {
-      for (const name of ['userId', 'email', 'phone', 'anonymousId'] as const) if (typeof value?.[name] === 'string') found[name] = value[name];
-      add(value?.['externalIds']);
-    });
-    add(given.externalIds);
-    return { ...found, ...Object.fromEntries(Object.entries(given).filter(([name]) => name !== 'externalIds')), externalIds: [...external.values()] };
-  }
 }

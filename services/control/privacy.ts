@@ -18,7 +18,7 @@ export interface Privacy {
 
 /** Begins in the background: its topics may take long, and nothing else of control waits for them. The tables are read already. */
 export async function createPrivacy(context: ServiceContext, store: Store, tables: ConsentTables, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
-  const { log, serde, topics, clock, keys, releases, logger, workspaceKey } = context;
+  const { log, serde, topics, groups, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
   if (keys === undefined) return { subjects: unsealed, erasures: unsealed, callers: () => null, stop: () => Promise.resolve() };
   const [appender, reader, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
@@ -27,7 +27,7 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
   const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
   const timers = { setTimer: clock.setTimer, clearTimer: clock.clearTimer };
   const subjects = createSubjects({ ...shared, tables });
-  const erasures = createErasures({ ...shared, ...timers, barrier, subjects, logger });
+  const erasures = createErasures({ ...shared, ...timers, policyGroup: groups.policy, barrier, subjects, logger });
   const janitor = createRawKeyJanitor({ ...shared, ...timers, logger });
   let ready = false;
   const loading = (async () => {

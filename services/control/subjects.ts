@@ -1,6 +1,7 @@
 import type { ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
+import { phoneNumber } from '@weir/mapping';
 import { H, keyedId, type TopicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import type { KeyRing } from '@weir/seal';
@@ -14,7 +15,7 @@ export interface SubjectPorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly keys: KeyRing;
-  readonly tables: Pick<ConsentTables, 'linked' | 'allows' | 'readToEnd'>;
+  readonly tables: Pick<ConsentTables, 'linked' | 'allows' | 'readToEnd' | 'states'>;
   readonly store: Pick<Store, 'stages'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
@@ -39,8 +40,14 @@ export interface SubjectRecord {
   readonly value: Readonly<Record<string, unknown>> | undefined;
 }
 
-export interface SubjectSummary {
+/** The keyed identifiers of a person. */
+export interface Person {
   readonly ids: readonly string[];
+  /** More than 64 are linked to those given, too many for one person: `ids` are those given alone. */
+  readonly onlyGiven: boolean;
+}
+
+export interface SubjectSummary extends Person {
   /** ISO 8601; what was accepted until then is erased. Null = never erased. */
   readonly erasedUntil: string | null;
   /** Per purpose and channel that some route uses: may the person be used for it now? */
@@ -73,13 +80,25 @@ const types = ['userId', 'email', 'phone', 'anonymousId', 'external'] as const;
 /** Events whose deliveries are looked up for one summary. */
 const maxEvents = 20_000;
 
-/** `ada@larkspur.example`, `email:…`, `phone:+49…`, `userId:…`, `anonymousId:…`, `external:<type>:<value>`. Throws bad-request. */
+const isAddress = (text: string): boolean => /^[^\s@]{1,64}@[^\s@]{1,255}$/.test(text);
+
+/** `ada@larkspur.example`, `email:…`, `phone:+49…`, `userId:…`, `anonymousId:…`, `external:<type>:<value>`, as mappings write them: addresses in lower case, numbers in E.164. Throws bad-request. */
 export function parseIdentifier(text: string): Identifiers {
   const [, given, rest] = /^([A-Za-z]{1,16}):(.{1,500})$/s.exec(text) ?? [];
-  const type = given ?? (/^[^\s@]{1,64}@[^\s@]{1,255}$/.test(text) ? 'email' : undefined);
+  const type = given ?? (isAddress(text.trim()) ? 'email' : undefined);
   const value = given === undefined ? text : rest!;
   const bad = (): WeirError => new WeirError('bad-request', `an identifier is an e-mail address or <type>:<value>, with a type of ${types.join(', ')}`);
   if (type === undefined || !(types as readonly string[]).includes(type) || value.trim() === '') throw bad();
+  if (type === 'email') {
+    const email = value.trim().toLowerCase();
+    if (!isAddress(email)) throw bad();
+    return { email, externalIds: [] };
+  }
+  if (type === 'phone') {
+    const phone = phoneNumber(value);
+    if (phone === undefined) throw new WeirError('bad-request', 'a phone is a number with + and country code, such as phone:+4930901820');
+    return { phone, externalIds: [] };
+  }
   if (type !== 'external') return { [type]: value.trim(), externalIds: [] };
   const at = value.indexOf(':');
   if (at < 1 || at === value.length - 1) throw bad();
@@ -121,14 +140,20 @@ function decisionsOf(stages: readonly Stage[], wanted: string | undefined): Deci
 
 /** What is known of one person, read from the topics: nothing of it is kept. */
 export function createSubjects(ports: SubjectPorts) {
-  const { reader, admin, appender, serde, topics, tables } = ports;
+  const { reader, admin, appender, serde, topics, keys, tables } = ports;
 
-  /** The keyed identifiers of the person: those given and all that are linked to them. Rejects with identity-too-wide as bad-request. */
-  async function resolve(identifiers: Identifiers): Promise<readonly string[]> {
+  /** The keyed identifiers of the person: those given and all that are linked to them now. */
+  const resolve = (identifiers: Identifiers): Promise<Person> => close(keyedIdsOf(ports.workspaceKey, identifiers));
+
+  async function close(given: readonly string[]): Promise<Person> {
     await tables.readToEnd();
-    const ids = tables.linked(keyedIdsOf(ports.workspaceKey, identifiers));
-    if (ids === undefined) throw new WeirError('bad-request', 'more than 64 identifiers are linked to this one: that is not one person');
-    return ids;
+    const ids = tables.linked(given);
+    return { ids: ids ?? given, onlyGiven: ids === undefined };
+  }
+
+  /** Whether a key, a link, a state of consent or a mark of erasure is of one of these; records are for `scan`. */
+  function known(ids: readonly string[]): boolean {
+    return keys.erasedUntil(ids) > 0 || ids.some((id) => keys.current(id) !== undefined || tables.states(id).length > 0 || tables.linked([id])?.length !== 1);
   }
 
   async function read(record: LogRecord): Promise<SubjectRecord> {
@@ -157,7 +182,7 @@ export function createSubjects(ports: SubjectPorts) {
   }
 
   async function summary(identifiers: Identifiers): Promise<SubjectSummary> {
-    const ids = await resolve(identifiers);
+    const { ids, onlyGiven } = await resolve(identifiers);
     const events = new Set<string>();
     let total = 0;
     let readable = 0;
@@ -166,9 +191,9 @@ export function createSubjects(ports: SubjectPorts) {
       if (value !== undefined) readable++;
       if (events.size < maxEvents) events.add(eventId);
     });
-    const until = ports.keys.erasedUntil(ids);
+    const until = keys.erasedUntil(ids);
     return {
-      ids, erasedUntil: until === 0 ? null : new Date(until).toISOString(),
+      ids, onlyGiven, erasedUntil: until === 0 ? null : new Date(until).toISOString(),
       purposes: usesOf(ports.release()).map(([purpose, channel]) => {
         const answer = tables.allows(ids, purpose, channel, null, ports.release().policy.purposes.get(purpose)?.legalBasis ?? null, ports.now());
         return { purpose, channel, allowed: answer.ok, reason: answer.ok ? null : answer.reason };
@@ -192,17 +217,18 @@ export function createSubjects(ports: SubjectPorts) {
   }
 
   /** The newest `limit` decisions about the person, of the destination when one is named, the newest first; of a decision that was made again the last. */
-  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number): Promise<SubjectDecision[]> {
+  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number): Promise<{ readonly decisions: SubjectDecision[]; readonly onlyGiven: boolean }> {
+    const { ids, onlyGiven } = await resolve(identifiers);
     const events = new Map<string, { source: string; type: string | undefined }>();
-    await scan(await resolve(identifiers), ({ eventId, source, type }) => {
+    await scan(ids, ({ eventId, source, type }) => {
       events.delete(eventId);
       events.set(eventId, { source, type });
       if (events.size > maxEvents) events.delete(events.keys().next().value!);
     });
     const found = [...events].flatMap(([eventId, { source, type }]) => decisionsOf(ports.store.stages(eventId), destination).map((d): SubjectDecision & { order: number } => ({ eventId, source, record: type?.slice('weir.canonical.'.length) ?? null, ...d })));
-    return found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision);
+    return { onlyGiven, decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
   }
 
-  return { resolve, scan, summary, decisions };
+  return { resolve, close, known, scan, summary, decisions };
 }
 export type Subjects = ReturnType<typeof createSubjects>;

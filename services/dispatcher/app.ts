@@ -104,7 +104,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const [partitions] = await Promise.all(own.map((topic) => appender.partitions(topic)));
     quotas.partitions(name, partitions!);
     await retention.watch(own);
-    const takeover = createTakeover({ admin, reader, ledger, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
+    const takeover = createTakeover({ admin, reader, ledger, clock, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
     const runner = createDestinationRunner({
       name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name),
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,

@@ -66,6 +66,8 @@ test('retries end after a call that was made past the horizon, not for time in w
   const queuedAt = now - 100 * hour;
   expect(prepared('resend', false, { queuedAt, last: last(90) })).toBe('call');
   expect(prepared('resend', false, { queuedAt, last: last(1) })).toBe('end dead-lettered delivery-exhausted');
+  // The letter says what it was that lasted.
+  expect(given('resend', false, { queuedAt, maybeSince: 0, last: { ...last(1), code: 'address-forbidden' } })).toMatchObject({ ending: { detail: '1 calls; last: retry, address-forbidden' } });
 });
 
 test('a redrive of unknown effect asks first where it can, and is the decision to send where it cannot', () => {

@@ -98,7 +98,7 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
 /** Out of time, without an effect: the second vendor gets it, or the dead letters. */
 function exhausted(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
   const second = secondOf(ports, runner, destination, task);
-  const why = `${task.attempts} calls; last: ${task.last?.verdict ?? 'unknown'}`;
+  const why = `${task.attempts} calls; last: ${[task.last?.verdict ?? 'unknown', task.last?.code].filter(Boolean).join(', ')}`;
   return second === undefined ? give(task, 'dead-lettered', 'delivery-exhausted', why, true) : { kind: 'end', ending: failOver(task, second, 'delivery-exhausted', why) };
 }
 

@@ -57,6 +57,8 @@ async function exchange(ports: DestinationPorts, members: readonly Member[], ope
     },
   }).finally(() => over?.());
   if (refusals !== undefined) return { kind: 'kept-back', refusals };
+  // It never left, and says nothing of the vendor.
+  if ('failure' in response && response.failure === 'unsendable' && !response.sent) return { kind: 'unbuildable', code: 'delivery-unbuildable', detail: response.detail };
   failpoint('dispatcher.response-read');
   return { kind: 'answered', response, startedAt, durationMs: ports.clock.monotonic() - started };
 }
@@ -65,7 +67,7 @@ async function exchange(ports: DestinationPorts, members: readonly Member[], ope
 function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Exchanged): CallResult {
   task.attempts++;
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
-  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
+  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, ...('code' in verdict ? { code: verdict.code } : {}), status: statusOf(done.response), path: task.path === '' ? null : task.path };
   ports.metrics.calls.observe({ destination: ports.name, operation: task.path === '' ? task.delivery.operation : task.path, verdict: verdict.kind }, done.durationMs / 1000);
   return { kind: 'verdict', verdict, headers: headersOf(done.response) };
 }

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { findWeirError, type ErrorCode } from '@weir/errors';
 import { incidentAbout, resolveConfig, type DestinationConfig, type Incident, type ReleaseFeed } from '@weir/release';
 import type { Clock } from '@weir/service';
@@ -6,7 +7,7 @@ import type { Logger } from 'pino';
 import { Gauge, type Registry } from 'prom-client';
 
 export interface Credentials {
-  /** The destination of the running release with its secrets; undefined when it is not in the release or a secret cannot be had: it is not called and keeps its events. */
+  /** The destination of the running release with its secrets; undefined when it is not in the release or a secret cannot be had: it is not called and keeps its events. `config` is the same object while its values, secrets too, are the same. */
   destination(name: string): DestinationConfig | undefined;
   /** The vendor refused the credential: the vault is asked again and an incident begins, or goes on. */
   rejected(name: string): void;
@@ -90,11 +91,14 @@ export function createCredentials(ports: Ports): Credentials {
   }
 
   function resolveAll(): void {
+    const before = new Map(resolved);
     resolved.clear();
     let missing = false;
     for (const config of releases.current().destinations.values()) {
       try {
-        resolved.set(config.name, { ...config, config: resolveConfig(config.config, { vault, sandboxUrl: ports.sandboxUrl }) });
+        const known = before.get(config.name)?.config;
+        const found = resolveConfig(config.config, { vault, sandboxUrl: ports.sandboxUrl });
+        resolved.set(config.name, { ...config, config: isDeepStrictEqual(known, found) ? known! : found });
         if (open.get(config.name)?.code !== 'credential-rejected') end(config.name);
       } catch (error) {
         const known = findWeirError(error);

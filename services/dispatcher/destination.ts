@@ -15,6 +15,7 @@ import type { DestinationPorts } from './ports.ts';
 import { costOf, createPaths, measurePath, withPath } from './paths.ts';
 import { bucketOf, classOf, drawnFrom } from './quota.ts';
 import { createReady, type Ordered } from './ready.ts';
+import { createRefusals } from './refusals.ts';
 import { createSettle, unbuildable } from './settle.ts';
 import type { OperationManifest } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
@@ -47,6 +48,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const partitions = new Map<number, PartitionRunner>();
   const ready = createReady<Ready>();
   const paths = createPaths();
+  const refusals = createRefusals();
   let pumping = false;
   let breaker: BreakerState = breakerClosed;
   let openSince: number | undefined;
@@ -232,7 +234,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     callBatch(ports, members, items, destination, operation).then((results) => {
       const trouble = results.find((r) => r.kind === 'verdict' && r.verdict.kind === 'throttled') ?? results[0]!;
       tellQuota(ports, bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
-      judge(results);
+      judge(results, members.map((m) => m.task), destination);
       if (results[0]!.kind === 'verdict') measurePath(paths, members.map((m) => m.task), ports.clock.monotonic());
       members.forEach(({ lane, runner, task }, i) => settle.call(lane, runner, task, results[i]!));
     }).catch(ports.fail).finally(() => {
@@ -294,13 +296,13 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const settled = kind === 'call'
       ? call(ports, runner, destination, task, operation).then((result) => {
         tellQuota(ports, bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
-        judge([result]);
+        judge([result], [task], destination);
         if (result.kind === 'verdict') measurePath(paths, [task], ports.clock.monotonic());
         settle.call(lane, runner, task, result);
       })
       : readBack(ports, runner, destination, task, operation).then((result) => {
         tellQuota(ports, bucket, result, result.kind === 'read' ? result.read : undefined);
-        judge([result]);
+        judge([result], [task], destination);
         settle.read(lane, runner, task, result);
       });
     settled.catch(ports.fail).finally(() => {
@@ -322,21 +324,25 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   /** What a call says about the destination, once for all of its deliveries: it answered for one of them, so it is alive; else the trouble counts. */
-  function judge(results: readonly (CallResult | ReadBackResult)[]): void {
+  function judge(results: readonly (CallResult | ReadBackResult)[], tasks: readonly Task[], { config }: DestinationConfig): void {
     const now = ports.clock.monotonic();
     const found = results.flatMap((r): { readonly kind: string; readonly code?: string; readonly retryAfterMs?: number }[] => (r.kind === 'verdict' ? [r.verdict] : r.kind === 'read' ? [r.read] : []));
     const trouble = (kind: string) => found.find((v) => v.kind === kind);
     const answered = found.find((v) => !['retry', 'throttled', 'auth-broken'].includes(v.kind));
     if (answered !== undefined) {
       aliveAt = ports.clock.now();
+      if (found.some((v) => ['ok', 'applied', 'not-applied'].includes(v.kind))) refusals.passed(tasks, config);
       ports.credential.accepted();
       return setBreaker(answered.kind === 'ok' ? onSuccess() : onAlive());
     }
     const broken = trouble('auth-broken');
     if (broken !== undefined) {
-      ports.credential.rejected();
+      const about = refusals.refused(tasks, config);
+      if (about === 'delivery') return setBreaker(onCancelled(breaker, now));
       // Trouble of the whole destination: it says nothing about its records, which keep their place.
-      return setBreaker(onFailure(breaker, now, broken.code!, { force: true, retryAfterMs: boundedRetryAfter(broken.retryAfterMs) }));
+      const next = onFailure(breaker, now, broken.code!, { force: about === 'credential', retryAfterMs: boundedRetryAfter(broken.retryAfterMs) });
+      if (next.state === 'open') ports.credential.rejected();
+      return setBreaker(next);
     }
     // The account's quota is closed until the vendor asked to be tried again; its other operations go on.
     if (trouble('throttled') !== undefined) return setBreaker(onAlive());

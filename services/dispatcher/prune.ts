@@ -6,7 +6,7 @@ import type { Takeover } from './takeover.ts';
 export interface PrunePorts {
   readonly name: string;
   readonly ledger: Pick<LedgerStore, 'prune' | 'bytes'>;
-  readonly takeover: Pick<Takeover, 'reaching'>;
+  readonly takeover: Pick<Takeover, 'reaching' | 'kept'>;
   /** The time since which ends must be known for what is in hand, ms. */
   oldestAsked(): number;
   /** Longest dedupe window of the sources, ms. */
@@ -22,11 +22,11 @@ const pruneEnds = 1000;
 
 /**
  * Lets go of ends that no live record can ask for: the dedupe window sizes the local store (architecture 3.9), and a replay
- * has its range read from the topic again. Never what a record in hand may ask for. True: there is more.
+ * has its range read from the topic again, once: it stays while the replay goes on. Never what a record in hand may ask for. True: there is more.
  */
 export function pruneLedger({ name, ledger, takeover, oldestAsked, windowMs, clock, metrics }: PrunePorts): boolean {
   if (takeover.reaching()) return false;
-  const looked = ledger.prune(Math.min(clock.now() - windowMs() - spareMs, oldestAsked()), pruneEnds);
+  const looked = ledger.prune(Math.min(clock.now() - windowMs() - spareMs, oldestAsked(), takeover.kept()), pruneEnds);
   if (looked > 0) metrics.pruned.inc({ destination: name }, looked);
   metrics.cached.set({ destination: name }, ledger.bytes());
   return looked >= pruneEnds;

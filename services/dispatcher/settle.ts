@@ -81,7 +81,8 @@ export function createSettle({ ports, breaker, end, later, offer }: Context) {
     recordAttempt(ports, runner.partition, task, verdict);
     failpointSoon('dispatcher.retry-scheduled');
     if (verdict.kind === 'throttled') return offer(lane, runner);
-    if (verdict.kind === 'auth-broken') return later(lane, runner, Math.max(1, Math.min(waitMs(breaker(), ports.clock.monotonic()), 2 ** 31 - 1)));
+    // The destination waits for its credential; where it does not, the refusal is trouble of this delivery as any other.
+    if (verdict.kind === 'auth-broken' && breaker().state === 'open' && breaker().reason === verdict.code) return later(lane, runner, Math.max(1, Math.min(waitMs(breaker(), ports.clock.monotonic()), 2 ** 31 - 1)));
     const backoff = Math.max(boundedRetryAfter(verdict.retryAfterMs) ?? 0, backoffMs(task.attempts, ports.clock.random()));
     if (breaker().state === 'closed' && task.attempts >= ports.inLaneTries) return runner.parking.park(lane, ports.clock.now() + backoff, verdict.code);
     later(lane, runner, backoff);

@@ -3,6 +3,7 @@ import type { Serde } from '@weir/log';
 import { expect, test } from 'vitest';
 import { createDisk } from '../../tests/integrity/sim/table.ts';
 import { createLedgerStore } from './ledger-store.ts';
+import { pruneLedger, type PrunePorts } from './prune.ts';
 import { createTakeover, type TakeoverProgress } from './takeover.ts';
 import type { EndValue } from './types.ts';
 
@@ -12,14 +13,15 @@ const serde = { decode: (bytes: Buffer) => ({ name: '', value: JSON.parse(bytes.
 /** A ledger of one end per hour, oldest first; `waiting` = hour of the first record that is not committed. */
 function world(hours: number, options: { waiting?: number; lastGone?: boolean } = {}) {
   const records = Array.from({ length: hours }, (_, h): LogRecord => {
-    const end: Partial<EndValue> = { key: `k${h}`, state: 'delivered', subject: 's', operation: 'put', acceptedAt: h * hour, itemHash: 'h' };
+    const end: Partial<EndValue> = { key: `k${h}`, state: 'delivered', subject: 's', operation: 'put', acceptedAt: h * hour, at: h * hour, itemHash: 'h' };
     return { offset: h, timestamp: h * hour, key: Buffer.from(`k${h}#end`), value: Buffer.from(JSON.stringify(end)), headers: [] };
   });
   const told: TakeoverProgress[] = [];
   const reads: [number, number][] = [];
   const ledger = createLedgerStore(createDisk().open({ path: 'x' }), serde);
+  const clock = { at: 0, monotonic: () => clock.at };
   const takeover = createTakeover({
-    ledger, ledgerTopic: 'ledger', dispatchTopic: 'dispatch', windowMs: () => 7 * 24 * hour, progress: (p) => told.push(p), smallRecords: 50,
+    ledger, clock, ledgerTopic: 'ledger', dispatchTopic: 'dispatch', windowMs: () => 7 * 24 * hour, progress: (p) => told.push(p), smallRecords: 50,
     admin: {
       endOffsets: async () => new Map([[0, records.length]]),
       beginningOffsets: async () => new Map([[0, 0]]),
@@ -36,7 +38,7 @@ function world(hours: number, options: { waiting?: number; lastGone?: boolean } 
       },
     },
   });
-  return { takeover, ledger, reads, told, records };
+  return { takeover, ledger, reads, told, records, clock };
 }
 
 test('without a cache, a take-over reads one dedupe window before the last sign of life, not the whole ledger', async () => {
@@ -68,6 +70,26 @@ test('an old record makes it read what it needs and no more, once, and the cache
   await takeover.reach(0, -1);
   expect(ledger.end('k0')).toBeDefined();
   expect(takeover.reach(0, -1)).toBeUndefined();
+});
+
+test('a replay of old records reads its range once, however long it takes, and what it read goes an hour or two after its last record', async () => {
+  const { takeover, ledger, reads, clock } = world(1000);
+  await takeover.load(0, 5);
+  const metrics = { cached: { set: () => undefined }, pruned: { inc: () => undefined } } as unknown as PrunePorts['metrics'];
+  const sweep = (): void => { while (pruneLedger({ name: 'crm', ledger, takeover, oldestAsked: () => Number.POSITIVE_INFINITY, windowMs: () => 7 * 24 * hour, clock: { now: () => 999 * hour }, metrics })); };
+  await takeover.reach(0, 500 * hour);
+  for (let minute = 0; minute < 300; minute += 30) {
+    clock.at = minute * 60_000;
+    sweep();
+    await takeover.reach(0, (500 + minute / 30) * hour);
+  }
+  expect(reads.slice(1)).toEqual([[500, 999 - 168]]);
+  clock.at += 2 * hour;
+  sweep();
+  expect(ledger.end('k600')).toBeUndefined();
+  expect(ledger.end('k900')).toBeDefined();
+  await takeover.reach(0, 700 * hour);
+  expect(ledger.end('k700')).toBeDefined();
 });
 
 test('a small ledger, a cache that is nearly there, and a ledger whose newest record is gone are read without a question of time', async () => {

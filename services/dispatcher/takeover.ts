@@ -1,4 +1,5 @@
 import type { LogAdmin, LogRecord, Reader } from '@weir/log';
+import type { Clock } from '@weir/service';
 import type { LedgerEntry, LedgerStore } from './ledger-store.ts';
 
 /** Where a partition's ledger stands while it is taken over. */
@@ -13,6 +14,7 @@ export interface TakeoverPorts {
   readonly admin: Pick<LogAdmin, 'endOffsets' | 'beginningOffsets' | 'offsetsAt'>;
   readonly reader: Pick<Reader, 'read' | 'readOne'>;
   readonly ledger: LedgerStore;
+  readonly clock: Pick<Clock, 'monotonic'>;
   readonly ledgerTopic: string;
   readonly dispatchTopic: string;
   /** Longest dedupe window of the sources, ms. */
@@ -36,9 +38,12 @@ export interface Takeover {
   reach(partition: number, time: number): Promise<void> | undefined;
   /** Older ends are being read now: nothing may be forgotten meanwhile. */
   reaching(): boolean;
+  /** What was asked for within the last hour or two, ms since the epoch, Infinity = nothing: a replay goes on asking, and each read of a range holds up its partition. */
+  kept(): number;
 }
 
 const defaultSmall = 10_000;
+const keepMs = 3_600_000;
 
 export function createTakeover(ports: TakeoverPorts): Takeover {
   const { admin, reader, ledger, ledgerTopic, dispatchTopic } = ports;
@@ -85,6 +90,18 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
   }
 
   const reaching = new Map<number, Promise<void>>();
+  /** Least time asked for since `begun`, and in the hour before. */
+  let least = Number.POSITIVE_INFINITY;
+  let leastBefore = Number.POSITIVE_INFINITY;
+  let begun = ports.clock.monotonic();
+
+  function turnHour(): void {
+    const now = ports.clock.monotonic();
+    if (now - begun < keepMs) return;
+    leastBefore = now - begun < 2 * keepMs ? least : Number.POSITIVE_INFINITY;
+    least = Number.POSITIVE_INFINITY;
+    begun = now;
+  }
 
   async function extend(partition: number, time: number): Promise<void> {
     await reaching.get(partition);
@@ -100,8 +117,14 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
   return {
     load,
     reaching: () => reaching.size > 0,
+    kept() {
+      turnHour();
+      return Math.min(least, leastBefore);
+    },
     reach(partition, time) {
       const from = Math.max(0, time);
+      turnHour();
+      least = Math.min(least, from);
       if (from >= ledger.floor(partition)) return undefined;
       const running = extend(partition, from).finally(() => {
         if (reaching.get(partition) === running) reaching.delete(partition);

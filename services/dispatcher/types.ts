@@ -109,6 +109,8 @@ export interface AttemptSummary {
   readonly durationMs: number;
   readonly verdict: string;
   readonly effect: string;
+  /** Why it ended nothing; absent of a read-back. */
+  readonly code?: string;
   readonly status: number | null;
   /** Operation whose path was taken, where there are several. */
   readonly path: string | null;

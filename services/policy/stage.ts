@@ -121,7 +121,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     }
     if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
     const from: Canonical = { ...base, bytes, name: decoded.name, value: decoded.value };
-    if (keys !== undefined && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
+    if (keys !== undefined && decoded.name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${textOf(record, H.intent)}`;
     const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(record) }, {
       now, take: lane.take,

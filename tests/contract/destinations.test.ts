@@ -152,7 +152,7 @@ describe.each(cases)('$name', (it) => {
   const headers = fc.dictionary(fc.constantFrom('retry-after', 'date', 'content-type', 'x-limit'), fc.oneof(fc.string(), fc.constantFrom('5', '-1', '1e9', 'Wed, 21 Oct 2026 07:28:00 GMT', '99999999999999999999', '0')));
   const responses: fc.Arbitrary<HttpResponse | HttpFailure> = fc.oneof(
     fc.record({ status: fc.integer({ min: 100, max: 999 }), headers, body: bodies }),
-    fc.record({ failure: fc.constantFrom('connect', 'timeout', 'reset', 'forbidden-address', 'redirect', 'too-large', 'tls'), sent: fc.boolean(), detail: fc.string() }),
+    fc.record({ failure: fc.constantFrom('connect', 'timeout', 'reset', 'forbidden-address', 'redirect', 'too-large', 'tls', 'unsendable'), sent: fc.boolean(), detail: fc.string() }),
   );
   const delivery = deliveryOf(it, it.manifest.accepts[0]!, plain({}));
   const verdict = (response: HttpResponse | HttpFailure): Verdict => destination!.classify(response, delivery, it.config);
@@ -186,6 +186,10 @@ describe.each(cases)('$name', (it) => {
     expect(answer(422)).toMatchObject({ kind: 'permanent', effect: 'none' });
     expect(verdict({ failure: 'timeout', sent: true, detail: '' })).toMatchObject({ kind: 'retry', effect: 'maybe' });
     expect(verdict({ failure: 'connect', sent: false, detail: '' })).toMatchObject({ kind: 'retry', effect: 'none' });
+    // An outage page, a name that points into a private network for a while: nothing of it is the delivery's.
+    expect(verdict({ failure: 'redirect', sent: true, detail: '' })).toMatchObject({ kind: 'retry', effect: 'maybe', code: 'address-forbidden' });
+    expect(verdict({ failure: 'forbidden-address', sent: false, detail: '' })).toMatchObject({ kind: 'retry', effect: 'none', code: 'address-forbidden' });
+    expect(verdict({ failure: 'unsendable', sent: false, detail: '' })).toMatchObject({ kind: 'permanent', effect: 'none', code: 'delivery-unbuildable' });
   });
 
   test('a read-back changes nothing, stays at the vendor, and any answer to it is one that the dispatcher can act on', () => {

@@ -88,6 +88,36 @@ test('an upsert that is redriven after a newer one was delivered does not roll t
   expect(order).toMatchObject({ state: 'finished', counts: { requeued: 0, superseded: 1 } });
 });
 
+test('one record that the vendor answers with 403 is parked, and pauses its destination no more once others have passed', async () => {
+  const incidents = async (): Promise<any[]> => (await weir.status()).incidents.filter((i: any) => i.destination === 'crm');
+  const metrics = async (): Promise<string> => (await fetch(`http://127.0.0.1:${weir.base + 4}/metrics`)).text();
+  await fault({ destination: 'crm', mode: 'auth', status: 403, subject: 'waf@larkspur.example' });
+  await send('waf', 'a');
+  await waitFor('the incident has begun', async () => (await incidents()).length === 1);
+  await send('beside', 'a');
+  await waitFor('the person is parked', async () => /weir_parked_subjects\{destination="crm"\} 1/.test(await metrics()), 30_000);
+  await waitFor('the incident is over', async () => (await incidents()).length === 0);
+  const tries = of(await arrivals('crm'), 'waf').length;
+  await waitFor('it was tried again', async () => of(await arrivals('crm'), 'waf').length > tries, 60_000);
+  // Nothing else was sent in between.
+  expect(await incidents()).toEqual([]);
+  expect(await metrics()).not.toMatch(/weir_destination_credential_paused\{destination="crm"/);
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
+  const before = (await weir.status()).deliveries.deadLettered;
+  await weir.settled(90_000);
+  expect([await plans('waf'), (await weir.status()).deliveries.deadLettered]).toEqual([['a'], before]);
+  // Now it is the credential: a few in a row pause the destination, though single refusals were none of it.
+  await fault({ destination: 'crm', mode: 'auth' });
+  const refused = ['r1', 'r2', 'r3'];
+  for (const name of refused) await send(name, 'a');
+  await waitFor('an incident has begun', async () => (await incidents()).length === 1, 30_000);
+  await fetch(`${weir.sandbox}/faults`, { method: 'DELETE' });
+  await weir.settled(90_000);
+  for (const name of refused) expect(await plans(name)).toEqual(['a']);
+  expect((await weir.status()).deliveries.deadLettered).toBe(before);
+  await waitFor('it is over', async () => (await incidents()).length === 0);
+}, 240_000);
+
 test('one bad person is parked while the neighbours go on, keeps the order, and survives a kill', async () => {
   await fault({ destination: 'crm', mode: '5xx', subject: 'bad@larkspur.example' });
   const began = performance.now();

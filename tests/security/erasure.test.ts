@@ -72,11 +72,16 @@ test('what is known of a person is shown and exported, under each of their ident
 });
 
 test('a bad identifier is refused, and nobody without the role may look or erase', async () => {
-  for (const identifier of ['ada', 'mail:ada@larkspur.example', 'external:x', 'userId:   ']) expect((await api('/v1/subjects/erase', { identifier })).status, identifier).toBe(400);
+  for (const identifier of ['ada', 'mail:ada@larkspur.example', 'external:x', 'userId:   ', 'phone:030 90018']) expect((await api('/v1/subjects/erase', { identifier })).status, identifier).toBe(400);
   const { token } = (await (await api('/v1/tokens', { name: 'viewer', grants: ['viewer'], days: 1 })).json()) as { token: string };
   const asViewer = await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/subjects/show`, { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: JSON.stringify({ identifier: ada.email }) });
   expect(asViewer.status).toBe(403);
   expect(await cli('subject', 'erase', ada.email)).toMatchObject({ code: 2, err: expect.stringContaining('--yes') });
+});
+
+test('one whom nobody knows is not acknowledged as erased, and no destination is told', async () => {
+  expect(await cli('subject', 'erase', 'phone:+49 30 90018 20', '--yes', '--json')).toMatchObject({ code: 1, err: expect.stringContaining('nobody is known'), out: expect.stringContaining('"state":"unknown"') });
+  expect((await arrivals()).filter(erasing)).toEqual([]);
 });
 
 test('an erasure is acknowledged with a receipt, also when the control service is killed on the way', async () => {
@@ -118,7 +123,7 @@ test('nothing of the person opens any more, by a reader that begins anew; the ot
   const exported = await cli('subject', 'export', ada.email);
   expect(exported.out.includes('"record":{')).toBe(false);
   expect((await cli('subject', 'export', bob.email)).out).toContain('gold');
-  expect((await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any).toMatchObject({ records: { readable: 0 }, erasedUntil: receipt.orderedAt });
+  expect((await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any).toMatchObject({ records: { readable: 0 }, erasedUntil: receipt.markedAt });
 });
 
 test('a replay of the whole history sends nothing of the person', async () => {
@@ -147,4 +152,21 @@ test('one who comes back is a new person to Weir: the record opens, and nothing 
   expect(shown.records.readable).toBe(1);
   expect(shown.purposes.every((p: any) => !p.allowed)).toBe(true);
   expect(of(await arrivals(), ada).filter((a) => !erasing(a))).toHaveLength(before);
+});
+
+test('a record for the destinations that the mark of a later erasure overtakes is decided for each of them all the same', async () => {
+  const event = `evt_${'5'.repeat(32)}`;
+  const accepted = Date.parse(receipt.markedAt) - 1;
+  const value = serde.encode('weir.canonical.Erasure', { id: 'out_overtaken', source: 'weir-erasure', objectKey: null, occurredAt: accepted, userId: ada.userId, anonymousId: null, email: ada.email, phone: null, externalIds: [], erasure: 'leaf_0', deadline: accepted, extras: null });
+  const headers = Object.entries({ event, hash: '5'.repeat(32), source: 'weir-erasure', accepted: String(accepted), release: 'rel', mapping: 'weir-erasure', output: 'out_overtaken', 'output-name': 'erasure', ids: receipt.ids.join(',') }).map(([name, text]) => [`weir-${name}`, Buffer.from(text)] as const);
+  const appender = await log.appender();
+  await appender.partitions(`${fleet.prefix}.canonical`);
+  const key = Buffer.from(receipt.ids[0]);
+  await appender.append(`${fleet.prefix}.canonical`, [{ partition: appender.partitionFor(`${fleet.prefix}.canonical`, key), key, value, headers }]);
+  const decided = await waitFor('it is decided', async () => {
+    const trace = (await (await api(`/v1/events/${event}/trace`)).json()) as any;
+    return trace.stages?.filter((s: any) => s.stage === 'decided').length > 0 ? trace.stages.filter((s: any) => s.stage === 'decided') : undefined;
+  });
+  expect(decided.map((s: any) => s.destination)).not.toContain(null);
+  await fleet.settled();
 });

@@ -1,5 +1,5 @@
 import type { OutRecord } from '@weir/log';
-import { H, topicNames } from '@weir/pipeline';
+import { deliveryKey, H, topicNames } from '@weir/pipeline';
 import type { Incident } from '@weir/release';
 import { beforeEach, expect, test } from 'vitest';
 import { openHeld, type HeldApi } from './held.ts';
@@ -11,6 +11,10 @@ let appended: { topic: string; record: OutRecord }[];
 let held: HeldApi;
 let incident: Incident | undefined;
 let letterHeaders: { name: string; value: Buffer }[];
+let broken: string | undefined;
+let timers: (() => void)[];
+/** Written by another instance right before the next record of weir.control. */
+let before: object | undefined;
 
 /** The log is the edge here: bytes are JSON, as this test has no registry. */
 const serde = { prepare: async () => {}, encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })), decode: (bytes: Buffer) => ({ value: JSON.parse(bytes.toString(), (_k, v) => (v?.type === 'Buffer' ? Buffer.from(v.data) : v)) }) };
@@ -20,25 +24,36 @@ beforeEach(async () => {
   now = 1000;
   appended = [];
   incident = undefined;
+  [broken, timers, before] = [undefined, [], undefined];
   letterHeaders = [{ name: H.event, value: Buffer.from('evt_a') }, { name: H.output, value: Buffer.from('out_a') }, { name: H.held, value: Buffer.from('big;2000') }];
   const summary = { id: 'dlq_a', eventId: 'evt_a', source: 'shop', destination: 'crm', operation: 'send', at: 900, partition: 0, offset: 7, held: { rule: 'big', until: 2000 } };
   const store = { deadLetter: (id: string) => (id === 'dlq_a' ? summary : id === 'dlq_b' ? { ...summary, id, held: undefined } : undefined), deadLetters: () => [summary] };
-  const reader = { read: async () => {}, follow: async () => ({ close: async () => {} }), readOne: async () => ({ value: Buffer.from(JSON.stringify(letter())) }) };
-  const appender = { append: async (topic: string, records: OutRecord[]) => { for (const record of records) appended.push({ topic, record }); return []; }, partitionFor: () => 0 };
+  const control = () => appended.filter((a) => a.topic === topics.control).map((a) => a.record);
+  const reader = { read: async (_t: string, _p: number, from: number, to: number, take: (batch: object) => Promise<void>) => take({ records: control().slice(from, to), nextOffset: to }), follow: async () => ({ close: async () => {} }), readOne: async () => ({ value: Buffer.from(JSON.stringify(letter())) }) };
+  const appender = { append: async (topic: string, records: OutRecord[]) => {
+    if (topic === broken) throw new Error('no answer');
+    if (topic === topics.control && before !== undefined) appended.push({ topic, record: { partition: 0, key: Buffer.from('approval/dlq_a'), value: serde.encode('weir.internal.Approval', before) } });
+    if (topic === topics.control) before = undefined;
+    return records.map((record) => { appended.push({ topic, record }); return appended.filter((a) => a.topic === topic).length - 1; });
+  }, partitionFor: () => 0 };
   const audit = { proof: async (id: string) => {
     if (id !== leaf) throw Object.assign(new Error('no'), { code: 'not-found' });
     return { bytes: Buffer.from(JSON.stringify({ actor: 'token:op' })).toString('base64') };
   } };
-  held = await openHeld({ serde, topics, clock: { now: () => now }, releases: { incidents: () => new Map(incident === undefined ? [] : [['policy/big', incident]]) } } as never, { store, reader, admin: { endOffsets: async () => new Map() }, appender, audit: () => audit, failed: () => {} } as never);
+  open = () => openHeld({ serde, topics, logger: { error() {} }, clock: { now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {} }, releases: { incidents: () => new Map(incident === undefined ? [] : [['policy/big', incident]]) } } as never, { store, reader, admin: { endOffsets: async () => new Map([[0, control().length]]) }, appender, audit: () => audit, failed: () => {} } as never);
+  held = await open();
 });
+let open: () => Promise<HeldApi>;
+const decisions = () => appended.filter((a) => a.topic === topics.control).map((a) => JSON.parse(a.record.value!.toString())).filter((v) => v.id === 'dlq_a').map((v) => [v.decision, v.by, v.done]);
 
 const by = (actor: string) => ({ actor, leaf: 'leaf_decision' });
 const written = () => appended.map((a) => a.topic);
 
-test('approved: the record goes back where it was, for this one delivery, and the decision is written after it', async () => {
+test('approved: the decision is written, then the record goes back where it was, for this one delivery', async () => {
   expect(await held.decide('dlq_a', 'approved', by('token:approver'))).toMatchObject({ state: 'approved', by: 'token:approver' });
-  expect(written()).toEqual([topics.canonical, topics.control]);
-  const { record } = appended[0]!;
+  expect(written()).toEqual([topics.control, topics.canonical, topics.control]);
+  expect(decisions()).toEqual([['approved', 'token:approver', false], ['approved', 'token:approver', true]]);
+  const { record } = appended[1]!;
   expect([record.partition, record.value!.toString(), Object.fromEntries(record.headers!.map(([n, v]) => [n, v.toString()]))]).toEqual([3, 'canonical', { [H.event]: 'evt_a', [H.output]: 'out_a', [H.approval]: 'crm/send/big' }]);
   await expect(held.decide('dlq_a', 'approved', by('other'))).rejects.toMatchObject({ code: 'bad-request' });
   expect(held.list(10)).toEqual([expect.objectContaining({ state: 'approved', by: 'token:approver' })]);
@@ -47,7 +62,7 @@ test('approved: the record goes back where it was, for this one delivery, and th
 test('a second rule that holds it is added to those that were approved', async () => {
   letterHeaders.push({ name: H.approval, value: Buffer.from('crm/send/odd') });
   await held.decide('dlq_a', 'approved', by('token:approver'));
-  expect(appended[0]!.record.headers!.find(([n]) => n === H.approval)![1].toString()).toBe('crm/send/odd,big');
+  expect(appended[1]!.record.headers!.find(([n]) => n === H.approval)![1].toString()).toBe('crm/send/odd,big');
 });
 
 test('past its time it can be neither approved nor refused, and nothing is written', async () => {
@@ -72,11 +87,49 @@ test('an order that has no leaf holds nobody up', async () => {
 test('refused: it has a denied end with who did it, and nothing goes back; the incident of the rule ends', async () => {
   incident = { destination: 'policy/big', code: 'approval-required', since: 1, until: null };
   await held.decide('dlq_a', 'refused', by('token:approver'));
-  expect(written()).toEqual([topics.outcome, topics.control, topics.control]);
-  expect(JSON.parse(appended[0]!.record.value!.toString())).toMatchObject({ state: 'denied', reason: 'approval-refused', rule: 'big', detail: 'refused by token:approver', outputId: 'out_a', destination: 'crm' });
-  expect(JSON.parse(appended[2]!.record.value!.toString())).toMatchObject({ destination: 'policy/big', until: 1000 });
+  expect(written()).toEqual([topics.control, topics.outcome, topics.control, topics.control]);
+  expect(JSON.parse(appended[1]!.record.value!.toString())).toMatchObject({ state: 'denied', reason: 'approval-refused', rule: 'big', detail: 'refused by token:approver', outputId: 'out_a', destination: 'crm' });
+  expect(JSON.parse(appended[3]!.record.value!.toString())).toMatchObject({ destination: 'policy/big', until: 1000 });
 });
 
 test('what is not held can not be let through', async () => {
   for (const id of ['dlq_b', 'dlq_c']) await expect(held.decide(id, 'approved', by('x'))).rejects.toMatchObject({ code: 'not-found' });
+});
+
+test('of an approval and a refusal at the same time one holds, and only that one is acted on', async () => {
+  const both = await Promise.allSettled([held.decide('dlq_a', 'approved', by('token:a')), held.decide('dlq_a', 'refused', by('token:b'))]);
+  expect(both.map((r) => (r.status === 'fulfilled' ? r.value.state : (r.reason as { code: string }).code))).toEqual(['approved', 'bad-request']);
+  expect(written()).toEqual([topics.control, topics.canonical, topics.control]);
+});
+
+test('a decision that another instance wrote first counts; the later one does nothing, and leaves the first as the last of its key', async () => {
+  before = { id: 'dlq_a', decision: 'refused', by: 'token:other', leaf: 'leaf_other', done: false };
+  await expect(held.decide('dlq_a', 'approved', by('token:a'))).rejects.toThrow('refused by token:other');
+  expect(written().filter((topic) => topic !== topics.control)).toEqual([]);
+  expect(decisions().at(-1)).toEqual(['refused', 'token:other', false]);
+  expect(held.list(10)).toMatchObject([{ state: 'refused', by: 'token:other' }]);
+});
+
+test('a crash between the decision and what follows from it: the next start does it', async () => {
+  broken = topics.canonical;
+  await expect(held.decide('dlq_a', 'approved', by('token:a'))).rejects.toThrow('no answer');
+  expect(decisions()).toEqual([['approved', 'token:a', false]]);
+  await held.close();
+  [broken, timers] = [undefined, []];
+  held = await open();
+  await expect(held.decide('dlq_a', 'refused', by('token:b'))).rejects.toMatchObject({ code: 'bad-request' });
+  for (const run of timers.splice(0)) run();
+  for (let i = 0; i < 50 && decisions().length < 2; i++) await new Promise(setImmediate);
+  expect(written()).toEqual([topics.control, topics.canonical, topics.control]);
+  expect(decisions().at(-1)).toEqual(['approved', 'token:a', true]);
+  await held.close();
+  held = await open();
+  expect(timers).toEqual([]);
+});
+
+test('the end of a refused correction is that of the correction, not of the delivery that it corrects', async () => {
+  letterHeaders.push({ name: H.corrects, value: Buffer.from('out_b/crm/send=cor_b,out_a/crm/send=cor_a') });
+  await held.decide('dlq_a', 'refused', by('token:a'));
+  const end = JSON.parse(appended.find((a) => a.topic === topics.outcome)!.record.value!.toString()) as { key: string };
+  expect(end.key).toBe(deliveryKey('out_a', 'crm', 'send', 'cor_a', 0));
 });

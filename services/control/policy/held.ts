@@ -26,7 +26,7 @@ export interface HeldDelivery {
 
 export interface HeldApi {
   list(limit: number): readonly HeldDelivery[];
-  /** Resolves when the record is on its way again, or its end is written. Rejects with not-found, bad-request, approval-expired, self-approval. */
+  /** Resolves when the record is on its way again, or its end is written; of several decisions the first on weir.control counts. Rejects with not-found, bad-request (decided already), approval-expired, self-approval. */
   decide(id: string, decision: 'approved' | 'refused', by: ChangedBy): Promise<HeldDelivery>;
   close(): Promise<void>;
 }
@@ -41,6 +41,8 @@ interface Approval {
   readonly by: string;
   readonly at: number;
   readonly leaf: string;
+  /** False: what follows from it may not be written yet. */
+  readonly done: boolean;
 }
 
 interface Ports {
@@ -54,20 +56,31 @@ interface Ports {
 
 const approvalKey = 'approval/';
 const maxLetters = 10_000;
+const retryMs = 5000;
 
-/** Reads weir.control to its end, then follows it, so a decision on another instance counts here too. */
-export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' | 'clock' | 'releases'>, ports: Ports): Promise<HeldApi> {
+/**
+ * Reads weir.control to its end, then follows it, so a decision on another instance counts here too. A decision is written
+ * before anything is done about it, and what a crash cut off is done by the next start: each step may be repeated.
+ */
+export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' | 'clock' | 'releases' | 'logger'>, ports: Ports): Promise<HeldApi> {
   const { serde, topics, clock, releases } = context;
   const { store, reader, appender } = ports;
   const decided = new Map<string, Approval>();
+  const deciding = new Map<string, Promise<unknown>>();
+  const timers = new Set<unknown>();
+  let closed = false;
+  /** weir.control below this offset was read. */
+  let read = 0;
 
   async function take(batch: RecordBatch): Promise<void> {
     for (const { key, value } of batch.records) {
       if (value === null || key?.toString('latin1').startsWith(approvalKey) !== true) continue;
       await serde.prepare(value);
       const found = serde.decode(value).value as Approval;
-      decided.set(found.id, found);
+      const first = decided.get(found.id);
+      if (first === undefined || first.leaf === found.leaf || (found.done && !first.done)) decided.set(found.id, first?.done === true ? first : found);
     }
+    read = Math.max(read, batch.nextOffset);
   }
   const end = (await ports.admin.endOffsets(topics.control)).get(0) ?? 0;
   await reader.read(topics.control, 0, 0, end, take);
@@ -121,8 +134,10 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
   async function refuse(letter: DeadLetterRecord, held: HeldDelivery, by: string): Promise<void> {
     const header = (name: string): string => letter.headers.find((h) => h.name === name)?.value.toString('utf8') ?? '';
     const outputId = header(H.output);
+    // A delivery that corrects another has the key of its correction (services/policy/delivery.ts).
+    const intent = header(H.corrects).split(',').map((part) => part.split('=', 2)).find(([name]) => name === `${outputId}/${held.destination}/${held.operation}`)?.[1] ?? '0';
     const outcome = {
-      eventId: held.eventId, outputId, destination: held.destination, operation: held.operation, key: deliveryKey(outputId, held.destination, held.operation, '0', 0),
+      eventId: held.eventId, outputId, destination: held.destination, operation: held.operation, key: deliveryKey(outputId, held.destination, held.operation, intent, 0),
       state: 'denied', reason: 'approval-refused', detail: `refused by ${by}`, stage: 'policy', release: letter['release'], rule: held.rule, purpose: null, consent: [], attempts: 0, status: null, attempt: null,
       acceptedAt: letter['acceptedAt'], at: clock.now(),
     };
@@ -137,24 +152,87 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     await saveIncident({ appender, serde, topic: topics.control, incident: { ...incident, until: clock.now() } });
   }
 
+  async function write(approval: Approval): Promise<number> {
+    const [offset] = await appender.append(topics.control, [{ partition: 0, key: Buffer.from(approvalKey + approval.id), value: serde.encode('weir.internal.Approval', approval), headers: [[leafHeader, Buffer.from(approval.leaf)]] }]);
+    return offset!;
+  }
+
+  /** What follows from a decision, and that it is done. */
+  async function act(approval: Approval, letter: DeadLetterRecord, held: HeldDelivery): Promise<void> {
+    if (approval.decision === 'approved') await putBack(letter, held);
+    else await refuse(letter, held, approval.by);
+    const done = { ...approval, done: true };
+    await write(done);
+    decided.set(approval.id, done);
+    await endIncident(held.rule);
+  }
+
+  /** Goes on with a decision that a crash or an error left; tried again until it is done, or its letter has left the topic. */
+  function goOn(id: string, inMs: number): void {
+    if (closed) return;
+    const timer = clock.setTimer(() => {
+      timers.delete(timer);
+      void inTurn(id, async () => {
+        const approval = decided.get(id)!;
+        const summary = store.deadLetter(id);
+        const held = summary === undefined ? undefined : view(summary);
+        if (approval.done) return;
+        if (held === undefined) throw new WeirError('not-ready', 'its letter is not in the index yet');
+        await act(approval, await readDeadLetter(store as Store, reader, serde, topics, id), held);
+      }).catch((error: unknown) => {
+        if ((error as { code?: string }).code === 'not-found') return context.logger.error({ letter: id }, 'the letter of a decided delivery has left its topic: nothing can follow from the decision');
+        context.logger.error({ err: error, letter: id }, 'a decision about a held delivery is not done yet; it is tried again');
+        goOn(id, retryMs);
+      });
+    }, inMs);
+    timers.add(timer);
+  }
+
+  /** One at a time of one delivery. */
+  function inTurn<T>(id: string, work: () => Promise<T>): Promise<T> {
+    const result = (deciding.get(id) ?? Promise.resolve()).then(work);
+    const settled = result.catch(() => undefined).finally(() => { if (deciding.get(id) === settled) deciding.delete(id); });
+    deciding.set(id, settled);
+    return result;
+  }
+
+  async function decide(id: string, decision: Approval['decision'], { actor, leaf }: ChangedBy): Promise<HeldDelivery> {
+    const summary = store.deadLetter(id);
+    const held = summary === undefined ? undefined : view(summary);
+    if (held === undefined) throw new WeirError('not-found', `no delivery is held as ${id}`);
+    if (held.state === 'expired') throw new WeirError('approval-expired', `${id} could be let through until ${held.until}`);
+    const already = (state: string, by: string | null): WeirError => new WeirError('bad-request', `${id} was ${state} by ${by ?? 'somebody'} already`);
+    if (held.state !== 'waiting') throw already(held.state, held.by);
+    const letter = await readDeadLetter(store as Store, reader, serde, topics, id);
+    if (decision === 'approved' && (await orderedBy(letter)) === actor) throw new WeirError('self-approval', 'who ordered the replay can not let its deliveries through');
+    const approval: Approval = { id, eventId: held.eventId, rule: held.rule, destination: held.destination, operation: held.operation, decision, by: actor, at: clock.now(), leaf, done: false };
+    const offset = await write(approval);
+    // Another instance may have decided it a moment before.
+    if (read <= offset) await reader.read(topics.control, 0, read, offset + 1, take);
+    const first = decided.get(id)!;
+    if (first.leaf !== leaf) {
+      // Compaction keeps the last of a key: it must be the one that counts.
+      await write(first);
+      throw already(first.decision, first.by);
+    }
+    try {
+      await act(approval, letter, held);
+    } catch (error) {
+      goOn(id, retryMs);
+      throw error;
+    }
+    return { ...held, state: decision, by: actor };
+  }
+
+  for (const { id, done } of decided.values()) if (!done) goOn(id, 0);
   return {
     list: (limit) => all().slice(0, limit),
-    async decide(id, decision, { actor, leaf }) {
-      const summary = store.deadLetter(id);
-      const held = summary === undefined ? undefined : view(summary);
-      if (held === undefined) throw new WeirError('not-found', `no delivery is held as ${id}`);
-      if (held.state === 'expired') throw new WeirError('approval-expired', `${id} could be let through until ${held.until}`);
-      if (held.state !== 'waiting') throw new WeirError('bad-request', `${id} was ${held.state} by ${held.by ?? 'somebody'} already`);
-      const letter = await readDeadLetter(store as Store, reader, serde, topics, id);
-      if (decision === 'approved' && (await orderedBy(letter)) === actor) throw new WeirError('self-approval', 'who ordered the replay can not let its deliveries through');
-      if (decision === 'approved') await putBack(letter, held);
-      else await refuse(letter, held, actor);
-      const approval: Approval = { id, eventId: held.eventId, rule: held.rule, destination: held.destination, operation: held.operation, decision, by: actor, at: clock.now(), leaf };
-      await appender.append(topics.control, [{ partition: 0, key: Buffer.from(approvalKey + id), value: serde.encode('weir.internal.Approval', approval), headers: [[leafHeader, Buffer.from(leaf)]] }]);
-      decided.set(id, approval);
-      await endIncident(held.rule);
-      return { ...held, state: decision, by: actor };
+    decide: (id, decision, by) => inTurn(id, () => decide(id, decision, by)),
+    async close() {
+      closed = true;
+      for (const timer of timers) clock.clearTimer(timer);
+      await Promise.all(deciding.values());
+      await follower.close();
     },
-    close: () => follower.close(),
   };
 }

@@ -1,0 +1,179 @@
+import { beforeEach, expect, test } from 'vitest';
+import type { OutRecord } from '@weir/log';
+import { groupNames, H, topicNames } from '@weir/pipeline';
+import { createErasures, type Erasure, type Erasures } from './erasure.ts';
+import { keyedIdsOf, parseIdentifier, type Identifiers, type SubjectRecord } from './subjects.ts';
+
+const topics = topicNames('weir');
+const workspaceKey = Buffer.alloc(32, 7);
+const ada: Identifiers = { email: 'ada@larkspur.example', externalIds: [] };
+const [adaId] = keyedIdsOf(workspaceKey, ada) as [string];
+const minute = 60_000;
+
+let now: number;
+let log: { topic: string; record: OutRecord }[];
+let marks: Map<string, number>;
+let linked: string[];
+let wide: boolean;
+let known: boolean;
+let records: Pick<SubjectRecord, 'type' | 'value'>[];
+/** Runs while the records are read, as a scan of 30 days takes its time. */
+let whileReading: () => void;
+let whileMarking: () => void;
+let gate: Promise<void>;
+let scans: number;
+let stages: Record<string, unknown>[];
+let routes: { destination: string; operation: string }[];
+let destroyed: string[];
+let policyCommitted: number;
+let indexed: number;
+let timers: (() => void)[];
+let erasures: Erasures;
+
+/** The log is the edge here: bytes are JSON, as this test has no registry. */
+const serde = { prepare: async () => {}, encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })), decode: (bytes: Buffer) => ({ value: JSON.parse(bytes.toString(), (_k, v) => (v?.type === 'Buffer' ? Buffer.from(v.data) : v)) }) };
+const key = { id: Buffer.alloc(16), secret: Buffer.alloc(32) };
+
+function open(): Erasures {
+  const keys = {
+    ensure: async () => {}, current: () => sealKey, open: (bytes: Buffer) => unseal(sealKey, bytes), erasedUntil: () => 0,
+    markErased: async (ids: string[], at: number) => { for (const id of ids) marks.set(id, at); whileMarking(); return new Map(); },
+    destroy: async (owners: string[]) => { destroyed.push(...owners); return owners.length; },
+  };
+  const subjects = {
+    resolve: async (given: Identifiers) => (wide ? { ids: keyedIdsOf(workspaceKey, given), onlyGiven: true } : { ids: linked, onlyGiven: false }),
+    close: async (ids: readonly string[]) => (wide ? { ids, onlyGiven: true } : { ids: linked, onlyGiven: false }), known: () => known,
+    scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take(r as SubjectRecord); whileReading(); },
+  };
+  const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
+  const admin = { endOffsets: async (topic: string) => new Map([[0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': '604800000' } })), committed: async () => new Map([[0, policyCommitted]]) };
+  const reader = { read: async (topic: string, _p: number, _f: number, _t: number, take: (batch: object) => Promise<void>) => take({ records: log.filter((l) => l.topic === topic).map((l) => l.record) }) };
+  const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
+  const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: () => indexed };
+  return createErasures({
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, subjects, store, workspaceKey, release: () => release, audit: async () => 'leaf',
+    logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
+  } as never);
+}
+let failures: Error[];
+const { sealKey: makeKey, unseal } = await import('@weir/seal');
+const sealKey = makeKey(key.id, (await import('node:crypto')).createSecretKey(key.secret) as never);
+
+beforeEach(() => {
+  now = 12 * 60 * minute;
+  [log, marks, linked, wide, known, records, scans, stages, destroyed, policyCommitted, indexed, timers, failures] = [[], new Map(), [adaId], false, true, [{ type: 'weir.canonical.Profile', value: { email: ada.email, userId: 'u-7' } }], 0, [], [], 0, 10, [], []];
+  routes = [{ destination: 'crm', operation: 'erase' }];
+  whileReading = whileMarking = () => {};
+  gate = Promise.resolve();
+  erasures = open();
+});
+const order = (id = 'leaf_1', forced = false, given = ada) => erasures.order(given, { by: 'token:dpo', leaf: id, deadlineMs: 30 * 24 * 60 * minute, forced });
+async function until(check: (e: Erasure) => boolean, id = 'leaf_1'): Promise<Erasure> {
+  for (let i = 0; i < 500; i++) {
+    if (failures.length > 0) throw failures[0]!;
+    if (check(erasures.get(id))) return erasures.get(id);
+    if (i % 20 === 19) for (const run of timers.splice(0)) run();
+    await new Promise(setImmediate);
+  }
+  throw new Error(`still ${erasures.get(id).state}`);
+}
+const told = (): any[] => log.filter((l) => l.topic === topics.canonical).map(({ record }) => ({ accepted: Number(record.headers!.find(([n]) => n === H.accepted)![1].toString()), value: JSON.parse(unseal(sealKey, record.value!).toString()) }));
+
+test('the order is answered before any record is read, and what is accepted while they are read is erased, too', async () => {
+  whileReading = () => { now += 25 * minute; };
+  const reading = Promise.withResolvers<void>();
+  gate = reading.promise;
+  const { erasure } = await order();
+  expect([erasure.state, erasure.orderedAt, scans]).toEqual(['ordered', 12 * 60 * minute, 0]);
+  reading.resolve();
+  const marked = await until((e) => e.state === 'erased');
+  expect(marked.markedAt).toBe(12 * 60 * minute + 25 * minute);
+  expect([...marks.values()]).toEqual(marked.ids.map(() => marked.markedAt));
+  // Neither the withdrawals nor the record for the destinations may count as older than what they close.
+  const withdrawals = log.filter((l) => l.topic === topics.consentChanges).map((l) => Number(l.record.headers!.find(([n]) => n === H.accepted)![1].toString()));
+  expect(withdrawals.every((at) => at === marked.markedAt)).toBe(true);
+  expect(told()[0]).toMatchObject({ accepted: marked.markedAt! + 1, value: { email: ada.email, userId: 'u-7' } });
+});
+
+test('what is linked while the records are read, or the mark is written, is read and marked with the rest', async () => {
+  const [late, later] = ['userId:late', 'userId:later'];
+  whileReading = () => { if (scans === 1) linked = [adaId, late]; };
+  whileMarking = () => { linked = [adaId, late, later]; };
+  await order();
+  const found = await until((e) => e.state === 'erased');
+  expect(found.ids).toEqual(expect.arrayContaining([adaId, late, later]));
+  expect([...marks.keys()]).toEqual(expect.arrayContaining([adaId, late, later]));
+  expect(new Set(marks.values()).size).toBe(1);
+});
+
+test('a crash while the records are read loses no order', async () => {
+  whileReading = () => { throw new Error('killed'); };
+  await order();
+  await expect(until((e) => e.state === 'erased')).rejects.toThrow('killed');
+  await erasures.stop();
+  failures = [];
+  whileReading = () => {};
+  erasures = open();
+  await erasures.start();
+  expect((await until((e) => e.state === 'erased')).by).toBe('token:dpo');
+});
+
+test('a second order of a person whose erasure is not marked yet is that one; once it is marked it is one of its own, and is told of the other', async () => {
+  let second: Awaited<ReturnType<typeof order>> | undefined;
+  whileReading = () => { if (scans === 1) void order('leaf_2').then((found) => { second = found; }); };
+  await order();
+  await until((e) => e.state === 'erased');
+  expect(second).toMatchObject({ joined: true, erasure: { id: 'leaf_1' } });
+  expect(erasures.list()).toHaveLength(1);
+  expect(await order('leaf_3')).toMatchObject({ joined: false, underWay: [], erasure: { id: 'leaf_3' } });
+});
+
+test('where nobody is known nothing is marked, destroyed or told, unless it is forced, and even then nobody is told', async () => {
+  [known, records] = [false, []];
+  await order();
+  expect(await until((e) => e.state === 'unknown')).toMatchObject({ known: false, sealed: null, markedAt: null });
+  expect([marks.size, told(), destroyed]).toEqual([0, [], ['erasure/leaf_1']]);
+  await order('leaf_2', true);
+  expect(await until((e) => e.state === 'done', 'leaf_2')).toMatchObject({ known: false, destinations: [{ destination: 'crm', state: 'not-asked' }, { destination: 'ads', state: 'not-asked' }] });
+  expect([marks.size, told()]).toEqual([1, []]);
+});
+
+test('a person with more identifiers than one may have is erased under the one given, and the receipt says so', async () => {
+  wide = true;
+  const { erasure } = await order();
+  expect(erasure.onlyGiven).toBe(true);
+  expect(await until((e) => e.state === 'erased')).toMatchObject({ ids: [adaId], onlyGiven: true });
+  expect([...marks.keys()]).toEqual([adaId]);
+});
+
+test('a route that does not take this person ends as not asked, once policy has passed the record and the index has all of it', async () => {
+  routes = [{ destination: 'crm', operation: 'erase' }, { destination: 'ads', operation: 'delete' }];
+  await order();
+  await until((e) => e.state === 'erased');
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, { stage: 'outcome', at: now, destination: 'crm', operation: 'erase', state: 'delivered' }];
+  const states = (e: Erasure): string[] => e.destinations.map((d) => d.state);
+  expect(states(await until((e) => states(e)[0] === 'delivered'))).toEqual(['delivered', 'pending']);
+  [policyCommitted, indexed] = [4, 9];
+  for (let i = 0; i < 50; i++) {
+    for (const run of timers.splice(0)) run();
+    await new Promise(setImmediate);
+  }
+  expect(erasures.get('leaf_1').state).toBe('erased');
+  indexed = 10;
+  expect(states(await until((e) => e.state === 'done'))).toEqual(['delivered', 'not-asked']);
+  expect(destroyed.at(-1)).toBe('erasure/leaf_1');
+});
+
+test('a person that no route takes is done, and its sealed identifiers are destroyed', async () => {
+  await order();
+  await until((e) => e.state === 'erased');
+  stages = [{ stage: 'outcome', at: now, destination: null, operation: null, state: 'denied', reason: 'no-route' }];
+  policyCommitted = 4;
+  expect((await until((e) => e.state === 'done')).destinations).toMatchObject([{ destination: 'crm', state: 'not-asked' }, { destination: 'ads', state: 'by-hand' }]);
+});
+
+test('identifiers are taken as mappings write them, or refused', () => {
+  expect(parseIdentifier('phone:+49 30 90018 20')).toEqual({ phone: '+49309001820', externalIds: [] });
+  for (const text of ['Ada@Larkspur.Example', ' email: ADA@larkspur.example '.trim()]) expect(parseIdentifier(text)).toEqual(ada);
+  for (const text of ['phone:030 90018', 'phone:ada', 'email:ada', 'email:ada@', 'userId: ']) expect(() => parseIdentifier(text), text).toThrow(expect.objectContaining({ code: 'bad-request' }));
+});

@@ -1,0 +1,16 @@
+import { expect, test } from 'vitest';
+import { call } from './call.ts';
+import type { PartitionRunner } from './partition.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { Task } from './types.ts';
+
+test('a request that may not be sent ends its delivery, and is no call and no answer of the vendor', async () => {
+  const task = { delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: 'k', path: '', attempts: 0, maybeSince: 0 } as unknown as Task;
+  const ports = {
+    callTimeoutMs: 1000, clock: { now: () => 1, monotonic: () => 1 }, serde: { decode: () => ({ value: {} }) },
+    http: { call: () => Promise.resolve({ failure: 'unsendable', sent: false, detail: 'header "x" has characters that are not allowed' }) },
+  } as unknown as DestinationPorts;
+  const destination = { config: {}, adapter: { destination: { request: () => ({}), classify: () => { throw new Error('there is no answer'); } } } } as never;
+  expect(await call(ports, {} as PartitionRunner, destination, task, { kind: 'use' } as never)).toEqual({ kind: 'unbuildable', code: 'delivery-unbuildable', detail: 'header "x" has characters that are not allowed' });
+  expect(task).toMatchObject({ attempts: 0, maybeSince: 0 });
+});

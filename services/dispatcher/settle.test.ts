@@ -1,0 +1,28 @@
+import { expect, test } from 'vitest';
+import { closed, onFailure, onStart, type BreakerState } from './breaker.ts';
+import type { Lane } from './lane.ts';
+import type { PartitionRunner } from './partition.ts';
+import type { DestinationPorts } from './ports.ts';
+import { createSettle } from './settle.ts';
+import type { Task } from './types.ts';
+
+/** What becomes of a delivery that was refused with 403 at its so many-th call. */
+function refused(attempts: number, breaker: BreakerState): string {
+  let found = '';
+  const ports = { name: 'crm', inLaneTries: 4, clock: { now: () => 0, monotonic: () => 1000, random: () => 0.5 }, topics: { ledger: () => 'ledger' }, serde: { encode: () => Buffer.alloc(0) }, appender: { append: () => Promise.resolve([0]) } } as unknown as DestinationPorts;
+  const settle = createSettle({ ports, breaker: () => breaker, end: () => { found = 'end'; }, later: (_lane, _runner, ms) => { found = `later ${ms}`; }, offer: () => { found = 'offer'; } });
+  const runner = { partition: 0, parking: { park: (_lane: Lane, _due: number, reason: string) => { found = `park ${reason}`; } } } as unknown as PartitionRunner;
+  settle.call({} as Lane, runner, { delivery: {}, key: 'k', attempts } as unknown as Task, { kind: 'verdict', verdict: { kind: 'auth-broken', effect: 'none', code: 'credential-rejected' } });
+  return found;
+}
+
+test('a refused delivery waits with its destination for the credential; where that is in order it is parked like any other trouble', () => {
+  const paused = onFailure(closed, 1000, 'credential-rejected', { force: true });
+  expect(refused(1, paused)).toBe('later 500');
+  expect(refused(9, paused)).toBe('later 500');
+  expect(refused(1, closed)).toBe('later 150');
+  expect(refused(4, closed)).toBe('park credential-rejected');
+  // The probe of another is out: its result is not waited for.
+  expect(refused(1, onStart(paused))).toBe('later 150');
+  expect(refused(9, onFailure(closed, 1000, 'vendor-unavailable', { force: true }))).toMatch(/^later \d{4,5}$/);
+});
