@@ -40,5 +40,9 @@ export function createConsentSender(target: Target, signal: AbortSignal): (order
   };
 }
 
-/** The same row of the same import is the same change, however often it is sent. */
-export const importKey = (order: ConsentOrder, line: number): string => `import-${createHash('sha256').update(`${line}\u0000${JSON.stringify(order)}`).digest('hex').slice(0, 40)}`;
+/**
+ * The key of a row. A grant is the same change in every import of the file, so that importing it again opens nothing that
+ * was closed since. Everything else closes once more in each `run`: a grant may have come in between, and a no that was
+ * folded before would be dropped as seen; closing twice does no harm.
+ */
+export const importKey = (order: ConsentOrder, line: number, run: string): string => `import-${createHash('sha256').update(`${order.state === 'granted' ? '' : `${run}\u0000`}${line}\u0000${JSON.stringify(order)}`).digest('hex').slice(0, 40)}`;

@@ -26,9 +26,14 @@ test('any cells that are written by the rules are read back', () => {
   }));
 });
 
-test('the key of a row is that of its content and place', () => {
+test('a grant has the key of its content and place in every run, what closes has one of its own', () => {
   const order = { identifiers: { email: 'a' }, purpose: 'p', state: 'granted' };
-  expect(importKey(order, 2)).toBe(importKey({ ...order }, 2));
-  expect(importKey(order, 3)).not.toBe(importKey(order, 2));
-  expect(importKey({ ...order, state: 'denied' }, 2)).not.toBe(importKey(order, 2));
+  expect(importKey(order, 2, 'day 1')).toBe(importKey({ ...order }, 2, 'day 9'));
+  expect(importKey(order, 3, 'day 1')).not.toBe(importKey(order, 2, 'day 1'));
+  for (const state of ['denied', 'withdrawn', 'unknown']) {
+    const no = { ...order, state };
+    expect(importKey(no, 2, 'day 1')).toBe(importKey({ ...no }, 2, 'day 1'));
+    expect(importKey(no, 2, 'day 1')).not.toBe(importKey(no, 2, 'day 9'));
+    expect(importKey(no, 2, 'day 1')).not.toBe(importKey(no, 3, 'day 1'));
+  }
 });

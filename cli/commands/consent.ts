@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { createClient } from '../client.ts';
 import { Finding, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
@@ -136,6 +137,7 @@ async function importFile(context: CommandContext, file: string): Promise<number
     return problems.length > 0 ? 1 : 0;
   }
   const send = createConsentSender(context.target, context.signal);
+  const run = randomUUID();
   const refused: string[] = [];
   let next = 0;
   let done = 0;
@@ -146,7 +148,7 @@ async function importFile(context: CommandContext, file: string): Promise<number
     await Promise.all(Array.from({ length: Math.min(atOnce, people.length) }, async () => {
       while (next < people.length && !context.signal.aborted) {
         for (const { order, line } of people[next++]!) {
-          const answer = await send(order, { wait: false, key: importKey(order, line) });
+          const answer = await send(order, { wait: false, key: importKey(order, line, run) });
           if (answer.status >= 400) refused.push(`line ${line}: ${answer.message ?? answer.status}`);
           bar.step(++done);
         }
@@ -158,7 +160,7 @@ async function importFile(context: CommandContext, file: string): Promise<number
   if (json) terminal.json({ changes, problems: refused, applied: done - refused.length });
   else {
     for (const problem of refused.slice(0, shownProblems)) terminal.error(problem);
-    terminal.line(`${done - refused.length} of ${rows.length} rows are recorded${refused.length > 0 ? `, ${refused.length} were refused` : ''}; importing the file again changes nothing`);
+    terminal.line(`${done - refused.length} of ${rows.length} rows are recorded${refused.length > 0 ? `, ${refused.length} were refused` : ''}; importing the file again grants nothing again, and closes again what it closes`);
   }
   return refused.length > 0 || done < rows.length ? 1 : 0;
 }

@@ -48,6 +48,7 @@ export const catalogue = {
   'audit-broken': { meaning: 'The audit log is not what was signed: nothing may be changed.', retry: 'refused', action: 'Run weir audit verify; find who wrote to the audit topic, restore it.', http: 503 },
   'not-found': { meaning: 'There is nothing under this id.', retry: 'refused', action: 'Check the id.', http: 404 },
   'bad-request': { meaning: 'An argument is missing or wrong.', retry: 'refused', action: 'The message names it.', http: 400 },
+  'consent-superseded': { meaning: 'The change was recorded, and a grant that came after it has opened again what it closed.', retry: 'refused', action: 'Ask with weir consent show; if it must be closed, send it again under a new Idempotency-Key.', http: 409 },
   // --- mapping and contract ------------------------------------------------------------------------------
   'item-undecodable': { meaning: 'The raw item is not valid JSON within the limits.', retry: 'permanent', action: 'Look at the bytes with weir dlq show; fix the sender.' },
   'mapping-failed': { meaning: 'A mapping could not be applied to the item.', retry: 'permanent', action: 'Fix the mapping, apply, then weir replay dlq --code mapping-failed.' },

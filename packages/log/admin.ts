@@ -72,6 +72,11 @@ export function createAdmin(cluster: Cluster): LogAdmin {
       const bad = answers.filter((t) => t.errorCode !== 0 && t.errorCode !== E.unknownTopic);
       if (bad.length > 0) throw new WeirError('log-fatal', `could not delete ${bad.map((t) => `${t.name} (error ${t.errorCode})`).join(', ')}`);
     },
+    async partitions(topic) {
+      const found = (await ask('metadata', (broker) => broker.metadata([topic]))).topics.find((t) => t.name === topic);
+      if (found === undefined || found.partitions.length === 0) throw new WeirError(found === undefined || found.errorCode === E.unknownTopic ? 'log-fatal' : 'log-unavailable', `partitions of ${topic} are not told`);
+      return found.partitions.length;
+    },
     endOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -1),
     beginningOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -2),
     async offsetsAt(topic, time) {

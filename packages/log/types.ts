@@ -151,6 +151,8 @@ export interface LogAdmin {
   describeTopics(names: readonly string[]): Promise<ReadonlyArray<TopicSpec & { readonly exists: boolean }>>;
   listTopics(): Promise<readonly string[]>;
   deleteTopics(names: readonly string[]): Promise<void>;
+  /** How many partitions the topic has, asked of a broker now. Rejects with log-fatal when it does not exist. */
+  partitions(topic: string): Promise<number>;
   /** partition → end offset (next to be written). */
   endOffsets(topic: string): Promise<ReadonlyMap<number, number>>;
   beginningOffsets(topic: string): Promise<ReadonlyMap<number, number>>;

@@ -10,6 +10,8 @@ export const H = {
   source: 'weir-source',
   /** Accept time, ms since the epoch, decimal. */
   accepted: 'weir-accepted',
+  /** Consent change out of a raw record: the broker's time of that record (LogAppendTime), ms since the epoch. */
+  logged: 'weir-logged',
   /** W3C trace context. */
   traceparent: 'traceparent',
   contentType: 'content-type',

@@ -10,6 +10,8 @@ export interface ConsentChange {
   readonly state: ConsentState['state'];
   readonly source: string;
   readonly acceptedAt: number;
+  /** When the record by which it came in was appended, by the broker's clock; absent = not known. */
+  readonly loggedAt?: number;
   /** When it happened, as the sender says; absent = when it was accepted. */
   readonly occurredAt?: number | null;
   readonly legalBasis: string | null;
@@ -41,10 +43,16 @@ function wordOf(state: string): ConsentState['state'] {
  * only when it was accepted after everything that had effect so far; in the same millisecond only while no id has
  * been forgotten, because then it is surely new. `unknown` never lifts a denial. What is said to have happened before
  * the person said no lifts it neither: a tool that Weir told of a grant tells it back later, when it may be withdrawn.
+ *
+ * Accept times are of the clocks of the processes that accepted, which step. So a grant must also have come onto the log
+ * after the no, and what its sender dates (`occurredAt`) must lie after it, both by the brokers' clock.
  */
-function hasEffect(before: ConsentState, state: string, { acceptedAt, occurredAt }: Pick<ConsentChange, 'acceptedAt' | 'occurredAt'>): boolean {
+function hasEffect(before: ConsentState, state: string, { acceptedAt, occurredAt, loggedAt }: Pick<ConsentChange, 'acceptedAt' | 'occurredAt' | 'loggedAt'>): boolean {
   if (closes(state)) return true;
-  if (closes(before.state) && (state === 'unknown' || (occurredAt ?? acceptedAt) < before.changedAt)) return false;
+  const happenedAt = occurredAt ?? acceptedAt;
+  const closedAt = before.loggedAt ?? 0;
+  if (closes(before.state) && (state === 'unknown' || happenedAt < before.changedAt || (happenedAt < acceptedAt && happenedAt < closedAt))) return false;
+  if (loggedAt !== undefined && loggedAt < closedAt) return false;
   return acceptedAt > before.changedAt || (acceptedAt === before.changedAt && before.seen.length < remembered);
 }
 
@@ -70,8 +78,8 @@ function standing(closers: readonly string[], source: string, rule: ConflictRule
 /**
  * Fold one change into the state of its key (architecture 3.4), pure; undefined = nothing changes. `offset` is where
  * the change stands on its partition. What was folded before, by id, changes nothing; what is at or below the state's
- * offset changes nothing; a grant re-opens a closed state only if it was accepted, and happened, after the change that closed
- * it, and only as far as the workspace's rule for several sources lets it. A late withdrawal closes, whatever its source.
+ * offset changes nothing; a grant re-opens a closed state only if it was accepted, came onto the log, and happened, after the change that
+ * closed it, and only as far as the workspace's rule for several sources lets it. A late withdrawal closes, whatever its source.
  *
  * The last 64 ids of a key are remembered; what fell out is covered by accept times, because `changedAt` never falls:
  * a forgotten grant is never newer than it, and a forgotten withdrawal that comes again withdraws again, because it
@@ -90,6 +98,7 @@ export function foldConsent(before: ConsentState | undefined, id: string, change
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
     changeId: change.changeId, seen, closedBy, setBy: before !== undefined && says(before.state) === says(state) ? before.setBy ?? '' : change.changeId,
+    loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0),
   };
 }
 

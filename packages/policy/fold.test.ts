@@ -153,3 +153,47 @@ test('a state of before the closers were kept is closed by the source that wrote
   for (let i = 0; i < 40; i++) state = foldConsent(state, 'email:x', change({ changeId: `g${i}`, source: `s${i}`, acceptedAt: 2000 + i }), 100 + i, strict) ?? state;
   expect(state!.state).toBe('withdrawn');
 });
+
+/** What happens to one person, a second apart in truth: a word is said at a process, whose clock is off, and is folded when its log is read, later than it was written. */
+const story = fc.array(fc.record({
+  state: fc.constantFrom('granted' as const, 'withdrawn' as const, 'denied' as const), process: fc.nat(2),
+  /** ms by which the clock of the process is off then. */
+  step: fc.integer({ min: -600_000, max: 600_000 }), waits: fc.nat(20), occurred: fc.boolean(),
+}), { minLength: 1, maxLength: 20 });
+
+test('clocks of ingest that step by ten minutes: nothing opens what was closed after it was said', () => {
+  fc.assert(fc.property(story, (said) => {
+    const words = said.map((word, i) => {
+      const loggedAt = 1_000_000 + i * 1000;
+      const acceptedAt = loggedAt + word.step;
+      return { loggedAt, folded: i + (closes(word.state) ? 0 : word.waits), change: change({ changeId: `c${i}`, source: `p${word.process}`, state: word.state, acceptedAt, loggedAt, ...(word.occurred ? { occurredAt: acceptedAt } : {}) }) };
+    });
+    const order = words.toSorted((a, b) => a.folded - b.folded);
+    let state: ConsentState | undefined;
+    let no = 0;
+    order.forEach(({ change: c, loggedAt }, offset) => {
+      state = foldConsent(state, 'email:x', c, offset) ?? state;
+      if (closes(c.state)) no = Math.max(no, loggedAt);
+      if (state!.state === 'granted' && no > 0) expect(words.some((w) => w.change.changeId === state!.changeId && w.loggedAt > no)).toBe(true);
+    });
+    // Whoever folds the same records again, from anywhere, has the same.
+    const again = order.reduce<ConsentState | undefined>((s, { change: c }, offset) => foldConsent(s, 'email:x', c, offset) ?? s, state);
+    expect(again).toEqual(state);
+  }), { numRuns: 3000 });
+});
+
+test('the grant that waited while a withdrawal was accepted by a clock ten minutes behind, or was stamped by one ten minutes ahead, opens nothing', () => {
+  const noon = 12 * 3_600_000;
+  const no = change({ changeId: 'w', state: 'withdrawn', acceptedAt: noon + 10_000 - 600_000, loggedAt: noon + 10_000 });
+  expect(fold([no, change({ changeId: 'g', acceptedAt: noon, loggedAt: noon })])!.state).toBe('withdrawn');
+  const right = { ...no, acceptedAt: noon + 10_000 };
+  expect(fold([right, change({ changeId: 'g', acceptedAt: noon + 600_000, loggedAt: noon })])!.state).toBe('withdrawn');
+  // What a tool tells later of before, and what is said after it.
+  expect(fold([no, change({ changeId: 'g', acceptedAt: noon + 20_000, loggedAt: noon + 20_000, occurredAt: noon - 300_000 })])!.state).toBe('withdrawn');
+  expect(fold([no, change({ changeId: 'g', acceptedAt: noon + 20_000, loggedAt: noon + 20_000 })])!.state).toBe('granted');
+  // No and yes in one request: one accept time, one batch of the log.
+  const [a, b] = [change({ changeId: 'w', state: 'withdrawn', acceptedAt: noon, loggedAt: noon + 2 }), change({ changeId: 'g', acceptedAt: noon, loggedAt: noon + 2 })];
+  expect(fold([a, b])!.state).toBe('granted');
+  // Records of before the brokers' time was kept are folded as they were.
+  expect(fold([change({ state: 'withdrawn', acceptedAt: noon }), change({ changeId: 'g', acceptedAt: noon + 1 })])!.state).toBe('granted');
+});

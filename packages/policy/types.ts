@@ -67,4 +67,6 @@ export interface ConsentState {
   readonly closedBy?: readonly string[];
   /** Output id of the change that brought it to what it says (yes, no or unknown); those that said it again are not named. */
   readonly setBy?: string;
+  /** Latest time, by the brokers' clock, at which a change that closes came onto the log, ms; 0 or absent = not known. */
+  readonly loggedAt?: number;
 }

@@ -31,6 +31,7 @@ export interface Parked {
   pending: number;
   /** Arrivals while the marker is being removed; they run after it. */
   held: Task[] | undefined;
+  /** When the record that waits longest was parked, ms; a time before that until it has been loaded. */
   since: number;
   /** When the marker was written last, ms. */
   markedAt: number;

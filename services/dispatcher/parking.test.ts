@@ -37,19 +37,19 @@ const apply = (entries: readonly { key: string; value: Buffer | null }[]): void 
 const foreign = (key: string): { key: string; value: Buffer } => ({ key, value: serde.encode('weir.internal.LedgerPark', value) });
 
 /** Parking of a new owner, over the ledger as it stands; what it appends to the ledger is in `written`. */
-async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true)): Promise<Map<string, Lane> & { parking?: Parking }> {
+async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined } = {}): Promise<Map<string, Lane> & { parking?: Parking }> {
   const lanes: Map<string, Lane> = new Map();
   const ports = {
     name: 'crm', topics, serde: { ...serde, known: () => true }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
-    clock: { now: () => 1000, random: Math.random, setTimer: () => undefined, clearTimer: () => undefined },
+    clock: { now: () => now, random: Math.random, setTimer, clearTimer: () => undefined },
     metrics: { parked: { inc: () => undefined, dec: () => undefined } },
-    retention: { parkedMs: () => Number.POSITIVE_INFINITY }, dedupeWindowMs: () => 7 * 86_400_000,
+    retention: { parkedMs: () => parkedMs }, dedupeWindowMs: () => 7 * 86_400_000,
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
-    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ offset: 7, key: Buffer.from('anna'), value: foreign('').value, headers: [] }] }) },
+    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ offset: 7, timestamp: parkedAt, key: Buffer.from('anna'), value: foreign('').value, headers: [] }] }) },
     appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => written.push({ key: r.key!.toString(), value: r.value }) - 1)) },
   } as unknown as DestinationPorts;
   const parking = createParking({
-    ports, partition: 0, epoch, createTask: () => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, redrive: '', offset: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer: () => undefined, end: () => undefined, written: () => acknowledged,
+    ports, partition: 0, epoch, createTask: (_delivery, record, offset, parkedOffset) => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer, end: () => undefined, written: () => acknowledged,
     applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
   });
   await parking.load((subject) => {
@@ -103,4 +103,44 @@ test.each([true, false])('a marker stands until the ends of what was parked are 
   ends.resolve(mine);
   await lanes.parking!.drained();
   expect(ledger.parks(0)).toHaveLength(mine ? 0 : 1);
+});
+
+const dayMs = 86_400_000;
+
+/** A subject that has been parked without a break for 28 days, with one record that waits since a day and is due in an hour. */
+async function longStay(parkedAt: number) {
+  const now = 100 * dayMs;
+  const timers: number[] = [];
+  const offered: Lane[] = [];
+  apply([{ key: '#park/1/1/abc/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due: now + 3_600_000, since: now - 28 * dayMs }) }]);
+  const lanes = await takeOver(1, undefined, { now, parkedMs: 30 * dayMs, parkedAt, setTimer: (_f, ms) => timers.push(ms), offer: (lane) => offered.push(lane) });
+  await lanes.parking!.drained();
+  return { now, timers, offered, lane: lanes.get('anna')!, parking: lanes.parking! };
+}
+
+test('a record that waits behind others for a day is not tried before it is due because its subject is parked for a month', async () => {
+  const { now, timers, offered, lane, parking } = await longStay(100 * dayMs - dayMs);
+  expect(offered).toHaveLength(0);
+  expect(timers).toEqual([3_600_000]);
+  expect(parking.oldest()).toBe(now - dayMs);
+  expect(lane.busy).toBe(true);
+});
+
+test('a head that is parked again waits out its back-off, and its marker tells its own age to the next owner', async () => {
+  const { now, timers, offered, lane, parking } = await longStay(100 * dayMs - dayMs);
+  lane.parked!.uses.due = now;
+  parking.next(lane);
+  await parking.drained();
+  expect(offered).toHaveLength(1);
+  parking.park(lane, now + 60_000, 'http-5xx');
+  await parking.drained();
+  expect(offered).toHaveLength(1);
+  expect(timers.at(-1)).toBe(60_000);
+  expect(ledger.parks(0)[0]).toMatchObject({ since: now - dayMs, due: now + 60_000 });
+});
+
+test('a record that has itself waited for nine tenths of the retention is looked at before it is due', async () => {
+  const { timers, offered } = await longStay(100 * dayMs - 27 * dayMs);
+  expect(timers).toEqual([]);
+  expect(offered).toHaveLength(1);
 });

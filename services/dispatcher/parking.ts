@@ -109,8 +109,8 @@ export function createParking(context: Context): Parking {
     if (marked.delete(lane)) ports.metrics.parked.dec({ destination: ports.name });
   }
 
-  /** When its topic is about to lose it, ms: it must be looked at then, due or not. */
-  const expiresAt = (parked: Parked): number => parked.since + ports.retention.parkedMs() * expiringShare;
+  /** When its topic is about to lose the head of the line, ms: it must be looked at then, due or not. What has an older one before it is looked at when it is due. */
+  const expiresAt = (parked: Parked, line: Line): number => (line === firstLine(parked) ? parked.since + ports.retention.parkedMs() * expiringShare : Number.POSITIVE_INFINITY);
 
   function schedule(lane: Lane, due: number): void {
     timers.set(lane, ports.clock.setTimer(() => {
@@ -130,7 +130,7 @@ export function createParking(context: Context): Parking {
       else lane.busy = false;
       return;
     }
-    const due = Math.min(dueOf(parked, line), expiresAt(parked));
+    const due = Math.min(dueOf(parked, line), expiresAt(parked, line));
     if (due > ports.clock.now()) schedule(lane, due);
     else spawn(() => loadHead(lane, parked, line));
   }
@@ -138,6 +138,11 @@ export function createParking(context: Context): Parking {
   async function loadHead(lane: Lane, parked: Parked, line: Line): Promise<void> {
     const task = await load(parked, line.offsets[0]!);
     if (closed || lane.dead) return;
+    if (line === firstLine(parked)) {
+      parked.since = task.record.timestamp;
+      // It was looked at for the age of one before it.
+      if (Math.min(dueOf(parked, line), expiresAt(parked, line)) > ports.clock.now()) return next(lane);
+    }
     if (line === parked.restricts && !(await goAhead({ ...context, load: (offset) => load(parked, offset), mark: () => mark(lane), gone: () => closed || lane.dead }, parked, task))) return;
     // What was known when it was read may have been forgotten meanwhile.
     await context.reach([task]);

@@ -11,6 +11,40 @@ const lingerBytes = 4 * 1024 * 1024;
 
 const decoders: Readonly<Record<string, () => Transform>> = { 'gzip': createGunzip, 'x-gzip': createGunzip, 'deflate': createInflate, 'br': createBrotliDecompress };
 
+/** Room of a body that comes in more than one chunk, at first. */
+const firstRoom = 4096;
+
+/**
+ * Bytes that come in chunks. A lone chunk is kept as it is; more are copied into one buffer that doubles, because an object
+ * for each would cost a hundred times the bytes of a sender who sends them one by one. `hold` is told of all room before
+ * it is taken, so that what it was told of is what is really held.
+ * @param whole how long the body will be, when that is known: the room is no larger
+ */
+function createGather(whole: number, hold: (bytes: number) => void): { add(chunk: Buffer): void; bytes(): Buffer } {
+  let held: Buffer = Buffer.alloc(0);
+  let size = 0;
+  return {
+    add(chunk) {
+      const needed = size + chunk.length;
+      if (size === 0) {
+        hold(chunk.length);
+        held = chunk;
+      } else {
+        if (needed > held.length) {
+          const room = Math.max(needed, Math.min(Math.max(firstRoom, 2 * held.length), whole));
+          hold(room - held.length);
+          const larger = Buffer.allocUnsafeSlow(room);
+          held.copy(larger, 0, 0, size);
+          held = larger;
+        }
+        chunk.copy(held, size);
+      }
+      size = needed;
+    },
+    bytes: () => held.subarray(0, size),
+  };
+}
+
 /** Content-Encoding of a request; undefined when it is none. */
 export function encodingOf(request: IncomingMessage): string | undefined {
   const encoding = request.headers['content-encoding']?.trim().toLowerCase();
@@ -19,7 +53,7 @@ export function encodingOf(request: IncomingMessage): string | undefined {
 
 /**
  * The body, content-decoded, within `maxBytes`; caps are held while streaming, so a bomb costs its compressed bytes
- * and one chunk. `hold` is told of every chunk before it is kept, and may throw. Rejects with body-too-large,
+ * and one chunk. `hold` is told of all memory before it is taken, at most twice the bytes of the body (or 4 KiB), and may throw. Rejects with body-too-large,
  * encoding-unsupported, body-malformed, or what `hold` threw; what is left of the body is then still to be discarded.
  */
 export function readBody(request: IncomingMessage, maxBytes: number, hold: (bytes: number) => void): Promise<Buffer> {
@@ -27,8 +61,9 @@ export function readBody(request: IncomingMessage, maxBytes: number, hold: (byte
   if (Number(request.headers['content-length'] ?? 0) > maxBytes) return Promise.reject(new WeirError('body-too-large'));
   if (encoding !== undefined && !Object.hasOwn(decoders, encoding)) return Promise.reject(new WeirError('encoding-unsupported'));
   const decoder = encoding === undefined ? undefined : decoders[encoding]!();
+  const length = Number(request.headers['content-length']);
+  const gather = createGather(decoder === undefined && length > 0 ? Math.min(length, maxBytes) : maxBytes, hold);
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = [];
     let received = 0;
     let size = 0;
 
@@ -43,18 +78,17 @@ export function readBody(request: IncomingMessage, maxBytes: number, hold: (byte
     };
     const finish = (): void => {
       settle();
-      resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, size));
+      resolve(gather.bytes());
     };
     const cut = (): void => fail(new WeirError('body-malformed', 'the request was cut'));
     const keep = (chunk: Buffer): void => {
       size += chunk.length;
       if (size > maxBytes || (decoder !== undefined && size > Math.max(floor, received * maxRatio))) return fail(new WeirError('body-too-large'));
       try {
-        hold(chunk.length);
+        gather.add(chunk);
       } catch (error) {
         return fail(error);
       }
-      chunks.push(chunk);
     };
     const decode = (chunk: Buffer): void => {
       received += chunk.length;

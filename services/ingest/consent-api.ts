@@ -28,7 +28,7 @@ export async function createConsentApi(context: ServiceContext, options: { reado
   await Promise.all([topics.consentChanges, topics.identity, topics.canonical, topics.consentApplied].map((topic) => appender.partitions(topic)));
   const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
   const access = await openConsentAccess({ reader, admin, serde, topic: topics.control, now: clock.now, adminToken: () => (vault.has(adminToken) ? vault.get(adminToken).reveal() : undefined), fail });
-  const intake = createConsentIntake({ appender, serde, topics, barrier, workspaceKey: context.workspaceKey, keys: context.keys, release: () => releases.current().hash, clock });
+  const intake = createConsentIntake({ appender, serde, topics, barrier, tables, workspaceKey: context.workspaceKey, keys: context.keys, release: () => releases.current().hash, clock });
   const loading = Promise.all([tables.start(), barrier.start()]).catch(fail);
 
   return {

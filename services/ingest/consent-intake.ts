@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import type { ConsentBarrier } from '@weir/consent';
+import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import type { Appender, OutRecord, Serde } from '@weir/log';
 import { eventId, H, itemHash, keyedId, outputId, type TopicNames } from '@weir/pipeline';
+import { consentKey, type ConsentState } from '@weir/policy';
 import { seal, type KeyRing } from '@weir/seal';
 import type { ConsentOrder } from './consent-order.ts';
 
@@ -10,6 +11,7 @@ export interface ConsentIntakePorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
+  readonly tables: Pick<ConsentTables, 'stored'>;
   readonly workspaceKey: Buffer;
   /** Undefined = nothing is sealed. */
   readonly keys?: Pick<KeyRing, 'ensure' | 'current'>;
@@ -24,7 +26,7 @@ export interface ConsentContext {
   readonly source: string;
   readonly actor: string;
   readonly traceparent: string;
-  /** Idempotency key of the caller; the same one with the same order is the same change. */
+  /** Idempotency key of the caller; the same one with the same order is the same change, unless a grant has undone a no in between. */
   readonly key?: string;
 }
 
@@ -34,8 +36,11 @@ export interface RecordedConsent {
   readonly acceptedAt: number;
   readonly offsets: ReadonlyArray<{ readonly partition: number; readonly offset: number }>;
   readonly ids: readonly string[];
-  /** True once every instance that may call has applied it; false when that did not come about in time. */
-  applied(deadlineMs: number): Promise<boolean>;
+  /**
+   * `applied` once every instance that may call has applied it and it is what the states say; `superseded` when a grant
+   * that came after it has opened again what it closed; `pending` when neither came about in time.
+   */
+  applied(deadlineMs: number): Promise<'applied' | 'pending' | 'superseded'>;
 }
 
 const record = 'weir.canonical.ConsentChange';
@@ -47,15 +52,15 @@ const types = ['userId', 'email', 'phone'] as const;
  * the raw topics; then, acknowledged, the canonical record, which carries it to the destinations.
  */
 export function createConsentIntake(ports: ConsentIntakePorts) {
-  const { appender, serde, topics, workspaceKey, clock } = ports;
+  const { appender, serde, topics, tables, workspaceKey, clock } = ports;
 
   return async function take(order: ConsentOrder, context: ConsentContext): Promise<RecordedConsent> {
     const acceptedAt = clock.now();
     const hash = itemHash(Buffer.from(JSON.stringify(order)));
     // With the order in it: a key that is used again for another change must not swallow it.
-    const id = eventId(api, [context.source, context.key ?? randomUUID(), hash]);
-    const output = outputId(id, 'consent', '');
+    const parts = [context.source, context.key ?? randomUUID(), hash];
     const ids = types.flatMap((type) => (order.identifiers[type] === null ? [] : [`${type}:${keyedId(workspaceKey, type, order.identifiers[type])}`]));
+    const { id, output } = identify(parts, context.key === undefined ? [] : statesOf(tables, ids, order), order.state);
     const { identifiers, occurredAt, ...rest } = order;
     await ports.keys?.ensure([ids[0]!]);
     const plain = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, ...identifiers, anonymousId: null, externalIds: [], ...rest, extras: null });
@@ -79,10 +84,39 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
       partition: appender.partitionFor(topics.canonical, key), key, value,
       headers: [...headers, ...after(H.afterConsent, marks), ...after(H.afterIdentity, highest(links.map(({ partition }, i) => ({ partition, offset: linked[i]! }))))],
     }]);
-    return { id, acceptedAt, offsets, ids, applied: (deadlineMs) => ports.barrier.applied(marks, ids, deadlineMs) };
+    return {
+      id, acceptedAt, offsets, ids,
+      async applied(deadlineMs) {
+        if (!await ports.barrier.applied(marks, ids, deadlineMs)) return 'pending';
+        return statesOf(tables, ids, order).some((state) => isUndone(order.state, state)) ? 'superseded' : 'applied';
+      },
+    };
   };
 }
 export type ConsentIntake = ReturnType<typeof createConsentIntake>;
+
+const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
+/** Whether a state is open that an order of this kind was to close. A grant closes nothing. */
+const isUndone = (asked: string, { state }: ConsentState): boolean => (closes(asked) ? !closes(state) : asked === 'unknown' && state === 'granted');
+
+function statesOf(tables: Pick<ConsentTables, 'stored'>, ids: readonly string[], { purpose, channel, topic }: ConsentOrder): ConsentState[] {
+  return ids.flatMap((id) => tables.stored(consentKey(id, purpose, channel ?? '', topic ?? ''))?.state ?? []);
+}
+
+/**
+ * The event and output id of a change. The fold takes an id once, so a no whose id was folded before a grant would be
+ * dropped as seen, and its deliveries be skipped as done: it is then a change of its own, named after the grant that it
+ * closes, so that its repetitions are one change again. A grant keeps the id of its key: a repeated one opens nothing.
+ */
+function identify(parts: readonly string[], states: readonly ConsentState[], asked: string): { readonly id: string; readonly output: string } {
+  const named = (of: readonly string[]): { id: string; output: string } => {
+    const id = eventId(api, of);
+    return { id, output: outputId(id, 'consent', '') };
+  };
+  const first = named(parts);
+  const opened = states.find((state) => isUndone(asked, state) && state.seen.includes(first.output));
+  return opened === undefined ? first : named([...parts, opened.changeId]);
+}
 
 function highest(offsets: ReadonlyArray<{ readonly partition: number; readonly offset: number }>): Map<number, number> {
   const last = new Map<number, number>();

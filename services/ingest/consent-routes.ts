@@ -42,7 +42,7 @@ function waitOf(url: string, maxWaitMs: number): number {
   return wait === null ? 0 : timeout === null ? maxWaitMs : Number(timeout);
 }
 
-/** `POST /v1/consent`: record a change; with `?wait=applied` answer 200 once it is applied everywhere, else 202. */
+/** `POST /v1/consent`: record a change; with `?wait=applied` answer 200 once it is applied everywhere, 409 when a later grant undid it, else 202. */
 export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts): void {
   let waiting = 0;
 
@@ -56,19 +56,20 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     const order = parseOrder(await readBody(request.raw, maxOrderBytes, () => undefined), ports.purposes());
     const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
     const recorded = await ports.intake(order, { source: 'consent-api', actor: principal.id, traceparent, ...(key === undefined ? {} : { key: `${principal.id}/${key}` }) });
-    let applied = false;
+    let state: 'applied' | 'pending' | 'superseded' = 'pending';
     if (waitMs > 0 && waiting < maxWaiting) {
       waiting++;
       try {
-        applied = await recorded.applied(waitMs - (ports.monotonic() - began));
+        state = await recorded.applied(waitMs - (ports.monotonic() - began));
       } finally {
         waiting--;
       }
     }
     const waitedMs = Math.round(ports.monotonic() - began);
-    if (applied) ports.metrics.consentApplied.observe(waitedMs / 1000);
+    if (state === 'applied') ports.metrics.consentApplied.observe(waitedMs / 1000);
     ports.metrics.requests.inc({ source: 'consent-api', result: 'ok' });
-    return reply.code(applied ? 200 : 202).send({ id: recorded.id, state: applied ? 'applied' : 'pending', offset: recorded.offsets[0]!.offset, offsets: recorded.offsets, waitedMs });
+    const superseded = state === 'superseded' ? answerOf('consent-superseded', catalogue['consent-superseded'].meaning) : {};
+    return reply.code(state === 'applied' ? 200 : state === 'pending' ? 202 : catalogue['consent-superseded'].http).send({ ...superseded, id: recorded.id, state, offset: recorded.offsets[0]!.offset, offsets: recorded.offsets, waitedMs });
   }
 
   onPost(app, '/v1/consent', async (request, reply) => {

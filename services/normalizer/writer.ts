@@ -50,7 +50,7 @@ const positions = (last: ReadonlyMap<number, number>): string => [...last].map((
 
 /** Name of a header with its length before it. */
 const named = (name: string): Buffer => headerBytes(name, '').subarray(0, -1);
-const names = { hash: named(H.hash), event: named(H.event), accepted: named(H.accepted), traceparent: named(H.traceparent), output: named(H.output), ids: named(H.ids), afterConsent: named(H.afterConsent), afterIdentity: named(H.afterIdentity) };
+const names = { hash: named(H.hash), event: named(H.event), accepted: named(H.accepted), traceparent: named(H.traceparent), output: named(H.output), ids: named(H.ids), logged: named(H.logged), afterConsent: named(H.afterConsent), afterIdentity: named(H.afterIdentity) };
 
 /**
  * Writes one batch: consent changes and identity links first, and only when they are acknowledged the
@@ -66,7 +66,7 @@ export function createWriter(ports: WriterPorts) {
   const spare: Packer[] = [];
 
   /** One record of a canonical type, in Kafka's form. */
-  function pack(packer: Packer, work: Work, output: Encoded, sink: Sink, key: Buffer, partition: number, release: string, mapping: string, after: { readonly consent?: string; readonly identity?: string }): OutRecord {
+  function pack(packer: Packer, work: Work, output: Encoded, sink: Sink, key: Buffer, partition: number, release: string, mapping: string, after: { readonly consent?: string; readonly identity?: string; readonly logged?: string }): OutRecord {
     const { headers, record } = work;
     packer.begin();
     packer.key(key, 0, key.length);
@@ -83,6 +83,7 @@ export function createWriter(ports: WriterPorts) {
     for (const bytes of [constant(H.release, release), constant(H.mapping, mapping)]) packer.headers(bytes, 0, bytes.length, 1);
     if (after.consent !== undefined) packer.header(names.afterConsent, after.consent);
     if (after.identity !== undefined) packer.header(names.afterIdentity, after.identity);
+    if (after.logged !== undefined) packer.header(names.logged, after.logged);
     packer.header(names.output, output.outputId);
     const name = constant(H.outputName, output.outputName);
     packer.headers(name, 0, name.length, 1);
@@ -99,11 +100,13 @@ export function createWriter(ports: WriterPorts) {
     const owners: Work[] = [];
     for (const work of works) {
       if (work.result.kind !== 'ok') continue;
+      // One that was put back came onto the log when it first did.
+      const logged = String(work.headers.redriven ? Math.min(work.headers.acceptedAt, work.record.timestamp) : work.record.timestamp);
       for (const output of work.result.outputs) {
         if (output.recordType !== consentRecord) continue;
         for (const id of output.person.ids) {
           const key = Buffer.from(id);
-          records.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.consentChanges, key), release, work.result.mapping, {}));
+          records.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.consentChanges, key), release, work.result.mapping, { logged }));
           owners.push(work);
         }
       }

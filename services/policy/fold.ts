@@ -4,7 +4,7 @@ import { H } from '@weir/pipeline';
 import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import { isReadable } from '@weir/seal';
-import { numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
 
 /** One partition of weir.consent.changes that this instance folds. */
 interface Fold {
@@ -19,6 +19,14 @@ interface Fold {
 }
 
 const maxWaiting = 4;
+/** Mappings of what comes onto weir.consent.changes by itself: the API, an erasure. */
+const direct = /^weir[:-]/;
+
+/** When the change came onto the log, by the broker's clock: the raw record that it was made of, or its own. */
+function loggedAt(record: LogRecord): number | undefined {
+  return headerOf(record.headers, H.logged) !== undefined ? numberOf(record, H.logged) : direct.test(textOf(record, H.mapping)) ? record.timestamp : undefined;
+}
+
 const identifier = /^[A-Za-z][A-Za-z0-9_]{0,31}:[A-Za-z0-9_-]{1,64}$/;
 
 /**
@@ -80,7 +88,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     const change = {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
-      acceptedAt: numberOf(record, H.accepted), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
+      acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
       jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
     };
     const release = context.releases.current();

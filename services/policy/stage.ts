@@ -6,6 +6,7 @@ import { createLimits, decide, type CompiledRoute, type CompiledRule, type Decis
 import type { Release } from '@weir/release';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import type { Canonical } from './delivery.ts';
+import { createDependencies } from './dependencies.ts';
 import { prepare } from './fold.ts';
 import { isReadable } from '@weir/seal';
 import { readTaken, type TakenSlot } from './limits.ts';
@@ -18,12 +19,15 @@ interface Chunk {
   done: boolean;
 }
 
+/** A batch, and when it came (monotonic ms). */
+interface Taken { readonly batch: RecordBatch; readonly arrivedAt: number }
+
 /** One partition of weir.canonical under one assignment. */
 interface Lane {
   readonly partition: number;
   readonly epoch: number;
   readonly window: CommitWindow;
-  readonly batches: RecordBatch[];
+  readonly batches: Taken[];
   /** Position in the first batch. */
   head: number;
   /** Appends not acknowledged, oldest first. */
@@ -63,14 +67,14 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   const lanes = new Map<number, Lane>();
   let prepared: Release | undefined;
   let preparing: Release | undefined;
-  /** Partition counts of weir.consent.changes and weir.identity. */
-  let counts: readonly [number, number] = [0, 0];
   let commitTimer: unknown;
   let committing: Promise<void> = Promise.resolve();
   const idle = new Set<() => void>();
   const write = createDecisionWriter(ports);
+  const wakeWaiting = (): void => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); };
+  const dependencies = createDependencies(ports, wakeWaiting);
 
-  tables.onAdvance(() => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); });
+  tables.onAdvance(wakeWaiting);
 
   /** The running release, once its topics are known; undefined while that is looked up, then every lane goes on. */
   function releaseReady(): Release | undefined {
@@ -86,22 +90,6 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         }).catch((error: unknown) => ports.fail(error));
     }
     return undefined;
-  }
-
-  /** True when everything the record comes after is in the tables; undefined when the header is broken. */
-  function dependenciesMet(record: LogRecord): boolean | undefined {
-    for (const name of [H.afterConsent, H.afterIdentity]) {
-      const header = headerOf(record.headers, name);
-      if (header === undefined || header.length === 0) continue;
-      const positions = name === H.afterIdentity ? tables.identityPositions() : undefined;
-      for (const part of header.toString('latin1').split(',')) {
-        const match = /^(\d{1,6}):(\d{1,16})$/.exec(part);
-        if (match === null || Number(match[1]) >= counts[positions === undefined ? 0 : 1]) return undefined;
-        const reached = positions === undefined ? tables.folded(Number(match[1])) : positions[Number(match[1])] ?? 0;
-        if (reached <= Number(match[2])) return false;
-      }
-    }
-    return true;
   }
 
   function reject(lane: Lane, record: LogRecord, code: ErrorCode, message: string, outputs: Outputs): void {
@@ -150,7 +138,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
 
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
   function nextChunk(lane: Lane, release: Release): { outputs: Outputs; nextOffset: number } | undefined {
-    const batch = lane.batches[0]!;
+    const { batch } = lane.batches[0]!;
     const outputs: Outputs = new Map();
     const consentOffsets = tables.consentPositions();
     const identityOffsets = tables.identityPositions();
@@ -165,7 +153,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         break;
       }
       const lapsed = record.timestamp <= expiring;
-      const met = lapsed || dependenciesMet(record);
+      const met = lapsed || dependencies.met(record, lane.batches[0]!.arrivedAt);
       if (met === false) {
         if (lane.head === start && lane.waitingSince === 0) lane.waitingSince = clock.monotonic();
         break;
@@ -282,7 +270,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   async function assigned(parts: readonly Assignment[]): Promise<void> {
     failpoint('policy.tables-loading');
     await tables.readToEnd();
-    counts = await Promise.all([appender.partitions(topics.consentChanges), appender.partitions(topics.identity)]);
+    await dependencies.load();
     const canonicalPartitions = await appender.partitions(topics.canonical);
     const taken = await readTaken(ports, context.releases.current(), new Set(parts.map(({ partition }) => partition)));
     for (const { partition, epoch, position } of parts) {
@@ -336,7 +324,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         const lane = lanes.get(batch.partition);
         if (lane === undefined || lane.closed || lane.epoch !== batch.epoch) return;
         lane.window.begin(batch);
-        lane.batches.push(batch);
+        lane.batches.push({ batch, arrivedAt: clock.monotonic() });
         lag(lane, lane.window.unfinished() + batch.highWatermark - batch.nextOffset);
         ports.retention.oldest(batch.topic, batch.partition, batch.highWatermark <= batch.nextOffset ? undefined : batch.records[0]?.timestamp);
         if (!lane.paused && lane.window.full()) {
@@ -352,6 +340,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     consumer,
     async stop() {
       await consumer.close();
+      dependencies.stop();
       if (commitTimer !== undefined) clock.clearTimer(commitTimer);
       await committing;
     },

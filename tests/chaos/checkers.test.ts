@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { consentHeld, effectsOnce, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless } from './checkers.ts';
+import { consentHeld, effectsOnce, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless } from './checkers.ts';
 import type { History } from './history.ts';
 
 const raw = (n: number): History['raw'][number] => ({ event: `e${n}`, hash: `h${n}`, objectKey: 'u1', source: 'segment', partition: 0, offset: n });
@@ -11,12 +11,14 @@ const good: History = {
   raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null })), letters: [],
   consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
 };
-const sent = { answered: new Map([['u1', ['e1', 'e2']]]), poison: [], members: 0 };
+const sent = { answered: new Map([['u1', ['e1', 'e2']]]), poison: [], members: 0, consent: new Map([['p@larkspur.example', { said: true, later: ['e2'] }]]) };
+const no = (later: string[]) => ({ consent: new Map([['p@larkspur.example', { said: false, later }]]) });
+const closed: History = { ...good, consent: [...good.consent, { ...good.consent[0]!, state: 'withdrawn', version: 2, at: 2 }] };
 const letter = (n: number): History['letters'][number] => ({ event: `e${n}`, stage: 'normalizer', code: 'x', value: Buffer.from('v'), hash: `h${n}`, topic: 'raw.segment', partition: 0, offset: n });
 const idsOf = (email: string): string[] => [email, 'u-1'];
 
 test('a good history is let pass by every checker', () => {
-  expect([...nothingLost(good, sent), ...effectsOnce(good), ...consentHeld(good, 100, idsOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250, 3000), ...releasesNamed(good)]).toEqual([]);
+  expect([...nothingLost(good, sent), ...effectsOnce(good), ...consentHeld(good, 100, idsOf), ...lastNoHolds(good, sent, idsOf), ...lastNoHolds(closed, no([]), idsOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250, 3000), ...releasesNamed(good)]).toEqual([]);
   expect(nothingLost({ ...good, letters: [letter(2)] }, { ...sent, poison: ['e2'] })).toEqual([]);
 });
 
@@ -45,6 +47,9 @@ test.each<[string, Partial<History>, (h: History) => string[]]>([
   ['a call after a withdrawal', { consent: [...good.consent, { ...good.consent[0]!, state: 'withdrawn', version: 2, at: 700 }] }, (h) => consentHeld(h, 100, idsOf)],
   ['a call after a withdrawal by the other identifier', { consent: [...good.consent, { ...good.consent[0]!, id: 'u-1', state: 'withdrawn', at: 700 }] }, (h) => consentHeld(h, 100, idsOf)],
   ['a call without any consent', { consent: [] }, (h) => consentHeld(h, 100, idsOf)],
+  ['a last no that the fold opened again', {}, (h) => lastNoHolds(h, no([]), idsOf)],
+  ['a last no that no state knows', { consent: [] }, (h) => lastNoHolds(h, no([]), idsOf)],
+  ['a use of what was accepted after the last no', closed, (h) => lastNoHolds(h, no(['e2']), idsOf)],
   ['raw records that do not follow the sender', { raw: [{ ...raw(1), offset: 3 }, raw(2)] }, (h) => ordered(h, sent)],
   ['canonical records that do not follow raw', { canonical: [canonical(2), canonical(1)] }, (h) => ordered(h, sent)],
   ['effects that do not follow dispatch', { effects: [arrival(2), arrival(1)] }, (h) => ordered(h, sent)],

@@ -9,6 +9,8 @@ export interface Sent {
   readonly answered: ReadonlyMap<string, readonly string[]>;
   /** Event ids answered 2xx that no mapping takes. */
   readonly poison: readonly string[];
+  /** By e-mail address: what the last answered consent call said, and the event ids that were answered after it. */
+  readonly consent: ReadonlyMap<string, { readonly said: boolean; readonly later: readonly string[] }>;
   /** Objects of the polled list. */
   readonly members: number;
 }
@@ -92,6 +94,26 @@ export function consentHeld(history: History, slackMs: number, idsOf: (email: st
     const refused = held.some((states) => states.length > 0 && !states.some((s) => s.state === 'granted'));
     if (granted && !refused) continue;
     problems.push(`a subscribe of ${email} arrived at ${arrival.at} under ${arrival.idempotencyKey}, although the states since ${slackMs} ms before were ${held.map((h) => h.map((s) => s.state).join(', ') || 'none').join('; ')} of ${lists.map((list) => list.map((s) => `${s.state} at ${s.at}`).join(', ') || 'none').join('; ')}`);
+  }
+  return problems;
+}
+
+/**
+ * Whose last answered consent call said no, is closed when all is quiet, and nothing that was accepted after it was a
+ * `use` of the newsletter: by the senders' own log, whatever the fold made of it. The calls of a person come one after
+ * the other, so the last answered is the last said, and stands before what was answered later on the same partitions.
+ * Nothing is said of a yes: one that a clock stamped early is rightly taken for an old one.
+ */
+export function lastNoHolds(history: History, sent: Pick<Sent, 'consent'>, idsOf: (email: string) => readonly string[]): string[] {
+  const problems: string[] = [];
+  const last = new Map(history.consent.filter((c) => c.purpose === 'email-marketing').map((c) => [c.id, c.state]));
+  const delivered = new Set(history.ends.filter((e) => e.state === 'delivered').map(delivery));
+  const uses = Map.groupBy(history.dispatch.filter((d) => d.kind === 'use' && d.destination === 'newsletter'), (d) => d.event);
+  for (const [email, { said, later }] of sent.consent) {
+    if (said) continue;
+    const states = idsOf(email).map((id) => last.get(id));
+    if (states.includes('granted') || states.every((state) => state === undefined)) problems.push(`the last word of ${email} was no, and the states are ${states.map((s) => s ?? 'none').join(', ')}`);
+    for (const event of later) for (const use of uses.get(event) ?? []) if (delivered.has(delivery(use))) problems.push(`${event} of ${email} was accepted after a no and went to the newsletter: ${delivery(use)}`);
   }
   return problems;
 }

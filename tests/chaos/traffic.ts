@@ -6,8 +6,8 @@ import type { Random } from './random.ts';
 export interface SendersLog {
   /** Event ids that were answered 2xx, by object key, in the order in which that person's calls were answered. */
   readonly answered: Map<string, string[]>;
-  /** E-mail addresses whose last answered consent call said no, and those that said yes. */
-  readonly consent: Map<string, boolean>;
+  /** By e-mail address: what the last answered consent call said, and the event ids that were answered after it. */
+  readonly consent: Map<string, { readonly said: boolean; readonly later: string[] }>;
   /** Event ids of what no mapping takes. */
   readonly poison: string[];
   events: number;
@@ -127,7 +127,9 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
         if (list === undefined) log.answered.set(userId, [eventIds[i]!]);
         else list.push(eventIds[i]!);
         if (poison === true) log.poison.push(eventIds[i]!);
-        if (consent !== undefined) log.consent.set(`p${userId.slice(2)}@larkspur.example`, consent);
+        const email = `p${userId.slice(2)}@larkspur.example`;
+        if (consent === undefined) log.consent.get(email)?.later.push(eventIds[i]!);
+        else log.consent.set(email, { said: consent, later: [] });
       });
       log.events += calls.length;
       if (index === 0) feed.grow();

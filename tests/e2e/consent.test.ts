@@ -60,6 +60,13 @@ test('an import says what would change, does nothing without --yes, does it once
   await waitFor('both are known', async () => (await show('bob@larkspur.example')).states.length === 1 && (await show('cyd@larkspur.example')).states.length === 1);
   expect((await show('bob@larkspur.example')).states[0]).toMatchObject({ of: 'email', state: 'granted', proof: 'form, 2', source: 'consent-api' });
   expect(JSON.parse((await weir.cli('consent', 'import', file, '--json')).out).changes).toEqual([{ change: 'no change', rows: 2 }]);
+  // A yes in between, and the same file again: the no of the file is not the one that was folded days ago.
+  expect((await weir.cli('consent', 'set', 'cyd@larkspur.example', '--purpose', 'email-marketing', '--channel', 'email', '--state', 'granted')).code).toBe(0);
+  expect((await weir.cli('consent', 'set', 'bob@larkspur.example', '--purpose', 'email-marketing', '--channel', 'email', '--state', 'withdrawn')).code).toBe(0);
+  const told = async (): Promise<number> => (await weir.effects('newsletter')).filter((e) => e.operation === 'unsubscribes' && e.subject === 'cyd@larkspur.example').length;
+  expect(JSON.parse((await weir.cli('consent', 'import', file, '--yes', '--json')).out)).toMatchObject({ applied: 2 });
+  await waitFor('she is closed again and the newsletter was told twice', async () => (await show('cyd@larkspur.example')).states[0].state === 'withdrawn' && (await told()) === 2);
+  expect((await show('bob@larkspur.example')).states[0].state).toBe('withdrawn');
   writeFileSync(file, 'email,purpose,state\ndan@larkspur.example,email-marketing,granted\n,email-marketing,granted\neve@larkspur.example,email-marketing,maybe\n');
   const refused = await weir.cli('consent', 'import', file, '--yes', '--json');
   expect([refused.code, JSON.parse(refused.out).problems]).toEqual([1, ['line 3: no identifier', 'line 4: state is none of granted, denied, withdrawn, unknown']]);

@@ -153,6 +153,11 @@ test('consent changes and links are in the log before the records that name thei
   expect(new Set(records.map((r) => r.key))).toEqual(new Set([idOf('userId', 'u1')]));
   const changes = await all(topics.consentChanges);
   expect(changes.map((c) => c.key).sort()).toEqual([idOf('email', 'ann@example.com'), idOf('userId', 'u1')].sort());
+  const stamped: number[] = [];
+  const reader = await log.reader();
+  for (const [partition, end] of await (await log.admin()).endOffsets(topics.raw('web'))) if (end > 0) await reader.read(topics.raw('web'), partition, 0, end, (batch) => { for (const r of batch.records) if (r.headers.some(([name, value]) => name === H.event && value.toString() === event)) stamped.push(r.timestamp); });
+  await reader.close();
+  expect(changes.map((c) => Number(c.headers[H.logged]))).toEqual([stamped[0], stamped[0]]);
   const links = await all(topics.identity);
   expect(links.map((l) => l.key)).toEqual([[idOf('userId', 'u1'), idOf('email', 'ann@example.com')].sort().join('~')]);
   for (const record of records) {

@@ -100,10 +100,10 @@ export async function createWorld(prefix: string, partitions = 3) {
     log, serde, topics, admin, appender, policy, idsOf,
     next: (kind: string) => `evt_${kind}_${++sequence}`,
     /** A consent change of one identifier, as the normalizer writes it; gives `<partition>:<offset>`. */
-    async change(event: string, id: string, state: string, accepted: number, over: Record<string, unknown> = {}): Promise<string> {
+    async change(event: string, id: string, state: string, accepted: number, over: Record<string, unknown> = {}, more: Record<string, string> = {}): Promise<string> {
       const partition = appender.partitionFor(topics.consentChanges, id);
       const value = complete('weir.canonical.ConsentChange', { ...person({}), occurredAt: accepted, purpose: 'news', channel: 'email', topic: null, state, legalBasis: null, jurisdiction: null, noticeVersion: null, proof: null, expiresAt: null, reason: null, ...over });
-      const [offset] = await appender.append(topics.consentChanges, [{ partition, key: Buffer.from(id), value, headers: headers(event, [id], accepted) }]);
+      const [offset] = await appender.append(topics.consentChanges, [{ partition, key: Buffer.from(id), value, headers: headers(event, [id], accepted, more) }]);
       return `${partition}:${offset}`;
     },
     async link(a: string, b: string): Promise<string> {

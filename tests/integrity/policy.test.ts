@@ -102,6 +102,18 @@ test('a grant that is replayed after the withdrawal does not grant again, also a
   const reopened = world.next('reopened');
   await world.canonical(reopened, { email: 'cat@example.com' }, world.profile({ email: 'cat@example.com' }), { [H.afterConsent]: again });
   await until('the delivery', () => deliveries(world), ended(reopened));
+  // Accepted by a clock that is behind; the grant of a right one came onto the log before it, and waited.
+  await world.change(world.next('stepped'), id, 'withdrawn', 3500, {}, { [H.logged]: '9000' });
+  const waited = await world.change(world.next('waited'), id, 'granted', 8000, {}, { [H.logged]: '8000' });
+  const closed = world.next('closed');
+  await world.canonical(closed, { email: 'cat@example.com' }, world.profile({ email: 'cat@example.com' }), { [H.afterConsent]: waited });
+  expect((await until('the denial', () => outcomes(world), ended(closed))).find((o) => o.value.eventId === closed)!.value.reason).toBe('consent-withdrawn');
+  // What came by itself counts from its own record: a withdrawal of now, by a clock of 1970.
+  await world.change(world.next('by-itself'), id, 'withdrawn', 4000, {}, { [H.mapping]: 'weir:consent-api' });
+  const early = await world.change(world.next('early'), id, 'granted', 10_000, {}, { [H.logged]: '10000' });
+  const still = world.next('still');
+  await world.canonical(still, { email: 'cat@example.com' }, world.profile({ email: 'cat@example.com' }), { [H.afterConsent]: early });
+  expect((await until('the denial', () => outcomes(world), ended(still))).find((o) => o.value.eventId === still)!.value.reason).toBe('consent-withdrawn');
   await policy.close();
 }));
 

@@ -77,7 +77,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const corrector = createCorrector({ reader, admin, serde, topics, standing, table, release: () => releases.current() });
   const runner: Runner = createRunner({
     putBack: { appender, reader, admin, topics, groups: context.groups, clock }, select, admin, orders, verifier, corrector, runner: runnerName, logger, metrics, audit: ports.audit, fail: ports.fail,
-    settle: { admin, store, topics, groups: context.groups, release: () => releases.current(), clock },
+    settle: { admin, reader, store, topics, groups: context.groups, release: () => releases.current(), clock },
   });
 
   const rows = createRowSweep({ store, orders, clock });

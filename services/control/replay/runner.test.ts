@@ -21,6 +21,8 @@ class World {
   readonly schemas = ['weir.internal.ReplayOrder', 'weir.internal.ReplayProgress', 'weir.internal.DeadLetter', 'weir.internal.Delivery'];
   appendsUntilCut = Number.POSITIVE_INFINITY;
   cut = Promise.withResolvers<void>();
+  /** Destinations whose dispatcher takes nothing. */
+  readonly paused = new Set<string>();
   now = 1_800_000_000_000;
   /** Grows with every look: the cursor is saved after every few chunks. */
   tick = 0;
@@ -75,15 +77,15 @@ class World {
   readonly admin = {
     endOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.list(topic, p).length])),
     beginningOffsets: async () => new Map([[0, 0], [1, 0]]), offsetsAt: async () => new Map([[0, 0], [1, 0]]),
-    committed: async (_group: string, topic: string) => new Map([0, 1].map((p) => [p, this.list(topic, p).length])),
+    committed: async (_group: string, topic: string) => new Map([0, 1].map((p) => [p, [...this.paused].some((name) => topic === this.topics.dispatch(name)) ? 0 : this.list(topic, p).length])),
   } as unknown as LogAdmin;
 
   /** The dead letter of a delivery with this end, once more. */
-  letter(n: number, end: Partial<EndFacts>, copy = 0): void {
+  letter(n: number, end: Partial<EndFacts>, copy = 0, destination = 'till'): void {
     const hex = n.toString(16).padStart(8, '0').padEnd(32, 'a');
-    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination: 'till', operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent: '0', source: 'shop', payload: Buffer.alloc(1) };
-    this.ends.set(`till/${deliveryKey(delivery.outputId, 'till', 'put', '0', 0)}`, { state: 'dead-lettered', effect: 'none', itemHash: 'h', at: this.now, offset: n, maybeSince: 0, ...end });
-    this.put(this.topics.dlq, { partition: (n + copy) % 2, key: null, value: this.serde.encode('weir.internal.DeadLetter', { id: `dlq_${hex}`, eventId: delivery.eventId, stage: 'dispatcher', reasons: [{ code: 'delivery-rejected' }], source: 'shop', destination: 'till', release: null, topic: this.topics.dispatch('till'), partition: n % 2, offset: n, key: Buffer.from(`s${n}`), value: this.serde.encode('weir.internal.Delivery', delivery), headers: [] }), headers: [] });
+    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination, operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent: '0', source: 'shop', payload: Buffer.alloc(1) };
+    this.ends.set(`${destination}/${deliveryKey(delivery.outputId, destination, 'put', '0', 0)}`, { state: 'dead-lettered', effect: 'none', itemHash: 'h', at: this.now, offset: n, maybeSince: 0, ...end });
+    this.put(this.topics.dlq, { partition: (n + copy) % 2, key: null, value: this.serde.encode('weir.internal.DeadLetter', { id: `dlq_${hex}`, eventId: delivery.eventId, stage: 'dispatcher', reasons: [{ code: 'delivery-rejected' }], source: 'shop', destination, release: null, topic: this.topics.dispatch(destination), partition: n % 2, offset: n, key: Buffer.from(`s${n}`), value: this.serde.encode('weir.internal.Delivery', delivery), headers: [] }), headers: [] });
   }
 
   async process(name: string): Promise<{ runner: Runner; orders: Orders }> {
@@ -91,7 +93,7 @@ class World {
     const appender = this.appender();
     const clock = { now: () => this.now++, monotonic: () => (this.tick += 300), random: () => 0.5, setTimer: (f: () => void, ms: number) => setTimeout(f, Math.min(ms, 1)), clearTimer: () => undefined };
     const operation = { kind: 'restrict', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
-    const release = { hash: 'rel_x', sources: new Map([['shop', {}]]), destinations: new Map([['till', { name: 'till', operations: { put: operation }, adapter: {} } as unknown as DestinationConfig]]) } as unknown as Release;
+    const release = { hash: 'rel_x', sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
     const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
@@ -99,13 +101,13 @@ class World {
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
       select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }) }, standing, endedAs: () => undefined, open: (b) => b, keysToEnd: async () => undefined, now: () => this.now },
       verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], forget: () => undefined },
-      settle: { admin, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
+      settle: { admin, reader, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
       audit: async () => 'leaf_end', fail: (error) => { throw error; },
     });
     runner.resume();
     return { runner, orders };
   }
-  order = (request: ReplayRequest) => parseRequest(request, { sources: new Map([['shop', {} as never]]), destinations: new Map([['till', {} as never]]) }, Buffer.alloc(32), this.now);
+  order = (request: ReplayRequest) => parseRequest(request, { sources: new Map([['shop', {} as never]]), destinations: new Map([['till', {} as never], ['crm', {} as never]]) }, Buffer.alloc(32), this.now);
   /** Origins of what the order put back, in the order of the topic. */
   back = (): string[] => [0, 1].flatMap((p) => this.list(this.topics.dispatch('till'), p).map((r) => r.headers.find(([n]) => n === H.origin)![1].toString()));
 }
@@ -164,6 +166,37 @@ test('an order about nothing ends empty; one that was paused goes on where it st
   await runner.start(id, by(8));
   await until(orders, id, 'finished');
   expect(world.back()).toHaveLength(30);
+});
+
+test('an order waits for what it put back, not for a paused destination that it gave nothing', async () => {
+  const world = new World();
+  world.paused.add('crm');
+  for (let n = 0; n < 30; n++) world.put(world.topics.dispatch('crm'), { partition: n % 2, key: null, value: null, headers: [[H.intent, Buffer.from('rpl_another')]] });
+  for (let n = 0; n < 5; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  const { entry } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
+  await until(orders, entry.order.id, 'finished');
+  await runner.close();
+});
+
+test('an order whose destination is paused stays open until that has taken it, and none of the later ones waits for it', async () => {
+  const world = new World();
+  world.paused.add('crm');
+  for (let n = 0; n < 10; n++) world.letter(n, {}, 0, n % 2 === 0 ? 'crm' : 'till');
+  let { runner, orders } = await world.process('a');
+  const first = (await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1))).entry.order.id;
+  await until(orders, first, 'delivering');
+  const second = (await runner.add(world.order({ from: 'dlq', destination: 'till', start: true }), by(2))).entry.order.id;
+  await until(orders, second, 'finished');
+  expect(orders.get(first).progress.state).toBe('delivering');
+  await runner.close();
+  ({ runner, orders } = await world.process('b'));
+  const third = (await runner.add(world.order({ from: 'dlq', destination: 'till', start: true }), by(3))).entry.order.id;
+  await until(orders, third, 'finished');
+  expect(orders.get(first).progress.state).toBe('delivering');
+  world.paused.clear();
+  await until(orders, first, 'finished');
+  await runner.close();
 });
 
 test('a second order over the same range is told of the first, and a process that lost an order to another one stands down', async () => {

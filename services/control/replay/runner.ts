@@ -39,7 +39,7 @@ export interface By {
 
 /**
  * Replay orders as resumable machines: previewing → previewed → running ⇄ paused → delivering → finished. One order
- * runs at a time, in the order of their starts; previews have a line of their own. Everything that is needed to go on
+ * runs at a time, in the order of their starts; previews have a line of their own, and delivery is waited for by each for itself. Everything that is needed to go on
  * is on weir.control, see docs/decisions/0008-replay.md.
  */
 export interface Runner {
@@ -62,7 +62,8 @@ export function createRunner(ports: RunnerPorts): Runner {
   const { orders, admin, select, logger } = ports;
   const { topics, clock, reader } = ports.putBack;
   const settled = createSettled(ports.settle);
-  const lines = { preview: Promise.resolve(), run: Promise.resolve(), deliver: Promise.resolve() };
+  const lines = { preview: Promise.resolve(), run: Promise.resolve() };
+  const delivering = new Set<Promise<void>>();
   const running = new Map<string, PutBack>();
   let closed = false;
 
@@ -72,17 +73,26 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (patch.state !== undefined && patch.state !== before.state) ports.metrics.moved(before.state, patch.state);
   }
 
-  /** Work of one line, one after the other. What fails in a declared way ends the order, not the process. */
-  function enqueue(line: keyof typeof lines, id: string, work: (entry: Entry) => Promise<void>): void {
-    lines[line] = lines[line].then(async () => {
+  /** What fails in a declared way ends the order, not the process. */
+  async function attempt(id: string, work: (entry: Entry) => Promise<void>): Promise<void> {
+    try {
       if (closed) return;
       const entry = orders.get(id);
-      try {
-        await work(entry);
-      } catch (error) {
-        await failed(entry, error);
-      }
-    }).catch((error: unknown) => { if (!closed) ports.fail(error); });
+      await work(entry).catch((error: unknown) => failed(entry, error));
+    } catch (error) {
+      if (!closed) ports.fail(error);
+    }
+  }
+
+  /** Work of one line, one after the other. */
+  function enqueue(line: keyof typeof lines, id: string, work: (entry: Entry) => Promise<void>): void {
+    lines[line] = lines[line].then(() => attempt(id, work));
+  }
+
+  /** Each by itself: one whose destination is paused holds up no other. */
+  function awaitDelivery(id: string): void {
+    const waiting: Promise<void> = attempt(id, deliver).finally(() => delivering.delete(waiting));
+    delivering.add(waiting);
   }
 
   async function failed(entry: Entry, error: unknown): Promise<void> {
@@ -192,13 +202,13 @@ export function createRunner(ports: RunnerPorts): Runner {
       running.delete(order.id);
     }
     await save(entry, { state: 'delivering' });
-    enqueue('deliver', order.id, deliver);
+    awaitDelivery(order.id);
   }
 
   /** Everything was put back: wait until the stages have taken it, then tell how it ended. */
   async function deliver(entry: Entry): Promise<void> {
     if (!goesOn(entry, 'delivering')) return;
-    if (!(await settled.taken(entry.order, () => goesOn(entry, 'delivering')))) return;
+    if (!(await settled.taken(entry.order, entry.progress.startedAt ?? entry.order.at, () => goesOn(entry, 'delivering')))) return;
     const report = { ...entry.progress.counts, ended: settled.outcomes(entry.order.id), seconds: Math.round((clock.now() - (entry.progress.startedAt ?? clock.now())) / 1000) };
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.finished', target: entry.order.id, of: entry.order.leaf, details: { selected: report['selected' as never] ?? 0, requeued: report['requeued' as never] ?? 0 } });
     await save(entry, { state: 'finished', by: 'control', leaf, finishedAt: clock.now(), report: JSON.stringify(report) });
@@ -260,13 +270,13 @@ export function createRunner(ports: RunnerPorts): Runner {
         logger.info({ order: order.id, state: progress.state }, 'going on with a replay');
         if (progress.state === 'previewing') enqueue('preview', order.id, preview);
         else if (progress.state === 'running') enqueue('run', order.id, run);
-        else enqueue('deliver', order.id, deliver);
+        else awaitDelivery(order.id);
       }
     },
     waitingFor: (id) => running.get(id)?.waitingFor(),
     async close() {
       closed = true;
-      await Promise.all(Object.values(lines));
+      await Promise.all([...Object.values(lines), ...delivering]);
     },
   };
 }

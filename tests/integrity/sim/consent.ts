@@ -76,7 +76,7 @@ export function createConsentRace(ports: RacePorts) {
     for (const topic of [topics.consentChanges, topics.identity, topics.canonical, topics.consentApplied]) await appender.partitions(topic);
     const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail: broken });
     await Promise.all([tables.start(), barrier.start()]);
-    instance.intake = createConsentIntake({ appender, serde, topics, barrier, workspaceKey, keys: context.keys, release: () => context.releases.current().hash, clock });
+    instance.intake = createConsentIntake({ appender, serde, topics, barrier, tables, workspaceKey, keys: context.keys, release: () => context.releases.current().hash, clock });
   }
 
   const idsOf = (identifiers: ConsentOrder['identifiers']): string[] => (['userId', 'email'] as const).flatMap((type) => (identifiers[type] === null ? [] : [`${type}:${keyedId(workspaceKey, type, identifiers[type])}`]));
@@ -122,7 +122,9 @@ export function createConsentRace(ports: RacePorts) {
         made.recorded = recorded;
         made.recordedAt = scheduler.now;
         ports.note(`consent ${state} ${user} ${recorded.offsets.map((o) => `${o.partition}:${o.offset}`).join(',')}`);
-        if (await recorded.applied(waitMs)) {
+        const answer = await recorded.applied(waitMs);
+        if (answer === 'superseded') ports.note(`superseded ${state} ${user}`);
+        else if (answer === 'applied') {
           made.appliedAt = scheduler.now;
           ports.note(`applied ${state} ${user}`);
           scheduler.after(0, scheduler.world, then);

@@ -1,0 +1,82 @@
+import type { Appender, OutRecord, Serde } from '@weir/log';
+import { H, topicNames } from '@weir/pipeline';
+import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
+import { expect, test } from 'vitest';
+import { createConsentIntake } from './consent-intake.ts';
+import type { ConsentOrder } from './consent-order.ts';
+
+const topics = topicNames('t');
+const order = (state: ConsentOrder['state'], over: Partial<ConsentOrder> = {}): ConsentOrder => ({
+  identifiers: { userId: 'ann', email: 'ann@larkspur.example', phone: null }, purpose: 'email-marketing', channel: null, topic: null, state,
+  legalBasis: null, jurisdiction: null, noticeVersion: null, proof: null, reason: null, expiresAt: null, occurredAt: null, ...over,
+});
+
+/** The intake over a log that folds what comes onto weir.consent.changes, by the rules of the fold, when it is told to. */
+function world() {
+  const states = new Map<string, ConsentState>();
+  const outputs: string[] = [];
+  const waiting: OutRecord[] = [];
+  let offset = 0;
+  let now = 1_700_000_000_000;
+  const header = ({ headers }: OutRecord, name: string): string => headers!.find(([n]) => n === name)![1].toString();
+  const append = async (topic: string, records: readonly OutRecord[]): Promise<readonly number[]> => {
+    if (topic === topics.consentChanges) waiting.push(...records);
+    if (topic === topics.canonical) outputs.push(...records.map((r) => header(r, H.output)));
+    return records.map(() => offset++);
+  };
+  const fold = (): void => {
+    for (const record of waiting.splice(0)) {
+      const change = JSON.parse(record.value!.toString());
+      const key = consentKey(record.key!.toString(), change.purpose, '', '');
+      const next = foldConsent(states.get(key), record.key!.toString(), { ...change, channel: '', topic: '', changeId: header(record, H.output), acceptedAt: Number(header(record, H.accepted)) }, offset++);
+      if (next !== undefined) states.set(key, next);
+    }
+  };
+  const take = createConsentIntake({
+    appender: { append, partitionFor: () => 0, partitions: () => Promise.resolve(1) } as unknown as Appender, serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) } as Serde, topics,
+    tables: { stored: (key) => (states.has(key) ? { partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) } : undefined) as never }, barrier: { applied: () => Promise.resolve(true) },
+    workspaceKey: Buffer.alloc(32), release: () => 'r', clock: { now: () => (now += 1000), monotonic: () => now },
+  });
+  return {
+    outputs, fold, state: () => [...states.values()].map((s) => s.state),
+    async send(given: ConsentOrder, key: string, folded = true) {
+      const recorded = await take(given, { source: 'consent-api', actor: 'a', traceparent: '', key });
+      if (folded) fold();
+      return { id: recorded.id, answer: await recorded.applied(1000) };
+    },
+  };
+}
+
+test.each(['withdrawn', 'denied', 'unknown'] as const)('%s under a key that was used before a grant closes again, as a change of its own that destinations are told', async (no) => {
+  const w = world();
+  await w.send(order('granted'), 'form-1');
+  const first = await w.send(order(no), 'row-2');
+  await w.send(order('granted'), 'form-2');
+  expect(w.state()).toEqual(['granted', 'granted']);
+  const second = await w.send(order(no), 'row-2');
+  expect([w.state(), second.answer]).toEqual([[no, no], 'applied']);
+  expect(second.id).not.toBe(first.id);
+  expect(new Set(w.outputs).size).toBe(4);
+  // Asked again, with or without a grant in between: one change for each time that it was opened.
+  expect((await w.send(order(no), 'row-2')).answer).toBe('applied');
+  await w.send(order('granted'), 'form-3');
+  const third = await w.send(order(no), 'row-2');
+  expect([w.state(), third.answer, [first.id, second.id].includes(third.id)]).toEqual([[no, no], 'applied', false]);
+});
+
+test('a repetition that no table shows yet is one change, and is never called applied while a grant stands over it', async () => {
+  const w = world();
+  const first = await w.send(order('withdrawn'), 'row-2', false);
+  expect((await w.send(order('withdrawn'), 'row-2', false)).id).toBe(first.id);
+  await w.send(order('granted'), 'form-2', false);
+  const late = await w.send(order('withdrawn'), 'row-2', true);
+  expect([w.state(), late.id, late.answer]).toEqual([['granted', 'granted'], first.id, 'superseded']);
+});
+
+test('a grant that comes again under its key opens nothing', async () => {
+  const w = world();
+  const first = await w.send(order('granted'), 'row-1');
+  await w.send(order('withdrawn'), 'ticket');
+  expect((await w.send(order('granted'), 'row-1')).id).toBe(first.id);
+  expect(w.state()).toEqual(['withdrawn', 'withdrawn']);
+});
