@@ -23,7 +23,7 @@ export interface CheckedLog {
 export const pageSize = 1000;
 export const bytesOf = (base64: string): Buffer => Buffer.from(base64, 'base64');
 
-/** Reads the log, leaf by leaf as it stands in the topic, and checks it against the checkpoints of --checkpoints or the data folder. */
+/** Reads the log, leaf by leaf as it stands in the topic, and checks it against the checkpoints of --checkpoints or the data folder; that there are none is a finding. */
 export async function checkedLog(context: CommandContext, client: Client): Promise<CheckedLog> {
   const file = textOption(context, 'checkpoints') ?? join(context.target.dataDir, 'audit-checkpoints.jsonl');
   if (textOption(context, 'checkpoints') !== undefined && !existsSync(file)) throw new UsageError(`there is no ${file}`);
@@ -38,6 +38,8 @@ export async function checkedLog(context: CommandContext, client: Client): Promi
     for (const leaf of page.leaves) leaves.push(bytesOf(leaf.bytes));
   }
   const findings = verifyLog({ leaves, served: served.checkpoint, kept, verifier: textOption(context, 'key') ?? served.verifier });
+  // That the instance agrees with itself proves nothing.
+  if (kept.length === 0) findings.push({ kind: 'not-compared', message: `nothing was compared: ${file} has no kept checkpoint; give --checkpoints with those of a witness, or WEIR_DATA of the instance` });
   return { leaves, checkpoint: served.checkpoint, verifier: served.verifier, kept: kept.length, findings };
 }
 

@@ -16,9 +16,9 @@ const applied = ({ action, target, details }: AuditLeaf, release: string): boole
 
 /**
  * Evidence of what was decided about an event, checked here and not by the service that is asked: the recorded decisions;
- * the same ones made once more from the record, the release and the consent that were recorded; the audit leaf under
- * which that release was applied, its proof in the tree of a signed checkpoint, and every kept checkpoint. Exit 1 when
- * one of them does not hold.
+ * the same ones made once more from the record, the release and the consent that were recorded (where the record is gone,
+ * erased or past its retention, the claim says so and counts as holding); the audit leaf under which that release was
+ * applied, its proof in the tree of a signed checkpoint, and every kept checkpoint. Exit 1 when one of them does not hold.
  */
 export async function proveEvent(context: CommandContext, client: Client, eventId: string): Promise<number> {
   const { terminal, json } = context;

@@ -2,4 +2,4 @@ export { checkpointText, keyId, newSigningKey, parseCheckpoint, signCheckpoint, 
 export { appendLeaf, audited, decodeLeaf, encodeLeaf, leafId, type AuditLeaf } from './leaf.ts';
 export { dropPending, keepPending, localLeaf, pendingLeaves, type PendingLeaf } from './pending.ts';
 export { createTree, emptyRoot, leafHash, nodeHash, verifyConsistency, verifyInclusion, type Tree } from './tree.ts';
-export { verifyLog, type LogFinding } from './verify.ts';
+export { verifyLog, verifyTree, type LogFinding } from './verify.ts';

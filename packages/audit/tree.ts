@@ -5,6 +5,8 @@ export interface Tree {
   readonly size: number;
   /** Takes the bytes of a leaf; answers its index. */
   append(leaf: Uint8Array): number;
+  /** Hash of a leaf of the tree. */
+  leaf(index: number): Buffer;
   /** Hash of the first `size` leaves (default all). Throws RangeError beyond the tree. */
   root(size?: number): Buffer;
   /** Audit path of leaf `index` in the tree of the first `size` leaves (RFC 6962, 2.1.1). */
@@ -67,6 +69,7 @@ export function createTree(): Tree {
       for (let k = 0, i = index; i % 2 === 1; k++, i = (i - 1) / 2) (levels[k + 1] ??= []).push(nodeHash(levels[k]![i - 1]!, levels[k]![i]!));
       return index;
     },
+    leaf: (index) => leaves[within(index, leaves.length - 1)]!,
     root: (size = leaves.length) => range(0, within(size, leaves.length)),
     inclusion: (index, size = leaves.length) => path(within(index, within(size, leaves.length) - 1), 0, size),
     consistency: (from, to = leaves.length) => (within(from, within(to, leaves.length)) === 0 ? [] : subproof(from, 0, to, true)),

@@ -1,8 +1,8 @@
 import { verifyCheckpoint, type Checkpoint } from './checkpoint.ts';
-import { createTree } from './tree.ts';
+import { createTree, type Tree } from './tree.ts';
 
 export interface LogFinding {
-  readonly kind: 'signature' | 'truncated' | 'changed' | 'old-checkpoint' | 'fork';
+  readonly kind: 'signature' | 'truncated' | 'changed' | 'old-checkpoint' | 'fork' | 'not-compared';
   readonly message: string;
 }
 
@@ -12,9 +12,15 @@ export interface LogFinding {
  * deleted, reordered, edited or cut off, and two histories were never signed.
  */
 export function verifyLog(log: { readonly leaves: readonly Uint8Array[]; readonly served: string; readonly kept: readonly string[]; readonly verifier: string }): LogFinding[] {
-  const findings: LogFinding[] = [];
   const tree = createTree();
   for (const leaf of log.leaves) tree.append(leaf);
+  return verifyTree({ ...log, tree });
+}
+
+/** The same for the tree over the leaves. */
+export function verifyTree(log: { readonly tree: Pick<Tree, 'size' | 'root'>; readonly served: string; readonly kept: readonly string[]; readonly verifier: string }): LogFinding[] {
+  const { tree } = log;
+  const findings: LogFinding[] = [];
   const served = verifyCheckpoint(log.served, log.verifier);
   if (served === undefined) findings.push({ kind: 'signature', message: 'the served checkpoint is not signed by the key' });
   else compare(served, 'the served checkpoint');

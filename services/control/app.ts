@@ -10,7 +10,8 @@ import { sealedLeaf } from '@weir/vault';
 import type { FastifyInstance } from 'fastify';
 import { Counter, Gauge } from 'prom-client';
 import { createApi } from './api.ts';
-import { allWitnesses, fileWitness, httpWitness, openAuditLog, type AuditLog } from './audit.ts';
+import { openAuditLog, type AuditLog } from './audit.ts';
+import { openWitnesses } from './audit-witness.ts';
 import { createConsentLookup } from './consent.ts';
 import { createConsentReceipts } from './consent-receipts.ts';
 import { createConsentTables, type ConsentTables } from '@weir/consent';
@@ -94,9 +95,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   }
 
   async function openAudit(): Promise<AuditLog> {
-    const targets = options.witness ?? [join(context.config.dataDir, 'audit-checkpoints.jsonl')];
-    const witness = allWitnesses(targets.map((target) => (/^https?:/.test(target) ? httpWitness(target, logger) : fileWitness(target))));
     const { dataDir } = context.config;
+    const witness = openWitnesses(dataDir, options.witness ?? [], logger);
     const signer = signingKey(topics.audit, vault.get(auditKey).reveal());
     const written = new Set(['release.apply', 'release.approve', 'token.issue', 'token.revoke', 'destination.pause', 'destination.resume', 'held.approve', 'held.refuse', 'replay.order', 'replay.start', 'replay.pause', 'replay.cancel', 'subject.erase']);
     return openAuditLog({ appender, reader, admin, topic: topics.audit, signer, witness, logger, now: () => context.clock.now(), local: { pending: () => pendingLeaves(dataDir), drop: (id) => dropPending(dataDir, id), sealed: () => sealedLeaf(dataDir) }, wasMade: (intent) => (written.has(intent.action) ? access.leaves.has(intent.id) : undefined) });

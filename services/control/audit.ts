@@ -1,9 +1,8 @@
-import { appendFileSync, existsSync, fsyncSync, mkdirSync, openSync, closeSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { appendLeaf, createTree, decodeLeaf, leafId, signCheckpoint, verifierOf, verifyLog, type AuditLeaf, type PendingLeaf, type Signer } from '@weir/audit';
+import { appendLeaf, createTree, decodeLeaf, leafHash, leafId, signCheckpoint, verifierOf, verifyTree, type AuditLeaf, type PendingLeaf, type Signer } from '@weir/audit';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader, RecordBatch } from '@weir/log';
 import type { Logger } from 'pino';
+import type { Witness } from './audit-witness.ts';
 
 export interface ServedLeaf {
   readonly index: number;
@@ -14,15 +13,6 @@ export interface ServedLeaf {
 const unexplained = 'vault.unexplained';
 
 export type NewLeaf = Pick<AuditLeaf, 'kind' | 'actor' | 'action'> & Partial<Pick<AuditLeaf, 'target' | 'of' | 'details'>>;
-
-/** Where signed checkpoints are kept, out of reach of who can write to the log. */
-export interface Witness {
-  /** Every checkpoint it kept; [] when it can not tell. */
-  kept(): readonly string[];
-  /** Resolves when it is kept, or is on its way where the witness is remote. */
-  publish(note: string): Promise<void>;
-  close(): void;
-}
 
 /** The audit log as control keeps it: the tree over weir.audit, in the order of the log. */
 export interface AuditLog {
@@ -69,7 +59,6 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
   const tree = createTree();
   const offsets: number[] = [];
   const indexOf = new Map<string, number>();
-  const hashes = new Map<string, string>();
   const open = new Map<string, AuditLeaf>();
   /** Leaves that the secrets named and the log did not have, and files that are no leaf: told once. */
   const told = new Set<string>();
@@ -82,13 +71,12 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
     next = offset + 1;
     const bytes = value ?? Buffer.alloc(0);
     const leaf = decodeLeaf(bytes);
-    const text = bytes.toString('latin1');
-    if (leaf !== undefined && hashes.get(leaf.id) === text) return;
+    const known = leaf === undefined ? undefined : indexOf.get(leaf.id);
+    if (known !== undefined && tree.leaf(known).equals(leafHash(bytes))) return;
     const index = tree.append(bytes);
     offsets.push(offset);
-    if (leaf === undefined || indexOf.has(leaf.id)) return logger.error({ topic, offset }, leaf === undefined ? 'not an audit leaf' : 'an audit leaf id came again with other content');
+    if (leaf === undefined || known !== undefined) return logger.error({ topic, offset }, leaf === undefined ? 'not an audit leaf' : 'an audit leaf id came again with other content');
     indexOf.set(leaf.id, index);
-    hashes.set(leaf.id, text);
     if (leaf.action === unexplained && leaf.target !== null) told.add(leaf.target);
     if (leaf.kind === 'intent') open.set(leaf.id, leaf);
     else if (leaf.kind === 'end' && leaf.of !== null) open.delete(leaf.of);
@@ -166,10 +154,11 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
   await sync();
   const kept = witness.kept();
   if (kept.length > 0) {
-    const bytes = (await read(0, tree.size)).map((leaf) => Buffer.from(leaf.bytes, 'base64'));
-    const findings = verifyLog({ leaves: bytes, served: note(), kept, verifier: verifierOf(signer) }).filter((f) => f.kind !== 'old-checkpoint');
+    const findings = verifyTree({ tree, served: note(), kept, verifier: verifierOf(signer) }).filter((f) => f.kind !== 'old-checkpoint');
     if (findings.length > 0) broken = `${topic} is not what was signed: ${findings[0]!.message}`;
     if (broken !== undefined) logger.error({ findings }, 'the audit log is broken; nothing may be changed');
+    // The newest holds, and so do all before it: they are beginnings of it.
+    else witness.compact();
   } else if (tree.size > 0) logger.warn({ topic, leaves: tree.size }, 'no checkpoint was kept: the audit log is taken as it is');
   if (broken === undefined) {
     await inTurn(adopt);
@@ -210,88 +199,5 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
       await serial;
       witness.close();
     },
-  };
-}
-
-/** A file with one checkpoint a line (JSON strings), synced before `publish` resolves. It belongs on another disk or machine. */
-export function fileWitness(path: string): Witness {
-  mkdirSync(dirname(path), { recursive: true });
-  return {
-    // A torn last line is a checkpoint that was never acknowledged.
-    kept: () => (existsSync(path) ? readFileSync(path, 'utf8').split('\n').slice(0, -1).map((line) => parseLine(path, line)) : []),
-    async publish(note) {
-      const torn = existsSync(path) && !/(^|\n)$/.test(readFileSync(path, 'latin1').slice(-1)) ? '\n' : '';
-      const file = openSync(path, 'a', 0o644);
-      try {
-        appendFileSync(file, `${torn}${JSON.stringify(note)}\n`);
-        fsyncSync(file);
-      } finally {
-        closeSync(file);
-      }
-    },
-    close() {},
-  };
-}
-
-/** A line that is no JSON string counts as a checkpoint nobody signed: it is a finding, not a gap. */
-function parseLine(path: string, line: string): string {
-  try {
-    const value: unknown = JSON.parse(line);
-    return typeof value === 'string' ? value : '';
-  } catch (error) {
-    if (error instanceof SyntaxError) return '';
-    throw new WeirError('config-invalid', `${path} can not be read`, { cause: error });
-  }
-}
-
-const witnessTimeoutMs = 10_000;
-const witnessRetryMs = 5000;
-
-/** POSTs the newest checkpoint to a URL until it answers 2xx; a checkpoint is not held up by it. */
-export function httpWitness(url: string, logger: Pick<Logger, 'warn'>): Witness {
-  let wanted: string | undefined;
-  let running = false;
-  let timer: NodeJS.Timeout | undefined;
-  const stop = new AbortController();
-  async function run(): Promise<void> {
-    if (running) return;
-    running = true;
-    while (wanted !== undefined && !stop.signal.aborted) {
-      const note = wanted;
-      try {
-        const response = await fetch(url, { method: 'POST', body: note, headers: { 'content-type': 'text/plain; charset=utf-8' }, redirect: 'error', signal: AbortSignal.any([stop.signal, AbortSignal.timeout(witnessTimeoutMs)]) });
-        await response.body?.cancel();
-        if (!response.ok) throw new Error(`answered ${response.status}`);
-        if (wanted === note) wanted = undefined;
-      } catch (error) {
-        if (stop.signal.aborted) break;
-        logger.warn({ witness: new URL(url).host, reason: (error as Error).message }, 'the witness did not take the checkpoint; the next try is in 5 s');
-        await new Promise<void>((resolve) => {
-          timer = setTimeout(resolve, witnessRetryMs);
-          stop.signal.addEventListener('abort', () => resolve(), { once: true });
-        });
-      }
-    }
-    running = false;
-  }
-  return {
-    kept: () => [],
-    async publish(note) {
-      wanted = note;
-      void run();
-    },
-    close() {
-      stop.abort();
-      clearTimeout(timer);
-    },
-  };
-}
-
-/** Publishes to all; what any of them kept counts. */
-export function allWitnesses(witnesses: readonly Witness[]): Witness {
-  return {
-    kept: () => witnesses.flatMap((w) => w.kept()),
-    publish: async (note) => { await Promise.all(witnesses.map((w) => w.publish(note))); },
-    close: () => { for (const w of witnesses) w.close(); },
   };
 }
