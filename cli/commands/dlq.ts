@@ -45,7 +45,7 @@ export const command: Command = {
   summary: 'Dead letters: list them, show one with its bytes, count them, or send some again at once (weir replay shows first).',
   usage: 'list | show <id> | stats | redrive <id>… | redrive --all',
   options: {
-    stage: { type: 'string', value: '<stage>', doc: 'only letters of normalizer, policy or dispatcher' },
+    stage: { type: 'string', value: '<stage>', doc: 'only letters of ingest, normalizer, policy or dispatcher' },
     code: { type: 'string', value: '<code>', doc: 'only letters with this error code' },
     source: { type: 'string', value: '<name>', doc: 'list, redrive: only letters of this source' },
     destination: { type: 'string', value: '<name>', doc: 'only letters of this destination' },

@@ -64,6 +64,7 @@ async function settle(client: Client, seconds: number, terminal: Terminal, signa
 function incidentLine({ destination, code, since, open, replay }: Status['incidents'][number]): string {
   const { kind, name } = incidentAbout(destination);
   if (kind === 'policy') return `rule ${name} escalates since ${since}: what it holds is in weir policy held`;
+  if (kind === 'source') return `polled source ${name} stands still since ${since}: the same page fails again and again (${code}); nothing of it is skipped, it goes on by itself when a page can be taken`;
   if (kind === 'consent') return `${open} ${open === 1 ? 'change' : 'changes'} of consent of ${name} ${open === 1 ? 'binds' : 'bind'} nobody, the first since ${since}: weir dlq list --code ${code} --source ${name} --open`;
   return `${name} is paused since ${since}: ${code}; its events wait and are sent from there by themselves${replay ? `; what was given up meanwhile: ${replay}` : ''}`;
 }

@@ -51,6 +51,7 @@ export const catalogue = {
   'consent-superseded': { meaning: 'The change was recorded, and a grant that came after it has opened again what it closed.', retry: 'refused', action: 'Ask with weir consent show; if it must be closed, send it again under a new Idempotency-Key.', http: 409 },
   // --- mapping and contract ------------------------------------------------------------------------------
   'item-undecodable': { meaning: 'The raw item is not valid JSON within the limits.', retry: 'permanent', action: 'Look at the bytes with weir dlq show; fix the sender.' },
+  'item-too-large': { meaning: 'An item of a polled page is larger than a record of the log may be.', retry: 'permanent', action: 'The letter has its first bytes, size, hash and place: have the vendor send it smaller, or take it by hand; it can not be put back.' },
   'mapping-failed': { meaning: 'A mapping could not be applied to the item.', retry: 'permanent', action: 'Fix the mapping, apply, then weir replay dlq --code mapping-failed.' },
   'consent-unresolved': { meaning: 'A change of consent cannot be bound to anybody: it names nobody, or the item that carries it could not be mapped.', retry: 'permanent', action: 'Look at it with weir dlq list --code consent-unresolved --open; fix the mapping, or put it right with weir replay --corrected, then redrive. The incident ends by itself.' },
   'mapping-no-output': { meaning: 'No output of the mapping matches the item.', retry: 'permanent', action: 'Add an output for this kind of item, or drop it by name in the mapping.' },

@@ -9,12 +9,12 @@ import type { DestinationSwitch, Escalation, Incident, Release, ReleaseFeed, Rel
 import { releaseHash } from './workspace.ts';
 
 export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}`, switch: (destination: string) => `switch/${destination}`, escalation: (destination: string, kind: string) => `escalation/${destination}/${kind}` } as const;
-/** Incidents that are no destination's stand beside theirs under a name with a slash, which no destination has: of a rule that escalates, and of a source whose changes of consent bind nobody. */
-export const incidentName = { rule: (rule: string) => `policy/${rule}`, consent: (source: string) => `consent/${source}` } as const;
+/** Incidents that are no destination's stand beside theirs under a name with a slash, which no destination has: of a rule that escalates, of a source whose changes of consent bind nobody, and of a polled source that stands still. */
+export const incidentName = { rule: (rule: string) => `policy/${rule}`, consent: (source: string) => `consent/${source}`, source: (source: string) => `source/${source}` } as const;
 /** What an incident is about, by its name. */
-export function incidentAbout(name: string): { readonly kind: 'destination' | 'policy' | 'consent'; readonly name: string } {
+export function incidentAbout(name: string): { readonly kind: 'destination' | 'policy' | 'consent' | 'source'; readonly name: string } {
   const at = name.indexOf('/');
-  return at < 0 ? { kind: 'destination', name } : { kind: name.slice(0, at) as 'policy' | 'consent', name: name.slice(at + 1) };
+  return at < 0 ? { kind: 'destination', name } : { kind: name.slice(0, at) as 'policy' | 'consent' | 'source', name: name.slice(at + 1) };
 }
 const maxReleaseBytes = 1_500_000;
 const retryMs = 500;

@@ -23,6 +23,12 @@ export interface Status {
   readonly paused: readonly SwitchView[];
 }
 
+/** Incidents of rules, and of polled sources of the release; those of consent are counted from their letters. */
+function isShown(incident: string, release: Release): boolean {
+  const { kind, name } = incidentAbout(incident);
+  return kind === 'policy' || (kind === 'source' && release.sources.has(name));
+}
+
 async function groupLag(admin: LogAdmin, groupId: string, topic: string): Promise<number> {
   const committed = await admin.committed(groupId, topic);
   const [ends, begins] = await Promise.all([admin.endOffsets(topic), admin.beginningOffsets(topic)]);
@@ -55,7 +61,7 @@ export async function status(admin: LogAdmin, store: Store, release: Release, to
     deadLetters: c('deadLetters'), held: c('deliveries.held'),
     lag, release: release.hash, ready: true, callers,
     incidents: [
-      ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || incidentAbout(i.destination).kind === 'policy')).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: incidentAbout(destination).kind === 'policy' ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
+      ...[...incidents.values()].filter((i) => i.until === null && (release.destinations.has(i.destination) || isShown(i.destination, release))).map(({ destination, code, since }) => ({ destination, code, since: new Date(since).toISOString(), replay: incidentAbout(destination).kind !== 'destination' ? null : `weir replay dispatch --destination ${destination} --since ${new Date(since).toISOString()}` })),
       ...[...unresolved].map(([destination, { open, since }]) => ({ destination, code: 'consent-unresolved', since: new Date(since).toISOString(), open })),
     ],
     paused: switches.filter((s) => s.paused && release.destinations.has(s.destination)),

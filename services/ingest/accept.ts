@@ -28,7 +28,7 @@ const maxEnvelope = 8 * 1024;
 const maxKey = 512;
 const maxContentType = 200;
 /** The log takes 2 MB a record, headers included. */
-const maxItemBytes = 1_900_000;
+export const maxItemBytes = 1_900_000;
 
 /**
  * Appends the items as raw records (docs/architecture.md 3.1): the sender's bytes, untouched, with their ids. Resolves with
@@ -44,15 +44,20 @@ export async function accept(ports: AcceptPorts, arrival: Arrival): Promise<read
   return eventIds;
 }
 
-async function rawKey(keys: Pick<KeyRing, 'current' | 'ensure'>, owner: string): Promise<SealKey> {
+export async function rawKey(keys: Pick<KeyRing, 'current' | 'ensure'>, owner: string): Promise<SealKey> {
   const known = keys.current(owner);
   if (known !== undefined) return known;
   await keys.ensure([owner]);
   return keys.current(owner)!;
 }
 
+/** The event id of an item, and the sender's id of its object. `hash` is the item's. */
+export function idOf(source: SourceConfig, item: Item, hash: string, envelope: JsonObject | undefined): { readonly eventId: string; readonly objectKey: string | undefined } {
+  const { parts, unique, objectKey } = (source.adapter.source as WebhookSource | PollSource).identify(item, source.config, envelope);
+  return { eventId: eventId(source.name, unique ? parts : [...parts, hash]), objectKey };
+}
+
 function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope, traceparent, contentType }: Arrival, now: number, sealing: SealKey | undefined): { records: OutRecord[]; eventIds: string[] } {
-  const adapter = source.adapter.source as WebhookSource | PollSource;
   const records: OutRecord[] = [];
   const eventIds: string[] = [];
   const shared: [string, Buffer][] = [[H.source, Buffer.from(source.name)], [H.accepted, Buffer.from(String(now))], [H.traceparent, Buffer.from(traceparent)], [H.contentType, Buffer.from(contentType.slice(0, maxContentType))]];
@@ -64,8 +69,7 @@ function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope,
   for (const item of items) {
     if (item.bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an item is over ${maxItemBytes} bytes`);
     const hash = itemHash(item.bytes);
-    const { parts, unique, objectKey } = adapter.identify(item, source.config, envelope);
-    const id = eventId(source.name, unique ? parts : [...parts, hash]);
+    const { eventId: id, objectKey } = idOf(source, item, hash, envelope);
     // The sender's id of a person may be an e-mail address: it is no key of a topic as it is.
     const named = objectKey === undefined || objectKey === '' || objectKey.length > maxKey ? id : ports.sealing === undefined ? objectKey : keyedId(ports.sealing.workspaceKey, 'object', objectKey);
     const key = Buffer.from(named);
@@ -75,7 +79,8 @@ function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope,
   return { records, eventIds };
 }
 
-function acknowledged(work: Promise<unknown>, ms: number): Promise<void> {
+/** Resolves with the work; rejects with log-unavailable when it is not done in time, or failed for the log's sake. */
+export function acknowledged(work: Promise<unknown>, ms: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(new WeirError('log-unavailable', `the log did not acknowledge within ${ms} ms`)), ms);
     work.then(() => {

@@ -1,5 +1,6 @@
 import type { ConfigOf } from '@weir/config';
 import { createHttpClient } from '@weir/http';
+import { saveIncident } from '@weir/release';
 import type { Appender } from '@weir/log';
 import type { Readiness, Service, ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
@@ -84,13 +85,14 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
     for (const [name, poller] of pollers) {
       if (wanted.has(name)) continue;
       pollers.delete(name);
-      await poller.stop();
+      await poller.retire();
     }
     for (const name of wanted) {
       if (pollers.has(name)) continue;
       const poller = createPoller(name, {
         log, http, logger, metrics, topics, appender: appender!, serde: context.serde, now: clock.now, monotonic: clock.monotonic, ackTimeoutMs: options.ackTimeoutMs, sealing,
         groupId: `${context.groups.poller}.${name}`, instance: context.config.instance, sessionMs: options.pollerSessionMs, source: () => sources().all.get(name), quota: quotaOf(name), fail,
+        incidents: () => releases.incidents(), saveIncident: (incident) => saveIncident({ appender: appender!, serde: context.serde, topic: topics.control, incident }),
       });
       pollers.set(name, poller);
       await poller.start();

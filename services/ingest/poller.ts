@@ -1,14 +1,16 @@
 import type { HttpFailure, HttpResponse, Json, PollSource } from '@weir/adapter';
-import { findWeirError, WeirError } from '@weir/errors';
+import { findWeirError, WeirError, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { HttpClient } from '@weir/http';
 import type { Assignment, GroupConsumer, Log, Serde } from '@weir/log';
 import type { SourceConfig } from '@weir/release';
 import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
-import { accept, type AcceptPorts } from './accept.ts';
+import { accept, acknowledged, type AcceptPorts } from './accept.ts';
 import { createCursors } from './cursors.ts';
 import type { IngestMetrics } from './metrics.ts';
+import { bySize, setAside } from './oversized.ts';
+import { createPollIncident, type PollIncidentPorts } from './poll-incident.ts';
 import type { PollQuota } from './quota.ts';
 
 export interface PollerPorts extends AcceptPorts {
@@ -16,7 +18,9 @@ export interface PollerPorts extends AcceptPorts {
   readonly serde: Serde;
   readonly http: HttpClient;
   readonly logger: Logger;
-  readonly metrics: Pick<IngestMetrics, 'items' | 'polls'>;
+  readonly metrics: Pick<IngestMetrics, 'items' | 'polls' | 'oversized'>;
+  readonly incidents: PollIncidentPorts['incidents'];
+  readonly saveIncident: PollIncidentPorts['save'];
   readonly monotonic: () => number;
   readonly groupId: string;
   readonly instance: string;
@@ -34,11 +38,14 @@ export interface Poller {
   start(): Promise<void>;
   /** Ends at once: a call under way is left alone, and what it brings is dropped. */
   stop(): Promise<void>;
+  /** Stops, and ends the incident of a source that is polled no more. */
+  retire(): Promise<void>;
 }
 
 type Next =
   | { readonly kind: 'page'; readonly cursor: Json; readonly more: boolean }
-  | { readonly kind: 'failed'; readonly retryAfterMs: number }
+  /** `trouble`: it is the page or what was asked for, not the way to the vendor or the log. */
+  | { readonly kind: 'failed'; readonly retryAfterMs: number; readonly trouble?: ErrorCode }
   | { readonly kind: 'quota'; readonly ms: number }
   | { readonly kind: 'lost' };
 
@@ -48,6 +55,8 @@ const firstBackoffMs = 1000;
 const longestBackoffMs = 300_000;
 /** A sender may ask for a longer pause than this, but a wrong header must not silence a source for days. */
 const longestPauseMs = 3_600_000;
+/** Of the log, which heals; what else is thrown is about the page. */
+const ofTheLog: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-append-failed', 'log-assignment-stale', 'overloaded', 'not-ready']);
 const lost: Next = { kind: 'lost' };
 
 /**
@@ -59,6 +68,7 @@ const lost: Next = { kind: 'lost' };
 export function createPoller(name: string, ports: PollerPorts): Poller {
   const topic = ports.topics.raw(name);
   const cursors = createCursors(name, ports);
+  const incident = createPollIncident(name, { incidents: ports.incidents, save: ports.saveIncident, now: ports.now, logger: ports.logger });
   let running: Promise<void> | undefined;
   let held: Assignment | undefined;
   let stopping = new AbortController();
@@ -107,6 +117,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
       if (next.kind === 'lost') {
         // Another may poll now. Should the lease come back (a heartbeat was only late), the cursor is read anew.
         cursor = undefined;
+        incident.lost();
         ports.metrics.polls.inc({ source: name, result: 'lost' });
         await pause(idleMs, signal);
         continue;
@@ -116,16 +127,21 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
         continue;
       }
       failures = next.kind === 'failed' ? failures + 1 : 0;
-      if (next.kind === 'page') cursor = next.cursor;
+      if (next.kind === 'failed' && next.trouble !== undefined) incident.failed(next.trouble, JSON.stringify(cursor) ?? '');
+      if (next.kind === 'page') {
+        cursor = next.cursor;
+        incident.over();
+      }
       await pause(began + pauseAfter(next, failures, source) - ports.monotonic(), signal);
     }
   }
 
   /** Whatever went wrong, the cursor stays and the page is tried again later: one source must not end the others with it. */
   function failed(error: unknown): Next {
-    ports.metrics.polls.inc({ source: name, result: findWeirError(error)?.code ?? 'invariant-broken' });
+    const code = findWeirError(error)?.code ?? 'invariant-broken';
+    ports.metrics.polls.inc({ source: name, result: code });
     ports.logger.error({ source: name, err: error }, 'the page was not taken; the cursor stays');
-    return { kind: 'failed', retryAfterMs: 0 };
+    return { kind: 'failed', retryAfterMs: 0, ...(ofTheLog.has(code) ? {} : { trouble: code }) };
   }
 
   /** One call and its page, in order: lease, call, lease, items, acks, lease, cursor. */
@@ -144,13 +160,21 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     const found = adapter.page(response, cursor, source.config);
     if (found.items.length > source.limits.items) throw new WeirError('too-many-items', `a page has more than ${source.limits.items} items`);
     failpoint('poller.page-fetched');
-    if (found.items.length > 0 && await unlessAborted(accept(ports, { source, items: found.items, traceparent: newTraceparent(), contentType: 'application/json' }), signal) === undefined) return lost;
+    const { fit, oversized } = bySize(found.items);
+    const traceparent = newTraceparent();
+    if (oversized.length > 0) {
+      // By what was set aside the cursor goes on, so it is acknowledged as the items are.
+      if (await unlessAborted(acknowledged(setAside(ports, source, oversized, found.items.length, traceparent), ports.ackTimeoutMs).then(() => true), signal) === undefined) return lost;
+      ports.metrics.oversized.inc({ source: name }, oversized.length);
+      ports.logger.error({ source: name, items: oversized.length }, 'items larger than a record were set aside');
+    }
+    if (fit.length > 0 && await unlessAborted(accept(ports, { source, items: fit, traceparent, contentType: 'application/json' }), signal) === undefined) return lost;
     const moved = JSON.stringify(found.cursor) !== JSON.stringify(cursor);
     if (!holds(lease, signal)) return lost;
     failpoint('poller.produced');
     if (moved) await cursors.save(found.cursor, lease.epoch);
     failpoint('poller.cursor-saved');
-    ports.metrics.items.inc({ source: name }, found.items.length);
+    ports.metrics.items.inc({ source: name }, fit.length);
     ports.metrics.polls.inc({ source: name, result: 'ok' });
     // A page that says "more" under the cursor it was asked with would be asked for ever.
     return { kind: 'page', cursor: found.cursor, more: found.more && moved };
@@ -160,15 +184,23 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     const verdict = adapter.classify(response);
     ports.metrics.polls.inc({ source: name, result: verdict.kind });
     ports.logger.warn({ source: name, verdict: verdict.kind, detail: verdict.detail }, 'poll failed');
-    return { kind: 'failed', retryAfterMs: 'retryAfterMs' in verdict ? (verdict.retryAfterMs ?? 0) : 60_000 };
+    return { kind: 'failed', retryAfterMs: 'retryAfterMs' in verdict ? (verdict.retryAfterMs ?? 0) : 60_000, ...(verdict.kind === 'permanent' || verdict.kind === 'auth-broken' ? { trouble: verdict.code } : {}) };
+  }
+
+  async function stop(): Promise<void> {
+    stopping.abort();
+    await consumer.close();
+    await incident.settled();
   }
 
   return {
     holds: () => held !== undefined && holds(held, stopping.signal),
     start: () => consumer.start(),
-    async stop() {
-      stopping.abort();
-      await consumer.close();
+    stop,
+    async retire() {
+      await stop();
+      incident.over();
+      await incident.settled();
     },
   };
 }

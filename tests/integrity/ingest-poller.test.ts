@@ -1,9 +1,11 @@
+import { createHash } from 'node:crypto';
 import type { PollSource } from '@weir/adapter';
 import { registry as adapters } from '@weir/adapters';
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import { createLog, createSerde, type Appender, type GroupConsumer, type Log, type Serde } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
+import { consentRecord } from '@weir/mapping';
 import type { SourceConfig } from '@weir/release';
 import { testPrefix, waitFor } from '@weir/testing';
 import pino from 'pino';
@@ -30,7 +32,7 @@ beforeEach(async () => {
   await serde.start();
   topics.current = topicNames(testPrefix('poller'));
   const admin = await log.admin();
-  await admin.createTopics([topics.current.raw('members'), topics.current.control].map((name) => ({ name, partitions: name.endsWith('control') ? 1 : 3, replicationFactor: 1, config: {} })));
+  await admin.createTopics([topics.current.raw('members'), topics.current.control, topics.current.dlq, topics.current.outcome].map((name) => ({ name, partitions: name.endsWith('control') ? 1 : 3, replicationFactor: 1, config: {} })));
   appender = await log.appender();
   await appender.partitions(topics.current.raw('members'));
   http = createHttpClient({ allowPrivate: true });
@@ -45,16 +47,18 @@ afterEach(async () => {
   vendor.close();
 });
 
+/** Only what is larger than a record is mapped by ingest: to find the changes of consent that nobody hears of. */
+const mapping = { name: 'm', file: 'm.yaml', direct: () => undefined, apply: () => ({ kind: 'mapped' as const, outputs: [{ name: 'said', recordType: consentRecord }] as never }) } satisfies SourceConfig['mapping'];
 const member = (id: string) => ({ id, updated_at: 'a' });
 const config = (more: object = {}) => ({ ...Object.fromEntries(Object.entries(adapters.get('http-poll')!.manifest.source!.config).flatMap(([k, f]) => (f.default === undefined ? [] : [[k, f.default]]))), url: vendor.url, items: 'data', every: 1, requestsPerMinute: 6000, ...more });
 
 /** A poller on the cluster of the run; parts of what it stands on can be replaced. */
 async function poll(replace: Partial<PollerPorts> = {}, more: object = {}): Promise<Poller> {
   const adapter = adapters.get('http-poll')!;
-  const source: SourceConfig = { name: 'members', adapter, config: config(more), mapping: undefined as never, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
+  const source: SourceConfig = { name: 'members', adapter, config: config(more), mapping, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
   const poller = createPoller('members', {
     log, serde, http, appender, topics: topics.current, logger: pino({ level: 'silent' }), metrics: createMetrics(metrics, () => 0), now: Date.now, monotonic: () => performance.now(), ackTimeoutMs: 5000,
-    groupId: `${topics.current.prefix}.poller.members`, instance: '1', sessionMs: 3000, source: () => source, quota: { take: () => 0, finished: () => undefined }, fail: (error) => failures.push(error), ...replace,
+    groupId: `${topics.current.prefix}.poller.members`, instance: '1', sessionMs: 3000, incidents: () => new Map(), saveIncident: () => Promise.resolve(), source: () => source, quota: { take: () => 0, finished: () => undefined }, fail: (error) => failures.push(error), ...replace,
   });
   running.push(poller);
   await poller.start();
@@ -66,6 +70,14 @@ async function written(): Promise<{ key: string; event: string }[]> {
   const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
   const topic = topics.current.raw('members');
   for (const [partition, end] of await admin.endOffsets(topic)) await reader.read(topic, partition, 0, end, (batch) => { for (const r of batch.records) found.push({ key: r.key!.toString(), event: r.headers.find(([name]) => name === 'weir-event')![1].toString() }); });
+  await reader.close();
+  return found;
+}
+
+async function values(topic: string): Promise<any[]> {
+  const found: any[] = [];
+  const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
+  for (const [partition, end] of await admin.endOffsets(topic)) await reader.read(topic, partition, 0, end, (batch) => { for (const r of batch.records) found.push(serde.decode(r.value!).value); });
   await reader.close();
   return found;
 }
@@ -118,20 +130,26 @@ test('a cursor is not saved before its page is acknowledged: half a page written
   expect(failures).toEqual([]);
 });
 
-test('an adapter that throws, and an item too large for the log, leave the cursor and the process alone', async () => {
+test('an adapter that throws leaves cursor and process alone, and an item too large for the log becomes a dead letter while the rest of its page goes on', async () => {
   const adapter = adapters.get('http-poll')!;
-  const good: SourceConfig = { name: 'members', adapter, config: config(), mapping: undefined as never, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
+  const good: SourceConfig = { name: 'members', adapter, config: config(), mapping, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
   const bug: SourceConfig = { ...good, adapter: { ...adapter, source: { ...adapter.source!, classify: () => { throw new TypeError('bug'); } } as PollSource } };
-  const pages: unknown[] = [{ data: [{ id: 'huge', pad: 'x'.repeat(1_950_000) }] }];
+  const huge = { id: 'huge', pad: 'x'.repeat(1_950_000) };
   let source = bug;
-  vendor.answer = () => (source === bug ? { status: 500 } : { body: pages.shift() ?? { data: [member('a')], next_cursor: 'one' } });
+  vendor.answer = (cursor) => (source === bug ? { status: 500 } : cursor === '' ? { body: { data: [member('a'), huge, member('b')], next_cursor: 'one' } } : {});
   const roomy = createHttpClient({ allowPrivate: true, maxResponseBytes: 4_000_000 });
   await poll({ http: roomy, source: () => source });
   await waitFor('the bug was met', async () => (await metrics.metrics()).includes('result="invariant-broken"'));
   source = good;
-  await waitFor('it goes on', async () => (await written()).length > 0);
-  expect(vendor.calls.slice(0, 3)).toEqual(['', '', '']);
-  expect(await metrics.metrics()).toContain('weir_ingest_polls_total{source="members",result="body-too-large"} 1');
+  await waitFor('it goes on', () => vendor.calls.includes('one'));
+  expect(vendor.calls.slice(0, 3)).toEqual(['', '', 'one']);
+  expect((await written()).map((r) => r.key).sort()).toEqual(['a', 'b']);
+  expect(await metrics.metrics()).toContain('weir_ingest_oversized_items_total{source="members"} 1');
+  const bytes = JSON.stringify(huge);
+  const [letter] = await values(topics.current.dlq);
+  expect(letter).toMatchObject({ stage: 'ingest', source: 'members', topic: 'poll/members', offset: 2, reasons: [{ code: 'item-too-large', message: `item 2 of 3 of a page has ${bytes.length} bytes, a record takes 1900000; SHA-256 ${createHash('sha256').update(bytes).digest('hex')}; kept are its first 65536 bytes` }, { code: 'consent-unresolved' }] });
+  expect(letter.value.toString()).toBe(bytes.slice(0, 65_536));
+  expect(await values(topics.current.outcome)).toMatchObject([{ eventId: letter.eventId, state: 'dead-lettered', reason: 'item-too-large', stage: 'ingest' }]);
   expect(failures).toEqual([]);
   await roomy.close();
 });

@@ -4,7 +4,7 @@ import type { Release } from '@weir/release';
 
 export const froms = ['dlq', 'dispatch', 'canonical', 'raw'] as const;
 export type From = (typeof froms)[number];
-export const stages = ['normalizer', 'policy', 'dispatcher'] as const;
+export const stages = ['ingest', 'normalizer', 'policy', 'dispatcher'] as const;
 
 /** What an operator asks for; the body of POST /v1/replays. Times are ms since the epoch. */
 export interface ReplayRequest {

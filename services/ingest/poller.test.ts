@@ -1,0 +1,77 @@
+import type { HttpResponse } from '@weir/adapter';
+import { registry as adapters } from '@weir/adapters';
+import { WeirError } from '@weir/errors';
+import type { OutRecord } from '@weir/log';
+import { consentRecord } from '@weir/mapping';
+import { topicNames } from '@weir/pipeline';
+import type { Incident, SourceConfig } from '@weir/release';
+import pino from 'pino';
+import { Registry } from 'prom-client';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { createMetrics } from './metrics.ts';
+import { createPoller, type PollerPorts } from './poller.ts';
+
+beforeEach(() => { vi.useFakeTimers(); });
+afterEach(() => { vi.useRealTimers(); });
+
+const topics = topicNames('t');
+
+/** A poller that holds its lease, over a log in memory and a vendor that answers as told, on a clock that is moved. */
+async function world(answer: (cursor: string) => unknown) {
+  const adapter = adapters.get('http-poll')!;
+  const config = { ...Object.fromEntries(Object.entries(adapter.manifest.source!.config).flatMap(([k, f]) => (f.default === undefined ? [] : [[k, f.default]]))), url: 'https://vendor.example/members', items: 'data', every: 1, requestsPerMinute: 6000 };
+  const source: SourceConfig = { name: 'members', adapter, config, mapping: { name: 'm', file: 'm.yaml', direct: () => undefined, apply: () => ({ kind: 'mapped', outputs: [{ name: 'said', recordType: consentRecord }] as never }) }, limits: adapter.manifest.source!.limits, dedupeWindowMs: 0, account: 'source:members' };
+  const records = new Map<string, OutRecord[]>();
+  const incidents: Incident[] = [];
+  const state = { away: false };
+  const calls: string[] = [];
+  const append: PollerPorts['appender']['append'] = (topic, list) => {
+    if (state.away) return Promise.reject(new WeirError('log-append-failed'));
+    records.set(topic, [...records.get(topic) ?? [], ...list]);
+    return Promise.resolve(list.map((_, i) => i));
+  };
+  const poller = createPoller('members', {
+    log: {
+      consumer: ({ handlers }: any) => ({ pause() {}, holds: () => true, start: () => handlers.assigned([{ topic: topics.raw('members'), partition: 0, epoch: 1, position: 0 }]), close: () => handlers.revoked([], 'close') }),
+      admin: () => Promise.resolve({ endOffsets: () => Promise.resolve(new Map()), close: () => Promise.resolve() }), reader: () => Promise.resolve({ read: () => Promise.resolve(), close: () => Promise.resolve() }),
+    } as never,
+    serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) } as never,
+    http: { call: (request: { url: string }) => {
+      calls.push(new URL(request.url).searchParams.get('cursor') ?? '');
+      return Promise.resolve({ status: 200, headers: {}, body: Buffer.from(JSON.stringify(answer(calls.at(-1)!))) } satisfies HttpResponse);
+    } } as never,
+    appender: { append, partitionFor: () => 0, partitions: () => Promise.resolve(1) } as never,
+    topics, logger: pino({ level: 'silent' }), metrics: createMetrics(new Registry(), () => 0), now: Date.now, monotonic: () => Date.now(), ackTimeoutMs: 5000, groupId: 'g', instance: '1', sessionMs: 3000,
+    incidents: () => new Map(), saveIncident: (incident) => Promise.resolve(void incidents.push(incident)), source: () => source, quota: { take: () => 0, finished: () => undefined }, fail: (error) => { throw error; },
+  });
+  await poller.start();
+  return { state, records, incidents, calls, poller, keys: () => (records.get(topics.raw('members')) ?? []).map((r) => r.key!.toString()) };
+}
+const member = (id: string, pad = '') => ({ id, updated_at: 'a', pad });
+
+test('a page that is none is asked for again and never skipped; the fifth time in a row is an incident, the first page taken ends it', async () => {
+  let page: unknown = { data: 'none' };
+  const w = await world((cursor) => (cursor === '' ? page : { data: [] }));
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(w.incidents).toMatchObject([{ destination: 'source/members', code: 'body-malformed', until: null }]);
+  expect([w.keys(), new Set(w.calls)]).toEqual([[], new Set([''])]);
+  page = { data: [member('a')], next_cursor: 'one' };
+  await vi.advanceTimersByTimeAsync(300_000);
+  expect(w.incidents.slice(1)).toMatchObject([{ destination: 'source/members', until: expect.any(Number) }]);
+  expect([w.keys(), w.calls.at(-1)]).toEqual([['a'], 'one']);
+  await w.poller.stop();
+});
+
+test('a log that is away is no incident of the source, and an item too large is set aside before the cursor goes on', async () => {
+  const w = await world((cursor) => (cursor === '' ? { data: [member('a'), member('huge', 'x'.repeat(1_950_000))], next_cursor: 'one' } : {}));
+  w.state.away = true;
+  await vi.advanceTimersByTimeAsync(120_000);
+  expect([w.incidents, new Set(w.calls), w.records.size]).toEqual([[], new Set(['']), 0]);
+  w.state.away = false;
+  await vi.advanceTimersByTimeAsync(300_000);
+  expect([...w.records.keys()].slice(0, 4)).toEqual([topics.dlq, topics.outcome, topics.raw('members'), topics.control]);
+  expect([w.keys(), w.records.get(topics.dlq)!.length, w.calls.at(-1)]).toEqual([['a'], 1, 'one']);
+  // Who it is about may still be sent to: that is told as any change of consent that binds nobody.
+  expect(JSON.parse(w.records.get(topics.dlq)![0]!.value!.toString()).reasons.map((r: { code: string }) => r.code)).toEqual(['item-too-large', 'consent-unresolved']);
+  await w.poller.stop();
+});
