@@ -31,6 +31,10 @@ interface Shown extends Omit<Letter, 'codes' | 'message'> {
   /** Base64. */
   readonly value: string | null;
   readonly text?: string;
+  /** Its key is destroyed. */
+  readonly erased: boolean;
+  /** Why the bytes are left out. */
+  readonly hidden: 'subject-erased' | 'maybe-erased' | null;
 }
 
 const filters = ['stage', 'code', 'source', 'destination', 'release'] as const;
@@ -105,6 +109,8 @@ async function show(context: CommandContext, client: Client, id: string): Promis
   const facts: [string, string][] = [['id', letter.id], ['event', letter.eventId], ['at', new Date(letter.at).toISOString()], ['stage', letter.stage], ['about', about(letter)], ['attempts', `${letter.attempts}, effect ${letter.effect}`], ['release', letter.release ?? '-'], ['record', `${letter.topic}/${letter.partition}/${letter.offset}`]];
   for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);
   for (const r of letter.reasons) terminal.line(`${terminal.paint.red(r.code)}  ${printable(r.message)}${r.file === null ? '' : `  ${printable(r.file)}:${r.line ?? 0}`}${r.field === null ? '' : `  field ${printable(r.field)}`}${r.path === null ? '' : `  path ${printable(r.path)}`}`);
+  if (letter.erased || letter.hidden === 'subject-erased') terminal.line('\nthe person was erased: what was sent is not shown any more');
+  else if (letter.hidden !== null) terminal.line('\nit was accepted before the newest erasure, and its mapping does not tell whose it is: what was sent is not shown (docs/erasure.md)');
   if (letter.value !== null) terminal.line(`\n${letter.text === undefined ? `base64 ${letter.value}` : printable(letter.text)}`);
   return 0;
 }

@@ -181,7 +181,7 @@ function apply(outputs: readonly Output[], drops: readonly Drop[], file: string,
       mapped.push(made);
     }
   }
-  if (reasons.length > 0) return { kind: 'failed', reasons: [...reasons, ...[...changes].map((output) => unresolved(output.name, file, output.line))] };
+  if (reasons.length > 0) return { kind: 'failed', reasons: [...reasons, ...[...changes].map((output) => unresolved(output.name, file, output.line))], outputs: mapped };
   if (mapped.length === 0) return { kind: 'failed', reasons: [{ code: 'mapping-no-output', message: 'no output of the mapping matches this item', file }] };
   return { kind: 'mapped', outputs: mapped };
 }

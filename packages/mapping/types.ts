@@ -22,7 +22,8 @@ export interface MappedOutput {
 export type MappingResult =
   | { readonly kind: 'mapped'; readonly outputs: readonly MappedOutput[] }
   | { readonly kind: 'dropped'; readonly reason: string }
-  | { readonly kind: 'failed'; readonly reasons: readonly Reason[] };
+  /** `outputs`: what was made all the same, without the fields of the reasons; nothing may be written of it. */
+  | { readonly kind: 'failed'; readonly reasons: readonly Reason[]; readonly outputs?: readonly MappedOutput[] };
 
 /** A pure function of (item, envelope, meta): the same input gives the same records, for ever (I5). */
 export interface CompiledMapping {

@@ -19,6 +19,7 @@ import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer } from './indexer.ts';
+import { createLetterGuard } from './letter-privacy.ts';
 import { createLetters, readDeadLetter } from './letters.ts';
 import { createPrivacy, type Privacy } from './privacy.ts';
 import { explainEvent } from './policy/explain.ts';
@@ -118,7 +119,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       audit = await openAudit();
       await follow();
       unresolved = createUnresolved({ store, incidents: () => releases.incidents(), save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }), registry: context.registry, clock: context.clock, failed: fail });
-      const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)) });
+      const guard = createLetterGuard({ release: () => releases.current(), workspaceKey: context.workspaceKey, erasedUntil: (ids) => context.keys?.erasedUntil(ids) ?? 0, newestMark: () => privacy.newestMark() });
+      const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)), guard });
       replays = await openReplays({ context, reader, admin, appender, store, tables: consent, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
       privacy = await createPrivacy(context, store, consent, (leaf) => audit.record(leaf), fail);
       off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });

@@ -1,6 +1,7 @@
 import { WeirError } from '@weir/errors';
 import type { LogRecord, Reader, Serde } from '@weir/log';
-import type { TopicNames } from '@weir/pipeline';
+import { H, type TopicNames } from '@weir/pipeline';
+import type { Hidden, PlainItem } from './letter-privacy.ts';
 import type { Store } from './store.ts';
 
 export interface LetterFilter {
@@ -40,7 +41,7 @@ export interface LetterApi {
   /** Newest first. `now` is what became of it: open, or how the delivery or event stands. */
   list(limit: number, filter: LetterFilter): unknown[];
   stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): { readonly total: number; readonly counts: readonly LetterCount[] };
-  /** With its bytes (base64); `text` when it is a raw item that can be read. */
+  /** With its bytes (base64); `text` when it is a raw item that can be read. `hidden`: it is, or may be, of an erased person, and its bytes are left out (docs/erasure.md). */
   show(id: string): Promise<unknown>;
 }
 
@@ -54,7 +55,7 @@ export async function readDeadLetter(store: Pick<Store, 'deadLetter'>, reader: R
   return serde.decode(record.value).value as DeadLetterRecord;
 }
 
-export function createLetters(ports: { readonly store: Store; readonly reader: Reader; readonly serde: Serde; readonly topics: TopicNames; readonly open: (bytes: Buffer) => Buffer | undefined }): LetterApi {
+export function createLetters(ports: { readonly store: Store; readonly reader: Reader; readonly serde: Serde; readonly topics: TopicNames; readonly open: (bytes: Buffer) => Buffer | undefined; readonly guard: (item: PlainItem) => Hidden | undefined }): LetterApi {
   const { store, reader, serde, topics } = ports;
 
   function nowOf(letter: Record<string, unknown>): string {
@@ -100,9 +101,13 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
       // Sealed bytes are shown opened; when their key is destroyed, as what they are: unreadable.
       const open = (bytes: Buffer | null): Buffer | null => (bytes === null ? null : ports.open(bytes) ?? null);
       const value = open(letter.value);
+      const raw = letter.topic.startsWith(topics.raw(''));
+      const envelope = letter.headers.find((h) => h.name === H.envelope)?.value;
+      const hidden = raw && value !== null ? ports.guard({ source: letter.topic.slice(topics.raw('').length), eventId: String(letter['eventId']), acceptedAt: Number(letter['acceptedAt']), value, envelope: envelope === undefined ? undefined : open(envelope) ?? undefined }) : undefined;
+      const shown = hidden === undefined ? value : null;
       return {
-        ...letter, key: letter.key?.toString('utf8') ?? null, value: value?.toString('base64') ?? null, erased: value === null && letter.value !== null, now: nowOf(store.deadLetter(id)!),
-        text: letter.topic.startsWith(topics.raw('')) ? value?.toString('utf8') : undefined, headers: letter.headers.map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
+        ...letter, key: letter.key?.toString('utf8') ?? null, value: shown?.toString('base64') ?? null, erased: value === null && letter.value !== null, hidden: hidden ?? null, now: nowOf(store.deadLetter(id)!),
+        text: raw ? shown?.toString('utf8') : undefined, headers: letter.headers.filter((h) => hidden === undefined || h.name !== H.envelope).map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
       };
     },
   };

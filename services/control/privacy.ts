@@ -1,7 +1,7 @@
 import { createConsentBarrier, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { ServiceContext } from '@weir/service';
-import { createErasures, type ErasurePorts, type Erasures } from './erasure.ts';
+import { createErasures, markOf, type ErasurePorts, type Erasures } from './erasure.ts';
 import { createRawKeyJanitor } from './raw-keys.ts';
 import type { Store } from './store.ts';
 import { createSubjects, type Subjects } from './subjects.ts';
@@ -13,6 +13,8 @@ export interface Privacy {
   erasures(): Erasures;
   /** Dispatchers that may start `use` calls: they have read the tables of consent. Null while that is not known. */
   callers(): number | null;
+  /** The latest time until which anybody is erased; 0 = nobody ever was. Throws not-ready while that is read. */
+  newestMark(): number;
   stop(): Promise<void>;
 }
 
@@ -20,7 +22,7 @@ export interface Privacy {
 export async function createPrivacy(context: ServiceContext, store: Store, tables: ConsentTables, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
   const { log, serde, topics, groups, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
-  if (keys === undefined) return { subjects: unsealed, erasures: unsealed, callers: () => null, stop: () => Promise.resolve() };
+  if (keys === undefined) return { subjects: unsealed, erasures: unsealed, callers: () => null, newestMark: () => 0, stop: () => Promise.resolve() };
   const [appender, reader, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
   await appender.partitions(topics.consentApplied);
   const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
@@ -44,6 +46,7 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
   return {
     subjects: () => whenReady(subjects),
     erasures: () => whenReady(erasures),
+    newestMark: () => whenReady(erasures).list().reduce((newest, erasure) => Math.max(newest, markOf(erasure) ?? 0), 0),
     callers: () => (ready ? barrier.applying() : null),
     async stop() {
       await loading;
