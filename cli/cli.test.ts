@@ -4,6 +4,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
+import { incidentLine } from './commands/status.ts';
 import { hasEnded, waitsOf, type Stage } from './commands/trace.ts';
 import { createTerminal, printable } from './terminal.ts';
 
@@ -168,6 +169,10 @@ test('an event that has not ended says what it waits for', () => {
   expect(waitsOf(stages, { ...status, incidents: [{ destination: 'crm', code: 'credential-rejected', since: at }] })[0]).toMatch(/credential-rejected/);
   stages.push({ stage: 'outcome', at, destination: 'crm', operation: 'put', state: 'delivered' });
   expect(waitsOf(stages, status)).toEqual([]);
+});
+
+test('a polled source that stands still is no destination that is paused', () => {
+  expect(incidentLine({ destination: 'source/members', code: 'body-malformed', since: '2026-01-01T00:00:00Z', replay: null })).toMatch(/^polled source members stands still since 2026-01-01T00:00:00Z: .*body-malformed.*nothing of it is skipped/);
 });
 
 test('a trace has ended when something ended and everything let through did', () => {

@@ -61,7 +61,8 @@ async function settle(client: Client, seconds: number, terminal: Terminal, signa
   }
 }
 
-function incidentLine({ destination, code, since, open, replay }: Status['incidents'][number]): string {
+/** One incident as `weir status` prints it. */
+export function incidentLine({ destination, code, since, open, replay }: Status['incidents'][number]): string {
   const { kind, name } = incidentAbout(destination);
   if (kind === 'policy') return `rule ${name} escalates since ${since}: what it holds is in weir policy held`;
   if (kind === 'source') return `polled source ${name} stands still since ${since}: the same page fails again and again (${code}); nothing of it is skipped, it goes on by itself when a page can be taken`;

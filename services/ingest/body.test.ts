@@ -60,7 +60,8 @@ test('a body that comes byte by byte takes no more memory than is held for it', 
   const before = used();
   const body = readBody(request as unknown as IncomingMessage, 2_097_152, (n) => { held += n; });
   for (let i = 0; i < 1_000_000; i++) request.emit('data', Buffer.from([i % 251]));
-  expect(used() - before).toBeLessThan(held + 2_000_000);
+  // An object for each would be some 120 MB; what else the process does meanwhile is a few.
+  expect(used() - before).toBeLessThan(held + 30_000_000);
   request.emit('end');
   const bytes = await body;
   expect([bytes.length, bytes[999_999], held]).toEqual([1_000_000, 999_999 % 251, expect.any(Number)]);

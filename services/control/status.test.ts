@@ -1,0 +1,15 @@
+import type { LogAdmin } from '@weir/log';
+import { groupNames, topicNames } from '@weir/pipeline';
+import type { Incident, Release } from '@weir/release';
+import { expect, test } from 'vitest';
+import { status } from './status.ts';
+import type { Store } from './store.ts';
+
+test('open incidents of destinations, rules and polled sources of the release are shown, each with the replay that fits it; others are not', async () => {
+  const none = () => Promise.resolve(new Map<number, number>());
+  const incidents = new Map(['crm', 'gone', 'policy/night', 'source/members', 'source/gone', 'consent/shop'].map((destination): [string, Incident] => [destination, { destination, code: 'x', since: 0, until: null }]));
+  incidents.set('source/over', { destination: 'source/over', code: 'x', since: 0, until: 1 });
+  const release = { hash: 'rel', sources: new Map([['members', {}], ['over', {}]]), destinations: new Map([['crm', {}]]) } as unknown as Release;
+  const shown = await status({ endOffsets: none, beginningOffsets: none, committed: none } as unknown as LogAdmin, { counter: () => 0, position: () => 0 } as unknown as Store, release, topicNames('t'), groupNames('t'), [], incidents, [], new Map(), null);
+  expect(shown.incidents.map(({ destination, replay }) => [destination, replay])).toEqual([['crm', expect.stringContaining('weir replay dispatch')], ['policy/night', null], ['source/members', null]]);
+});
