@@ -1,0 +1,51 @@
+import fastify from 'fastify';
+import { topicNames } from '@weir/pipeline';
+import { expect, test } from 'vitest';
+import { subjectRoutes } from './subject-routes.ts';
+import { createSubjects, keyedIdsOf, parseIdentifier } from './subjects.ts';
+
+const workspaceKey = Buffer.alloc(32, 5);
+const given = parseIdentifier('userId:u-7');
+const [own] = keyedIdsOf(workspaceKey, given) as [string];
+
+/** One record of u-7 on the topic; `linked` as the table answers. */
+function subjects(linked: (ids: readonly string[]) => readonly string[] | undefined, over: object = {}) {
+  const record = { key: Buffer.from(own), value: Buffer.from('x'), headers: [['weir-event', Buffer.from('evt_1')]], timestamp: 0 };
+  return createSubjects({
+    reader: { read: async (_t: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: [record] }) }, admin: { beginningOffsets: async () => new Map(), endOffsets: async () => new Map([[0, 1]]) },
+    appender: { partitions: async () => 1, partitionFor: () => 0 }, serde: { known: () => true, decode: () => ({ name: 'weir.canonical.Profile', value: { userId: 'u-7' } }) }, topics: topicNames('weir'),
+    keys: { erasedUntil: () => 0, current: () => undefined }, tables: { readToEnd: async () => {}, linked, states: () => [], allows: (ids: readonly string[]) => (linked(ids) === undefined ? { ok: false, reason: 'identity-too-wide' } : { ok: true }) },
+    store: { stages: () => [{ stage: 'decided', at: 1, destination: 'crm', operation: 'send', effect: 'deny', reason: 'identity-too-wide' }] }, workspaceKey, now: () => 0,
+    release: () => ({ policy: { routes: new Map([['Profile', [{ purpose: 'email-marketing', channel: 'email' }]]]), purposes: new Map() } }), ...over,
+  } as never);
+}
+
+test('a person with too many links is shown and explained under the identifier that was given, says so, and stays closed', async () => {
+  const found = subjects(() => undefined);
+  expect(await found.resolve(given)).toEqual({ ids: [own], onlyGiven: true });
+  expect(await found.summary(given)).toMatchObject({ ids: [own], onlyGiven: true, records: { total: 1 }, purposes: [{ allowed: false, reason: 'identity-too-wide' }] });
+  expect(await found.decisions(given, undefined, 5)).toMatchObject({ onlyGiven: true, decisions: [{ eventId: 'evt_1', destination: 'crm' }] });
+  expect(await subjects((ids) => ids).decisions(given, undefined, 5)).toMatchObject({ onlyGiven: false });
+});
+
+test('an export of a part says so in its first line', async () => {
+  for (const [linked, first] of [[() => undefined, 'incomplete'], [(ids: readonly string[]) => ids, 'at']] as const) {
+    const app = fastify();
+    subjectRoutes(app, { subjects: () => subjects(linked), erasures: () => ({}) as never });
+    const answer = await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7' } });
+    const lines = answer.body.trim().split('\n').map((line) => JSON.parse(line) as object);
+    expect(Object.keys(lines[0]!)[0]).toBe(first);
+    expect(lines.at(-1)).toMatchObject({ record: { userId: 'u-7' } });
+    await app.close();
+  }
+});
+
+test('known is who has a key, a link, a state of consent or a mark of erasure, nobody else', () => {
+  const alone = (ids: readonly string[]): readonly string[] => ids;
+  expect(subjects(alone).known([own])).toBe(false);
+  expect(subjects((ids) => [...ids, 'email:x']).known([own])).toBe(true);
+  expect(subjects(() => undefined).known([own])).toBe(true);
+  expect(subjects(alone, { keys: { erasedUntil: () => 0, current: () => ({}) } }).known([own])).toBe(true);
+  expect(subjects(alone, { keys: { erasedUntil: () => 5, current: () => undefined } }).known([own])).toBe(true);
+  expect(subjects(alone, { tables: { linked: alone, states: () => [{}] } }).known([own])).toBe(true);
+});
