@@ -22,7 +22,7 @@ let leaves: NewLeaf[] = [];
 let auditFails = false;
 let ran: string[] = [];
 
-const erasure = { destinations: [], orderedAt: 0, stoppedAt: null, erasedAt: null, rawUntil: null, deadline: null };
+const erasure = { destinations: [], state: 'ordered', orderedAt: 0, markedAt: null, stoppedAt: null, erasedAt: null, rawUntil: null, deadline: null };
 const answer = (name: string) => async (): Promise<object> => { ran.push(name); return {}; };
 const token = `weir_${'a'.repeat(43)}`;
 const replayId = 'rpl_00000000-0000-4000-8000-000000000000';
@@ -53,7 +53,7 @@ beforeAll(async () => {
     status: answer('status'), trace: answer('trace'), letters: { list: answer('letters'), stats: answer('stats'), show: answer('letter') }, release: answer('release'),
     switches: { list: () => [], set: answer('switch') }, deliveries: { resolve: answer('resolve') },
     subjects: () => ({ summary: answer('subject'), decisions: answer('decisions'), resolve: async () => { ran.push('export'); return []; }, scan: async () => undefined }),
-    erasures: () => ({ order: async () => { ran.push('erase'); return erasure; }, list: () => [], get: () => erasure }),
+    erasures: () => ({ order: async () => { ran.push('erase'); return { erasure, joined: false, underWay: [] }; }, list: () => [], get: () => erasure }),
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
     policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },

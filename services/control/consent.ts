@@ -1,5 +1,6 @@
 import type { ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
+import { phoneNumber } from '@weir/mapping';
 import { keyedId } from '@weir/pipeline';
 import { consentKey, type ConsentEntry } from '@weir/policy';
 import type { ServiceContext } from '@weir/service';
@@ -55,7 +56,8 @@ export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey'
       if (!tables.caughtUp()) throw new WeirError('not-ready', 'the tables of consent are being read');
       const now = clock.now();
       return people.map((person) => {
-        const named = new Map(types.flatMap((type) => (person[type] === undefined ? [] : [[`${type}:${keyedId(workspaceKey, type, person[type])}`, type as string]])));
+        const values = { ...person, phone: person.phone === undefined ? undefined : phoneNumber(person.phone) ?? person.phone };
+        const named = new Map(types.flatMap((type) => (values[type] === undefined ? [] : [[`${type}:${keyedId(workspaceKey, type, values[type])}`, type as string]])));
         const linked = tables.linked([...named.keys()]);
         const states = (linked ?? [...named.keys()]).flatMap((id) => {
           const found = tables.states(id);

@@ -46,10 +46,11 @@ function open(): Erasures {
     scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take(r as SubjectRecord); whileReading(); },
   };
   const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
-  const admin = { endOffsets: async (topic: string) => new Map([[0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': '604800000' } })), committed: async () => new Map([[0, policyCommitted]]) };
+  // What was on the second partition has left by retention, and the index has nothing of it.
+  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': '604800000' } })), committed: async () => new Map([[0, policyCommitted]]) };
   const reader = { read: async (topic: string, _p: number, _f: number, _t: number, take: (batch: object) => Promise<void>) => take({ records: log.filter((l) => l.topic === topic).map((l) => l.record) }) };
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
-  const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: () => indexed };
+  const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
   return createErasures({
     appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, subjects, store, workspaceKey, release: () => release, audit: async () => 'leaf',
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
@@ -126,6 +127,19 @@ test('a second order of a person whose erasure is not marked yet is that one; on
   expect(second).toMatchObject({ joined: true, erasure: { id: 'leaf_1' } });
   expect(erasures.list()).toHaveLength(1);
   expect(await order('leaf_3')).toMatchObject({ joined: false, underWay: [], erasure: { id: 'leaf_3' } });
+});
+
+test('an order that comes while the mark of another is being written is not covered by it, so it is one of its own', async () => {
+  let second: Awaited<ReturnType<typeof order>> | undefined;
+  whileMarking = () => {
+    whileMarking = () => {};
+    now += 1;
+    void order('leaf_2').then((found) => { second = found; });
+  };
+  await order();
+  await until((e) => e.state === 'erased');
+  expect(second).toMatchObject({ joined: false, underWay: ['leaf_1'] });
+  expect((await until((e) => e.state === 'erased', 'leaf_2')).markedAt).toBe(erasures.get('leaf_1').markedAt! + 1);
 });
 
 test('where nobody is known nothing is marked, destroyed or told, unless it is forced, and even then nobody is told', async () => {

@@ -8,6 +8,7 @@ import { seal, type KeyRing } from '@weir/seal';
 import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
 import type { NewLeaf } from './audit.ts';
+import { createErasureProgress } from './erasure-progress.ts';
 import type { Store } from './store.ts';
 import { keyedIdsOf, type Identifiers, type Subjects } from './subjects.ts';
 
@@ -51,7 +52,7 @@ export interface ErasureOrder {
 export interface ErasurePorts {
   readonly appender: Appender;
   readonly reader: Reader;
-  readonly admin: Pick<LogAdmin, 'endOffsets' | 'describeTopics' | 'committed'>;
+  readonly admin: Pick<LogAdmin, 'endOffsets' | 'beginningOffsets' | 'describeTopics' | 'committed'>;
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly policyGroup: string;
@@ -110,8 +111,9 @@ export function createErasures(ports: ErasurePorts): Erasures {
   const all = new Map<string, Erasure>();
   const timers = new Set<unknown>();
   const running = new Set<Promise<void>>();
-  /** Ends of the topics with decisions, taken once policy had passed the record of an erasure. */
-  const decidedBy = new Map<string, ReadonlyMap<string, ReadonlyMap<number, number>>>();
+  const progress = createErasureProgress(ports);
+  /** Their mark is being written: its time is taken, so an order of now is not covered by it. */
+  const marking = new Set<string>();
   let ordering: Promise<unknown> = Promise.resolve();
   let stopped = false;
 
@@ -194,8 +196,12 @@ export function createErasures(ports: ErasurePorts): Erasures {
   /** Of this moment: a mark of before the records were read would let through what was accepted meanwhile. What was linked meanwhile is read too, and marked anew. */
   async function mark(erasure: Erasure): Promise<Erasure> {
     const markedAt = now();
+    marking.add(erasure.id);
     await keys.markErased(erasure.ids, markedAt, erasure.id);
-    return await linkedSince(erasure) ?? save({ ...erasure, state: 'marked', markedAt, rawUntil: await rawUntil(markedAt) });
+    const linked = await linkedSince(erasure);
+    if (linked === undefined) return save({ ...erasure, state: 'marked', markedAt, rawUntil: await rawUntil(markedAt) });
+    marking.delete(erasure.id);
+    return linked;
   }
 
   /** Back to reading, with what was linked since; undefined when nothing was, or too much. */
@@ -292,51 +298,14 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return alive.size;
   }
 
-  /** Whether policy has decided the record of an erasure for every destination, and the index has all that it decided. */
-  async function decided({ id, eventId, destinations }: Erasure): Promise<boolean> {
-    let ends = decidedBy.get(id);
-    if (ends === undefined) {
-      const place = ports.store.places(eventId!).filter(({ topic }) => topic === topics.canonical).at(-1);
-      if (place === undefined) return false;
-      // Committed = every delivery and every denial of it is acknowledged.
-      if (((await admin.committed(ports.policyGroup, topics.canonical)).get(place.partition) ?? 0) <= place.offset) return false;
-      const kept = new Set(destinations.filter(({ destination }) => ports.release().destinations.has(destination)).map(({ destination }) => topics.dispatch(destination)));
-      ends = new Map(await Promise.all([topics.outcome, ...kept].map(async (topic) => [topic, await admin.endOffsets(topic)] as const)));
-      decidedBy.set(id, ends);
-    }
-    return [...ends].every(([topic, of]) => [...of].every(([partition, end]) => ports.store.position(topic, partition) >= end));
-  }
-
-  /** How far the destinations are, by what was decided of the event and how it ended; the same object when nothing changed. */
-  async function watch(erasure: Erasure): Promise<Erasure> {
-    const waits = ({ state }: { readonly state: string }): boolean => state === 'pending' || state === 'late';
-    const passed = erasure.destinations.some(waits) && await decided(erasure);
-    const stages = erasure.eventId === null ? [] : ports.store.stages(erasure.eventId);
-    // The record itself could not be decided: that ends every part, and nobody was told.
-    const whole = stages.filter((s) => s.stage === 'outcome' && s['destination'] === null && s['state'] !== 'denied').at(-1);
-    let changed = false;
-    const destinations = erasure.destinations.map((part) => {
-      const own = stages.filter((s) => s['destination'] === part.destination && s['operation'] === part.operation);
-      const outcome = own.filter((s) => s.stage === 'outcome').at(-1) ?? (own.length === 0 ? whole : undefined);
-      const open = passed && own.length === 0 ? 'not-asked' : now() > erasure.deadline! ? 'late' : 'pending';
-      const state = part.operation === null ? part.state : outcome !== undefined ? String(outcome['state']) : waits(part) ? open : part.state;
-      if (state === part.state) return part;
-      changed = true;
-      if (state === 'late') logger.error({ erasure: erasure.id, destination: part.destination }, 'a destination has not erased within the deadline');
-      return { ...part, state, at: outcome?.at ?? null };
-    });
-    const open = destinations.some(waits);
-    return changed || !open ? { ...erasure, destinations, state: open ? 'erased' : 'done' } : erasure;
-  }
-
   /** The same object while nothing changes: then there is something to wait for. */
   async function follow(before: Erasure): Promise<Erasure> {
-    const erasure = await watch(before);
+    const erasure = await progress.of(before);
     if (erasure === before) return before;
     if (erasure.state !== 'done') return save(erasure);
     await keys.destroy([receiptKey(erasure.id)]);
     const done = await save({ ...erasure, sealed: null });
-    decidedBy.delete(erasure.id);
+    progress.forget(erasure.id);
     logger.info({ erasure: erasure.id, keys: done.keysDestroyed }, 'erasure done');
     return done;
   }
@@ -346,7 +315,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const { ids, onlyGiven } = await ports.subjects.resolve(identifiers);
     const own = keyedIdsOf(ports.workspaceKey, identifiers);
     const same = [...all.values()].filter((e) => own.every((id) => e.ids.includes(id)) || (!onlyGiven && !e.onlyGiven && ids.some((id) => e.ids.includes(id))));
-    const waiting = same.find((e) => (e.state === 'ordered' || e.state === 'collected') && (e.forced || !forced));
+    const waiting = same.find((e) => unmarked.has(e.state) && !ended.has(e.state) && !marking.has(e.id) && (e.forced || !forced));
     if (waiting !== undefined) return { erasure: waiting, joined: true, underWay: [] };
     await keys.ensure([receiptKey(leaf)]);
     const orderedAt = now();

@@ -1,0 +1,59 @@
+import type { Erasure, ErasurePorts } from './erasure.ts';
+
+/** How far the destinations are with an erasure, by what was decided of its event and how that ended. */
+export interface ErasureProgress {
+  /** The erasure as it stands now, `done` when every destination has ended; the same object when nothing changed. */
+  of(erasure: Erasure): Promise<Erasure>;
+  forget(id: string): void;
+}
+
+export function createErasureProgress(ports: Pick<ErasurePorts, 'admin' | 'store' | 'topics' | 'policyGroup' | 'release' | 'logger' | 'now'>): ErasureProgress {
+  const { admin, store, topics, policyGroup, release, logger, now } = ports;
+  /** Ends of the topics with decisions, taken once policy had passed the record of an erasure. */
+  const decidedBy = new Map<string, ReadonlyMap<string, ReadonlyMap<number, number>>>();
+
+  /** Of the partitions that hold something: where all has left by retention there is nothing to index. */
+  async function endsOf(topic: string): Promise<ReadonlyMap<number, number>> {
+    const [begins, ends] = await Promise.all([admin.beginningOffsets(topic), admin.endOffsets(topic)]);
+    return new Map([...ends].filter(([partition, end]) => end > (begins.get(partition) ?? 0)));
+  }
+
+  /** Whether policy has decided the record of an erasure for every destination, and the index has all that it decided. */
+  async function decided({ id, eventId, destinations }: Erasure): Promise<boolean> {
+    let ends = decidedBy.get(id);
+    if (ends === undefined) {
+      const place = store.places(eventId!).filter(({ topic }) => topic === topics.canonical).at(-1);
+      if (place === undefined) return false;
+      // Committed = every delivery and every denial of it is acknowledged.
+      if (((await admin.committed(policyGroup, topics.canonical)).get(place.partition) ?? 0) <= place.offset) return false;
+      const kept = new Set(destinations.filter(({ destination }) => release().destinations.has(destination)).map(({ destination }) => topics.dispatch(destination)));
+      ends = new Map(await Promise.all([topics.outcome, ...kept].map(async (topic) => [topic, await endsOf(topic)] as const)));
+      decidedBy.set(id, ends);
+    }
+    return [...ends].every(([topic, of]) => [...of].every(([partition, end]) => store.position(topic, partition) >= end));
+  }
+
+  /** How far the destinations are, by what was decided of the event and how it ended; the same object when nothing changed. */
+  async function of(erasure: Erasure): Promise<Erasure> {
+    const waits = ({ state }: { readonly state: string }): boolean => state === 'pending' || state === 'late';
+    const passed = erasure.destinations.some(waits) && await decided(erasure);
+    const stages = erasure.eventId === null ? [] : store.stages(erasure.eventId);
+    // The record itself could not be decided: that ends every part, and nobody was told.
+    const whole = stages.filter((s) => s.stage === 'outcome' && s['destination'] === null && s['state'] !== 'denied').at(-1);
+    let changed = false;
+    const destinations = erasure.destinations.map((part) => {
+      const own = stages.filter((s) => s['destination'] === part.destination && s['operation'] === part.operation);
+      const outcome = own.filter((s) => s.stage === 'outcome').at(-1) ?? (own.length === 0 ? whole : undefined);
+      const open = passed && own.length === 0 ? 'not-asked' : now() > erasure.deadline! ? 'late' : 'pending';
+      const state = part.operation === null ? part.state : outcome !== undefined ? String(outcome['state']) : waits(part) ? open : part.state;
+      if (state === part.state) return part;
+      changed = true;
+      if (state === 'late') logger.error({ erasure: erasure.id, destination: part.destination }, 'a destination has not erased within the deadline');
+      return { ...part, state, at: outcome?.at ?? null };
+    });
+    const open = destinations.some(waits);
+    return changed || !open ? { ...erasure, destinations, state: open ? 'erased' : 'done' } : erasure;
+  }
+
+  return { of, forget: (id) => { decidedBy.delete(id); } };
+}
