@@ -22,8 +22,8 @@ export function bySize(items: readonly Item[]): { readonly fit: readonly Item[];
 /**
  * Items of a polled page that are larger than a record, as dead letters with their end: the page would be asked for again
  * for ever otherwise, and all that stands behind it wait. The bytes do not fit a letter either: it has the first 64 KiB,
- * and the size, SHA-256 and place of the whole. It is on no topic, so it can not be put back. The same item has the same
- * letter. Resolves when all is acknowledged.
+ * and the size, SHA-256 and place of the whole. It is a letter of the raw topic, whose owner is looked for before it is shown
+ * (docs/erasure.md), at no offset of it; what it has is no whole item, so a redrive leaves it. The same item has the same letter. Resolves when all is acknowledged.
  */
 export async function setAside(ports: OversizedPorts, source: SourceConfig, oversized: ReturnType<typeof bySize>['oversized'], count: number, traceparent: string): Promise<void> {
   const { appender, topics, serde } = ports;
@@ -44,7 +44,7 @@ export async function setAside(ports: OversizedPorts, source: SourceConfig, over
     const common = { eventId, stage: 'ingest', destination: null, operation: null, attempts: 0, release: null, acceptedAt: now, at: now };
     const letter = {
       ...common, id: `dlq_${createHash('sha256').update(['ingest', source.name, eventId, sha256].join('\0')).digest('hex').slice(0, 32)}`, reasons: reasons.map((r) => ({ code: r.code, message: r.message, file: r.file ?? null, line: r.line ?? null, field: null, path: null })),
-      source: source.name, topic: `poll/${source.name}`, partition: 0, offset: place, key: null, value: key === undefined ? excerpt : seal(key, excerpt), headers: headers.map(([name, value]) => ({ name, value })), effect: 'none',
+      source: source.name, topic: topics.raw(source.name), partition: 0, offset: -1, key: null, value: key === undefined ? excerpt : seal(key, excerpt), headers: headers.map(([name, value]) => ({ name, value })), effect: 'none',
     };
     const end = { ...common, outputId: null, key: null, state: 'dead-lettered', reason: 'item-too-large', detail: message, rule: null, purpose: null, consent: [], status: null, attempt: null };
     letters.push({ partition: appender.partitionFor(topics.dlq, id), key: id, value: serde.encode('weir.internal.DeadLetter', letter), headers: [headers[0]!, headers[4]!] });

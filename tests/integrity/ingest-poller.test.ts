@@ -147,7 +147,7 @@ test('an adapter that throws leaves cursor and process alone, and an item too la
   expect(await metrics.metrics()).toContain('weir_ingest_oversized_items_total{source="members"} 1');
   const bytes = JSON.stringify(huge);
   const [letter] = await values(topics.current.dlq);
-  expect(letter).toMatchObject({ stage: 'ingest', source: 'members', topic: 'poll/members', offset: 2, reasons: [{ code: 'item-too-large', message: `item 2 of 3 of a page has ${bytes.length} bytes, a record takes 1900000; SHA-256 ${createHash('sha256').update(bytes).digest('hex')}; kept are its first 65536 bytes` }, { code: 'consent-unresolved' }] });
+  expect(letter).toMatchObject({ stage: 'ingest', source: 'members', topic: topics.current.raw('members'), offset: -1, reasons: [{ code: 'item-too-large', message: `item 2 of 3 of a page has ${bytes.length} bytes, a record takes 1900000; SHA-256 ${createHash('sha256').update(bytes).digest('hex')}; kept are its first 65536 bytes` }, { code: 'consent-unresolved' }] });
   expect(letter.value.toString()).toBe(bytes.slice(0, 65_536));
   expect(await values(topics.current.outcome)).toMatchObject([{ eventId: letter.eventId, state: 'dead-lettered', reason: 'item-too-large', stage: 'ingest' }]);
   expect(failures).toEqual([]);
