@@ -2,7 +2,7 @@ import type { OperationManifest } from '@weir/adapter';
 import { deliveryKey, expiringBefore, H } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
-import type { Ending } from './ends.ts';
+import { repeat, type Ending } from './ends.ts';
 import { failOver, handOverOf, secondOf } from './fail-over.ts';
 import { lookUp, pastWindow } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -38,9 +38,9 @@ function standing(runner: PartitionRunner, task: Task): { readonly ended: Prepar
   }
   const { end } = found;
   // The crash may have been before the second vendor's topic had it.
-  if (end.state === 'failed-over' && task.redrive === '') return { ended: repeat(task, end, handOverOf(end)) };
+  if (end.state === 'failed-over' && task.redrive === '') return { ended: again(task, end, handOverOf(end)) };
   // A replayed record tells its order that there was nothing to do; an end without an outcome (a crash between the two) gets it.
-  if (task.redrive !== '' || (task.parkedOffset < 0 && runner.coveredBefore(task.offset))) return { ended: repeat(task, end) };
+  if (task.redrive !== '' || (task.parkedOffset < 0 && runner.coveredBefore(task.offset))) return { ended: again(task, end) };
   return { ended: { kind: 'silent' } };
 }
 
@@ -102,10 +102,7 @@ function exhausted(ports: DestinationPorts, runner: PartitionRunner, destination
   return second === undefined ? give(task, 'dead-lettered', 'delivery-exhausted', why, true) : { kind: 'end', ending: failOver(task, second, 'delivery-exhausted', why) };
 }
 
-/** Its end is in the ledger; the outcome is written again. */
-function repeat(task: Task, end: EndValue, handOver?: Ending['handOver']): Preparation {
-  return { kind: 'end', ending: { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end, ...(handOver === undefined ? {} : { handOver }) } };
-}
+const again = (task: Task, end: EndValue, handOver?: Ending['handOver']): Preparation => ({ kind: 'end', ending: repeat(task, end, handOver) });
 
 /**
  * Whether a record replaces what an earlier one of its subject set, so that a replayed older one would roll it back
@@ -149,7 +146,7 @@ function conflict(runner: PartitionRunner, task: Task, first: EndValue): Prepara
   const key = deliveryKey(delivery.outputId, delivery.destination, delivery.operation, `conflict/${delivery.itemHash}`, 0);
   task.key = key;
   const known = runner.writer.endOf(key);
-  if (known !== undefined) return task.redrive === '' ? { kind: 'silent' } : repeat(task, known);
+  if (known !== undefined) return task.redrive !== '' || task.parkedOffset >= 0 || runner.coveredBefore(task.offset) ? again(task, known) : { kind: 'silent' };
   return { kind: 'end', ending: { task, key, state: 'quarantined', effect: 'none', code: 'event-conflict', detail: `the event arrived before with another body (hash ${first.itemHash}, now ${delivery.itemHash})`, deadLetter: true } };
 }
 

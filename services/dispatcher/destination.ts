@@ -99,7 +99,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     }
   }
 
-  /** No secret can be had: nothing is called, and when that has lasted the heads go to their second vendors. */
+  /** No secret can be had: nothing is called, what ends or waits without a call does, and when that has lasted the heads go to their second vendors. */
   function pumpAway(): void {
     const destination = ports.configured();
     if (destination?.enabled !== true) return;
@@ -113,8 +113,12 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
         if (lane.dead) continue;
         const task = lane.queue[0]!;
         const prepared = prepare(ports, runner, destination, task);
+        if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
+          act(lane, runner, task, prepared);
+          continue;
+        }
         const ending = prepared.kind === 'call' ? leaving.withoutSecret(runner, destination, task) : undefined;
-        if (ending === undefined) leaving.stays(next, Number.POSITIVE_INFINITY);
+        if (ending === undefined) leaving.staysAway(next);
         else end(lane, runner, ending);
       }
     } finally {
@@ -257,7 +261,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   function end(lane: Lane, runner: PartitionRunner, ending: Ending): void {
     count(ending);
     runner.writer.push(ending);
-    if (ending.effect !== 'done') lane.fence = runner.writer.fence();
+    // Of what waits on the parked topic no intent tells: a successor takes only the first that has no end for called.
+    if (ending.task.parkedOffset >= 0) lane.fence = runner.writer.place();
+    else if (ending.effect !== 'done') lane.fence = runner.writer.fence();
     advance(lane, runner);
   }
 
@@ -354,7 +360,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     async assigned(parts: readonly Assignment[]) {
       const opened = parts.map((part) => createPartitionRunner(ports, part, (lane, runner) => offer({ lane, runner }), count));
       for (const runner of opened) partitions.set(runner.partition, runner);
-      await Promise.all(opened.map((runner) => runner.open()));
+      // Not waited for: a ledger may be longer to read than a handler may take. Nothing is called before it is read.
+      for (const runner of opened) runner.open();
     },
     async revoked(parts, reason) {
       // A lease that ran out unnoticed: others may have called on this instance's part since.

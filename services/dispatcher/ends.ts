@@ -27,6 +27,11 @@ export interface Ending {
   readonly key?: string;
 }
 
+/** Its end is in the ledger; the outcome is written again. */
+export function repeat(task: Task, end: EndValue, handOver?: HandOver): Ending {
+  return { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end, ...(handOver === undefined ? {} : { handOver }) };
+}
+
 /** @param owner who writes it, by the order of the ledger (owners.ts) */
 export function endValue(ending: Ending, at: number, owner: string): EndValue {
   const { task, handOver } = ending;
@@ -39,6 +44,9 @@ export function endValue(ending: Ending, at: number, owner: string): EndValue {
     owner: handOver === undefined ? null : owner, toDestination: handOver?.destination ?? null, toOperation: handOver?.operation ?? null, toKey: handOver?.key ?? null,
   };
 }
+
+/** Offsets that are remembered behind a record that is not known. */
+const maxAhead = 2000;
 
 const outcomeState: Record<EndState, string> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', expired: 'quarantined', superseded: 'superseded', 'failed-over': 'failed-over' };
 
@@ -79,6 +87,8 @@ export interface Owner {
   readonly name: string;
   /** False: the assignment has ended. Waits while that is not known. */
   owned(): Promise<boolean>;
+  /** The assignment has ended, or is about to. */
+  gone(): boolean;
 }
 
 /**
@@ -142,12 +152,23 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     return true;
   }
 
-  /** Put own, acknowledged records into the cache; the checkpoint moves only when no foreign record lies between. */
+  /** Own records acknowledged behind the checkpoint, which moves over them when what lies between is known, too. */
+  const ahead = new Set<number>();
+  let catchingUp: Promise<void> | undefined;
+
+  /** Put own, acknowledged records into the cache. The checkpoint moves up to the first record that is not known; one that stays (of an earlier owner, written late) is read. */
   function applyOwn(records: readonly OutRecord[], keys: readonly string[], offsets: readonly number[]): void {
     const entries: LedgerEntry[] = records.map((r, i) => ({ key: keys[i]!, value: r.value, offset: offsets[i]! }));
     let next = ports.ledger.position(partition);
-    for (const offset of offsets) if (offset === next) next = offset + 1;
+    for (const offset of offsets) if (offset >= next) ahead.add(offset);
+    while (ahead.delete(next)) next++;
     ports.ledger.apply(partition, entries, next);
+    if (ahead.size <= maxAhead || catchingUp !== undefined || owner.gone()) return;
+    catchingUp = ports.takeover.catchUp(partition, owner.gone).then(() => {
+      if (owner.gone()) return;
+      const known = ports.ledger.position(partition);
+      for (const offset of ahead) if (offset < known) ahead.delete(offset);
+    }).catch(ports.fail).finally(() => { catchingUp = undefined; });
   }
 
   async function run(): Promise<void> {
@@ -190,6 +211,8 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
      */
     fence: (): number => fence,
     acknowledged: (place: number): boolean => acknowledged >= place,
+    /** The place of the last end that was pushed. */
+    place: (): number => pushed,
     /** The delivery ended before; finish its offset behind the ends already queued. */
     pushSilent(task: Task): void {
       silent.push(task);
@@ -209,6 +232,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     /** Resolves when nothing is queued or being written. */
     async drained(): Promise<void> {
       while (running !== undefined) await running;
+      await catchingUp;
     },
   };
 }

@@ -28,6 +28,11 @@ function textOf(notice: Notice, workspace: string): { readonly subject: string; 
       ? { subject: `[weir ${workspace}] rule ${name} escalates`, text: `Rule ${name} holds deliveries since ${since}, and asks for somebody to look at them: weir policy held, then weir policy approve or refuse.\n` }
       : { subject: `[weir ${workspace}] rule ${name}: all decided`, text: `Everything that rule ${name} held since ${since} was decided by ${new Date(notice.until!).toISOString()}.\n` };
   }
+  if (kind === 'source') {
+    return notice.phase === 'opened'
+      ? { subject: `[weir ${workspace}] polled source ${name} stands still`, text: `Since ${since} the same page of ${name} fails again and again (${notice.code}). Nothing is skipped. weir status tells more.\n` }
+      : { subject: `[weir ${workspace}] polled source ${name} goes on`, text: `Source ${name} goes on since ${new Date(notice.until!).toISOString()}.\n` };
+  }
   const what = notice.kind === 'breaker' ? 'does not answer: its breaker stays open' : 'is paused: its credential cannot be had or is refused';
   const subject = notice.phase === 'opened' ? `[weir ${workspace}] ${notice.destination} ${notice.kind === 'breaker' ? 'does not answer' : 'is paused for its credential'}` : `[weir ${workspace}] ${notice.destination} goes on`;
   const text = notice.phase === 'opened'

@@ -80,11 +80,18 @@ test('without a secret each head goes when its own route says, though nothing el
   world.it.configured(false);
   world.at(20_000);
   expect(world.it.withoutSecret(never as never, destination(), task())).toBeUndefined();
-  world.it.stays(head, Infinity);
-  expect(world.wakes).toEqual([40_000]);
-  world.at(60_000);
+  world.it.staysAway(head);
+  world.at(24_000);
+  world.it.comeBack(Infinity);
+  expect([world.wakes, world.put]).toEqual([[5000, 1000], []]);
+  world.at(25_000);
   world.it.comeBack(Infinity);
   expect(world.put).toEqual([head]);
+  world.at(58_000);
+  expect(world.it.withoutSecret(never as never, destination(), task())).toBeUndefined();
+  world.it.staysAway(head);
+  expect(world.wakes.at(-1)).toBe(2000);
+  world.at(60_000);
   expect(world.it.withoutSecret(never as never, destination(), task())?.code).toBe('secret-unavailable');
 });
 
@@ -126,8 +133,8 @@ test('without a secret the heads go when that has lasted, and those that stay co
   world.it.configured(false);
   world.at(59_999);
   expect(world.it.withoutSecret(never as never, destination(), task())).toBeUndefined();
-  world.it.stays('a' as never, Infinity);
-  world.it.stays('b' as never, Infinity);
+  world.it.staysAway('a' as never);
+  world.it.staysAway('b' as never);
   world.it.comeBack(Infinity);
   expect(world.put).toEqual([]);
   world.at(60_000);
@@ -147,7 +154,7 @@ function writer(owned: boolean) {
     ledger: { end: () => undefined, position: () => 0, apply: (_p: number, entries: { key: string }[]) => { applied.push(...entries.map((e) => e.key)); } },
     appender: { partitions: () => Promise.resolve(1), partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => { log.push(...records.map((r) => `${topic} ${r.value!.toString()} ${r.headers?.length ?? ''}`)); return Promise.resolve(records.map((_, i) => i)); } },
   } as unknown as DestinationPorts;
-  return { log, applied, finished, it: createEndWriter(ports, 0, { name: 'me', owned: () => Promise.resolve(owned) }, (tasks) => { finished.push(...tasks.map((t) => t.offset)); }) };
+  return { log, applied, finished, it: createEndWriter(ports, 0, { name: 'me', owned: () => Promise.resolve(owned), gone: () => false }, (tasks) => { finished.push(...tasks.map((t) => t.offset)); }) };
 }
 
 test('the second vendor\'s topic has the delivery after the end of the first is acknowledged, and the offset is finished after both', async () => {

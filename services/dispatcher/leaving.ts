@@ -11,6 +11,8 @@ import type { Task } from './types.ts';
 
 /** The second vendor must be so much sooner through: what is given over costs an end and a record more, and a choice that tips over at every call measures nothing. */
 const leastGain = 1.25;
+/** Between two looks at heads that wait for a secret or for a second vendor, ms. */
+const lookEveryMs = 5000;
 
 interface Ports {
   readonly destination: DestinationPorts;
@@ -91,10 +93,16 @@ export function createLeaving({ destination: ports, ready, breaker, cost, wakeIn
       const there = ports.second(second.destination, second.operation)!.cost();
       return there * leastGain < here ? failOver(task, second, 'preferred', `expected in ${Math.round(there)} ms there, in ${Math.round(here)} ms here`) : undefined;
     },
-    /** Out of line until the destination can be called, `blockedMs` from now (Infinity = nobody knows when), or until one of those that stay may go. */
+    /** Out of line until the destination can be called, `blockedMs` from now, or until one of those that stay may go. */
     stays(next: Ordered<Ready>, blockedMs: number): void {
       staying.push(next);
       wake(blockedMs);
+    },
+    /** Out of line while no secret can be had. Whether a second vendor can take it is not told when that changes: it is looked at again. */
+    staysAway(next: Ordered<Ready>): void {
+      staying.push(next);
+      lookAgainAt = Math.min(lookAgainAt, ports.clock.monotonic() + lookEveryMs);
+      wake(Number.POSITIVE_INFINITY);
     },
     /** Those that stay are in line again when the destination can be called (`blockedMs` 0) or one of them may go by now; if not, they are looked at when that is so, though nobody else is in line: a failed probe leaves nobody. */
     comeBack(blockedMs: number): void {

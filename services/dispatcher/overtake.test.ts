@@ -35,7 +35,7 @@ function createWorld() {
     appender: { append: (topic: string, list: readonly { value: Buffer }[]) => Promise.resolve(list.map(({ value }) => (topic === 'ledger' ? 0 : records.push({ offset: records.length, timestamp: clock.at, key: Buffer.from('anna'), value, headers: [] }) - 1))) },
   } as unknown as DestinationPorts;
   const lane: Lane = createLane('anna');
-  const taskOf = (value: object, offset: number, parkedOffset: number): Task => ({ delivery: value, offset, parkedOffset, queuedAt: 0, subject: 'anna', redrive: '', record: { key: Buffer.from('anna'), value: Buffer.from(JSON.stringify(value)), headers: [] }, sealedBy: '', key: '', generation: 0, attempts: 0, maybeSince: 0, readBacks: 0, path: '', ahead: '', last: undefined }) as never;
+  const taskOf = (value: object, offset: number, parkedOffset: number): Task => ({ delivery: value, offset, parkedOffset, queuedAt: 0, subject: 'anna', redrive: '', record: { key: Buffer.from('anna'), value: Buffer.from(JSON.stringify(value)), headers: [], timestamp: clock.at }, sealedBy: '', key: '', generation: 0, attempts: 0, maybeSince: 0, readBacks: 0, path: '', ahead: '', last: undefined }) as never;
   let verdict: (task: Task) => 'sent' | { due: number; maybeSince?: number } = () => 'sent';
   const parking = createParking({
     ports, partition: 0, epoch: 1, createTask: (delivery, _record, offset, parkedOffset) => taskOf(delivery, offset, parkedOffset),

@@ -2,7 +2,7 @@ import { failpoint } from '@weir/failpoint';
 import { expiringShare, H } from '@weir/pipeline';
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
-import type { Ending } from './ends.ts';
+import { repeat, type Ending } from './ends.ts';
 import { createParked, dueOf, firstLine, forgetHead, lineFor, nextLine, type Lane, type Line, type Parked } from './lane.ts';
 import { ledgerKeys, lookUp } from './ledger.ts';
 import { goAhead } from './overtake.ts';
@@ -189,6 +189,7 @@ export function createParking(context: Context): Parking {
     const end = (await ports.admin.endOffsets(parkedTopic)).get(partition) ?? 0;
     const bySubject = new Map(marks.map((m) => [m.subject, m]));
     await ports.reader.read(parkedTopic, partition, Math.min(...marks.map((m) => m.fromOffset)), end, async (batch) => {
+      if (closed) throw new WeirError('log-assignment-stale', `${parkedTopic}/${partition} is another one's`);
       for (const record of batch.records) {
         const subject = record.key?.toString('utf8') ?? '';
         const mark = bySubject.get(subject);
@@ -196,8 +197,11 @@ export function createParking(context: Context): Parking {
         const task = await decode(record);
         await context.reach([task]);
         const standing = lookUp(task.delivery, task.redrive, task.offset, context.endOf);
-        // What went to a second vendor may not have been appended there yet: it is looked at once more.
-        if (standing.kind === 'ended' && standing.end.state !== 'failed-over') continue;
+        // Its outcome may be missing: no intent covers what is parked. What went to a second vendor may not have been appended there yet: it is looked at once more.
+        if (standing.kind === 'ended' && standing.end.state !== 'failed-over') {
+          context.end(repeat(task, standing.end));
+          continue;
+        }
         const parked = laneOf(subject).parked!;
         const line = lineFor(parked, task.delivery);
         // The marker tells of a use, unless it was of this very record: it went ahead, and may have been called since it was parked.
@@ -218,6 +222,7 @@ export function createParking(context: Context): Parking {
       if (found.length === 0) return;
       const marks = [...Map.groupBy(found, (m) => m.subject).values()].map((list) => ({ ...joinMarks(list), key: keyFor(list[0]!.subject) }));
       await write([...marks.map(({ key, head: _head, ...value }) => [key, value] as const), ...found.map((m) => [m.key, null] as const)]);
+      if (closed) return;
       const now = ports.clock.now();
       for (const m of marks) {
         const lane = laneOf(m.subject);

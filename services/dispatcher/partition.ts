@@ -30,8 +30,8 @@ export interface PartitionRunner {
   readonly epoch: number;
   readonly writer: EndWriter;
   readonly parking: Parking;
-  /** Load ledger and parked subjects; nothing is called before it resolves. */
-  open(): Promise<void>;
+  /** Begins to load ledger and parked subjects; nothing is called before that is done. */
+  open(): void;
   accept(batch: RecordBatch): void;
   lane(subject: string): Lane;
   /** The lane's head is done (ended, parked, or returned): hand out the next. */
@@ -61,6 +61,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   /** Records being dead-lettered. */
   const asides = new Set<Promise<void>>();
   let working: Promise<void> | undefined;
+  /** Ledger and parked subjects are known when it resolves, unless the assignment ended first. */
+  let opened: Promise<void> = Promise.resolve();
   let closed = false;
   let inFlight = 0;
   let onIdle: (() => void) | undefined;
@@ -79,7 +81,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   // Not the instance alone: one that was killed and is back is another owner.
   const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
-  const writer = createEndWriter(ports, partition, { name: owner, owned }, (tasks) => {
+  const writer = createEndWriter(ports, partition, { name: owner, owned, gone: () => closed }, (tasks) => {
     for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
     commit();
   });
@@ -121,9 +123,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   function takeOver(): Promise<boolean> {
     return becomeOwner(owner, {
-      load: () => ports.takeover.load(partition, assignment.position),
+      load: () => ports.takeover.load(partition, assignment.position, () => closed),
       current: () => ports.ledger.owner(partition),
-      owned,
+      owned: async () => !closed && await owned(),
       async append(mark) {
         const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
         await ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]);
@@ -131,7 +133,21 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     });
   }
 
+  async function open(): Promise<void> {
+    failpoint('dispatcher.taking-over');
+    openedAt = ports.clock.now();
+    try {
+      if (!await takeOver()) closed = true;
+      if (closed) return;
+      before = ports.ledger.intent(partition, assignment.position);
+      await parking.load(laneOf);
+    } catch (error) {
+      if (!closed || (error as { code?: string }).code !== 'log-assignment-stale') throw error;
+    }
+  }
+
   async function work(): Promise<void> {
+    await opened;
     while (inbox.length > 0 && !closed) {
       const batches = inbox.splice(0);
       const tasks: Task[] = [];
@@ -252,15 +268,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   const runner: PartitionRunner = {
     partition, epoch, writer, parking,
-    async open() {
-      failpoint('dispatcher.taking-over');
-      openedAt = ports.clock.now();
-      if (!await takeOver()) {
-        closed = true;
-        return;
-      }
-      before = ports.ledger.intent(partition, assignment.position);
-      await parking.load(laneOf);
+    open() {
+      opened = open().catch(ports.fail);
     },
     accept(batch) {
       window.begin(batch);
@@ -296,6 +305,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       for (const lane of lanes.values()) lane.dead = true;
       parking.close();
       if (reason === 'lost') return;
+      await opened;
       if (inFlight > 0) await new Promise<void>((resolve) => { onIdle = resolve; });
       await working;
       await Promise.all(asides);

@@ -54,7 +54,7 @@ export function createSettle({ ports, breaker, end, later, offer }: Context) {
     if (result.kind === 'unbuildable') return held(result.detail);
     const { read } = result;
     if (read.kind === 'retry' || read.kind === 'throttled' || read.kind === 'auth-broken') return again(lane, runner, task, read);
-    recordAttempt(ports, runner.partition, task, { kind: task.last!.verdict, effect: task.last!.effect, code: null, detail: read.detail });
+    recordAttempt(ports, runner, task, { kind: task.last!.verdict, effect: task.last!.effect, code: null, detail: read.detail });
     switch (read.kind) {
       case 'applied':
         return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: `read back: ${read.detail ?? 'applied'}`, deadLetter: false });
@@ -78,7 +78,7 @@ export function createSettle({ ports, breaker, end, later, offer }: Context) {
   }
 
   function again(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'retry' | 'throttled' | 'auth-broken' }>): void {
-    recordAttempt(ports, runner.partition, task, verdict);
+    recordAttempt(ports, runner, task, verdict);
     failpointSoon('dispatcher.retry-scheduled');
     if (verdict.kind === 'throttled') return offer(lane, runner);
     // The destination waits for its credential; where it does not, the refusal is trouble of this delivery as any other.

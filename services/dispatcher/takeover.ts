@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { LogAdmin, LogRecord, Reader } from '@weir/log';
 import type { Clock } from '@weir/service';
 import type { LedgerEntry, LedgerStore } from './ledger-store.ts';
@@ -32,8 +33,10 @@ export interface TakeoverPorts {
  * window). What is older is read when a record asks for it: see `reach`.
  */
 export interface Takeover {
-  /** Must be called after the assignment. */
-  load(partition: number, position: number): Promise<void>;
+  /** Must be called after the assignment. Rejects with log-assignment-stale as soon as `gone` says that it has ended. */
+  load(partition: number, position: number, gone?: () => boolean): Promise<void>;
+  /** What lies between the checkpoint and the end, of an owner that has taken over. */
+  catchUp(partition: number, gone: () => boolean): Promise<void>;
   /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. */
   reach(partition: number, time: number): Promise<void> | undefined;
   /** Older ends are being read now: nothing may be forgotten meanwhile. */
@@ -61,15 +64,42 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
 
   async function readRange(partition: number, from: number, to: number, apply: (entries: readonly LedgerEntry[], next: number) => void): Promise<void> {
     ports.progress({ partition, total: to - from, read: 0 });
-    await reader.read(ledgerTopic, partition, from, to, (batch) => {
-      apply(batch.records.map(toEntry), batch.nextOffset);
-      ports.progress({ partition, total: to - from, read: batch.nextOffset - from });
-    });
-    ports.progress({ partition, total: to - from, read: to - from });
+    try {
+      await reader.read(ledgerTopic, partition, from, to, (batch) => {
+        apply(batch.records.map(toEntry), batch.nextOffset);
+        ports.progress({ partition, total: to - from, read: batch.nextOffset - from });
+      });
+    } finally {
+      ports.progress({ partition, total: to - from, read: to - from });
+    }
   }
 
-  async function load(partition: number, position: number): Promise<void> {
+  /** Of one partition, one after another: an assignment that was lost may still be reading when the next one begins. */
+  const reading = new Map<number, Promise<void>>();
+  function inTurn(partition: number, work: () => Promise<void>): Promise<void> {
+    const mine = (reading.get(partition) ?? Promise.resolve()).then(work);
+    reading.set(partition, mine.catch(() => undefined));
+    return mine;
+  }
+
+  function stopIf(gone: () => boolean, partition: number): void {
+    if (gone()) throw new WeirError('log-assignment-stale', `${ledgerTopic}/${partition} is another one's`);
+  }
+
+  async function catchUp(partition: number, gone: () => boolean): Promise<void> {
     const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
+    if (gone()) return;
+    const from = ledger.position(partition);
+    if (from < end) await reader.read(ledgerTopic, partition, from, end, (batch) => {
+      // What this owner applies meanwhile may be further on already.
+      if (!gone()) ledger.apply(partition, batch.records.map(toEntry), Math.max(batch.nextOffset, ledger.position(partition)));
+    });
+  }
+
+  async function load(partition: number, position: number, gone: () => boolean): Promise<void> {
+    stopIf(gone, partition);
+    const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
+    stopIf(gone, partition);
     const cached = ledger.position(partition);
     // A checkpoint beyond the end is of another topic of the same name.
     const known = cached > end ? 0 : cached;
@@ -80,13 +110,18 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
       const begin = (await admin.beginningOffsets(ledgerTopic)).get(partition) ?? 0;
       const time = end - begin <= small ? 0 : await since(partition, position, end);
       const start = time === 0 ? begin : Math.max(begin, (await admin.offsetsAt(ledgerTopic, time)).get(partition) ?? end);
+      stopIf(gone, partition);
       if (start > known) {
         from = start;
         ledger.forgetOwner(partition);
         ledger.setFloor(partition, start > begin ? time : 0);
       }
     } else if (known === 0) ledger.setFloor(partition, 0);
-    await readRange(partition, from, end, (entries, next) => ledger.apply(partition, entries, next));
+    stopIf(gone, partition);
+    await readRange(partition, from, end, (entries, next) => {
+      stopIf(gone, partition);
+      ledger.apply(partition, entries, next);
+    });
   }
 
   const reaching = new Map<number, Promise<void>>();
@@ -115,7 +150,8 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
   }
 
   return {
-    load,
+    load: (partition, position, gone = () => false) => inTurn(partition, () => load(partition, position, gone)),
+    catchUp: (partition, gone) => inTurn(partition, () => catchUp(partition, gone)),
     reaching: () => reaching.size > 0,
     kept() {
       turnHour();

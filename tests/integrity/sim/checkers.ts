@@ -42,11 +42,12 @@ function putBacks(history: History): Map<string, { readonly offset: number; read
   return found;
 }
 
-/** I1: what was acknowledged is on its raw topic, left the normalizer, was decided for each route, and each delivery ended. */
+/** I1: what was acknowledged is on its raw topic, left the normalizer, was decided for each route, and each delivery ended and was told. */
 export function nothingLost(history: History): string[] {
   const problems: string[] = [];
   const raw = new Set([...history.records.keys()].filter((t) => t.startsWith('sim.raw.')).flatMap((t) => all(history, t)).map((r) => `${header(r, H.event)} ${header(r, H.hash)}`));
-  const outcomes = all(history, 'sim.outcome').map((r) => history.decode(r.value!).value as { eventId: string; outputId: string | null; destination: string | null; state: string });
+  const outcomes = all(history, 'sim.outcome').map((r) => history.decode(r.value!).value as { eventId: string; outputId: string | null; destination: string | null; state: string; key: string });
+  const told = new Set(outcomes.map((o) => `${o.destination} ${o.key}`));
   const ended = new Set(outcomes.filter((o) => o.outputId === null).map((o) => o.eventId));
   const decided = new Set(outcomes.map((o) => `${o.eventId} ${o.destination}`));
   for (const { destination, value } of deliveries(history).values()) decided.add(`${value.eventId} ${destination}`);
@@ -66,6 +67,7 @@ export function nothingLost(history: History): string[] {
   const known = deliveries(history);
   for (const [key, { value }] of known) {
     if (!ends.has(key)) problems.push(`I1: the delivery of ${value.eventId} to ${key} has no end`);
+    else if (!told.has(key)) problems.push(`I1: the end of the delivery of ${value.eventId} to ${key} has no outcome`);
     else if (ends.get(key)!.every((state) => state === 'failed-over') && !['track', 'copy'].some((operation) => known.has(`newsletter ${deliveryKey(value.outputId, 'newsletter', operation, value.intent, 0)}`))) problems.push(`I1: the delivery of ${value.eventId} to ${key} went to the second vendor and is not there`);
   }
   return problems;
@@ -237,12 +239,20 @@ export function ordered(history: History): string[] {
 /**
  * I4 across owners: before a delivery is called, the one that its owner called before it, for the same subject, has taken
  * effect or its end is on the ledger: a successor would call it once more, behind this one. A restrict may overtake.
+ * Of what is parked the end must be there: no intent tells a successor that more than the first of it was called (I2).
  */
 export function endedBeforeTheNext(history: History): string[] {
   const problems: string[] = [];
   const known = deliveries(history);
   const effectAt = new Map<string, number>();
   for (const { destination, key, at } of history.effects) effectAt.set(`${destination} ${key}`, Math.min(at, effectAt.get(`${destination} ${key}`) ?? Number.POSITIVE_INFINITY));
+  const parked = new Map<string, number>();
+  for (const destination of destinationsOf(history)) for (const record of all(history, `sim.parked.${destination}`)) {
+    const { value } = history.decode(record.value!);
+    const name = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
+    parked.set(name, Math.min(record.timestamp - epoch, parked.get(name) ?? Number.POSITIVE_INFINITY));
+  }
+  const parkedAt = ({ destination, key }: { readonly destination: string; readonly key: string }): number => parked.get(`${destination} ${key}`) ?? Number.POSITIVE_INFINITY;
   const calls = history.calls.filter((c) => known.has(`${c.destination} ${c.key}`));
   for (const own of Map.groupBy(calls, (c) => `${c.actor} ${c.destination} ${known.get(`${c.destination} ${c.key}`)!.subject}`).values()) {
     const seen = new Set<string>();
@@ -250,7 +260,8 @@ export function endedBeforeTheNext(history: History): string[] {
       const before = own[i - 1];
       if (before !== undefined && before.key !== call.key && !seen.has(call.key) && known.get(`${call.destination} ${call.key}`)!.value.kind !== 'restrict') {
         const done = (at: number | undefined): boolean => at !== undefined && at <= call.at;
-        if (!done(effectAt.get(`${before.destination} ${before.key}`)) && !done(history.endedAt.get(before.key))) problems.push(`I4: ${call.actor} called ${call.key} at ${call.at.toFixed(1)} while ${before.key} before it had neither effect nor end`);
+        if (parkedAt(call) <= call.at && parkedAt(before) <= before.at && !done(history.endedAt.get(before.key))) problems.push(`I2: ${call.actor} called ${call.key}, which was parked, at ${call.at.toFixed(1)} while ${before.key} before it had no end`);
+        else if (!done(effectAt.get(`${before.destination} ${before.key}`)) && !done(history.endedAt.get(before.key))) problems.push(`I4: ${call.actor} called ${call.key} at ${call.at.toFixed(1)} while ${before.key} before it had neither effect nor end`);
       }
       seen.add(call.key);
     });
