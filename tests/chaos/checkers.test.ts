@@ -5,7 +5,7 @@ import type { History } from './history.ts';
 const raw = (n: number): History['raw'][number] => ({ event: `e${n}`, hash: `h${n}`, objectKey: 'u1', source: 'segment', partition: 0, offset: n });
 const canonical = (n: number): History['canonical'][number] => ({ event: `e${n}`, output: `o${n}`, source: 'segment', subject: 's1', partition: 0, offset: n, type: 'Profile', release: 'r1', value: Buffer.from(`v${n}`) });
 const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', kind: 'use', subject: 's1', release: 'r1', partition: 0, offset: n });
-const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n, reason: null });
+const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n, reason: null, takenOverAt: 0 });
 const arrival = (n: number): History['arrivals'][number] => ({ destination: 'newsletter', operation: 'subscribers', idempotencyKey: `k${n}`, subject: 's1', body: { email: 'p@larkspur.example' }, at: 900 + n, applied: true, n });
 const good: History = {
   raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null })), letters: [],
@@ -37,6 +37,7 @@ test.each<[string, Partial<History>, (h: History) => string[]]>([
   ['a record that was never decided', { canonical: [canonical(1), canonical(2), canonical(3)] }, (h) => nothingLost(h, sent)],
   ['a delivery without an end', { ends: [end(1)] }, (h) => nothingLost(h, sent)],
   ['a dead letter that is told and is not there', { outcomes: [...good.outcomes, { event: 'e2', output: null, destination: null, operation: null, state: 'dead-lettered', reason: 'x' }] }, (h) => nothingLost(h, sent)],
+  ['an end without its outcome', { outcomes: good.outcomes.slice(1) }, (h) => nothingLost(h, sent)],
   ['what no mapping takes and is no dead letter', {}, (h) => nothingLost(h, { ...sent, poison: ['e2'] })],
   ['a dead letter with other bytes', { letters: [{ ...letter(2), hash: 'other' }] }, (h) => nothingLost(h, { ...sent, poison: ['e2'] })],
   ['two effects under one key', { effects: [...good.effects, arrival(1)] }, effectsOnce],
@@ -69,4 +70,7 @@ test('an end that was on its way for longer than a session is no end for the nex
   const ends = (at: number): History => ({ ...good, ends: [{ ...end(1), at }, { ...end(1), at: at + 500 }, end(2)], arrivals: [...good.arrivals, { ...arrival(1), at: at + 300, applied: false }] });
   expect(zombiesHarmless(ends(900 + 5000), 250, 3000)).toEqual([]);
   expect(zombiesHarmless(ends(900 + 2000), 250, 3000)).toHaveLength(1);
+  const behind = (takenOverAt: number): History => ({ ...good, ends: [{ ...end(1), at: 2900, takenOverAt }, end(2)], arrivals: [...good.arrivals, { ...arrival(1), at: 3300, applied: false }] });
+  expect(zombiesHarmless(behind(2800), 250, 3000)).toEqual([]);
+  expect(zombiesHarmless(behind(800), 250, 3000)).toHaveLength(1);
 });

@@ -29,7 +29,9 @@ export function nothingLost(history: History, sent: Sent): string[] {
   const outputs = new Set([...history.dispatch.map((d) => d.output), ...history.outcomes.map((o) => o.output ?? '')]);
   for (const c of history.canonical) if (!outputs.has(c.output)) problems.push(`${c.output} of ${c.event} was never decided`);
   const ended = new Set(history.ends.map(delivery));
+  const told = new Set(history.outcomes.flatMap((o) => (o.output === null || o.destination === null || o.operation === null ? [] : [delivery({ output: o.output, destination: o.destination, operation: o.operation })])));
   for (const d of history.dispatch) if (!ended.has(delivery(d))) problems.push(`no end: ${delivery(d)}`);
+    else if (!told.has(delivery(d))) problems.push(`no outcome: ${delivery(d)}`);
   const letters = new Map(history.letters.map((l) => [l.event, l]));
   for (const o of history.outcomes) if (o.state === 'dead-lettered' && (letters.get(o.event)?.value ?? null) === null) problems.push(`${o.event} is told as dead-lettered and has no dead letter with its bytes`);
   const whole = new Map(history.raw.map((r) => [r.event, r.hash]));
@@ -210,7 +212,8 @@ export function zombiesHarmless(history: History, skewMs: number, sessionMs: num
   for (const e of history.ends) {
     const key = `${e.destination}|${e.key}`;
     const before = (calls.get(key) ?? []).filter((a) => a.at <= e.at).map((a) => a.at);
-    const late = before.length > 0 && e.at - Math.max(...before) > sessionMs;
+    // Behind the mark of a later owner than the one that called: that one did not see it.
+    const late = before.length > 0 && (e.at - Math.max(...before) > sessionMs || e.takenOverAt > Math.max(...before));
     if (!late) endAt.set(key, Math.min(endAt.get(key) ?? Infinity, e.at));
   }
   return [...calls].flatMap(([key, list]) => list.filter((a) => a.at > (endAt.get(key) ?? Infinity) + skewMs).map((a) => `a call under ${key} arrived ${a.at - endAt.get(key)!} ms after its end`));

@@ -3,12 +3,12 @@
  *
  * Three brokers, every service a process of its own, two instances of every stage, under kills at named points and
  * faults of everything around them; then the invariants over what the topics and the vendor hold. Rounds of one
- * commit and seed add up in docs/results/chaos.json, so that a run that was cut goes on. Exit 1 on a violation, 2 on
+ * state of the product and one seed add up in docs/results/chaos.json, so that a run that was cut goes on. Exit 1 on a violation, 2 on
  * a bad argument; the last line is the sum as JSON.
  */
 import { untried } from './killers.ts';
 import { readOptions, usage } from './options.ts';
-import { addResult, commit, lacking, readResults, sumOf, type Sum } from './results.ts';
+import { addResult, isOfNow, lacking, readResults, sumOf, type Sum } from './results.ts';
 import { runRound } from './round.ts';
 
 const options = readOptions(process.argv.slice(2));
@@ -23,12 +23,12 @@ if (untried().length > 0) {
 const { kills, events, seed, perPoint } = options;
 const perRound = 400;
 const began = performance.now();
-const sum = (): Sum => sumOf(readResults().filter((r) => r.commit === commit() && r.seed === seed));
+const sum = (): Sum => sumOf(readResults().filter((r) => r.seed === seed && isOfNow(r)));
 const minutesLeft = (): number => options.minutes - (performance.now() - began) / 60_000;
 const enough = (s: Sum): boolean => (s.kills >= kills && s.events >= events && lacking(s.points, perPoint).size === 0) || (options.minutes > 0 && minutesLeft() <= 0);
 
 let total = sum();
-if (total.rounds > 0) console.log(`going on after ${total.rounds} rounds of this commit and seed with ${total.kills} kills`);
+if (total.rounds > 0) console.log(`going on after ${total.rounds} rounds of this product and seed with ${total.kills} kills`);
 while (!enough(total) && Object.values(total.violations).every((n) => n === 0)) {
   const share = Math.min(perRound, Math.max(1, kills - total.kills));
   const round = await runRound(options, total.rounds, { kills: share, events: Math.max(0, Math.ceil((events - total.events) * (share / Math.max(share, kills - total.kills)))), points: total.points, minutes: options.minutes > 0 ? Math.max(0.1, minutesLeft()) : 0 });

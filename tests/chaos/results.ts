@@ -8,10 +8,10 @@ import { stages } from './world.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const file = join(root, 'docs/results/chaos.json');
-const product = ['services', 'packages', 'adapters', 'schemas'];
+const product = ['services', 'packages', 'adapters', 'schemas', ':(exclude)*.md', ':(exclude)*.test.ts'];
 
 export interface Round {
-  /** Last commit that changed the product: services, packages, adapters, schemas. */
+  /** Last commit that changed the product: services, packages, adapters, schemas, without their documents and tests. */
   readonly commit: string;
   readonly at: string;
   readonly machine: string;
@@ -30,8 +30,20 @@ export interface Round {
   readonly firstViolations: readonly string[];
 }
 
+const git = (...args: string[]): string => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
+
+/** Whether a round was of the product as it is now. */
+export function isOfNow(round: Round): boolean {
+  if (round.commit === commit()) return true;
+  try {
+    return git('status', '--porcelain', '--', ...product) === '' && git('diff', '--name-only', round.commit, 'HEAD', '--', ...product) === '';
+  } catch {
+    // Not a commit of this repository, or a state that was not committed: of another product.
+    return false;
+  }
+}
+
 export function commit(): string {
-  const git = (...args: string[]): string => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
   return git('log', '-1', '--format=%h', '--abbrev=7', '--', ...product) + (git('status', '--porcelain', '--', ...product) === '' ? '' : '-dirty');
 }
 
