@@ -18,7 +18,8 @@ interface DestinationInput { readonly config: AdapterConfig; readonly key: strin
 function webhook(tool: string, input: SourceInput): unknown {
   const it = webhookCases().find((c) => c.name === tool)!;
   return take(it, { method: 'POST', url: input.url, headers: input.headers, body: Buffer.from(JSON.stringify(input.body)) })
-    .map(({ eventId, objectKey, result }) => ({ eventId, objectKey, ...result }));
+    // What a failed item would have given is written nowhere.
+    .map(({ eventId, objectKey, result }) => ({ eventId, objectKey, ...result, ...(result.kind === 'failed' ? { outputs: undefined } : {}) }));
 }
 
 function poll(source: PollSource, input: PollInput): unknown {
