@@ -236,6 +236,28 @@ export function ordered(history: History): string[] {
   return problems;
 }
 
+/** Since when and until when a marker stands for a subject, by destination and subject: everything of it is called from the parked topic then. */
+function staysOf(history: History): Map<string, { readonly from: number; to: number }[]> {
+  const found = new Map<string, { readonly from: number; to: number }[]>();
+  const byKey = new Map<string, { readonly from: number; to: number }>();
+  for (const destination of destinationsOf(history)) for (const record of all(history, `sim.ledger.${destination}`)) {
+    const key = record.key!.toString();
+    if (!key.startsWith('#park/')) continue;
+    // #park/<instance>/<epoch>/<random>/<n>/<subject>
+    const name = `${destination} ${key.split('/').slice(5).join('/')}`;
+    const at = record.timestamp - epoch;
+    const stay = byKey.get(`${destination} ${key}`);
+    if (record.value === null) {
+      if (stay !== undefined) stay.to = Math.min(stay.to, at);
+    } else if (stay === undefined) {
+      const begun = { from: at, to: Number.POSITIVE_INFINITY };
+      byKey.set(`${destination} ${key}`, begun);
+      found.set(name, [...(found.get(name) ?? []), begun]);
+    }
+  }
+  return found;
+}
+
 /**
  * I4 across owners: before a delivery is called, the one that its owner called before it, for the same subject, has taken
  * effect or its end is on the ledger: a successor would call it once more, behind this one. A restrict may overtake.
@@ -246,13 +268,8 @@ export function endedBeforeTheNext(history: History): string[] {
   const known = deliveries(history);
   const effectAt = new Map<string, number>();
   for (const { destination, key, at } of history.effects) effectAt.set(`${destination} ${key}`, Math.min(at, effectAt.get(`${destination} ${key}`) ?? Number.POSITIVE_INFINITY));
-  const parked = new Map<string, number>();
-  for (const destination of destinationsOf(history)) for (const record of all(history, `sim.parked.${destination}`)) {
-    const { value } = history.decode(record.value!);
-    const name = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
-    parked.set(name, Math.min(record.timestamp - epoch, parked.get(name) ?? Number.POSITIVE_INFINITY));
-  }
-  const parkedAt = ({ destination, key }: { readonly destination: string; readonly key: string }): number => parked.get(`${destination} ${key}`) ?? Number.POSITIVE_INFINITY;
+  const stays = staysOf(history);
+  const isParked = (call: { readonly destination: string; readonly key: string; readonly at: number }): boolean => (stays.get(`${call.destination} ${known.get(`${call.destination} ${call.key}`)!.subject}`) ?? []).some(({ from, to }) => from <= call.at && call.at < to);
   const calls = history.calls.filter((c) => known.has(`${c.destination} ${c.key}`));
   for (const own of Map.groupBy(calls, (c) => `${c.actor} ${c.destination} ${known.get(`${c.destination} ${c.key}`)!.subject}`).values()) {
     const seen = new Set<string>();
@@ -260,7 +277,7 @@ export function endedBeforeTheNext(history: History): string[] {
       const before = own[i - 1];
       if (before !== undefined && before.key !== call.key && !seen.has(call.key) && known.get(`${call.destination} ${call.key}`)!.value.kind !== 'restrict') {
         const done = (at: number | undefined): boolean => at !== undefined && at <= call.at;
-        if (parkedAt(call) <= call.at && parkedAt(before) <= before.at && !done(history.endedAt.get(before.key))) problems.push(`I2: ${call.actor} called ${call.key}, which was parked, at ${call.at.toFixed(1)} while ${before.key} before it had no end`);
+        if (isParked(call) && isParked(before) && !done(history.endedAt.get(before.key))) problems.push(`I2: ${call.actor} called ${call.key}, which was parked, at ${call.at.toFixed(1)} while ${before.key} before it had no end`);
         else if (!done(effectAt.get(`${before.destination} ${before.key}`)) && !done(history.endedAt.get(before.key))) problems.push(`I4: ${call.actor} called ${call.key} at ${call.at.toFixed(1)} while ${before.key} before it had neither effect nor end`);
       }
       seen.add(call.key);
