@@ -11,7 +11,7 @@ function refused(attempts: number, breaker: BreakerState): string {
   let found = '';
   const ports = { name: 'crm', inLaneTries: 4, clock: { now: () => 0, monotonic: () => 1000, random: () => 0.5 }, topics: { ledger: () => 'ledger' }, serde: { encode: () => Buffer.alloc(0) }, appender: { append: () => Promise.resolve([0]) } } as unknown as DestinationPorts;
   const settle = createSettle({ ports, breaker: () => breaker, end: () => { found = 'end'; }, later: (_lane, _runner, ms) => { found = `later ${ms}`; }, offer: () => { found = 'offer'; } });
-  const runner = { partition: 0, parking: { park: (_lane: Lane, _due: number, reason: string) => { found = `park ${reason}`; } } } as unknown as PartitionRunner;
+  const runner = { partition: 0, closed: () => false, writer: { applyOwn: () => undefined }, parking: { park: (_lane: Lane, _due: number, reason: string) => { found = `park ${reason}`; } } } as unknown as PartitionRunner;
   settle.call({} as Lane, runner, { delivery: {}, key: 'k', attempts } as unknown as Task, { kind: 'verdict', verdict: { kind: 'auth-broken', effect: 'none', code: 'credential-rejected' } });
   return found;
 }
