@@ -105,6 +105,20 @@ test.each([true, false])('a marker stands until the ends of what was parked are 
   expect(ledger.parks(0)).toHaveLength(mine ? 0 : 1);
 });
 
+// Simulation seed 204: the next owner made the call of the delivery before once more, behind what was parked here.
+test.each([true, false])('no marker stands before the ends of what went before it in its lane are acknowledged (still the owner: %s)', async (mine) => {
+  const ends = Promise.withResolvers<boolean>();
+  const lanes = await takeOver(1, ends.promise);
+  const lane = createLane('bob');
+  lane.queue.push({ delivery: { kind: 'use' }, record: { key: Buffer.from('bob'), value: Buffer.from('v'), headers: [] }, subject: 'bob', offset: 9, parkedOffset: -1, attempts: 3, readBacks: 0, maybeSince: 0 } as never);
+  lanes.parking!.park(lane, 1e15, 'http-5xx');
+  await new Promise((turn) => { setImmediate(turn); });
+  expect(ledger.parks(0)).toEqual([]);
+  ends.resolve(mine);
+  await lanes.parking!.drained();
+  expect(ledger.parks(0).map((m) => m.subject)).toEqual(mine ? ['bob'] : []);
+});
+
 const dayMs = 86_400_000;
 
 /** A subject that has been parked without a break for 28 days, with one record that waits since a day and is due in an hour. */

@@ -30,13 +30,13 @@ export function chaosTable(rounds: readonly Round[] = read<Round[]>('chaos.json'
   ].join('\n');
 }
 
-interface Mutants { readonly at: string; readonly commit: string; readonly machine?: string; readonly seeds: number; readonly results: ReadonlyArray<{ readonly mutant: string; readonly caughtBy: string; readonly how: string }> }
+interface Mutants { readonly at: string; readonly seeds: number; readonly results: ReadonlyArray<{ readonly mutant: string; readonly caughtBy: string; readonly how: string; readonly commit: string }> }
 
 export function mutantsTable(found: Mutants | undefined = read<Mutants>('mutants.json')): string {
   if (found === undefined) return 'No result is recorded for this state of the repository yet; the command writes it.';
   const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll(/[<>]/g, '').replaceAll(/\s+/g, ' ').trim();
   return [
-    `${found.results.filter((r) => r.caughtBy !== '').length} of ${found.results.length} caught, with ${found.seeds} seeds, on ${found.at.slice(0, 10)} at \`${found.commit}\`.`, '',
-    '| mutant | caught by | how |', '|---|---|---|', ...found.results.map((r) => `| ${r.mutant} | ${r.caughtBy === '' ? '**nothing**' : r.caughtBy} | ${cell(r.how)} |`),
+    `${found.results.filter((r) => r.caughtBy !== '').length} of ${found.results.length} caught, with ${found.seeds} seeds, the last on ${found.at.slice(0, 10)}.`, '',
+    '| mutant | caught by | how | commit |', '|---|---|---|---|', ...found.results.map((r) => `| ${r.mutant} | ${r.caughtBy === '' ? '**nothing**' : r.caughtBy} | ${cell(r.how)} | \`${r.commit}\` |`),
   ].join('\n');
 }

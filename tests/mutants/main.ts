@@ -10,6 +10,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 const root = resolve(import.meta.dirname, '../..');
+const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
 const seeds = 100;
 const raceSeeds = 30;
 /** Unit tests, and what the simulation has beside its seeds: those that failed once, and places that few seeds come to. */
@@ -20,6 +21,7 @@ interface Result {
   readonly caughtBy: string;
   readonly how: string;
   readonly seconds: number;
+  readonly commit: string;
 }
 
 /** The working tree of HEAD with the packages of this checkout. */
@@ -65,30 +67,28 @@ async function judge(mutant: string): Promise<Result> {
   const seconds = (): number => Math.round((performance.now() - began) / 1000);
   try {
     const applied = mutant === control ? undefined : spawnSync('git', ['apply', '-C1', join(import.meta.dirname, `${mutant}.patch`)], { cwd: copy, encoding: 'utf8' });
-    if (applied !== undefined && applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds() };
+    if (applied !== undefined && applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds(), commit };
     for (const [name, args, story] of inOrder(mutant)) {
       const { failed, output } = await run(copy, args);
-      if (failed) return { mutant, caughtBy: name, how: story(output), seconds: seconds() };
+      if (failed) return { mutant, caughtBy: name, how: story(output), seconds: seconds(), commit };
     }
-    return { mutant, caughtBy: '', how: 'survived', seconds: seconds() };
+    return { mutant, caughtBy: '', how: 'survived', seconds: seconds(), commit };
   } finally {
     rmSync(copy, { recursive: true, force: true });
   }
 }
 
-interface Saved { readonly at: string; readonly commit: string; readonly seeds: number; readonly results: Result[] }
+interface Saved { readonly at: string; readonly seeds: number; readonly results: Result[] }
 
 const file = join(root, 'docs/results/mutants.json');
 const saved = (): Saved | undefined => (existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Saved) : undefined);
 const lastTime = saved()?.results ?? [];
 
-/** docs/results/mutants.json: of named mutants the result replaces the one before, at the same commit. */
+/** docs/results/mutants.json: a result replaces the one before; those of other mutants stay, each with the commit that it is of. */
 function save(): void {
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
-  const before = saved();
-  const kept = before?.commit === commit ? before.results.filter((b) => all.includes(b.mutant) && !results.some((r) => r.mutant === b.mutant)) : [];
+  const kept = (saved()?.results ?? []).filter((b) => all.includes(b.mutant) && !results.some((r) => r.mutant === b.mutant));
   const list = [...kept, ...results].sort((x, y) => x.mutant.localeCompare(y.mutant));
-  writeFileSync(file, `${JSON.stringify({ at: new Date().toISOString(), commit, seeds, results: list } satisfies Saved, null, 1)}\n`);
+  writeFileSync(file, `${JSON.stringify({ at: new Date().toISOString(), seeds, results: list } satisfies Saved, null, 1)}\n`);
 }
 
 const names = process.argv.slice(2);
