@@ -101,6 +101,7 @@ export function createParking(context: Context): Parking {
   }
 
   function enter(lane: Lane): void {
+    if (marked.has(lane)) return;
     marked.add(lane);
     ports.metrics.parked.inc({ destination: ports.name });
   }

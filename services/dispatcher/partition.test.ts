@@ -8,10 +8,11 @@ import type { DestinationPorts } from './ports.ts';
 const assignment: Assignment = { topic: 't.dispatch.one', partition: 0, epoch: 1, position: 5 };
 const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
 
-test('a ledger that takes long to read holds up neither the group nor what else the process does: nothing is called before it is read, and a partition that goes meanwhile goes at once', async () => {
+test('a ledger that takes long to read, or whose brokers are away for a while, ends nothing and holds up neither the group nor what else the process does: nothing is called before it is read, and a partition that goes meanwhile goes at once', async () => {
   const ready: unknown[] = [];
   const failed: unknown[] = [];
   let batches = 0;
+  let away = 2;
   const ports = {
     name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); },
     clock: { now: () => 1, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
@@ -19,6 +20,7 @@ test('a ledger that takes long to read holds up neither the group nor what else 
     ledger: { owner: () => undefined }, consumer: () => ({ holds: () => true, pause: () => undefined }), turns: { next: () => { throw new Error('a record was taken'); } },
     // As long as the partition is held.
     takeover: { async load(_partition: number, _position: number, gone: () => boolean) {
+      if (away-- > 0) throw new WeirError('log-unavailable');
       while (!gone()) {
         batches++;
         await turn();

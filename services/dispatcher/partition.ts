@@ -15,6 +15,9 @@ import type { DeliveryValue, Task } from './types.ts';
 
 /** Records between two looks at the clock. */
 const clockEvery = 16;
+/** What may end a read of the log without saying anything of this partition, or because it is another one's by now. */
+const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-assignment-stale']);
+const openAgainMs = 200;
 
 export function headerOf(record: LogRecord, name: string): string | undefined {
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
@@ -136,13 +139,17 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   async function open(): Promise<void> {
     failpoint('dispatcher.taking-over');
     openedAt = ports.clock.now();
-    try {
-      if (!await takeOver()) closed = true;
-      if (closed) return;
-      before = ports.ledger.intent(partition, assignment.position);
-      await parking.load(laneOf);
-    } catch (error) {
-      if (!closed || (error as { code?: string }).code !== 'log-assignment-stale') throw error;
+    while (!closed) {
+      try {
+        if (!await takeOver()) closed = true;
+        if (closed) return;
+        before = ports.ledger.intent(partition, assignment.position);
+        return await parking.load(laneOf);
+      } catch (error) {
+        // Brokers that are away for a while are no end of the process: everything of it may be done again.
+        if (!passing.has((error as { code?: string }).code ?? '')) throw error;
+        if (!closed) await new Promise<void>((resolve) => { ports.clock.setTimer(resolve, openAgainMs); });
+      }
     }
   }
 
