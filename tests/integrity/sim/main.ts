@@ -7,6 +7,8 @@ import { simulate } from './world.ts';
 const { values } = parseArgs({ options: { seeds: { type: 'string', default: '200' }, from: { type: 'string', default: '1' }, seed: { type: 'string' }, trace: { type: 'boolean', default: false }, 'fail-fast': { type: 'boolean', default: false } } });
 const from = Number(values.seed ?? values.from);
 const count = values.seed === undefined ? Number(values.seeds) : 1;
+// No seed at all finds no violation.
+if (!Number.isSafeInteger(from) || !Number.isSafeInteger(count) || count < 1) throw new Error('--seeds takes how many, --from and --seed the number of one');
 const began = performance.now();
 const totals = new Map<Point, number>();
 let failed = 0;
