@@ -54,10 +54,8 @@ export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader
     return position <= await endOf(topic, partition) ? position : undefined;
   }
 
-  /** The end is asked for: one that has just become leader may not know yet up to where its records are committed, and fetches show less than there is. */
-  async function endOf(topic: string, partition: number): Promise<number> {
-    return (await listOffsets(cluster, topic, [partition], -1, closing.signal)).get(partition)!;
-  }
+  /** Asked anew: the high watermark of a leader that was just elected goes back for a moment, and this question waits until it is right (KIP-207). */
+  const endOf = async (topic: string, partition: number): Promise<number> => (await listOffsets(cluster, topic, [partition], -1, closing.signal)).get(partition)!;
 
   async function read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>): Promise<void> {
     let position = from;
