@@ -1,4 +1,3 @@
-import { expiringBefore } from '@weir/pipeline';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { createAlarm } from './alarm.ts';
@@ -71,12 +70,15 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
   function offer(entry: Ready): void {
+    if (gone(entry)) return;
     const task = entry.lane.queue[0]!;
     const { operation: name } = task.delivery;
     const operation = ports.destination()?.operations[name];
     ready.push({ class: classOf(task, operation?.kind), bucket: bucketOf(name, operation?.limit), item: entry });
     if (!pumping) pump();
   }
+
+  const gone = ({ lane }: Ready): boolean => lane.dead;
 
   /** Start what may start. Never awaits, never nests; called after every change of state. */
   function pump(): void {
@@ -148,16 +150,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function sweep(): void {
-    const dispatch = ports.topics.dispatch(ports.name);
-    let oldest = Number.POSITIVE_INFINITY;
-    for (const runner of partitions.values()) {
-      const waiting = runner.oldestWaiting();
-      ports.retention.oldest(dispatch, runner.partition, waiting);
-      ports.retention.oldest(ports.topics.parked(ports.name), runner.partition, runner.parking.oldest());
-      oldest = Math.min(oldest, waiting ?? oldest);
-      runner.parking.renew();
-    }
-    if (oldest <= expiringBefore(ports.retention.dispatchMs(), ports.clock.now())) expireHeads();
+    const expiring = [...partitions.values()].filter((runner) => runner.sweep());
+    if (expiring.length > 0) expireHeads();
   }
 
   /** False: the breaker is open, no lane can start. A bucket that has no call left is added to `empty`. */
@@ -366,9 +360,13 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     async revoked(parts, reason) {
       // A lease that ran out unnoticed: others may have called on this instance's part since.
       if (reason === 'lost') ports.quota.lost(ports.clock.monotonic());
-      const leaving = parts.map((p) => partitions.get(p.partition)).filter((r) => r !== undefined);
-      await Promise.all(leaving.map((runner) => runner.close(reason)));
-      for (const runner of leaving) if (partitions.get(runner.partition) === runner) partitions.delete(runner.partition);
+      const going = parts.map((p) => partitions.get(p.partition)).filter((r) => r !== undefined);
+      const closing = Promise.all(going.map((runner) => runner.close(reason)));
+      // A destination that is off looks at nothing, and would keep what each rebalance leaves behind.
+      ready.drop(gone);
+      leaving.drop(gone);
+      await closing;
+      for (const runner of going) if (partitions.get(runner.partition) === runner) partitions.delete(runner.partition);
     },
     batch(batch: RecordBatch) {
       partitions.get(batch.partition)!.accept(batch);
