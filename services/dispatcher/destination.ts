@@ -40,7 +40,7 @@ export interface DestinationRunner {
   asSecond(operation: string): SecondState | undefined;
   /** For people: since when the breaker has not been closed, why, and when a call was answered last (ms; 0 = never). */
   health(): { readonly openSince: number | undefined; readonly openCode: string; readonly aliveAt: number };
-  status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
+  status(): { breaker: BreakerState['state']; reason: string; inFlight: number; ready: number; parked: number };
 }
 
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
@@ -53,6 +53,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   let openSince: number | undefined;
   let aliveAt = 0;
   let inFlight = 0;
+  /** Heads that are looked at again in a moment: the more, the later, for what they wait for is read by this process, too. */
+  let waiting = 0;
+  const gone = ({ lane }: Ready): boolean => lane.dead;
   const alarm = createAlarm(ports.clock, pump);
   const settle = createSettle({ ports, breaker: () => breaker, end, later, offer: (lane, runner) => offer({ lane, runner }) });
   const leaving = createLeaving({ destination: ports, ready, breaker: () => breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
@@ -77,8 +80,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     ready.push({ class: classOf(task, operation?.kind), bucket: bucketOf(name, operation?.limit), item: entry });
     if (!pumping) pump();
   }
-
-  const gone = ({ lane }: Ready): boolean => lane.dead;
 
   /** Start what may start. Never awaits, never nests; called after every change of state. */
   function pump(): void {
@@ -248,7 +249,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
         runner.writer.pushSilent(task);
         return advance(lane, runner);
       case 'park': return runner.parking.park(lane, prepared.due, prepared.reason);
-      case 'wait': return later(lane, runner, prepared.ms);
+      case 'wait': return later(lane, runner, prepared.ms + ++waiting / 10, () => { waiting--; });
     }
   }
 
@@ -284,8 +285,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     runner.release(lane);
   }
 
-  function later(lane: Lane, runner: PartitionRunner, ms: number): void {
+  function later(lane: Lane, runner: PartitionRunner, ms: number, over?: () => void): void {
     ports.clock.setTimer(() => {
+      over?.();
       if (!lane.dead) offer({ lane, runner });
     }, ms);
   }
@@ -393,6 +395,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),
     health: () => ({ openSince, openCode: breaker.reason, aliveAt }),
-    status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
+    status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, ready: ready.size(), parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
   };
 }

@@ -39,7 +39,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
 interface Written { readonly name: string; readonly at: number; readonly owner: string }
 
 /** An owner over a ledger that is empty; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
-function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: () => Promise<void> } = {}) {
+function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: () => Promise<void>; onReady?: (subject: string) => void } = {}) {
   const written: Written[] = [];
   const failed: unknown[] = [];
   const ready: string[] = [];
@@ -72,7 +72,10 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     turns: { next: () => Promise.resolve(), over: () => false },
     takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, (lane) => { ready.push(lane.subject); }, () => undefined);
+  const runner = createPartitionRunner(ports, assignment, (lane) => {
+    ready.push(lane.subject);
+    over.onReady?.(lane.subject);
+  }, () => undefined);
   const accept = (offset: number, subject: string, value = 'v'): void => runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset, timestamp: 1, key: Buffer.from(subject), value: Buffer.from(value), headers: [] }], nextOffset: offset + 1, highWatermark: 1000 } as unknown as RecordBatch);
   return { runner, accept, written, failed, ready, lags, gauge, clock };
 }
@@ -121,6 +124,17 @@ test('records behind those that could not be taken up are not called before them
   accept(6, 'anna');
   await turns(10);
   expect([failed.length, ready]).toEqual([1, []]);
+});
+
+test.each([1, 2, 3, 4, 5, 6])('a batch that comes %s microtasks after the one before was done with does not wait for a third', async (microtasks) => {
+  const { runner, accept, ready } = world({ onReady: (subject) => {
+    let later = Promise.resolve();
+    if (subject === 'anna') for (let i = 0; i < microtasks; i++) later = later.then(i === microtasks - 1 ? () => accept(6, 'bob') : () => undefined);
+  } });
+  runner.open();
+  accept(5, 'anna');
+  await turns(10);
+  expect(ready).toEqual(['anna', 'bob']);
 });
 
 test('an intent tells the next owner since when the oldest delivery that it covers may have been called, not when it was written itself', async () => {

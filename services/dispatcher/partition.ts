@@ -197,6 +197,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     }
   }
 
+  function takeUp(): void {
+    working ??= work().catch(fail).finally(() => {
+      working = undefined;
+      // What came between its last look and now must not wait for the next batch.
+      if (inbox.length > 0 && !closed) takeUp();
+    });
+  }
+
   /** The time since which ends must be known to tell a repetition of one of these. */
   function oldestAsked(tasks: readonly Task[]): number {
     let oldest = Number.POSITIVE_INFINITY;
@@ -313,7 +321,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         paused = true;
         ports.consumer().pause(topic, partition);
       }
-      working ??= work().catch(fail).finally(() => { working = undefined; });
+      takeUp();
       commit();
     },
     lane: laneOf,
