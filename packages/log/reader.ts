@@ -55,6 +55,15 @@ export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader
     return position <= end ? position : undefined;
   }
 
+  /**
+   * Whether nothing stands behind the position, asked anew. A leader that was just elected may not know yet how far records
+   * are acknowledged: a fetch beyond what it knows is empty, without an error, and what is between must not count as read.
+   * Asked for its end, it gives none until it knows (KIP-207).
+   */
+  async function ended(topic: string, partition: number, position: number): Promise<boolean> {
+    return (await listOffsets(cluster, topic, [partition], -1, closing.signal)).get(partition)! <= position;
+  }
+
   async function read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>): Promise<void> {
     let position = from;
     let movedAt = performance.now();
@@ -70,8 +79,8 @@ export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader
         position = Math.min(found.next, to);
         await onBatch({ topic, partition, epoch: 0, records, nextOffset: position, highWatermark: found.highWatermark });
         movedAt = performance.now();
-      } else if (found.highWatermark <= position) return;
-      else if (performance.now() - movedAt > cluster.deadlineMs) throw new WeirError('log-deadline', `read of ${topic}/${partition} stands at ${position} before ${found.highWatermark}`);
+      } else if (found.highWatermark <= position && await ended(topic, partition, position)) return;
+      else if (performance.now() - movedAt > cluster.deadlineMs) throw new WeirError('log-deadline', `read of ${topic}/${partition} stands at ${position} before its end`);
     }
   }
 
