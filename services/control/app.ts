@@ -18,7 +18,7 @@ import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
-import { createIndexer } from './indexer.ts';
+import { createIndexer, indexFrom } from './indexer.ts';
 import { createLetterGuard } from './letter-privacy.ts';
 import { createLetters, readDeadLetter } from './letters.ts';
 import { createPrivacy, type Privacy } from './privacy.ts';
@@ -76,8 +76,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
     const index = createIndexer(store, serde, topics, (topic) => undecodable.inc({ topic }));
     for (const topic of wanted()) {
       if (followers.has(topic)) continue;
-      const count = await appender.partitions(topic);
-      const positions = new Map(Array.from({ length: count }, (_, p) => [p, store.position(topic, p)]));
+      const [count, begins] = await Promise.all([appender.partitions(topic), admin.beginningOffsets(topic)]);
+      const positions = indexFrom(store, topic, count, begins, (gap) => logger.warn(gap, 'retention deleted records that are not in the index: it goes on without them'));
       followers.set(topic, await reader.follow(topic, positions, async (batch) => {
         await index(batch);
         tail.took(batch, topics);

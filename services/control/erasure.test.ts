@@ -178,6 +178,28 @@ test('a route that does not take this person ends as not asked, once policy has 
   expect(destroyed.at(-1)).toBe('erasure/leaf_1');
 });
 
+test('a destination that failed keeps the erasure open, with the identifiers that its dead letter needs, until it has erased or the letter is gone', async () => {
+  await order();
+  await until((e) => e.state === 'erased');
+  const outcome = (state: string) => ({ stage: 'outcome', at: now, destination: 'crm', operation: 'erase', state });
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, outcome('dead-lettered')];
+  await until((e) => e.destinations[0]?.state === 'dead-lettered');
+  now += 29 * 24 * 60 * minute;
+  for (let i = 0; i < 50; i++) {
+    for (const run of timers.splice(0)) run();
+    await new Promise(setImmediate);
+  }
+  expect([erasures.get('leaf_1').state, destroyed.includes('erasure/leaf_1')]).toEqual(['erased', false]);
+  // Sent again.
+  stages = [...stages, outcome('delivered')];
+  expect((await until((e) => e.state === 'done')).destinations[0]).toMatchObject({ state: 'delivered' });
+  await order('leaf_2');
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, outcome('dead-lettered')];
+  await until((e) => e.destinations[0]?.state === 'dead-lettered', 'leaf_2');
+  now += 30 * 24 * 60 * minute;
+  expect((await until((e) => e.state === 'done', 'leaf_2')).destinations[0]).toMatchObject({ state: 'dead-lettered' });
+});
+
 test('a person that no route takes is done, and its sealed identifiers are destroyed', async () => {
   await order();
   await until((e) => e.state === 'erased');

@@ -104,7 +104,7 @@ const ended: ReadonlySet<Erasure['state']> = new Set(['done', 'unknown']);
  *   stopped    no `use` call is open and none can start (every purpose is withdrawn, and the barrier holds)
  *   told       the Erasure record for the destinations is on weir.canonical: no `use` can follow and make the person again
  *   erased     the keys are destroyed, and a reader from the beginning found nothing that opens: the acknowledgement
- *   done       every destination has ended; the sealed identifiers are destroyed, too
+ *   done       every destination has ended, and no failed one can be tried again; the sealed identifiers are destroyed, too
  */
 export function createErasures(ports: ErasurePorts): Erasures {
   const { appender, reader, admin, serde, topics, keys, logger, now } = ports;
@@ -170,9 +170,11 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const { found, records } = await identifiersIn(ids, identifiersOf(erasure));
     const known = records > 0 || ports.subjects.known(ids);
     if (!known && !erasure.forced) {
+      // First what it is, then its key: without that it could not be read once more.
+      const nobody = await save({ ...erasure, state: 'unknown', known, sealed: null });
       await keys.destroy([receiptKey(erasure.id)]);
       logger.info({ erasure: erasure.id }, 'nobody is known by what an erasure was ordered for');
-      return save({ ...erasure, state: 'unknown', known, sealed: null });
+      return nobody;
     }
     return save({ ...erasure, state: 'collected', known, ids: [...new Set([...ids, ...keyedIdsOf(ports.workspaceKey, found)])], sealed: sealFor(erasure.id, found) });
   }
@@ -339,6 +341,9 @@ export function createErasures(ports: ErasurePorts): Erasures {
           all.set(erasure.id, erasure);
         }
       });
+      // Of an end that a crash cut off before its key was destroyed.
+      const left = [...all.values()].filter(({ state }) => ended.has(state)).map(({ id }) => receiptKey(id)).filter((owner) => keys.current(owner) !== undefined);
+      if (left.length > 0) await keys.destroy(left);
       for (const { id, state } of all.values()) if (!ended.has(state)) go(id);
     },
     order(identifiers, given) {
