@@ -16,6 +16,7 @@ let marks: Map<string, number>;
 let linked: string[];
 let wide: boolean;
 let known: boolean;
+let states: Map<string, { purpose: string }[] | 'too-many'>;
 let records: Pick<SubjectRecord, 'type' | 'value'>[];
 /** Runs while the records are read, as a scan of 30 days takes its time. */
 let whileReading: () => void;
@@ -52,7 +53,7 @@ function open(): Erasures {
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
   const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
   return createErasures({
-    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, subjects, store, workspaceKey, release: () => release, audit: async () => 'leaf',
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, store, workspaceKey, release: () => release, audit: async () => 'leaf',
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
@@ -64,6 +65,7 @@ beforeEach(() => {
   now = 12 * 60 * minute;
   [log, marks, linked, wide, known, records, scans, stages, destroyed, policyCommitted, indexed, timers, failures] = [[], new Map(), [adaId], false, true, [{ type: 'weir.canonical.Profile', value: { email: ada.email, userId: 'u-7' } }], 0, [], [], 0, 10, [], []];
   routes = [{ destination: 'crm', operation: 'erase' }];
+  states = new Map();
   whileReading = whileMarking = () => {};
   gate = Promise.resolve();
   erasures = open();
@@ -105,6 +107,15 @@ test('what is linked while the records are read, or the mark is written, is read
   expect(found.ids).toEqual(expect.arrayContaining([adaId, late, later]));
   expect([...marks.keys()]).toEqual(expect.arrayContaining([adaId, late, later]));
   expect(new Set(marks.values()).size).toBe(1);
+});
+
+test('what the person said for a purpose that only a later release has is withdrawn, too', async () => {
+  linked = [adaId, 'userId:wide'];
+  states = new Map<string, { purpose: string }[] | 'too-many'>([[adaId, [{ purpose: 'email-marketing' }, { purpose: 'sms-marketing' }]], ['userId:wide', 'too-many']]);
+  await order();
+  const { ids } = await until((e) => e.state === 'erased');
+  const withdrawn = log.filter((l) => l.topic === topics.consentChanges).map(({ record }) => `${record.key!.toString()} ${JSON.parse(record.value!.toString()).purpose}`);
+  expect(withdrawn.toSorted()).toEqual(ids.flatMap((id) => [`${id} email-marketing`, `${id} sms-marketing`]).toSorted());
 });
 
 test('a crash while the records are read loses no order', async () => {

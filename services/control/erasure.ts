@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { ConsentBarrier } from '@weir/consent';
+import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
 import { eventId, H, outputId, type TopicNames } from '@weir/pipeline';
@@ -58,6 +58,7 @@ export interface ErasurePorts {
   readonly policyGroup: string;
   readonly keys: KeyRing;
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
+  readonly tables: Pick<ConsentTables, 'states'>;
   readonly subjects: Subjects;
   readonly store: Pick<Store, 'stages' | 'places' | 'position'>;
   readonly workspaceKey: Buffer;
@@ -249,12 +250,22 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return ([[H.event, event], [H.hash, hash], [H.source, source], [H.accepted, String(at)], [H.traceparent, newTraceparent()], [H.release, ports.release().hash], [H.mapping, source], [H.output, output], [H.outputName, 'erasure'], [H.ids, erasure.ids.join(',')]] as const).map(([name, text]) => [name, Buffer.from(text)]);
   }
 
+  /** Of the workspace, and those that something is known for: a grant for one that a later release brings would come to life with it. */
+  function purposesOf(ids: readonly string[]): ReadonlySet<string> {
+    const known = ids.flatMap((id) => {
+      const states = ports.tables.states(id);
+      // An identifier with too many is closed whatever they say.
+      return states === 'too-many' ? [] : states.map((entry) => entry.purpose);
+    });
+    return new Set([...ports.release().policy.purposes.keys(), ...known]);
+  }
+
   /** Every purpose is withdrawn for every identifier, as if the person had said so: that survives a replay of everything. */
   async function stopUses(erasure: Erasure): Promise<Erasure> {
     const marks = new Map<number, number>();
     const records: OutRecord[] = [];
     const at = markOf(erasure)!;
-    for (const purpose of ports.release().policy.purposes.keys()) {
+    for (const purpose of purposesOf(erasure.ids)) {
       const change = eventId(source, [erasure.id, purpose]);
       const output = outputId(change, 'consent', '');
       const value = serde.encode(changeName, { id: output, source, objectKey: null, occurredAt: at, purpose, state: 'withdrawn', reason: 'erasure' });
