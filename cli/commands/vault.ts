@@ -45,7 +45,7 @@ export const command: Command = {
       }
       case 'list': {
         const now = Date.now();
-        const rows = Object.entries(loadSecrets(target)).sort(([a], [b]) => (a < b ? -1 : 1)).map(([known, s]) => ({ name: known, overlapUntil: s.previousUntil !== undefined && s.previousUntil > now ? new Date(s.previousUntil).toISOString() : null }));
+        const rows = Object.entries(loadSecrets(target)).filter(([known]) => !known.includes('#')).sort(([a], [b]) => (a < b ? -1 : 1)).map(([known, s]) => ({ name: known, overlapUntil: s.previousUntil !== undefined && s.previousUntil > now ? new Date(s.previousUntil).toISOString() : null }));
         if (json) terminal.json(rows);
         else terminal.table(['name', 'value before accepted until'], rows.map((r) => [r.name, r.overlapUntil ?? '']));
         return 0;

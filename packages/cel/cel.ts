@@ -6,7 +6,7 @@ export type CelResult = { readonly ok: true; readonly value: unknown } | { reado
 
 export interface CompiledCel {
   readonly source: string;
-  /** Never throws; ints come back as numbers. */
+  /** Never throws; ints come back as numbers, also within lists and maps. */
   evaluate(variables: Readonly<Record<string, unknown>>): CelResult;
 }
 
@@ -35,6 +35,8 @@ const maxLength = 2000;
 const maxLoops = 2;
 const maxPattern = 500;
 const loops = new Set(['all', 'exists', 'exists_one', 'map', 'filter']);
+/** Functions that go over the whole of a text or a list. */
+const costly = new Set(['re', 'size', 'contains', 'indexOf', 'lastIndexOf', 'lowerAscii', 'upperAscii', 'replace', 'split', 'substring', 'trim', 'join']);
 const patterns = new Map<string, RE2JS>();
 
 /** Linear-time regular expressions (RE2 syntax); `matches` of the CEL library backtracks, so it is refused and `re` stands in. */
@@ -59,8 +61,23 @@ function rootOf(node: unknown): unknown {
 }
 
 /**
+ * What an operation in a loop goes over besides the element: for each element of a stranger's list, all of another list or
+ * text of his would take quadratic time.
+ */
+function overPayload({ op, args }: Ast, bound: readonly unknown[]): boolean {
+  const isPayload = (node: unknown): boolean => {
+    const root = rootOf(node);
+    return typeof root === 'string' && !bound.includes(root);
+  };
+  if (!Array.isArray(args)) return false;
+  if (op === 'in') return isPayload(args[1]);
+  if (op === 'call') return costly.has(args[0] as string) && (args[1] as unknown[]).some(isPayload);
+  return op === 'rcall' && costly.has(args[0] as string) && [args[1], ...(args[2] as unknown[])].some(isPayload);
+}
+
+/**
  * Problems of the syntax tree: `matches`, patterns that do not compile, too many loops, and a loop in a loop over
- * anything but the element or a written list: over two lists of a stranger's payload that would take quadratic time.
+ * anything but the element or a written list, as well as what else goes over more than the element.
  */
 function inspect(ast: unknown, functions: readonly CelFunction[], report: (message: string) => void): void {
   let found = 0;
@@ -68,6 +85,7 @@ function inspect(ast: unknown, functions: readonly CelFunction[], report: (messa
     if (Array.isArray(node)) return node.forEach((child) => walk(child, bound));
     if (node === null || typeof node !== 'object') return;
     const { op, args } = node as Ast;
+    if (bound.length > 0 && overPayload(node as Ast, bound)) report('in a loop, in and functions must go over the element or a written list: take what is the same for each element out of the loop');
     if (op === 'rcall' && Array.isArray(args)) {
       const [name, receiver, inner] = args as [unknown, Ast, unknown[]];
       if (name === 'matches') report('matches() can take exponential time: use re(text, pattern)');
@@ -134,10 +152,33 @@ export function compileCel(source: string, context: CelContext): { readonly cel:
 function run(parsed: (variables: Record<string, unknown>) => unknown, variables: Readonly<Record<string, unknown>>, result: CelContext['result']): CelResult {
   try {
     const value = parsed(variables as Record<string, unknown>);
-    const plain = typeof value === 'bigint' ? Number(value) : value;
+    const plain = typeof value === 'object' && value !== null ? plainOf(value, new Map()) : typeof value === 'bigint' ? Number(value) : value;
     if (result === 'bool' && typeof plain !== 'boolean') return { ok: false, message: 'did not give a bool' };
     return { ok: true, value: plain };
   } catch (error) {
     return { ok: false, message: (error as Error).message.split('\n')[0]! };
   }
+}
+
+/**
+ * CEL's ints are BigInt wherever they stand, which JSON does not have: who writes such a list as text would throw. What stands
+ * in a list many times, as an expression can make it, is one object afterwards as before.
+ */
+function plainOf(value: unknown, made: Map<object, unknown>): unknown {
+  if (typeof value === 'bigint') return Number(value);
+  if (value === null || typeof value !== 'object') return value;
+  const known = made.get(value);
+  if (known !== undefined) return known;
+  if (Array.isArray(value)) {
+    const list: unknown[] = [];
+    made.set(value, list);
+    for (const element of value) list.push(plainOf(element, made));
+    return list;
+  }
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) return value;
+  const table = Object.create(null) as Record<string, unknown>;
+  made.set(value, table);
+  for (const [key, inner] of Object.entries(value)) table[key] = plainOf(inner, made);
+  return table;
 }

@@ -223,6 +223,20 @@ test('one that withdraws its announcement is not waited for; with nobody announc
   expect(reportKey('a', 'b')).toBe('a/b');
 });
 
+test('one that stops while a call is open says nothing: others wait until its lease is over', async () => {
+  const world = fakeWorld();
+  const { lease, barrier } = await announced(world);
+  lease.began(() => true);
+  await lease.close();
+  expect([lease.covers(0), barrier.instances()]).toEqual([false, 1]);
+  world.fold(5);
+  const seen = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  await world.pass(5500);
+  expect(seen.value).toBeUndefined();
+  await world.pass(1000);
+  expect(seen.value).toBe(true);
+});
+
 test('what does not come to hold in time, or when the barrier stops, is not answered as applied', async () => {
   const world = fakeWorld();
   const { barrier } = await announced(world);

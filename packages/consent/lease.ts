@@ -37,7 +37,10 @@ export interface ConsentLease {
    * the report of the changes that refuse it, until the function that this gives back was called.
    */
   began(refused: () => boolean): () => void;
-  /** No `use` call is open any more and none will start: nobody has to wait for this instance. */
+  /**
+   * None will start any more. Where none is open, nobody has to wait for this instance; where one is (its partition was lost
+   * while it was under way), everybody waits until the lease is over, as for an instance that died.
+   */
   close(): Promise<void>;
 }
 
@@ -195,7 +198,7 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
       ended = true;
       if (timer !== undefined) clock.clearTimer(timer);
       await sending;
-      if (incarnation !== '') await appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value: null }]);
+      if (incarnation !== '' && open.size === 0) await appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value: null }]);
     },
   };
 }

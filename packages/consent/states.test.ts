@@ -58,11 +58,14 @@ test('a state is kept as it is on the topic, of each purpose, also after the cac
   }
 });
 
-test('a late older state does not replace a newer one, in the same batch or another, and its key is told', () => {
+test('a late older state does not replace a newer one, in the same batch or another, and its key is told, also after a restart', async () => {
   apply(0, [keyOf('a', 'news'), state('a', 'news', 'withdrawn', 7)], [keyOf('a', 'news'), state('a', 'news', 'granted', 6)]);
   apply(0, [keyOf('a', 'news'), state('a', 'news', 'granted', 5)]);
   expect(allowed('a', 'news')).toBe(false);
   expect(index.regressed(0)).toEqual([keyOf('a', 'news')]);
+  await table.close();
+  open();
+  expect([index.regressed(0), index.regressed(1)]).toEqual([[keyOf('a', 'news')], []]);
   apply(0, [keyOf('a', 'news'), state('a', 'news', 'granted', 8)]);
   expect([allowed('a', 'news'), index.regressed(0)]).toEqual([true, []]);
 });

@@ -4,7 +4,7 @@ import { createRecent, type Put, type Table } from '@weir/state';
 
 /**
  * weir.consent in the local table: per identifier all its states in one value, as they are on the topic (`b|<id>`); those of
- * an identifier that has too many one by one (`s|<key>`); watermarks.
+ * an identifier that has too many one by one (`s|<key>`); watermarks; keys that a late writer overwrote on the topic (`r|<partition>|<key>`).
  */
 export interface StateIndex {
   puts(batch: RecordBatch): readonly Put[];
@@ -111,13 +111,24 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     return entries;
   }
 
-  function setBehind(partition: number, key: Buffer, is: boolean): void {
-    const keys = behind.get(partition);
-    if (!is && keys === undefined) return;
+  /** Kept in the table: the owner may be another process than the one that read the late record. */
+  function behindOf(partition: number): Set<string> {
+    let keys = behind.get(partition);
+    if (keys === undefined) {
+      const prefix = `r|${partition}|`;
+      behind.set(partition, keys = new Set(Array.from(table.range(prefix), ({ key }) => key.slice(prefix.length))));
+    }
+    return keys;
+  }
+
+  function setBehind(partition: number, key: Buffer, is: boolean, puts: Put[]): void {
+    const keys = behindOf(partition);
+    if (!is && keys.size === 0) return;
     const text = key.toString();
-    if (!is) keys!.delete(text);
-    else if (keys === undefined) behind.set(partition, new Set([text]));
-    else keys.add(text);
+    if (keys.has(text) === is) return;
+    if (is) keys.add(text);
+    else keys.delete(text);
+    puts.push({ key: `r|${partition}|${text}`, value: is ? nothing : null });
   }
 
   function foldedTo(partition: number, nextOffset: number, puts: Put[]): void {
@@ -160,14 +171,14 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     if (bucket === 'too-many') return void puts.push(alone(next));
     const at = bucket.findIndex((kept) => kept.key.equals(next.key));
     if (at < 0) {
-      setBehind(partition, next.key, false);
+      setBehind(partition, next.key, false, puts);
       if (bucket.length < maxStates) buckets.set(id, bucket.length === 0 ? [next] : [...bucket, next]);
       else close(id, [...bucket, next], buckets, puts);
       return;
     }
     const known = bucket[at]!;
-    if (!replaces(stateOf(next), partition, stateOf(known), known.partition)) return setBehind(partition, next.key, known.partition === partition);
-    setBehind(partition, next.key, false);
+    if (!replaces(stateOf(next), partition, stateOf(known), known.partition)) return setBehind(partition, next.key, known.partition === partition, puts);
+    setBehind(partition, next.key, false, puts);
     buckets.set(id, bucket.with(at, next));
   }
 
@@ -200,6 +211,6 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
       return found === undefined ? undefined : { partition: found.partition, state: stateOf(found), bytes: found.bytes };
     },
     folded: watermark,
-    regressed: (partition) => [...(behind.get(partition) ?? [])],
+    regressed: (partition) => [...behindOf(partition)],
   };
 }

@@ -51,9 +51,11 @@ export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader
   async function begin(topic: string, partition: number, position: number): Promise<number | undefined> {
     const start = (await listOffsets(cluster, topic, [partition], -2, closing.signal)).get(partition)!;
     if (start > position) return start;
-    const end = (await listOffsets(cluster, topic, [partition], -1, closing.signal)).get(partition)!;
-    return position <= end ? position : undefined;
+    return position <= await endOf(topic, partition) ? position : undefined;
   }
+
+  /** Asked anew: the high watermark of a leader that was just elected goes back for a moment, and this question waits until it is right (KIP-207). */
+  const endOf = async (topic: string, partition: number): Promise<number> => (await listOffsets(cluster, topic, [partition], -1, closing.signal)).get(partition)!;
 
   async function read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>): Promise<void> {
     let position = from;
@@ -70,7 +72,7 @@ export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader
         position = Math.min(found.next, to);
         await onBatch({ topic, partition, epoch: 0, records, nextOffset: position, highWatermark: found.highWatermark });
         movedAt = performance.now();
-      } else if (found.highWatermark <= position) return;
+      } else if (found.highWatermark <= position && await endOf(topic, partition) <= position) return;
       else if (performance.now() - movedAt > cluster.deadlineMs) throw new WeirError('log-deadline', `read of ${topic}/${partition} stands at ${position} before ${found.highWatermark}`);
     }
   }

@@ -30,6 +30,8 @@ test.each([
   ['meta', 'city', 'New York', 'newyork'],
   ['meta', 'birthday', '1985-02-06', '19850206'],
   ['meta', 'postalCode', 'SW1A 1AA', 'sw1a1aa'],
+  ['meta', 'postalCode', ' 94035-1234', '94035'],
+  ['meta', 'postalCode', '12345-678', '12345678'],
   ['sha256', 'plan', ' Gold ', 'Gold'],
 ])('%s normalises %s as it asks for', (scheme, field, value, normal) => {
   expect(hasher(scheme, field)!(value)).toBe(sha(normal));

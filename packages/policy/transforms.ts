@@ -36,6 +36,8 @@ const isoDate: Transform = (value) => {
   return match === null ? null : `${match[1]}${match[2]}${match[3]}`;
 };
 const zip: Normalise = (value) => lower(value).replace(/[\s-]/g, '');
+/** Of a US ZIP+4 the first five digits. */
+const metaZip: Normalise = (value) => zip(value.trim().replace(/^(\d{5})-\d{4}$/, '$1'));
 const genderLetter: Transform = (value) => (/^[fm]/.test(lower(value)) ? lower(value)[0]! : null);
 const exact: Normalise = (value) => value.trim();
 
@@ -54,7 +56,7 @@ export const hashers = {
   google: { email: then(googleEmail), phone: then(e164), firstName: then(lower), lastName: then(lower), street: then(lower) },
   meta: {
     email: then(email), phone: then(digits), firstName: then(unpunctuated), lastName: then(unpunctuated), birthday: then(isoDate), gender: then(genderLetter),
-    city: then(compact), region: then(compact), postalCode: then(zip), country: then(lower), userId: then(exact), anonymousId: then(exact),
+    city: then(compact), region: then(compact), postalCode: then(metaZip), country: then(lower), userId: then(exact), anonymousId: then(exact),
   },
   tiktok: { email: then(email), phone: then(e164), firstName: then(unpunctuated), lastName: then(unpunctuated), postalCode: then(zip), userId: then(exact), anonymousId: then(exact) },
 } as const satisfies Record<string, Readonly<Record<string, Transform>>>;

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import { createTokenSource, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
 import type { SecretProvider } from './kv-provider.ts';
@@ -10,6 +10,9 @@ export const namePattern = /^[A-Z][A-Z0-9_]{0,63}$/;
 const oauthTimeoutMs = 10_000;
 /** A forced refresh (a vendor refused the credential) asks the token server at most this often. */
 const forceEveryMs = 10_000;
+
+/** Where the refresh token stands that a token server put in place of the one in the secret; no name of a secret has a #. */
+const refreshed = (name: string): string => `${name}#refreshed`;
 
 export interface VaultOptions extends FileStoreOptions {
   /** A remote provider; its secrets stand between the environment and the local file. */
@@ -39,9 +42,15 @@ export function openVault(options: VaultOptions): Vault {
   let forcedAt = Number.NEGATIVE_INFINITY;
 
   function localSecrets(): Readonly<Record<string, StoredSecret>> {
-    const stamp = fileStamp(dataDir);
-    if (local?.stamp !== stamp) local = { stamp, secrets: loadSecrets(options) };
-    return local.secrets;
+    try {
+      const stamp = fileStamp(dataDir);
+      if (local?.stamp !== stamp) local = { stamp, secrets: loadSecrets(options) };
+      return local.secrets;
+    } catch (error) {
+      if (error instanceof WeirError) throw error;
+      // A folder that is away, or too many open files, heals as a remote provider does.
+      throw new WeirError('secret-unavailable', `${dataDir}: secrets cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown'})`, { cause: error });
+    }
   }
   const fresh = (): boolean => fetched !== undefined && now() - fetched.at <= maxStaleMs;
   const unavailable = (name: string): WeirError => new WeirError('secret-unavailable', `secret ${name} cannot be had: ${status.reason ?? 'the vault was not read'}`);
@@ -61,12 +70,16 @@ export function openVault(options: VaultOptions): Vault {
   function sourceOf(name: string, text: string, client: OAuthClient): TokenSource {
     const known = sources.get(name);
     if (known?.text === text) return known.source;
-    const keep = (refreshToken: string): void => {
-      const next = JSON.stringify({ ...client, refreshToken });
-      changeSecrets(options, (all) => { all[name] = { ...all[name], value: next }; });
-      sources.set(name, { text: next, source });
-    };
-    const source = createTokenSource(name, client, { timeoutMs: oauthTimeoutMs, now, keep });
+    // Beside the secret, not in it: it may stand in the environment or in the remote provider, which are found first.
+    const of = hash('sha256', text, 'hex');
+    const source = createTokenSource(name, client, {
+      timeoutMs: oauthTimeoutMs, now,
+      kept() {
+        const kept = localSecrets()[refreshed(name)];
+        return kept?.of === of ? kept.value : undefined;
+      },
+      keep(refreshToken) { changeSecrets(options, (all) => { all[refreshed(name)] = { value: refreshToken, of }; }); },
+    });
     sources.set(name, { text, source });
     return source;
   }
@@ -179,6 +192,6 @@ export function setSecret(options: FileStoreOptions, name: string, value: string
 export function removeSecret(options: FileStoreOptions, name: string, leaf: string): boolean {
   checkName(name);
   let found = false;
-  changeSecrets(options, (all) => { found = name in all; delete all[name]; }, leaf);
+  changeSecrets(options, (all) => { found = name in all; delete all[name]; delete all[refreshed(name)]; }, leaf);
   return found;
 }

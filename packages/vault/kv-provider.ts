@@ -15,6 +15,9 @@ export interface SecretProvider {
   read(): Promise<ReadonlyMap<string, StoredSecret>>;
 }
 
+/** Versions of before that are looked at: each is a call. */
+const maxVersions = 5;
+
 /** Reads the document. One read at a time is the caller's care. */
 export function createKvProvider(options: KvOptions): SecretProvider {
   const { now } = options;
@@ -33,15 +36,19 @@ export function createKvProvider(options: KvOptions): SecretProvider {
 
   return {
     async read() {
-      const current = await get();
-      const version = Number(current?.metadata?.version ?? 0);
-      const previousUntil = Date.parse(String(current?.metadata?.created_time ?? '')) + options.overlapMs;
-      const before = version > 1 && now() < previousUntil ? await get(version - 1) : undefined;
+      let newer = await get();
       const out = new Map<string, StoredSecret>();
-      for (const [name, value] of Object.entries((current?.data ?? {}) as Record<string, unknown>)) {
-        if (typeof value !== 'string') continue;
-        const previous: unknown = before?.data?.[name];
-        out.set(name, typeof previous === 'string' && previous !== value ? { value, previous, previousUntil } : { value });
+      for (const [name, value] of Object.entries((newer?.data ?? {}) as Record<string, unknown>)) if (typeof value === 'string') out.set(name, { value });
+      // Back as far as a version was replaced within the overlap: another field may have been written since this one was rotated.
+      for (let looked = 0; looked < maxVersions; looked++) {
+        const version = Number(newer?.metadata?.version ?? 0);
+        const previousUntil = Date.parse(String(newer?.metadata?.created_time ?? '')) + options.overlapMs;
+        if (version <= 1 || !(now() < previousUntil)) break;
+        newer = await get(version - 1);
+        for (const [name, stored] of out) {
+          const previous: unknown = newer?.data?.[name];
+          if (stored.previous === undefined && typeof previous === 'string' && previous !== stored.value) out.set(name, { ...stored, previous, previousUntil });
+        }
       }
       return out;
     },

@@ -39,17 +39,41 @@ const standardLifeMs = 300_000;
 /** RFC 6749 §2.3.1: both are form-encoded before Basic. */
 const form = (text: string): string => new URLSearchParams({ v: text }).toString().slice(2);
 
-/** `keep` stores a refresh token that the server replaced; it is called before the access token is used, so that a crash does not lose the only valid one. */
-export function createTokenSource(name: string, client: OAuthClient, options: { timeoutMs: number; now: () => number; keep: (refreshToken: string) => void }): TokenSource {
+export interface TokenSourceOptions {
+  readonly timeoutMs: number;
+  readonly now: () => number;
+  /** The refresh token to use: what was kept last, by this process or another one; undefined = that of the client. */
+  kept(): string | undefined;
+  /** Stores a refresh token that the server put in place of the one before. */
+  keep(refreshToken: string): void;
+}
+
+/**
+ * A replaced refresh token is kept before the access token is used, so that a crash does not lose the only valid one.
+ * Where it cannot be kept (a full disk), the access token serves all the same, and each `refresh` tries again and rejects.
+ */
+export function createTokenSource(name: string, client: OAuthClient, options: TokenSourceOptions): TokenSource {
   let current: { readonly value: string; readonly refreshAt: number; readonly endsAt: number } | undefined;
-  let refreshToken = client.refreshToken;
+  /** Replaced, and not kept yet. */
+  let unkept: string | undefined;
   let running: Promise<void> | undefined;
+  const what = `oauth2 token for ${name}`;
+
+  function keep(): void {
+    if (unkept === undefined) return;
+    try {
+      options.keep(unkept);
+      unkept = undefined;
+    } catch (error) {
+      throw new WeirError('secret-unavailable', `${what}: the new refresh token cannot be kept (${(error as { code?: string }).code ?? 'unknown'})`, { cause: error });
+    }
+  }
 
   async function ask(): Promise<void> {
+    const refreshToken = client.refreshToken === undefined ? undefined : unkept ?? options.kept() ?? client.refreshToken;
     const body = new URLSearchParams(refreshToken === undefined ? { grant_type: 'client_credentials' } : { grant_type: 'refresh_token', refresh_token: refreshToken });
     if (client.scope !== undefined) body.set('scope', client.scope);
     const startedAt = options.now();
-    const what = `oauth2 token for ${name}`;
     const answer = await callJson(client.tokenUrl, {
       method: 'POST', timeoutMs: options.timeoutMs, what, body: body.toString(),
       headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json', authorization: `Basic ${Buffer.from(`${form(client.clientId)}:${form(client.clientSecret)}`).toString('base64')}` },
@@ -59,18 +83,20 @@ export function createTokenSource(name: string, client: OAuthClient, options: { 
     if (answer.status !== 200) throw new WeirError('secret-unavailable', `${what}: answered ${answer.status}${typeof code === 'string' && /^(invalid_(request|client|grant|scope)|unauthorized_client|unsupported_grant_type)$/.test(code) ? ` (${code})` : ''}`);
     const { access_token: value, expires_in: seconds, refresh_token: next } = answer.body ?? {};
     if (typeof value !== 'string' || value === '') throw new WeirError('secret-unavailable', `${what}: the answer has no access_token`);
-    if (typeof next === 'string' && next !== '' && refreshToken !== undefined && next !== refreshToken) {
-      refreshToken = next;
-      options.keep(next);
-    }
     const lifeMs = Number(seconds) > 0 ? Number(seconds) * 1000 : standardLifeMs;
-    current = { value, refreshAt: startedAt + lifeMs * 0.8, endsAt: startedAt + lifeMs };
+    const fresh = { value, refreshAt: startedAt + lifeMs * 0.8, endsAt: startedAt + lifeMs };
+    if (typeof next === 'string' && next !== '' && refreshToken !== undefined && next !== refreshToken) unkept = next;
+    try {
+      keep();
+    } finally {
+      current = fresh;
+    }
   }
 
   return {
     token: () => (current !== undefined && options.now() < current.endsAt ? current.value : undefined),
     async refresh(force = false) {
-      if (!force && current !== undefined && options.now() < current.refreshAt) return running;
+      if (!force && running === undefined && current !== undefined && options.now() < current.refreshAt) return keep();
       running ??= ask().finally(() => { running = undefined; });
       return running;
     },

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync, existsSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, writeFileSync, existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Provider } from 'oidc-provider';
@@ -80,7 +80,7 @@ test('a rotated secret keeps its predecessor until the overlap ends, not longer'
 /** Speaks what the HTTP API documentation of KV v2, AppRole and token renewal says. */
 async function startKv() {
   const kv = {
-    versions: [{ CRM: 'one' }] as Record<string, string>[], created: Date.now(), mode: 'ok' as 'ok' | 'sealed' | 'slow' | 'denied' | 'garbage' | 'huge',
+    versions: [{ CRM: 'one' }] as Record<string, string>[], created: Date.now(), times: [] as number[], mode: 'ok' as 'ok' | 'sealed' | 'slow' | 'denied' | 'garbage' | 'huge',
     logins: 0, renewals: 0, reads: 0, tokens: new Set<string>(), lease: 3600, url: '',
   };
   kv.url = await listen((request, response) => {
@@ -111,7 +111,7 @@ async function startKv() {
       if (url.pathname !== '/v1/secret/data/weir') return json(404, { errors: [] });
       kv.reads++;
       const version = Number(url.searchParams.get('version') ?? kv.versions.length);
-      json(200, { data: { data: kv.versions[version - 1], metadata: { version, created_time: new Date(kv.created).toISOString() } } });
+      json(200, { data: { data: kv.versions[version - 1], metadata: { version, created_time: new Date(kv.times[version - 1] ?? kv.created).toISOString() } } });
     });
   });
   return kv;
@@ -137,6 +137,20 @@ test('KV v2 by AppRole: read, rotate with overlap, renewed lease, a new login af
   kv.tokens.clear();
   await vault.refresh();
   expect([kv.logins, vault.status().available]).toEqual([2, true]);
+});
+
+test('KV v2: the value before a rotation is accepted for its whole overlap, whatever other fields are written meanwhile', async () => {
+  const kv = await startKv();
+  const began = Date.now();
+  let now = began + 59_000;
+  kv.versions = [{ CRM: 'one', ADS: 'x' }, { CRM: 'two', ADS: 'x' }, { CRM: 'two', ADS: 'y' }];
+  kv.times = [began - 1000, began, began + 30_000];
+  const vault = openVault({ ...local(), remote: createKvProvider(settings(kv.url, () => now)), now: () => now });
+  await vault.refresh();
+  expect([vault.previous('CRM')?.reveal(), vault.previous('ADS')?.reveal()]).toEqual(['one', 'x']);
+  now = began + 60_000;
+  await vault.refresh();
+  expect([vault.previous('CRM'), vault.previous('ADS')?.reveal()]).toEqual([undefined, 'x']);
 });
 
 test.each(['sealed', 'slow', 'denied', 'garbage', 'huge'] as const)('a vault that is %s: what was read serves until it is stale, then it is unavailable, and it heals alone', async (mode) => {
@@ -195,29 +209,66 @@ test('client credentials against a real server: one request for many callers, re
   expect(vault.status().reason).not.toContain('s3cr3t');
 });
 
-test('a refresh token that the server replaces is sealed before the access token is used', async () => {
+/** A token server that puts another refresh token in place of each that it is given, and takes each once. */
+async function startRotating() {
   const given: string[] = [];
   const tokenUrl = await listen((request, response) => {
     let body = '';
     request.on('data', (part) => { body += part; });
     request.on('end', () => {
-      given.push(new URLSearchParams(body).get('refresh_token')!);
+      const token = new URLSearchParams(body).get('refresh_token')!;
+      if (token !== `r${given.length}`) return void response.writeHead(400).end(JSON.stringify({ error: 'invalid_grant' }));
+      given.push(token);
       response.writeHead(200).end(JSON.stringify({ access_token: `a${given.length}`, refresh_token: `r${given.length}`, expires_in: 10 }));
     });
   });
+  return { given, text: JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'c', clientSecret: 's', refreshToken: 'r0' }) };
+}
+
+test.each(['the sealed file', 'the environment', 'the remote provider'] as const)('a refresh token that the server replaces is sealed before the access token is used: one that was given by %s', async (where) => {
+  const { given, text } = await startRotating();
   let now = Date.now();
-  setSecret(local(), 'CRM', JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'c', clientSecret: 's', refreshToken: 'r0' }), 0, now, leaf);
-  const vault = openVault({ ...local(), now: () => now });
+  if (where === 'the sealed file') setSecret(local(), 'CRM', text, 0, now, leaf);
+  const open = () => openVault({
+    dataDir, env: where === 'the environment' ? { WEIR_SECRET_CRM: text } : {}, now: () => now,
+    ...(where === 'the remote provider' ? { remote: { read: async () => new Map([['CRM', { value: text }]]) } } : {}),
+  });
+  const vault = open();
+  await vault.refresh();
   expect(() => vault.get('CRM')).toThrow(/cannot be had/);
   await vault.refresh();
   expect(vault.get('CRM').reveal()).toBe('a1');
   now += 9000;
   await vault.refresh();
   expect(vault.get('CRM').reveal()).toBe('a2');
-  // A process that starts now goes on with the last one.
-  const other = openVault({ ...local(), now: () => now });
+  // A process that starts now goes on with the last one, and the first keeps the access token that it has.
+  const other = open();
+  await other.refresh();
   expect(() => other.get('CRM')).toThrow(/cannot be had/);
   await other.refresh();
-  expect(other.get('CRM').reveal()).toBe('a3');
-  expect(given).toEqual(['r0', 'r1', 'r2']);
+  expect([other.get('CRM').reveal(), vault.get('CRM').reveal()]).toEqual(['a3', 'a2']);
+  now += 9000;
+  await vault.refresh();
+  expect(vault.get('CRM').reveal()).toBe('a4');
+  expect(given).toEqual(['r0', 'r1', 'r2', 'r3']);
+  expect(readFileSync(join(dataDir, 'secrets.sealed.json'), 'utf8')).not.toContain('r4');
+});
+
+test('a replaced refresh token that cannot be kept is told and kept later; the access token serves meanwhile', async () => {
+  const { given, text } = await startRotating();
+  const options = { dataDir, env: { WEIR_SECRET_CRM: text } };
+  const inTheWay = join(dataDir, `secrets.sealed.json.${process.pid}.part`);
+  mkdirSync(inTheWay);
+  const vault = openVault(options);
+  expect(() => vault.get('CRM')).toThrow(/cannot be had/);
+  await vault.refresh();
+  expect(vault.get('CRM').reveal()).toBe('a1');
+  expect(vault.status()).toMatchObject({ available: false, reason: 'oauth2 token for CRM: the new refresh token cannot be kept (EISDIR)' });
+  rmdirSync(inTheWay);
+  await vault.refresh();
+  expect(vault.status()).toEqual({ available: true });
+  const next = openVault(options);
+  expect(() => next.get('CRM')).toThrow(/cannot be had/);
+  await next.refresh();
+  expect([next.get('CRM').reveal(), given]).toEqual(['a2', ['r0', 'r1']]);
 });

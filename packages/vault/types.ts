@@ -8,6 +8,8 @@ export interface StoredSecret {
   /** The value before the last rotation, accepted until `previousUntil` (ms since the epoch). */
   readonly previous?: string;
   readonly previousUntil?: number;
+  /** Of a refresh token only: SHA-256 of the OAuth2 client that it was given to. */
+  readonly of?: string;
 }
 
 export interface VaultStatus {

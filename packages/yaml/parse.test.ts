@@ -32,4 +32,11 @@ test('values keep their lines and have no prototype', () => {
 test('a deep or huge file ends in a problem, not in a stack overflow', () => {
   expect(() => parse('['.repeat(5000))).toThrow(WorkspaceError);
   expect(() => parse(`a: "${'x'.repeat(300_000)}"`)).toThrow(/larger/);
+  let problems: readonly unknown[] = [];
+  try {
+    parse(`- [${'x,'.repeat(100_000)}]`);
+  } catch (error) {
+    problems = (error as WorkspaceError).problems;
+  }
+  expect([problems.length > 0, problems.length <= 100]).toEqual([true, true]);
 });

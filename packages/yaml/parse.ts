@@ -13,6 +13,8 @@ export interface ParsedYaml {
 const maxBytes = 256 * 1024;
 const maxNodes = 20_000;
 const maxDepth = 32;
+/** More are not told: the answer to a bad file must not be larger than the file. */
+const maxProblems = 100;
 const reserved = new Set(['__proto__', 'constructor', 'prototype']);
 const separator = '\u0000';
 
@@ -22,7 +24,7 @@ const separator = '\u0000';
  */
 export function parseYaml(file: { readonly path: string; readonly content: string }): ParsedYaml {
   const problems: WorkspaceProblem[] = [];
-  const report = (line: number, message: string, remedy: string): void => { problems.push({ file: file.path, line, message, remedy }); };
+  const report = (line: number, message: string, remedy: string): void => { if (problems.length < maxProblems) problems.push({ file: file.path, line, message, remedy }); };
   if (Buffer.byteLength(file.content) > maxBytes) throw new WorkspaceError([{ file: file.path, line: 0, message: `larger than ${maxBytes} bytes`, remedy: 'split it into several files' }]);
   const counter = new LineCounter();
   const document = parseDocument(file.content, { lineCounter: counter, schema: 'core', version: '1.2', uniqueKeys: true, strict: true, prettyErrors: false, customTags: [], merge: false });

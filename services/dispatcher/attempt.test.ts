@@ -12,7 +12,7 @@ const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispat
 const verify = { settleMs: 5000, cite: 'test' };
 type Rule = OperationManifest['idempotency']['pastWindow'];
 
-interface Options { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue> }
+interface Options { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string }
 /** What is to be done with a delivery of a vendor without keys, in a word. */
 function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
   const answer = given(rule, readable, task, options);
@@ -22,9 +22,9 @@ function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: O
 function given(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
   const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'none', pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
   const destination = { operations: { put: operation }, caps: [], retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
-  const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
+  const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', recordType: options.recordType ?? 'weir.canonical.Event', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
-  const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end }, coveredBefore: () => false } as unknown as PartitionRunner;
+  const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end, recentOf: () => options.recent ?? [] }, coveredBefore: () => false } as unknown as PartitionRunner;
   const full = { delivery, sealedBy: '', subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task } as Task;
   return prepare(ports, runner, destination, full);
 }
@@ -79,6 +79,15 @@ test('a redrive of unknown effect asks first where it can, and is the decision t
   expect(prepared('hold', true, { ...redrive, readBacks: 1, attempts: 1 }, { ended })).toBe('call');
   // What this redrive itself may have called before a crash is no decision of a person.
   expect(prepared('hold', false, { ...redrive, maybeSince: now - 60_000 }, { ended })).toBe('end quarantined delivery-held');
+});
+
+test('a replayed profile is superseded by one that was delivered a moment ago, before its end is acknowledged', () => {
+  const replayed = { redrive: 'rpl_1', attempts: 0, maybeSince: 0 };
+  const just = (over: Partial<EndValue>) => prepared('resend', false, replayed, { recordType: 'weir.canonical.Profile', recent: [{ state: 'delivered', operation: 'put', acceptedAt: now - 500, ...over }] });
+  expect(just({})).toBe('end superseded superseded');
+  expect(just({ acceptedAt: now - 2000 })).toBe('call');
+  expect(just({ state: 'denied' })).toBe('call');
+  expect(just({ operation: 'other' })).toBe('call');
 });
 
 test('what went to a second vendor before a crash is given over again, by the record that waits; an order for the first does not send it', () => {

@@ -88,7 +88,7 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   if (unknown !== undefined) return unknown;
   // Given up only after a call that was made past the horizon: time that a destination was off is not held against its events.
   if (task.last !== undefined && task.last.at - task.queuedAt > destination.retryHorizonMs) return exhausted(ports, runner, destination, task);
-  if (task.redrive !== '' && setsState(delivery.recordType, operation) && ports.ledger.lastDelivered(task.subject, delivery.operation) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
+  if (task.redrive !== '' && setsState(delivery.recordType, operation) && newestDelivered(ports, runner, task) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);
   if (refusal !== undefined) return give(task, 'denied', refusal, null, false);
@@ -110,6 +110,13 @@ const again = (task: Task, end: EndValue, handOver?: Ending['handOver']): Prepar
  */
 function setsState(recordType: string, operation: OperationManifest): boolean {
   return recordType === 'weir.canonical.Profile' || operation.idempotency.scheme === 'natural-upsert';
+}
+
+/** Accept time of the newest delivered record of the subject by this operation, 0 = none; also of one whose end is not acknowledged yet, which may have been called a moment ago. */
+function newestDelivered(ports: DestinationPorts, runner: PartitionRunner, { subject, delivery }: Task): number {
+  let newest = ports.ledger.lastDelivered(subject, delivery.operation);
+  for (const end of runner.writer.recentOf(subject)) if (end.state === 'delivered' && end.operation === delivery.operation) newest = Math.max(newest, end.acceptedAt);
+  return newest;
 }
 
 function canReadBack(destination: DestinationConfig, operation: OperationManifest | undefined): boolean {

@@ -1,4 +1,3 @@
-import { expiringBefore } from '@weir/pipeline';
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { createAlarm } from './alarm.ts';
@@ -41,7 +40,7 @@ export interface DestinationRunner {
   asSecond(operation: string): SecondState | undefined;
   /** For people: since when the breaker has not been closed, why, and when a call was answered last (ms; 0 = never). */
   health(): { readonly openSince: number | undefined; readonly openCode: string; readonly aliveAt: number };
-  status(): { breaker: BreakerState['state']; reason: string; inFlight: number; parked: number };
+  status(): { breaker: BreakerState['state']; reason: string; inFlight: number; ready: number; parked: number };
 }
 
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
@@ -54,6 +53,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   let openSince: number | undefined;
   let aliveAt = 0;
   let inFlight = 0;
+  /** Heads that are looked at again in a moment: the more, the later, for what they wait for is read by this process, too. */
+  let waiting = 0;
+  const gone = ({ lane }: Ready): boolean => lane.dead;
   const alarm = createAlarm(ports.clock, pump);
   const settle = createSettle({ ports, breaker: () => breaker, end, later, offer: (lane, runner) => offer({ lane, runner }) });
   const leaving = createLeaving({ destination: ports, ready, breaker: () => breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
@@ -71,6 +73,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
   function offer(entry: Ready): void {
+    if (gone(entry)) return;
     const task = entry.lane.queue[0]!;
     const { operation: name } = task.delivery;
     const operation = ports.destination()?.operations[name];
@@ -148,16 +151,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function sweep(): void {
-    const dispatch = ports.topics.dispatch(ports.name);
-    let oldest = Number.POSITIVE_INFINITY;
-    for (const runner of partitions.values()) {
-      const waiting = runner.oldestWaiting();
-      ports.retention.oldest(dispatch, runner.partition, waiting);
-      ports.retention.oldest(ports.topics.parked(ports.name), runner.partition, runner.parking.oldest());
-      oldest = Math.min(oldest, waiting ?? oldest);
-      runner.parking.renew();
-    }
-    if (oldest <= expiringBefore(ports.retention.dispatchMs(), ports.clock.now())) expireHeads();
+    const expiring = [...partitions.values()].filter((runner) => runner.sweep());
+    if (expiring.length > 0) expireHeads();
   }
 
   /** False: the breaker is open, no lane can start. A bucket that has no call left is added to `empty`. */
@@ -254,7 +249,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
         runner.writer.pushSilent(task);
         return advance(lane, runner);
       case 'park': return runner.parking.park(lane, prepared.due, prepared.reason);
-      case 'wait': return later(lane, runner, prepared.ms);
+      case 'wait': return later(lane, runner, prepared.ms + ++waiting / 10, () => { waiting--; });
     }
   }
 
@@ -290,8 +285,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     runner.release(lane);
   }
 
-  function later(lane: Lane, runner: PartitionRunner, ms: number): void {
+  function later(lane: Lane, runner: PartitionRunner, ms: number, over?: () => void): void {
     ports.clock.setTimer(() => {
+      over?.();
       if (!lane.dead) offer({ lane, runner });
     }, ms);
   }
@@ -366,9 +362,13 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     async revoked(parts, reason) {
       // A lease that ran out unnoticed: others may have called on this instance's part since.
       if (reason === 'lost') ports.quota.lost(ports.clock.monotonic());
-      const leaving = parts.map((p) => partitions.get(p.partition)).filter((r) => r !== undefined);
-      await Promise.all(leaving.map((runner) => runner.close(reason)));
-      for (const runner of leaving) if (partitions.get(runner.partition) === runner) partitions.delete(runner.partition);
+      const going = parts.map((p) => partitions.get(p.partition)).filter((r) => r !== undefined);
+      const closing = Promise.all(going.map((runner) => runner.close(reason)));
+      // A destination that is off looks at nothing, and would keep what each rebalance leaves behind.
+      ready.drop(gone);
+      leaving.drop(gone);
+      await closing;
+      for (const runner of going) if (partitions.get(runner.partition) === runner) partitions.delete(runner.partition);
     },
     batch(batch: RecordBatch) {
       partitions.get(batch.partition)!.accept(batch);
@@ -395,6 +395,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),
     health: () => ({ openSince, openCode: breaker.reason, aliveAt }),
-    status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
+    status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, ready: ready.size(), parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
   };
 }

@@ -27,7 +27,7 @@ interface Ports {
 /** When the heads of a destination go to the second vendors of their routes; and those that were looked at and stay. */
 export function createLeaving({ destination: ports, ready, breaker, cost, wakeIn }: Ports) {
   /** Looked at while the vendor is away: in their order, out of the way of those behind them. */
-  const staying: Ordered<Ready>[] = [];
+  let staying: Ordered<Ready>[] = [];
   /** When one of them may go after all; monotonic ms. */
   let lookAgainAt = Number.POSITIVE_INFINITY;
   /** Since when it cannot be called, monotonic ms. */
@@ -103,6 +103,10 @@ export function createLeaving({ destination: ports, ready, breaker, cost, wakeIn
       staying.push(next);
       lookAgainAt = Math.min(lookAgainAt, ports.clock.monotonic() + lookEveryMs);
       wake(Number.POSITIVE_INFINITY);
+    },
+    /** Lets go of those whose partition is another one's. */
+    drop(gone: (entry: Ready) => boolean): void {
+      staying = staying.filter(({ item }) => !gone(item));
     },
     /** Those that stay are in line again when the destination can be called (`blockedMs` 0) or one of them may go by now; if not, they are looked at when that is so, though nobody else is in line: a failed probe leaves nobody. */
     comeBack(blockedMs: number): void {

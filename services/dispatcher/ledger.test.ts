@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { intentPuts, lookUp, pastWindow, replaces } from './ledger.ts';
+import { createCalledSince, intentPuts, lookUp, pastWindow, replaces } from './ledger.ts';
 import type { DeliveryValue, EndState, EndValue } from './types.ts';
 
 const delivery = { outputId: 'out_1', destination: 'crm', operation: 'upsert', intent: '0', itemHash: 'h1' } as DeliveryValue;
@@ -48,6 +48,18 @@ test('past the key window an unknown effect is held unless the manifest says res
   expect(pastWindow(1, 1002, { ...window, pastWindow: 'verify' })).toBe('verify');
   expect(pastWindow(1, 1001, { ...window, pastWindow: 'verify' })).toBe('send');
   expect(pastWindow(1, 10 ** 12, { scheme: 'natural-upsert', pastWindow: 'hold' })).toBe('send');
+});
+
+test('each intent says since when the oldest of what it covers may have been called, whatever was read and finished meanwhile', () => {
+  const since = createCalledSince();
+  expect(since.next(0, 10, 1000)).toBe(1000);
+  expect(since.next(4, 20, 5000)).toBe(1000);
+  expect(since.next(9, 30, 9000)).toBe(1000);
+  // The first ten are finished.
+  expect(since.next(10, 40, 12_000)).toBe(5000);
+  expect(since.next(40, 50, 15_000)).toBe(15_000);
+  // A clock that was set back.
+  expect(since.next(40, 60, 14_000)).toBe(14_000);
 });
 
 /** Appends of two owners, each of which may be written a second time later (a request that was given up and sent again), then compaction at any point. */

@@ -34,6 +34,22 @@ export function intentPuts(partition: number, owner: string, n: number, value: B
   return puts;
 }
 
+/**
+ * Since when an owner may have called something that is not finished: the time of its first intent that covers it. Each
+ * intent says so of all that it covers, for those before it are ended. The key windows of vendors count from there.
+ */
+export function createCalledSince() {
+  const written: { readonly to: number; readonly at: number }[] = [];
+  return {
+    /** For an intent that is written now (ms), with `from` as the first unfinished offset and `to` behind the last that was read. */
+    next(from: number, to: number, now: number): number {
+      while (written.length > 0 && written[0]!.to <= from) written.shift();
+      written.push({ to, at: now });
+      return written.reduce((least, { at }) => Math.min(least, at), now);
+    },
+  };
+}
+
 const rank: Record<EndState, number> = { denied: 1, expired: 1, superseded: 1, quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 
 /**

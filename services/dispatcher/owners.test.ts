@@ -37,6 +37,7 @@ async function run(turns: readonly (typeof turn extends fc.Arbitrary<infer T> ? 
       // A leader that lags shows less than there is, for a while.
       load: async () => { land(); seen = Math.max(seen, log.length - (lags-- > 0 ? 1 : 0)); },
       current: () => fold(log.slice(0, seen)).owner,
+      read: () => seen,
       owned: async () => !dead,
       append: async (mark) => {
         land();
@@ -93,8 +94,21 @@ test('of two owners with one token the first counts, and a mark that comes late 
   expect(nextOwner(first, { token: 4, owner: 'd' }).owner).toBe('d');
 });
 
+test('an owner that passed over the part with the marks before counts for a reader who has them', async () => {
+  const log: Entry[] = [];
+  const become = (me: string, from: number): Promise<boolean> => becomeOwner(me, { load: async () => undefined, current: () => fold(log.slice(from)).owner, read: () => log.length, owned: async () => true, append: async (mark) => { log.push({ mark }); } });
+  for (const name of ['a', 'b', 'a again']) await become(name, 0);
+  for (let i = 0; i < 50; i++) log.push({ intent: 'a again' });
+  // Without a cache: only the last window is read, in which nobody became owner.
+  await become('fresh', 20);
+  log.push({ claim: 'fresh' });
+  expect([fold(log).owner!.owner, fold(log).gone]).toEqual(['fresh', true]);
+  await become('b again', 0);
+  expect(fold(log.slice(40)).owner!.owner).toBe('b again');
+});
+
 test('an owner whose assignment ended before it is marked calls nothing', async () => {
   const appended: OwnerMark[] = [];
-  expect(await becomeOwner('a', { load: async () => undefined, current: () => undefined, owned: async () => false, append: async (mark) => { appended.push(mark); } })).toBe(false);
+  expect(await becomeOwner('a', { load: async () => undefined, current: () => undefined, read: () => 0, owned: async () => false, append: async (mark) => { appended.push(mark); } })).toBe(false);
   expect(appended).toEqual([]);
 });

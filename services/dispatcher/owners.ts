@@ -23,6 +23,8 @@ interface Ports {
   /** Reads the ledger to its end, as it is now. */
   load(): Promise<void>;
   current(): OwnerMark | undefined;
+  /** Next offset of the ledger that is not read. */
+  read(): number;
   /** Appends the mark; resolves when it is acknowledged. */
   append(mark: OwnerMark): Promise<void>;
   /** False: the assignment has ended. Waits while that is not known. */
@@ -31,13 +33,14 @@ interface Ports {
 
 /**
  * Becomes the owner by the order of the ledger. The token is taken while the assignment surely holds, so nobody later can
- * have read less; then the ledger is read up to the own mark, so every end before it has been seen.
+ * have read less; then the ledger is read up to the own mark, so every end before it has been seen. The token is above the
+ * offset that was read to, too: no mark has one above its own offset + 1, so it is above those in a part that was passed over.
  * @returns false: the assignment ended first; nothing may be called
  */
 export async function becomeOwner(owner: string, ports: Ports): Promise<boolean> {
   for (;;) {
     await ports.load();
-    const token = (ports.current()?.token ?? 0) + 1;
+    const token = Math.max(ports.current()?.token ?? 0, ports.read()) + 1;
     if (!await ports.owned()) return false;
     await ports.append({ token, owner });
     await ports.load();

@@ -17,6 +17,8 @@ let table: Table;
 let serde: Serde;
 let ledger: LedgerStore;
 let written: { key: string; value: Buffer | null }[];
+/** The gauge of parked subjects. */
+let counted: number;
 beforeEach(async () => {
   const known: string[] = [];
   const registry = { register: (schema: { schema: string }) => Promise.resolve({ id: known.push(schema.schema) }), getSchema: (id: number) => Promise.resolve(JSON.parse(known[id - 1]!) as unknown) };
@@ -26,6 +28,7 @@ beforeEach(async () => {
   table = openTable({ path: dir });
   ledger = createLedgerStore(table, serde);
   written = [];
+  counted = 0;
 });
 afterEach(async () => {
   await table.close();
@@ -42,7 +45,7 @@ async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.reso
   const ports = {
     name: 'crm', topics, serde: { ...serde, known: () => true }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
     clock: { now: () => now, random: Math.random, setTimer, clearTimer: () => undefined },
-    metrics: { parked: { inc: () => undefined, dec: () => undefined } },
+    metrics: { parked: { inc: () => { counted++; }, dec: () => { counted--; } } },
     retention: { parkedMs: () => parkedMs }, dedupeWindowMs: () => 7 * 86_400_000,
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
     reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ offset: 7, timestamp: parkedAt, key: Buffer.from('anna'), value: foreign('').value, headers: [] }] }) },
@@ -117,6 +120,18 @@ test.each([true, false])('no marker stands before the ends of what went before i
   ends.resolve(mine);
   await lanes.parking!.drained();
   expect(ledger.parks(0).map((m) => m.subject)).toEqual(mine ? ['bob'] : []);
+});
+
+test('what is parked while the partition goes is in the log and no longer in the gauge of who leaves', async () => {
+  apply([foreign('#park/1/1/abc/0/anna')]);
+  const { parking } = await takeOver();
+  expect(counted).toBe(1);
+  parking!.close();
+  const lane = createLane('bob');
+  lane.queue.push({ delivery: { kind: 'use' }, record: { key: Buffer.from('bob'), value: Buffer.from('v'), headers: [] }, subject: 'bob', offset: 9, parkedOffset: -1, attempts: 3, readBacks: 0, maybeSince: 0 } as never);
+  parking!.park(lane, 1e15, 'http-5xx');
+  await parking!.drained();
+  expect([ledger.parks(0).map((m) => m.subject).toSorted(), counted]).toEqual([['anna', 'bob'], 0]);
 });
 
 const dayMs = 86_400_000;

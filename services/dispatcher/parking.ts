@@ -101,7 +101,8 @@ export function createParking(context: Context): Parking {
   }
 
   function enter(lane: Lane): void {
-    if (marked.has(lane)) return;
+    // Of a partition that goes, what is parked at its end is counted by the next owner.
+    if (closed || marked.has(lane)) return;
     marked.add(lane);
     ports.metrics.parked.inc({ destination: ports.name });
   }
@@ -197,6 +198,7 @@ export function createParking(context: Context): Parking {
         if (mark === undefined || record.offset < mark.fromOffset) continue;
         const task = await decode(record);
         await context.reach([task]);
+        if (closed) throw new WeirError('log-assignment-stale', `${parkedTopic}/${partition} is another one's`);
         const standing = lookUp(task.delivery, task.redrive, task.offset, context.endOf);
         // Its outcome may be missing: no intent covers what is parked. What went to a second vendor may not have been appended there yet: it is looked at once more.
         if (standing.kind === 'ended' && standing.end.state !== 'failed-over') {

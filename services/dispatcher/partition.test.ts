@@ -16,8 +16,8 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
   const ports = {
     name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); },
     clock: { now: () => 1, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
-    window: () => ({ records: 500, bytes: 1e6 }), progress: { lag: () => undefined }, metrics: { lag: { set: () => undefined } },
-    ledger: { owner: () => undefined }, consumer: () => ({ holds: () => true, pause: () => undefined }), turns: { next: () => { throw new Error('a record was taken'); } },
+    window: () => ({ records: 500, bytes: 1e6 }), progress: { lag: () => undefined }, metrics: { lag: { set: () => undefined, remove: () => undefined } },
+    ledger: { owner: () => undefined, position: () => 0 }, consumer: () => ({ holds: () => true, pause: () => undefined }), turns: { next: () => { throw new Error('a record was taken'); } },
     // As long as the partition is held.
     takeover: { async load(_partition: number, _position: number, gone: () => boolean) {
       if (away-- > 0) throw new WeirError('log-unavailable');
@@ -34,4 +34,154 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
   while (batches < 3) await turn();
   await runner.close('rebalance');
   expect([ready, failed, runner.closed()]).toEqual([[], [], true]);
+});
+
+interface Written { readonly name: string; readonly at: number; readonly owner: string }
+
+/** An owner over a ledger that is empty; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
+function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; setTimer?: (run: () => void) => unknown; onReady?: (subject: string) => void } = {}) {
+  const written: Written[] = [];
+  const failed: unknown[] = [];
+  const ready: string[] = [];
+  const lags: number[] = [];
+  const gauge = new Map<number, number>();
+  const clock = { at: 1000 };
+  const delivery = { eventId: 'e', acceptedAt: 1, source: '', payload: Buffer.from('p') };
+  const ports = {
+    name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: undefined,
+    clock: { now: () => clock.at, random: () => 0.5, monotonic: () => 0, setTimer: over.setTimer ?? setTimeout, clearTimer: clearTimeout },
+    window: () => ({ records: 500, bytes: 1e6 }), dedupeWindowMs: () => 1,
+    progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
+    metrics: { ended: { inc: () => undefined }, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
+    ledger: { owner: () => ({ token: 1, owner: written.findLast((w) => w.name === 'weir.internal.LedgerOwner')?.owner }), position: () => 0, intent: () => undefined, parks: () => [], apply: () => undefined },
+    serde: {
+      known: () => true, encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })),
+      decode: (bytes: Buffer) => {
+        if (bytes.toString() === 'broken') throw new WeirError('avro-undecodable');
+        return { name: 'weir.internal.Delivery', value: { ...delivery } };
+      },
+    },
+    appender: {
+      partitionFor: () => 0,
+      append: (_topic: string, records: readonly { value: Buffer | null }[]) => {
+        for (const { value } of records) if (value !== null) written.push(JSON.parse(value.toString()) as Written);
+        return Promise.resolve(records.map((_, i) => written.length + i));
+      },
+    },
+    consumer: () => ({ holds: () => true, assignments: () => [assignment], pause: () => undefined, resume: () => undefined, commit: over.commit ?? (() => Promise.resolve()) }),
+    turns: { next: () => Promise.resolve(), over: () => false },
+    takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
+  } as unknown as DestinationPorts;
+  const runner = createPartitionRunner(ports, assignment, (lane) => {
+    ready.push(lane.subject);
+    over.onReady?.(lane.subject);
+  }, () => undefined);
+  const accept = (offset: number, subject: string, value = 'v'): void => runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset, timestamp: 1, key: Buffer.from(subject), value: Buffer.from(value), headers: [] }], nextOffset: offset + 1, highWatermark: 1000 } as unknown as RecordBatch);
+  return { runner, accept, written, failed, ready, lags, gauge, clock };
+}
+
+const turns = async (n: number): Promise<void> => { for (let i = 0; i < n; i++) await turn(); };
+const settled = async (work: Promise<unknown>): Promise<boolean> => Promise.race([work.then(() => true), turns(30).then(() => false)]);
+
+test('old ends that a replay asks for may take longer to read than the group waits: who loses the partition meanwhile does not wait for them, and takes up nothing', async () => {
+  let gone: (() => boolean) | undefined;
+  const { runner, accept, ready, failed } = world({ reach: (_partition, _time, asked) => {
+    gone = asked;
+    return new Promise(() => undefined);
+  } });
+  runner.open();
+  accept(5, 'anna');
+  while (gone === undefined) await turn();
+  expect(gone()).toBe(false);
+  expect(await settled(runner.close('rebalance'))).toBe(true);
+  expect([gone(), ready, failed]).toEqual([true, [], []]);
+});
+
+test('one read of the ledger that does not come back holds up nobody who loses the partition', async () => {
+  const { runner, failed } = world({ load: () => new Promise(() => undefined) });
+  runner.open();
+  await turn();
+  expect(await settled(runner.close('rebalance'))).toBe(true);
+  expect(failed).toEqual([]);
+});
+
+test('a ledger that cannot be read begins nothing in the moment that the process takes to end', async () => {
+  const { runner, accept, ready, failed, written } = world({ load: () => Promise.reject(new Error('disk full')) });
+  runner.open();
+  accept(5, 'anna');
+  await turns(10);
+  accept(6, 'bob');
+  await turns(10);
+  expect([failed, ready, written, runner.closed()]).toEqual([[new Error('disk full')], [], [], true]);
+});
+
+test('records behind those that could not be taken up are not called before them in the moment that the process takes to end', async () => {
+  const asked: number[] = [];
+  const { runner, accept, ready, failed } = world({ reach: () => (asked.push(1) === 1 ? Promise.reject(new WeirError('log-deadline')) : undefined) });
+  runner.open();
+  accept(5, 'anna');
+  await turns(10);
+  accept(6, 'anna');
+  await turns(10);
+  expect([failed.length, ready]).toEqual([1, []]);
+});
+
+test.each([1, 2, 3, 4, 5, 6])('a batch that comes %s microtasks after the one before was done with does not wait for a third', async (microtasks) => {
+  const { runner, accept, ready } = world({ onReady: (subject) => {
+    let later = Promise.resolve();
+    if (subject === 'anna') for (let i = 0; i < microtasks; i++) later = later.then(i === microtasks - 1 ? () => accept(6, 'bob') : () => undefined);
+  } });
+  runner.open();
+  accept(5, 'anna');
+  await turns(10);
+  expect(ready).toEqual(['anna', 'bob']);
+});
+
+test('an intent tells the next owner since when the oldest delivery that it covers may have been called, not when it was written itself', async () => {
+  const { runner, accept, written, clock } = world();
+  runner.open();
+  for (let offset = 5; offset < 10; offset++) {
+    accept(offset, `s${offset}`);
+    await turns(5);
+    clock.at += 3_600_000;
+  }
+  expect(written.filter((w) => w.name === 'weir.internal.LedgerIntent').map((w) => w.at)).toEqual([1000, 1000, 1000, 1000, 1000]);
+});
+
+test('a partition that is gone leaves no lag behind, though its last commit is acknowledged later', async () => {
+  const commit = Promise.withResolvers<void>();
+  const { runner, accept, lags, gauge } = world({ commit: () => commit.promise });
+  runner.open();
+  accept(5, 'anna', 'broken');
+  accept(6, 'bob');
+  await turns(10);
+  expect([...gauge.values()]).toEqual([993]);
+  const closing = runner.close('rebalance');
+  await turns(3);
+  commit.resolve();
+  await closing;
+  expect([lags.at(-1), gauge.size]).toEqual([0, 0]);
+});
+
+test('what ends one by one is committed together, and the last of it when the partition goes', async () => {
+  const commits: number[] = [];
+  const timers: (() => void)[] = [];
+  const { runner, accept, failed } = world({ commit: ([first]) => {
+    commits.push(first!.offset);
+    return Promise.resolve();
+  }, setTimer: (run) => timers.push(run) });
+  runner.open();
+  for (let offset = 5; offset < 15; offset++) {
+    accept(offset, 'anna', 'broken');
+    await turns(5);
+  }
+  expect(commits).toEqual([6]);
+  for (const run of timers.splice(0)) run();
+  await turns(5);
+  expect(commits).toEqual([6, 15]);
+  accept(15, 'anna', 'broken');
+  await turns(5);
+  expect(commits).toEqual([6, 15]);
+  await runner.close('rebalance');
+  expect([commits, failed]).toEqual([[6, 15, 16], []]);
 });

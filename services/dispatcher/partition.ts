@@ -1,11 +1,10 @@
 import { failpoint } from '@weir/failpoint';
-import { H } from '@weir/pipeline';
-import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import { createCommitWindow, expiringBefore, H, type CommitWindow } from '@weir/pipeline';
 import { isSealed, sealedBy } from '@weir/seal';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
-import { intentPuts } from './ledger.ts';
+import { createCalledSince, intentPuts } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
@@ -18,6 +17,8 @@ const clockEvery = 16;
 /** What may end a read of the log without saying anything of this partition, or because it is another one's by now. */
 const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-assignment-stale']);
 const openAgainMs = 200;
+/** Between two commits of a partition: each is a request to the brokers, and what is not committed is read again after a crash and found in the ledger. */
+const commitEveryMs = 50;
 
 export function headerOf(record: LogRecord, name: string): string | undefined {
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
@@ -48,8 +49,8 @@ export interface PartitionRunner {
   /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
   close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
   readonly closed: () => boolean;
-  /** Timestamp of the oldest record that is not finished, ms (a little older at times); undefined = none. */
-  oldestWaiting(): number | undefined;
+  /** Tells how old what waits is, and renews markers. True: its topics are about to lose some of it. */
+  sweep(): boolean;
   /** The time since which ends must be known for what is in its lanes, ms; Infinity = nothing is. */
   oldestAsked(): number;
   /** When it was opened, ms since the epoch: an earlier owner called before that. */
@@ -67,16 +68,20 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   /** Ledger and parked subjects are known when it resolves, unless the assignment ended first. */
   let opened: Promise<void> = Promise.resolve();
   let closed = false;
+  const givenUp = Promise.withResolvers<void>();
   let inFlight = 0;
   let onIdle: (() => void) | undefined;
   let before: IntentValue | undefined;
   let committed = assignment.position;
   let committing: Promise<void> | undefined;
+  /** Ends the time between two commits. */
+  let commitNow: (() => void) | undefined;
   let paused = false;
   let stale = false;
   let openedAt = 0;
-  /** Intents written by this owner. */
+  /** Intents written by this owner, and since when it may have called what it has in hand. */
   let intents = 0;
+  const calledSince = createCalledSince();
   /** Batches that are not finished: where each ends, and when its first record was written. */
   const stamps: { readonly next: number; readonly timestamp: number }[] = [];
   /** Records on the topic behind the last batch. */
@@ -88,6 +93,28 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
     commit();
   });
+
+  /** Nothing is begun from here on. */
+  function giveUp(): void {
+    closed = true;
+    givenUp.resolve();
+    for (const lane of lanes.values()) lane.dead = true;
+    parking.close();
+  }
+
+  /** The process ends, which takes a moment: nothing is begun meanwhile that would be done without what could not be read. */
+  function fail(error: unknown): void {
+    giveUp();
+    ports.fail(error);
+  }
+
+  /** Work on the log that may take longer than the group waits for a partition: who gives that up does not wait for it, and it ends by itself. */
+  const unlessGivenUp = async (work: Promise<unknown>): Promise<void> => { await Promise.race([work, givenUp.promise]); };
+
+  function reach(tasks: readonly Task[]): Promise<void> | undefined {
+    const reading = ports.takeover.reach(partition, oldestAsked(tasks), () => closed);
+    return reading === undefined ? undefined : unlessGivenUp(reading);
+  }
 
   function commit(): void {
     if (paused && !closed && !window.full()) {
@@ -111,8 +138,20 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await ports.consumer().commit([{ topic, partition, epoch, offset: next }]);
       committed = next;
       ports.progress.committed();
+      if (closed) continue;
       ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
+      await untilNextCommit();
     }
+  }
+
+  function untilNextCommit(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = ports.clock.setTimer(resolve, commitEveryMs);
+      commitNow = () => {
+        ports.clock.clearTimer(timer);
+        resolve();
+      };
+    });
   }
 
   /** Whether the assignment holds. A lease that ran out is renewed or lost within the next heartbeat, which is waited for. */
@@ -126,12 +165,13 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   function takeOver(): Promise<boolean> {
     return becomeOwner(owner, {
-      load: () => ports.takeover.load(partition, assignment.position, () => closed),
+      load: () => unlessGivenUp(ports.takeover.load(partition, assignment.position, () => closed)),
       current: () => ports.ledger.owner(partition),
+      read: () => ports.ledger.position(partition),
       owned: async () => !closed && await owned(),
-      async append(mark) {
+      append(mark) {
         const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
-        await ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]);
+        return unlessGivenUp(ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]));
       },
     });
   }
@@ -141,7 +181,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     openedAt = ports.clock.now();
     while (!closed) {
       try {
-        if (!await takeOver()) closed = true;
+        if (!await takeOver()) giveUp();
         if (closed) return;
         before = ports.ledger.intent(partition, assignment.position);
         return await parking.load(laneOf);
@@ -167,10 +207,18 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       }
       if (closed) return;
       if (tasks.length > 0) await writeIntent(batches[batches.length - 1]!.nextOffset);
-      await ports.takeover.reach(partition, oldestAsked(tasks));
+      await reach(tasks);
       if (closed) return;
       for (const task of tasks) enqueue(task);
     }
+  }
+
+  function takeUp(): void {
+    working ??= work().catch(fail).finally(() => {
+      working = undefined;
+      // What came between its last look and now must not wait for the next batch.
+      if (inbox.length > 0 && !closed) takeUp();
+    });
   }
 
   /** The time since which ends must be known to tell a repetition of one of these. */
@@ -209,8 +257,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   async function writeIntent(batchEnd: number): Promise<void> {
     const toOffset = Math.max(batchEnd, before?.toOffset ?? 0);
     const from = window.committable();
-    const now = ports.clock.now();
-    const at = before !== undefined && before.toOffset > from ? Math.min(before.at, now) : now;
+    const since = calledSince.next(from, batchEnd, ports.clock.now());
+    const at = before !== undefined && before.toOffset > from ? Math.min(before.at, since) : since;
     const value = ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, fromOffset: from, toOffset, at });
     const puts = intentPuts(partition, owner, intents++, value);
     const records: OutRecord[] = puts.map((put) => ({ partition, key: Buffer.from(put.key), value: put.value }));
@@ -262,7 +310,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     },
     applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
     endOf: (key) => writer.endOf(key),
-    reach: (tasks) => ports.takeover.reach(partition, oldestAsked(tasks)),
+    reach,
     offer,
     end(ending) {
       onEnd(ending);
@@ -276,7 +324,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const runner: PartitionRunner = {
     partition, epoch, writer, parking,
     open() {
-      opened = open().catch(ports.fail);
+      opened = open().catch(fail);
     },
     accept(batch) {
       window.begin(batch);
@@ -289,7 +337,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         paused = true;
         ports.consumer().pause(topic, partition);
       }
-      working ??= work().catch(ports.fail).finally(() => { working = undefined; });
+      takeUp();
       commit();
     },
     lane: laneOf,
@@ -307,10 +355,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     neverCalledBefore: (offset) => offset >= Math.max(assignment.position, before?.toOffset ?? 0),
     coveredBefore: (offset) => before !== undefined && offset < before.toOffset,
     async close(reason) {
-      closed = true;
+      giveUp();
       ports.progress.lag(`${topic}/${partition}`, 0);
-      for (const lane of lanes.values()) lane.dead = true;
-      parking.close();
+      ports.metrics.lag.remove({ destination: ports.name, partition });
       if (reason === 'lost') return;
       await opened;
       if (inFlight > 0) await new Promise<void>((resolve) => { onIdle = resolve; });
@@ -318,13 +365,18 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await Promise.all(asides);
       await parking.drained();
       await writer.drained();
+      commitNow?.();
       commit();
       while (committing !== undefined) await committing;
     },
     closed: () => closed,
-    oldestWaiting() {
+    sweep() {
       while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
-      return stamps[0]?.timestamp;
+      parking.renew();
+      const { retention } = ports;
+      const waiting = [[topic, stamps[0]?.timestamp, retention.dispatchMs()], [ports.topics.parked(ports.name), parking.oldest(), retention.parkedMs()]] as const;
+      for (const [of, oldest] of waiting) retention.oldest(of, partition, oldest);
+      return waiting.some(([, oldest, retentionMs]) => oldest !== undefined && oldest <= expiringBefore(retentionMs, ports.clock.now()));
     },
     oldestAsked() {
       let oldest = Number.POSITIVE_INFINITY;

@@ -28,6 +28,18 @@ test('a bucket without a token does not hold up another, and what was put back i
   expect(ready.size()).toBe(0);
 });
 
+test('what nobody will start leaves, though nobody asks for the next: a destination that is off keeps nothing of the partitions that it lost', () => {
+  const ready = createReady<{ n: number; dead: boolean }>();
+  const items = Array.from({ length: 40 }, (_, n) => ({ n, dead: n % 3 === 0 }));
+  for (const item of items) ready.push({ class: item.n % 2 === 0 ? 'live' : 'retry', bucket: item.n % 5 === 0 ? 'a' : 'b', item });
+  expect([ready.next(open)!.item.n, ready.size()]).toEqual([0, 39]);
+  ready.drop((item) => item.dead);
+  expect(ready.size()).toBe(26);
+  const left: number[] = [];
+  for (let found = ready.next(open); found !== undefined; found = ready.next(open)) left.push(found.item.n);
+  expect(left.toSorted((a, b) => a - b)).toEqual(items.filter((item) => !item.dead).map((item) => item.n));
+});
+
 test('nothing is lost and the order of a class and bucket stays, whatever is put back', () => {
   const entry = fc.record({ class: fc.constantFrom<CallClass>('restrict', 'live', 'retry', 'replay'), bucket: fc.constantFrom('a', 'b'), back: fc.boolean() });
   fc.assert(fc.property(fc.array(entry, { maxLength: 300 }), (entries) => {

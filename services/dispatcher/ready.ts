@@ -29,6 +29,10 @@ function createFifo<T>() {
       }
       return item;
     },
+    drop(gone: (item: T) => boolean): void {
+      items = items.slice(head).filter((item) => !gone(item as T));
+      head = 0;
+    },
     size: () => items.length - head,
   };
 }
@@ -87,6 +91,14 @@ export function createReady<T>() {
         return found;
       }
       return undefined;
+    },
+    /** Lets go of those that nobody will start. */
+    drop(gone: (item: T) => boolean): void {
+      size = 0;
+      for (const byBucket of queues.values()) for (const queue of byBucket.values()) {
+        queue.drop(gone);
+        size += queue.size();
+      }
     },
     size: () => size,
   };

@@ -62,7 +62,7 @@ test('an old record makes it read what it needs and no more, once, and the cache
   await takeover.load(0, 5);
   expect(takeover.reach(0, 900 * hour)).toBeUndefined();
   await Promise.all([takeover.reach(0, 500 * hour), takeover.reach(0, 600 * hour)]);
-  expect(reads.slice(1)).toEqual([[500, 999 - 168]]);
+  expect(reads.slice(1)).toEqual([[500, 1000 - 168]]);
   expect(ledger.end('k500')).toBeDefined();
   expect(ledger.end('k499')).toBeUndefined();
   expect(ledger.position(0)).toBe(1000);
@@ -83,13 +83,38 @@ test('a replay of old records reads its range once, however long it takes, and w
     sweep();
     await takeover.reach(0, (500 + minute / 30) * hour);
   }
-  expect(reads.slice(1)).toEqual([[500, 999 - 168]]);
+  expect(reads.slice(1)).toEqual([[500, 1000 - 168]]);
   clock.at += 2 * hour;
   sweep();
   expect(ledger.end('k600')).toBeUndefined();
   expect(ledger.end('k900')).toBeDefined();
   await takeover.reach(0, 700 * hour);
   expect(ledger.end('k700')).toBeDefined();
+});
+
+test('an end that was forgotten by the time that it states, and was written a while later, is read again: it does not lie between what is read and what is kept', async () => {
+  const { takeover, ledger, records } = world(1000);
+  // Ended at hour 850, on the topic ten minutes later.
+  records[850] = { ...records[850]!, timestamp: 850 * hour + 600_000 };
+  await takeover.load(0, 5);
+  ledger.prune(850 * hour + 1, 10_000);
+  expect([ledger.end('k850'), ledger.floor(0)]).toEqual([undefined, 850 * hour + 1]);
+  await takeover.reach(0, 800 * hour);
+  expect(ledger.end('k850')).toBeDefined();
+});
+
+test('who loses the partition does not read on, keeps no place that was not read to, and holds up nobody who asks next', async () => {
+  const { takeover, ledger } = world(1000);
+  await takeover.load(0, 5);
+  let asked = 0;
+  // Gone after some of it was read.
+  const lost = takeover.reach(0, 500 * hour, () => asked++ > 4);
+  const next = takeover.reach(0, 500 * hour);
+  await expect(lost).rejects.toMatchObject({ code: 'log-assignment-stale' });
+  await next;
+  expect([ledger.end('k500'), ledger.end('k700'), ledger.floor(0)]).toEqual([expect.anything(), expect.anything(), 500 * hour]);
+  await expect(takeover.reach(0, 100 * hour, () => true)).rejects.toMatchObject({ code: 'log-assignment-stale' });
+  expect(ledger.floor(0)).toBe(500 * hour);
 });
 
 test('a small ledger, a cache that is nearly there, and a ledger whose newest record is gone are read without a question of time', async () => {

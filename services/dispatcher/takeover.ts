@@ -37,8 +37,8 @@ export interface Takeover {
   load(partition: number, position: number, gone?: () => boolean): Promise<void>;
   /** What lies between the checkpoint and the end, of an owner that has taken over. */
   catchUp(partition: number, gone: () => boolean): Promise<void>;
-  /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. */
-  reach(partition: number, time: number): Promise<void> | undefined;
+  /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. Rejects with log-assignment-stale as soon as `gone` says that the assignment has ended. */
+  reach(partition: number, time: number, gone?: () => boolean): Promise<void> | undefined;
   /** Older ends are being read now: nothing may be forgotten meanwhile. */
   reaching(): boolean;
   /** What was asked for within the last hour or two, ms since the epoch, Infinity = nothing: a replay goes on asking, and each read of a range holds up its partition. */
@@ -47,6 +47,8 @@ export interface Takeover {
 
 const defaultSmall = 10_000;
 const keepMs = 3_600_000;
+/** An end is on the topic so long after the time that it states, at most: its dead letter and it are appended for up to ten minutes. */
+const writtenLateMs = 1_200_000;
 
 export function createTakeover(ports: TakeoverPorts): Takeover {
   const { admin, reader, ledger, ledgerTopic, dispatchTopic } = ports;
@@ -138,14 +140,22 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     begun = now;
   }
 
-  async function extend(partition: number, time: number): Promise<void> {
-    await reaching.get(partition);
+  async function extend(partition: number, time: number, gone: () => boolean): Promise<void> {
+    // What became of it is told to who asked for it.
+    await reaching.get(partition)?.catch(() => undefined);
+    stopIf(gone, partition);
     const floor = ledger.floor(partition);
     if (time >= floor) return;
-    const [from, to] = await Promise.all([admin.offsetsAt(ledgerTopic, time), admin.offsetsAt(ledgerTopic, floor)]);
+    // What was forgotten up to the floor by the times that ends state may stand a little behind it on the topic.
+    const [from, to] = await Promise.all([admin.offsetsAt(ledgerTopic, time), admin.offsetsAt(ledgerTopic, floor + writtenLateMs)]);
     const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
     const seen = {};
-    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => ledger.applyOlder(entries, seen));
+    stopIf(gone, partition);
+    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => {
+      stopIf(gone, partition);
+      ledger.applyOlder(entries, seen);
+    });
+    stopIf(gone, partition);
     ledger.setFloor(partition, time);
   }
 
@@ -157,12 +167,12 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
       turnHour();
       return Math.min(least, leastBefore);
     },
-    reach(partition, time) {
+    reach(partition, time, gone = () => false) {
       const from = Math.max(0, time);
       turnHour();
       least = Math.min(least, from);
       if (from >= ledger.floor(partition)) return undefined;
-      const running = extend(partition, from).finally(() => {
+      const running = extend(partition, from, gone).finally(() => {
         if (reaching.get(partition) === running) reaching.delete(partition);
       });
       reaching.set(partition, running);

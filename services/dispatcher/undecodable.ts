@@ -8,7 +8,9 @@ import type { DestinationPorts } from './ports.ts';
 export async function deadLetterUndecodable(ports: DestinationPorts, partition: number, record: LogRecord, error: unknown): Promise<void> {
   const code = (error as { code?: string }).code === 'schema-unknown' ? 'schema-unknown' : 'avro-undecodable';
   const eventId = headerOf(record, H.event) ?? '';
-  const acceptedAt = Number(headerOf(record, H.accepted) ?? 0);
+  // Nothing of such a record can be relied on, its headers neither.
+  const accepted = Number(headerOf(record, H.accepted));
+  const acceptedAt = Number.isSafeInteger(accepted) && accepted >= 0 ? accepted : 0;
   const letter = deadLetterValue(ports, partition, record.offset, record, [{ code, message: (error as Error).message }], { eventId, source: headerOf(record, H.source) ?? null, operation: null, attempts: 0, release: headerOf(record, H.release) ?? null, effect: 'none', acceptedAt });
   const outcome = { eventId, outputId: headerOf(record, H.output) ?? null, destination: ports.name, operation: null, key: null, state: 'dead-lettered', reason: code, detail: null, stage: 'dispatcher', release: null, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt, at: ports.clock.now() };
   const key = Buffer.from(eventId);

@@ -80,3 +80,10 @@ test('a grant that comes again under its key opens nothing', async () => {
   expect((await w.send(order('granted'), 'row-1')).id).toBe(first.id);
   expect(w.state()).toEqual(['withdrawn', 'withdrawn']);
 });
+
+test('what the fold set aside is never called applied', async () => {
+  const w = world();
+  const { answer } = await w.send(order('withdrawn'), 'row-1', false);
+  expect([w.state(), answer]).toEqual([[], 'pending']);
+  expect((await w.send(order('withdrawn'), 'row-1')).answer).toBe('applied');
+});

@@ -88,7 +88,10 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
       id, acceptedAt, offsets, ids,
       async applied(deadlineMs) {
         if (!await ports.barrier.applied(marks, ids, deadlineMs)) return 'pending';
-        return statesOf(tables, ids, order).some((state) => isUndone(order.state, state)) ? 'superseded' : 'applied';
+        const states = statesOf(tables, ids, order);
+        if (states.some((state) => isUndone(order.state, state))) return 'superseded';
+        // One that the fold could not read is set aside: then nothing is closed, whatever was read past.
+        return closes(order.state) && states.length < ids.length ? 'pending' : 'applied';
       },
     };
   };

@@ -186,6 +186,9 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         found.closed = true;
         partitions.delete(key);
         progress.lag(key, 0);
+        // Told by its next owner from here on.
+        metrics.lag.remove({ topic, partition });
+        retention.oldest(topic, partition, undefined);
       }));
     },
     batch(batch) {
@@ -236,8 +239,15 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       write = createWriter({ appender, serde, topics, now: clock.now });
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
+      const begun = releases.current();
       await subscribe();
-      off = releases.onChange(() => { failpoint('normalizer.release-switch'); changing = changing.then(subscribe).catch(fail); });
+      const again = (): void => {
+        failpoint('normalizer.release-switch');
+        changing = changing.then(subscribe).catch(fail);
+      };
+      off = releases.onChange(again);
+      // To join the group takes seconds: the topics of a release that came meanwhile would be nobody's until the next one.
+      if (releases.current() !== begun) again();
     },
     readiness: () => (consumer === undefined ? { ready: false, reason: 'no source in the release' } : progress.readiness()),
     async stop() {

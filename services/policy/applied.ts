@@ -45,15 +45,18 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
     });
   }
 
-  function told(change: LogRecord, value: Record<string, any>, at: number): OutRecord {
+  /** Nothing, where the key of the change was destroyed while it was waited for: of an erased person nothing is written, least of all in the clear. */
+  function told(change: LogRecord, value: Record<string, any>, at: number): OutRecord[] {
+    const sealedUnder = isSealed(change.value!) ? sealedBy(change.value!) : undefined;
+    const key = sealedUnder === undefined ? undefined : context.keys?.byId(sealedUnder);
+    if (sealedUnder !== undefined && key === undefined) return [];
     const eventId = textOf(change, H.event);
     const output = outputId(eventId, 'consent-applied', textOf(change, H.output));
     const acceptedAt = numberOf(change, H.accepted);
     const { legalBasis: _l, jurisdiction: _j, noticeVersion: _n, proof: _p, expiresAt: _e, reason: _r, ...kept } = value;
     const plain = serde.encode(`weir.canonical.${record}`, { ...kept, id: output, occurredAt: acceptedAt, extras: null, changeId: eventId, appliedAt: at, afterMs: Math.max(0, at - acceptedAt) });
-    const key = context.keys === undefined || !isSealed(change.value!) ? undefined : context.keys.byId(sealedBy(change.value!));
     const headers = change.headers.filter(([name]) => name !== H.output && name !== H.outputName && name !== H.afterConsent && name !== H.afterIdentity);
-    return { partition: appender.partitionFor(topics.canonical, change.key!), key: change.key!, value: key === undefined ? plain : seal(key, plain), headers: [...headers, [H.output, Buffer.from(output)], [H.outputName, Buffer.from('consent-applied')]] };
+    return [{ partition: appender.partitionFor(topics.canonical, change.key!), key: change.key!, value: key === undefined ? plain : seal(key, plain), headers: [...headers, [H.output, Buffer.from(output)], [H.outputName, Buffer.from('consent-applied')]] }];
   }
 
   async function watch(of: Watch, batch: RecordBatch): Promise<void> {
@@ -84,7 +87,7 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
     for (const { change } of changes) if (at - numberOf(change, H.accepted) < measuredMs) metrics.applied.observe(Math.max(0, at - numberOf(change, H.accepted)) / 1000);
     if (context.releases.current().policy.routes.has(record)) {
       const first = changes.filter(({ change }) => textOf(change, H.ids).split(',')[0] === change.key!.toString());
-      await appender.append(topics.canonical, first.map(({ change, value }) => told(change, value, at)));
+      await appender.append(topics.canonical, first.flatMap(({ change, value }) => told(change, value, at)));
     }
     if (!of.closed) of.committing = commit(of, batch.nextOffset).catch(ports.fail);
   }

@@ -16,6 +16,10 @@ interface Fold {
   work: Promise<void>;
   /** The last commit; the next batch does not wait for it. */
   committing: Promise<void>;
+  /** States that a late writer overwrote are being written again. */
+  mending: boolean;
+  /** Offset of the last of them on weir.consent. */
+  mendedAt: number;
   waiting: number;
   closed: boolean;
 }
@@ -44,16 +48,42 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
   async function assigned(parts: readonly Assignment[]): Promise<void> {
     await tables.readToEnd();
     await Promise.all(parts.map(async ({ partition, epoch, position }) => {
-      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), waiting: 0, closed: false };
+      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), mending: true, mendedAt: -1, waiting: 0, closed: false };
       folds.set(partition, fold);
-      const again: OutRecord[] = tables.regressed(partition).flatMap((key) => {
-        const stored = tables.stored(key);
-        return stored === undefined ? [] : [{ partition, key: Buffer.from(key), value: stored.bytes }];
-      });
-      if (again.length > 0) logger.warn({ partition, states: again.length }, 'states that a late writer overwrote are written again');
-      await appender.append(topics.consent, [...again, watermark(partition, position)]);
+      await writeAgain(fold, watermark(partition, position));
+      fold.mending = false;
     }));
   }
+
+  const readBackOf = ({ partition }: Fold): number => tables.consentPositions()[partition] ?? 0;
+
+  /** States of which an older one came onto the topic behind them: by an owner that had lost the partition, or by a request that was given up and sent again. */
+  async function writeAgain(fold: Fold, ...more: readonly OutRecord[]): Promise<void> {
+    const { partition } = fold;
+    const readBack = readBackOf(fold);
+    const again = tables.regressed(partition).flatMap((key): OutRecord[] => {
+      // What is on its way to the table stands behind the late one, and is newer than what the table has.
+      const stored = (fold.written.get(key)?.offset ?? -1) >= readBack ? undefined : tables.stored(key);
+      return stored?.partition !== partition ? [] : [{ partition, key: Buffer.from(key), value: stored.bytes }];
+    });
+    if (again.length > 0) logger.warn({ partition, states: again.length }, 'states that a late writer overwrote are written again');
+    if (again.length + more.length > 0) fold.mendedAt = (await appender.append(topics.consent, [...again, ...more])).at(-1)!;
+  }
+
+  /** At once and not at the next assignment: when the topic is compacted, who reads it anew has only the late ones. */
+  function mend(): void {
+    for (const fold of folds.values()) {
+      if (fold.closed || fold.mending || tables.regressed(fold.partition).length === 0 || readBackOf(fold) <= fold.mendedAt) continue;
+      fold.mending = true;
+      fold.work = fold.work.then(async () => {
+        if (!fold.closed) await writeAgain(fold);
+      }).catch((error: unknown) => {
+        fold.closed = true;
+        ports.fail(error);
+      }).finally(() => { fold.mending = false; });
+    }
+  }
+  tables.onAdvance(mend);
 
   function watermark(partition: number, nextOffset: number): OutRecord {
     return { partition, key: Buffer.from(`#folded/${partition}`), value: serde.encode('weir.internal.ConsentFolded', { partition, nextOffset }) };
@@ -109,7 +139,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
   }
 
   async function foldBatch(fold: Fold, batch: RecordBatch): Promise<void> {
-    const readBack = tables.consentPositions()[fold.partition] ?? 0;
+    const readBack = readBackOf(fold);
     for (const [key, { offset }] of fold.written) if (readBack > offset) fold.written.delete(key);
     await prepare(ports, batch.records);
     if (fold.closed) return;

@@ -6,10 +6,11 @@ import { propagate, type ChangeSeen } from './propagation.ts';
 /** Tools a and b are sources and destinations both; c is a destination only, site a source only. */
 const tool = (name: string) => ({ adapter: { manifest: { name } } });
 const release = { sources: new Map([['a', tool('a')], ['b', tool('b')], ['site', tool('site')]]), destinations: new Map([['a', tool('a')], ['b', tool('b')], ['c', tool('c')]]) } as unknown as Release;
-const allowed = ['a', 'b', 'c'].map((destination): Decision => ({ effect: 'allow', route: { destination, operation: 'unsubscribe', kind: 'restrict' } as never, rule: 'restrict', consent: [], notBefore: null } as unknown as Decision));
+const allowing = (names: readonly string[]): Decision[] => names.map((destination): Decision => ({ effect: 'allow', route: { destination, operation: 'unsubscribe', kind: 'restrict' } as never, rule: 'restrict', consent: [], notBefore: null } as unknown as Decision));
+const allowed = allowing(['a', 'b', 'c']);
 
 /** Folds and decides one change after the other, as the service does. */
-function world() {
+function world(of: Release = release, decisions: readonly Decision[] = allowed) {
   const states = new Map<string, ConsentState>();
   let n = 0;
   return (source: string, state: ConsentState['state'], ids: readonly string[], again?: string): { id: string; told: string[]; reasons: string[] } => {
@@ -19,8 +20,8 @@ function world() {
       if (next !== undefined) states.set(`${id}|news||`, next);
     }
     const change: ChangeSeen = { outputId, source, ids, purpose: 'news', channel: null, topic: null, state };
-    const decisions = propagate(allowed, change, { stored: (key) => (states.has(key) ? ({ partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) }) : undefined) }, release);
-    return { id: outputId, told: decisions.flatMap((d) => (d.effect === 'allow' ? [d.route.destination] : [])), reasons: decisions.flatMap((d) => (d.effect === 'deny' ? [d.reason] : [])) };
+    const propagated = propagate(decisions, change, { stored: (key) => (states.has(key) ? ({ partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) }) : undefined) }, of);
+    return { id: outputId, told: propagated.flatMap((d) => (d.effect === 'allow' ? [d.route.destination] : [])), reasons: propagated.flatMap((d) => (d.effect === 'deny' ? [d.reason] : [])) };
   };
 }
 
@@ -57,4 +58,26 @@ test('what brings an identifier that had not said it is no echo', () => {
   const told = world();
   told('a', 'withdrawn', ['userId:1']);
   expect(told('b', 'withdrawn', ['userId:1', 'email:x']).told).toEqual(['a', 'c']);
+});
+
+test('of several accounts of one tool, those that did not tell it are told', () => {
+  const accounts = { sources: new Map([['a', tool('a')], ['site', tool('site')]]), destinations: new Map([['a', tool('a')], ['a-us', tool('a')], ['c', tool('c')]]) } as unknown as Release;
+  const told = world(accounts, allowing(['a', 'a-us', 'c']));
+  expect(told('a', 'withdrawn', ['email:x'])).toMatchObject({ told: ['a-us', 'c'], reasons: ['consent-origin'] });
+  // Which of them spoke through a source of another name, nobody can tell.
+  const unnamed = { ...accounts, sources: new Map([['hooks', tool('a')]]) } as unknown as Release;
+  const second = world(unnamed, allowing(['a', 'a-us', 'c']));
+  expect(second('hooks', 'withdrawn', ['email:x']).told).toEqual(['a', 'a-us', 'c']);
+  expect(second('hooks', 'withdrawn', ['email:x'])).toMatchObject({ told: [], reasons: ['consent-echo', 'consent-echo', 'consent-echo'] });
+  const two = { sources: new Map([['a-eu-hooks', tool('a')], ['a-us-hooks', tool('a')]]), destinations: new Map([['a-eu', tool('a')]]) } as unknown as Release;
+  expect(world(two, allowing(['a-eu']))('a-us-hooks', 'withdrawn', ['email:x']).told).toEqual(['a-eu']);
+});
+
+test('a loop with a tool that is told by another adapter ends, too: the destination has the name of the source', () => {
+  const byHttp = { sources: new Map([['mailer', tool('standard-webhooks')], ['site', tool('site')]]), destinations: new Map([['mailer', tool('http')], ['c', tool('http')]]) } as unknown as Release;
+  const told = world(byHttp, allowing(['mailer', 'c']));
+  expect(told('site', 'withdrawn', ['email:x']).told).toEqual(['mailer', 'c']);
+  expect(told('mailer', 'withdrawn', ['email:x'])).toMatchObject({ told: [], reasons: ['consent-echo', 'consent-echo'] });
+  // It speaks first: the name alone does not say that it knows.
+  expect(world(byHttp, allowing(['mailer', 'c']))('mailer', 'withdrawn', ['email:x']).told).toEqual(['mailer', 'c']);
 });

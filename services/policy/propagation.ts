@@ -28,15 +28,21 @@ function isEcho(change: ChangeSeen, tables: Pick<ConsentTables, 'stored'>): bool
   });
 }
 
-/** Only a tool that Weir tells can answer what it was told. What others say again (a person, a form) goes everywhere again: a restriction is never dropped. */
+/** Only a tool that Weir tells can answer what it was told: a destination of its adapter, or of its name where it is told by another one (http). What others say again (a person, a form) goes everywhere again: a restriction is never dropped. */
 function isTold(source: string, release: Release): boolean {
-  return [...release.destinations.keys()].some((destination) => isOrigin(destination, source, release));
+  return release.destinations.has(source) || [...release.destinations.keys()].some((destination) => isSameTool(destination, source, release));
 }
 
-/** A destination of the same tool as the source told us: it knows. */
-function isOrigin(destination: string, source: string, release: Release): boolean {
+function isSameTool(destination: string, source: string, release: Release): boolean {
   const tool = release.sources.get(source)?.adapter.manifest.name;
   return tool !== undefined && tool === release.destinations.get(destination)?.adapter?.manifest.name;
+}
+
+/** The destination told us, so it knows. Where a tool has several accounts, only the one of the source's name surely is the one that spoke. */
+function isOrigin(destination: string, source: string, release: Release): boolean {
+  if (!isSameTool(destination, source, release)) return false;
+  const accounts = (of: Iterable<string>, same: (name: string) => boolean): number => [...of].filter(same).length;
+  return destination === source || (accounts(release.destinations.keys(), (name) => isSameTool(name, source, release)) === 1 && accounts(release.sources.keys(), (name) => isSameTool(destination, name, release)) === 1);
 }
 
 /** The decisions on a change of consent, without those that would tell a tool what it knows: `consent-origin`, `consent-echo`. */

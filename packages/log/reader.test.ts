@@ -1,0 +1,41 @@
+import { expect, test } from 'vitest';
+import { Cluster } from './cluster.ts';
+import type { BrokerConnection, Driver, Fetched } from './driver.ts';
+import { createReader } from './reader.ts';
+import { encodeBatch } from './records.ts';
+
+/** One broker with one partition of so many records; `shown` says up to where it lets a fetch see, fetch by fetch. */
+function world(records: number, shown: (fetch: number) => number) {
+  let fetches = 0;
+  const connection = {
+    metadata: () => Promise.resolve({ brokers: [{ nodeId: 1, host: 'one', port: 1 }], controllerId: 1, topics: [{ name: 't', errorCode: 0, internal: false, partitions: [{ partition: 0, errorCode: 0, leader: 1, replicas: 1 }] }] }),
+    fetch: (_wait: number, _max: number, [topic]: readonly [{ partitions: readonly { offset: number }[] }]): Promise<Fetched> => {
+      const { offset } = topic.partitions[0]!;
+      const highWatermark = shown(fetches++);
+      const bytes = offset < highWatermark ? encodeBatch(Array.from({ length: highWatermark }, (_, n) => ({ partition: 0, key: null, value: Buffer.from([n]) })), 1) : Buffer.alloc(0);
+      return Promise.resolve({ errorCode: 0, partitions: [{ topic: 't', partition: 0, errorCode: 0, highWatermark, logStartOffset: 0, bytes }] });
+    },
+    listOffsets: (_topic: string, partitions: readonly number[], timestamp: number) => Promise.resolve(partitions.map((partition) => ({ topic: 't', partition, errorCode: 0, offset: timestamp === -1 ? records : 0 }))),
+    destroy: () => undefined,
+  } as unknown as BrokerConnection;
+  const driver = { name: 'platformatic', connect: () => Promise.resolve(connection) } as unknown as Driver;
+  return { reader: createReader(new Cluster(driver, { brokers: ['one:1'], clientId: 'test', deadlineMs: 5000 })), fetches: () => fetches };
+}
+
+async function readAll(reader: ReturnType<typeof createReader>, to: number): Promise<number[]> {
+  const offsets: number[] = [];
+  await reader.read('t', 0, 0, to, (batch) => { offsets.push(...batch.records.map((r) => r.offset)); });
+  await reader.close();
+  return offsets;
+}
+
+test('a leader that does not know yet up to where its records are committed does not end a read before its end', async () => {
+  const { reader } = world(6, (fetch) => (fetch < 3 ? 4 : 6));
+  expect(await readAll(reader, 6)).toEqual([0, 1, 2, 3, 4, 5]);
+});
+
+test('a read up to an offset that the partition does not have ends where the partition does', async () => {
+  const { reader, fetches } = world(4, () => 4);
+  expect(await readAll(reader, 9)).toEqual([0, 1, 2, 3]);
+  expect(fetches()).toBe(2);
+});

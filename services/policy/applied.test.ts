@@ -1,0 +1,58 @@
+import type { ConsumerHandlers, OutRecord } from '@weir/log';
+import { groupNames, H, topicNames } from '@weir/pipeline';
+import { isSealed, seal, sealKey, sealedBy, type SealKey } from '@weir/seal';
+import { expect, test } from 'vitest';
+import { createAppliedWatcher } from './applied.ts';
+import type { PolicyPorts } from './ports.ts';
+
+const topics = topicNames('t');
+const key: SealKey = sealKey(Buffer.alloc(16, 1), Buffer.alloc(32, 2));
+const value = seal(key, Buffer.from('a change of consent of ann@larkspur.example'));
+
+/** What is told of one change that every instance has applied; `keyOf` is asked when it is told. */
+async function told(keyOf: () => SealKey | undefined): Promise<readonly OutRecord[]> {
+  const appended: OutRecord[] = [];
+  const timers = new Set<NodeJS.Timeout>();
+  let handlers: ConsumerHandlers | undefined;
+  const committed = Promise.withResolvers<void>();
+  const watcher = createAppliedWatcher({
+    context: {
+      topics, groups: groupNames('t'), keys: { byId: keyOf }, releases: { current: () => ({ policy: { routes: new Map([['ConsentApplied', []]]) } }) },
+      serde: { known: () => true, prepare: async () => {}, decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose: 'news', channel: null, topic: null, email: 'ann@larkspur.example' } }), encode: (_name: string, record: object) => Buffer.from(JSON.stringify(record)) },
+      clock: {
+        now: Date.now, monotonic: () => performance.now(),
+        setTimer: (run: () => void, ms: number) => { const timer = setTimeout(run, ms); timers.add(timer); return timer; },
+        clearTimer: (timer: NodeJS.Timeout) => { clearTimeout(timer); },
+      },
+      log: { consumer: (options: { handlers: ConsumerHandlers }) => {
+        handlers = options.handlers;
+        return { start: async () => {}, close: async () => {}, commit: async () => committed.resolve() };
+      } },
+    },
+    appender: { append: async (_topic: string, records: readonly OutRecord[]) => { appended.push(...records); return records.map(() => 0); }, partitionFor: () => 0 },
+    admin: { endOffsets: async () => new Map([[0, 0]]) },
+    tables: { folded: () => 1, consentPositions: () => [1], stored: () => ({ state: { changeId: 'out_1', seen: [] } }), linked: (ids: readonly string[]) => ids, caughtUp: () => true, onAdvance() {} },
+    metrics: { applied: { observe() {} } },
+    fail: (error: unknown) => { committed.reject(error as Error); },
+  } as unknown as PolicyPorts, { read: async () => {}, follow: async () => ({ positions: () => new Map(), close: async () => {} }) } as never);
+  try {
+    await watcher.start();
+    await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
+    const headers = ([[H.event, 'evt_1'], [H.output, 'out_1'], [H.ids, 'email:a'], [H.accepted, String(Date.now())]] as const).map(([name, text]) => [name, Buffer.from(text)] as const);
+    handlers!.batch({ topic: topics.consentChanges, partition: 0, epoch: 1, records: [{ offset: 0, timestamp: Date.now(), key: Buffer.from('email:a'), value, headers }], nextOffset: 1, highWatermark: 1 });
+    await committed.promise;
+  } finally {
+    await watcher.stop();
+    for (const timer of timers) clearTimeout(timer);
+  }
+  return appended;
+}
+
+test('that a change has come to hold is told under the key of the change', async () => {
+  const [record] = await told(() => key);
+  expect(isSealed(record!.value!) && sealedBy(record!.value!)).toBe(sealedBy(value));
+});
+
+test('of a person who was erased while the change was waited for nothing is written, least of all in the clear', async () => {
+  expect(await told(() => undefined)).toEqual([]);
+});
