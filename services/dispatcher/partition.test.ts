@@ -39,7 +39,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
 interface Written { readonly name: string; readonly at: number; readonly owner: string }
 
 /** An owner over a ledger that is empty; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
-function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; setTimer?: (run: () => void) => unknown; onReady?: (subject: string) => void } = {}) {
+function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; onReady?: (subject: string) => void } = {}) {
   const written: Written[] = [];
   const failed: unknown[] = [];
   const ready: string[] = [];
@@ -49,7 +49,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
   const delivery = { eventId: 'e', acceptedAt: 1, source: '', payload: Buffer.from('p') };
   const ports = {
     name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: undefined,
-    clock: { now: () => clock.at, random: () => 0.5, monotonic: () => 0, setTimer: over.setTimer ?? setTimeout, clearTimer: clearTimeout },
+    clock: { now: () => clock.at, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
     window: () => ({ records: 500, bytes: 1e6 }), dedupeWindowMs: () => 1,
     progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
     metrics: { ended: { inc: () => undefined }, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
@@ -165,23 +165,27 @@ test('a partition that is gone leaves no lag behind, though its last commit is a
 
 test('what ends one by one is committed together, and the last of it when the partition goes', async () => {
   const commits: number[] = [];
-  const timers: (() => void)[] = [];
+  const answers: (() => void)[] = [];
   const { runner, accept, failed } = world({ commit: ([first]) => {
     commits.push(first!.offset);
-    return Promise.resolve();
-  }, setTimer: (run) => timers.push(run) });
+    return new Promise<void>((done) => { answers.push(done); });
+  } });
   runner.open();
   for (let offset = 5; offset < 15; offset++) {
     accept(offset, 'anna', 'broken');
     await turns(5);
   }
   expect(commits).toEqual([6]);
-  for (const run of timers.splice(0)) run();
+  answers.shift()!();
   await turns(5);
   expect(commits).toEqual([6, 15]);
   accept(15, 'anna', 'broken');
   await turns(5);
   expect(commits).toEqual([6, 15]);
-  await runner.close('rebalance');
+  const closing = runner.close('rebalance');
+  answers.shift()!();
+  await turns(10);
   expect([commits, failed]).toEqual([[6, 15, 16], []]);
+  answers.shift()!();
+  await closing;
 });

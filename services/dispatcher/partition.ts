@@ -17,8 +17,6 @@ const clockEvery = 16;
 /** What may end a read of the log without saying anything of this partition, or because it is another one's by now. */
 const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-assignment-stale']);
 const openAgainMs = 200;
-/** Between two commits of a partition: each is a request to the brokers, and what is not committed is read again after a crash and found in the ledger. */
-const commitEveryMs = 50;
 
 export function headerOf(record: LogRecord, name: string): string | undefined {
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
@@ -74,8 +72,6 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let before: IntentValue | undefined;
   let committed = assignment.position;
   let committing: Promise<void> | undefined;
-  /** Ends the time between two commits. */
-  let commitNow: (() => void) | undefined;
   let paused = false;
   let stale = false;
   let openedAt = 0;
@@ -138,20 +134,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await ports.consumer().commit([{ topic, partition, epoch, offset: next }]);
       committed = next;
       ports.progress.committed();
-      if (closed) continue;
-      ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
-      await untilNextCommit();
+      if (!closed) ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
     }
-  }
-
-  function untilNextCommit(): Promise<void> {
-    return new Promise((resolve) => {
-      const timer = ports.clock.setTimer(resolve, commitEveryMs);
-      commitNow = () => {
-        ports.clock.clearTimer(timer);
-        resolve();
-      };
-    });
   }
 
   /** Whether the assignment holds. A lease that ran out is renewed or lost within the next heartbeat, which is waited for. */
@@ -365,7 +349,6 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await Promise.all(asides);
       await parking.drained();
       await writer.drained();
-      commitNow?.();
       commit();
       while (committing !== undefined) await committing;
     },
