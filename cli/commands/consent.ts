@@ -3,6 +3,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { createClient } from '../client.ts';
 import { Finding, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { createConsentSender, identifiersOf, importKey, type ConsentOrder } from '../consent-api.ts';
+import { sendInOrder } from '../consent-order.ts';
 import { parseCsv } from '../csv.ts';
 
 interface State { readonly of: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly state: string; readonly source: string; readonly changedAt: string; readonly expiresAt: string | null; readonly proof: string | null }
@@ -139,21 +140,14 @@ async function importFile(context: CommandContext, file: string): Promise<number
   const send = createConsentSender(context.target, context.signal);
   const run = randomUUID();
   const refused: string[] = [];
-  let next = 0;
   let done = 0;
   const bar = terminal.progress(rows.length, 'importing');
-  // By person, so that the rows of one keep their order.
-  const people = [...Map.groupBy(rows, (row) => JSON.stringify(row.order.identifiers)).values()];
   try {
-    await Promise.all(Array.from({ length: Math.min(atOnce, people.length) }, async () => {
-      while (next < people.length && !context.signal.aborted) {
-        for (const { order, line } of people[next++]!) {
-          const answer = await send(order, { wait: false, key: importKey(order, line, run) });
-          if (answer.status >= 400) refused.push(`line ${line}: ${answer.message ?? answer.status}`);
-          bar.step(++done);
-        }
-      }
-    }));
+    await sendInOrder(rows, async ({ order, line }) => {
+      const answer = await send(order, { wait: false, key: importKey(order, line, run) });
+      if (answer.status >= 400) refused.push(`line ${line}: ${answer.message ?? answer.status}`);
+      bar.step(++done);
+    }, atOnce, context.signal);
   } finally {
     bar.end();
   }

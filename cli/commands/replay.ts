@@ -163,9 +163,16 @@ async function order(context: CommandContext, from: string): Promise<number> {
   const view = await poll(context, client, made, (v) => v.state === 'previewing', 'preview');
   if (view.state === 'empty') throw new UsageError(`nothing matches: no record in the range is selected (order ${view.id} ended, nothing was started)`);
   if (view.state === 'failed') throw new Finding(`the preview failed: ${view.reason ?? ''}`);
+  if (view.preview === null) {
+    // Ctrl-C, or somebody else cancelled it.
+    if (view.state !== 'previewing') throw new Finding(`order ${view.id} was ${view.state} by ${printable(view.changedBy)} before its preview was there`);
+    if (json) terminal.json(view);
+    else terminal.line(`nothing was started; the preview goes on: weir replay show ${view.id}`);
+    return 0;
+  }
   if (!json) printPreview(context, view);
   if (!json && view.corrected) await diff(context, client, view.id);
-  if (view.preview!.back === 0) {
+  if (view.preview.back === 0) {
     await client.post(`/v1/replays/${view.id}/cancel`, {});
     if (json) terminal.json(view);
     else terminal.line('nothing to send.');

@@ -31,6 +31,13 @@ test('it evaluates on objects without prototype, and an error is a value', () =>
   expect(compiled.cel.evaluate({ record: Object.create(null), now: 5n })).toMatchObject({ ok: false });
 });
 
+test.each([['[size(record.a), 2]', '[1,2]'], ['{"n": [3, 4]}', '{"n":[3,4]}'], ['[record.a]', '[["x"]]']])('ints are numbers wherever they stand, for a BigInt cannot be written as text: %s', (source, text) => {
+  const compiled = compileCel(source, { ...context, result: 'any' });
+  if (!('cel' in compiled)) throw new Error(JSON.stringify(compiled.problems));
+  const result = compiled.cel.evaluate({ record: { a: ['x'] }, now: 0n });
+  expect(result.ok && JSON.stringify(result.value)).toBe(text);
+});
+
 test('a loop over a part of the element, or over a written list, may stand in a loop', () => {
   for (const source of ['record.a.exists(x, x.b in ["a", "b"] && size(x.c) < 3 && x.d.lowerAscii() == record.e)', 'size(record.a) > 3 && record.a.exists(x, "k" in x)', 'record.a.all(x, x.b.exists(y, y == 1))', 'record.a.exists(x, ["a", "b"].exists(y, x == y))', 'record.a.filter(x, x == 1).exists(y, y == 1)']) expect(compileCel(source, context)).toHaveProperty('cel');
 });

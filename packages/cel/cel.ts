@@ -6,7 +6,7 @@ export type CelResult = { readonly ok: true; readonly value: unknown } | { reado
 
 export interface CompiledCel {
   readonly source: string;
-  /** Never throws; ints come back as numbers. */
+  /** Never throws; ints come back as numbers, also within lists and maps. */
   evaluate(variables: Readonly<Record<string, unknown>>): CelResult;
 }
 
@@ -152,10 +152,33 @@ export function compileCel(source: string, context: CelContext): { readonly cel:
 function run(parsed: (variables: Record<string, unknown>) => unknown, variables: Readonly<Record<string, unknown>>, result: CelContext['result']): CelResult {
   try {
     const value = parsed(variables as Record<string, unknown>);
-    const plain = typeof value === 'bigint' ? Number(value) : value;
+    const plain = typeof value === 'object' && value !== null ? plainOf(value, new Map()) : typeof value === 'bigint' ? Number(value) : value;
     if (result === 'bool' && typeof plain !== 'boolean') return { ok: false, message: 'did not give a bool' };
     return { ok: true, value: plain };
   } catch (error) {
     return { ok: false, message: (error as Error).message.split('\n')[0]! };
   }
+}
+
+/**
+ * CEL's ints are BigInt wherever they stand, which JSON does not have: who writes such a list as text would throw. What stands
+ * in a list many times, as an expression can make it, is one object afterwards as before.
+ */
+function plainOf(value: unknown, made: Map<object, unknown>): unknown {
+  if (typeof value === 'bigint') return Number(value);
+  if (value === null || typeof value !== 'object') return value;
+  const known = made.get(value);
+  if (known !== undefined) return known;
+  if (Array.isArray(value)) {
+    const list: unknown[] = [];
+    made.set(value, list);
+    for (const element of value) list.push(plainOf(element, made));
+    return list;
+  }
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) return value;
+  const table = Object.create(null) as Record<string, unknown>;
+  made.set(value, table);
+  for (const [key, inner] of Object.entries(value)) table[key] = plainOf(inner, made);
+  return table;
 }

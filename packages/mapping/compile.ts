@@ -38,6 +38,8 @@ const maxExtras = 65_536;
 const leastExtras = 1024;
 const outputKeys = new Set(['record', 'when', 'each', 'objectKey', 'fields', 'doc']);
 const computed = new Set(['id', 'source', 'objectKey', 'extras']);
+/** Weir's own: vendors delete what an Erasure names, which only a person may order, and a ConsentApplied says that a change holds everywhere, which only the policy service can know. */
+const own = new Set(['Erasure', 'ConsentApplied']);
 const outputName = /^[a-z][a-z0-9-]{0,40}$/;
 
 /** Compile a mapping file. Throws WorkspaceError with every problem: file, line, what, remedy. */
@@ -96,10 +98,9 @@ function compileOutput(name: string, spec: Json, where: Located, transforms: Tra
     return undefined;
   }
   for (const key of Object.keys(spec)) if (!outputKeys.has(key)) where.problem([...at, key], `unknown key ${key}`, `use one of ${[...outputKeys].join(', ')}`);
-  // Vendors delete what an Erasure names: only a person may order one.
-  const schema = spec['record'] === 'Erasure' ? undefined : loadSchemas().get(`weir.canonical.${String(spec['record'])}`);
+  const schema = own.has(String(spec['record'])) ? undefined : loadSchemas().get(`weir.canonical.${String(spec['record'])}`);
   if (schema === undefined) {
-    const names = [...loadSchemas().keys()].filter((n) => n.startsWith('weir.canonical.') && n !== 'weir.canonical.Erasure').map((n) => n.slice(15));
+    const names = [...loadSchemas().keys()].filter((n) => n.startsWith('weir.canonical.')).map((n) => n.slice(15)).filter((n) => !own.has(n));
     where.problem([...at, 'record'], `no canonical record ${JSON.stringify(spec['record'] ?? null)}`, `use one of ${names.join(', ')}`);
     return undefined;
   }

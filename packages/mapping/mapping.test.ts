@@ -95,6 +95,7 @@ test.each([
   ['a country that does not exist', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    fields:\n      phone: { from: x, pipe: [{ phone: { country: XX } }] }', 6, /phone takes/],
   ['bad CEL', 'mapping: x\noutputs:\n  a:\n    record: Profile\n    when: { cel: "item." }\n    fields: {}', 5, /CEL/],
   ['a constant of the wrong type', 'mapping: x\noutputs:\n  a:\n    record: Order\n    fields:\n      orderId: id\n      status: { const: 5 }\n      total: { const: much }', 8, /takes a number/],
+  ['a record that only Weir makes', 'mapping: x\noutputs:\n  a:\n    record: ConsentApplied\n    fields: {}', 4, /no canonical record "ConsentApplied"/],
 ])('%s is a problem with its line', (_name, content, line, message) => {
   try {
     compileMapping(file(content));
@@ -139,6 +140,12 @@ test('a condition that CEL cannot decide fails the item instead of losing the re
   const mapping = compileMapping(file('mapping: x\noutputs:\n  a: { record: Profile, fields: { userId: id } }\n  b: { record: Profile, when: { cel: \'item.kind == "x"\' }, fields: { userId: id } }\n'));
   expect(mapping.apply({ id: 1, kind: 'y' }, undefined, meta)).toMatchObject({ kind: 'mapped', outputs: [{ name: 'a' }] });
   expect(mapping.apply({ id: 1 }, undefined, meta)).toMatchObject({ kind: 'failed', reasons: [{ message: expect.stringMatching(/^when of b: CEL: /), line: 4 }] });
+});
+
+test('what CEL counts can stand in JSON text: an item that makes the stage throw would stop every source, again after each restart', () => {
+  const mapping = compileMapping(file('mapping: x\noutputs:\n  a: { record: Profile, fields: { userId: id, plan: { cel: "[size(item.tags), 7]", pipe: json } } }\n'));
+  const result = mapping.apply({ id: 'u', tags: ['a', 'b'] }, undefined, meta);
+  expect(result.kind === 'mapped' && result.outputs[0]!.record['plan']).toBe('[2,7]');
 });
 
 test('a default has the type of its field', () => {

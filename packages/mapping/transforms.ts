@@ -127,6 +127,16 @@ function numberOf(value: Json, region: string | undefined): string {
   return parsed.number;
 }
 
+/** What CEL made of an item may be longer than any text, or nothing that JSON has: that is the item's fault, and no reason to stop. */
+function jsonText(value: Json): string {
+  try {
+    return JSON.stringify(value);
+  } catch (error) {
+    if (!(error instanceof TypeError) && !(error instanceof RangeError)) throw error;
+    throw new TransformError('expected what can be written as JSON');
+  }
+}
+
 function mapEnum(options: JsonObject): Transform {
   const table = new Map(Object.entries(options));
   return (value) => {
@@ -176,7 +186,7 @@ export const transforms: Readonly<Record<string, Factory>> = Object.assign(Objec
     if (!/^[A-Z]{3}$/.test(code)) throw new TransformError('expected an ISO 4217 code');
     return code;
   }),
-  json: plain((v) => JSON.stringify(v)),
+  json: plain(jsonText),
   first: plain((v) => (Array.isArray(v) ? (v[0] ?? undefined) : v)),
   join: ((options) => (typeof options === 'string' || options === null ? (v) => (Array.isArray(v) ? v.map(text).join(options ?? ', ') : text(v)) : 'takes the text between the parts')) satisfies Factory,
   map: ((options) => (options !== null && typeof options === 'object' && !Array.isArray(options) ? mapEnum(options) : 'takes a table of values')) satisfies Factory,

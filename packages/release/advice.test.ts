@@ -2,7 +2,8 @@ import { expect, test } from 'vitest';
 import { advise } from './advice.ts';
 import type { Release } from './types.ts';
 
-const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[]): Release => ({
+const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[], sources: readonly object[] = []): Release => ({
+  sources: new Map(sources.map((source, i) => [`s${i}`, { name: `s${i}`, ...source }])),
   policy: { routes: Map.groupBy(routes.map((r) => ({ ...r, file: `destinations/${r.destination}.yaml`, line: 9 })), (r) => r.on), purposes: new Map([['marketing', { name: 'marketing', doc: '', legalBasis: 'consent' }], ['service', { name: 'service', doc: '', legalBasis: 'contract' }]]) },
 } as unknown as Release);
 
@@ -17,4 +18,10 @@ test('a destination that is sent people by consent and cannot be told of a withd
     { destination: 'copies', on: 'ConsentChange', kind: 'use', purpose: 'service' },
   ]));
   expect(found.map(({ file, line, message }) => [file, line, message.split(' ')[0]])).toEqual([['destinations/ads.yaml', 9, 'ads'], ['destinations/copies.yaml', 9, 'copies']]);
+});
+
+test('a polled source that names no version of its objects is named, and no other', () => {
+  const poll = { source: { kind: 'poll' }, manifest: { source: { config: { version: {} } } } };
+  const found = advise(release([], [{ adapter: poll, config: {} }, { adapter: poll, config: { version: 'updated_at' } }, { adapter: { source: { kind: 'webhook' }, manifest: { source: { config: {} } } }, config: {} }, { adapter: { source: { kind: 'poll' }, manifest: { source: { config: {} } } }, config: {} }]));
+  expect(found).toMatchObject([{ file: 'sources/s0.yaml', message: expect.stringContaining('taken for a repetition') }]);
 });

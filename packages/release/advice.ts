@@ -4,9 +4,22 @@ import type { Release } from './types.ts';
 /**
  * What compiles and is probably not meant; nothing is refused for it. A destination that holds people for a purpose that
  * asks for consent, and has no `restrict` route on ConsentChange, is never told that somebody said no: Weir sends no
- * more, but what the vendor sends by itself (its own lists and flows) goes on.
+ * more, but what the vendor sends by itself (its own lists and flows) goes on. And a polled source that names no version of
+ * its objects: one that becomes again what it was (yes, no, yes) is taken for a repetition.
  */
 export function advise(release: Release): WorkspaceProblem[] {
+  return [...withoutWord(release), ...withoutVersion(release)];
+}
+
+function withoutVersion(release: Release): WorkspaceProblem[] {
+  return [...release.sources.values()].filter(({ adapter, config }) => adapter.source?.kind === 'poll' && adapter.manifest.source?.config['version'] !== undefined && config['version'] === undefined).map(({ name }) => ({
+    file: `sources/${name}.yaml`, line: 0,
+    message: `an object of ${name} that becomes again what it was before is taken for a repetition: the change, a withdrawal perhaps, is lost`,
+    remedy: 'give version: the path of what changes with each change of an object, e.g. updated_at',
+  }));
+}
+
+function withoutWord(release: Release): WorkspaceProblem[] {
   const routes = [...release.policy.routes.values()].flat();
   const told = new Set(routes.filter((route) => route.on === 'ConsentChange' && route.kind === 'restrict').map((route) => route.destination));
   const found = new Map<string, WorkspaceProblem>();

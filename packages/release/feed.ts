@@ -58,9 +58,10 @@ export async function saveSwitch(options: { appender: Appender; serde: Serde; to
 /**
  * Follows weir.control. A release whose content does not give its hash, or that does not compile with this
  * version's adapters, is refused with an error line and the one before goes on. Resolves when the topic was
- * read to its end; `current()` throws release-missing while there is none.
+ * read to its end; `current()` throws release-missing while there is none. Without the workspace key every item of a
+ * mapping that hashes would fail.
  */
-export async function createReleaseFeed(options: { log: Log; serde: Serde; topic: string; adapters: ReadonlyMap<string, Adapter>; logger: Logger; workspaceKey?: Buffer }): Promise<ReleaseFeed> {
+export async function createReleaseFeed(options: { log: Log; serde: Serde; topic: string; adapters: ReadonlyMap<string, Adapter>; logger: Logger; workspaceKey: Buffer }): Promise<ReleaseFeed> {
   const { log, serde, topic, logger } = options;
   const stored = new Map<string, readonly ReleaseFile[]>();
   const listeners = new Set<(release: Release) => void>();

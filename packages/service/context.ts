@@ -26,9 +26,9 @@ export async function createContext(name: string, config: ConfigOf<typeof common
   mkdirSync(stateDir, { recursive: true });
   try {
     await plain.start();
-    const releases = await createReleaseFeed({ log, serde: plain, topic: topics.control, adapters, logger });
     const given = await unwrapWorkspaceKey(config.workspaceKey, config);
     const workspaceKey = readWorkspaceKey(config.dataDir, given);
+    const releases = await createReleaseFeed({ log, serde: plain, topic: topics.control, adapters, logger, workspaceKey });
     let keys: KeyRing | undefined;
     if (config.sealing) {
       keys = await createKeyRing({ log, serde: plain, topic: topics.keys, workspaceKey, stateDir, logger, now: systemClock.now }, broken.resolve);

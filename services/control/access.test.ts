@@ -1,6 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import { BaseResolver, createConfig, lintDocument, makeDocumentFromString } from '@redocly/openapi-core';
 import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
+import { WeirError } from '@weir/errors';
 import { Provider } from 'oidc-provider';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createApi, type ApiPorts } from './api.ts';
@@ -20,14 +21,15 @@ let api: ReturnType<typeof createApi>;
 let granted: readonly Grant[] | null = null;
 let leaves: NewLeaf[] = [];
 let auditFails = false;
+let failing: WeirError | undefined;
 let ran: string[] = [];
 
 const erasure = { destinations: [], state: 'ordered', orderedAt: 0, markedAt: null, stoppedAt: null, erasedAt: null, rawUntil: null, deadline: null };
 const answer = (name: string) => async (): Promise<object> => { ran.push(name); return {}; };
 const token = `weir_${'a'.repeat(43)}`;
 const replayId = 'rpl_00000000-0000-4000-8000-000000000000';
-/** Two letters: one of shop → crm, one of blog → news. */
-const letters: Record<string, Scope> = { dlq_a: { sources: ['shop'], destinations: ['crm'] }, dlq_b: { sources: ['blog'], destinations: ['news'] } };
+/** Letters: one of shop → crm, one of blog → news, one of shop that was not routed yet. */
+const letters: Record<string, Scope> = { dlq_a: { sources: ['shop'], destinations: ['crm'] }, dlq_b: { sources: ['blog'], destinations: ['news'] }, dlq_c: { sources: ['shop'], destinations: [] } };
 
 beforeAll(async () => {
   server = createServer((request, response) => { void provider.callback()(request, response); });
@@ -51,7 +53,7 @@ beforeAll(async () => {
     approval: false, endFailed: () => undefined,
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), letters: { list: answer('letters'), stats: answer('stats'), show: answer('letter') }, release: answer('release'),
-    switches: { list: () => [], set: answer('switch') }, deliveries: { resolve: answer('resolve') },
+    switches: { list: () => [], set: async () => { if (failing !== undefined) throw failing; ran.push('switch'); return {}; } }, deliveries: { resolve: answer('resolve') },
     subjects: () => ({ summary: answer('subject'), decisions: answer('decisions'), resolve: async () => { ran.push('export'); return []; }, scan: async () => undefined }),
     erasures: () => ({ order: async () => { ran.push('erase'); return { erasure, joined: false, underWay: [] }; }, list: () => [], get: () => erasure }),
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
@@ -123,6 +125,10 @@ test('routes × scopes: a grant over one source and destination opens only what 
   }
   expect((await call('GET', '/v1/dlq/dlq_b', `Bearer ${token}`)).statusCode).toBe(403);
   for (const [ids, status] of [[['dlq_a'], 200], [['dlq_b'], 403], [['dlq_a', 'dlq_b'], 403]] as const) expect((await call('POST', '/v1/replays', `Bearer ${token}`, { from: 'dlq', ids })).statusCode).toBe(status);
+  // Counts are over every source, whatever is asked for.
+  for (const [path, status] of [['/v1/dlq?source=shop&destination=crm', 200], ['/v1/dlq/stats?source=shop&destination=crm', 403]] as const) expect((await call('GET', path, `Bearer ${token}`)).statusCode).toBe(status);
+  // What was not routed yet may go anywhere.
+  for (const [order, status] of [[{}, 403], [{ destination: 'crm' }, 200], [{ destination: 'news' }, 403]] as const) expect((await call('POST', '/v1/replays', `Bearer ${token}`, { from: 'dlq', ids: ['dlq_c'], ...order })).statusCode).toBe(status);
   granted = [parseGrant('operator@*:crm')];
   for (const [destination, status] of [['crm', 200], ['news', 403]] as const) expect((await call('POST', '/v1/replays', `Bearer ${token}`, { from: 'dlq', destination })).statusCode).toBe(status);
   // Two halves of a scope from two grants are not the whole.
@@ -147,6 +153,32 @@ test('a route without a permission, or a change without an audit action, does no
   expect(add({ permission: 'status.read' })).toThrow(/declares no permission/);
   expect(add({ permission: 'status.read', scope }, 'POST')).toThrow(/no audit action/);
   expect(add({ permission: 'status.read', scope })).not.toThrow();
+});
+
+test('a leaf says nothing of a body that names a person, not even a hash: an address could be guessed from it', async () => {
+  const naming = [...requests().filter(({ body }) => JSON.stringify(body ?? null).includes('@larkspur.example')).map(({ path, body }) => [path, body] as const), ['/v1/replays', { from: 'raw', subject: 'email:ann@larkspur.example' }] as const];
+  expect(naming.length).toBeGreaterThan(6);
+  for (const [path, body] of naming) {
+    leaves = [];
+    expect((await call('POST', path, `Bearer ${admin}`, body)).statusCode).toBeLessThan(300);
+    expect(leaves.map((l) => l.details).slice(0, 1)).toEqual([{}]);
+    expect(JSON.stringify(leaves)).not.toContain('larkspur');
+  }
+  leaves = [];
+  await call('POST', '/v1/replays', `Bearer ${admin}`, { from: 'dlq', all: true });
+  expect(leaves[0]?.details).toEqual({ body: expect.stringMatching(/^[0-9a-f]{64}$/) });
+});
+
+test('the end leaf says refused only where nothing was changed: after an error of ours the change may go on', async () => {
+  const ends = async (error: WeirError | undefined) => {
+    [failing, leaves] = [error, []];
+    await call('POST', '/v1/destinations/crm/pause', `Bearer ${admin}`, {});
+    failing = undefined;
+    return leaves.filter((l) => l.kind === 'end').map((l) => l.details);
+  };
+  expect(await ends(undefined)).toEqual([{ result: 'completed', status: 200 }]);
+  expect(await ends(new WeirError('not-found'))).toEqual([{ result: 'refused', status: 404 }]);
+  expect(await ends(new WeirError('not-ready'))).toEqual([{ result: 'interrupted', status: 503 }]);
 });
 
 test('no leaf, no change: nothing runs when the audit log does not take the leaf', async () => {

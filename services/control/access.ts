@@ -15,8 +15,8 @@ declare module 'fastify' {
     action?: string | ((request: FastifyRequest) => string);
     /** What the leaf says beside the digest of the body. */
     target?: (request: FastifyRequest) => string | null;
-    /** The leaf says nothing of the body: its hash could be guessed. */
-    privateBody?: true;
+    /** The leaf says nothing of the body, which names a person: its hash could be guessed, and the audit log is kept for ever. */
+    privateBody?: true | ((request: FastifyRequest) => boolean);
     /** For everybody; only for routes outside /v1. */
     public?: true;
     summary?: string;
@@ -42,6 +42,14 @@ export interface DeclaredRoute {
 function actionOf(request: FastifyRequest): string | undefined {
   const { action } = request.routeOptions.config;
   return typeof action === 'function' ? action(request) : action;
+}
+
+/** After an answer of 500 and above nobody knows how far the change has come: a decision may be written, and carried out later. */
+const resultOf = (status: number): string => (status < 400 ? 'completed' : status < 500 ? 'refused' : 'interrupted');
+
+function isPrivate(request: FastifyRequest): boolean {
+  const { privateBody } = request.routeOptions.config;
+  return typeof privateBody === 'function' ? privateBody(request) : privateBody === true;
 }
 
 /**
@@ -76,7 +84,7 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
     if (!request.principal.grants.some((grant) => allows({ id: '', grants: [{ ...grant, sources: '*', destinations: '*' }] }, config.permission!, { sources: [], destinations: [] }))) throw new WeirError('forbidden');
     if (!allows(request.principal, config.permission!, await config.scope!(request))) throw new WeirError('forbidden');
     if (config.action === undefined || request.method === 'GET' || request.method === 'HEAD') return;
-    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: actionOf(request)!, target: config.target?.(request) ?? null, details: config.privateBody === true ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
+    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: actionOf(request)!, target: config.target?.(request) ?? null, details: isPrivate(request) ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
   });
 
   app.addHook('onSend', async (request, reply, payload) => {
@@ -84,7 +92,7 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
     const of = request.leaf;
     request.leaf = '';
     try {
-      await ports.audit().record({ kind: 'end', actor: request.principal.id, action: actionOf(request)!, target: null, of, details: { result: reply.statusCode < 400 ? 'completed' : 'refused', status: reply.statusCode } });
+      await ports.audit().record({ kind: 'end', actor: request.principal.id, action: actionOf(request)!, target: null, of, details: { result: resultOf(reply.statusCode), status: reply.statusCode } });
     } catch (error) {
       // The change has its leaf; how it ended is written at the next start.
       ports.endFailed(error, of);

@@ -18,7 +18,7 @@ import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
-import { createIndexer } from './indexer.ts';
+import { createIndexer, indexFrom } from './indexer.ts';
 import { createLetterGuard } from './letter-privacy.ts';
 import { createLetters, readDeadLetter } from './letters.ts';
 import { createPrivacy, type Privacy } from './privacy.ts';
@@ -76,8 +76,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
     const index = createIndexer(store, serde, topics, (topic) => undecodable.inc({ topic }));
     for (const topic of wanted()) {
       if (followers.has(topic)) continue;
-      const count = await appender.partitions(topic);
-      const positions = new Map(Array.from({ length: count }, (_, p) => [p, store.position(topic, p)]));
+      const [count, begins] = await Promise.all([appender.partitions(topic), admin.beginningOffsets(topic)]);
+      const positions = indexFrom(store, topic, count, begins, (gap) => logger.warn(gap, 'retention deleted records that are not in the index: it goes on without them'));
       followers.set(topic, await reader.follow(topic, positions, async (batch) => {
         await index(batch);
         tail.took(batch, topics);
@@ -117,13 +117,17 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       history = createHistory(context, { store, reader, admin, tables: consent, adapters: options.adapters });
       rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
       audit = await openAudit();
+      const begun = releases.current();
       await follow();
       unresolved = createUnresolved({ store, incidents: () => releases.incidents(), save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }), registry: context.registry, clock: context.clock, failed: fail });
       const guard = createLetterGuard({ release: () => releases.current(), workspaceKey: context.workspaceKey, erasedUntil: (ids) => context.keys?.erasedUntil(ids) ?? 0, newestMark: () => privacy.newestMark() });
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)), guard });
       replays = await openReplays({ context, reader, admin, appender, store, tables: consent, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
       privacy = await createPrivacy(context, store, consent, (leaf) => audit.record(leaf), fail);
-      off = releases.onChange(() => { changing = changing.then(follow).catch(fail); });
+      const again = (): void => { changing = changing.then(follow).catch(fail); };
+      off = releases.onChange(again);
+      // The topics of a release that came meanwhile would be in no index until the next one.
+      if (releases.current() !== begun) again();
       api = createApi({
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
         audit: () => audit,

@@ -81,5 +81,5 @@ const body = {
 
 /** POST, so that no identifier stands in a URL; who looked is in the audit log, at whom is not. */
 export function consentRoutes(app: FastifyInstance, consent: ConsentLookup): void {
-  app.post<{ Body: { people: Person[] } }>('/v1/consent/lookup', { schema: { body }, config: { permission: 'consent.read', scope: () => everything, action: 'consent.lookup', target: (request) => `${(request.body as { people: unknown[] }).people.length} people`, summary: 'What is known of the consent of people, and what is open for them now.' } }, async (request) => ({ people: consent.lookup(request.body.people) }));
+  app.post<{ Body: { people: Person[] } }>('/v1/consent/lookup', { schema: { body }, config: { permission: 'consent.read', scope: () => everything, action: 'consent.lookup', privateBody: true, target: (request) => `${(request.body as { people: unknown[] }).people.length} people`, summary: 'What is known of the consent of people, and what is open for them now.' } }, async (request) => ({ people: consent.lookup(request.body.people) }));
 }

@@ -2,10 +2,15 @@ import type { Erasure, ErasurePorts } from './erasure.ts';
 
 /** How far the destinations are with an erasure, by what was decided of its event and how that ended. */
 export interface ErasureProgress {
-  /** The erasure as it stands now, `done` when every destination has ended; the same object when nothing changed. */
+  /** The erasure as it stands now, `done` when every destination has ended and no failed one can be tried again; the same object when nothing changed. */
   of(erasure: Erasure): Promise<Erasure>;
   forget(id: string): void;
 }
+
+/** The destination has the person still: its dead letter can be sent again, and needs the identifiers. */
+const failed: ReadonlySet<string> = new Set(['dead-lettered', 'quarantined']);
+/** Retention of weir.dlq (infra/topics.yaml): after it there is nothing to send again. */
+const letterMs = 30 * 86_400_000;
 
 export function createErasureProgress(ports: Pick<ErasurePorts, 'admin' | 'store' | 'topics' | 'policyGroup' | 'release' | 'logger' | 'now'>): ErasureProgress {
   const { admin, store, topics, policyGroup, release, logger, now } = ports;
@@ -49,9 +54,10 @@ export function createErasureProgress(ports: Pick<ErasurePorts, 'admin' | 'store
       if (state === part.state) return part;
       changed = true;
       if (state === 'late') logger.error({ erasure: erasure.id, destination: part.destination }, 'a destination has not erased within the deadline');
+      if (failed.has(state)) logger.error({ erasure: erasure.id, destination: part.destination, state }, 'a destination has not erased: put right what its dead letter says, and send that again while it is kept');
       return { ...part, state, at: outcome?.at ?? null };
     });
-    const open = destinations.some(waits);
+    const open = destinations.some((part) => waits(part) || (failed.has(part.state) && release().destinations.has(part.destination) && now() - (part.at ?? 0) < letterMs));
     return changed || !open ? { ...erasure, destinations, state: open ? 'erased' : 'done' } : erasure;
   }
 

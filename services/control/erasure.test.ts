@@ -16,6 +16,7 @@ let marks: Map<string, number>;
 let linked: string[];
 let wide: boolean;
 let known: boolean;
+let states: Map<string, { purpose: string }[] | 'too-many'>;
 let records: Pick<SubjectRecord, 'type' | 'value'>[];
 /** Runs while the records are read, as a scan of 30 days takes its time. */
 let whileReading: () => void;
@@ -52,7 +53,7 @@ function open(): Erasures {
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
   const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
   return createErasures({
-    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, subjects, store, workspaceKey, release: () => release, audit: async () => 'leaf',
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, store, workspaceKey, release: () => release, audit: async () => 'leaf',
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
@@ -64,6 +65,7 @@ beforeEach(() => {
   now = 12 * 60 * minute;
   [log, marks, linked, wide, known, records, scans, stages, destroyed, policyCommitted, indexed, timers, failures] = [[], new Map(), [adaId], false, true, [{ type: 'weir.canonical.Profile', value: { email: ada.email, userId: 'u-7' } }], 0, [], [], 0, 10, [], []];
   routes = [{ destination: 'crm', operation: 'erase' }];
+  states = new Map();
   whileReading = whileMarking = () => {};
   gate = Promise.resolve();
   erasures = open();
@@ -105,6 +107,15 @@ test('what is linked while the records are read, or the mark is written, is read
   expect(found.ids).toEqual(expect.arrayContaining([adaId, late, later]));
   expect([...marks.keys()]).toEqual(expect.arrayContaining([adaId, late, later]));
   expect(new Set(marks.values()).size).toBe(1);
+});
+
+test('what the person said for a purpose that only a later release has is withdrawn, too', async () => {
+  linked = [adaId, 'userId:wide'];
+  states = new Map<string, { purpose: string }[] | 'too-many'>([[adaId, [{ purpose: 'email-marketing' }, { purpose: 'sms-marketing' }]], ['userId:wide', 'too-many']]);
+  await order();
+  const { ids } = await until((e) => e.state === 'erased');
+  const withdrawn = log.filter((l) => l.topic === topics.consentChanges).map(({ record }) => `${record.key!.toString()} ${JSON.parse(record.value!.toString()).purpose}`);
+  expect(withdrawn.toSorted()).toEqual(ids.flatMap((id) => [`${id} email-marketing`, `${id} sms-marketing`]).toSorted());
 });
 
 test('a crash while the records are read loses no order', async () => {
@@ -176,6 +187,28 @@ test('a route that does not take this person ends as not asked, once policy has 
   indexed = 10;
   expect(states(await until((e) => e.state === 'done'))).toEqual(['delivered', 'not-asked']);
   expect(destroyed.at(-1)).toBe('erasure/leaf_1');
+});
+
+test('a destination that failed keeps the erasure open, with the identifiers that its dead letter needs, until it has erased or the letter is gone', async () => {
+  await order();
+  await until((e) => e.state === 'erased');
+  const outcome = (state: string) => ({ stage: 'outcome', at: now, destination: 'crm', operation: 'erase', state });
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, outcome('dead-lettered')];
+  await until((e) => e.destinations[0]?.state === 'dead-lettered');
+  now += 29 * 24 * 60 * minute;
+  for (let i = 0; i < 50; i++) {
+    for (const run of timers.splice(0)) run();
+    await new Promise(setImmediate);
+  }
+  expect([erasures.get('leaf_1').state, destroyed.includes('erasure/leaf_1')]).toEqual(['erased', false]);
+  // Sent again.
+  stages = [...stages, outcome('delivered')];
+  expect((await until((e) => e.state === 'done')).destinations[0]).toMatchObject({ state: 'delivered' });
+  await order('leaf_2');
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, outcome('dead-lettered')];
+  await until((e) => e.destinations[0]?.state === 'dead-lettered', 'leaf_2');
+  now += 30 * 24 * 60 * minute;
+  expect((await until((e) => e.state === 'done', 'leaf_2')).destinations[0]).toMatchObject({ state: 'dead-lettered' });
 });
 
 test('a person that no route takes is done, and its sealed identifiers are destroyed', async () => {

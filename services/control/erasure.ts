@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { ConsentBarrier } from '@weir/consent';
+import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
 import { eventId, H, outputId, type TopicNames } from '@weir/pipeline';
@@ -58,6 +58,7 @@ export interface ErasurePorts {
   readonly policyGroup: string;
   readonly keys: KeyRing;
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
+  readonly tables: Pick<ConsentTables, 'states'>;
   readonly subjects: Subjects;
   readonly store: Pick<Store, 'stages' | 'places' | 'position'>;
   readonly workspaceKey: Buffer;
@@ -104,7 +105,7 @@ const ended: ReadonlySet<Erasure['state']> = new Set(['done', 'unknown']);
  *   stopped    no `use` call is open and none can start (every purpose is withdrawn, and the barrier holds)
  *   told       the Erasure record for the destinations is on weir.canonical: no `use` can follow and make the person again
  *   erased     the keys are destroyed, and a reader from the beginning found nothing that opens: the acknowledgement
- *   done       every destination has ended; the sealed identifiers are destroyed, too
+ *   done       every destination has ended, and no failed one can be tried again; the sealed identifiers are destroyed, too
  */
 export function createErasures(ports: ErasurePorts): Erasures {
   const { appender, reader, admin, serde, topics, keys, logger, now } = ports;
@@ -170,9 +171,11 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const { found, records } = await identifiersIn(ids, identifiersOf(erasure));
     const known = records > 0 || ports.subjects.known(ids);
     if (!known && !erasure.forced) {
+      // First what it is, then its key: without that it could not be read once more.
+      const nobody = await save({ ...erasure, state: 'unknown', known, sealed: null });
       await keys.destroy([receiptKey(erasure.id)]);
       logger.info({ erasure: erasure.id }, 'nobody is known by what an erasure was ordered for');
-      return save({ ...erasure, state: 'unknown', known, sealed: null });
+      return nobody;
     }
     return save({ ...erasure, state: 'collected', known, ids: [...new Set([...ids, ...keyedIdsOf(ports.workspaceKey, found)])], sealed: sealFor(erasure.id, found) });
   }
@@ -247,12 +250,22 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return ([[H.event, event], [H.hash, hash], [H.source, source], [H.accepted, String(at)], [H.traceparent, newTraceparent()], [H.release, ports.release().hash], [H.mapping, source], [H.output, output], [H.outputName, 'erasure'], [H.ids, erasure.ids.join(',')]] as const).map(([name, text]) => [name, Buffer.from(text)]);
   }
 
+  /** Of the workspace, and those that something is known for: a grant for one that a later release brings would come to life with it. */
+  function purposesOf(ids: readonly string[]): ReadonlySet<string> {
+    const known = ids.flatMap((id) => {
+      const states = ports.tables.states(id);
+      // An identifier with too many is closed whatever they say.
+      return states === 'too-many' ? [] : states.map((entry) => entry.purpose);
+    });
+    return new Set([...ports.release().policy.purposes.keys(), ...known]);
+  }
+
   /** Every purpose is withdrawn for every identifier, as if the person had said so: that survives a replay of everything. */
   async function stopUses(erasure: Erasure): Promise<Erasure> {
     const marks = new Map<number, number>();
     const records: OutRecord[] = [];
     const at = markOf(erasure)!;
-    for (const purpose of ports.release().policy.purposes.keys()) {
+    for (const purpose of purposesOf(erasure.ids)) {
       const change = eventId(source, [erasure.id, purpose]);
       const output = outputId(change, 'consent', '');
       const value = serde.encode(changeName, { id: output, source, objectKey: null, occurredAt: at, purpose, state: 'withdrawn', reason: 'erasure' });
@@ -339,6 +352,9 @@ export function createErasures(ports: ErasurePorts): Erasures {
           all.set(erasure.id, erasure);
         }
       });
+      // Of an end that a crash cut off before its key was destroyed.
+      const left = [...all.values()].filter(({ state }) => ended.has(state)).map(({ id }) => receiptKey(id)).filter((owner) => keys.current(owner) !== undefined);
+      if (left.length > 0) await keys.destroy(left);
       for (const { id, state } of all.values()) if (!ended.has(state)) go(id);
     },
     order(identifiers, given) {

@@ -83,6 +83,35 @@ function deadLetter(tx: Transaction, v: Value, where: Where): void {
   tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], outputId: v['topic'].endsWith(`.dispatch.${v['destination']}`) ? outputOf(v) : null, partition: where.partition, offset: where.offset, held: heldOf(v['headers']) });
 }
 
+/** Records that retention deleted before they were indexed. */
+export interface IndexGap {
+  readonly topic: string;
+  readonly partition: number;
+  readonly from: number;
+  /** Not included. */
+  readonly to: number;
+}
+
+/**
+ * Where indexing goes on in each of the partitions 0 to `partitions` - 1: behind what is in the index, or at the beginning of
+ * the topic where retention deleted what stands between (an index that is built anew, or that was stopped for long). The index
+ * is a view and no stage: it goes without what is gone, which counts as indexed, and `missed` is told.
+ */
+export function indexFrom(store: Pick<Store, 'begin' | 'position'>, topic: string, partitions: number, begins: ReadonlyMap<number, number>, missed: (gap: IndexGap) => void): Map<number, number> {
+  const positions = new Map<number, number>();
+  for (let partition = 0; partition < partitions; partition++) {
+    const from = store.position(topic, partition);
+    const to = begins.get(partition) ?? 0;
+    if (from < to) {
+      // Of a partition that is empty now nothing would ever be read, and who waits for the index would wait for ever.
+      store.begin().commit(topic, partition, to);
+      missed({ topic, partition, from, to });
+    }
+    positions.set(partition, Math.max(from, to));
+  }
+  return positions;
+}
+
 /** Applies batches of every topic to the store. A record that cannot be decoded is skipped here and counted: the stage that owns it dead-letters it. */
 export function createIndexer(store: Store, serde: Serde, topics: TopicNames, onUndecodable: (topic: string) => void): (batch: RecordBatch) => Promise<void> {
   return async function index(batch) {

@@ -1,5 +1,7 @@
+import { WeirError } from '@weir/errors';
 import type { LogAdmin } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
+import type { Release } from '@weir/release';
 import { expiredRawOwners, type KeyRing } from '@weir/seal';
 import type { Logger } from 'pino';
 import type { NewLeaf } from './audit.ts';
@@ -12,26 +14,42 @@ export interface RawKeyJanitor {
 }
 
 const everyMs = 3_600_000;
-const defaultRetentionMs = 7 * 86_400_000;
+/** Looks one after the other in which the topic of a source that left the release must be missing, to count as deleted. */
+const looksUntilGone = 3;
 
-export function createRawKeyJanitor(ports: { readonly keys: KeyRing; readonly admin: Pick<LogAdmin, 'describeTopics'>; readonly topics: TopicNames; readonly audit: (leaf: NewLeaf) => Promise<string>; readonly logger: Pick<Logger, 'info' | 'error'>; readonly now: () => number; readonly setTimer: (run: () => void, ms: number) => unknown; readonly clearTimer: (timer: unknown) => void }): RawKeyJanitor {
+export function createRawKeyJanitor(ports: { readonly keys: Pick<KeyRing, 'owners' | 'destroy'>; readonly admin: Pick<LogAdmin, 'describeTopics'>; readonly topics: TopicNames; readonly release: () => Pick<Release, 'sources'>; readonly audit: (leaf: NewLeaf) => Promise<string>; readonly logger: Pick<Logger, 'info' | 'error'>; readonly now: () => number; readonly setTimer: (run: () => void, ms: number) => unknown; readonly clearTimer: (timer: unknown) => void }): RawKeyJanitor {
   const { keys, admin, topics, logger } = ports;
+  /** Looks in a row in which the topic of a source was not there. */
+  const missing = new Map<string, number>();
   let timer: unknown;
   let running: Promise<void> = Promise.resolve();
   let stopped = false;
 
-  /** A source that left the release keeps its topic until that is deleted: its retention counts as long as it is there. */
+  /** By topic; undefined = there is none, as far as the broker that was asked can tell. Throws not-ready for one that is there and does not tell: a key that was destroyed too early is gone for ever. */
+  async function retentions(names: readonly string[]): Promise<ReadonlyMap<string, number | undefined>> {
+    return new Map((await admin.describeTopics(names)).map(({ name, exists, config }) => {
+      const ms = Number(config['retention.ms'] ?? Number.NaN);
+      if (exists && !Number.isFinite(ms)) throw new WeirError('not-ready', `the retention of ${name} is not told`);
+      // -1: kept for ever, so the key is, too.
+      return [name, exists ? (ms < 0 ? Number.POSITIVE_INFINITY : ms) : undefined];
+    }));
+  }
+
+  /** A source that left the release keeps its topic until that is deleted: its retention counts as long as it is there. A topic that must be there and is not is one that the brokers do not show now. */
   async function look(): Promise<void> {
     const sources = new Set([...keys.owners('raw/')].map((owner) => owner.split('/')[1]!));
     if (sources.size === 0) return;
-    const found = await admin.describeTopics([...[...sources].map(topics.raw), topics.dlq]);
-    const retention = new Map(found.map((topic) => [topic.name, topic.exists ? Number(topic.config['retention.ms'] ?? defaultRetentionMs) : 0]));
-    const ofDlq = retention.get(topics.dlq) ?? defaultRetentionMs;
-    // -1: kept for ever, so the key is, too.
-    const retentionOf = (source: string): number => {
-      const both = [retention.get(topics.raw(source)) ?? 0, ofDlq];
-      return both.some((ms) => ms < 0) ? Number.POSITIVE_INFINITY : Math.max(...both);
-    };
+    const found = await retentions([...[...sources].map(topics.raw), topics.dlq]);
+    const ofDlq = found.get(topics.dlq);
+    if (ofDlq === undefined) throw new WeirError('not-ready', `${topics.dlq} is not to be seen`);
+    const ofRaw = new Map([...sources].map((source) => {
+      const ms = found.get(topics.raw(source));
+      if (ms === undefined && ports.release().sources.has(source)) throw new WeirError('not-ready', `${topics.raw(source)} is not to be seen`);
+      const missed = ms === undefined ? (missing.get(source) ?? 0) + 1 : 0;
+      missing.set(source, missed);
+      return [source, ms ?? (missed >= looksUntilGone ? 0 : Number.POSITIVE_INFINITY)];
+    }));
+    const retentionOf = (source: string): number => Math.max(ofRaw.get(source) ?? Number.POSITIVE_INFINITY, ofDlq);
     const expired = expiredRawOwners(keys, retentionOf, ports.now());
     if (expired.length === 0) return;
     await ports.audit({ kind: 'fact', actor: 'control', action: 'raw-keys.destroy', target: `${expired.length} source days`, details: { owners: expired.slice(0, 500) } });

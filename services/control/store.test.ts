@@ -5,6 +5,7 @@ import { openTable } from '@weir/state';
 import fc from 'fast-check';
 import { afterEach, expect, test } from 'vitest';
 import { forgetRows } from './replay/rows.ts';
+import { indexFrom, type IndexGap } from './indexer.ts';
 import { createStore, deliveryStates, eventEnds, type DeliveryState, type Store } from './store.ts';
 
 const dirs: string[] = [];
@@ -95,4 +96,30 @@ test('what a replay put back is forgotten a day after its end, with the counts k
   for (let i = 0; i < 10; i++) forgetRows(ports);
   expect(['rpl_done', 'rpl_gone', 'rpl_late', 'rpl_runs'].map((id) => store.forgetReplayed(id, 10_000))).toEqual([0, 0, 1500, 1500]);
   expect(store.counters('o/rpl_done/')).toEqual({ delivered: 1000, denied: 500 });
+});
+
+test('an index that is built anew, or was stopped for long, begins where the topic begins by now, and nobody waits for what is gone', () => {
+  const store = open();
+  store.begin().commit('t', 1, 40);
+  store.begin().commit('t', 2, 90);
+  const gaps: IndexGap[] = [];
+  const begins = new Map([[0, 70], [1, 70], [2, 70]]);
+  expect([...indexFrom(store, 't', 4, begins, (gap) => gaps.push(gap))]).toEqual([[0, 70], [1, 70], [2, 90], [3, 0]]);
+  expect(gaps).toEqual([{ topic: 't', partition: 0, from: 0, to: 70 }, { topic: 't', partition: 1, from: 40, to: 70 }]);
+  expect([0, 1, 2, 3].map((p) => store.position('t', p))).toEqual([70, 70, 90, 0]);
+  indexFrom(store, 't', 4, begins, (gap) => gaps.push(gap));
+  expect(gaps).toHaveLength(2);
+});
+
+test('a delivery that is held for an approver is found behind however many other dead letters', () => {
+  const store = open();
+  const tx = store.begin();
+  const letter = (id: string, at: number, held?: object) => tx.deadLetter(id, { id, eventId: `evt_${id}`, stage: 'policy', codes: ['approval-required'], source: 'shop', destination: 'crm', release: null, at, held });
+  letter('old', 1, { rule: 'big', until: 9 });
+  for (let n = 0; n < 50; n++) letter(`other${n}`, 2 + n);
+  letter('new', 3, { rule: 'big', until: 9 });
+  letter('new', 3, { rule: 'big', until: 9 });
+  tx.commit('t', 0, 1);
+  expect([...store.heldLetters()].map((l) => l['id'])).toEqual(['new', 'old']);
+  expect([...store.deadLetters()]).toHaveLength(52);
 });

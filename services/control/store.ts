@@ -8,6 +8,7 @@ import type { Put, Table } from '@weir/state';
  *   r/<event>            ms when it was put back on its raw topic (redrive)
  *   d/<output>|<destination>|<operation>   state of a delivery
  *   q/<dead letter id>   summary of a dead letter, JSON; y/<inverted ms>/<id> lists them newest first
+ *   a/<inverted ms>/<id> of those that a rule holds for an approver, in the same order
  *   u/<event>            its dead letter carries a change of consent that binds nobody: `<source>@<ms of the first letter>`
  *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect`
  *   w/<destination>/<partition>   owner by the order of the ledger, JSON
@@ -21,7 +22,7 @@ import type { Put, Table } from '@weir/state';
 export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'failed-over', 'delivered'] as const;
 export type DeliveryState = (typeof deliveryStates)[number];
 /** Of another layout: the index is built anew. */
-const layout = '3';
+const layout = '4';
 
 /** End of one delivery key, as the ledger has it. */
 export interface EndFacts {
@@ -87,6 +88,8 @@ export interface Store {
   counter(name: string): number;
   /** Newest first. */
   deadLetters(): Iterable<Record<string, unknown>>;
+  /** Those that a rule held for an approver, newest first. */
+  heldLetters(): Iterable<Record<string, unknown>>;
   end(destination: string, key: string): EndFacts | undefined;
   /** Accept time of the newest delivered record of the subject; 0 = none. */
   newest(destination: string, operation: string, subject: string): number;
@@ -120,6 +123,12 @@ export function createStore(table: Table): Store {
     table.putBatch([{ key: '#layout', value: Buffer.from(layout) }]);
   }
   const parse = (value: Buffer): Record<string, unknown> => JSON.parse(value.toString('utf8')) as Record<string, unknown>;
+  function* letters(places: string): Generator<Record<string, unknown>> {
+    for (const { key } of table.range(places)) {
+      const value = table.get(`q/${key.slice(key.lastIndexOf('/') + 1)}`);
+      if (value !== undefined) yield parse(value);
+    }
+  }
   return {
     begin() {
       const puts = new Map<string, Buffer | null>();
@@ -176,7 +185,9 @@ export function createStore(table: Table): Store {
             count('deadLetters', 1);
             count(`q/${JSON.stringify([stage, codes[0] ?? '', destination, release])}`, 1);
             if (codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${at}`);
-            write(`y/${String(9e15 - at).padStart(16, '0')}/${id}`, '');
+            const place = `${String(9e15 - at).padStart(16, '0')}/${id}`;
+            write(`y/${place}`, '');
+            if (summary['held'] !== undefined) write(`a/${place}`, '');
           }
           write(`q/${id}`, JSON.stringify(summary));
         },
@@ -228,12 +239,8 @@ export function createStore(table: Table): Store {
       return { topic: topic!, partition: Number(partition), offset: Number(offset) };
     }),
     counter: (name) => Number(table.get(`c/${name}`)?.toString('latin1') ?? 0),
-    *deadLetters() {
-      for (const { key } of table.range('y/')) {
-        const value = table.get(`q/${key.slice(key.lastIndexOf('/') + 1)}`);
-        if (value !== undefined) yield parse(value);
-      }
-    },
+    deadLetters: () => letters('y/'),
+    heldLetters: () => letters('a/'),
     end(destination, key) {
       const value = table.get(endKey(destination, key));
       return value === undefined ? undefined : parseEnd(value.toString('latin1'));

@@ -220,13 +220,17 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       });
       sweepLater();
       lookLater();
+      const begun = releases.current();
       await follow();
       offSwitch = releases.onSwitch(({ destination, paused }) => {
         metrics.switchedOff.set({ destination }, paused ? 1 : 0);
         running.get(destination)?.runner.changed();
       });
       for (const { destination, paused } of releases.switches().values()) metrics.switchedOff.set({ destination }, paused ? 1 : 0);
-      off = releases.onChange(() => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); });
+      const again = (): void => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); };
+      off = releases.onChange(again);
+      // To join the groups takes seconds: the destinations of a release that came meanwhile would be sent nothing until the next one.
+      if (releases.current() !== begun) again();
     },
     readiness,
     async stop() {

@@ -40,7 +40,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
 interface Written { readonly name: string; readonly at: number; readonly owner: string }
 
 /** An owner over a ledger that is empty; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
-function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: () => Promise<void>; onReady?: (subject: string, head: Task) => void } = {}) {
+function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; onReady?: (subject: string, head: Task) => void } = {}) {
   const written: Written[] = [];
   /** What stands of intents, by key. */
   const intents = new Map<string, Written & { readonly fromOffset: number; readonly toOffset: number }>();
@@ -196,4 +196,31 @@ test('a partition that is gone leaves no lag behind, though its last commit is a
   commit.resolve();
   await closing;
   expect([lags.at(-1), gauge.size]).toEqual([0, 0]);
+});
+
+test('what ends one by one is committed together, and the last of it when the partition goes', async () => {
+  const commits: number[] = [];
+  const answers: (() => void)[] = [];
+  const { runner, accept, failed } = world({ commit: ([first]) => {
+    commits.push(first!.offset);
+    return new Promise<void>((done) => { answers.push(done); });
+  } });
+  runner.open();
+  for (let offset = 5; offset < 15; offset++) {
+    accept(offset, 'anna', 'broken');
+    await turns(5);
+  }
+  expect(commits).toEqual([6]);
+  answers.shift()!();
+  await turns(5);
+  expect(commits).toEqual([6, 15]);
+  accept(15, 'anna', 'broken');
+  await turns(5);
+  expect(commits).toEqual([6, 15]);
+  const closing = runner.close('rebalance');
+  answers.shift()!();
+  await turns(10);
+  expect([commits, failed]).toEqual([[6, 15, 16], []]);
+  answers.shift()!();
+  await closing;
 });

@@ -126,11 +126,14 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       // A request waits ackTimeoutMs; the log may go on trying longer, its duplicates are keyed.
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
+      const begun = releases.current();
       await follow();
       consent = await createConsentApi(context, { ...options, fail }, outside.openTable);
       const anew = (): void => { changing = changing.then(follow).catch(fail); };
       const offs = [releases.onChange(anew), vault.onChange(anew)];
       off = () => { for (const end of offs) end(); };
+      // To take over a poller takes a session: the sources of a release that came meanwhile would be closed until the next one.
+      if (releases.current() !== begun) anew();
       app = createApp();
       await outside.listen(app, { host: context.config.host, port: options.port });
       listening = true;

@@ -1,5 +1,6 @@
 import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
+import type { CompiledPolicy } from '@weir/policy';
 
 /** A change of consent as it was asked for, checked. */
 export interface ConsentOrder {
@@ -63,11 +64,26 @@ function matching(table: JsonObject, key: string, pattern: RegExp, expected: str
   return value;
 }
 
+/** What an order is checked against. */
+type Policy = Pick<CompiledPolicy, 'purposes' | 'routes'>;
+
+const plain = (text: string): string => text.toLowerCase().replace(/[\s_-]/g, '');
+
+/** One that is almost written as in the routes would bind none of them: a withdrawal for `E-Mail` closes nothing of `email`. */
+function asRouted(table: JsonObject, field: 'channel' | 'topic', max: number, { routes }: Policy): string | null {
+  const text = textIn(table, field, max);
+  if (text === null) return null;
+  const written = new Set([...routes.values()].flat().flatMap((route) => route[field] ?? []));
+  const meant = written.has(text) ? undefined : [...written].find((name) => plain(name) === plain(text));
+  if (meant !== undefined) throw bad(`${field}: the routes of the workspace write ${meant}`);
+  return text;
+}
+
 /**
  * The body of `POST /v1/consent`. Throws body-malformed for what is no JSON and bad-request for what is no order, with
- * the field and what it takes, never its value. `purposes` are those of the running release.
+ * the field and what it takes, never its value. The policy is that of the running release.
  */
-export function parseOrder(body: Buffer, purposes: { has(name: string): boolean; keys(): Iterable<string> }): ConsentOrder {
+export function parseOrder(body: Buffer, policy: Policy): ConsentOrder {
   let json: Json;
   try {
     json = parseJson(body, maxDepth);
@@ -75,11 +91,11 @@ export function parseOrder(body: Buffer, purposes: { has(name: string): boolean;
     if (findWeirError(error) === undefined) throw error;
     throw new WeirError('body-malformed', 'expected a JSON object');
   }
-  return checkOrder(json, purposes);
+  return checkOrder(json, policy);
 }
 
 /** The same for one that was parsed already. */
-export function checkOrder(json: Json, purposes: { has(name: string): boolean; keys(): Iterable<string> }): ConsentOrder {
+export function checkOrder(json: Json, policy: Policy): ConsentOrder {
   const table = tableOf(json, 'the body', known);
   const given = tableOf(table['identifiers'], 'identifiers', knownIdentifiers);
   const identifiers = {
@@ -90,14 +106,14 @@ export function checkOrder(json: Json, purposes: { has(name: string): boolean; k
   if (Object.values(identifiers).every((value) => value === null)) throw bad('identifiers: give at least one of userId, email, phone');
   const purpose = textIn(table, 'purpose', 128);
   if (purpose === null) throw bad('purpose is missing');
-  if (!purposes.has(purpose)) throw bad(`purpose: the workspace has ${[...purposes.keys()].join(', ')}`);
+  if (!policy.purposes.has(purpose)) throw bad(`purpose: the workspace has ${[...policy.purposes.keys()].join(', ')}`);
   const state = textIn(table, 'state', 16);
   if (state === null || !states.has(state)) throw bad(`state: expected one of ${[...states].join(', ')}`);
   const legalBasis = textIn(table, 'legalBasis', 64);
   if (legalBasis !== null && !legalBases.has(legalBasis)) throw bad(`legalBasis: expected one of ${[...legalBases].join(', ')}`);
   return {
     identifiers, purpose, state: state as ConsentOrder['state'], legalBasis,
-    channel: textIn(table, 'channel', 64), topic: textIn(table, 'topic', 128), noticeVersion: textIn(table, 'noticeVersion', 128),
+    channel: asRouted(table, 'channel', 64, policy), topic: asRouted(table, 'topic', 128, policy), noticeVersion: textIn(table, 'noticeVersion', 128),
     jurisdiction: matching(table, 'jurisdiction', region, 'an ISO 3166 code such as DE or US-CA'),
     proof: textIn(table, 'proof', 2000), reason: textIn(table, 'reason', 200), expiresAt: timeIn(table, 'expiresAt'), occurredAt: timeIn(table, 'occurredAt'),
   };

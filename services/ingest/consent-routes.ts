@@ -14,7 +14,7 @@ import { answerOf, onPost } from './server.ts';
 export interface ConsentRoutePorts {
   readonly access: ConsentAccess;
   readonly intake: ConsentIntake;
-  readonly purposes: () => CompiledPolicy['purposes'];
+  readonly policy: () => CompiledPolicy;
   /** False: this principal asks too often. */
   readonly rate: (principal: string) => boolean;
   readonly budget: Budget;
@@ -53,7 +53,7 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     const waitMs = waitOf(request.raw.url ?? '', ports.maxWaitMs);
     const key = request.headers['idempotency-key'];
     if (key !== undefined && (typeof key !== 'string' || !keyPattern.test(key))) throw new WeirError('bad-request', 'Idempotency-Key: expected 1 to 200 visible characters');
-    const order = parseOrder(await readBody(request.raw, maxOrderBytes, () => undefined), ports.purposes());
+    const order = parseOrder(await readBody(request.raw, maxOrderBytes, () => undefined), ports.policy());
     const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
     const recorded = await ports.intake(order, { source: 'consent-api', actor: principal.id, traceparent, ...(key === undefined ? {} : { key: `${principal.id}/${key}` }) });
     let state: 'applied' | 'pending' | 'superseded' = 'pending';

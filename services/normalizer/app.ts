@@ -30,6 +30,8 @@ interface Partition {
   /** Set and cleared in the tick in which the inbox is looked at: no batch is left in it. */
   busy: boolean;
   working: Promise<void> | undefined;
+  /** The last commit. */
+  committing: Promise<void> | undefined;
   closed: boolean;
   paused: boolean;
 }
@@ -149,9 +151,10 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       partition.paused = false;
       consumer!.resume(topic, number);
     }
-    await commit(partition, epoch);
+    partition.committing = commit(partition, epoch).catch(fail);
   }
 
+  /** The next batch does not wait for it: commits of one member go together, in order. */
   async function commit(partition: Partition, epoch: number): Promise<void> {
     const { topic, partition: number } = partition.assignment;
     try {
@@ -168,7 +171,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     async assigned(parts) {
       await Promise.all(parts.map(async (assignment) => {
         await seen.load(assignment.topic, assignment.partition, assignment.position, windowOf(sourceOf(assignment.topic)), clock.now());
-        partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], busy: false, working: undefined, closed: false, paused: false });
+        partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], busy: false, working: undefined, committing: undefined, closed: false, paused: false });
       }));
     },
     async revoked(parts, reason) {
@@ -179,9 +182,13 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         found.inbox.length = 0;
         if (reason === 'lost') found.closed = true;
         await found.working;
+        await found.committing;
         found.closed = true;
         partitions.delete(key);
         progress.lag(key, 0);
+        // Told by its next owner from here on.
+        metrics.lag.remove({ topic, partition });
+        retention.oldest(topic, partition, undefined);
       }));
     },
     batch(batch) {
@@ -232,8 +239,15 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       write = createWriter({ appender, serde, topics, now: clock.now });
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
+      const begun = releases.current();
       await subscribe();
-      off = releases.onChange(() => { failpoint('normalizer.release-switch'); changing = changing.then(subscribe).catch(fail); });
+      const again = (): void => {
+        failpoint('normalizer.release-switch');
+        changing = changing.then(subscribe).catch(fail);
+      };
+      off = releases.onChange(again);
+      // To join the group takes seconds: the topics of a release that came meanwhile would be nobody's until the next one.
+      if (releases.current() !== begun) again();
     },
     readiness: () => (consumer === undefined ? { ready: false, reason: 'no source in the release' } : progress.readiness()),
     async stop() {

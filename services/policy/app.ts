@@ -46,8 +46,12 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
       folder = createFolder(ports);
       stage = createStage(ports);
       await Promise.all([folder.start(), stage.consumer.start()]);
+      const begun = context.releases.current();
       await watchApplied();
-      off = context.releases.onChange(() => { changing = changing.then(watchApplied).catch(fail); });
+      const again = (): void => { changing = changing.then(watchApplied).catch(fail); };
+      off = context.releases.onChange(again);
+      // A release that came meanwhile was told to nobody.
+      if (context.releases.current() !== begun) again();
       started = true;
     },
     readiness() {

@@ -77,7 +77,7 @@ test('a bad workspace is refused with file, line and remedy, and the running rel
 test('a new destination and a polled source start with the release that names them', async () => {
   pages.push([{ id: '1', email: 'p1@larkspur.example', updated_at: 'a' }, { id: '2', email: 'p2@larkspur.example', updated_at: 'a' }], [{ id: '3', email: 'p3@larkspur.example', updated_at: 'a' }]);
   const { port } = members.address() as { port: number };
-  put('mappings/members.yaml', 'mapping: members\noutputs:\n  profile:\n    record: Profile\n    objectKey: id\n    fields:\n      userId: id\n      email: { from: email, pipe: [email] }\n');
+  put('mappings/members.yaml', 'mapping: members\noutputs:\n  profile:\n    record: Profile\n    objectKey: id\n    fields:\n      userId: id\n      email: { from: email, pipe: [email] }\n      plan: { from: id, pipe: [hash] }\n');
   put('sources/members.yaml', `adapter: http-poll\nmapping: members.yaml\nconfig:\n  url: http://127.0.0.1:${port}/members\n  items: data\n  cursor: token\n  id: id\n  version: updated_at\n  every: 1\n  requestsPerMinute: 6000\n`);
   put('destinations/archive.yaml', 'adapter: http\nregion: DE\nconfig:\n  baseUrl: sandbox://archive\n  operations:\n    keep: { kind: use, accepts: [Profile], path: /keep, idempotency: { scheme: header } }\nroutes:\n  - { on: Profile, operation: keep, purpose: service, when: source == "members" }\n');
   expect((await weir.cli('apply', workspace)).code).toBe(0);

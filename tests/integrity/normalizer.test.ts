@@ -213,7 +213,7 @@ test('a release goes round through the log; one that is not what its hash says, 
   await apply(first);
   const errors: string[] = [];
   const logger = { info: () => undefined, error: (_: unknown, message: string) => { errors.push(message); } } as never;
-  const feed = await createReleaseFeed({ log, serde: shared, topic: topics.control, adapters, logger });
+  const feed = await createReleaseFeed({ log, serde: shared, topic: topics.control, adapters, workspaceKey: Buffer.alloc(32), logger });
   running.push({ stop: () => feed.close() });
   expect(feed.current().hash).toBe(first.hash);
   expect(feed.current().files).toEqual(first.files);
@@ -242,7 +242,7 @@ test('a feed that fails on the way goes on by itself, without missing a release'
   let armed = false;
   const errors: string[] = [];
   const logger = { info: () => undefined, error: (_: unknown, message: string) => { errors.push(message); } } as never;
-  const feed = await createReleaseFeed({ log, serde: { ...shared, prepare: (bytes) => (armed ? away : shared).prepare(bytes) }, topic: topics.control, adapters, logger });
+  const feed = await createReleaseFeed({ log, serde: { ...shared, prepare: (bytes) => (armed ? away : shared).prepare(bytes) }, topic: topics.control, adapters, workspaceKey: Buffer.alloc(32), logger });
   running.push({ stop: () => feed.close() });
   armed = true;
   const next = releaseOf(['till'], 'next');

@@ -27,7 +27,7 @@ beforeEach(async () => {
   [broken, timers, before] = [undefined, [], undefined];
   letterHeaders = [{ name: H.event, value: Buffer.from('evt_a') }, { name: H.output, value: Buffer.from('out_a') }, { name: H.held, value: Buffer.from('big;2000') }];
   const summary = { id: 'dlq_a', eventId: 'evt_a', source: 'shop', destination: 'crm', operation: 'send', at: 900, partition: 0, offset: 7, held: { rule: 'big', until: 2000 } };
-  const store = { deadLetter: (id: string) => (id === 'dlq_a' ? summary : id === 'dlq_b' ? { ...summary, id, held: undefined } : undefined), deadLetters: () => [summary] };
+  const store = { deadLetter: (id: string) => (id === 'dlq_a' ? summary : id === 'dlq_b' ? { ...summary, id, held: undefined } : undefined), heldLetters: () => [summary] };
   const control = () => appended.filter((a) => a.topic === topics.control).map((a) => a.record);
   const reader = { read: async (_t: string, _p: number, from: number, to: number, take: (batch: object) => Promise<void>) => take({ records: control().slice(from, to), nextOffset: to }), follow: async () => ({ close: async () => {} }), readOne: async () => ({ value: Buffer.from(JSON.stringify(letter())) }) };
   const appender = { append: async (topic: string, records: OutRecord[]) => {

@@ -46,7 +46,7 @@ interface Approval {
 }
 
 interface Ports {
-  readonly store: Pick<Store, 'deadLetter' | 'deadLetters'>;
+  readonly store: Pick<Store, 'deadLetter' | 'heldLetters'>;
   readonly reader: Reader;
   readonly admin: Pick<LogAdmin, 'endOffsets'>;
   readonly appender: Appender;
@@ -99,11 +99,9 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
 
   function all(): HeldDelivery[] {
     const found: HeldDelivery[] = [];
-    let looked = 0;
-    for (const letter of store.deadLetters()) {
+    for (const letter of store.heldLetters()) {
       const held = view(letter);
-      if (held !== undefined) found.push(held);
-      if (++looked >= maxLetters) break;
+      if (held !== undefined && found.push(held) >= maxLetters) break;
     }
     return found;
   }

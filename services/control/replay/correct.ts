@@ -4,6 +4,7 @@ import type { LogAdmin, Reader, Serde } from '@weir/log';
 import { deliveryKey, type TopicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import type { Put, Table } from '@weir/state';
+import { isUnreadable } from '../policy/history.ts';
 import type { ReplayOrder } from './order.ts';
 import type { Item, Looked } from './select.ts';
 import { isSuperseded, type StandingPorts } from './standing.ts';
@@ -35,14 +36,23 @@ export interface Corrections {
   differences(item: Item): readonly Difference[];
   /** The item with the intents of what it corrects; itself when there is nothing. */
   mark(item: Item): Item;
+  /** The pass is over: what was delivered stands in the clear, and is dropped. */
+  close(): void;
 }
 
 export interface Corrector {
   /** Reads what was delivered since the order's range began; resolves when it is at hand. */
   open(order: ReplayOrder, goesOn: () => boolean): Promise<Corrections>;
-  /** The first differences of an order with their values, for who may see payloads; in memory only. */
+  /** The first differences of an order with their values, for who may see payloads; in memory only, and without those of who was erased since. */
   samples(order: string): readonly FieldDifference[];
   forget(order: string): void;
+}
+
+/** With what tells whether its person may be read still. */
+interface Sample {
+  readonly detail: FieldDifference;
+  readonly ids: readonly string[];
+  readonly acceptedAt: number;
 }
 
 interface DeliveryRecord {
@@ -57,12 +67,13 @@ const maxSamples = 50;
 const maxOrders = 20;
 const maxGenerations = 1000;
 const flushRecords = 2000;
+const deliveryName = 'weir.internal.Delivery';
 /** Fields that say how a record came about, not what it says. */
 const notCompared = new Set(['extras']);
 
 export function createCorrector(ports: CorrectPorts): Corrector {
   const { serde, table, topics, standing } = ports;
-  const kept = new Map<string, FieldDifference[]>();
+  const kept = new Map<string, Sample[]>();
   const storeKey = (order: string, d: { outputId: string; destination: string; operation: string }): string => `p/${order}/${d.outputId}|${d.destination}|${d.operation}`;
 
   /** The key under which this very record was delivered, and when; undefined when it was not. */
@@ -87,12 +98,9 @@ export function createCorrector(ports: CorrectPorts): Corrector {
           if (!goesOn()) return;
           const puts = new Map<string, Buffer>();
           for (const { value, offset } of batch.records) {
-            if (value === null) continue;
-            if (!serde.known(value)) await serde.prepare(value);
-            const d = serde.decode(value).value as DeliveryRecord;
-            if (!serde.known(d.payload)) await serde.prepare(d.payload);
-            const delivered = deliveredAs(d, offset);
-            if (delivered === undefined) continue;
+            const d = value === null ? undefined : await deliveryOf(value);
+            const delivered = d === undefined ? undefined : deliveredAs(d, offset);
+            if (d === undefined || delivered === undefined) continue;
             const key = storeKey(order.id, d);
             const before = puts.get(key) ?? table.get(key);
             if (before === undefined || Number(before.toString('latin1', 0, 16)) < delivered.at) puts.set(key, Buffer.concat([Buffer.from(`${String(delivered.at).padStart(16, '0')}${delivered.key}`.padEnd(64), 'latin1'), d.payload]));
@@ -101,6 +109,21 @@ export function createCorrector(ports: CorrectPorts): Corrector {
           flush(puts);
         });
       }
+    }
+  }
+
+  /** Undefined: its person was erased, or it is no delivery. */
+  async function deliveryOf(value: Buffer): Promise<DeliveryRecord | undefined> {
+    try {
+      if (!serde.known(value)) await serde.prepare(value);
+      const decoded = serde.decode(value);
+      if (decoded.name !== deliveryName) return undefined;
+      const delivery = decoded.value as DeliveryRecord;
+      if (!serde.known(delivery.payload)) await serde.prepare(delivery.payload);
+      return delivery;
+    } catch (error) {
+      if (isUnreadable(error)) return undefined;
+      throw error;
     }
   }
 
@@ -125,15 +148,23 @@ export function createCorrector(ports: CorrectPorts): Corrector {
     return { intent, detail: { eventId, outputId, destination, operation, fields: fields.map((field) => ({ field, before: before[field] ?? null, after: after[field] ?? null })) } };
   }
 
-  function forget(order: string): void {
-    table.putBatch([...table.range(`p/${order}/`)].map(({ key }) => ({ key, value: null })));
+  function drop(prefix: string): void {
+    for (;;) {
+      const puts: Put[] = [];
+      for (const { key } of table.range(prefix)) if (puts.push({ key, value: null }) >= flushRecords) break;
+      if (puts.length === 0) return;
+      table.putBatch(puts);
+    }
   }
 
+  // Of a pass that a crash cut off: the next one reads anew.
+  drop('p/');
   return {
     async open(order, goesOn) {
-      forget(order.id);
+      drop(`p/${order.id}/`);
       await collect(order, goesOn);
-      const samples: FieldDifference[] = [];
+      // Those of the preview stay.
+      const samples = kept.get(order.id) ?? [];
       kept.delete(order.id);
       kept.set(order.id, samples);
       if (kept.size > maxOrders) kept.delete(kept.keys().next().value!);
@@ -141,7 +172,7 @@ export function createCorrector(ports: CorrectPorts): Corrector {
         differences: (item) => item.deliveries.flatMap((looked) => {
           const found = differs(order, looked);
           if (found === undefined) return [];
-          if (samples.length < maxSamples) samples.push(found.detail);
+          if (samples.length < maxSamples) samples.push({ detail: found.detail, ids: looked.facts.ids, acceptedAt: looked.facts.acceptedAt });
           return [{ ...found.detail, fields: found.detail.fields.map((f) => f.field) }];
         }),
         mark(item) {
@@ -151,12 +182,13 @@ export function createCorrector(ports: CorrectPorts): Corrector {
           });
           return parts.length === 0 ? item : { ...item, corrects: parts.join(',') };
         },
+        close: () => drop(`p/${order.id}/`),
       };
     },
-    samples: (order) => kept.get(order) ?? [],
+    samples: (order) => (kept.get(order) ?? []).filter(({ ids, acceptedAt }) => standing.mayRead(ids, acceptedAt)).map(({ detail }) => detail),
     forget(order) {
       kept.delete(order);
-      forget(order);
+      drop(`p/${order}/`);
     },
   };
 }

@@ -1,3 +1,4 @@
+import { keyedId } from '@weir/pipeline';
 import { expect, test } from 'vitest';
 import { idFilter, overlap, parseRequest, type ReplayRequest } from './order.ts';
 
@@ -21,6 +22,7 @@ test.each<[string, object, RegExp]>([
   ['dead letters from raw', { from: 'raw', ids: [`dlq_${'b'.repeat(32)}`] }, /from dlq/],
   ['corrected dead letters', { from: 'dlq', all: true, corrected: true }, /corrected/],
   ['a subject without a type', { from: 'dlq', subject: 'ada@larkspur.example' }, /<type>:<identifier>/],
+  ['a phone that is no number', { from: 'dlq', subject: 'phone:090 1820' }, /with \+ and country code/],
   ['a subject of a type that is none', { from: 'dlq', subject: 'constructor:x' }, /<type>:<identifier>/],
 ])('%s is refused with what is wrong', (_name, request, message) => {
   expect(() => parse(request)).toThrow(message);
@@ -30,6 +32,8 @@ test('a subject is kept keyed, and its identifier stands nowhere in the selectio
   const selection = parse({ from: 'dlq', subject: 'email:Ada@Larkspur.example' });
   expect(selection.subject).toEqual([expect.stringMatching(/^email:[\w-]{22}$/)]);
   expect(selection.subject).toEqual(parse({ from: 'raw', subject: 'email: ada@larkspur.example' }).subject);
+  // As mappings keep it, or nothing of the person would be found.
+  expect(parse({ from: 'raw', subject: 'phone:+49 30 90018-20' }).subject).toEqual([`phone:${keyedId(Buffer.alloc(32, 1), 'phone', '+49309001820')}`]);
   expect(JSON.stringify(selection).toLowerCase()).not.toContain('larkspur');
 });
 

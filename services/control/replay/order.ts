@@ -1,4 +1,5 @@
 import { errorCodes, WeirError } from '@weir/errors';
+import { phoneNumber } from '@weir/mapping';
 import { keyedId } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 
@@ -131,7 +132,10 @@ function keyedSubject(text: string, workspaceKey: Buffer): string {
   const at = text.indexOf(':');
   const type = identifierTypes.find((t) => t === text.slice(0, at));
   if (at < 1 || type === undefined || text.length === at + 1 || text.length > 500) return bad(`subject: <type>:<identifier> with a type of ${identifierTypes.join(', ')}, e.g. email:ada@example.com`);
-  return `${type}:${keyedId(workspaceKey, type, text.slice(at + 1))}`;
+  const value = text.slice(at + 1);
+  // As mappings write it: E.164.
+  const kept = type === 'phone' ? phoneNumber(value) ?? bad('subject: a phone is a number with + and country code, such as phone:+4930901820') : value;
+  return `${type}:${keyedId(workspaceKey, type, kept)}`;
 }
 
 /** Whether an id (evt_… or dlq_…) is in the packed list; all are in an empty one. */

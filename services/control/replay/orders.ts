@@ -94,10 +94,9 @@ export function createOrders(ports: { readonly appender: Appender; readonly serd
     await serde.prepare(value);
     const decoded = serde.decode(value).value as ReplayOrder & ReplayProgress;
     if (name.endsWith('/progress')) return takeProgress(decoded);
-    const progress = early.get(id) ?? entries.get(id)?.progress;
+    // Written once: what is known of it stays the one entry that whoever works on it looks at.
+    if (!entries.has(id)) entries.set(id, { order: decoded, progress: early.get(id) ?? firstProgress(decoded, '') });
     early.delete(id);
-    if (progress !== undefined) entries.set(id, { order: decoded, progress });
-    else entries.set(id, { order: decoded, progress: firstProgress(decoded, '') });
   }
 
   return {

@@ -38,12 +38,14 @@ const by = (request: FastifyRequest): By => ({ actor: request.principal.id, leaf
 const idOf = (request: FastifyRequest): string => (request.params as { id: string }).id;
 const maxScopedLetters = 1000;
 
-/** By dead letters: what they touch, together. Else the source and destination that are named; what is not named is any. */
+/** By dead letters: what they touch, together; what was not routed yet may go to every destination. Else the source and destination that are named; what is not named is any. */
 function orderScope(request: FastifyRequest, api: ReplayApi): Scope {
   const { source, destination, ids } = request.body as ReplayRequest;
-  if (ids !== undefined && ids.length <= maxScopedLetters && ids.every((id) => id.startsWith('dlq_'))) return ids.map((id) => api.letterScope(id)).reduce(union, nothing);
+  if (ids !== undefined && ids.length <= maxScopedLetters && ids.every((id) => id.startsWith('dlq_'))) return ids.map((id) => widened(api.letterScope(id), destination)).reduce(union, nothing);
   return source === undefined && destination === undefined ? everything : { sources: source === undefined ? '*' : [source], destinations: destination === undefined ? '*' : [destination] };
 }
+
+const widened = (letter: Scope, only: string | undefined): Scope => (letter.destinations.length > 0 ? letter : { sources: letter.sources, destinations: only === undefined ? '*' : [only] });
 
 function union(a: Scope, b: Scope): Scope {
   const join = (x: Scope['sources'], y: Scope['sources']): Scope['sources'] => (x === '*' || y === '*' ? '*' : [...new Set([...x, ...y])]);
@@ -62,7 +64,7 @@ export function replayRoutes(app: FastifyInstance, api: ReplayApi): void {
   app.get('/v1/replays/:id', { schema: idOnly, config: { permission: 'replay.read', scope, summary: 'A replay order: its preview, how far it is, its report.' } }, async (request) => api.view(idOf(request)));
   app.get<{ Querystring: { answer?: string; limit?: number } }>('/v1/replays/:id/verified', { schema: { ...idOnly, querystring: { type: 'object', properties: { answer: { enum: ['applied', 'not-applied', 'unknown', 'unreadable'] }, limit: { type: 'integer', minimum: 1, maximum: 100_000 } } } }, config: { permission: 'replay.read', scope, summary: 'Deliveries of unknown effect that the vendor was asked about, by name.' } }, async (request) => ({ deliveries: api.answers(idOf(request), request.query.answer, request.query.limit ?? 1000) }));
   app.get('/v1/replays/:id/diff', { schema: idOnly, config: { permission: 'dlq.payload', scope, summary: 'What a corrected replay would change, field by field.' } }, async (request) => ({ differences: api.differences(idOf(request)) }));
-  app.post<{ Body: ReplayRequest }>('/v1/replays', { bodyLimit: orderBytes, schema: { body: order }, config: { permission: 'replay.order', scope: (request) => orderScope(request, api), action: 'replay.order', target: describe, summary: 'Order a replay: a preview, and the run when `start` is set.' } }, async (request) => api.add(request.body, by(request)));
+  app.post<{ Body: ReplayRequest }>('/v1/replays', { bodyLimit: orderBytes, schema: { body: order }, config: { permission: 'replay.order', scope: (request) => orderScope(request, api), action: 'replay.order', privateBody: (request) => (request.body as ReplayRequest).subject !== undefined, target: describe, summary: 'Order a replay: a preview, and the run when `start` is set.' } }, async (request) => api.add(request.body, by(request)));
   for (const [action, summary] of [['start', 'Run what was previewed, or go on with what was paused.'], ['pause', 'Stop after the records in hand.'], ['cancel', 'Stop for good; what was put back stays.']] as const) {
     app.post(`/v1/replays/:id/${action}`, { schema: idOnly, config: { permission: 'replay.order', scope, action: `replay.${action}`, target: idOf, summary } }, async (request) => api.change(idOf(request), action, by(request)));
   }

@@ -168,6 +168,40 @@ test('an order about nothing ends empty; one that was paused goes on where it st
   expect(world.back()).toHaveLength(30);
 });
 
+test('an order that is cancelled while its preview is made stays cancelled, also when its own record comes back from the topic meanwhile', async () => {
+  const world = new World();
+  for (let n = 0; n < 200; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  const { entry: { order: { id } } } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
+  await loadOrders(orders, world.reader, world.topics.control, world.list(world.topics.control, 0).length);
+  expect(orders.get(id).progress.state).toBe('previewing');
+  await runner.cancel(id, by(2));
+  // Previews come one after the other: with the next one the first is over.
+  const next = await runner.add(world.order({ from: 'dlq', code: 'delivery-held' }), by(3));
+  await until(orders, next.entry.order.id, 'empty');
+  expect([orders.get(id).progress.state, world.back()]).toEqual(['cancelled', []]);
+});
+
+test('of two operators who start an order at once one is told that it runs, and one who cancels it meanwhile is not overruled', async () => {
+  const world = new World();
+  for (let n = 0; n < 20; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  const add = async (n: number): Promise<string> => {
+    const { entry: { order: { id } } } = await runner.add(world.order({ from: 'dlq', all: true }), by(n));
+    await until(orders, id, 'previewed');
+    return id;
+  };
+  const cancelled = await add(1);
+  const started = await Promise.allSettled([runner.start(cancelled, by(2)), runner.cancel(cancelled, by(3))]);
+  expect(started.map((s) => s.status)).toEqual(['rejected', 'fulfilled']);
+  expect(orders.get(cancelled).progress.state).toBe('cancelled');
+  const both = await add(4);
+  const results = await Promise.allSettled([runner.start(both, by(5)), runner.start(both, by(6))]);
+  expect(results.map((s) => s.status).sort()).toEqual(['fulfilled', 'rejected']);
+  await until(orders, both, 'finished');
+  expect(world.back()).toHaveLength(20);
+});
+
 test('an order waits for what it put back, not for a paused destination that it gave nothing', async () => {
   const world = new World();
   world.paused.add('crm');

@@ -100,6 +100,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     const known = findWeirError(error);
     if (known?.code === 'log-assignment-stale') return logger.warn({ order: entry.order.id }, known.message);
     if (known === undefined || known.entry.retry === 'stop') throw error;
+    if (endedStates.has(entry.progress.state)) return logger.warn({ order: entry.order.id, err: error }, 'the work on a replay order that was cancelled failed');
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.failed', target: entry.order.id, of: entry.order.leaf, details: { code: known.code } });
     await save(entry, { state: 'failed', by: 'control', leaf, finishedAt: clock.now(), reason: known.message });
   }
@@ -124,28 +125,35 @@ export function createRunner(ports: RunnerPorts): Runner {
     const survey = createSurvey();
     const selector = createSelector(select, order);
     const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'previewing')) : undefined;
-    for await (const { records } of scan(reader, order.range)) {
-      if (!goesOn(entry, 'previewing')) return;
-      const items = await selector.take(records);
-      if (order.verify) await verify(entry, items, 'previewing', survey);
-      for (const item of items) {
-        const differences = correct?.differences(item) ?? [];
-        for (const d of differences) survey.differs(d.destination, d.operation, d.fields);
-        survey.add(item, differences.length > 0, order.unknown);
+    try {
+      for await (const { records } of scan(reader, order.range)) {
+        if (!goesOn(entry, 'previewing')) return;
+        const items = await selector.take(records);
+        if (order.verify) await verify(entry, items, 'previewing', survey);
+        for (const item of items) {
+          const differences = correct?.differences(item) ?? [];
+          for (const d of differences) survey.differs(d.destination, d.operation, d.fields);
+          survey.add(item, differences.length > 0, order.unknown);
+        }
       }
+    } finally {
+      correct?.close();
     }
     const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate });
     const empty = result.records === 0;
     if (!goesOn(entry, 'previewing')) return;
     await save(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
-    if (order.start && !empty) await begin(entry, { actor: order.by, leaf: order.leaf });
+    if (order.start && goesOn(entry, 'previewed')) await begin(entry, { actor: order.by, leaf: order.leaf });
   }
 
-  /** Ends of the target topics first: whatever is put back from now on lies behind them. */
-  async function begin(entry: Entry, by: By): Promise<void> {
+  /** Ends of the target topics first: whatever is put back from now on lies behind them. False: somebody else changed the order meanwhile. */
+  async function begin(entry: Entry, by: By): Promise<boolean> {
+    const { state } = entry.progress;
     const tails = entry.progress.startedAt === null ? await endsOf(admin, targets(entry.order)) : entry.progress.tails;
+    if (entry.progress.state !== state) return false;
     await save(entry, { state: 'running', by: by.actor, leaf: by.leaf, startedAt: entry.progress.startedAt ?? clock.now(), tails });
     enqueue('run', entry.order.id, run);
+    return true;
   }
 
   const targets = (order: ReplayOrder): string[] => targetsOf(order, topics, select.release().sources.keys(), select.release().destinations.keys());
@@ -200,6 +208,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       }
     } finally {
       running.delete(order.id);
+      correct?.close();
     }
     await save(entry, { state: 'delivering' });
     awaitDelivery(order.id);
@@ -245,8 +254,9 @@ export function createRunner(ports: RunnerPorts): Runner {
     },
     async start(id, by) {
       const entry = orders.get(id);
-      if (entry.progress.state !== 'previewed' && entry.progress.state !== 'paused') refuse(entry, 'only what is previewed or paused can be started');
-      await begin(entry, by);
+      const wanted = 'only what is previewed or paused can be started';
+      if (entry.progress.state !== 'previewed' && entry.progress.state !== 'paused') refuse(entry, wanted);
+      if (!await begin(entry, by)) refuse(entry, wanted);
       return entry;
     },
     async pause(id, by) {
@@ -265,7 +275,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       for (const { order, progress } of orders.list().toReversed()) {
         ports.metrics.moved(undefined, progress.state);
         // Ordered to start at once, and cut between the preview and the start.
-        if (progress.state === 'previewed' && order.start) enqueue('run', order.id, (entry) => begin(entry, { actor: order.by, leaf: order.leaf }));
+        if (progress.state === 'previewed' && order.start) enqueue('run', order.id, async (entry) => { if (goesOn(entry, 'previewed')) await begin(entry, { actor: order.by, leaf: order.leaf }); });
         if (!workingStates.has(progress.state)) continue;
         logger.info({ order: order.id, state: progress.state }, 'going on with a replay');
         if (progress.state === 'previewing') enqueue('preview', order.id, preview);

@@ -1,0 +1,44 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, expect, test } from 'vitest';
+import { Finding, type CommandContext } from './command.ts';
+import { command } from './commands/replay.ts';
+import { createTerminal } from './terminal.ts';
+
+let server: Server | undefined;
+afterEach(() => {
+  server?.closeAllConnections();
+  server?.close();
+});
+
+const order = { id: 'rpl_00000000-0000-4000-8000-000000000000', from: 'dlq', state: 'previewing', by: 'admin', changedBy: 'admin', at: '', read: 0, total: 10, counts: {}, ended: {}, preview: null, report: null, reason: null, waitingFor: null };
+
+/** Runs `weir replay dlq --all` against a control API whose order stands like this when it is looked at. */
+async function replay(state: object, looked: () => void): Promise<{ readonly code: number; readonly out: string }> {
+  server = createServer((request, response) => {
+    if (request.method === 'GET') looked();
+    request.resume().once('end', () => response.setHeader('content-type', 'application/json').end(JSON.stringify(request.method === 'GET' ? { ...order, ...state } : order)));
+  });
+  await new Promise<void>((done) => { server!.listen(0, '127.0.0.1', done); });
+  let out = '';
+  const stream = { write: (text: string) => { out += text; } };
+  const context: CommandContext = {
+    terminal: createTerminal({ out: stream, err: stream, env: {}, monotonic: () => 0 }), json: false, values: { all: true }, positionals: ['dlq'], signal: stop.signal,
+    target: { host: '127.0.0.1', port: (server.address() as AddressInfo).port - 1, dataDir: '/nonexistent', env: { WEIR_TOKEN: 'x' } },
+  };
+  return { code: await command.run(context), out };
+}
+let stop = new AbortController();
+
+test('Ctrl-C while a preview is made leaves it going on, and says where it is to be seen', async () => {
+  stop = new AbortController();
+  const { code, out } = await replay({}, () => stop.abort());
+  expect([code, out]).toEqual([0, `nothing was started; the preview goes on: weir replay show ${order.id}\n`]);
+});
+
+test('an order that somebody cancels while its preview is made is told, and by whom', async () => {
+  stop = new AbortController();
+  const run = replay({ state: 'cancelled', changedBy: 'token:tok_b' }, () => {});
+  await expect(run).rejects.toThrow(Finding);
+  await expect(run).rejects.toThrow(/was cancelled by token:tok_b/);
+});

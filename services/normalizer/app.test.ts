@@ -1,0 +1,56 @@
+import type { ConsumerHandlers, GroupConsumer, GroupConsumerOptions, Log, RecordBatch } from '@weir/log';
+import { groupNames, topicNames } from '@weir/pipeline';
+import type { Release } from '@weir/release';
+import { systemClock, type ServiceContext } from '@weir/service';
+import { createLogger } from '@weir/telemetry';
+import { waitFor } from '@weir/testing';
+import { Registry } from 'prom-client';
+import { expect, test } from 'vitest';
+import { createNormalizer } from './app.ts';
+
+const topics = topicNames('t');
+const releaseOf = (...sources: string[]): Release => ({ hash: sources.join(), sources: new Map(sources.map((name) => [name, { dedupeWindowMs: 1000 }])) }) as never;
+
+/** The service over a log that has nothing; `joining` runs while a consumer joins its group. */
+function world(joining: (consumers: number) => void) {
+  let current = releaseOf('web');
+  const asked: (readonly string[])[] = [];
+  let handlers: ConsumerHandlers | undefined;
+  const log = {
+    appender: () => Promise.resolve({ partitions: () => Promise.resolve(1) }),
+    admin: () => Promise.resolve({ listTopics: () => Promise.resolve([]), describeTopics: () => Promise.resolve([]) }),
+    reader: () => Promise.resolve({}),
+    consumer(options: GroupConsumerOptions): Partial<GroupConsumer> {
+      asked.push(options.topics);
+      handlers = options.handlers;
+      return { start: () => Promise.resolve(joining(asked.length)), close: () => Promise.resolve(), commit: () => Promise.resolve() };
+    },
+  } as unknown as Log;
+  const registry = new Registry();
+  const service = createNormalizer({
+    log, topics, groups: groupNames('t'), releases: { current: () => current, onChange: () => () => undefined }, workspaceKey: Buffer.alloc(32),
+    logger: createLogger({ service: 'normalizer', level: 'silent' }), registry, clock: systemClock, stateDir: '/nowhere',
+  } as unknown as ServiceContext, { sessionTimeoutMs: 1000 }, () => ({ get: () => undefined, close: () => Promise.resolve() }) as never);
+  return { service, asked, registry, handlers: () => handlers!, apply: (release: Release) => { current = release; } };
+}
+
+test('a release that comes while the group of the one before is joined is read: its new source would be nobody\'s until the next release', async () => {
+  const w = world((consumers) => { if (consumers === 1) w.apply(releaseOf('web', 'till')); });
+  await w.service.start();
+  await waitFor('the new source is read', () => w.asked.length === 2);
+  expect(w.asked).toEqual([[topics.raw('web')], [topics.raw('till'), topics.raw('web')]]);
+  await w.service.stop();
+});
+
+test('lag is told of what this instance reads, not of what it has given away', async () => {
+  const w = world(() => undefined);
+  await w.service.start();
+  const part = { topic: topics.raw('web'), partition: 0, epoch: 1, position: 0 };
+  await w.handlers().assigned([part]);
+  w.handlers().batch({ ...part, records: [], nextOffset: 0, highWatermark: 7 } as RecordBatch);
+  const lag = async (): Promise<readonly number[]> => (await w.registry.getSingleMetric('weir_normalizer_lag')!.get()).values.map((v) => v.value);
+  expect(await lag()).toEqual([7]);
+  await w.handlers().revoked([part], 'rebalance');
+  expect(await lag()).toEqual([]);
+  await w.service.stop();
+});
