@@ -8,7 +8,10 @@ const { values } = parseArgs({ options: { seeds: { type: 'string', default: '200
 const from = Number(values.seed ?? values.from);
 const count = values.seed === undefined ? Number(values.seeds) : 1;
 // No seed at all finds no violation.
-if (!Number.isSafeInteger(from) || !Number.isSafeInteger(count) || count < 1) throw new Error('--seeds takes how many, --from and --seed the number of one');
+if (!(Number.isSafeInteger(from) && Number.isSafeInteger(count) && from > 0 && count > 0)) {
+  console.error('--seeds, --from and --seed are whole numbers from 1 on');
+  process.exit(2);
+}
 const began = performance.now();
 const totals = new Map<Point, number>();
 let failed = 0;
