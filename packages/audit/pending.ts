@@ -1,5 +1,6 @@
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { replaceFile } from '@weir/durable';
 import { decodeLeaf, encodeLeaf, leafId, maxLeafBytes, type AuditLeaf } from './leaf.ts';
 
 const folder = 'audit-pending';
@@ -21,15 +22,6 @@ export function localLeaf(kind: 'intent' | 'end', user: string, action: string, 
   return { id: leafId(), kind, at, actor: `local:${user}`, action, target, of, details: kind === 'end' ? { result: 'completed' } : {} };
 }
 
-function syncFolder(path: string): void {
-  const handle = openSync(path, 'r');
-  try {
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
-  }
-}
-
 /**
  * For a change that no control API can be asked about: the leaf, on disk before this returns, in a file of its own
  * (nobody who appends or takes can lose another's). The control API of this data folder puts it on weir.audit as it stands.
@@ -37,16 +29,7 @@ function syncFolder(path: string): void {
 export function keepPending(dataDir: string, leaf: AuditLeaf): void {
   const dir = join(dataDir, folder);
   mkdirSync(dir, { recursive: true });
-  const part = join(dir, `${leaf.id}.part`);
-  const handle = openSync(part, 'wx', 0o600);
-  try {
-    writeFileSync(handle, encodeLeaf(leaf));
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
-  }
-  renameSync(part, join(dir, leaf.id + suffix));
-  syncFolder(dir);
+  replaceFile(join(dir, leaf.id + suffix), encodeLeaf(leaf), 0o600);
 }
 
 /** Leaves that wait, at most 1000, in the order of their times; an intent before its end. */

@@ -1,8 +1,9 @@
 /** Whether the file of a cache can be trusted, before it is opened. */
 import { randomUUID } from 'node:crypto';
-import { closeSync, existsSync, fstatSync, fsyncSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from 'node:fs';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
+import { sync } from '@weir/durable';
 
 const magic = 'SQLite format 3\0';
 const bootFile = '/proc/sys/kernel/random/boot_id';
@@ -17,16 +18,6 @@ function bootId(): string {
 }
 
 const markerOf = (path: string): string => join(path, 'in-use');
-
-/** On the disk: the file's bytes, and its name in the folder. */
-function sync(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
 
 function mark(path: string, text: string): void {
   writeFileSync(markerOf(path), text);

@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { replaceFile } from '@weir/durable';
 import { WeirError } from '@weir/errors';
 import type { StoredSecret } from './types.ts';
 import { readWorkspaceKey } from './workspace-key.ts';
@@ -108,19 +109,6 @@ export function loadSecrets(options: FileStoreOptions): SecretMap {
   }
 }
 
-/** Replaced in one step, on disk before the name points to it, mode 0600. */
-function replaceFile(file: string, text: string): void {
-  const part = `${file}.${process.pid}.part`;
-  const handle = openSync(part, 'w', 0o600);
-  try {
-    writeFileSync(handle, text);
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
-  }
-  renameSync(part, file);
-}
-
 const aboutDataKey = (leaf: string | undefined): string => (leaf === undefined ? 'data key' : `data key ${leaf}`);
 
 /** Audit leaf of the last change of the sealed file, as it says (a false one does not open: see loadSecrets); undefined when there is no file, or none was named yet. */
@@ -136,7 +124,7 @@ function writeSealed(options: FileStoreOptions, secrets: SecretMap, leaf = seale
   const dataKey = randomBytes(32);
   const boxes = Object.fromEntries(Object.entries(secrets).map(([name, value]) => [name, seal(dataKey, Buffer.from(JSON.stringify(value)), `secret ${name}`)]));
   const file: SealedFile = { v: 1, root: root.id, dataKey: seal(root.key, dataKey, aboutDataKey(leaf)), ...(leaf === undefined ? {} : { leaf }), secrets: boxes };
-  replaceFile(join(options.dataDir, sealedName), `${JSON.stringify(file, null, 2)}\n`);
+  replaceFile(join(options.dataDir, sealedName), `${JSON.stringify(file, null, 2)}\n`, 0o600);
 }
 
 /** One writer at a time over processes. A lock whose holder died is taken over after 30 s. */
@@ -169,7 +157,7 @@ export function changeSecrets(options: FileStoreOptions, change: (secrets: Secre
     const secrets = loadSecrets(options);
     change(secrets);
     const plain = join(options.dataDir, plainName);
-    if (existsSync(plain) && !existsSync(join(options.dataDir, sealedName))) replaceFile(plain, `${JSON.stringify(secrets, null, 2)}\n`);
+    if (existsSync(plain) && !existsSync(join(options.dataDir, sealedName))) replaceFile(plain, `${JSON.stringify(secrets, null, 2)}\n`, 0o600);
     else writeSealed(options, secrets, leaf);
   });
 }
@@ -184,9 +172,9 @@ export function rotateRootKey(options: FileStoreOptions, leaf: string): string {
     const file = join(options.dataDir, keyName);
     const fresh = randomBytes(32).toString('base64url');
     const before = existsSync(file) ? readFileSync(file, 'utf8') : '';
-    replaceFile(file, `${fresh}\n${before}`);
+    replaceFile(file, `${fresh}\n${before}`, 0o600);
     writeSealed(options, secrets, leaf);
-    replaceFile(file, `${fresh}\n`);
+    replaceFile(file, `${fresh}\n`, 0o600);
     rmSync(join(options.dataDir, plainName), { force: true });
     return rootKey(Buffer.from(fresh, 'base64url')).id;
   });

@@ -1,6 +1,7 @@
-import { appendFileSync, closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, openSync, readFileSync, readSync, renameSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, openSync, readFileSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { parseCheckpoint } from '@weir/audit';
+import { replaceFile } from '@weir/durable';
 import { WeirError } from '@weir/errors';
 import type { Logger } from 'pino';
 
@@ -35,7 +36,7 @@ export function fileWitness(path: string, logger: Pick<Logger, 'warn'>, maxKept 
     if (lines.length < 2) return;
     const newest = lines.map((line) => ({ line, size: parseCheckpoint(parseLine(path, line))?.size ?? -1 })).reduce((a, b) => (b.size >= a.size ? b : a));
     try {
-      replaceFile(path, `${newest.line}\n`);
+      replaceFile(path, `${newest.line}\n`, 0o644);
     } catch (error) {
       compacts = false;
       logger.warn({ path, reason: (error as Error).message }, 'the file of checkpoints can not be replaced by a shorter one: it grows');
@@ -61,25 +62,6 @@ export function fileWitness(path: string, logger: Pick<Logger, 'warn'>, maxKept 
     },
     close() {},
   };
-}
-
-/** Whole or not at all, also through a crash. */
-function replaceFile(path: string, text: string): void {
-  const next = `${path}.next`;
-  const file = openSync(next, 'w', 0o644);
-  try {
-    appendFileSync(file, text);
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
-  }
-  renameSync(next, path);
-  const folder = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(folder);
-  } finally {
-    closeSync(folder);
-  }
 }
 
 /** A line that is no JSON string counts as a checkpoint nobody signed: it is a finding, not a gap. */

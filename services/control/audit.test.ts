@@ -76,7 +76,7 @@ test('a running service drops the older ones, too', async () => {
 test('a file that can not be replaced is appended to, and that is told once', async () => {
   const witness = fileWitness(local(), logger);
   for (const size of [1, 2]) await witness.publish(`weir.audit\n${size}\n`);
-  mkdirSync(`${local()}.next`);
+  mkdirSync(`${local()}.${process.pid}.part`);
   witness.compact();
   witness.compact();
   await witness.publish('c');

@@ -64,6 +64,8 @@ class World {
       },
     };
   }
+  /** Topics whose records retention has deleted, before any stage committed anything of them. */
+  readonly emptied = new Set<string>();
   readonly reader = {
     read: async (topic: string, partition: number, from: number, to: number, onBatch: (b: any) => unknown) => {
       const list = this.list(topic, partition).slice(from, to);
@@ -76,8 +78,8 @@ class World {
   } as unknown as Reader;
   readonly admin = {
     endOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.list(topic, p).length])),
-    beginningOffsets: async () => new Map([[0, 0], [1, 0]]), offsetsAt: async () => new Map([[0, 0], [1, 0]]),
-    committed: async (_group: string, topic: string) => new Map([0, 1].map((p) => [p, [...this.paused].some((name) => topic === this.topics.dispatch(name)) ? 0 : this.list(topic, p).length])),
+    beginningOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.emptied.has(topic) ? this.list(topic, p).length : 0])), offsetsAt: async () => new Map([[0, 0], [1, 0]]),
+    committed: async (_group: string, topic: string) => new Map(this.emptied.has(topic) ? [] : [0, 1].map((p) => [p, [...this.paused].some((name) => topic === this.topics.dispatch(name)) ? 0 : this.list(topic, p).length])),
   } as unknown as LogAdmin;
 
   /** The dead letter of a delivery with this end, once more. */
@@ -207,6 +209,17 @@ test('an order waits for what it put back, not for a paused destination that it 
   world.paused.add('crm');
   for (let n = 0; n < 30; n++) world.put(world.topics.dispatch('crm'), { partition: n % 2, key: null, value: null, headers: [[H.intent, Buffer.from('rpl_another')]] });
   for (let n = 0; n < 5; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  const { entry } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
+  await until(orders, entry.order.id, 'finished');
+  await runner.close();
+});
+
+test('an order does not wait for records that retention has deleted, of a partition that no stage has committed yet', async () => {
+  const world = new World();
+  for (let n = 0; n < 4; n++) world.put(world.topics.raw('shop'), { partition: n % 2, key: null, value: null, headers: [] });
+  world.emptied.add(world.topics.raw('shop'));
+  world.letter(1, {});
   const { runner, orders } = await world.process('a');
   const { entry } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
   await until(orders, entry.order.id, 'finished');

@@ -44,8 +44,9 @@ export function createSettled(ports: SettlePorts) {
     const waits = await Promise.all(list.map(async (topic) => {
       const ends = await admin.endOffsets(topic);
       return until(async () => {
-        const committed = await admin.committed(group, topic);
-        return [...ends].every(([partition, end]) => end === 0 || (committed.get(partition) ?? 0) >= end);
+        // What retention has deleted is taken by nobody any more.
+        const [committed, begins] = await Promise.all([admin.committed(group, topic), admin.beginningOffsets(topic)]);
+        return [...ends].every(([partition, end]) => Math.max(committed.get(partition) ?? 0, begins.get(partition) ?? 0) >= end);
       }, goesOn);
     }));
     return waits.every(Boolean);
