@@ -33,7 +33,7 @@ export async function createConsentApi(context: ServiceContext, options: { reado
 
   return {
     register: (app, ports) => registerConsent(app, {
-      ...ports, access, intake, purposes: () => releases.current().policy.purposes, monotonic: clock.monotonic, maxWaitMs: options.consentWaitMs,
+      ...ports, access, intake, policy: () => releases.current().policy, monotonic: clock.monotonic, maxWaitMs: options.consentWaitMs,
       rate: createRate(options.consentPerSecond, 2 * options.consentPerSecond, clock.monotonic),
     }),
     giveUp: () => barrier.giveUp(),

@@ -1,5 +1,6 @@
 import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
+import type { CompiledPolicy } from '@weir/policy';
 
 /** A change of consent as it was asked for, checked. */
 export interface ConsentOrder {
@@ -63,11 +64,37 @@ function matching(table: JsonObject, key: string, pattern: RegExp, expected: str
   return value;
 }
 
+/** What an order is checked against, of the running release. */
+export interface KnownConsent {
+  readonly purposes: { has(name: string): boolean; keys(): Iterable<string> };
+  /** Channels and topics that routes ask consent for. */
+  readonly channels: ReadonlySet<string>;
+  readonly topics: ReadonlySet<string>;
+}
+
+export function knownConsent({ purposes, routes }: Pick<CompiledPolicy, 'purposes' | 'routes'>): KnownConsent {
+  const [channels, topics] = [new Set<string>(), new Set<string>()];
+  for (const { channel, topic } of [...routes.values()].flat()) {
+    if (channel !== undefined) channels.add(channel);
+    if (topic !== undefined) topics.add(topic);
+  }
+  return { purposes, channels, topics };
+}
+
+/** One that no route names is kept for a later release. One that a route writes in other letters would close nothing, and be called applied. */
+function nameIn(table: JsonObject, key: string, max: number, known: ReadonlySet<string>): string | null {
+  const text = textIn(table, key, max);
+  if (text === null || known.has(text)) return text;
+  const meant = [...known].find((name) => name.toLowerCase() === text.toLowerCase());
+  if (meant !== undefined) throw bad(`${key}: the workspace writes it ${meant}`);
+  return text;
+}
+
 /**
  * The body of `POST /v1/consent`. Throws body-malformed for what is no JSON and bad-request for what is no order, with
- * the field and what it takes, never its value. `purposes` are those of the running release.
+ * the field and what it takes, never its value.
  */
-export function parseOrder(body: Buffer, purposes: { has(name: string): boolean; keys(): Iterable<string> }): ConsentOrder {
+export function parseOrder(body: Buffer, workspace: KnownConsent): ConsentOrder {
   let json: Json;
   try {
     json = parseJson(body, maxDepth);
@@ -75,11 +102,11 @@ export function parseOrder(body: Buffer, purposes: { has(name: string): boolean;
     if (findWeirError(error) === undefined) throw error;
     throw new WeirError('body-malformed', 'expected a JSON object');
   }
-  return checkOrder(json, purposes);
+  return checkOrder(json, workspace);
 }
 
 /** The same for one that was parsed already. */
-export function checkOrder(json: Json, purposes: { has(name: string): boolean; keys(): Iterable<string> }): ConsentOrder {
+export function checkOrder(json: Json, { purposes, channels, topics }: KnownConsent): ConsentOrder {
   const table = tableOf(json, 'the body', known);
   const given = tableOf(table['identifiers'], 'identifiers', knownIdentifiers);
   const identifiers = {
@@ -97,7 +124,7 @@ export function checkOrder(json: Json, purposes: { has(name: string): boolean; k
   if (legalBasis !== null && !legalBases.has(legalBasis)) throw bad(`legalBasis: expected one of ${[...legalBases].join(', ')}`);
   return {
     identifiers, purpose, state: state as ConsentOrder['state'], legalBasis,
-    channel: textIn(table, 'channel', 64), topic: textIn(table, 'topic', 128), noticeVersion: textIn(table, 'noticeVersion', 128),
+    channel: nameIn(table, 'channel', 64, channels), topic: nameIn(table, 'topic', 128, topics), noticeVersion: textIn(table, 'noticeVersion', 128),
     jurisdiction: matching(table, 'jurisdiction', region, 'an ISO 3166 code such as DE or US-CA'),
     proof: textIn(table, 'proof', 2000), reason: textIn(table, 'reason', 200), expiresAt: timeIn(table, 'expiresAt'), occurredAt: timeIn(table, 'occurredAt'),
   };
