@@ -16,9 +16,10 @@ const ladder = (process.env['WEIR_BENCH_LADDER'] ?? '1500,2000,2500,3000,4000').
 const steadyMs = 1000;
 const ladderSeconds = Math.min(15, seconds);
 const connections = 64;
+const hops = { weir: ['ingest', 'normalizer', 'policy', 'dispatcher'], bare: ['accept', 'hop', 'hop 2', 'call'] } as const;
 
 interface Times { readonly calls: number; readonly distinct: number; readonly p50: number; readonly p95: number; readonly p99: number; readonly max: number }
-interface Chain { readonly url: string; readonly secret: string; readonly children: readonly Child[]; stop(): Promise<void> }
+interface Chain { readonly url: string; readonly secret: string; /** In the order of `hops`. */ readonly children: readonly Child[]; stop(): Promise<void> }
 
 export async function create(cluster: Cluster): Promise<Benchmark & { close(): Promise<void> }> {
   const log = createLog({ brokers: cluster.brokers, clientId: 'bench' });
@@ -30,7 +31,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
 
   async function weir(sinkPort: number): Promise<Chain> {
     const world = await createWorld(cluster, files(sinkPort));
-    const children = await Promise.all((['ingest', 'normalizer', 'policy', 'dispatcher'] as const).map((name) => world.start(name)));
+    const children = await Promise.all(hops.weir.map((name) => world.start(name)));
     return { url: children[0]!.url, secret: world.secret('CONTACTS_SECRET'), children, stop: async () => { await Promise.all(children.map((child) => child.stop())); } };
   }
 
@@ -72,20 +73,21 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     return best;
   }
 
-  function party(name: string, start: (sinkPort: number, run: string) => Promise<Chain>, climbs: boolean): Party {
+  function party(name: keyof typeof hops, start: (sinkPort: number, run: string) => Promise<Chain>, climbs: boolean): Party {
     return { name, async run(round): Promise<Sample> {
       const sink = await startHelper('sink.ts', []);
       const chain = await start(await sink.ask<number>('listen'), String(round));
       const load = await startHelper('load.ts', [`${chain.url}/webhooks/contacts`, chain.secret], {}, true);
       try {
         await offer(load, sink, rate, warmSeconds, chain);
-        const cpu = (): number => chain.children.reduce((sum, child) => sum + cpuOf(child.pid), 0);
+        const cpu = (): number[] => chain.children.map((child) => cpuOf(child.pid));
         const [before, broker, began] = [cpu(), cluster.brokerCpu(), performance.now()];
         const { p50, p95, p99, max } = await offer(load, sink, rate, seconds, chain);
-        const [cpuUs, brokerCpuUs, wallMs] = [cpu() - before, cluster.brokerCpu() - broker, performance.now() - began];
+        const [each, brokerCpuUs, wallMs] = [cpu().map((us, i) => us - before[i]!), cluster.brokerCpu() - broker, performance.now() - began];
+        const names = hops[name];
         const memory = await Promise.all(chain.children.map((child) => child.memory()));
         const steady: Record<string, number> = climbs && round === 0 ? { highestSteady: await highest(load, sink, chain) } : {};
-        return { records: rate * seconds, wallMs, cpuUs, brokerCpuUs, rssAnonMb: Math.max(...memory.map((m) => m.anon)), rssFileMb: Math.max(...memory.map((m) => m.file)), more: { ...steady, p50, p95, p99, max } };
+        return { records: rate * seconds, wallMs, cpuUs: each.reduce((a, b) => a + b, 0), brokerCpuUs, rssAnonMb: Math.max(...memory.map((m) => m.anon)), rssFileMb: Math.max(...memory.map((m) => m.file)), more: { ...steady, p50, p95, p99, max, ...Object.fromEntries(names.map((hop, i) => [`${hop}: µs`, each[i]! / (rate * seconds)])) } };
       } finally {
         load.stop();
         await chain.stop();
@@ -94,8 +96,8 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     } };
   }
   return {
-    name: 'end-to-end', rounds, parties: [party('weir', weir, ladder.some((r) => r > 0)), party('bare-chain', bare, false)], parameters: { ratePerSecond: rate, seconds, people: 5000, newPeople: 0.05, hops: 3, processes: 4, connections },
-    figures: (of) => [{ what: 'p50, ms', value: of('weir').more['p50']!, atMost: 15 }, { what: 'p99 over twice the bare chain, ms', value: of('weir').more['p99']! - 2 * of('bare-chain').more['p99']!, atMost: 20 }, ...(of('weir').more['highestSteady'] === undefined ? [] : [{ what: 'highest steady rate, events a second', value: of('weir').more['highestSteady']! }])],
+    name: 'end-to-end', rounds, parties: [party('weir', weir, ladder.some((r) => r > 0)), party('bare', bare, false)], parameters: { ratePerSecond: rate, seconds, people: 5000, newPeople: 0.05, hops: 3, processes: 4, connections },
+    figures: (of) => [{ what: 'p50, ms', value: of('weir').more['p50']!, atMost: 15 }, { what: 'p99 over twice the bare chain, ms', value: of('weir').more['p99']! - 2 * of('bare').more['p99']!, atMost: 20 }, ...(of('weir').more['highestSteady'] === undefined ? [] : [{ what: 'highest steady rate, events a second', value: of('weir').more['highestSteady']! }])],
     close: () => log.close(),
   };
 }

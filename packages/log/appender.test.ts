@@ -120,7 +120,7 @@ test('answers that come at once do not make a request of every record: what come
     requests.push(batches.length);
     return batches.map(() => ({ kind: 'acked', baseOffset: 0 }));
   } }, options);
-  const append = (partition: number): Promise<unknown> => appender.append('t', [{ partition, key: null, value: Buffer.from('v') }]);
+  const append = (partition: number, bytes = 1): Promise<unknown> => appender.append('t', [{ partition, key: null, value: Buffer.alloc(bytes) }]);
   const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
   try {
@@ -131,12 +131,18 @@ test('answers that come at once do not make a request of every record: what come
       await turn();
     }
     expect(requests).toEqual([1]);
-    vi.advanceTimersByTime(2);
+    vi.advanceTimersByTime(8);
     await Promise.all(behind);
     expect(requests).toEqual([1, 4]);
-    vi.advanceTimersByTime(2);
+    vi.advanceTimersByTime(8);
     await append(5);
     expect(requests).toEqual([1, 4, 1]);
+    // What is worth a request of its own does not wait.
+    const small = append(0);
+    await turn();
+    expect(requests).toEqual([1, 4, 1]);
+    await Promise.all([small, append(1, 65_536)]);
+    expect(requests).toEqual([1, 4, 1, 2]);
   } finally {
     vi.useRealTimers();
   }

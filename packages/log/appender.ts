@@ -66,6 +66,8 @@ interface Batch extends ProduceBatch {
 interface Pace {
   /** Lanes that have something to send. */
   ready: Lane[];
+  /** Bytes that came in since the last request. */
+  bytes: number;
   underWay: number;
   /** When the last one began, ms; monotonic. */
   sentAt: number;
@@ -83,6 +85,8 @@ interface Lane {
   /** Its batch is on the way or waits to be sent again: nothing of the partition may be sent. */
   busy: boolean;
   scheduled: boolean;
+  /** Of the leader that it was last scheduled for. */
+  pace: Pace | undefined;
   failures: number;
   /** Set when a batch failed, until every caller had the chance to learn it: what was called before may not be overtaken. */
   failed: WeirError | undefined;
@@ -96,8 +100,10 @@ const maxRequestBytes = 4_000_000;
 /** So many requests to one broker are under way before the next waits for an answer, so that it takes more with it; and so long it waits at most. */
 const requestsAtOnce = 2;
 const lingerMs = 5;
-/** From the begin of one request to a broker to that of the next, however soon the answer comes: a request costs both sides more than the records in it. */
-const spacingMs = 2;
+/** From the begin of one request to a broker to that of the next, however soon the answer comes: a request costs both sides as much as tens of records. */
+const spacingMs = 8;
+/** So much is worth a request of its own at once. */
+const fullBytes = 64 * 1024;
 
 /**
  * The producer discipline of Weir (docs/architecture.md 3.2), above any driver: per partition one request on
@@ -116,19 +122,20 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
   function laneOf(topic: string, partition: number): Lane {
     let ofTopic = lanes.get(topic);
     if (ofTopic === undefined) lanes.set(topic, ofTopic = []);
-    return ofTopic[partition] ??= { topic, partition, waiting: [], head: 0, batch: undefined, busy: false, scheduled: false, failures: 0, failed: undefined };
+    return ofTopic[partition] ??= { topic, partition, waiting: [], head: 0, batch: undefined, busy: false, scheduled: false, pace: undefined, failures: 0, failed: undefined };
   }
 
   function paceOf(leader: number): Pace {
     let pace = paces.get(leader);
-    if (pace === undefined) paces.set(leader, pace = { ready: [], underWay: 0, sentAt: -Infinity, timer: undefined, dueAt: 0 });
+    if (pace === undefined) paces.set(leader, pace = { ready: [], bytes: 0, underWay: 0, sentAt: -Infinity, timer: undefined, dueAt: 0 });
     return pace;
   }
 
   function schedule(lane: Lane): void {
     if (lane.busy || lane.scheduled) return;
     lane.scheduled = true;
-    paceOf(port.leader(lane.topic, lane.partition)).ready.push(lane);
+    lane.pace = paceOf(port.leader(lane.topic, lane.partition));
+    lane.pace.ready.push(lane);
     flushSoon();
   }
 
@@ -144,7 +151,7 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     for (const [leader, pace] of paces) {
       if (pace.ready.length === 0) continue;
       // What waits for an answer goes with it; the timer is for the answer that does not come.
-      const at = pace.underWay >= requestsAtOnce ? now + lingerMs : pace.sentAt + spacingMs;
+      const at = pace.underWay >= requestsAtOnce ? now + lingerMs : pace.bytes >= fullBytes ? now : pace.sentAt + spacingMs;
       if (at <= now) sendReady(leader, pace);
       else if (pace.timer === undefined || at < pace.dueAt) {
         clearTimeout(pace.timer);
@@ -159,6 +166,7 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     pace.timer = undefined;
     const list = pace.ready;
     pace.ready = [];
+    pace.bytes = 0;
     let request: Lane[] = [];
     let bytes = 0;
     for (const lane of list) {
@@ -306,6 +314,8 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
         const lane = laneOf(topic, record.partition);
         lane.waiting.push({ record, size: sizes[index]!, call, index });
         if (!lane.busy && !lane.scheduled) schedule(lane);
+        lane.pace!.bytes += sizes[index]!;
+        if (lane.scheduled && lane.pace!.bytes >= fullBytes) flushSoon();
       }
     });
   }

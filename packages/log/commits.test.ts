@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { Cluster } from './cluster.ts';
 import { createCommits } from './commits.ts';
 import { E } from './driver.ts';
@@ -47,4 +47,37 @@ test('a refusal that will not pass is told, and later commits are tried again', 
   await expect(commits.commit([at(10)])).rejects.toMatchObject({ code: 'log-fatal' });
   await commits.commit([at(11)]);
   expect(answers).toEqual([]);
+});
+
+test('a commit of each batch is not a request of each: ten a second, and none waits when the assignment ends', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  try {
+    const sent: number[] = [];
+    const commits = createCommits(cluster, 'g', () => true, async (offsets) => {
+      sent.push(offsets[0]!.offset);
+      return 0;
+    });
+    await commits.commit([at(1)]);
+    const waiting = [2, 3, 4].map((offset) => commits.commit([at(offset)]));
+    await vi.advanceTimersByTimeAsync(99);
+    expect(sent).toEqual([1]);
+    await vi.advanceTimersByTimeAsync(1);
+    await Promise.all(waiting);
+    expect(sent).toEqual([1, 4]);
+    const last = commits.commit([at(5)]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(sent).toEqual([1, 4]);
+    commits.hurry();
+    await last;
+    await commits.commit([at(6)]);
+    expect(sent).toEqual([1, 4, 5, 6]);
+    commits.reset([at(6)]);
+    const next = commits.commit([at(7)]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(sent).toEqual([1, 4, 5, 6]);
+    await vi.advanceTimersByTimeAsync(100);
+    await next;
+  } finally {
+    vi.useRealTimers();
+  }
 });

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import type { Cluster } from './cluster.ts';
 import type { BrokerConnection, FetchedPartition, FetchTopic } from './driver.ts';
 import { Fetcher } from './fetcher.ts';
@@ -10,7 +10,7 @@ const perAnswer = 4;
 const end = 1_000_000;
 
 /** A broker whose answers have room for a record of four partitions, the first four of the request that have one; `withheld` never gets any, `failing` an error. */
-function world(options: { readonly withheld?: number; readonly failing?: number; readonly giveMs?: number }) {
+function world(options: { readonly withheld?: number; readonly failing?: number; readonly giveMs?: number; readonly bytes?: number }) {
   const fetches: number[][] = [];
   const given = new Set<number>();
   const broker = {
@@ -26,7 +26,7 @@ function world(options: { readonly withheld?: number; readonly failing?: number;
           let bytes: Buffer = Buffer.alloc(0);
           if (partition !== options.withheld && room > 0) {
             room--;
-            bytes = encodeBatch([{ partition, key: null, value: Buffer.from('x') }], 1);
+            bytes = encodeBatch([{ partition, key: null, value: Buffer.alloc(options.bytes ?? 1) }], 1);
             bytes.writeBigInt64BE(BigInt(offset), 0);
           }
           return { topic, partition, errorCode: 0, highWatermark: end, logStartOffset: 0, bytes };
@@ -84,4 +84,24 @@ test('a partition that only ever has errors is refused, not served: the watchdog
   await until(() => given.size === partitions - 1 && (refused()[0]?.[1] ?? 0) > 1);
   expect(refused().map(([partition]) => partition)).toEqual([7]);
   await fetcher.stop();
+});
+
+test('records that come one by one are not a request each, and answers that are full follow at once', async () => {
+  const asked = vi.spyOn(globalThis, 'setTimeout');
+  /** Waits between ten requests; those of 1 and 2 ms are the broker's own and the look of this test. */
+  const waits = async (bytes: number): Promise<number> => {
+    const { fetcher, fetches } = world({ bytes });
+    await until(() => fetches.length >= 10);
+    const found = asked.mock.calls.filter(([, ms]) => ms !== 1 && ms !== 2).length;
+    asked.mockClear();
+    await fetcher.stop();
+    return found;
+  };
+  try {
+    expect(await waits(65_536)).toBe(0);
+    // One that took longer than the spacing needs no wait.
+    expect(await waits(1)).toBeGreaterThan(0);
+  } finally {
+    asked.mockRestore();
+  }
 });

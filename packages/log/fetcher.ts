@@ -40,6 +40,10 @@ export interface FetcherOptions {
 
 const maxBytes = 16 * 1024 * 1024;
 const graceMs = 10_000;
+/** From the begin of one request to that of the next, as long as what comes is little: a request costs both sides as much as tens of records. */
+const spacingMs = 5;
+/** An answer of so much is followed by the next request at once. */
+const fullBytes = 64 * 1024;
 const busyWaitMs = 10;
 /** While partitions are paused a long poll would keep a resumed one waiting. */
 const pausedWaitMs = 25;
@@ -133,8 +137,12 @@ export class Fetcher {
         await delay(mine.every((p) => p.paused) ? 60_000 : busyWaitMs, this.#wake.signal, this.#stop.signal);
         continue;
       }
-      if (leader >= 0 && await this.#fetch(leader, wanted, wanted.length < mine.length)) {
+      const began = performance.now();
+      const bytes = leader < 0 ? undefined : await this.#fetch(leader, wanted, wanted.length < mine.length);
+      if (bytes !== undefined) {
         failures = 0;
+        const rest = bytes < fullBytes ? began + spacingMs - performance.now() : 0;
+        if (rest > 0) await delay(rest, this.#stop.signal);
         continue;
       }
       failures++;
@@ -157,7 +165,7 @@ export class Fetcher {
     }
   }
 
-  async #fetch(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<boolean> {
+  async #fetch(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<number | undefined> {
     for (const p of wanted) p.busy = true;
     try {
       return await this.#fetchNow(leader, wanted, somePaused);
@@ -166,8 +174,8 @@ export class Fetcher {
     }
   }
 
-  /** False: a leader moved or the broker did not answer. */
-  async #fetchNow(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<boolean> {
+  /** Bytes that came; undefined: a leader moved or the broker did not answer. */
+  async #fetchNow(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<number | undefined> {
     const { maxBytesPerPartition, purpose } = this.#options;
     const maxWaitMs = somePaused ? pausedWaitMs : this.#options.maxWaitMs;
     // The broker fills the answer in the order of the request, and only the first with data surely gets a whole batch: who waits longest comes first.
@@ -185,12 +193,14 @@ export class Fetcher {
     try {
       answer = await this.#cluster.ask(purpose, leader, 'fetch', maxWaitMs + graceMs, (broker) => broker.fetch(maxWaitMs, maxBytes, request));
     } catch {
-      return false;
+      return undefined;
     }
-    if (answer.errorCode !== 0) return false;
+    if (answer.errorCode !== 0) return undefined;
     let ok = true;
+    let bytes = 0;
     for (const part of answer.partitions) {
       const position = this.#positions.get(`${part.topic}/${part.partition}`);
+      bytes += part.bytes.length;
       if (position === undefined || !wanted.includes(position) || this.#stop.signal.aborted) continue;
       if (part.errorCode === 0 && (part.bytes.length > 0 || part.highWatermark <= position.position)) position.servedIn = fetch;
       if (!await this.#check(part, position)) ok = false;
@@ -199,7 +209,7 @@ export class Fetcher {
       else await this.#give(position, part);
     }
     if (order[0]!.servedIn !== fetch) order[0]!.refused++;
-    return ok;
+    return ok ? bytes : undefined;
   }
 
   async #check(part: FetchedPartition, position: Position): Promise<boolean> {

@@ -123,6 +123,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
   async function giveUp(why: Why): Promise<void> {
     const parts = given;
     for (const part of parts) fetcher.remove(part.topic, part.partition);
+    commits.hurry();
     if (why === 'lost') owned.clear();
     await handle('revoked', handlers.revoked(parts, why), why === 'rebalance' ? Math.min(rebalanceMs, steadyAt + rebalanceMs - performance.now()) : rebalanceMs);
     given = [];

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { GppModel } from '@iabgpp/cmpapi';
+import { GppModel, Sections } from '@iabgpp/cmpapi';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { gppDecoder, tcfDecoder } from './consent-strings.ts';
@@ -38,6 +38,19 @@ test('a string of TCF v1, noise and over-long text are no consent, and none take
     expect([undefined, 'granted', 'denied']).toContain(decode(text));
     expect([undefined, 'unknown', 'denied']).toContain(gpp({ optOut: ['SaleOptOut'] })(text));
   }), { numRuns: 300 });
+});
+
+test('GPP: an opt-out in any section of the US that the library knows denies', () => {
+  const decode = gpp({ optOut: ['SaleOptOut'] });
+  const said = (set: (model: GppModel) => void): string | undefined => {
+    const model = new GppModel();
+    set(model);
+    return decode(model.encode());
+  };
+  const states = [...Sections.SECTION_ID_NAME_MAP.values()].filter((name) => name.startsWith('us') && name !== 'uspv1');
+  expect(states.length).toBeGreaterThan(20);
+  for (const name of states) expect([name, said((m) => m.setFieldValue(name, 'SaleOptOut', 1))]).toEqual([name, 'denied']);
+  expect([said((m) => m.setFieldValue('uspv1', 'OptOutSale', 'Y')), said((m) => m.setFieldValue('uspv1', 'OptOutSale', 'N'))]).toEqual(['denied', 'unknown']);
 });
 
 test('GPP: an opt-out and the Global Privacy Control deny, anything less is unknown, and the EU section counts as TCF', () => {

@@ -38,12 +38,12 @@ function decodeTcf(text: string): TCModel | undefined {
 }
 
 /** Sections of the US states and the national one, https://github.com/InteractiveAdvertisingBureau/Global-Privacy-Platform */
-const usSections = ['usnat', 'usca', 'usva', 'usco', 'usut', 'usct', 'usfl', 'usmt', 'usor', 'ustx', 'usde', 'usia', 'usne', 'usnh', 'usnj', 'ustn', 'usmn', 'usmd'] as const;
+const usSections = ['usnat', 'usca', 'usva', 'usco', 'usut', 'usct', 'usfl', 'usmt', 'usor', 'ustx', 'usde', 'usia', 'usne', 'usnh', 'usnj', 'ustn', 'usmn', 'usmd', 'usin', 'usky', 'usri'] as const;
 const optOutFields = ['SaleOptOut', 'SharingOptOut', 'TargetedAdvertisingOptOut'];
 
 /**
  * IAB GPP: with `optOut`, denied when any section of the US says opted out (1) for one of the fields, or carries the
- * Global Privacy Control; else unknown, because not to have opted out is no grant. With `purposes`, the TCF EU section as
+ * Global Privacy Control, or the older US Privacy string (uspv1) in it says that the sale is opted out of; else unknown, because not to have opted out is no grant. With `purposes`, the TCF EU section as
  * `tcf`; unknown when the string has none.
  */
 export function gppDecoder(options: Json): Decode | string {
@@ -55,7 +55,7 @@ export function gppDecoder(options: Json): Decode | string {
     try {
       const model = new GppModel(text);
       if (model.getSectionIds().length === 0) return undefined;
-      if (fields !== undefined) return usSections.some((section) => optedOut(model, section, fields)) ? 'denied' : 'unknown';
+      if (fields !== undefined) return usSections.some((section) => optedOut(model, section, fields)) || (fields.includes('SaleOptOut') && model.hasSection('uspv1') && model.getFieldValue('uspv1', 'OptOutSale') === 'Y') ? 'denied' : 'unknown';
       if (!model.hasSection('tcfeuv2')) return 'unknown';
       const consents = model.getFieldValue('tcfeuv2', 'PurposeConsents') as boolean[];
       return (purposes as number[]).every((purpose) => consents[purpose - 1] === true) ? 'granted' : 'denied';

@@ -1,5 +1,6 @@
 import { hkdfSync, randomBytes } from 'node:crypto';
 import * as fc from 'fast-check';
+import { inspect } from 'node:util';
 import { expect, test } from 'vitest';
 import { isSealed, seal, sealedBy, sealKey, unseal } from './envelope.ts';
 
@@ -44,4 +45,11 @@ test('the parts of a key are those of HKDF-SHA256', () => {
     expect(made.cipher.export().equals(part('weir seal cipher'))).toBe(true);
     expect(made.nonce.equals(part('weir seal nonce'))).toBe(true);
   }));
+});
+
+test('nothing that prints a key shows a secret', () => {
+  const made = sealKey(Buffer.alloc(16, 1), Buffer.alloc(32, 2));
+  for (const text of [inspect(made, { depth: 9, showHidden: true }), JSON.stringify(made), JSON.stringify({ ...made })]) {
+    for (const secret of [made.cipher.export(), made.nonce]) for (const form of [secret.toString('hex', 0, 4), [...secret.subarray(0, 4)].join(','), secret.toString('hex', 0, 2).replace(/(..)(..)/, '$1 $2')]) expect(text).not.toContain(form);
+  }
 });

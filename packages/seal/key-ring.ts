@@ -5,6 +5,7 @@ import type { Appender, Log, LogAdmin, OutRecord, Reader, RecordBatch, Serde } f
 import { createTopicTable, openTable, type Put, type TopicTable } from '@weir/state';
 import type { Logger } from 'pino';
 import { isSealed, sealedBy, sealKey, unseal, type SealKey } from './envelope.ts';
+import { createReady } from './ready.ts';
 
 /** Marks of erasure and keys of weir.keys, read whole by this instance (or those of the owners it asks for). */
 export interface KeyRing {
@@ -51,11 +52,12 @@ export interface KeyRingPorts {
 
 const nonceBytes = 12;
 const tagBytes = 16;
-/** Keys kept ready, in two generations. */
-const maxReady = 20_000;
+/** Keys of a generation that are kept ready, of two: about 25 MB at most. One that is not is read, unwrapped and derived, which takes ten times as long as to open a value. */
+const maxReady = 50_000;
 /** Marks of erasure in memory. */
 const maxMarks = 100_000;
 const keyName = (owner: string, id: Buffer): string => `${owner}#key/${id.toString('hex')}`;
+const latin1 = (hexId: string): string => Buffer.from(hexId, 'hex').toString('latin1');
 const markName = (owner: string): string => `${owner}#erased`;
 
 /**
@@ -71,7 +73,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   /** Acknowledged by this instance and not read back yet. */
   const fresh = new Map<string, Made>();
   const making = new Map<string, Promise<void>>();
-  const ready = createReady();
+  const ready = createReady(maxReady);
   const waiting = new Set<() => void>();
   /** Marks of erasure by owner, each asked for many times a record; undefined = too many of them, then the table says. */
   let marks: Map<string, Buffer> | undefined = new Map();
@@ -98,7 +100,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
         const own = fresh.get(owner);
         if (own !== undefined && own.key.id.toString('hex') === id) fresh.delete(owner);
         // Another instance may have made the one that all take from now on.
-        ready.forget(owner, id);
+        ready.forget(owner, latin1(id));
         lastSealed = lastPlain = undefined;
       }
     }
@@ -110,7 +112,10 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
 
   /** The first by id: with several keys of one owner, every instance seals with the same. */
   function stored(owner: string): SealKey | undefined {
-    for (const { key } of table.range(`o/${owner}#`)) return readKey(key.slice(`o/${owner}#`.length));
+    for (const { key } of table.range(`o/${owner}#`)) {
+      const id = key.slice(`o/${owner}#`.length);
+      return ready.ofId(latin1(id)) ?? readKey(id);
+    }
     return undefined;
   }
 
@@ -196,7 +201,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       await Promise.all(others);
     },
     byId,
-    has: (keyId) => ready.ofId(keyId) !== undefined || table.has(`k/${Buffer.from(keyId, 'latin1').toString('hex')}`) || byId(keyId) !== undefined,
+    has: (keyId) => ready.hasId(keyId) || table.has(`k/${Buffer.from(keyId, 'latin1').toString('hex')}`) || byId(keyId) !== undefined,
     open(bytes) {
       if (!isSealed(bytes)) return bytes;
       if (bytes === lastSealed) return lastPlain;
@@ -270,26 +275,4 @@ function unwrap(key: KeyObject, owner: string, id: Buffer, wrapped: Buffer): Buf
   } catch (error) {
     throw new WeirError('config-invalid', `a key of ${owner} cannot be opened: WEIR_KEY is not the workspace key that it was made under`, { cause: error });
   }
-}
-
-/** Keys in use, by owner and by id, in two generations so that a full one does not drop what is in use. */
-function createReady() {
-  let owners = new Map<string, SealKey>();
-  let ownersBefore = new Map<string, SealKey>();
-  let ids = new Map<string, SealKey>();
-  let idsBefore = new Map<string, SealKey>();
-  return {
-    ofOwner: (owner: string) => owners.get(owner) ?? ownersBefore.get(owner),
-    ofId: (id: string) => ids.get(id) ?? idsBefore.get(id),
-    keep(key: SealKey, owner?: string) {
-      if (ids.size >= maxReady) [ids, idsBefore, owners, ownersBefore] = [new Map(), ids, new Map(), owners];
-      ids.set(key.id.toString('latin1'), key);
-      if (owner !== undefined) owners.set(owner, key);
-    },
-    forget(owner: string, hexId: string) {
-      const id = Buffer.from(hexId, 'hex').toString('latin1');
-      for (const map of [owners, ownersBefore]) map.delete(owner);
-      for (const map of [ids, idsBefore]) map.delete(id);
-    },
-  };
 }

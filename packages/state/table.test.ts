@@ -42,6 +42,38 @@ test('what was gathered while loading is there after reopening, with its positio
   await again.close();
 });
 
+test('while it is loaded, from nothing or not, a table tells of every key as one that is read', async () => {
+  const step = fc.record({ key: fc.oneof(fc.integer({ min: 0, max: 20 }).map((n) => `k/${n}`), fc.constantFrom('', '\uffff\uffffx', 'a\u0000', '\ud800', 'x'.repeat(400))), act: fc.constantFrom('put', 'put', 'remove', 'ask', 'flush', 'clear'), value: fc.integer({ min: 0, max: 9 }) });
+  await fc.assert(fc.asyncProperty(fc.boolean(), fc.array(step, { maxLength: 60 }), async (empty, steps) => {
+    const table = openTable({ path: dir() });
+    const model = new Map<string, string>();
+    const agree = (key: string): void => expect([table.get(key)?.toString(), table.has(key)]).toEqual([model.get(key), model.has(key)]);
+    if (!empty) {
+      table.putBatch([{ key: 'k/0', value: Buffer.from('before') }]);
+      model.set('k/0', 'before');
+    }
+    table.loading();
+    for (const { key, act, value } of steps) {
+      if (act === 'put') {
+        table.putBatch([{ key, value: Buffer.from(String(value)) }]);
+        model.set(key, String(value));
+      } else if (act === 'remove') {
+        table.putBatch([{ key, value: null }]);
+        model.delete(key);
+      } else if (act === 'flush') table.positions();
+      else if (act === 'clear') {
+        table.clear();
+        model.clear();
+      }
+      agree(key);
+    }
+    agree('k/0');
+    table.loaded();
+    for (const { key } of steps) agree(key);
+    await table.close();
+  }), { numRuns: 40 });
+});
+
 test('a write that failed has changed nothing, and the next one goes through', async () => {
   const path = dir();
   const table = openTable({ path });

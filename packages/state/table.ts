@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { WeirError } from '@weir/errors';
 import { distrust, fileOf, markBroken, markClosed, markOpen } from './cache-file.ts';
+import { createKeyFilter, type KeyFilter } from './filter.ts';
 import { isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
 
 export interface Put {
@@ -35,7 +36,7 @@ export interface Table {
   /**
    * From now until `loaded`, what is put is gathered in memory and written in few large transactions, in the order of the
    * keys: a restore would copy a page of the tree for nearly every key. What was put is seen at once; after a crash the
-   * cache is at an earlier position.
+   * cache is at an earlier position. Where nothing was there at first, keys that were not put are told without a read.
    */
   loading(): void;
   loaded(): void;
@@ -88,11 +89,15 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const upsert = db.prepare('INSERT INTO kv VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v');
   const remove = db.prepare('DELETE FROM kv WHERE k = ?');
   const removeAll = db.prepare('DELETE FROM kv');
+  /** Of a caller: the table's own come behind. */
+  const first = rows(db.prepare('SELECT 1 FROM kv WHERE k < ? LIMIT 1'));
   const pages = rows(db.prepare('SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size'));
   /** Of reads that go on: a statement has one cursor, and ranges may be read within ranges. */
   const cursors: StatementSync[] = [];
 
   let gathered: Gathered | undefined;
+  /** Every key that is stored, while an empty cache is loaded. */
+  let filter: KeyFilter | undefined;
   let open = true;
   let broken = false;
 
@@ -118,6 +123,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     const put = gathered?.puts.get(key);
     if (put !== undefined) return put ?? undefined;
     const stored = storedKey(key);
+    if (filter?.may(stored.key) === false) return undefined;
     const value = read(stored.key);
     return value !== undefined && stored.wrapped ? unwrap(value).value : value;
   };
@@ -140,7 +146,10 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     for (const { key, value } of puts) {
       const stored = storedKey(key);
       if (value === null) remove.run(stored.key);
-      else upsert.run(stored.key, stored.wrapped ? wrap(key, value) : value);
+      else {
+        upsert.run(stored.key, stored.wrapped ? wrap(key, value) : value);
+        filter?.add(stored.key);
+      }
     }
     if (positions !== undefined) for (const [partition, next] of positions) upsert.run(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
     if (seen !== undefined) for (const [partition, s] of seen) upsert.run(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
@@ -203,17 +212,22 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     get: find,
     has(key) {
       const put = gathered?.puts.get(key);
-      return put === undefined ? guarded(() => exists.get(storedKey(key).key)) !== undefined : put !== null;
+      if (put !== undefined) return put !== null;
+      const stored = storedKey(key).key;
+      return filter?.may(stored) !== false && guarded(() => exists.get(stored)) !== undefined;
     },
     range,
     putBatch(puts, positions, seen) {
       if (gathered === undefined) write(puts, positions, seen);
       else gather(gathered, puts, positions, seen);
     },
-    loading() { gathered ??= emptyGathered(); },
+    loading() {
+      gathered ??= emptyGathered();
+      if (filter === undefined && guarded(() => first.get(own)) === undefined) filter = createKeyFilter();
+    },
     loaded() {
       flush();
-      gathered = undefined;
+      gathered = filter = undefined;
     },
     position(partition) {
       const put = gathered?.positions.get(partition);

@@ -86,7 +86,9 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
     if (position > end) return `partition ${partition} was read to ${position} and ends at ${end}`;
     if (position < begin) return `partition ${partition} was read to ${position} and begins at ${begin}`;
     const known = table.seen(partition);
-    if (position < end && Date.now() - (known?.currentAt ?? 0) > maxAgeMs) return `partition ${partition} was last at its end longer than ${maxAgeMs} ms ago`;
+    const age = Date.now() - (known?.currentAt ?? 0);
+    if (position < end && age > maxAgeMs) return `partition ${partition} was last at its end longer than ${maxAgeMs} ms ago`;
+    if (position < end && age < 0) return `partition ${partition} was last at its end in the future: the clock was set back, and does not tell how long ago that was`;
     if (known === undefined || known.offset < begin) return undefined;
     const record = await reader.readOne(topic, partition, known.offset);
     return record !== undefined && record.timestamp !== known.timestamp ? `partition ${partition} has another record at ${known.offset}` : undefined;

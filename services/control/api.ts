@@ -96,7 +96,7 @@ function routes(app: FastifyInstance, ports: ApiPorts): void {
   const text = { type: 'string', minLength: 1, maxLength: 80 };
   const filter = { stage: text, code: text, source: text, destination: text, release: text };
   const time = { type: 'integer', minimum: 0, maximum: 9_000_000_000_000 };
-  app.get<{ Querystring: LetterFilter & { limit?: number } }>('/v1/dlq', { config: { permission: 'dlq.read', scope: letterScope, summary: 'Dead letters, the newest first.' }, schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000 }, since: time, until: time, open: { type: 'boolean' }, ...filter } } } }, async (request) => ({ deadLetters: ports.letters.list(request.query.limit ?? 100, request.query) }));
+  app.get<{ Querystring: LetterFilter & { limit?: number } }>('/v1/dlq', { config: { permission: 'dlq.read', scope: letterScope, summary: 'Dead letters, the newest first.' }, schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000 }, since: time, until: time, open: { type: 'boolean' }, ...filter } } } }, async (request) => ({ deadLetters: await ports.letters.list(request.query.limit ?? 100, request.query) }));
   app.get<{ Querystring: LetterFilter }>('/v1/dlq/stats', { config: { permission: 'dlq.read', scope: statsScope, summary: 'Dead letters by stage, code, destination and release.' }, schema: { querystring: { type: 'object', properties: { stage: text, code: text, destination: text, release: text } } } }, async (request) => ports.letters.stats(request.query));
 }
 

@@ -96,8 +96,11 @@ function parseLine(path: string, line: string): string {
 const witnessTimeoutMs = 10_000;
 const witnessRetryMs = 5000;
 
-/** POSTs the newest checkpoint to a URL until it answers 2xx; a checkpoint is not held up by it. */
+/** POSTs the newest checkpoint to a URL until it answers 2xx; a checkpoint is not held up by it. Throws config-invalid. */
 export function httpWitness(url: string, logger: Pick<Logger, 'warn'>): Witness {
+  const { host, username, password } = URL.canParse(url) ? new URL(url) : { host: '', username: '', password: '' };
+  // A request to one with a password fails, and its message would quote it.
+  if (host === '' || username !== '' || password !== '') throw new WeirError('config-invalid', 'WEIR_AUDIT_WITNESS: a URL is http(s)://<host>/<path>, without a user and a password');
   let wanted: string | undefined;
   let running = false;
   let timer: NodeJS.Timeout | undefined;
@@ -114,7 +117,7 @@ export function httpWitness(url: string, logger: Pick<Logger, 'warn'>): Witness 
         if (wanted === note) wanted = undefined;
       } catch (error) {
         if (stop.signal.aborted) break;
-        logger.warn({ witness: new URL(url).host, reason: (error as Error).message }, 'the witness did not take the checkpoint; the next try is in 5 s');
+        logger.warn({ witness: host, reason: (error as Error).message }, 'the witness did not take the checkpoint; the next try is in 5 s');
         await new Promise<void>((resolve) => {
           timer = setTimeout(resolve, witnessRetryMs);
           stop.signal.addEventListener('abort', () => resolve(), { once: true });

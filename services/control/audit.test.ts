@@ -105,3 +105,7 @@ test('the log is read once at the start, an edit before that is told, and of a l
   log[1] = encodeLeaf({ ...(JSON.parse(log[1]!.toString()) as Parameters<typeof encodeLeaf>[0]), actor: 'somebody else' });
   expect((await open(openWitnesses(dir, [], logger))).broken).toContain('not what was signed');
 });
+
+test('a witness that is no URL, or has a password in it, is refused at the start, and the message does not quote it', () => {
+  for (const url of ['https://', 'http:', 'https://user:hunter2@witness.example/']) expect(() => openWitnesses(dir, [url], logger), url).toThrow(expect.objectContaining({ code: 'config-invalid', message: expect.not.stringContaining('hunter2') }));
+});

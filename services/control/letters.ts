@@ -39,11 +39,14 @@ export interface LetterCount {
 
 export interface LetterApi {
   /** Newest first. `now` is what became of it: open, or how the delivery or event stands. */
-  list(limit: number, filter: LetterFilter): unknown[];
+  list(limit: number, filter: LetterFilter): Promise<unknown[]>;
   stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): { readonly total: number; readonly counts: readonly LetterCount[] };
   /** With its bytes (base64); `text` when it is a raw item that can be read. `hidden`: it is, or may be, of an erased person, and its bytes are left out (docs/erasure.md). */
   show(id: string): Promise<unknown>;
 }
+
+/** Looked at in one turn of the event loop: a few milliseconds. */
+const turnLetters = 500;
 
 /** The dead letter with its bytes, from weir.dlq. Throws not-found. */
 export async function readDeadLetter(store: Pick<Store, 'deadLetter'>, reader: Reader, serde: Serde, topics: TopicNames, id: string): Promise<DeadLetterRecord> {
@@ -76,9 +79,12 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
   }
 
   return {
-    list(limit, filter) {
+    async list(limit, filter) {
       const found: Record<string, unknown>[] = [];
+      let looked = 0;
       for (const letter of store.deadLetters()) {
+        // Among a million letters a few may be asked for: a kill switch must not wait for it.
+        if (++looked % turnLetters === 0) await new Promise<void>((resume) => { setImmediate(resume); });
         if (!matches(letter, filter)) {
           if (filter.since !== undefined && Number(letter['at']) < filter.since) break;
           continue;

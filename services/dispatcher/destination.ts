@@ -236,7 +236,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       judge(results, members.map((m) => m.task), destination);
       if (results[0]!.kind === 'verdict') measurePath(paths, members.map((m) => m.task), ports.clock.monotonic());
       members.forEach(({ lane, runner, task }, i) => settle.call(lane, runner, task, results[i]!));
-    }).catch(ports.fail).finally(() => {
+    }).catch((error: unknown) => { for (const { runner } of members) runner.fail(error); }).finally(() => {
       for (const { runner } of members) runner.callEnded();
       finished();
     });
@@ -307,7 +307,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
         judge([result], [task], destination);
         settle.read(lane, runner, task, result);
       });
-    settled.catch(ports.fail).finally(() => {
+    settled.catch(runner.fail).finally(() => {
       runner.callEnded();
       finished();
     });

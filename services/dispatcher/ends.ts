@@ -116,6 +116,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     const now = ports.clock.now();
     const ledger: OutRecord[] = [];
     const keys: string[] = [];
+    const ends: EndValue[] = [];
     const outcomes: OutRecord[] = [];
     const letters: OutRecord[] = [];
     const leaving: { readonly ending: Ending; readonly end: EndValue; readonly outcome: OutRecord }[] = [];
@@ -124,6 +125,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
       const end = ending.repeated ?? endValue(ending, now, owner.name);
       if (ending.repeated === undefined) {
         keys.push(ledgerKeys.end(end.key));
+        ends.push(end);
         ledger.push({ partition, key: Buffer.from(keys[keys.length - 1]!), value: ports.serde.encode('weir.internal.LedgerEnd', end) });
       }
       const eventKey = Buffer.from(task.delivery.eventId);
@@ -142,7 +144,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     failpoint('dispatcher.ledger-written');
     // One that was acknowledged after the assignment had ended may stand behind a later owner's mark: it is read again in order.
     if (leaving.length > 0 && !await owner.owned()) return false;
-    applyOwn(ledger, keys, offsets);
+    applyOwn(ledger, keys, offsets, ends);
     for (const ending of batch) recent.delete(ending.key ?? ending.task.key);
     if (leaving.length > 0) {
       const records = await Promise.all(leaving.map(({ ending, end }) => secondRecord(ports, ending.task.record, ending.task.delivery, end, ending.handOver!)));
@@ -157,8 +159,8 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   let catchingUp: Promise<void> | undefined;
 
   /** Put own, acknowledged records into the cache. The checkpoint moves up to the first record that is not known; one that stays (of an earlier owner, written late) is read. */
-  function applyOwn(records: readonly OutRecord[], keys: readonly string[], offsets: readonly number[]): void {
-    const entries: LedgerEntry[] = records.map((r, i) => ({ key: keys[i]!, value: r.value, offset: offsets[i]! }));
+  function applyOwn(records: readonly OutRecord[], keys: readonly string[], offsets: readonly number[], ends: readonly EndValue[] = []): void {
+    const entries: LedgerEntry[] = records.map((r, i) => ({ key: keys[i]!, value: r.value, offset: offsets[i]!, end: ends[i] }));
     let next = ports.ledger.position(partition);
     for (const offset of offsets) if (offset >= next) ahead.add(offset);
     while (ahead.delete(next)) next++;

@@ -121,3 +121,30 @@ test('what was let go and is read again for an old record is known again, and go
   expect(ledger.end('k1')).toBeUndefined();
   await ledger.close();
 });
+
+test('what was asked for and was not there is found as soon as it is, from whomever it comes, and not once it was let go', async () => {
+  type Step = readonly [act: string, key: number];
+  const step: fc.Arbitrary<Step> = fc.tuple(fc.constantFrom('ask', 'ask', 'own', 'read', 'older', 'prune'), fc.integer({ min: 0, max: 5 }));
+  const rank: Readonly<Record<string, number>> = { 'dead-lettered': 1, delivered: 2 };
+  await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+    const ledger = store(false);
+    const known = new Map<string, string>();
+    let offset = 0;
+    for (const [act, n] of steps) {
+      const key = String(n);
+      const state = ++offset % 3 === 0 ? 'dead-lettered' : 'delivered';
+      const one = entry(key, offset, { state });
+      if (act === 'own') ledger.apply(0, [{ ...one, end: JSON.parse(one.value.toString()) as EndValue }], offset + 1);
+      else if (act === 'read') ledger.apply(0, [one], offset + 1);
+      else if (act === 'older') ledger.applyOlder([one]);
+      else if (act === 'prune') {
+        while (ledger.prune(1_000_000, 10) > 0);
+        known.clear();
+      }
+      if (['own', 'read', 'older'].includes(act) && rank[state]! > (rank[known.get(key) ?? ''] ?? 0)) known.set(key, state);
+      expect(ledger.end(key)?.state).toBe(known.get(key));
+    }
+    for (let n = 0; n <= 5; n++) expect(ledger.end(String(n))?.state).toBe(known.get(String(n)));
+    await ledger.close();
+  }), { numRuns: 60 });
+});

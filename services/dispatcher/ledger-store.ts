@@ -1,5 +1,5 @@
 import type { Serde } from '@weir/log';
-import type { Put, Table } from '@weir/state';
+import { createRecent, type Put, type Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
 import { ledgerKeys, replaces } from './ledger.ts';
 import { counts as endCounts, nextOwner, ownerPrefix, type OwnerMark } from './owners.ts';
@@ -10,6 +10,8 @@ export interface LedgerEntry {
   readonly key: string;
   readonly value: Buffer | null;
   readonly offset: number;
+  /** The value decoded, where the caller has it because it wrote it. */
+  readonly end?: EndValue | undefined;
 }
 
 /** A marker of a parked subject, with its key on the topic. Several may stand for one subject, of several owners. */
@@ -74,6 +76,8 @@ const listPrefix = 't/';
 const stamp = (time: number): string => String(Math.max(0, time)).padStart(15, '0');
 /** Of a cache without lists: it is read again. */
 const layout = Buffer.from('2');
+/** Of a generation: more than a destination has in hand. */
+const maxAbsent = 8000;
 const countPrefix = (subject: string) => `c/${encodeURIComponent(subject)}/`;
 
 /** @param counts keep what counts against caps; a cache that did not from its beginning must not be opened with it */
@@ -84,6 +88,8 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
   }
   const decodeIntent = (value: Buffer): IntentValue => serde.decode(value).value as IntentValue;
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
+  /** Keys that were asked for and have no end in the table: each is asked for again when its end is written, and at each look at its head. */
+  const absent = createRecent<true>(maxAbsent);
 
   function markOf(value: Buffer | null | undefined): OwnerMark | undefined {
     return value === null || value === undefined ? undefined : JSON.parse(value.toString('utf8')) as OwnerMark;
@@ -95,15 +101,19 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     seen.owner = nextOwner(seen.owner, { token, owner });
   }
 
+  function stored(key: string): Buffer | undefined {
+    return absent.get(key) === true ? undefined : table.get(`e/${key}`);
+  }
+
   /** Ends of one batch, and the time of the newest. */
   interface Listed { readonly keys: string[]; at: number }
 
-  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>, listed: Listed, owner?: OwnerMark): void {
-    const later = decodeEnd(value);
+  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>, listed: Listed, owner?: OwnerMark, later = decodeEnd(value)): void {
     if (!endCounts(owner, later)) return;
-    const before = puts.get(`e/${key}`) ?? table.get(`e/${key}`);
+    const before = puts.get(`e/${key}`) ?? stored(key);
     if (before && !replaces(decodeEnd(before).state, later.state)) return;
     puts.set(`e/${key}`, value);
+    absent.delete(key);
     listed.keys.push(key);
     listed.at = Math.max(listed.at, later.at);
     if (counts) countPuts(key, later, before ? decodeEnd(before) : undefined, puts);
@@ -155,8 +165,10 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
 
   return {
     end(key) {
-      const value = table.get(`e/${key}`);
-      return value === undefined ? undefined : decodeEnd(value);
+      const value = stored(key);
+      if (value !== undefined) return decodeEnd(value);
+      if (absent.get(key) === undefined) absent.set(key, true);
+      return undefined;
     },
     intent(partition, position) {
       let found: IntentValue | undefined;
@@ -198,9 +210,9 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
       const listed: Listed = { keys: [], at: 0 };
       const before = markOf(table.get(ownerOf(partition)));
       const seen: OwnerSeen = { owner: before };
-      for (const { key, value } of entries) {
+      for (const { key, value, end } of entries) {
         if (key.endsWith('#end')) {
-          if (value !== null) endPuts(key.slice(0, -4), value, puts, listed, seen.owner);
+          if (value !== null) endPuts(key.slice(0, -4), value, puts, listed, seen.owner, end);
         } else if (key.startsWith(ownerPrefix)) see(value, seen);
         else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { createCalledSince, intentPuts, lookUp, pastWindow, replaces } from './ledger.ts';
+import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts, lookUp, pastWindow, replaces } from './ledger.ts';
 import type { DeliveryValue, EndState, EndValue } from './types.ts';
 
 const delivery = { outputId: 'out_1', destination: 'crm', operation: 'upsert', intent: '0', itemHash: 'h1' } as DeliveryValue;
@@ -60,6 +60,34 @@ test('each intent says since when the oldest of what it covers may have been cal
   expect(since.next(40, 50, 15_000)).toBe(15_000);
   // A clock that was set back.
   expect(since.next(40, 60, 14_000)).toBe(14_000);
+});
+
+test('who leaves with no call open covers what may have taken effect, and what an earlier owner left of it; nothing of what only waited', () => {
+  const task = (offset: number, maybeSince = 0, parkedOffset = -1) => ({ offset, maybeSince, parkedOffset });
+  expect(coveredOnLeaving(5, undefined, [task(5), task(7)])).toBeUndefined();
+  expect(coveredOnLeaving(5, undefined, [task(5), task(7, 300), task(6, 400), task(9)])).toEqual({ fromOffset: 5, toOffset: 8, at: 300 });
+  expect(coveredOnLeaving(5, undefined, [task(7, 300, 1)])).toBeUndefined();
+  const before = { fromOffset: 0, toOffset: 9, at: 200 };
+  expect(coveredOnLeaving(5, before, [])).toEqual({ fromOffset: 5, toOffset: 9, at: 200 });
+  expect(coveredOnLeaving(9, before, [task(9)])).toBeUndefined();
+});
+
+test('who leaves ends the two intents that stand, and no key is used twice', () => {
+  for (const written of [0, 1, 2, 5]) {
+    const live = new Set<string>();
+    const used = new Set<string>();
+    for (let n = 0; n < written; n++) for (const { key, value } of intentPuts(0, 'a', n, Buffer.from('i'))) {
+      if (value === null) live.delete(key);
+      else live.add(key);
+      used.add(key);
+    }
+    for (const { key, value } of leavingPuts(0, 'a', written, Buffer.from('left'))) {
+      if (value === null) expect(live.delete(key)).toBe(true);
+      else expect(used.has(key)).toBe(false);
+    }
+    expect(live.size).toBe(0);
+    expect(leavingPuts(0, 'a', written, undefined).every(({ value }) => value === null)).toBe(true);
+  }
 });
 
 /** Appends of two owners, each of which may be written a second time later (a request that was given up and sent again), then compaction at any point. */

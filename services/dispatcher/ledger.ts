@@ -34,6 +34,34 @@ export function intentPuts(partition: number, owner: string, n: number, value: B
   return puts;
 }
 
+interface Covered {
+  readonly fromOffset: number;
+  readonly toOffset: number;
+  readonly at: number;
+}
+
+/**
+ * What an owner that leaves with no call open says for its intents, which covered all that it had read: up to where something
+ * may have taken effect, by its own calls or under those of earlier owners (`before`), and since when. Undefined = nothing
+ * may: the next owner takes nothing for called. `tasks` are all that it has in hand.
+ */
+export function coveredOnLeaving(from: number, before: Covered | undefined, tasks: Iterable<{ readonly offset: number; readonly parkedOffset: number; readonly maybeSince: number }>): Covered | undefined {
+  let [toOffset, at] = before !== undefined && before.toOffset > from ? [before.toOffset, before.at] : [from, Number.POSITIVE_INFINITY];
+  for (const task of tasks) {
+    if (task.parkedOffset >= 0 || task.maybeSince === 0) continue;
+    toOffset = Math.max(toOffset, task.offset + 1);
+    at = Math.min(at, task.maybeSince);
+  }
+  return toOffset > from ? { fromOffset: from, toOffset, at } : undefined;
+}
+
+/** What is written, in one append, by an owner that leaves and has written `written` intents: the last two are ended, by what may have taken effect in their place. */
+export function leavingPuts(partition: number, owner: string, written: number, value: Buffer | undefined): { readonly key: string; readonly value: Buffer | null }[] {
+  const puts: { key: string; value: Buffer | null }[] = value === undefined ? [] : [{ key: ledgerKeys.intent(partition, owner, written), value }];
+  for (let n = written - 1; n >= Math.max(0, written - 2); n--) puts.push({ key: ledgerKeys.intent(partition, owner, n), value: null });
+  return puts;
+}
+
 /**
  * Since when an owner may have called something that is not finished: the time of its first intent that covers it. Each
  * intent says so of all that it covers, for those before it are ended. The key windows of vendors count from there.

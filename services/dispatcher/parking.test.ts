@@ -122,6 +122,19 @@ test.each([true, false])('no marker stands before the ends of what went before i
   expect(ledger.parks(0).map((m) => m.subject)).toEqual(mine ? ['bob'] : []);
 });
 
+test('what is parked and due, and was not called, is not taken for called by the owner after a rebalance; what may have taken effect is', async () => {
+  for (const maybeSince of [0, 400]) {
+    apply([...ledger.parks(0).map((m) => ({ key: m.key, value: null })), { key: '#park/1/1/abc/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due: 5000 }) }]);
+    // It is due in a moment, waits in line for a call then, and is not called: the destination is off.
+    const lanes = await takeOver();
+    const lane = lanes.get('anna')!;
+    lane.queue.push({ parkedOffset: 7, attempts: 3, maybeSince } as never);
+    lanes.parking!.close();
+    apply(lanes.parking!.forNext(lanes.values()));
+    expect([...(await takeOver(2, undefined, { now: 10_000 })).values()].map(({ parked }) => parked!.uses.maybeSince)).toEqual([maybeSince === 0 ? 0 : 5000]);
+  }
+});
+
 test('what is parked while the partition goes is in the log and no longer in the gauge of who leaves', async () => {
   apply([foreign('#park/1/1/abc/0/anna')]);
   const { parking } = await takeOver();

@@ -55,11 +55,16 @@ export interface Parking {
   count(): number;
   /** When the oldest parked record was parked, ms; undefined = none. */
   oldest(): number | undefined;
+  /** What these lanes have parked and surely had no effect, for the next owner, where nothing is open any more: due in a moment, for what is due already is taken for called. */
+  forNext(lanes: Iterable<Lane>): { readonly key: string; readonly value: Buffer }[];
   /** Write markers again that are older than half a dedupe window: a take-over looks for them in one window. */
   renew(): void;
   drained(): Promise<void>;
   close(): void;
 }
+
+/** A next owner has taken over by then. If not, it takes what is parked for called, as after a crash. */
+const takenOverMs = 60_000;
 
 export function createParking(context: Context): Parking {
   const { ports, partition } = context;
@@ -305,6 +310,17 @@ export function createParking(context: Context): Parking {
       let oldest: number | undefined;
       for (const { parked } of marked) if (parked !== undefined) oldest = Math.min(oldest ?? parked.since, parked.since);
       return oldest;
+    },
+    forNext(lanes) {
+      const due = ports.clock.now() + takenOverMs;
+      const found: { key: string; value: Buffer }[] = [];
+      for (const { subject, parked, queue: [loaded] } of lanes) {
+        if (parked === undefined || parked.pending > 0 || nextLine(parked) === undefined) continue;
+        const line = firstLine(parked);
+        const { attempts, maybeSince } = loaded !== undefined && loaded.parkedOffset === line.offsets[0] ? loaded : line;
+        if (maybeSince === 0 && line.due < due) found.push({ key: parked.key, value: ports.serde.encode('weir.internal.LedgerPark', { subject, fromOffset: line.offsets[0]!, due, reason: line.reason, attempts, maybeSince, since: parked.since }) });
+      }
+      return found;
     },
     renew() {
       const before = ports.clock.now() - ports.dedupeWindowMs('') / 2;

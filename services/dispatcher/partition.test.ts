@@ -4,6 +4,7 @@ import { topicNames } from '@weir/pipeline';
 import { expect, test } from 'vitest';
 import { createPartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
+import type { Task } from './types.ts';
 
 const assignment: Assignment = { topic: 't.dispatch.one', partition: 0, epoch: 1, position: 5 };
 const turn = (): Promise<void> => new Promise((done) => setImmediate(done));
@@ -39,8 +40,10 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
 interface Written { readonly name: string; readonly at: number; readonly owner: string }
 
 /** An owner over a ledger that is empty; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
-function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: () => Promise<void>; onReady?: (subject: string) => void } = {}) {
+function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; onReady?: (subject: string, head: Task) => void } = {}) {
   const written: Written[] = [];
+  /** What stands of intents, by key. */
+  const intents = new Map<string, Written & { readonly fromOffset: number; readonly toOffset: number }>();
   const failed: unknown[] = [];
   const ready: string[] = [];
   const lags: number[] = [];
@@ -63,8 +66,14 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     },
     appender: {
       partitionFor: () => 0,
-      append: (_topic: string, records: readonly { value: Buffer | null }[]) => {
-        for (const { value } of records) if (value !== null) written.push(JSON.parse(value.toString()) as Written);
+      append: (_topic: string, records: readonly { key: Buffer; value: Buffer | null }[]) => {
+        for (const { key, value } of records) {
+          if (value !== null) written.push(JSON.parse(value.toString()) as Written);
+          if (key.toString().startsWith('#intent/')) {
+            if (value === null) intents.delete(key.toString());
+            else intents.set(key.toString(), JSON.parse(value.toString()) as never);
+          }
+        }
         return Promise.resolve(records.map((_, i) => written.length + i));
       },
     },
@@ -74,10 +83,10 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
   } as unknown as DestinationPorts;
   const runner = createPartitionRunner(ports, assignment, (lane) => {
     ready.push(lane.subject);
-    over.onReady?.(lane.subject);
+    over.onReady?.(lane.subject, lane.queue[0]!);
   }, () => undefined);
   const accept = (offset: number, subject: string, value = 'v'): void => runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset, timestamp: 1, key: Buffer.from(subject), value: Buffer.from(value), headers: [] }], nextOffset: offset + 1, highWatermark: 1000 } as unknown as RecordBatch);
-  return { runner, accept, written, failed, ready, lags, gauge, clock };
+  return { runner, accept, intents, written, failed, ready, lags, gauge, clock };
 }
 
 const turns = async (n: number): Promise<void> => { for (let i = 0; i < n; i++) await turn(); };
@@ -148,6 +157,32 @@ test('an intent tells the next owner since when the oldest delivery that it cove
   expect(written.filter((w) => w.name === 'weir.internal.LedgerIntent').map((w) => w.at)).toEqual([1000, 1000, 1000, 1000, 1000]);
 });
 
+test('a rebalance or a stop in order makes nothing of what only waited look as if it had been called; what may have taken effect does', async () => {
+  for (const maybeSince of [0, 700]) {
+    const { runner, accept, intents } = world({ onReady: (subject, head) => { if (subject === 's6') head.maybeSince = maybeSince; } });
+    runner.open();
+    for (let offset = 5; offset < 9; offset++) {
+      accept(offset, `s${offset}`);
+      await turns(3);
+    }
+    expect(Math.max(...[...intents.values()].map((i) => i.toOffset))).toBe(9);
+    await runner.close('rebalance');
+    expect([...intents.values()].map(({ fromOffset, toOffset, at }) => ({ fromOffset, toOffset, at }))).toEqual(maybeSince === 0 ? [] : [{ fromOffset: 5, toOffset: 7, at: 700 }]);
+  }
+});
+
+test('who has lost the partition, or fails, says nothing of what it may have called', async () => {
+  for (const ends of ['lost', 'fails'] as const) {
+    const { runner, accept, intents } = world();
+    runner.open();
+    accept(5, 'anna');
+    await turns(3);
+    if (ends === 'fails') runner.fail(new Error('an answer that nobody understands'));
+    await runner.close(ends === 'lost' ? 'lost' : 'rebalance');
+    expect([...intents.values()].map((i) => i.toOffset)).toEqual([6]);
+  }
+});
+
 test('a partition that is gone leaves no lag behind, though its last commit is acknowledged later', async () => {
   const commit = Promise.withResolvers<void>();
   const { runner, accept, lags, gauge } = world({ commit: () => commit.promise });
@@ -161,4 +196,31 @@ test('a partition that is gone leaves no lag behind, though its last commit is a
   commit.resolve();
   await closing;
   expect([lags.at(-1), gauge.size]).toEqual([0, 0]);
+});
+
+test('what ends one by one is committed together, and the last of it when the partition goes', async () => {
+  const commits: number[] = [];
+  const answers: (() => void)[] = [];
+  const { runner, accept, failed } = world({ commit: ([first]) => {
+    commits.push(first!.offset);
+    return new Promise<void>((done) => { answers.push(done); });
+  } });
+  runner.open();
+  for (let offset = 5; offset < 15; offset++) {
+    accept(offset, 'anna', 'broken');
+    await turns(5);
+  }
+  expect(commits).toEqual([6]);
+  answers.shift()!();
+  await turns(5);
+  expect(commits).toEqual([6, 15]);
+  accept(15, 'anna', 'broken');
+  await turns(5);
+  expect(commits).toEqual([6, 15]);
+  const closing = runner.close('rebalance');
+  answers.shift()!();
+  await turns(10);
+  expect([commits, failed]).toEqual([[6, 15, 16], []]);
+  answers.shift()!();
+  await closing;
 });

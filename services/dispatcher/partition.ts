@@ -4,7 +4,7 @@ import { isSealed, sealedBy } from '@weir/seal';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
-import { createCalledSince, intentPuts } from './ledger.ts';
+import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
@@ -17,6 +17,8 @@ const clockEvery = 16;
 /** What may end a read of the log without saying anything of this partition, or because it is another one's by now. */
 const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-assignment-stale']);
 const openAgainMs = 200;
+/** What is left for the next owner is not waited for any longer. */
+const leaveMs = 2000;
 
 export function headerOf(record: LogRecord, name: string): string | undefined {
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
@@ -47,6 +49,8 @@ export interface PartitionRunner {
   /** Stop starting calls; unless lost, wait for the calls in flight and commit what is finished. */
   close(reason: 'rebalance' | 'lost' | 'close'): Promise<void>;
   readonly closed: () => boolean;
+  /** Something nobody declared: nothing of it is begun any more, and the process stops. */
+  fail(error: unknown): void;
   /** Tells how old what waits is, and renews markers. True: its topics are about to lose some of it. */
   sweep(): boolean;
   /** The time since which ends must be known for what is in its lanes, ms; Infinity = nothing is. */
@@ -65,7 +69,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let working: Promise<void> | undefined;
   /** Ledger and parked subjects are known when it resolves, unless the assignment ended first. */
   let opened: Promise<void> = Promise.resolve();
+  let loaded = false;
   let closed = false;
+  let broken = false;
   const givenUp = Promise.withResolvers<void>();
   let inFlight = 0;
   let onIdle: (() => void) | undefined;
@@ -85,7 +91,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   // Not the instance alone: one that was killed and is back is another owner.
   const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
-  const writer = createEndWriter(ports, partition, { name: owner, owned, gone: () => closed }, (tasks) => {
+  const writer = createEndWriter({ ...ports, fail }, partition, { name: owner, owned, gone: () => closed }, (tasks) => {
     for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
     commit();
   });
@@ -100,6 +106,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   /** The process ends, which takes a moment: nothing is begun meanwhile that would be done without what could not be read. */
   function fail(error: unknown): void {
+    broken = true;
     giveUp();
     ports.fail(error);
   }
@@ -163,12 +170,13 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   async function open(): Promise<void> {
     failpoint('dispatcher.taking-over');
     openedAt = ports.clock.now();
-    while (!closed) {
+    while (!closed && !loaded) {
       try {
         if (!await takeOver()) giveUp();
         if (closed) return;
         before = ports.ledger.intent(partition, assignment.position);
-        return await parking.load(laneOf);
+        await parking.load(laneOf);
+        loaded = true;
       } catch (error) {
         // Brokers that are away for a while are no end of the process: everything of it may be done again.
         if (!passing.has((error as { code?: string }).code ?? '')) throw error;
@@ -229,7 +237,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => {
         window.done(record.offset);
         commit();
-      }).catch(ports.fail).finally(() => asides.delete(aside));
+      }).catch(fail).finally(() => asides.delete(aside));
       asides.add(aside);
     }
   }
@@ -243,12 +251,30 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const from = window.committable();
     const since = calledSince.next(from, batchEnd, ports.clock.now());
     const at = before !== undefined && before.toOffset > from ? Math.min(before.at, since) : since;
-    const value = ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, fromOffset: from, toOffset, at });
-    const puts = intentPuts(partition, owner, intents++, value);
-    const records: OutRecord[] = puts.map((put) => ({ partition, key: Buffer.from(put.key), value: put.value }));
-    const offsets = await ports.appender.append(ports.topics.ledger(ports.name), records);
-    writer.applyOwn(records, puts.map(({ key }) => key), offsets);
+    await writeOwn(intentPuts(partition, owner, intents++, encodeIntent({ fromOffset: from, toOffset, at })));
     failpoint('dispatcher.intent-written');
+  }
+
+  const encodeIntent = (covered: IntentValue): Buffer => ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, ...covered });
+
+  async function writeOwn(puts: readonly { readonly key: string; readonly value: Buffer | null }[], patience?: Promise<undefined>): Promise<void> {
+    const records = puts.map((put): OutRecord => ({ partition, key: Buffer.from(put.key), value: put.value }));
+    const appended = ports.appender.append(ports.topics.ledger(ports.name), records);
+    const offsets = await (patience === undefined ? appended : Promise.race([appended, patience]));
+    if (offsets !== undefined) writer.applyOwn(records, puts.map(({ key }) => key), offsets);
+  }
+
+  /**
+   * For the next owner, when nothing is open any more: an intent covers all that was read, and would have it take for called
+   * what only waited. It is of this owner's calls alone and true whenever it is written: not waited for long, it spares less when it is late.
+   */
+  async function leave(): Promise<void> {
+    if (!loaded || broken || !writer.acknowledged(writer.place())) return; // What is in hand may not be all that was called.
+    const covered = coveredOnLeaving(window.committable(), before, [...lanes.values()].flatMap(({ queue, parked }) => [...queue, ...parked?.held ?? []]));
+    const puts = [...leavingPuts(partition, owner, intents, intents === 0 || covered === undefined ? undefined : encodeIntent(covered)), ...parking.forNext(lanes.values())];
+    const late = Promise.withResolvers<undefined>();
+    const timer = ports.clock.setTimer(() => { late.resolve(undefined); }, leaveMs);
+    await writeOwn(puts, late.promise).finally(() => { ports.clock.clearTimer(timer); });
   }
 
   /** The payload is opened once, for all that is done with it. Throws here, where it is set aside with its bytes, when somebody changed what is sealed. */
@@ -286,7 +312,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   }
 
   const parking = createParking({
-    ports, partition, epoch,
+    ports: { ...ports, fail }, partition, epoch,
     createTask,
     finished(tasks) {
       for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
@@ -349,10 +375,12 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await Promise.all(asides);
       await parking.drained();
       await writer.drained();
+      await leave().catch(fail);
       commit();
       while (committing !== undefined) await committing;
     },
     closed: () => closed,
+    fail,
     sweep() {
       while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
       parking.renew();

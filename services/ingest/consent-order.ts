@@ -64,37 +64,26 @@ function matching(table: JsonObject, key: string, pattern: RegExp, expected: str
   return value;
 }
 
-/** What an order is checked against, of the running release. */
-export interface KnownConsent {
-  readonly purposes: { has(name: string): boolean; keys(): Iterable<string> };
-  /** Channels and topics that routes ask consent for. */
-  readonly channels: ReadonlySet<string>;
-  readonly topics: ReadonlySet<string>;
-}
+/** What an order is checked against. */
+type Policy = Pick<CompiledPolicy, 'purposes' | 'routes'>;
 
-export function knownConsent({ purposes, routes }: Pick<CompiledPolicy, 'purposes' | 'routes'>): KnownConsent {
-  const [channels, topics] = [new Set<string>(), new Set<string>()];
-  for (const { channel, topic } of [...routes.values()].flat()) {
-    if (channel !== undefined) channels.add(channel);
-    if (topic !== undefined) topics.add(topic);
-  }
-  return { purposes, channels, topics };
-}
+const plain = (text: string): string => text.toLowerCase().replace(/[\s_-]/g, '');
 
-/** One that no route names is kept for a later release. One that a route writes in other letters would close nothing, and be called applied. */
-function nameIn(table: JsonObject, key: string, max: number, known: ReadonlySet<string>): string | null {
-  const text = textIn(table, key, max);
-  if (text === null || known.has(text)) return text;
-  const meant = [...known].find((name) => name.toLowerCase() === text.toLowerCase());
-  if (meant !== undefined) throw bad(`${key}: the workspace writes it ${meant}`);
+/** One that is almost written as in the routes would bind none of them: a withdrawal for `E-Mail` closes nothing of `email`. */
+function asRouted(table: JsonObject, field: 'channel' | 'topic', max: number, { routes }: Policy): string | null {
+  const text = textIn(table, field, max);
+  if (text === null) return null;
+  const written = new Set([...routes.values()].flat().flatMap((route) => route[field] ?? []));
+  const meant = written.has(text) ? undefined : [...written].find((name) => plain(name) === plain(text));
+  if (meant !== undefined) throw bad(`${field}: the routes of the workspace write ${meant}`);
   return text;
 }
 
 /**
  * The body of `POST /v1/consent`. Throws body-malformed for what is no JSON and bad-request for what is no order, with
- * the field and what it takes, never its value.
+ * the field and what it takes, never its value. The policy is that of the running release.
  */
-export function parseOrder(body: Buffer, workspace: KnownConsent): ConsentOrder {
+export function parseOrder(body: Buffer, policy: Policy): ConsentOrder {
   let json: Json;
   try {
     json = parseJson(body, maxDepth);
@@ -102,11 +91,11 @@ export function parseOrder(body: Buffer, workspace: KnownConsent): ConsentOrder 
     if (findWeirError(error) === undefined) throw error;
     throw new WeirError('body-malformed', 'expected a JSON object');
   }
-  return checkOrder(json, workspace);
+  return checkOrder(json, policy);
 }
 
 /** The same for one that was parsed already. */
-export function checkOrder(json: Json, { purposes, channels, topics }: KnownConsent): ConsentOrder {
+export function checkOrder(json: Json, policy: Policy): ConsentOrder {
   const table = tableOf(json, 'the body', known);
   const given = tableOf(table['identifiers'], 'identifiers', knownIdentifiers);
   const identifiers = {
@@ -117,14 +106,14 @@ export function checkOrder(json: Json, { purposes, channels, topics }: KnownCons
   if (Object.values(identifiers).every((value) => value === null)) throw bad('identifiers: give at least one of userId, email, phone');
   const purpose = textIn(table, 'purpose', 128);
   if (purpose === null) throw bad('purpose is missing');
-  if (!purposes.has(purpose)) throw bad(`purpose: the workspace has ${[...purposes.keys()].join(', ')}`);
+  if (!policy.purposes.has(purpose)) throw bad(`purpose: the workspace has ${[...policy.purposes.keys()].join(', ')}`);
   const state = textIn(table, 'state', 16);
   if (state === null || !states.has(state)) throw bad(`state: expected one of ${[...states].join(', ')}`);
   const legalBasis = textIn(table, 'legalBasis', 64);
   if (legalBasis !== null && !legalBases.has(legalBasis)) throw bad(`legalBasis: expected one of ${[...legalBases].join(', ')}`);
   return {
     identifiers, purpose, state: state as ConsentOrder['state'], legalBasis,
-    channel: nameIn(table, 'channel', 64, channels), topic: nameIn(table, 'topic', 128, topics), noticeVersion: textIn(table, 'noticeVersion', 128),
+    channel: asRouted(table, 'channel', 64, policy), topic: asRouted(table, 'topic', 128, policy), noticeVersion: textIn(table, 'noticeVersion', 128),
     jurisdiction: matching(table, 'jurisdiction', region, 'an ISO 3166 code such as DE or US-CA'),
     proof: textIn(table, 'proof', 2000), reason: textIn(table, 'reason', 200), expiresAt: timeIn(table, 'expiresAt'), occurredAt: timeIn(table, 'occurredAt'),
   };

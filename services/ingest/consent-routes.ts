@@ -6,7 +6,7 @@ import { discard, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import type { ConsentAccess } from './consent-access.ts';
 import type { ConsentIntake } from './consent-intake.ts';
-import { knownConsent, maxOrderBytes, parseOrder } from './consent-order.ts';
+import { maxOrderBytes, parseOrder } from './consent-order.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Refusal } from './refusals.ts';
 import { answerOf, onPost } from './server.ts';
@@ -14,8 +14,7 @@ import { answerOf, onPost } from './server.ts';
 export interface ConsentRoutePorts {
   readonly access: ConsentAccess;
   readonly intake: ConsentIntake;
-  /** Of the running release. */
-  readonly policy: () => Pick<CompiledPolicy, 'purposes' | 'routes'>;
+  readonly policy: () => CompiledPolicy;
   /** False: this principal asks too often. */
   readonly rate: (principal: string) => boolean;
   readonly budget: Budget;
@@ -54,7 +53,7 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     const waitMs = waitOf(request.raw.url ?? '', ports.maxWaitMs);
     const key = request.headers['idempotency-key'];
     if (key !== undefined && (typeof key !== 'string' || !keyPattern.test(key))) throw new WeirError('bad-request', 'Idempotency-Key: expected 1 to 200 visible characters');
-    const order = parseOrder(await readBody(request.raw, maxOrderBytes, () => undefined), knownConsent(ports.policy()));
+    const order = parseOrder(await readBody(request.raw, maxOrderBytes, () => undefined), ports.policy());
     const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
     const recorded = await ports.intake(order, { source: 'consent-api', actor: principal.id, traceparent, ...(key === undefined ? {} : { key: `${principal.id}/${key}` }) });
     let state: 'applied' | 'pending' | 'superseded' = 'pending';

@@ -30,6 +30,8 @@ interface Partition {
   /** Set and cleared in the tick in which the inbox is looked at: no batch is left in it. */
   busy: boolean;
   working: Promise<void> | undefined;
+  /** The last commit. */
+  committing: Promise<void> | undefined;
   closed: boolean;
   paused: boolean;
 }
@@ -149,9 +151,10 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       partition.paused = false;
       consumer!.resume(topic, number);
     }
-    await commit(partition, epoch);
+    partition.committing = commit(partition, epoch).catch(fail);
   }
 
+  /** The next batch does not wait for it: commits of one member go together, in order. */
   async function commit(partition: Partition, epoch: number): Promise<void> {
     const { topic, partition: number } = partition.assignment;
     try {
@@ -168,7 +171,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     async assigned(parts) {
       await Promise.all(parts.map(async (assignment) => {
         await seen.load(assignment.topic, assignment.partition, assignment.position, windowOf(sourceOf(assignment.topic)), clock.now());
-        partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], busy: false, working: undefined, closed: false, paused: false });
+        partitions.set(`${assignment.topic}/${assignment.partition}`, { assignment, window: createCommitWindow({ position: assignment.position, maxRecords, maxBytes }), inbox: [], busy: false, working: undefined, committing: undefined, closed: false, paused: false });
       }));
     },
     async revoked(parts, reason) {
@@ -179,6 +182,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         found.inbox.length = 0;
         if (reason === 'lost') found.closed = true;
         await found.working;
+        await found.committing;
         found.closed = true;
         partitions.delete(key);
         progress.lag(key, 0);

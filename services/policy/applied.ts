@@ -12,6 +12,8 @@ interface Watch {
   readonly partition: number;
   readonly epoch: number;
   work: Promise<void>;
+  /** The last commit; the next batch does not wait for it. */
+  committing: Promise<void>;
   waiting: number;
   closed: boolean;
 }
@@ -87,9 +89,12 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
       const first = changes.filter(({ change }) => textOf(change, H.ids).split(',')[0] === change.key!.toString());
       await appender.append(topics.canonical, first.flatMap(({ change, value }) => told(change, value, at)));
     }
-    if (of.closed) return;
+    if (!of.closed) of.committing = commit(of, batch.nextOffset).catch(ports.fail);
+  }
+
+  async function commit(of: Watch, offset: number): Promise<void> {
     try {
-      await consumer.commit([{ topic: topics.consentChanges, partition: of.partition, epoch: of.epoch, offset: batch.nextOffset }]);
+      await consumer.commit([{ topic: topics.consentChanges, partition: of.partition, epoch: of.epoch, offset }]);
     } catch (error) {
       if ((error as { code?: string }).code !== 'log-assignment-stale') throw error;
     }
@@ -101,13 +106,13 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
     sessionTimeoutMs: ports.sessionTimeoutMs,
     handlers: {
       assigned: (parts) => {
-        for (const { partition, epoch } of parts) watches.set(partition, { partition, epoch, work: Promise.resolve(), waiting: 0, closed: false });
+        for (const { partition, epoch } of parts) watches.set(partition, { partition, epoch, work: Promise.resolve(), committing: Promise.resolve(), waiting: 0, closed: false });
         return Promise.resolve();
       },
       revoked: async (parts) => {
         const leaving = parts.flatMap(({ partition }) => watches.get(partition) ?? []);
         for (const of of leaving) of.closed = true;
-        await Promise.all(leaving.map((of) => of.work));
+        await Promise.all(leaving.map((of) => of.work.then(() => of.committing)));
         for (const { partition } of leaving) watches.delete(partition);
       },
       batch(batch) {

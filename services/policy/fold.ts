@@ -14,6 +14,8 @@ interface Fold {
   readonly written: Map<string, { readonly state: ConsentState; offset: number }>;
   /** Runs one batch after another. */
   work: Promise<void>;
+  /** The last commit; the next batch does not wait for it. */
+  committing: Promise<void>;
   /** States that a late writer overwrote are being written again. */
   mending: boolean;
   /** Offset of the last of them on weir.consent. */
@@ -46,7 +48,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
   async function assigned(parts: readonly Assignment[]): Promise<void> {
     await tables.readToEnd();
     await Promise.all(parts.map(async ({ partition, epoch, position }) => {
-      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), mending: true, mendedAt: -1, waiting: 0, closed: false };
+      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), mending: true, mendedAt: -1, waiting: 0, closed: false };
       folds.set(partition, fold);
       await writeAgain(fold, watermark(partition, position));
       fold.mending = false;
@@ -157,7 +159,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     for (const key of changed.keys()) fold.written.get(key)!.offset = offsets[i++]!;
     const now = clock.now();
     for (const record of batch.records) metrics.foldLatency.observe(Math.max(0, now - record.timestamp) / 1000);
-    await commit(fold, batch.nextOffset);
+    fold.committing = commit(fold, batch.nextOffset).catch(ports.fail);
     lag(fold.partition, batch.highWatermark - batch.nextOffset);
   }
 
@@ -184,7 +186,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       async revoked(parts, reason) {
         const leaving = parts.flatMap(({ partition }) => folds.get(partition) ?? []);
         for (const fold of leaving) if (reason === 'lost') fold.closed = true;
-        if (reason !== 'lost') await Promise.all(leaving.map((fold) => fold.work));
+        if (reason !== 'lost') await Promise.all(leaving.map((fold) => fold.work.then(() => fold.committing)));
         for (const fold of leaving) {
           fold.closed = true;
           folds.delete(fold.partition);

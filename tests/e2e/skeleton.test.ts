@@ -1,5 +1,9 @@
-import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { createLog } from '@weir/log';
 import { startInstance, type Instance } from '@weir/testing';
+import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { createOperator } from '../../packages/log/operator.ts';
 
 let weir: Instance;
 beforeAll(async () => { weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl') }); });
@@ -80,4 +84,26 @@ test('a clean restart and a kill lose nothing and repeat nothing', async () => {
   const { delivered, denied, deadLettered, quarantined } = status.deliveries;
   // Each profile: crm and warehouse delivered, newsletter denied; the rest of this file adds its own.
   expect(delivered + denied + deadLettered + quarantined).toBeGreaterThanOrEqual(180);
+});
+
+test('control that has lost its index after retention deleted the first records starts again, knows what is left, and keeps nobody waiting for the rest', async () => {
+  const { eventId } = (await (await batch([identify('kept')])).json()) as any;
+  await weir.settled();
+  await weir.stop('SIGINT');
+  const log = createLog({ brokers: inject('brokers'), clientId: 'test' });
+  const operator = createOperator(inject('brokers'));
+  const admin = await log.admin();
+  for (const topic of [`${weir.prefix}.raw.segment`, `${weir.prefix}.canonical`]) for (const [partition, end] of await admin.endOffsets(topic)) if (end > 0) await operator.deleteRecords(topic, partition, end);
+  await log.close();
+  const state = join(weir.dataDir, 'state', 'control');
+  for (const instance of readdirSync(state)) rmSync(join(state, instance, 'index'), { recursive: true });
+  await weir.start();
+  expect((await weir.settled()).lag.index).toBe(0);
+  const old = JSON.parse((await weir.cli('trace', eventId, '--json')).out);
+  expect([...new Set(old.stages.map((s: any) => s.stage))]).toEqual(['decided', 'attempt', 'outcome']);
+  expect((await batch([identify('after')])).status).toBe(200);
+  await weir.settled();
+  expect((await subjects('crm')).filter((s) => s === 'after@larkspur.example' || s === 'kept@larkspur.example')).toEqual(['kept@larkspur.example', 'after@larkspur.example']);
+  const replay = await weir.cli('replay', 'dispatch', '--destination', 'crm', '--since', '1h');
+  expect([replay.code, replay.out]).toEqual([0, expect.stringMatching(/nothing to send/)]);
 });

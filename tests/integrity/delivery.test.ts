@@ -133,6 +133,17 @@ test('what the vendor cannot tell, and what may not be asked, waits for a person
   expect(await weir.effectsOf('mute', 'person')).toHaveLength(0);
 });
 
+test('a stop in order while deliveries stand in line for a vendor without keys makes none of them look as if it had been called', async () => {
+  expect((await weir.cli('destination', 'pause', 'holds', '--reason', 'a deployment')).code).toBe(0);
+  await weir.send('in-line');
+  await waitFor('another destination has it', async () => (await weir.effectsOf('asks', 'in-line')).length === 1);
+  expect(await weir.stop()).toBe(0);
+  await weir.start();
+  expect((await weir.cli('destination', 'resume', 'holds')).code).toBe(0);
+  await weir.settled();
+  expect(await weir.effectsOf('holds', 'in-line')).toHaveLength(1);
+});
+
 test('of what is held a person says whether it was applied: then it ends, without a call; else it is sent, without a question; each once, and counted until then', async () => {
   const heldNow = async (): Promise<number> => ((await (await weir.api('/v1/status')).json()) as { held: number }).held;
   await weir.fault({ destination: 'mute', operation: 'things', subject: 'said@larkspur.example', mode: 'cut', count: 1 });

@@ -78,8 +78,8 @@ export function appendCases(world: () => World, driver: DriverName): void {
     await appender.append(topic, [record(0, 'before')]);
     const codes = await world().frozen(async () => {
       const first = appender.append(topic, [record(0, 'a')]);
-      // A turn later: not in the request of the first, but behind it.
-      await new Promise((done) => setImmediate(done));
+      // Later than the next request may begin: not in the request of the first, but behind it.
+      await new Promise((done) => { setTimeout(done, 20); });
       const second = appender.append(topic, [record(0, 'b')]);
       const third = first.catch(() => appender.append(topic, [record(0, 'c')]));
       const codes = (await Promise.allSettled([first, second, third])).map((r) => (r.status === 'rejected' ? (r.reason as { code: string }).code : 'acknowledged'));

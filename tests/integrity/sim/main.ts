@@ -7,6 +7,11 @@ import { simulate } from './world.ts';
 const { values } = parseArgs({ options: { seeds: { type: 'string', default: '200' }, from: { type: 'string', default: '1' }, seed: { type: 'string' }, trace: { type: 'boolean', default: false }, 'fail-fast': { type: 'boolean', default: false } } });
 const from = Number(values.seed ?? values.from);
 const count = values.seed === undefined ? Number(values.seeds) : 1;
+// No seed at all finds no violation.
+if (!(Number.isSafeInteger(from) && Number.isSafeInteger(count) && from > 0 && count > 0)) {
+  console.error('--seeds, --from and --seed are whole numbers from 1 on');
+  process.exit(2);
+}
 const began = performance.now();
 const totals = new Map<Point, number>();
 let failed = 0;
