@@ -1,3 +1,4 @@
+import type * as FileSystem from 'node:fs';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -5,7 +6,7 @@ import { afterAll, expect, test, vi } from 'vitest';
 
 const calls: string[] = [];
 vi.mock('node:fs', async (original) => {
-  const fs = await original<typeof import('node:fs')>();
+  const fs = await original<typeof FileSystem>();
   const names = new Map<number, string>();
   return { ...fs,
     openSync: (path: string, ...rest: [string, number]) => {
