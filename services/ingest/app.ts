@@ -55,6 +55,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
   let app: FastifyInstance | undefined;
   let consent: ConsentApi | undefined;
   let listening = false;
+  let stopping = false;
   let awayUntil = 0;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
@@ -88,7 +89,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       await poller.retire();
     }
     for (const name of wanted) {
-      if (pollers.has(name)) continue;
+      if (stopping || pollers.has(name)) continue;
       const poller = createPoller(name, {
         log, http, logger, metrics, topics, appender: appender!, serde: context.serde, now: clock.now, monotonic: clock.monotonic, ackTimeoutMs: options.ackTimeoutMs, sealing,
         groupId: `${context.groups.poller}.${name}`, instance: context.config.instance, sessionMs: options.pollerSessionMs, source: () => sources().all.get(name), quota: quotaOf(name), fail,
@@ -127,19 +128,24 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
       const begun = releases.current();
-      await follow();
+      const revision = vault.revision();
+      for (const name of sources().all.keys()) await appender.partitions(topics.raw(name));
       consent = await createConsentApi(context, { ...options, fail }, outside.openTable);
-      const anew = (): void => { changing = changing.then(follow).catch(fail); };
-      const offs = [releases.onChange(anew), vault.onChange(anew)];
-      off = () => { for (const end of offs) end(); };
-      // To take over a poller takes a session: the sources of a release that came meanwhile would be closed until the next one.
-      if (releases.current() !== begun) anew();
       app = createApp();
       await outside.listen(app, { host: context.config.host, port: options.port });
       listening = true;
+      // After one that was killed a poller waits for the end of its session; webhooks and withdrawals do not.
+      await follow().catch((error: unknown) => { if (!stopping) throw error; });
+      if (stopping) return;
+      const anew = (): void => { changing = changing.then(follow).catch(fail); };
+      const offs = [releases.onChange(anew), vault.onChange(anew)];
+      off = () => { for (const end of offs) end(); };
+      // What came meanwhile was told to nobody: its sources would be closed until the next change.
+      if (releases.current() !== begun || vault.revision() !== revision) anew();
     },
     readiness,
     async stop() {
+      stopping = true;
       off?.();
       listening = false;
       consent?.giveUp();

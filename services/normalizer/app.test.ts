@@ -11,27 +11,29 @@ import { createNormalizer } from './app.ts';
 const topics = topicNames('t');
 const releaseOf = (...sources: string[]): Release => ({ hash: sources.join(), sources: new Map(sources.map((name) => [name, { dedupeWindowMs: 1000 }])) }) as never;
 
-/** The service over a log that has nothing; `joining` runs while a consumer joins its group. */
-function world(joining: (consumers: number) => void) {
+/** The service over a log that has nothing; `joining` runs while a consumer joins its group. Each look at the clock takes a millisecond. */
+function world(joining: (consumers: number) => void = () => undefined) {
+  let now = 0;
+  const committed: number[] = [];
   let current = releaseOf('web');
   const asked: (readonly string[])[] = [];
   let handlers: ConsumerHandlers | undefined;
   const log = {
-    appender: () => Promise.resolve({ partitions: () => Promise.resolve(1) }),
+    appender: () => Promise.resolve({ partitions: () => Promise.resolve(1), partitionFor: () => 0, append: (_topic: string, records: readonly unknown[]) => Promise.resolve(records.map((_, i) => i)) }),
     admin: () => Promise.resolve({ listTopics: () => Promise.resolve([]), describeTopics: () => Promise.resolve([]) }),
     reader: () => Promise.resolve({}),
     consumer(options: GroupConsumerOptions): Partial<GroupConsumer> {
       asked.push(options.topics);
       handlers = options.handlers;
-      return { start: () => Promise.resolve(joining(asked.length)), close: () => Promise.resolve(), commit: () => Promise.resolve() };
+      return { start: () => Promise.resolve(joining(asked.length)), close: () => Promise.resolve(), commit: ([{ offset }]: any) => Promise.resolve(void committed.push(offset)) };
     },
   } as unknown as Log;
   const registry = new Registry();
   const service = createNormalizer({
-    log, topics, groups: groupNames('t'), releases: { current: () => current, onChange: () => () => undefined }, workspaceKey: Buffer.alloc(32),
-    logger: createLogger({ service: 'normalizer', level: 'silent' }), registry, clock: systemClock, stateDir: '/nowhere',
-  } as unknown as ServiceContext, { sessionTimeoutMs: 1000 }, () => ({ get: () => undefined, close: () => Promise.resolve() }) as never);
-  return { service, asked, registry, handlers: () => handlers!, apply: (release: Release) => { current = release; } };
+    log, topics, serde: { encode: () => Buffer.alloc(1) }, groups: groupNames('t'), releases: { current: () => current, onChange: () => () => undefined }, workspaceKey: Buffer.alloc(32),
+    logger: createLogger({ service: 'normalizer', level: 'silent' }), registry, clock: { ...systemClock, monotonic: () => ++now }, stateDir: '/nowhere',
+  } as unknown as ServiceContext, { sessionTimeoutMs: 1000 }, () => ({ get: () => undefined, range: () => [], putBatch: () => undefined, close: () => Promise.resolve() }) as never);
+  return { service, asked, committed, registry, handlers: () => handlers!, apply: (release: Release) => { current = release; } };
 }
 
 test('a release that comes while the group of the one before is joined is read: its new source would be nobody\'s until the next release', async () => {
@@ -43,7 +45,7 @@ test('a release that comes while the group of the one before is joined is read: 
 });
 
 test('lag is told of what this instance reads, not of what it has given away', async () => {
-  const w = world(() => undefined);
+  const w = world();
   await w.service.start();
   const part = { topic: topics.raw('web'), partition: 0, epoch: 1, position: 0 };
   await w.handlers().assigned([part]);
@@ -52,5 +54,20 @@ test('lag is told of what this instance reads, not of what it has given away', a
   expect(await lag()).toEqual([7]);
   await w.handlers().revoked([part], 'rebalance');
   expect(await lag()).toEqual([]);
+  await w.service.stop();
+});
+
+test('a batch is worked off in turns of the event loop: heartbeats and acknowledgements come in between', async () => {
+  const w = world();
+  await w.service.start();
+  // Of a source that the release does not have: what is done with a record does not matter here.
+  const part = { topic: topics.raw('gone'), partition: 0, epoch: 1, position: 0 };
+  await w.handlers().assigned([part]);
+  const records = Array.from({ length: 2000 }, (_, offset) => ({ offset, timestamp: Date.now(), key: null, value: Buffer.from('{}'), headers: [] }));
+  let turns = 0;
+  w.handlers().batch({ ...part, records, nextOffset: records.length, highWatermark: records.length });
+  for (; w.committed.length === 0; turns++) await new Promise((done) => { setImmediate(done); });
+  expect(w.committed).toEqual([records.length]);
+  expect(turns).toBeGreaterThan(10);
   await w.service.stop();
 });
