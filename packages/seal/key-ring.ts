@@ -52,7 +52,7 @@ export interface KeyRingPorts {
 
 const nonceBytes = 12;
 const tagBytes = 16;
-/** Keys of a generation that are kept ready, of two: about 25 MB at most. One that is not is read, unwrapped and derived, which takes ten times as long as to open a value. */
+/** Keys of a generation that are kept ready, of two: about 45 MB at most. One that is not is read, unwrapped and derived, which takes ten times as long as to open a value. */
 const maxReady = 50_000;
 /** Marks of erasure in memory. */
 const maxMarks = 100_000;

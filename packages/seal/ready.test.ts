@@ -12,8 +12,8 @@ const idOf = (key: SealKey): string => key.id.toString('latin1');
 
 test('a key that is found is the one that was kept, at most twice the size are, and one that is forgotten is gone', () => {
   const step = fc.record({ n: fc.nat({ max: 40 }), act: fc.constantFrom('keep', 'keep-owner', 'forget') });
-  fc.assert(fc.property(fc.array(step, { maxLength: 300 }), fc.integer({ min: 1, max: 12 }), (steps, size) => {
-    const ready = createReady(size);
+  fc.assert(fc.property(fc.array(step, { maxLength: 300 }), fc.integer({ min: 1, max: 12 }), fc.integer({ min: 0, max: 4 }), (steps, size, maxMade) => {
+    const ready = createReady(size, maxMade);
     const kept = new Set<number>();
     const owned = new Set<number>();
     for (const { n, act } of steps) {
@@ -47,7 +47,7 @@ test('a key that is found is the one that was kept, at most twice the size are, 
 });
 
 test('who holds a key while others come and go seals and opens with the same one', () => {
-  const ready = createReady(600);
+  const ready = createReady(600, 100);
   const key = keyOf(1);
   ready.keep(key);
   const held = ready.ofId(idOf(key))!;
