@@ -33,6 +33,8 @@ interface Drop {
 
 /** Records that one item may give. */
 const maxOutputs = 1000;
+/** In lists of all records of one item: each is an object before anything knows how many bytes it will be. */
+const maxElements = 50_000;
 /** Characters of extras of one record; the elements of `each` share them, but have these at least. The raw topic has the rest. */
 const maxExtras = 65_536;
 const leastExtras = 1024;
@@ -148,7 +150,7 @@ function compileFields(kinds: ReadonlyMap<string, FieldKind>, table: Json, at: r
 }
 
 function apply(outputs: readonly Output[], drops: readonly Drop[], file: string, item: Json, envelope: JsonObject | undefined, meta: MappingMeta): MappingResult {
-  const roots: Roots = { root: item, item, envelope, meta: meta as unknown as JsonObject };
+  const roots: Roots = { root: item, item, envelope, meta: meta as unknown as JsonObject, left: { elements: maxElements } };
   const reasons: Reason[] = [];
   /** Outputs of this item that change consent: when the item fails, nobody is bound by them. */
   const changes = new Set<Output>();

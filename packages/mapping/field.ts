@@ -244,6 +244,11 @@ function compileRecords(kind: FieldKind, spec: { [key: string]: Json }, at: At, 
       fail({ field: kind.name, message: `has ${items.length} elements, at most ${maxElements} are taken`, line, path: eachPath!.text });
       return undefined;
     }
+    roots.left.elements -= items.length * elements.length;
+    if (roots.left.elements < 0) {
+      fail({ field: kind.name, message: 'the lists of all records of the item have too many elements together', line, path: eachPath?.text });
+      return undefined;
+    }
     for (const item of items) {
       for (const element of elements) {
         const record = element!(eachPath === undefined ? roots : { ...roots, item }, fail);

@@ -136,6 +136,14 @@ test('an item that would give too many records or elements is one failure, not a
   expect(compileMapping(file(wide)).apply({ id: 1, list: Array.from({ length: 10_001 }, () => ({})) }, undefined, meta)).toMatchObject({ kind: 'failed', reasons: [{ field: 'items', path: 'list' }] });
 });
 
+test('lists of all records of an item are bounded together: a list from the root in each of many records would be millions of objects before their bytes are known', () => {
+  const squared = 'mapping: x\noutputs:\n  a:\n    record: Order\n    each: orders\n    objectKey: $item.id\n    fields: { orderId: $item.id, status: { const: completed }, items: { each: list, fields: {} } }\n';
+  const item = (orders: number): Record<string, unknown> => ({ orders: Array.from({ length: orders }, (_, id) => ({ id })), list: Array.from({ length: 5000 }, () => ({})) });
+  const apply = (orders: number) => compileMapping(file(squared)).apply(item(orders) as never, undefined, meta);
+  expect(apply(10).kind).toBe('mapped');
+  expect(apply(11)).toMatchObject({ kind: 'failed', reasons: [{ field: 'items', message: expect.stringContaining('too many elements together') }] });
+});
+
 test('a condition that CEL cannot decide fails the item instead of losing the record', () => {
   const mapping = compileMapping(file('mapping: x\noutputs:\n  a: { record: Profile, fields: { userId: id } }\n  b: { record: Profile, when: { cel: \'item.kind == "x"\' }, fields: { userId: id } }\n'));
   expect(mapping.apply({ id: 1, kind: 'y' }, undefined, meta)).toMatchObject({ kind: 'mapped', outputs: [{ name: 'a' }] });

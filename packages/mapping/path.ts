@@ -6,6 +6,8 @@ export interface Roots {
   readonly item: Json;
   readonly envelope: JsonObject | undefined;
   readonly meta: JsonObject;
+  /** List elements that the item may still give, over all of its records. */
+  readonly left: { elements: number };
 }
 
 export interface Path {
