@@ -57,11 +57,11 @@ export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader
   /** Asked anew: the high watermark of a leader that was just elected goes back for a moment, and this question waits until it is right (KIP-207). */
   const endOf = async (topic: string, partition: number): Promise<number> => (await listOffsets(cluster, topic, [partition], -1, closing.signal)).get(partition)!;
 
-  async function read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>): Promise<void> {
+  async function read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>, bytes = readBytes): Promise<void> {
     let position = from;
     let movedAt = performance.now();
     while (position < to) {
-      const found = await fetchOnce(topic, partition, position, readBytes);
+      const found = await fetchOnce(topic, partition, position, bytes);
       if (found.outOfRange) {
         const start = await begin(topic, partition, position);
         if (start === undefined) return;
@@ -132,11 +132,12 @@ export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader
   }
 
   return {
-    read,
+    read: (topic, partition, from, to, onBatch) => read(topic, partition, from, to, onBatch),
     follow,
     async readOne(topic, partition, offset) {
-      const { records: [first] } = await fetchOnce(topic, partition, offset, oneBytes);
-      return first?.offset === offset ? first : undefined;
+      let found: LogRecord | undefined;
+      await read(topic, partition, offset, offset + 1, ({ records }) => { [found] = records; }, oneBytes);
+      return found;
     },
     async close() {
       closing.abort();
