@@ -6,8 +6,6 @@ import { createHash } from 'node:crypto';
  */
 const longest = 300;
 const mark = '\uffff';
-/** What nearly every key is; it can be stored as it is. */
-const plain = /^[ -~]{1,300}$/;
 const unfit = /[\u0000-\u001f\uffff]|\p{Surrogate}/u;
 
 /** Prefix of the table's own entries; no stored key of a caller begins with it. */
@@ -22,7 +20,6 @@ function clean(text: string): string {
 
 /** The key to store under; `wrapped` tells that the value must carry the key. */
 export function storedKey(key: string): { readonly key: string; readonly wrapped: boolean } {
-  if (plain.test(key)) return { key, wrapped: false };
   const begin = clean(key);
   if (begin.length === key.length && key !== '') return { key, wrapped: false };
   return { key: begin + mark + createHash('sha256').update(key, 'utf16le').digest('hex'), wrapped: true };
