@@ -8,8 +8,8 @@ export const header = (record: LogRecord, name: string): string => record.header
 const all = (history: History, topic: string): LogRecord[] => (history.records.get(topic) ?? []).flat();
 const destinationsOf = (history: History): string[] => [...history.records.keys()].filter((t) => t.startsWith('sim.dispatch.')).map((t) => t.slice('sim.dispatch.'.length));
 
-/** A redrive of what was not applied has the key of the next generation. */
-const generations = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+/** A redrive of what was not applied has the key of the next generation; a run puts nothing back more often. */
+export const generations = Array.from({ length: 16 }, (_, generation) => generation);
 
 interface Delivery { readonly destination: string; readonly key: string; readonly partition: number; readonly offset: number; readonly subject: string; readonly value: any }
 /** Deliveries by key; of a repeated one the first. */

@@ -9,6 +9,7 @@ import type { ServiceContext } from '@weir/service';
 import { createConsentIntake, type RecordedConsent } from '../../../services/ingest/consent-intake.ts';
 import type { ConsentOrder } from '../../../services/ingest/consent-order.ts';
 import type { SimBroker } from './broker.ts';
+import { generations } from './checkers.ts';
 import type { Random, Scheduler } from './time.ts';
 import type { Vendors } from './vendor.ts';
 import type { History, Instance } from './world.ts';
@@ -240,7 +241,7 @@ export function afterApplied(history: History): string[] {
   const idsOf = new Map<string, readonly string[]>();
   for (const record of (history.records.get('sim.dispatch.newsletter') ?? []).flat()) {
     const { value } = history.decode(record.value!);
-    for (const generation of [0, 1, 2, 3]) for (const intent of new Set(['0', value.intent])) idsOf.set(deliveryKey(value.outputId, 'newsletter', value.operation, intent, generation), value.ids);
+    for (const generation of generations) for (const intent of new Set(['0', value.intent])) idsOf.set(deliveryKey(value.outputId, 'newsletter', value.operation, intent, generation), value.ids);
   }
   const firstOf = new Map<string, ChangeSeen>();
   for (const change of consent.changes) if (!firstOf.has(`${change.key} ${change.id}`)) firstOf.set(`${change.key} ${change.id}`, change);
