@@ -131,10 +131,10 @@ test('answers that come at once do not make a request of every record: what come
       await turn();
     }
     expect(requests).toEqual([1]);
-    vi.advanceTimersByTime(8);
+    vi.advanceTimersByTime(4);
     await Promise.all(behind);
     expect(requests).toEqual([1, 4]);
-    vi.advanceTimersByTime(8);
+    vi.advanceTimersByTime(4);
     await append(5);
     expect(requests).toEqual([1, 4, 1]);
     // What is worth a request of its own does not wait.

@@ -41,7 +41,7 @@ export interface FetcherOptions {
 const maxBytes = 16 * 1024 * 1024;
 const graceMs = 10_000;
 /** From the begin of one request to that of the next, as long as what comes is little: a request costs both sides as much as tens of records. */
-const spacingMs = 5;
+const spacingMs = 8;
 /** An answer of so much is followed by the next request at once. */
 const fullBytes = 64 * 1024;
 const busyWaitMs = 10;
