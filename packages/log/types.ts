@@ -93,8 +93,7 @@ export interface GroupConsumer {
   start(): Promise<void>;
   pause(topic: string, partition: number): void;
   resume(topic: string, partition: number): void;
-  /** Commit next offsets. Rejects with log-assignment-stale when an epoch has ended. Monotonic per partition: a lower offset is ignored. */
-  /** Monotonic per partition. Resolves when it is written, which may be a tenth of a second later: at most ten requests a second, what waits goes together. Wait for it where the assignment ends, not between batches. */
+  /** Commit next offsets. Rejects with log-assignment-stale when an epoch has ended. Monotonic per partition: a lower offset is ignored. At most ten requests a second, what waits goes together: wait for it where the assignment ends, not between batches. */
   commit(offsets: ReadonlyArray<{ topic: string; partition: number; epoch: number; offset: number }>): Promise<void>;
   /** Monotonic milliseconds (performance.now()) until which this member surely owns its partitions: send time of the last acknowledged heartbeat + session timeout. */
   leaseUntil(): number;
