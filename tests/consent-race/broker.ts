@@ -121,7 +121,7 @@ async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: Lo
     const [ends, committed] = await Promise.all([admin.endOffsets(topic), admin.committed(group, topic)]);
     return [...ends].reduce((sum, [partition, end]) => sum + end - (committed.get(partition) ?? 0), 0);
   };
-  const backlog = async (): Promise<Backlog> => ({ normalizer: await lag(groups.normalizer, topics.raw('storefront')), policy: await lag(groups.policy, topics.canonical), newsletter: await lag(groups.dispatcher('newsletter'), topics.dispatch('newsletter')) });
+  const backlog = async (): Promise<Backlog> => ({ normalizer: await lag(groups.normalizer, topics.raw('segment')), policy: await lag(groups.policy, topics.canonical), newsletter: await lag(groups.dispatcher('newsletter'), topics.dispatch('newsletter')) });
 
   for (let person = 0; person < people; person += 50) await Promise.all(Array.from({ length: 50 }, (_, i) => consent(person + i, 'granted', false)));
   await post();
