@@ -167,8 +167,9 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       switchListeners.add(listener);
       return () => switchListeners.delete(listener);
     },
-    onChange(listener) {
+    onChange(listener, since) {
       listeners.add(listener);
+      if (since !== undefined && current !== undefined && current !== since) listener(current);
       return () => listeners.delete(listener);
     },
     async close() {

@@ -104,8 +104,8 @@ export interface ReleaseFeed {
   onSwitch(listener: (change: DestinationSwitch) => void): () => void;
   /** Throws release-missing before the first release was read. */
   current(): Release;
-  /** Called after a new release became current. Returns an unsubscribe function. */
-  onChange(listener: (release: Release) => void): () => void;
+  /** Called after a new release became current, and at once where that is another one than `since`: it came while its reader was being started. Returns an unsubscribe function. */
+  onChange(listener: (release: Release) => void, since?: Release): () => void;
   close(): Promise<void>;
 }
 

@@ -124,10 +124,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)), guard });
       replays = await openReplays({ context, reader, admin, appender, store, tables: consent, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
       privacy = await createPrivacy(context, store, consent, (leaf) => audit.record(leaf), fail);
-      const again = (): void => { changing = changing.then(follow).catch(fail); };
-      off = releases.onChange(again);
       // The topics of a release that came meanwhile would be in no index until the next one.
-      if (releases.current() !== begun) again();
+      off = releases.onChange(() => { changing = changing.then(follow).catch(fail); }, begun);
       api = createApi({
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
         audit: () => audit,

@@ -227,10 +227,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
         running.get(destination)?.runner.changed();
       });
       for (const { destination, paused } of releases.switches().values()) metrics.switchedOff.set({ destination }, paused ? 1 : 0);
-      const again = (): void => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); };
-      off = releases.onChange(again);
       // To join the groups takes seconds: the destinations of a release that came meanwhile would be sent nothing until the next one.
-      if (releases.current() !== begun) again();
+      off = releases.onChange(() => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); }, begun);
     },
     readiness,
     async stop() {

@@ -138,10 +138,10 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       await follow().catch((error: unknown) => { if (!stopping) throw error; });
       if (stopping) return;
       const anew = (): void => { changing = changing.then(follow).catch(fail); };
-      const offs = [releases.onChange(anew), vault.onChange(anew)];
+      // The sources of what came meanwhile would be closed until the next change.
+      const offs = [releases.onChange(anew, begun), vault.onChange(anew)];
       off = () => { for (const end of offs) end(); };
-      // What came meanwhile was told to nobody: its sources would be closed until the next change.
-      if (releases.current() !== begun || vault.revision() !== revision) anew();
+      if (vault.revision() !== revision) anew();
     },
     readiness,
     async stop() {

@@ -30,7 +30,10 @@ function world(joining: (consumers: number) => void = () => undefined) {
   } as unknown as Log;
   const registry = new Registry();
   const service = createNormalizer({
-    log, topics, serde: { encode: () => Buffer.alloc(1) }, groups: groupNames('t'), releases: { current: () => current, onChange: () => () => undefined }, workspaceKey: Buffer.alloc(32),
+    log, topics, serde: { encode: () => Buffer.alloc(1) }, groups: groupNames('t'), releases: { current: () => current, onChange: (listener: (release: Release) => void, since?: Release) => {
+      if (since !== current) listener(current);
+      return () => undefined;
+    } }, workspaceKey: Buffer.alloc(32),
     logger: createLogger({ service: 'normalizer', level: 'silent' }), registry, clock: { ...systemClock, monotonic: () => ++now }, stateDir: '/nowhere',
   } as unknown as ServiceContext, { sessionTimeoutMs: 1000 }, () => ({ get: () => undefined, range: () => [], putBatch: () => undefined, close: () => Promise.resolve() }) as never);
   return { service, asked, committed, registry, handlers: () => handlers!, apply: (release: Release) => { current = release; } };

@@ -241,13 +241,11 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
       const begun = releases.current();
       await subscribe();
-      const again = (): void => {
+      // To join the group takes seconds: the topics of a release that came meanwhile would be nobody's until the next one.
+      off = releases.onChange(() => {
         failpoint('normalizer.release-switch');
         changing = changing.then(subscribe).catch(fail);
-      };
-      off = releases.onChange(again);
-      // To join the group takes seconds: the topics of a release that came meanwhile would be nobody's until the next one.
-      if (releases.current() !== begun) again();
+      }, begun);
     },
     readiness: () => (consumer === undefined ? { ready: false, reason: 'no source in the release' } : progress.readiness()),
     async stop() {

@@ -48,10 +48,7 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
       await Promise.all([folder.start(), stage.consumer.start()]);
       const begun = context.releases.current();
       await watchApplied();
-      const again = (): void => { changing = changing.then(watchApplied).catch(fail); };
-      off = context.releases.onChange(again);
-      // A release that came meanwhile was told to nobody.
-      if (context.releases.current() !== begun) again();
+      off = context.releases.onChange(() => { changing = changing.then(watchApplied).catch(fail); }, begun);
       started = true;
     },
     readiness() {

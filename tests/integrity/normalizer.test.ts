@@ -232,6 +232,10 @@ test('a release goes round through the log; one that is not what its hash says, 
   await apply(third);
   await waitFor('the third release runs', () => feed.current().hash === third.hash);
   expect(changed).toEqual([third.hash]);
+  // Who began under another release is told at once of the one that runs.
+  feed.onChange((release) => changed.push(`began before ${release.hash}`), first);
+  feed.onChange((release) => changed.push(`began under ${release.hash}`), feed.current());
+  expect(changed).toEqual([third.hash, `began before ${third.hash}`]);
 });
 
 test('a feed that fails on the way goes on by itself, without missing a release', async () => {
