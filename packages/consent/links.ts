@@ -11,7 +11,8 @@ export interface LinkIndex {
 
 type Links = readonly string[] | 'too-many';
 const none: readonly string[] = Object.freeze([]);
-const cached = 25_000;
+/** Of a generation: what comes in a burst. A read from the table takes about 2 µs, and a cache of all who come again takes memory that the whole process has too little of. */
+const cached = 2000;
 const wide = '*';
 const tooMany: readonly string[] = Object.freeze(Array.from({ length: maxLinked + 1 }, (_, i) => `*${i}`));
 

@@ -1,11 +1,11 @@
 import { WeirError } from '@weir/errors';
-import type { LogRecord } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import { expect, test } from 'vitest';
 import { createDependencies } from './dependencies.ts';
+import { Heads } from './heads.ts';
 
 const topics = topicNames('t');
-const after = (name: string, text: string): LogRecord => ({ offset: 0, timestamp: 0, key: null, value: null, headers: [[name, Buffer.from(text)]] });
+const after = (name: string, text: string): Heads => new Heads({ offset: 0, timestamp: 0, key: null, value: null, headers: [[name, Buffer.from(text)]] });
 
 /** Brokers with `counts` partitions, and tables that have read `identity` and folded `folded`. */
 function world() {

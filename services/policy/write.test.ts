@@ -1,10 +1,11 @@
-import type { OutRecord } from '@weir/log';
+import type { LogRecord, OutRecord, Sink } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import type { CompiledRoute, Decision, Minimiser } from '@weir/policy';
 import type { Incident } from '@weir/release';
 import { beforeEach, expect, test } from 'vitest';
 import type { Canonical } from './delivery.ts';
-import { createDecisionWriter, type Outputs } from './write.ts';
+import { Heads } from './heads.ts';
+import { createDecisionWriter, createOutputs } from './write.ts';
 
 const topics = topicNames('weir');
 const route: CompiledRoute = { destination: 'crm', operation: 'send', on: 'Profile', kind: 'use', purpose: 'service', when: undefined };
@@ -12,9 +13,10 @@ const minimiser: Minimiser = { withheld: ['email'], changed: [], bytes: () => Bu
 const allow: Decision = { effect: 'allow', route, rule: 'all', consent: [], notBefore: null, minimiser };
 const hold = (escalate: boolean): Decision => ({ effect: 'hold', route, rule: 'big', reason: escalate ? 'escalate:big' : 'approval:big', consent: [], expiresMs: 1000, escalate });
 const canonical = Buffer.from([0, 0, 0, 0, 1, 42]);
+const record: LogRecord = { offset: 9, timestamp: 1, key: Buffer.from('email:x'), value: canonical, headers: [[H.event, Buffer.from('evt_a')], [H.output, Buffer.from('out_a')], [H.approval, Buffer.from('old/send/x')]],
+};
 const from: Canonical = {
-  record: { offset: 9, timestamp: 1, key: Buffer.from('email:x'), value: canonical, headers: [[H.event, Buffer.from('evt_a')], [H.output, Buffer.from('out_a')], [H.approval, Buffer.from('old/send/x')]] },
-  bytes: canonical, partition: 4, name: 'weir.canonical.Profile', value: { email: 'a@b.example' }, eventId: 'evt_a', outputId: 'out_a', source: 'shop', acceptedAt: 5, intent: '0', ids: ['email:x'], now: 500, consentOffsets: [], identityOffsets: [], release: 'rel_a',
+  record, heads: new Heads(record), bytes: canonical, partition: 4, name: 'weir.canonical.Profile', value: { email: 'a@b.example' }, eventId: 'evt_a', outputId: 'out_a', source: 'shop', acceptedAt: 5, intent: '0', ids: ['email:x'], now: 500, consentOffsets: [], identityOffsets: [], release: 'rel_a',
 };
 
 let incidents: Map<string, Incident>;
@@ -22,14 +24,21 @@ let write: ReturnType<typeof createDecisionWriter>;
 beforeEach(() => {
   incidents = new Map();
   const counter = { inc: () => {} };
-  const serde = { encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })), idOf: () => 1 };
+  const encode = (name: string, value: object): Buffer => Buffer.from(JSON.stringify({ name, ...value }));
+  const serde = {
+    encode, idOf: () => 1,
+    encodeTo(name: string, value: object, sink: Sink) {
+      sink.bytes = Buffer.concat([sink.bytes.subarray(0, sink.at), encode(name, value)]);
+      sink.at = sink.bytes.length;
+    },
+  };
   write = createDecisionWriter({ appender: { partitionFor: () => 0 }, metrics: { decisions: counter, deadLettered: counter }, context: { serde, topics, releases: { incidents: () => incidents } } } as never);
 });
 const releaseWith = (contract?: object) => ({ hash: 'rel_a', policy: { purposes: new Map([['service', { legalBasis: 'contract' }]]) }, destinations: new Map([['crm', { contract }]]) }) as never;
 function written(decision: Decision, contract?: object, of = from): Record<string, any[]> {
-  const outputs: Outputs = new Map();
+  const outputs = createOutputs();
   write([decision], of, releaseWith(contract), outputs);
-  return Object.fromEntries([...outputs].map(([topic, records]) => [topic, records.map((r: OutRecord) => JSON.parse(r.value!.toString()))]));
+  return Object.fromEntries([...outputs.topics].map(([topic, records]) => [topic, records.map((r: OutRecord) => JSON.parse(r.value!.toString()))]));
 }
 const text = (data: { data: number[] }): string => Buffer.from(data.data).toString();
 
@@ -93,8 +102,8 @@ test('the second vendor is refused with the reason: by policy, for a correction,
 });
 
 test('a second vendor whose contract the record would break is refused, the first gets it', () => {
-  const outputs: Outputs = new Map();
+  const outputs = createOutputs();
   const release = { hash: 'rel_a', policy: { purposes: new Map([['service', { legalBasis: 'contract' }]]) }, destinations: new Map([['crm-two', { contract: { check: () => [{ code: 'contract-breached', message: 'email is required' }] } }]]) };
   write([other()], from, release as never, outputs);
-  expect(JSON.parse(outputs.get(topics.dispatch('crm'))![0]!.value!.toString()).standby).toMatchObject({ refused: 'contract-breached' });
+  expect(JSON.parse(outputs.topics.get(topics.dispatch('crm'))![0]!.value!.toString()).standby).toMatchObject({ refused: 'contract-breached' });
 });
