@@ -58,7 +58,6 @@ export function createDependencies(ports: Pick<PolicyPorts, 'admin' | 'tables' |
   /** Whether the table is past every position of a header; `kind` 0 = consent, 1 = identity. */
   function reached(header: string | undefined, kind: 0 | 1, arrivedAt: number): boolean | undefined {
     if (header === undefined || header === '') return true;
-    const positions = kind === 0 ? undefined : tables.identityPositions();
     for (const part of header.split(',')) {
       const match = position.exec(part);
       if (match === null) return undefined;
@@ -68,7 +67,7 @@ export function createDependencies(ports: Pick<PolicyPorts, 'admin' | 'tables' |
         askAgain();
         return false;
       }
-      if ((positions === undefined ? tables.folded(partition) : positions[partition] ?? 0) <= Number(match[2])) return false;
+      if ((kind === 0 ? tables.folded(partition) : tables.identityPosition(partition)) <= Number(match[2])) return false;
     }
     return true;
   }

@@ -48,6 +48,18 @@ test('what is sent is the cut, not the record', () => {
   expect(text(out[topics.dispatch('crm')]![0].payload)).toBe('cut');
 });
 
+test('each destination gets its own cut of each record, whatever the one before got', () => {
+  const cutting = (what: string): Minimiser => ({ ...minimiser, bytes: (bytes) => Buffer.concat([Buffer.from(what), bytes]) });
+  const [less, more] = [cutting('less'), cutting('more')];
+  const outputs = createOutputs();
+  for (const value of ['a', 'b']) {
+    const bytes = Buffer.concat([canonical, Buffer.from(value)]);
+    write([less, less, more, less].map((of): Decision => ({ ...allow, minimiser: of })), { ...from, record: { ...record, value: bytes }, bytes }, releaseWith(), outputs);
+  }
+  const sent = outputs.topics.get(topics.dispatch('crm'))!.map((r) => text(JSON.parse(r.value!.toString()).payload));
+  expect(sent.map((payload) => payload.slice(0, 4) + payload.slice(-1))).toEqual(['lessa', 'lessa', 'morea', 'lessa', 'lessb', 'lessb', 'moreb', 'lessb']);
+});
+
 test('the contract of the destination is asked about what would leave; a breach sets the whole delivery aside with every reason and sends nothing', () => {
   const asked: unknown[] = [];
   const contract = { check: (name: string, record: unknown) => {
