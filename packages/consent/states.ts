@@ -105,8 +105,8 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     if (known !== undefined) return known;
     const bucket = bucketOf(id);
     const entries = bucket === 'too-many' ? bucket : bucket.length === 0 ? noEntries : bucket.map((kept): ConsentEntry => {
-      const { purpose, channel, topic, state, version, expiresAt } = stateOf(kept);
-      return { purpose, channel, topic, state, version, expiresAt };
+      const { purpose, channel, topic, state, version, expiresAt, over, changeId } = stateOf(kept);
+      return { purpose, channel, topic, state, version, expiresAt, over: over ?? '', changeId };
     });
     cache.set(id, entries);
     return entries;

@@ -39,7 +39,7 @@ function createWorld() {
   let verdict: (task: Task) => 'sent' | { due: number; maybeSince?: number } = () => 'sent';
   const parking = createParking({
     ports, partition: 0, epoch: 1, createTask: (delivery, _record, offset, parkedOffset) => taskOf(delivery, offset, parkedOffset),
-    finished: () => undefined, applyLedger: () => undefined, endOf: () => undefined, reach: () => undefined, written: () => Promise.resolve(true),
+    finished: () => undefined, applyLedger: () => undefined, endOf: () => undefined, reach: () => undefined, written: () => Promise.resolve(true), hurry: () => undefined,
     end(ending) {
       ended.push(ending);
       endedKeys.add((ending.task.delivery as unknown as Item).n);

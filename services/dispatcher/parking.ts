@@ -23,6 +23,8 @@ interface Context {
   /** The ends that tell a repetition of these are known when it resolves. */
   reach(tasks: readonly Task[]): Promise<void> | undefined;
   offer(lane: Lane): void;
+  /** Something that restricts waits behind a head that is loaded. */
+  hurry(lane: Lane): void;
   /** Ends a waiting delivery without a call. */
   end(ending: Ending): void;
   /** Resolves when every end up to now is acknowledged; false: the partition has another owner. */
@@ -186,6 +188,7 @@ export function createParking(context: Context): Parking {
     await write([[parked.key, null]]);
     lane.parked = undefined;
     leave(lane);
+    lane.restricting ||= parked.held.length > 1;
     lane.queue.push(...parked.held);
     lane.busy = false;
     context.offer(lane);
@@ -294,6 +297,7 @@ export function createParking(context: Context): Parking {
           timers.delete(lane);
           next(lane);
         } else if (lane.queue.length === 0 && !lane.busy) next(lane);
+        else if (line === parked.restricts && lane.queue.length > 0) context.hurry(lane);
       });
     },
 

@@ -29,7 +29,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
       throw new WeirError('log-assignment-stale');
     } },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, (lane) => { ready.push(lane); }, () => undefined);
+  const runner = createPartitionRunner(ports, assignment, { ready: (lane) => { ready.push(lane); }, restrict: () => undefined, end: () => undefined });
   runner.open();
   runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset: 5, timestamp: 1, key: null, value: Buffer.from('v'), headers: [] }], nextOffset: 6, highWatermark: 6 } as unknown as RecordBatch);
   while (batches < 3) await turn();
@@ -81,10 +81,10 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     turns: { next: () => Promise.resolve(), over: () => false },
     takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, (lane) => {
+  const runner = createPartitionRunner(ports, assignment, { restrict: () => undefined, end: () => undefined, ready: (lane) => {
     ready.push(lane.subject);
     over.onReady?.(lane.subject, lane.queue[0]!);
-  }, () => undefined);
+  } });
   const accept = (offset: number, subject: string, value = 'v'): void => runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset, timestamp: 1, key: Buffer.from(subject), value: Buffer.from(value), headers: [] }], nextOffset: offset + 1, highWatermark: 1000 } as unknown as RecordBatch);
   return { runner, accept, intents, written, failed, ready, lags, gauge, clock };
 }

@@ -1,6 +1,5 @@
 import { failpoint } from '@weir/failpoint';
-import { createCommitWindow, expiringBefore, H, type CommitWindow } from '@weir/pipeline';
-import { isSealed, sealedBy } from '@weir/seal';
+import { createCommitWindow, expiringBefore, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
@@ -9,6 +8,7 @@ import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
+import { taskOf } from './task.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
 
@@ -19,11 +19,6 @@ const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline',
 const openAgainMs = 200;
 /** What is left for the next owner is not waited for any longer. */
 const leaveMs = 2000;
-
-export function headerOf(record: LogRecord, name: string): string | undefined {
-  for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
-  return undefined;
-}
 
 /**
  * One owned partition of weir.dispatch.<destination>: reads the ledger before anything else, writes an intent
@@ -59,7 +54,8 @@ export interface PartitionRunner {
   openedAt(): number;
 }
 
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void, onEnd: (ending: Ending) => void): PartitionRunner {
+/** @param on told of a lane with a head that nobody works on, of something that restricts behind a head that waits, and of each end of what waits */
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, on: { ready(lane: Lane, runner: PartitionRunner): void; restrict(lane: Lane, runner: PartitionRunner): void; end(ending: Ending): void }): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -277,14 +273,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     await writeOwn(puts, late.promise).finally(() => { ports.clock.clearTimer(timer); });
   }
 
-  /** The payload is opened once, for all that is done with it. Throws here, where it is set aside with its bytes, when somebody changed what is sealed. */
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
     const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    const sealed = isSealed(delivery.payload) ? sealedBy(delivery.payload) : '';
-    const plain = sealed === '' ? undefined : ports.keys?.open(delivery.payload);
-    // Of this task alone: it was decoded for it.
-    if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
-    return { delivery, record, sealedBy: sealed, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined, ahead: '' };
+    return taskOf(ports.keys, delivery, record, { offset, parkedOffset, queuedAt, maybeSince });
   }
 
   function laneOf(subject: string): Lane {
@@ -301,14 +292,17 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     if (lane.parked !== undefined) parking.behind(lane, task);
     else {
       lane.queue.push(task);
-      offer(lane);
+      if (!lane.busy) offer(lane);
+      else if (task.delivery.kind === 'restrict') hurry(lane);
     }
   }
+
+  const hurry = (lane: Lane): void => { lane.restricting = true; on.restrict(lane, runner); };
 
   function offer(lane: Lane): void {
     if (lane.busy || lane.dead || lane.queue.length === 0) return;
     lane.busy = true;
-    onReady(lane, runner);
+    on.ready(lane, runner);
   }
 
   const parking = createParking({
@@ -321,9 +315,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
     endOf: (key) => writer.endOf(key),
     reach,
-    offer,
+    offer, hurry,
     end(ending) {
-      onEnd(ending);
+      on.end(ending);
       writer.push(ending);
       const lane = lanes.get(ending.task.subject);
       if (lane !== undefined) lane.fence = writer.fence();

@@ -1,7 +1,7 @@
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { H } from '@weir/pipeline';
-import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
+import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import { isReadable } from '@weir/seal';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
@@ -124,9 +124,11 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
     };
     const release = context.releases.current();
-    if (!release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', fold.partition, record.offset);
+    const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';
+    if (!ofAll && !release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', fold.partition, record.offset);
     const key = consentKey(id, change.purpose, change.channel, change.topic);
-    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, release.consent);
+    const stopKey = consentKey(id, everyPurpose, '', '');
+    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, release.consent, changed.get(stopKey) ?? stateOf(fold, stopKey));
     metrics.folded.inc({ changed: String(next !== undefined) });
     if (next !== undefined) changed.set(key, next);
     return undefined;
