@@ -35,6 +35,14 @@ export function varint(sink: Sink, n: number): void {
       v >>>= 7;
     }
     bytes[at++] = v;
+  } else if (n > -(2 ** 52)) {
+    // Doubled it is still exact, and so is every step.
+    let v = n >= 0 ? n * 2 : n * -2 - 1;
+    while (v > 127) {
+      bytes[at++] = (v % 128) | 128;
+      v = Math.floor(v / 128);
+    }
+    bytes[at++] = v;
   } else {
     let v = n >= 0 ? BigInt(n) * 2n : BigInt(n) * -2n - 1n;
     while (v > 127n) {
