@@ -38,6 +38,8 @@ import { openAccess, type Access } from './tokens.ts';
 
 const adminToken = 'ADMIN_TOKEN';
 const auditKey = 'AUDIT_KEY';
+/** So much of the index a killed process has to read again. */
+const flushMs = 200;
 
 /** The control API over an index of every topic. It reads; what it writes are releases, orders, and records that replays put back, and it creates topics. */
 export function createControl(context: ServiceContext, options: ConfigOf<typeof controlOptions> & { port: number; adapters: ReadonlyMap<string, Adapter> }): Service {
@@ -63,6 +65,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let rehearsals: RehearsalApi;
   let started = false;
   let changing: Promise<void> = Promise.resolve();
+  let flushing: unknown;
   let off: (() => void) | undefined;
   const fail = (error: unknown): void => failure.resolve(error as Error);
 
@@ -83,6 +86,18 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         tail.took(batch, topics);
       }, fail));
     }
+  }
+
+  /** Batches that came since are written together. */
+  function flushLater(): void {
+    flushing = context.clock.setTimer(() => {
+      try {
+        store.flush();
+        flushLater();
+      } catch (error) {
+        fail(error);
+      }
+    }, flushMs);
   }
 
   /** Names are known from the running release; what is not known counts as everything. */
@@ -118,6 +133,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
       audit = await openAudit();
       const begun = releases.current();
+      flushLater();
       await follow();
       unresolved = createUnresolved({ store, incidents: () => releases.incidents(), save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }), registry: context.registry, clock: context.clock, failed: fail });
       const guard = createLetterGuard({ release: () => releases.current(), workspaceKey: context.workspaceKey, erasedUntil: (ids) => context.keys?.erasedUntil(ids) ?? 0, newestMark: () => privacy.newestMark() });
@@ -173,6 +189,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await rehearsals?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));
       await consent?.stop();
+      context.clock.clearTimer(flushing);
       await store?.close();
     },
   };

@@ -139,7 +139,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     } finally {
       correct?.close();
     }
-    const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate });
+    const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate, goneBefore: await goneBefore(order) });
     const empty = result.records === 0;
     if (!goesOn(entry, 'previewing')) return;
     await save(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
@@ -165,7 +165,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (before.length === 0) return;
     for await (const { records } of scan(reader, before)) {
       if (!goesOn(entry, 'running')) return;
-      await selector.take(records);
+      await selector.meet(records);
     }
   }
 
@@ -183,7 +183,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     running.set(order.id, putBack);
     let savedAt = clock.monotonic();
     try {
-      for await (const { records, positions } of scan(reader, order.range, entry.progress.positions)) {
+      for await (const { records, positions, lost } of scan(reader, order.range, entry.progress.positions)) {
         const found = await selector.take(records);
         const items = correct === undefined ? found : found.map((item) => correct.mark(item));
         if (order.verify) await verify(entry, items.filter((item) => !already.has(item.from)), 'running');
@@ -194,6 +194,7 @@ export function createRunner(ports: RunnerPorts): Runner {
         // Paused, cancelled or closed within the chunk: what of it was put back is found again by its origin.
         if (!whole) return;
         count('read', records.length);
+        if (lost > 0) count('lost', lost);
         count('selected', items.length);
         count('requeued', back.length);
         ports.metrics.requeued.inc(back.length);
@@ -226,15 +227,28 @@ export function createRunner(ports: RunnerPorts): Runner {
     logger.info({ order: entry.order.id, ...report }, 'replay finished');
   }
 
-  async function range(selection: Selection): Promise<ReplayRange[]> {
-    const { source, destination, from, since } = selection;
+  function topicsOf({ source, destination, from }: Selection): string[] {
     const release = select.release();
-    const named = from === 'dlq' ? [topics.dlq] : from === 'canonical' ? [topics.canonical] : from === 'raw' ? (source === null ? [...release.sources.keys()] : [source]).map(topics.raw) : (destination === null ? [...release.destinations.keys()] : [destination]).map(topics.dispatch);
-    const found = await Promise.all(named.map(async (topic) => {
+    return from === 'dlq' ? [topics.dlq] : from === 'canonical' ? [topics.canonical] : from === 'raw' ? (source === null ? [...release.sources.keys()] : [source]).map(topics.raw) : (destination === null ? [...release.destinations.keys()] : [destination]).map(topics.dispatch);
+  }
+
+  async function range(selection: Selection): Promise<ReplayRange[]> {
+    const { since } = selection;
+    const found = await Promise.all(topicsOf(selection).map(async (topic) => {
       const [ends, begins, at] = await Promise.all([admin.endOffsets(topic), admin.beginningOffsets(topic), since === null ? undefined : admin.offsetsAt(topic, since)]);
       return [...ends].map(([partition, end]): ReplayRange => ({ topic, partition, start: at === undefined ? begins.get(partition) ?? 0 : at.get(partition) ?? end, end }));
     }));
     return found.flat().filter((r) => r.start < r.end);
+  }
+
+  /** Since when what the order asks for is there; null = retention has deleted nothing of it. */
+  async function goneBefore(order: ReplayOrder): Promise<number | null> {
+    const found = await Promise.all(topicsOf(order).map(async (topic) => {
+      const begins = [...await admin.beginningOffsets(topic)].filter(([, begin]) => begin > 0);
+      return Promise.all(begins.map(async ([partition, begin]) => (await reader.readOne(topic, partition, begin))?.timestamp ?? 0));
+    }));
+    const oldest = Math.max(0, ...found.flat());
+    return oldest > (order.since ?? 0) ? oldest : null;
   }
 
   function refuse(entry: Entry, wanted: string): never {
