@@ -19,6 +19,7 @@ import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer, indexFrom } from './indexer.ts';
+import { createIndexSweep } from './index-sweep.ts';
 import { createLetterGuard } from './letter-privacy.ts';
 import { createLetters, readDeadLetter } from './letters.ts';
 import { createPrivacy, type Privacy } from './privacy.ts';
@@ -66,6 +67,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let started = false;
   let changing: Promise<void> = Promise.resolve();
   let flushing: unknown;
+  let sweep: ReturnType<typeof createIndexSweep> | undefined;
   let off: (() => void) | undefined;
   const fail = (error: unknown): void => failure.resolve(error as Error);
 
@@ -135,6 +137,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       const begun = releases.current();
       flushLater();
       await follow();
+      sweep = createIndexSweep({ store, admin, dlq: topics.dlq, topics: () => [...followers.keys()], clock: context.clock, logger, fail });
       unresolved = createUnresolved({ store, incidents: () => releases.incidents(), save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }), registry: context.registry, clock: context.clock, failed: fail });
       const guard = createLetterGuard({ release: () => releases.current(), workspaceKey: context.workspaceKey, erasedUntil: (ids) => context.keys?.erasedUntil(ids) ?? 0, newestMark: () => privacy.newestMark() });
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)), guard });
@@ -189,6 +192,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await rehearsals?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));
       await consent?.stop();
+      sweep?.close();
       context.clock.clearTimer(flushing);
       await store?.close();
     },

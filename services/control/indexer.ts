@@ -41,7 +41,7 @@ function normalized(tx: Transaction, record: LogRecord, name: string, where: Whe
 }
 
 function decided(tx: Transaction, v: Value, where: Where): void {
-  tx.delivery(deliveryId(v, v['destination']), 'pending');
+  tx.delivery(deliveryId(v, v['destination']), 'pending', v['decidedAt']);
   tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', outputId: v['outputId'], destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined, ...secondOf(v) }, where);
 }
 
@@ -60,7 +60,7 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   const { eventId, destination, operation, state } = v;
   const before = v['outputId'] === null && v['stage'] === 'normalizer';
   if (before) tx.ended(eventId, state, v['at']);
-  else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
+  else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined', v['at']);
   // Outcomes of an event stand on one partition, in their order.
   if (!before && v['stage'] === 'dispatcher') tx.held(deliveryId(v, destination), v['reason'] === 'delivery-held');
   if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
@@ -70,7 +70,7 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
 }
 
 function ended(tx: Transaction, v: Value, destination: string, partition: number): void {
-  if (v['state'] === 'delivered') tx.delivery(deliveryId(v, destination), 'delivered');
+  if (v['state'] === 'delivered') tx.delivery(deliveryId(v, destination), 'delivered', v['at']);
   tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'], partition, owner: v['owner'], outputId: v['outputId'], generation: v['generation'] });
 }
 
@@ -134,6 +134,9 @@ export function indexFrom(store: Pick<Store, 'begin' | 'position'>, topic: strin
 
 /** Applies batches of every topic to the store. A record that cannot be decoded is skipped here and counted: the stage that owns it dead-letters it. */
 export function createIndexer(store: Store, serde: Serde, topics: TopicNames, onUndecodable: (topic: string) => void): (batch: RecordBatch) => Promise<void> {
+  /** By the schema ids of this version, which nearly all is of: what is no kind is not decoded at all. */
+  let byId: ReadonlyMap<number, Kind | undefined> | undefined;
+
   return async function index(batch) {
     const { topic, partition } = batch;
     const raw = topic.startsWith(topics.raw(''));
@@ -159,8 +162,6 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
     }
   }
 
-  /** By the schema ids of this version, which nearly all is of: what is no kind is not decoded at all. */
-  let byId: ReadonlyMap<number, Kind | undefined> | undefined;
   function kindOf(bytes: Buffer): Kind | undefined | 'other' {
     byId ??= new Map([...loadSchemas().keys()].map((name) => [serde.idOf(name), kinds.find((k) => k.name === name)]));
     const id = bytes.length >= 5 && bytes[0] === 0 ? bytes.readInt32BE(1) : -1;
@@ -179,8 +180,11 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
         [found, value] = [kinds.find((k) => k.name === decoded.name), decoded.value as Value];
       } else if (kind !== undefined) [found, value] = [kind, kind.read(serde, bytes)];
     } catch (error) {
+      const code = findWeirError(error)?.code;
+      // Not of the record.
+      if (code === undefined) throw error;
       // An erased person's record leaves no stage of its own: what was decided about it is in its outcomes.
-      return findWeirError(error)?.code === 'subject-erased' ? undefined : onUndecodable(where.topic);
+      return code === 'subject-erased' ? undefined : onUndecodable(where.topic);
     }
     if (value !== undefined) found?.apply(tx, value, record, where, topics);
   }

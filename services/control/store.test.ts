@@ -24,12 +24,12 @@ function open(): Store {
   return store;
 }
 
-type Step = { kind: 'accepted'; event: string } | { kind: 'delivery'; id: string; state: DeliveryState } | { kind: 'ended'; event: string; state: string; at: number } | { kind: 'reopened'; event: string; at: number };
+type Step = { kind: 'accepted'; event: string } | { kind: 'delivery'; id: string; state: DeliveryState; at: number } | { kind: 'ended'; event: string; state: string; at: number } | { kind: 'reopened'; event: string; at: number };
 function apply(store: Store, steps: readonly Step[], next: number): void {
   const tx = store.begin();
   for (const step of steps) {
     if (step.kind === 'accepted') tx.accepted(step.event);
-    else if (step.kind === 'delivery') tx.delivery(step.id, step.state);
+    else if (step.kind === 'delivery') tx.delivery(step.id, step.state, step.at);
     else if (step.kind === 'ended') tx.ended(step.event, step.state, step.at);
     else tx.reopened(step.event, step.at);
   }

@@ -1,5 +1,6 @@
 import { deliveryKey } from '@weir/pipeline';
 import type { Put, Table } from '@weir/state';
+import { sweepRows, type Kept, type Swept } from './index-sweep.ts';
 
 /**
  * The control index: what happened to each event and delivery, and exact counters, in one local table. Keys:
@@ -7,7 +8,7 @@ import type { Put, Table } from '@weir/state';
  *   e/<event>            first seen on a raw topic
  *   x/<event>            ended before it was routed: `<state>@<ms>`; kept when it is reopened
  *   r/<event>            ms when it was put back on its raw topic (redrive)
- *   d/<output>|<destination>|<operation>   state of a delivery
+ *   d/<output>|<destination>|<operation>   state of a delivery: `<state>@<ms>`
  *   y/<inverted ms>/<id> summary of a dead letter, JSON; newest first, so that they are written side by side
  *   q/<dead letter id>   where it is: `<inverted ms>`
  *   a/<inverted ms>/<id> of those that a rule holds for an approver, in the same order
@@ -71,7 +72,7 @@ export interface Transaction {
   /** An event was put back on its raw topic (redrive): ends before that no longer count. */
   reopened(eventId: string, at: number): void;
   ended(eventId: string, state: string, at: number): void;
-  delivery(id: string, state: DeliveryState): void;
+  delivery(id: string, state: DeliveryState, at: number): void;
   /** Whether the last that was told of a delivery is that it is held for a person. */
   held(id: string, is: boolean): void;
   deadLetter(id: string, summary: Record<string, unknown>): void;
@@ -111,6 +112,8 @@ export interface Store {
   position(topic: string, partition: number): number;
   /** Write what is applied. */
   flush(): void;
+  /** Delete rows whose records are gone: index-sweep.ts. */
+  sweep(kept: Kept, after: string | undefined, limit: number): Swept;
   close(): Promise<void>;
 }
 
@@ -189,11 +192,11 @@ export function createStore(table: Table): Store {
           if (before !== undefined && beforeAt > reopenedAt) count(`events.${before}`, -1);
           if (at > reopenedAt) count(`events.${state}`, 1);
         },
-        delivery(id, state) {
-          const before = read(`d/${id}`);
+        delivery(id, state, at) {
+          const before = read(`d/${id}`)?.split('@')[0];
           if (rank(before) >= rank(state)) return;
           if (before !== undefined) count(`deliveries.${before}`, -1);
-          write(`d/${id}`, state);
+          write(`d/${id}`, `${state}@${at}`);
           count(`deliveries.${state}`, 1);
         },
         held(id, is) {
@@ -277,7 +280,7 @@ export function createStore(table: Table): Store {
       return value === undefined ? undefined : parseEnd(value.toString('latin1'));
     },
     newest: (destination, operation, subject) => Number(table.get(newestKey(destination, operation, subject))?.toString('latin1') ?? 0),
-    deliveryState: (id) => table.get(`d/${id}`)?.toString('latin1') as DeliveryState | undefined,
+    deliveryState: (id) => table.get(`d/${id}`)?.toString('latin1').split('@')[0] as DeliveryState | undefined,
     endedAs(eventId) {
       const [state, at] = table.get(`x/${eventId}`)?.toString('latin1').split('@') ?? [];
       return state === undefined || Number(at) <= Number(table.get(`r/${eventId}`)?.toString('latin1') ?? 0) ? undefined : state;
@@ -299,6 +302,7 @@ export function createStore(table: Table): Store {
     },
     position: (topic, partition) => Number(table.get(`#/${topic}/${partition}`)?.toString('latin1') ?? 0),
     flush,
+    sweep: (kept, after, limit) => sweepRows(table, kept, after, limit),
     close: () => table.close(),
   };
 }

@@ -2,7 +2,7 @@ import { createRecent } from '@weir/state';
 import type { StandingPorts } from './standing.ts';
 
 /** How long an answer about consent counts for a selection. The dispatcher asks again, in the tick of the call. */
-const countsMs = 5000;
+const countsMs = 30_000;
 /** People of one generation, of two: about 20 MB at most, while there is a pass. */
 const remembered = 50_000;
 

@@ -175,6 +175,24 @@ test('killed anywhere, however often, every record that is to go back is put bac
   }), { numRuns: 60 });
 }, 60_000);
 
+test('a copy behind the cursor of what was put back before it is known for one after a kill, wherever that was', async () => {
+  for (let cut = 38; cut <= 46; cut++) {
+    const world = new World();
+    for (const copy of [0, 1]) for (let n = 0; n < 40; n++) world.letter(n, {}, copy);
+    const first = await world.process('a');
+    const { id } = (await first.runner.add(world.order({ from: 'dlq', all: true, ahead: 0 }), by(1))).entry.order;
+    await until(first.orders, id, 'previewed');
+    world.appendsUntilCut = cut;
+    await first.runner.start(id, by(2));
+    await Promise.race([world.cut.promise, until(first.orders, id, 'finished')]);
+    world.appendsUntilCut = Number.POSITIVE_INFINITY;
+    const second = await world.process('b');
+    await until(second.orders, id, 'finished');
+    expect(second.orders.get(id).progress.counts).toMatchObject({ selected: 40, requeued: 40 });
+    expect(world.back()).toHaveLength(40);
+  }
+});
+
 test('an order about nothing ends empty; one that was paused goes on where it stood; what has ended cannot be started', async () => {
   const world = new World();
   await expect((await world.process('a')).runner.add(world.order({ from: 'dlq', all: true }), by(1))).rejects.toThrow(/hold no record/);

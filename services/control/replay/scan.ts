@@ -13,8 +13,8 @@ export interface ScannedRecord {
   readonly record: LogRecord;
 }
 
-/** A pause, and the cursor of a replay, are between chunks. */
-const chunkRecords = 4000;
+/** A pause, and the cursor of a replay, are between chunks. What is made of one is garbage before it grows old. */
+const chunkRecords = 1000;
 
 /** Records of all partitions up to one time, and where each partition goes on behind them. */
 export interface Chunk {
