@@ -131,8 +131,8 @@ function parseEnd(text: string): EndFacts | undefined {
   return state === notKnown ? undefined : { state, effect, itemHash, at: Number(at), offset: Number(offset), maybeSince: Number(maybeSince), more: more === '1' };
 }
 
-/** Rows that wait are written when there are so many: some 30 ms. */
-const maxWaiting = 5000;
+/** Rows that wait are written when there are so many, which takes some 100 ms; many at once cost less each. */
+const maxWaiting = 10_000;
 
 export function createStore(table: Table): Store {
   if (table.get('#layout')?.toString('latin1') !== layout) {

@@ -89,7 +89,9 @@ interface Letter {
   readonly headers: ReadonlyArray<{ readonly name: string; readonly value: Buffer }>;
 }
 
-interface DeliveryRecord extends Omit<DeliveryFacts, 'subject'> {
+interface DeliveryRecord extends DeliveryFacts {
+  /** Of the record's key. */
+  subject: string;
   readonly source: string;
   readonly payload: Buffer;
 }
@@ -166,8 +168,8 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     const d = decode(origin.value, readDelivery);
     if (d === undefined || (order.source !== null && d.source !== order.source) || (order.destination !== null && d.destination !== order.destination) || (!order.letters && !wantedId(d.eventId)) || !subjects(d.ids)) return undefined;
     if (!isNew(`${d.destination}/${d.operation}/${d.intent}`, d.outputId) || onlyMeets) return undefined;
-    const facts: DeliveryFacts = { ...d, subject: origin.key?.toString('utf8') ?? '' };
-    return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts, payload: d.payload, allowed: true, found: standingOf(standing, facts, true, ports.now()) }] };
+    d.subject = origin.key?.toString('utf8') ?? '';
+    return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found: standingOf(standing, d, true, ports.now()) }] };
   }
 
   function fromDerived(origin: Origin, from: string, eventId: string, derived: Derived): Item | undefined {
