@@ -126,7 +126,8 @@ export type ConsentEntry = Pick<ConsentState, 'purpose' | 'channel' | 'topic' | 
 /** Every state of an identifier; 'too-many' closes. */
 export type StatesOf = (id: string) => readonly ConsentEntry[] | 'too-many';
 export type ConsentLookup = (key: string) => ConsentState | undefined;
-export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[] } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
+/** `until`: when the first grant that was looked at expires, ms; Infinity = none does. Before it, the same states give the same answer. */
+export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[]; readonly until?: number } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
 
 /** States recorded with one decision. */
 const maxSeen = 64;
@@ -135,6 +136,7 @@ const maxSeen = 64;
 class Tally {
   readonly seen: ConsentSeen[] = [];
   granted = false;
+  until = Number.POSITIVE_INFINITY;
   expired = false;
   refusal: string | undefined;
 
@@ -146,7 +148,10 @@ class Tally {
       if (this.refusal !== 'consent-withdrawn') this.refusal = `consent-${entry.state}`;
     } else if (entry.state === 'granted') {
       if (entry.expiresAt !== null && entry.expiresAt <= now) this.expired = true;
-      else this.granted = true;
+      else {
+        this.granted = true;
+        if (entry.expiresAt !== null) this.until = Math.min(this.until, entry.expiresAt);
+      }
     }
   }
 
@@ -154,7 +159,7 @@ class Tally {
     const { seen } = this;
     if (this.refusal !== undefined) return { ok: false, reason: this.refusal, seen };
     if ((legalBasis === null || legalBasis === 'consent') && !this.granted) return { ok: false, reason: this.expired ? 'consent-expired' : 'consent-missing', seen };
-    return { ok: true, seen };
+    return { ok: true, seen, until: this.until };
   }
 }
 
