@@ -35,6 +35,11 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
   /** Of what was frozen, behind what is written, and behind what the last step gave; -1 = all. */
   let cursor = 0;
   let reached = 0;
+  /** Largest number of what was frozen before, which is written whole: above it, no row has a larger one. */
+  const highestKey = `${prefix}highest`;
+  let highest = table.get(highestKey)?.readDoubleLE(0) ?? 0;
+  let highestFrozen = 0;
+  let highestHere = 0;
 
   function stored(high: number, low: number): number | undefined {
     return table.get(prefix + hexOf(high, low))?.readDoubleLE(0);
@@ -51,9 +56,15 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
     return largest === 0 ? undefined : largest;
   }
 
+  /** What is larger already, or gathered anew, needs no row now. */
+  function counts(high: number, low: number, value: number): boolean {
+    return (active.get(high, low) ?? 0) < value && (value > highest || (stored(high, low) ?? 0) < value);
+  }
+
   return {
     find,
     put([high, low], value) {
+      highestHere = Math.max(highestHere, value);
       if (rule === 'largest' && (active.get(high, low) ?? removed) >= value) return;
       active.set(high, low, value);
     },
@@ -68,19 +79,23 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
       frozen = active;
       active = createSortedHashes();
       cursor = reached = 0;
+      [highestFrozen, highestHere] = [highestHere, 0];
     },
     step(limit, puts) {
       if (frozen === undefined) return true;
       reached = frozen.each(cursor, limit, (high, low, value) => {
         const key = prefix + hexOf(high, low);
         if (value === removed) puts.push({ key, value: null });
-        else if (rule === 'newest' || (stored(high, low) ?? 0) < value) puts.push({ key, value: encoded(value) });
+        else if (rule === 'newest' || counts(high, low, value)) puts.push({ key, value: encoded(value) });
       });
+      if (reached < 0 && rule === 'largest') puts.push({ key: highestKey, value: encoded(Math.max(highest, highestFrozen)) });
       return reached < 0;
     },
     stepped() {
       cursor = reached;
-      if (cursor < 0) frozen = undefined;
+      if (cursor >= 0) return;
+      frozen = undefined;
+      highest = Math.max(highest, highestFrozen);
     },
   };
 }

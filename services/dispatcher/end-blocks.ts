@@ -34,8 +34,8 @@ export interface EndBlocks {
 const endsABlock = 32;
 /** Ends whose place is gathered before they are written, 1.5 MB, and as many while they are: the more, the more neighbours a page has. Of blocks, which are read at a start, a quarter. */
 const maxGathered = 65_536;
-/** Rows written for each end that comes, so that they are out before as many have come again. */
-const rowsAnEnd = 2;
+/** Rows written for each end that comes, so that they are out before as many have come again, and not much sooner: a subject that comes again needs none. */
+const rowsAnEnd = 1.25;
 const headBytes = 44;
 
 const blockKey = (block: number): string => `b/${String(block).padStart(12, '0')}`;
@@ -156,7 +156,7 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
       for (const [at, { ends, at: time }] of blocks) all.push({ key: blockKey(at), value: encodeEnds(ends) }, { key: `${listPrefix}${stamp(time)}/${at}`, value: Buffer.from(String(ends.length)) });
       all.push({ key: nextKey, value: Buffer.from(String(next)) });
       if (writing) {
-        const limit = added * rowsAnEnd;
+        const limit = Math.ceil(added * rowsAnEnd);
         over = places.step(limit, all);
         over = lasts.step(limit, all) && over;
         if (over) {
