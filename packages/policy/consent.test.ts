@@ -124,3 +124,13 @@ test('strictest: what a no to every purpose closed is opened by the source that 
   const granted = (source: string) => foldConsent(undefined, 'email:x', change({ changeId: `g-${source}`, source, acceptedAt: 3000 }), 1, strict, stop)!.state;
   expect([granted('b'), granted('a')]).toEqual(['withdrawn', 'granted']);
 });
+
+test('who was stopped stays so whatever a source says with every call', () => {
+  const { say, open } = person();
+  say({ purpose: 'news', source: 'segment', standing: true });
+  say({ purpose: everyPurpose, state: 'withdrawn', source: 'consent-api' });
+  say({ purpose: 'news', source: 'segment', standing: true });
+  expect(open('news')).toBe(false);
+  say({ purpose: 'news', source: 'consent-api' });
+  expect(open('news')).toBe(true);
+});
