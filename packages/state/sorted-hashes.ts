@@ -95,7 +95,7 @@ export function createSortedHashes(): SortedHashes {
       if (size > fullest * 2 ** bits) grow();
     },
     delete(high, low) {
-      let i = placeOf(high, low);
+      const i = placeOf(high, low);
       if (!isAt(i, high, low)) return;
       // Those behind it that are not at home move up.
       let end = i + width;
