@@ -6,6 +6,7 @@ import { repeat, type Ending } from './ends.ts';
 import { createParked, dueOf, firstLine, forgetHead, lineFor, nextLine, type Lane, type Line, type Parked } from './lane.ts';
 import { ledgerKeys, lookUp } from './ledger.ts';
 import { goAhead } from './overtake.ts';
+import { isPassing, patiently } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createReadAhead } from './read-ahead.ts';
 import type { ParkMark } from './ledger-store.ts';
@@ -82,7 +83,10 @@ export function createParking(context: Context): Parking {
   let stays = 0;
 
   function spawn(work: () => Promise<void>): void {
-    const promise = work().catch(ports.fail).finally(() => running.delete(promise));
+    const promise = work().catch((error: unknown) => {
+      // Of a partition that is another one's nothing is missed.
+      if (!closed || !isPassing(error)) ports.fail(error);
+    }).finally(() => running.delete(promise));
     running.add(promise);
   }
 
@@ -163,7 +167,7 @@ export function createParking(context: Context): Parking {
 
   /** A parked record as a task, with what is known of it where it is the head of its line. */
   async function load(parked: Parked, offset: number): Promise<Task> {
-    const record = await ahead.get(offset);
+    const record = await patiently(ports.clock, () => closed, () => ahead.get(offset));
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
     await context.reach([task]);

@@ -7,6 +7,7 @@ import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './
 import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
+import { isPassing, patiently, soon } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
 import { taskOf } from './task.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
@@ -14,9 +15,6 @@ import type { DeliveryValue, Task } from './types.ts';
 
 /** Records between two looks at the clock. */
 const clockEvery = 16;
-/** What may end a read of the log without saying anything of this partition, or because it is another one's by now. */
-const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-assignment-stale']);
-const openAgainMs = 200;
 /** What is left for the next owner is not waited for any longer. */
 const leaveMs = 2000;
 
@@ -111,8 +109,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const unlessGivenUp = async (work: Promise<unknown>): Promise<void> => { await Promise.race([work, givenUp.promise]); };
 
   function reach(tasks: readonly Task[]): Promise<void> | undefined {
-    const reading = ports.takeover.reach(partition, oldestAsked(tasks), () => closed);
-    return reading === undefined ? undefined : unlessGivenUp(reading);
+    const ask = (): Promise<void> | undefined => ports.takeover.reach(partition, oldestAsked(tasks), () => closed);
+    let reading = ask();
+    if (reading === undefined) return undefined;
+    return unlessGivenUp(patiently(ports.clock, () => closed, async () => {
+      const now = reading ?? ask();
+      reading = undefined;
+      await now;
+    }));
   }
 
   function commit(): void {
@@ -124,7 +128,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     committing = commitLoop().catch((error: unknown) => {
       stale = true;
       // The assignment ended meanwhile: the next owner finds the ends in the ledger.
-      if ((error as { code?: string }).code !== 'log-assignment-stale') ports.fail(error);
+      if (!isPassing(error)) ports.fail(error);
     }).finally(() => {
       committing = undefined;
       // What finished between the last look of the loop and now must not wait for the next event.
@@ -134,7 +138,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   async function commitLoop(): Promise<void> {
     for (let next = window.committable(); next > committed; next = window.committable()) {
-      await ports.consumer().commit([{ topic, partition, epoch, offset: next }]);
+      const offset = next;
+      await patiently(ports.clock, () => closed, () => ports.consumer().commit([{ topic, partition, epoch, offset }]));
       committed = next;
       ports.progress.committed();
       if (!closed) ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
@@ -175,8 +180,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         loaded = true;
       } catch (error) {
         // Brokers that are away for a while are no end of the process: everything of it may be done again.
-        if (!passing.has((error as { code?: string }).code ?? '')) throw error;
-        if (!closed) await new Promise<void>((resolve) => { ports.clock.setTimer(resolve, openAgainMs); });
+        if (!isPassing(error)) throw error;
+        if (!closed) await soon(ports.clock);
       }
     }
   }
