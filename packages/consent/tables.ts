@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
-import { checkUse, closure, maxLinked, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
+import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { isReadable } from '@weir/seal';
 import { createTopicTable, openTable } from '@weir/state';
 import type { Logger } from 'pino';
-import { createLinkIndex } from './links.ts';
+import { createLinkIndex, linkedWith } from './links.ts';
 import { createStateIndex, type StoredState } from './states.ts';
 
 export type { StoredState } from './states.ts';
@@ -28,6 +28,8 @@ export interface ConsentTables {
   consentPositions(): number[];
   /** The same for weir.identity. */
   identityPositions(): number[];
+  /** Next offset of one partition of weir.identity. */
+  identityPosition(partition: number): number;
   /** True when both tables are at or past these next offsets. */
   atLeast(consentOffsets: readonly number[], identityOffsets: readonly number[]): boolean;
   /** Resolves when both tables have what the topics hold at the time of the call. */
@@ -74,7 +76,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const identity = createTopicTable({ reader, admin, topic: topics.identity, table: identityCache, puts: links.puts, onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
-  const linked = (ids: readonly string[]) => (ids.length > maxLinked || ids.some((id) => links.links(id).length > 0) ? closure(ids, links.links) : ids);
+  const linked = (ids: readonly string[]) => linkedWith(ids, links.links);
   const check: ConsentTables['check'] = (ids, purpose, channel, topic, legalBasis, now) => (caughtUp() ? checkUse(ids, purpose, channel, topic, legalBasis, states.states, now) : refuse('table-not-ready'));
   const waiting = new Set<() => void>();
   const advanced = () => { for (const check of waiting) check(); };
@@ -88,6 +90,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     caughtUp,
     consentPositions: () => Array.from(consent.positions(), (n) => n ?? 0),
     identityPositions: () => Array.from(identity.positions(), (n) => n ?? 0),
+    identityPosition: (partition) => identity.positions()[partition] ?? 0,
     atLeast: (consentOffsets, identityOffsets) => !broken && consent.atLeast(consentOffsets) && identity.atLeast(identityOffsets),
     async readToEnd() {
       const [ends, links] = await Promise.all([admin.endOffsets(topics.consent), admin.endOffsets(topics.identity)]);

@@ -82,6 +82,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const mark = markOpen(path);
 
   const begin = db.prepare('BEGIN IMMEDIATE');
+  const beginRead = db.prepare('BEGIN');
   const commit = db.prepare('COMMIT');
   const rollback = db.prepare('ROLLBACK');
   const select = rows(db.prepare('SELECT v FROM kv WHERE k = ?'));
@@ -100,6 +101,8 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   let filter: KeyFilter | undefined;
   let open = true;
   let broken = false;
+  /** Reads share a transaction, which the next write ends: nobody else has the file, and one of its own takes as long as a read itself. */
+  let reading = false;
 
   /** What SQLite says of a broken file is kept for the next start. */
   function guarded<T>(act: () => T): T {
@@ -114,9 +117,23 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     }
   }
 
+  const row = (statement: StatementSync, key: string): unknown => guarded(() => {
+    if (!reading) {
+      beginRead.run();
+      reading = true;
+    }
+    return statement.get(key);
+  });
+
+  function endReading(): void {
+    // Some errors of the disk have ended it already.
+    if (reading && db.isTransaction) commit.run();
+    reading = false;
+  }
+
   const read = (key: string): Buffer | undefined => {
-    const row = guarded(() => select.get(key)) as unknown as [Uint8Array] | undefined;
-    return row === undefined ? undefined : bufferOf(row[0]);
+    const found = row(select, key) as [Uint8Array] | undefined;
+    return found === undefined ? undefined : bufferOf(found[0]);
   };
 
   const find = (key: string): Buffer | undefined => {
@@ -130,6 +147,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
 
   function transaction(act: () => void): void {
     guarded(() => {
+      endReading();
       begin.run();
       try {
         act();
@@ -214,7 +232,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
       const put = gathered?.puts.get(key);
       if (put !== undefined) return put !== null;
       const stored = storedKey(key).key;
-      return filter?.may(stored) !== false && guarded(() => exists.get(stored)) !== undefined;
+      return filter?.may(stored) !== false && row(exists, stored) !== undefined;
     },
     range,
     putBatch(puts, positions, seen) {

@@ -110,7 +110,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       [reader, admin, appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
       store = createStore(openTable({ path: join(context.stateDir, 'index'), onDiscard: (reason) => logger.warn({ reason }, 'index discarded, it is built again') }));
       access = await openAccess({ reader, appender, admin, serde, topic: topics.control, now: () => context.clock.now(), failed: fail });
-      held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, failed: fail });
+      held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, sameHand: access.sameHand, failed: fail });
       // One for all of control: two tables over one cache would write each other's positions.
       consent = await createConsentTables(context, fail);
       await consent.start();

@@ -6,7 +6,8 @@ import { repeat, type Ending } from './ends.ts';
 import { failOver, handOverOf, secondOf } from './fail-over.ts';
 import { lookUp, pastWindow } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
-import { headerOf, type PartitionRunner } from './partition.ts';
+import type { PartitionRunner } from './partition.ts';
+import { headerOf } from './task.ts';
 import type { EndValue, Task } from './types.ts';
 
 /** What is to be done with the head of a lane before (or instead of) a call. */
