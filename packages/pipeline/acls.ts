@@ -21,7 +21,7 @@ export const acls = {
     groups: { 'poller.*': read },
   },
   normalizer: {
-    topics: { 'raw.*': ['Read', 'DescribeConfigs'], canonical: both, 'consent.changes': write, identity: write, outcome: write, dlq: write, keys: both, control: read },
+    topics: { 'raw.*': ['Read', 'DescribeConfigs'], canonical: write, 'consent.changes': write, identity: write, outcome: write, dlq: write, keys: both, control: read },
     groups: { normalizer: read },
   },
   policy: {
