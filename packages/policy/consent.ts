@@ -164,7 +164,8 @@ export function consentKey(id: string, purpose: string, channel: string, topic: 
 export type ConsentEntry = Pick<ConsentState, 'purpose' | 'channel' | 'topic' | 'state' | 'version' | 'expiresAt' | 'over'> & Partial<Pick<ConsentState, 'changeId'>>;
 /** Every state of an identifier; 'too-many' closes. */
 export type StatesOf = (id: string) => readonly ConsentEntry[] | 'too-many';
-export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[] } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
+/** `until`: when the first grant that was looked at expires, ms; Infinity = none does. Before it, the same states give the same answer. */
+export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[]; readonly until?: number } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
 
 /** States recorded with one decision. */
 const maxSeen = 64;
@@ -173,6 +174,7 @@ const maxSeen = 64;
 class Tally {
   readonly seen: ConsentSeen[] = [];
   granted = false;
+  until = Number.POSITIVE_INFINITY;
   expired = false;
   refusal: string | undefined;
 
@@ -184,7 +186,10 @@ class Tally {
       if (this.refusal !== 'consent-withdrawn') this.refusal = `consent-${entry.state}`;
     } else if (entry.state === 'granted') {
       if (entry.expiresAt !== null && entry.expiresAt <= now) this.expired = true;
-      else this.granted = true;
+      else {
+        this.granted = true;
+        if (entry.expiresAt !== null) this.until = Math.min(this.until, entry.expiresAt);
+      }
     }
   }
 
@@ -192,7 +197,7 @@ class Tally {
     const { seen } = this;
     if (this.refusal !== undefined) return { ok: false, reason: this.refusal, seen };
     if ((legalBasis === null || legalBasis === 'consent') && !this.granted) return { ok: false, reason: this.expired ? 'consent-expired' : 'consent-missing', seen };
-    return { ok: true, seen };
+    return { ok: true, seen, until: this.until };
   }
 }
 
