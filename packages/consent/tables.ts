@@ -36,6 +36,8 @@ export interface ConsentTables {
   readToEnd(): Promise<void>;
   /** May a use for this purpose take place now, for all linked identifiers? Rule: docs/policies.md, Consent. */
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
+  /** Another number after every change of either table; -1 while everything is closed. While it stays, `allows` answers the same until the answer's `until`. */
+  version(): number;
   /** The identifiers and all that are linked to them; undefined = more than 64, too wide to decide on. */
   linked(ids: readonly string[]): readonly string[] | undefined;
   /** The same question as `allows`, for identifiers that `linked` gave. */
@@ -80,8 +82,14 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const check: ConsentTables['check'] = (ids, purpose, channel, topic, legalBasis, now) => (caughtUp() ? checkUse(ids, purpose, channel, topic, legalBasis, states.states, now) : refuse('table-not-ready'));
   const waiting = new Set<() => void>();
   const advanced = () => { for (const check of waiting) check(); };
-  consent.onAdvance(advanced);
-  identity.onAdvance(advanced);
+  let version = 0;
+  // In the tick in which the table changes, before anybody else is told.
+  const changed = () => {
+    version++;
+    advanced();
+  };
+  consent.onAdvance(changed);
+  identity.onAdvance(changed);
 
   return {
     async start() {
@@ -110,6 +118,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
       const all = linked(ids);
       return all === undefined ? refuse('identity-too-wide') : check(all, purpose, channel, topic, legalBasis, now);
     },
+    version: () => (caughtUp() ? version : -1),
     linked,
     check,
     folded: states.folded,

@@ -56,6 +56,15 @@ test('a closure too wide to decide on is no closure', () => {
   expect(closure(['a'], (id) => (id === 'a' ? ['b'] : id === 'b' ? ['a', 'c'] : []))).toEqual(['a', 'b', 'c']);
 });
 
+test('what is allowed is allowed by the same states at every moment before its answer\'s end, whatever else they hold', () => {
+  const entry = fc.record({ purpose: fc.constantFrom('p', 'p', 'q', everyPurpose), changeId: fc.constantFrom('c1', 'c2'), over: fc.constantFrom('', 'c1', 'c2'), channel: fc.constantFrom('', 'email', 'sms'), topic: fc.constantFrom('', 't'), state: fc.constantFrom('granted' as const, 'granted' as const, 'granted' as const, 'unknown' as const, 'withdrawn' as const), version: fc.constant(1), expiresAt: fc.option(fc.integer({ min: 0, max: 20 })) });
+  fc.assert(fc.property(fc.array(fc.array(entry, { maxLength: 4 }), { maxLength: 3 }), fc.constantFrom('email', null), fc.constantFrom('consent', 'contract', null), fc.integer({ min: 0, max: 20 }), fc.nat({ max: 25 }), (of, channel, basis, now, later) => {
+    const ask = (at: number) => checkUse(of.map((_, i) => String(i)), 'p', channel, 't', basis, (id) => of[Number(id)]!, at);
+    const answer = ask(now);
+    if (answer.ok && now + later < answer.until!) expect(ask(now + later).ok).toBe(true);
+  }), { numRuns: 2000 });
+});
+
 /** States of one identifier, folded as the policy service folds them: with what is known of every purpose. */
 function person() {
   const states = new Map<string, ConsentState>();
@@ -123,4 +132,14 @@ test('strictest: what a no to every purpose closed is opened by the source that 
   const stop = foldConsent(undefined, 'email:x', change({ purpose: everyPurpose, state: 'withdrawn', source: 'a' }), 0, strict)!;
   const granted = (source: string) => foldConsent(undefined, 'email:x', change({ changeId: `g-${source}`, source, acceptedAt: 3000 }), 1, strict, stop)!.state;
   expect([granted('b'), granted('a')]).toEqual(['withdrawn', 'granted']);
+});
+
+test('who was stopped stays so whatever a source says with every call', () => {
+  const { say, open } = person();
+  say({ purpose: 'news', source: 'segment', standing: true });
+  say({ purpose: everyPurpose, state: 'withdrawn', source: 'consent-api' });
+  say({ purpose: 'news', source: 'segment', standing: true });
+  expect(open('news')).toBe(false);
+  say({ purpose: 'news', source: 'consent-api' });
+  expect(open('news')).toBe(true);
 });

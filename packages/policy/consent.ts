@@ -19,6 +19,8 @@ export interface ConsentChange {
   readonly expiresAt: number | null;
   readonly jurisdiction?: string | null;
   readonly noticeVersion?: string | null;
+  /** The source says its state again and again: a yes is no act of the person. */
+  readonly standing?: boolean;
 }
 
 export const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
@@ -71,20 +73,32 @@ function closersOf(before: ConsentState | undefined): readonly string[] {
   return before.closedBy === undefined || before.closedBy.length === 0 ? [before.source] : before.closedBy;
 }
 
+/** What a source says all the time closes under a name of its own: a yes of that kind must not lift a no that was said once. */
+const standingOf = (source: string): string => `${source} (standing)`;
+const closerOf = ({ source, standing }: ConsentChange): string => (standing === true ? standingOf(source) : source);
+
 /** Those whose denial still stands after a grant of this source. */
-function standing(closers: readonly string[], source: string, rule: ConflictRule): readonly string[] {
-  if (closers.includes(anybody) && rule.kind !== 'log-order') return closers;
+function remaining(closers: readonly string[], change: ConsentChange, rule: ConflictRule): readonly string[] {
+  const { source } = change;
+  if (closers.includes(anybody) && (rule.kind !== 'log-order' || change.standing === true)) return closers;
+  const own = closerOf(change);
+  if (change.standing === true) return closers.filter((closer) => closer !== own);
   if (rule.kind === 'log-order') return [];
-  if (rule.kind === 'strictest') return closers.filter((closer) => closer !== source);
-  const rank = (name: string): number => (rule.priority.includes(name) ? rule.priority.indexOf(name) : rule.priority.length);
-  return closers.filter((closer) => closer !== source && rank(closer) <= rank(source));
+  const others = closers.filter((closer) => closer !== source && closer !== standingOf(source));
+  if (rule.kind === 'strictest') return others;
+  const rank = (name: string): number => {
+    const at = rule.priority.findIndex((listed) => listed === name || standingOf(listed) === name);
+    return at < 0 ? rule.priority.length : at;
+  };
+  return others.filter((closer) => rank(closer) <= rank(source));
 }
 
 /**
  * Fold one change into the state of its key (architecture 3.4), pure; undefined = nothing changes. `offset` is where
  * the change stands on its partition. What was folded before, by id, changes nothing; what is at or below the state's
  * offset changes nothing; a grant re-opens a closed state only if it was accepted, came onto the log, and happened, after the change that
- * closed it, and only as far as the workspace's rule for several sources lets it. A late withdrawal closes, whatever its source.
+ * closed it, and only as far as the workspace's rule for several sources lets it; one that its source says all the time
+ * (`standing`) only what the same source closed that way, under any rule. A late withdrawal closes, whatever its source.
  * `stop` is the state of the same identifier for every purpose: while it closes, a change is folded as onto a state
  * that it had closed, and a grant that opens all the same names it (`over`).
  *
@@ -103,8 +117,12 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
   // Under a no to every purpose its own state stays what it was: a closed one of its own would outlive what lifts that no.
   if (before !== undefined && !hasEffect(before, state, change)) return { ...(before === own ? before : own ?? { ...before, state: 'unknown', closedBy: [] }), version: offset, seen };
   const closers = closersOf(before);
-  const closedBy = closes(state) ? closedWith(closers, change.source) : standing(closers, change.source, rule);
-  if (before !== undefined && !closes(state) && closedBy.length > 0) return { ...before, version: offset, seen, closedBy, changedAt: Math.max(before.changedAt, change.acceptedAt) };
+  const closedBy = closes(state) ? closedWith(closers, closerOf(change)) : remaining(closers, change, rule);
+  if (before !== undefined && !closes(state) && closedBy.length > 0) {
+    // One that is said all the time and lifts nothing must not make a yes that waits somewhere an old one.
+    const changedAt = closedBy.length < closers.length || change.standing !== true ? Math.max(before.changedAt, change.acceptedAt) : before.changedAt;
+    return { ...before, version: offset, seen, closedBy, changedAt };
+  }
   return {
     id, purpose: consentPart(change.purpose), channel: consentPart(change.channel), topic: consentPart(change.topic), state, version: offset,
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
@@ -146,7 +164,8 @@ export function consentKey(id: string, purpose: string, channel: string, topic: 
 export type ConsentEntry = Pick<ConsentState, 'purpose' | 'channel' | 'topic' | 'state' | 'version' | 'expiresAt' | 'over'> & Partial<Pick<ConsentState, 'changeId'>>;
 /** Every state of an identifier; 'too-many' closes. */
 export type StatesOf = (id: string) => readonly ConsentEntry[] | 'too-many';
-export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[] } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
+/** `until`: when the first grant that was looked at expires, ms; Infinity = none does. Before it, the same states give the same answer. */
+export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[]; readonly until?: number } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
 
 /** States recorded with one decision. */
 const maxSeen = 64;
@@ -155,6 +174,7 @@ const maxSeen = 64;
 class Tally {
   readonly seen: ConsentSeen[] = [];
   granted = false;
+  until = Number.POSITIVE_INFINITY;
   expired = false;
   refusal: string | undefined;
 
@@ -166,7 +186,10 @@ class Tally {
       if (this.refusal !== 'consent-withdrawn') this.refusal = `consent-${entry.state}`;
     } else if (entry.state === 'granted') {
       if (entry.expiresAt !== null && entry.expiresAt <= now) this.expired = true;
-      else this.granted = true;
+      else {
+        this.granted = true;
+        if (entry.expiresAt !== null) this.until = Math.min(this.until, entry.expiresAt);
+      }
     }
   }
 
@@ -174,7 +197,7 @@ class Tally {
     const { seen } = this;
     if (this.refusal !== undefined) return { ok: false, reason: this.refusal, seen };
     if ((legalBasis === null || legalBasis === 'consent') && !this.granted) return { ok: false, reason: this.expired ? 'consent-expired' : 'consent-missing', seen };
-    return { ok: true, seen };
+    return { ok: true, seen, until: this.until };
   }
 }
 

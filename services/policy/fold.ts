@@ -121,7 +121,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
-      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
+      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true,
     };
     const release = context.releases.current();
     const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';
