@@ -29,8 +29,8 @@ export interface Seen {
 export interface Table {
   get(key: string): Buffer | undefined;
   has(key: string): boolean;
-  /** Entries whose key begins with the prefix, in the order of the keys' UTF-8. */
-  range(prefix: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
+  /** Entries whose key begins with the prefix, in the order of the keys' UTF-8; with `from`, those whose key is that or comes behind it. */
+  range(prefix: string, from?: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
   /** Write all, with the new positions (partition → next offset) if given. Durable against a killed process; after a crash of the machine the cache is discarded. */
   putBatch(puts: readonly Put[], positions?: ReadonlyMap<number, number>, seen?: ReadonlyMap<number, Seen>): void;
   /**
@@ -187,10 +187,10 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     }
   }
 
-  function* range(prefix: string): Generator<{ key: string; value: Buffer }> {
+  function* range(prefix: string, begin = prefix): Generator<{ key: string; value: Buffer }> {
     flush();
     const start = storedPrefix(prefix);
-    for (const [key, value] of from(start)) {
+    for (const [key, value] of from(begin.startsWith(prefix) ? storedKey(begin).key : start)) {
       if (!key.startsWith(start)) return;
       if (key.startsWith(own)) continue;
       const entry = isWrapped(key) ? unwrap(value) : { key, value };

@@ -24,6 +24,7 @@ export const ledgerKeys = {
   intent: (partition: number, owner: string, n: number) => `#intent/${partition}/${owner}/${n}`,
   intentPrefix: '#intent/',
   park: (owner: string, n: number, subject: string) => `#park/${owner}/${n}/${subject}`,
+  parkOwner: (owner: string) => `#park/${owner}/`,
   parkPrefix: '#park/',
 } as const;
 

@@ -2,6 +2,7 @@ import { failpoint } from '@weir/failpoint';
 import { createCommitWindow, expiringBefore, H, type CommitWindow } from '@weir/pipeline';
 import { isSealed, sealedBy } from '@weir/seal';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import { writeDeparture } from './departure.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
@@ -17,8 +18,6 @@ const clockEvery = 16;
 /** What may end a read of the log without saying anything of this partition, or because it is another one's by now. */
 const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-assignment-stale']);
 const openAgainMs = 200;
-/** What is left for the next owner is not waited for any longer. */
-const leaveMs = 2000;
 
 export function headerOf(record: LogRecord, name: string): string | undefined {
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
@@ -175,7 +174,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         if (!await takeOver()) giveUp();
         if (closed) return;
         before = ports.ledger.intent(partition, assignment.position);
-        await parking.load(laneOf);
+        await parking.load();
         loaded = true;
       } catch (error) {
         // Brokers that are away for a while are no end of the process: everything of it may be done again.
@@ -271,10 +270,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   async function leave(): Promise<void> {
     if (!loaded || broken || !writer.acknowledged(writer.place())) return; // What is in hand may not be all that was called.
     const covered = coveredOnLeaving(window.committable(), before, [...lanes.values()].flatMap(({ queue, parked }) => [...queue, ...parked?.held ?? []]));
-    const puts = [...leavingPuts(partition, owner, intents, intents === 0 || covered === undefined ? undefined : encodeIntent(covered)), ...parking.forNext(lanes.values())];
-    const late = Promise.withResolvers<undefined>();
-    const timer = ports.clock.setTimer(() => { late.resolve(undefined); }, leaveMs);
-    await writeOwn(puts, late.promise).finally(() => { ports.clock.clearTimer(timer); });
+    const intentsLeft = leavingPuts(partition, owner, intents, intents === 0 || covered === undefined ? undefined : encodeIntent(covered));
+    await writeDeparture(ports.clock, parking.forNext(lanes.values(), intentsLeft), writeOwn);
   }
 
   /** The payload is opened once, for all that is done with it. Throws here, where it is set aside with its bytes, when somebody changed what is sealed. */
@@ -290,7 +287,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   function laneOf(subject: string): Lane {
     let lane = lanes.get(subject);
     if (lane === undefined) {
-      lane = createLane(subject, writer.fence());
+      lane = parking.rouse(subject) ?? createLane(subject, writer.fence());
       lanes.set(subject, lane);
     }
     return lane;
@@ -320,8 +317,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     },
     applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
     endOf: (key) => writer.endOf(key),
-    reach,
-    offer,
+    reach, laneOf, offer, forget: (lane) => { lanes.delete(lane.subject); },
     end(ending) {
       onEnd(ending);
       writer.push(ending);
