@@ -1,5 +1,5 @@
 /**
- * `node --expose-gc bench/parked.ts [subjects]`: what a parked subject costs the dispatcher: anonymous memory and CPU to park it, to look
+ * `node --expose-gc --max-semi-space-size=16 bench/parked.ts [subjects]`: what a parked subject costs the dispatcher: anonymous memory and CPU to park it, to look
  * whether one is parked, to take all over as a new owner, and to let all of them go. In one process, without a broker; the tables are real.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -63,7 +63,7 @@ function createOwner(epoch: number) {
     return lane;
   };
   const parking: Parking = createParking({
-    ports, partition: 0, epoch, laneOf, forget: (lane) => { lanes.delete(lane.subject); }, endOf: () => undefined, reach: () => undefined, written: () => Promise.resolve(true), finished: () => undefined, end: () => undefined, offer: (lane) => { ended.push(lane); },
+    ports, partition: 0, epoch, laneOf, forget: (lane) => { lanes.delete(lane.subject); }, endOf: () => undefined, reach: () => undefined, written: () => Promise.resolve(true), finished: () => undefined, end: () => undefined, hurry: () => undefined, offer: (lane) => { ended.push(lane); },
     createTask: (delivery, record, offset, parkedOffset) => ({ delivery, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0, sealedBy: '' }) as never,
     applyLedger: (records, keys, offsets) => ledger.apply(0, records.map((r, i) => ({ key: keys[i]!, value: r.value, offset: offsets[i]! })), ledgerEnd),
   });

@@ -54,22 +54,25 @@ export class SealKey {
 export function sealKey(id: Buffer, secret: Buffer): SealKey {
   // Not of the pool, whose bytes others get to see.
   const bytes = Buffer.allocUnsafeSlow(keyBytes);
-  const extracted = hmac(id, secret);
   bytes.set(id, 0);
-  bytes.set(hmac(extracted, cipherInfo), idBytes);
-  bytes.set(hmac(extracted, nonceInfo), idBytes + secretBytes);
+  hmacTo(extracted, 0, id, secret);
+  hmacTo(bytes, idBytes, extracted, cipherInfo);
+  hmacTo(bytes, idBytes + secretBytes, extracted, nonceInfo);
+  extracted.fill(0);
   return new SealKey(bytes);
 }
+
+const extracted = Buffer.allocUnsafeSlow(secretBytes);
 
 /** The first block of HKDF-Expand: what is told apart, and the number of the block. */
 const cipherInfo = Buffer.from('weir seal cipher\u0001');
 const nonceInfo = Buffer.from('weir seal nonce\u0001');
 const block = 64;
 const inner = Buffer.alloc(block * 2);
-const outer = Buffer.alloc(block + 32);
+const outer = Buffer.alloc(block + secretBytes);
 
 /** HMAC-SHA256 (RFC 2104) by one-shot hashes: hkdfSync costs four times as much, and the key of each person is derived again and again. A hash as text (binary is latin1) takes half of what one as a buffer does. For keys and messages of at most a block. */
-function hmac(key: Buffer, message: Buffer): Buffer {
+function hmacTo(out: Buffer, at: number, key: Buffer, message: Buffer): void {
   for (let i = 0; i < block; i++) {
     const byte = i < key.length ? key[i]! : 0;
     inner[i] = byte ^ 0x36;
@@ -77,7 +80,7 @@ function hmac(key: Buffer, message: Buffer): Buffer {
   }
   inner.set(message, block);
   outer.write(hash('sha256', inner.subarray(0, block + message.length), 'binary'), block, 'latin1');
-  return hash('sha256', outer, 'buffer');
+  out.write(hash('sha256', outer, 'binary'), at, secretBytes, 'latin1');
 }
 
 export function isSealed(bytes: Buffer): boolean {

@@ -24,8 +24,8 @@ export const ledgerKeys = {
   intent: (partition: number, owner: string, n: number) => `#intent/${partition}/${owner}/${n}`,
   intentPrefix: '#intent/',
   park: (owner: string, n: number, subject: string) => `#park/${owner}/${n}/${subject}`,
-  parkOwner: (owner: string) => `#park/${owner}/`,
   parkPrefix: '#park/',
+  parkOwner: (owner: string) => `#park/${owner}/`,
 } as const;
 
 /** What is written, in one append, with the intent `n` of an owner; every earlier one is acknowledged. The one before it stays, for the case that only this one is lost. */

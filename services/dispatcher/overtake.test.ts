@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Ending } from './ends.ts';
@@ -13,6 +14,8 @@ interface Item { readonly n: number; readonly kind: 'use' | 'restrict'; readonly
 function createWorld() {
   const records: { offset: number; timestamp: number; key: Buffer; value: Buffer; headers: [] }[] = [];
   const refused = new Set<string>();
+  /** So many reads of the parked topic find no broker. */
+  const away = { reads: 0 };
   const sent: number[] = [];
   const ended: Ending[] = [];
   const endedKeys = new Set<number>();
@@ -33,7 +36,7 @@ function createWorld() {
     metrics: { parked: { inc: () => undefined, dec: () => undefined } }, retention: { parkedMs: () => Number.POSITIVE_INFINITY }, dedupeWindowMs: () => 1e9,
     keys: undefined,
     consent: { atLeast: () => true, allows: (_ids: unknown, purpose: string) => (refused.has(purpose) ? { ok: false, reason: 'consent-withdrawn' } : { ok: true }) },
-    reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: records.filter((r) => r.offset >= from) })).then(() => undefined) },
+    reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => away.reads-- > 0 ? Promise.reject(new WeirError('log-deadline')) : Promise.resolve(take({ records: records.filter((r) => r.offset >= from) })).then(() => undefined) },
     appender: { append: (topic: string, list: readonly { value: Buffer }[]) => Promise.resolve(list.map(({ value }) => (topic === 'ledger' ? 0 : records.push({ offset: records.length, timestamp: clock.at, key: Buffer.from('anna'), value, headers: [] }) - 1))) },
   } as unknown as DestinationPorts;
   /** While somebody has it in hand. */
@@ -43,7 +46,7 @@ function createWorld() {
   let verdict: (task: Task) => 'sent' | { due: number; maybeSince?: number } = () => 'sent';
   const parking: Parking = createParking({
     ports, laneOf, forget: () => { lane = undefined; }, partition: 0, epoch: 1, createTask: (delivery, _record, offset, parkedOffset) => taskOf(delivery, offset, parkedOffset),
-    finished: () => undefined, applyLedger: () => undefined, endOf: () => undefined, reach: () => undefined, written: () => Promise.resolve(true),
+    finished: () => undefined, applyLedger: () => undefined, endOf: () => undefined, reach: () => undefined, written: () => Promise.resolve(true), hurry: () => undefined,
     end(ending) {
       ended.push(ending);
       endedKeys.add((ending.task.delivery as unknown as Item).n);
@@ -71,7 +74,7 @@ function createWorld() {
   /** Everything that needs no time is done. */
   const quiet = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve); });
   return {
-    parkedNow: () => lane?.parked !== undefined || parking.count() > 0, sent, ended, endedKeys, refused, named, clock, parking,
+    away, parkedNow: () => lane?.parked !== undefined || parking.count() > 0, sent, ended, endedKeys, refused, named, clock, parking,
     judge(by: typeof verdict) { verdict = by; },
     async arrive(item: Item): Promise<void> {
       await opened;
@@ -141,6 +144,18 @@ test('a restrict that has to be tried again is not overtaken by a use, and goes 
   await world.pass(6000);
   expect(world.sent).toEqual([]);
   await world.pass(6000);
+  expect(world.sent).toEqual([2, 1]);
+});
+
+test('what is due while the brokers are away is read when they are back, and the process does not end', async () => {
+  const world = createWorld();
+  world.judge((task) => (task.delivery.kind === 'use' && world.clock.at < 3000 ? { due: 3000 } : 'sent'));
+  await world.arrive({ n: 1, kind: 'use', purpose: 'service' });
+  world.away.reads = 4;
+  await world.arrive({ n: 2, kind: 'restrict', purpose: '' });
+  await world.pass(400);
+  expect(world.sent).toEqual([]);
+  await world.pass(3000);
   expect(world.sent).toEqual([2, 1]);
 });
 

@@ -63,7 +63,7 @@ async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.reso
     return lane;
   }
   const parking: Parking = createParking({
-    ports, laneOf, forget: (lane) => { lanes.delete(lane.subject); }, partition: 0, epoch, createTask: (_delivery, record, offset, parkedOffset) => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer, end: () => undefined, written: () => acknowledged,
+    ports, laneOf, forget: (lane) => { lanes.delete(lane.subject); }, partition: 0, epoch, createTask: (_delivery, record, offset, parkedOffset) => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer, hurry: () => undefined, end: () => undefined, written: () => acknowledged,
     applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
   });
   await parking.load();

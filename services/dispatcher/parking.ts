@@ -10,6 +10,7 @@ import { ledgerKeys } from './ledger.ts';
 import { goAhead } from './overtake.ts';
 import { createMarkWriter } from './mark-writer.ts';
 import { loadParked } from './park-load.ts';
+import { isPassing, patiently } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createReadAhead } from './read-ahead.ts';
 import { createSleepers, type Waits } from './sleepers.ts';
@@ -31,6 +32,8 @@ interface Context {
   /** Nobody has the lane in hand any more. */
   forget(lane: Lane): void;
   offer(lane: Lane): void;
+  /** Something that restricts waits behind a head that is loaded. */
+  hurry(lane: Lane): void;
   /** Ends a waiting delivery without a call. */
   end(ending: Ending): void;
   /** Resolves when every end up to now is acknowledged; false: the partition has another owner. */
@@ -98,7 +101,10 @@ export function createParking(context: Context): Parking {
   let starved = false;
 
   function spawn(work: () => Promise<void>): void {
-    const promise = work().catch(ports.fail).finally(() => running.delete(promise));
+    const promise = work().catch((error: unknown) => {
+      // Of a partition that is another one's nothing is missed.
+      if (!closed || !isPassing(error)) ports.fail(error);
+    }).finally(() => running.delete(promise));
     running.add(promise);
   }
 
@@ -222,7 +228,7 @@ export function createParking(context: Context): Parking {
 
   /** A parked record as a task, with what is known of it where it is the head of its line. */
   async function load(parked: Parked, offset: number): Promise<Task> {
-    const record = await ahead.get(offset);
+    const record = await patiently(ports.clock, () => closed, () => ahead.get(offset));
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
     await context.reach([task]);
@@ -249,6 +255,7 @@ export function createParking(context: Context): Parking {
     lane.parked = undefined;
     awake.delete(lane);
     leave();
+    lane.restricting ||= parked.held.length > 1;
     lane.queue.push(...parked.held);
     lane.busy = false;
     if (lane.queue.length > 0) context.offer(lane);
@@ -325,6 +332,7 @@ export function createParking(context: Context): Parking {
         parked.pending--;
         context.finished([task]);
         if (parked.resting) next(lane);
+        else if (line === parked.restricts && lane.queue.length > 0) context.hurry(lane);
       });
     },
 

@@ -119,8 +119,8 @@ export function createSleepers(table: Table, partition: number): Sleepers {
     return value === null || value === undefined ? undefined : open(value);
   }
 
-  /** States from a key on; what is not written yet must be no state. */
-  const written = (from: string): Iterable<{ key: string; value: Buffer }> => table.range(stateKey(''), from);
+  /** States behind a key; what is not written yet must be no state. */
+  const written = (after: string | undefined): Iterable<{ key: string; value: Buffer }> => table.range(stateKey(''), after);
 
   /** Subjects listed under a prefix up to a time. */
   function* upTo(prefix: string, time: number): Generator<string> {
@@ -193,12 +193,10 @@ export function createSleepers(table: Table, partition: number): Sleepers {
       flush();
       isListed = true;
       for (const [subject, sleeper] of long) for (const key of lists(subject, sleeper)) change(key, none);
-      let after = stateKey('');
+      let after: string | undefined;
       for (;;) {
         let seen = 0;
-        const begin = after;
-        for (const { key, value } of written(begin)) {
-          if (key === begin) continue;
+        for (const { key, value } of written(after)) {
           after = key;
           const subject = key.slice(stateKey('').length);
           for (const list of lists(subject, open(value))) change(list, none);

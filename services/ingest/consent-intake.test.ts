@@ -87,3 +87,9 @@ test('what the fold set aside is never called applied', async () => {
   expect([w.state(), answer]).toEqual([[], 'pending']);
   expect((await w.send(order('withdrawn'), 'row-1')).answer).toBe('applied');
 });
+
+test('a no to every purpose closes and goes to no destination: the change of each purpose does', async () => {
+  const w = world();
+  expect((await w.send(order('withdrawn', { purpose: '*' }), 'stop-1')).answer).toBe('applied');
+  expect([w.state(), w.outputs]).toEqual([['withdrawn', 'withdrawn'], []]);
+});

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import type { Appender, OutRecord, Serde } from '@weir/log';
 import { eventId, H, itemHash, keyedId, outputId, type TopicNames } from '@weir/pipeline';
-import { consentKey, type ConsentState } from '@weir/policy';
+import { consentKey, everyPurpose, type ConsentState } from '@weir/policy';
 import { seal, type KeyRing } from '@weir/seal';
 import type { ConsentOrder } from './consent-order.ts';
 
@@ -49,7 +49,8 @@ const types = ['userId', 'email', 'phone'] as const;
 
 /**
  * Changes of consent that come in by themselves: straight onto weir.consent.changes, ahead of everything that waits on
- * the raw topics; then, acknowledged, the canonical record, which carries it to the destinations.
+ * the raw topics; then, acknowledged, the canonical record, which carries it to the destinations. One for every purpose
+ * stays within Weir: who asks for it sends the change of each purpose beside it (`changesOf`).
  */
 export function createConsentIntake(ports: ConsentIntakePorts) {
   const { appender, serde, topics, tables, workspaceKey, clock } = ports;
@@ -80,7 +81,8 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     const marks = highest(offsets);
     const after = (name: string, positions: ReadonlyMap<number, number>): [string, Buffer][] => (positions.size === 0 ? [] : [[name, Buffer.from([...positions].map(([p, o]) => `${p}:${o}`).join(','))]]);
     const key = Buffer.from(ids[0]!);
-    await appender.append(topics.canonical, [{
+    // Of every purpose: destinations are told by the change of each.
+    if (order.purpose !== everyPurpose) await appender.append(topics.canonical, [{
       partition: appender.partitionFor(topics.canonical, key), key, value,
       headers: [...headers, ...after(H.afterConsent, marks), ...after(H.afterIdentity, highest(links.map(({ partition }, i) => ({ partition, offset: linked[i]! }))))],
     }]);

@@ -1,7 +1,7 @@
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { H } from '@weir/pipeline';
-import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
+import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import { isReadable } from '@weir/seal';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
@@ -121,12 +121,14 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
-      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
+      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true,
     };
     const release = context.releases.current();
-    if (!release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', fold.partition, record.offset);
+    const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';
+    if (!ofAll && !release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', fold.partition, record.offset);
     const key = consentKey(id, change.purpose, change.channel, change.topic);
-    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, release.consent);
+    const stopKey = consentKey(id, everyPurpose, '', '');
+    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, release.consent, changed.get(stopKey) ?? stateOf(fold, stopKey));
     metrics.folded.inc({ changed: String(next !== undefined) });
     if (next !== undefined) changed.set(key, next);
     return undefined;
