@@ -196,3 +196,50 @@ test('whoever waits, comes, sleeps and is taken over: each once and when it is d
     expect(order).toEqual(order.toSorted((a, b) => a - b));
   }
 }), { numRuns: 150 }), 60_000);
+
+test('while the destination is off, of all who are due only so many are in memory as may have a head in hand, what restricts is not behind uses, and all go when it is on again', async () => {
+  const world = createWorld();
+  for (let i = 0; i < 40; i++) world.arrive(`s${i}`, 'use', 1000);
+  await world.quiet();
+  expect(world.owner.lanes.size).toBe(0);
+  world.state.on = false;
+  await world.pass(2000);
+  expect(world.owner.lanes.size).toBe(heads);
+  for (let i = 0; i < 20; i++) world.arrive(`s${i}`, 'restrict', 0);
+  await world.quiet();
+  expect(world.owner.lanes.size).toBeLessThanOrEqual(2 * heads);
+  expect(world.owner.parking.count()).toBe(40);
+  world.state.on = true;
+  await world.quiet();
+  expect(world.sent).toHaveLength(60);
+  expect([world.owner.parking.count(), world.gauge(), world.owner.lanes.size]).toEqual([0, 0, 0]);
+});
+
+test('markers of those who sleep are written again before a take-over would not look for them, some at a time, and nobody stays in memory for it', async () => {
+  const world = createWorld();
+  for (let i = 0; i < 1200; i++) world.arrive(`s${i}`, 'use', 20 * dayMs);
+  await world.quiet();
+  const before = world.state.renewals;
+  await world.pass(3 * dayMs);
+  expect(world.state.renewals).toBe(before);
+  await world.pass(dayMs);
+  expect(world.state.renewals).toBe(before + 500);
+  for (let i = 0; i < 3; i++) await world.pass(1);
+  expect(world.state.renewals).toBe(before + 1200);
+  expect(world.owner.lanes.size).toBe(0);
+});
+
+test('more people than are taken over in one go, some with many records, are all found by the next owner and by the one after it', async () => {
+  const world = createWorld();
+  for (let i = 0; i < 600; i++) world.arrive(`s${i}`, 'use', dayMs);
+  for (let i = 0; i < 300; i++) world.arrive('s7', 'use', 0);
+  await world.restart();
+  world.arrive('s8', 'use', 0);
+  await world.restart();
+  expect(world.owner.parking.count()).toBe(600);
+  expect(world.sent).toEqual([]);
+  await world.pass(2 * dayMs);
+  expect(world.sent).toHaveLength(901);
+  const ofOne = world.sent.filter((n) => world.items[n]!.subject === 's7');
+  expect(ofOne).toEqual(ofOne.toSorted((a, b) => a - b));
+});
