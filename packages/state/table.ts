@@ -3,7 +3,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { WeirError } from '@weir/errors';
 import { distrust, fileOf, markBroken, markClosed, markOpen } from './cache-file.ts';
 import { createKeyFilter, type KeyFilter } from './filter.ts';
-import { isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
+import { isPlain, isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
 
 export interface Put {
   readonly key: string;
@@ -29,8 +29,8 @@ export interface Seen {
 export interface Table {
   get(key: string): Buffer | undefined;
   has(key: string): boolean;
-  /** Entries whose key begins with the prefix, in the order of the keys' UTF-8. */
-  range(prefix: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
+  /** Entries whose key begins with the prefix, in the order of the keys' UTF-8; those behind `after`, where it is given. */
+  range(prefix: string, after?: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
   /** Write all, with the new positions (partition → next offset) if given. Durable against a killed process; after a crash of the machine the cache is discarded. */
   putBatch(puts: readonly Put[], positions?: ReadonlyMap<number, number>, seen?: ReadonlyMap<number, Seen>): void;
   /**
@@ -139,6 +139,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const find = (key: string): Buffer | undefined => {
     const put = gathered?.puts.get(key);
     if (put !== undefined) return put ?? undefined;
+    if (isPlain(key)) return filter?.may(key) === false ? undefined : read(key);
     const stored = storedKey(key);
     if (filter?.may(stored.key) === false) return undefined;
     const value = read(stored.key);
@@ -189,8 +190,9 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   function flush(): void {
     if (gathered === undefined || (gathered.puts.size === 0 && gathered.positions.size === 0)) return;
     const { puts, positions, seen } = gathered;
-    gathered = emptyGathered();
     write([...puts.keys()].sort().map((key) => ({ key, value: puts.get(key)! })), positions, seen);
+    // A write that failed (a full disk) may be tried again: what was gathered stands until it is written.
+    gathered = emptyGathered();
   }
 
   /** Stored entries from `start` on, in order. */
@@ -205,12 +207,13 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     }
   }
 
-  function* range(prefix: string): Generator<{ key: string; value: Buffer }> {
+  function* range(prefix: string, after?: string): Generator<{ key: string; value: Buffer }> {
     flush();
     const start = storedPrefix(prefix);
-    for (const [key, value] of from(start)) {
+    const last = after === undefined ? undefined : storedKey(after).key;
+    for (const [key, value] of from(last ?? start)) {
       if (!key.startsWith(start)) return;
-      if (key.startsWith(own)) continue;
+      if (key === last || key.startsWith(own)) continue;
       const entry = isWrapped(key) ? unwrap(value) : { key, value };
       if (entry.key.startsWith(prefix)) yield entry;
     }

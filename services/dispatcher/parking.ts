@@ -91,7 +91,7 @@ export function createParking(context: Context): Parking {
   }
 
   function toParked(task: Task): OutRecord {
-    const headers: Headers = [...task.record.headers.filter(([name]) => name !== H.dispatched), [H.dispatched, Buffer.from(`${task.offset}:${task.queuedAt}`)]];
+    const headers: Headers = [...task.record.headers.filter(([name]) => name !== H.dispatched), [H.dispatched, Buffer.from(`${task.offset}:${task.queuedAt}${task.maybeSince > 0 ? `:${task.maybeSince}` : ''}`)]];
     return { partition, key: task.record.key, value: task.record.value, headers };
   }
 
@@ -172,7 +172,8 @@ export function createParking(context: Context): Parking {
     const task = await decode(record);
     await context.reach([task]);
     const { offsets, attempts, readBacks, last, maybeSince } = lineFor(parked, task.delivery);
-    if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, last, maybeSince });
+    // Of one that nobody has had in hand since it was parked, its record knows whether an earlier owner may have called it.
+    if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, last, maybeSince: maybeSince > 0 || attempts > 0 ? maybeSince : task.maybeSince });
     return task;
   }
 
@@ -181,7 +182,7 @@ export function createParking(context: Context): Parking {
     const delivery = ports.serde.decode(record.value!).value as DeliveryValue;
     if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
     const at = record.headers.find(([name]) => name === H.dispatched)?.[1].toString('utf8').split(':') ?? ['-1', '0'];
-    return context.createTask(delivery, record, Number(at[0]), record.offset, Number(at[1]));
+    return Object.assign(context.createTask(delivery, record, Number(at[0]), record.offset, Number(at[1])), { maybeSince: Number(at[2] ?? 0) });
   }
 
   async function lift(lane: Lane): Promise<void> {
