@@ -1,5 +1,5 @@
 export { createLog } from './log.ts';
-export { compileEncoder, room, varint, type Sink, type Write } from './encoder.ts';
+export { compileEncoder, compileFields, room, varint, type FieldWrite, type Sink, type Write } from './encoder.ts';
 export { createSerde, defaultLimits } from './serde.ts';
 export { fieldReader, type FieldReader } from './fields.ts';
 export { partitionOf } from './murmur2.ts';

@@ -45,6 +45,14 @@ const isTransform = (rule: CompiledRule): boolean => rule.effect === 'minimise' 
 
 /** Undefined: there is no route for such a record. */
 export function planOf(policy: CompiledPolicy, recordName: string): RecordPlan | undefined {
+  if (last?.policy !== policy || last.recordName !== recordName) last = { policy, recordName, plan: findPlan(policy, recordName) };
+  return last.plan;
+}
+
+/** The plan that was asked for last: of a batch, nearly always the next one too. */
+let last: { readonly policy: CompiledPolicy; readonly recordName: string; readonly plan: RecordPlan | undefined } | undefined;
+
+function findPlan(policy: CompiledPolicy, recordName: string): RecordPlan | undefined {
   const routes = policy.routes.get(recordName);
   if (routes === undefined) return undefined;
   let byName = plans.get(policy);

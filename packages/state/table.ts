@@ -3,7 +3,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { WeirError } from '@weir/errors';
 import { distrust, fileOf, markBroken, markClosed, markOpen } from './cache-file.ts';
 import { createKeyFilter, type KeyFilter } from './filter.ts';
-import { isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
+import { isPlain, isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
 
 export interface Put {
   readonly key: string;
@@ -139,6 +139,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const find = (key: string): Buffer | undefined => {
     const put = gathered?.puts.get(key);
     if (put !== undefined) return put ?? undefined;
+    if (isPlain(key)) return filter?.may(key) === false ? undefined : read(key);
     const stored = storedKey(key);
     if (filter?.may(stored.key) === false) return undefined;
     const value = read(stored.key);

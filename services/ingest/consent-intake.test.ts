@@ -16,12 +16,17 @@ function world() {
   const states = new Map<string, ConsentState>();
   const outputs: string[] = [];
   const waiting: OutRecord[] = [];
+  const appends: string[][] = [];
+  let dies = Infinity;
   let offset = 0;
   let now = 1_700_000_000_000;
   const header = ({ headers }: OutRecord, name: string): string => headers!.find(([n]) => n === name)![1].toString();
   const append = async (topic: string, records: readonly OutRecord[]): Promise<readonly number[]> => {
     if (topic === topics.consentChanges) waiting.push(...records);
-    if (topic === topics.canonical) outputs.push(...records.map((r) => header(r, H.output)));
+    // Who folds the change of the first identifier tells the destinations.
+    if (topic === topics.consentChanges) outputs.push(...records.filter((r) => header(r, H.ids).split(',')[0] === r.key!.toString()).map((r) => header(r, H.output)));
+    appends.push(records.map((r) => `${topic} ${r.key!.toString().replace(/:[^~]*/g, '')}`));
+    if (appends.length > dies) throw new Error('the process is gone');
     return records.map(() => offset++);
   };
   const fold = (): void => {
@@ -38,7 +43,7 @@ function world() {
     workspaceKey: Buffer.alloc(32), release: () => 'r', clock: { now: () => (now += 1000), monotonic: () => now },
   });
   return {
-    outputs, fold, state: () => [...states.values()].map((s) => s.state),
+    outputs, appends, dieAfter: (n: number) => { dies = n; }, fold, state: () => [...states.values()].map((s) => s.state),
     async send(given: ConsentOrder, key: string, folded = true) {
       const recorded = await take(given, { source: 'consent-api', actor: 'a', traceparent: '', key });
       if (folded) fold();
@@ -88,8 +93,12 @@ test('what the fold set aside is never called applied', async () => {
   expect((await w.send(order('withdrawn'), 'row-1')).answer).toBe('applied');
 });
 
-test('a no to every purpose closes and goes to no destination: the change of each purpose does', async () => {
+test('the change of the first identifier is on the log before anything else of it: who folds that writes the rest', async () => {
   const w = world();
-  expect((await w.send(order('withdrawn', { purpose: '*' }), 'stop-1')).answer).toBe('applied');
-  expect([w.state(), w.outputs]).toEqual([['withdrawn', 'withdrawn'], []]);
+  await w.send(order('withdrawn'), 'a');
+  expect(w.appends).toEqual([['t.consent.changes userId'], ['t.consent.changes email'], ['t.identity email~userId']]);
+  const killed = world();
+  killed.dieAfter(1);
+  await expect(killed.send(order('withdrawn'), 'a')).rejects.toThrow('the process is gone');
+  expect(killed.outputs).toHaveLength(1);
 });

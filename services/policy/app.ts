@@ -8,6 +8,7 @@ import { createAppliedWatcher } from './applied.ts';
 import { createFolder } from './fold.ts';
 import { createMetrics } from './metrics.ts';
 import type { PolicyPorts } from './ports.ts';
+import { createRelay } from './relay.ts';
 import { createStage } from './stage.ts';
 
 type PolicyConfig = Pick<ConfigOf<typeof options>, 'sessionTimeoutMs' | 'windowRecords' | 'windowBytes'>;
@@ -43,7 +44,7 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
       const { topics } = context;
       await Promise.all([tables.start(), ...[topics.consent, topics.consentChanges, topics.consentApplied, topics.identity, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic))]);
       await retention.watch([topics.canonical]);
-      folder = createFolder(ports);
+      folder = createFolder(ports, createRelay(ports));
       stage = createStage(ports);
       await Promise.all([folder.start(), stage.consumer.start()]);
       const begun = context.releases.current();

@@ -1,6 +1,7 @@
 import { headerBytes, type Headers, type LogRecord, type OutRecord, type Packer, type Sink } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
 import type { CompiledRoute, Decision } from '@weir/policy';
+import type { DeliveryBytes } from './delivery-bytes.ts';
 import { carried, type Heads } from './heads.ts';
 import { limitText } from './limits.ts';
 import type { PolicyPorts } from './ports.ts';
@@ -55,10 +56,11 @@ export interface Standby {
   readonly notBefore: number | null;
 }
 
-/** What deliveries are put together in. */
+/** What deliveries are put together with; `bytes` was told of the record. */
 export interface Parts {
   readonly packer: Packer;
   readonly sink: Sink;
+  readonly bytes: DeliveryBytes;
 }
 
 /** The release that decides, as a header. */
@@ -71,18 +73,10 @@ function releaseHeader(hash: string): Buffer {
 const limitsName = headerBytes(H.limits, '').subarray(0, -1);
 
 /** weir.internal.Delivery of an allowed decision, for weir.dispatch.<destination>. */
-export function deliveryRecord(ports: PolicyPorts, { packer, sink }: Parts, from: Canonical, decision: Extract<Decision, { effect: 'allow' }>, legalBasis: string | null, payload: Buffer, standby: Standby | null = null): OutRecord {
-  const { serde, topics } = ports.context;
-  const { route } = decision;
+export function deliveryRecord({ context: { topics }, appender }: PolicyPorts, { packer, sink, bytes }: Parts, from: Canonical, decision: Extract<Decision, { effect: 'allow' }>, legalBasis: string | null, payload: Buffer, standby: Standby | null = null): OutRecord {
   const key = from.record.key!;
   const limited = limitText(decision, from.now);
-  sink.at = 0;
-  serde.encodeTo('weir.internal.Delivery', {
-    outputId: from.outputId, eventId: from.eventId, destination: route.destination, operation: route.operation, kind: route.kind, recordType: from.name, payload,
-    itemHash: from.heads.hash, source: from.source, acceptedAt: from.acceptedAt, decidedAt: from.now, release: from.release, rule: decision.rule,
-    purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis, consent: decision.consent,
-    consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent, standby,
-  }, sink);
+  bytes.delivery(decision, from.intent, legalBasis, payload, standby, sink);
   packer.begin();
   packer.key(key, 0, key.length);
   packer.value(sink.bytes, 0, sink.at);
@@ -90,7 +84,7 @@ export function deliveryRecord(ports: PolicyPorts, { packer, sink }: Parts, from
   const release = releaseHeader(from.release);
   packer.headers(release, 0, release.length, 1);
   if (limited !== undefined) packer.header(limitsName, limited);
-  return packer.end(ports.appender.partitionFor(topics.dispatch(route.destination), key));
+  return packer.end(appender.partitionFor(topics.dispatch(decision.route.destination), key));
 }
 
 /** weir.internal.Outcome of a denied decision, for weir.outcome. */

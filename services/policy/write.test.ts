@@ -1,7 +1,9 @@
-import type { LogRecord, OutRecord, Sink } from '@weir/log';
+import type { LogRecord, OutRecord } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import type { CompiledRoute, Decision, Minimiser } from '@weir/policy';
 import type { Incident } from '@weir/release';
+import { loadSchemas } from '@weir/schemas';
+import avsc from 'avsc';
 import { beforeEach, expect, test } from 'vitest';
 import type { Canonical } from './delivery.ts';
 import { Heads } from './heads.ts';
@@ -25,22 +27,18 @@ beforeEach(() => {
   incidents = new Map();
   const counter = { inc: () => {} };
   const encode = (name: string, value: object): Buffer => Buffer.from(JSON.stringify({ name, ...value }));
-  const serde = {
-    encode, idOf: () => 1,
-    encodeTo(name: string, value: object, sink: Sink) {
-      sink.bytes = Buffer.concat([sink.bytes.subarray(0, sink.at), encode(name, value)]);
-      sink.at = sink.bytes.length;
-    },
-  };
+  const serde = { encode, idOf: () => 1 };
   write = createDecisionWriter({ appender: { partitionFor: () => 0 }, metrics: { decisions: counter, deadLettered: counter }, context: { serde, topics, releases: { incidents: () => incidents } } } as never);
 });
 const releaseWith = (contract?: object) => ({ hash: 'rel_a', policy: { purposes: new Map([['service', { legalBasis: 'contract' }]]) }, destinations: new Map([['crm', { contract }]]) }) as never;
 function written(decision: Decision, contract?: object, of = from): Record<string, any[]> {
   const outputs = createOutputs();
   write([decision], of, releaseWith(contract), outputs);
-  return Object.fromEntries([...outputs.topics].map(([topic, records]) => [topic, records.map((r: OutRecord) => JSON.parse(r.value!.toString()))]));
+  return Object.fromEntries([...outputs.topics].map(([topic, records]) => [topic, records.map((r: OutRecord) => (topic === topics.dispatch('crm') ? delivered(r) : JSON.parse(r.value!.toString())))]));
 }
-const text = (data: { data: number[] }): string => Buffer.from(data.data).toString();
+const deliveries = avsc.Type.forSchema(loadSchemas().get('weir.internal.Delivery') as avsc.Schema);
+const delivered = (record: OutRecord): any => deliveries.fromBuffer(record.value!.subarray(5));
+const text = (of: Buffer | { data: number[] }): string => Buffer.from(Buffer.isBuffer(of) ? of : of.data).toString();
 
 test('what is sent is the cut, not the record', () => {
   const out = written(allow);
@@ -56,7 +54,7 @@ test('each destination gets its own cut of each record, whatever the one before 
     const bytes = Buffer.concat([canonical, Buffer.from(value)]);
     write([less, less, more, less].map((of): Decision => ({ ...allow, minimiser: of })), { ...from, record: { ...record, value: bytes }, bytes }, releaseWith(), outputs);
   }
-  const sent = outputs.topics.get(topics.dispatch('crm'))!.map((r) => text(JSON.parse(r.value!.toString()).payload));
+  const sent = outputs.topics.get(topics.dispatch('crm'))!.map((r) => text(delivered(r).payload));
   expect(sent.map((payload) => payload.slice(0, 4) + payload.slice(-1))).toEqual(['lessa', 'lessa', 'morea', 'lessa', 'lessb', 'lessb', 'moreb', 'lessb']);
 });
 
@@ -117,5 +115,5 @@ test('a second vendor whose contract the record would break is refused, the firs
   const outputs = createOutputs();
   const release = { hash: 'rel_a', policy: { purposes: new Map([['service', { legalBasis: 'contract' }]]) }, destinations: new Map([['crm-two', { contract: { check: () => [{ code: 'contract-breached', message: 'email is required' }] } }]]) };
   write([other()], from, release as never, outputs);
-  expect(JSON.parse(outputs.topics.get(topics.dispatch('crm'))![0]!.value!.toString()).standby).toMatchObject({ refused: 'contract-breached' });
+  expect(delivered(outputs.topics.get(topics.dispatch('crm'))![0]!).standby).toMatchObject({ refused: 'contract-breached' });
 });

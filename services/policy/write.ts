@@ -2,6 +2,7 @@ import { Packer, type Headers, type OutRecord, type Sink } from '@weir/log';
 import type { CompiledRoute, Decision, Minimiser } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { isSealed, seal, sealedBy } from '@weir/seal';
+import { createDeliveryBytes } from './delivery-bytes.ts';
 import { deliveryRecord, deniedRecord, intentsOf, outHeaders, type Canonical, type Standby } from './delivery.ts';
 import type { PolicyPorts } from './ports.ts';
 import { breachedRecords, escalation, heldRecords, type SetAside } from './set-aside.ts';
@@ -90,12 +91,13 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
     allowed.set(destination, (allowed.get(destination) ?? 0) + 1);
   }
 
+  const bytes = createDeliveryBytes(serde);
   const sink: Sink = { bytes: Buffer.allocUnsafe(firstSink), at: 0 };
 
   return function write(decisions, record, release, outputs) {
     const { heads } = record;
     const intents = intentsOf(heads);
-    const parts = { packer: outputs.packer, sink };
+    const parts = { packer: outputs.packer, sink, bytes };
     let others: Headers | undefined;
     /** Headers of what is not delivered. */
     const headers = (): Headers => (others ??= outHeaders(record.record, release.hash));
@@ -112,7 +114,10 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
           metrics.deadLettered.inc({ stage: 'policy', code: 'contract-breached' });
           aside(outputs, breachedRecords(ports, from, decision, reasons, headers()));
         } else {
-          current ??= currentBytes(from);
+          if (current === undefined) {
+            current = currentBytes(from);
+            bytes.record(record);
+          }
           const cut = cutOf(decision.minimiser, current);
           const standby = decision.second === undefined ? null : standbyOf(decision.second, from, cut, current, release);
           put(outputs, topics.dispatch(destination), deliveryRecord(ports, parts, from, decision, basisOf(release, decision.route), sealedAs(cut, from.record.value!), standby));
