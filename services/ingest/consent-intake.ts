@@ -36,6 +36,8 @@ export interface RecordedConsent {
   readonly acceptedAt: number;
   readonly offsets: ReadonlyArray<{ readonly partition: number; readonly offset: number }>;
   readonly ids: readonly string[];
+  /** The record that carries it to the destinations is acknowledged. Rejects as the appender does: nobody may be answered before. */
+  readonly routed: Promise<unknown>;
   /**
    * `applied` once every instance that may call has applied it and it is what the states say; `superseded` when a grant
    * that came after it has opened again what it closed; `pending` when neither came about in time.
@@ -49,7 +51,7 @@ const types = ['userId', 'email', 'phone'] as const;
 
 /**
  * Changes of consent that come in by themselves: straight onto weir.consent.changes, ahead of everything that waits on
- * the raw topics; then, acknowledged, the canonical record, which carries it to the destinations.
+ * the raw topics; then, acknowledged, the canonical record, which carries it to the destinations while it comes to be applied.
  */
 export function createConsentIntake(ports: ConsentIntakePorts) {
   const { appender, serde, topics, tables, workspaceKey, clock } = ports;
@@ -80,14 +82,17 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     const marks = highest(offsets);
     const after = (name: string, positions: ReadonlyMap<number, number>): [string, Buffer][] => (positions.size === 0 ? [] : [[name, Buffer.from([...positions].map(([p, o]) => `${p}:${o}`).join(','))]]);
     const key = Buffer.from(ids[0]!);
-    await appender.append(topics.canonical, [{
+    const routed = appender.append(topics.canonical, [{
       partition: appender.partitionFor(topics.canonical, key), key, value,
       headers: [...headers, ...after(H.afterConsent, marks), ...after(H.afterIdentity, highest(links.map(({ partition }, i) => ({ partition, offset: linked[i]! }))))],
     }]);
+    // Who answers is told; until then it is nobody's.
+    routed.catch((error: unknown) => error);
     return {
-      id, acceptedAt, offsets, ids,
+      id, acceptedAt, offsets, ids, routed,
       async applied(deadlineMs) {
-        if (!await ports.barrier.applied(marks, ids, deadlineMs)) return 'pending';
+        const [held] = await Promise.all([ports.barrier.applied(marks, ids, deadlineMs), routed]);
+        if (!held) return 'pending';
         const states = statesOf(tables, ids, order);
         if (states.some((state) => isUndone(order.state, state))) return 'superseded';
         // One that the fold could not read is set aside: then nothing is closed, whatever was read past.

@@ -64,7 +64,7 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
       } finally {
         waiting--;
       }
-    }
+    } else await recorded.routed;
     const waitedMs = Math.round(ports.monotonic() - began);
     if (state === 'applied') ports.metrics.consentApplied.observe(waitedMs / 1000);
     ports.metrics.requests.inc({ source: 'consent-api', result: 'ok' });

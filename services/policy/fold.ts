@@ -181,6 +181,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     groupId: context.groups.consentFold,
     topics: [topics.consentChanges],
     sessionTimeoutMs: ports.sessionTimeoutMs,
+    urgent: true,
     handlers: {
       assigned,
       async revoked(parts, reason) {
