@@ -45,6 +45,7 @@ export interface DestinationRunner {
 
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
   const partitions = new Map<number, PartitionRunner>();
+  const timeLeft = ports.turns.share(pump);
   const ready = createReady<Ready>();
   const paths = createPaths();
   const refusals = createRefusals();
@@ -92,7 +93,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const empty = new Set<string>();
     try {
       leaving.comeBack(waitMs(breaker, ports.clock.monotonic()));
-      while (inFlight < destination.concurrency) {
+      while (inFlight < destination.concurrency && timeLeft()) {
         const next = ready.next((bucket) => !empty.has(bucket));
         if (next === undefined) return;
         if (!next.item.lane.dead && !tryHead(next, destination, empty)) return;
@@ -151,8 +152,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function sweep(): void {
-    const expiring = [...partitions.values()].filter((runner) => runner.sweep());
-    if (expiring.length > 0) expireHeads();
+    if ([...partitions.values()].filter((runner) => runner.sweep()).length > 0) expireHeads();
   }
 
   /** False: the breaker is open, no lane can start. A bucket that has no call left is added to `empty`. */

@@ -78,7 +78,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
       },
     },
     consumer: () => ({ holds: () => true, assignments: () => [assignment], pause: () => undefined, resume: () => undefined, commit: over.commit ?? (() => Promise.resolve()) }),
-    turns: { next: () => Promise.resolve(), over: () => false },
+    turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
   } as unknown as DestinationPorts;
   const runner = createPartitionRunner(ports, assignment, (lane) => {

@@ -13,7 +13,7 @@ import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
 
 /** Records between two looks at the clock. */
-const clockEvery = 16;
+const clockEvery = 8;
 /** What may end a read of the log without saying anything of this partition, or because it is another one's by now. */
 const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-assignment-stale']);
 const openAgainMs = 200;
