@@ -1,6 +1,7 @@
 /** The work of the benchmarks `policy`, `dispatcher`, `replay` and `end-to-end`: canonical profiles, deliveries and dead letters as the stage before writes them, sealed. */
 import type { Headers, OutRecord, Serde } from '@weir/log';
 import { deliveryKey, H, keyedId } from '@weir/pipeline';
+import { consentKey } from '@weir/policy';
 import { loadSchemas } from '@weir/schemas';
 import { hex } from './contacts.ts';
 import { seal, type KeyRing } from '@weir/seal';
@@ -21,6 +22,25 @@ ${options.batch === undefined ? '' : `      batch: { maxItems: ${options.batch},
   - { on: Profile, operation: upsert-contact, ${options.route ?? 'purpose: service'}, when: record.email != null && record.deleted != true }
 concurrency: ${options.concurrency ?? 64}
 `;
+
+/** Workspace of the benchmark `policy`: four destinations, of which half ask for consent and half for the absence of an objection, and 20 rules. */
+export const policyDestinations = ['crm', 'warehouse', 'mail', 'ads'];
+const rules = [
+  "  - { name: all, effect: allow, when: 'purpose == \"service\" || purpose == \"news\"' }",
+  ...Array.from({ length: 19 }, (_, i) => `  - { name: never-${i}, effect: deny, when: 'record.country == "X${String.fromCharCode(65 + i)}" && record.plan != "p${i}"' }`),
+].join('\n');
+export const policyFiles: Readonly<Record<string, string>> = {
+  'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n  news: { legalBasis: consent, doc: Letters. }\n', 'policies/all.yaml': `rules:\n${rules}\n`,
+  ...Object.fromEntries(policyDestinations.map((name, i) => [`destinations/${name}.yaml`, destination('http://127.0.0.1:9', { route: i % 2 === 0 ? 'purpose: service' : 'purpose: news, channel: email' })])),
+};
+
+/** The consent of a subject, whose address this is. */
+export function consentOf(serde: Serde, email: string, version: number): { readonly key: Buffer; readonly value: Buffer } {
+  return {
+    key: Buffer.from(consentKey(email, 'news', 'email', '')),
+    value: serde.encode('weir.internal.ConsentState', { id: email, purpose: 'news', channel: 'email', topic: '', state: 'granted', version, changedAt: 1_790_000_000_000, source: 'contacts', legalBasis: 'consent', proof: null, expiresAt: null, changeId: `evt_${hex(version)}`, seen: [], jurisdiction: null, noticeVersion: null, closedBy: [] }),
+  };
+}
 
 /** What makes records as the services do, sealed like theirs. */
 export interface Maker {

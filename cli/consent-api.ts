@@ -10,7 +10,7 @@ export interface ConsentOrder {
   readonly state: string;
   readonly [field: string]: unknown;
 }
-export interface ConsentAnswer { readonly status: number; readonly id?: string; readonly state?: string; readonly waitedMs?: number; readonly message?: string }
+export interface ConsentAnswer { readonly status: number; readonly id?: string; readonly state?: string; readonly waitedMs?: number; readonly message?: string; readonly changes?: ReadonlyArray<{ readonly purpose: string; readonly id: string }> }
 
 /** What a person types as the consent API wants it: an address, a number with +, `email:`, `phone:` or `userId:` and a value; undefined: another type of identifier. */
 export function identifiersOf(text: string): ConsentOrder['identifiers'] | undefined {

@@ -1,10 +1,9 @@
 /** Canonical bytes in, deliveries out: 4 destinations, 20 rules, 3 identifiers a person; every route of every record is decided. */
 import { createLog, createSerde, partitionOf } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
-import { consentKey } from '@weir/policy';
 import { linksOf } from '@weir/release';
 import { isSealed } from '@weir/seal';
-import { canonicalRecord, destination, ensureKeys, fill, idsOf, subjectOf, type Maker } from '../deliveries.ts';
+import { canonicalRecord, consentOf, ensureKeys, fill, idsOf, policyDestinations, policyFiles, subjectOf, type Maker } from '../deliveries.ts';
 import { hex } from '../contacts.ts';
 import { cpuOf, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld } from '../world.ts';
@@ -13,27 +12,17 @@ const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 100_000);
 const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 50_000);
 const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
 const subjects = Number(process.env['WEIR_BENCH_SUBJECTS'] ?? 1_000_000);
-const destinations = ['crm', 'warehouse', 'mail', 'ads'];
+const destinations = policyDestinations;
 const total = warm + measured;
 const pollMs = 25;
 const deadlineMs = 240_000;
-const rules = [
-  "  - { name: all, effect: allow, when: 'purpose == \"service\" || purpose == \"news\"' }",
-  ...Array.from({ length: 19 }, (_, i) => `  - { name: never-${i}, effect: deny, when: 'record.country == "X${String.fromCharCode(65 + i)}" && record.plan != "p${i}"' }`),
-].join('\n');
-/** Half of the routes ask for consent, half for the absence of an objection. */
-const routeOf = (i: number): string => (i % 2 === 0 ? 'purpose: service' : 'purpose: news, channel: email');
-
 /** One workspace for all rounds, each goes on where the one before ended: its people, their links and consent are written and read once. */
 export async function create(cluster: Cluster): Promise<Benchmark & { close(): Promise<void> }> {
   const log = createLog({ brokers: cluster.brokers, clientId: 'bench' });
   const serde = createSerde({ registryUrl: cluster.registryUrl });
   await serde.start();
   const admin = await log.admin();
-  const world = await createWorld(cluster, {
-    'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n  news: { legalBasis: consent, doc: Letters. }\n', 'policies/all.yaml': `rules:\n${rules}\n`,
-    ...Object.fromEntries(destinations.map((name, i) => [`destinations/${name}.yaml`, destination('http://127.0.0.1:9', { route: routeOf(i) })])),
-  });
+  const world = await createWorld(cluster, policyFiles);
   const topics = topicNames(world.prefix);
   const appender = await log.appender({ maxPendingBytes: 1e9 });
   const { workspaceKey } = world;
@@ -52,10 +41,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
         const [a, b] = link.split('~');
         return { partition: appender.partitionFor(topics.identity, link), key: Buffer.from(link), value: serde.encode('weir.internal.IdentityLink', { a, b, source: 'contacts', at: 1_790_000_000_000 }) };
       });
-      const states = ids.map(([, email], i) => ({
-        partition: appender.partitionFor(topics.consent, email!), key: Buffer.from(consentKey(email!, 'news', 'email', '')),
-        value: serde.encode('weir.internal.ConsentState', { id: email!, purpose: 'news', channel: 'email', topic: '', state: 'granted', version: at + i, changedAt: 1_790_000_000_000, source: 'contacts', legalBasis: 'consent', proof: null, expiresAt: null, changeId: `evt_${hex(at + i)}`, seen: [], jurisdiction: null, noticeVersion: null, closedBy: [] }),
-      }));
+      const states = ids.map(([, email], i) => ({ partition: appender.partitionFor(topics.consent, email!), ...consentOf(serde, email!, at + i) }));
       await Promise.all([appender.append(topics.identity, links), appender.append(topics.consent, states)]);
     }
   }

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
-import { checkUse, closure, maxLinked, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
+import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { isReadable } from '@weir/seal';
 import { createTopicTable, openTable } from '@weir/state';
 import type { Logger } from 'pino';
-import { createLinkIndex } from './links.ts';
+import { createLinkIndex, linkedWith } from './links.ts';
 import { createStateIndex, type StoredState } from './states.ts';
 
 export type { StoredState } from './states.ts';
@@ -28,12 +28,16 @@ export interface ConsentTables {
   consentPositions(): number[];
   /** The same for weir.identity. */
   identityPositions(): number[];
+  /** Next offset of one partition of weir.identity. */
+  identityPosition(partition: number): number;
   /** True when both tables are at or past these next offsets. */
   atLeast(consentOffsets: readonly number[], identityOffsets: readonly number[]): boolean;
   /** Resolves when both tables have what the topics hold at the time of the call. */
   readToEnd(): Promise<void>;
   /** May a use for this purpose take place now, for all linked identifiers? Rule: docs/policies.md, Consent. */
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
+  /** Another number after every change of either table; -1 while everything is closed. While it stays, `allows` answers the same until the answer's `until`. */
+  version(): number;
   /** The identifiers and all that are linked to them; undefined = more than 64, too wide to decide on. */
   linked(ids: readonly string[]): readonly string[] | undefined;
   /** The same question as `allows`, for identifiers that `linked` gave. */
@@ -74,12 +78,18 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const identity = createTopicTable({ reader, admin, topic: topics.identity, table: identityCache, puts: links.puts, onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
-  const linked = (ids: readonly string[]) => (ids.length > maxLinked || ids.some((id) => links.links(id).length > 0) ? closure(ids, links.links) : ids);
+  const linked = (ids: readonly string[]) => linkedWith(ids, links.links);
   const check: ConsentTables['check'] = (ids, purpose, channel, topic, legalBasis, now) => (caughtUp() ? checkUse(ids, purpose, channel, topic, legalBasis, states.states, now) : refuse('table-not-ready'));
   const waiting = new Set<() => void>();
   const advanced = () => { for (const check of waiting) check(); };
-  consent.onAdvance(advanced);
-  identity.onAdvance(advanced);
+  let version = 0;
+  // In the tick in which the table changes, before anybody else is told.
+  const changed = () => {
+    version++;
+    advanced();
+  };
+  consent.onAdvance(changed);
+  identity.onAdvance(changed);
 
   return {
     async start() {
@@ -88,6 +98,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     caughtUp,
     consentPositions: () => Array.from(consent.positions(), (n) => n ?? 0),
     identityPositions: () => Array.from(identity.positions(), (n) => n ?? 0),
+    identityPosition: (partition) => identity.positions()[partition] ?? 0,
     atLeast: (consentOffsets, identityOffsets) => !broken && consent.atLeast(consentOffsets) && identity.atLeast(identityOffsets),
     async readToEnd() {
       const [ends, links] = await Promise.all([admin.endOffsets(topics.consent), admin.endOffsets(topics.identity)]);
@@ -107,6 +118,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
       const all = linked(ids);
       return all === undefined ? refuse('identity-too-wide') : check(all, purpose, channel, topic, legalBasis, now);
     },
+    version: () => (caughtUp() ? version : -1),
     linked,
     check,
     folded: states.folded,

@@ -43,7 +43,7 @@ export const catalogue = {
   'not-ready': { meaning: 'The service has no release, or its tables are not caught up.', retry: 'refused', action: 'Retry; see /readyz for the reason.', http: 503 },
   'unauthorized': { meaning: 'No valid token.', retry: 'refused', action: 'Send Authorization: Bearer <token>.', http: 401 },
   'forbidden': { meaning: 'The token lacks the permission of this route.', retry: 'refused', action: 'Ask an administrator for the role.', http: 403 },
-  'self-approval': { meaning: 'Who proposed a change can not approve it.', retry: 'refused', action: 'Ask another person with the role approver.', http: 403 },
+  'self-approval': { meaning: 'Who proposed a change can not approve it, nor a token that the proposer issued, nor who issued the token of the proposer.', retry: 'refused', action: 'Ask another person with the role approver, whose token neither of you has issued; propose with a token of your own, not with the admin token.', http: 403 },
   'approval-expired': { meaning: 'A delivery that waited for an approval was not let through in time.', retry: 'refused', action: 'Replay the event if it is still wanted.', http: 409 },
   'audit-broken': { meaning: 'The audit log is not what was signed: nothing may be changed.', retry: 'refused', action: 'Run weir audit verify; find who wrote to the audit topic, restore it. Checkpoints kept of another cluster, or another AUDIT_KEY, look the same.', http: 503 },
   'not-found': { meaning: 'There is nothing under this id.', retry: 'refused', action: 'Check the id.', http: 404 },

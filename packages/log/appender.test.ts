@@ -67,6 +67,25 @@ test('whatever happens to requests: acknowledged records are at their offsets, i
   }), { numRuns: 25 });
 }, 120_000);
 
+test('a partition that was added since is learnt of, once, and nothing of its topic overtakes what waits for that; one that is not there is refused', async () => {
+  const { port, logs } = createHarmedLog([]);
+  let known = 3;
+  let refreshed = 0;
+  const grown: ProducePort = { ...port, partitions: async () => known, partitionsKnown: () => known, async refresh() {
+    refreshed++;
+    await new Promise((done) => setTimeout(done, 5));
+    known = 5;
+  } };
+  const appender = createAppender(grown, options);
+  const record = (partition: number, text: string): OutRecord => ({ partition, key: null, value: Buffer.from(text) });
+  await Promise.all([appender.append('t', [record(1, 'a'), record(4, 'b')]), appender.append('t', [record(1, 'c')]), appender.append('t', [record(4, 'd')])]);
+  expect([logs.get(1), logs.get(4), refreshed]).toEqual([['a', 'c'], ['b', 'd'], 1]);
+  await expect(appender.append('t', [record(5, 'e')])).rejects.toMatchObject({ code: 'log-fatal' });
+  await appender.append('t', [record(2, 'f')]);
+  expect(refreshed).toBe(2);
+  await appender.close();
+});
+
 test('a partition that cannot be written does not hold up the others, and close waits for what is pending', async () => {
   const { port, logs } = createHarmedLog([]);
   const stuck: ProducePort = { ...port, async produce(leader, batches, timeoutMs) {

@@ -326,11 +326,11 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
 
   /** Calls that wait for the metadata of their topic, in order. */
   const learning = new Map<string, Promise<number>>();
-  function learn(topic: string): Promise<number> {
+  function learn(topic: string, anew: boolean): Promise<number> {
     let running = learning.get(topic);
     if (running === undefined) {
       // Kept for one turn longer: a later call must not go before those that waited.
-      running = port.partitions(topic).finally(() => setImmediate(() => learning.delete(topic)));
+      running = (anew ? port.refresh([topic]) : Promise.resolve()).then(() => port.partitions(topic)).finally(() => setImmediate(() => learning.delete(topic)));
       learning.set(topic, running);
     }
     return running;
@@ -341,7 +341,9 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
       if (records.length === 0) return [];
       if (!open) throw new WeirError('log-append-failed', 'the appender is closed');
       const known = learning.has(topic) ? undefined : port.partitionsKnown(topic);
-      return enqueue(topic, records, known ?? await learn(topic));
+      // A partition that is not known may have been added since: who was given its records by the group knows it already.
+      const added = known !== undefined && records.some(({ partition }) => partition >= known);
+      return enqueue(topic, records, known === undefined || added ? await learn(topic, added) : known);
     },
     partitionFor(topic, key) {
       const partitions = port.partitionsKnown(topic);

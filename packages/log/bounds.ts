@@ -12,6 +12,8 @@ interface State {
   items: number;
   depth: number;
   readonly limits: DecodeLimits;
+  /** Where each field of the outermost record ends, where it is asked for. */
+  readonly ends: number[] | undefined;
 }
 type Walk = (s: State) => void;
 
@@ -70,8 +72,8 @@ const primitives: ReadonlyMap<string, Walk> = new Map<string, Walk>([
   ['string', (s) => skip(s, varint(s))],
 ]);
 
-/** Compile the walker of a writer schema; refuses schemas with reserved names. */
-export function compileBounds(schema: unknown, limits: DecodeLimits): (datum: Buffer) => void {
+/** Compile the walker of a writer schema; refuses schemas with reserved names. `ends` is given where each field of the (outermost) record ends. */
+export function compileBounds(schema: unknown, limits: DecodeLimits): (datum: Buffer, ends?: number[]) => void {
   const named = new Map<string, Walk>();
 
   function compile(node: unknown, namespace: string): Walk {
@@ -140,7 +142,13 @@ export function compileBounds(schema: unknown, limits: DecodeLimits): (datum: Bu
       fields.push(compile(field.type, namespace));
     }
     return nested((s) => {
-      for (let i = 0; i < fields.length; i++) fields[i]!(s);
+      if (s.ends === undefined || s.depth > 1) for (let i = 0; i < fields.length; i++) fields[i]!(s);
+      else {
+        for (let i = 0; i < fields.length; i++) {
+          fields[i]!(s);
+          s.ends[i] = s.at;
+        }
+      }
     });
   }
 
@@ -153,9 +161,9 @@ export function compileBounds(schema: unknown, limits: DecodeLimits): (datum: Bu
   }
 
   const root = compile(schema, '');
-  return (datum) => {
+  return (datum, ends) => {
     if (datum.length > limits.maxBytes) refuse(`datum of ${datum.length} bytes is over ${limits.maxBytes}`);
-    const state: State = { buffer: datum, at: 0, items: 0, depth: 0, limits };
+    const state: State = { buffer: datum, at: 0, items: 0, depth: 0, limits, ends };
     root(state);
     if (state.at !== datum.length) refuse('bytes after the end of the datum');
   };

@@ -35,6 +35,14 @@ export function varint(sink: Sink, n: number): void {
       v >>>= 7;
     }
     bytes[at++] = v;
+  } else if (n > -(2 ** 52)) {
+    // Doubled it is still exact, and so is every step.
+    let v = n >= 0 ? n * 2 : n * -2 - 1;
+    while (v > 127) {
+      bytes[at++] = (v % 128) | 128;
+      v = Math.floor(v / 128);
+    }
+    bytes[at++] = v;
   } else {
     let v = n >= 0 ? BigInt(n) * 2n : BigInt(n) * -2n - 1n;
     while (v > 127n) {
@@ -104,8 +112,26 @@ const primitives: Readonly<Record<string, Write>> = {
   },
 };
 
+/** A field of a record: its name, and how its value is written. */
+export interface FieldWrite {
+  readonly name: string;
+  readonly write: Write;
+  /** What stands for a value that is not given. */
+  readonly fallback: unknown;
+}
+
 /** Undefined for a schema with a type that this encoder does not know (fixed, float, unions of more than null and one type). */
 export function compileEncoder(schema: unknown): Write | undefined {
+  return compileSchema(schema).write;
+}
+
+/** The fields of a record in their order, for who writes them one by one. */
+export function compileFields(schema: unknown): readonly FieldWrite[] | undefined {
+  return compileSchema(schema).fields;
+}
+
+function compileSchema(schema: unknown): { readonly write: Write | undefined; readonly fields: readonly FieldWrite[] | undefined } {
+  let outermost: readonly FieldWrite[] | undefined;
   const named = new Map<string, Write>();
   const compile = (type: Schema, namespace: string): Write | undefined => {
     if (typeof type === 'string') return primitives[type] ?? named.get(type.includes('.') ? type : `${namespace}.${type}`) ?? named.get(type);
@@ -137,7 +163,7 @@ export function compileEncoder(schema: unknown): Write | undefined {
     };
   };
   const record = (table: Exclude<Schema, string | readonly Schema[]>, namespace: string): Write | undefined => {
-    const readers: { readonly name: string; readonly write: Write; readonly fallback: unknown }[] = [];
+    const readers: FieldWrite[] = [];
     for (const field of table.fields!) {
       const write = compile(field.type, namespace);
       if (write === undefined) return undefined;
@@ -152,9 +178,12 @@ export function compileEncoder(schema: unknown): Write | undefined {
       }
     };
     named.set(`${namespace}.${table.name}`, write);
+    // Those within it came before.
+    outermost = readers;
     return write;
   };
-  return compile(schema as Schema, '');
+  const write = compile(schema as Schema, '');
+  return { write, fields: write === undefined ? undefined : outermost };
 }
 
 function list(item: Write | undefined): Write | undefined {

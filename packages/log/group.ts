@@ -4,6 +4,7 @@ import { createCommits } from './commits.ts';
 import { fetchCommitted, listOffsets } from './coordinator.ts';
 import { delay, settlesWithin, withDeadline } from './deadline.ts';
 import { Fetcher } from './fetcher.ts';
+import { createLease, moment } from './lease.ts';
 import { Membership, type Generation } from './membership.ts';
 import type { Assignment, GroupConsumer, GroupConsumerOptions } from './types.ts';
 import { watchFetcher, watchPartitions } from './watchdog.ts';
@@ -19,7 +20,8 @@ const keyOf = (p: { topic: string; partition: number }): string => `${p.topic}/$
 /**
  * A group consumer whose rules are ours: heartbeats on their own timer, whatever the handlers do; calls drain
  * before the member rejoins (eager protocol: between revoked and assigned nobody owns the partition); the lease
- * counts from the send time of the last acknowledged heartbeat; a position that is gone stops the line.
+ * counts from the send time of the last acknowledged heartbeat, by the stricter of monotonic and wall clock; a position
+ * that is gone stops the line.
  */
 export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOptions): GroupConsumer {
   const { groupId, topics, handlers } = options;
@@ -33,9 +35,9 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
   const owned = new Map<string, Assignment>();
   let given: readonly Assignment[] = [];
   const paused = new Set<string>();
-  let leaseUntil = 0;
+  const lease = createLease();
   /** Send time of the last heartbeat that saw no rebalance: one cannot have begun before. */
-  let steadyAt = 0;
+  let steadyAt = moment();
   let dead = false;
   let running: Promise<void> | undefined;
   let ended = Promise.withResolvers<Why>();
@@ -50,14 +52,14 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     onBatch: (batch) => {
       if (dead || !holds(batch)) return;
       // Stopped or blocked past the session: another one may have it by now. The next assignment begins at what is committed.
-      if (performance.now() >= leaseUntil) return lose();
+      if (lease.left() <= 0) return lose();
       handlers.batch(batch);
     },
     onFatal: fail,
   });
 
   function lose(): void {
-    leaseUntil = 0;
+    lease.end();
     owned.clear();
     ended.resolve('lost');
   }
@@ -73,8 +75,8 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
   /** Heartbeats of one generation, until it ends. Time-outs end the lease by themselves: nothing renews it. */
   async function beat(signal: AbortSignal): Promise<void> {
     while (!signal.aborted && !dead) {
-      const sent = performance.now();
-      const patience = Math.max(shortestBeatDeadlineMs, Math.min(sessionMs / 2, leaseUntil - sent));
+      const sent = moment();
+      const patience = Math.max(shortestBeatDeadlineMs, Math.min(sessionMs / 2, lease.left()));
       // The look-up of a coordinator is within the same patience.
       const said = await withDeadline(membership.heartbeat(patience), patience, 'heartbeat').catch((error: unknown) => {
         if ((error as WeirError).code === 'log-fatal') fail(error as Error);
@@ -83,13 +85,13 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
       if (signal.aborted || dead) return;
       if (said === 'alive') {
         steadyAt = sent;
-        leaseUntil = sent + sessionMs;
+        lease.set([sent, sessionMs]);
       } else if (said === 'rebalance') {
         // The group waits for us no longer than the rebalance timeout, heartbeats or not.
-        leaseUntil = Math.min(sent + sessionMs, steadyAt + rebalanceMs);
+        lease.set([sent, sessionMs], [steadyAt, rebalanceMs]);
         ended.resolve('rebalance');
-      } else if (said === 'lost' || performance.now() > leaseUntil) return lose();
-      await delay(said === 'unknown' ? Math.min(200, beatMs) : Math.max(0, beatMs - (performance.now() - sent)), signal);
+      } else if (said === 'lost' || lease.left() < 0) return lose();
+      await delay(said === 'unknown' ? Math.min(200, beatMs) : Math.max(0, beatMs - (performance.now() - sent.monotonic)), signal);
     }
   }
 
@@ -126,7 +128,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     for (const part of parts) fetcher.remove(part.topic, part.partition);
     commits.hurry();
     if (why === 'lost') owned.clear();
-    await handle('revoked', handlers.revoked(parts, why), why === 'rebalance' ? Math.min(rebalanceMs, steadyAt + rebalanceMs - performance.now()) : rebalanceMs);
+    await handle('revoked', handlers.revoked(parts, why), why === 'rebalance' ? Math.min(rebalanceMs, steadyAt.monotonic + rebalanceMs - performance.now()) : rebalanceMs);
     given = [];
     owned.clear();
     paused.clear();
@@ -137,7 +139,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     const joined = await membership.join();
     if (joined === undefined) return delay(100, closing.signal);
     steadyAt = joined.since;
-    leaseUntil = joined.since + sessionMs;
+    lease.set([joined.since, sessionMs]);
     ended = Promise.withResolvers();
     if (closing.signal.aborted) ended.resolve('close');
     const stop = new AbortController();
@@ -148,9 +150,9 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
       await giveUp(await ended.promise);
     } finally {
       stop.abort();
-      leaseUntil = 0;
+      lease.end();
       await beating;
-      leaseUntil = 0;
+      lease.end();
     }
   }
 
@@ -207,8 +209,8 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
       fetcher.wake();
     },
     commit: (offsets) => commits.commit(offsets),
-    leaseUntil: () => leaseUntil,
-    holds: (topic, partition, epoch) => holds({ topic, partition, epoch }) && performance.now() < leaseUntil,
+    leaseUntil: lease.until,
+    holds: (topic, partition, epoch) => holds({ topic, partition, epoch }) && lease.left() > 0,
     assignments: () => [...owned.values()],
     close,
   };

@@ -4,10 +4,11 @@ import { failpoint } from '@weir/failpoint';
 import type { Cluster } from './cluster.ts';
 import { coordinatorMoved, findCoordinator } from './coordinator.ts';
 import { E, type BrokerConnection, type Joined, type Member } from './driver.ts';
+import { moment, type Moment } from './lease.ts';
 
 export interface Generation {
-  /** Monotonic ms before the request that made us a member of it: the broker's session began later. */
-  readonly since: number;
+  /** Before the request that made us a member of it: the broker's session began later. */
+  readonly since: Moment;
   readonly assigned: ReadonlyArray<{ readonly topic: string; readonly partitions: readonly number[] }>;
 }
 
@@ -89,7 +90,7 @@ export class Membership {
     this.#generation = joined.generationId;
     this.#planned = new Map();
     const plan = joined.leader === joined.memberId ? await this.#plan(joined.members) : [];
-    const since = performance.now();
+    const since = moment();
     const synced = await this.#ask('sync group', wait, (broker) => broker.syncGroup(this.#member, joined.protocol, plan));
     if (synced.errorCode !== 0) return this.#refused(synced.errorCode, 'sync group');
     return { since, assigned: synced.assignment.length === 0 ? [] : decodeConsumerProtocolAssignment(synced.assignment).assignedPartitions };

@@ -153,6 +153,7 @@ export class HeaderWalk {
   #nameLength = 0;
   #valueLength = 0;
   #left = 0;
+  #place = -1;
   readonly #cursor = new Cursor(nothing, 0);
 
   start(body: RecordBody): void {
@@ -160,9 +161,11 @@ export class HeaderWalk {
     this.#cursor.buffer = body.bytes;
     this.#cursor.at = body.headersFrom;
     this.#left = this.#cursor.varint();
+    this.#place = -1;
   }
   next(): boolean {
     if (this.#left-- <= 0) return false;
+    this.#place++;
     const cursor = this.#cursor;
     this.from = cursor.at;
     this.#nameLength = Math.max(0, cursor.skip());
@@ -170,6 +173,9 @@ export class HeaderWalk {
     this.#valueLength = Math.max(0, cursor.skip());
     this.to = cursor.at;
     return true;
+  }
+  name(): string {
+    return headerName(this.bytes, this.#nameFrom, this.#nameLength, this.#place);
   }
   named(name: string): boolean {
     if (this.#nameLength !== name.length) return false;

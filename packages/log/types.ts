@@ -95,7 +95,7 @@ export interface GroupConsumer {
   resume(topic: string, partition: number): void;
   /** Commit next offsets. Rejects with log-assignment-stale when an epoch has ended. Monotonic per partition: a lower offset is ignored. At most ten requests a second, what waits goes together: wait for it where the assignment ends, not between batches. */
   commit(offsets: ReadonlyArray<{ topic: string; partition: number; epoch: number; offset: number }>): Promise<void>;
-  /** Monotonic milliseconds (performance.now()) until which this member surely owns its partitions: send time of the last acknowledged heartbeat + session timeout. */
+  /** Monotonic milliseconds (performance.now()) until which this member surely owns its partitions, as the clocks stand: send time of the last acknowledged heartbeat + session timeout, by the stricter of monotonic and wall clock. Long past when it does not. */
   leaseUntil(): number;
   /** True while (topic, partition) is assigned under exactly this epoch and the lease has not run out. */
   holds(topic: string, partition: number, epoch: number): boolean;

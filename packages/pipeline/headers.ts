@@ -56,3 +56,6 @@ export const H = {
   /** Parked: `<offset>:<timestamp>` of the record on weir.dispatch.<destination>. */
   dispatched: 'weir-dispatched',
 } as const;
+
+/** Mapping of the changes that the consent API writes onto weir.consent.changes: what follows from one is written by who folds it. */
+export const consentApi = 'weir:consent-api';

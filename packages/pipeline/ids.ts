@@ -18,6 +18,16 @@ export function eventId(source: string, parts: readonly string[]): string {
   return 'evt_' + digest(['event', source, ...parts]);
 }
 
+/**
+ * Event id of an item, from what its source says of it (`identify`). A sender's own id of an event counts within the object
+ * that the event is of: one that is used again for another object is another event, and both take effect. With the object in it
+ * an id stands in one partition of its raw topic, so that the same id with another body is always seen. Where the sender has no id of the event, the SHA-256 of
+ * the item (`hash`) is part of it.
+ */
+export function itemEventId(source: string, { parts, unique, objectKey }: { readonly parts: readonly string[]; readonly unique: boolean; readonly objectKey?: string | undefined }, hash: string): string {
+  return eventId(source, unique ? [...parts, objectKey ?? ''] : [...parts, hash]);
+}
+
 /** Output id = f(event id, name of the output in the mapping, object key of the output): never a position. */
 export function outputId(event: string, outputName: string, objectKey: string): string {
   return 'out_' + digest(['output', event, outputName, objectKey]);

@@ -1,5 +1,5 @@
 export { createCommitWindow, type CommitWindow } from './commit-window.ts';
-export { H } from './headers.ts';
+export { consentApi, H } from './headers.ts';
 export * from './ids.ts';
 export * from './outcome.ts';
 export { standings, type ReadBackAnswer, type ReplayPreview, type Standing } from './replay-preview.ts';

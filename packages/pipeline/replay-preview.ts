@@ -39,6 +39,8 @@ export interface ReplayPreview {
   /** Mapping and policy of the running release were run to know the deliveries of raw or canonical records. */
   readonly derived: boolean;
   readonly release: string;
+  /** Retention has deleted what was put on the topic before this time (ms), of the range that was asked for; null = the range is whole. */
+  readonly goneBefore: number | null;
   /** Selected, each delivery or event once. */
   readonly records: number;
   /** Copies of what was met before, and bytes that could not be read: passed over. */

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { checkConsent, closure, consentKey, foldConsent, type ConsentChange } from './consent.ts';
+import { checkUse, closure, everyPurpose, foldConsent, type ConsentChange } from './consent.ts';
 import type { ConsentState } from './types.ts';
 
 const change = (over: Partial<ConsentChange>): ConsentChange => ({ changeId: 'c1', purpose: 'email-marketing', channel: '', topic: '', state: 'granted', source: 's', acceptedAt: 1000, legalBasis: null, proof: null, expiresAt: null, ...over });
@@ -35,11 +35,6 @@ test('a restart of the folder in the middle of a batch changes nothing', () => {
 });
 
 const state = (over: Partial<ConsentState>): ConsentState => ({ id: 'email:x', purpose: 'p', channel: '', topic: '', state: 'granted', version: 1, changedAt: 0, source: '', legalBasis: null, proof: null, expiresAt: null, changeId: '', seen: [], ...over });
-const table = (...states: ConsentState[]) => {
-  const map = new Map(states.map((s) => [consentKey(s.id, s.purpose, s.channel, s.topic), s]));
-  return (key: string) => map.get(key);
-};
-
 test.each([
   ['unknown is closed', [], 'consent', 'consent-missing'],
   ['unknown is open for a contract', [], 'contract', undefined],
@@ -52,11 +47,99 @@ test.each([
   ['a general withdrawal closes under a grant of the topic', [state({ state: 'withdrawn' }), state({ topic: 'promo' })], 'consent', 'consent-withdrawn'],
   ['a linked identifier that withdrew closes', [state({}), state({ id: 'userId:y', state: 'withdrawn' })], 'consent', 'consent-withdrawn'],
 ] as const)('%s', (_name, states, basis, reason) => {
-  const answer = checkConsent(['email:x', 'userId:y'], 'p', 'email', 'promo', basis, table(...states), 100);
+  const answer = checkUse(['email:x', 'userId:y'], 'p', 'email', 'promo', basis, (id) => states.filter((s) => s.id === id), 100);
   expect(answer.ok ? undefined : answer.reason).toBe(reason);
 });
 
 test('a closure too wide to decide on is no closure', () => {
   expect(closure(['0'], (id) => [String(Number(id) + 1)])).toBeUndefined();
   expect(closure(['a'], (id) => (id === 'a' ? ['b'] : id === 'b' ? ['a', 'c'] : []))).toEqual(['a', 'b', 'c']);
+});
+
+test('what is allowed is allowed by the same states at every moment before its answer\'s end, whatever else they hold', () => {
+  const entry = fc.record({ purpose: fc.constantFrom('p', 'p', 'q', everyPurpose), changeId: fc.constantFrom('c1', 'c2'), over: fc.constantFrom('', 'c1', 'c2'), channel: fc.constantFrom('', 'email', 'sms'), topic: fc.constantFrom('', 't'), state: fc.constantFrom('granted' as const, 'granted' as const, 'granted' as const, 'unknown' as const, 'withdrawn' as const), version: fc.constant(1), expiresAt: fc.option(fc.integer({ min: 0, max: 20 })) });
+  fc.assert(fc.property(fc.array(fc.array(entry, { maxLength: 4 }), { maxLength: 3 }), fc.constantFrom('email', null), fc.constantFrom('consent', 'contract', null), fc.integer({ min: 0, max: 20 }), fc.nat({ max: 25 }), (of, channel, basis, now, later) => {
+    const ask = (at: number) => checkUse(of.map((_, i) => String(i)), 'p', channel, 't', basis, (id) => of[Number(id)]!, at);
+    const answer = ask(now);
+    if (answer.ok && now + later < answer.until!) expect(ask(now + later).ok).toBe(true);
+  }), { numRuns: 2000 });
+});
+
+/** States of one identifier, folded as the policy service folds them: with what is known of every purpose. */
+function person() {
+  const states = new Map<string, ConsentState>();
+  let offset = 0;
+  const say = (over: Partial<ConsentChange>): void => {
+    const c = change({ changeId: `c${offset}`, acceptedAt: 1000 + offset * 10, ...over });
+    const key = `${c.purpose}/${c.channel}`;
+    const next = foldConsent(states.get(key), 'email:x', c, offset++, undefined, states.get(`${everyPurpose}/`));
+    if (next !== undefined) states.set(key, next);
+  };
+  const open = (purpose: string, basis: 'consent' | 'contract' = 'consent', channel: string | null = null): boolean => checkUse(['email:x'], purpose, channel, null, basis, () => [...states.values()], 5000).ok;
+  return { say, open, states };
+}
+
+test('a no to every purpose closes those that nobody had heard of when it was said, whatever their legal basis', () => {
+  const { say, open } = person();
+  say({ purpose: 'news' });
+  expect([open('news'), open('later', 'contract')]).toEqual([true, true]);
+  say({ purpose: everyPurpose, state: 'withdrawn' });
+  expect([open('news'), open('later'), open('later', 'contract')]).toEqual([false, false, false]);
+});
+
+test('a grant that waited somewhere while everything was stopped opens nothing, one that is given afterwards opens its own purpose and channel alone', () => {
+  const { say, open } = person();
+  say({ purpose: everyPurpose, state: 'withdrawn', acceptedAt: 2000, loggedAt: 2000 });
+  say({ purpose: 'later', changeId: 'old', acceptedAt: 1500, loggedAt: 1500 });
+  expect(open('later')).toBe(false);
+  say({ purpose: 'later', changeId: 'old', acceptedAt: 3000, loggedAt: 3000 });
+  expect(open('later')).toBe(false);
+  say({ purpose: 'later', changeId: 'new', channel: 'email', acceptedAt: 3000, loggedAt: 3000 });
+  expect([open('later', 'consent', 'email'), open('later', 'consent', 'sms'), open('later', 'contract'), open('orders', 'contract')]).toEqual([true, false, false, false]);
+  // It says so again, and nothing has closed it in between.
+  say({ purpose: 'later', changeId: 'newer', channel: 'email', acceptedAt: 3500, loggedAt: 3500 });
+  expect(open('later', 'consent', 'email')).toBe(true);
+  say({ purpose: everyPurpose, state: 'withdrawn', acceptedAt: 4000, loggedAt: 4000 });
+  expect(open('later', 'consent', 'email')).toBe(false);
+});
+
+test('a grant that was given over a no to everything and has expired lifts it no longer', () => {
+  const { say, open } = person();
+  say({ purpose: everyPurpose, state: 'withdrawn' });
+  say({ purpose: 'later', expiresAt: 4999 });
+  expect([open('later'), open('later', 'contract')]).toEqual([false, false]);
+});
+
+test.each(['granted', 'unknown'] as const)('nobody says %s to every purpose: it neither opens one nor lifts the no', (state) => {
+  const { say, open } = person();
+  say({ purpose: everyPurpose, state });
+  expect(open('news')).toBe(false);
+  say({ purpose: everyPurpose, state: 'withdrawn' });
+  say({ purpose: everyPurpose, state });
+  expect(open('orders', 'contract')).toBe(false);
+});
+
+test('after a no to every purpose the no of one purpose names the change that destinations were told of, so that its echo ends', () => {
+  const { say, states } = person();
+  say({ purpose: everyPurpose, state: 'withdrawn', changeId: 'stop' });
+  say({ purpose: 'news', state: 'withdrawn', changeId: 'first' });
+  say({ purpose: 'news', state: 'withdrawn', changeId: 'echo' });
+  expect(states.get('news/')!.setBy).toBe('first');
+});
+
+test('strictest: what a no to every purpose closed is opened by the source that said it, and by no other', () => {
+  const strict = { kind: 'strictest', priority: [] } as const;
+  const stop = foldConsent(undefined, 'email:x', change({ purpose: everyPurpose, state: 'withdrawn', source: 'a' }), 0, strict)!;
+  const granted = (source: string) => foldConsent(undefined, 'email:x', change({ changeId: `g-${source}`, source, acceptedAt: 3000 }), 1, strict, stop)!.state;
+  expect([granted('b'), granted('a')]).toEqual(['withdrawn', 'granted']);
+});
+
+test('who was stopped stays so whatever a source says with every call', () => {
+  const { say, open } = person();
+  say({ purpose: 'news', source: 'segment', standing: true });
+  say({ purpose: everyPurpose, state: 'withdrawn', source: 'consent-api' });
+  say({ purpose: 'news', source: 'segment', standing: true });
+  expect(open('news')).toBe(false);
+  say({ purpose: 'news', source: 'consent-api' });
+  expect(open('news')).toBe(true);
 });

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import type { ConflictRule, ConsentSeen, ConsentState, LegalBasis } from './types.ts';
+import type { ConflictRule, ConsentSeen, ConsentState } from './types.ts';
 
 /** One change of consent for one identifier, as it stands on weir.consent.changes. */
 export interface ConsentChange {
@@ -19,9 +19,16 @@ export interface ConsentChange {
   readonly expiresAt: number | null;
   readonly jurisdiction?: string | null;
   readonly noticeVersion?: string | null;
+  /** The source says its state again and again: a yes is no act of the person. */
+  readonly standing?: boolean;
 }
 
 export const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
+/**
+ * Purpose of a change that closes every purpose on every channel and topic, those that a later release brings included.
+ * Only a no may be said of it; a yes is said of one purpose, and opens that one again.
+ */
+export const everyPurpose = '*';
 const remembered = 64;
 const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 /** Longer purposes, channels and topics are kept as their hash: a key, percent-encoded, stays within what the local store takes. */
@@ -66,39 +73,71 @@ function closersOf(before: ConsentState | undefined): readonly string[] {
   return before.closedBy === undefined || before.closedBy.length === 0 ? [before.source] : before.closedBy;
 }
 
+/** What a source says all the time closes under a name of its own: a yes of that kind must not lift a no that was said once. */
+const standingOf = (source: string): string => `${source} (standing)`;
+const closerOf = ({ source, standing }: ConsentChange): string => (standing === true ? standingOf(source) : source);
+
 /** Those whose denial still stands after a grant of this source. */
-function standing(closers: readonly string[], source: string, rule: ConflictRule): readonly string[] {
-  if (closers.includes(anybody) && rule.kind !== 'log-order') return closers;
+function remaining(closers: readonly string[], change: ConsentChange, rule: ConflictRule): readonly string[] {
+  const { source } = change;
+  if (closers.includes(anybody) && (rule.kind !== 'log-order' || change.standing === true)) return closers;
+  const own = closerOf(change);
+  if (change.standing === true) return closers.filter((closer) => closer !== own);
   if (rule.kind === 'log-order') return [];
-  if (rule.kind === 'strictest') return closers.filter((closer) => closer !== source);
-  const rank = (name: string): number => (rule.priority.includes(name) ? rule.priority.indexOf(name) : rule.priority.length);
-  return closers.filter((closer) => closer !== source && rank(closer) <= rank(source));
+  const others = closers.filter((closer) => closer !== source && closer !== standingOf(source));
+  if (rule.kind === 'strictest') return others;
+  const rank = (name: string): number => {
+    const at = rule.priority.findIndex((listed) => listed === name || standingOf(listed) === name);
+    return at < 0 ? rule.priority.length : at;
+  };
+  return others.filter((closer) => rank(closer) <= rank(source));
 }
 
 /**
  * Fold one change into the state of its key (architecture 3.4), pure; undefined = nothing changes. `offset` is where
  * the change stands on its partition. What was folded before, by id, changes nothing; what is at or below the state's
  * offset changes nothing; a grant re-opens a closed state only if it was accepted, came onto the log, and happened, after the change that
- * closed it, and only as far as the workspace's rule for several sources lets it. A late withdrawal closes, whatever its source.
+ * closed it, and only as far as the workspace's rule for several sources lets it; one that its source says all the time
+ * (`standing`) only what the same source closed that way, under any rule. A late withdrawal closes, whatever its source.
+ * `stop` is the state of the same identifier for every purpose: while it closes, a change is folded as onto a state
+ * that it had closed, and a grant that opens all the same names it (`over`).
  *
  * The last 64 ids of a key are remembered; what fell out is covered by accept times, because `changedAt` never falls:
  * a forgotten grant is never newer than it, and a forgotten withdrawal that comes again withdraws again, because it
  * cannot be told from a late one.
  */
-export function foldConsent(before: ConsentState | undefined, id: string, change: ConsentChange, offset: number, rule: ConflictRule = logOrder): ConsentState | undefined {
-  if (before !== undefined && (offset <= before.version || before.seen.includes(change.changeId))) return undefined;
-  const state = wordOf(change.state);
+export function foldConsent(own: ConsentState | undefined, id: string, change: ConsentChange, offset: number, rule: ConflictRule = logOrder, stop?: ConsentState): ConsentState | undefined {
+  if (own !== undefined && (offset <= own.version || own.seen.includes(change.changeId))) return undefined;
+  const ofAll = change.purpose === everyPurpose;
+  const state = ofAll && !closes(wordOf(change.state)) ? 'unknown' : wordOf(change.state);
+  if (ofAll && own !== undefined && !closes(state)) return { ...own, version: offset, seen: remember(own.seen, change.changeId) };
+  const over = ofAll || stop === undefined || !closes(stop.state) ? '' : stop.changeId;
+  const before = over === '' || own?.over === over ? own : stoppedBy(stop!, own, id, change);
   const seen = remember(before?.seen ?? [], change.changeId);
-  if (before !== undefined && !hasEffect(before, state, change)) return { ...before, version: offset, seen };
+  // Under a no to every purpose its own state stays what it was: a closed one of its own would outlive what lifts that no.
+  if (before !== undefined && !hasEffect(before, state, change)) return { ...(before === own ? before : own ?? { ...before, state: 'unknown', closedBy: [] }), version: offset, seen };
   const closers = closersOf(before);
-  const closedBy = closes(state) ? closedWith(closers, change.source) : standing(closers, change.source, rule);
-  if (before !== undefined && !closes(state) && closedBy.length > 0) return { ...before, version: offset, seen, closedBy, changedAt: Math.max(before.changedAt, change.acceptedAt) };
+  const closedBy = closes(state) ? closedWith(closers, closerOf(change)) : remaining(closers, change, rule);
+  if (before !== undefined && !closes(state) && closedBy.length > 0) {
+    // One that is said all the time and lifts nothing must not make a yes that waits somewhere an old one.
+    const changedAt = closedBy.length < closers.length || change.standing !== true ? Math.max(before.changedAt, change.acceptedAt) : before.changedAt;
+    return { ...before, version: offset, seen, closedBy, changedAt };
+  }
   return {
     id, purpose: consentPart(change.purpose), channel: consentPart(change.channel), topic: consentPart(change.topic), state, version: offset,
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
-    changeId: change.changeId, seen, closedBy, setBy: before !== undefined && says(before.state) === says(state) ? before.setBy ?? '' : change.changeId,
-    loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0),
+    changeId: change.changeId, seen, closedBy, setBy: (before !== undefined && says(before.state) === says(state) ? before.setBy : undefined) || change.changeId,
+    loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0), over: state === 'granted' ? over : '',
+  };
+}
+
+/** What a state is under a no to every purpose that came after it. Nobody was told of this purpose by that (`setBy`). */
+function stoppedBy(stop: ConsentState, own: ConsentState | undefined, id: string, { purpose, channel, topic }: ConsentChange): ConsentState {
+  return {
+    ...stop, id, purpose: consentPart(purpose), channel: consentPart(channel), topic: consentPart(topic), version: own?.version ?? -1, seen: own?.seen ?? [], over: '',
+    changedAt: Math.max(stop.changedAt, own?.changedAt ?? 0), loggedAt: Math.max(stop.loggedAt ?? 0, own?.loggedAt ?? 0),
+    closedBy: closersOf(own).reduce(closedWith, closersOf(stop)), setBy: own !== undefined && closes(own.state) ? own.setBy ?? '' : '',
   };
 }
 
@@ -122,11 +161,11 @@ export function consentKey(id: string, purpose: string, channel: string, topic: 
 }
 
 /** One state of an identifier, as a decision needs it. */
-export type ConsentEntry = Pick<ConsentState, 'purpose' | 'channel' | 'topic' | 'state' | 'version' | 'expiresAt'>;
+export type ConsentEntry = Pick<ConsentState, 'purpose' | 'channel' | 'topic' | 'state' | 'version' | 'expiresAt' | 'over'> & Partial<Pick<ConsentState, 'changeId'>>;
 /** Every state of an identifier; 'too-many' closes. */
 export type StatesOf = (id: string) => readonly ConsentEntry[] | 'too-many';
-export type ConsentLookup = (key: string) => ConsentState | undefined;
-export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[] } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
+/** `until`: when the first grant that was looked at expires, ms; Infinity = none does. Before it, the same states give the same answer. */
+export type ConsentAnswer = { readonly ok: true; readonly seen: readonly ConsentSeen[]; readonly until?: number } | { readonly ok: false; readonly reason: string; readonly seen: readonly ConsentSeen[] };
 
 /** States recorded with one decision. */
 const maxSeen = 64;
@@ -135,6 +174,7 @@ const maxSeen = 64;
 class Tally {
   readonly seen: ConsentSeen[] = [];
   granted = false;
+  until = Number.POSITIVE_INFINITY;
   expired = false;
   refusal: string | undefined;
 
@@ -146,7 +186,10 @@ class Tally {
       if (this.refusal !== 'consent-withdrawn') this.refusal = `consent-${entry.state}`;
     } else if (entry.state === 'granted') {
       if (entry.expiresAt !== null && entry.expiresAt <= now) this.expired = true;
-      else this.granted = true;
+      else {
+        this.granted = true;
+        if (entry.expiresAt !== null) this.until = Math.min(this.until, entry.expiresAt);
+      }
     }
   }
 
@@ -154,33 +197,19 @@ class Tally {
     const { seen } = this;
     if (this.refusal !== undefined) return { ok: false, reason: this.refusal, seen };
     if ((legalBasis === null || legalBasis === 'consent') && !this.granted) return { ok: false, reason: this.expired ? 'consent-expired' : 'consent-missing', seen };
-    return { ok: true, seen };
+    return { ok: true, seen, until: this.until };
   }
-}
-
-/**
- * May a person be used for this purpose now? `ids` are all linked identifiers. A denial or withdrawal at any
- * level (all channels and topics, this channel, this topic) of any identifier closes, whatever the legal
- * basis; basis `consent` also needs a grant, not expired, at a level that covers the channel and topic.
- * Nothing known: closed for `consent`, open for the others (contract, legitimate interest, legal obligation).
- */
-export function checkConsent(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: LegalBasis, lookup: ConsentLookup, now: number): ConsentAnswer {
-  const tally = new Tally();
-  for (const id of ids) {
-    for (const level of levels(channel, topic)) {
-      const state = lookup(consentKey(id, purpose, level[0], level[1]));
-      if (state !== undefined) tally.add(id, state, true, now);
-    }
-  }
-  return tally.answer(legalBasis);
 }
 
 const covers = (state: string, use: string) => state === use || state === '';
 
 /**
- * The same rule over every state that is known of the identifiers, which decides more safely where a use names no
- * channel (or no topic): that is a use on every channel, so a denial of any of them closes it. A null basis counts as
- * consent.
+ * May a person be used for this purpose now? `ids` are all linked identifiers, each with every state that is known of
+ * it. A denial or withdrawal at any level (all channels and topics, this channel, this topic) of any identifier closes,
+ * whatever the legal basis; where a use names no channel (or no topic) it is one on every channel, so a denial of any
+ * of them closes it. So does one of every purpose, but for what was granted over it since. Basis `consent`, and null,
+ * also need a grant, not expired, at a level that covers the channel and topic. Nothing known: closed for these, open
+ * for the others (contract, legitimate interest, legal obligation).
  */
 export function checkUse(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, statesOf: StatesOf, now: number): ConsentAnswer {
   const tally = new Tally();
@@ -188,21 +217,20 @@ export function checkUse(ids: readonly string[], purpose: string, channel: strin
   for (const id of ids) {
     const states = statesOf(id);
     if (states === 'too-many') return { ok: false, reason: 'consent-denied', seen: tally.seen };
+    let stop: ConsentEntry | undefined;
+    let overs: string[] | undefined;
     for (const entry of states) {
-      if (entry.purpose !== ofPurpose) continue;
+      if (entry.purpose !== ofPurpose) {
+        if (entry.purpose === everyPurpose && entry.channel === '' && entry.topic === '' && closes(entry.state)) stop = entry;
+        continue;
+      }
       const whole = covers(entry.channel, onChannel) && covers(entry.topic, onTopic);
+      if (whole && entry.state === 'granted' && entry.over && (entry.expiresAt === null || entry.expiresAt > now)) (overs ??= []).push(entry.over);
       if (whole || ((covers(entry.channel, onChannel) || onChannel === '') && (covers(entry.topic, onTopic) || onTopic === ''))) tally.add(id, entry, whole, now);
     }
+    if (stop !== undefined && (stop.changeId === undefined || overs?.includes(stop.changeId) !== true)) tally.add(id, stop, true, now);
   }
   return tally.answer(legalBasis);
-}
-
-function levels(channel: string | null, topic: string | null): [string, string][] {
-  const found: [string, string][] = [['', '']];
-  if (channel) found.push([channel, '']);
-  if (topic) found.push(['', topic]);
-  if (channel && topic) found.push([channel, topic]);
-  return found;
 }
 
 export const maxLinked = 64;

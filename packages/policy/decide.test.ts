@@ -70,6 +70,22 @@ test('one delivery per operation: of its routes the first that matches decides',
   expect(decide(policy, subject(), context()).map((d) => d.route!.purpose)).toEqual(['service']);
 });
 
+test('consent is asked once for each use of a record, and no route gets the answer of another purpose, channel, topic or record', () => {
+  const uses = ['purpose: news', 'purpose: news, channel: email', 'purpose: news, channel: email, topic: a', 'purpose: news, topic: a', 'purpose: service'];
+  const routes = uses.flatMap((use, i) => routesOf([`{ on: Profile, operation: send, ${use} }`]).flatMap((route) => [{ ...route, destination: `first-${i}` }, { ...route, destination: `again-${i}` }]));
+  const policy: CompiledPolicy = { ...policyOf(allow), routes: new Map([['Profile', routes]]) };
+  const use = ({ purpose, channel, topic }: CompiledRoute): string => `${purpose}/${channel}/${topic}`;
+  for (const id of ['email:x', 'email:y']) {
+    const asked: string[] = [];
+    const decisions = decide(policy, subject({ ids: [id] }), context({ consent: (ids, route) => {
+      asked.push(use(route));
+      return { ok: false, reason: `${ids.join()} ${use(route)}`, seen: [] };
+    } }));
+    expect(asked).toEqual([...new Set(routes.map(use))]);
+    expect(decisions.map((d) => d.effect === 'deny' && d.reason)).toEqual(routes.map((route) => `${id} ${use(route)}`));
+  }
+});
+
 test('delays give the latest time, and limits refuse by name', () => {
   const policy = policyOf(`${allow}  - { name: a, effect: delay, until: now + 5000 }\n  - { name: b, effect: delay, until: now + 9000 }\n  - { name: c, effect: delay, until: now - 1 }\n`);
   expect(decide(policy, subject(), context())[0]).toMatchObject({ notBefore: 1_009_000 });

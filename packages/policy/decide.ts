@@ -27,6 +27,7 @@ export interface Subject {
 
 export interface DecisionContext {
   readonly now: number;
+  /** Asked once for each purpose, channel and topic that routes of the record have. */
   consent(ids: readonly string[], route: CompiledRoute): ConsentAnswer;
   /** Takes a token of the limit; false = used up. */
   take(rule: CompiledRule, key: string, now: number, route: CompiledRoute): boolean;
@@ -71,6 +72,8 @@ class Run {
   readonly context: DecisionContext;
   readonly variables: Variables;
   readonly values: (boolean | 'error' | undefined)[];
+  private readonly asked: CompiledRoute[] = [];
+  private readonly answers: ConsentAnswer[] = [];
   private code: string | undefined;
 
   constructor(policy: CompiledPolicy, plan: RecordPlan, subject: Subject, context: DecisionContext) {
@@ -94,6 +97,16 @@ class Run {
     this.variables['purpose'] = route.purpose ?? '';
     this.variables['channel'] = route.channel ?? '';
     this.variables['topic'] = route.topic ?? '';
+  }
+
+  /** Routes that use the record for the same ask the same, of the same moment. */
+  consent(ids: readonly string[], route: CompiledRoute): ConsentAnswer {
+    const { asked, answers } = this;
+    for (let i = 0; i < asked.length; i++) if (asked[i]!.purpose === route.purpose && asked[i]!.channel === route.channel && asked[i]!.topic === route.topic) return answers[i]!;
+    const answer = this.context.consent(ids, route);
+    asked.push(route);
+    answers.push(answer);
+    return answer;
   }
 
   applies({ rule, when, shared }: Step, route: CompiledRoute): boolean | 'error' {
@@ -189,7 +202,7 @@ function decideUse(run: Run, plan: RoutePlan, take: DecisionContext['take']): De
   if (typeof applied !== 'number') verdict.forbidden ??= applied;
   if (verdict.forbidden !== undefined) return verdict.forbidden;
   if (verdict.allowed === undefined) return verdict.failed === undefined ? deny(route, 'no-allow-rule') : failedRule(route, verdict.failed);
-  const answer = context.consent(subject.ids, route);
+  const answer = run.consent(subject.ids, route);
   if (!answer.ok) return deny(route, answer.reason, verdict.allowed, answer.seen);
   const { held } = verdict;
   if (held !== undefined) return { effect: 'hold', route, rule: held.name, reason: `${held.effect === 'escalate' ? 'escalate' : 'approval'}:${held.name}`, consent: answer.seen, expiresMs: held.approval!.expiresMs, escalate: held.effect === 'escalate' };

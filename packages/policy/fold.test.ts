@@ -142,6 +142,29 @@ test.each([
   expect([under({ kind: 'log-order', priority: [] }), under({ kind: 'strictest', priority: [] }), under({ kind: 'source-priority', priority: ['A', 'B'] })]).toEqual([logOrder, strictest, priority]);
 });
 
+// `~` = said with every call. A and B as above; a yes of that kind lifts only a no of that kind by the same source.
+test.each([
+  ['A+~ B- A+~', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A+~ A- A+~', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A+~ A-~ A+~', 'granted', 'granted', 'granted'],
+  ['B-~ A+~', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A-~ B- A+~', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A+~ B- A+~ B+', 'granted', 'granted', 'granted'],
+  ['A-~ A+', 'granted', 'granted', 'granted'],
+  ['A-~ B+', 'granted', 'withdrawn', 'withdrawn'],
+  ['B-~ A+', 'granted', 'withdrawn', 'granted'],
+  ['A+~', 'granted', 'granted', 'granted'],
+])('what a tool says all the time, %s, gives %s by log order, %s by the strictest, %s by the priority A, B', (story, logOrder, strictest, priority) => {
+  const told = story.split(' ').map((word, i) => change({ changeId: `c${i}`, source: word[0]!, state: word[1] === '+' ? 'granted' : 'withdrawn', standing: word[2] === '~', acceptedAt: 1000 + i }));
+  const under = (rule: ConflictRule) => told.reduce<ConsentState | undefined>((state, c, offset) => foldConsent(state, 'email:x', c, offset, rule) ?? state, undefined)!.state;
+  expect([under({ kind: 'log-order', priority: [] }), under({ kind: 'strictest', priority: [] }), under({ kind: 'source-priority', priority: ['A', 'B'] })]).toEqual([logOrder, strictest, priority]);
+});
+
+test('a yes that is said all the time, and lifts nothing, leaves a yes that was given before it and comes later its effect', () => {
+  const no = change({ changeId: 'w', source: 'B', state: 'withdrawn', acceptedAt: 2000 });
+  expect(fold([no, change({ changeId: 'again', source: 'A', standing: true, acceptedAt: 4000 }), change({ changeId: 'act', source: 'B', acceptedAt: 3000 })])!.state).toBe('granted');
+});
+
 test('a state of before the closers were kept is closed by the source that wrote it; more sources than are told apart close for good', () => {
   const { closedBy: _closedBy, ...old } = fold([change({ state: 'withdrawn', source: 'A' })])!;
   const strict: ConflictRule = { kind: 'strictest', priority: [] };

@@ -45,6 +45,14 @@ const isTransform = (rule: CompiledRule): boolean => rule.effect === 'minimise' 
 
 /** Undefined: there is no route for such a record. */
 export function planOf(policy: CompiledPolicy, recordName: string): RecordPlan | undefined {
+  if (last?.policy !== policy || last.recordName !== recordName) last = { policy, recordName, plan: findPlan(policy, recordName) };
+  return last.plan;
+}
+
+/** The plan that was asked for last: of a batch, nearly always the next one too. */
+let last: { readonly policy: CompiledPolicy; readonly recordName: string; readonly plan: RecordPlan | undefined } | undefined;
+
+function findPlan(policy: CompiledPolicy, recordName: string): RecordPlan | undefined {
   const routes = policy.routes.get(recordName);
   if (routes === undefined) return undefined;
   let byName = plans.get(policy);
@@ -56,29 +64,29 @@ export function planOf(policy: CompiledPolicy, recordName: string): RecordPlan |
 
 function makePlan(policy: CompiledPolicy, recordName: string, routes: readonly CompiledRoute[]): RecordPlan {
   const shared = new Map<CompiledRule, number>();
-  const made = routes.map((route) => makeRoute(policy, recordName, route, shared));
+  const minimisers = createMinimisers(canonicalSchemas().get(recordName)!);
+  const made = routes.map((route) => makeRoute(policy, recordName, route, shared, minimisers));
   const dynamic = [...made, ...made.flatMap((plan) => plan.second ?? [])].flatMap(({ route, steps, transforms }) => [route.when, ...[...steps, ...transforms].flatMap(({ rule, when }) => [when === 'error' ? undefined : when, rule.until])]);
   const reads = dynamic.flatMap((cel) => (cel === undefined ? [] : [readsOf(cel.source)]));
   return { view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), shared: shared.size, routes: made };
 }
 
-function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRoute, shared: Map<CompiledRule, number>): RoutePlan {
+function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRoute, shared: Map<CompiledRule, number>, minimisers: Minimisers): RoutePlan {
   const steps: Step[] = [];
   const transforms: Step[] = [];
   for (const rule of route.kind === 'restrict' ? [] : policy.rules) {
     const step = stepOf(policy, route, rule, shared);
     if (step !== undefined) (isTransform(rule) ? transforms : steps).push(step);
   }
-  const schema = canonicalSchemas().get(recordName)!;
   const kept = new Map<number, Minimiser>();
   const base = baseActions(policy, recordName, route);
   return {
-    route, steps, transforms, ...(route.second === undefined ? {} : { second: makeRoute(policy, recordName, route.second, shared) }),
+    route, steps, transforms, ...(route.second === undefined ? {} : { second: makeRoute(policy, recordName, route.second, shared, minimisers) }),
     minimiser(applied) {
       let found = kept.get(applied);
       if (found === undefined) {
         if (kept.size >= maxKept) kept.clear();
-        kept.set(applied, found = makeMinimiser(schema, base, transforms.flatMap(({ rule }, i) => ((applied & (1 << i)) === 0 ? [] : [rule]))));
+        kept.set(applied, found = minimisers(actionsOf(base, transforms.flatMap(({ rule }, i) => ((applied & (1 << i)) === 0 ? [] : [rule])))));
       }
       return found;
     },
@@ -142,13 +150,40 @@ function keysFor(keys: ReadonlyMap<string, ReadonlySet<string>>, purpose: string
   return { keeps: (key) => keys.get(key)?.has(purpose) ?? others, withheld: [...keys].filter(([, purposes]) => !purposes.has(purpose)).map(([key]) => key) };
 }
 
+/** The minimiser of what becomes of each field: one for all routes of a record where the same does. */
+type Minimisers = (action: (field: string) => FieldAction) => Minimiser;
+
+function createMinimisers(schema: AvroRecord): Minimisers {
+  const made = new Map<string, Minimiser>();
+  const numbers = new Map<FieldAction, number>();
+  const numberOf = (action: FieldAction): number => {
+    let number = numbers.get(action);
+    if (number === undefined) numbers.set(action, number = numbers.size);
+    return number;
+  };
+  return (action) => {
+    const actions = new Map(schema.fields.map(({ name }) => [name, action(name)]));
+    const key = Array.from(actions.values(), numberOf).join();
+    let minimiser = made.get(key);
+    if (minimiser === undefined) {
+      if (made.size >= maxKept) {
+        made.clear();
+        numbers.clear();
+        return compileMinimiser(schema, (field) => actions.get(field)!);
+      }
+      made.set(key, minimiser = compileMinimiser(schema, (field) => actions.get(field)!));
+    }
+    return minimiser;
+  };
+}
+
 /**
  * Whatever the order of the rules: a field that one of them leaves out stays here, hashing wins over masking, and a
  * field that two of them would change to different texts stays here.
  */
-function makeMinimiser(schema: AvroRecord, base: (field: string) => 'keep' | 'drop' | KeyFilter, rules: readonly CompiledRule[]): Minimiser {
+function actionsOf(base: (field: string) => 'keep' | 'drop' | KeyFilter, rules: readonly CompiledRule[]): (field: string) => FieldAction {
   const technical = new Set(['id', 'source', 'occurredAt']);
-  return compileMinimiser(schema, (field): FieldAction => {
+  return (field) => {
     const action = base(field);
     if (action === 'drop') return 'drop';
     if (technical.has(field)) return 'keep';
@@ -160,5 +195,5 @@ function makeMinimiser(schema: AvroRecord, base: (field: string) => 'keep' | 'dr
       for (const transform of found) return transform;
     }
     return action;
-  });
+  };
 }

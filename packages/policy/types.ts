@@ -69,4 +69,6 @@ export interface ConsentState {
   readonly setBy?: string;
   /** Latest time, by the brokers' clock, at which a change that closes came onto the log, ms; 0 or absent = not known. */
   readonly loggedAt?: number;
+  /** A grant that was given after a no to every purpose: the change id of that no, which it lifts for this purpose. */
+  readonly over?: string;
 }

@@ -42,7 +42,7 @@ test('the parts of a key are those of HKDF-SHA256', () => {
   fc.assert(fc.property(fc.uint8Array({ minLength: 16, maxLength: 16 }), fc.uint8Array({ minLength: 32, maxLength: 32 }), (id, secret) => {
     const made = sealKey(Buffer.from(id), Buffer.from(secret));
     const part = (info: string): Buffer => Buffer.from(hkdfSync('sha256', secret, id, info, 32));
-    expect(made.cipher.export().equals(part('weir seal cipher'))).toBe(true);
+    expect(Buffer.from(made.cipher, 'latin1').equals(part('weir seal cipher'))).toBe(true);
     expect(made.nonce.equals(part('weir seal nonce'))).toBe(true);
   }));
 });
@@ -50,6 +50,6 @@ test('the parts of a key are those of HKDF-SHA256', () => {
 test('nothing that prints a key shows a secret', () => {
   const made = sealKey(Buffer.alloc(16, 1), Buffer.alloc(32, 2));
   for (const text of [inspect(made, { depth: 9, showHidden: true }), JSON.stringify(made), JSON.stringify({ ...made })]) {
-    for (const secret of [made.cipher.export(), made.nonce]) for (const form of [secret.toString('hex', 0, 4), [...secret.subarray(0, 4)].join(','), secret.toString('hex', 0, 2).replace(/(..)(..)/, '$1 $2')]) expect(text).not.toContain(form);
+    for (const secret of [Buffer.from(made.cipher, 'latin1'), made.nonce]) for (const form of [secret.toString('hex', 0, 4), [...secret.subarray(0, 4)].join(','), secret.toString('hex', 0, 2).replace(/(..)(..)/, '$1 $2'), secret.toString('latin1', 0, 4)]) expect(text).not.toContain(form);
   }
 });

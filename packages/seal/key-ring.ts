@@ -271,7 +271,10 @@ function unwrap(key: KeyObject, owner: string, id: Buffer, wrapped: Buffer): Buf
   try {
     const decipher = createDecipheriv('aes-256-gcm', key, wrapped.subarray(0, nonceBytes)).setAAD(aadOf(owner, id));
     decipher.setAuthTag(wrapped.subarray(-tagBytes));
-    return Buffer.concat([decipher.update(wrapped.subarray(nonceBytes, -tagBytes)), decipher.final()]);
+    const secret = decipher.update(wrapped.subarray(nonceBytes, -tagBytes));
+    // GCM gives all of it before: this checks the tag.
+    decipher.final();
+    return secret;
   } catch (error) {
     throw new WeirError('config-invalid', `a key of ${owner} cannot be opened: WEIR_KEY is not the workspace key that it was made under`, { cause: error });
   }

@@ -2,27 +2,20 @@ import { keyBytes, SealKey } from './envelope.ts';
 
 /** Keys of one piece of memory. */
 const perSlab = 512;
-/** Of the first keys of a generation the object is kept, too, with its KeyObject: 2 µs less each time, 560 bytes a key. Where few people are at work, those are all. */
-const objects = 20_000;
 
 /** What was kept since the generation began. A place is given once: who still has a key of it reads the same bytes for ever. */
 interface Generation {
   readonly ids: Map<string, number>;
   readonly owners: Map<string, number>;
   readonly slabs: Buffer[];
-  readonly made: (SealKey | undefined)[];
   places: number;
 }
 
-const begin = (): Generation => ({ ids: new Map(), owners: new Map(), slabs: [], made: [], places: 0 });
+const begin = (): Generation => ({ ids: new Map(), owners: new Map(), slabs: [], places: 0 });
 
-function at({ slabs, made }: Generation, place: number): SealKey {
-  const known = made[place];
-  if (known !== undefined) return known;
+function at({ slabs }: Generation, place: number): SealKey {
   const from = (place % perSlab) * keyBytes;
-  const key = new SealKey(slabs[Math.floor(place / perSlab)]!.subarray(from, from + keyBytes));
-  if (place < made.length) made[place] = key;
-  return key;
+  return new SealKey(slabs[Math.floor(place / perSlab)]!.subarray(from, from + keyBytes));
 }
 
 /**
@@ -38,8 +31,8 @@ export interface ReadyKeys {
   forget(owner: string, id: string): void;
 }
 
-/** @param size keys of one generation; ids are the latin1 text of their bytes. @param maxMade of those, the first whose objects are kept */
-export function createReady(size: number, maxMade = objects): ReadyKeys {
+/** @param size keys of one generation; ids are the latin1 text of their bytes */
+export function createReady(size: number): ReadyKeys {
   let newer = begin();
   let older = begin();
   /** What was found last: a record is opened, sealed and asked after under one key, and all of a source have one. */
@@ -63,7 +56,6 @@ export function createReady(size: number, maxMade = objects): ReadyKeys {
     }
     const place = newer.places++;
     if (place % perSlab === 0) newer.slabs.push(Buffer.allocUnsafeSlow(perSlab * keyBytes));
-    if (place < maxMade) newer.made.push(undefined);
     key.copyTo(newer.slabs.at(-1)!, (place % perSlab) * keyBytes);
     newer.ids.set(id, place);
     return place;

@@ -1,3 +1,5 @@
+export { createDeferredRows, type DeferredRows } from './deferred.ts';
 export { createRecent, type Recent } from './recent.ts';
+export { hashOf, type Hash } from './sorted-hashes.ts';
 export { openTable, type Put, type Seen, type Table } from './table.ts';
 export { createTopicTable, type Rebuild, type TopicTable, type TopicTableOptions } from './topic-table.ts';

@@ -7,6 +7,8 @@ import { createHash } from 'node:crypto';
 const longest = 300;
 const mark = '\uffff';
 const unfit = /[\u0000-\u001f\uffff]|\p{Surrogate}/u;
+/** Nearly every key: a pair of surrogates is fit too, and looked at again. */
+const surelyFit = /^[\u0020-\ud7ff]*$/;
 
 /** Prefix of the table's own entries; no stored key of a caller begins with it. */
 export const own = mark + mark;
@@ -18,8 +20,14 @@ function clean(text: string): string {
   return at < 0 ? short : short.slice(0, at);
 }
 
+/** Whether a key is stored as it is, by a quick look; false = ask `storedKey`. */
+export function isPlain(key: string): boolean {
+  return key.length <= longest && key !== '' && surelyFit.test(key);
+}
+
 /** The key to store under; `wrapped` tells that the value must carry the key. */
 export function storedKey(key: string): { readonly key: string; readonly wrapped: boolean } {
+  if (isPlain(key)) return { key, wrapped: false };
   const begin = clean(key);
   if (begin.length === key.length && key !== '') return { key, wrapped: false };
   return { key: begin + mark + createHash('sha256').update(key, 'utf16le').digest('hex'), wrapped: true };

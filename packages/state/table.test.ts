@@ -176,6 +176,24 @@ test('a prefix gives its keys and no others', async () => {
   await table.close();
 });
 
+test('a range goes on behind any key, one that is stored otherwise too', async () => {
+  const table = openTable({ path: dir() });
+  fc.assert(fc.property(fc.uniqueArray(fc.oneof(fc.string({ unit: 'binary', maxLength: 8 }), fc.constantFrom('a/1', 'a/2', 'a/\u0000', `a/${'x'.repeat(400)}`)), { maxLength: 12 }), (keys) => {
+    table.clear();
+    table.putBatch(keys.map((key) => ({ key, value: Buffer.from('v') })));
+    const all = [...table.range('')].map((e) => e.key);
+    const seen: string[] = [];
+    for (;;) {
+      const [next] = table.range('', seen.at(-1));
+      if (next === undefined) break;
+      seen.push(next.key);
+    }
+    expect(seen).toEqual(all);
+    expect([...table.range('a/', 'a/1')].map((e) => e.key)).toEqual([...table.range('a/')].map((e) => e.key).filter((key) => key !== 'a/1'));
+  }), { numRuns: 100 });
+  await table.close();
+});
+
 test('a file that is no cache is replaced, and that is told', async () => {
   const path = dir();
   writeFileSync(join(path, 'cache.db'), 'this is no database, but it is long enough to look like one');

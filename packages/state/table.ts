@@ -3,7 +3,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { WeirError } from '@weir/errors';
 import { distrust, fileOf, markBroken, markClosed, markOpen } from './cache-file.ts';
 import { createKeyFilter, type KeyFilter } from './filter.ts';
-import { isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
+import { isPlain, isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
 
 export interface Put {
   readonly key: string;
@@ -29,8 +29,8 @@ export interface Seen {
 export interface Table {
   get(key: string): Buffer | undefined;
   has(key: string): boolean;
-  /** Entries whose key begins with the prefix, in the order of the keys' UTF-8. */
-  range(prefix: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
+  /** Entries whose key begins with the prefix, in the order of the keys' UTF-8; those behind `after`, where it is given. */
+  range(prefix: string, after?: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
   /** Write all, with the new positions (partition → next offset) if given. Durable against a killed process; after a crash of the machine the cache is discarded. */
   putBatch(puts: readonly Put[], positions?: ReadonlyMap<number, number>, seen?: ReadonlyMap<number, Seen>): void;
   /**
@@ -82,6 +82,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const mark = markOpen(path);
 
   const begin = db.prepare('BEGIN IMMEDIATE');
+  const beginRead = db.prepare('BEGIN');
   const commit = db.prepare('COMMIT');
   const rollback = db.prepare('ROLLBACK');
   const select = rows(db.prepare('SELECT v FROM kv WHERE k = ?'));
@@ -100,6 +101,8 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   let filter: KeyFilter | undefined;
   let open = true;
   let broken = false;
+  /** Reads share a transaction, which the next write ends: nobody else has the file, and one of its own takes as long as a read itself. */
+  let reading = false;
 
   /** What SQLite says of a broken file is kept for the next start. */
   function guarded<T>(act: () => T): T {
@@ -114,14 +117,29 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     }
   }
 
+  const row = (statement: StatementSync, key: string): unknown => guarded(() => {
+    if (!reading) {
+      beginRead.run();
+      reading = true;
+    }
+    return statement.get(key);
+  });
+
+  function endReading(): void {
+    // Some errors of the disk have ended it already.
+    if (reading && db.isTransaction) commit.run();
+    reading = false;
+  }
+
   const read = (key: string): Buffer | undefined => {
-    const row = guarded(() => select.get(key)) as unknown as [Uint8Array] | undefined;
-    return row === undefined ? undefined : bufferOf(row[0]);
+    const found = row(select, key) as [Uint8Array] | undefined;
+    return found === undefined ? undefined : bufferOf(found[0]);
   };
 
   const find = (key: string): Buffer | undefined => {
     const put = gathered?.puts.get(key);
     if (put !== undefined) return put ?? undefined;
+    if (isPlain(key)) return filter?.may(key) === false ? undefined : read(key);
     const stored = storedKey(key);
     if (filter?.may(stored.key) === false) return undefined;
     const value = read(stored.key);
@@ -130,6 +148,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
 
   function transaction(act: () => void): void {
     guarded(() => {
+      endReading();
       begin.run();
       try {
         act();
@@ -171,8 +190,9 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   function flush(): void {
     if (gathered === undefined || (gathered.puts.size === 0 && gathered.positions.size === 0)) return;
     const { puts, positions, seen } = gathered;
-    gathered = emptyGathered();
     write([...puts.keys()].sort().map((key) => ({ key, value: puts.get(key)! })), positions, seen);
+    // A write that failed (a full disk) may be tried again: what was gathered stands until it is written.
+    gathered = emptyGathered();
   }
 
   /** Stored entries from `start` on, in order. */
@@ -187,12 +207,13 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     }
   }
 
-  function* range(prefix: string): Generator<{ key: string; value: Buffer }> {
+  function* range(prefix: string, after?: string): Generator<{ key: string; value: Buffer }> {
     flush();
     const start = storedPrefix(prefix);
-    for (const [key, value] of from(start)) {
+    const last = after === undefined ? undefined : storedKey(after).key;
+    for (const [key, value] of from(last ?? start)) {
       if (!key.startsWith(start)) return;
-      if (key.startsWith(own)) continue;
+      if (key === last || key.startsWith(own)) continue;
       const entry = isWrapped(key) ? unwrap(value) : { key, value };
       if (entry.key.startsWith(prefix)) yield entry;
     }
@@ -214,7 +235,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
       const put = gathered?.puts.get(key);
       if (put !== undefined) return put !== null;
       const stored = storedKey(key).key;
-      return filter?.may(stored) !== false && guarded(() => exists.get(stored)) !== undefined;
+      return filter?.may(stored) !== false && row(exists, stored) !== undefined;
     },
     range,
     putBatch(puts, positions, seen) {

@@ -82,6 +82,8 @@ async function startKv() {
   const kv = {
     versions: [{ CRM: 'one' }] as Record<string, string>[], created: Date.now(), times: [] as number[], mode: 'ok' as 'ok' | 'sealed' | 'slow' | 'denied' | 'garbage' | 'huge',
     logins: 0, renewals: 0, reads: 0, tokens: new Set<string>(), lease: 3600, url: '',
+    /** What lookup-self says of a token, and whether it may be renewed. */
+    given: { ttl: 3600, renewable: true }, renews: true,
   };
   kv.url = await listen((request, response) => {
     const json = (status: number, body: unknown): void => { response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body)); };
@@ -104,7 +106,9 @@ async function startKv() {
         return role_id === 'role' && secret_id === 'sid' ? grant() : json(400, { errors: ['invalid role or secret ID'] });
       }
       if (kv.mode === 'denied' || !kv.tokens.has(String(request.headers['x-vault-token']))) return json(403, { errors: ['permission denied'] });
+      if (url.pathname === '/v1/auth/token/lookup-self') return json(200, { data: kv.given });
       if (url.pathname === '/v1/auth/token/renew-self') {
+        if (!kv.renews) return json(400, { errors: ['lease is not renewable'] });
         kv.renewals++;
         return json(200, { auth: { client_token: request.headers['x-vault-token'], lease_duration: kv.lease, renewable: true } });
       }
@@ -117,6 +121,44 @@ async function startKv() {
   return kv;
 }
 const settings = (url: string, now: () => number = Date.now, over: Partial<KvOptions> = {}): KvOptions => ({ address: url, path: 'secret/weir', auth: { kind: 'approle', roleId: 'role', secretId: 'sid' }, timeoutMs: 20_000, overlapMs: 60_000, now, ...over });
+
+/** A vault with a token that was given, and what it warned of. */
+function given(kv: Awaited<ReturnType<typeof startKv>>, now: () => number) {
+  kv.tokens.add('hvs.given');
+  const warnings: string[] = [];
+  const vault = openVault({ ...local(), remote: createKvProvider(settings(kv.url, now, { auth: { kind: 'token', token: 'hvs.given' }, warn: (message) => warnings.push(message) })), now });
+  return { vault, warnings };
+}
+
+test('a token that was given is renewed ahead of its end, as long as it lives, and one that does not expire never', async () => {
+  const kv = await startKv();
+  let now = Date.now();
+  const { vault, warnings } = given(kv, () => now);
+  for (let i = 0; i < 6; i++, now += 1_300_000) await vault.refresh();
+  expect([kv.renewals, kv.logins, vault.status().available, warnings]).toEqual([2, 0, true, []]);
+  kv.given = { ttl: 0, renewable: false };
+  const root = given(kv, () => now);
+  for (let i = 0; i < 3; i++, now += 9_000_000) await root.vault.refresh();
+  expect([kv.renewals, root.warnings, root.vault.status().available]).toEqual([2, [], true]);
+});
+
+test('a token that cannot be renewed is told of once, with its end, while it still opens the vault', async () => {
+  const kv = await startKv();
+  let now = Date.parse('2026-03-01T00:00:00Z');
+  kv.renews = false;
+  const { vault, warnings } = given(kv, () => now);
+  for (let i = 0; i < 5; i++, now += 700_000) await vault.refresh();
+  expect(warnings).toEqual([expect.stringMatching(/ends at 2026-03-01T01:00:\d\d\.\d{3}Z and cannot be renewed: answered 400$/)]);
+  expect(warnings.join()).not.toContain('hvs.given');
+  expect(vault.status().available).toBe(true);
+  kv.tokens.clear();
+  await vault.refresh();
+  expect(vault.status().available).toBe(false);
+  kv.given = { ttl: 1800, renewable: false };
+  const fixed = given(kv, () => now);
+  await fixed.vault.refresh();
+  expect(fixed.warnings).toEqual([expect.stringContaining('it is not renewable')]);
+});
 
 test('KV v2 by AppRole: read, rotate with overlap, renewed lease, a new login after 403', async () => {
   const kv = await startKv();
@@ -217,12 +259,12 @@ async function startRotating() {
     request.on('data', (part) => { body += part; });
     request.on('end', () => {
       const token = new URLSearchParams(body).get('refresh_token')!;
-      if (token !== `r${given.length}`) return void response.writeHead(400).end(JSON.stringify({ error: 'invalid_grant' }));
+      if (token !== `refresh-${given.length}`) return void response.writeHead(400).end(JSON.stringify({ error: 'invalid_grant' }));
       given.push(token);
-      response.writeHead(200).end(JSON.stringify({ access_token: `a${given.length}`, refresh_token: `r${given.length}`, expires_in: 10 }));
+      response.writeHead(200).end(JSON.stringify({ access_token: `a${given.length}`, refresh_token: `refresh-${given.length}`, expires_in: 10 }));
     });
   });
-  return { given, text: JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'c', clientSecret: 's', refreshToken: 'r0' }) };
+  return { given, text: JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'c', clientSecret: 's', refreshToken: 'refresh-0' }) };
 }
 
 test.each(['the sealed file', 'the environment', 'the remote provider'] as const)('a refresh token that the server replaces is sealed before the access token is used: one that was given by %s', async (where) => {
@@ -250,8 +292,8 @@ test.each(['the sealed file', 'the environment', 'the remote provider'] as const
   now += 9000;
   await vault.refresh();
   expect(vault.get('CRM').reveal()).toBe('a4');
-  expect(given).toEqual(['r0', 'r1', 'r2', 'r3']);
-  expect(readFileSync(join(dataDir, 'secrets.sealed.json'), 'utf8')).not.toContain('r4');
+  expect(given).toEqual(['refresh-0', 'refresh-1', 'refresh-2', 'refresh-3']);
+  expect(readFileSync(join(dataDir, 'secrets.sealed.json'), 'utf8')).not.toContain('refresh-4');
 });
 
 test('a replaced refresh token that cannot be kept is told and kept later; the access token serves meanwhile', async () => {
@@ -270,5 +312,5 @@ test('a replaced refresh token that cannot be kept is told and kept later; the a
   const next = openVault(options);
   expect(() => next.get('CRM')).toThrow(/cannot be had/);
   await next.refresh();
-  expect([next.get('CRM').reveal(), given]).toEqual(['a2', ['r0', 'r1']]);
+  expect([next.get('CRM').reveal(), given]).toEqual(['a2', ['refresh-0', 'refresh-1']]);
 });

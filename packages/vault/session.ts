@@ -10,6 +10,8 @@ export interface SessionOptions {
   /** Deadline of one call, ms. */
   readonly timeoutMs: number;
   readonly now: () => number;
+  /** Told once of each end of a token that was given (`auth.kind` token) and that cannot be renewed past it. */
+  readonly warn?: (message: string) => void;
 }
 
 /** Authenticated calls: logs in, renews the lease and logs in again as its token needs. One call at a time is the caller's care. */
@@ -77,8 +79,27 @@ export function createSession(options: SessionOptions): VaultSession {
     return value;
   }
 
+  let warnedOf = 0;
+
+  /** A token that was given: its own record says how long it lives. One that may not look itself up is used as it is. */
+  async function adopt(value: string): Promise<string> {
+    const { status, body } = await call(`${base}/v1/auth/token/lookup-self`, 'GET', value);
+    const leaseMs = status === 200 ? Number(body?.data?.ttl ?? 0) * 1000 : 0;
+    const [begin, lasts] = [now(), leaseMs > 0];
+    token = { value, renewable: body?.data?.renewable === true, renewAt: lasts ? begin + leaseMs * 2 / 3 : Number.POSITIVE_INFINITY, endsAt: lasts ? begin + leaseMs : Number.POSITIVE_INFINITY };
+    if (lasts && !token.renewable) ending(token.endsAt, 'it is not renewable');
+    return value;
+  }
+
+  function ending(endsAt: number, why: string): void {
+    // The end is counted from two answers: they differ by the time on the way.
+    if (Math.abs(endsAt - warnedOf) < 60_000) return;
+    warnedOf = endsAt;
+    options.warn?.(`the token of vault ${new URL(base).host} ends at ${new Date(endsAt).toISOString()} and cannot be renewed: ${why}`);
+  }
+
   async function login(): Promise<string> {
-    if (auth.kind === 'token') return auth.token;
+    if (auth.kind === 'token') return adopt(auth.token);
     const { status, body } = await call(`${base}/v1/auth/approle/login`, 'POST', undefined, { role_id: auth.roleId, secret_id: auth.secretId });
     if (status !== 200) throw new WeirError('secret-unavailable', `vault ${new URL(base).host}: AppRole login ${reasonOf(status)}`);
     return keep(body);
@@ -87,10 +108,19 @@ export function createSession(options: SessionOptions): VaultSession {
   async function tokenNow(): Promise<string> {
     if (token === undefined || now() >= token.endsAt) return login();
     if (now() < token.renewAt) return token.value;
-    if (!token.renewable) return login();
+    if (!token.renewable) return auth.kind === 'token' ? token.value : login();
+    const { endsAt } = token;
     const { status, body } = await call(`${base}/v1/auth/token/renew-self`, 'POST', token.value, {});
+    if (status === 200) {
+      const value = keep(body);
+      if (auth.kind === 'token' && token.endsAt <= endsAt) ending(token.endsAt, 'its longest life is over then');
+      return value;
+    }
     // Past its max_ttl or revoked: a new login, at once.
-    return status === 200 ? keep(body) : login();
+    if (auth.kind === 'approle') return login();
+    ending(endsAt, reasonOf(status));
+    token = { ...token, renewAt: now() + (endsAt - now()) / 3 };
+    return token.value;
   }
 
   return {

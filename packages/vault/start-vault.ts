@@ -33,7 +33,7 @@ const firstRetryMs = 500;
 export async function startVault(options: { dataDir: string; env: Readonly<Record<string, string | undefined>>; settings: VaultSettings; logger: Lines; now?: () => number }): Promise<Vault> {
   const { settings, logger } = options;
   const now = options.now ?? Date.now;
-  const vault = openVault({ dataDir: options.dataDir, env: options.env, now, maxStaleMs: settings.vaultMaxStaleMs, remote: settings.vaultAddr === undefined ? undefined : createKvProvider({ ...sessionOf(settings, settings.vaultAddr, now), path: settings.vaultPath, overlapMs: settings.vaultOverlapMs }) });
+  const vault = openVault({ dataDir: options.dataDir, env: options.env, now, maxStaleMs: settings.vaultMaxStaleMs, remote: settings.vaultAddr === undefined ? undefined : createKvProvider({ ...sessionOf(settings, settings.vaultAddr, now), warn: (message) => logger.warn({}, message), path: settings.vaultPath, overlapMs: settings.vaultOverlapMs }) });
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
   let failures = 0;

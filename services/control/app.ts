@@ -19,6 +19,7 @@ import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer, indexFrom } from './indexer.ts';
+import { createIndexSweep } from './index-sweep.ts';
 import { createLetterGuard } from './letter-privacy.ts';
 import { createLetters, readDeadLetter } from './letters.ts';
 import { createPrivacy, type Privacy } from './privacy.ts';
@@ -38,6 +39,8 @@ import { openAccess, type Access } from './tokens.ts';
 
 const adminToken = 'ADMIN_TOKEN';
 const auditKey = 'AUDIT_KEY';
+/** So much of the index a killed process has to read again. */
+const flushMs = 200;
 
 /** The control API over an index of every topic. It reads; what it writes are releases, orders, and records that replays put back, and it creates topics. */
 export function createControl(context: ServiceContext, options: ConfigOf<typeof controlOptions> & { port: number; adapters: ReadonlyMap<string, Adapter> }): Service {
@@ -63,6 +66,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let rehearsals: RehearsalApi;
   let started = false;
   let changing: Promise<void> = Promise.resolve();
+  let flushing: unknown;
+  let sweep: ReturnType<typeof createIndexSweep> | undefined;
   let off: (() => void) | undefined;
   const fail = (error: unknown): void => failure.resolve(error as Error);
 
@@ -83,6 +88,18 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         tail.took(batch, topics);
       }, fail));
     }
+  }
+
+  /** Batches that came since are written together. */
+  function flushLater(): void {
+    flushing = context.clock.setTimer(() => {
+      try {
+        store.flush();
+        flushLater();
+      } catch (error) {
+        fail(error);
+      }
+    }, flushMs);
   }
 
   /** Names are known from the running release; what is not known counts as everything. */
@@ -110,7 +127,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       [reader, admin, appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
       store = createStore(openTable({ path: join(context.stateDir, 'index'), onDiscard: (reason) => logger.warn({ reason }, 'index discarded, it is built again') }));
       access = await openAccess({ reader, appender, admin, serde, topic: topics.control, now: () => context.clock.now(), failed: fail });
-      held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, failed: fail });
+      held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, sameHand: access.sameHand, failed: fail });
       // One for all of control: two tables over one cache would write each other's positions.
       consent = await createConsentTables(context, fail);
       await consent.start();
@@ -118,7 +135,9 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
       audit = await openAudit();
       const begun = releases.current();
+      flushLater();
       await follow();
+      sweep = createIndexSweep({ store, admin, dlq: topics.dlq, topics: () => [...followers.keys()], clock: context.clock, logger, fail });
       unresolved = createUnresolved({ store, incidents: () => releases.incidents(), save: (incident) => saveIncident({ appender, serde, topic: topics.control, incident }), registry: context.registry, clock: context.clock, failed: fail });
       const guard = createLetterGuard({ release: () => releases.current(), workspaceKey: context.workspaceKey, erasedUntil: (ids) => context.keys?.erasedUntil(ids) ?? 0, newestMark: () => privacy.newestMark() });
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)), guard });
@@ -173,6 +192,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await rehearsals?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));
       await consent?.stop();
+      sweep?.close();
+      context.clock.clearTimer(flushing);
       await store?.close();
     },
   };

@@ -1,6 +1,7 @@
 import { findWeirError } from '@weir/errors';
-import type { LogRecord, RecordBatch, Serde } from '@weir/log';
+import { fieldReader, type FieldReader, type LogRecord, type RecordBatch, type Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
+import { loadSchemas } from '@weir/schemas';
 import { isReadable } from '@weir/seal';
 import { traceIdOf } from '@weir/telemetry';
 import type { DeliveryState, Store, Transaction } from './store.ts';
@@ -40,7 +41,7 @@ function normalized(tx: Transaction, record: LogRecord, name: string, where: Whe
 }
 
 function decided(tx: Transaction, v: Value, where: Where): void {
-  tx.delivery(deliveryId(v, v['destination']), 'pending');
+  tx.delivery(deliveryId(v, v['destination']), 'pending', v['decidedAt']);
   tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', outputId: v['outputId'], destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined, ...secondOf(v) }, where);
 }
 
@@ -59,7 +60,7 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   const { eventId, destination, operation, state } = v;
   const before = v['outputId'] === null && v['stage'] === 'normalizer';
   if (before) tx.ended(eventId, state, v['at']);
-  else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined');
+  else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined', v['at']);
   // Outcomes of an event stand on one partition, in their order.
   if (!before && v['stage'] === 'dispatcher') tx.held(deliveryId(v, destination), v['reason'] === 'delivery-held');
   if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
@@ -69,8 +70,8 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
 }
 
 function ended(tx: Transaction, v: Value, destination: string, partition: number): void {
-  if (v['state'] === 'delivered') tx.delivery(deliveryId(v, destination), 'delivered');
-  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'], partition, owner: v['owner'] });
+  if (v['state'] === 'delivered') tx.delivery(deliveryId(v, destination), 'delivered', v['at']);
+  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'], partition, owner: v['owner'], outputId: v['outputId'], generation: v['generation'] });
 }
 
 /** Rule and end of a hold, from the header that the policy stage put on the letter. */
@@ -82,6 +83,25 @@ function heldOf(headers: readonly { readonly name: string; readonly value: Buffe
 function deadLetter(tx: Transaction, v: Value, where: Where): void {
   tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], outputId: v['topic'].endsWith(`.dispatch.${v['destination']}`) ? outputOf(v) : null, partition: where.partition, offset: where.offset, held: heldOf(v['headers']) });
 }
+
+/** What is read of a record, and what becomes of it. */
+interface Kind {
+  readonly name: string;
+  readonly read: FieldReader<Value>;
+  apply(tx: Transaction, value: Value, record: LogRecord, where: Where, topics: TopicNames): void;
+}
+const kind = (name: string, fields: readonly string[], apply: Kind['apply']): Kind => ({ name, read: fieldReader<Value>(name, fields), apply });
+const destinationOf = (topic: string, topics: TopicNames): string => topic.slice(topics.ledger('').length);
+
+/** The rest of what stands on these topics (intents, markers) tells of no stage. */
+const kinds: readonly Kind[] = [
+  kind('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'decidedAt', 'release', 'rule', 'purpose', 'legalBasis', 'consent', 'notBefore', 'standby', 'failedOver'], (tx, v, _record, where) => decided(tx, v, where)),
+  kind('weir.internal.Attempt', ['eventId', 'at', 'destination', 'operation', 'number', 'verdict', 'effect', 'status', 'code', 'durationMs', 'path'], (tx, v, _record, where) => attempt(tx, v, where)),
+  kind('weir.internal.Outcome', ['eventId', 'outputId', 'destination', 'operation', 'state', 'stage', 'at', 'reason', 'detail', 'attempts', 'status', 'to', 'rule', 'purpose', 'consent', 'release', 'attempt'], (tx, v, record, where) => outcome(tx, v, header(record, H.intent), where)),
+  kind('weir.internal.DeadLetter', ['id', 'eventId', 'stage', 'reasons', 'source', 'destination', 'operation', 'release', 'topic', 'at', 'headers'], (tx, v, _record, where) => deadLetter(tx, v, where)),
+  kind('weir.internal.LedgerEnd', ['key', 'outputId', 'eventId', 'operation', 'state', 'effect', 'generation', 'itemHash', 'subject', 'offset', 'at', 'acceptedAt', 'maybeSince', 'owner'], (tx, v, _record, { topic, partition }, topics) => ended(tx, v, destinationOf(topic, topics), partition)),
+  kind('weir.internal.LedgerOwner', ['token', 'owner'], (tx, v, _record, { topic, partition }, topics) => tx.owner(destinationOf(topic, topics), partition, v as { token: number; owner: string })),
+];
 
 /** Records that retention deleted before they were indexed. */
 export interface IndexGap {
@@ -114,6 +134,9 @@ export function indexFrom(store: Pick<Store, 'begin' | 'position'>, topic: strin
 
 /** Applies batches of every topic to the store. A record that cannot be decoded is skipped here and counted: the stage that owns it dead-letters it. */
 export function createIndexer(store: Store, serde: Serde, topics: TopicNames, onUndecodable: (topic: string) => void): (batch: RecordBatch) => Promise<void> {
+  /** By the schema ids of this version, which nearly all is of: what is no kind is not decoded at all. */
+  let byId: ReadonlyMap<number, Kind | undefined> | undefined;
+
   return async function index(batch) {
     const { topic, partition } = batch;
     const raw = topic.startsWith(topics.raw(''));
@@ -139,21 +162,30 @@ export function createIndexer(store: Store, serde: Serde, topics: TopicNames, on
     }
   }
 
+  function kindOf(bytes: Buffer): Kind | undefined | 'other' {
+    byId ??= new Map([...loadSchemas().keys()].map((name) => [serde.idOf(name), kinds.find((k) => k.name === name)]));
+    const id = bytes.length >= 5 && bytes[0] === 0 ? bytes.readInt32BE(1) : -1;
+    return byId.has(id) ? byId.get(id) : 'other';
+  }
+
   function decode(tx: Transaction, record: LogRecord, bytes: Buffer, where: Where): void {
-    let name: string;
-    let value: Value;
+    let found: Kind | undefined;
+    let value: Value | undefined;
     try {
-      ({ name, value } = serde.decode(bytes));
+      if (where.topic === topics.canonical) return normalized(tx, record, serde.check(bytes), where);
+      const kind = kindOf(bytes);
+      if (kind === 'other') {
+        // Of another version of Weir, or sealed.
+        const decoded = serde.decode(bytes);
+        [found, value] = [kinds.find((k) => k.name === decoded.name), decoded.value as Value];
+      } else if (kind !== undefined) [found, value] = [kind, kind.read(serde, bytes)];
     } catch (error) {
+      const code = findWeirError(error)?.code;
+      // Not of the record.
+      if (code === undefined) throw error;
       // An erased person's record leaves no stage of its own: what was decided about it is in its outcomes.
-      return findWeirError(error)?.code === 'subject-erased' ? undefined : onUndecodable(where.topic);
+      return code === 'subject-erased' ? undefined : onUndecodable(where.topic);
     }
-    if (where.topic === topics.canonical) return normalized(tx, record, name, where);
-    if (name === 'weir.internal.Delivery') decided(tx, value, where);
-    else if (name === 'weir.internal.Attempt') attempt(tx, value, where);
-    else if (name === 'weir.internal.Outcome') outcome(tx, value, header(record, H.intent), where);
-    else if (name === 'weir.internal.DeadLetter') deadLetter(tx, value, where);
-    else if (name === 'weir.internal.LedgerEnd') ended(tx, value, where.topic.slice(topics.ledger('').length), where.partition);
-    else if (name === 'weir.internal.LedgerOwner') tx.owner(where.topic.slice(topics.ledger('').length), where.partition, value as { token: number; owner: string });
+    if (value !== undefined) found?.apply(tx, value, record, where, topics);
   }
 }

@@ -1,11 +1,13 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { deliveryKey } from '@weir/pipeline';
 import { openTable } from '@weir/state';
 import fc from 'fast-check';
 import { afterEach, expect, test } from 'vitest';
 import { forgetRows } from './replay/rows.ts';
 import { indexFrom, type IndexGap } from './indexer.ts';
+import { walk, type DeliveryFacts } from './replay/standing.ts';
 import { createStore, deliveryStates, eventEnds, type DeliveryState, type Store } from './store.ts';
 
 const dirs: string[] = [];
@@ -22,12 +24,12 @@ function open(): Store {
   return store;
 }
 
-type Step = { kind: 'accepted'; event: string } | { kind: 'delivery'; id: string; state: DeliveryState } | { kind: 'ended'; event: string; state: string; at: number } | { kind: 'reopened'; event: string; at: number };
+type Step = { kind: 'accepted'; event: string } | { kind: 'delivery'; id: string; state: DeliveryState; at: number } | { kind: 'ended'; event: string; state: string; at: number } | { kind: 'reopened'; event: string; at: number };
 function apply(store: Store, steps: readonly Step[], next: number): void {
   const tx = store.begin();
   for (const step of steps) {
     if (step.kind === 'accepted') tx.accepted(step.event);
-    else if (step.kind === 'delivery') tx.delivery(step.id, step.state);
+    else if (step.kind === 'delivery') tx.delivery(step.id, step.state, step.at);
     else if (step.kind === 'ended') tx.ended(step.event, step.state, step.at);
     else tx.reopened(step.event, step.at);
   }
@@ -69,6 +71,57 @@ test('counters follow from the records, whatever their order, batches and repeti
     expect(counters(store)).toEqual(model(shuffled));
     expect(store.position('t', 0)).toBe(3);
   }), { numRuns: 200 });
+});
+
+test('a generation that is known to be the last is not looked behind, and says what a look would have said, in whatever order the ends came', () => {
+  const facts = (intent: string): DeliveryFacts => ({ outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', recordType: 'r', itemHash: 'h', acceptedAt: 1, subject: 's', purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent });
+  const one = fc.record({ generation: fc.nat(3), intent: fc.constantFrom('0', '0', 'fix_1'), state: fc.constantFrom('dead-lettered', 'delivered', 'failed-over'), effect: fc.constantFrom('none', 'none', 'maybe') });
+  const store = open();
+  let run = 0;
+  fc.assert(fc.property(fc.array(one, { maxLength: 8 }), (ends) => {
+    const destination = `crm${run++}`;
+    for (const { generation, intent, state, effect } of ends) {
+      const tx = store.begin();
+      tx.end({ destination, key: deliveryKey('out_1', destination, 'put', intent, generation), operation: 'put', subject: 's', acceptedAt: 1, state, effect, itemHash: 'h', at: 5, offset: generation, maybeSince: 0, partition: 0, owner: 'o', outputId: 'out_1', generation });
+      tx.commit('t', 0, 1);
+    }
+    for (const intent of ['0', 'fix_1']) {
+      const of = { ...facts(intent), destination };
+      const looked = walk({ end: (d, key) => { const end = store.end(d, key); return end === undefined ? undefined : { ...end, more: undefined }; } }, of);
+      const known = walk(store, of);
+      expect({ ...known, end: undefined }).toEqual({ ...looked, end: undefined });
+    }
+  }), { numRuns: 300 });
+  let looks = 0;
+  const tx = store.begin();
+  tx.end({ destination: 'crm', key: deliveryKey('out_1', 'crm', 'put', '0', 0), operation: 'put', subject: 's', acceptedAt: 1, state: 'dead-lettered', effect: 'none', itemHash: 'h', at: 5, offset: 1, maybeSince: 0, partition: 0, owner: 'o', outputId: 'out_1', generation: 0 });
+  tx.commit('t', 0, 1);
+  expect(walk({ end: (d, key) => { looks++; return store.end(d, key); } }, facts('0'))).toEqual({ kind: 'notApplied' });
+  expect(looks).toBe(1);
+});
+
+test('what is applied is seen at once and written a little later, with its position: killed before, the index is a moment older and whole', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-index-'));
+  dirs.push(dir);
+  const table = openTable({ path: dir });
+  const store = createStore(table);
+  const write = (event: string, next: number): void => {
+    const tx = store.begin();
+    tx.accepted(event);
+    tx.commit('t', 0, next);
+  };
+  write('e1', 1);
+  store.flush();
+  write('e2', 2);
+  expect([store.position('t', 0), store.counter('events.accepted')]).toEqual([2, 2]);
+  // As a kill leaves the file.
+  const left = mkdtempSync(join(tmpdir(), 'weir-index-'));
+  dirs.push(left);
+  cpSync(dir, left, { recursive: true });
+  await store.close();
+  const found = createStore(openTable({ path: left }));
+  stores.push(found);
+  expect([found.position('t', 0), found.counter('events.accepted')]).toEqual([1, 1]);
 });
 
 test('a trace is in the order of the way, a repeated record is one stage, another event is not in it', () => {

@@ -1,4 +1,6 @@
+import { deliveryKey } from '@weir/pipeline';
 import type { Put, Table } from '@weir/state';
+import { sweepRows, type Kept, type Swept } from './index-sweep.ts';
 
 /**
  * The control index: what happened to each event and delivery, and exact counters, in one local table. Keys:
@@ -6,23 +8,26 @@ import type { Put, Table } from '@weir/state';
  *   e/<event>            first seen on a raw topic
  *   x/<event>            ended before it was routed: `<state>@<ms>`; kept when it is reopened
  *   r/<event>            ms when it was put back on its raw topic (redrive)
- *   d/<output>|<destination>|<operation>   state of a delivery
- *   q/<dead letter id>   summary of a dead letter, JSON; y/<inverted ms>/<id> lists them newest first
+ *   d/<output>|<destination>|<operation>   state of a delivery: `<state>@<ms>`
+ *   y/<inverted ms>/<id> summary of a dead letter, JSON; newest first, so that they are written side by side
+ *   q/<dead letter id>   where it is: `<inverted ms>`
  *   a/<inverted ms>/<id> of those that a rule holds for an approver, in the same order
  *   u/<event>            its dead letter carries a change of consent that binds nobody: `<source>@<ms of the first letter>`
- *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect`
+ *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect|1 when the
+ *                        next generation has an end`; state `?`: only that is known of it
  *   w/<destination>/<partition>   owner by the order of the ledger, JSON
  *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record
  *   o/<order>/<delivery>   how what a replay order put back ended
  *   h/<output>|<destination>|<operation>   it is held: of unknown effect, for a person to find out about
  *   c/<counter>          a counter
  *   #/<topic>/<partition>  next offset to be indexed
- * A record is applied with its position in one transaction, so it counts once.
+ * A record is applied with its position in one transaction, so it counts once. What is applied is seen at once and written
+ * a little later, that of many batches together (`flush`): after a kill the index is a moment older, positions with it.
  */
 export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'failed-over', 'delivered'] as const;
 export type DeliveryState = (typeof deliveryStates)[number];
 /** Of another layout: the index is built anew. */
-const layout = '4';
+const layout = '5';
 
 /** End of one delivery key, as the ledger has it. */
 export interface EndFacts {
@@ -34,9 +39,13 @@ export interface EndFacts {
   readonly offset: number;
   /** First call that may have had an effect; 0 = none. */
   readonly maybeSince: number;
+  /** Of intent 0: whether the next generation has an end. Undefined = not known. */
+  readonly more?: boolean;
 }
 
-export interface NewEnd extends EndFacts {
+export interface NewEnd extends Omit<EndFacts, 'more'> {
+  readonly outputId: string;
+  readonly generation: number;
   readonly destination: string;
   readonly key: string;
   readonly operation: string;
@@ -63,7 +72,7 @@ export interface Transaction {
   /** An event was put back on its raw topic (redrive): ends before that no longer count. */
   reopened(eventId: string, at: number): void;
   ended(eventId: string, state: string, at: number): void;
-  delivery(id: string, state: DeliveryState): void;
+  delivery(id: string, state: DeliveryState, at: number): void;
   /** Whether the last that was told of a delivery is that it is held for a person. */
   held(id: string, is: boolean): void;
   deadLetter(id: string, summary: Record<string, unknown>): void;
@@ -101,21 +110,29 @@ export interface Store {
   counters(prefix: string): Record<string, number>;
   deadLetter(id: string): Record<string, unknown> | undefined;
   position(topic: string, partition: number): number;
+  /** Write what is applied. */
+  flush(): void;
+  /** Delete rows whose records are gone: index-sweep.ts. */
+  sweep(kept: Kept, after: string | undefined, limit: number): Swept;
   close(): Promise<void>;
 }
 
 const order: Record<Stage['stage'], number> = { accepted: 0, normalized: 1, decided: 2, attempt: 3, outcome: 4 };
 const rank = (state: string | undefined): number => (state === undefined ? -1 : deliveryStates.indexOf(state as DeliveryState));
-const endRank: Readonly<Record<string, number>> = { quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
+const notKnown = '?';
+const endRank: Readonly<Record<string, number>> = { [notKnown]: 0, quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 const rankOfEnd = (state: string): number => endRank[state] ?? 1;
 const endKey = (destination: string, key: string): string => `l/${destination}/${key}`;
 const ownerKey = (destination: string, partition: number): string => `w/${destination}/${partition}`;
 const newestKey = (destination: string, operation: string, subject: string): string => `n/${destination}/${operation}/${subject}`;
 
-function parseEnd(text: string): EndFacts {
-  const [state, effect, itemHash, at, offset, maybeSince] = text.split('|') as [string, string, string, string, string, string];
-  return { state, effect, itemHash, at: Number(at), offset: Number(offset), maybeSince: Number(maybeSince) };
+function parseEnd(text: string): EndFacts | undefined {
+  const [state, effect, itemHash, at, offset, maybeSince, more] = text.split('|') as [string, string, string, string, string, string, string];
+  return state === notKnown ? undefined : { state, effect, itemHash, at: Number(at), offset: Number(offset), maybeSince: Number(maybeSince), more: more === '1' };
 }
+
+/** Rows that wait are written when there are so many, which takes some 100 ms; many at once cost less each. */
+const maxWaiting = 10_000;
 
 export function createStore(table: Table): Store {
   if (table.get('#layout')?.toString('latin1') !== layout) {
@@ -123,9 +140,17 @@ export function createStore(table: Table): Store {
     table.putBatch([{ key: '#layout', value: Buffer.from(layout) }]);
   }
   const parse = (value: Buffer): Record<string, unknown> => JSON.parse(value.toString('utf8')) as Record<string, unknown>;
-  function* letters(places: string): Generator<Record<string, unknown>> {
-    for (const { key } of table.range(places)) {
-      const value = table.get(`q/${key.slice(key.lastIndexOf('/') + 1)}`);
+  let waiting = 0;
+  table.loading();
+  function flush(): void {
+    if (waiting === 0) return;
+    waiting = 0;
+    table.loaded();
+    table.loading();
+  }
+  function* heldLetters(): Generator<Record<string, unknown>> {
+    for (const { key } of table.range('a/')) {
+      const value = table.get(`y/${key.slice(2)}`);
       if (value !== undefined) yield parse(value);
     }
   }
@@ -167,11 +192,11 @@ export function createStore(table: Table): Store {
           if (before !== undefined && beforeAt > reopenedAt) count(`events.${before}`, -1);
           if (at > reopenedAt) count(`events.${state}`, 1);
         },
-        delivery(id, state) {
-          const before = read(`d/${id}`);
+        delivery(id, state, at) {
+          const before = read(`d/${id}`)?.split('@')[0];
           if (rank(before) >= rank(state)) return;
           if (before !== undefined) count(`deliveries.${before}`, -1);
-          write(`d/${id}`, state);
+          write(`d/${id}`, `${state}@${at}`);
           count(`deliveries.${state}`, 1);
         },
         held(id, is) {
@@ -180,28 +205,33 @@ export function createStore(table: Table): Store {
           count('deliveries.held', is ? 1 : -1);
         },
         deadLetter(id, summary) {
-          if (read(`q/${id}`) === undefined) {
-            const { eventId, stage, codes, source, destination, release, at } = summary as { eventId: string; stage: string; codes: string[]; source: string | null; destination: string | null; release: string | null; at: number };
+          let at = read(`q/${id}`);
+          if (at === undefined) {
+            const { eventId, stage, codes, source, destination, release, at: diedAt } = summary as { eventId: string; stage: string; codes: string[]; source: string | null; destination: string | null; release: string | null; at: number };
             count('deadLetters', 1);
             count(`q/${JSON.stringify([stage, codes[0] ?? '', destination, release])}`, 1);
-            if (codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${at}`);
-            const place = `${String(9e15 - at).padStart(16, '0')}/${id}`;
-            write(`y/${place}`, '');
-            if (summary['held'] !== undefined) write(`a/${place}`, '');
+            if (codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${diedAt}`);
+            at = String(9e15 - diedAt).padStart(16, '0');
+            write(`q/${id}`, at);
+            if (summary['held'] !== undefined) write(`a/${at}/${id}`, '');
           }
-          write(`q/${id}`, JSON.stringify(summary));
+          write(`y/${at}/${id}`, JSON.stringify(summary));
         },
         owner(destination, partition, mark) {
           const name = ownerKey(destination, partition);
           const before = read(name);
           if (before === undefined || (JSON.parse(before) as { token: number }).token < mark.token) write(name, JSON.stringify({ token: mark.token, owner: mark.owner }));
         },
-        end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt }) {
+        end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt, outputId, generation }) {
           const name = endKey(destination, key);
           const before = read(name);
           const owns = state === 'failed-over' ? read(ownerKey(destination, partition)) : undefined;
           if (owns !== undefined && (JSON.parse(owns) as { owner: string }).owner !== owner) return;
-          if (before === undefined || rankOfEnd(state) > rankOfEnd(before.slice(0, before.indexOf('|')))) write(name, `${state}|${effect}|${itemHash}|${at}|${offset}|${maybeSince}`);
+          if (before === undefined || rankOfEnd(state) > rankOfEnd(before.slice(0, before.indexOf('|')))) write(name, `${state}|${effect}|${itemHash}|${at}|${offset}|${maybeSince}|${before?.endsWith('|1') === true ? '1' : ''}`);
+          if (generation > 0 && (before === undefined || before.startsWith(notKnown)) && deliveryKey(outputId, destination, operation, '0', generation) === key) {
+            const last = endKey(destination, deliveryKey(outputId, destination, operation, '0', generation - 1));
+            write(last, `${(read(last) ?? `${notKnown}||||||`).replace(/\|1?$/, '')}|1`);
+          }
           if (state !== 'delivered') return;
           const newest = newestKey(destination, operation, subject);
           if (Number(read(newest) ?? 0) < acceptedAt) write(newest, String(acceptedAt));
@@ -217,6 +247,8 @@ export function createStore(table: Table): Store {
         commit(topic, partition, next) {
           write(`#/${topic}/${partition}`, String(next));
           table.putBatch([...puts].map(([key, value]): Put => ({ key, value })));
+          waiting += puts.size;
+          if (waiting >= maxWaiting) flush();
         },
       };
     },
@@ -239,14 +271,16 @@ export function createStore(table: Table): Store {
       return { topic: topic!, partition: Number(partition), offset: Number(offset) };
     }),
     counter: (name) => Number(table.get(`c/${name}`)?.toString('latin1') ?? 0),
-    deadLetters: () => letters('y/'),
-    heldLetters: () => letters('a/'),
+    *deadLetters() {
+      for (const { value } of table.range('y/')) yield parse(value);
+    },
+    heldLetters,
     end(destination, key) {
       const value = table.get(endKey(destination, key));
       return value === undefined ? undefined : parseEnd(value.toString('latin1'));
     },
     newest: (destination, operation, subject) => Number(table.get(newestKey(destination, operation, subject))?.toString('latin1') ?? 0),
-    deliveryState: (id) => table.get(`d/${id}`)?.toString('latin1') as DeliveryState | undefined,
+    deliveryState: (id) => table.get(`d/${id}`)?.toString('latin1').split('@')[0] as DeliveryState | undefined,
     endedAs(eventId) {
       const [state, at] = table.get(`x/${eventId}`)?.toString('latin1').split('@') ?? [];
       return state === undefined || Number(at) <= Number(table.get(`r/${eventId}`)?.toString('latin1') ?? 0) ? undefined : state;
@@ -263,10 +297,12 @@ export function createStore(table: Table): Store {
       return found;
     },
     deadLetter(id) {
-      const value = table.get(`q/${id}`);
+      const value = table.get(`y/${table.get(`q/${id}`)?.toString('latin1') ?? ''}/${id}`);
       return value === undefined ? undefined : parse(value);
     },
     position: (topic, partition) => Number(table.get(`#/${topic}/${partition}`)?.toString('latin1') ?? 0),
+    flush,
+    sweep: (kept, after, limit) => sweepRows(table, kept, after, limit),
     close: () => table.close(),
   };
 }

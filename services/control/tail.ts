@@ -26,7 +26,10 @@ export function createTail() {
     took(batch: RecordBatch, topics: TopicNames): void {
       const { topic } = batch;
       if (topic === topics.canonical || topic.startsWith(topics.ledger(''))) return;
-      for (const record of batch.records.slice(-kept)) lines.push({ n: ++n, at: record.timestamp, topic: topic.slice(topics.prefix.length + 1), eventId: header(record, H.event) || (record.key?.toString('utf8') ?? ''), source: header(record, H.source) || undefined });
+      // What a thousand others wait behind on its own partition would be gone before anybody looked.
+      const room = kept - (batch.highWatermark - batch.nextOffset);
+      if (room <= 0) return;
+      for (const record of batch.records.slice(-room)) lines.push({ n: ++n, at: record.timestamp, topic: topic.slice(topics.prefix.length + 1), eventId: header(record, H.event) || (record.key?.toString('utf8') ?? ''), source: header(record, H.source) || undefined });
       if (lines.length > kept) lines.splice(0, lines.length - kept);
       wake();
     },

@@ -17,7 +17,9 @@ export interface Proposal {
 const proposalKey = 'proposal/';
 const dayMs = 86_400_000;
 const maxDays = 366;
+/** Each carries a whole workspace: what nobody has approved by then, or what is older than so many, is gone. */
 const maxProposals = 100;
+const proposalMs = 30 * dayMs;
 
 /** API tokens and proposals: what weir.control says of them. */
 export interface Access {
@@ -28,10 +30,13 @@ export interface Access {
   /** Undefined: no such token, revoked, or past its end. */
   principalOf(token: string): Principal | undefined;
   propose(order: Pick<Proposal, 'hash' | 'files' | 'message'>, by: string, leaf: string): Promise<Proposal>;
-  /** Throws not-found, or self-approval. */
+  /** Throws not-found, or self-approval: also for a token that the proposer issued, or whose holder issued the proposer's. */
   approvable(id: string, by: string): Proposal;
   approved(proposal: Proposal, by: string, leaf: string): Promise<void>;
+  /** The newest 100 of the last 30 days; older ones are gone. */
   proposals(): Proposal[];
+  /** Whether two principals may be one person (packages/release/tokens.ts). */
+  sameHand(a: string, b: string): boolean;
   /** Leaves that a record on weir.control names: their changes were made. */
   readonly leaves: ReadonlySet<string>;
   close(): Promise<void>;
@@ -49,6 +54,7 @@ export async function openAccess(ports: { readonly reader: Reader; readonly appe
       const leaf = headers.find(([name]) => name === leafHeader)?.[1].toString('latin1');
       if (leaf !== undefined) leaves.add(leaf);
       const name = key?.toString('utf8') ?? '';
+      if (value === null && name.startsWith(proposalKey)) proposals.delete(name.slice(proposalKey.length));
       if (value === null || !(name.startsWith(tokenKey) || name.startsWith(proposalKey))) continue;
       await serde.prepare(value);
       const decoded = serde.decode(value).value as StoredToken & Proposal;
@@ -59,6 +65,16 @@ export async function openAccess(ports: { readonly reader: Reader; readonly appe
 
   async function write(key: string, record: string, value: StoredToken | Proposal): Promise<void> {
     await appender.append(topic, [{ partition: 0, key: Buffer.from(key), value: serde.encode(record, value), headers: [[leafHeader, Buffer.from(value.leaf)]] }]);
+  }
+
+  const kept = (): Proposal[] => [...proposals.values()].filter((p) => now() - p.proposedAt < proposalMs).sort((a, b) => b.proposedAt - a.proposedAt).slice(0, maxProposals);
+
+  /** Those that are not kept leave the log too. */
+  async function prune(): Promise<void> {
+    const stay = new Set(kept().map((p) => p.id));
+    const gone = [...proposals.keys()].filter((id) => !stay.has(id));
+    if (gone.length > 0) await appender.append(topic, gone.map((id) => ({ partition: 0, key: Buffer.from(proposalKey + id), value: null })));
+    for (const id of gone) proposals.delete(id);
   }
 
   const end = (await ports.admin.endOffsets(topic)).get(0) ?? 0;
@@ -92,13 +108,14 @@ export async function openAccess(ports: { readonly reader: Reader; readonly appe
       const proposal: Proposal = { ...order, id: `prop_${randomBytes(8).toString('hex')}`, proposedBy: by, proposedAt: now(), approvedBy: null, leaf };
       await write(proposalKey + proposal.id, 'weir.internal.ReleaseProposal', proposal);
       proposals.set(proposal.id, proposal);
+      await prune();
       return proposal;
     },
     approvable(id, by) {
-      const proposal = proposals.get(id);
-      if (proposal === undefined) throw new WeirError('not-found', `no proposal ${id}`);
+      const proposal = kept().find((p) => p.id === id);
+      if (proposal === undefined) throw new WeirError('not-found', `no proposal ${id}: there is none, or it was left for ${proposalMs / dayMs} days or ${maxProposals} newer ones`);
       if (proposal.approvedBy !== null) throw new WeirError('bad-request', `proposal ${id} was approved already`);
-      if (proposal.proposedBy === by) throw new WeirError('self-approval');
+      if (index.sameHand(proposal.proposedBy, by)) throw new WeirError('self-approval');
       return proposal;
     },
     async approved(proposal, by, leaf) {
@@ -106,7 +123,8 @@ export async function openAccess(ports: { readonly reader: Reader; readonly appe
       await write(proposalKey + proposal.id, 'weir.internal.ReleaseProposal', done);
       proposals.set(proposal.id, done);
     },
-    proposals: () => [...proposals.values()].sort((a, b) => b.proposedAt - a.proposedAt).slice(0, maxProposals),
+    proposals: kept,
+    sameHand: index.sameHand,
     close: () => follower.close(),
   };
 }

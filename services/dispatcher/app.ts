@@ -3,7 +3,7 @@ import type { ConfigOf } from '@weir/config';
 import { createConsentLease, createConsentTables, type ConsentLease, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
-import type { Appender, GroupConsumer, LogAdmin, Reader } from '@weir/log';
+import type { Appender, ConsumerHandlers, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { saveEscalation, saveIncident } from '@weir/release';
 import { appendDeadlineMs, createProgress, createRetentionWatch, createTurns, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
@@ -121,7 +121,15 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       fail: (error) => failure.resolve(error as Error),
     });
     const partitionsOwned = (): number => consumer.assignments().length;
-    const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers: runner.handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000, maxBytesPerPartition: fetchBytes });
+    const handlers: ConsumerHandlers = {
+      ...runner.handlers,
+      assigned(parts) {
+        // Not waited for: a handler has its time.
+        quotas.assigned(name, parts.map((p) => p.partition), () => admin.partitions(topics.dispatch(name))).catch((error: unknown) => failure.resolve(error as Error));
+        return runner.handlers.assigned(parts);
+      },
+    };
+    const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000, maxBytesPerPartition: fetchBytes });
     running.set(name, { runner, consumer, ledger, takeover, counts });
     await consumer.start();
     logger.info({ destination: name }, 'dispatching');

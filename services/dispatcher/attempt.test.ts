@@ -1,7 +1,7 @@
 import type { OperationManifest } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import { expect, test } from 'vitest';
-import { prepare } from './attempt.ts';
+import { consentRefusal, prepare } from './attempt.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { EndValue, Task } from './types.ts';
@@ -97,4 +97,27 @@ test('what went to a second vendor before a crash is given over again, by the re
   const ordered = given('resend', false, { redrive: 'rpl_1', maybeSince: 0 }, { ended });
   expect(ordered).toMatchObject({ kind: 'end', ending: { state: 'failed-over', repeated: ended } });
   expect((ordered as { ending: object }).ending).not.toHaveProperty('handOver');
+});
+
+test('what consent allowed is asked again as soon as its tables changed, a grant expired or the subject was erased, and not before', () => {
+  let [version, asked, erasedUntil, ok, until] = [7, 0, 0, true, now + 100];
+  const ports = { consent: { version: () => version, allows: () => (asked++, ok ? { ok: true, until } : { ok: false, reason: 'consent-withdrawn' }) }, keys: { erasedUntil: () => erasedUntil } } as unknown as DestinationPorts;
+  const task = { delivery: { purpose: 'news', ids: ['a'], acceptedAt: 1000 } } as unknown as Task;
+  const refusal = (at = now): string | undefined => consentRefusal(ports, task, 'use', at);
+  expect([refusal(), refusal(), refusal(now + 99), asked]).toEqual([undefined, undefined, undefined, 1]);
+  expect([refusal(now + 100), asked]).toEqual([undefined, 2]);
+  until = Infinity;
+  version++;
+  expect([refusal(), refusal(now + 1e9), asked]).toEqual([undefined, undefined, 3]);
+  erasedUntil = 1000;
+  expect(refusal()).toBe('subject-erased');
+  erasedUntil = 0;
+  ok = false;
+  version++;
+  expect([refusal(), refusal(), asked]).toEqual(['consent-withdrawn', 'consent-withdrawn', 5]);
+  // Closed, as while the tables cannot be followed.
+  ok = true;
+  expect(refusal()).toBeUndefined();
+  [version, ok] = [-1, false];
+  expect(refusal()).toBe('consent-withdrawn');
 });

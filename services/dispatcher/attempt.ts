@@ -6,7 +6,8 @@ import { repeat, type Ending } from './ends.ts';
 import { failOver, handOverOf, secondOf } from './fail-over.ts';
 import { lookUp, pastWindow } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
-import { headerOf, type PartitionRunner } from './partition.ts';
+import type { PartitionRunner } from './partition.ts';
+import { headerOf } from './task.ts';
 import type { EndValue, Task } from './types.ts';
 
 /** What is to be done with the head of a lane before (or instead of) a call. */
@@ -157,12 +158,19 @@ function conflict(runner: PartitionRunner, task: Task, first: EndValue): Prepara
   return { kind: 'end', ending: { task, key, state: 'quarantined', effect: 'none', code: 'event-conflict', detail: `the event arrived before with another body (hash ${first.itemHash}, now ${delivery.itemHash})`, deadLetter: true } };
 }
 
-/** Consent at this moment; undefined = may be sent. `restrict` needs none and is never refused. */
+/**
+ * Consent at this moment; undefined = may be sent. `restrict` needs none and is never refused. It is asked before a call and
+ * again in the tick of its write: what was allowed is so while no record of consent or identity was applied, and no grant of it expired.
+ */
 export function consentRefusal(ports: Pick<DestinationPorts, 'keys' | 'consent'>, task: Task, kind: OperationManifest['kind'], now: number): string | undefined {
   if (kind === 'restrict') return undefined;
   const { delivery } = task;
   if (delivery.purpose === null) return 'no-purpose';
   if (ports.keys !== undefined && ports.keys.erasedUntil(delivery.ids) >= delivery.acceptedAt) return 'subject-erased';
+  const { allowed } = task;
+  if (allowed !== undefined && allowed.version === ports.consent.version() && now < allowed.until) return undefined;
   const answer = ports.consent.allows(delivery.ids, delivery.purpose, delivery.channel, delivery.topic, delivery.legalBasis, now);
-  return answer.ok ? undefined : answer.reason;
+  if (!answer.ok) return answer.reason;
+  if (answer.until !== undefined) task.allowed = { version: ports.consent.version(), until: answer.until };
+  return undefined;
 }

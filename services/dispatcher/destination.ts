@@ -1,21 +1,21 @@
 import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { createAlarm } from './alarm.ts';
-import { boundedRetryAfter } from './backoff.ts';
 import { joinBatch, type Batch, type Ready } from './batch.ts';
-import { call, callBatch, readBack, tellQuota, type CallResult, type ReadBackResult } from './call.ts';
-import { closed as breakerClosed, onAlive, onCancelled, onFailure, onStart, onSuccess, waitMs, type BreakerState } from './breaker.ts';
+import { call, callBatch, readBack, tellQuota } from './call.ts';
+import { waitMs, type BreakerState } from './breaker.ts';
 import type { Ending } from './ends.ts';
-import type { Lane } from './lane.ts';
+import { createHeads } from './heads.ts';
+import { restrictSince, type Lane } from './lane.ts';
 import type { SecondState } from './fail-over.ts';
 import { createLeaving } from './leaving.ts';
 import { createPartitionRunner, type PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import { costOf, createPaths, measurePath, withPath } from './paths.ts';
-import { bucketOf, classOf, drawnFrom } from './quota.ts';
-import { createReady, type Ordered } from './ready.ts';
-import { createRefusals } from './refusals.ts';
+import { drawnFrom } from './quota.ts';
+import type { Ordered } from './ready.ts';
 import { createSettle, unbuildable } from './settle.ts';
+import { createStanding } from './standing.ts';
 import type { OperationManifest } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import type { Task } from './types.ts';
@@ -43,42 +43,31 @@ export interface DestinationRunner {
   status(): { breaker: BreakerState['state']; reason: string; inFlight: number; ready: number; parked: number };
 }
 
+/** What restricts waits no longer for a use before it, ms. */
+const wayMs = 1000;
+
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
   const partitions = new Map<number, PartitionRunner>();
   const timeLeft = ports.turns.share(pump);
-  const ready = createReady<Ready>();
+  const heads = createHeads(() => ports.destination());
   const paths = createPaths();
-  const refusals = createRefusals();
   let pumping = false;
-  let breaker: BreakerState = breakerClosed;
-  let openSince: number | undefined;
-  let aliveAt = 0;
   let inFlight = 0;
   /** Heads that are looked at again in a moment: the more, the later, for what they wait for is read by this process, too. */
   let waiting = 0;
+  /** Lanes whose head waits for a timer for longer than what restricts waits for a use. */
+  const delayed = new Map<Lane, { readonly timer: unknown; readonly due: number }>();
   const gone = ({ lane }: Ready): boolean => lane.dead;
+  const held = (): number => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0);
   const alarm = createAlarm(ports.clock, pump);
-  const settle = createSettle({ ports, breaker: () => breaker, end, later, offer: (lane, runner) => offer({ lane, runner }) });
-  const leaving = createLeaving({ destination: ports, ready, breaker: () => breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
-
-  function setBreaker(next: BreakerState): void {
-    if (next.state !== breaker.state && (next.state === 'open' || next.state === 'closed')) {
-      ports.logger[next.state === 'open' ? 'warn' : 'info']({ destination: ports.name, breaker: next.state, reason: next.reason }, 'breaker');
-      ports.metrics.breaker.set({ destination: ports.name }, next.state === 'closed' ? 0 : 1);
-    }
-    if (next.state === 'closed') openSince = undefined;
-    else openSince ??= ports.clock.now();
-    breaker = next;
-    leaving.breakerChanged();
-  }
+  const standing = createStanding(ports, () => leaving.breakerChanged());
+  const settle = createSettle({ ports, breaker: standing.breaker, end, later, offer: (lane, runner) => offer({ lane, runner }) });
+  const leaving = createLeaving({ destination: ports, ready: heads, breaker: standing.breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
   function offer(entry: Ready): void {
     if (gone(entry)) return;
-    const task = entry.lane.queue[0]!;
-    const { operation: name } = task.delivery;
-    const operation = ports.destination()?.operations[name];
-    ready.push({ class: classOf(task, operation?.kind), bucket: bucketOf(name, operation?.limit), item: entry });
+    heads.push(entry);
     if (!pumping) pump();
   }
 
@@ -92,11 +81,10 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     pumping = true;
     const empty = new Set<string>();
     try {
-      leaving.comeBack(waitMs(breaker, ports.clock.monotonic()));
+      leaving.comeBack(waitMs(standing.breaker(), ports.clock.monotonic()));
       while (inFlight < destination.concurrency && timeLeft()) {
-        const next = ready.next((bucket) => !empty.has(bucket));
-        if (next === undefined) return;
-        if (!next.item.lane.dead && !tryHead(next, destination, empty)) return;
+        const next = heads.next((bucket) => !empty.has(bucket));
+        if (next === undefined || !tryHead(next, destination, empty)) return;
       }
     } finally {
       pumping = false;
@@ -112,9 +100,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     pumping = true;
     try {
       leaving.comeBack(Number.POSITIVE_INFINITY);
-      for (let next = ready.next(() => true); next !== undefined; next = ready.next(() => true)) {
+      for (let next = heads.next(() => true); next !== undefined; next = heads.next(() => true)) {
         const { lane, runner } = next.item;
-        if (lane.dead) continue;
         const task = lane.queue[0]!;
         const prepared = prepare(ports, runner, destination, task);
         if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
@@ -137,22 +124,22 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const kept: Ordered<Ready>[] = [];
     leaving.comeBack(0);
     try {
-      for (let next = ready.next(() => true); next !== undefined; next = ready.next(() => true)) {
+      for (let next = heads.next(() => true); next !== undefined; next = heads.next(() => true)) {
         const { lane, runner } = next.item;
-        if (lane.dead) continue;
         const task = lane.queue[0]!;
         const expired = expire(ports, runner, task);
         if (expired === undefined) kept.push(next);
         else act(lane, runner, task, expired);
       }
     } finally {
-      for (const next of kept.reverse()) ready.putBack(next);
+      for (const next of kept.reverse()) heads.putBack(next);
       pumping = false;
     }
   }
 
   function sweep(): void {
-    if ([...partitions.values()].filter((runner) => runner.sweep()).length > 0) expireHeads();
+    const expiring = [...partitions.values()].filter((runner) => runner.sweep());
+    if (expiring.length > 0) expireHeads();
   }
 
   /** False: the breaker is open, no lane can start. A bucket that has no call left is added to `empty`. */
@@ -167,7 +154,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (fenced(next.item)) return true;
     const now = ports.clock.monotonic();
     const { bucket, limit } = drawnFrom(task, prepared.kind, prepared.operation);
-    const blocked = waitMs(breaker, now);
+    const blocked = waitMs(standing.breaker(), now);
     const instead = prepared.kind === 'call' ? leaving.instead(runner, destination, task, prepared.operation) : undefined;
     if (instead !== undefined) {
       end(lane, runner, instead);
@@ -182,8 +169,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const wait = blocked > 0 ? blocked : ports.quota.take(bucket, limit, next.class, now);
     if (wait === 0 && batch !== undefined) startBatch(fillBatch(batch, [bucket, next.bucket], destination, prepared.operation), destination, prepared.operation, bucket);
     else if (wait === 0) start(lane, runner, task, destination, prepared, bucket);
+    else if (blocked === 0 && makesWay(lane, wait)) park(lane, runner, wait);
     else {
-      ready.putBack({ ...next, bucket });
+      heads.putBack({ ...next, bucket });
       empty.add(bucket);
       alarm.in(blocked > 0 ? Math.min(wait, leaving.untilAwayMs(destination)) : wait);
     }
@@ -207,10 +195,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   /** Heads of other subjects that draw from the same bucket and may be called now; heads that only end do so on the way. */
   function fillBatch(batch: Batch<Ready>, buckets: readonly string[], destination: DestinationConfig, operation: OperationManifest): Batch<Ready> {
     while (batch.members.length < operation.batch!.maxItems) {
-      const next = ready.next((b) => buckets.includes(b));
+      const next = heads.next((b) => buckets.includes(b));
       if (next === undefined) break;
       const { lane, runner } = next.item;
-      if (lane.dead) continue;
       const task = lane.queue[0]!;
       const prepared = withPath(ports, paths, destination, task, prepare(ports, runner, destination, task), batch.members[0]!.task.path);
       if (prepared.kind !== 'call' && prepared.kind !== 'read-back') {
@@ -219,7 +206,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       }
       if (fenced(next.item)) continue;
       if (prepared.kind === 'read-back' || prepared.operation !== operation || join(batch, next.item, task, destination, operation) === 'full') {
-        ready.putBack(next);
+        heads.putBack(next);
         break;
       }
     }
@@ -227,13 +214,13 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function startBatch({ members, items }: Batch<Ready>, destination: DestinationConfig, operation: OperationManifest, bucket: string): void {
-    began();
+    const since = began();
     ports.metrics.batchItems.observe({ destination: ports.name }, members.length);
     for (const { runner } of members) runner.callStarted();
     callBatch(ports, members, items, destination, operation).then((results) => {
       const trouble = results.find((r) => r.kind === 'verdict' && r.verdict.kind === 'throttled') ?? results[0]!;
       tellQuota(ports, bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
-      judge(results, members.map((m) => m.task), destination);
+      standing.judge(results, members.map((m) => m.task), destination, since);
       if (results[0]!.kind === 'verdict') measurePath(paths, members.map((m) => m.task), ports.clock.monotonic());
       members.forEach(({ lane, runner, task }, i) => settle.call(lane, runner, task, results[i]!));
     }).catch((error: unknown) => { for (const { runner } of members) runner.fail(error); }).finally(() => {
@@ -286,25 +273,53 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function later(lane: Lane, runner: PartitionRunner, ms: number, over?: () => void): void {
-    ports.clock.setTimer(() => {
+    if (over === undefined && makesWay(lane, ms)) return park(lane, runner, ms);
+    const timer = ports.clock.setTimer(() => {
       over?.();
+      delayed.delete(lane);
       if (!lane.dead) offer({ lane, runner });
     }, ms);
+    if (over === undefined && ms > wayMs) delayed.set(lane, { timer, due: ports.clock.monotonic() + ms });
+  }
+
+  /** The head is a use that cannot go for so long, and what restricts is behind it: that waits for no quota and no backoff of a use (I3). */
+  function makesWay(lane: Lane, ms: number): boolean {
+    const since = lane.queue[0]!.delivery.kind === 'restrict' ? undefined : restrictSince(lane);
+    if (since === undefined || (ms <= wayMs && ports.clock.now() - since <= wayMs) || held() === 0) return false;
+    // What an earlier owner may have called behind the head would not be known as such on the parked topic.
+    return lane.queue.every(({ maybeSince }, i) => i === 0 || maybeSince === 0);
+  }
+
+  /** To the parked topic, where what restricts goes first and each use before it is decided anew. */
+  const park = (lane: Lane, runner: PartitionRunner, ms: number): void => runner.parking.park(lane, ports.clock.now() + ms, 'restrict-first');
+
+  /** Something that restricts came behind a head that waits. */
+  function hurry(lane: Lane, runner: PartitionRunner): void {
+    const wait = delayed.get(lane);
+    if (heads.raise(lane)) {
+      if (!pumping) pump();
+    } else if (wait !== undefined && !lane.dead) {
+      const left = wait.due - ports.clock.monotonic();
+      if (!makesWay(lane, left)) return;
+      delayed.delete(lane);
+      ports.clock.clearTimer(wait.timer);
+      park(lane, runner, left);
+    }
   }
 
   function start(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, { kind, operation }: ToStart, bucket: string): void {
-    began();
+    const since = began();
     runner.callStarted();
     const settled = kind === 'call'
       ? call(ports, runner, destination, task, operation).then((result) => {
         tellQuota(ports, bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
-        judge([result], [task], destination);
+        standing.judge([result], [task], destination, since);
         if (result.kind === 'verdict') measurePath(paths, [task], ports.clock.monotonic());
         settle.call(lane, runner, task, result);
       })
       : readBack(ports, runner, destination, task, operation).then((result) => {
         tellQuota(ports, bucket, result, result.kind === 'read' ? result.read : undefined);
-        judge([result], [task], destination);
+        standing.judge([result], [task], destination, since);
         settle.read(lane, runner, task, result);
       });
     settled.catch(runner.fail).finally(() => {
@@ -313,10 +328,10 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     });
   }
 
-  function began(): void {
+  function began(): number {
     inFlight++;
     ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
-    setBreaker(onStart(breaker));
+    return standing.began();
   }
 
   function finished(): void {
@@ -325,36 +340,9 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     pump();
   }
 
-  /** What a call says about the destination, once for all of its deliveries: it answered for one of them, so it is alive; else the trouble counts. */
-  function judge(results: readonly (CallResult | ReadBackResult)[], tasks: readonly Task[], { config }: DestinationConfig): void {
-    const now = ports.clock.monotonic();
-    const found = results.flatMap((r): { readonly kind: string; readonly code?: string; readonly retryAfterMs?: number }[] => (r.kind === 'verdict' ? [r.verdict] : r.kind === 'read' ? [r.read] : []));
-    const trouble = (kind: string) => found.find((v) => v.kind === kind);
-    const answered = found.find((v) => !['retry', 'throttled', 'auth-broken'].includes(v.kind));
-    if (answered !== undefined) {
-      aliveAt = ports.clock.now();
-      if (found.some((v) => ['ok', 'applied', 'not-applied'].includes(v.kind))) refusals.passed(tasks, config);
-      ports.credential.accepted();
-      return setBreaker(answered.kind === 'ok' ? onSuccess() : onAlive());
-    }
-    const broken = trouble('auth-broken');
-    if (broken !== undefined) {
-      const about = refusals.refused(tasks, config);
-      if (about === 'delivery') return setBreaker(onCancelled(breaker, now));
-      // Trouble of the whole destination: it says nothing about its records, which keep their place.
-      const next = onFailure(breaker, now, broken.code!, { force: about === 'credential', retryAfterMs: boundedRetryAfter(broken.retryAfterMs) });
-      if (next.state === 'open') ports.credential.rejected();
-      return setBreaker(next);
-    }
-    // The account's quota is closed until the vendor asked to be tried again; its other operations go on.
-    if (trouble('throttled') !== undefined) return setBreaker(onAlive());
-    const failed = trouble('retry');
-    setBreaker(failed === undefined ? onCancelled(breaker, now) : onFailure(breaker, now, failed.code!));
-  }
-
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
-      const opened = parts.map((part) => createPartitionRunner(ports, part, (lane, runner) => offer({ lane, runner }), count));
+      const opened = parts.map((part) => createPartitionRunner(ports, part, { ready: (lane, runner) => offer({ lane, runner }), restrict: hurry, end: count }));
       for (const runner of opened) partitions.set(runner.partition, runner);
       // Not waited for: a ledger may be longer to read than a handler may take. Nothing is called before it is read.
       for (const runner of opened) runner.open();
@@ -365,7 +353,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       const going = parts.map((p) => partitions.get(p.partition)).filter((r) => r !== undefined);
       const closing = Promise.all(going.map((runner) => runner.close(reason)));
       // A destination that is off looks at nothing, and would keep what each rebalance leaves behind.
-      ready.drop(gone);
+      heads.drop();
       leaving.drop(gone);
       await closing;
       for (const runner of going) if (partitions.get(runner.partition) === runner) partitions.delete(runner.partition);
@@ -384,17 +372,17 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     },
     sweep,
     credentialChanged() {
-      if (breaker.state === 'open' && breaker.reason === 'credential-rejected') setBreaker({ ...breaker, until: ports.clock.monotonic() });
+      standing.credentialChanged();
       pump();
     },
     asSecond(operation) {
       const destination = ports.destination();
       if (destination === undefined || !Object.hasOwn(destination.operations, operation)) return undefined;
-      return { usable: destination.enabled && breaker.state === 'closed', cost: () => costOf(ports, paths, destination, operation) };
+      return { usable: destination.enabled && standing.breaker().state === 'closed', cost: () => costOf(ports, paths, destination, operation) };
     },
     oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
-    held: () => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0),
-    health: () => ({ openSince, openCode: breaker.reason, aliveAt }),
-    status: () => ({ breaker: breaker.state, reason: breaker.reason, inFlight, ready: ready.size(), parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
+    held,
+    health: standing.health,
+    status: () => ({ breaker: standing.breaker().state, reason: standing.breaker().reason, inFlight, ready: heads.size(), parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
   };
 }

@@ -3,7 +3,7 @@ import type { OutRecord } from '@weir/log';
 import { createHash } from 'node:crypto';
 import type { Reason } from '@weir/pipeline';
 import { catalogue, type ErrorCode } from '@weir/errors';
-import { secondRecord, type HandOver } from './fail-over.ts';
+import { secondBody, secondRecord, withoutTopic, type HandOver } from './fail-over.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { LedgerEntry } from './ledger-store.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -81,6 +81,22 @@ function reasonsOf(ending: Ending): Reason[] {
   return reasons;
 }
 
+/** The dead letter and the outcome of a delivery that went to a second vendor whose topic is gone, as the second would have had it. */
+function retiredLetter(ports: DestinationPorts, partition: number, { task, handOver }: Ending, first: EndValue): { readonly letter: OutRecord; readonly outcome: OutRecord } {
+  const { delivery, record } = task;
+  const { destination, operation, key: deliveryKey } = handOver!;
+  const message = `${destination} has no topic any more; before, ${ports.name} gave it over (${first.key}): ${first.reason ?? first.code ?? ''}`;
+  const { value, headers } = secondBody(ports, record, delivery, first, handOver!);
+  const letter = {
+    ...deadLetterValue(ports, partition, task.offset, record, [{ code: 'destination-retired', message }], { eventId: delivery.eventId, source: delivery.source, operation, attempts: 0, release: delivery.release, effect: 'none', acceptedAt: delivery.acceptedAt }),
+    destination, topic: ports.topics.dispatch(destination), value, headers: headers.map(([name, bytes]) => ({ name, value: bytes })),
+  };
+  const outcome = { ...outcomeValue(delivery, { ...first, key: deliveryKey, state: 'dead-lettered', code: 'destination-retired', reason: message, attempts: 0, status: null, at: ports.clock.now(), toDestination: null }, undefined), destination, operation };
+  const key = Buffer.from(delivery.eventId);
+  const to = (topic: string, name: string, body: object): OutRecord => ({ partition: ports.appender.partitionFor(topic, key), key, value: ports.serde.encode(name, body), headers: record.headers });
+  return { letter: to(ports.topics.dlq, 'weir.internal.DeadLetter', letter), outcome: to(ports.topics.outcome, 'weir.internal.Outcome', outcome) };
+}
+
 /** What the ends of a partition need of its owner. */
 export interface Owner {
   /** By the order of the ledger. */
@@ -146,11 +162,19 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     if (leaving.length > 0 && !await owner.owned()) return false;
     applyOwn(ledger, keys, offsets, ends);
     for (const ending of batch) recent.delete(ending.key ?? ending.task.key);
-    if (leaving.length > 0) {
-      const records = await Promise.all(leaving.map(({ ending, end }) => secondRecord(ports, ending.task.record, ending.task.delivery, end, ending.handOver!)));
-      await Promise.all([...Map.groupBy(records, ([topic]) => topic)].map(([topic, list]) => ports.appender.append(topic, list.map(([, record]) => record))));
-      await ports.appender.append(ports.topics.outcome, leaving.map(({ outcome }) => outcome));
-    }
+    return leaving.length === 0 || giveOver(leaving);
+  }
+
+  /** To the topics of the second vendors, then the outcomes. One whose topic is gone is a dead letter of the second: it can be put back when that is there again. False: the owner is another one by now, and does it. */
+  async function giveOver(leaving: readonly { readonly ending: Ending; readonly end: EndValue; readonly outcome: OutRecord }[]): Promise<boolean> {
+    const missing = await withoutTopic(ports, leaving.map(({ ending }) => ending.handOver!.destination), owner.gone);
+    if (missing === undefined) return false;
+    const [lost, there] = [true, false].map((gone) => leaving.filter(({ ending }) => missing.has(ending.handOver!.destination) === gone));
+    const records = await Promise.all(there!.map(({ ending, end }) => secondRecord(ports, ending.task.record, ending.task.delivery, end, ending.handOver!)));
+    await Promise.all([...Map.groupBy(records, ([topic]) => topic)].map(([topic, list]) => ports.appender.append(topic, list.map(([, record]) => record))));
+    const retired = lost!.map(({ ending, end }) => retiredLetter(ports, partition, ending, end));
+    if (retired.length > 0) await ports.appender.append(ports.topics.dlq, retired.map(({ letter }) => letter));
+    await ports.appender.append(ports.topics.outcome, [...leaving.map(({ outcome }) => outcome), ...retired.map(({ outcome }) => outcome)]);
     return true;
   }
 

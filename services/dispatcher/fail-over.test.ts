@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { OutRecord } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
 import type { DestinationConfig, SecondVendor } from '@weir/release';
@@ -144,12 +145,12 @@ test('without a secret the heads go when that has lasted, and those that stay co
 });
 
 /** An end writer whose appends are in `log`, over an owner that holds the partition, or not any more when the end is acknowledged. */
-function writer(owned: boolean) {
+function writer(owned: boolean, partitions: () => Promise<number> = () => Promise.resolve(1)) {
   const log: string[] = [];
   const applied: string[] = [];
   const finished: number[] = [];
   const ports = {
-    name: 'one', topics: topicNames('t'), clock: { now: () => 1 }, fail: (error: unknown) => { throw error; },
+    name: 'one', topics: topicNames('t'), clock: { now: () => 1, setTimer: (run: () => void) => setImmediate(run) }, admin: { partitions }, fail: (error: unknown) => { throw error; },
     serde: { encode: (name: string, value: { state?: string; destination?: string }) => Buffer.from(`${name.slice(14)} ${value.state ?? value.destination ?? ''}`) },
     ledger: { end: () => undefined, position: () => 0, apply: (_p: number, entries: { key: string }[]) => { applied.push(...entries.map((e) => e.key)); } },
     appender: { partitions: () => Promise.resolve(1), partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => { log.push(...records.map((r) => `${topic} ${r.value!.toString()} ${r.headers?.length ?? ''}`)); return Promise.resolve(records.map((_, i) => i)); } },
@@ -164,6 +165,23 @@ test('the second vendor\'s topic has the delivery after the end of the first is 
   expect(world.log).toEqual(['t.ledger.one LedgerEnd failed-over ', 't.dispatch.two Delivery two 1', 't.outcome Outcome failed-over 2']);
   expect(world.finished).toEqual([9]);
   expect(world.applied).toEqual(['dlv_one#end']);
+});
+
+test('one whose second vendor has lost its topic is a dead letter of that vendor, and the process goes on', async () => {
+  let looks = 0;
+  const world = writer(true, () => Promise.reject(new WeirError(++looks === 2 ? 'log-unavailable' : 'log-fatal')));
+  world.it.push(failOver(task(), second, 'vendor-unavailable', 'away'));
+  await world.it.drained();
+  expect(world.log).toEqual(['t.ledger.one LedgerEnd failed-over ', 't.dlq DeadLetter two 2', 't.outcome Outcome failed-over 2', 't.outcome Outcome dead-lettered 2']);
+  expect([world.finished, looks]).toEqual([[9], 6]);
+});
+
+test('a topic that a broker does not know for a moment is no topic that is gone', async () => {
+  let looks = 0;
+  const world = writer(true, () => (++looks < 3 ? Promise.reject(new WeirError('log-fatal')) : Promise.resolve(1)));
+  world.it.push(failOver(task(), second, 'vendor-unavailable', 'away'));
+  await world.it.drained();
+  expect(world.log.map((line) => line.split(' ')[0])).toEqual(['t.ledger.one', 't.dispatch.two', 't.outcome']);
 });
 
 test('who is not the owner any more when the end is acknowledged gives nothing over and finishes nothing', async () => {

@@ -3,6 +3,7 @@ import { deliveryKey, H } from '@weir/pipeline';
 import { secondKey, type DestinationConfig, type SecondVendor } from '@weir/release';
 import type { Ending } from './ends.ts';
 import type { PartitionRunner } from './partition.ts';
+import { isPassing, patiently, soon } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { DeliveryValue, EndValue, Task } from './types.ts';
 
@@ -10,7 +11,7 @@ import type { DeliveryValue, EndValue, Task } from './types.ts';
  * A delivery goes to the second vendor of its route in this order: the end `failed-over` is acknowledged in the ledger
  * of the first; this owner knows that it still was the owner then; the delivery is appended to the second's topic, where
  * its own key absorbs repetitions; the offset is finished. A crash in between is made good by who reads the record next
- * and finds that end (docs/decisions/0015).
+ * and finds that end (docs/decisions/0015). Where the second's topic has been deleted meanwhile, it is a dead letter of the second.
  */
 export interface HandOver {
   readonly destination: string;
@@ -67,5 +68,35 @@ export async function secondRecord(ports: DestinationPorts, record: LogRecord, d
   const topic = ports.topics.dispatch(to.destination);
   await ports.appender.partitions(topic);
   const { key } = record;
-  return [topic, { partition: ports.appender.partitionFor(topic, key!), key, value: ports.serde.encode('weir.internal.Delivery', secondDelivery(delivery, first, to)), headers: record.headers.filter(([name]) => name !== H.dispatched && name !== H.intent && name !== H.origin && name !== H.verified) }];
+  return [topic, { partition: ports.appender.partitionFor(topic, key!), key, ...secondBody(ports, record, delivery, first, to) }];
+}
+
+/** What the second vendor's topic has of it, or where that is gone, its dead letter. */
+export function secondBody(ports: DestinationPorts, record: LogRecord, delivery: DeliveryValue, first: EndValue, to: HandOver): { readonly value: Buffer; readonly headers: LogRecord['headers'] } {
+  return { value: ports.serde.encode('weir.internal.Delivery', secondDelivery(delivery, first, to)), headers: record.headers.filter(([name]) => name !== H.dispatched && name !== H.intent && name !== H.origin && name !== H.verified) };
+}
+
+/** A broker that has just begun may not know a topic yet. */
+const looks = 5;
+
+/** Those of these destinations whose topic the brokers do not have: it was deleted behind an end that names it. Waits for brokers that are away; undefined: `gone` came first. */
+export async function withoutTopic(ports: DestinationPorts, destinations: Iterable<string>, gone: () => boolean): Promise<ReadonlySet<string> | undefined> {
+  const missing = new Set<string>();
+  for (const destination of new Set(destinations)) {
+    for (let look = 1; ; look++) {
+      try {
+        await patiently(ports.clock, gone, () => ports.admin.partitions(ports.topics.dispatch(destination)));
+        break;
+      } catch (error) {
+        if (gone() && isPassing(error)) return undefined;
+        if ((error as { code?: string }).code !== 'log-fatal') throw error;
+        if (look === looks) {
+          missing.add(destination);
+          break;
+        }
+        await soon(ports.clock);
+      }
+    }
+  }
+  return missing;
 }

@@ -1,3 +1,4 @@
+import type { Ready } from './batch.ts';
 import type { AttemptSummary, Task } from './types.ts';
 
 /** What is known of the first of some records that wait. */
@@ -48,10 +49,14 @@ export interface Lane {
   parked: Parked | undefined;
   /** Place among the ends of the partition (EndWriter.fence) that must be acknowledged before the next call. */
   fence: number;
+  /** Where it stands in line for a call (heads.ts); undefined = it does not. */
+  place: Ready | undefined;
+  /** Something that restricts may be behind the head of the queue. */
+  restricting: boolean;
 }
 
 export function createLane(subject: string, fence = 0): Lane {
-  return { subject, queue: [], busy: false, dead: false, parked: undefined, fence };
+  return { subject, queue: [], busy: false, dead: false, parked: undefined, fence, place: undefined, restricting: false };
 }
 
 const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 });
@@ -83,4 +88,13 @@ export function dueOf({ restricts, uses }: Parked, line: Line): number {
 /** The head is done with: nothing is known of the next one. */
 export function forgetHead(line: Line): void {
   Object.assign(line, fresh());
+}
+
+/** Since when something that restricts waits behind the head of the lane, ms since the epoch (0 = for a while); undefined = nothing does. */
+export function restrictSince(lane: Lane): number | undefined {
+  if (lane.parked !== undefined) return lane.parked.restricts.offsets.length > 0 ? 0 : undefined;
+  if (!lane.restricting) return undefined;
+  const first = lane.queue.find(({ delivery }, i) => i > 0 && delivery.kind === 'restrict');
+  lane.restricting = first !== undefined;
+  return first?.queuedAt;
 }

@@ -1,6 +1,7 @@
 import type { Serde } from '@weir/log';
-import { createRecent, type Put, type Table } from '@weir/state';
+import { createRecent, type Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
+import { createEndBlocks } from './end-blocks.ts';
 import { ledgerKeys, replaces } from './ledger.ts';
 import { counts as endCounts, nextOwner, ownerPrefix, type OwnerMark } from './owners.ts';
 import type { EndValue, ParkValue } from './types.ts';
@@ -33,8 +34,7 @@ export interface IntentValue {
 /**
  * Cache of the ledger partitions that this instance owns or owned, in a local table. It follows the rules of ledger.ts,
  * and keeps per (subject, operation) the accept time of the newest delivered record. Deleting the folder
- * costs a read of the topic, nothing else. Ends are listed by batch under the time of the newest, so that old ones are
- * found without a look at the others.
+ * costs a read of the topic, nothing else.
  */
 export interface LedgerStore {
   end(key: string): EndValue | undefined;
@@ -68,20 +68,21 @@ const intentPrefix = (partition: number) => `i/${partition}/`;
 const parkPrefix = (partition: number) => `p/${partition}/`;
 const floorKey = (partition: number) => `f/${partition}`;
 const ownerOf = (partition: number) => `w/${partition}`;
-const lastKey = (subject: string, operation: string) => `l/${subject}/${operation}`;
 
 /** Of kept counts; the longest day has 26 hours. */
 const countedForMs = 48 * 3_600_000;
-const listPrefix = 't/';
 const stamp = (time: number): string => String(Math.max(0, time)).padStart(15, '0');
-/** Of a cache without lists: it is read again. */
-const layout = Buffer.from('2');
+/** A cache with another one is read again. */
+const layout = Buffer.from('3');
 /** Of a generation: more than a destination has in hand. */
 const maxAbsent = 8000;
 const countPrefix = (subject: string) => `c/${encodeURIComponent(subject)}/`;
 
-/** @param counts keep what counts against caps; a cache that did not from its beginning must not be opened with it */
-export function createLedgerStore(table: Table, serde: Serde, counts = false): LedgerStore {
+/**
+ * @param counts keep what counts against caps; a cache that did not from its beginning must not be opened with it
+ * @param gathered see createEndBlocks
+ */
+export function createLedgerStore(table: Table, serde: Serde, counts = false, gathered?: number): LedgerStore {
   if (table.get('#layout')?.equals(layout) !== true) {
     table.clear();
     table.putBatch([{ key: '#layout', value: layout }]);
@@ -90,6 +91,14 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
   /** Keys that were asked for and have no end in the table: each is asked for again when its end is written, and at each look at its head. */
   const absent = createRecent<true>(maxAbsent);
+  const blocks = createEndBlocks(table, gathered);
+
+  function write(puts: Map<string, Buffer | null>, positions?: ReadonlyMap<number, number>): void {
+    const rows = blocks.rows();
+    for (const [key, value] of puts) rows.push({ key, value });
+    table.putBatch(rows, positions);
+    blocks.written();
+  }
 
   function markOf(value: Buffer | null | undefined): OwnerMark | undefined {
     return value === null || value === undefined ? undefined : JSON.parse(value.toString('utf8')) as OwnerMark;
@@ -102,26 +111,18 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
   }
 
   function stored(key: string): Buffer | undefined {
-    return absent.get(key) === true ? undefined : table.get(`e/${key}`);
+    return absent.get(key) === true ? undefined : blocks.find(key);
   }
 
-  /** Ends of one batch, and the time of the newest. */
-  interface Listed { readonly keys: string[]; at: number }
-
-  function endPuts(key: string, value: Buffer, puts: Map<string, Buffer | null>, listed: Listed, owner?: OwnerMark, later = decodeEnd(value)): void {
+  function addEnd(key: string, value: Buffer, puts: Map<string, Buffer | null>, owner?: OwnerMark, later = decodeEnd(value)): void {
     if (!endCounts(owner, later)) return;
-    const before = puts.get(`e/${key}`) ?? stored(key);
-    if (before && !replaces(decodeEnd(before).state, later.state)) return;
-    puts.set(`e/${key}`, value);
+    const known = stored(key);
+    const before = known === undefined ? undefined : decodeEnd(known);
+    if (before !== undefined && !replaces(before.state, later.state)) return;
     absent.delete(key);
-    listed.keys.push(key);
-    listed.at = Math.max(listed.at, later.at);
-    if (counts) countPuts(key, later, before ? decodeEnd(before) : undefined, puts);
-    if (later.state !== 'delivered') return;
-    const last = lastKey(later.subject, later.operation);
-    const known = puts.get(last) ?? table.get(last);
-    if (known && Number(known.toString('latin1')) >= later.acceptedAt) return;
-    puts.set(last, Buffer.from(String(later.acceptedAt), 'latin1'));
+    // Not let go before the one that it replaces would be: their owners' clocks differ.
+    blocks.add(key, value, Math.max(later.at, before?.at ?? 0), later.acceptedAt, later.state === 'delivered' ? later : undefined);
+    if (counts) countPuts(key, later, before, puts);
   }
 
   /** An end counts once: when it is first known, or first known to be of effect. */
@@ -135,22 +136,6 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
 
   const countKey = ({ subject, at }: EndValue, key: string): string => `${countPrefix(subject)}${stamp(at)}/${key}`;
   const timeOf = (key: string, prefix: string): number => Number(key.slice(prefix.length, prefix.length + 15));
-
-  function listPuts({ keys, at }: Listed, puts: Map<string, Buffer | null>): void {
-    if (keys.length > 0) puts.set(`${listPrefix}${stamp(at)}/${keys[0]!}`, Buffer.from(keys.join('\n')));
-  }
-
-  /** Everything that is kept of an end. */
-  function forget(key: string, time: number, puts: Put[]): void {
-    const value = table.get(`e/${key}`);
-    const end = value === undefined ? undefined : decodeEnd(value);
-    // One that replaced it later stands in a later list.
-    if (end === undefined || end.at >= time) return;
-    puts.push({ key: `e/${key}`, value: null });
-    if (counts) puts.push({ key: countKey(end, key), value: null });
-    const last = lastKey(end.subject, end.operation);
-    if (end.state === 'delivered' && table.get(last)?.toString('latin1') === String(end.acceptedAt)) puts.push({ key: last, value: null });
-  }
 
   /** Intents of earlier owners go when everything that they cover is committed: the newest owner starts behind them. */
   function intentPuts(partition: number, key: string, value: Buffer | null, puts: Map<string, Buffer | null>): void {
@@ -189,10 +174,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     forgetOwner(partition) {
       table.putBatch([{ key: ownerOf(partition), value: null }]);
     },
-    lastDelivered(subject, operation) {
-      const value = table.get(lastKey(subject, operation));
-      return value === undefined ? 0 : Number(value.toString('latin1'));
-    },
+    lastDelivered: blocks.lastDelivered,
     counted(subject, since) {
       const prefix = countPrefix(subject);
       const found: Counted[] = [];
@@ -207,29 +189,25 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
     position: (partition) => table.position(partition) ?? 0,
     apply(partition, entries, nextOffset) {
       const puts = new Map<string, Buffer | null>();
-      const listed: Listed = { keys: [], at: 0 };
       const before = markOf(table.get(ownerOf(partition)));
       const seen: OwnerSeen = { owner: before };
       for (const { key, value, end } of entries) {
         if (key.endsWith('#end')) {
-          if (value !== null) endPuts(key.slice(0, -4), value, puts, listed, seen.owner, end);
+          if (value !== null) addEnd(key.slice(0, -4), value, puts, seen.owner, end);
         } else if (key.startsWith(ownerPrefix)) see(value, seen);
         else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
       if (seen.owner !== before) puts.set(ownerOf(partition), Buffer.from(JSON.stringify(seen.owner)));
-      listPuts(listed, puts);
-      table.putBatch([...puts].map(([key, value]) => ({ key, value })), new Map([[partition, nextOffset]]));
+      write(puts, new Map([[partition, nextOffset]]));
     },
     applyOlder(entries, seen = {}) {
       const puts = new Map<string, Buffer | null>();
-      const listed: Listed = { keys: [], at: 0 };
       for (const { key, value } of entries) {
         if (key.startsWith(ownerPrefix)) see(value, seen);
-        else if (key.endsWith('#end') && value !== null) endPuts(key.slice(0, -4), value, puts, listed, seen.owner);
+        else if (key.endsWith('#end') && value !== null) addEnd(key.slice(0, -4), value, puts, seen.owner);
       }
-      listPuts(listed, puts);
-      table.putBatch([...puts].map(([key, value]) => ({ key, value })));
+      write(puts);
     },
     floor(partition) {
       const value = table.get(floorKey(partition));
@@ -239,19 +217,16 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false): L
       table.putBatch([{ key: floorKey(partition), value: Buffer.from(String(time), 'latin1') }]);
     },
     prune(time, limit) {
-      const puts: Put[] = [];
-      let looked = 0;
-      for (const { key, value } of table.range(listPrefix)) {
-        if (looked >= limit || key.slice(listPrefix.length) >= stamp(time)) break;
-        const keys = value.toString('utf8').split('\n');
-        for (const end of keys) forget(end, time, puts);
-        puts.push({ key, value: null });
-        looked += keys.length;
-      }
+      const puts = new Map<string, Buffer | null>();
+      const looked = blocks.prune(time, limit, (value) => {
+        if (!counts) return;
+        const end = decodeEnd(value);
+        puts.set(countKey(end, end.key), null);
+      });
       if (looked === 0) return 0;
       // In one transaction: what is forgotten is asked of the topic from then on.
-      for (const partition of table.positions().keys()) if (this.floor(partition) < time) puts.push({ key: floorKey(partition), value: Buffer.from(String(time), 'latin1') });
-      table.putBatch(puts);
+      for (const partition of table.positions().keys()) if (this.floor(partition) < time) puts.set(floorKey(partition), Buffer.from(String(time), 'latin1'));
+      write(puts);
       return looked;
     },
     bytes: () => table.bytes(),

@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Ending } from './ends.ts';
@@ -12,6 +13,8 @@ interface Item { readonly n: number; readonly kind: 'use' | 'restrict'; readonly
 function createWorld() {
   const records: { offset: number; timestamp: number; key: Buffer; value: Buffer; headers: [] }[] = [];
   const refused = new Set<string>();
+  /** So many reads of the parked topic find no broker. */
+  const away = { reads: 0 };
   const sent: number[] = [];
   const ended: Ending[] = [];
   const endedKeys = new Set<number>();
@@ -31,7 +34,7 @@ function createWorld() {
     metrics: { parked: { inc: () => undefined, dec: () => undefined } }, retention: { parkedMs: () => Number.POSITIVE_INFINITY }, dedupeWindowMs: () => 1e9,
     keys: undefined,
     consent: { atLeast: () => true, allows: (_ids: unknown, purpose: string) => (refused.has(purpose) ? { ok: false, reason: 'consent-withdrawn' } : { ok: true }) },
-    reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: records.filter((r) => r.offset >= from) })).then(() => undefined) },
+    reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => away.reads-- > 0 ? Promise.reject(new WeirError('log-deadline')) : Promise.resolve(take({ records: records.filter((r) => r.offset >= from) })).then(() => undefined) },
     appender: { append: (topic: string, list: readonly { value: Buffer }[]) => Promise.resolve(list.map(({ value }) => (topic === 'ledger' ? 0 : records.push({ offset: records.length, timestamp: clock.at, key: Buffer.from('anna'), value, headers: [] }) - 1))) },
   } as unknown as DestinationPorts;
   const lane: Lane = createLane('anna');
@@ -39,7 +42,7 @@ function createWorld() {
   let verdict: (task: Task) => 'sent' | { due: number; maybeSince?: number } = () => 'sent';
   const parking = createParking({
     ports, partition: 0, epoch: 1, createTask: (delivery, _record, offset, parkedOffset) => taskOf(delivery, offset, parkedOffset),
-    finished: () => undefined, applyLedger: () => undefined, endOf: () => undefined, reach: () => undefined, written: () => Promise.resolve(true),
+    finished: () => undefined, applyLedger: () => undefined, endOf: () => undefined, reach: () => undefined, written: () => Promise.resolve(true), hurry: () => undefined,
     end(ending) {
       ended.push(ending);
       endedKeys.add((ending.task.delivery as unknown as Item).n);
@@ -66,7 +69,7 @@ function createWorld() {
   /** Everything that needs no time is done. */
   const quiet = (): Promise<void> => new Promise((resolve) => { setImmediate(resolve); });
   return {
-    lane, sent, ended, endedKeys, refused, named, clock, parking,
+    away, lane, sent, ended, endedKeys, refused, named, clock, parking,
     judge(by: typeof verdict) { verdict = by; },
     async arrive(item: Item): Promise<void> {
       const task = taskOf({ outputId: `o${item.n}`, destination: 'crm', operation: item.kind, channel: null, topic: null, ids: [], legalBasis: null, intent: '0', itemHash: 'h', consentOffsets: [], identityOffsets: [], recordType: item.recordType ?? (item.kind === 'use' ? 'weir.canonical.Profile' : 'weir.canonical.ConsentChange'), payload: { purpose: item.purpose, channel: null, topic: null, state: 'withdrawn' }, acceptedAt: item.n, ...item }, item.n, -1);
@@ -134,6 +137,18 @@ test('a restrict that has to be tried again is not overtaken by a use, and goes 
   await world.pass(6000);
   expect(world.sent).toEqual([]);
   await world.pass(6000);
+  expect(world.sent).toEqual([2, 1]);
+});
+
+test('what is due while the brokers are away is read when they are back, and the process does not end', async () => {
+  const world = createWorld();
+  world.judge((task) => (task.delivery.kind === 'use' && world.clock.at < 3000 ? { due: 3000 } : 'sent'));
+  await world.arrive({ n: 1, kind: 'use', purpose: 'service' });
+  world.away.reads = 4;
+  await world.arrive({ n: 2, kind: 'restrict', purpose: '' });
+  await world.pass(400);
+  expect(world.sent).toEqual([]);
+  await world.pass(3000);
   expect(world.sent).toEqual([2, 1]);
 });
 

@@ -52,7 +52,7 @@ async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.reso
     appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => written.push({ key: r.key!.toString(), value: r.value }) - 1)) },
   } as unknown as DestinationPorts;
   const parking = createParking({
-    ports, partition: 0, epoch, createTask: (_delivery, record, offset, parkedOffset) => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer, end: () => undefined, written: () => acknowledged,
+    ports, partition: 0, epoch, createTask: (_delivery, record, offset, parkedOffset) => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer, hurry: () => undefined, end: () => undefined, written: () => acknowledged,
     applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
   });
   await parking.load((subject) => {

@@ -6,6 +6,7 @@ import { repeat, type Ending } from './ends.ts';
 import { createParked, dueOf, firstLine, forgetHead, lineFor, nextLine, type Lane, type Line, type Parked } from './lane.ts';
 import { ledgerKeys, lookUp } from './ledger.ts';
 import { goAhead } from './overtake.ts';
+import { isPassing, patiently } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createReadAhead } from './read-ahead.ts';
 import type { ParkMark } from './ledger-store.ts';
@@ -23,6 +24,8 @@ interface Context {
   /** The ends that tell a repetition of these are known when it resolves. */
   reach(tasks: readonly Task[]): Promise<void> | undefined;
   offer(lane: Lane): void;
+  /** Something that restricts waits behind a head that is loaded. */
+  hurry(lane: Lane): void;
   /** Ends a waiting delivery without a call. */
   end(ending: Ending): void;
   /** Resolves when every end up to now is acknowledged; false: the partition has another owner. */
@@ -80,7 +83,10 @@ export function createParking(context: Context): Parking {
   let stays = 0;
 
   function spawn(work: () => Promise<void>): void {
-    const promise = work().catch(ports.fail).finally(() => running.delete(promise));
+    const promise = work().catch((error: unknown) => {
+      // Of a partition that is another one's nothing is missed.
+      if (!closed || !isPassing(error)) ports.fail(error);
+    }).finally(() => running.delete(promise));
     running.add(promise);
   }
 
@@ -161,7 +167,7 @@ export function createParking(context: Context): Parking {
 
   /** A parked record as a task, with what is known of it where it is the head of its line. */
   async function load(parked: Parked, offset: number): Promise<Task> {
-    const record = await ahead.get(offset);
+    const record = await patiently(ports.clock, () => closed, () => ahead.get(offset));
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
     await context.reach([task]);
@@ -186,6 +192,7 @@ export function createParking(context: Context): Parking {
     await write([[parked.key, null]]);
     lane.parked = undefined;
     leave(lane);
+    lane.restricting ||= parked.held.length > 1;
     lane.queue.push(...parked.held);
     lane.busy = false;
     context.offer(lane);
@@ -294,6 +301,7 @@ export function createParking(context: Context): Parking {
           timers.delete(lane);
           next(lane);
         } else if (lane.queue.length === 0 && !lane.busy) next(lane);
+        else if (line === parked.restricts && lane.queue.length > 0) context.hurry(lane);
       });
     },
 

@@ -1,7 +1,7 @@
 import type { Assignment, RecordBatch } from '@weir/log';
 import { WeirError } from '@weir/errors';
 import { topicNames } from '@weir/pipeline';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { createPartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { Task } from './types.ts';
@@ -29,7 +29,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
       throw new WeirError('log-assignment-stale');
     } },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, (lane) => { ready.push(lane); }, () => undefined);
+  const runner = createPartitionRunner(ports, assignment, { ready: (lane) => { ready.push(lane); }, restrict: () => undefined, end: () => undefined });
   runner.open();
   runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset: 5, timestamp: 1, key: null, value: Buffer.from('v'), headers: [] }], nextOffset: 6, highWatermark: 6 } as unknown as RecordBatch);
   while (batches < 3) await turn();
@@ -81,10 +81,10 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, (lane) => {
+  const runner = createPartitionRunner(ports, assignment, { restrict: () => undefined, end: () => undefined, ready: (lane) => {
     ready.push(lane.subject);
     over.onReady?.(lane.subject, lane.queue[0]!);
-  }, () => undefined);
+  } });
   const accept = (offset: number, subject: string, value = 'v'): void => runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset, timestamp: 1, key: Buffer.from(subject), value: Buffer.from(value), headers: [] }], nextOffset: offset + 1, highWatermark: 1000 } as unknown as RecordBatch);
   return { runner, accept, intents, written, failed, ready, lags, gauge, clock };
 }
@@ -126,13 +126,47 @@ test('a ledger that cannot be read begins nothing in the moment that the process
 
 test('records behind those that could not be taken up are not called before them in the moment that the process takes to end', async () => {
   const asked: number[] = [];
-  const { runner, accept, ready, failed } = world({ reach: () => (asked.push(1) === 1 ? Promise.reject(new WeirError('log-deadline')) : undefined) });
+  const { runner, accept, ready, failed } = world({ reach: () => (asked.push(1) === 1 ? Promise.reject(new WeirError('log-out-of-range')) : undefined) });
   runner.open();
   accept(5, 'anna');
   await turns(10);
   accept(6, 'anna');
   await turns(10);
   expect([failed.length, ready]).toEqual([1, []]);
+});
+
+test('brokers that are away for longer than a read or a commit may take end nothing: both are done when they are back, in order', async () => {
+  let away = 3;
+  let refused = 2;
+  const commits: number[] = [];
+  const { runner, accept, ready, failed } = world({
+    reach: () => (away-- > 0 ? Promise.reject(new WeirError(away % 2 === 0 ? 'log-deadline' : 'log-unavailable')) : undefined),
+    commit: ([first]) => {
+      if (refused-- > 0) return Promise.reject(new WeirError('log-deadline'));
+      commits.push(first!.offset);
+      return Promise.resolve();
+    },
+  });
+  runner.open();
+  accept(5, 'x', 'broken');
+  accept(6, 'anna');
+  accept(7, 'anna');
+  await turns(20);
+  expect([ready, failed]).toEqual([[], []]);
+  await vi.waitFor(() => { expect([ready, commits]).toEqual([['anna'], [6]]); }, 5000);
+  expect([failed, runner.closed()]).toEqual([[], false]);
+});
+
+test('a commit that has no answer when the partition is another one\'s is left to the next owner', async () => {
+  const answer = Promise.withResolvers<void>();
+  const { runner, accept, failed } = world({ commit: () => answer.promise });
+  runner.open();
+  accept(5, 'x', 'broken');
+  await turns(10);
+  const closing = runner.close('rebalance');
+  answer.reject(new WeirError('log-deadline'));
+  expect(await settled(closing)).toBe(true);
+  expect(failed).toEqual([]);
 });
 
 test.each([1, 2, 3, 4, 5, 6])('a batch that comes %s microtasks after the one before was done with does not wait for a third', async (microtasks) => {

@@ -1,6 +1,5 @@
 import { failpoint } from '@weir/failpoint';
-import { createCommitWindow, expiringBefore, H, type CommitWindow } from '@weir/pipeline';
-import { isSealed, sealedBy } from '@weir/seal';
+import { createCommitWindow, expiringBefore, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
@@ -8,22 +7,16 @@ import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './
 import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
+import { isPassing, patiently, soon } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
+import { taskOf } from './task.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
 
 /** Records between two looks at the clock. */
 const clockEvery = 8;
-/** What may end a read of the log without saying anything of this partition, or because it is another one's by now. */
-const passing: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-assignment-stale']);
-const openAgainMs = 200;
 /** What is left for the next owner is not waited for any longer. */
 const leaveMs = 2000;
-
-export function headerOf(record: LogRecord, name: string): string | undefined {
-  for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
-  return undefined;
-}
 
 /**
  * One owned partition of weir.dispatch.<destination>: reads the ledger before anything else, writes an intent
@@ -59,7 +52,8 @@ export interface PartitionRunner {
   openedAt(): number;
 }
 
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, onReady: (lane: Lane, runner: PartitionRunner) => void, onEnd: (ending: Ending) => void): PartitionRunner {
+/** @param on told of a lane with a head that nobody works on, of something that restricts behind a head that waits, and of each end of what waits */
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, on: { ready(lane: Lane, runner: PartitionRunner): void; restrict(lane: Lane, runner: PartitionRunner): void; end(ending: Ending): void }): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -115,8 +109,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const unlessGivenUp = async (work: Promise<unknown>): Promise<void> => { await Promise.race([work, givenUp.promise]); };
 
   function reach(tasks: readonly Task[]): Promise<void> | undefined {
-    const reading = ports.takeover.reach(partition, oldestAsked(tasks), () => closed);
-    return reading === undefined ? undefined : unlessGivenUp(reading);
+    const ask = (): Promise<void> | undefined => ports.takeover.reach(partition, oldestAsked(tasks), () => closed);
+    let reading = ask();
+    if (reading === undefined) return undefined;
+    return unlessGivenUp(patiently(ports.clock, () => closed, async () => {
+      const now = reading ?? ask();
+      reading = undefined;
+      await now;
+    }));
   }
 
   function commit(): void {
@@ -128,7 +128,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     committing = commitLoop().catch((error: unknown) => {
       stale = true;
       // The assignment ended meanwhile: the next owner finds the ends in the ledger.
-      if ((error as { code?: string }).code !== 'log-assignment-stale') ports.fail(error);
+      if (!isPassing(error)) ports.fail(error);
     }).finally(() => {
       committing = undefined;
       // What finished between the last look of the loop and now must not wait for the next event.
@@ -138,7 +138,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   async function commitLoop(): Promise<void> {
     for (let next = window.committable(); next > committed; next = window.committable()) {
-      await ports.consumer().commit([{ topic, partition, epoch, offset: next }]);
+      const offset = next;
+      await patiently(ports.clock, () => closed, () => ports.consumer().commit([{ topic, partition, epoch, offset }]));
       committed = next;
       ports.progress.committed();
       if (!closed) ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
@@ -179,8 +180,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         loaded = true;
       } catch (error) {
         // Brokers that are away for a while are no end of the process: everything of it may be done again.
-        if (!passing.has((error as { code?: string }).code ?? '')) throw error;
-        if (!closed) await new Promise<void>((resolve) => { ports.clock.setTimer(resolve, openAgainMs); });
+        if (!isPassing(error)) throw error;
+        if (!closed) await soon(ports.clock);
       }
     }
   }
@@ -277,14 +278,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     await writeOwn(puts, late.promise).finally(() => { ports.clock.clearTimer(timer); });
   }
 
-  /** The payload is opened once, for all that is done with it. Throws here, where it is set aside with its bytes, when somebody changed what is sealed. */
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
     const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    const sealed = isSealed(delivery.payload) ? sealedBy(delivery.payload) : '';
-    const plain = sealed === '' ? undefined : ports.keys?.open(delivery.payload);
-    // Of this task alone: it was decoded for it.
-    if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
-    return { delivery, record, sealedBy: sealed, offset, parkedOffset, queuedAt, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, maybeSince, readBacks: 0, path: '', last: undefined, ahead: '' };
+    return taskOf(ports.keys, delivery, record, { offset, parkedOffset, queuedAt, maybeSince });
   }
 
   function laneOf(subject: string): Lane {
@@ -301,14 +297,17 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     if (lane.parked !== undefined) parking.behind(lane, task);
     else {
       lane.queue.push(task);
-      offer(lane);
+      if (!lane.busy) offer(lane);
+      else if (task.delivery.kind === 'restrict') hurry(lane);
     }
   }
+
+  const hurry = (lane: Lane): void => { lane.restricting = true; on.restrict(lane, runner); };
 
   function offer(lane: Lane): void {
     if (lane.busy || lane.dead || lane.queue.length === 0) return;
     lane.busy = true;
-    onReady(lane, runner);
+    on.ready(lane, runner);
   }
 
   const parking = createParking({
@@ -321,9 +320,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
     endOf: (key) => writer.endOf(key),
     reach,
-    offer,
+    offer, hurry,
     end(ending) {
-      onEnd(ending);
+      on.end(ending);
       writer.push(ending);
       const lane = lanes.get(ending.task.subject);
       if (lane !== undefined) lane.fence = writer.fence();

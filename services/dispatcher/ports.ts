@@ -20,9 +20,11 @@ export interface HttpPort {
 
 /** Consent and identity tables, read whole by this instance. */
 export interface ConsentPort {
+  /** Another number after every change of the tables; -1 while everything is closed. While it stays, `allows` answers the same until the answer's `until` (ms). */
+  version(): number;
   /** True when the tables are at or past these offsets (per partition). */
   atLeast(consentOffsets: readonly number[], identityOffsets: readonly number[]): boolean;
-  allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): { readonly ok: true } | { readonly ok: false; readonly reason: string };
+  allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): { readonly ok: true; readonly until?: number } | { readonly ok: false; readonly reason: string };
 }
 
 /** Retention in force of the destination's topics, ms; Infinity = for ever. */

@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { Release } from '@weir/release';
 import { Registry } from 'prom-client';
 import { expect, test } from 'vitest';
@@ -21,6 +22,21 @@ test('the share of an account follows the partitions of all its destinations, an
   expect(rate('other')).toBe(0);
   const all = world({ crm: 6, events: 6, other: 6 });
   expect(all.quotas.of('crm').state('send', limit, 0).perSecond).toBeCloseTo(9);
+});
+
+test('partitions that are added to a topic cut the share of who holds the old ones, at once as far as the assignment tells, then as the brokers do', async () => {
+  const { quotas } = world({ crm: 6, other: 6 });
+  const rate = (): number => quotas.of('other').state('send', limit, 0).perSecond;
+  expect(rate()).toBeCloseTo(9);
+  const answer = Promise.withResolvers<number>();
+  const told = quotas.assigned('other', [0, 2, 4, 6, 8, 10], () => answer.promise);
+  expect(rate()).toBeCloseTo(9 * 6 / 11);
+  answer.resolve(12);
+  await told;
+  expect(rate()).toBeCloseTo(9 / 2);
+  await quotas.assigned('other', [1], () => Promise.reject(new WeirError('log-deadline')));
+  expect(rate()).toBeCloseTo(9 / 2);
+  await expect(quotas.assigned('other', [1], () => Promise.reject(new WeirError('log-fatal')))).rejects.toMatchObject({ code: 'log-fatal' });
 });
 
 test('destinations of one account draw from one bucket; a refusal at one is heard at the other, and another account is not concerned', () => {

@@ -3,6 +3,7 @@ import { createAccountQuota, type AccountQuota, type CallClass, type QuotaShare,
 import type { DestinationConfig, Release } from '@weir/release';
 import type { Clock } from '@weir/service';
 import { Gauge, type Registry } from 'prom-client';
+import { isPassing } from './patience.ts';
 import type { Task } from './types.ts';
 
 /** What is left of the quota of a destination's account to this instance. */
@@ -18,8 +19,13 @@ export interface DestinationQuota {
 
 export interface Quotas {
   of(destination: string): DestinationQuota;
-  /** Partitions of weir.dispatch.<destination>. */
+  /** Partitions of weir.dispatch.<destination>, as the brokers told. */
   partitions(destination: string, count: number): void;
+  /**
+   * This instance was given these of them. There are so many at least, which holds at once; how many there are, some may have been added,
+   * is what `ask` tells. Brokers that do not answer are asked again with the next assignment.
+   */
+  assigned(destination: string, partitions: readonly number[], ask: () => Promise<number>): Promise<void>;
 }
 
 interface Ports {
@@ -102,6 +108,14 @@ export function createQuotas(ports: Ports): Quotas {
 
   return {
     partitions: (destination, count) => { counts.set(destination, count); },
+    async assigned(destination, partitions, ask) {
+      counts.set(destination, Math.max(counts.get(destination) ?? 0, ...partitions.map((p) => p + 1)));
+      try {
+        counts.set(destination, await ask());
+      } catch (error) {
+        if (!isPassing(error)) throw error;
+      }
+    },
     of: (destination) => ({
       take: (bucket, limit, name, now) => accountOf(destination).take({ bucket, limit, class: name, who: destination }, now),
       finished: (bucket, end, now) => accountOf(destination).finished(bucket, end, now),

@@ -1,3 +1,4 @@
+import { WeirError, type ErrorCode } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
 import type { Serde } from '@weir/log';
 import { expect, test } from 'vitest';
@@ -19,11 +20,15 @@ function world(hours: number, options: { waiting?: number; lastGone?: boolean } 
   const told: TakeoverProgress[] = [];
   const reads: [number, number][] = [];
   const ledger = createLedgerStore(createDisk().open({ path: 'x' }), serde);
-  const clock = { at: 0, monotonic: () => clock.at };
+  const clock = { at: 0, monotonic: () => clock.at, setTimer: (run: () => void) => setImmediate(run) };
+  const away: { times: number; code: ErrorCode } = { times: 0, code: 'log-deadline' };
   const takeover = createTakeover({
     ledger, clock, ledgerTopic: 'ledger', dispatchTopic: 'dispatch', windowMs: () => 7 * 24 * hour, progress: (p) => told.push(p), smallRecords: 50,
     admin: {
-      endOffsets: async () => new Map([[0, records.length]]),
+      endOffsets: async () => {
+        if (away.times-- > 0) throw new WeirError(away.code);
+        return new Map([[0, records.length]]);
+      },
       beginningOffsets: async () => new Map([[0, 0]]),
       offsetsAt: async (_topic, time) => {
         const found = records.find((r) => r.timestamp >= time);
@@ -38,7 +43,7 @@ function world(hours: number, options: { waiting?: number; lastGone?: boolean } 
       },
     },
   });
-  return { takeover, ledger, reads, told, records, clock };
+  return { takeover, ledger, reads, told, records, clock, away };
 }
 
 test('without a cache, a take-over reads one dedupe window before the last sign of life, not the whole ledger', async () => {
@@ -131,4 +136,20 @@ test('a small ledger, a cache that is nearly there, and a ledger whose newest re
   cached.records.push(more);
   await cached.takeover.load(0, 5);
   expect(cached.reads.at(-1)).toEqual([1000, 1001]);
+});
+
+test('an owner that looks for what it does not know waits for brokers that are away; one that has lost the partition meanwhile is told nothing', async () => {
+  const around = world(30);
+  await around.takeover.load(0, 5);
+  const { takeover, ledger, records } = around;
+  records.push({ ...records.at(-1)!, offset: records.length, key: Buffer.from('late#end'), value: Buffer.from(JSON.stringify({ key: 'late', state: 'delivered', subject: 's', operation: 'put', acceptedAt: hour, at: hour, itemHash: 'h' })) });
+  around.away.times = 3;
+  await takeover.catchUp(0, () => false);
+  expect(ledger.end('late')).toBeDefined();
+  around.away.times = Number.POSITIVE_INFINITY;
+  let asked = 0;
+  await takeover.catchUp(0, () => ++asked > 3);
+  around.away.times = 1;
+  around.away.code = 'log-out-of-range';
+  await expect(takeover.catchUp(0, () => false)).rejects.toMatchObject({ code: 'log-out-of-range' });
 });

@@ -2,6 +2,7 @@ import { WeirError } from '@weir/errors';
 import type { LogAdmin, LogRecord, Reader } from '@weir/log';
 import type { Clock } from '@weir/service';
 import type { LedgerEntry, LedgerStore } from './ledger-store.ts';
+import { isPassing, patiently } from './patience.ts';
 
 /** Where a partition's ledger stands while it is taken over. */
 export interface TakeoverProgress {
@@ -15,7 +16,7 @@ export interface TakeoverPorts {
   readonly admin: Pick<LogAdmin, 'endOffsets' | 'beginningOffsets' | 'offsetsAt'>;
   readonly reader: Pick<Reader, 'read' | 'readOne'>;
   readonly ledger: LedgerStore;
-  readonly clock: Pick<Clock, 'monotonic'>;
+  readonly clock: Pick<Clock, 'monotonic' | 'setTimer'>;
   readonly ledgerTopic: string;
   readonly dispatchTopic: string;
   /** Longest dedupe window of the sources, ms. */
@@ -35,7 +36,7 @@ export interface TakeoverPorts {
 export interface Takeover {
   /** Must be called after the assignment. Rejects with log-assignment-stale as soon as `gone` says that it has ended. */
   load(partition: number, position: number, gone?: () => boolean): Promise<void>;
-  /** What lies between the checkpoint and the end, of an owner that has taken over. */
+  /** What lies between the checkpoint and the end, of an owner that has taken over. Waits for brokers that are away; resolves, too, when the assignment has ended. */
   catchUp(partition: number, gone: () => boolean): Promise<void>;
   /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. Rejects with log-assignment-stale as soon as `gone` says that the assignment has ended. */
   reach(partition: number, time: number, gone?: () => boolean): Promise<void> | undefined;
@@ -161,7 +162,9 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
 
   return {
     load: (partition, position, gone = () => false) => inTurn(partition, () => load(partition, position, gone)),
-    catchUp: (partition, gone) => inTurn(partition, () => catchUp(partition, gone)),
+    catchUp: (partition, gone) => patiently(ports.clock, gone, () => inTurn(partition, () => catchUp(partition, gone))).catch((error: unknown) => {
+      if (!gone() || !isPassing(error)) throw error;
+    }),
     reaching: () => reaching.size > 0,
     kept() {
       turnHour();

@@ -100,6 +100,8 @@ export interface Task {
   path: string;
   /** What it went ahead of, for the outcome (I4); empty = nothing. */
   ahead: string;
+  /** The tables of consent allowed it when they had this version, and do until then (ms) while they have it. */
+  allowed?: { readonly version: number; readonly until: number };
   /** Last answer, for the outcome. */
   last: AttemptSummary | undefined;
 }

@@ -1,7 +1,7 @@
 import type { LogRecord } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { deadLetterValue } from './ends.ts';
-import { headerOf } from './partition.ts';
+import { headerOf } from './task.ts';
 import type { DestinationPorts } from './ports.ts';
 
 /** A record of the dispatch topic that is no delivery: dead letter with its bytes, then its outcome; resolves when both are acknowledged. */

@@ -1,7 +1,7 @@
 import type { Item, JsonObject, PollSource, WebhookSource } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
 import type { Appender, OutRecord } from '@weir/log';
-import { eventId, H, itemHash, keyedId, type TopicNames } from '@weir/pipeline';
+import { H, itemEventId, itemHash, keyedId, type TopicNames } from '@weir/pipeline';
 import type { SourceConfig } from '@weir/release';
 import { rawOwner, seal, type KeyRing, type SealKey } from '@weir/seal';
 
@@ -53,8 +53,8 @@ export async function rawKey(keys: Pick<KeyRing, 'current' | 'ensure'>, owner: s
 
 /** The event id of an item, and the sender's id of its object. `hash` is the item's. */
 export function idOf(source: SourceConfig, item: Item, hash: string, envelope: JsonObject | undefined): { readonly eventId: string; readonly objectKey: string | undefined } {
-  const { parts, unique, objectKey } = (source.adapter.source as WebhookSource | PollSource).identify(item, source.config, envelope);
-  return { eventId: eventId(source.name, unique ? parts : [...parts, hash]), objectKey };
+  const identity = (source.adapter.source as WebhookSource | PollSource).identify(item, source.config, envelope);
+  return { eventId: itemEventId(source.name, identity, hash), objectKey: identity.objectKey };
 }
 
 function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope, traceparent, contentType }: Arrival, now: number, sealing: SealKey | undefined): { records: OutRecord[]; eventIds: string[] } {

@@ -16,17 +16,17 @@ function world() {
   const states = new Map<string, ConsentState>();
   const outputs: string[] = [];
   const waiting: OutRecord[] = [];
+  const appends: string[][] = [];
+  let dies = Infinity;
   let offset = 0;
   let now = 1_700_000_000_000;
-  let asked = 0;
-  let holding: Promise<void> | undefined;
   const header = ({ headers }: OutRecord, name: string): string => headers!.find(([n]) => n === name)![1].toString();
   const append = async (topic: string, records: readonly OutRecord[]): Promise<readonly number[]> => {
     if (topic === topics.consentChanges) waiting.push(...records);
-    if (topic === topics.canonical) {
-      await holding;
-      outputs.push(...records.map((r) => header(r, H.output)));
-    }
+    // Who folds the change of the first identifier tells the destinations.
+    if (topic === topics.consentChanges) outputs.push(...records.filter((r) => header(r, H.ids).split(',')[0] === r.key!.toString()).map((r) => header(r, H.output)));
+    appends.push(records.map((r) => `${topic} ${r.key!.toString().replace(/:[^~]*/g, '')}`));
+    if (appends.length > dies) throw new Error('the process is gone');
     return records.map(() => offset++);
   };
   const fold = (): void => {
@@ -39,12 +39,11 @@ function world() {
   };
   const take = createConsentIntake({
     appender: { append, partitionFor: () => 0, partitions: () => Promise.resolve(1) } as unknown as Appender, serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) } as Serde, topics,
-    tables: { stored: (key) => (states.has(key) ? { partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) } : undefined) as never }, barrier: { applied: () => Promise.resolve(++asked > 0) },
+    tables: { stored: (key) => (states.has(key) ? { partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) } : undefined) as never }, barrier: { applied: () => Promise.resolve(true) },
     workspaceKey: Buffer.alloc(32), release: () => 'r', clock: { now: () => (now += 1000), monotonic: () => now },
   });
   return {
-    holdCanonical: (until: Promise<void>) => { holding = until; }, asked: () => asked,
-    outputs, fold, state: () => [...states.values()].map((s) => s.state),
+    outputs, appends, dieAfter: (n: number) => { dies = n; }, fold, state: () => [...states.values()].map((s) => s.state),
     async send(given: ConsentOrder, key: string, folded = true) {
       const recorded = await take(given, { source: 'consent-api', actor: 'a', traceparent: '', key });
       if (folded) fold();
@@ -94,17 +93,12 @@ test('what the fold set aside is never called applied', async () => {
   expect((await w.send(order('withdrawn'), 'row-1')).answer).toBe('applied');
 });
 
-test('the barrier is asked while the record for the destinations is on its way, and nobody is answered before that is acknowledged', async () => {
+test('the change of the first identifier is on the log before anything else of it: who folds that writes the rest', async () => {
   const w = world();
-  const acknowledged = Promise.withResolvers<void>();
-  w.holdCanonical(acknowledged.promise);
-  const told: string[] = [];
-  const sending = w.send(order('withdrawn'), 'row-1').then(({ answer }) => { told.push(answer); });
-  await new Promise((done) => { setImmediate(done); });
-  expect([w.asked(), told]).toEqual([1, []]);
-  acknowledged.resolve();
-  await sending;
-  expect(told).toEqual(['applied']);
-  w.holdCanonical(Promise.reject(new Error('not acknowledged')));
-  await expect(w.send(order('withdrawn'), 'row-2')).rejects.toThrow('not acknowledged');
+  await w.send(order('withdrawn'), 'a');
+  expect(w.appends).toEqual([['t.consent.changes userId'], ['t.consent.changes email'], ['t.identity email~userId']]);
+  const killed = world();
+  killed.dieAfter(1);
+  await expect(killed.send(order('withdrawn'), 'a')).rejects.toThrow('the process is gone');
+  expect(killed.outputs).toHaveLength(1);
 });

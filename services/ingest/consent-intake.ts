@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import type { Appender, OutRecord, Serde } from '@weir/log';
-import { eventId, H, itemHash, keyedId, outputId, type TopicNames } from '@weir/pipeline';
+import { consentApi, eventId, H, itemHash, keyedId, outputId, type TopicNames } from '@weir/pipeline';
 import { consentKey, type ConsentState } from '@weir/policy';
+import { linksOf } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import type { ConsentOrder } from './consent-order.ts';
 
@@ -36,8 +37,6 @@ export interface RecordedConsent {
   readonly acceptedAt: number;
   readonly offsets: ReadonlyArray<{ readonly partition: number; readonly offset: number }>;
   readonly ids: readonly string[];
-  /** The record that carries it to the destinations is acknowledged. Rejects as the appender does: nobody may be answered before. */
-  readonly routed: Promise<unknown>;
   /**
    * `applied` once every instance that may call has applied it and it is what the states say; `superseded` when a grant
    * that came after it has opened again what it closed; `pending` when neither came about in time.
@@ -46,12 +45,12 @@ export interface RecordedConsent {
 }
 
 const record = 'weir.canonical.ConsentChange';
-const api = 'weir:consent-api';
 const types = ['userId', 'email', 'phone'] as const;
 
 /**
  * Changes of consent that come in by themselves: straight onto weir.consent.changes, ahead of everything that waits on
- * the raw topics; then, acknowledged, the canonical record, which carries it to the destinations while it comes to be applied.
+ * the raw topics. The first record stands for the whole change: who folds it writes the rest too where this process dies
+ * before it (services/policy/relay.ts), and the canonical record, which carries it to the destinations.
  */
 export function createConsentIntake(ports: ConsentIntakePorts) {
   const { appender, serde, topics, tables, workspaceKey, clock } = ports;
@@ -69,30 +68,23 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     const value = ports.keys === undefined ? plain : seal(ports.keys.current(ids[0]!)!, plain);
     const headers: [string, Buffer][] = [
       [H.event, id], [H.hash, hash], [H.source, context.source], [H.accepted, String(acceptedAt)], [H.traceparent, context.traceparent], [H.release, ports.release()],
-      [H.mapping, api], [H.output, output], [H.outputName, 'consent'], [H.ids, ids.join(',')], [H.actor, context.actor],
+      [H.mapping, consentApi], [H.output, output], [H.outputName, 'consent'], [H.ids, ids.join(',')], [H.actor, context.actor],
     ].map(([name, text]) => [name!, Buffer.from(text!)]);
     const changes = ids.map((name): OutRecord => ({ partition: appender.partitionFor(topics.consentChanges, name), key: Buffer.from(name), value, headers }));
-    const links = ids.slice(1).map((name): OutRecord => {
-      const [a, b] = [ids[0]!, name].sort() as [string, string];
-      const key = Buffer.from(`${a}~${b}`);
+    const links = linksOf(ids).map((link): OutRecord => {
+      const [a, b] = link.split('~');
+      const key = Buffer.from(link);
       return { partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: context.source, at: acceptedAt }) };
     });
-    const [changed, linked] = await Promise.all([appender.append(topics.consentChanges, changes), appender.append(topics.identity, links)]);
+    const [first] = await appender.append(topics.consentChanges, changes.slice(0, 1));
+    const [more] = changes.length === 1 ? [[]] : await Promise.all([appender.append(topics.consentChanges, changes.slice(1)), appender.append(topics.identity, links)]);
+    const changed = [first!, ...more];
     const offsets = changes.map(({ partition }, i) => ({ partition, offset: changed[i]! }));
     const marks = highest(offsets);
-    const after = (name: string, positions: ReadonlyMap<number, number>): [string, Buffer][] => (positions.size === 0 ? [] : [[name, Buffer.from([...positions].map(([p, o]) => `${p}:${o}`).join(','))]]);
-    const key = Buffer.from(ids[0]!);
-    const routed = appender.append(topics.canonical, [{
-      partition: appender.partitionFor(topics.canonical, key), key, value,
-      headers: [...headers, ...after(H.afterConsent, marks), ...after(H.afterIdentity, highest(links.map(({ partition }, i) => ({ partition, offset: linked[i]! }))))],
-    }]);
-    // Who answers is told; until then it is nobody's.
-    routed.catch((error: unknown) => error);
     return {
-      id, acceptedAt, offsets, ids, routed,
+      id, acceptedAt, offsets, ids,
       async applied(deadlineMs) {
-        const [held] = await Promise.all([ports.barrier.applied(marks, ids, deadlineMs), routed]);
-        if (!held) return 'pending';
+        if (!await ports.barrier.applied(marks, ids, deadlineMs)) return 'pending';
         const states = statesOf(tables, ids, order);
         if (states.some((state) => isUndone(order.state, state))) return 'superseded';
         // One that the fold could not read is set aside: then nothing is closed, whatever was read past.
@@ -118,7 +110,7 @@ function statesOf(tables: Pick<ConsentTables, 'stored'>, ids: readonly string[],
  */
 function identify(parts: readonly string[], states: readonly ConsentState[], asked: string): { readonly id: string; readonly output: string } {
   const named = (of: readonly string[]): { id: string; output: string } => {
-    const id = eventId(api, of);
+    const id = eventId(consentApi, of);
     return { id, output: outputId(id, 'consent', '') };
   };
   const first = named(parts);

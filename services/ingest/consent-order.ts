@@ -1,6 +1,6 @@
 import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
-import type { CompiledPolicy } from '@weir/policy';
+import { everyPurpose, type CompiledPolicy } from '@weir/policy';
 
 /** A change of consent as it was asked for, checked. */
 export interface ConsentOrder {
@@ -106,9 +106,13 @@ export function checkOrder(json: Json, policy: Policy): ConsentOrder {
   if (Object.values(identifiers).every((value) => value === null)) throw bad('identifiers: give at least one of userId, email, phone');
   const purpose = textIn(table, 'purpose', 128);
   if (purpose === null) throw bad('purpose is missing');
-  if (!policy.purposes.has(purpose)) throw bad(`purpose: the workspace has ${[...policy.purposes.keys()].join(', ')}`);
+  const ofAll = purpose === everyPurpose;
+  if (!ofAll && !policy.purposes.has(purpose)) throw bad(`purpose: the workspace has ${[...policy.purposes.keys()].join(', ')}`);
   const state = textIn(table, 'state', 16);
   if (state === null || !states.has(state)) throw bad(`state: expected one of ${[...states].join(', ')}`);
+  if (ofAll && state !== 'withdrawn' && state !== 'denied') throw bad(`purpose: ${everyPurpose} (every purpose) takes withdrawn or denied; a grant names its purpose`);
+  const narrow = (['channel', 'topic'] as const).find((field) => ofAll && textIn(table, field, 128) !== null);
+  if (narrow !== undefined) throw bad(`${narrow}: ${everyPurpose} (every purpose) is on every channel and topic`);
   const legalBasis = textIn(table, 'legalBasis', 64);
   if (legalBasis !== null && !legalBases.has(legalBasis)) throw bad(`legalBasis: expected one of ${[...legalBases].join(', ')}`);
   return {
@@ -117,4 +121,9 @@ export function checkOrder(json: Json, policy: Policy): ConsentOrder {
     jurisdiction: matching(table, 'jurisdiction', region, 'an ISO 3166 code such as DE or US-CA'),
     proof: textIn(table, 'proof', 2000), reason: textIn(table, 'reason', 200), expiresAt: timeIn(table, 'expiresAt'), occurredAt: timeIn(table, 'occurredAt'),
   };
+}
+
+/** The changes of an order: itself; of one for every purpose also that of each purpose of the workspace, by which destinations are told. */
+export function changesOf(order: ConsentOrder, policy: Pick<CompiledPolicy, 'purposes'>): readonly [ConsentOrder, ...ConsentOrder[]] {
+  return order.purpose === everyPurpose ? [order, ...Array.from(policy.purposes.keys(), (purpose) => ({ ...order, purpose }))] : [order];
 }

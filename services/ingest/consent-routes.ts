@@ -6,7 +6,7 @@ import { discard, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import type { ConsentAccess } from './consent-access.ts';
 import type { ConsentIntake } from './consent-intake.ts';
-import { maxOrderBytes, parseOrder } from './consent-order.ts';
+import { changesOf, maxOrderBytes, parseOrder } from './consent-order.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Refusal } from './refusals.ts';
 import { answerOf, onPost } from './server.ts';
@@ -55,21 +55,27 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     if (key !== undefined && (typeof key !== 'string' || !keyPattern.test(key))) throw new WeirError('bad-request', 'Idempotency-Key: expected 1 to 200 visible characters');
     const order = parseOrder(await readBody(request.raw, maxOrderBytes, () => undefined), ports.policy());
     const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
-    const recorded = await ports.intake(order, { source: 'consent-api', actor: principal.id, traceparent, ...(key === undefined ? {} : { key: `${principal.id}/${key}` }) });
+    const context = { source: 'consent-api', actor: principal.id, traceparent, ...(key === undefined ? {} : { key: `${principal.id}/${key}` }) };
+    const changes = changesOf(order, ports.policy());
+    const recorded = await Promise.all(changes.map((change) => ports.intake(change, context)));
+    const offsets = recorded.flatMap((change) => change.offsets);
     let state: 'applied' | 'pending' | 'superseded' = 'pending';
     if (waitMs > 0 && waiting < maxWaiting) {
       waiting++;
       try {
-        state = await recorded.applied(waitMs - (ports.monotonic() - began));
+        const left = waitMs - (ports.monotonic() - began);
+        const states = await Promise.all(recorded.map((change) => change.applied(left)));
+        state = states.find((one) => one === 'superseded') ?? states.find((one) => one === 'pending') ?? 'applied';
       } finally {
         waiting--;
       }
-    } else await recorded.routed;
+    }
     const waitedMs = Math.round(ports.monotonic() - began);
     if (state === 'applied') ports.metrics.consentApplied.observe(waitedMs / 1000);
     ports.metrics.requests.inc({ source: 'consent-api', result: 'ok' });
     const superseded = state === 'superseded' ? answerOf('consent-superseded', catalogue['consent-superseded'].meaning) : {};
-    return reply.code(state === 'applied' ? 200 : state === 'pending' ? 202 : catalogue['consent-superseded'].http).send({ ...superseded, id: recorded.id, state, offset: recorded.offsets[0]!.offset, offsets: recorded.offsets, waitedMs });
+    const each = changes.length === 1 ? {} : { changes: changes.map(({ purpose }, i) => ({ purpose, id: recorded[i]!.id })) };
+    return reply.code(state === 'applied' ? 200 : state === 'pending' ? 202 : catalogue['consent-superseded'].http).send({ ...superseded, id: recorded[0]!.id, state, offset: offsets[0]!.offset, offsets, waitedMs, ...each });
   }
 
   onPost(app, '/v1/consent', async (request, reply) => {

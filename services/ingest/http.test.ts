@@ -128,6 +128,15 @@ test('the same event has the same id however often it is sent; another event of 
   expect([one === two, one === again]).toEqual([false, true]);
 });
 
+test('an id that a sender uses again for somebody else is another event; for the same person with another body it stands in the same partition, where that is seen', async () => {
+  const w = world();
+  const ids = async (...items: object[]): Promise<string[]> => (await w.post('/v1/batch', JSON.stringify({ batch: items }))).body.eventIds;
+  const [ann, ben, changed, again] = await ids(track('a'), { ...track('a'), userId: 'ben' }, { ...track('a'), event: 'Other' }, { ...track('a'), userId: 'ben' });
+  expect([ann === ben, ann === changed, ben === again]).toEqual([false, true, true]);
+  const places = Map.groupBy(w.log.records, (r) => header(r, 'weir-event'));
+  expect([...places.values()].map((list) => new Set(list.map((r) => `${r.partition} ${r.key!.toString()}`)).size)).toEqual([1, 1]);
+});
+
 test('a body without items is accepted, and nothing is written', async () => {
   const w = world();
   expect(await w.post('/webhooks/shop', '{"batch":[]}')).toMatchObject({ status: 202, body: { eventId: null, eventIds: [] } });

@@ -8,6 +8,7 @@ import { createAppliedWatcher } from './applied.ts';
 import { createFolder } from './fold.ts';
 import { createMetrics } from './metrics.ts';
 import type { PolicyPorts } from './ports.ts';
+import { createRelay } from './relay.ts';
 import { createStage } from './stage.ts';
 
 type PolicyConfig = Pick<ConfigOf<typeof options>, 'sessionTimeoutMs' | 'windowRecords' | 'windowBytes'>;
@@ -45,10 +46,11 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
     async start() {
       const { topics } = context;
       await Promise.all([
-        tables.start(), ...[topics.consentApplied, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)), ...[topics.consent, topics.outcome, topics.dlq].map((topic) => states.partitions(topic)),
+        tables.start(), ...[topics.consentChanges, topics.consentApplied, topics.identity, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)),
+        ...[topics.consent, topics.outcome, topics.dlq].map((topic) => states.partitions(topic)),
       ]);
       await retention.watch([topics.canonical]);
-      folder = createFolder({ ...ports, appender: states });
+      folder = createFolder({ ...ports, appender: states }, createRelay(ports));
       stage = createStage(ports);
       await Promise.all([folder.start(), stage.consumer.start()]);
       const begun = context.releases.current();

@@ -53,7 +53,7 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
     const eventId = textOf(change, H.event);
     const output = outputId(eventId, 'consent-applied', textOf(change, H.output));
     const acceptedAt = numberOf(change, H.accepted);
-    const { legalBasis: _l, jurisdiction: _j, noticeVersion: _n, proof: _p, expiresAt: _e, reason: _r, ...kept } = value;
+    const { legalBasis: _l, jurisdiction: _j, noticeVersion: _n, proof: _p, expiresAt: _e, reason: _r, standing: _s, ...kept } = value;
     const plain = serde.encode(`weir.canonical.${record}`, { ...kept, id: output, occurredAt: acceptedAt, extras: null, changeId: eventId, appliedAt: at, afterMs: Math.max(0, at - acceptedAt) });
     const headers = change.headers.filter(([name]) => name !== H.output && name !== H.outputName && name !== H.afterConsent && name !== H.afterIdentity);
     return [{ partition: appender.partitionFor(topics.canonical, change.key!), key: change.key!, value: key === undefined ? plain : seal(key, plain), headers: [...headers, [H.output, Buffer.from(output)], [H.outputName, Buffer.from('consent-applied')]] }];

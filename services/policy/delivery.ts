@@ -1,12 +1,15 @@
-import type { Headers, LogRecord, OutRecord } from '@weir/log';
+import { headerBytes, type Headers, type LogRecord, type OutRecord, type Packer, type Sink } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
 import type { CompiledRoute, Decision } from '@weir/policy';
-import { limitHeader } from './limits.ts';
-import { headerOf, textOf, type PolicyPorts } from './ports.ts';
+import type { DeliveryBytes } from './delivery-bytes.ts';
+import { carried, type Heads } from './heads.ts';
+import { limitText } from './limits.ts';
+import type { PolicyPorts } from './ports.ts';
 
 /** A canonical record on its way to its decisions. */
 export interface Canonical {
   readonly record: LogRecord;
+  readonly heads: Heads;
   /** Its value, opened where it is sealed. */
   readonly bytes: Buffer;
   /** Of weir.canonical. */
@@ -27,15 +30,11 @@ export interface Canonical {
   readonly release: string;
 }
 
-const carried: ReadonlySet<string> = new Set([H.event, H.hash, H.source, H.accepted, H.traceparent, H.output, H.intent]);
-
 /** The intent of each delivery of a record: 0, but where a replay order corrects one (architecture 3.5), the intent that it names. Undefined = 0 for all. */
-export function intentsOf(record: LogRecord): ((route: CompiledRoute | undefined) => string) | undefined {
-  const corrects = headerOf(record.headers, H.corrects)?.toString();
+export function intentsOf({ corrects, outputId }: Heads): ((route: CompiledRoute | undefined) => string) | undefined {
   if (corrects === undefined) return undefined;
   const named = new Map(corrects.split(',').map((part) => part.split('=', 2) as [string, string]));
-  const output = textOf(record, H.output);
-  return (route) => named.get(`${output}/${route?.destination}/${route?.operation}`) ?? '0';
+  return (route) => named.get(`${outputId}/${route?.destination}/${route?.operation}`) ?? '0';
 }
 
 /** Headers of what comes out of a record: those that go on, and the release that decided. */
@@ -57,19 +56,35 @@ export interface Standby {
   readonly notBefore: number | null;
 }
 
+/** What deliveries are put together with; `bytes` was told of the record. */
+export interface Parts {
+  readonly packer: Packer;
+  readonly sink: Sink;
+  readonly bytes: DeliveryBytes;
+}
+
+/** The release that decides, as a header. */
+let releaseBytes: { readonly hash: string; readonly bytes: Buffer } | undefined;
+function releaseHeader(hash: string): Buffer {
+  if (releaseBytes?.hash !== hash) releaseBytes = { hash, bytes: headerBytes(H.release, hash) };
+  return releaseBytes.bytes;
+}
+/** Its name with its length before it. */
+const limitsName = headerBytes(H.limits, '').subarray(0, -1);
+
 /** weir.internal.Delivery of an allowed decision, for weir.dispatch.<destination>. */
-export function deliveryRecord(ports: PolicyPorts, from: Canonical, decision: Extract<Decision, { effect: 'allow' }>, legalBasis: string | null, payload: Buffer, headers: Headers, standby: Standby | null = null): OutRecord {
-  const { serde, topics } = ports.context;
-  const { route } = decision;
+export function deliveryRecord({ context: { topics }, appender }: PolicyPorts, { packer, sink, bytes }: Parts, from: Canonical, decision: Extract<Decision, { effect: 'allow' }>, legalBasis: string | null, payload: Buffer, standby: Standby | null = null): OutRecord {
   const key = from.record.key!;
-  const limited = limitHeader(decision, from.now);
-  const value = {
-    outputId: from.outputId, eventId: from.eventId, destination: route.destination, operation: route.operation, kind: route.kind, recordType: from.name, payload,
-    itemHash: headerOf(from.record.headers, H.hash)?.toString() ?? '', source: from.source, acceptedAt: from.acceptedAt, decidedAt: from.now, release: from.release, rule: decision.rule,
-    purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis, consent: decision.consent,
-    consentOffsets: from.consentOffsets, identityOffsets: from.identityOffsets, ids: from.ids, notBefore: decision.notBefore, intent: from.intent, standby,
-  };
-  return { partition: ports.appender.partitionFor(topics.dispatch(route.destination), key), key, value: serde.encode('weir.internal.Delivery', value), headers: limited === undefined ? headers : [...headers, limited] };
+  const limited = limitText(decision, from.now);
+  bytes.delivery(decision, from.intent, legalBasis, payload, standby, sink);
+  packer.begin();
+  packer.key(key, 0, key.length);
+  packer.value(sink.bytes, 0, sink.at);
+  from.heads.carry(packer);
+  const release = releaseHeader(from.release);
+  packer.headers(release, 0, release.length, 1);
+  if (limited !== undefined) packer.header(limitsName, limited);
+  return packer.end(appender.partitionFor(topics.dispatch(decision.route.destination), key));
 }
 
 /** weir.internal.Outcome of a denied decision, for weir.outcome. */

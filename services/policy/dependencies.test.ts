@@ -1,11 +1,11 @@
 import { WeirError } from '@weir/errors';
-import type { LogRecord } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import { expect, test } from 'vitest';
 import { createDependencies } from './dependencies.ts';
+import { Heads } from './heads.ts';
 
 const topics = topicNames('t');
-const after = (name: string, text: string): LogRecord => ({ offset: 0, timestamp: 0, key: null, value: null, headers: [[name, Buffer.from(text)]] });
+const after = (name: string, text: string): Heads => new Heads({ offset: 0, timestamp: 0, key: null, value: null, headers: [[name, Buffer.from(text)]] });
 
 /** Brokers with `counts` partitions, and tables that have read `identity` and folded `folded`. */
 function world() {
@@ -15,7 +15,7 @@ function world() {
   const state = { counts: [6, 6] as [number, number], identity: [5, 0, 0, 0, 0, 0], folded: new Map<number, number>(), away: false, failed: undefined as unknown };
   const dependencies = createDependencies({
     admin: { partitions: (topic: string) => (state.away ? Promise.reject(new WeirError('log-unavailable')) : Promise.resolve(state.counts[topic === topics.identity ? 1 : 0])) } as never,
-    tables: { identityPositions: () => state.identity, folded: (partition: number) => state.folded.get(partition) ?? 0 } as never,
+    tables: { identityPosition: (partition: number) => state.identity[partition] ?? 0, folded: (partition: number) => state.folded.get(partition) ?? 0 } as never,
     context: { topics, clock: { now: () => now, monotonic: () => now, random: () => 0, setTimer: (run: () => void) => { due = run; return 1; }, clearTimer: () => { due = undefined; } } as never },
     fail: (error) => { state.failed = error; },
   }, () => { woken++; });

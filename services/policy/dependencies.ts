@@ -1,6 +1,5 @@
-import type { LogRecord } from '@weir/log';
-import { H } from '@weir/pipeline';
-import { headerOf, type PolicyPorts } from './ports.ts';
+import type { Heads } from './heads.ts';
+import type { PolicyPorts } from './ports.ts';
 
 /** What a record comes after: consent changes and identity links of its own item. */
 export interface Dependencies {
@@ -9,7 +8,7 @@ export interface Dependencies {
    * broken: it is no list of positions, or names a partition that the brokers still do not have some time after the
    * record came. @param arrivedAt monotonic ms at which the record had come
    */
-  met(record: LogRecord, arrivedAt: number): boolean | undefined;
+  met(heads: Pick<Heads, 'afterConsent' | 'afterIdentity'>, arrivedAt: number): boolean | undefined;
   /** Asks how many partitions there are. */
   load(): Promise<void>;
   stop(): void;
@@ -18,6 +17,7 @@ export interface Dependencies {
 /** Brokers may not all know of partitions just added; who wrote the record knew of them before. */
 const settleMs = 3000;
 const askEveryMs = 250;
+const position = /^(\d{1,6}):(\d{1,16})$/;
 
 /**
  * Partitions are added while the services run, and the normalizer may know of them first. A partition that is not known
@@ -55,26 +55,28 @@ export function createDependencies(ports: Pick<PolicyPorts, 'admin' | 'tables' |
     }, askEveryMs);
   }
 
+  /** Whether the table is past every position of a header; `kind` 0 = consent, 1 = identity. */
+  function reached(header: string | undefined, kind: 0 | 1, arrivedAt: number): boolean | undefined {
+    if (header === undefined || header === '') return true;
+    for (const part of header.split(',')) {
+      const match = position.exec(part);
+      if (match === null) return undefined;
+      const partition = Number(match[1]);
+      if (partition >= counts[kind]) {
+        if (askedAt >= arrivedAt + settleMs) return undefined;
+        askAgain();
+        return false;
+      }
+      if ((kind === 0 ? tables.folded(partition) : tables.identityPosition(partition)) <= Number(match[2])) return false;
+    }
+    return true;
+  }
+
   return {
     load,
-    met(record, arrivedAt) {
-      for (const name of [H.afterConsent, H.afterIdentity]) {
-        const header = headerOf(record.headers, name);
-        if (header === undefined || header.length === 0) continue;
-        const positions = name === H.afterIdentity ? tables.identityPositions() : undefined;
-        for (const part of header.toString('latin1').split(',')) {
-          const match = /^(\d{1,6}):(\d{1,16})$/.exec(part);
-          if (match === null) return undefined;
-          if (Number(match[1]) >= counts[positions === undefined ? 0 : 1]) {
-            if (askedAt >= arrivedAt + settleMs) return undefined;
-            askAgain();
-            return false;
-          }
-          const reached = positions === undefined ? tables.folded(Number(match[1])) : positions[Number(match[1])] ?? 0;
-          if (reached <= Number(match[2])) return false;
-        }
-      }
-      return true;
+    met({ afterConsent, afterIdentity }, arrivedAt) {
+      const consent = reached(afterConsent, 0, arrivedAt);
+      return consent === true ? reached(afterIdentity, 1, arrivedAt) : consent;
     },
     stop() {
       stopped = true;

@@ -1,9 +1,10 @@
-import type { ConsumerHandlers, OutRecord } from '@weir/log';
-import { groupNames, topicNames } from '@weir/pipeline';
+import type { ConsumerHandlers, LogRecord, OutRecord } from '@weir/log';
+import { consentApi, groupNames, H, topicNames } from '@weir/pipeline';
 import type { ConsentState } from '@weir/policy';
 import { expect, test } from 'vitest';
 import { createFolder } from './fold.ts';
 import type { PolicyPorts } from './ports.ts';
+import { createRelay } from './relay.ts';
 
 /** A folder that owns partition 0, with tables that say what they are told to. */
 async function world() {
@@ -24,7 +25,7 @@ async function world() {
       stored: (key: string) => ({ partition: 0, state: { version: 7 } as ConsentState, bytes: Buffer.from(`the newest of ${key}`) }),
     },
     fail: (error: unknown) => { throw error as Error; },
-  } as unknown as PolicyPorts);
+  } as unknown as PolicyPorts, async () => {});
   await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
   appended.length = 0;
   /** The table has read what the topic holds, and says that these keys were overwritten. */
@@ -45,4 +46,73 @@ test('a state that a late writer overwrote is written again when that is seen, o
   expect(await read(['a'])).toEqual(['a: the newest of a']);
   expect(await read([])).toEqual([]);
   expect(await read(['a', 'b'])).toEqual(['a: the newest of a', 'b: the newest of b']);
+});
+
+const ids = ['userId:u', 'email:e'] as const;
+const bytes = Buffer.from('a change');
+
+/** A folder that owns partition 0 of two and folds what it is given; every append and commit, in order. */
+function folding(purpose: string) {
+  const topics = topicNames('t');
+  const steps: string[] = [];
+  const appended: { topic: string; record: OutRecord }[] = [];
+  let handlers: ConsumerHandlers | undefined;
+  let offset = 100;
+  const shared = {
+    context: {
+      topics, groups: groupNames('t'), clock: { now: () => 5000 }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
+      serde: { known: () => true, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
+      log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
+    },
+    appender: {
+      partitionFor: () => 1,
+      append: async (topic: string, records: readonly OutRecord[]) => {
+        steps.push(topic);
+        for (const record of records) appended.push({ topic, record });
+        return records.map(() => offset++);
+      },
+    },
+    tables: { readToEnd: async () => {}, regressed: () => [], consentPositions: () => [0], onAdvance() {}, stored: () => undefined },
+    metrics: { folded: { inc() {} }, foldLatency: { observe() {} }, unknownPurpose: { inc() {} }, lag: { set() {} } }, progress: { committed() {}, lag() {} },
+    fail: (error: unknown) => { throw error as Error; },
+  } as unknown as PolicyPorts;
+  createFolder(shared, createRelay(shared));
+  const change = (key: string, at: number): LogRecord => ({
+    offset: at, timestamp: 2000, key: Buffer.from(key), value: bytes,
+    headers: [[H.mapping, consentApi], [H.output, `out-${at}`], [H.ids, ids.join(',')], [H.accepted, '1500'], [H.source, 'consent-api']].map(([name, text]) => [name!, Buffer.from(text!)]),
+  }) as unknown as LogRecord;
+  return {
+    topics, steps, appended,
+    async fold(...keys: string[]): Promise<void> {
+      await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
+      steps.length = appended.length = 0;
+      handlers!.batch({ topic: topics.consentChanges, partition: 0, epoch: 1, highWatermark: keys.length, nextOffset: keys.length, records: keys.map(change), bytes: 1 } as never);
+      await new Promise((done) => setImmediate(done));
+    },
+  };
+}
+
+test('a change whose API died after its first record goes to its other identifiers and to the destinations, before it is committed', async () => {
+  const { topics, steps, appended, fold } = folding('news');
+  await fold(ids[0]);
+  expect(steps).toEqual([topics.consent, topics.consentChanges, topics.identity, topics.canonical, 'commit 1']);
+  const [copy] = appended.filter((a) => a.topic === topics.consentChanges);
+  const [canonical] = appended.filter((a) => a.topic === topics.canonical);
+  const header = (record: OutRecord, name: string) => record.headers!.find(([n]) => n === name)?.[1].toString();
+  expect([copy!.record.key!.toString(), copy!.record.value, header(copy!.record, H.output), header(copy!.record, H.logged)]).toEqual([ids[1], bytes, 'out-0', '2000']);
+  expect(appended.find((a) => a.topic === topics.identity)!.record.key!.toString()).toBe('email:e~userId:u');
+  // Not decided before the states of both, and the link, are there.
+  expect([canonical!.record.key!.toString(), canonical!.record.value, header(canonical!.record, H.output), header(canonical!.record, H.afterConsent), header(canonical!.record, H.afterIdentity)]).toEqual([ids[0], bytes, 'out-0', '0:0,1:103', '1:104']);
+});
+
+test('the change of another identifier, the API\'s or a copy, brings nothing more', async () => {
+  const { topics, steps, fold } = folding('news');
+  await fold(ids[1]);
+  expect(steps).toEqual([topics.consent, 'commit 1']);
+});
+
+test('a no to every purpose goes to every identifier and to no destination', async () => {
+  const { topics, steps, fold } = folding('*');
+  await fold(ids[0]);
+  expect(steps).toEqual([topics.consent, topics.consentChanges, topics.identity, 'commit 1']);
 });

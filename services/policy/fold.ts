@@ -1,10 +1,11 @@
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { H } from '@weir/pipeline';
-import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
+import { consentApi, H } from '@weir/pipeline';
+import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import { isReadable } from '@weir/seal';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import type { ApiChange } from './relay.ts';
 
 /** One partition of weir.consent.changes that this instance folds. */
 interface Fold {
@@ -16,6 +17,9 @@ interface Fold {
   work: Promise<void>;
   /** The last commit; the next batch does not wait for it. */
   committing: Promise<void>;
+  /** What follows from changes of the API, written one batch after another, each before its commit. */
+  relaying: Promise<void>;
+  toRelay: number;
   /** States that a late writer overwrote are being written again. */
   mending: boolean;
   /** Offset of the last of them on weir.consent. */
@@ -25,6 +29,8 @@ interface Fold {
 }
 
 const maxWaiting = 4;
+/** Changes of the API whose consequences wait to be written; with more the fold waits too. */
+const maxToRelay = 2000;
 /** Mappings of what comes onto weir.consent.changes by itself: the API, an erasure. */
 const direct = /^weir[:-]/;
 
@@ -37,10 +43,11 @@ const identifier = /^[A-Za-z][A-Za-z0-9_]{0,31}:[A-Za-z0-9_-]{1,64}$/;
 
 /**
  * Folds weir.consent.changes into weir.consent, partition by partition: one state per key and batch, then the
- * watermark of the partition, in one append; the commit follows the acks. Repeating a batch gives the same states.
+ * watermark of the partition, in one append; the commit follows the acks, and those of what follows from changes of the
+ * consent API (`relay`), which the next batch does not wait for. Repeating a batch gives the same states.
  * Nothing of a partition is folded before its states were read to the end taken after the assignment.
  */
-export function createFolder(ports: PolicyPorts): GroupConsumer {
+export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiChange[]) => Promise<void>): GroupConsumer {
   const { context, appender, tables, metrics } = ports;
   const { serde, topics, clock, logger } = context;
   const folds = new Map<number, Fold>();
@@ -48,7 +55,7 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
   async function assigned(parts: readonly Assignment[]): Promise<void> {
     await tables.readToEnd();
     await Promise.all(parts.map(async ({ partition, epoch, position }) => {
-      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), mending: true, mendedAt: -1, waiting: 0, closed: false };
+      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), relaying: Promise.resolve(), toRelay: 0, mending: true, mendedAt: -1, waiting: 0, closed: false };
       folds.set(partition, fold);
       await writeAgain(fold, watermark(partition, position));
       fold.mending = false;
@@ -97,8 +104,8 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     return stored === undefined || stored.partition === fold.partition ? stored?.state : { ...stored.state, version: -1 };
   }
 
-  /** Fold one record into `changed`; the dead letter of one that can not be read. */
-  function foldRecord(fold: Fold, record: LogRecord, changed: Map<string, ConsentState>): ReturnType<typeof deadLetter> | undefined {
+  /** Fold one record into `changed`, and name it in `relayed` where more follows from it; the dead letter of one that can not be read. */
+  function foldRecord(fold: Fold, record: LogRecord, changed: Map<string, ConsentState>, relayed: ApiChange[]): ReturnType<typeof deadLetter> | undefined {
     const bad = (code: 'avro-undecodable' | 'schema-unknown', message: string) => {
       metrics.deadLettered.inc({ stage: 'fold', code });
       return deadLetter(ports, record, topics.consentChanges, fold.partition, code, message);
@@ -117,16 +124,19 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
       if (code === 'subject-erased') return undefined;
       return bad(code as 'avro-undecodable', (error as Error).message);
     }
+    if (textOf(record, H.mapping) === consentApi && textOf(record, H.ids).split(',', 1)[0] === id) relayed.push({ record, partition: fold.partition, purpose: value.purpose });
     const change = {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
-      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion,
+      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true,
     };
     const release = context.releases.current();
-    if (!release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', fold.partition, record.offset);
+    const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';
+    if (!ofAll && !release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', fold.partition, record.offset);
     const key = consentKey(id, change.purpose, change.channel, change.topic);
-    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, release.consent);
+    const stopKey = consentKey(id, everyPurpose, '', '');
+    const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, release.consent, changed.get(stopKey) ?? stateOf(fold, stopKey));
     metrics.folded.inc({ changed: String(next !== undefined) });
     if (next !== undefined) changed.set(key, next);
     return undefined;
@@ -144,7 +154,8 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     await prepare(ports, batch.records);
     if (fold.closed) return;
     const changed = new Map<string, ConsentState>();
-    const letters = batch.records.flatMap((record) => foldRecord(fold, record, changed) ?? []);
+    const relayed: ApiChange[] = [];
+    const letters = batch.records.flatMap((record) => foldRecord(fold, record, changed, relayed) ?? []);
     if (letters.length > 0) await Promise.all([appender.append(topics.dlq, letters.map((l) => l.dlq)), appender.append(topics.outcome, letters.map((l) => l.outcome))]);
     if (fold.closed) return;
     failpoint('policy.folded');
@@ -159,8 +170,21 @@ export function createFolder(ports: PolicyPorts): GroupConsumer {
     for (const key of changed.keys()) fold.written.get(key)!.offset = offsets[i++]!;
     const now = clock.now();
     for (const record of batch.records) metrics.foldLatency.observe(Math.max(0, now - record.timestamp) / 1000);
-    fold.committing = commit(fold, batch.nextOffset).catch(ports.fail);
+    relayLater(fold, relayed);
+    fold.committing = fold.relaying.then(() => commit(fold, batch.nextOffset)).catch(ports.fail);
+    if (fold.toRelay > maxToRelay) await fold.relaying;
     lag(fold.partition, batch.highWatermark - batch.nextOffset);
+  }
+
+  /** Of a partition that was lost the new owner does it: nothing behind it is committed. */
+  function relayLater(fold: Fold, changes: readonly ApiChange[]): void {
+    if (changes.length === 0) return;
+    fold.toRelay += changes.length;
+    fold.relaying = fold.relaying.then(async () => {
+      if (!fold.closed) await relay(changes);
+      fold.toRelay -= changes.length;
+    });
+    fold.relaying.catch(ports.fail);
   }
 
   async function commit(fold: Fold, offset: number): Promise<void> {

@@ -17,9 +17,9 @@ export interface TakenSlot {
   readonly output: string;
 }
 
-/** Header of a delivery: when it was decided, which operation, which limit rules counted it. */
-export function limitHeader(decision: Extract<Decision, { effect: 'allow' }>, now: number): readonly [string, Buffer] | undefined {
-  return decision.limits === undefined ? undefined : [H.limits, Buffer.from(`${now};${decision.route.operation};${decision.limits.join(',')}`)];
+/** Text of a header of a delivery (H.limits): when it was decided, which operation, which limit rules counted it. */
+export function limitText(decision: Extract<Decision, { effect: 'allow' }>, now: number): string | undefined {
+  return decision.limits === undefined ? undefined : `${now};${decision.route.operation};${decision.limits.join(',')}`;
 }
 
 /**

@@ -1,18 +1,19 @@
 import type { ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
-import type { Assignment, GroupConsumer, LogRecord, RecordBatch } from '@weir/log';
-import { createCommitWindow, H, type CommitWindow } from '@weir/pipeline';
+import type { Assignment, GroupConsumer, LogRecord, Packer, RecordBatch } from '@weir/log';
+import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Limits, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
+import { isReadable } from '@weir/seal';
 import { deadLetter, recordFault } from './dead-letter.ts';
 import type { Canonical } from './delivery.ts';
 import { createDependencies } from './dependencies.ts';
 import { prepare } from './fold.ts';
-import { isReadable } from '@weir/seal';
+import { Heads } from './heads.ts';
 import { readTaken, type TakenSlot } from './limits.ts';
-import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import type { PolicyPorts } from './ports.ts';
 import { propagate } from './propagation.ts';
-import { basisOf, createDecisionWriter, put, type Outputs } from './write.ts';
+import { basisOf, createDecisionWriter, createOutputs, put, type Outputs } from './write.ts';
 
 interface Chunk {
   readonly nextOffset: number;
@@ -51,7 +52,8 @@ const chunkMs = 4;
 /** How often the clock is looked at. */
 const clockEvery = 8;
 const maxChunks = 4;
-const commitEveryMs = 50;
+/** Packers that are kept; each has up to 1 MiB. */
+const maxSpare = 6;
 const remembered = 10_000;
 const canonicalPrefix = 'weir.canonical.';
 const consentRecord = 'weir.canonical.ConsentChange';
@@ -67,8 +69,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   const lanes = new Map<number, Lane>();
   let prepared: Release | undefined;
   let preparing: Release | undefined;
-  let commitTimer: unknown;
-  let committing: Promise<void> = Promise.resolve();
+  /** Of chunks that are acknowledged. */
+  const spare: Packer[] = [];
   const idle = new Set<() => void>();
   const write = createDecisionWriter(ports);
   const wakeWaiting = (): void => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); };
@@ -99,13 +101,11 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     put(outputs, topics.outcome, letter.outcome);
   }
 
-  function decideOne(lane: Lane, record: LogRecord, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
-    const eventId = textOf(record, H.event);
+  function decideOne(lane: Lane, record: LogRecord, heads: Heads, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
+    const { eventId, ids } = heads;
     if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
-    const idText = headerOf(record.headers, H.ids)?.toString() ?? '';
-    const ids = idText === '' ? [] : idText.split(',');
     const base = {
-      record, bytes: record.value, partition: lane.partition, eventId, outputId: textOf(record, H.output), source: textOf(record, H.source), acceptedAt: numberOf(record, H.accepted), intent: '0', ids, now,
+      record, heads, bytes: record.value, partition: lane.partition, eventId, outputId: heads.outputId, source: heads.source, acceptedAt: heads.acceptedAt, intent: '0', ids, now,
       consentOffsets, identityOffsets, release: release.hash,
     };
     let bytes = record.value;
@@ -122,8 +122,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
     const from: Canonical = { ...base, bytes, name: decoded.name, value: decoded.value };
     if (keys !== undefined && decoded.name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
-    lane.deciding = `${from.outputId}/${textOf(record, H.intent)}`;
-    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(record) }, {
+    lane.deciding = `${from.outputId}/${heads.intent}`;
+    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) }, {
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
@@ -139,7 +139,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
   function nextChunk(lane: Lane, release: Release): { outputs: Outputs; nextOffset: number } | undefined {
     const { batch } = lane.batches[0]!;
-    const outputs: Outputs = new Map();
+    const outputs = createOutputs(spare.pop());
     const consentOffsets = tables.consentPositions();
     const identityOffsets = tables.identityPositions();
     const now = clock.now();
@@ -153,7 +153,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         break;
       }
       const lapsed = record.timestamp <= expiring;
-      const met = lapsed || dependencies.met(record, lane.batches[0]!.arrivedAt);
+      const heads = new Heads(record);
+      const met = lapsed || dependencies.met(heads, lane.batches[0]!.arrivedAt);
       if (met === false) {
         if (lane.head === start && lane.waitingSince === 0) lane.waitingSince = clock.monotonic();
         break;
@@ -164,12 +165,15 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       }
       if (lapsed) reject(lane, record, 'expiring', 'it waited for nine tenths of the retention of its topic', outputs);
       else if (met === undefined) reject(lane, record, 'avro-undecodable', 'a broken header about what the record comes after', outputs);
-      else decideOne(lane, record, release, consentOffsets, identityOffsets, now, outputs);
+      else decideOne(lane, record, heads, release, consentOffsets, identityOffsets, now, outputs);
       lane.head++;
       if ((lane.head - start) % clockEvery === 0 && clock.monotonic() >= until) break;
     }
     const finished = lane.head >= batch.records.length;
-    if (lane.head === start && !finished) return undefined;
+    if (lane.head === start && !finished) {
+      giveBack(outputs);
+      return undefined;
+    }
     const nextOffset = finished ? batch.nextOffset : batch.records[lane.head]!.offset;
     if (finished) {
       lane.batches.shift();
@@ -223,12 +227,18 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     return true;
   }
 
+  function giveBack({ packer }: Outputs): void {
+    packer.reset();
+    if (spare.length < maxSpare) spare.push(packer);
+  }
+
   function send(lane: Lane, outputs: Outputs, nextOffset: number): void {
     const chunk: Chunk = { nextOffset, done: false };
     lane.chunks.push(chunk);
     failpoint('policy.decided');
-    Promise.all([...outputs].map(([topic, records]) => appender.append(topic, records))).then(() => {
+    Promise.all([...outputs.topics].map(([topic, records]) => appender.append(topic, records))).then(() => {
       failpoint('policy.outputs-acked');
+      giveBack(outputs);
       chunk.done = true;
       while (lane.chunks[0]?.done === true) lane.window.doneUpTo(lane.chunks.shift()!.nextOffset);
       if (lane.paused && !lane.window.full() && !lane.closed) {
@@ -236,17 +246,10 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
         consumer.resume(topics.canonical, lane.partition);
       }
       lag(lane, lane.window.unfinished());
-      commitSoon();
+      commit([lane]).catch((error: unknown) => ports.fail(error));
       for (const wake of idle) wake();
       pump(lane);
     }).catch((error: unknown) => ports.fail(error));
-  }
-
-  function commitSoon(): void {
-    commitTimer ??= clock.setTimer(() => {
-      commitTimer = undefined;
-      committing = committing.then(() => commit([...lanes.values()])).catch((error: unknown) => ports.fail(error));
-    }, commitEveryMs);
   }
 
   async function commit(of: readonly Lane[]): Promise<void> {
@@ -254,7 +257,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     if (moved.length === 0) return;
     try {
       await consumer.commit(moved.map(({ lane, offset }) => ({ topic: topics.canonical, partition: lane.partition, epoch: lane.epoch, offset })));
-      for (const { lane, offset } of moved) lane.committed = offset;
+      for (const { lane, offset } of moved) lane.committed = Math.max(lane.committed, offset);
       ports.progress.committed();
     } catch (error) {
       // The new owner decides again from the last commit.
@@ -292,7 +295,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     }
     if (reason !== 'lost') {
       await Promise.all(leaving.map(drained));
-      await (committing = committing.then(() => commit(leaving)));
+      await commit(leaving);
     }
     for (const lane of leaving) {
       lane.closed = true;
@@ -341,17 +344,14 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     async stop() {
       await consumer.close();
       dependencies.stop();
-      if (commitTimer !== undefined) clock.clearTimer(commitTimer);
-      await committing;
     },
   };
 }
 
 /** What an approver let through, from the header that the control API put on the record. */
-function approvalOf(record: LogRecord): Subject['approval'] {
-  const header = headerOf(record.headers, H.approval);
-  if (header === undefined) return undefined;
-  const [destination = '', operation = '', rules = ''] = header.toString().split('/');
+function approvalOf({ approval }: Heads): Subject['approval'] {
+  if (approval === undefined) return undefined;
+  const [destination = '', operation = '', rules = ''] = approval.split('/');
   return { destination, operation, rules: rules.split(',') };
 }
 

@@ -1,10 +1,13 @@
-import type { OutRecord } from '@weir/log';
+import type { LogRecord, OutRecord } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import type { CompiledRoute, Decision, Minimiser } from '@weir/policy';
 import type { Incident } from '@weir/release';
+import { loadSchemas } from '@weir/schemas';
+import avsc from 'avsc';
 import { beforeEach, expect, test } from 'vitest';
 import type { Canonical } from './delivery.ts';
-import { createDecisionWriter, type Outputs } from './write.ts';
+import { Heads } from './heads.ts';
+import { createDecisionWriter, createOutputs } from './write.ts';
 
 const topics = topicNames('weir');
 const route: CompiledRoute = { destination: 'crm', operation: 'send', on: 'Profile', kind: 'use', purpose: 'service', when: undefined };
@@ -12,9 +15,10 @@ const minimiser: Minimiser = { withheld: ['email'], changed: [], bytes: () => Bu
 const allow: Decision = { effect: 'allow', route, rule: 'all', consent: [], notBefore: null, minimiser };
 const hold = (escalate: boolean): Decision => ({ effect: 'hold', route, rule: 'big', reason: escalate ? 'escalate:big' : 'approval:big', consent: [], expiresMs: 1000, escalate });
 const canonical = Buffer.from([0, 0, 0, 0, 1, 42]);
+const record: LogRecord = { offset: 9, timestamp: 1, key: Buffer.from('email:x'), value: canonical, headers: [[H.event, Buffer.from('evt_a')], [H.output, Buffer.from('out_a')], [H.approval, Buffer.from('old/send/x')]],
+};
 const from: Canonical = {
-  record: { offset: 9, timestamp: 1, key: Buffer.from('email:x'), value: canonical, headers: [[H.event, Buffer.from('evt_a')], [H.output, Buffer.from('out_a')], [H.approval, Buffer.from('old/send/x')]] },
-  bytes: canonical, partition: 4, name: 'weir.canonical.Profile', value: { email: 'a@b.example' }, eventId: 'evt_a', outputId: 'out_a', source: 'shop', acceptedAt: 5, intent: '0', ids: ['email:x'], now: 500, consentOffsets: [], identityOffsets: [], release: 'rel_a',
+  record, heads: new Heads(record), bytes: canonical, partition: 4, name: 'weir.canonical.Profile', value: { email: 'a@b.example' }, eventId: 'evt_a', outputId: 'out_a', source: 'shop', acceptedAt: 5, intent: '0', ids: ['email:x'], now: 500, consentOffsets: [], identityOffsets: [], release: 'rel_a',
 };
 
 let incidents: Map<string, Incident>;
@@ -22,21 +26,36 @@ let write: ReturnType<typeof createDecisionWriter>;
 beforeEach(() => {
   incidents = new Map();
   const counter = { inc: () => {} };
-  const serde = { encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })), idOf: () => 1 };
+  const encode = (name: string, value: object): Buffer => Buffer.from(JSON.stringify({ name, ...value }));
+  const serde = { encode, idOf: () => 1 };
   write = createDecisionWriter({ appender: { partitionFor: () => 0 }, metrics: { decisions: counter, deadLettered: counter }, context: { serde, topics, releases: { incidents: () => incidents } } } as never);
 });
 const releaseWith = (contract?: object) => ({ hash: 'rel_a', policy: { purposes: new Map([['service', { legalBasis: 'contract' }]]) }, destinations: new Map([['crm', { contract }]]) }) as never;
 function written(decision: Decision, contract?: object, of = from): Record<string, any[]> {
-  const outputs: Outputs = new Map();
+  const outputs = createOutputs();
   write([decision], of, releaseWith(contract), outputs);
-  return Object.fromEntries([...outputs].map(([topic, records]) => [topic, records.map((r: OutRecord) => JSON.parse(r.value!.toString()))]));
+  return Object.fromEntries([...outputs.topics].map(([topic, records]) => [topic, records.map((r: OutRecord) => (topic === topics.dispatch('crm') ? delivered(r) : JSON.parse(r.value!.toString())))]));
 }
-const text = (data: { data: number[] }): string => Buffer.from(data.data).toString();
+const deliveries = avsc.Type.forSchema(loadSchemas().get('weir.internal.Delivery') as avsc.Schema);
+const delivered = (record: OutRecord): any => deliveries.fromBuffer(record.value!.subarray(5));
+const text = (of: Buffer | { data: number[] }): string => Buffer.from(Buffer.isBuffer(of) ? of : of.data).toString();
 
 test('what is sent is the cut, not the record', () => {
   const out = written(allow);
   expect(Object.keys(out)).toEqual([topics.dispatch('crm')]);
   expect(text(out[topics.dispatch('crm')]![0].payload)).toBe('cut');
+});
+
+test('each destination gets its own cut of each record, whatever the one before got', () => {
+  const cutting = (what: string): Minimiser => ({ ...minimiser, bytes: (bytes) => Buffer.concat([Buffer.from(what), bytes]) });
+  const [less, more] = [cutting('less'), cutting('more')];
+  const outputs = createOutputs();
+  for (const value of ['a', 'b']) {
+    const bytes = Buffer.concat([canonical, Buffer.from(value)]);
+    write([less, less, more, less].map((of): Decision => ({ ...allow, minimiser: of })), { ...from, record: { ...record, value: bytes }, bytes }, releaseWith(), outputs);
+  }
+  const sent = outputs.topics.get(topics.dispatch('crm'))!.map((r) => text(delivered(r).payload));
+  expect(sent.map((payload) => payload.slice(0, 4) + payload.slice(-1))).toEqual(['lessa', 'lessa', 'morea', 'lessa', 'lessb', 'lessb', 'moreb', 'lessb']);
 });
 
 test('the contract of the destination is asked about what would leave; a breach sets the whole delivery aside with every reason and sends nothing', () => {
@@ -93,8 +112,8 @@ test('the second vendor is refused with the reason: by policy, for a correction,
 });
 
 test('a second vendor whose contract the record would break is refused, the first gets it', () => {
-  const outputs: Outputs = new Map();
+  const outputs = createOutputs();
   const release = { hash: 'rel_a', policy: { purposes: new Map([['service', { legalBasis: 'contract' }]]) }, destinations: new Map([['crm-two', { contract: { check: () => [{ code: 'contract-breached', message: 'email is required' }] } }]]) };
   write([other()], from, release as never, outputs);
-  expect(JSON.parse(outputs.get(topics.dispatch('crm'))![0]!.value!.toString()).standby).toMatchObject({ refused: 'contract-breached' });
+  expect(delivered(outputs.topics.get(topics.dispatch('crm'))![0]!).standby).toMatchObject({ refused: 'contract-breached' });
 });

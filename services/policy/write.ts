@@ -1,18 +1,24 @@
-import type { OutRecord } from '@weir/log';
-import { H } from '@weir/pipeline';
-import type { CompiledRoute, Decision } from '@weir/policy';
+import { Packer, type Headers, type OutRecord, type Sink } from '@weir/log';
+import type { CompiledRoute, Decision, Minimiser } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { isSealed, seal, sealedBy } from '@weir/seal';
+import { createDeliveryBytes } from './delivery-bytes.ts';
 import { deliveryRecord, deniedRecord, intentsOf, outHeaders, type Canonical, type Standby } from './delivery.ts';
-import { headerOf, type PolicyPorts } from './ports.ts';
+import type { PolicyPorts } from './ports.ts';
 import { breachedRecords, escalation, heldRecords, type SetAside } from './set-aside.ts';
 
 /** What a chunk of records gives, per topic. */
-export type Outputs = Map<string, OutRecord[]>;
+export interface Outputs {
+  readonly topics: Map<string, OutRecord[]>;
+  /** Holds the bytes of deliveries: to be reset when they are acknowledged. */
+  readonly packer: Packer;
+}
 
-export function put(outputs: Outputs, topic: string, record: OutRecord): void {
-  const list = outputs.get(topic);
-  if (list === undefined) outputs.set(topic, [record]);
+export const createOutputs = (packer = new Packer()): Outputs => ({ topics: new Map(), packer });
+
+export function put({ topics }: Outputs, topic: string, record: OutRecord): void {
+  const list = topics.get(topic);
+  if (list === undefined) topics.set(topic, [record]);
   else list.push(record);
 }
 
@@ -23,6 +29,9 @@ export function basisOf(release: Release, route: CompiledRoute): string | null {
 
 /** Both payloads of a delivery with a second vendor: its dead letter carries the whole of it, under what a topic takes (2 MiB). */
 const maxPairBytes = 1_000_000;
+
+const firstSink = 64 * 1024;
+const largestSink = 4 * 1024 * 1024;
 
 /** Decisions on a record, as what they give on which topic. */
 export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly Decision[], from: Canonical, release: Release, outputs: Outputs) => void {
@@ -41,7 +50,7 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
   /** A payload under the key that its canonical record is sealed with; as it is when that is not sealed. */
   function sealedAs(payload: Buffer, canonical: Buffer): Buffer {
     if (keys === undefined || !isSealed(canonical)) return payload;
-    if (last === undefined || last.canonical !== canonical || !last.payload.equals(payload)) last = { canonical, payload, sealed: seal(keys.byId(sealedBy(canonical))!, payload) };
+    if (last === undefined || last.canonical !== canonical || (last.payload !== payload && !last.payload.equals(payload))) last = { canonical, payload, sealed: seal(keys.byId(sealedBy(canonical))!, payload) };
     return last.sealed;
   }
 
@@ -64,13 +73,37 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
     put(outputs, topics.outcome, outcome);
   }
 
+  let cutLast: { readonly minimiser: Minimiser; readonly current: Buffer; readonly bytes: Buffer } | undefined;
+
+  /** What leaves: destinations of the same minimiser get the same bytes. */
+  function cutOf(minimiser: Minimiser, current: Buffer): Buffer {
+    if (cutLast?.current !== current || cutLast.minimiser !== minimiser) cutLast = { minimiser, current, bytes: minimiser.bytes(current) };
+    return cutLast.bytes;
+  }
+
+  /** Deliveries counted since the turn began, by destination: a counter with labels costs as much as to decide. */
+  const allowed = new Map<string, number>();
+  function countAllowed(destination: string): void {
+    if (allowed.size === 0) queueMicrotask(() => {
+      for (const [name, count] of allowed) metrics.decisions.inc({ destination: name, effect: 'allow', reason: '' }, count);
+      allowed.clear();
+    });
+    allowed.set(destination, (allowed.get(destination) ?? 0) + 1);
+  }
+
+  const bytes = createDeliveryBytes(serde);
+  const sink: Sink = { bytes: Buffer.allocUnsafe(firstSink), at: 0 };
+
   return function write(decisions, record, release, outputs) {
-    const headers = outHeaders(record.record, release.hash);
-    const intents = intentsOf(record.record);
-    const only = headerOf(record.record.headers, H.only)?.toString();
+    const { heads } = record;
+    const intents = intentsOf(heads);
+    const parts = { packer: outputs.packer, sink, bytes };
+    let others: Headers | undefined;
+    /** Headers of what is not delivered. */
+    const headers = (): Headers => (others ??= outHeaders(record.record, release.hash));
     let current: Buffer | undefined;
     for (const decision of decisions) {
-      if (only !== undefined && decision.route?.destination !== only) continue;
+      if (heads.only !== undefined && decision.route?.destination !== heads.only) continue;
       const from = intents === undefined ? record : { ...record, intent: intents(decision.route) };
       const destination = decision.route?.destination ?? '';
       let { effect }: { effect: string } = decision;
@@ -79,19 +112,26 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
         if (reasons.length > 0) {
           effect = 'dead-letter';
           metrics.deadLettered.inc({ stage: 'policy', code: 'contract-breached' });
-          aside(outputs, breachedRecords(ports, from, decision, reasons, headers));
+          aside(outputs, breachedRecords(ports, from, decision, reasons, headers()));
         } else {
-          current ??= currentBytes(from);
-          const cut = decision.minimiser.bytes(current);
+          if (current === undefined) {
+            current = currentBytes(from);
+            bytes.record(record);
+          }
+          const cut = cutOf(decision.minimiser, current);
           const standby = decision.second === undefined ? null : standbyOf(decision.second, from, cut, current, release);
-          put(outputs, topics.dispatch(destination), deliveryRecord(ports, from, decision, basisOf(release, decision.route), sealedAs(cut, from.record.value!), headers, standby));
+          put(outputs, topics.dispatch(destination), deliveryRecord(ports, parts, from, decision, basisOf(release, decision.route), sealedAs(cut, from.record.value!), standby));
+          countAllowed(destination);
+          continue;
         }
       } else if (decision.effect === 'hold') {
-        aside(outputs, heldRecords(ports, from, decision, headers));
+        aside(outputs, heldRecords(ports, from, decision, headers()));
         const incident = decision.escalate ? escalation(ports, decision, from.now, raised) : undefined;
         if (incident !== undefined) put(outputs, topics.control, incident);
-      } else put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers));
+      } else put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers()));
       metrics.decisions.inc({ destination, effect, reason: decision.effect === 'allow' ? '' : decision.reason.split(':', 1)[0]! });
     }
+    // One huge record must not keep its size for ever.
+    if (sink.bytes.length > largestSink) sink.bytes = Buffer.allocUnsafe(firstSink);
   };
 }

@@ -5,7 +5,7 @@
 import { resolve } from 'node:path';
 import type { InboundRequest, Json, JsonObject } from '@weir/adapter';
 import { readAdapterFile, registry } from '@weir/adapters';
-import { eventId, itemHash, keyedId } from '@weir/pipeline';
+import { itemEventId, itemHash, keyedId } from '@weir/pipeline';
 import { checkUse, decide, type Decision } from '@weir/policy';
 import { compileRelease, readWorkspace, resolveConfig, withDefaults } from '@weir/release';
 import { describe, expect, test } from 'vitest';
@@ -41,9 +41,8 @@ function fates(it: WebhookCase, request: InboundRequest, source: string): Fate[]
   expect(it.source.verify(request, it.config, now)).toEqual({ ok: true });
   const { items, envelope } = it.source.split(request, it.config);
   return items.map((item) => {
-    const { parts, unique } = it.source.identify(item, it.config, envelope);
     const hash = itemHash(item.bytes);
-    const headers = { eventId: eventId(source, unique ? parts : [...parts, hash]), hash, acceptedAt: now, traceparent: '', envelope: envelope === undefined ? undefined : Buffer.from(JSON.stringify(envelope)), redriven: false, common: undefined };
+    const headers = { eventId: itemEventId(source, it.source.identify(item, it.config, envelope), hash), hash, acceptedAt: now, traceparent: '', envelope: envelope === undefined ? undefined : Buffer.from(JSON.stringify(envelope)), redriven: false, common: undefined };
     const result = normalize(source, { value: item.bytes } as never, headers, release, (type, value) => keyedId(workspaceKey, type, value));
     if (result.kind === 'dropped') return result;
     if (result.kind === 'dead') throw new Error(`${JSON.stringify(result.reasons)} for ${item.bytes.toString().slice(0, 500)}`);

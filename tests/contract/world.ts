@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Adapter, AdapterConfig, ConfigSchema, InboundRequest, Item, JsonObject, SamplePerson, WebhookSource } from '@weir/adapter';
 import { readAdapterFile, registry } from '@weir/adapters';
 import { compileMapping, type CompiledMapping, type MappingResult } from '@weir/mapping';
-import { eventId, itemHash } from '@weir/pipeline';
+import { itemEventId, itemHash } from '@weir/pipeline';
 
 export const now = Date.UTC(2026, 0, 2, 3, 4, 5);
 export const person: SamplePerson = { email: 'ann@larkspur.example', userId: 'u-1', phone: '+4930123456', firstName: 'Ann', lastName: 'Berg', country: 'DE' };
@@ -71,7 +71,7 @@ export function take(it: WebhookCase, request: InboundRequest): MappedItem[] {
 }
 
 function mapItem(it: WebhookCase, item: Item, envelope: JsonObject | undefined): MappedItem {
-  const { parts, unique, objectKey } = it.source.identify(item, it.config, envelope);
-  const id = eventId(it.name, unique ? parts : [...parts, itemHash(item.bytes)]);
-  return { item, eventId: id, objectKey, result: mappingOf(it.name).apply(item.value, envelope, { eventId: id, source: it.name, acceptedAt: now }) };
+  const identity = it.source.identify(item, it.config, envelope);
+  const id = itemEventId(it.name, identity, itemHash(item.bytes));
+  return { item, eventId: id, objectKey: identity.objectKey, result: mappingOf(it.name).apply(item.value, envelope, { eventId: id, source: it.name, acceptedAt: now }) };
 }

@@ -45,9 +45,10 @@ test('a proposer can not approve; another person can; the release names its leaf
   const [operator, approver] = [await issue('operator'), await issue('approver')];
   const { files } = (await (await weir.api('/v1/releases/current')).json()) as { files: { path: string; content: string }[] };
   const changed = files.map((f) => (f.path === 'contracts/customers.odcs.yaml' ? { ...f, content: `${f.content}\n# changed\n` } : f));
-  const proposed = await weir.api('/v1/releases', { method: 'POST', body: JSON.stringify({ files: changed }), headers: { 'content-type': 'application/json' } });
+  const proposed = await as(operator.token, '/v1/releases', 'POST', { files: changed });
   const applied = (await proposed.json()) as any;
   expect(applied).toMatchObject({ changed: false, proposal: expect.stringMatching(/^prop_/) });
+  // The admin token issued the one that proposed.
   const own = await json('approve', applied.proposal);
   expect(own.code).toBe(1);
   expect(own.err).toContain('self-approval');

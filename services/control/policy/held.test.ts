@@ -40,7 +40,7 @@ beforeEach(async () => {
     if (id !== leaf) throw Object.assign(new Error('no'), { code: 'not-found' });
     return { bytes: Buffer.from(JSON.stringify({ actor: 'token:op' })).toString('base64') };
   } };
-  open = () => openHeld({ serde, topics, logger: { error() {} }, clock: { now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {} }, releases: { incidents: () => new Map(incident === undefined ? [] : [['policy/big', incident]]) } } as never, { store, reader, admin: { endOffsets: async () => new Map([[0, control().length]]) }, appender, audit: () => audit, failed: () => {} } as never);
+  open = () => openHeld({ serde, topics, logger: { error() {} }, clock: { now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {} }, releases: { incidents: () => new Map(incident === undefined ? [] : [['policy/big', incident]]) } } as never, { store, reader, admin: { endOffsets: async () => new Map([[0, control().length]]) }, appender, audit: () => audit, sameHand: (a: string, b: string) => a === b || [a, b].includes('token:of-op'), failed: () => {} } as never);
   held = await open();
 });
 let open: () => Promise<HeldApi>;
@@ -75,6 +75,7 @@ test('past its time it can be neither approved nor refused, and nothing is writt
 test('who ordered the replay can not let its delivery through, somebody else can, and he can refuse it', async () => {
   letterHeaders.push({ name: H.intent, value: Buffer.from(leaf.replace('leaf_', 'redrive_')) });
   await expect(held.decide('dlq_a', 'approved', by('token:op'))).rejects.toMatchObject({ code: 'self-approval' });
+  await expect(held.decide('dlq_a', 'approved', by('token:of-op'))).rejects.toMatchObject({ code: 'self-approval' });
   expect(appended).toEqual([]);
   expect(await held.decide('dlq_a', 'refused', by('token:op'))).toMatchObject({ state: 'refused' });
 });

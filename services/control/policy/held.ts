@@ -51,6 +51,8 @@ interface Ports {
   readonly admin: Pick<LogAdmin, 'endOffsets'>;
   readonly appender: Appender;
   readonly audit: () => Pick<AuditLog, 'proof'>;
+  /** Whether two principals may be one person. */
+  readonly sameHand: (a: string, b: string) => boolean;
   readonly failed: (error: Error) => void;
 }
 
@@ -202,7 +204,8 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
     const already = (state: string, by: string | null): WeirError => new WeirError('bad-request', `${id} was ${state} by ${by ?? 'somebody'} already`);
     if (held.state !== 'waiting') throw already(held.state, held.by);
     const letter = await readDeadLetter(store as Store, reader, serde, topics, id);
-    if (decision === 'approved' && (await orderedBy(letter)) === actor) throw new WeirError('self-approval', 'who ordered the replay can not let its deliveries through');
+    const orderer = decision === 'approved' ? await orderedBy(letter) : undefined;
+    if (orderer !== undefined && ports.sameHand(orderer, actor)) throw new WeirError('self-approval', 'who ordered the replay can not let its deliveries through');
     const approval: Approval = { id, eventId: held.eventId, rule: held.rule, destination: held.destination, operation: held.operation, decision, by: actor, at: clock.now(), leaf, done: false };
     const offset = await write(approval);
     // Another instance may have decided it a moment before.

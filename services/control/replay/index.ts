@@ -6,6 +6,7 @@ import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
 import { everything, nothing, resolveConfig, type DestinationConfig, type Scope } from '@weir/release';
+import { sealedBy } from '@weir/seal';
 import type { ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { NewLeaf } from '../audit.ts';
@@ -71,7 +72,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   };
   const select: SelectPorts = {
     serde, topics, tables, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, now: () => clock.now(),
-    open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
+    open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), hasKey: (sealed) => keys?.has(sealedBy(sealed)) ?? true, keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
   };
   const verifier = createVerifier({ serde, http, table, clock, destination: (name) => withSecrets(context, ports.sandboxUrl, name), asked: (destination, answer) => metrics.asked.inc({ destination, answer }) });
   const corrector = createCorrector({ reader, admin, serde, topics, standing, table, release: () => releases.current() });

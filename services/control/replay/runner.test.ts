@@ -66,9 +66,13 @@ class World {
   }
   /** Topics whose records retention has deleted, before any stage committed anything of them. */
   readonly emptied = new Set<string>();
+  /** Below these offsets retention has deleted, by `<topic>/<partition>`. */
+  readonly deleted = new Map<string, number>();
+  begin = (topic: string, partition: number): number => (this.emptied.has(topic) ? this.list(topic, partition).length : this.deleted.get(`${topic}/${partition}`) ?? 0);
   readonly reader = {
+    readOne: async (topic: string, partition: number, offset: number) => this.list(topic, partition)[offset],
     read: async (topic: string, partition: number, from: number, to: number, onBatch: (b: any) => unknown) => {
-      const list = this.list(topic, partition).slice(from, to);
+      const list = this.list(topic, partition).slice(Math.max(from, this.begin(topic, partition)), to);
       for (let at = 0; at < list.length; at += 7) {
         await new Promise((done) => setImmediate(done));
         const records = list.slice(at, at + 7);
@@ -78,7 +82,7 @@ class World {
   } as unknown as Reader;
   readonly admin = {
     endOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.list(topic, p).length])),
-    beginningOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.emptied.has(topic) ? this.list(topic, p).length : 0])), offsetsAt: async () => new Map([[0, 0], [1, 0]]),
+    beginningOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.begin(topic, p)])), offsetsAt: async (topic: string, time: number) => new Map([0, 1].map((p) => [p, this.list(topic, p).findIndex((r, offset) => offset >= this.begin(topic, p) && r.timestamp >= time)])),
     committed: async (_group: string, topic: string) => new Map(this.emptied.has(topic) ? [] : [0, 1].map((p) => [p, [...this.paused].some((name) => topic === this.topics.dispatch(name)) ? 0 : this.list(topic, p).length])),
   } as unknown as LogAdmin;
 
@@ -101,7 +105,7 @@ class World {
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
-      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }) }, standing, endedAs: () => undefined, open: (b) => b, keysToEnd: async () => undefined, now: () => this.now },
+      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }) }, standing, endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
       verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], forget: () => undefined },
       settle: { admin, reader, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
       audit: async () => 'leaf_end', fail: (error) => { throw error; },
@@ -124,6 +128,26 @@ async function until(orders: Orders, id: string, ...wanted: string[]): Promise<s
 }
 
 const letters = fc.array(fc.record({ end: fc.constantFrom<Partial<EndFacts>>({}, { effect: 'maybe', state: 'dead-lettered' }, { state: 'delivered', effect: 'done' }), copies: fc.integer({ min: 1, max: 3 }) }), { minLength: 1, maxLength: 40 });
+
+test('a range of which retention took a part says since when it is there; what is deleted between preview and run is counted', async () => {
+  const world = new World();
+  for (let n = 0; n < 40; n++) world.letter(n, {});
+  world.deleted.set(`${world.topics.dlq}/0`, 6);
+  const { runner, orders } = await world.process('a');
+  const { entry } = await runner.add(world.order({ from: 'dlq', all: true }), by(1));
+  await until(orders, entry.order.id, 'previewed');
+  expect(JSON.parse(entry.progress.preview)).toMatchObject({ records: 34, goneBefore: world.list(world.topics.dlq, 0)[6]!.timestamp });
+  world.deleted.set(`${world.topics.dlq}/0`, 9);
+  await runner.start(entry.order.id, by(2));
+  await until(orders, entry.order.id, 'finished');
+  expect(entry.progress.counts).toMatchObject({ read: 31, requeued: 31, lost: 3 });
+  // What was deleted lies before the range.
+  world.now += 1000;
+  const later = await runner.add(world.order({ from: 'dlq', since: world.list(world.topics.dlq, 0)[12]!.timestamp }), by(3));
+  await until(orders, later.entry.order.id, 'previewed', 'empty');
+  expect(JSON.parse(later.entry.progress.preview)).toMatchObject({ goneBefore: null });
+  await runner.close();
+});
 
 test('killed anywhere, however often, every record that is to go back is put back exactly once, and nothing that was delivered', async () => {
   await fc.assert(fc.asyncProperty(letters, fc.array(fc.integer({ min: 0, max: 60 }), { maxLength: 4 }), async (list, kills) => {
@@ -150,6 +174,24 @@ test('killed anywhere, however often, every record that is to go back is put bac
     expect([counts['selected'] ?? 0, counts['requeued'] ?? 0, counts['confirmed'] ?? 0]).toEqual([list.length, open.length, list.length - open.length]);
   }), { numRuns: 60 });
 }, 60_000);
+
+test('a copy behind the cursor of what was put back before it is known for one after a kill, wherever that was', async () => {
+  for (let cut = 38; cut <= 46; cut++) {
+    const world = new World();
+    for (const copy of [0, 1]) for (let n = 0; n < 40; n++) world.letter(n, {}, copy);
+    const first = await world.process('a');
+    const { id } = (await first.runner.add(world.order({ from: 'dlq', all: true, ahead: 0 }), by(1))).entry.order;
+    await until(first.orders, id, 'previewed');
+    world.appendsUntilCut = cut;
+    await first.runner.start(id, by(2));
+    await Promise.race([world.cut.promise, until(first.orders, id, 'finished')]);
+    world.appendsUntilCut = Number.POSITIVE_INFINITY;
+    const second = await world.process('b');
+    await until(second.orders, id, 'finished');
+    expect(second.orders.get(id).progress.counts).toMatchObject({ selected: 40, requeued: 40 });
+    expect(world.back()).toHaveLength(40);
+  }
+});
 
 test('an order about nothing ends empty; one that was paused goes on where it stood; what has ended cannot be started', async () => {
   const world = new World();

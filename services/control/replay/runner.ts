@@ -8,7 +8,7 @@ import type { ReplayMetrics } from './metrics.ts';
 import { overlap, type ReplayOrder, type ReplayRange, type Selection } from './order.ts';
 import { atEnd, endedStates, firstProgress, workingStates, type Entry, type Orders, type ReplayProgress, type State } from './orders.ts';
 import { createPutBack, endsOf, putBackSince, targetsOf, type PutBack, type PutBackPorts } from './put-back.ts';
-import { scan } from './scan.ts';
+import { scan, type Position } from './scan.ts';
 import { createSelector, goesBack, type Item, type Looked, type SelectPorts, type Selector } from './select.ts';
 import { createSettled, type SettlePorts } from './settle.ts';
 import { createSurvey, type Survey } from './survey.ts';
@@ -57,6 +57,16 @@ export interface Runner {
 
 const saveEveryMs = 1000;
 const unknowns = new Set(['unknownKeyed', 'unknownReadable', 'unknownHeld']);
+
+/** Adds what came of a chunk; `over` was passed over. */
+function tally(counts: Record<string, number>, chunk: Readonly<Record<'read' | 'lost' | 'selected' | 'requeued', number>>, over: readonly Item[]): void {
+  const count = (name: string, n: number): void => { counts[name] = (counts[name] ?? 0) + n; };
+  for (const [name, n] of Object.entries(chunk)) if (n > 0 || name !== 'lost') count(name, n);
+  for (const { note, deliveries } of over) {
+    if (note !== undefined) count(note, 1);
+    for (const { found: { standing } } of deliveries) count(standing, 1);
+  }
+}
 
 export function createRunner(ports: RunnerPorts): Runner {
   const { orders, admin, select, logger } = ports;
@@ -139,7 +149,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     } finally {
       correct?.close();
     }
-    const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate });
+    const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate, goneBefore: await goneBefore(order) });
     const empty = result.records === 0;
     if (!goesOn(entry, 'previewing')) return;
     await save(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
@@ -165,7 +175,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (before.length === 0) return;
     for await (const { records } of scan(reader, before)) {
       if (!goesOn(entry, 'running')) return;
-      await selector.take(records);
+      await selector.meet(records);
     }
   }
 
@@ -178,35 +188,43 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (already.size > 0) logger.info({ order: order.id, records: already.size }, 'put back behind the cursor, known by their origin');
     const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'running')) : undefined;
     const counts: Record<string, number> = { ...entry.progress.counts };
-    const count = (name: string, n = 1): void => { counts[name] = (counts[name] ?? 0) + n; };
     const putBack = createPutBack(ports.putBack, order);
     running.set(order.id, putBack);
     let savedAt = clock.monotonic();
+    /** What is being put back; the next chunk is selected meanwhile, and put back behind it. */
+    let under: { readonly whole: Promise<boolean>; readonly acknowledged: () => void; readonly positions: readonly Position[] } | undefined;
+    /** False: paused, cancelled or closed within the chunk: what of it was put back is found again by its origin. */
+    async function settle(): Promise<boolean> {
+      if (under === undefined) return goesOn(entry, 'running');
+      const { whole, acknowledged, positions } = under;
+      under = undefined;
+      if (!await whole) return false;
+      acknowledged();
+      if (clock.monotonic() - savedAt < saveEveryMs && !atEnd(order, positions)) return true;
+      await save(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
+      savedAt = clock.monotonic();
+      return goesOn(entry, 'running');
+    }
     try {
-      for await (const { records, positions } of scan(reader, order.range, entry.progress.positions)) {
+      for await (const { records, positions, lost } of scan(reader, order.range, entry.progress.positions)) {
         const found = await selector.take(records);
         const items = correct === undefined ? found : found.map((item) => correct.mark(item));
         if (order.verify) await verify(entry, items.filter((item) => !already.has(item.from)), 'running');
         const back: Item[] = [];
         const over: Item[] = [];
         for (const item of items) (already.has(item.from) || goesBack(item, order.unknown) ? back : over).push(item);
-        const whole = await putBack.put(back.filter((item) => !already.has(item.from)), () => goesOn(entry, 'running'));
-        // Paused, cancelled or closed within the chunk: what of it was put back is found again by its origin.
-        if (!whole) return;
-        count('read', records.length);
-        count('selected', items.length);
-        count('requeued', back.length);
-        ports.metrics.requeued.inc(back.length);
-        for (const { note, deliveries } of over) {
-          if (note !== undefined) count(note);
-          for (const { found: { standing } } of deliveries) count(standing);
-        }
-        if (clock.monotonic() - savedAt < saveEveryMs && !atEnd(order, positions)) continue;
-        await save(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
-        savedAt = clock.monotonic();
-        if (!goesOn(entry, 'running')) return;
+        if (!await settle()) return;
+        const acknowledged = (): void => {
+          tally(counts, { read: records.length, lost, selected: items.length, requeued: back.length }, over);
+          ports.metrics.requeued.inc(back.length);
+        };
+        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), () => goesOn(entry, 'running')), acknowledged, positions };
+        // Told when it is waited for.
+        under.whole.catch(() => {});
       }
+      if (!await settle()) return;
     } finally {
+      await under?.whole.catch(() => {});
       running.delete(order.id);
       correct?.close();
     }
@@ -226,15 +244,28 @@ export function createRunner(ports: RunnerPorts): Runner {
     logger.info({ order: entry.order.id, ...report }, 'replay finished');
   }
 
-  async function range(selection: Selection): Promise<ReplayRange[]> {
-    const { source, destination, from, since } = selection;
+  function topicsOf({ source, destination, from }: Selection): string[] {
     const release = select.release();
-    const named = from === 'dlq' ? [topics.dlq] : from === 'canonical' ? [topics.canonical] : from === 'raw' ? (source === null ? [...release.sources.keys()] : [source]).map(topics.raw) : (destination === null ? [...release.destinations.keys()] : [destination]).map(topics.dispatch);
-    const found = await Promise.all(named.map(async (topic) => {
+    return from === 'dlq' ? [topics.dlq] : from === 'canonical' ? [topics.canonical] : from === 'raw' ? (source === null ? [...release.sources.keys()] : [source]).map(topics.raw) : (destination === null ? [...release.destinations.keys()] : [destination]).map(topics.dispatch);
+  }
+
+  async function range(selection: Selection): Promise<ReplayRange[]> {
+    const { since } = selection;
+    const found = await Promise.all(topicsOf(selection).map(async (topic) => {
       const [ends, begins, at] = await Promise.all([admin.endOffsets(topic), admin.beginningOffsets(topic), since === null ? undefined : admin.offsetsAt(topic, since)]);
       return [...ends].map(([partition, end]): ReplayRange => ({ topic, partition, start: at === undefined ? begins.get(partition) ?? 0 : at.get(partition) ?? end, end }));
     }));
     return found.flat().filter((r) => r.start < r.end);
+  }
+
+  /** Since when what the order asks for is there; null = retention has deleted nothing of it. */
+  async function goneBefore(order: ReplayOrder): Promise<number | null> {
+    const found = await Promise.all(topicsOf(order).map(async (topic) => {
+      const begins = [...await admin.beginningOffsets(topic)].filter(([, begin]) => begin > 0);
+      return Promise.all(begins.map(async ([partition, begin]) => (await reader.readOne(topic, partition, begin))?.timestamp ?? 0));
+    }));
+    const oldest = Math.max(0, ...found.flat());
+    return oldest > (order.since ?? 0) ? oldest : null;
   }
 
   function refuse(entry: Entry, wanted: string): never {

@@ -51,6 +51,13 @@ test('partitions whose times grow are merged by time: who died first is first', 
   }), { numRuns: 200 });
 });
 
+test('what retention took of a range, from its begin or whole, is told once', async () => {
+  const rows = [40, 41, 60].map((offset) => ({ offset, timestamp: offset }));
+  let lost = 0;
+  for await (const chunk of scan(readerOf([rows, []], 2), rangesOf([rows, []]))) lost += chunk.lost;
+  expect(lost).toBe(40 + 18 + 100);
+});
+
 test('a reader that fails ends the scan with its error', async () => {
   const reader = { read: async () => { throw new Error('broker away'); } } as unknown as Reader;
   await expect((async () => { for await (const _ of scan(reader, [{ topic: 't', partition: 0, start: 0, end: 5 }])); })()).rejects.toThrow('broker away');

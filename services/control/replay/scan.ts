@@ -13,13 +13,15 @@ export interface ScannedRecord {
   readonly record: LogRecord;
 }
 
-/** A pause, and the cursor of a replay, are between chunks. */
-const chunkRecords = 4000;
+/** A pause, and the cursor of a replay, are between chunks. What is made of one is garbage before it grows old. */
+const chunkRecords = 1000;
 
 /** Records of all partitions up to one time, and where each partition goes on behind them. */
 export interface Chunk {
   readonly records: readonly ScannedRecord[];
   readonly positions: readonly Position[];
+  /** Since the chunk before: records of the ranges that are not there any more (retention). */
+  readonly lost: number;
 }
 
 /** Batches of one range that are asked for, over a reader that hands them out; one is read ahead. */
@@ -84,6 +86,8 @@ interface Part {
   time: number;
   newest: number;
   ended: boolean;
+  /** Offsets before `next` at which nothing stands any more; the topics of a replay are not compacted. */
+  lost: number;
 }
 
 /** The next batch with a record in it, or the end. */
@@ -92,6 +96,7 @@ async function fill(part: Part): Promise<void> {
     const batch = await part.batches.next();
     part.head = 0;
     part.records = batch?.records ?? [];
+    part.lost += (batch === undefined ? part.range.end : batch.records[0]?.offset ?? batch.nextOffset) - part.next;
     part.next = batch?.nextOffset ?? part.range.end;
     part.ended = batch === undefined;
     part.newest = part.time;
@@ -122,8 +127,13 @@ function oldest(parts: readonly Part[], until: number): Part | undefined {
 export async function* scan(reader: Reader, ranges: readonly ReplayRange[], positions: readonly Position[] = []): AsyncGenerator<Chunk> {
   const parts = ranges.map((range): Part => {
     const from = positions.find((p) => p.topic === range.topic && p.partition === range.partition)?.offset ?? range.start;
-    return { range, batches: openBatches(reader, range, from), records: [], head: 0, next: from, time: 0, newest: 0, ended: false };
+    return { range, batches: openBatches(reader, range, from), records: [], head: 0, next: from, time: 0, newest: 0, ended: false, lost: 0 };
   });
+  const lost = (): number => parts.reduce((sum, part) => {
+    const { lost } = part;
+    part.lost = 0;
+    return sum + lost;
+  }, 0);
   const reached = (): Position[] => parts.map(({ range: { topic, partition }, records, head, next }) => ({ topic, partition, offset: records[head]?.offset ?? next }));
   try {
     for (;;) {
@@ -137,10 +147,10 @@ export async function* scan(reader: Reader, ranges: readonly ReplayRange[], posi
         part.time = Math.max(part.time, record.timestamp);
         records.push({ topic: part.range.topic, partition: part.range.partition, record });
         if (records.length < chunkRecords) continue;
-        yield { records, positions: reached() };
+        yield { records, positions: reached(), lost: lost() };
         records = [];
       }
-      if (records.length > 0 || active.length === 0) yield { records, positions: reached() };
+      if (records.length > 0 || active.length === 0) yield { records, positions: reached(), lost: lost() };
       if (active.length === 0) return;
     }
   } finally {

@@ -1,9 +1,10 @@
 import type { ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
-import type { Headers, LogRecord, Serde } from '@weir/log';
+import { fieldReader, type FieldReader, type Headers, type LogRecord, type Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
 import { rawHeaders, type Release } from '@weir/release';
 import { isReadable, isSealed } from '@weir/seal';
+import { recentAnswers } from './answers.ts';
 import { createDeriver, textOf, type Derived } from './derive.ts';
 import { idFilter, type ReplayOrder } from './order.ts';
 import type { ScannedRecord } from './scan.ts';
@@ -63,6 +64,8 @@ export interface SelectPorts {
   readonly standing: StandingPorts;
   /** The plain bytes of a value; undefined when its key is destroyed. */
   readonly open: (bytes: Buffer) => Buffer | undefined;
+  /** Whether the key of a sealed value is here. */
+  readonly hasKey: (sealed: Buffer) => boolean;
   /** Resolves when every key that was written is here. */
   readonly keysToEnd: () => Promise<void>;
   /** How an event ended before it was routed. */
@@ -86,10 +89,15 @@ interface Letter {
   readonly headers: ReadonlyArray<{ readonly name: string; readonly value: Buffer }>;
 }
 
-interface DeliveryRecord extends Omit<DeliveryFacts, 'subject'> {
+interface DeliveryRecord extends DeliveryFacts {
+  /** Of the record's key. */
+  subject: string;
   readonly source: string;
   readonly payload: Buffer;
 }
+
+const readLetter = fieldReader<Letter>('weir.internal.DeadLetter', ['id', 'eventId', 'stage', 'reasons', 'source', 'destination', 'release', 'topic', 'partition', 'offset', 'key', 'value', 'headers']);
+const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent']);
 
 /**
  * Scanned records → items: filters of the order, each delivery or event once, where each stands now. One selector goes
@@ -97,16 +105,20 @@ interface DeliveryRecord extends Omit<DeliveryFacts, 'subject'> {
  */
 export interface Selector {
   take(records: readonly ScannedRecord[]): Promise<Item[]>;
+  /** As if they had been taken: copies of them that come later are known. Nothing is looked up. */
+  meet(records: readonly ScannedRecord[]): Promise<void>;
   readonly passed: Passed;
 }
 
 export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector {
-  const { serde, topics, standing } = ports;
+  const { serde, topics } = ports;
+  const standing: StandingPorts = { ...ports.standing, allows: recentAnswers(ports.standing.allows) };
   const passed: Passed = { repeated: 0, unreadable: 0, held: 0 };
   const wantedId = idFilter(order.events);
   const subjects = subjectsOf(ports, order);
   const met = new Map<string, IdSet>();
   const derive = createDeriver(ports);
+  let onlyMeets = false;
 
   /** Ids are hex behind their prefix; of any other form (somebody else's record) they are not counted as repeated. */
   function isNew(kind: string, id: string): boolean {
@@ -123,19 +135,19 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     for (const { topic, value } of records) {
       if (value === null) continue;
       const sealed = isSealed(value);
-      if (sealed && !readKeys && ports.open(value) === undefined) {
+      if (sealed && !readKeys && !ports.hasKey(value)) {
         readKeys = true;
         await ports.keysToEnd();
       }
-      if (topic.startsWith(topics.raw('')) || !isReadable(value) || serde.known(value) || (sealed && ports.open(value) === undefined)) continue;
+      if (topic.startsWith(topics.raw('')) || !isReadable(value) || (sealed && !ports.hasKey(value)) || serde.known(value)) continue;
       await serde.prepare(value).catch((error: unknown) => { if (!(error instanceof WeirError) || error.code !== 'schema-unknown') throw error; });
     }
   }
 
-  function decode<T>(value: Buffer | null, name: string): T | undefined {
+  function decode<T>(value: Buffer | null, read: FieldReader<T>): T | undefined {
     try {
-      const decoded = isReadable(value) ? serde.decode(value) : undefined;
-      if (decoded?.name === name) return decoded.value as T;
+      const decoded = isReadable(value) ? read(serde, value) : undefined;
+      if (decoded !== undefined) return decoded;
     } catch (error) {
       if (!(error instanceof WeirError)) throw error;
     }
@@ -153,11 +165,11 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
   }
 
   function fromDelivery(origin: Origin, from: string): Item | undefined {
-    const d = decode<DeliveryRecord>(origin.value, 'weir.internal.Delivery');
+    const d = decode(origin.value, readDelivery);
     if (d === undefined || (order.source !== null && d.source !== order.source) || (order.destination !== null && d.destination !== order.destination) || (!order.letters && !wantedId(d.eventId)) || !subjects(d.ids)) return undefined;
-    if (!isNew(`${d.destination}/${d.operation}/${d.intent}`, d.outputId)) return undefined;
-    const facts: DeliveryFacts = { ...d, subject: origin.key?.toString('utf8') ?? '' };
-    return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts, payload: d.payload, allowed: true, found: standingOf(standing, facts, true, ports.now()) }] };
+    if (!isNew(`${d.destination}/${d.operation}/${d.intent}`, d.outputId) || onlyMeets) return undefined;
+    d.subject = origin.key?.toString('utf8') ?? '';
+    return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found: standingOf(standing, d, true, ports.now()) }] };
   }
 
   function fromDerived(origin: Origin, from: string, eventId: string, derived: Derived): Item | undefined {
@@ -185,7 +197,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     if (topic === topics.canonical) {
       const output = textOf(origin.headers, H.output);
       // What an approver let through is one delivery of the record, not the record again.
-      const derived = isNew(`canonical/${textOf(origin.headers, H.approval)}`, output) ? derive.canonical(record, source) : undefined;
+      const derived = isNew(`canonical/${textOf(origin.headers, H.approval)}`, output) && !onlyMeets ? derive.canonical(record, source) : undefined;
       if (derived === 'unreadable') passed.unreadable++;
       return derived === undefined || derived === 'unreadable' ? undefined : fromDerived(origin, from, eventId, derived);
     }
@@ -194,36 +206,45 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
       return undefined;
     }
     // The same event id with another body is another item: it was set aside as a conflict.
-    return isNew('raw', `evt_${eventId.slice(4, 20)}${rawHeaders(record).hash.slice(0, 16)}`) ? fromDerived(origin, from, eventId, derive.raw(record, source)) : undefined;
+    return isNew('raw', `evt_${eventId.slice(4, 20)}${rawHeaders(record).hash.slice(0, 16)}`) && !onlyMeets ? fromDerived(origin, from, eventId, derive.raw(record, source)) : undefined;
+  }
+
+  async function select(records: readonly ScannedRecord[]): Promise<Item[]> {
+    const inTime = records.filter(({ record }) => (order.since === null || record.timestamp >= order.since) && (order.until === null || record.timestamp < order.until));
+    await prepare(inTime.map(({ topic, record }) => ({ topic, value: record.value })));
+    const origins: [Origin, string][] = [];
+    for (const { topic, partition, record } of inTime) {
+      const from = `${topic}/${partition}/${record.offset}`;
+      if (topic !== topics.dlq) origins.push([{ topic, partition, offset: record.offset, key: record.key, value: record.value, headers: record.headers }, from]);
+      else {
+        const letter = decode(record.value, readLetter);
+        if (letter === undefined || !wantsLetter(letter)) continue;
+        if (letter.headers.some((h) => h.name === H.held)) passed.held++;
+        else origins.push([{ topic: letter.topic, partition: letter.partition, offset: letter.offset, key: letter.key, value: letter.value, headers: letter.headers.map((h) => [h.name, h.value] as const) }, from]);
+      }
+    }
+    // Dead letters of one moment, in the order in which their records stood.
+    if (order.from === 'dlq') {
+      await prepare(origins.map(([origin]) => origin));
+      origins.sort(([a], [b]) => (a.topic === b.topic ? a.partition - b.partition || a.offset - b.offset : a.topic < b.topic ? -1 : 1));
+    }
+    const items: Item[] = [];
+    for (const [origin, from] of origins) {
+      const item = fromOrigin(origin, from);
+      if (item !== undefined) items.push(item);
+    }
+    return items;
   }
 
   return {
     passed,
-    async take(records) {
-      const inTime = records.filter(({ record }) => (order.since === null || record.timestamp >= order.since) && (order.until === null || record.timestamp < order.until));
-      await prepare(inTime.map(({ topic, record }) => ({ topic, value: record.value })));
-      const origins: [Origin, string][] = [];
-      for (const { topic, partition, record } of inTime) {
-        const from = `${topic}/${partition}/${record.offset}`;
-        if (topic !== topics.dlq) origins.push([{ topic, partition, offset: record.offset, key: record.key, value: record.value, headers: record.headers }, from]);
-        else {
-          const letter = decode<Letter>(record.value, 'weir.internal.DeadLetter');
-          if (letter === undefined || !wantsLetter(letter)) continue;
-          if (letter.headers.some((h) => h.name === H.held)) passed.held++;
-          else origins.push([{ topic: letter.topic, partition: letter.partition, offset: letter.offset, key: letter.key, value: letter.value, headers: letter.headers.map((h) => [h.name, h.value] as const) }, from]);
-        }
-      }
-      // Dead letters of one moment, in the order in which their records stood.
-      if (order.from === 'dlq') {
-        await prepare(origins.map(([origin]) => origin));
-        origins.sort(([a], [b]) => (a.topic === b.topic ? a.partition - b.partition || a.offset - b.offset : a.topic < b.topic ? -1 : 1));
-      }
-      const items: Item[] = [];
-      for (const [origin, from] of origins) {
-        const item = fromOrigin(origin, from);
-        if (item !== undefined) items.push(item);
-      }
-      return items;
+    take(records) {
+      onlyMeets = false;
+      return select(records);
+    },
+    async meet(records) {
+      onlyMeets = true;
+      await select(records);
     },
   };
 }

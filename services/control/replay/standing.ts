@@ -58,6 +58,7 @@ export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledge
     if (end.state === 'delivered') return { kind: 'delivered', end };
     if (end.state === 'failed-over') return { kind: 'failedOver' };
     if (end.effect !== 'none') return { kind: 'unknown', key, end };
+    if (end.more === false && d.intent === '0') break;
   }
   return { kind: 'notApplied' };
 }

@@ -36,7 +36,7 @@ export function createSurvey() {
       called(destination, operation);
       for (const field of changed) if (field in fields || Object.keys(fields).length < maxFields) fields[field] = (fields[field] ?? 0) + 1;
     },
-    result(release: Release, passed: Passed, options: { readonly derived: boolean; readonly rate: number }): ReplayPreview {
+    result(release: Release, passed: Passed, options: { readonly derived: boolean; readonly rate: number; readonly goneBefore: number | null }): ReplayPreview {
       const list = [...calls].map(([name, n]) => {
         const [destination, operation] = name.split('/') as [string, string];
         const perSecond = statedPerSecond(release.destinations.get(destination)?.operations[operation]?.limit);
@@ -44,7 +44,7 @@ export function createSurvey() {
         return { destination, operation, calls: n, perSecond: stated ? perSecond : null, seconds: stated ? Math.ceil(n / perSecond) : null };
       }).sort((a, b) => b.calls - a.calls);
       const known = [...list.map((c) => c.seconds), options.rate > 0 ? Math.ceil(counts.back / options.rate) : null].filter((s) => s !== null);
-      return { derived: options.derived, release: release.hash, ...counts, ...passed, deliveries, verified, calls: list, seconds: known.length === 0 ? null : Math.max(...known), fields };
+      return { derived: options.derived, release: release.hash, goneBefore: options.goneBefore, ...counts, ...passed, deliveries, verified, calls: list, seconds: known.length === 0 ? null : Math.max(...known), fields };
     },
   };
 

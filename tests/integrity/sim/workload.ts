@@ -1,5 +1,5 @@
 /** What comes in: calls that senders repeat until they are answered, and a list that is polled. */
-import { eventId, itemHash } from '@weir/pipeline';
+import { itemEventId, itemHash } from '@weir/pipeline';
 import type { Random } from './time.ts';
 
 export const users = 8;
@@ -24,7 +24,7 @@ export interface Sent {
   tries: number;
 }
 
-/** What the sender has to send: profiles with and without consent, events, poison, repetitions, and the same event with another body. */
+/** What the sender has to send: profiles with and without consent, events, poison, repetitions, the same event with another body, and ids used again for somebody else. */
 export function createWorkload(random: Random, count: number): Sent[] {
   const list: Sent[] = [];
   const at = new Date(Date.UTC(2026, 0, 15)).toISOString();
@@ -40,11 +40,13 @@ export function createWorkload(random: Random, count: number): Sent[] {
     const conflict = before !== undefined && before.kind === 'event' && roll < 0.1;
     const kind: Sent['kind'] = conflict ? 'conflict' : roll < 0.13 ? 'poison' : roll < 0.65 ? 'profile' : 'event';
     const consent = kind === 'profile' && random() < 0.6 ? (random() < 0.65 ? 'granted' : 'withdrawn') : undefined;
-    const from = conflict ? before : { user, source };
-    const id = conflict ? (JSON.parse(before.body.toString()) as { messageId: string }).messageId : `m-${n}`;
+    // The sender uses the id of one event again for somebody else: that is another event.
+    const reused = before !== undefined && before.kind === 'event' && kind === 'event' && before.user !== user && n % 4 === 0;
+    const from = conflict ? before : reused ? { user, source: before.source } : { user, source };
+    const id = conflict || reused ? (JSON.parse(before.body.toString()) as { messageId: string }).messageId : `m-${n}`;
     const type = kind === 'profile' ? 'identify' : 'track';
     const body = Buffer.from(JSON.stringify({ type, messageId: id, userId: from.user, ...(n % 3 === 0 ? {} : { timestamp: at }), ...(kind === 'profile' ? { traits: { email: `${from.user}@larkspur.example`, plan: `p${n}`, ...(consent === undefined ? {} : { marketingConsent: consent === 'granted' }) } } : kind === 'poison' ? {} : { event: 'Viewed', properties: { n } }) }));
-    list.push({ n, source: from.source, user: from.user, url: `/v1/${type}`, kind, consent, eventId: eventId(from.source, [id, type]), hash: itemHash(body), body, firstBy: '', firstAt: 0, ackedBy: undefined, tries: 0 });
+    list.push({ n, source: from.source, user: from.user, url: `/v1/${type}`, kind, consent, eventId: itemEventId(from.source, { parts: [id, type], unique: true, objectKey: from.user }, ''), hash: itemHash(body), body, firstBy: '', firstAt: 0, ackedBy: undefined, tries: 0 });
   }
   return list;
 }
@@ -55,7 +57,7 @@ export function createProfiles(random: Random, people: readonly string[], count:
     const user = people[Math.floor(random() * people.length)]!;
     const id = `p-${n}`;
     const body = Buffer.from(JSON.stringify({ type: 'identify', messageId: id, userId: user, traits: { email: `${user}@larkspur.example`, plan: `q${n}` } }));
-    return { n, source: 'shop', user, url: '/v1/identify', kind: 'profile', consent: undefined, eventId: eventId('shop', [id, 'identify']), hash: itemHash(body), body, firstBy: '', firstAt: 0, ackedBy: undefined, tries: 0 };
+    return { n, source: 'shop', user, url: '/v1/identify', kind: 'profile', consent: undefined, eventId: itemEventId('shop', { parts: [id, 'identify'], unique: true, objectKey: user }, ''), hash: itemHash(body), body, firstBy: '', firstAt: 0, ackedBy: undefined, tries: 0 };
   });
 }
 
@@ -70,7 +72,7 @@ export function createPolledList(count: number, firstMs: number, everyMs: number
   const items = objects.map((object, n): Sent => {
     const body = Buffer.from(JSON.stringify(object));
     const hash = itemHash(body);
-    return { n, source: 'list', user: object.id, url: '', kind: 'profile', consent: undefined, eventId: eventId('list', [object.id, '1', hash]), hash, body, firstBy: '', firstAt: 0, ackedBy: 'poll', tries: 0 };
+    return { n, source: 'list', user: object.id, url: '', kind: 'profile', consent: undefined, eventId: itemEventId('list', { parts: [object.id, '1'], unique: false, objectKey: object.id }, hash), hash, body, firstBy: '', firstAt: 0, ackedBy: 'poll', tries: 0 };
   });
   return {
     items,

@@ -1,0 +1,56 @@
+import type { Log, LogRecord, RecordBatch, Serde } from '@weir/log';
+import { consentKey } from '@weir/policy';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { createConsentTables, type ConsentPorts } from './tables.ts';
+
+const serde = {
+  known: () => true, check: () => 'weir.internal.ConsentState',
+  decode: (bytes: Buffer) => ({ name: 'weir.internal.ConsentState', value: JSON.parse(bytes.toString('utf8', 5)) as unknown }),
+} as unknown as Serde;
+const state = (id: string, said: string, expiresAt: number | null = null): readonly [string, Buffer] => [consentKey(id, 'news', 'email', ''), Buffer.concat([Buffer.alloc(5), Buffer.from(JSON.stringify({ id, purpose: 'news', channel: 'email', topic: '', state: said, version: 1, changedAt: 1, expiresAt }))])];
+
+test('the version of the tables is another one as soon as an answer may be, and none while everything is closed', async () => {
+  const stateDir = mkdtempSync(join(tmpdir(), 'weir-tables-'));
+  const followers = new Map<string, { readonly apply: (batch: RecordBatch) => unknown; readonly fail: (error: Error) => void }>();
+  const reader = {
+    read: async () => {}, readOne: async () => undefined, close: async () => {},
+    follow: async (topic: string, _from: unknown, apply: (batch: RecordBatch) => unknown, fail: (error: Error) => void) => {
+      followers.set(topic, { apply, fail });
+      return { close: async () => {} };
+    },
+  };
+  const ends = async (): Promise<Map<number, number>> => new Map([[0, 0]]);
+  const log = { reader: async () => reader, admin: async () => ({ endOffsets: ends, beginningOffsets: ends, close: async () => {} }) } as unknown as Log;
+  const broken: Error[] = [];
+  const tables = await createConsentTables({ log, serde, topics: { consent: 'c', identity: 'i' }, stateDir, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => broken.push(error));
+  let offset = 0;
+  const apply = (topic: string, key: string, value: Buffer | null): void => {
+    const record: LogRecord = { offset: offset++, timestamp: 1, key: Buffer.from(key), value, headers: [] };
+    followers.get(topic)!.apply({ topic, partition: 0, epoch: 0, records: [record], nextOffset: offset, highWatermark: offset });
+  };
+  const allowed = (): boolean => tables.allows(['a'], 'news', 'email', null, 'consent', 5).ok;
+  /** What is told to others in the tick of a change must not be decided by what was before. */
+  const told: [boolean, number][] = [];
+  tables.onAdvance(() => told.push([allowed(), tables.version()]));
+
+  expect([allowed(), tables.version()]).toEqual([false, -1]);
+  await tables.start();
+  const seen = new Set<number>([-1]);
+  const changes = [['c', ...state('a', 'granted'), true], ['i', 'a~b', Buffer.alloc(1), true], ['c', ...state('b', 'withdrawn'), false], ['i', 'a~b', null, true], ['c', ...state('a', 'withdrawn'), false], ['c', ...state('a', 'granted', 9), true]] as const;
+  for (const [topic, key, value, then] of changes) {
+    apply(topic, key, value);
+    expect(seen).not.toContain(tables.version());
+    expect(told.at(-1)).toEqual([then, tables.version()]);
+    seen.add(tables.version());
+  }
+  const answer = tables.allows(['a'], 'news', 'email', null, 'consent', 5);
+  expect(answer).toMatchObject({ ok: true, until: 9 });
+  followers.get('i')!.fail(new Error('gone'));
+  expect([allowed(), tables.version(), broken.length]).toEqual([false, -1, 1]);
+  await tables.stop();
+  expect(tables.version()).toBe(-1);
+  rmSync(stateDir, { recursive: true, force: true });
+});

@@ -1,0 +1,84 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openTable } from '@weir/state';
+import { afterEach, expect, test } from 'vitest';
+import { keptNow, type Kept } from './index-sweep.ts';
+import { createStore, type Store } from './store.ts';
+
+const day = 86_400_000;
+const now = 200 * day;
+let close: (() => Promise<void>) | undefined;
+afterEach(async () => close?.());
+function open(): Store {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-sweep-'));
+  const store = createStore(openTable({ path: dir }));
+  close = async () => {
+    await store.close();
+    rmSync(dir, { recursive: true, force: true });
+  };
+  return store;
+}
+
+/** An event with its way, a dead letter and an end, at `offset` of every topic. */
+function write(store: Store, name: string, offset: number, at: number, state: 'dead-lettered' | 'pending' = 'dead-lettered'): void {
+  const tx = store.begin();
+  const event = `evt_${name}`;
+  tx.accepted(event);
+  tx.stage(event, { stage: 'accepted', at }, { topic: 'w.raw.shop', partition: 0, offset });
+  tx.stage(event, { stage: 'outcome', at }, { topic: 'w.outcome', partition: 0, offset });
+  tx.ended(event, 'dead-lettered', at);
+  tx.delivery(`out_${name}|crm|put`, state, at);
+  tx.deadLetter(`dlq_${name}`, { id: `dlq_${name}`, eventId: event, stage: 'dispatcher', codes: ['delivery-rejected'], source: 'shop', destination: 'crm', release: 'r', at, partition: 0, offset, held: { rule: 'big', until: 9 } });
+  tx.end({ destination: 'crm', key: `dlv_${name}`, operation: 'put', subject: name, acceptedAt: at, state: 'delivered', effect: 'done', itemHash: 'h', at, offset, maybeSince: 0, partition: 0, owner: 'o', outputId: `out_${name}`, generation: 0 });
+  tx.commit('w.dlq', 0, offset + 1);
+}
+
+/** To the end, a few rows at a time. */
+function sweep(store: Store, kept: Kept): number {
+  let deleted = 0;
+  for (let after: string | undefined, first = true; first || after !== undefined; first = false) {
+    const step = store.sweep(kept, after, 3);
+    deleted += step.deleted;
+    after = step.after;
+  }
+  return deleted;
+}
+const begins = (of: Readonly<Record<string, number>>, before: number): Kept => ({ dlq: 'w.dlq', begin: (topic) => of[topic], before });
+
+test('what retention took of the topics leaves the index, in steps, with the counts of what is listed; what is there stays, to the last row', () => {
+  const store = open();
+  write(store, 'old', 3, now - 100 * day);
+  write(store, 'stuck', 4, now - 100 * day, 'pending');
+  write(store, 'new', 7, now - day);
+  expect(sweep(store, begins({}, now - 200 * day))).toBe(0);
+  expect([store.counter('deadLetters'), [...store.deadLetters()].length, [...store.heldLetters()].length]).toEqual([3, 3, 3]);
+
+  // The raw records are gone first; their outcomes still stand.
+  sweep(store, begins({ 'w.raw.shop': 7 }, now - 200 * day));
+  expect(store.stages('evt_old').map((s) => s.stage)).toEqual(['outcome']);
+  expect(store.endedAs('evt_old')).toBe('dead-lettered');
+
+  const gone = begins({ 'w.raw.shop': 7, 'w.outcome': 7, 'w.dlq': 7 }, now - 90 * day);
+  sweep(store, gone);
+  sweep(store, gone);
+  expect(sweep(store, gone)).toBe(0);
+  expect([store.stages('evt_old'), store.endedAs('evt_old'), store.deadLetter('dlq_old'), store.end('crm', 'dlv_old'), store.newest('crm', 'put', 'old'), store.deliveryState('out_old|crm|put')]).toEqual([[], undefined, undefined, undefined, 0, undefined]);
+  expect([store.counter('deadLetters'), store.counters('q/')]).toEqual([1, { [JSON.stringify(['dispatcher', 'delivery-rejected', 'crm', 'r'])]: 1 }]);
+  expect([[...store.deadLetters()].map((l) => l['id']), [...store.heldLetters()].map((l) => l['id'])]).toEqual([['dlq_new'], ['dlq_new']]);
+  // What was never delivered is still known to be on its way, and totals are totals.
+  expect(store.deliveryState('out_stuck|crm|put')).toBe('pending');
+  expect([store.counter('events.accepted'), store.counter('events.dead-lettered'), store.counter('deliveries.dead-lettered')]).toEqual([3, 3, 2]);
+  expect([store.stages('evt_new').length, store.endedAs('evt_new'), store.deadLetter('dlq_new')?.['id'], store.end('crm', 'dlv_new')?.state, store.newest('crm', 'put', 'new'), store.deliveryState('out_new|crm|put'), store.position('w.dlq', 0)]).toEqual([2, 'dead-lettered', 'dlq_new', 'delivered', now - day, 'dead-lettered', 8]);
+});
+
+test('nothing is swept while no topic has lost a record; the age that counts is that of the longest retention, and none where one keeps for ever', async () => {
+  const ports = (begin: number, ...days: number[]) => ({
+    dlq: 'w.dlq', topics: () => days.map((_, i) => `t${i}`), clock: { now: () => now } as never,
+    admin: { beginningOffsets: async () => new Map([[0, 0], [1, begin]]), describeTopics: async (names: readonly string[]) => names.map((name, i) => ({ name, partitions: 2, replicationFactor: 1, config: { 'retention.ms': String(days[i]! < 0 ? -1 : days[i]! * day) }, exists: true })) },
+  });
+  expect(await keptNow(ports(0, 7, 30))).toBeUndefined();
+  const kept = await keptNow(ports(5, 7, 90, 30));
+  expect([kept?.before, kept?.begin('t1', 1), kept?.begin('t1', 0), kept?.begin('gone', 0)]).toEqual([now - 90 * day, 5, 0, undefined]);
+  expect((await keptNow(ports(5, 7, -1)))?.before).toBe(Number.NEGATIVE_INFINITY);
+});

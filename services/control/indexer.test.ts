@@ -1,0 +1,49 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { WeirError } from '@weir/errors';
+import { createSerde, type LogRecord, type Serde } from '@weir/log';
+import { H, topicNames } from '@weir/pipeline';
+import { openTable } from '@weir/state';
+import { expect, test } from 'vitest';
+import { createIndexer } from './indexer.ts';
+import { createStore } from './store.ts';
+
+let ids = 0;
+const serde = createSerde({ registryUrl: '', registry: { register: async () => ({ id: ++ids }), getSchema: () => Promise.reject(new Error('no registry')) } });
+await serde.start();
+const topics = topicNames('w');
+const batch = (topic: string, offset: number, ...values: readonly (Buffer | null)[]) => ({ topic, partition: 0, epoch: 0, records: values.map((value, i): LogRecord => ({ offset: offset + i, timestamp: 5, key: Buffer.from('k'), value, headers: [[H.event, Buffer.from('evt_1')]] })), nextOffset: offset + values.length, highWatermark: offset + values.length });
+const delivery = { outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', kind: 'use', recordType: 'weir.canonical.Event', payload: Buffer.from([9]), itemHash: 'h', source: 'shop', acceptedAt: 1, decidedAt: 2, release: 'rel_1', rule: 'all', purpose: 'service', channel: null, topic: null, legalBasis: 'contract', consent: [{ id: 'email:x', purpose: 'service', state: 'granted', version: 4 }], consentOffsets: [], identityOffsets: [], ids: ['email:x'], notBefore: null, intent: '0', standby: null, failedOver: null };
+const end = { key: 'dlv_1', outputId: 'out_1', eventId: 'evt_1', operation: 'put', state: 'dead-lettered', effect: 'none', code: 'delivery-rejected', reason: 'status 422', status: 422, attempts: 1, generation: 0, itemHash: 'h', subject: 'email:x', offset: 0, at: 7, acceptedAt: 1, maybeSince: 0, purpose: 'service', channel: null, owner: null, toDestination: null, toOperation: null, toKey: null };
+const letter = { id: 'dlq_1', eventId: 'evt_1', stage: 'dispatcher', reasons: [{ code: 'delivery-rejected', message: 'status 422', file: null, line: null, field: null, path: null }], source: 'shop', destination: 'crm', operation: 'put', attempts: 1, release: 'rel_1', topic: topics.dispatch('crm'), partition: 0, offset: 0, key: null, value: null, headers: [{ name: H.output, value: Buffer.from('out_1') }], effect: 'none', acceptedAt: 1, at: 8 };
+const outcome = { eventId: 'evt_1', outputId: 'out_1', destination: 'crm', operation: 'put', key: 'dlv_1', state: 'dead-lettered', reason: 'delivery-rejected', detail: null, stage: 'dispatcher', release: 'rel_1', rule: null, purpose: null, consent: [], attempts: 1, status: 422, attempt: { at: 6, verdict: 'permanent', effect: 'none', durationMs: 1.5, path: null }, acceptedAt: 1, at: 7, to: null };
+
+test('a delivery on its way is in the index as its records say, an intent of the ledger tells nothing, bytes that are none are counted, and a fault of its own is not taken for one of the record', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-indexer-'));
+  const store = createStore(openTable({ path: dir }));
+  const undecodable: string[] = [];
+  const index = createIndexer(store, serde, topics, (topic) => undecodable.push(topic));
+  await index(batch(topics.dispatch('crm'), 0, serde.encode('weir.internal.Delivery', delivery)));
+  expect(store.deliveryState('out_1|crm|put')).toBe('pending');
+  await index(batch(topics.ledger('crm'), 0, serde.encode('weir.internal.LedgerOwner', { partition: 0, token: 3, owner: 'a', at: 1 }), serde.encode('weir.internal.LedgerEnd', end), null));
+  await index(batch(topics.outcome, 0, serde.encode('weir.internal.Outcome', outcome)));
+  await index(batch(topics.dlq, 0, serde.encode('weir.internal.DeadLetter', letter), Buffer.concat([serde.encode('weir.internal.DeadLetter', letter).subarray(0, 5), Buffer.from([9])]), Buffer.from('junk')));
+  expect(undecodable).toEqual([topics.dlq, topics.dlq]);
+  expect(store.end('crm', 'dlv_1')).toMatchObject({ state: 'dead-lettered', effect: 'none', itemHash: 'h', at: 7, more: false });
+  expect(store.deliveryState('out_1|crm|put')).toBe('dead-lettered');
+  expect(store.deadLetter('dlq_1')).toMatchObject({ eventId: 'evt_1', codes: ['delivery-rejected'], message: 'status 422', outputId: 'out_1', at: 8, offset: 0 });
+  expect(store.stages('evt_1')).toEqual([
+    expect.objectContaining({ stage: 'decided', at: 2, effect: 'allow', rule: 'all', consent: [{ id: 'email:x', purpose: 'service', state: 'granted', version: 4 }], release: 'rel_1' }),
+    expect.objectContaining({ stage: 'attempt', at: 6, number: 1, verdict: 'permanent', ms: 1.5, status: 422 }),
+    expect.objectContaining({ stage: 'outcome', at: 7, state: 'dead-lettered', reason: 'delivery-rejected' }),
+  ]);
+  expect([store.position(topics.ledger('crm'), 0), store.position(topics.dlq, 0)]).toEqual([3, 3]);
+  const broken = createIndexer(store, { ...serde, idOf: () => { throw new TypeError('ours'); } } as Serde, topics, (topic) => undecodable.push(topic));
+  await expect(broken(batch(topics.dlq, 3, serde.encode('weir.internal.DeadLetter', letter)))).rejects.toThrow('ours');
+  const refusing = createIndexer(store, { ...serde, idOf: serde.idOf, known: () => true, decode: () => { throw new WeirError('subject-erased'); } } as Serde, topics, (topic) => undecodable.push(topic));
+  await refusing(batch(topics.dlq, 3, Buffer.from([0, 0, 0, 9, 9, 1])));
+  expect(undecodable).toHaveLength(2);
+  await store.close();
+  rmSync(dir, { recursive: true, force: true });
+});

@@ -1,0 +1,113 @@
+import type { Serde } from '@weir/log';
+import { openTable, type Table } from '@weir/state';
+import fc from 'fast-check';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { createDisk } from '../../tests/integrity/sim/table.ts';
+import { replaces } from './ledger.ts';
+import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
+import type { EndState, EndValue } from './types.ts';
+
+const serde = { decode: (bytes: Buffer) => ({ name: '', value: JSON.parse(bytes.toString()) as unknown }) } as unknown as Serde;
+const endOf = (key: string, over: Partial<EndValue>): EndValue => ({ key, state: 'delivered', effect: 'done', subject: 's', operation: 'send', at: 1, acceptedAt: 1, ...over } as EndValue);
+const entryOf = (end: EndValue) => ({ key: `${end.key}#end`, offset: 0, value: Buffer.from(JSON.stringify(end)) });
+
+type Step = { readonly act: 'end' | 'batch' | 'prune' | 'killed' | 'full'; readonly key: number; readonly state: EndState; readonly at: number; readonly acceptedAt: number };
+const step: fc.Arbitrary<Step> = fc.record({
+  act: fc.constantFrom('end', 'end', 'end', 'end', 'batch', 'prune', 'killed', 'full'), key: fc.integer({ min: 0, max: 25 }),
+  state: fc.constantFrom<EndState>('delivered', 'delivered', 'dead-lettered', 'denied'), at: fc.integer({ min: 1, max: 60 }), acceptedAt: fc.integer({ min: 1, max: 9 }),
+});
+
+/** What counts under each key, until when it is kept, and between what the newest accept time of a delivered one lies. */
+function createModel() {
+  const ends = new Map<string, { readonly end: EndValue; readonly time: number }>();
+  let newest = 0;
+  /** Newest accept time of one that was let go: older ones may be gone with it. */
+  let gone = 0;
+  return {
+    end: (key: string): EndValue | undefined => ends.get(key)?.end,
+    put(end: EndValue): void {
+      const known = ends.get(end.key);
+      if (known !== undefined && !replaces(known.end.state, end.state)) return;
+      ends.set(end.key, { end, time: Math.max(end.at, known?.time ?? 0) });
+      if (end.state === 'delivered') newest = Math.max(newest, end.acceptedAt);
+    },
+    /** What lies in a block with a newer one stays. */
+    prune(time: number, stays: (key: string) => boolean): void {
+      for (const [key, { end, time: kept }] of ends) if (kept < time && !stays(key)) {
+        gone = Math.max(gone, end.acceptedAt);
+        ends.delete(key);
+      }
+    },
+    least: (): number => Math.max(0, ...[...ends.values()].map(({ end }) => (end.state === 'delivered' && end.acceptedAt > gone ? end.acceptedAt : 0))),
+    newest: (): number => newest,
+  };
+}
+
+test('ends are known as a map knows them, whenever the process is killed, a write fails or old ones are let go, before, while and after their places are written', async () => {
+  await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 120 }), fc.integer({ min: 1, max: 12 }), async (steps, gathered) => {
+    const disk = createDisk();
+    let full = false;
+    const open = (): LedgerStore => {
+      const table = disk.open({ path: 'x' });
+      const failing: Table = { ...table, putBatch(...of) {
+        if (full) throw new Error('disk full');
+        table.putBatch(...of);
+      } };
+      return createLedgerStore(failing, serde, false, gathered);
+    };
+    let ledger = open();
+    let offset = 0;
+    const model = createModel();
+    const batched = new Set<string>();
+    for (const { act, key, state, at, acceptedAt } of steps) {
+      const end = endOf(String(key), { state, at, acceptedAt });
+      if (act === 'prune') {
+        while (ledger.prune(at, 3) > 0);
+        model.prune(at, (k) => batched.has(k) && ledger.end(k) !== undefined);
+      } else if (act === 'killed') ledger = open();
+      else if (act === 'full') {
+        full = true;
+        expect(() => { ledger.prune(70, 1000); ledger.apply(0, [entryOf(end)], offset + 1); }).toThrow('disk full');
+        full = false;
+        ledger = open();
+      } else {
+        const batch = act === 'end' ? [end] : Array.from({ length: 40 }, (_, i) => endOf(String((key + i) % 26), { state, at, acceptedAt }));
+        ledger.apply(0, batch.map(entryOf), ++offset);
+        for (const one of batch) {
+          model.put(one);
+          if (act === 'batch') batched.add(one.key);
+        }
+      }
+      for (let k = 0; k <= 25; k++) expect(ledger.end(String(k))).toEqual(model.end(String(k)));
+      expect(ledger.position(0)).toBe(offset);
+      expect(ledger.lastDelivered('s', 'send')).toBeGreaterThanOrEqual(model.least());
+      expect(ledger.lastDelivered('s', 'send')).toBeLessThanOrEqual(model.newest());
+    }
+    await ledger.close();
+  }), { numRuns: 150 });
+});
+
+test('nothing is left of ends that were let go, though the process was killed before their rows were taken out', async () => {
+  const path = mkdtempSync(join(tmpdir(), 'weir-ledger-'));
+  const rows = (table: Table, prefix: string): number => [...table.range(prefix)].length;
+  let table = openTable({ path });
+  let ledger = createLedgerStore(table, serde, false, 50);
+  let offset = 0;
+  const put = (count: number, at: number): void => { for (let i = 0; i < count; i++) ledger.apply(0, [entryOf(endOf(`k${offset}`, { subject: `s${offset}`, at }))], ++offset); };
+  put(200, 1);
+  expect(rows(table, 'e/')).toBeGreaterThan(100);
+  expect(ledger.prune(10, 1000)).toBe(200);
+  await table.close();
+  table = openTable({ path });
+  ledger = createLedgerStore(table, serde, false, 50);
+  put(300, 20);
+  expect([ledger.end('k0'), ledger.end('k199'), ledger.lastDelivered('s5', 'send')]).toEqual([undefined, undefined, 0]);
+  expect(ledger.end('k499')?.at).toBe(20);
+  for (const prefix of ['e/', 'l/']) expect(rows(table, prefix)).toBeLessThanOrEqual(300);
+  expect([rows(table, 'g/'), rows(table, 'b/'), rows(table, 't/')]).toEqual([0, 300, 300]);
+  await ledger.close();
+  rmSync(path, { recursive: true, force: true });
+});

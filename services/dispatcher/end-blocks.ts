@@ -1,0 +1,212 @@
+import { createDeferredRows, hashOf, type Hash, type Put, type Table } from '@weir/state';
+import { hash } from 'node:crypto';
+
+/** An end as it lies in a block. */
+export interface KeptEnd {
+  readonly hash: Hash;
+  /** Of the subject and operation, where it was delivered. */
+  readonly last: Hash | undefined;
+  readonly acceptedAt: number;
+  /** As it is on the topic. */
+  readonly value: Buffer;
+}
+
+/**
+ * The ends of the ledger's cache, in blocks in the order in which they came (`b/<number>`, each listed under the time of its newest end, `t/`),
+ * and where each is (`e/<hash>`), and the newest accept time of each subject and operation (`l/<hash>`), which are written
+ * late and sorted. A transaction has its blocks, so what is not written of the rest is taken from them at the next start.
+ * After `add` or `prune` the caller writes `rows()` in one transaction, and says so by `written`.
+ */
+export interface EndBlocks {
+  /** The end of this key as it is on the topic. */
+  find(key: string): Buffer | undefined;
+  /** Counts from now on, also against one that is known under the key. `delivered`: whose, and by what. */
+  add(key: string, value: Buffer, at: number, acceptedAt: number, delivered: { readonly subject: string; readonly operation: string } | undefined): void;
+  /** Largest accept time of a delivered one; 0 = none. */
+  lastDelivered(subject: string, operation: string): number;
+  /** Takes out whole blocks from before a time (ms), about `limit` ends; gives how many were looked at. `forgotten` is told of those that counted. */
+  prune(time: number, limit: number, forgotten: (value: Buffer) => void): number;
+  rows(): Put[];
+  written(): void;
+}
+
+/** One row of about 10 KiB: a row of its own for each end takes three times as long, larger ones take longer to read. */
+const endsABlock = 32;
+/** Ends whose place is gathered before they are written, 1.5 MB, and as many while they are: the more, the more neighbours a page has. Of blocks, which are read at a start, a quarter. */
+const maxGathered = 65_536;
+/** Rows written for each end that comes, so that they are out before as many have come again, and not much sooner: a subject that comes again needs none. */
+const rowsAnEnd = 1.25;
+const headBytes = 44;
+
+const blockKey = (block: number): string => `b/${String(block).padStart(12, '0')}`;
+/** Of ends that were forgotten, with their place as the value. */
+const forgottenPrefix = 'g/';
+const listPrefix = 't/';
+const stamp = (time: number): string => String(Math.max(0, time)).padStart(15, '0');
+const nextKey = '#next';
+const writtenKey = '#written';
+
+const derived = /^dlv_[0-9a-f]{32}$/;
+/** A delivery key is the beginning of a hash already. */
+const hashOfKey = (key: string): Hash => hashOf(derived.test(key) ? key.slice(4) : hash('sha256', key, 'hex'));
+const hashOfLast = (subject: string, operation: string): Hash => hashOf(hash('sha256', `last\0${operation}\0${subject}`, 'hex'));
+
+/** @param most ends gathered; a test has it smaller */
+export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
+  const places = createDeferredRows(table, 'e/', 'newest');
+  const lasts = createDeferredRows(table, 'l/', 'largest');
+  const number = (key: string): number => Number(table.get(key)?.toString('latin1') ?? 1);
+  let next = number(nextKey);
+  /** First block whose ends are in what is gathered. */
+  let from = number(writtenKey);
+  let writing = false;
+  /** The last of it is in the transaction that is being written. */
+  let over = false;
+  /** Ends and forgotten ones since the last transaction. */
+  let added = 0;
+  /** Blocks of this transaction. */
+  const blocks = new Map<number, { readonly ends: KeptEnd[]; at: number }>();
+  let open: { readonly ends: KeptEnd[]; at: number } | undefined;
+  let puts: Put[] = [];
+  let read: { readonly block: number; readonly ends: readonly KeptEnd[] } | undefined;
+
+  const placeOf = (block: number, i: number): number => block * endsABlock + i;
+
+  function block(at: number): readonly KeptEnd[] {
+    const fresh = blocks.get(at);
+    if (fresh !== undefined) return fresh.ends;
+    if (read?.block !== at) {
+      const bytes = table.get(blockKey(at));
+      read = { block: at, ends: bytes === undefined ? [] : decodeEnds(bytes) };
+    }
+    return read.ends;
+  }
+
+  function gather(at: number, ends: readonly KeptEnd[]): void {
+    ends.forEach((end, i) => {
+      places.put(end.hash, placeOf(at, i));
+      if (end.last !== undefined) lasts.put(end.last, end.acceptedAt);
+    });
+  }
+
+  /** True: a row may have it, until the removal is written. */
+  function forget({ hash, last, acceptedAt }: KeptEnd): boolean {
+    const written = places.remove(hash);
+    return (last !== undefined && lasts.find(last) === acceptedAt && lasts.remove(last)) || written;
+  }
+
+  function freezeIfMuch(): void {
+    if (writing || (places.size() < most && lasts.size() < most && next - from < most / 4)) return;
+    places.freeze();
+    lasts.freeze();
+    writing = true;
+    from = next;
+  }
+
+  /** What was in memory when the process ended. */
+  for (let at = from; at < next; at++) gather(at, block(at));
+  for (const { value } of table.range(forgottenPrefix)) for (const end of decodeEnds(value)) if (places.find(end.hash) === end.value.readDoubleLE(0)) forget(end);
+  read = undefined;
+  freezeIfMuch();
+
+  return {
+    find(key) {
+      const hash = hashOfKey(key);
+      const place = places.find(hash);
+      if (place === undefined) return undefined;
+      const end = block(Math.floor(place / endsABlock))[place % endsABlock];
+      return end !== undefined && end.hash[0] === hash[0] && end.hash[1] === hash[1] ? end.value : undefined;
+    },
+    add(key, value, at, acceptedAt, delivered) {
+      if (open === undefined || open.ends.length === endsABlock) blocks.set(next++, open = { ends: [], at: 0 });
+      const end: KeptEnd = { hash: hashOfKey(key), last: delivered === undefined || acceptedAt <= 0 ? undefined : hashOfLast(delivered.subject, delivered.operation), acceptedAt, value };
+      places.put(end.hash, placeOf(next - 1, open.ends.length));
+      if (end.last !== undefined) lasts.put(end.last, acceptedAt);
+      open.ends.push(end);
+      open.at = Math.max(open.at, at);
+      added++;
+    },
+    lastDelivered: (subject, operation) => lasts.find(hashOfLast(subject, operation)) ?? 0,
+    prune(time, limit, forgotten) {
+      let looked = 0;
+      const journal: KeptEnd[] = [];
+      for (const { key } of table.range(listPrefix)) {
+        if (looked >= limit || key.slice(listPrefix.length) >= stamp(time)) break;
+        const at = Number(key.slice(key.lastIndexOf('/') + 1));
+        const ends = block(at);
+        ends.forEach((end, i) => {
+          // One that was replaced stands in a later block.
+          if (places.find(end.hash) !== placeOf(at, i)) return;
+          forgotten(end.value);
+          const place = Buffer.allocUnsafe(8);
+          place.writeDoubleLE(placeOf(at, i));
+          if (forget(end)) journal.push({ ...end, value: place });
+        });
+        puts.push({ key, value: null }, { key: blockKey(at), value: null });
+        looked += ends.length;
+      }
+      if (journal.length > 0) puts.push({ key: forgottenPrefix + String(next++), value: encodeEnds(journal) });
+      added += looked;
+      read = undefined;
+      return looked;
+    },
+    rows() {
+      const all = [...puts];
+      if (added === 0 && all.length === 0) return all;
+      for (const [at, { ends, at: time }] of blocks) all.push({ key: blockKey(at), value: encodeEnds(ends) }, { key: `${listPrefix}${stamp(time)}/${at}`, value: Buffer.from(String(ends.length)) });
+      all.push({ key: nextKey, value: Buffer.from(String(next)) });
+      if (writing) {
+        const limit = Math.ceil(added * rowsAnEnd);
+        over = places.step(limit, all);
+        over = lasts.step(limit, all) && over;
+        if (over) {
+          all.push({ key: writtenKey, value: Buffer.from(String(from)) });
+          for (const { key } of table.range(forgottenPrefix)) if (Number(key.slice(forgottenPrefix.length)) < from) all.push({ key, value: null });
+        }
+      }
+      return all;
+    },
+    written() {
+      blocks.clear();
+      open = undefined;
+      puts = [];
+      added = 0;
+      if (writing) {
+        places.stepped();
+        lasts.stepped();
+        if (over) writing = over = false;
+      }
+      freezeIfMuch();
+    },
+  };
+}
+
+/** Per end: both halves of its hash and of the other (0 = none), accept time, length of the value (4 bytes), the value. */
+function encodeEnds(ends: readonly KeptEnd[]): Buffer {
+  const out = Buffer.allocUnsafe(ends.reduce((sum, { value }) => sum + headBytes + value.length, 0));
+  let at = 0;
+  for (const { hash, last, acceptedAt, value } of ends) {
+    at = out.writeDoubleLE(hash[0], at);
+    at = out.writeDoubleLE(hash[1], at);
+    at = out.writeDoubleLE(last?.[0] ?? 0, at);
+    at = out.writeDoubleLE(last?.[1] ?? 0, at);
+    at = out.writeDoubleLE(acceptedAt, at);
+    at = out.writeUInt32LE(value.length, at);
+    out.set(value, at);
+    at += value.length;
+  }
+  return out;
+}
+
+function decodeEnds(bytes: Buffer): KeptEnd[] {
+  const ends: KeptEnd[] = [];
+  for (let at = 0; at < bytes.length;) {
+    const double = (i: number): number => bytes.readDoubleLE(at + 8 * i);
+    const begin = at + headBytes;
+    const end = begin + bytes.readUInt32LE(at + 40);
+    const last: Hash = [double(2), double(3)];
+    ends.push({ hash: [double(0), double(1)], last: last[0] === 0 && last[1] === 0 ? undefined : last, acceptedAt: double(4), value: bytes.subarray(begin, end) });
+    at = end;
+  }
+  return ends;
+}

@@ -1,0 +1,26 @@
+import type { Clock } from '@weir/service';
+
+/** Brokers that are away, or take too long to answer: nothing of it says that it cannot be done. */
+const away: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline']);
+/** As `away`, or because the partition is another one's by now. */
+const passing: ReadonlySet<string> = new Set([...away, 'log-assignment-stale']);
+const againMs = 200;
+
+const codeOf = (error: unknown): string => (error as { code?: string } | null)?.code ?? '';
+/** What may end work on the log without saying anything of it, or because its partition is another one's. */
+export const isPassing = (error: unknown): boolean => passing.has(codeOf(error));
+/** Resolves when it is time to try again. */
+export const soon = (clock: Pick<Clock, 'setTimer'>): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, againMs); });
+
+/** Does what may be done twice until it is done: brokers that are away for a while are no end of the process. Rejects with what ended it, and with whatever it was once `gone`. */
+export async function patiently<T>(clock: Pick<Clock, 'setTimer'>, gone: () => boolean, work: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      if (gone() || !away.has(codeOf(error))) throw error;
+      await soon(clock);
+      if (gone()) throw error;
+    }
+  }
+}

@@ -1,0 +1,210 @@
+import type { Verdict } from '@weir/adapter';
+import type { OutRecord, RecordBatch } from '@weir/log';
+import { topicNames } from '@weir/pipeline';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { createDestinationRunner } from './destination.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { EndValue } from './types.ts';
+
+const hourMs = 3_600_000;
+type Answer = (n: number, tries: number) => Verdict;
+const ok: Verdict = { kind: 'ok', effect: 'done' };
+const retryIn = (retryAfterMs: number): Verdict => ({ kind: 'retry', effect: 'none', code: 'vendor-unavailable', retryAfterMs });
+
+/** A destination with `use` and `restrict`, over topics that are lists and a clock that is turned by hand. */
+function world(answer: Answer = () => ok) {
+  const timers = new Map<object, { readonly at: number; readonly run: () => void }>();
+  const clock = {
+    at: 1_000_000, now: () => clock.at, monotonic: () => clock.at, random: () => 0.5,
+    setTimer(run: () => void, ms: number) {
+      const handle = {};
+      timers.set(handle, { at: clock.at + ms, run });
+      return handle;
+    },
+    clearTimer: (handle: object) => { timers.delete(handle); },
+  };
+  const topics = topicNames('t');
+  const parked: { offset: number; timestamp: number; key: Buffer; value: Buffer; headers: OutRecord['headers'] }[] = [];
+  const ends = new Map<string, EndValue>();
+  const ended = new Map<number, string>();
+  const calls: { readonly n: number; readonly at: number }[] = [];
+  const tries = new Map<number, number>();
+  const closedUntil = new Map<string, number>();
+  let written = 0;
+  let owner = '';
+  const gauge = { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined };
+  const operation = (kind: string) => ({ kind, idempotency: { scheme: 'key', pastWindow: 'resend' } });
+  const destination = {
+    enabled: true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, retryHorizonMs: 100 * hourMs, config: {}, operations: { use: operation('use'), restrict: operation('restrict') },
+    adapter: { destination: { request: (delivery: { record: { n: number } }) => ({ n: delivery.record.n }), classify: (response: Verdict) => response } },
+  };
+  const ports = {
+    name: 'one', instance: 'a', topics, keys: undefined, clock, fail: (error: unknown) => { throw error; }, callTimeoutMs: 1000, inLaneTries: 4,
+    window: () => ({ records: 5000, bytes: 1e9 }), dedupeWindowMs: () => 7 * 24 * hourMs, logger: { warn: () => undefined, info: () => undefined },
+    progress: { committed: () => undefined, lag: () => undefined }, metrics: new Proxy({}, { get: () => gauge }), credential: { accepted: () => undefined, rejected: () => undefined },
+    retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * 24 * hourMs, parkedMs: () => 30 * 24 * hourMs, oldest: () => undefined },
+    ledger: {
+      owner: () => ({ token: 1, owner }), position: () => 0, intent: () => undefined, parks: () => [], end: (key: string) => ends.get(key), lastDelivered: () => 0,
+      apply: (_partition: number, entries: readonly { end?: EndValue }[]) => { for (const { end } of entries) if (end !== undefined) ends.set(end.key, end); },
+    },
+    serde: {
+      known: () => true, decode: (bytes: Buffer) => ({ name: 'weir.internal.Delivery', value: JSON.parse(bytes.toString(), (_, v: unknown) => (Array.isArray((v as { data?: unknown })?.data) ? Buffer.from((v as { data: number[] }).data) : v)) as unknown }),
+      encode: (name: string, value: { owner?: string; state?: string; eventId?: string }) => {
+        if (name === 'weir.internal.LedgerOwner') owner = value.owner!;
+        if (name === 'weir.internal.LedgerEnd') ended.set(Number(value.eventId), `${ended.has(Number(value.eventId)) ? 'twice ' : ''}${value.state!}`);
+        return Buffer.from(name);
+      },
+    },
+    appender: {
+      partitionFor: () => 0, partitions: () => Promise.resolve(1),
+      append: (topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map(({ key, value, headers }) => (topic === topics.parked('one') ? parked.push({ offset: parked.length, timestamp: clock.at, key: key!, value: value!, headers: headers ?? [] }) - 1 : written++))),
+    },
+    admin: { endOffsets: () => Promise.resolve(new Map([[0, parked.length]])) },
+    reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: parked.filter((r) => r.offset >= from) })).then(() => undefined) },
+    consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
+    turns: { next: () => Promise.resolve(), over: () => false }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
+    quota: {
+      lost: () => undefined, state: () => ({ closedMs: 0, available: 1, perSecond: 100 }), take: (bucket: string, _limit: unknown, _class: string, now: number) => Math.max(0, (closedUntil.get(bucket) ?? 0) - now),
+      finished: (bucket: string, end: { throttled: boolean; retryAfterMs?: number }, now: number) => { if (end.throttled) closedUntil.set(bucket, now + end.retryAfterMs!); },
+    },
+    consent: { atLeast: () => true, allows: () => ({ ok: true }) },
+    http: {
+      call: ({ n }: { n: number }, { onBeforeWrite }: { onBeforeWrite: () => boolean }) => {
+        if (!onBeforeWrite()) throw new Error('kept back');
+        calls.push({ n, at: clock.at });
+        tries.set(n, (tries.get(n) ?? 0) + 1);
+        return Promise.resolve({ headers: {}, status: 200, ...answer(n, tries.get(n)!) });
+      },
+    },
+    destination: () => destination, configured: () => destination,
+  } as unknown as DestinationPorts;
+  const runner = createDestinationRunner(ports);
+  const quiet = async (): Promise<void> => { for (let i = 0; i < 12; i++) await new Promise((done) => { setImmediate(done); }); };
+  let next = 0;
+  const api = {
+    runner, calls, ended, closedUntil, parked, clock, quiet,
+    async open(): Promise<void> {
+      await runner.handlers.assigned([{ topic: topics.dispatch('one'), partition: 0, epoch: 1, position: 0 }]);
+      await quiet();
+    },
+    async arrive(kind: 'use' | 'restrict', subject = 'anna'): Promise<number> {
+      const offset = next++;
+      const value = Buffer.from(JSON.stringify({ eventId: String(offset), outputId: `o${offset}`, destination: 'one', operation: kind, kind, recordType: 'r', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', purpose: 'p', notBefore: null, consentOffsets: [], identityOffsets: [], ids: [], n: offset, payload: Buffer.from(JSON.stringify({ n: offset })) }));
+      runner.handlers.batch({ topic: topics.dispatch('one'), partition: 0, epoch: 1, records: [{ offset, timestamp: clock.at, key: Buffer.from(subject), value, headers: [] }], nextOffset: offset + 1, highWatermark: offset + 1 } as unknown as RecordBatch);
+      await quiet();
+      return offset;
+    },
+    async pass(ms: number): Promise<void> {
+      const until = clock.at + ms;
+      for (;;) {
+        const [first] = [...timers].sort((a, b) => a[1].at - b[1].at);
+        if (first === undefined || first[1].at > until) break;
+        timers.delete(first[0]);
+        clock.at = Math.max(clock.at, first[1].at);
+        first[1].run();
+        await quiet();
+      }
+      clock.at = until;
+      await quiet();
+    },
+    order: () => calls.map((c) => c.n),
+  };
+  return api;
+}
+
+test('a withdrawal goes at once though the quota of a use before it is closed for an hour; the use goes once when it opens, and what comes after stays in order', async () => {
+  const w = world();
+  await w.open();
+  w.closedUntil.set('use', w.clock.at + hourMs);
+  await w.arrive('use');
+  await w.pass(10);
+  await w.arrive('restrict');
+  await w.arrive('use');
+  await w.pass(2000);
+  expect(w.order()).toEqual([1]);
+  await w.pass(hourMs);
+  expect(w.order()).toEqual([1, 0, 2]);
+  expect([...w.ended.values()]).toEqual(['delivered', 'delivered', 'delivered']);
+});
+
+test('one that the vendor throttles for an hour while a withdrawal waits behind it makes way', async () => {
+  const w = world((_n, tries) => (tries === 1 && _n === 0 ? { kind: 'throttled', effect: 'none', code: 'vendor-throttled', retryAfterMs: hourMs } : ok));
+  await w.open();
+  await Promise.all([w.arrive('use'), w.arrive('restrict')]);
+  await w.pass(2000);
+  expect(w.order()).toEqual([0, 1]);
+  await w.pass(hourMs);
+  expect(w.order()).toEqual([0, 1, 0]);
+});
+
+test('one that is tried again in an hour makes way, whether the withdrawal is there already or comes while it waits', async () => {
+  for (const first of [true, false]) {
+    const w = world((n, tries) => (n === 0 && tries === 1 ? retryIn(hourMs) : ok));
+    await w.open();
+    if (first) await Promise.all([w.arrive('use'), w.arrive('restrict')]);
+    else {
+      await w.arrive('use');
+      await w.pass(5000);
+      await w.arrive('restrict');
+    }
+    await w.pass(2000);
+    expect([first, w.order()]).toEqual([first, [0, 1]]);
+    await w.pass(hourMs);
+    expect([first, w.order()]).toEqual([first, [0, 1, 0]]);
+  }
+});
+
+test('a parked use that is due and waits for its quota makes way for a withdrawal that comes then', async () => {
+  const w = world((n, tries) => (n === 0 && tries <= 4 ? retryIn(100) : ok));
+  await w.open();
+  await w.arrive('use');
+  while (w.parked.length === 0) await w.pass(20);
+  w.closedUntil.set('use', w.clock.at + hourMs);
+  await w.pass(60_000);
+  expect([w.order(), w.parked.length]).toEqual([[0, 0, 0, 0], 1]);
+  await w.arrive('restrict');
+  await w.pass(2000);
+  expect(w.order().at(-1)).toBe(1);
+  await w.pass(2 * hourMs);
+  expect(w.ended.get(0)).toBe('delivered');
+});
+
+test('a wait of moments parks nothing', async () => {
+  const w = world();
+  await w.open();
+  w.closedUntil.set('use', w.clock.at + 300);
+  await w.arrive('use');
+  await w.arrive('restrict');
+  await w.pass(1000);
+  expect([w.order(), w.parked.length]).toEqual([[0, 1], 0]);
+});
+
+test('whatever waits for whatever: each ends once, uses keep their order, withdrawals theirs, and none of these waits longer than moments', async () => {
+  const step = fc.oneof(
+    fc.record({ do: fc.constant('arrive' as const), kind: fc.constantFrom('use' as const, 'use' as const, 'restrict' as const), subject: fc.constantFrom('anna', 'ben') }),
+    fc.record({ do: fc.constant('close' as const), ms: fc.constantFrom(200, 5000, hourMs) }),
+    fc.record({ do: fc.constant('pass' as const), ms: fc.constantFrom(1, 500, 3000, 600_000) }),
+  );
+  await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 3, maxLength: 25 }), fc.array(fc.constantFrom<Verdict>(ok, retryIn(50), retryIn(20_000), { kind: 'throttled', effect: 'none', code: 'vendor-throttled', retryAfterMs: 30_000 }), { minLength: 1, maxLength: 12 }), async (steps, verdicts) => {
+    let at = 0;
+    const sent: { n: number; kind: string; subject: string; arrived: number }[] = [];
+    const w = world((n) => (sent[n]!.kind === 'use' ? verdicts[at++ % (verdicts.length + 1)] ?? ok : ok));
+    await w.open();
+    for (const s of steps) {
+      if (s.do === 'arrive') {
+        sent.push({ n: sent.length, kind: s.kind, subject: s.subject, arrived: w.clock.at });
+        await w.arrive(s.kind, s.subject);
+      } else if (s.do === 'close') w.closedUntil.set('use', w.clock.at + s.ms);
+      else await w.pass(s.ms);
+    }
+    verdicts.length = 0;
+    await w.pass(5 * hourMs);
+    expect([...w.ended].sort((a, b) => a[0] - b[0])).toEqual(sent.map(({ n }) => [n, 'delivered']));
+    for (const subject of ['anna', 'ben']) for (const kind of ['use', 'restrict']) {
+      const last = w.calls.filter(({ n }) => sent[n]!.subject === subject && sent[n]!.kind === kind).map((c) => c.n).filter((n, i, all) => all.lastIndexOf(n) === i);
+      expect(last).toEqual([...last].sort((a, b) => a - b));
+    }
+    for (const { n, kind, arrived } of sent) if (kind === 'restrict') expect(w.calls.find((c) => c.n === n)!.at - arrived).toBeLessThan(5000);
+  }), { numRuns: 60 });
+}, 60_000);

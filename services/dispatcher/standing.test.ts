@@ -1,0 +1,60 @@
+import type { Verdict } from '@weir/adapter';
+import { expect, test } from 'vitest';
+import { waitMs } from './breaker.ts';
+import type { DestinationPorts } from './ports.ts';
+import { createStanding } from './standing.ts';
+import type { Task } from './types.ts';
+
+function world() {
+  const clock = { at: 1000, now: () => clock.at, monotonic: () => clock.at };
+  const credential: string[] = [];
+  const standing = createStanding({ name: 'crm', clock, logger: { warn: () => undefined, info: () => undefined }, metrics: { breaker: { set: () => undefined } }, credential: { accepted: () => credential.push('accepted'), rejected: () => credential.push('rejected') } } as unknown as DestinationPorts, () => undefined);
+  const task = { key: 'k', last: { at: 0, durationMs: 1 } } as unknown as Task;
+  const destination = { config: {} } as never;
+  const judge = (since: number, verdict: Verdict): void => standing.judge([{ kind: 'verdict', verdict }], [task], destination, since);
+  return { clock, credential, standing, judge, state: () => standing.breaker().state };
+}
+const ok: Verdict = { kind: 'ok', effect: 'done' };
+const down: Verdict = { kind: 'retry', effect: 'none', code: 'vendor-unavailable' };
+
+test('what was called before the breaker opened is no probe: its answer neither closes it, nor lets a second probe go, nor doubles the wait', () => {
+  const { clock, standing, judge, state } = world();
+  const early = Array.from({ length: 9 }, () => standing.began());
+  for (const since of early.slice(0, 5)) judge(since, down);
+  expect(state()).toBe('open');
+  judge(early[5]!, ok);
+  expect(state()).toBe('open');
+  clock.at += waitMs(standing.breaker(), clock.at);
+  const probe = standing.began();
+  expect(state()).toBe('probing');
+  judge(early[6]!, down);
+  expect([state(), standing.breaker().openings]).toEqual(['probing', 1]);
+  judge(early[7]!, ok);
+  expect(state()).toBe('probing');
+  judge(probe, ok);
+  expect(state()).toBe('closed');
+});
+
+test('failures of calls from before the vendor was away do not open a breaker that has closed since', () => {
+  const { clock, standing, judge, state } = world();
+  const early = Array.from({ length: 10 }, () => standing.began());
+  for (const since of early.slice(0, 5)) judge(since, down);
+  clock.at += waitMs(standing.breaker(), clock.at);
+  judge(standing.began(), ok);
+  for (const since of early.slice(5)) judge(since, down);
+  expect(state()).toBe('closed');
+  for (let i = 0; i < 5; i++) judge(standing.began(), down);
+  expect(state()).toBe('open');
+});
+
+test('a refusal of the credential from before it was changed does not take back what the probe found', () => {
+  const { clock, standing, judge, state, credential } = world();
+  const early = [standing.began(), standing.began()];
+  judge(early[0]!, { kind: 'auth-broken', effect: 'none', code: 'credential-rejected' });
+  expect([state(), credential]).toEqual(['open', ['rejected']]);
+  clock.at += 10;
+  standing.credentialChanged();
+  judge(standing.began(), ok);
+  judge(early[1]!, { kind: 'auth-broken', effect: 'none', code: 'credential-rejected' });
+  expect([state(), credential]).toEqual(['closed', ['rejected', 'accepted']]);
+});

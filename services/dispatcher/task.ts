@@ -1,0 +1,22 @@
+import type { LogRecord } from '@weir/log';
+import { H } from '@weir/pipeline';
+import { isSealed, sealedBy } from '@weir/seal';
+import type { DestinationPorts } from './ports.ts';
+import type { DeliveryValue, Task } from './types.ts';
+
+export function headerOf(record: LogRecord, name: string): string | undefined {
+  for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
+  return undefined;
+}
+
+/**
+ * A delivery on its way. The payload is opened once, for all that is done with it. Throws here, where it is set aside with its
+ * bytes, when somebody changed what is sealed.
+ */
+export function taskOf(keys: DestinationPorts['keys'], delivery: DeliveryValue, record: LogRecord, at: Pick<Task, 'offset' | 'parkedOffset' | 'queuedAt' | 'maybeSince'>): Task {
+  const sealed = isSealed(delivery.payload) ? sealedBy(delivery.payload) : '';
+  const plain = sealed === '' ? undefined : keys?.open(delivery.payload);
+  // Of this task alone: it was decoded for it.
+  if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
+  return { delivery, record, sealedBy: sealed, ...at, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, readBacks: 0, path: '', last: undefined, ahead: '' };
+}
