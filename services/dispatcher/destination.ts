@@ -138,7 +138,10 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   function sweep(): void {
     const expiring = [...partitions.values()].filter((runner) => runner.sweep());
-    if (expiring.length > 0) expireHeads();
+    if (expiring.length === 0) return;
+    expireHeads();
+    // What came up behind them may go.
+    pump();
   }
 
   /** False: the breaker is open, no lane can start. A bucket that has no call left is added to `empty`. */
@@ -284,9 +287,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   /** The head is a use that cannot go for so long, and what restricts is behind it: that waits for no quota and no backoff of a use (I3). */
   function makesWay(lane: Lane, ms: number): boolean {
     const since = lane.queue[0]!.delivery.kind === 'restrict' ? undefined : restrictSince(lane);
-    if (since === undefined || (ms <= wayMs && ports.clock.now() - since <= wayMs) || held() === 0) return false;
-    // What an earlier owner may have called behind the head would not be known as such on the parked topic.
-    return lane.queue.every(({ maybeSince }, i) => i === 0 || maybeSince === 0);
+    return since !== undefined && !lane.dead && (ms > wayMs || ports.clock.now() - since > wayMs) && held() > 0;
   }
 
   /** To the parked topic, where what restricts goes first and each use before it is decided anew. */

@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createDestinationRunner } from './destination.ts';
 import type { DestinationPorts } from './ports.ts';
+import { createDisk } from '../../tests/integrity/sim/table.ts';
 import type { EndValue } from './types.ts';
 
 const hourMs = 3_600_000;
@@ -13,7 +14,7 @@ const ok: Verdict = { kind: 'ok', effect: 'done' };
 const retryIn = (retryAfterMs: number): Verdict => ({ kind: 'retry', effect: 'none', code: 'vendor-unavailable', retryAfterMs });
 
 /** A destination with `use` and `restrict`, over topics that are lists and a clock that is turned by hand. */
-function world(answer: Answer = () => ok) {
+function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?: number } = {}) {
   const timers = new Map<object, { readonly at: number; readonly run: () => void }>();
   const clock = {
     at: 1_000_000, now: () => clock.at, monotonic: () => clock.at, random: () => 0.5,
@@ -36,16 +37,16 @@ function world(answer: Answer = () => ok) {
   const gauge = { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined };
   const operation = (kind: string) => ({ kind, idempotency: { scheme: 'key', pastWindow: 'resend' } });
   const destination = {
-    enabled: true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, retryHorizonMs: 100 * hourMs, config: {}, operations: { use: operation('use'), restrict: operation('restrict') },
+    enabled: true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, retryHorizonMs: 100 * hourMs, config: {}, operations: { use: operation('use'), restrict: operation('restrict'), send: { kind: 'use', idempotency: { scheme: 'none', pastWindow: 'hold' } } },
     adapter: { destination: { request: (delivery: { record: { n: number } }) => ({ n: delivery.record.n }), classify: (response: Verdict) => response } },
   };
   const ports = {
     name: 'one', instance: 'a', topics, keys: undefined, clock, fail: (error: unknown) => { throw error; }, callTimeoutMs: 1000, inLaneTries: 4,
-    window: () => ({ records: 5000, bytes: 1e9 }), dedupeWindowMs: () => 7 * 24 * hourMs, logger: { warn: () => undefined, info: () => undefined },
+    window: () => ({ records: 5000, bytes: 1e9, heads: 50 }), dedupeWindowMs: () => 7 * 24 * hourMs, logger: { warn: () => undefined, info: () => undefined },
     progress: { committed: () => undefined, lag: () => undefined }, metrics: new Proxy({}, { get: () => gauge }), credential: { accepted: () => undefined, rejected: () => undefined },
-    retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * 24 * hourMs, parkedMs: () => 30 * 24 * hourMs, oldest: () => undefined },
+    retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => over.retentionMs ?? 30 * 24 * hourMs, parkedMs: () => 30 * 24 * hourMs, oldest: () => undefined },
     ledger: {
-      owner: () => ({ token: 1, owner }), position: () => 0, intent: () => undefined, parks: () => [], end: (key: string) => ends.get(key), lastDelivered: () => 0,
+      owner: () => ({ token: 1, owner }), position: () => 0, intent: () => over.intent, parks: () => [], end: (key: string) => ends.get(key), lastDelivered: () => 0,
       apply: (_partition: number, entries: readonly { end?: EndValue }[]) => { for (const { end } of entries) if (end !== undefined) ends.set(end.key, end); },
     },
     serde: {
@@ -63,7 +64,7 @@ function world(answer: Answer = () => ok) {
     admin: { endOffsets: () => Promise.resolve(new Map([[0, parked.length]])) },
     reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: parked.filter((r) => r.offset >= from) })).then(() => undefined) },
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
-    turns: { next: () => Promise.resolve(), over: () => false }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
+    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
     quota: {
       lost: () => undefined, state: () => ({ closedMs: 0, available: 1, perSecond: 100 }), take: (bucket: string, _limit: unknown, _class: string, now: number) => Math.max(0, (closedUntil.get(bucket) ?? 0) - now),
       finished: (bucket: string, end: { throttled: boolean; retryAfterMs?: number }, now: number) => { if (end.throttled) closedUntil.set(bucket, now + end.retryAfterMs!); },
@@ -88,9 +89,9 @@ function world(answer: Answer = () => ok) {
       await runner.handlers.assigned([{ topic: topics.dispatch('one'), partition: 0, epoch: 1, position: 0 }]);
       await quiet();
     },
-    async arrive(kind: 'use' | 'restrict', subject = 'anna'): Promise<number> {
+    async arrive(kind: 'use' | 'restrict', subject = 'anna', operation: string = kind): Promise<number> {
       const offset = next++;
-      const value = Buffer.from(JSON.stringify({ eventId: String(offset), outputId: `o${offset}`, destination: 'one', operation: kind, kind, recordType: 'r', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', purpose: 'p', notBefore: null, consentOffsets: [], identityOffsets: [], ids: [], n: offset, payload: Buffer.from(JSON.stringify({ n: offset })) }));
+      const value = Buffer.from(JSON.stringify({ eventId: String(offset), outputId: `o${offset}`, destination: 'one', operation, kind, recordType: 'r', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', purpose: 'p', notBefore: null, consentOffsets: [], identityOffsets: [], ids: [], n: offset, payload: Buffer.from(JSON.stringify({ n: offset })) }));
       runner.handlers.batch({ topic: topics.dispatch('one'), partition: 0, epoch: 1, records: [{ offset, timestamp: clock.at, key: Buffer.from(subject), value, headers: [] }], nextOffset: offset + 1, highWatermark: offset + 1 } as unknown as RecordBatch);
       await quiet();
       return offset;
@@ -208,3 +209,25 @@ test('whatever waits for whatever: each ends once, uses keep their order, withdr
     for (const { n, kind, arrived } of sent) if (kind === 'restrict') expect(w.calls.find((c) => c.n === n)!.at - arrived).toBeLessThan(5000);
   }), { numRuns: 60 });
 }, 60_000);
+
+test('what an earlier owner may have called is known as such when it was parked behind another: it is held, not sent again', async () => {
+  const w = world((n, tries) => (n === 0 && tries <= 4 ? retryIn(100) : ok), { intent: { fromOffset: 0, toOffset: 2, at: 999_000 } });
+  await w.open();
+  await Promise.all([w.arrive('use'), w.arrive('use', 'anna', 'send'), w.arrive('use', 'anna', 'send')]);
+  await w.pass(hourMs);
+  expect(w.parked.length).toBe(3);
+  expect([w.order(), [...w.ended.values()]]).toEqual([[0, 0, 0, 0, 0, 2], ['delivered', 'quarantined', 'delivered']]);
+});
+
+test('what comes up behind one that its topic is about to lose goes at once, though the quota of that one is closed', async () => {
+  const w = world(undefined, { retentionMs: hourMs });
+  await w.open();
+  w.closedUntil.set('use', w.clock.at + 2 * hourMs);
+  await w.arrive('use');
+  await w.pass(50 * 60_000);
+  await w.arrive('use', 'anna', 'send');
+  await w.pass(5 * 60_000);
+  w.runner.sweep();
+  await w.quiet();
+  expect([[...w.ended.values()], w.order()]).toEqual([['dead-lettered', 'delivered'], [1]]);
+});
