@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { commonOptions, defineConfig, readConfig } from '@weir/config';
+import { commonOptions, defineConfig, kafkaConnection, readConfig, registryConnection, securityOptions } from '@weir/config';
 import { createLog, createSerde, type Log } from '@weir/log';
 import { checkTopics, planTopics, topicNames, type TopicFinding } from '@weir/pipeline';
 import { applyAudited, createTopicsAudited, type Release } from '@weir/release';
@@ -11,6 +11,7 @@ export const brokerOptions = defineConfig({
   brokers: { ...commonOptions.brokers, optional: true, doc: 'When set, weir apply and weir topics talk to these brokers; else to the control API.' },
   registryUrl: { ...commonOptions.registryUrl, optional: true, doc: 'Schema registry; weir apply needs it with KAFKA_BROKERS.' },
   kafkaClient: commonOptions.kafkaClient,
+  ...securityOptions,
   topicPrefix: commonOptions.topicPrefix,
 });
 
@@ -30,10 +31,12 @@ const directOf = async (log: Log, prefix: string) => ({ appender: await log.appe
 
 /** The topics of a release on the brokers of KAFKA_BROKERS: create what is missing if asked to, and compare. */
 export async function topicsDirect(env: Env, release: Release, create: boolean): Promise<TopicsReport> {
-  const { brokers, kafkaClient, topicPrefix } = readConfig(brokerOptions, env);
+  const config = readConfig(brokerOptions, env);
+  const { topicPrefix } = config;
+  const brokers = config.brokers!;
   const declared = declaredTopics();
-  const plan = planTopics(declared, release, { prefix: topicPrefix, brokers: brokers!.length });
-  const log = createLog({ brokers: brokers!, clientId: 'weir-cli', driver: kafkaClient });
+  const plan = planTopics(declared, release, { prefix: topicPrefix, brokers: brokers.length });
+  const log = createLog({ ...kafkaConnection({ ...config, brokers }), clientId: 'weir-cli' });
   try {
     const admin = await log.admin();
     const created = create ? await createTopicsAudited({ admin, plan, ...await directOf(log, topicPrefix) }) : [];
@@ -45,14 +48,16 @@ export async function topicsDirect(env: Env, release: Release, create: boolean):
 
 /** Topics, then the release, on the brokers of KAFKA_BROKERS. The services take it up when they see it. */
 export async function applyDirect(env: Env, release: Release, message: string | null): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
-  const { brokers, registryUrl, kafkaClient, topicPrefix } = readConfig(brokerOptions, env);
+  const config = readConfig(brokerOptions, env);
+  const { registryUrl, topicPrefix } = config;
+  const brokers = config.brokers!;
   if (registryUrl === undefined) throw new UsageError('with KAFKA_BROKERS, weir apply needs SCHEMA_REGISTRY_URL too');
-  const plan = planTopics(declaredTopics(), release, { prefix: topicPrefix, brokers: brokers!.length });
-  const log = createLog({ brokers: brokers!, clientId: 'weir-cli', driver: kafkaClient });
+  const plan = planTopics(declaredTopics(), release, { prefix: topicPrefix, brokers: brokers.length });
+  const log = createLog({ ...kafkaConnection({ ...config, brokers }), clientId: 'weir-cli' });
   try {
     const direct = await directOf(log, topicPrefix);
     const topicsCreated = await createTopicsAudited({ admin: await log.admin(), plan, ...direct });
-    const serde = createSerde({ registryUrl });
+    const serde = createSerde(registryConnection({ ...config, registryUrl }));
     await serde.start();
     await applyAudited({ ...direct, serde, topic: topicNames(topicPrefix).control, release, message });
     return { hash: release.hash, changed: true, topicsCreated };

@@ -42,3 +42,13 @@ test('an order that somebody cancels while its preview is made is told, and by w
   await expect(run).rejects.toThrow(Finding);
   await expect(run).rejects.toThrow(/was cancelled by token:tok_b/);
 });
+
+test('a preview of a range that retention took a part of says since when it is there', async () => {
+  stop = new AbortController();
+  const counts = { derived: false, release: 'rel_x', records: 0, repeated: 0, unreadable: 0, held: 0, fails: 0, dropped: 0, goesOn: 0, deliveries: {}, verified: {}, back: 0, calls: [], seconds: null, differs: 0, fields: {} };
+  const { code, out } = await replay({ state: 'previewed', preview: { ...counts, goneBefore: Date.UTC(2026, 2, 4, 10) } }, () => {});
+  expect(code).toBe(0);
+  expect(out).toContain('before 2026-03-04T10:00:00.000Z is gone (retention)');
+  server?.close();
+  expect((await replay({ state: 'previewed', preview: { ...counts, goneBefore: null } }, () => {})).out).not.toContain('gone');
+});

@@ -5,6 +5,7 @@ import { registry } from '@weir/adapters';
 import type { ConfigSchema as AdapterSchema } from '@weir/adapter';
 import { configTable, vaultOptions, type ConfigSchema } from '@weir/config';
 import { catalogue, type CatalogueEntry } from '@weir/errors';
+import { acls, type AclGrants } from '@weir/pipeline';
 import { permissions, roleNames, roles, type Permission } from '@weir/release';
 import { limitsTable, machineLines, ratiosTable } from '../bench/results.ts';
 import { scalingTables } from '../bench/scaling.ts';
@@ -30,6 +31,14 @@ function rolesTable(): string {
   return [`| permission | lets one | ${roleNames.join(' | ')} |`, `|---|---|${roleNames.map(() => '---|').join('')}`, ...rows].join('\n');
 }
 
+/** Topics and groups by service; what is declared is what tests/full/acls.test.ts runs them with. */
+function aclsTable(): string {
+  const services = Object.entries(acls) as [string, AclGrants][];
+  const rows = (kind: keyof AclGrants): string[] => [...new Set(services.flatMap(([, grants]) => Object.keys(grants[kind])))].sort()
+    .map((name) => `| ${kind === 'topics' ? 'topic' : 'group'} \`${name}\` | ${services.map(([, grants]) => (grants[kind][name] ?? []).join(', ')).join(' | ')} |`);
+  return [`| under \`<prefix>.\` | ${services.map(([name]) => name).join(' | ')} |`, `|---|${services.map(() => '---|').join('')}`, ...rows('topics'), ...rows('groups')].join('\n');
+}
+
 function between(path: string, table: string, name = 'config', text = readFileSync(join(root, path), 'utf8')): string {
   const start = `<!-- ${name}:start -->`;
   const end = `<!-- ${name}:end -->`;
@@ -45,7 +54,7 @@ async function wanted(): Promise<Map<string, string>> {
   const files = new Map([
     ['docs/errors.md', errorsPage()], [faults, between(faults, mutantsTable(), 'mutants', between(faults, chaosTable(), 'chaos'))],
     [performance, between(performance, machineLines(), 'machine', between(performance, limitsTable(), 'limits'))], ['docs/scaling.md', between('docs/scaling.md', scalingTables(), 'scaling')], ['README.md', between('README.md', ratiosTable(), 'bench')],
-    ['cli/README.md', between('cli/README.md', configTable({ ...cliOptions, ...brokerOptions, ...vaultOptions }))], ['docs/metrics.md', between('docs/metrics.md', metricsTable(), 'metrics')], ['docs/operate.md', between('docs/operate.md', rolesTable(), 'roles')],
+    ['cli/README.md', between('cli/README.md', configTable({ ...cliOptions, ...brokerOptions, ...vaultOptions }))], ['docs/metrics.md', between('docs/metrics.md', metricsTable(), 'metrics')], ['docs/operate.md', between('docs/operate.md', aclsTable(), 'acls', between('docs/operate.md', rolesTable(), 'roles'))],
   ]);
   for (const service of readdirSync(join(root, 'services')).sort()) {
     const config = join(root, 'services', service, 'config.ts');

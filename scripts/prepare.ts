@@ -7,15 +7,19 @@ import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { readAdapterFile, registry } from '@weir/adapters';
 import { keepPending, localLeaf, newSigningKey } from '@weir/audit';
-import { commonOptions, readConfig } from '@weir/config';
+import { commonOptions, defineConfig, kafkaConnection, readConfig, registryConnection, type ConfigOf } from '@weir/config';
 import { findWeirError } from '@weir/errors';
 import { createLog, createSerde } from '@weir/log';
 import { planTopics, topicNames } from '@weir/pipeline';
 import { applyAudited, compileRelease, createTopicsAudited, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
 import { createLogger } from '@weir/telemetry';
 import { ensureSecrets, readWorkspaceKey, startVault, unwrapEnv, type SecretSpec, type VaultSettings } from '@weir/vault';
+import { controlOptions } from '../services/control/config.ts';
 
 const root = resolve(import.meta.dirname, '..');
+
+/** What of the environment it takes. */
+export const prepareOptions = defineConfig({ ...commonOptions, approval: controlOptions.approval });
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -46,21 +50,30 @@ export async function localSecrets(release: Release, target: { readonly dataDir:
   });
 }
 
-/** Topics of the release, schemas, and the release itself when another one (or none) is current. */
-export async function prepareCluster(release: Release, target: { brokers: readonly string[]; registryUrl: string; prefix: string; by: string }): Promise<void> {
-  const log = createLog({ brokers: target.brokers, clientId: 'weir-prepare' });
-  const serde = createSerde({ registryUrl: target.registryUrl });
+/**
+ * Topics of the release, schemas, and the release itself when none is current, or another one and no second person has to
+ * approve (WEIR_APPROVAL). Resolves with the hash of the release that runs then.
+ */
+export async function prepareCluster(release: Release, config: ConfigOf<typeof prepareOptions>, by: string): Promise<string> {
+  const log = createLog({ ...kafkaConnection(config), clientId: 'weir-prepare' });
+  const serde = createSerde(registryConnection(config));
   try {
     const file = { path: 'infra/topics.yaml', content: readFileSync(join(root, 'infra/topics.yaml'), 'utf8') };
     const [admin, appender] = await Promise.all([log.admin(), log.appender()]);
-    const { control: topic, audit: auditTopic } = topicNames(target.prefix);
-    const direct = { appender, auditTopic, by: target.by, now: Date.now };
-    await Promise.all([createTopicsAudited({ ...direct, admin, plan: planTopics(file, release, { prefix: target.prefix, brokers: target.brokers.length }) }), serde.start()]);
+    const { control: topic, audit: auditTopic } = topicNames(config.topicPrefix);
+    const direct = { appender, auditTopic, by, now: Date.now };
+    await Promise.all([createTopicsAudited({ ...direct, admin, plan: planTopics(file, release, { prefix: config.topicPrefix, brokers: config.brokers.length }) }), serde.start()]);
     // Nothing is mapped here: any key will do.
     const feed = await createReleaseFeed({ log, serde, topic, adapters: registry, workspaceKey: Buffer.alloc(32), logger: createLogger({ service: 'prepare', level: 'silent' }) });
     const running = currentHash(feed);
     await feed.close();
-    if (running !== release.hash) await applyAudited({ ...direct, serde, topic, release, message: null });
+    if (running === release.hash) return running;
+    if (running !== undefined && config.approval) {
+      console.error(`release ${running} goes on: WEIR_APPROVAL asks for a second person before ${release.hash} of the folder runs; propose it with weir apply`);
+      return running;
+    }
+    await applyAudited({ ...direct, serde, topic, release, message: null });
+    return release.hash;
   } finally {
     await log.close();
   }
@@ -76,10 +89,9 @@ function currentHash(feed: Awaited<ReturnType<typeof createReleaseFeed>>): strin
 }
 
 if (import.meta.main) {
-  const config = readConfig(commonOptions);
+  const config = readConfig(prepareOptions);
   const env = await unwrapEnv(process.env, () => config);
   const release = compileWorkspace(process.argv[2] ?? join(root, 'workspace'), config.dataDir, env);
   await localSecrets(release, { dataDir: config.dataDir, env, settings: config, by: 'prepare' });
-  await prepareCluster(release, { brokers: config.brokers, registryUrl: config.registryUrl, prefix: config.topicPrefix, by: 'prepare' });
-  console.log(`prepared: release ${release.hash}`);
+  console.log(`prepared: release ${await prepareCluster(release, config, 'prepare')}`);
 }

@@ -5,8 +5,8 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { registry } from '@weir/adapters';
-import { commonOptions, defineConfig, readConfig, vaultOptions } from '@weir/config';
-import { WorkspaceError } from '@weir/errors';
+import { commonOptions, defineConfig, readConfig, securityOptions, vaultOptions } from '@weir/config';
+import { WeirError, WorkspaceError } from '@weir/errors';
 import { secretNames } from '@weir/release';
 import { armFailpoints, closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
@@ -25,7 +25,7 @@ import { createPolicy } from '../services/policy/app.ts';
 import { options as policyOptions } from '../services/policy/config.ts';
 import { createSandbox } from '../services/sandbox/app.ts';
 import { options as sandboxOptions } from '../services/sandbox/config.ts';
-import { compileWorkspace, localSecrets, prepareCluster } from './prepare.ts';
+import { compileWorkspace, localSecrets, prepareCluster, prepareOptions } from './prepare.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const began = performance.now();
@@ -110,18 +110,20 @@ process.on('SIGINT', () => void stop(0));
 process.on('SIGTERM', () => void stop(0));
 
 try {
+  const { kafkaProtocol } = readConfig(securityOptions);
   const settings = readConfig(vaultOptions);
   const env = await unwrapEnv(process.env, () => settings);
   const release = compileWorkspace(config.workspace, dataDir, env);
   await localSecrets(release, { dataDir, env, settings, by: 'npm start' });
   if (config.brokers === undefined || config.registryUrl === undefined) {
+    if (kafkaProtocol !== 'PLAINTEXT') throw new WeirError('config-invalid', `WEIR_KAFKA_SECURITY_PROTOCOL=${kafkaProtocol} needs KAFKA_BROKERS and SCHEMA_REGISTRY_URL: the local brokers speak plaintext`);
     platform = (await startDocker((line) => console.error(line))) ?? (await startPlatform({ dataDir: join(dataDir, 'platform') }));
     Object.assign(process.env, { KAFKA_BROKERS: platform.bootstrap.join(','), SCHEMA_REGISTRY_URL: platform.registryUrl });
   }
   // One instance on one machine: a crash is noticed sooner than in a fleet. Each of these can still be set.
   for (const [name, value] of Object.entries({ WEIR_NORMALIZER_SESSION_MS: '5000', WEIR_POLICY_SESSION_MS: '5000', WEIR_DISPATCHER_SESSION_MS: '9000', WEIR_CALL_TIMEOUT_MS: '4000' })) process.env[name] ||= value;
   Object.assign(process.env, { WEIR_DATA: dataDir, WEIR_SANDBOX_URL: `http://127.0.0.1:${config.base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: process.env['WEIR_ALLOW_PRIVATE_DESTINATIONS'] || 'true', WEIR_ALLOW_PRIVATE_SOURCES: process.env['WEIR_ALLOW_PRIVATE_SOURCES'] || 'true', WEIR_LOG_LEVEL: process.env['WEIR_LOG_LEVEL'] || 'warn' });
-  await prepareCluster(release, { brokers: process.env['KAFKA_BROKERS']!.split(','), registryUrl: process.env['SCHEMA_REGISTRY_URL']!, prefix: process.env['WEIR_TOPIC_PREFIX'] || 'weir', by: 'npm start' });
+  const hash = await prepareCluster(release, readConfig(prepareOptions), 'npm start');
   running = await startServices(config.base);
   for (const { service, context } of running) {
     void Promise.race([service.failed, ...(context?.broken === undefined ? [] : [context.broken])]).then((error) => {
@@ -135,7 +137,7 @@ try {
   const keyName = segment === undefined ? undefined : secretNames(segment.config).find((s) => s.option === 'writeKey')?.name;
   if (keyName !== undefined) console.log(`segment write key: ${vault.get(keyName).reveal()}`);
   console.log(`admin token: ${vault.get('ADMIN_TOKEN').reveal()}`);
-  console.log(`weir ready in ${((performance.now() - began) / 1000).toFixed(1)} s: ingest http://127.0.0.1:${config.base}, control http://127.0.0.1:${config.base + 1}, sandbox http://127.0.0.1:${config.base + 10}; release ${release.hash}; Ctrl-C ends it`);
+  console.log(`weir ready in ${((performance.now() - began) / 1000).toFixed(1)} s: ingest http://127.0.0.1:${config.base}, control http://127.0.0.1:${config.base + 1}, sandbox http://127.0.0.1:${config.base + 10}; release ${hash}; Ctrl-C ends it`);
 } catch (error) {
   await Promise.all(running.map(({ service }) => service.stop()));
   await platform?.stop();

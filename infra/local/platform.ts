@@ -20,6 +20,8 @@ export interface PlatformOptions {
   readonly registry?: boolean;
   /** More listeners per broker, e.g. behind proxies: a client that comes in by one is told its advertised addresses. */
   readonly listeners?: ReadonlyArray<{ readonly listen: readonly number[]; readonly advertised: readonly number[] }>;
+  /** Users of SCRAM-SHA-256 and SCRAM-SHA-512 that a new cluster begins with. For tests: the password is seen on a command line. */
+  readonly scram?: ReadonlyArray<{ readonly name: string; readonly password: string }>;
   /** Settings of the brokers beside, or instead of, those that are chosen here. */
   readonly properties?: Readonly<Record<string, string>>;
   /** Lines for a person: what is being waited for. */
@@ -181,8 +183,9 @@ async function startBroker(java: string, binaries: Binaries, cache: string, data
   const log4j = resolve(import.meta.dirname, 'log4j2.yaml');
   const common = ['-cp', `${binaries.kafka}/*`, `-Dlog4j2.configurationFile=${log4j}`];
   if (!existsSync(join(folder, 'meta.properties'))) {
+    const users = (options.scram ?? []).flatMap(({ name, password }) => ['SCRAM-SHA-256', 'SCRAM-SHA-512'].flatMap((mechanism) => ['--add-scram', `${mechanism}=[name=${name},password=${password}]`]));
     const clusterId = 'd2Vpci1sb2NhbC1rYWZrYQ';
-    await run(java, [...heap(256, join(cache, 'format.jsa')), ...common, 'kafka.tools.StorageTool', 'format', '-t', clusterId, '-c', properties], { cwd: dataDir });
+    await run(java, [...heap(256, join(cache, 'format.jsa')), ...common, 'kafka.tools.StorageTool', 'format', '-t', clusterId, '-c', properties, ...users], { cwd: dataDir });
   }
   let process: Guarded | undefined;
   const start = async (): Promise<void> => {

@@ -1,10 +1,12 @@
 import { defineConfig } from './config.ts';
+import { securityOptions } from './connection.ts';
 
 /** Options that every service reads. */
 export const commonOptions = defineConfig({
   brokers: { env: 'KAFKA_BROKERS', type: 'list', doc: 'Kafka bootstrap servers, host:port, comma-separated.' },
   registryUrl: { env: 'SCHEMA_REGISTRY_URL', type: 'string', doc: 'Confluent-compatible schema registry, e.g. http://127.0.0.1:8085/apis/ccompat/v7.' },
   kafkaClient: { env: 'WEIR_KAFKA_CLIENT', type: 'enum', values: ['platformatic', 'kafkajs'], default: 'platformatic', doc: 'Kafka client driver.' },
+  ...securityOptions,
   topicPrefix: { env: 'WEIR_TOPIC_PREFIX', type: 'string', default: 'weir', doc: 'Prefix of every topic and group of this workspace.' },
   dataDir: { env: 'WEIR_DATA', type: 'string', default: '.weir', doc: 'Folder of local caches (SQLite), keys and the embedded platform.' },
   workspaceKey: { env: 'WEIR_KEY', type: 'secret', optional: true, doc: 'Workspace key, 32 bytes base64url, or wrapped by the Transit engine of the vault (vault:v…, see weir vault wrap-key); default: created once as <WEIR_DATA>/workspace.key.' },

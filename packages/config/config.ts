@@ -1,6 +1,7 @@
 import { WeirError } from '@weir/errors';
+import { Secret } from './secret.ts';
 
-/** One option: environment variable, type, default, doc. The only description of it; type, table and check come from here. */
+/** One option: environment variable, type, default, doc. The only description of it; type, table and check come from here. A `secret` is read as a Secret, which does not print. */
 export interface ConfigOption<T = unknown> {
   readonly env: string;
   readonly doc: string;
@@ -15,7 +16,7 @@ export interface ConfigOption<T = unknown> {
 export type ConfigSchema = Readonly<Record<string, ConfigOption<any>>>;
 
 type ValueOf<O extends ConfigOption> =
-  O['type'] extends 'integer' ? number : O['type'] extends 'boolean' ? boolean : O['type'] extends 'list' ? readonly string[]
+  O['type'] extends 'integer' ? number : O['type'] extends 'secret' ? Secret : O['type'] extends 'boolean' ? boolean : O['type'] extends 'list' ? readonly string[]
     : O extends { readonly values: readonly (infer V)[] } ? V : string;
 export type ConfigOf<S extends ConfigSchema> = { readonly [K in keyof S]: S[K] extends { optional: true } ? ValueOf<S[K]> | undefined : ValueOf<S[K]> };
 
@@ -43,6 +44,8 @@ function parse(name: string, option: ConfigOption, text: string): unknown {
     case 'enum':
       if (!option.values!.includes(text)) throw bad(`one of ${option.values!.join(', ')}`);
       return text;
+    case 'secret':
+      return new Secret(text);
     default:
       return text;
   }

@@ -83,6 +83,8 @@ export const catalogue = {
   'log-out-of-range': { meaning: 'A committed position is no longer in the topic.', retry: 'stop', action: 'Data was deleted before it was read: the message has the exact offsets. Restore the records, or accept the loss as docs/troubleshooting.md says.' },
   'log-assignment-stale': { meaning: 'A commit or call belongs to an assignment that has ended.', retry: 'stop', action: 'None: the new owner continues.' },
   'log-fatal': { meaning: 'The log refused for good (authorisation, unknown topic, record too large).', retry: 'stop', action: 'Check topics with weir topics check.' },
+  'log-auth-failed': { meaning: 'A broker or the registry refuses the login or the client certificate.', retry: 'stop', action: 'The message names who refuses what: check WEIR_KAFKA_SASL_* or WEIR_SCHEMA_REGISTRY_*, and the user there.' },
+  'log-tls-failed': { meaning: 'The certificate of a broker or of the registry is not trusted, or there is no TLS in common.', retry: 'stop', action: 'The message has the reason: check WEIR_KAFKA_SSL_CA_FILE or WEIR_SCHEMA_REGISTRY_CA_FILE, and the names in the certificate.' },
   'state-in-use': { meaning: 'The folder of local caches is in use by another process.', retry: 'stop', action: 'Give each instance a WEIR_DATA or WEIR_INSTANCE of its own, or end the other process.' },
   'state-unusable': { meaning: 'A local cache cannot be opened, and it is not its content.', retry: 'stop', action: 'The message names the folder and what the system says: rights, room, open files.' },
   'config-invalid': { meaning: 'An environment variable or option is missing or wrong.', retry: 'stop', action: 'The message names the variable and what it takes.' },

@@ -1,6 +1,8 @@
 import { WeirError } from '@weir/errors';
 import { delay, withDeadline } from './deadline.ts';
 import { E, type BrokerConnection, type Driver, type Endpoint } from './driver.ts';
+import { isRefusal, reasonOf, tlsRefusal } from './refusal.ts';
+import type { Secured } from './security.ts';
 
 const connectTimeoutMs = 5000;
 const metadataTimeoutMs = 5000;
@@ -28,6 +30,7 @@ export class Cluster {
   readonly #driver: Driver;
   readonly #bootstrap: readonly Endpoint[];
   readonly #clientId: string;
+  readonly #secured: (() => Secured) | undefined;
   readonly #open = new Map<string, Open>();
   /** topic → leader per partition. */
   readonly #topics = new Map<string, readonly number[]>();
@@ -36,10 +39,11 @@ export class Cluster {
   #refreshing: { readonly topics: ReadonlySet<string>; readonly done: Promise<void> } | undefined;
   #closed = false;
 
-  constructor(driver: Driver, options: { brokers: readonly string[]; clientId: string; deadlineMs: number }) {
+  constructor(driver: Driver, options: { brokers: readonly string[]; clientId: string; deadlineMs: number; secured?: () => Secured }) {
     this.#driver = driver;
     this.#bootstrap = options.brokers.map(parseBroker);
     this.#clientId = options.clientId;
+    this.#secured = options.secured;
     this.deadlineMs = options.deadlineMs;
   }
 
@@ -57,7 +61,7 @@ export class Cluster {
     } catch (error) {
       this.#drop(key, open);
       if (error instanceof WeirError) throw error;
-      throw new WeirError('log-unavailable', `${what} failed: ${(error as Error).message}`, { cause: error });
+      throw tlsRefusal(error, `broker ${endpoint.host}:${endpoint.port}`) ?? new WeirError('log-unavailable', `${what} failed: ${(error as Error).message}`, { cause: error });
     }
   }
 
@@ -68,7 +72,8 @@ export class Cluster {
     const forget = (): void => {
       if (this.#open.get(key) === open) this.#open.delete(key);
     };
-    const ready = this.#driver.connect(this.#clientId, endpoint, connectTimeoutMs, forget).then((connection) => {
+    const secured = this.#secured?.();
+    const ready = this.#driver.connect(this.#clientId, endpoint, connectTimeoutMs, forget, secured).then((connection) => {
       open.connection = connection;
       // Given up while it was being made.
       if (this.#open.get(key) !== open) {
@@ -78,7 +83,9 @@ export class Cluster {
       return connection;
     }, (error: unknown) => {
       forget();
-      throw new WeirError('log-unavailable', `no connection to ${endpoint.host}:${endpoint.port}`, { cause: error });
+      if (isRefusal(error)) throw error;
+      const at = `${endpoint.host}:${endpoint.port}`;
+      throw tlsRefusal(error, `broker ${at}${secured?.stale === undefined ? '' : ` (files of before are in use: ${secured.stale})`}`) ?? new WeirError('log-unavailable', `no connection to ${at}: ${reasonOf(error)}`, { cause: error });
     });
     const open: Open = { ready, connection: undefined };
     this.#open.set(key, open);
@@ -116,6 +123,7 @@ export class Cluster {
     const from = known.length > 0 ? Math.floor(Math.random() * known.length) : 0;
     const others = this.#bootstrap.filter((b) => !known.some((k) => k.host === b.host && k.port === b.port));
     let last: unknown;
+    let refusal: WeirError | undefined;
     for (const endpoint of [...known.slice(from), ...known.slice(0, from), ...others]) {
       try {
         const found = await this.#askAt(`meta@${endpoint.host}:${endpoint.port}`, endpoint, 'metadata', metadataTimeoutMs, (broker) => broker.metadata(topics));
@@ -123,9 +131,10 @@ export class Cluster {
         return;
       } catch (error) {
         last = error;
+        if (isRefusal(error)) refusal = error;
       }
     }
-    throw new WeirError('log-unavailable', `no broker answers (${this.#bootstrap.map((b) => `${b.host}:${b.port}`).join(', ')})`, { cause: last });
+    throw refusal ?? new WeirError('log-unavailable', `no broker answers (${this.#bootstrap.map((b) => `${b.host}:${b.port}`).join(', ')}${this.#secured === undefined ? ', in plaintext' : ''}): ${(last as Error).message}`, { cause: last });
   }
 
   #learn(found: Awaited<ReturnType<BrokerConnection['metadata']>>): void {
@@ -186,7 +195,7 @@ export class Cluster {
   }
 }
 
-const final = new Set(['log-fatal', 'log-out-of-range', 'log-assignment-stale', 'log-append-failed', 'config-invalid']);
+const final = new Set(['log-fatal', 'log-out-of-range', 'log-assignment-stale', 'log-append-failed', 'log-auth-failed', 'log-tls-failed', 'config-invalid']);
 
 /** Repeat until it gives a value or the deadline is over; undefined or a passing error = not now. Ends at once when `signal` aborts. */
 export async function eventually<T>(cluster: Cluster, what: string, attempt: () => Promise<T | undefined>, signal?: AbortSignal): Promise<T> {
@@ -201,7 +210,7 @@ export async function eventually<T>(cluster: Cluster, what: string, attempt: () 
       last = error;
     }
     if (signal?.aborted || cluster.closed) throw new WeirError('log-unavailable', `${what}: the client is being closed`, { cause: last });
-    if (performance.now() > end) throw new WeirError('log-deadline', `${what}: not done within ${cluster.deadlineMs} ms`, { cause: last });
+    if (performance.now() > end) throw new WeirError('log-deadline', `${what}: not done within ${cluster.deadlineMs} ms${last instanceof Error ? `: ${last.message}` : ''}`, { cause: last });
     await delay(Math.min(500, 20 * 2 ** Math.min(i, 5)), signal);
   }
 }

@@ -5,6 +5,8 @@
  * https://kafka.apache.org/protocol
  */
 
+import type { Secured } from './security.ts';
+
 /** Error codes that the port looks at. https://kafka.apache.org/protocol#protocol_error_codes */
 export const E = {
   none: 0, offsetOutOfRange: 1, corruptMessage: 2, unknownTopic: 3, leaderNotAvailable: 5, notLeader: 6, requestTimedOut: 7, messageTooLarge: 10, coordinatorLoading: 14,
@@ -111,6 +113,9 @@ export interface BrokerConnection {
 
 export interface Driver {
   readonly name: 'kafkajs' | 'platformatic';
-  /** Rejects when there is no connection within the time. `onClose` is called once when it ended, whoever ended it. */
-  connect(clientId: string, endpoint: Endpoint, timeoutMs: number, onClose: () => void): Promise<BrokerConnection>;
+  /**
+   * Rejects when there is no connection within the time; with log-auth-failed when the broker refuses the login.
+   * `onClose` is called once when it ended, whoever ended it. `secured` undefined = plaintext.
+   */
+  connect(clientId: string, endpoint: Endpoint, timeoutMs: number, onClose: () => void, secured?: Secured): Promise<BrokerConnection>;
 }

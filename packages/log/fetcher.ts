@@ -4,6 +4,7 @@ import { listOffsets } from './coordinator.ts';
 import { delay } from './deadline.ts';
 import { E, type Fetched, type FetchedPartition, type FetchTopic } from './driver.ts';
 import { decodeBatches } from './records.ts';
+import { isRefusal } from './refusal.ts';
 import type { RecordBatch } from './types.ts';
 
 /** A partition being read; `position` is the next offset wanted. */
@@ -192,7 +193,8 @@ export class Fetcher {
     let answer: Fetched;
     try {
       answer = await this.#cluster.ask(purpose, leader, 'fetch', maxWaitMs + graceMs, (broker) => broker.fetch(maxWaitMs, maxBytes, request));
-    } catch {
+    } catch (error) {
+      if (isRefusal(error)) throw error;
       return undefined;
     }
     if (answer.errorCode !== 0) return undefined;

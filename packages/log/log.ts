@@ -7,6 +7,7 @@ import type { Driver } from './driver.ts';
 import { createGroupConsumer } from './group.ts';
 import { createProducePort } from './producer.ts';
 import { createReader } from './reader.ts';
+import { createSecurity } from './security.ts';
 import type { Log, LogOptions } from './types.ts';
 
 const defaultDeadlineMs = 30_000;
@@ -14,10 +15,11 @@ const defaultPendingBytes = 256 * 1024 * 1024;
 const longestProduceMs = 10_000;
 const drivers = { kafkajs, platformatic };
 
-/** The log over the driver asked for (default platformatic), or over one that is given. Nothing is connected before the first call. Consumers, readers and admin share one set of metadata; each appender has its own. */
+/** The log over the driver asked for (default platformatic), or over one that is given. Nothing is connected before the first call; throws config-invalid when a file of `security` is not what it should be. Consumers, readers and admin share one set of metadata; each appender has its own. */
 export function createLog(options: LogOptions, driver: Driver = drivers[options.driver ?? 'platformatic']): Log {
   const deadlineMs = options.deadlineMs ?? defaultDeadlineMs;
-  const newCluster = (): Cluster => new Cluster(driver, { brokers: options.brokers, clientId: options.clientId, deadlineMs });
+  const secured = createSecurity(options.security);
+  const newCluster = (): Cluster => new Cluster(driver, { brokers: options.brokers, clientId: options.clientId, deadlineMs, secured });
   const cluster = newCluster();
   const own = new Set<{ close(): Promise<void> }>();
 

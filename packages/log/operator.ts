@@ -2,7 +2,7 @@
  * What an operator does to a cluster, for the proofs that the port survives it (tests/conformance): leaders are
  * moved, partitions added, records deleted. Not part of the port. https://kafka.apache.org/protocol
  */
-import { alterPartitionReassignmentsV0, Connection, createAPI, createPartitionsV3, deleteRecordsV2, findCoordinatorV4, metadataV12, Writer, type Reader } from '@platformatic/kafka';
+import { alterPartitionReassignmentsV0, Connection, createAclsV3, createAPI, createPartitionsV3, deleteRecordsV2, findCoordinatorV4, metadataV12, Writer, type Reader } from '@platformatic/kafka';
 
 export interface Operator {
   /** Node id of the leader per partition; -1 = none now. */
@@ -15,6 +15,8 @@ export interface Operator {
   /** Deletes everything below the offset, as retention does. */
   deleteRecords(topic: string, partition: number, before: number): Promise<void>;
   coordinator(groupId: string): Promise<number>;
+  /** Lets the user do this, from anywhere. */
+  allow(user: string, rules: ReadonlyArray<{ readonly resource: 'Topic' | 'Group'; readonly name: string; readonly prefixed: boolean; readonly operation: string }>): Promise<void>;
 }
 
 interface Metadata {
@@ -24,6 +26,8 @@ interface Metadata {
 
 const timeoutMs = 15_000;
 const preferred = 0;
+/** https://kafka.apache.org/protocol, AclOperation. */
+const aclOperations: Readonly<Record<string, number>> = { Read: 3, Write: 4, Create: 5, Describe: 8, DescribeConfigs: 10 };
 
 /** ElectLeaders (43), version 2: the library does not have it. The outcome per partition is not of interest: the leaders are looked at. */
 const electLeaders = createAPI(43, 2, (topic: string, partitions: readonly number[]) => Writer.create()
@@ -80,6 +84,11 @@ export function createOperator(bootstrap: readonly string[]): Operator {
     async coordinator(groupId) {
       const { coordinators: [found] } = await ask<{ coordinators: { nodeId: number }[] }>(bootstrap, findCoordinatorV4.api, [0, [groupId]]);
       return found!.nodeId;
+    },
+    async allow(user, rules) {
+      await ask(bootstrap, createAclsV3.api, [rules.map(({ resource, name, prefixed, operation }) => ({
+        resourceType: resource === 'Topic' ? 2 : 3, resourceName: name, resourcePatternType: prefixed ? 4 : 3, principal: `User:${user}`, host: '*', operation: aclOperations[operation], permissionType: 3,
+      }))]);
     },
   };
 }

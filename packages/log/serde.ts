@@ -1,11 +1,14 @@
-import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-schema-registry';
+import { COMPATIBILITY, SchemaType, type SchemaRegistry } from '@kafkajs/confluent-schema-registry';
 import { WeirError } from '@weir/errors';
 import { failpointSoon } from '@weir/failpoint';
 import { loadSchemas } from '@weir/schemas';
 import avsc from 'avsc';
+import type { RegistrySecurity } from '@weir/config';
 import { compileBounds } from './bounds.ts';
 import { delay, withDeadline } from './deadline.ts';
 import { compileEncoder, room, type Sink } from './encoder.ts';
+import { isRefusal } from './refusal.ts';
+import { createRegistry } from './registry.ts';
 import type { DecodeLimits, Serde } from './types.ts';
 
 interface Codec {
@@ -24,6 +27,13 @@ function statusOf(error: unknown): number | undefined {
   return (error as { status?: number }).status;
 }
 
+/** The registry refuses us, or we it: asking again does not change it. */
+function refusalOf(error: unknown, registryUrl: string): WeirError | undefined {
+  if (isRefusal(error)) return error;
+  const status = statusOf(error);
+  return status === 401 || status === 403 ? new WeirError('log-auth-failed', `the schema registry ${registryUrl} refuses the login (${status})`, { cause: error }) : undefined;
+}
+
 /** What avsc throws has no code: it is about the value, and so is the answer. */
 function undecodable(name: string, error: unknown): WeirError {
   return error instanceof WeirError ? error : new WeirError('avro-undecodable', `${name}: ${(error as Error).message}`, { cause: error });
@@ -33,9 +43,9 @@ function undecodable(name: string, error: unknown): WeirError {
  * Avro in the Confluent wire format (magic 0, schema id, datum), subjects by record name, FULL_TRANSITIVE.
  * The registry is asked at start and for an unknown id only; `encode` and `decode` are synchronous.
  * `start` waits for the registry until `deadlineMs` (default 30 s), then rejects with log-unavailable; a schema
- * that the registry refuses rejects at once with schema-unknown.
+ * that the registry refuses rejects at once with schema-unknown, and a login that it refuses with log-auth-failed.
  */
-export function createSerde(options: { registryUrl: string; limits?: DecodeLimits; deadlineMs?: number; registry?: Pick<SchemaRegistry, 'register' | 'getSchema'> }): Serde {
+export function createSerde(options: { registryUrl: string; security?: RegistrySecurity; limits?: DecodeLimits; deadlineMs?: number; registry?: Pick<SchemaRegistry, 'register' | 'getSchema'> }): Serde {
   const limits = options.limits ?? defaultLimits;
   const deadlineMs = options.deadlineMs ?? 30_000;
   const schemas = loadSchemas();
@@ -49,7 +59,7 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
     return [name, write];
   }));
   const scratch: Sink = { bytes: Buffer.allocUnsafe(firstScratch), at: 0 };
-  const registry = options.registry ?? new SchemaRegistry({ host: options.registryUrl, clientId: 'weir', retry: { retries: 0 } });
+  const registry = options.registry ?? createRegistry(options.registryUrl, options.security);
 
   async function register(name: string): Promise<void> {
     failpointSoon('log.schema-fetch');
@@ -79,7 +89,8 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
 
   async function lookUp(id: number): Promise<void> {
     const found = await withDeadline(registry.getSchema(id), deadlineMs, `schema ${id}`, 'log-unavailable').catch((error: unknown) => {
-      throw new WeirError(statusOf(error) === 404 ? 'schema-unknown' : 'log-unavailable', `schema ${id}: ${(error as Error).message}`, { cause: error });
+      // Who runs already waits for a login to be put right: nothing is set aside because of it.
+      throw new WeirError(statusOf(error) === 404 ? 'schema-unknown' : 'log-unavailable', `schema ${id}: ${(refusalOf(error, options.registryUrl) ?? (error as Error)).message}`, { cause: error });
     });
     const json = JSON.parse(JSON.stringify(found)) as { name?: string; namespace?: string };
     const name = json.namespace === undefined || json.name?.includes('.') ? json.name ?? '' : `${json.namespace}.${json.name}`;
@@ -119,6 +130,8 @@ export function createSerde(options: { registryUrl: string; limits?: DecodeLimit
         try {
           return await withDeadline(registerAll(), Math.max(1, end - performance.now()), 'registration of the schemas', 'log-unavailable');
         } catch (error) {
+          const refusal = refusalOf(error, options.registryUrl);
+          if (refusal !== undefined) throw refusal;
           const status = statusOf(error);
           if (status === 409 || status === 422) throw new WeirError('schema-unknown', `the registry refuses a schema: ${(error as Error).message}`, { cause: error });
           if (performance.now() >= end) throw new WeirError('log-unavailable', `the schema registry does not answer: ${(error as Error).message}`, { cause: error });

@@ -12,6 +12,7 @@
  * - every call has a deadline and rejects with a WeirError (`log-deadline`, `log-append-failed`, ...).
  */
 
+import type { KafkaSecurity } from '@weir/config';
 import type { Sink } from './encoder.ts';
 
 /** Header names are ASCII; values are bytes. Order is kept. */
@@ -175,6 +176,8 @@ export interface Log {
 
 export interface LogOptions {
   readonly brokers: readonly string[];
+  /** TLS and login; default: neither. Files are read again for each connection. */
+  readonly security?: KafkaSecurity;
   readonly clientId: string;
   readonly driver?: 'kafkajs' | 'platformatic';
   /** Deadline of each request that has none of its own; default 30_000. */

@@ -1,4 +1,5 @@
 export { createCommitWindow, type CommitWindow } from './commit-window.ts';
+export { aclRules, acls, type AclGrants, type AclOperation, type AclPrincipal, type AclRule } from './acls.ts';
 export { consentApi, H } from './headers.ts';
 export * from './ids.ts';
 export * from './outcome.ts';

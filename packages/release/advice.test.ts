@@ -2,7 +2,8 @@ import { expect, test } from 'vitest';
 import { advise } from './advice.ts';
 import type { Release } from './types.ts';
 
-const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[], sources: readonly object[] = []): Release => ({
+const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[], sources: readonly object[] = [], head = 'name: shop\n'): Release => ({
+  files: [{ path: 'weir.yaml', content: head }],
   sources: new Map(sources.map((source, i) => [`s${i}`, { name: `s${i}`, ...source }])),
   policy: { routes: Map.groupBy(routes.map((r) => ({ ...r, file: `destinations/${r.destination}.yaml`, line: 9 })), (r) => r.on), purposes: new Map([['marketing', { name: 'marketing', doc: '', legalBasis: 'consent' }], ['service', { name: 'service', doc: '', legalBasis: 'contract' }]]) },
 } as unknown as Release);
@@ -24,4 +25,9 @@ test('a polled source that names no version of its objects is named, and no othe
   const poll = { source: { kind: 'poll' }, manifest: { source: { config: { version: {} } } } };
   const found = advise(release([], [{ adapter: poll, config: {} }, { adapter: poll, config: { version: 'updated_at' } }, { adapter: { source: { kind: 'webhook' }, manifest: { source: { config: {} } } }, config: {} }, { adapter: { source: { kind: 'poll' }, manifest: { source: { config: {} } } }, config: {} }]));
   expect(found).toMatchObject([{ file: 'sources/s0.yaml', message: expect.stringContaining('taken for a repetition') }]);
+});
+
+test('a region of the workspace, which no residency rule asks for, is named with its line', () => {
+  expect(advise(release([], [], 'name: shop\nregion: DE\n'))).toMatchObject([{ file: 'weir.yaml', line: 2, message: expect.stringContaining('read by nothing') }]);
+  expect(advise(release([], [], 'name: shop\n'))).toEqual([]);
 });

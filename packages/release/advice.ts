@@ -1,14 +1,24 @@
 import type { WorkspaceProblem } from '@weir/errors';
+import { parseYaml } from '@weir/yaml';
 import type { Release } from './types.ts';
 
 /**
  * What compiles and is probably not meant; nothing is refused for it. A destination that holds people for a purpose that
  * asks for consent, and has no `restrict` route on ConsentChange, is never told that somebody said no: Weir sends no
  * more, but what the vendor sends by itself (its own lists and flows) goes on. And a polled source that names no version of
- * its objects: one that becomes again what it was (yes, no, yes) is taken for a repetition.
+ * its objects: one that becomes again what it was (yes, no, yes) is taken for a repetition. And a `region` of the workspace,
+ * which looks as if it answered a residency rule: where people are is asked of the record and its source.
  */
 export function advise(release: Release): WorkspaceProblem[] {
-  return [...withoutWord(release), ...withoutVersion(release)];
+  return [...withoutWord(release), ...withoutVersion(release), ...unreadRegion(release)];
+}
+
+function unreadRegion({ files }: Release): WorkspaceProblem[] {
+  const head = files.find(({ path }) => path === 'weir.yaml');
+  if (head === undefined) return [];
+  const { value, lineOf } = parseYaml(head);
+  if (value === null || typeof value !== 'object' || Array.isArray(value) || value['region'] === undefined) return [];
+  return [{ file: head.path, line: lineOf(['region']), message: 'region of the workspace is read by nothing: no residency rule counts anybody by it', remedy: 'take it out, and write region in sources/<name>.yaml (where its people are) and destinations/<name>.yaml (where it keeps data)' }];
 }
 
 function withoutVersion(release: Release): WorkspaceProblem[] {

@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Adapter } from '@weir/adapter';
-import type { commonOptions, ConfigOf } from '@weir/config';
+import { kafkaConnection, registryConnection, type commonOptions, type ConfigOf } from '@weir/config';
 import { createLog, createSerde } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { createReleaseFeed } from '@weir/release';
@@ -19,14 +19,14 @@ import type { ServiceContext } from './types.ts';
 export async function createContext(name: string, config: ConfigOf<typeof commonOptions>, adapters: ReadonlyMap<string, Adapter>, env: Readonly<Record<string, string | undefined>>): Promise<ServiceContext> {
   const logger = createLogger({ service: name, level: config.logLevel, instance: config.instance });
   const topics = topicNames(config.topicPrefix);
-  const log = createLog({ brokers: config.brokers, clientId: `weir-${name}-${config.instance}`, driver: config.kafkaClient });
-  const plain = createSerde({ registryUrl: config.registryUrl });
+  const log = createLog({ ...kafkaConnection(config), clientId: `weir-${name}-${config.instance}` });
+  const plain = createSerde(registryConnection(config));
   const broken = Promise.withResolvers<Error>();
   const stateDir = join(config.dataDir, 'state', name, config.instance);
   mkdirSync(stateDir, { recursive: true });
   try {
     await plain.start();
-    const given = await unwrapWorkspaceKey(config.workspaceKey, config);
+    const given = await unwrapWorkspaceKey(config.workspaceKey?.reveal(), config);
     const workspaceKey = readWorkspaceKey(config.dataDir, given);
     const releases = await createReleaseFeed({ log, serde: plain, topic: topics.control, adapters, logger, workspaceKey });
     let keys: KeyRing | undefined;

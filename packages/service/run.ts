@@ -1,5 +1,6 @@
 import type { Adapter } from '@weir/adapter';
 import { readConfig, type commonOptions, type ConfigOf, type ConfigSchema } from '@weir/config';
+import { findWeirError } from '@weir/errors';
 import { closeContext, createContext } from './context.ts';
 import { armFailpoints } from './failpoints.ts';
 import { startOps } from './ops.ts';
@@ -29,7 +30,7 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
   }
   const context = await createContext(name, common, adapters, process.env).catch((error: unknown) => {
     console.error(`${name} cannot start: ${(error as Error).message}`);
-    process.exit(1);
+    process.exit(findWeirError(error)?.code === 'config-invalid' ? 2 : 1);
   });
   const service = await (async () => create(context, config))().catch(async (error: unknown) => {
     console.error(`${name} cannot start: ${(error as Error).message}`);

@@ -39,6 +39,8 @@ export interface FleetOptions {
   readonly brokers: readonly string[];
   readonly registryUrl: string;
   readonly workspace: string;
+  /** Of topics and groups; default: one of its own. */
+  readonly prefix?: string;
   /** First of 20 free ports. */
   readonly base?: number;
   readonly env?: Readonly<Record<string, string>>;
@@ -54,7 +56,7 @@ export interface FleetOptions {
 export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const base = options.base ?? await freePort(20);
   const dataDir = mkdtempSync(join(tmpdir(), 'weir-fleet-'));
-  const prefix = testPrefix('fleet');
+  const prefix = options.prefix ?? testPrefix('fleet');
   const env = {
     ...process.env, NODE_COMPILE_CACHE: join(root, '.cache/compiled'), WEIR_LOG_LEVEL: 'warn', WEIR_DATA: dataDir, WEIR_TOPIC_PREFIX: prefix, KAFKA_BROKERS: options.brokers.join(','), SCHEMA_REGISTRY_URL: options.registryUrl,
     WEIR_SANDBOX_URL: `http://127.0.0.1:${base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: 'true', WEIR_ALLOW_PRIVATE_SOURCES: 'true',

@@ -1,5 +1,6 @@
 export { fleetServices, startFleet, type Fleet, type FleetOptions, type FleetService } from './fleet.ts';
 export { startInstance, type Instance, type InstanceOptions } from './instance.ts';
+export { createAuthority, type Authority, type Issued } from './certificates.ts';
 export { cpuMs } from './cpu.ts';
 export { freeze } from './freeze.ts';
 export { readKeys } from './keys.ts';

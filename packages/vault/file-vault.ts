@@ -3,7 +3,7 @@ import { WeirError } from '@weir/errors';
 import { createTokenSource, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
 import type { SecretProvider } from './kv-provider.ts';
 import { changeSecrets, fileStamp, loadSecrets, sealedName, type FileStoreOptions } from './sealed-file.ts';
-import { Secret } from './secret.ts';
+import { Secret } from '@weir/config';
 import type { StoredSecret, Vault, VaultStatus } from './types.ts';
 
 export const namePattern = /^[A-Z][A-Z0-9_]{0,63}$/;

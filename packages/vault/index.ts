@@ -2,7 +2,7 @@ export { checkName, checkSecret, ensureSecrets, openVault, removeSecret, setSecr
 export { createKvProvider, type KvOptions, type SecretProvider } from './kv-provider.ts';
 export { createTokenSource, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
 export { loadSecrets, migrateSecrets, rotateRootKey, sealedLeaf, type FileStoreOptions } from './sealed-file.ts';
-export { Secret } from './secret.ts';
+export { Secret } from '@weir/config';
 export { openTransit, startVault, unwrapEnv, unwrapWorkspaceKey, type VaultSettings } from './start-vault.ts';
 export { createTransit, isWrapped, type Transit, type TransitOptions } from './transit.ts';
 export { readWorkspaceKey } from './workspace-key.ts';

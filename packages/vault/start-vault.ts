@@ -1,3 +1,4 @@
+import type { Secret } from '@weir/config';
 import { WeirError } from '@weir/errors';
 import { openVault } from './file-vault.ts';
 import { createKvProvider } from './kv-provider.ts';
@@ -10,9 +11,9 @@ export interface VaultSettings {
   readonly vaultAddr: string | undefined;
   readonly vaultPath: string;
   readonly vaultNamespace: string | undefined;
-  readonly vaultToken: string | undefined;
+  readonly vaultToken: Secret | undefined;
   readonly vaultRoleId: string | undefined;
-  readonly vaultSecretId: string | undefined;
+  readonly vaultSecretId: Secret | undefined;
   readonly vaultTimeoutMs: number;
   readonly vaultRefreshMs: number;
   readonly vaultMaxStaleMs: number;
@@ -95,7 +96,7 @@ export async function unwrapEnv(env: Readonly<Record<string, string | undefined>
 
 function authOf(settings: VaultSettings): SessionOptions['auth'] {
   const { vaultToken: token, vaultRoleId: roleId, vaultSecretId: secretId } = settings;
-  if (roleId !== undefined && secretId !== undefined) return { kind: 'approle', roleId, secretId };
-  if (token !== undefined) return { kind: 'token', token };
+  if (roleId !== undefined && secretId !== undefined) return { kind: 'approle', roleId, secretId: secretId.reveal() };
+  if (token !== undefined) return { kind: 'token', token: token.reveal() };
   throw new WeirError('config-invalid', 'WEIR_VAULT_ADDR needs WEIR_VAULT_ROLE_ID and WEIR_VAULT_SECRET_ID, or WEIR_VAULT_TOKEN');
 }

@@ -2,7 +2,7 @@ import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
-import { createTransit, unwrapWorkspaceKey, type VaultSettings } from './index.ts';
+import { createTransit, Secret, unwrapWorkspaceKey, type VaultSettings } from './index.ts';
 
 const servers: Server[] = [];
 afterEach(() => { for (const server of servers.splice(0)) { server.closeAllConnections(); server.close(); } });
@@ -47,7 +47,7 @@ async function startTransit() {
   engine.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   return engine;
 }
-const settings = (url: string | undefined, over: Partial<VaultSettings> = {}): VaultSettings => ({ vaultAddr: url, vaultPath: 'secret/weir', vaultNamespace: undefined, vaultToken: undefined, vaultRoleId: 'role', vaultSecretId: 'sid', vaultTimeoutMs: 1000, vaultRefreshMs: 1000, vaultMaxStaleMs: 1000, vaultOverlapMs: 0, vaultTransitKey: 'transit/weir', ...over });
+const settings = (url: string | undefined, over: Partial<VaultSettings> = {}): VaultSettings => ({ vaultAddr: url, vaultPath: 'secret/weir', vaultNamespace: undefined, vaultToken: undefined, vaultRoleId: 'role', vaultSecretId: new Secret('sid'), vaultTimeoutMs: 1000, vaultRefreshMs: 1000, vaultMaxStaleMs: 1000, vaultOverlapMs: 0, vaultTransitKey: 'transit/weir', ...over });
 const transitOf = (url: string, key = 'transit/weir') => createTransit({ address: url, auth: { kind: 'approle', roleId: 'role', secretId: 'sid' }, timeoutMs: 1000, now: Date.now, key });
 
 test('a workspace key wrapped by Transit is opened, also after the key was rotated there, and by a new login after 403', async () => {

@@ -1,4 +1,4 @@
-import type { Secret } from './secret.ts';
+import type { Secret } from '@weir/config';
 
 /** What a provider knows of one secret. */
 export interface StoredSecret {

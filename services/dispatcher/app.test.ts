@@ -8,5 +8,5 @@ test('a session that no call fits into is refused at start, not found out by a s
 });
 
 test('what a partition reads past one that waits is what docs/decisions/0015 says', () => {
-  expect([1, 12, 100].map(windowOf)).toEqual([{ records: 6000, bytes: 16 * 1024 ** 2 }, { records: 500, bytes: Math.ceil(16 * 1024 ** 2 / 12) }, { records: 500, bytes: 256 * 1024 }]);
+  expect([1, 12, 100].map(windowOf)).toEqual([{ records: 6000, bytes: 16 * 1024 ** 2, heads: 1000 }, { records: 500, bytes: Math.ceil(16 * 1024 ** 2 / 12), heads: 84 }, { records: 500, bytes: 256 * 1024, heads: 50 }]);
 });

@@ -6,7 +6,7 @@ import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, ConsumerHandlers, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { saveEscalation, saveIncident } from '@weir/release';
 import { appendDeadlineMs, createProgress, createRetentionWatch, createTurns, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
-import { openTable } from '@weir/state';
+import { openTable, type Table } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
 import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
@@ -15,6 +15,7 @@ import { createMetrics } from './metrics.ts';
 import { createQuotas } from './quota.ts';
 import { createChannels } from './escalation-channels.ts';
 import { createEscalations, escalatedOthers } from './escalation.ts';
+import type { DestinationWindow } from './ports.ts';
 import { pruneLedger } from './prune.ts';
 import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
@@ -39,6 +40,7 @@ interface Running {
   readonly runner: DestinationRunner;
   readonly consumer: GroupConsumer;
   readonly ledger: LedgerStore;
+  readonly parkedTable: Table;
   readonly takeover: Takeover;
   /** Its cache keeps what counts against caps. */
   readonly counts: boolean;
@@ -52,13 +54,16 @@ const heldRecords = 6000;
 const heldBytes = 16 * 1024 * 1024;
 /** Each partition gets at least this, or a hot subject of it could hold up the others. */
 const leastRecords = 500;
+/** Of parked subjects whose head is due or about to be lost: the others wait in a local table. */
+const heldHeads = 1000;
+const leastHeads = 50;
 /** Of one fetch and partition: a batch is taken whole, so it is what a window may be over by. */
 const fetchBytes = 256 * 1024;
 
 /** The part of one of so many partitions. */
-export function windowOf(partitions: number): { readonly records: number; readonly bytes: number } {
+export function windowOf(partitions: number): DestinationWindow {
   const parts = Math.max(1, partitions);
-  return { records: Math.max(leastRecords, Math.ceil(heldRecords / parts)), bytes: Math.max(fetchBytes, Math.ceil(heldBytes / parts)) };
+  return { records: Math.max(leastRecords, Math.ceil(heldRecords / parts)), bytes: Math.max(fetchBytes, Math.ceil(heldBytes / parts)), heads: Math.max(leastHeads, Math.ceil(heldHeads / parts)) };
 }
 
 /** A lease that does not outlast a call and a late heartbeat would let no call start, ever. */
@@ -100,13 +105,16 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const counts = releases.current().destinations.get(name)!.caps.length > 0;
     const path = join(context.stateDir, counts ? 'ledger-counted' : 'ledger', name);
     const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde, counts);
+    const parkedTable = outside.openTable({ path: join(context.stateDir, 'parked', name) });
+    // What an earlier process left is in the ledger and on the topic.
+    parkedTable.clear();
     const own = [topics.dispatch(name), topics.ledger(name), topics.parked(name)];
     const [partitions] = await Promise.all(own.map((topic) => appender.partitions(topic)));
     quotas.partitions(name, partitions!);
     await retention.watch(own);
     const takeover = createTakeover({ admin, reader, ledger, clock, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name),
+      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name), parkedTable,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
       takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
@@ -130,7 +138,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       },
     };
     const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000, maxBytesPerPartition: fetchBytes });
-    running.set(name, { runner, consumer, ledger, takeover, counts });
+    running.set(name, { runner, consumer, ledger, parkedTable, takeover, counts });
     await consumer.start();
     logger.info({ destination: name }, 'dispatching');
   }
@@ -139,7 +147,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const found = running.get(name);
     running.delete(name);
     await found?.consumer.close();
-    await found?.ledger.close();
+    await Promise.all([found?.ledger.close(), found?.parkedTable.close()]);
   }
 
   /** Destinations of the running release, and no others. Events of one that left stay on its topic. */

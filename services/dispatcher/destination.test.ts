@@ -3,6 +3,7 @@ import { topicNames } from '@weir/pipeline';
 import { expect, test } from 'vitest';
 import { createDestinationRunner } from './destination.ts';
 import type { DestinationPorts } from './ports.ts';
+import { createDisk } from '../../tests/integrity/sim/table.ts';
 
 const topic = 't.dispatch.one';
 const dayMs = 86_400_000;
@@ -26,11 +27,11 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
   const delivery = { eventId: 'e', outputId: 'o', destination: 'one', operation: 'put', kind: 'use', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', notBefore: null, payload: Buffer.from('p'), consentOffsets: [], identityOffsets: [], ids: [] };
   const ports = {
     name: 'one', instance: 'a', topics: topicNames('t'), keys: undefined, clock, fail: (error: unknown) => { throw error; },
-    window: () => ({ records: 5000, bytes: 1e9 }), dedupeWindowMs: () => 7 * dayMs, logger: { warn: () => undefined, info: () => undefined },
+    window: () => ({ records: 5000, bytes: 1e9, heads: 50 }), dedupeWindowMs: () => 7 * dayMs, logger: { warn: () => undefined, info: () => undefined },
     progress: { committed: () => undefined, lag: () => undefined },
     metrics: new Proxy({}, { get: () => gauge }),
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * dayMs, parkedMs: () => 30 * dayMs, oldest: () => undefined },
-    ledger: { owner: () => ({ token: 1, owner }), position: () => 0, intent: () => undefined, parks: () => over.parked ?? [], apply: () => undefined, end: () => undefined, lastDelivered: () => 0 },
+    ledger: { owner: () => ({ token: 1, owner }), position: () => 0, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => 0 },
     serde: {
       known: () => true, decode: () => ({ name: 'weir.internal.Delivery', value: { ...delivery } }),
       encode: (name: string, value: { owner?: string; state?: string }) => {
@@ -43,7 +44,7 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
     reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: [{ offset: 7, timestamp: clock.at - 28 * dayMs, key: Buffer.from('anna'), value: Buffer.from('v'), headers: [] }] })).then(() => undefined) },
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
-    turns: { next: () => Promise.resolve(), over: () => false },
+    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false },
     takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() },
     quota: { lost: () => undefined, take: () => 1e9, state: () => ({ closedMs: 0 }) },
     consent: { atLeast: over.atLeast ?? (() => true), allows: () => ({ ok: true }) },

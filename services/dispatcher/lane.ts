@@ -36,7 +36,14 @@ export interface Parked {
   since: number;
   /** When the marker was written last, ms. */
   markedAt: number;
+  /** Nobody has it in hand: it goes on when what is being appended is. */
+  resting: boolean;
+  /** Among which of those in hand it counts; undefined = it is not. */
+  slot: Slot | undefined;
 }
+
+/** Why a parked subject is in hand: its head may be tried, is about to be lost by its topic, or nothing of it waits. */
+export type Slot = 'restrict' | 'use' | 'empty' | 'expiring';
 
 /** Deliveries of one subject in one partition: strictly one at a time, in order. */
 export interface Lane {
@@ -63,7 +70,7 @@ const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0,
 const createLine = (): Line => ({ offsets: [], ...fresh() });
 
 export function createParked(key: string, now: number): Parked {
-  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now };
+  return { key, uses: createLine(), restricts: createLine(), pending: 0, held: undefined, since: now, markedAt: now, resting: false, slot: undefined };
 }
 
 /** The line that a delivery waits in. */

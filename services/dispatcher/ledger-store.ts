@@ -40,7 +40,8 @@ export interface LedgerStore {
   end(key: string): EndValue | undefined;
   /** What earlier owners may have called from `position` on: up to the largest end of their intents, since the earliest time. */
   intent(partition: number, position: number): IntentValue | undefined;
-  parks(partition: number): ParkMark[];
+  /** Markers in the order of the table: up to `limit` of them behind the one with the key `after`. */
+  parks(partition: number, after?: string, limit?: number): ParkMark[];
   /** The owner by the order of the topic, as far as it was applied; undefined = none was seen. */
   owner(partition: number): OwnerMark | undefined;
   /** A part of the topic is passed over: who owned the partition meanwhile is not known. */
@@ -164,10 +165,13 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       }
       return found;
     },
-    parks(partition) {
+    parks(partition, after, limit = Number.POSITIVE_INFINITY) {
       const prefix = parkPrefix(partition);
       const found: ParkMark[] = [];
-      for (const { key, value } of table.range(prefix)) found.push({ ...(serde.decode(value).value as ParkValue), key: ledgerKeys.parkPrefix + key.slice(prefix.length) });
+      for (const { key: stored, value } of table.range(prefix, after === undefined ? undefined : prefix + after.slice(ledgerKeys.parkPrefix.length))) {
+        if (found.length >= limit) break;
+        found.push({ ...(serde.decode(value).value as ParkValue), key: ledgerKeys.parkPrefix + stored.slice(prefix.length) });
+      }
       return found;
     },
     owner: (partition) => markOf(table.get(ownerOf(partition))),

@@ -25,6 +25,7 @@ export const ledgerKeys = {
   intentPrefix: '#intent/',
   park: (owner: string, n: number, subject: string) => `#park/${owner}/${n}/${subject}`,
   parkPrefix: '#park/',
+  parkOwner: (owner: string) => `#park/${owner}/`,
 } as const;
 
 /** What is written, in one append, with the intent `n` of an owner; every earlier one is acknowledged. The one before it stays, for the case that only this one is lost. */

@@ -7,13 +7,15 @@ import { openTable, type Table } from '@weir/state';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createLane, type Lane } from './lane.ts';
 import { createLedgerStore, type LedgerStore, type ParkMark } from './ledger-store.ts';
-import { createParking, joinMarks, type Parking } from './parking.ts';
+import { joinMarks } from './park-load.ts';
+import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { ParkValue } from './types.ts';
 
 const topics = topicNames('t');
 let dir: string;
 let table: Table;
+let parkedTable: Table;
 let serde: Serde;
 let ledger: LedgerStore;
 let written: { key: string; value: Buffer | null }[];
@@ -25,13 +27,14 @@ beforeEach(async () => {
   serde = createSerde({ registryUrl: '', registry: registry as never });
   await serde.start();
   dir = mkdtempSync(join(tmpdir(), 'weir-parking-'));
-  table = openTable({ path: dir });
+  table = openTable({ path: join(dir, 'ledger') });
+  parkedTable = openTable({ path: join(dir, 'parked') });
   ledger = createLedgerStore(table, serde);
   written = [];
   counted = 0;
 });
 afterEach(async () => {
-  await table.close();
+  await Promise.all([table.close(), parkedTable.close()]);
   rmSync(dir, { recursive: true, force: true });
 });
 
@@ -39,33 +42,37 @@ const value: ParkValue = { subject: 'anna', fromOffset: 7, due: 1e15, reason: 'h
 const apply = (entries: readonly { key: string; value: Buffer | null }[]): void => ledger.apply(0, entries.map((e, i) => ({ ...e, offset: i })), 0);
 const foreign = (key: string): { key: string; value: Buffer } => ({ key, value: serde.encode('weir.internal.LedgerPark', value) });
 
-/** Parking of a new owner, over the ledger as it stands; what it appends to the ledger is in `written`. */
-async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined } = {}): Promise<Map<string, Lane> & { parking?: Parking }> {
+type Lanes = Map<string, Lane> & { readonly parking: Parking; laneOf(subject: string): Lane };
+
+/** Parking of a new owner, over the ledger as it stands; what it appends to the ledger is in `written`. Lanes are in the map while somebody has them in hand. */
+async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined } = {}): Promise<Lanes> {
   const lanes: Map<string, Lane> = new Map();
   const ports = {
     name: 'crm', topics, serde: { ...serde, known: () => true }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
-    clock: { now: () => now, random: Math.random, setTimer, clearTimer: () => undefined },
-    metrics: { parked: { inc: () => { counted++; }, dec: () => { counted--; } } },
+    parkedTable, window: () => ({ records: 500, bytes: 1e6, heads: 10 }), turns: { next: () => Promise.resolve(), over: () => false },
+    clock: { now: () => now, monotonic: () => now, random: Math.random, setTimer, clearTimer: () => undefined },
+    metrics: { parked: { inc: () => { counted++; }, dec: (_labels: object, n = 1) => { counted -= n; } } },
     retention: { parkedMs: () => parkedMs }, dedupeWindowMs: () => 7 * 86_400_000,
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
     reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ offset: 7, timestamp: parkedAt, key: Buffer.from('anna'), value: foreign('').value, headers: [] }] }) },
     appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => written.push({ key: r.key!.toString(), value: r.value }) - 1)) },
   } as unknown as DestinationPorts;
-  const parking = createParking({
-    ports, partition: 0, epoch, createTask: (_delivery, record, offset, parkedOffset) => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer, hurry: () => undefined, end: () => undefined, written: () => acknowledged,
-    applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
-  });
-  await parking.load((subject) => {
-    const lane = lanes.get(subject) ?? createLane(subject);
+  function laneOf(subject: string): Lane {
+    const lane = lanes.get(subject) ?? parking.rouse(subject) ?? createLane(subject);
     lanes.set(subject, lane);
     return lane;
+  }
+  const parking: Parking = createParking({
+    ports, laneOf, forget: (lane) => { lanes.delete(lane.subject); }, partition: 0, epoch, createTask: (_delivery, record, offset, parkedOffset) => ({ delivery: { outputId: 'out', destination: 'crm', operation: 'upsert', kind: 'use', intent: '' }, record, redrive: '', offset, parkedOffset, attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 }) as never, finished: () => undefined, endOf: () => undefined, reach: () => undefined, offer, hurry: () => undefined, end: () => undefined, written: () => acknowledged,
+    applyLedger: (records, keys) => apply(records.map((r, i) => ({ key: keys[i]!, value: r.value }))),
   });
-  return Object.assign(lanes, { parking });
+  await parking.load();
+  return Object.assign(lanes, { parking, laneOf });
 }
 
 test('a tombstone that an earlier owner writes late hides no marker of its successor', async () => {
   apply([foreign('#park/1/1/abc/0/anna')]);
-  expect([...(await takeOver()).keys()]).toEqual(['anna']);
+  expect((await takeOver()).laneOf('anna').parked).toBeDefined();
   // The earlier owner was stopped just before it lifted its marker, and goes on now.
   apply([{ key: '#park/1/1/abc/0/anna', value: null }]);
   expect(ledger.parks(0).map((m) => m.subject)).toEqual(['anna']);
@@ -98,13 +105,13 @@ test.each([true, false])('a marker stands until the ends of what was parked are 
   const ends = Promise.withResolvers<boolean>();
   apply([foreign('#park/1/1/abc/0/anna')]);
   const lanes = await takeOver(1, ends.promise);
-  const lane = lanes.get('anna')!;
-  lanes.parking!.headEnded(lane, { delivery: { kind: 'use' } } as never);
-  lanes.parking!.next(lane);
+  const lane = lanes.laneOf('anna');
+  lanes.parking.headEnded(lane, { delivery: { kind: 'use' } } as never);
+  lanes.parking.next(lane);
   await new Promise((turn) => { setImmediate(turn); });
   expect(ledger.parks(0)).toHaveLength(1);
   ends.resolve(mine);
-  await lanes.parking!.drained();
+  await lanes.parking.drained();
   expect(ledger.parks(0)).toHaveLength(mine ? 0 : 1);
 });
 
@@ -114,11 +121,11 @@ test.each([true, false])('no marker stands before the ends of what went before i
   const lanes = await takeOver(1, ends.promise);
   const lane = createLane('bob');
   lane.queue.push({ delivery: { kind: 'use' }, record: { key: Buffer.from('bob'), value: Buffer.from('v'), headers: [] }, subject: 'bob', offset: 9, parkedOffset: -1, attempts: 3, readBacks: 0, maybeSince: 0 } as never);
-  lanes.parking!.park(lane, 1e15, 'http-5xx');
+  lanes.parking.park(lane, 1e15, 'http-5xx');
   await new Promise((turn) => { setImmediate(turn); });
   expect(ledger.parks(0)).toEqual([]);
   ends.resolve(mine);
-  await lanes.parking!.drained();
+  await lanes.parking.drained();
   expect(ledger.parks(0).map((m) => m.subject)).toEqual(mine ? ['bob'] : []);
 });
 
@@ -127,11 +134,11 @@ test('what is parked and due, and was not called, is not taken for called by the
     apply([...ledger.parks(0).map((m) => ({ key: m.key, value: null })), { key: '#park/1/1/abc/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due: 5000 }) }]);
     // It is due in a moment, waits in line for a call then, and is not called: the destination is off.
     const lanes = await takeOver();
-    const lane = lanes.get('anna')!;
+    const lane = lanes.laneOf('anna');
     lane.queue.push({ parkedOffset: 7, attempts: 3, maybeSince } as never);
-    lanes.parking!.close();
-    apply(lanes.parking!.forNext(lanes.values()));
-    expect([...(await takeOver(2, undefined, { now: 10_000 })).values()].map(({ parked }) => parked!.uses.maybeSince)).toEqual([maybeSince === 0 ? 0 : 5000]);
+    lanes.parking.close();
+    apply([...lanes.parking.forNext(lanes.values())].flat());
+    expect((await takeOver(2, undefined, { now: 10_000 })).laneOf('anna').parked!.uses.maybeSince).toBe(maybeSince === 0 ? 0 : 5000);
   }
 });
 
@@ -139,11 +146,11 @@ test('what is parked while the partition goes is in the log and no longer in the
   apply([foreign('#park/1/1/abc/0/anna')]);
   const { parking } = await takeOver();
   expect(counted).toBe(1);
-  parking!.close();
+  parking.close();
   const lane = createLane('bob');
   lane.queue.push({ delivery: { kind: 'use' }, record: { key: Buffer.from('bob'), value: Buffer.from('v'), headers: [] }, subject: 'bob', offset: 9, parkedOffset: -1, attempts: 3, readBacks: 0, maybeSince: 0 } as never);
-  parking!.park(lane, 1e15, 'http-5xx');
-  await parking!.drained();
+  parking.park(lane, 1e15, 'http-5xx');
+  await parking.drained();
   expect([ledger.parks(0).map((m) => m.subject).toSorted(), counted]).toEqual([['anna', 'bob'], 0]);
 });
 
@@ -156,20 +163,21 @@ async function longStay(parkedAt: number) {
   const offered: Lane[] = [];
   apply([{ key: '#park/1/1/abc/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due: now + 3_600_000, since: now - 28 * dayMs }) }]);
   const lanes = await takeOver(1, undefined, { now, parkedMs: 30 * dayMs, parkedAt, setTimer: (_f, ms) => timers.push(ms), offer: (lane) => offered.push(lane) });
-  await lanes.parking!.drained();
-  return { now, timers, offered, lane: lanes.get('anna')!, parking: lanes.parking! };
+  await lanes.parking.drained();
+  return { now, timers, offered, laneOf: lanes.laneOf, parking: lanes.parking };
 }
 
 test('a record that waits behind others for a day is not tried before it is due because its subject is parked for a month', async () => {
-  const { now, timers, offered, lane, parking } = await longStay(100 * dayMs - dayMs);
+  const { now, timers, offered, laneOf, parking } = await longStay(100 * dayMs - dayMs);
   expect(offered).toHaveLength(0);
   expect(timers).toEqual([3_600_000]);
   expect(parking.oldest()).toBe(now - dayMs);
-  expect(lane.busy).toBe(true);
+  expect(laneOf('anna').busy).toBe(true);
 });
 
 test('a head that is parked again waits out its back-off, and its marker tells its own age to the next owner', async () => {
-  const { now, timers, offered, lane, parking } = await longStay(100 * dayMs - dayMs);
+  const { now, timers, offered, laneOf, parking } = await longStay(100 * dayMs - dayMs);
+  const lane = laneOf('anna');
   lane.parked!.uses.due = now;
   parking.next(lane);
   await parking.drained();

@@ -2,15 +2,19 @@ import { failpoint } from '@weir/failpoint';
 import { expiringShare, H } from '@weir/pipeline';
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
-import { repeat, type Ending } from './ends.ts';
-import { createParked, dueOf, firstLine, forgetHead, lineFor, nextLine, type Lane, type Line, type Parked } from './lane.ts';
-import { ledgerKeys, lookUp } from './ledger.ts';
+import { createAlarm } from './alarm.ts';
+import type { KeyedPut } from './departure.ts';
+import type { Ending } from './ends.ts';
+import { createLane, createParked, dueOf, firstLine, forgetHead, lineFor, nextLine, type Lane, type Line, type Parked, type Slot } from './lane.ts';
+import { ledgerKeys } from './ledger.ts';
 import { goAhead } from './overtake.ts';
+import { createMarkWriter } from './mark-writer.ts';
+import { loadParked } from './park-load.ts';
 import { isPassing, patiently } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createReadAhead } from './read-ahead.ts';
-import type { ParkMark } from './ledger-store.ts';
-import type { DeliveryValue, EndValue, ParkValue, Task } from './types.ts';
+import { createSleepers, type Waits } from './sleepers.ts';
+import type { DeliveryValue, EndValue, Task } from './types.ts';
 
 interface Context {
   readonly ports: DestinationPorts;
@@ -23,6 +27,10 @@ interface Context {
   endOf(key: string): EndValue | undefined;
   /** The ends that tell a repetition of these are known when it resolves. */
   reach(tasks: readonly Task[]): Promise<void> | undefined;
+  /** The lane of a subject; one that sleeps is in hand again. */
+  laneOf(subject: string): Lane;
+  /** Nobody has the lane in hand any more. */
+  forget(lane: Lane): void;
   offer(lane: Lane): void;
   /** Something that restricts waits behind a head that is loaded. */
   hurry(lane: Lane): void;
@@ -32,22 +40,20 @@ interface Context {
   written(): Promise<boolean>;
 }
 
-/** The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest (`head`: its offset). */
-export function joinMarks(marks: readonly ParkMark[]): ParkMark & { readonly head: number } {
-  const ahead = marks.reduce((a, b) => (b.fromOffset > a.fromOffset || (b.fromOffset === a.fromOffset && b.due > a.due) ? b : a));
-  const maybe = marks.filter((m) => m.fromOffset === ahead.fromOffset && m.maybeSince > 0).map((m) => m.maybeSince);
-  return { ...ahead, head: ahead.fromOffset, fromOffset: Math.min(...marks.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...marks.map((m) => m.since)) };
-}
-
 /**
  * Subjects in trouble. Order of writes: records on weir.parked.<destination>, then the marker in the ledger,
  * then the commit; a crash in between repeats records, and a repeated record finds its end in the ledger.
  * While a marker stands, everything of the subject goes behind it; what restricts goes first of what waits. A new owner marks what it finds under keys of its
  * own before it takes records: an earlier owner that lifts what it knew as empty must not hide what came since.
+ *
+ * In memory are the subjects that somebody has in hand, and of those whose head may be tried so many that calls find enough;
+ * all others sleep in a local table (sleepers.ts) until they are due, something comes for them, or their marker gets old.
  */
 export interface Parking {
   /** After an assignment: find the marked subjects and what of them is unfinished. */
-  load(laneOf: (subject: string) => Lane): Promise<void>;
+  load(): Promise<void>;
+  /** The lane of a subject that sleeps, in hand from now on; undefined = it does not. */
+  rouse(subject: string): Lane | undefined;
   /** Park the head of the lane and everything behind it until `due` (ms since the epoch). */
   park(lane: Lane, due: number, reason: string): void;
   behind(lane: Lane, task: Task): void;
@@ -58,9 +64,9 @@ export interface Parking {
   count(): number;
   /** When the oldest parked record was parked, ms; undefined = none. */
   oldest(): number | undefined;
-  /** What these lanes have parked and surely had no effect, for the next owner, where nothing is open any more: due in a moment, for what is due already is taken for called. */
-  forNext(lanes: Iterable<Lane>): { readonly key: string; readonly value: Buffer }[];
-  /** Write markers again that are older than half a dedupe window: a take-over looks for them in one window. */
+  /** What these lanes, and those that sleep, have parked and surely had no effect, for the next owner, where nothing is open any more: due in a moment, for what is due already is taken for called. Some at a time, `left` with the first. */
+  forNext(lanes: Iterable<Lane>, left?: readonly KeyedPut[]): Iterable<readonly KeyedPut[]>;
+  /** Write markers again that are older than half a dedupe window: a take-over looks for them in one window. What its topic is about to lose is in hand from then on, due or not. */
   renew(): void;
   drained(): Promise<void>;
   close(): void;
@@ -68,19 +74,31 @@ export interface Parking {
 
 /** A next owner has taken over by then. If not, it takes what is parked for called, as after a crash. */
 const takenOverMs = 60_000;
+/** Markers left for the next owner in one append. */
+const maxMarks = 500;
+/** Of subjects that sleep, renewed in one go. */
+const maxRenewed = 500;
 
 export function createParking(context: Context): Parking {
   const { ports, partition } = context;
-  // Not the instance alone: one that was killed and is back is another owner.
-  const owner = `${ports.instance}/${context.epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
+  // Not the instance alone: one that was killed and is back is another owner, and so is one that begins again to load.
+  const nameOwner = (): string => `${ports.instance}/${context.epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
+  let owner = nameOwner();
   const parkedTopic = ports.topics.parked(ports.name);
-  const ledgerTopic = ports.topics.ledger(ports.name);
+  const write = createMarkWriter({ ports, topic: ports.topics.ledger(ports.name), partition, applyLedger: context.applyLedger });
   const ahead = createReadAhead(ports.reader, parkedTopic, partition);
-  const timers = new Map<Lane, unknown>();
+  const sleepers = createSleepers(ports.parkedTable, partition);
   const running = new Set<Promise<void>>();
   let closed = false;
-  const marked = new Set<Lane>();
+  let loading = true;
+  /** Parked lanes that do not sleep, and those of them with a head in hand. */
+  const awake = new Set<Lane>();
+  const inHand: Readonly<Record<Slot, Set<Lane>>> = { restrict: new Set(), use: new Set(), empty: new Set(), expiring: new Set() };
+  let count = 0;
   let stays = 0;
+  const alarm = createAlarm(ports.clock, () => spawn(() => Promise.resolve().then(wake)));
+  /** Some sleep for want of a slot. */
+  let starved = false;
 
   function spawn(work: () => Promise<void>): void {
     const promise = work().catch((error: unknown) => {
@@ -97,11 +115,6 @@ export function createParking(context: Context): Parking {
 
   const keyFor = (subject: string): string => ledgerKeys.park(owner, stays++, subject);
 
-  async function write(entries: ReadonlyArray<readonly [key: string, value: ParkValue | null]>): Promise<void> {
-    const records = entries.map(([key, value]): OutRecord => ({ partition, key: Buffer.from(key), value: value === null ? null : ports.serde.encode('weir.internal.LedgerPark', value) }));
-    context.applyLedger(records, entries.map(([key]) => key), await ports.appender.append(ledgerTopic, records));
-  }
-
   function mark(lane: Lane): Promise<void> {
     const parked = lane.parked!;
     const now = ports.clock.now();
@@ -111,41 +124,89 @@ export function createParking(context: Context): Parking {
     return write([[parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason, attempts, maybeSince, since: parked.since }]]);
   }
 
-  function enter(lane: Lane): void {
-    // Of a partition that goes, what is parked at its end is counted by the next owner.
-    if (closed || marked.has(lane)) return;
-    marked.add(lane);
+  /** Of a partition that goes, what is parked at its end is counted by the next owner. */
+  function enter(): void {
+    if (closed) return;
+    count++;
     ports.metrics.parked.inc({ destination: ports.name });
   }
 
-  function leave(lane: Lane): void {
-    if (marked.delete(lane)) ports.metrics.parked.dec({ destination: ports.name });
+  function leave(): void {
+    if (closed) return;
+    count--;
+    ports.metrics.parked.dec({ destination: ports.name });
+  }
+
+  function leaveAll(): void {
+    if (count > 0) ports.metrics.parked.dec({ destination: ports.name }, count);
+    count = 0;
   }
 
   /** When its topic is about to lose the head of the line, ms: it must be looked at then, due or not. What has an older one before it is looked at when it is due. */
   const expiresAt = (parked: Parked, line: Line): number => (line === firstLine(parked) ? parked.since + ports.retention.parkedMs() * expiringShare : Number.POSITIVE_INFINITY);
 
-  function schedule(lane: Lane, due: number): void {
-    timers.set(lane, ports.clock.setTimer(() => {
-      timers.delete(lane);
-      next(lane);
-    }, Math.min(Math.max(0, due - ports.clock.now()), 2 ** 31 - 1)));
+  const free = (slot: Slot): number => ports.window().heads - inHand[slot].size;
+
+  function giveBack(lane: Lane): void {
+    const { slot } = lane.parked!;
+    if (slot === undefined) return;
+    lane.parked!.slot = undefined;
+    inHand[slot].delete(lane);
+    if (starved && free(slot) * 2 >= ports.window().heads) {
+      starved = false;
+      spawn(() => Promise.resolve().then(wake));
+    }
+  }
+
+  function takeSlot(lane: Lane, slot: Slot): boolean {
+    if (slot !== 'empty' && free(slot) <= 0) return false;
+    lane.parked!.slot = slot;
+    inHand[slot].add(lane);
+    return true;
+  }
+
+  const wakeAt = (at: number): void => alarm.in(at - ports.clock.now());
+
+  /** Those that are due are in hand from now on, as many as there are slots; for the next there is a timer. */
+  function wake(): void {
+    if (closed || loading) return;
+    const now = ports.clock.now();
+    for (const waits of ['restrict', 'use', 'empty'] as const satisfies readonly Waits[]) {
+      const due = sleepers.due(waits, now, free(waits));
+      for (const subject of due) next(context.laneOf(subject));
+      if (free(waits) <= 0) starved = true;
+      else wakeAt(sleepers.firstDue(waits));
+    }
+  }
+
+  /** Until its head is due, or there is a slot for it. */
+  function rest(lane: Lane, parked: Parked, due: number): void {
+    parked.resting = true;
+    if (parked.pending > 0) return;
+    sleepers.put(lane.subject, { parked, fence: lane.fence });
+    awake.delete(lane);
+    context.forget(lane);
+    if (due > ports.clock.now()) wakeAt(due);
+    else starved = true;
   }
 
   /** The lane has no record in hand: wait until the head of its line is due, load it, or lift the marker. */
   function next(lane: Lane): void {
     const parked = lane.parked!;
     if (closed || lane.dead) return;
+    giveBack(lane);
     lane.busy = true;
+    parked.resting = false;
     const line = nextLine(parked);
     if (line === undefined) {
-      if (parked.pending === 0) spawn(() => lift(lane));
-      else lane.busy = false;
+      parked.resting = parked.pending > 0;
+      if (!parked.resting && takeSlot(lane, 'empty')) spawn(() => lift(lane));
       return;
     }
-    const due = Math.min(dueOf(parked, line), expiresAt(parked, line));
-    if (due > ports.clock.now()) schedule(lane, due);
-    else spawn(() => loadHead(lane, parked, line));
+    const now = ports.clock.now();
+    const due = dueOf(parked, line);
+    if ((expiresAt(parked, line) <= now && takeSlot(lane, 'expiring')) || (due <= now && takeSlot(lane, line === parked.restricts ? 'restrict' : 'use'))) spawn(() => loadHead(lane, parked, line));
+    else rest(lane, parked, due);
   }
 
   async function loadHead(lane: Lane, parked: Parked, line: Line): Promise<void> {
@@ -191,64 +252,37 @@ export function createParking(context: Context): Parking {
     // Whoever finds no marker looks for nothing on the parked topic: what was there must have ended in the ledger first.
     if (!await context.written()) return;
     await write([[parked.key, null]]);
+    giveBack(lane);
     lane.parked = undefined;
-    leave(lane);
+    awake.delete(lane);
+    leave();
     lane.restricting ||= parked.held.length > 1;
     lane.queue.push(...parked.held);
     lane.busy = false;
-    context.offer(lane);
-  }
-
-  /** What a new owner finds of the marked subjects on the parked topic, by line. */
-  async function find(marks: ReadonlyArray<{ readonly subject: string; readonly fromOffset: number; readonly head: number }>, laneOf: (subject: string) => Lane): Promise<void> {
-    const end = (await ports.admin.endOffsets(parkedTopic)).get(partition) ?? 0;
-    const bySubject = new Map(marks.map((m) => [m.subject, m]));
-    await ports.reader.read(parkedTopic, partition, Math.min(...marks.map((m) => m.fromOffset)), end, async (batch) => {
-      if (closed) throw new WeirError('log-assignment-stale', `${parkedTopic}/${partition} is another one's`);
-      for (const record of batch.records) {
-        const subject = record.key?.toString('utf8') ?? '';
-        const mark = bySubject.get(subject);
-        if (mark === undefined || record.offset < mark.fromOffset) continue;
-        const task = await decode(record);
-        await context.reach([task]);
-        if (closed) throw new WeirError('log-assignment-stale', `${parkedTopic}/${partition} is another one's`);
-        const standing = lookUp(task.delivery, task.redrive, task.offset, context.endOf);
-        // Its outcome may be missing: no intent covers what is parked. What went to a second vendor may not have been appended there yet: it is looked at once more.
-        if (standing.kind === 'ended' && standing.end.state !== 'failed-over') {
-          context.end(repeat(task, standing.end));
-          continue;
-        }
-        const parked = laneOf(subject).parked!;
-        const line = lineFor(parked, task.delivery);
-        // The marker tells of a use, unless it was of this very record: it went ahead, and may have been called since it was parked.
-        if (line === parked.restricts && line.offsets.length === 0) {
-          if (record.offset === mark.head) {
-            Object.assign(line, { ...parked.uses, offsets: line.offsets });
-            forgetHead(parked.uses);
-          } else line.maybeSince = record.timestamp;
-        }
-        line.offsets.push(record.offset);
-      }
-    });
+    if (lane.queue.length > 0) context.offer(lane);
+    else context.forget(lane);
   }
 
   return {
-    async load(laneOf) {
-      const found = ports.ledger.parks(partition);
-      if (found.length === 0) return;
-      const marks = [...Map.groupBy(found, (m) => m.subject).values()].map((list) => ({ ...joinMarks(list), key: keyFor(list[0]!.subject) }));
-      await write([...marks.map(({ key, head: _head, ...value }) => [key, value] as const), ...found.map((m) => [m.key, null] as const)]);
-      if (closed) return;
-      const now = ports.clock.now();
-      for (const m of marks) {
-        const lane = laneOf(m.subject);
-        lane.busy = true;
-        lane.parked = { ...createParked(m.key, now), since: m.since };
-        Object.assign(lane.parked.uses, { due: m.due, reason: m.reason, attempts: m.attempts, maybeSince: m.maybeSince > 0 ? m.maybeSince : m.due <= now ? m.due : 0 });
-        enter(lane);
-      }
-      await find(marks, laneOf);
-      for (const m of marks) next(laneOf(m.subject));
+    async load() {
+      leaveAll();
+      owner = nameOwner();
+      await loadParked({ ports, partition, sleepers, keyFor, isOwn: (key) => key.startsWith(ledgerKeys.parkOwner(owner)), write, enter, decode, reach: context.reach, endOf: context.endOf, end: context.end, closed: () => closed });
+      loading = false;
+      if (count === 0) return;
+      this.renew();
+      wake();
+    },
+
+    rouse(subject) {
+      const found = loading || closed ? undefined : sleepers.take(subject);
+      if (found === undefined) return undefined;
+      const lane = createLane(subject, found.fence);
+      lane.busy = true;
+      lane.parked = found.parked;
+      found.parked.resting = true;
+      awake.add(lane);
+      return lane;
     },
 
     park(lane, due, reason) {
@@ -268,7 +302,8 @@ export function createParking(context: Context): Parking {
       Object.assign(lineFor(parked, head.delivery), { due, reason, attempts, readBacks, last, maybeSince });
       parked.pending = tasks.length;
       lane.parked = parked;
-      enter(lane);
+      awake.add(lane);
+      enter();
       spawn(async () => {
         const [offsets, mine] = await Promise.all([ports.appender.append(parkedTopic, tasks.map(toParked)), context.written()]);
         // What ended before it in its lane must have its end first: a new owner would take it up behind what is parked here.
@@ -297,11 +332,7 @@ export function createParking(context: Context): Parking {
         line.offsets.push(offset!);
         parked.pending--;
         context.finished([task]);
-        if (line === parked.restricts && timers.has(lane)) {
-          ports.clock.clearTimer(timers.get(lane));
-          timers.delete(lane);
-          next(lane);
-        } else if (lane.queue.length === 0 && !lane.busy) next(lane);
+        if (parked.resting) next(lane);
         else if (line === parked.restricts && lane.queue.length > 0) context.hurry(lane);
       });
     },
@@ -314,35 +345,54 @@ export function createParking(context: Context): Parking {
 
     next,
 
-    count: () => marked.size,
+    count: () => count,
     oldest() {
-      let oldest: number | undefined;
-      for (const { parked } of marked) if (parked !== undefined) oldest = Math.min(oldest ?? parked.since, parked.since);
+      let oldest = sleepers.oldest();
+      for (const { parked } of awake) oldest = Math.min(oldest ?? parked!.since, parked!.since);
       return oldest;
     },
-    forNext(lanes) {
+    *forNext(lanes, left = []) {
       const due = ports.clock.now() + takenOverMs;
-      const found: { key: string; value: Buffer }[] = [];
-      for (const { subject, parked, queue: [loaded] } of lanes) {
-        if (parked === undefined || parked.pending > 0 || nextLine(parked) === undefined) continue;
+      let found: KeyedPut[] = [...left];
+      const spare = (subject: string, parked: Parked, loaded?: Task): void => {
+        if (parked.pending > 0 || nextLine(parked) === undefined) return;
         const line = firstLine(parked);
         const { attempts, maybeSince } = loaded !== undefined && loaded.parkedOffset === line.offsets[0] ? loaded : line;
         if (maybeSince === 0 && line.due < due) found.push({ key: parked.key, value: ports.serde.encode('weir.internal.LedgerPark', { subject, fromOffset: line.offsets[0]!, due, reason: line.reason, attempts, maybeSince, since: parked.since }) });
+      };
+      for (const { subject, parked, queue: [loaded] } of lanes) if (parked !== undefined) spare(subject, parked, loaded);
+      yield found;
+      found = [];
+      for (const subject of sleepers.dueBefore(due)) {
+        spare(subject, sleepers.peek(subject)!.parked);
+        if (found.length < maxMarks) continue;
+        yield found;
+        found = [];
       }
-      return found;
+      yield found;
     },
     renew() {
-      const before = ports.clock.now() - ports.dedupeWindowMs('') / 2;
-      for (const lane of marked) if (lane.parked !== undefined && lane.parked.held === undefined && nextLine(lane.parked) !== undefined && lane.parked.markedAt < before) spawn(() => mark(lane));
+      if (closed || loading) return;
+      const now = ports.clock.now();
+      const before = now - ports.dedupeWindowMs('') / 2;
+      for (const lane of awake) if (lane.parked!.held === undefined && nextLine(lane.parked!) !== undefined && lane.parked!.markedAt < before) spawn(() => mark(lane));
+      for (const subject of sleepers.marked(before, maxRenewed)) {
+        const lane = context.laneOf(subject);
+        lane.parked!.resting = false;
+        spawn(async () => {
+          await mark(lane);
+          next(lane);
+        });
+      }
+      const lost = now - ports.retention.parkedMs() * expiringShare;
+      for (const subject of sleepers.parkedBefore(lost, free('expiring'))) next(context.laneOf(subject));
     },
     async drained() {
       while (running.size > 0) await Promise.all(running);
     },
     close() {
+      leaveAll();
       closed = true;
-      for (const handle of timers.values()) ports.clock.clearTimer(handle);
-      timers.clear();
-      for (const lane of [...marked]) leave(lane);
     },
   };
 }

@@ -4,6 +4,7 @@ import { topicNames } from '@weir/pipeline';
 import { expect, test, vi } from 'vitest';
 import { createPartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
+import { createDisk } from '../../tests/integrity/sim/table.ts';
 import type { Task } from './types.ts';
 
 const assignment: Assignment = { topic: 't.dispatch.one', partition: 0, epoch: 1, position: 5 };
@@ -17,8 +18,8 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
   const ports = {
     name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); },
     clock: { now: () => 1, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
-    window: () => ({ records: 500, bytes: 1e6 }), progress: { lag: () => undefined }, metrics: { lag: { set: () => undefined, remove: () => undefined } },
-    ledger: { owner: () => undefined, position: () => 0 }, consumer: () => ({ holds: () => true, pause: () => undefined }), turns: { next: () => { throw new Error('a record was taken'); } },
+    window: () => ({ records: 500, bytes: 1e6, heads: 50 }), progress: { lag: () => undefined }, metrics: { lag: { set: () => undefined, remove: () => undefined } },
+    ledger: { owner: () => undefined, position: () => 0 }, consumer: () => ({ holds: () => true, pause: () => undefined }), parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => { throw new Error('a record was taken'); } },
     // As long as the partition is held.
     takeover: { async load(_partition: number, _position: number, gone: () => boolean) {
       if (away-- > 0) throw new WeirError('log-unavailable');
@@ -53,7 +54,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
   const ports = {
     name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: undefined,
     clock: { now: () => clock.at, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
-    window: () => ({ records: 500, bytes: 1e6 }), dedupeWindowMs: () => 1,
+    window: () => ({ records: 500, bytes: 1e6, heads: 50 }), dedupeWindowMs: () => 1,
     progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
     metrics: { ended: { inc: () => undefined }, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
     ledger: { owner: () => ({ token: 1, owner: written.findLast((w) => w.name === 'weir.internal.LedgerOwner')?.owner }), position: () => 0, intent: () => undefined, parks: () => [], apply: () => undefined },
@@ -78,7 +79,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
       },
     },
     consumer: () => ({ holds: () => true, assignments: () => [assignment], pause: () => undefined, resume: () => undefined, commit: over.commit ?? (() => Promise.resolve()) }),
-    turns: { next: () => Promise.resolve(), over: () => false },
+    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false },
     takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
   } as unknown as DestinationPorts;
   const runner = createPartitionRunner(ports, assignment, { restrict: () => undefined, end: () => undefined, ready: (lane) => {

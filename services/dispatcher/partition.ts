@@ -1,6 +1,7 @@
 import { failpoint } from '@weir/failpoint';
 import { createCommitWindow, expiringBefore, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import { writeDeparture } from './departure.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
 import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
@@ -15,8 +16,6 @@ import type { DeliveryValue, Task } from './types.ts';
 
 /** Records between two looks at the clock. */
 const clockEvery = 16;
-/** What is left for the next owner is not waited for any longer. */
-const leaveMs = 2000;
 
 /**
  * One owned partition of weir.dispatch.<destination>: reads the ledger before anything else, writes an intent
@@ -176,7 +175,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         if (!await takeOver()) giveUp();
         if (closed) return;
         before = ports.ledger.intent(partition, assignment.position);
-        await parking.load(laneOf);
+        await parking.load();
         loaded = true;
       } catch (error) {
         // Brokers that are away for a while are no end of the process: everything of it may be done again.
@@ -272,10 +271,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   async function leave(): Promise<void> {
     if (!loaded || broken || !writer.acknowledged(writer.place())) return; // What is in hand may not be all that was called.
     const covered = coveredOnLeaving(window.committable(), before, [...lanes.values()].flatMap(({ queue, parked }) => [...queue, ...parked?.held ?? []]));
-    const puts = [...leavingPuts(partition, owner, intents, intents === 0 || covered === undefined ? undefined : encodeIntent(covered)), ...parking.forNext(lanes.values())];
-    const late = Promise.withResolvers<undefined>();
-    const timer = ports.clock.setTimer(() => { late.resolve(undefined); }, leaveMs);
-    await writeOwn(puts, late.promise).finally(() => { ports.clock.clearTimer(timer); });
+    const intentsLeft = leavingPuts(partition, owner, intents, intents === 0 || covered === undefined ? undefined : encodeIntent(covered));
+    await writeDeparture(ports.clock, parking.forNext(lanes.values(), intentsLeft), writeOwn);
   }
 
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
@@ -286,7 +283,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   function laneOf(subject: string): Lane {
     let lane = lanes.get(subject);
     if (lane === undefined) {
-      lane = createLane(subject, writer.fence());
+      lane = parking.rouse(subject) ?? createLane(subject, writer.fence());
       lanes.set(subject, lane);
     }
     return lane;
@@ -319,8 +316,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     },
     applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
     endOf: (key) => writer.endOf(key),
-    reach,
-    offer, hurry,
+    reach, laneOf, offer, hurry, forget: (lane) => { lanes.delete(lane.subject); },
     end(ending) {
       on.end(ending);
       writer.push(ending);

@@ -5,6 +5,7 @@ import type { TopicNames } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
 import type { KeyRing } from '@weir/seal';
 import type { Clock, Progress, Turns } from '@weir/service';
+import type { Table } from '@weir/state';
 import type { Logger } from 'pino';
 import type { SecondState } from './fail-over.ts';
 import type { LedgerStore } from './ledger-store.ts';
@@ -34,6 +35,14 @@ export interface RetentionPort {
   parkedMs(): number;
   /** Told the timestamp of the oldest record that waits; undefined = none. */
   oldest(topic: string, partition: number, timestamp: number | undefined): void;
+}
+
+/** The part of one partition in what a destination may hold in memory. */
+export interface DestinationWindow {
+  readonly records: number;
+  readonly bytes: number;
+  /** Parked subjects with a head in hand, of each kind (restrict, use, expiring). */
+  readonly heads: number;
 }
 
 /** What all partitions of one destination share. */
@@ -76,7 +85,9 @@ export interface DestinationPorts {
   /** Told what vendors say about the credential. */
   readonly credential: { rejected(): void; accepted(): void };
   /** Most of one partition that may be read and not committed: its part of what the destination holds in memory. */
-  window(): { readonly records: number; readonly bytes: number };
+  window(): DestinationWindow;
+  /** Local, for parked subjects that only wait; what is in it is of this process alone. */
+  readonly parkedTable: Table;
   consumer(): GroupConsumer;
   /** Something nobody declared: the process stops without a commit. */
   fail(error: unknown): void;

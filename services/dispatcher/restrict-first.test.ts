@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createDestinationRunner } from './destination.ts';
 import type { DestinationPorts } from './ports.ts';
+import { createDisk } from '../../tests/integrity/sim/table.ts';
 import type { EndValue } from './types.ts';
 
 const hourMs = 3_600_000;
@@ -41,7 +42,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
   };
   const ports = {
     name: 'one', instance: 'a', topics, keys: undefined, clock, fail: (error: unknown) => { throw error; }, callTimeoutMs: 1000, inLaneTries: 4,
-    window: () => ({ records: 5000, bytes: 1e9 }), dedupeWindowMs: () => 7 * 24 * hourMs, logger: { warn: () => undefined, info: () => undefined },
+    window: () => ({ records: 5000, bytes: 1e9, heads: 50 }), dedupeWindowMs: () => 7 * 24 * hourMs, logger: { warn: () => undefined, info: () => undefined },
     progress: { committed: () => undefined, lag: () => undefined }, metrics: new Proxy({}, { get: () => gauge }), credential: { accepted: () => undefined, rejected: () => undefined },
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => over.retentionMs ?? 30 * 24 * hourMs, parkedMs: () => 30 * 24 * hourMs, oldest: () => undefined },
     ledger: {
@@ -63,7 +64,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
     admin: { endOffsets: () => Promise.resolve(new Map([[0, parked.length]])) },
     reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: parked.filter((r) => r.offset >= from) })).then(() => undefined) },
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
-    turns: { next: () => Promise.resolve(), over: () => false }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
+    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
     quota: {
       lost: () => undefined, state: () => ({ closedMs: 0, available: 1, perSecond: 100 }), take: (bucket: string, _limit: unknown, _class: string, now: number) => Math.max(0, (closedUntil.get(bucket) ?? 0) - now),
       finished: (bucket: string, end: { throttled: boolean; retryAfterMs?: number }, now: number) => { if (end.throttled) closedUntil.set(bucket, now + end.retryAfterMs!); },

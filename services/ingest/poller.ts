@@ -56,7 +56,7 @@ const longestBackoffMs = 300_000;
 /** A sender may ask for a longer pause than this, but a wrong header must not silence a source for days. */
 const longestPauseMs = 3_600_000;
 /** Of the log, which heals; what else is thrown is about the page. */
-const ofTheLog: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-append-failed', 'log-assignment-stale', 'overloaded', 'not-ready']);
+const ofTheLog: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-append-failed', 'log-auth-failed', 'log-tls-failed', 'log-assignment-stale', 'overloaded', 'not-ready']);
 const lost: Next = { kind: 'lost' };
 
 /**

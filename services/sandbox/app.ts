@@ -29,8 +29,8 @@ const jsonDepth = 64;
 /** A vendor to deliver to: needs no Kafka, keeps a durable log of what arrived and what took effect, and can be told to misbehave. */
 export function createSandbox(options: ConfigOf<typeof schema>, logger: Logger): Sandbox {
   const faults = createFaults(() => performance.now());
-  const http = createHttpVendor({ webhookSecret: options.webhookSecret });
-  const klaviyo = createKlaviyo({ key: options.klaviyoKey });
+  const http = createHttpVendor({ webhookSecret: options.webhookSecret?.reveal() });
+  const klaviyo = createKlaviyo({ key: options.klaviyoKey?.reveal() });
   const ending = new AbortController();
   let journal: Journal | undefined;
   let fail: (error: Error) => void;

@@ -22,14 +22,14 @@ export function harmed(name: Driver['name']): HarmedDriver {
   let now: Requests = {};
   return {
     name,
-    async connect(clientId, endpoint, timeoutMs, onClose) {
+    async connect(clientId, endpoint, timeoutMs, onClose, secured) {
       const closed = Promise.withResolvers<never>();
       closed.promise.catch((error: unknown) => error);
       const real = await driver.connect(clientId, endpoint, timeoutMs, () => {
         open.delete(real);
         closed.reject(new Error('the connection was closed'));
         onClose();
-      });
+      }, secured);
       open.add(real);
       return new Proxy(real, {
         get(target, key: keyof BrokerConnection) {

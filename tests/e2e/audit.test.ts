@@ -71,6 +71,7 @@ test('tokens and the log outlive a kill; an intent that the crash left open is c
   // The leaf of a change of secrets: on the log before it while control runs, waiting beside them while it does not.
   expect((await json('vault', 'rotate-key')).code).toBe(0);
   expect((await leaves()).find((l) => l.id === sealedLeaf(weir.dataDir))).toMatchObject({ kind: 'intent', action: 'vault.rotate-key', actor: 'admin' });
+  const { release } = await weir.status();
   await weir.stop('SIGKILL');
   expect((await json('vault', 'rotate-key')).code).toBe(0);
   const waited = sealedLeaf(weir.dataDir);
@@ -81,6 +82,9 @@ test('tokens and the log outlive a kill; an intent that the crash left open is c
   const intent = { id: 'leaf_00000000-0000-4000-8000-000000000000', kind: 'intent', at: 1, actor: 'admin', action: 'token.issue', target: null, of: null, details: {} };
   await appender.append(`${weir.prefix}.audit`, [{ partition: 0, key: null, value: Buffer.from(JSON.stringify(intent)) }]);
   await weir.start();
+  // What was approved goes on: the folder has another release, and a start is no way past the second person.
+  expect((await weir.status()).release).toBe(release);
+  expect(weir.output()).toContain(`release ${release} goes on: WEIR_APPROVAL`);
   expect((await as(token, '/v1/status')).status).toBe(200);
   await waitFor('the intent is closed', async () => (await leaves()).some((l) => l.of === intent.id && l.details.result === 'not-made'));
   const list = await leaves();

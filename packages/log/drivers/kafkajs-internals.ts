@@ -41,7 +41,16 @@ export interface Call<R> {
 
 export interface KafkajsConnection {
   connect(): Promise<boolean>;
+  authenticate(): Promise<void>;
+  /** By number of the request; its authenticator looks up SaslHandshake (17) and SaslAuthenticate (36). */
+  setVersions(versions: Readonly<Record<number, { readonly minVersion: number; readonly maxVersion: number }>>): void;
+  setSupportAuthenticationProtocol(supported: boolean): void;
+  /** ms that the login is still good for, from when it was made; 0 = for ever. The library's own long. */
+  readonly sessionLifetime: { toNumber(): number };
+  /** How long before its end the library logs in again, ms. */
+  reauthenticationThreshold: number;
   send<R>(call: { request: Call<R>['request']; response: { decode: (raw: Buffer) => Promise<R>; parse: (decoded: R) => Promise<R> }; logResponseError: boolean }): Promise<R>;
+  isConnected(): boolean;
   rejectRequests(error: Error): void;
   readonly socket: Socket;
   readonly requestQueue: {

@@ -1,5 +1,8 @@
 /** The Kafka protocol by kafkajs. The two hot requests carry our own record batches; the rest uses the library's encoders. */
-import type { BrokerConnection, Driver, Fetched, FetchTopic, PartitionOffset, Produced, ProduceTopic } from '../driver.ts';
+import type { BrokerConnection, Driver, Endpoint, Fetched, FetchTopic, PartitionOffset, Produced, ProduceTopic } from '../driver.ts';
+import { withDeadline } from '../deadline.ts';
+import { saslRefusal } from '../refusal.ts';
+import { tlsOptions, type Secured } from '../security.ts';
 import { call, Connection, DecoderOf, EncoderOf, socketFactory, type Call, type Decoder, type KafkajsConnection } from './kafkajs-internals.ts';
 
 const nothing: Buffer = Buffer.alloc(0);
@@ -175,10 +178,39 @@ function createBroker(connection: KafkajsConnection, destroy: () => void): Broke
   };
 }
 
+/** Share of the lifetime that is left when the login is made again; the other library's is the same. */
+const lifetimeLeft = 0.2;
+/** What the library's authenticator asks for before it is asked anything else: both at any version that it has. */
+const saslVersions = { 17: { minVersion: 0, maxVersion: 1 }, 36: { minVersion: 0, maxVersion: 1 } };
+
+/** Logs in. The library wraps a cut connection in the same error as a refusal: what the broker answered tells them apart. */
+async function logIn(connection: KafkajsConnection, endpoint: Endpoint, secured: Secured, timeoutMs: number): Promise<void> {
+  let answered: Error | undefined;
+  const { send } = connection;
+  connection.send = (request) => send.call(connection, request as never).catch((error: Error) => {
+    if (error.name === 'KafkaJSProtocolError') answered = error;
+    throw error;
+  }) as never;
+  connection.setVersions(saslVersions);
+  connection.setSupportAuthenticationProtocol(true);
+  try {
+    await withDeadline(connection.authenticate(), timeoutMs, 'SASL');
+    // The broker takes no login within a second of the last: with the library's 10 s a short lifetime would ask for one at once.
+    connection.reauthenticationThreshold = Math.min(connection.reauthenticationThreshold, connection.sessionLifetime.toNumber() * lifetimeLeft);
+  } catch (error) {
+    const refused = answered ?? ((error as Error).name === 'KafkaJSSASLAuthenticationError' && connection.isConnected() ? error as Error : undefined);
+    throw refused === undefined ? error : saslRefusal(endpoint, secured, refused.message, error);
+  } finally {
+    connection.send = send;
+  }
+}
+
 export const kafkajs: Driver = {
   name: 'kafkajs',
-  async connect(clientId, { host, port }, timeoutMs, onClose) {
-    const connection = new Connection({ host, port, clientId, logger: silent, socketFactory, connectionTimeout: timeoutMs, requestTimeout: 600_000, enforceRequestTimeout: false, maxInFlightRequests: null });
+  async connect(clientId, endpoint, timeoutMs, onClose, secured) {
+    const { host, port } = endpoint;
+    const ssl = secured?.tls === undefined ? null : tlsOptions(secured.tls, host);
+    const connection = new Connection({ host, port, clientId, ssl, sasl: secured?.sasl === undefined ? null : { ...secured.sasl }, logger: silent, socketFactory, connectionTimeout: timeoutMs, requestTimeout: 600_000, enforceRequestTimeout: false, maxInFlightRequests: null });
     const queue = connection.requestQueue;
     // The library re-arms a negative timer after every answer, for ever (tulios/kafkajs #1704, #1751).
     queue.scheduleCheckPendingRequests = () => {
@@ -198,6 +230,12 @@ export const kafkajs: Driver = {
       onClose();
     };
     connection.socket.once('close', ended);
+    if (secured?.sasl !== undefined) {
+      await logIn(connection, endpoint, secured, timeoutMs).catch((error: unknown) => {
+        connection.socket.destroy();
+        throw error;
+      });
+    }
     return createBroker(connection, () => {
       connection.socket.destroy();
       ended();

@@ -1,5 +1,7 @@
 /** The Kafka protocol by @platformatic/kafka. The two hot requests carry our own record batches; the rest uses the library's encoders. */
-import { Connection, createAPI, createTopicsV7, deleteTopicsV5, describeConfigsV4, fetchV12, findCoordinatorV4, heartbeatV4, joinGroupV9, leaveGroupV5, listOffsetsV7, metadataV12, offsetCommitV8, offsetFetchV8, produceV11, syncGroupV5, Writer, type Reader, type ResponseError } from '@platformatic/kafka';
+import { AuthenticationError, Connection, ConnectionStatuses, createAPI, createTopicsV7, deleteTopicsV5, describeConfigsV4, fetchV12, findCoordinatorV4, heartbeatV4, joinGroupV9, leaveGroupV5, listOffsetsV7, metadataV12, NetworkError, offsetCommitV8, offsetFetchV8, produceV11, syncGroupV5, TimeoutError, Writer, type Reader, type ResponseError } from '@platformatic/kafka';
+import { chainOf, saslRefusal } from '../refusal.ts';
+import { tlsOptions } from '../security.ts';
 import type { BrokerConnection, Driver, Fetched, FetchedPartition, PartitionOffset, Produced, ProduceTopic } from '../driver.ts';
 
 const nothing: Buffer = Buffer.alloc(0);
@@ -57,18 +59,45 @@ interface OffsetsAnswer { readonly topics: ReadonlyArray<{ readonly name: string
 interface CommittedAnswer { readonly groups: ReadonlyArray<{ readonly errorCode: number; readonly topics: ReadonlyArray<{ readonly name: string; readonly partitions: ReadonlyArray<{ readonly partitionIndex: number; readonly committedOffset: bigint; readonly errorCode: number }> }> }> }
 interface JoinAnswer { errorCode: number; memberId: string; generationId: number; leader: string; protocolName: string | null; members: { memberId: string; metadata: Buffer }[] }
 
+interface Opened {
+  readonly connection: Connection;
+  /** What ended the connection, where the error of the request says only that it ended: with TLS 1.3 a refused client certificate is told after the handshake. */
+  readonly lost: () => Error | undefined;
+}
+
+/** Until the broker has the login again (connections.max.reauth.ms): what is sent meanwhile would end the connection. */
+function reauthenticated(connection: Connection): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      for (const event of ['connect', 'error', 'close'] as const) connection.off(event, done);
+      resolve();
+    };
+    for (const event of ['connect', 'error', 'close'] as const) connection.once(event, done);
+  });
+}
+
+/** What the broker says against the login; undefined when the connection was only lost. */
+function refusedLogin(error: unknown): string | undefined {
+  const chain = chainOf(error);
+  const refused = chain.findIndex((e) => e instanceof AuthenticationError);
+  if (refused < 0) return undefined;
+  const below = chain.slice(refused + 1);
+  return below.some((e) => e instanceof NetworkError || e instanceof TimeoutError) ? undefined : [...new Set([chain[refused]!, below.at(-1) ?? chain[refused]!].map((e) => e.message))].join(' ');
+}
+
 /** The library turns an answer with an error code into an exception that carries the answer. */
-function ask<R>(connection: Connection, api: unknown, args: readonly unknown[]): Promise<R> {
+async function ask<R>({ connection, lost }: Opened, api: unknown, args: readonly unknown[]): Promise<R> {
+  if (connection.status === ConnectionStatuses.REAUTHENTICATING) await reauthenticated(connection);
   return new Promise((resolve, reject) => {
     (api as (...all: unknown[]) => void)(connection, ...args, (error: Error | null | undefined, result: R) => {
       const answer = (error as ResponseError | null | undefined)?.response as R | undefined;
-      if (error && answer === undefined) reject(error);
+      if (error && answer === undefined) reject(lost() ?? error);
       else resolve(answer ?? result);
     });
   });
 }
 
-function createBroker(connection: Connection): BrokerConnection {
+function createBroker(connection: Opened): BrokerConnection {
   return {
     async metadata(topics) {
       const answer = await ask<MetadataAnswer>(connection, metadataV12.api, [topics, false, false]);
@@ -125,19 +154,34 @@ function createBroker(connection: Connection): BrokerConnection {
       return answer.results.map((r) => ({ name: r.resourceName, config: Object.fromEntries(r.configs.map((c) => [c.name, c.value ?? ''])) }));
     },
     destroy() {
-      connection.socket.destroy();
+      connection.connection.socket.destroy();
     },
   };
 }
 
 export const platformatic: Driver = {
   name: 'platformatic',
-  async connect(clientId, { host, port }, timeoutMs, onClose) {
+  async connect(clientId, endpoint, timeoutMs, onClose, secured) {
+    const { host, port } = endpoint;
     // Deadlines are the caller's; this one only ends a request that its caller has long given up.
-    const connection = new Connection(clientId, { connectTimeout: timeoutMs, requestTimeout: 600_000, maxInflights: 1000 });
-    connection.once('close', onClose);
-    connection.on('error', () => connection.socket.destroy());
-    await connection.connect(host, port);
-    return createBroker(connection);
+    const connection = new Connection(clientId, {
+      connectTimeout: timeoutMs, requestTimeout: 600_000, maxInflights: 1000, sasl: secured?.sasl,
+      tls: secured?.tls === undefined ? undefined : tlsOptions(secured.tls, host),
+    });
+    let lost: Error | undefined;
+    connection.once('close', () => {
+      // Of a connection that was cut the library leaves the timer of the next login.
+      connection.close(() => undefined);
+      onClose();
+    });
+    connection.on('error', (error) => {
+      lost ??= error;
+      connection.socket.destroy();
+    });
+    await connection.connect(host, port)!.catch((error: unknown) => {
+      const why = secured?.sasl === undefined ? undefined : refusedLogin(error);
+      throw why === undefined ? error : saslRefusal(endpoint, secured!, why, error);
+    });
+    return createBroker({ connection, lost: () => lost });
   },
 };

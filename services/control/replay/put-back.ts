@@ -16,6 +16,8 @@ export interface PutBackPorts {
 }
 
 const pollMs = 50;
+/** Of one append: orders and audit leaves go through the same appender, which refuses what would be too much at once. */
+const maxAppendBytes = 4 * 1024 * 1024;
 const dropped: ReadonlySet<string> = new Set([H.intent, H.origin, H.verified, H.only, H.corrects, H.dispatched]);
 
 /**
@@ -101,10 +103,11 @@ export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack 
     waitingFor: () => waiting,
     async put(items, goesOn) {
       const size = Math.max(1, Math.min(items.length, order.rate > 0 ? Math.ceil(order.rate / 10) : items.length, order.ahead > 0 ? Math.ceil(order.ahead / 2) : items.length));
-      for (let at = 0; at < items.length; at += size) {
+      for (let at = 0, end = 0; at < items.length; at = end) {
         await room(goesOn);
         if (!goesOn()) return false;
-        const slice = items.slice(at, at + size);
+        for (let bytes = 0; end < items.length && end - at < size && (end === at || bytes + sizeOf(items[end]!) <= maxAppendBytes); end++) bytes += sizeOf(items[end]!);
+        const slice = items.slice(at, end);
         await pace(slice.length);
         await append(slice);
       }
@@ -112,6 +115,9 @@ export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack 
     },
   };
 }
+
+/** About; headers are small. */
+const sizeOf = ({ origin: { key, value } }: Item): number => (key?.length ?? 0) + (value?.length ?? 0);
 
 /** Every topic that the order may write to. */
 export function targetsOf(order: ReplayOrder, topics: TopicNames, sources: Iterable<string>, destinations: Iterable<string>): string[] {

@@ -8,9 +8,11 @@ import { Registry } from 'prom-client';
 import { expect, test } from 'vitest';
 import type { EndFacts } from '../store.ts';
 import { createReplayMetrics } from './metrics.ts';
-import { parseRequest, type ReplayRequest } from './order.ts';
+import { parseRequest, type ReplayOrder, type ReplayRequest } from './order.ts';
 import { createOrders, loadOrders, type Orders } from './orders.ts';
+import { createPutBack } from './put-back.ts';
 import { createRunner, type Runner } from './runner.ts';
+import type { Item } from './select.ts';
 import type { StandingPorts } from './standing.ts';
 
 /** A log in memory whose appends and saves can be cut: what came after the cut is not written, the process is gone. */
@@ -191,6 +193,16 @@ test('a copy behind the cursor of what was put back before it is known for one a
     expect(second.orders.get(id).progress.counts).toMatchObject({ selected: 40, requeued: 40 });
     expect(world.back()).toHaveLength(40);
   }
+});
+
+test('records of two megabytes are put back a few at a time, each once and in order', async () => {
+  const sizes: number[] = [];
+  const appender = { partitions: async () => 1, append: async (_topic: string, records: readonly OutRecord[]) => { sizes.push(records.length); return records.map((_, i) => i); } } as unknown as Appender;
+  const order = { id: 'rpl_1', destination: null, rate: 0, ahead: 0 } as ReplayOrder;
+  const item = (offset: number, bytes: number) => ({ origin: { topic: 't', partition: 0, offset, key: null, value: Buffer.alloc(bytes), headers: [] }, from: String(offset), eventId: 'e', kind: 'derived', deliveries: [], note: undefined }) as Item;
+  const putBack = createPutBack({ appender, topics: topicNames('t') } as never, order);
+  expect(await putBack.put([...Array.from({ length: 5 }, (_, i) => item(i, 2_000_000)), ...Array.from({ length: 100 }, (_, i) => item(5 + i, 1000)), item(105, 5_000_000)], () => true)).toBe(true);
+  expect(sizes).toEqual([2, 2, 101, 1]);
 });
 
 test('an order about nothing ends empty; one that was paused goes on where it stood; what has ended cannot be started', async () => {

@@ -22,7 +22,7 @@ export function createDisk(): Disk {
       return {
         get: (key) => values.get(key),
         has: (key) => values.has(key),
-        range: (prefix) => [...values].filter(([key]) => key.startsWith(prefix)).map(([key, value]) => ({ key, value })).sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key))),
+        range: (prefix, after) => [...values].filter(([key]) => key.startsWith(prefix) && (after === undefined || Buffer.compare(Buffer.from(key), Buffer.from(after)) > 0)).map(([key, value]) => ({ key, value })).sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key))),
         putBatch(puts, nextPositions, nextSeen) {
           for (const { key, value } of puts) {
             if (value === null) values.delete(key);

@@ -1,0 +1,127 @@
+import type { LogRecord } from '@weir/log';
+import { WeirError } from '@weir/errors';
+import { repeat, type Ending } from './ends.ts';
+import { createParked, forgetHead, lineFor, type Parked } from './lane.ts';
+import { lookUp } from './ledger.ts';
+import type { ParkMark } from './ledger-store.ts';
+import type { Mark } from './mark-writer.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { FoundMark, Sleepers } from './sleepers.ts';
+import type { EndValue, Task } from './types.ts';
+
+interface Context {
+  readonly ports: DestinationPorts;
+  readonly partition: number;
+  readonly sleepers: Sleepers;
+  /** A marker's key for a new stay of the subject. */
+  keyFor(subject: string): string;
+  /** Written by this load, not by an earlier owner. */
+  isOwn(key: string): boolean;
+  write(marks: readonly Mark[]): Promise<void>;
+  /** One more subject is parked. */
+  enter(): void;
+  decode(record: LogRecord): Promise<Task>;
+  reach(tasks: readonly Task[]): Promise<void> | undefined;
+  endOf(key: string): EndValue | undefined;
+  end(ending: Ending): void;
+  closed(): boolean;
+}
+
+/** Records between two looks at the clock. */
+const clockEvery = 16;
+/** Markers that are taken over in one append. */
+const pageMarks = 500;
+
+/**
+ * The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest
+ * (`head`: its offset). Joined in any order and any groups they give the same.
+ */
+export function joinMarks(marks: readonly (ParkMark & { readonly head?: number })[]): FoundMark {
+  const all = marks.map((m): FoundMark => ({ ...m, head: m.head ?? m.fromOffset }));
+  const ahead = all.reduce((a, b) => (b.head > a.head || (b.head === a.head && b.due > a.due) ? b : a));
+  const maybe = all.filter((m) => m.head === ahead.head && m.maybeSince > 0).map((m) => m.maybeSince);
+  return { ...ahead, fromOffset: Math.min(...all.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...all.map((m) => m.since)) };
+}
+
+/**
+ * What a new owner finds of parked subjects, into the table of those that sleep: from the ledger's markers, some at a time,
+ * each replaced by one of its own, and then from the parked topic. May be begun again from the start after an error.
+ */
+export async function loadParked(context: Context): Promise<void> {
+  const { sleepers, closed } = context;
+  const turn = (): Promise<void> => context.ports.turns.next();
+  await sleepers.clear(turn);
+  const from = await takeMarks(context);
+  if (from !== undefined && !closed()) await findRecords(context, from);
+  if (!closed()) await sleepers.list(turn);
+}
+
+/** Gives the least offset that may be unfinished; undefined = nothing is marked. */
+async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, enter, closed }: Context): Promise<number | undefined> {
+  let from: number | undefined;
+  let after: string | undefined;
+  for (;;) {
+    const page = ports.ledger.parks(partition, after, pageMarks);
+    if (page.length === 0 || closed()) return from;
+    after = page.at(-1)!.key;
+    const found = page.filter(({ key }) => !isOwn(key));
+    const now = ports.clock.now();
+    const marks: Mark[] = [];
+    for (const [subject, list] of Map.groupBy(found, (m) => m.subject)) {
+      const known = sleepers.take(subject);
+      const mark = joinMarks(known?.found === undefined ? list : [known.found, ...list]);
+      const { key: _key, head: _head, ...value } = mark;
+      const parked: Parked = known?.parked ?? createParked(keyFor(subject), now);
+      parked.since = mark.since;
+      Object.assign(parked.uses, { due: mark.due, reason: mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : mark.due <= now ? mark.due : 0 });
+      sleepers.put(subject, { parked, fence: 0, found: mark });
+      if (known === undefined) enter();
+      marks.push([parked.key, value]);
+      from = Math.min(from ?? mark.fromOffset, mark.fromOffset);
+    }
+    if (marks.length > 0) await write([...marks, ...found.map(({ key }): Mark => [key, null])]);
+  }
+}
+
+/** What of the marked subjects is unfinished on the parked topic, by line. */
+async function findRecords({ ports, partition, sleepers, decode, reach, endOf, end, closed }: Context, from: number): Promise<void> {
+  const topic = ports.topics.parked(ports.name);
+  const stopIfClosed = (): void => {
+    if (closed()) throw new WeirError('log-assignment-stale', `${topic}/${partition} is another one's`);
+  };
+  const to = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
+  let taken = 0;
+  await ports.reader.read(topic, partition, from, to, async (batch) => {
+    stopIfClosed();
+    for (const record of batch.records) {
+      const subject = record.key?.toString('utf8') ?? '';
+      if (++taken % clockEvery === 0 && ports.turns.over()) await ports.turns.next();
+      const mark = sleepers.peek(subject)?.found;
+      if (mark === undefined || record.offset < mark.fromOffset) continue;
+      const task = await decode(record);
+      await reach([task]);
+      stopIfClosed();
+      const standing = lookUp(task.delivery, task.redrive, task.offset, endOf);
+      // Its outcome may be missing: no intent covers what is parked. What went to a second vendor may not have been appended there yet: it is looked at once more.
+      if (standing.kind === 'ended' && standing.end.state !== 'failed-over') {
+        end(repeat(task, standing.end));
+        continue;
+      }
+      const sleeper = sleepers.take(subject)!;
+      addRecord(sleeper.parked, mark, task);
+      sleepers.put(subject, sleeper);
+    }
+  });
+}
+
+function addRecord(parked: Parked, mark: FoundMark, task: Task): void {
+  const line = lineFor(parked, task.delivery);
+  // The marker tells of a use, unless it was of this very record: it went ahead, and may have been called since it was parked.
+  if (line === parked.restricts && line.offsets.length === 0) {
+    if (task.parkedOffset === mark.head) {
+      Object.assign(line, { ...parked.uses, offsets: line.offsets });
+      forgetHead(parked.uses);
+    } else line.maybeSince = task.record.timestamp;
+  }
+  line.offsets.push(task.parkedOffset);
+}
