@@ -122,7 +122,7 @@ const ten = Array.from({ length: 10 }, (_, i) => String(i));
 async function refusal(log: Log): Promise<{ code: string; message: string }> {
   const began = performance.now();
   const error = await (await log.admin()).listTopics().then(() => undefined, (e: unknown) => e as { code: string; message: string });
-  expect(performance.now() - began).toBeLessThan(8000);
+  expect(performance.now() - began).toBeLessThan(20_000);
   expect(error).toBeDefined();
   return { code: error!.code, message: error!.message };
 }
