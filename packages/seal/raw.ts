@@ -2,9 +2,14 @@ import type { KeyRing } from './key-ring.ts';
 
 const day = 86_400_000;
 
+/** The date of the day that was asked for last: of requests, nearly always the next one's. */
+let dated = { day: Number.NaN, date: '' };
+
 /** Owner of the key for what a source gave on one day (UTC): destroyed when the last of it has left the raw topic. */
 export function rawOwner(source: string, acceptedAt: number): string {
-  return `raw/${source}/${new Date(acceptedAt).toISOString().slice(0, 10)}`;
+  const of = Math.floor(acceptedAt / day);
+  if (of !== dated.day) dated = { day: of, date: new Date(acceptedAt).toISOString().slice(0, 10) };
+  return `raw/${source}/${dated.date}`;
 }
 
 /**

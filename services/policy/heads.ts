@@ -1,7 +1,7 @@
 import { headerBytes, HeaderWalk, RecordBody, type LogRecord, type Packer } from '@weir/log';
 import { H } from '@weir/pipeline';
 
-/** Headers that go on with what comes of a record. */
+/** Headers that go on with what comes of a record; with a delivery the first of each name, so that they are few whatever a record has. */
 export const carried: ReadonlySet<string> = new Set([H.event, H.hash, H.source, H.accepted, H.traceparent, H.output, H.intent]);
 
 /** What the stage looks at in the headers of a canonical record, made in one walk over them: the first of each name. Text is ASCII; '' = there is none. */
@@ -41,23 +41,24 @@ export class Heads {
     walk.start(record);
     while (walk.next()) {
       const name = walk.name();
-      this.#take(name, walk);
-      if (carried.has(name)) this.#carry(walk.from, walk.to);
+      if (this.#take(name, walk) && carried.has(name)) this.#carry(walk.from, walk.to);
     }
   }
 
   #list({ headers }: LogRecord): void {
-    const pieces = headers.filter(([name]) => carried.has(name)).map(([name, value]) => headerBytes(name, value.toString('utf8')));
+    const firsts = headers.filter(([name, value]) => this.#take(name, { text: () => value.toString('latin1') }) && carried.has(name));
+    const pieces = firsts.map(([name, value]) => headerBytes(name, value.toString('utf8')));
     this.#bytes = Buffer.concat(pieces);
     this.#pieces.push(0, this.#bytes.length, pieces.length);
-    for (const [name, value] of headers) this.#take(name, { text: () => value.toString('latin1') });
   }
 
-  #take(name: string, value: { text(): string }): void {
+  /** Whether it is one that is looked at or carried, and the first of its name. */
+  #take(name: string, value: { text(): string }): boolean {
     const found = takes.get(name);
-    if (found === undefined || (this.#taken & found.bit) !== 0) return;
+    if (found === undefined || (this.#taken & found.bit) !== 0) return false;
     this.#taken |= found.bit;
     found.take(this, value.text());
+    return true;
   }
 
   /** Pieces side by side are one. */
@@ -94,4 +95,5 @@ const takes: ReadonlyMap<string, { readonly bit: number; readonly take: Take }> 
   [H.only, (heads, text) => { heads.only = text; }],
   [H.corrects, (heads, text) => { heads.corrects = text; }],
   [H.approval, (heads, text) => { heads.approval = text; }],
+  [H.traceparent, () => {}],
 ] as const satisfies readonly (readonly [string, Take])[]).map(([name, take], i) => [name, { bit: 1 << i, take }]));
