@@ -231,3 +231,17 @@ test('what comes up behind one that its topic is about to lose goes at once, tho
   await w.quiet();
   expect([[...w.ended.values()], w.order()]).toEqual([['dead-lettered', 'delivered'], [1]]);
 });
+
+test('behind a use that may have taken effect and is tried again in an hour, as the vendor asked, a withdrawal waits for that call to be over and no longer', async () => {
+  const w = world((n, tries) => (n === 0 && tries === 1 ? { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', retryAfterMs: hourMs } : ok));
+  await w.open();
+  await w.arrive('use');
+  await w.pass(5000);
+  await w.arrive('restrict');
+  await w.pass(50_000);
+  expect(w.order()).toEqual([0]);
+  await w.pass(10_000);
+  expect(w.order()).toEqual([0, 1]);
+  await w.pass(hourMs);
+  expect([w.order(), [...w.ended.values()]]).toEqual([[0, 1, 0], ['delivered', 'delivered']]);
+});
