@@ -18,6 +18,9 @@ test.each([
   ['a login without SASL', { WEIR_KAFKA_SECURITY_PROTOCOL: 'SSL', WEIR_KAFKA_SASL_PASSWORD: 'hunter2' }, 'WEIR_KAFKA_SASL_PASSWORD'],
   ['SASL without a password', { ...sasl, WEIR_KAFKA_SASL_PASSWORD: '' }, 'WEIR_KAFKA_SASL_PASSWORD_FILE'],
   ['two passwords', { ...sasl, WEIR_KAFKA_SASL_PASSWORD_FILE: 'p' }, 'set one of them'],
+  ['a token server without OAUTHBEARER', { ...sasl, WEIR_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL: 'https://id.example/token' }, 'WEIR_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL'],
+  ['OAUTHBEARER without a token server', { ...sasl, WEIR_KAFKA_SASL_MECHANISM: 'OAUTHBEARER' }, 'WEIR_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL'],
+  ['a token server in plaintext', { ...sasl, WEIR_KAFKA_SASL_MECHANISM: 'OAUTHBEARER', WEIR_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL: 'http://id.example/token' }, 'https URL'],
   ['a certificate without its key', { WEIR_KAFKA_SECURITY_PROTOCOL: 'SSL', WEIR_KAFKA_SSL_CERT_FILE: 'c.pem' }, 'WEIR_KAFKA_SSL_KEY_FILE'],
 ])('%s is refused by name, without the password', (_what, env, message) => {
   const attempt = () => kafka(env);

@@ -5,10 +5,12 @@ import type { Secret } from './secret.ts';
 /** How to speak to the brokers and to the registry. The names are Kafka's own: security.protocol, sasl.mechanism, ssl.*. */
 export const securityOptions = defineConfig({
   kafkaProtocol: { env: 'WEIR_KAFKA_SECURITY_PROTOCOL', type: 'enum', values: ['PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL'], default: 'PLAINTEXT', doc: 'How the brokers are spoken to; the name in their certificate is always checked.' },
-  kafkaMechanism: { env: 'WEIR_KAFKA_SASL_MECHANISM', type: 'enum', values: ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'], optional: true, doc: 'SASL mechanism; needed with SASL_SSL and SASL_PLAINTEXT.' },
-  kafkaUsername: { env: 'WEIR_KAFKA_SASL_USERNAME', type: 'string', optional: true, doc: 'SASL user.' },
-  kafkaPassword: { env: 'WEIR_KAFKA_SASL_PASSWORD', type: 'secret', optional: true, doc: 'Its password.' },
+  kafkaMechanism: { env: 'WEIR_KAFKA_SASL_MECHANISM', type: 'enum', values: ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512', 'OAUTHBEARER'], optional: true, doc: 'SASL mechanism; needed with SASL_SSL and SASL_PLAINTEXT.' },
+  kafkaUsername: { env: 'WEIR_KAFKA_SASL_USERNAME', type: 'string', optional: true, doc: 'SASL user; with OAUTHBEARER the client id.' },
+  kafkaPassword: { env: 'WEIR_KAFKA_SASL_PASSWORD', type: 'secret', optional: true, doc: 'Its password; with OAUTHBEARER the client secret.' },
   kafkaPasswordFile: { env: 'WEIR_KAFKA_SASL_PASSWORD_FILE', type: 'string', optional: true, doc: 'File with the password instead, read again for each connection; a line end at its end is not part of it.' },
+  kafkaTokenUrl: { env: 'WEIR_KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL', type: 'string', optional: true, doc: 'Where OAUTHBEARER gets its tokens by client credentials (RFC 6749), https://…; its certificate is checked against the authorities of Node.' },
+  kafkaScope: { env: 'WEIR_KAFKA_SASL_OAUTHBEARER_SCOPE', type: 'string', optional: true, doc: 'Scope that is asked for there.' },
   kafkaCaFile: { env: 'WEIR_KAFKA_SSL_CA_FILE', type: 'string', optional: true, doc: 'PEM of the authorities that may sign a broker\'s certificate; default: those of Node. This and the next two are read again for each connection.' },
   kafkaCertFile: { env: 'WEIR_KAFKA_SSL_CERT_FILE', type: 'string', optional: true, doc: 'PEM of the client certificate, with its chain, for mutual TLS.' },
   kafkaKeyFile: { env: 'WEIR_KAFKA_SSL_KEY_FILE', type: 'string', optional: true, doc: 'PEM of its private key.' },
@@ -34,12 +36,12 @@ export interface TlsFiles {
   readonly keyPassword?: Secret;
 }
 
-export type SaslMechanism = 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512';
+export type SaslMechanism = 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512' | 'OAUTHBEARER';
 
 /** Neither = plaintext, and nobody logs in. */
 export interface KafkaSecurity {
   readonly tls?: TlsFiles;
-  readonly sasl?: { readonly mechanism: SaslMechanism; readonly username: string; readonly password: Credential };
+  readonly sasl?: { readonly mechanism: SaslMechanism; readonly username: string; readonly password: Credential; /** Of OAUTHBEARER and only of it. */ readonly tokens?: { readonly url: string; readonly scope?: string } };
 }
 
 export interface RegistrySecurity {
@@ -76,12 +78,20 @@ export function kafkaSecurity(config: SecurityConfig): KafkaSecurity {
   const [withTls, withSasl] = [protocol.endsWith('SSL'), protocol.startsWith('SASL_')];
   const [tlsWays, saslWays] = ['SSL or SASL_SSL', 'SASL_SSL or SASL_PLAINTEXT'];
   if (!withTls) refuseUnused(config, ['kafkaCaFile', 'kafkaCertFile', 'kafkaKeyFile', 'kafkaKeyPassword'], `${env('kafkaProtocol')} is ${protocol}: it takes ${tlsWays}`);
-  if (!withSasl) refuseUnused(config, ['kafkaMechanism', 'kafkaUsername', 'kafkaPassword', 'kafkaPasswordFile'], `${env('kafkaProtocol')} is ${protocol}: it takes ${saslWays}`);
+  if (!withSasl) refuseUnused(config, ['kafkaMechanism', 'kafkaUsername', 'kafkaPassword', 'kafkaPasswordFile', 'kafkaTokenUrl', 'kafkaScope'], `${env('kafkaProtocol')} is ${protocol}: it takes ${saslWays}`);
   const tls = withTls ? tlsFiles(config, 'kafka') : undefined;
   if (!withSasl) return { tls };
   const password = credential(config, 'kafkaPassword', 'kafkaPasswordFile');
   if (mechanism === undefined || username === undefined || password === undefined) throw bad(`${protocol} needs ${env('kafkaMechanism')}, ${env('kafkaUsername')}, and ${env('kafkaPassword')} or ${env('kafkaPasswordFile')}`);
-  return { tls, sasl: { mechanism, username, password } };
+  const url = config.kafkaTokenUrl;
+  if (mechanism !== 'OAUTHBEARER') {
+    refuseUnused(config, ['kafkaTokenUrl', 'kafkaScope'], `${env('kafkaMechanism')} is ${mechanism}`);
+    return { tls, sasl: { mechanism, username, password } };
+  }
+  const parsed = url === undefined ? null : URL.parse(url);
+  const local = parsed?.protocol === 'http:' && (parsed.hostname === '127.0.0.1' || parsed.hostname === 'localhost');
+  if (parsed === null || (parsed.protocol !== 'https:' && !local) || parsed.username !== '' || parsed.password !== '') throw bad(`OAUTHBEARER needs ${env('kafkaTokenUrl')}: an https URL without a login in it`);
+  return { tls, sasl: { mechanism, username, password, tokens: { url: url!, scope: config.kafkaScope } } };
 }
 
 /** How to speak to the registry at this address. Throws as kafkaSecurity does. */

@@ -248,3 +248,21 @@ test('what does not come to hold in time, or when the barrier stops, is not answ
   await world.pass(10);
   expect(second.value).toBe(false);
 });
+
+test('a change is reported in the turn in which it came, by no timer: a timer comes behind a slice of bulk work', async () => {
+  const world = fakeWorld();
+  await announced(world);
+  await world.pass(100);
+  world.fold(5);
+  world.fold(6);
+  await world.pass(0);
+  expect([world.last().folded, world.records.filter((r) => r.value !== null).length]).toEqual([[6], 3]);
+  // A flood is told in few reports.
+  for (let to = 7; to < 40; to++) {
+    world.fold(to);
+    await world.pass(1);
+  }
+  await world.pass(20);
+  expect(world.last().folded).toEqual([39]);
+  expect(world.records.length).toBeLessThan(12);
+});

@@ -85,6 +85,8 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   let ended = false;
   /** The tables moved while a report was on its way. */
   let dirty = false;
+  /** They moved in this turn: a report follows. */
+  let touched = false;
 
   const held = (): boolean => clock.monotonic() < until.monotonic && clock.now() < until.wall;
   const vector = (positions: readonly number[]): number[] => positions.map((_, partition) => tables.folded(partition));
@@ -160,21 +162,33 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
     timer = clock.setTimer(() => {
       timer = undefined;
       timerAt = Infinity;
-      if (ended) return;
-      if (sending !== undefined) {
-        dirty = true;
-        return;
-      }
-      sending = report().catch((error: unknown) => { if (!ended) ports.fail(error); }).finally(() => {
-        sending = undefined;
-        if (dirty) touch();
-        dirty = false;
-      });
+      begin();
     }, Math.max(1, ms));
   }
 
+  function begin(): void {
+    if (ended) return;
+    if (sending !== undefined) {
+      dirty = true;
+      return;
+    }
+    sending = report().catch((error: unknown) => { if (!ended) ports.fail(error); }).finally(() => {
+      sending = undefined;
+      if (dirty) touch();
+      dirty = false;
+    });
+  }
+
+  /** By no timer, where none is needed: it would come behind a turn of bulk work. Behind the partitions that came in the same answer. */
   function touch(): void {
-    wake(Math.max(0, sentAt + shortestGapMs - clock.monotonic()));
+    const ms = sentAt + shortestGapMs - clock.monotonic();
+    if (ms > 0) return wake(ms);
+    if (touched) return;
+    touched = true;
+    queueMicrotask(() => {
+      touched = false;
+      begin();
+    });
   }
 
   return {

@@ -61,7 +61,7 @@ export interface ConsentTables {
  */
 export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, open: typeof openTable = openTable): Promise<ConsentTables> {
   const { log, serde, topics, stateDir, logger } = ports;
-  const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader(), log.admin()]);
+  const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.admin()]);
   const onDiscard = (cache: string) => (reason: string) => logger.warn({ cache, reason }, 'local cache discarded, it is read again from its topic');
   const consentCache = open({ path: join(stateDir, 'consent'), onDiscard: onDiscard('consent') });
   const identityCache = open({ path: join(stateDir, 'identity'), onDiscard: onDiscard('identity') });

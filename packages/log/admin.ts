@@ -25,6 +25,20 @@ export function createAdmin(cluster: Cluster): LogAdmin {
     return Array.from({ length: await cluster.partitions(topic) }, (_, i) => i);
   }
 
+  /**
+   * At a special timestamp or a time, of every partition that there is now. The metadata is asked for at the same time, for
+   * who waits for an end has no time for two rounds; what it shows to be new, or led by another broker, is asked for behind it.
+   */
+  async function offsetsOf(topic: string, timestamp: number): Promise<Map<number, number>> {
+    const known = cluster.partitionsKnown(topic);
+    if (known === undefined) return listOffsets(cluster, topic, await partitionsOf(topic), timestamp);
+    const leaders = Array.from({ length: known }, (_, p) => cluster.leader(topic, p));
+    const [found, partitions] = await Promise.all([listOffsets(cluster, topic, [...leaders.keys()], timestamp), partitionsOf(topic)]);
+    const others = partitions.filter((p) => p >= known || cluster.leader(topic, p) !== leaders[p]);
+    if (others.length > 0) for (const [partition, offset] of await listOffsets(cluster, topic, others, timestamp)) found.set(partition, offset);
+    return found;
+  }
+
   /** A new topic is of use when every partition has a leader. */
   async function awaitLeaders(topic: string): Promise<void> {
     await eventually(cluster, `leaders of ${topic}`, async () => {
@@ -77,10 +91,10 @@ export function createAdmin(cluster: Cluster): LogAdmin {
       if (found === undefined || found.partitions.length === 0) throw new WeirError(found === undefined || found.errorCode === E.unknownTopic ? 'log-fatal' : 'log-unavailable', `partitions of ${topic} are not told`);
       return found.partitions.length;
     },
-    endOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -1),
-    beginningOffsets: async (topic) => listOffsets(cluster, topic, await partitionsOf(topic), -2),
+    endOffsets: (topic) => offsetsOf(topic, -1),
+    beginningOffsets: (topic) => offsetsOf(topic, -2),
     async offsetsAt(topic, time) {
-      const found = await listOffsets(cluster, topic, await partitionsOf(topic), Math.max(0, Math.floor(time)));
+      const found = await offsetsOf(topic, Math.max(0, Math.floor(time)));
       return new Map([...found].filter(([, offset]) => offset >= 0));
     },
     async committed(groupId, topic) {

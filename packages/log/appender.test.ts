@@ -167,3 +167,21 @@ test('answers that come at once do not make a request of every record: what come
   }
   await appender.close();
 });
+
+test('what is urgent goes in the turn of its call, and waits for no spacing: an immediate comes behind a slice of bulk work', async () => {
+  const requests: number[][] = [];
+  const { port } = createHarmedLog([]);
+  const appender = createAppender({ ...port, async produce(_leader, batches) {
+    requests.push(batches.map((b) => b.partition));
+    return batches.map(() => ({ kind: 'acked', baseOffset: 0 }));
+  } }, { ...options, urgent: true });
+  const append = (partition: number): Promise<unknown> => appender.append('t', [{ partition, key: null, value: Buffer.from('v') }]);
+  let turns = 0;
+  const turn = setImmediate(() => { turns++; });
+  await append(0);
+  // What is appended in one go is one request.
+  await Promise.all([append(1), append(2)]);
+  expect([turns, requests]).toEqual([0, [[0], [1, 2]]]);
+  clearImmediate(turn);
+  await appender.close();
+});

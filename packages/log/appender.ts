@@ -38,6 +38,8 @@ export interface AppenderOptions {
   /** Appends that would go over it are refused with `overloaded` before anything of them is taken. */
   readonly maxPendingBytes: number;
   readonly requestTimeoutMs: number;
+  /** What is appended goes at once, in the turn of the call; only what comes while requests are under way coalesces. */
+  readonly urgent?: boolean;
 }
 
 /** One call of append: resolved when the last of its pieces is acknowledged. */
@@ -142,7 +144,9 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
   function flushSoon(): void {
     if (flushScheduled) return;
     flushScheduled = true;
-    setImmediate(flush);
+    // An immediate comes behind the rest of this turn of the event loop, which may be a slice of bulk work.
+    if (options.urgent === true) queueMicrotask(flush);
+    else setImmediate(flush);
   }
 
   function flush(): void {
@@ -151,7 +155,7 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     for (const [leader, pace] of paces) {
       if (pace.ready.length === 0) continue;
       // What waits for an answer goes with it; the timer is for the answer that does not come.
-      const at = pace.underWay >= requestsAtOnce ? now + lingerMs : pace.bytes >= fullBytes ? now : pace.sentAt + spacingMs;
+      const at = pace.underWay >= requestsAtOnce ? now + lingerMs : options.urgent === true || pace.bytes >= fullBytes ? now : pace.sentAt + spacingMs;
       if (at <= now) sendReady(leader, pace);
       else if (pace.timer === undefined || at < pace.dueAt) {
         clearTimeout(pace.timer);

@@ -10,7 +10,7 @@ const perAnswer = 4;
 const end = 1_000_000;
 
 /** A broker whose answers have room for a record of four partitions, the first four of the request that have one; `withheld` never gets any, `failing` an error. */
-function world(options: { readonly withheld?: number; readonly failing?: number; readonly giveMs?: number; readonly bytes?: number }) {
+function world(options: { readonly withheld?: number; readonly failing?: number; readonly giveMs?: number; readonly bytes?: number; readonly urgent?: boolean; readonly sync?: boolean }) {
   const fetches: number[][] = [];
   const given = new Set<number>();
   const broker = {
@@ -37,10 +37,10 @@ function world(options: { readonly withheld?: number; readonly failing?: number;
   } as unknown as BrokerConnection;
   const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, partitions: () => Promise.resolve(partitions), refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
   const fetcher = new Fetcher(cluster, {
-    purpose: 'test', maxBytesPerPartition: 100, maxWaitMs: 10, onFatal: (error) => { throw error; },
-    onBatch: async ({ partition }) => {
+    purpose: 'test', maxBytesPerPartition: 100, maxWaitMs: 10, urgent: options.urgent === true, onFatal: (error) => { throw error; },
+    onBatch: ({ partition }) => {
       given.add(partition);
-      if (options.giveMs !== undefined) await new Promise((done) => { setTimeout(done, options.giveMs); });
+      return options.sync === true ? undefined : new Promise((done) => { if (options.giveMs === undefined) done(); else setTimeout(done, options.giveMs); });
     },
   });
   for (let partition = 0; partition < partitions; partition++) fetcher.add({ topic: 't', partition, epoch: 0, position: 0, paused: false });
@@ -104,4 +104,35 @@ test('records that come one by one are not a request each, and answers that are 
   } finally {
     asked.mockRestore();
   }
+});
+
+test('a few urgent answers are followed at once, many small ones are spaced all the same', async () => {
+  const { fetcher, fetches } = world({ urgent: true });
+  const real = setTimeout;
+  /** Requests before each wait; those of 1 and 2 ms are the broker's own and the look of this test. */
+  const before: number[] = [];
+  const asked = vi.spyOn(globalThis, 'setTimeout').mockImplementation(((run: () => void, ms: number) => {
+    if (ms !== 1 && ms !== 2) before.push(fetches.length);
+    return real(run, ms);
+  }) as typeof setTimeout);
+  try {
+    await until(() => before.length > 0);
+    expect(before[0]).toBeGreaterThanOrEqual(4);
+    await fetcher.stop();
+  } finally {
+    asked.mockRestore();
+  }
+});
+
+test('all partitions of an answer are given out in one go, so that who acts on them acts once', async () => {
+  const { fetcher, given } = world({ sync: true });
+  const seen: number[] = [];
+  given.add = (partition: number) => {
+    if (seen.length === 0) queueMicrotask(() => { seen.push(-1); });
+    seen.push(partition);
+    return given;
+  };
+  await until(() => seen.length > perAnswer);
+  expect(seen.indexOf(-1)).toBe(perAnswer);
+  await fetcher.stop();
 });

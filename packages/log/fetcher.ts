@@ -33,6 +33,8 @@ export interface FetcherOptions {
   readonly purpose: string;
   readonly maxBytesPerPartition: number;
   readonly maxWaitMs: number;
+  /** Few requests need not be spaced: so that of a few records none waits, and many come together all the same. */
+  readonly urgent?: boolean;
   /** Called in offset order per partition; awaited, so it is the back-pressure. */
   readonly onBatch: (batch: RecordBatch) => void | Promise<void>;
   /** Cannot go on: out of range, corrupt records, no right to read. Everything has stopped; called once. */
@@ -43,6 +45,8 @@ const maxBytes = 16 * 1024 * 1024;
 const graceMs = 10_000;
 /** From the begin of one request to that of the next, as long as what comes is little: a request costs both sides as much as tens of records. */
 const spacingMs = 8;
+/** So many urgent requests go without it, as long as there are no more of them in as many times the spacing. */
+const urgentBurst = 4;
 /** An answer of so much is followed by the next request at once. */
 const fullBytes = 64 * 1024;
 const busyWaitMs = 10;
@@ -128,6 +132,8 @@ export class Fetcher {
 
   async #loop(leader: number): Promise<void> {
     let failures = 0;
+    /** Begins of the last requests, the oldest first. */
+    const begins: number[] = new Array<number>(this.#options.urgent === true ? urgentBurst : 1).fill(-Infinity);
     while (!this.#stop.signal.aborted) {
       const mine = [...this.#positions.values()].filter((p) => this.#cluster.leader(p.topic, p.partition) === leader);
       if (mine.length < this.#positions.size) this.#startMissing();
@@ -138,11 +144,12 @@ export class Fetcher {
         await delay(mine.every((p) => p.paused) ? 60_000 : busyWaitMs, this.#wake.signal, this.#stop.signal);
         continue;
       }
-      const began = performance.now();
+      begins.push(performance.now());
+      begins.shift();
       const bytes = leader < 0 ? undefined : await this.#fetch(leader, wanted, wanted.length < mine.length);
       if (bytes !== undefined) {
         failures = 0;
-        const rest = bytes < fullBytes ? began + spacingMs - performance.now() : 0;
+        const rest = bytes < fullBytes ? begins[0]! + begins.length * spacingMs - performance.now() : 0;
         if (rest > 0) await delay(rest, this.#stop.signal);
         continue;
       }
@@ -162,7 +169,11 @@ export class Fetcher {
       const { held } = p;
       p.held = undefined;
       p.busy = true;
-      await this.#give(p, held).finally(() => { p.busy = false; });
+      try {
+        await this.#give(p, held);
+      } finally {
+        p.busy = false;
+      }
     }
   }
 
@@ -205,47 +216,57 @@ export class Fetcher {
       bytes += part.bytes.length;
       if (position === undefined || !wanted.includes(position) || this.#stop.signal.aborted) continue;
       if (part.errorCode === 0 && (part.bytes.length > 0 || part.highWatermark <= position.position)) position.servedIn = fetch;
-      if (!await this.#check(part, position)) ok = false;
-      else if (part.bytes.length === 0) continue;
-      else if (position.paused) position.held = part;
-      else await this.#give(position, part);
+      if (part.errorCode !== 0) {
+        ok = false;
+        await this.#fault(part, position);
+        continue;
+      }
+      position.answeredAt = performance.now();
+      if (part.bytes.length === 0) continue;
+      if (position.paused) position.held = part;
+      else {
+        // What one answer brought is given out in one go, unless a handler has to be waited for.
+        const giving = this.#give(position, part);
+        if (giving !== undefined) await giving;
+      }
     }
     if (order[0]!.servedIn !== fetch) order[0]!.refused++;
     return ok ? bytes : undefined;
   }
 
-  async #check(part: FetchedPartition, position: Position): Promise<boolean> {
-    if (part.errorCode === 0) {
-      position.answeredAt = performance.now();
-      return true;
-    }
+  /** What passes is asked again; throws what does not. */
+  async #fault(part: FetchedPartition, position: Position): Promise<void> {
     const name = `${part.topic}/${part.partition}`;
     if (part.errorCode === E.offsetOutOfRange) return this.#outOfRange(position);
     if (forbidden.has(part.errorCode)) throw new WeirError('log-fatal', `${name}: not authorised to read`);
     const silent = performance.now() - position.answeredAt;
     if (part.errorCode === E.unknownTopic && silent > this.#cluster.deadlineMs) throw new WeirError('log-fatal', `${name} has been unknown to the brokers for ${Math.round(silent)} ms`);
-    return false;
   }
 
   /** The range is asked anew: while a leader is elected the answer may be of one that lags, and that passes. */
-  async #outOfRange({ topic, partition, position }: Position): Promise<false> {
+  async #outOfRange({ topic, partition, position }: Position): Promise<void> {
     const start = (await listOffsets(this.#cluster, topic, [partition], -2, this.#stop.signal)).get(partition)!;
     const end = (await listOffsets(this.#cluster, topic, [partition], -1, this.#stop.signal)).get(partition)!;
-    if (position >= start && position <= end) return false;
+    if (position >= start && position <= end) return;
     throw new WeirError('log-out-of-range', `${topic}/${partition}: offset ${position} is not in the log (it starts at ${start} and ends at ${end})`, { details: { topic, partition, wanted: position, start, end } });
   }
 
-  async #give(position: Position, part: FetchedPartition): Promise<void> {
+  #give(position: Position, part: FetchedPartition): Promise<void> | undefined {
     const { records, next } = decodeBatches(part.bytes, position.position);
-    if (next === position.position) return;
+    if (next === position.position) return undefined;
     position.position = next;
     position.giving = true;
     this.#gaveAt.set(this.#cluster.leader(part.topic, part.partition), performance.now());
+    const given = (): void => { position.giving = false; };
     try {
-      await this.#options.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark });
-    } finally {
-      position.giving = false;
+      const giving = this.#options.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark });
+      if (giving instanceof Promise) return giving.finally(given);
+    } catch (error) {
+      given();
+      throw error;
     }
+    given();
+    return undefined;
   }
 
   #halt(): void {

@@ -48,6 +48,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     purpose: `fetch-${name}`,
     maxBytesPerPartition: options.maxBytesPerPartition ?? 1024 * 1024,
     maxWaitMs: fetchWaitMs,
+    urgent: options.urgent === true,
     onBatch: (batch) => {
       if (dead || !holds(batch)) return;
       // Stopped or blocked past the session: another one may have it by now. The next assignment begins at what is committed.

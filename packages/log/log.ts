@@ -39,10 +39,10 @@ export function createLog(options: LogOptions, driver: Driver = drivers[options.
   return {
     driver: driver.name,
     async appender(asked) {
-      return keep(createAppender(createProducePort(newCluster()), { deadlineMs: asked?.deadlineMs ?? deadlineMs, maxPendingBytes: asked?.maxPendingBytes ?? defaultPendingBytes, requestTimeoutMs: Math.min(longestProduceMs, deadlineMs) }));
+      return keep(createAppender(createProducePort(newCluster()), { deadlineMs: asked?.deadlineMs ?? deadlineMs, maxPendingBytes: asked?.maxPendingBytes ?? defaultPendingBytes, requestTimeoutMs: Math.min(longestProduceMs, deadlineMs), urgent: asked?.urgent === true }));
     },
     consumer: (asked) => keep(createGroupConsumer(cluster, asked)),
-    reader: async () => keep(createReader(cluster)),
+    reader: async (asked) => keep(createReader(cluster, { urgent: asked?.urgent === true })),
     admin: async () => createAdmin(cluster),
     async close() {
       await Promise.all([...own].map((thing) => thing.close()));

@@ -21,8 +21,13 @@ interface Chunk {
   readonly outOfRange: boolean;
 }
 
+export interface ReaderOptions {
+  readonly watchMs?: number;
+  readonly urgent?: boolean;
+}
+
 /** Reads without a group. `read` and `readOne` use short polls of their own; `follow` has a fetcher each, looked after every `watchMs`. */
-export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader {
+export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgent = false }: ReaderOptions = {}): Reader {
   const purpose = `read-${++readers}`;
   const followers = new Set<Follower>();
   const closing = new AbortController();
@@ -80,10 +85,11 @@ export function createReader(cluster: Cluster, watchMs = defaultWatchMs): Reader
   async function follow(topic: string, positions: ReadonlyMap<number, number>, onBatch: (batch: RecordBatch) => void | Promise<void>, onError: (error: Error) => void): Promise<Follower> {
     const next = new Map<number, number>(positions);
     const fetcher = new Fetcher(cluster, {
-      purpose: `follow-${++readers}`, maxBytesPerPartition: 1024 * 1024, maxWaitMs: followWaitMs, onFatal: fail,
-      onBatch: async (batch) => {
-        await onBatch(batch);
-        next.set(batch.partition, batch.nextOffset);
+      purpose: `follow-${++readers}`, maxBytesPerPartition: 1024 * 1024, maxWaitMs: followWaitMs, urgent, onFatal: fail,
+      onBatch: (batch) => {
+        const taking = onBatch(batch);
+        const taken = (): void => { next.set(batch.partition, batch.nextOffset); };
+        return taking instanceof Promise ? taking.then(taken) : taken();
       },
     });
     let failed = false;

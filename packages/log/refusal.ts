@@ -48,6 +48,12 @@ export function saslRefusal({ host, port }: Endpoint, { sasl, stale }: Secured, 
   return new WeirError('log-auth-failed', `broker ${host}:${port} refuses SASL ${sasl!.mechanism} of ${JSON.stringify(sasl!.username)}: ${why}${stale === undefined ? '' : ` (an older credential was used: ${stale})`}`, { cause });
 }
 
+/** What a broker says against a token: it answers without an error code, by a JSON that a taken one does not have (RFC 7628 §3.2.2). */
+export function tokenRefusal(answer: Buffer): Error | undefined {
+  if (answer.length === 0) return undefined;
+  return new Error(`the token is not taken (${/"status"\s*:\s*"([\w ./-]{1,60})"/.exec(answer.toString('latin1'))?.[1] ?? 'no reason given'})`);
+}
+
 /** Nothing but a change of settings, or of the broker's, helps: not asked again. */
 export function isRefusal(error: unknown): error is WeirError {
   return error instanceof WeirError && (error.code === 'log-auth-failed' || error.code === 'log-tls-failed');

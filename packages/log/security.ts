@@ -3,11 +3,12 @@ import { isIP } from 'node:net';
 import { createSecureContext, type ConnectionOptions, type SecureContext } from 'node:tls';
 import type { Credential, KafkaSecurity, SaslMechanism, TlsFiles } from '@weir/config';
 import { WeirError } from '@weir/errors';
+import { createTokenSource } from '@weir/vault';
 
 /** What one connection is made with: files and credential as they are now. */
 export interface Secured {
   readonly tls: SecureContext | undefined;
-  readonly sasl: { readonly mechanism: SaslMechanism; readonly username: string; readonly password: string } | undefined;
+  readonly sasl: { readonly mechanism: SaslMechanism; readonly username: string; readonly password: string; /** Of OAUTHBEARER: asked at each login. */ readonly token?: () => Promise<string> } | undefined;
   /** Why the last good content of a file is used instead of what it holds now. */
   readonly stale: string | undefined;
 }
@@ -71,14 +72,29 @@ export function credentialOf(credential: Credential): () => { readonly value: st
   });
 }
 
+const tokenTimeoutMs = 4000;
+
+/** A token that is valid now, by client credentials; one for all connections until 80 % of its time is over. Rejects with secret-unavailable. */
+function tokenSource({ username, password, tokens }: NonNullable<KafkaSecurity['sasl']>): () => Promise<string> {
+  const secret = credentialOf(password);
+  let made: { readonly of: string; readonly source: ReturnType<typeof createTokenSource> } | undefined;
+  return async () => {
+    const clientSecret = secret().value;
+    if (made?.of !== clientSecret) made = { of: clientSecret, source: createTokenSource('the brokers', { type: 'oauth2', tokenUrl: tokens!.url, clientId: username, clientSecret, scope: tokens!.scope }, { timeoutMs: tokenTimeoutMs, now: Date.now, kept: () => undefined, keep: () => undefined }) };
+    await made.source.refresh();
+    return made.source.token() ?? '';
+  };
+}
+
 /** Called for each connection. The first call is made here: throws config-invalid. Undefined = plaintext, and nobody logs in. */
 export function createSecurity(security: KafkaSecurity | undefined): (() => Secured) | undefined {
   if (security === undefined || (security.tls === undefined && security.sasl === undefined)) return undefined;
   const tls = security.tls === undefined ? undefined : tlsContext(security.tls);
   const sasl = security.sasl === undefined ? undefined : { ...security.sasl, password: credentialOf(security.sasl.password) };
+  const token = security.sasl?.tokens === undefined ? undefined : tokenSource(security.sasl);
   const now = (): Secured => {
     const [context, password] = [tls?.(), sasl?.password()];
-    return { tls: context?.value, sasl: sasl === undefined ? undefined : { mechanism: sasl.mechanism, username: sasl.username, password: password!.value }, stale: context?.stale ?? password?.stale };
+    return { tls: context?.value, sasl: sasl === undefined ? undefined : { mechanism: sasl.mechanism, username: sasl.username, password: password!.value, token }, stale: context?.stale ?? password?.stale };
   };
   now();
   return now;

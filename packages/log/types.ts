@@ -117,6 +117,8 @@ export interface GroupConsumerOptions {
   readonly maxBytesPerPartition?: number;
   /** How often it is looked, by requests of their own, whether what there is to read is being read, and whether the topics have new partitions; default 15_000. */
   readonly watchMs?: number;
+  /** Few records are fetched as they come, not 8 ms apart: for what a withdrawal waits for. */
+  readonly urgent?: boolean;
 }
 
 /** Reads without a group: tables, ranges, traces, followers. */
@@ -167,9 +169,11 @@ export interface LogAdmin {
 /** The composition root's handle: one per process. */
 export interface Log {
   readonly driver: 'kafkajs' | 'platformatic';
-  appender(options?: { deadlineMs?: number; maxPendingBytes?: number }): Promise<Appender>;
+  /** `urgent`: requests are not spaced, each goes in the turn of its call. Costs a request for each call that finds none under way: for what a withdrawal waits for. */
+  appender(options?: { deadlineMs?: number; maxPendingBytes?: number; urgent?: boolean }): Promise<Appender>;
   consumer(options: GroupConsumerOptions): GroupConsumer;
-  reader(): Promise<Reader>;
+  /** `urgent`: its followers fetch few records as they come, not 8 ms apart. */
+  reader(options?: { urgent?: boolean }): Promise<Reader>;
   admin(): Promise<LogAdmin>;
   close(): Promise<void>;
 }

@@ -31,8 +31,37 @@ test('a turn is over after its time, counted from its begin', async () => {
   expect(turns.over()).toBe(true);
   await turns.next();
   expect(turns.over()).toBe(false);
-  now += 8;
+  now += 4;
   expect(turns.over()).toBe(true);
   await turns.next();
   expect(turns.over()).toBe(false);
+});
+
+test('what begins as other work ends has a share of a turn of the event loop, and goes on in the next: neither all at once nor never', async () => {
+  let now = 0;
+  const turns = createTurns(() => now);
+  let loop = 0;
+  const began: number[] = [];
+  const more = (): void => {
+    while (began.length < 30 && left()) {
+      began.push(loop);
+      now += 0.5;
+    }
+  };
+  const left = turns.share(more);
+  // Answers that come in one turn ask again and again.
+  for (let i = 0; i < 20; i++) more();
+  expect(began.length).toBe(4);
+  for (; began.length < 30 && loop < 100; loop++) await turnOfTheLoop();
+  expect(began.length).toBe(30);
+  expect(Math.max(...[...Map.groupBy(began, (n) => n).values()].map((list) => list.length))).toBeLessThanOrEqual(8);
+  // A piece that takes longer than the share leaves time for a few, so that nobody waits for ever for one that is always first.
+  now += 100;
+  const other = turns.share(() => undefined);
+  const slow = (): boolean => {
+    now += 100;
+    return other();
+  };
+  await turnOfTheLoop();
+  expect([slow(), slow(), slow(), slow(), slow()]).toEqual([true, true, true, true, false]);
 });

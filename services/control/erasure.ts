@@ -284,11 +284,14 @@ export function createErasures(ports: ErasurePorts): Erasures {
     if (left > 0) throw new WeirError('not-ready', `${left} keys are there after they were destroyed: an instance made one meanwhile`);
     let unreadable = 0;
     let readable = 0;
-    await ports.subjects.scan(erasure.ids, ({ value, type }) => {
-      if (value === undefined) unreadable++;
+    let unknown = 0;
+    await ports.subjects.scan(erasure.ids, ({ value, type, broken }) => {
+      if (broken) unknown++;
+      else if (value === undefined) unreadable++;
       else if (type !== canonicalName) readable++;
     });
     if (readable > 0) logger.warn({ erasure: erasure.id, readable }, 'records of the person are not sealed: they leave with the retention of weir.canonical');
+    if (unknown > 0) logger.warn({ erasure: erasure.id, unknown }, 'records under the identifiers of the person are none that anybody can read: they leave with the retention of weir.canonical');
     await ports.audit({ kind: 'fact', actor: 'control', action: 'subject.erased', target: erasure.id, of: erasure.id, details: { keysDestroyed, recordsUnreadable: unreadable } });
     return save({ ...erasure, state: 'erased', erasedAt: now(), keysDestroyed, recordsUnreadable: unreadable });
   }

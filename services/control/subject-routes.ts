@@ -58,9 +58,9 @@ async function* lines(subjects: Subjects, ids: readonly string[], first: string)
   let left = false;
   let give = Promise.withResolvers<string>();
   let taken = Promise.withResolvers<void>();
-  const done = subjects.scan(ids, async ({ at, value, ...rest }) => {
+  const done = subjects.scan(ids, async ({ at, value, broken, ...rest }) => {
     if (left) throw new Error('nobody reads the export any more');
-    chunk += `${JSON.stringify({ at: new Date(at).toISOString(), ...rest, erased: value === undefined, record: value ?? null })}\n`;
+    chunk += `${JSON.stringify({ at: new Date(at).toISOString(), ...rest, erased: value === undefined && !broken, ...(broken ? { broken } : {}), record: value ?? null })}\n`;
     if (chunk.length < exportChunk) return;
     give.resolve(chunk);
     chunk = '';

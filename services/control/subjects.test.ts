@@ -1,4 +1,5 @@
 import fastify from 'fastify';
+import { WeirError } from '@weir/errors';
 import { topicNames } from '@weir/pipeline';
 import { expect, test } from 'vitest';
 import { subjectRoutes } from './subject-routes.ts';
@@ -48,4 +49,12 @@ test('known is who has a key, a link, a state of consent or a mark of erasure, n
   expect(subjects(alone, { keys: { erasedUntil: () => 0, current: () => ({}) } }).known([own])).toBe(true);
   expect(subjects(alone, { keys: { erasedUntil: () => 5, current: () => undefined } }).known([own])).toBe(true);
   expect(subjects(alone, { tables: { linked: alone, states: () => [{}] } }).known([own])).toBe(true);
+});
+
+test.each(['avro-undecodable', 'schema-unknown'])('a record that is %s is passed over and named, so that an erasure does not repeat its step for ever; a registry that is away stops it', async (code) => {
+  const failing = (of: string) => ({ serde: { known: () => code !== 'schema-unknown', prepare: async () => { throw new WeirError(of as 'schema-unknown', 'x'); }, decode: () => { throw new WeirError(of as 'schema-unknown', 'x'); } } });
+  const found: unknown[] = [];
+  await subjects((ids) => ids, failing(code)).scan([own], ({ eventId, value, broken }) => { found.push([eventId, value, broken]); });
+  expect(found).toEqual([['evt_1', undefined, true]]);
+  await expect(subjects((ids) => ids, failing('log-unavailable')).scan([own], () => {})).rejects.toMatchObject({ code: 'log-unavailable' });
 });

@@ -1,5 +1,5 @@
 import type { ConsentTables } from '@weir/consent';
-import { WeirError } from '@weir/errors';
+import { findWeirError, WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
 import { phoneNumber } from '@weir/mapping';
 import { H, keyedId, type TopicNames } from '@weir/pipeline';
@@ -31,14 +31,18 @@ export interface Identifiers {
   externalIds: { type: string; value: string }[];
 }
 
-/** One canonical record of a person; `value` is undefined when its key is destroyed. */
+/** One canonical record of a person; `value` is undefined when its key is destroyed, or, with `broken`, when its bytes are none of a record. */
 export interface SubjectRecord {
   readonly at: number;
   readonly eventId: string;
   readonly source: string;
   readonly type: string | undefined;
   readonly value: Readonly<Record<string, unknown>> | undefined;
+  readonly broken: boolean;
 }
+
+/** What no key and no schema makes readable: it leaves with the retention of the topic, and must not hold up an erasure. */
+const broken: ReadonlySet<string> = new Set(['avro-undecodable', 'schema-unknown']);
 
 /** The keyed identifiers of a person. */
 export interface Person {
@@ -158,13 +162,14 @@ export function createSubjects(ports: SubjectPorts) {
 
   async function read(record: LogRecord): Promise<SubjectRecord> {
     const about = { at: record.timestamp, eventId: header(record, H.event), source: header(record, H.source) };
-    if (!serde.known(record.value!)) await serde.prepare(record.value!);
     try {
+      if (!serde.known(record.value!)) await serde.prepare(record.value!);
       const { name, value } = serde.decode(record.value!);
-      return { ...about, type: name, value: value as Record<string, unknown> };
+      return { ...about, type: name, value: value as Record<string, unknown>, broken: false };
     } catch (error) {
-      if ((error as { code?: string }).code !== 'subject-erased') throw error;
-      return { ...about, type: undefined, value: undefined };
+      const code = findWeirError(error)?.code ?? '';
+      if (code !== 'subject-erased' && !broken.has(code)) throw error;
+      return { ...about, type: undefined, value: undefined, broken: broken.has(code) };
     }
   }
 

@@ -217,7 +217,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
       await consent.start();
       // On its own connection: a report must not wait behind a batch of ends.
-      reports = await log.appender({ deadlineMs: appendDeadlineMs });
+      reports = await log.appender({ deadlineMs: appendDeadlineMs, urgent: true });
       await reports.partitions(topics.consentApplied);
       lease = createConsentLease({ appender: reports, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
       await lease.start();

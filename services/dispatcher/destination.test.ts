@@ -44,7 +44,7 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
     reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: [{ offset: 7, timestamp: clock.at - 28 * dayMs, key: Buffer.from('anna'), value: Buffer.from('v'), headers: [] }] })).then(() => undefined) },
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
-    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false },
+    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() },
     quota: { lost: () => undefined, take: () => 1e9, state: () => ({ closedMs: 0 }) },
     consent: { atLeast: over.atLeast ?? (() => true), allows: () => ({ ok: true }) },

@@ -48,6 +48,7 @@ const wayMs = 1000;
 
 export function createDestinationRunner(ports: DestinationPorts): DestinationRunner {
   const partitions = new Map<number, PartitionRunner>();
+  const timeLeft = ports.turns.share(pump);
   const heads = createHeads(() => ports.destination());
   const paths = createPaths();
   let pumping = false;
@@ -81,7 +82,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const empty = new Set<string>();
     try {
       leaving.comeBack(waitMs(standing.breaker(), ports.clock.monotonic()));
-      while (inFlight < destination.concurrency) {
+      while (inFlight < destination.concurrency && timeLeft()) {
         const next = heads.next((bucket) => !empty.has(bucket));
         if (next === undefined || !tryHead(next, destination, empty)) return;
       }

@@ -32,7 +32,7 @@ function createWorld() {
   const ports = {
     name: 'crm', topics: { parked: () => 'parked', ledger: () => 'ledger' }, instance: '1', clock, fail: (error: unknown) => { throw error; },
     serde: { known: () => true, encode: () => Buffer.alloc(0), decode: (bytes: Buffer) => ({ value: Buffer.isBuffer(bytes) ? JSON.parse(bytes.toString()) as unknown : bytes }) },
-    parkedTable: createDisk().open({ path: 'parked' }), window: () => ({ records: 500, bytes: 1e6, heads: 1 }), ledger: { parks: () => [] }, turns: { next: () => Promise.resolve(), over: () => false },
+    parkedTable: createDisk().open({ path: 'parked' }), window: () => ({ records: 500, bytes: 1e6, heads: 1 }), ledger: { parks: () => [] }, turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     metrics: { parked: { inc: () => undefined, dec: () => undefined } }, retention: { parkedMs: () => Number.POSITIVE_INFINITY }, dedupeWindowMs: () => 1e9,
     keys: undefined,
     consent: { atLeast: () => true, allows: (_ids: unknown, purpose: string) => (refused.has(purpose) ? { ok: false, reason: 'consent-withdrawn' } : { ok: true }) },

@@ -43,13 +43,21 @@ export function joinMarks(marks: readonly (ParkMark & { readonly head?: number }
   return { ...ahead, fromOffset: Math.min(...all.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...all.map((m) => m.since)) };
 }
 
+function stopIfClosed({ ports, partition, closed }: Pick<Context, 'ports' | 'partition' | 'closed'>): void {
+  if (closed()) throw new WeirError('log-assignment-stale', `${ports.topics.parked(ports.name)}/${partition} is another one's`);
+}
+
 /**
  * What a new owner finds of parked subjects, into the table of those that sleep: from the ledger's markers, some at a time,
  * each replaced by one of its own, and then from the parked topic. May be begun again from the start after an error.
  */
 export async function loadParked(context: Context): Promise<void> {
   const { sleepers, closed } = context;
-  const turn = (): Promise<void> => context.ports.turns.next();
+  // The next owner may be this process, and begins on the same rows.
+  const turn = async (): Promise<void> => {
+    await context.ports.turns.next();
+    stopIfClosed(context);
+  };
   await sleepers.clear(turn);
   const from = await takeMarks(context);
   if (from !== undefined && !closed()) await findRecords(context, from);
@@ -84,15 +92,13 @@ async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, ent
 }
 
 /** What of the marked subjects is unfinished on the parked topic, by line. */
-async function findRecords({ ports, partition, sleepers, decode, reach, endOf, end, closed }: Context, from: number): Promise<void> {
+async function findRecords(context: Context, from: number): Promise<void> {
+  const { ports, partition, sleepers, decode, reach, endOf, end } = context;
   const topic = ports.topics.parked(ports.name);
-  const stopIfClosed = (): void => {
-    if (closed()) throw new WeirError('log-assignment-stale', `${topic}/${partition} is another one's`);
-  };
   const to = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
   let taken = 0;
   await ports.reader.read(topic, partition, from, to, async (batch) => {
-    stopIfClosed();
+    stopIfClosed(context);
     for (const record of batch.records) {
       const subject = record.key?.toString('utf8') ?? '';
       if (++taken % clockEvery === 0 && ports.turns.over()) await ports.turns.next();
@@ -100,7 +106,7 @@ async function findRecords({ ports, partition, sleepers, decode, reach, endOf, e
       if (mark === undefined || record.offset < mark.fromOffset) continue;
       const task = await decode(record);
       await reach([task]);
-      stopIfClosed();
+      stopIfClosed(context);
       const standing = lookUp(task.delivery, task.redrive, task.offset, endOf);
       // Its outcome may be missing: no intent covers what is parked. What went to a second vendor may not have been appended there yet: it is looked at once more.
       if (standing.kind === 'ended' && standing.end.state !== 'failed-over') {

@@ -49,7 +49,7 @@ async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.reso
   const lanes: Map<string, Lane> = new Map();
   const ports = {
     name: 'crm', topics, serde: { ...serde, known: () => true }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
-    parkedTable, window: () => ({ records: 500, bytes: 1e6, heads: 10 }), turns: { next: () => Promise.resolve(), over: () => false },
+    parkedTable, window: () => ({ records: 500, bytes: 1e6, heads: 10 }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     clock: { now: () => now, monotonic: () => now, random: Math.random, setTimer, clearTimer: () => undefined },
     metrics: { parked: { inc: () => { counted++; }, dec: (_labels: object, n = 1) => { counted -= n; } } },
     retention: { parkedMs: () => parkedMs }, dedupeWindowMs: () => 7 * 86_400_000,

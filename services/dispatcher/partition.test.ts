@@ -79,7 +79,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
       },
     },
     consumer: () => ({ holds: () => true, assignments: () => [assignment], pause: () => undefined, resume: () => undefined, commit: over.commit ?? (() => Promise.resolve()) }),
-    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false },
+    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
   } as unknown as DestinationPorts;
   const runner = createPartitionRunner(ports, assignment, { restrict: () => undefined, end: () => undefined, ready: (lane) => {

@@ -15,7 +15,7 @@ import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
 
 /** Records between two looks at the clock. */
-const clockEvery = 16;
+const clockEvery = 8;
 
 /**
  * One owned partition of weir.dispatch.<destination>: reads the ledger before anything else, writes an intent

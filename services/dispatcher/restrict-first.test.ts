@@ -64,7 +64,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
     admin: { endOffsets: () => Promise.resolve(new Map([[0, parked.length]])) },
     reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: parked.filter((r) => r.offset >= from) })).then(() => undefined) },
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
-    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
+    parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
     quota: {
       lost: () => undefined, state: () => ({ closedMs: 0, available: 1, perSecond: 100 }), take: (bucket: string, _limit: unknown, _class: string, now: number) => Math.max(0, (closedUntil.get(bucket) ?? 0) - now),
       finished: (bucket: string, end: { throttled: boolean; retryAfterMs?: number }, now: number) => { if (end.throttled) closedUntil.set(bucket, now + end.retryAfterMs!); },
@@ -230,4 +230,18 @@ test('what comes up behind one that its topic is about to lose goes at once, tho
   w.runner.sweep();
   await w.quiet();
   expect([[...w.ended.values()], w.order()]).toEqual([['dead-lettered', 'delivered'], [1]]);
+});
+
+test('behind a use that may have taken effect and is tried again in an hour, as the vendor asked, a withdrawal waits for that call to be over and no longer', async () => {
+  const w = world((n, tries) => (n === 0 && tries === 1 ? { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', retryAfterMs: hourMs } : ok));
+  await w.open();
+  await w.arrive('use');
+  await w.pass(5000);
+  await w.arrive('restrict');
+  await w.pass(50_000);
+  expect(w.order()).toEqual([0]);
+  await w.pass(10_000);
+  expect(w.order()).toEqual([0, 1]);
+  await w.pass(hourMs);
+  expect([w.order(), [...w.ended.values()]]).toEqual([[0, 1, 0], ['delivered', 'delivered']]);
 });

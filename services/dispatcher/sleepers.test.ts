@@ -2,10 +2,12 @@ import { deliveryKey } from '@weir/pipeline';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createDisk } from '../../tests/integrity/sim/table.ts';
-import { createLane, type Lane } from './lane.ts';
+import { createLane, createParked, type Lane } from './lane.ts';
 import { createLedgerStore } from './ledger-store.ts';
+import { loadParked } from './park-load.ts';
 import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
+import { createSleepers } from './sleepers.ts';
 import type { EndValue, Task } from './types.ts';
 
 interface Item { readonly n: number; readonly subject: string; readonly kind: 'use' | 'restrict'; readonly notBefore: number }
@@ -242,4 +244,14 @@ test('more people than are taken over in one go, some with many records, are all
   expect(world.sent).toHaveLength(901);
   const ofOne = world.sent.filter((n) => world.items[n]!.subject === 's7');
   expect(ofOne).toEqual(ofOne.toSorted((a, b) => a - b));
+});
+
+test('an owner that loses the partition while it empties its part of the table takes nothing from the next one of the same process', async () => {
+  const table = createDisk().open({ path: 'parked' });
+  const sleepers = createSleepers(table, 0);
+  for (let i = 0; i < 3000; i++) sleepers.put(`s${i}`, { parked: createParked(`k${i}`, 1), fence: 0 });
+  let turns = 0;
+  const ports = { name: 'crm', topics: { parked: () => 'parked' }, ledger: { parks: () => [] }, turns: { next: () => Promise.resolve(turns++) } } as unknown as DestinationPorts;
+  await expect(loadParked({ ports, partition: 0, sleepers, closed: () => turns > 0 } as never)).rejects.toMatchObject({ code: 'log-assignment-stale' });
+  expect([...table.range('0/')]).not.toHaveLength(0);
 });

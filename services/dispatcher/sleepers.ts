@@ -47,9 +47,8 @@ export interface Sleepers {
   list(turn: () => Promise<void>): Promise<void>;
 }
 
-/** Rows that are not written to the table yet; of many in no order that go in one transaction, more lie on one page. */
+/** Rows that are not written to the table yet. More in one transaction cost as much time and, in a take-over, memory. */
 const maxChanges = 1000;
-const maxUnlistedChanges = 10_000;
 /** Subjects between two turns of others. */
 const listAtOnce = 250;
 /** Offsets of a subject beyond which it is not written and read again at each of its records. */
@@ -153,7 +152,7 @@ export function createSleepers(table: Table, partition: number): Sleepers {
       if (sleeper.parked.uses.offsets.length + sleeper.parked.restricts.offsets.length > maxWritten) long.set(subject, sleeper);
       else change(stateKey(subject), pack(sleeper));
       for (const key of lists(subject, sleeper)) change(key, none);
-      if (changes.size >= (isListed ? maxChanges : maxUnlistedChanges)) flush();
+      if (changes.size >= maxChanges) flush();
     },
     take(subject) {
       const found = peek(subject);
@@ -202,7 +201,7 @@ export function createSleepers(table: Table, partition: number): Sleepers {
           for (const list of lists(subject, open(value))) change(list, none);
           if (++seen >= listAtOnce) break;
         }
-        if (changes.size >= maxUnlistedChanges || seen < listAtOnce) flush();
+        if (changes.size >= maxChanges || seen < listAtOnce) flush();
         if (seen < listAtOnce) return;
         await turn();
       }

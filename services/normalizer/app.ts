@@ -135,8 +135,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         if (works.length % clockEvery === 0 && turns.over()) await turns.next();
       }
       if (partition.closed) return;
-      await sealing.keysFor(works);
-      for (const one of works) one.result = sealing.seal(one.result, sink);
+      await sealing.seal(works, sink);
       await write(works, sink, release.hash);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;

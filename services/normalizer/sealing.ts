@@ -6,6 +6,11 @@ import { isSealed, sealedBy, sealOverhead, sealTo, unseal, type KeyRing } from '
 
 type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
 
+interface Sealable {
+  result: Result;
+  readonly headers: { readonly acceptedAt: number };
+}
+
 /** Raw records are opened, canonical ones sealed under the key of their subject, and nothing of an erased person goes on. */
 export interface Sealing {
   /** The keys of a batch are read, as far as they are there. Undefined when they are already. */
@@ -14,15 +19,13 @@ export interface Sealing {
   open(record: LogRecord): LogRecord | undefined | 'changed';
   /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. */
   withoutErased<T extends Result>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }>;
-  /** Keys for every subject of these results, acknowledged. */
-  keysFor(works: readonly { readonly result: Result }[]): Promise<void>;
-  /** The result with sealed values, behind what the sink holds. After `keysFor`. */
-  seal<T extends Result>(result: T, sink: Sink): T;
+  /** Seals the outputs of these works, behind what the sink holds, under keys that are acknowledged; those of who was erased meanwhile are left out. */
+  seal(works: readonly Sealable[], sink: Sink): Promise<void>;
 }
 
 /** @param keys undefined = nothing is sealed; everything passes as it is */
 export function createSealing(keys: KeyRing | undefined): Sealing {
-  if (keys === undefined) return { prepare: () => undefined, open: (record) => record, withoutErased: (result) => result, keysFor: () => Promise.resolve(), seal: (result) => result };
+  if (keys === undefined) return { prepare: () => undefined, open: (record) => record, withoutErased: (result) => result, seal: () => Promise.resolve() };
   const sealedOf = (record: LogRecord): Buffer | undefined => (record.value !== null && isSealed(record.value) ? record.value : undefined);
 
   function opened(bytes: Buffer): Buffer {
@@ -49,26 +52,38 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
         return 'changed';
       }
     },
-    withoutErased(result, acceptedAt) {
-      if (result.kind !== 'ok' || !result.outputs.some((output) => keys.erasedUntil(output.person.ids) >= acceptedAt)) return result;
-      const outputs = result.outputs.filter((output) => keys.erasedUntil(output.person.ids) < acceptedAt);
-      return outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs };
-    },
-    async keysFor(works) {
-      const subjects = new Set<string>();
-      for (const { result } of works) if (result.kind === 'ok') for (const output of result.outputs) subjects.add(output.person.subject);
-      if (subjects.size > 0) await keys.ensure(subjects);
-    },
-    seal(result, sink) {
-      if (result.kind !== 'ok') return result;
-      return { ...result, outputs: result.outputs.map((output) => {
-        const from = sink.at;
-        room(sink, output.to - output.from + sealOverhead);
-        sink.at = sealTo(keys.current(output.person.subject)!, sink.bytes.subarray(output.from, output.to), sink.bytes, from);
-        return { ...output, from, to: sink.at };
-      }) };
+    withoutErased,
+    async seal(works, sink) {
+      // While keys are made the tombstone of another one may be read.
+      for (let missing = withoutKey(works); missing.size > 0; missing = withoutKey(works)) await keys.ensure(missing);
+      for (const work of works) {
+        // A mark that was read since the record was mapped: its key is gone, and the one of now would make it readable again.
+        const result = withoutErased(work.result, work.headers.acceptedAt);
+        work.result = result.kind === 'ok' ? sealed(result, sink) : result;
+      }
     },
   };
+
+  function withoutErased<T extends Result>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }> {
+    if (result.kind !== 'ok' || !result.outputs.some((output) => keys!.erasedUntil(output.person.ids) >= acceptedAt)) return result;
+    const outputs = result.outputs.filter((output) => keys!.erasedUntil(output.person.ids) < acceptedAt);
+    return outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs };
+  }
+
+  function withoutKey(works: readonly Sealable[]): ReadonlySet<string> {
+    const missing = new Set<string>();
+    for (const { result } of works) if (result.kind === 'ok') for (const { person } of result.outputs) if (keys!.current(person.subject) === undefined) missing.add(person.subject);
+    return missing;
+  }
+
+  function sealed<T extends Extract<Result, { kind: 'ok' }>>(result: T, sink: Sink): T {
+    return { ...result, outputs: result.outputs.map((output) => {
+      const from = sink.at;
+      room(sink, output.to - output.from + sealOverhead);
+      sink.at = sealTo(keys!.current(output.person.subject)!, sink.bytes.subarray(output.from, output.to), sink.bytes, from);
+      return { ...output, from, to: sink.at };
+    }) };
+  }
 }
 
 /** What surrounded the item is opened for a mapping that looks at it: most do not. */

@@ -17,7 +17,10 @@ type PolicyConfig = Pick<ConfigOf<typeof options>, 'sessionTimeoutMs' | 'windowR
 export async function createPolicy(context: ServiceContext, config: PolicyConfig, open?: typeof openTable): Promise<Service> {
   const { promise: failed, resolve: failWith } = Promise.withResolvers<Error>();
   const fail = (error: unknown): void => failWith(error instanceof Error ? error : new Error(String(error)));
-  const [appender, admin, tables] = await Promise.all([context.log.appender({ deadlineMs: appendDeadlineMs }), context.log.admin(), createConsentTables(context, fail, open)]);
+  // The fold has its own connection: a state must not wait behind deliveries.
+  const [appender, states, admin, tables] = await Promise.all([
+    context.log.appender({ deadlineMs: appendDeadlineMs }), context.log.appender({ deadlineMs: appendDeadlineMs, urgent: true }), context.log.admin(), createConsentTables(context, fail, open),
+  ]);
   const progress = createProgress({ monotonic: () => context.clock.monotonic() });
   const retention = createRetentionWatch({ admin, clock: context.clock, logger: context.logger, registry: context.registry });
   const ports: PolicyPorts = { context, appender, admin, tables, retention, metrics: createMetrics(context.registry), progress, fail, sessionTimeoutMs: config.sessionTimeoutMs, windowRecords: config.windowRecords, windowBytes: config.windowBytes };
@@ -42,9 +45,12 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
     failed,
     async start() {
       const { topics } = context;
-      await Promise.all([tables.start(), ...[topics.consent, topics.consentChanges, topics.consentApplied, topics.identity, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic))]);
+      await Promise.all([
+        tables.start(), ...[topics.consentChanges, topics.consentApplied, topics.identity, topics.canonical, topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)),
+        ...[topics.consent, topics.outcome, topics.dlq].map((topic) => states.partitions(topic)),
+      ]);
       await retention.watch([topics.canonical]);
-      folder = createFolder(ports, createRelay(ports));
+      folder = createFolder({ ...ports, appender: states }, createRelay(ports));
       stage = createStage(ports);
       await Promise.all([folder.start(), stage.consumer.start()]);
       const begun = context.releases.current();
@@ -63,7 +69,7 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
       await Promise.all([stage?.stop(), folder?.close(), watcher?.stop()]);
       await reader?.close();
       await tables.stop();
-      await Promise.all([appender.close(), admin.close()]);
+      await Promise.all([appender.close(), states.close(), admin.close()]);
     },
   };
 }

@@ -205,6 +205,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     groupId: context.groups.consentFold,
     topics: [topics.consentChanges],
     sessionTimeoutMs: ports.sessionTimeoutMs,
+    urgent: true,
     handlers: {
       assigned,
       async revoked(parts, reason) {

@@ -48,9 +48,9 @@ interface Lane {
 
 const chunkRecords = 250;
 /** A turn of the event loop has no more than about this of deciding: changes of consent are folded in between (3.7). */
-const chunkMs = 8;
+const chunkMs = 4;
 /** How often the clock is looked at. */
-const clockEvery = 16;
+const clockEvery = 8;
 const maxChunks = 4;
 /** Packers that are kept; each has up to 1 MiB. */
 const maxSpare = 6;

@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { createLog, type LogAdmin } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { fleetServices, freeze, startFleet, waitFor, type Fleet } from '@weir/testing';
+import { hopsOf, readTrail, type Asked, type Hops } from './hops.ts';
 import { watchProcesses, yieldTo, type Share } from './processes.ts';
 import { startPlatform } from '../../infra/local/platform.ts';
 
@@ -32,6 +33,8 @@ export interface RealRace {
   readonly backlogAtEnd: Backlog;
   /** Withdrawals answered as applied, ms, ascending. */
   readonly waits: readonly number[];
+  /** Where their time went, by what the topics say. */
+  readonly hops: readonly Hops[];
   readonly pending: number;
   readonly late: readonly string[];
   /** Everything for the newsletter had ended when the arrivals were looked at. */
@@ -59,7 +62,9 @@ export async function raceOnBroker(options: RaceOptions): Promise<RealRace> {
   try {
     fleet = await startFleet({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, workspace: join(root, 'workspace'), apart: true });
     await fleet.start('dispatcher', 2);
-    return await run(fleet, options, platform.brokers[0]!.process().pid, await log.admin());
+    const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
+    const { asked, ...race } = await run(fleet, options, platform.brokers[0]!.process().pid, admin);
+    return { ...race, hops: hopsOf(asked, await readTrail(topicNames(fleet.prefix), { reader, admin, registryUrl: platform.registryUrl })) };
   } finally {
     await fleet?.dispose();
     await log.close();
@@ -97,7 +102,7 @@ function stillAtWork(fleet: Fleet, error: unknown): false {
   return false;
 }
 
-async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: LogAdmin): Promise<RealRace> {
+async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: LogAdmin): Promise<Omit<RealRace, 'hops'> & { readonly asked: readonly Asked[] }> {
   const key = Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64');
   const token = fleet.secret('ADMIN_TOKEN');
   let sent = 0;
@@ -110,10 +115,11 @@ async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: Lo
     if (!response.ok) throw new Error(`ingest answered ${response.status}`);
     await response.arrayBuffer();
   };
-  const consent = async (person: number, state: string, wait: boolean): Promise<{ status: number; waitedMs: number; at: number }> => {
+  const consent = async (person: number, state: string, wait: boolean): Promise<Asked & { status: number; waitedMs: number }> => {
+    const askedAt = Date.now();
     const response = await insist(fleet, `${fleet.ingest}/v1/consent${wait ? '?wait=applied' : ''}`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Bearer ${token}` }, body: JSON.stringify({ identifiers: { email: `p${person}@larkspur.example` }, purpose: 'email-marketing', channel: 'email', state }) });
-    const body = (await response.json()) as { waitedMs: number };
-    return { status: response.status, waitedMs: body.waitedMs, at: Date.now() };
+    const { waitedMs, offsets } = (await response.json()) as { waitedMs: number; offsets: Asked['offsets'] };
+    return { status: response.status, waitedMs, offsets, askedAt, answeredAt: Date.now() };
   };
   // From the broker: on a machine that is full, control answers after the race.
   const [topics, groups] = [topicNames(fleet.prefix), groupNames(fleet.prefix)];
@@ -136,6 +142,7 @@ async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: Lo
   const began = performance.now();
 
   const waits: number[] = [];
+  const asked: Asked[] = [];
   const withdrawn = new Map<number, number>();
   /** Withdrawn and not granted again, with the time of the answer; a person takes part once. */
   let pending = 0;
@@ -147,10 +154,11 @@ async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: Lo
     for (let i = 0; i < wanted; i++) asking.push(post());
     if (tick % Math.round(10 / withdrawalsPerSecond) === 0) {
       const person = asking.length === 0 ? 0 : tick % people;
-      asking.push(consent(person, 'withdrawn', true).then(({ status, waitedMs, at }) => {
+      asking.push(consent(person, 'withdrawn', true).then(({ status, waitedMs, ...times }) => {
         if (status === 200) {
           waits.push(waitedMs);
-          if (!withdrawn.has(person)) withdrawn.set(person, at);
+          asked.push(times);
+          if (!withdrawn.has(person)) withdrawn.set(person, times.answeredAt);
         } else pending++;
       }));
     }
@@ -166,5 +174,5 @@ async function run(fleet: Fleet, options: RaceOptions, broker: number, admin: Lo
     const at = withdrawn.get(Number(/^p(\d+)@/.exec(arrival.subject)?.[1] ?? -1));
     return at !== undefined && Date.parse(arrival.at) > at ? [`use of ${arrival.subject} reached the newsletter at ${arrival.at}, applied was answered at ${new Date(at).toISOString()}`] : [];
   });
-  return { sent, rate, backlogAtStart, backlogAtEnd, waits: waits.toSorted((a, b) => a - b), pending, late, ended, shares: had };
+  return { sent, rate, backlogAtStart, backlogAtEnd, waits: waits.toSorted((a, b) => a - b), asked, pending, late, ended, shares: had };
 }

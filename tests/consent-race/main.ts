@@ -50,6 +50,10 @@ if (!values['sim-only'] && (failed === 0 || !values['fail-fast'])) {
   for (const line of real.late.slice(0, 8)) console.log(`  ${line}`);
   console.log(`real broker: ${real.sent} events at ${real.rate.toFixed(0)}/s, ${waits(real.backlogAtStart)} when the race began, ${waits(real.backlogAtEnd)} when it ended; ${real.waits.length + real.pending} withdrawals and grants, ${real.pending} answered pending, ${real.late.length} use arrivals after the acknowledgement${real.ended ? '' : ', when part of the backlog still waited'}`);
   console.log(`accepted → applied: p50 ${at(real.waits, 0.5)}, p99 ${at(real.waits, 0.99)}, longest ${at(real.waits, 1)}`);
+  for (const hop of Object.keys(real.hops[0] ?? {}) as (keyof typeof real.hops[number])[]) {
+    const took = real.hops.map((h) => h[hop]).toSorted((a, b) => a - b);
+    console.log(`  ${hop.padEnd(30)} p50 ${at(took, 0.5)}, p99 ${at(took, 0.99)}`);
+  }
   for (const { name, run, wait, loopRun, loopWait } of real.shares) console.log(`  ${name.padEnd(13)} ran ${run.toFixed(0).padStart(5)} and waited for a core ${wait.toFixed(0).padStart(5)} ms a second, its event loop ${loopRun.toFixed(0).padStart(5)} and ${loopWait.toFixed(0).padStart(5)}`);
 }
 process.exit(failed > 0 ? 1 : 0);

@@ -1,7 +1,7 @@
 /** The Kafka protocol by kafkajs. The two hot requests carry our own record batches; the rest uses the library's encoders. */
 import type { BrokerConnection, Driver, Endpoint, Fetched, FetchTopic, PartitionOffset, Produced, ProduceTopic } from '../driver.ts';
 import { withDeadline } from '../deadline.ts';
-import { saslRefusal } from '../refusal.ts';
+import { saslRefusal, tokenRefusal } from '../refusal.ts';
 import { tlsOptions, type Secured } from '../security.ts';
 import { call, Connection, DecoderOf, EncoderOf, socketFactory, type Call, type Decoder, type KafkajsConnection } from './kafkajs-internals.ts';
 
@@ -183,13 +183,27 @@ const lifetimeLeft = 0.2;
 /** What the library's authenticator asks for before it is asked anything else: both at any version that it has. */
 const saslVersions = { 17: { minVersion: 0, maxVersion: 1 }, 36: { minVersion: 0, maxVersion: 1 } };
 
+function saslOptions(sasl: Secured['sasl']): Record<string, unknown> | null {
+  if (sasl === undefined) return null;
+  const { mechanism, username, password, token } = sasl;
+  return token === undefined ? { mechanism, username, password } : { mechanism, oauthBearerProvider: async () => ({ value: await token() }) };
+}
+
 /** Logs in. The library wraps a cut connection in the same error as a refusal: what the broker answered tells them apart. */
 async function logIn(connection: KafkajsConnection, endpoint: Endpoint, secured: Secured, timeoutMs: number): Promise<void> {
   let answered: Error | undefined;
   const { send } = connection;
-  connection.send = (request) => send.call(connection, request as never).catch((error: Error) => {
-    if (error.name === 'KafkaJSProtocolError') answered = error;
-    throw error;
+  connection.send = (async (request: { request: { apiName: string } }) => {
+    try {
+      const answer = await send.call(connection, request as never) as { readonly authBytes?: Buffer };
+      // Behind its length.
+      if (secured.sasl?.token !== undefined && request.request.apiName === 'SaslAuthenticate') answered = tokenRefusal(answer.authBytes?.subarray(4) ?? nothing);
+      if (answered !== undefined) throw answered;
+      return answer;
+    } catch (error) {
+      if ((error as Error).name === 'KafkaJSProtocolError') answered = error as Error;
+      throw error;
+    }
   }) as never;
   connection.setVersions(saslVersions);
   connection.setSupportAuthenticationProtocol(true);
@@ -210,7 +224,7 @@ export const kafkajs: Driver = {
   async connect(clientId, endpoint, timeoutMs, onClose, secured) {
     const { host, port } = endpoint;
     const ssl = secured?.tls === undefined ? null : tlsOptions(secured.tls, host);
-    const connection = new Connection({ host, port, clientId, ssl, sasl: secured?.sasl === undefined ? null : { ...secured.sasl }, logger: silent, socketFactory, connectionTimeout: timeoutMs, requestTimeout: 600_000, enforceRequestTimeout: false, maxInFlightRequests: null });
+    const connection = new Connection({ host, port, clientId, ssl, sasl: saslOptions(secured?.sasl), logger: silent, socketFactory, connectionTimeout: timeoutMs, requestTimeout: 600_000, enforceRequestTimeout: false, maxInFlightRequests: null });
     const queue = connection.requestQueue;
     // The library re-arms a negative timer after every answer, for ever (tulios/kafkajs #1704, #1751).
     queue.scheduleCheckPendingRequests = () => {

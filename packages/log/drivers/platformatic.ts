@@ -1,6 +1,7 @@
 /** The Kafka protocol by @platformatic/kafka. The two hot requests carry our own record batches; the rest uses the library's encoders. */
 import { AuthenticationError, Connection, ConnectionStatuses, createAPI, createTopicsV7, deleteTopicsV5, describeConfigsV4, fetchV12, findCoordinatorV4, heartbeatV4, joinGroupV9, leaveGroupV5, listOffsetsV7, metadataV12, NetworkError, offsetCommitV8, offsetFetchV8, produceV11, syncGroupV5, TimeoutError, Writer, type Reader, type ResponseError } from '@platformatic/kafka';
-import { chainOf, saslRefusal } from '../refusal.ts';
+import { WeirError } from '@weir/errors';
+import { chainOf, saslRefusal, tokenRefusal } from '../refusal.ts';
 import { tlsOptions } from '../security.ts';
 import type { BrokerConnection, Driver, Fetched, FetchedPartition, PartitionOffset, Produced, ProduceTopic } from '../driver.ts';
 
@@ -82,7 +83,8 @@ function refusedLogin(error: unknown): string | undefined {
   const refused = chain.findIndex((e) => e instanceof AuthenticationError);
   if (refused < 0) return undefined;
   const below = chain.slice(refused + 1);
-  return below.some((e) => e instanceof NetworkError || e instanceof TimeoutError) ? undefined : [...new Set([chain[refused]!, below.at(-1) ?? chain[refused]!].map((e) => e.message))].join(' ');
+  // No token to be had is no refusal of the broker.
+  return below.some((e) => e instanceof NetworkError || e instanceof TimeoutError || e instanceof WeirError) ? undefined : [...new Set([chain[refused]!, below.at(-1) ?? chain[refused]!].map((e) => e.message))].join(' ');
 }
 
 /** The library turns an answer with an error code into an exception that carries the answer. */
@@ -165,7 +167,8 @@ export const platformatic: Driver = {
     const { host, port } = endpoint;
     // Deadlines are the caller's; this one only ends a request that its caller has long given up.
     const connection = new Connection(clientId, {
-      connectTimeout: timeoutMs, requestTimeout: 600_000, maxInflights: 1000, sasl: secured?.sasl,
+      connectTimeout: timeoutMs, requestTimeout: 600_000, maxInflights: 1000,
+      sasl: secured?.sasl?.token === undefined ? secured?.sasl : { ...secured.sasl, authBytesValidator: (answer, done) => done(tokenRefusal(answer) ?? null, answer) },
       tls: secured?.tls === undefined ? undefined : tlsOptions(secured.tls, host),
     });
     let lost: Error | undefined;

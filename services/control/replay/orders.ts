@@ -38,6 +38,8 @@ const orderKey = (id: string): string => `replay/${id}`;
 const progressKey = (id: string): string => `replay/${id}/progress`;
 /** Ended orders that are remembered; what an older one did stands in the audit log. */
 const keptEnded = 500;
+/** A preview that nobody has started: its range has moved on by then. */
+const keptPreviewedMs = 7 * 86_400_000;
 
 /**
  * Replay orders on weir.control: an order is written once, its progress over and over under a key of its own. Both name
@@ -64,10 +66,10 @@ export function createOrders(ports: { readonly appender: Appender; readonly serd
 
   const record = (key: string, name: string, value: { readonly leaf: string }) => ({ partition: 0, key: Buffer.from(key), value: serde.encode(name, value), headers: [[leafHeader, Buffer.from(value.leaf)] as const] });
 
-  /** Drop what ended long ago, also on the topic. */
-  async function forget(): Promise<void> {
-    const ended = [...entries.values()].filter((e) => endedStates.has(e.progress.state)).sort((a, b) => a.progress.at - b.progress.at);
-    const old = ended.slice(0, Math.max(0, ended.length - keptEnded)).map((e) => e.order.id);
+  /** Drop what ended long ago or was previewed and left, also on the topic. */
+  async function forget(now: number): Promise<void> {
+    const ended = [...entries.values()].filter((e) => endedStates.has(e.progress.state) || e.progress.state === 'previewed').sort((a, b) => a.progress.at - b.progress.at);
+    const old = ended.filter((e, i) => i < ended.length - keptEnded || (e.progress.state === 'previewed' && !e.order.start && now - e.progress.at > keptPreviewedMs)).map((e) => e.order.id);
     if (old.length === 0) return;
     await appender.append(topic, old.flatMap((id) => [orderKey(id), progressKey(id)].map((key) => ({ partition: 0, key: Buffer.from(key), value: null }))));
     for (const id of old) entries.delete(id);
@@ -107,7 +109,7 @@ export function createOrders(ports: { readonly appender: Appender; readonly serd
       return found;
     },
     async add(order, progress) {
-      await forget();
+      await forget(order.at);
       entries.set(order.id, { order, progress });
       await appender.append(topic, [record(orderKey(order.id), 'weir.internal.ReplayOrder', order), record(progressKey(order.id), 'weir.internal.ReplayProgress', progress)]);
     },

@@ -27,7 +27,7 @@ export const stallRows: readonly Row[] = [
       const cluster = new Cluster(harm, { brokers: world.platform.bootstrap, clientId: 'follower', deadlineMs: 30_000 });
       world.atEnd(() => cluster.close());
       const told: unknown[] = [];
-      await createReader(cluster, 500).follow(history.topic, new Map(), () => { told.push('a batch came'); }, (error) => told.push((error as { code?: string }).code));
+      await createReader(cluster, { watchMs: 500 }).follow(history.topic, new Map(), () => { told.push('a batch came'); }, (error) => told.push((error as { code?: string }).code));
       const writer = startWriter(history, await world.log(driver).appender(), 2, 20);
       await waitFor('the stall is told by both', () => member.failures.length > 0 && told.length > 0, 60_000);
       same(told, ['log-deadline'], 'what the follower tells');

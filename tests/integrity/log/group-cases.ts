@@ -1,5 +1,5 @@
 import type { Appender, Log } from '@weir/log';
-import { afterEach, beforeAll, expect, test } from 'vitest';
+import { afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { createMember, record, until, type DriverName, type Member, type World } from './world.ts';
 
 export function groupCases(world: () => World, driver: DriverName): void {
@@ -152,6 +152,16 @@ export function groupCases(world: () => World, driver: DriverName): void {
     await until('a lease beyond the next session', () => member.consumer.leaseUntil(), (lease) => lease > longer);
     expect(member.batches).toEqual([]);
     expect(member.consumer.assignments()).toEqual(before);
+    // As after a suspension, in which only the wall clock went on: not before the next acknowledged heartbeat.
+    const { epoch } = before[0]!;
+    const wall = vi.spyOn(Date, 'now').mockImplementation(() => performance.timeOrigin + performance.now() + 3_600_000);
+    try {
+      expect([member.consumer.holds(topic, 0, epoch), member.consumer.leaseUntil() < performance.now()]).toEqual([false, true]);
+      await until('the heartbeat after it', () => member.consumer.holds(topic, 0, epoch), (h) => h);
+    } finally {
+      wall.mockRestore();
+    }
+    expect(member.consumer.holds(topic, 0, epoch)).toBe(true);
     member.consumer.resume(topic, 1);
     await until('the resumed half', () => member.records().length, (n) => n === 100);
     expect(new Set(member.batches.map((b) => b.partition))).toEqual(new Set([1]));
