@@ -5,9 +5,10 @@
  * planted bug would be worth nothing, and so would one that always complains.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
+import { makeCopy } from '../copy.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
@@ -22,14 +23,6 @@ interface Result {
   readonly how: string;
   readonly seconds: number;
   readonly commit: string;
-}
-
-/** The working tree of HEAD with the packages of this checkout. */
-function makeCopy(): string {
-  const copy = mkdtempSync(join(tmpdir(), 'weir-mutant-'));
-  execFileSync('sh', ['-c', `git archive HEAD | tar -x -C '${copy}' && cp -al node_modules '${copy}/node_modules'`], { cwd: root });
-  execFileSync('git', ['init', '-q'], { cwd: copy });
-  return copy;
 }
 
 function run(copy: string, args: readonly string[]): Promise<{ readonly failed: boolean; readonly output: string }> {
