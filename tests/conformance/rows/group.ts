@@ -220,7 +220,7 @@ export const groupRows: readonly Row[] = [
     },
   },
   {
-    id: 'new-partitions', hazards: ['faults.md: partitions added to a live topic'], short: ['platformatic'], limitMs: 120_000,
+    id: 'new-partitions', hazards: ['faults.md: partitions added to a live topic'], limitMs: 120_000,
     title: 'partitions are added to a live topic: members and followers read them from offset 0',
     guard: 'group.ts: the leader of the group looks whether the topics still have the partitions that it gave out, and joins again; reader.ts: followers look themselves',
     async run(world, driver) {

@@ -9,7 +9,8 @@ function firsts(list: readonly string[]): string[] {
   return [...new Set(list)];
 }
 
-export function appendCases(world: () => World, driver: DriverName): void {
+/** @param long false = without those that wait for seconds, and are about what is written once above the drivers */
+export function appendCases(world: () => World, driver: DriverName, long: boolean): void {
   let log: Log;
   beforeAll(() => { log = world().log(driver); });
 
@@ -45,7 +46,7 @@ export function appendCases(world: () => World, driver: DriverName): void {
     expect(found.map((r) => ({ key: r.key, value: r.value, headers: r.headers }))).toEqual(odd.map((r) => ({ key: r.key, value: r.value, headers: r.headers ?? [] })));
   });
 
-  test('a broker that hangs: every append is acknowledged after it goes on, nothing is lost or overtaken', async () => {
+  test.runIf(long)('a broker that hangs: every append is acknowledged after it goes on, nothing is lost or overtaken', async () => {
     const quick = world().log(driver, { deadlineMs: 2000 });
     const topic = await world().topic(log, 2);
     const appender = await quick.appender({ deadlineMs: 60_000 });

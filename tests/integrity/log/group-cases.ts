@@ -2,7 +2,8 @@ import type { Appender, Log } from '@weir/log';
 import { afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { createMember, record, until, type DriverName, type Member, type World } from './world.ts';
 
-export function groupCases(world: () => World, driver: DriverName): void {
+/** @param long false = without those that wait for seconds, and are about what is written once above the drivers */
+export function groupCases(world: () => World, driver: DriverName, long: boolean): void {
   let log: Log;
   let appender: Appender;
   const members: Member[] = [];
@@ -140,7 +141,7 @@ export function groupCases(world: () => World, driver: DriverName): void {
     expect(member.failures).toEqual([]);
   });
 
-  test('paused for longer than the session: nothing is delivered, membership stays, and nothing is missing after resume', async () => {
+  test.runIf(long)('paused for longer than the session: nothing is delivered, membership stays, and nothing is missing after resume', async () => {
     const topic = await world().topic(log, 2);
     const sessionTimeoutMs = 4000;
     const member = join(log, { groupId: world().name('group'), topics: [topic], sessionTimeoutMs });
@@ -170,7 +171,7 @@ export function groupCases(world: () => World, driver: DriverName): void {
     expect(member.events).toHaveLength(1);
   });
 
-  test('tables that take longer than the session to load do not cost the assignment, and no batch comes before', async () => {
+  test.runIf(long)('tables that take longer than the session to load do not cost the assignment, and no batch comes before', async () => {
     const topic = await world().topic(log, 1);
     const sessionTimeoutMs = 3000;
     await fill(topic, 1, 0, 10);
@@ -230,7 +231,7 @@ export function groupCases(world: () => World, driver: DriverName): void {
     expect([calls, member.failures.length]).toEqual([1, 1]);
   });
 
-  test('a drain that takes its time is waited for: the next owner begins where it ended', async () => {
+  test.runIf(long)('a drain that takes its time is waited for: the next owner begins where it ended', async () => {
     const topic = await world().topic(log, 1);
     const groupId = world().name('group');
     await fill(topic, 1, 0, 10);

@@ -1,4 +1,4 @@
-/** The conformance suite: what the port promises (packages/log/types.ts), held against each driver on a real broker. */
+/** What the port promises (packages/log/types.ts), held against each driver on a real broker; the longest over the default driver only, over the other one in tests/full/log.test.ts. */
 import { afterAll, beforeAll, describe } from 'vitest';
 import { appendCases } from './append-cases.ts';
 import { groupCases } from './group-cases.ts';
@@ -15,8 +15,9 @@ beforeAll(async () => { world = await startWorld(); }, 180_000);
 afterAll(async () => { await world?.stop(); }, 60_000);
 
 describe.each(drivers)('%s', { timeout: 90_000 }, (driver) => {
-  appendCases(theWorld, driver);
-  groupCases(theWorld, driver);
+  const long = driver === 'platformatic';
+  appendCases(theWorld, driver, long);
+  groupCases(theWorld, driver, long);
   readerCases(theWorld, driver);
 });
 
