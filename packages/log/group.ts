@@ -52,7 +52,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     onBatch: (batch) => {
       if (dead || !holds(batch)) return;
       // Stopped or blocked past the session: another one may have it by now. The next assignment begins at what is committed.
-      if (lease.left() <= 0) return lose();
+      if (lease.over()) return lose();
       handlers.batch(batch);
     },
     onFatal: fail,
@@ -90,7 +90,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
         // The group waits for us no longer than the rebalance timeout, heartbeats or not.
         lease.set([sent, sessionMs], [steadyAt, rebalanceMs]);
         ended.resolve('rebalance');
-      } else if (said === 'lost' || lease.left() < 0) return lose();
+      } else if (said === 'lost' || lease.over()) return lose();
       await delay(said === 'unknown' ? Math.min(200, beatMs) : Math.max(0, beatMs - (performance.now() - sent.monotonic)), signal);
     }
   }

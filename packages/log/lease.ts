@@ -9,11 +9,14 @@ export const moment = (): Moment => ({ monotonic: performance.now(), wall: Date.
 /**
  * The right of a group member to work on its partitions, by the stricter of two clocks: the monotonic one stands while a
  * machine is suspended, and the wall clock may be set back. One that is set forward ends a lease before its time, and the next
- * acknowledged heartbeat renews it.
+ * acknowledged heartbeat renews it: by the wall clock alone nobody gives his partitions up, for a step of it says nothing of
+ * the group, and to join again would stop all of it.
  */
 export interface Lease {
   /** ms that are left; negative when it is over. */
   left(): number;
+  /** Whether it is over by the monotonic clock. */
+  over(): boolean;
   /** Monotonic ms until which it lasts, as the clocks stand now. */
   until(): number;
   /** It lasts so long from this moment, whatever it did before; the least where there are several. */
@@ -27,6 +30,7 @@ export function createLease(): Lease {
   const left = (): number => Math.min(monotonic - performance.now(), wall - Date.now());
   return {
     left,
+    over: () => performance.now() >= monotonic,
     until: () => performance.now() + left(),
     set(...ends) {
       monotonic = Math.min(...ends.map(([from, ms]) => from.monotonic + ms));
