@@ -3,6 +3,7 @@ export { startInstance, type Instance, type InstanceOptions } from './instance.t
 export { createAuthority, type Authority, type Issued } from './certificates.ts';
 export { cpuMs } from './cpu.ts';
 export { freeze } from './freeze.ts';
+export { createHandClock, type HandClock } from './hand-clock.ts';
 export { readKeys } from './keys.ts';
 export { freePort } from './port.ts';
 export { spawnTied } from './tied.ts';

@@ -1,5 +1,6 @@
 import type { Assignment, RecordBatch } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
+import { createHandClock } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { createDestinationRunner } from './destination.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -10,16 +11,7 @@ const dayMs = 86_400_000;
 
 /** A destination over an empty ledger, by a clock that is turned by hand. Nothing of it is called. */
 function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: readonly object[]; now?: number } = {}) {
-  const timers = new Map<object, { readonly at: number; readonly run: () => void }>();
-  const clock = {
-    at: over.now ?? 1000, now: () => clock.at, monotonic: () => clock.at, random: () => 0.5,
-    setTimer(run: () => void, ms: number) {
-      const handle = {};
-      timers.set(handle, { at: clock.at + ms, run });
-      return handle;
-    },
-    clearTimer: (handle: object) => { timers.delete(handle); },
-  };
+  const clock = createHandClock(over.now ?? 1000);
   let owner = '';
   const ended: string[] = [];
   const gauge = { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined };
@@ -64,15 +56,7 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
       return assignment;
     },
     pass(ms: number): void {
-      const until = clock.at + ms;
-      for (;;) {
-        const [next] = [...timers].sort((a, b) => a[1].at - b[1].at);
-        if (next === undefined || next[1].at > until) break;
-        timers.delete(next[0]);
-        clock.at = Math.max(clock.at, next[1].at);
-        next[1].run();
-      }
-      clock.at = until;
+      for (const _ of clock.turn(ms));
     },
   };
 }

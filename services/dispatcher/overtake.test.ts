@@ -1,5 +1,6 @@
 import { WeirError } from '@weir/errors';
 import fc from 'fast-check';
+import { createHandClock } from '@weir/testing';
 import { expect, test } from 'vitest';
 import type { Ending } from './ends.ts';
 import { createLane, type Lane } from './lane.ts';
@@ -19,16 +20,7 @@ function createWorld() {
   const sent: number[] = [];
   const ended: Ending[] = [];
   const endedKeys = new Set<number>();
-  const timers = new Map<object, { at: number; run: () => void }>();
-  const clock = {
-    at: 1000, now: () => clock.at, monotonic: () => clock.at, random: () => 0.5,
-    setTimer(run: () => void, ms: number) {
-      const handle = {};
-      timers.set(handle, { at: clock.at + ms, run });
-      return handle;
-    },
-    clearTimer: (handle: object) => { timers.delete(handle); },
-  };
+  const clock = createHandClock(1000);
   const ports = {
     name: 'crm', topics: { parked: () => 'parked', ledger: () => 'ledger' }, instance: '1', clock, fail: (error: unknown) => { throw error; },
     serde: { known: () => true, encode: () => Buffer.alloc(0), decode: (bytes: Buffer) => ({ value: Buffer.isBuffer(bytes) ? JSON.parse(bytes.toString()) as unknown : bytes }) },
@@ -88,16 +80,7 @@ function createWorld() {
       await quiet();
     },
     async pass(ms: number): Promise<void> {
-      const until = clock.at + ms;
-      for (;;) {
-        const [next] = [...timers].sort((a, b) => a[1].at - b[1].at);
-        if (next === undefined || next[1].at > until) break;
-        timers.delete(next[0]);
-        clock.at = Math.max(clock.at, next[1].at);
-        next[1].run();
-        await quiet();
-      }
-      clock.at = until;
+      for (const _ of clock.turn(ms)) await quiet();
       await quiet();
     },
   };

@@ -2,6 +2,7 @@ import type { Verdict } from '@weir/adapter';
 import type { OutRecord, RecordBatch } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
 import fc from 'fast-check';
+import { createHandClock } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { createDestinationRunner } from './destination.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -15,16 +16,7 @@ const retryIn = (retryAfterMs: number): Verdict => ({ kind: 'retry', effect: 'no
 
 /** A destination with `use` and `restrict`, over topics that are lists and a clock that is turned by hand. */
 function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?: number } = {}) {
-  const timers = new Map<object, { readonly at: number; readonly run: () => void }>();
-  const clock = {
-    at: 1_000_000, now: () => clock.at, monotonic: () => clock.at, random: () => 0.5,
-    setTimer(run: () => void, ms: number) {
-      const handle = {};
-      timers.set(handle, { at: clock.at + ms, run });
-      return handle;
-    },
-    clearTimer: (handle: object) => { timers.delete(handle); },
-  };
+  const clock = createHandClock(1_000_000);
   const topics = topicNames('t');
   const parked: { offset: number; timestamp: number; key: Buffer; value: Buffer; headers: OutRecord['headers'] }[] = [];
   const ends = new Map<string, EndValue>();
@@ -97,16 +89,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
       return offset;
     },
     async pass(ms: number): Promise<void> {
-      const until = clock.at + ms;
-      for (;;) {
-        const [first] = [...timers].sort((a, b) => a[1].at - b[1].at);
-        if (first === undefined || first[1].at > until) break;
-        timers.delete(first[0]);
-        clock.at = Math.max(clock.at, first[1].at);
-        first[1].run();
-        await quiet();
-      }
-      clock.at = until;
+      for (const _ of clock.turn(ms)) await quiet();
       await quiet();
     },
     order: () => calls.map((c) => c.n),

@@ -1,5 +1,6 @@
 import { deliveryKey } from '@weir/pipeline';
 import fc from 'fast-check';
+import { createHandClock } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { createDisk } from '../../tests/integrity/sim/table.ts';
 import { createLane, createParked, type Lane } from './lane.ts';
@@ -27,16 +28,7 @@ function createWorld() {
   const sent: number[] = [];
   /** Read from the dispatch topic and not finished. */
   const open = new Map<number, Item>();
-  const timers = new Map<object, { at: number; run: () => void }>();
-  const clock = {
-    at: 1000, now: () => clock.at, monotonic: () => clock.at, random: Math.random,
-    setTimer(run: () => void, ms: number) {
-      const handle = {};
-      timers.set(handle, { at: clock.at + ms, run });
-      return handle;
-    },
-    clearTimer: (handle: object) => { timers.delete(handle); },
-  };
+  const clock = createHandClock(1000, Math.random);
   let gauge = 0;
   const state = { on: true, renewals: 0 };
   const ports = {
@@ -130,16 +122,7 @@ function createWorld() {
       owner.enqueue(item);
     },
     async pass(ms: number): Promise<void> {
-      const until = clock.at + ms;
-      for (;;) {
-        const [next] = [...timers].sort((a, b) => a[1].at - b[1].at);
-        if (next === undefined || next[1].at > until) break;
-        timers.delete(next[0]);
-        clock.at = Math.max(clock.at, next[1].at);
-        next[1].run();
-        await quiet();
-      }
-      clock.at = until;
+      for (const _ of clock.turn(ms)) await quiet();
       owner.parking.renew();
       await quiet();
     },
