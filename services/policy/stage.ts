@@ -1,11 +1,11 @@
-import type { ErrorCode } from '@weir/errors';
+import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, Packer, RecordBatch } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import { createLimits, decide, type CompiledRoute, type CompiledRule, type Decision, type DecisionContext, type Limits, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { isReadable } from '@weir/seal';
-import { deadLetter, recordFault } from './dead-letter.ts';
+import { deadLetter } from './dead-letter.ts';
 import type { Canonical } from './delivery.ts';
 import { createDependencies } from './dependencies.ts';
 import { prepare } from './fold.ts';
