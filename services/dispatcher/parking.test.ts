@@ -48,7 +48,7 @@ type Lanes = Map<string, Lane> & { readonly parking: Parking; laneOf(subject: st
 async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined } = {}): Promise<Lanes> {
   const lanes: Map<string, Lane> = new Map();
   const ports = {
-    name: 'crm', topics, serde: { ...serde, known: () => true }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
+    name: 'crm', topics, serde: { ...serde, known: () => true, decode: (bytes: Buffer) => ({ ...serde.decode(bytes), name: 'weir.internal.Delivery' }) }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
     parkedTable, window: () => ({ records: 500, bytes: 1e6, heads: 10 }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     clock: { now: () => now, monotonic: () => now, random: Math.random, setTimer, clearTimer: () => undefined },
     metrics: { parked: { inc: () => { counted++; }, dec: (_labels: object, n = 1) => { counted -= n; } } },

@@ -11,6 +11,7 @@ import { goAhead } from './overtake.ts';
 import { createMarkWriter, type Mark } from './mark-writer.ts';
 import { loadParked } from './park-load.ts';
 import { isPassing, patiently } from './patience.ts';
+import { readDelivery } from './read-delivery.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createReadAhead } from './read-ahead.ts';
 import { createSleepers } from './sleepers.ts';
@@ -237,9 +238,7 @@ export function createParking(context: Context): Parking {
   }
 
   async function decode(record: LogRecord): Promise<Task> {
-    if (!ports.serde.known(record.value!)) await ports.serde.prepare(record.value!);
-    const delivery = ports.serde.decode(record.value!).value as DeliveryValue;
-    if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
+    const delivery = await readDelivery(ports, record.value, () => closed);
     const at = record.headers.find(([name]) => name === H.dispatched)?.[1].toString('utf8').split(':') ?? ['-1', '0'];
     return Object.assign(context.createTask(delivery, record, Number(at[0]), record.offset, Number(at[1])), { maybeSince: Number(at[2] ?? 0) });
   }

@@ -1,3 +1,4 @@
+import { recordFault } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import { createCommitWindow, expiringBefore, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
@@ -10,6 +11,7 @@ import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
 import { isPassing, patiently, soon } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
+import { readDelivery } from './read-delivery.ts';
 import { taskOf } from './task.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
@@ -222,19 +224,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     return oldest;
   }
 
-  /** Decode one record into a task; what cannot be decoded is dead-lettered with its bytes. */
+  /** Decode one record into a task; what cannot be read for its bytes is dead-lettered with them, and whatever else is in the way is waited for or ends the process. */
   async function take(record: LogRecord, tasks: Task[]): Promise<void> {
     try {
-      if (record.value === null) throw new Error('no value');
-      if (!ports.serde.known(record.value)) await ports.serde.prepare(record.value);
-      const decoded = ports.serde.decode(record.value);
-      if (decoded.name !== 'weir.internal.Delivery') throw new Error(`a ${decoded.name} is no delivery`);
-      const delivery = decoded.value as DeliveryValue;
-      if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
-      tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
+      const read = readDelivery(ports, record.value, () => closed);
+      const delivery = read instanceof Promise ? await Promise.race([read, givenUp.promise]) : read;
+      if (delivery !== undefined) tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
     } catch (error) {
-      const code = (error as { code?: string }).code;
-      if (code === 'log-unavailable' || code === 'log-deadline') throw error;
+      if (recordFault(error) === undefined) throw error;
       // Not waited for: its neighbours of the batch are not held up by it.
       const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => {
         window.done(record.offset);
