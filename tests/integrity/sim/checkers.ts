@@ -236,7 +236,7 @@ export function ordered(history: History): string[] {
   return problems;
 }
 
-/** Since when and until when a marker stands for a subject, by destination and subject: everything of it is called from the parked topic then. */
+/** Since when and until when a marker of an instance stands for a subject, by destination, instance and subject: it calls everything of it from the parked topic then. One of an earlier owner that is written late is none of the owner of now. */
 function staysOf(history: History): Map<string, { readonly from: number; to: number }[]> {
   const found = new Map<string, { readonly from: number; to: number }[]>();
   const byKey = new Map<string, { readonly from: number; to: number }>();
@@ -244,7 +244,8 @@ function staysOf(history: History): Map<string, { readonly from: number; to: num
     const key = record.key!.toString();
     if (!key.startsWith('#park/')) continue;
     // #park/<instance>/<epoch>/<random>/<n>/<subject>
-    const name = `${destination} ${key.split('/').slice(5).join('/')}`;
+    const [, instance, , , , ...subject] = key.split('/');
+    const name = `${destination} ${instance} ${subject.join('/')}`;
     const at = record.timestamp - epoch;
     const stay = byKey.get(`${destination} ${key}`);
     if (record.value === null) {
@@ -269,7 +270,7 @@ export function endedBeforeTheNext(history: History): string[] {
   const effectAt = new Map<string, number>();
   for (const { destination, key, at } of history.effects) effectAt.set(`${destination} ${key}`, Math.min(at, effectAt.get(`${destination} ${key}`) ?? Number.POSITIVE_INFINITY));
   const stays = staysOf(history);
-  const isParked = (call: { readonly destination: string; readonly key: string; readonly at: number }): boolean => (stays.get(`${call.destination} ${known.get(`${call.destination} ${call.key}`)!.subject}`) ?? []).some(({ from, to }) => from <= call.at && call.at < to);
+  const isParked = (call: { readonly destination: string; readonly key: string; readonly actor: string; readonly at: number }): boolean => (stays.get(`${call.destination} ${call.actor.split('.')[0]} ${known.get(`${call.destination} ${call.key}`)!.subject}`) ?? []).some(({ from, to }) => from <= call.at && call.at < to);
   const calls = history.calls.filter((c) => known.has(`${c.destination} ${c.key}`));
   for (const own of Map.groupBy(calls, (c) => `${c.actor} ${c.destination} ${known.get(`${c.destination} ${c.key}`)!.subject}`).values()) {
     const seen = new Set<string>();
