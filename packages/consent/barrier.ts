@@ -45,6 +45,9 @@ const clockDrift = 0.01;
 const clockMarginMs = 20;
 const sweepMs = 100;
 const maxRounds = 20;
+/** Brokers that are away, or take too long to answer or acknowledge: nothing of it says that it cannot be done. */
+const away: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-append-failed']);
+const isAway = (error: unknown): boolean => away.has((error as { code?: string } | null)?.code ?? '');
 
 /**
  * Follows the reports. Who may hold a lease is known from the log alone: every instance announces itself there before
@@ -118,8 +121,7 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
     let failed = false;
     fence().then((found) => { ends = found; }, (error: unknown) => {
       failed = true;
-      const { code } = error as { code?: string };
-      if (!stopped && code !== 'log-deadline' && code !== 'log-unavailable') ports.fail(error);
+      if (!stopped && !isAway(error)) ports.fail(error);
     }).finally(wake);
     await until(() => ends !== undefined || failed, deadline);
     return failed && !stopped && clock.monotonic() < deadline ? fenceBy(deadline) : ends;
@@ -159,9 +161,8 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
       if (!sweeping) {
         sweeping = true;
         sweep().catch((error: unknown) => {
-          const { code } = error as { code?: string };
-          // Brokers that are away are asked again at the next round.
-          if (!stopped && code !== 'log-deadline' && code !== 'log-unavailable') ports.fail(error);
+          // Brokers that are away are asked again at the next round, and who starts next tidies up what was not written here.
+          if (!stopped && !isAway(error)) ports.fail(error);
         }).finally(() => { sweeping = false; });
       }
       if (!stopped) tick();

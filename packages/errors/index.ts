@@ -34,6 +34,12 @@ export function findWeirError(error: unknown): WeirError | undefined {
   return undefined;
 }
 
+/** The code of an error that is a fault of the bytes of a record: whoever reads them, and whenever, finds the same. Undefined when it is not, and the record must be kept. */
+export function recordFault(error: unknown): 'avro-undecodable' | 'schema-unknown' | 'subject-erased' | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return code === 'avro-undecodable' || code === 'schema-unknown' || code === 'subject-erased' ? code : undefined;
+}
+
 /** One thing wrong with a workspace file: where, what, and how to mend it. */
 export interface WorkspaceProblem {
   readonly file: string;

@@ -45,7 +45,7 @@ function undecodable(name: string, error: unknown): WeirError {
  * `start` waits for the registry until `deadlineMs` (default 30 s), then rejects with log-unavailable; a schema
  * that the registry refuses rejects at once with schema-unknown, and a login that it refuses with log-auth-failed.
  */
-export function createSerde(options: { registryUrl: string; security?: RegistrySecurity; limits?: DecodeLimits; deadlineMs?: number; registry?: Pick<SchemaRegistry, 'register' | 'getSchema'> }): Serde {
+export function createSerde(options: { registryUrl: string; security?: RegistrySecurity; limits?: DecodeLimits; deadlineMs?: number; registry?: Pick<SchemaRegistry, 'register' | 'getSchema'> & Partial<Pick<SchemaRegistry, 'getLatestSchemaId'>> }): Serde {
   const limits = options.limits ?? defaultLimits;
   const deadlineMs = options.deadlineMs ?? 30_000;
   const schemas = loadSchemas();
@@ -59,7 +59,7 @@ export function createSerde(options: { registryUrl: string; security?: RegistryS
     return [name, write];
   }));
   const scratch: Sink = { bytes: Buffer.allocUnsafe(firstScratch), at: 0 };
-  const registry = options.registry ?? createRegistry(options.registryUrl, options.security);
+  const registry: NonNullable<typeof options.registry> = options.registry ?? createRegistry(options.registryUrl, options.security);
 
   async function register(name: string): Promise<void> {
     failpointSoon('log.schema-fetch');
@@ -87,10 +87,21 @@ export function createSerde(options: { registryUrl: string; security?: RegistryS
     return codec;
   }
 
+  /** Of something that is not there: whether it is the registry that says so. The page of a proxy, or a registry that has lost what it had, answers 404 to all, also to what we registered. */
+  async function hasOurs(): Promise<boolean> {
+    const [own] = ids.keys();
+    if (own === undefined || registry.getLatestSchemaId === undefined) return true;
+    // One that lets us not list a subject is a registry all the same.
+    return withDeadline(registry.getLatestSchemaId(own), deadlineMs, own, 'log-unavailable').then(() => true, (error: unknown) => statusOf(error) === 403);
+  }
+
   async function lookUp(id: number): Promise<void> {
-    const found = await withDeadline(registry.getSchema(id), deadlineMs, `schema ${id}`, 'log-unavailable').catch((error: unknown) => {
+    const found = await withDeadline(registry.getSchema(id), deadlineMs, `schema ${id}`, 'log-unavailable').catch(async (error: unknown) => {
+      const absent = statusOf(error) === 404;
+      const { message } = refusalOf(error, options.registryUrl) ?? (error as Error);
+      if (absent && !await hasOurs()) throw new WeirError('log-unavailable', `schema ${id}: ${message}, and neither does ${options.registryUrl} have the schemas that were registered there`, { cause: error });
       // Who runs already waits for a login to be put right: nothing is set aside because of it.
-      throw new WeirError(statusOf(error) === 404 ? 'schema-unknown' : 'log-unavailable', `schema ${id}: ${(refusalOf(error, options.registryUrl) ?? (error as Error)).message}`, { cause: error });
+      throw new WeirError(absent ? 'schema-unknown' : 'log-unavailable', `schema ${id}: ${message}`, { cause: error });
     });
     const json = JSON.parse(JSON.stringify(found)) as { name?: string; namespace?: string };
     const name = json.namespace === undefined || json.name?.includes('.') ? json.name ?? '' : `${json.namespace}.${json.name}`;

@@ -1,6 +1,7 @@
 import type { Assignment, RecordBatch } from '@weir/log';
 import { WeirError } from '@weir/errors';
 import { topicNames } from '@weir/pipeline';
+import { sealedMagic, sealOverhead } from '@weir/seal';
 import { expect, test, vi } from 'vitest';
 import { createPartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -41,7 +42,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
 interface Written { readonly name: string; readonly at: number; readonly owner: string }
 
 /** An owner over a ledger that is empty; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
-function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; onReady?: (subject: string, head: Task) => void } = {}) {
+function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; onReady?: (subject: string, head: Task) => void; known?: (bytes: Buffer) => boolean; prepare?: (bytes: Buffer) => Promise<void>; open?: () => undefined } = {}) {
   const written: Written[] = [];
   /** What stands of intents, by key. */
   const intents = new Map<string, Written & { readonly fromOffset: number; readonly toOffset: number }>();
@@ -52,17 +53,17 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
   const clock = { at: 1000 };
   const delivery = { eventId: 'e', acceptedAt: 1, source: '', payload: Buffer.from('p') };
   const ports = {
-    name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: undefined,
+    name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: over.open === undefined ? undefined : { open: over.open }, logger: { warn: () => undefined },
     clock: { now: () => clock.at, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
     window: () => ({ records: 500, bytes: 1e6, heads: 50 }), dedupeWindowMs: () => 1,
     progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
     metrics: { ended: { inc: () => undefined }, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
     ledger: { owner: () => ({ token: 1, owner: written.findLast((w) => w.name === 'weir.internal.LedgerOwner')?.owner }), position: () => 0, intent: () => undefined, parks: () => [], apply: () => undefined },
     serde: {
-      known: () => true, encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })),
+      known: over.known ?? (() => true), prepare: over.prepare ?? (() => Promise.resolve()), encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })),
       decode: (bytes: Buffer) => {
         if (bytes.toString() === 'broken') throw new WeirError('avro-undecodable');
-        return { name: 'weir.internal.Delivery', value: { ...delivery } };
+        return { name: 'weir.internal.Delivery', value: { ...delivery, payload: bytes.toString() === 'sealed' ? Buffer.concat([Buffer.from([sealedMagic, 1]), Buffer.alloc(sealOverhead)]) : delivery.payload } };
       },
     },
     appender: {
@@ -258,4 +259,53 @@ test('what ends one by one is committed together, and the last of it when the pa
   expect([commits, failed]).toEqual([[6, 15, 16], []]);
   answers.shift()!();
   await closing;
+});
+
+test('a delivery whose schema or key cannot be looked up now is no dead letter and no end of the process: it waits uncommitted, and is called when they answer', async () => {
+  let away = 3;
+  let known = false;
+  const commits: number[] = [];
+  const { runner, accept, ready, failed, written } = world({
+    known: () => known,
+    prepare: () => {
+      if (away-- > 0) return Promise.reject(new WeirError(away % 2 === 0 ? 'log-unavailable' : 'log-deadline'));
+      known = true;
+      return Promise.resolve();
+    },
+    commit: ([first]) => {
+      commits.push(first!.offset);
+      return Promise.resolve();
+    },
+  });
+  runner.open();
+  accept(5, 'anna');
+  await vi.waitFor(() => { expect(ready).toEqual(['anna']); }, 5000);
+  expect([failed, commits, written.filter(({ name }) => name === 'weir.internal.DeadLetter')]).toEqual([[], [], []]);
+  // Who loses the partition meanwhile waits for nobody.
+  away = Number.POSITIVE_INFINITY;
+  known = false;
+  accept(6, 'bob');
+  await turns(5);
+  expect(await settled(runner.close('lost'))).toBe(true);
+  expect(failed).toEqual([]);
+});
+
+test('a key ring that cannot be opened under this WEIR_KEY ends the process: its deliveries are no dead letters', async () => {
+  const { runner, accept, ready, failed, written } = world({ open: () => { throw new WeirError('config-invalid'); } });
+  runner.open();
+  accept(5, 'anna', 'sealed');
+  await turns(20);
+  expect([failed.map((error) => (error as WeirError).code), ready, written.filter(({ name }) => name === 'weir.internal.DeadLetter')]).toEqual([['config-invalid'], [], []]);
+});
+
+test.each(['avro-undecodable', 'schema-unknown', 'subject-erased'] as const)('%s is a fault of the bytes: dead letter and outcome, then it is committed', async (code) => {
+  const commits: number[] = [];
+  const { runner, accept, failed, written } = world({ known: () => false, prepare: () => Promise.reject(new WeirError(code)), commit: ([first]) => {
+    commits.push(first!.offset);
+    return Promise.resolve();
+  } });
+  runner.open();
+  accept(5, 'anna');
+  await vi.waitFor(() => { expect(commits).toEqual([6]); });
+  expect([failed, written.filter(({ name }) => name === 'weir.internal.DeadLetter')]).toEqual([[], [expect.objectContaining({ reasons: [expect.objectContaining({ code })] })]]);
 });

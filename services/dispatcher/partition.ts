@@ -1,15 +1,17 @@
+import { recordFault } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import { createCommitWindow, expiringBefore, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { writeDeparture } from './departure.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
-import { createLane, type Lane } from './lane.ts';
+import { createLane, type Lane, type QuotaWait } from './lane.ts';
 import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
 import { isPassing, patiently, soon } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
+import { readDelivery } from './read-delivery.ts';
 import { taskOf } from './task.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
@@ -32,6 +34,8 @@ export interface PartitionRunner {
   lane(subject: string): Lane;
   /** The lane's head is done (ended, parked, or returned): hand out the next. */
   release(lane: Lane): void;
+  /** The lane's head has a place that others wait for: in the window, which is full, or, with another reason than `waits`, among the parked heads in hand. */
+  holdsUp(lane: Lane, waits?: QuotaWait): boolean;
   callStarted(): void;
   callEnded(): void;
   /** True when this offset may have been called by an earlier owner and its outcome may be missing. */
@@ -220,19 +224,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     return oldest;
   }
 
-  /** Decode one record into a task; what cannot be decoded is dead-lettered with its bytes. */
+  /** Decode one record into a task; what cannot be read for its bytes is dead-lettered with them, and whatever else is in the way is waited for or ends the process. */
   async function take(record: LogRecord, tasks: Task[]): Promise<void> {
     try {
-      if (record.value === null) throw new Error('no value');
-      if (!ports.serde.known(record.value)) await ports.serde.prepare(record.value);
-      const decoded = ports.serde.decode(record.value);
-      if (decoded.name !== 'weir.internal.Delivery') throw new Error(`a ${decoded.name} is no delivery`);
-      const delivery = decoded.value as DeliveryValue;
-      if (!ports.serde.known(delivery.payload)) await ports.serde.prepare(delivery.payload);
-      tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
+      const read = readDelivery(ports, record.value, () => closed);
+      const delivery = read instanceof Promise ? await Promise.race([read, givenUp.promise]) : read;
+      if (delivery !== undefined) tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
     } catch (error) {
-      const code = (error as { code?: string }).code;
-      if (code === 'log-unavailable' || code === 'log-deadline') throw error;
+      if (recordFault(error) === undefined) throw error;
       // Not waited for: its neighbours of the batch are not held up by it.
       const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => {
         window.done(record.offset);
@@ -352,6 +351,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       else if (lane.parked !== undefined) parking.next(lane);
       else lanes.delete(lane.subject);
     },
+    holdsUp: (lane, waits) => (lane.queue[0]!.parkedOffset < 0 ? window.full() : parking.crowds(lane, waits)),
     callStarted() { inFlight++; },
     callEnded() {
       inFlight--;

@@ -12,13 +12,14 @@ export const isPassing = (error: unknown): boolean => passing.has(codeOf(error))
 /** Resolves when it is time to try again. */
 export const soon = (clock: Pick<Clock, 'setTimer'>): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, againMs); });
 
-/** Does what may be done twice until it is done: brokers that are away for a while are no end of the process. Rejects with what ended it, and with whatever it was once `gone`. */
-export async function patiently<T>(clock: Pick<Clock, 'setTimer'>, gone: () => boolean, work: () => Promise<T>): Promise<T> {
+/** Does what may be done twice until it is done: brokers that are away for a while are no end of the process. Rejects with what ended it, and with whatever it was once `gone`. `waits` is told each time. */
+export async function patiently<T>(clock: Pick<Clock, 'setTimer'>, gone: () => boolean, work: () => Promise<T>, waits?: (error: unknown) => void): Promise<T> {
   for (;;) {
     try {
       return await work();
     } catch (error) {
       if (gone() || !away.has(codeOf(error))) throw error;
+      waits?.(error);
       await soon(clock);
       if (gone()) throw error;
     }

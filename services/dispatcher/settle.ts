@@ -2,7 +2,7 @@ import type { Verdict } from '@weir/adapter';
 import { failpointSoon } from '@weir/failpoint';
 import { recordAttempt } from './attempt-record.ts';
 import { backoffMs, boundedRetryAfter } from './backoff.ts';
-import { waitMs, type BreakerState } from './breaker.ts';
+import type { BreakerState } from './breaker.ts';
 import type { CallResult, ReadBackResult, Refusal, Unbuildable } from './call.ts';
 import type { Ending } from './ends.ts';
 import { failOver, secondOf } from './fail-over.ts';
@@ -81,8 +81,8 @@ export function createSettle({ ports, breaker, end, later, offer }: Context) {
     recordAttempt(ports, runner, task, verdict);
     failpointSoon('dispatcher.retry-scheduled');
     if (verdict.kind === 'throttled') return offer(lane, runner);
-    // The destination waits for its credential; where it does not, the refusal is trouble of this delivery as any other.
-    if (verdict.kind === 'auth-broken' && breaker().state === 'open' && breaker().reason === verdict.code) return later(lane, runner, Math.max(1, Math.min(waitMs(breaker(), ports.clock.monotonic()), 2 ** 31 - 1)));
+    // The destination waits for its credential, and the head in line with it: it goes when that works again, whatever the breaker waited for. Where it does not, the refusal is trouble of this delivery as any other.
+    if (verdict.kind === 'auth-broken' && breaker().state === 'open' && breaker().reason === verdict.code) return offer(lane, runner);
     const backoff = Math.max(boundedRetryAfter(verdict.retryAfterMs) ?? 0, backoffMs(task.attempts, ports.clock.random()));
     if (breaker().state === 'closed' && task.attempts >= ports.inLaneTries) return runner.parking.park(lane, ports.clock.now() + backoff, verdict.code);
     later(lane, runner, backoff);

@@ -1,12 +1,13 @@
+import { recordFault } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { deadLetterValue } from './ends.ts';
 import { headerOf } from './task.ts';
 import type { DestinationPorts } from './ports.ts';
 
-/** A record of the dispatch topic that is no delivery: dead letter with its bytes, then its outcome; resolves when both are acknowledged. */
+/** A record of the dispatch topic that is no delivery, for a fault of its bytes: dead letter with its bytes, then its outcome; resolves when both are acknowledged. */
 export async function deadLetterUndecodable(ports: DestinationPorts, partition: number, record: LogRecord, error: unknown): Promise<void> {
-  const code = (error as { code?: string }).code === 'schema-unknown' ? 'schema-unknown' : 'avro-undecodable';
+  const code = recordFault(error)!;
   const eventId = headerOf(record, H.event) ?? '';
   // Nothing of such a record can be relied on, its headers neither.
   const accepted = Number(headerOf(record, H.accepted));

@@ -50,6 +50,8 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const failure = Promise.withResolvers<Error>();
   const sourceOf = (topic: string): string => topic.slice(topics.raw('').length);
   const partitions = new Map<string, Partition>();
+  /** Sources of which it was told that headers are left. */
+  const leftOf = new Set<string>();
   let consumer: GroupConsumer | undefined;
   let admin: LogAdmin;
   let seen: Seen;
@@ -90,6 +92,13 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       if (plain === record || findWeirError(error)?.code !== 'avro-undecodable') throw error;
       return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'what surrounds the sealed item was changed on the topic' }] } };
     }
+  }
+
+  function left(source: string, headers: number): void {
+    metrics.headersLeft.inc({ source }, headers);
+    if (leftOf.has(source)) return;
+    leftOf.add(source);
+    logger.warn({ source, topic: topics.raw(source), headers }, 'a raw record has a header of a replay more than once: the first counts, and somebody else writes this topic');
   }
 
   function count(source: string, works: readonly Work[]): void {
@@ -236,7 +245,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       for (const topic of [topics.canonical, topics.consentChanges, topics.identity, topics.dlq, topics.outcome]) await appender.partitions(topic);
       admin = await log.admin();
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
-      write = createWriter({ appender, serde, topics, now: clock.now });
+      write = createWriter({ appender, serde, topics, now: clock.now, left });
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
       const begun = releases.current();
       await subscribe();

@@ -23,6 +23,8 @@ export interface WriterPorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly now: () => number;
+  /** Told of so many headers that are not carried on: a name has come more than once. */
+  readonly left: (source: string, headers: number) => void;
 }
 
 
@@ -65,6 +67,19 @@ export function createWriter(ports: WriterPorts) {
   /** Packers whose records are acknowledged. */
   const spare: Packer[] = [];
 
+  /** What goes on of a replay order: the first header of each name, whatever else somebody wrote into the raw topic. */
+  function replayed({ source, record }: Work): ReadonlyMap<string, Buffer> {
+    const found = new Map<string, Buffer>();
+    let more = 0;
+    for (const [name, value] of record.headers) {
+      if (!replayHeaders.has(name)) continue;
+      if (found.has(name)) more++;
+      else found.set(name, value);
+    }
+    if (more > 0) ports.left(source, more);
+    return found;
+  }
+
   /** One record of a canonical type, in Kafka's form. */
   function pack(packer: Packer, work: Work, output: Encoded, sink: Sink, key: Buffer, partition: number, release: string, mapping: string, after: { readonly consent?: string; readonly identity?: string; readonly logged?: string }): OutRecord {
     const { headers, record } = work;
@@ -88,7 +103,7 @@ export function createWriter(ports: WriterPorts) {
     const name = constant(H.outputName, output.outputName);
     packer.headers(name, 0, name.length, 1);
     packer.header(names.ids, output.person.text);
-    if (headers.redriven) for (const [header, value] of record.headers) if (replayHeaders.has(header)) packer.header(named(header), value.toString('utf8'));
+    if (headers.redriven) for (const [header, value] of replayed(work)) packer.header(named(header), value.toString('utf8'));
     return packer.end(partition);
   }
 
@@ -194,7 +209,7 @@ export function createWriter(ports: WriterPorts) {
   function outcome(work: Work, state: string, reason: string, detail: string | null, release: string): OutRecord {
     const key = Buffer.from(work.headers.eventId);
     const value = serde.encode('weir.internal.Outcome', { eventId: work.headers.eventId, outputId: null, destination: null, operation: null, key: null, state, reason, detail, stage: 'normalizer', release, rule: null, purpose: null, consent: [], attempts: 0, status: null, attempt: null, acceptedAt: work.headers.acceptedAt, at: ports.now() });
-    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)], ...(work.headers.redriven ? work.record.headers.filter(([name]) => replayHeaders.has(name)) : [])] };
+    return { partition: appender.partitionFor(topics.outcome, key), key, value, headers: [[H.traceparent, Buffer.from(work.headers.traceparent)], ...(work.headers.redriven ? replayed(work) : [])] };
   }
 
   /** Nothing of `sink` and of the raw records is used after it resolved. */

@@ -1,9 +1,9 @@
 import { createConsentBarrier, type ConsentBarrier } from '@weir/consent';
+import { recordFault } from '@weir/errors';
 import type { GroupConsumer, LogRecord, OutRecord, Reader, RecordBatch } from '@weir/log';
 import { H, outputId } from '@weir/pipeline';
 import { consentKey } from '@weir/policy';
 import { isSealed, seal, sealedBy } from '@weir/seal';
-import { recordFault } from './dead-letter.ts';
 import { prepare } from './fold.ts';
 import { numberOf, textOf, type PolicyPorts } from './ports.ts';
 

@@ -32,9 +32,3 @@ export function deadLetter(ports: PolicyPorts, record: LogRecord, topic: string,
     outcome: { partition: ports.appender.partitionFor(topics.outcome, key), key, value: serde.encode('weir.internal.Outcome', outcome), headers },
   };
 }
-
-/** The code of an error that a record caused; undefined when the error is not the record's. */
-export function recordFault(error: unknown): ErrorCode | undefined {
-  const code = (error as { code?: unknown }).code;
-  return code === 'avro-undecodable' || code === 'schema-unknown' || code === 'subject-erased' ? code : undefined;
-}

@@ -1,8 +1,9 @@
+import { recordFault } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { consentApi, H } from '@weir/pipeline';
 import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
-import { deadLetter, recordFault } from './dead-letter.ts';
+import { deadLetter } from './dead-letter.ts';
 import { isReadable } from '@weir/seal';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
 import type { ApiChange } from './relay.ts';

@@ -1,0 +1,32 @@
+import { WeirError, type ErrorCode } from '@weir/errors';
+import { createHandClock } from '@weir/testing';
+import { expect, test } from 'vitest';
+import { createConsentBarrier } from './barrier.ts';
+
+/** An instance that has said nothing for longer than its lease, and a broker that answers its tombstone so. */
+async function forgotten(code: ErrorCode): Promise<{ instances: number; tried: number; failed: unknown[] }> {
+  const clock = createHandClock(1000);
+  const failed: unknown[] = [];
+  let tried = 0;
+  const report = { instance: 'a', incarnation: 'x', leaseMs: 100, folded: [0], identity: [], at: 0 };
+  const barrier = createConsentBarrier({
+    reader: {
+      read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ key: Buffer.from('a/x'), value: Buffer.from('v') }], nextOffset: 1 }),
+      follow: () => Promise.resolve({ close: () => Promise.resolve() }),
+    },
+    admin: { endOffsets: () => Promise.resolve(new Map([[0, 1]])) },
+    appender: { append: () => (tried++, Promise.reject(new WeirError(code))) },
+    serde: { known: () => true, decode: () => ({ name: 'weir.internal.ConsentReport', value: report }) },
+    topics: { consentApplied: 'applied', identity: 'identity' }, tables: { onAdvance: () => undefined }, clock, fail: (error: unknown) => { failed.push(error); },
+  } as never);
+  await barrier.start();
+  for (const _ of clock.turn(1000)) await new Promise((done) => { setImmediate(done); });
+  const instances = barrier.instances();
+  await barrier.stop();
+  return { instances, tried, failed };
+}
+
+test('brokers that do not acknowledge in time that somebody is gone end nobody who waits for withdrawals', async () => {
+  for (const code of ['log-append-failed', 'log-deadline', 'log-unavailable'] as const) expect(await forgotten(code)).toEqual({ instances: 0, tried: 1, failed: [] });
+  expect((await forgotten('log-fatal')).failed).toEqual([expect.objectContaining({ code: 'log-fatal' })]);
+});
