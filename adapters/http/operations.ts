@@ -91,6 +91,13 @@ function rateHeaders(value: Json | undefined, path: string): RateHeaders | undef
   return { limit: name('limit'), remaining: name('remaining'), reset: name('reset'), resetIn, windowMs: duration(given['window'], `${path}.window`) };
 }
 
+/** Identifiers that the templates of a restrict name; undefined where they name none, as without a body the whole record goes. */
+function identifiersIn(...templates: readonly (Json | undefined)[]): OperationManifest['identifiers'] {
+  const text = JSON.stringify(templates);
+  const found = (['userId', 'email', 'phone'] as const).filter((field) => new RegExp(`\\{\\{\\s*record\\.${field}\\s*\\}\\}`).test(text));
+  return found.length === 0 ? undefined : found;
+}
+
 function compile(name: string, value: Json): HttpOperation {
   const spec = table(value, name);
   for (const key of Object.keys(spec)) if (!keys.has(key)) fail(`${name}.${key}`, `unknown key, use ${[...keys].join(', ')}`);
@@ -113,8 +120,9 @@ function compile(name: string, value: Json): HttpOperation {
   if (batch !== undefined && method === 'DELETE') fail(`${name}.batch`, 'a DELETE has no body');
   const verify = compileReadBack(spec['verify'], { path: `${name}.verify`, fail, table, duration, limit, headers: headersAt, context });
   if (keyRule.pastWindow === 'verify' && verify === undefined) fail(`${name}.idempotency.pastWindow`, 'verify needs verify: with a read of the vendor');
+  const identifiers = kind === 'restrict' ? identifiersIn(path, spec['headers'], body) : undefined;
   return {
-    manifest: { kind, accepts: accepts.map((a) => `weir.canonical.${String(a)}`), doc: String(spec['doc'] ?? ''), idempotency: keyRule, limit: limit(spec['limit'], `${name}.limit`), timeoutMs: duration(spec['timeout'], `${name}.timeout`), ...(verify === undefined ? {} : { verify: verify.manifest }), ...(batch === undefined ? {} : { batch: batch.manifest }) },
+    manifest: { kind, ...(identifiers === undefined ? {} : { identifiers }), accepts: accepts.map((a) => `weir.canonical.${String(a)}`), doc: String(spec['doc'] ?? ''), idempotency: keyRule, limit: limit(spec['limit'], `${name}.limit`), timeoutMs: duration(spec['timeout'], `${name}.timeout`), ...(verify === undefined ? {} : { verify: verify.manifest }), ...(batch === undefined ? {} : { batch: batch.manifest }) },
     method, headers, verify, batch,
     path: compileUrlTemplate(path, context(`${name}.path`)),
     body: body === undefined ? undefined : compileTemplate(body, context(`${name}.body`)),

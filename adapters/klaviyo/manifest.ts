@@ -70,12 +70,12 @@ export const manifest: Manifest = {
         limit: limit(75, 750, '/api/profile-subscription-bulk-create-jobs'), verify: readProfile,
       },
       unsubscribe: {
-        kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], doc: 'Unsubscribe a profile from e-mail or SMS marketing.',
+        kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], identifiers: ['email', 'phone'], doc: 'Unsubscribe a profile from e-mail or SMS marketing.',
         idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: `${spec}, profiles.json, /api/profile-subscription-bulk-delete-jobs: sets the subscription, a repetition sets it again` },
         limit: limit(75, 750, '/api/profile-subscription-bulk-delete-jobs'), verify: readProfile,
       },
       'delete-profile': {
-        kind: 'restrict', accepts: ['weir.canonical.Erasure'], doc: 'Delete every profile with the e-mail address, or else the phone number.',
+        kind: 'restrict', accepts: ['weir.canonical.Erasure'], identifiers: ['email', 'phone'], doc: 'Delete every profile with the e-mail address, or else the phone number.',
         idempotency: { scheme: 'natural-upsert', pastWindow: 'resend', cite: 'klaviyo/openapi, data_privacy.json, /api/data-privacy-deletion-jobs: "All profiles that match the provided identifier will be deleted", so a repetition deletes nothing more; asynchronous' },
         limit: limit(3, 60, '/api/data-privacy-deletion-jobs'),
       },

@@ -174,6 +174,11 @@ export interface OperationManifest {
   /** Canonical record names it takes, e.g. 'weir.canonical.Profile'. */
   readonly accepts: readonly string[];
   readonly doc: string;
+  /**
+   * Of `restrict`: by what the request names the person to the vendor. Where a person has one of these that a change of
+   * consent does not carry, the vendor is not told under it, and that is recorded (`identifier-unknown`). Absent: not known.
+   */
+  readonly identifiers?: readonly ('userId' | 'email' | 'phone')[];
   readonly idempotency: {
     readonly scheme: 'header' | 'body-field' | 'natural-upsert' | 'none';
     /** Header name or JSON pointer of the body field. */

@@ -9,6 +9,8 @@ import type { DestinationPorts } from './ports.ts';
 export interface Ready {
   readonly lane: Lane;
   readonly runner: PartitionRunner;
+  /** Since when it waits, monotonic ms. */
+  readonly since: number;
 }
 
 /** Deliveries of different subjects that go in one call, and what stands for each in its body. */

@@ -14,6 +14,7 @@ import type { DestinationPorts } from './ports.ts';
 import { costOf, createPaths, measurePath, withPath } from './paths.ts';
 import { drawnFrom } from './quota.ts';
 import type { Ordered } from './ready.ts';
+import { createRoom, type Delayed } from './room.ts';
 import { createSettle, unbuildable } from './settle.ts';
 import { createStanding } from './standing.ts';
 import type { OperationManifest } from '@weir/adapter';
@@ -56,12 +57,13 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   /** Heads that are looked at again in a moment: the more, the later, for what they wait for is read by this process, too. */
   let waiting = 0;
   /** Lanes whose head waits for a timer for longer than what restricts waits for a use. */
-  const delayed = new Map<Lane, { readonly timer: unknown; readonly due: number }>();
-  const gone = ({ lane }: Ready): boolean => lane.dead;
+  const delayed = new Map<Lane, Delayed>();
+  const gone = ({ lane }: Pick<Ready, 'lane'>): boolean => lane.dead;
   const held = (): number => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0);
   const alarm = createAlarm(ports.clock, pump);
+  const room = createRoom({ clock: ports.clock, heads, delayed, timeLeft, wakeIn: (ms) => alarm.in(ms) });
   const standing = createStanding(ports, () => leaving.breakerChanged());
-  const settle = createSettle({ ports, breaker: standing.breaker, end, later, offer: (lane, runner) => offer({ lane, runner }) });
+  const settle = createSettle({ ports, breaker: standing.breaker, end, later, offer: inLine });
   const leaving = createLeaving({ destination: ports, ready: heads, breaker: standing.breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
@@ -69,6 +71,10 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (gone(entry)) return;
     heads.push(entry);
     if (!pumping) pump();
+  }
+
+  function inLine(lane: Lane, runner: PartitionRunner): void {
+    offer({ lane, runner, since: ports.clock.monotonic() });
   }
 
   /** Start what may start. Never awaits, never nests; called after every change of state. */
@@ -82,6 +88,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const empty = new Set<string>();
     try {
       leaving.comeBack(waitMs(standing.breaker(), ports.clock.monotonic()));
+      if (standing.breaker().state === 'closed' && held() > 0) room.look();
       while (inFlight < destination.concurrency && timeLeft()) {
         const next = heads.next((bucket) => !empty.has(bucket));
         if (next === undefined || !tryHead(next, destination, empty)) return;
@@ -177,6 +184,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       heads.putBack({ ...next, bucket });
       empty.add(bucket);
       alarm.in(blocked > 0 ? Math.min(wait, leaving.untilAwayMs(destination)) : wait);
+      if (blocked === 0 && held() > 0) room.closed(bucket, wait);
     }
     return blocked === 0;
   }
@@ -280,9 +288,10 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const timer = ports.clock.setTimer(() => {
       over?.();
       delayed.delete(lane);
-      if (!lane.dead) offer({ lane, runner });
+      if (!lane.dead) inLine(lane, runner);
     }, ms);
-    if (over === undefined && ms > wayMs) delayed.set(lane, { timer, due: ports.clock.monotonic() + ms });
+    const since = ports.clock.monotonic();
+    if (over === undefined && ms > wayMs) delayed.set(lane, { lane, runner, since, timer, due: since + ms });
   }
 
   /** The head is a use that cannot go for so long, and what restricts is behind it: that waits for no quota and no backoff of a use (I3). */
@@ -343,7 +352,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
-      const opened = parts.map((part) => createPartitionRunner(ports, part, { ready: (lane, runner) => offer({ lane, runner }), restrict: hurry, end: count }));
+      const opened = parts.map((part) => createPartitionRunner(ports, part, { ready: inLine, restrict: hurry, end: count }));
       for (const runner of opened) partitions.set(runner.partition, runner);
       // Not waited for: a ledger may be longer to read than a handler may take. Nothing is called before it is read.
       for (const runner of opened) runner.open();

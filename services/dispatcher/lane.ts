@@ -25,7 +25,7 @@ export interface Line extends HeadState {
  */
 export interface Parked {
   /** Key of its marker in the ledger. */
-  readonly key: string;
+  key: string;
   readonly uses: Line;
   readonly restricts: Line;
   /** Records being appended to the parked topic now. */
@@ -42,8 +42,20 @@ export interface Parked {
   slot: Slot | undefined;
 }
 
+/**
+ * Why a use waits: the bucket of the quota that it draws from is closed. A marker that says so says more: nobody has called
+ * the head since it was written, for before a call it is replaced by another one. So the next owner does not take it for called,
+ * however long it has been due.
+ */
+export type QuotaWait = `quota:${string}`;
+export const quotaWait = (bucket: string): QuotaWait => `quota:${bucket}`;
+export const isQuotaWait = (reason: string): reason is QuotaWait => reason.startsWith('quota:');
+
+/** What the head of a line waits as: those of one closed bucket are apart from all others, or they would be in their way. */
+export const waitsAs = (parked: Parked, line: Line): 'restrict' | 'use' | QuotaWait => (line === parked.restricts ? 'restrict' : isQuotaWait(line.reason) ? line.reason : 'use');
+
 /** Why a parked subject is in hand: its head may be tried, is about to be lost by its topic, or nothing of it waits. */
-export type Slot = 'restrict' | 'use' | 'empty' | 'expiring';
+export type Slot = 'restrict' | 'use' | QuotaWait | 'empty' | 'expiring';
 
 /** Deliveries of one subject in one partition: strictly one at a time, in order. */
 export interface Lane {

@@ -1,7 +1,7 @@
 import type { LogRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
 import { repeat, type Ending } from './ends.ts';
-import { createParked, forgetHead, lineFor, type Parked } from './lane.ts';
+import { createParked, forgetHead, isQuotaWait, lineFor, type Parked } from './lane.ts';
 import { lookUp } from './ledger.ts';
 import type { ParkMark } from './ledger-store.ts';
 import type { Mark } from './mark-writer.ts';
@@ -28,19 +28,26 @@ interface Context {
 }
 
 /** Records between two looks at the clock. */
-const clockEvery = 16;
+const clockEvery = 8;
 /** Markers that are taken over in one append. */
 const pageMarks = 500;
 
 /**
  * The markers of one subject as one: everything from the least offset on may be unfinished, the head is that of the furthest
- * (`head`: its offset). Joined in any order and any groups they give the same.
+ * (`head`: its offset), and of several of one head the one by which it may have been called. Joined in any order and any
+ * groups they give the same.
  */
 export function joinMarks(marks: readonly (ParkMark & { readonly head?: number })[]): FoundMark {
   const all = marks.map((m): FoundMark => ({ ...m, head: m.head ?? m.fromOffset }));
-  const ahead = all.reduce((a, b) => (b.head > a.head || (b.head === a.head && b.due > a.due) ? b : a));
+  const rank = ({ head, reason, due }: FoundMark): readonly number[] => [head, isQuotaWait(reason) ? 0 : 1, due];
+  const ahead = all.reduce((a, b) => (compare(rank(b), rank(a)) > 0 ? b : a));
   const maybe = all.filter((m) => m.head === ahead.head && m.maybeSince > 0).map((m) => m.maybeSince);
   return { ...ahead, fromOffset: Math.min(...all.map((m) => m.fromOffset)), maybeSince: maybe.length > 0 ? Math.min(...maybe) : 0, since: Math.min(...all.map((m) => m.since)) };
+}
+
+function compare(a: readonly number[], b: readonly number[]): number {
+  const at = a.findIndex((n, i) => n !== b[i]);
+  return at < 0 ? 0 : a[at]! - b[at]!;
 }
 
 function stopIfClosed({ ports, partition, closed }: Pick<Context, 'ports' | 'partition' | 'closed'>): void {
@@ -81,7 +88,7 @@ async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, ent
       const { key: _key, head: _head, ...value } = mark;
       const parked: Parked = known?.parked ?? createParked(keyFor(subject), now);
       parked.since = mark.since;
-      Object.assign(parked.uses, { due: mark.due, reason: mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : mark.due <= now ? mark.due : 0 });
+      Object.assign(parked.uses, { due: mark.due, reason: mark.reason, attempts: mark.attempts, maybeSince: mark.maybeSince > 0 ? mark.maybeSince : mark.due <= now && !isQuotaWait(mark.reason) ? mark.due : 0 });
       sleepers.put(subject, { parked, fence: 0, found: mark });
       if (known === undefined) enter();
       marks.push([parked.key, value]);

@@ -194,3 +194,26 @@ test('a record that has itself waited for nine tenths of the retention is looked
   expect(timers).toEqual([]);
   expect(offered).toHaveLength(1);
 });
+
+test('what waits for a quota is not taken for called by the owner after a crash, however long it has been due; once it may be called it is', async () => {
+  const offered: Lane[] = [];
+  const lanes = await takeOver(1, undefined, { offer: (lane) => offered.push(lane) });
+  const lane = createLane('anna');
+  lane.queue.push({ delivery: { kind: 'use' }, record: { key: Buffer.from('anna'), value: Buffer.from('v'), headers: [] }, subject: 'anna', offset: 9, parkedOffset: -1, attempts: 0, readBacks: 0, maybeSince: 0 } as never);
+  lanes.parking.park(lane, 5000, 'quota:upsert');
+  await lanes.parking.drained();
+  // What it wrote says where the record is; the topic of this test has it at 7.
+  const asOn = (): void => apply(ledger.parks(0).map((m) => ({ key: m.key, value: serde.encode('weir.internal.LedgerPark', { ...m, fromOffset: 7 }) })));
+  asOn();
+  const before = written.length;
+  const next = await takeOver(2, undefined, { now: 10_000, offer: (lane) => offered.push(lane) });
+  await next.parking.drained();
+  expect(offered.map((l) => l.queue[0]!.maybeSince)).toEqual([0]);
+  const own = written.slice(before).filter((w) => w.value !== null).map((w) => ({ key: w.key, value: serde.decode(w.value!).value as ParkValue }));
+  expect(own.map((m) => [m.value.reason, m.value.maybeSince])).toEqual([['quota:upsert', 0], ['due', 0]]);
+  // Another key: the marker from before, written late by a request that was given up, does not speak for it.
+  expect(ledger.parks(0).map((m) => m.key)).toEqual([own[1]!.key]);
+  apply([{ key: own[0]!.key, value: serde.encode('weir.internal.LedgerPark', own[0]!.value) }]);
+  const third = await takeOver(3, undefined, { now: 20_000 });
+  expect(third.laneOf('anna').parked!.uses.maybeSince).toBe(5000);
+});

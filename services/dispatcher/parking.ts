@@ -5,16 +5,17 @@ import { WeirError } from '@weir/errors';
 import { createAlarm } from './alarm.ts';
 import type { KeyedPut } from './departure.ts';
 import type { Ending } from './ends.ts';
-import { createLane, createParked, dueOf, firstLine, forgetHead, lineFor, nextLine, type Lane, type Line, type Parked, type Slot } from './lane.ts';
+import { createLane, createParked, dueOf, firstLine, forgetHead, isQuotaWait, lineFor, nextLine, waitsAs, type Lane, type Line, type Parked, type QuotaWait } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import { goAhead } from './overtake.ts';
-import { createMarkWriter } from './mark-writer.ts';
+import { createMarkWriter, type Mark } from './mark-writer.ts';
 import { loadParked } from './park-load.ts';
 import { isPassing, patiently } from './patience.ts';
 import { readDelivery } from './read-delivery.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createReadAhead } from './read-ahead.ts';
-import { createSleepers, type Waits } from './sleepers.ts';
+import { createSleepers } from './sleepers.ts';
+import { createSlots } from './slots.ts';
 import type { DeliveryValue, EndValue, Task } from './types.ts';
 
 interface Context {
@@ -58,6 +59,8 @@ export interface Parking {
   /** Park the head of the lane and everything behind it until `due` (ms since the epoch). */
   park(lane: Lane, due: number, reason: string): void;
   behind(lane: Lane, task: Task): void;
+  /** Its head has one of the slots that others wait for, who may wait for something else. */
+  crowds(lane: Lane, waits?: QuotaWait): boolean;
   /** The parked head ended: load the next, or lift the marker. */
   headEnded(lane: Lane, head: Task): void;
   /** The lane has no record in hand: wait until due, load the head, or lift the marker. */
@@ -94,12 +97,11 @@ export function createParking(context: Context): Parking {
   let loading = true;
   /** Parked lanes that do not sleep, and those of them with a head in hand. */
   const awake = new Set<Lane>();
-  const inHand: Readonly<Record<Slot, Set<Lane>>> = { restrict: new Set(), use: new Set(), empty: new Set(), expiring: new Set() };
+  const slots = createSlots(() => ports.window().heads);
   let count = 0;
   let stays = 0;
-  const alarm = createAlarm(ports.clock, () => spawn(() => Promise.resolve().then(wake)));
-  /** Some sleep for want of a slot. */
-  let starved = false;
+  const wakeSoon = (): void => spawn(() => Promise.resolve().then(wake));
+  const alarm = createAlarm(ports.clock, wakeSoon);
 
   function spawn(work: () => Promise<void>): void {
     const promise = work().catch((error: unknown) => {
@@ -116,13 +118,24 @@ export function createParking(context: Context): Parking {
 
   const keyFor = (subject: string): string => ledgerKeys.park(owner, stays++, subject);
 
-  function mark(lane: Lane): Promise<void> {
+  function markOf(lane: Lane): Mark {
     const parked = lane.parked!;
     const now = ports.clock.now();
     parked.markedAt = now;
     // A head that may be called at once is due now: a new owner takes it for called.
     const { offsets, due, reason, attempts, maybeSince } = firstLine(parked);
-    return write([[parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason, attempts, maybeSince, since: parked.since }]]);
+    return [parked.key, { subject: lane.subject, fromOffset: offsets[0]!, due: due === 0 ? now : due, reason, attempts, maybeSince, since: parked.since }];
+  }
+
+  const mark = (lane: Lane): Promise<void> => write([markOf(lane)]);
+
+  /** The head waits for no quota any more and may be called. Under another key: what the marker said before must not come back over it by a request that is written late. */
+  function markDue(lane: Lane, parked: Parked, line: Line): Promise<void> {
+    const before = parked.key;
+    parked.key = keyFor(lane.subject);
+    line.reason = 'due';
+    line.due = Math.min(line.due, ports.clock.now());
+    return write([markOf(lane), [before, null]]);
   }
 
   /** Of a partition that goes, what is parked at its end is counted by the next owner. */
@@ -146,24 +159,8 @@ export function createParking(context: Context): Parking {
   /** When its topic is about to lose the head of the line, ms: it must be looked at then, due or not. What has an older one before it is looked at when it is due. */
   const expiresAt = (parked: Parked, line: Line): number => (line === firstLine(parked) ? parked.since + ports.retention.parkedMs() * expiringShare : Number.POSITIVE_INFINITY);
 
-  const free = (slot: Slot): number => ports.window().heads - inHand[slot].size;
-
   function giveBack(lane: Lane): void {
-    const { slot } = lane.parked!;
-    if (slot === undefined) return;
-    lane.parked!.slot = undefined;
-    inHand[slot].delete(lane);
-    if (starved && free(slot) * 2 >= ports.window().heads) {
-      starved = false;
-      spawn(() => Promise.resolve().then(wake));
-    }
-  }
-
-  function takeSlot(lane: Lane, slot: Slot): boolean {
-    if (slot !== 'empty' && free(slot) <= 0) return false;
-    lane.parked!.slot = slot;
-    inHand[slot].add(lane);
-    return true;
+    if (slots.giveBack(lane)) wakeSoon();
   }
 
   const wakeAt = (at: number): void => alarm.in(at - ports.clock.now());
@@ -172,10 +169,10 @@ export function createParking(context: Context): Parking {
   function wake(): void {
     if (closed || loading) return;
     const now = ports.clock.now();
-    for (const waits of ['restrict', 'use', 'empty'] as const satisfies readonly Waits[]) {
-      const due = sleepers.due(waits, now, free(waits));
+    for (const waits of ['restrict', 'use', 'empty', ...sleepers.quotas()] as const) {
+      const due = sleepers.due(waits, now, slots.free(waits));
       for (const subject of due) next(context.laneOf(subject));
-      if (free(waits) <= 0) starved = true;
+      if (slots.free(waits) <= 0) slots.starve();
       else wakeAt(sleepers.firstDue(waits));
     }
   }
@@ -188,7 +185,7 @@ export function createParking(context: Context): Parking {
     awake.delete(lane);
     context.forget(lane);
     if (due > ports.clock.now()) wakeAt(due);
-    else starved = true;
+    else slots.starve();
   }
 
   /** The lane has no record in hand: wait until the head of its line is due, load it, or lift the marker. */
@@ -201,12 +198,12 @@ export function createParking(context: Context): Parking {
     const line = nextLine(parked);
     if (line === undefined) {
       parked.resting = parked.pending > 0;
-      if (!parked.resting && takeSlot(lane, 'empty')) spawn(() => lift(lane));
+      if (!parked.resting && slots.take(lane, 'empty')) spawn(() => lift(lane));
       return;
     }
     const now = ports.clock.now();
     const due = dueOf(parked, line);
-    if ((expiresAt(parked, line) <= now && takeSlot(lane, 'expiring')) || (due <= now && takeSlot(lane, line === parked.restricts ? 'restrict' : 'use'))) spawn(() => loadHead(lane, parked, line));
+    if ((expiresAt(parked, line) <= now && slots.take(lane, 'expiring')) || (due <= now && slots.take(lane, waitsAs(parked, line)))) spawn(() => loadHead(lane, parked, line));
     else rest(lane, parked, due);
   }
 
@@ -219,6 +216,7 @@ export function createParking(context: Context): Parking {
       if (Math.min(dueOf(parked, line), expiresAt(parked, line)) > ports.clock.now()) return next(lane);
     }
     if (line === parked.restricts && !(await goAhead({ ...context, load: (offset) => load(parked, offset), mark: () => mark(lane), gone: () => closed || lane.dead }, parked, task))) return;
+    if (isQuotaWait(line.reason)) await markDue(lane, parked, line);
     // What was known when it was read may have been forgotten meanwhile.
     await context.reach([task]);
     if (closed || lane.dead) return;
@@ -336,6 +334,8 @@ export function createParking(context: Context): Parking {
       });
     },
 
+    crowds: ({ parked }, waits) => (parked?.slot === 'use' || isQuotaWait(parked?.slot ?? '')) && parked!.slot !== waits && slots.free(parked!.slot!) <= 0,
+
     headEnded(lane, head) {
       const line = lineFor(lane.parked!, head.delivery);
       line.offsets.shift();
@@ -384,7 +384,7 @@ export function createParking(context: Context): Parking {
         });
       }
       const lost = now - ports.retention.parkedMs() * expiringShare;
-      for (const subject of sleepers.parkedBefore(lost, free('expiring'))) next(context.laneOf(subject));
+      for (const subject of sleepers.parkedBefore(lost, slots.free('expiring'))) next(context.laneOf(subject));
     },
     async drained() {
       while (running.size > 0) await Promise.all(running);

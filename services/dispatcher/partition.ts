@@ -4,7 +4,7 @@ import { createCommitWindow, expiringBefore, type CommitWindow } from '@weir/pip
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { writeDeparture } from './departure.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
-import { createLane, type Lane } from './lane.ts';
+import { createLane, type Lane, type QuotaWait } from './lane.ts';
 import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
 import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
@@ -34,6 +34,8 @@ export interface PartitionRunner {
   lane(subject: string): Lane;
   /** The lane's head is done (ended, parked, or returned): hand out the next. */
   release(lane: Lane): void;
+  /** The lane's head has a place that others wait for: in the window, which is full, or, with another reason than `waits`, among the parked heads in hand. */
+  holdsUp(lane: Lane, waits?: QuotaWait): boolean;
   callStarted(): void;
   callEnded(): void;
   /** True when this offset may have been called by an earlier owner and its outcome may be missing. */
@@ -349,6 +351,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       else if (lane.parked !== undefined) parking.next(lane);
       else lanes.delete(lane.subject);
     },
+    holdsUp: (lane, waits) => (lane.queue[0]!.parkedOffset < 0 ? window.full() : parking.crowds(lane, waits)),
     callStarted() { inFlight++; },
     callEnded() {
       inFlight--;

@@ -15,7 +15,7 @@ const ok: Verdict = { kind: 'ok', effect: 'done' };
 const retryIn = (retryAfterMs: number): Verdict => ({ kind: 'retry', effect: 'none', code: 'vendor-unavailable', retryAfterMs });
 
 /** A destination with `use` and `restrict`, over topics that are lists and a clock that is turned by hand. */
-function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?: number } = {}) {
+function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?: number; records?: number; heads?: number } = {}) {
   const clock = createHandClock(1_000_000);
   const topics = topicNames('t');
   const parked: { offset: number; timestamp: number; key: Buffer; value: Buffer; headers: OutRecord['headers'] }[] = [];
@@ -24,8 +24,18 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
   const calls: { readonly n: number; readonly at: number }[] = [];
   const tries = new Map<number, number>();
   const closedUntil = new Map<string, number>();
+  /** On the topic while the partition is paused. */
+  const unread: RecordBatch[] = [];
+  let paused = false;
   let written = 0;
   let owner = '';
+  function read(): void {
+    while (!paused && unread.length > 0) runner.handlers.batch(unread.shift()!);
+  }
+  function resume(): void {
+    paused = false;
+    queueMicrotask(read);
+  }
   const gauge = { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined };
   const operation = (kind: string) => ({ kind, idempotency: { scheme: 'key', pastWindow: 'resend' } });
   const destination = {
@@ -34,7 +44,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
   };
   const ports = {
     name: 'one', instance: 'a', topics, keys: undefined, clock, fail: (error: unknown) => { throw error; }, callTimeoutMs: 1000, inLaneTries: 4,
-    window: () => ({ records: 5000, bytes: 1e9, heads: 50 }), dedupeWindowMs: () => 7 * 24 * hourMs, logger: { warn: () => undefined, info: () => undefined },
+    window: () => ({ records: over.records ?? 5000, bytes: 1e9, heads: over.heads ?? 50 }), dedupeWindowMs: () => 7 * 24 * hourMs, logger: { warn: () => undefined, info: () => undefined },
     progress: { committed: () => undefined, lag: () => undefined }, metrics: new Proxy({}, { get: () => gauge }), credential: { accepted: () => undefined, rejected: () => undefined },
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => over.retentionMs ?? 30 * 24 * hourMs, parkedMs: () => 30 * 24 * hourMs, oldest: () => undefined },
     ledger: {
@@ -55,7 +65,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
     },
     admin: { endOffsets: () => Promise.resolve(new Map([[0, parked.length]])) },
     reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: parked.filter((r) => r.offset >= from) })).then(() => undefined) },
-    consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
+    consumer: () => ({ holds: () => true, assignments: () => [], pause: () => { paused = true; }, resume, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },
     quota: {
       lost: () => undefined, state: () => ({ closedMs: 0, available: 1, perSecond: 100 }), take: (bucket: string, _limit: unknown, _class: string, now: number) => Math.max(0, (closedUntil.get(bucket) ?? 0) - now),
@@ -76,7 +86,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
   const quiet = async (): Promise<void> => { for (let i = 0; i < 12; i++) await new Promise((done) => { setImmediate(done); }); };
   let next = 0;
   const api = {
-    runner, calls, ended, closedUntil, parked, clock, quiet,
+    runner, calls, ended, closedUntil, parked, unread, clock, quiet,
     async open(): Promise<void> {
       await runner.handlers.assigned([{ topic: topics.dispatch('one'), partition: 0, epoch: 1, position: 0 }]);
       await quiet();
@@ -84,7 +94,8 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
     async arrive(kind: 'use' | 'restrict', subject = 'anna', operation: string = kind): Promise<number> {
       const offset = next++;
       const value = Buffer.from(JSON.stringify({ eventId: String(offset), outputId: `o${offset}`, destination: 'one', operation, kind, recordType: 'r', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', purpose: 'p', notBefore: null, consentOffsets: [], identityOffsets: [], ids: [], n: offset, payload: Buffer.from(JSON.stringify({ n: offset })) }));
-      runner.handlers.batch({ topic: topics.dispatch('one'), partition: 0, epoch: 1, records: [{ offset, timestamp: clock.at, key: Buffer.from(subject), value, headers: [] }], nextOffset: offset + 1, highWatermark: offset + 1 } as unknown as RecordBatch);
+      unread.push({ topic: topics.dispatch('one'), partition: 0, epoch: 1, records: [{ offset, timestamp: clock.at, key: Buffer.from(subject), value, headers: [] }], nextOffset: offset + 1, highWatermark: offset + 1 } as unknown as RecordBatch);
+      read();
       await quiet();
       return offset;
     },
@@ -228,3 +239,86 @@ test('behind a use that may have taken effect and is tried again in an hour, as 
   await w.pass(hourMs);
   expect([w.order(), [...w.ended.values()]]).toEqual([[0, 1, 0], ['delivered', 'delivered']]);
 });
+
+test('a withdrawal that is behind a window full of uses whose quota is closed for an hour goes within a minute; each of them goes once when it opens, in the order of its subject', async () => {
+  const w = world(undefined, { records: 4 });
+  await w.open();
+  w.closedUntil.set('use', w.clock.at + hourMs);
+  for (const subject of ['ann', 'ben', 'cem', 'dan', 'eve', 'fay', 'ann', 'ben']) await w.arrive('use', subject);
+  const withdrawal = await w.arrive('restrict', 'zoe');
+  expect(w.unread.length).toBeGreaterThan(0);
+  await w.pass(60_000);
+  expect([w.order(), w.unread.length]).toEqual([[withdrawal], 0]);
+  await w.pass(hourMs);
+  expect(w.order().slice(1).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+  expect(w.order().indexOf(0) < w.order().indexOf(6) && w.order().indexOf(1) < w.order().indexOf(7)).toBe(true);
+  expect(new Set(w.ended.values())).toEqual(new Set(['delivered']));
+});
+
+test('one that the vendor wants tried again in an hour does not hold up a partition whose others go', async () => {
+  const w = world((n, tries) => (n === 0 && tries === 1 ? retryIn(hourMs) : ok), { records: 4 });
+  await w.open();
+  for (const subject of ['ann', 'ben', 'cem', 'dan', 'eve', 'fay']) await w.arrive('use', subject);
+  const withdrawal = await w.arrive('restrict', 'zoe');
+  await w.pass(60_000);
+  expect([w.calls.at(-1)!.n, w.unread.length]).toEqual([withdrawal, 0]);
+  await w.pass(hourMs);
+  expect(w.order()).toEqual([0, 1, 2, 3, 4, 5, withdrawal, 0]);
+});
+
+test('a window that is not full, or whose quota opens in moments, parks nothing', async () => {
+  for (const [records, ms] of [[50, hourMs], [4, 20_000]] as const) {
+    const w = world(undefined, { records });
+    await w.open();
+    w.closedUntil.set('use', w.clock.at + ms);
+    for (const subject of ['ann', 'ben', 'cem', 'dan', 'eve']) await w.arrive('use', subject);
+    await w.pass(2 * hourMs);
+    expect([w.parked.length, w.order()]).toEqual([0, [0, 1, 2, 3, 4]]);
+  }
+});
+
+test('parked uses of an operation whose quota is closed leave the slots of heads in hand to those of another', async () => {
+  const w = world((n, tries) => (n % 2 === 1 || tries > 4 ? ok : retryIn(tries < 4 ? 100 : 20_000)), { heads: 2 });
+  await w.open();
+  for (const [i, subject] of ['ann', 'ben', 'cem', 'dan'].entries()) {
+    await w.arrive('use', subject, subject === 'dan' ? 'use' : 'send');
+    for (let turns = 0; turns < 500 && w.parked.length <= i; turns++) await w.pass(10);
+    // The vendor is well: its breaker stays closed.
+    await w.arrive('use', 'zoe');
+  }
+  expect(w.parked.length).toBe(4);
+  w.closedUntil.set('send', w.clock.at + hourMs);
+  await w.pass(120_000);
+  expect([...w.ended.keys()].filter((n) => n % 2 === 0)).toEqual([6]);
+  await w.pass(hourMs);
+  expect(new Set(w.ended.values())).toEqual(new Set(['delivered']));
+  expect(w.ended.size).toBe(8);
+});
+
+test('in a window of four, whatever is closed for how long: each ends once, uses keep their order, and what restricts waits for minutes at most', async () => {
+  const step = fc.oneof(
+    fc.record({ do: fc.constant('arrive' as const), kind: fc.constantFrom('use' as const, 'use' as const, 'use' as const, 'restrict' as const), subject: fc.constantFrom('ann', 'ben', 'cem', 'dan', 'eve', 'fay'), operation: fc.constantFrom('use', 'send') }),
+    fc.record({ do: fc.constant('close' as const), bucket: fc.constantFrom('use', 'send'), ms: fc.constantFrom(5000, 60_000, hourMs) }),
+    fc.record({ do: fc.constant('pass' as const), ms: fc.constantFrom(1, 3000, 40_000, 600_000) }),
+  );
+  await fc.assert(fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 40 }), async (steps) => {
+    const sent: { n: number; kind: string; subject: string; arrived: number }[] = [];
+    const w = world(undefined, { records: 4, heads: 2 });
+    await w.open();
+    for (const s of steps) {
+      if (s.do === 'arrive') {
+        sent.push({ n: sent.length, kind: s.kind, subject: s.subject, arrived: w.clock.at });
+        await w.arrive(s.kind, s.subject, s.kind === 'use' ? s.operation : 'restrict');
+      } else if (s.do === 'close') w.closedUntil.set(s.bucket, w.clock.at + s.ms);
+      else await w.pass(s.ms);
+    }
+    await w.pass(5 * hourMs);
+    expect([...w.ended].sort((a, b) => a[0] - b[0])).toEqual(sent.map(({ n }) => [n, 'delivered']));
+    expect(w.order().toSorted((a, b) => a - b)).toEqual(sent.map(({ n }) => n));
+    for (const subject of new Set(sent.map((s) => s.subject))) for (const kind of ['use', 'restrict']) {
+      const of = w.order().filter((n) => sent[n]!.subject === subject && sent[n]!.kind === kind);
+      expect(of).toEqual([...of].sort((a, b) => a - b));
+    }
+    for (const { n, kind, arrived } of sent) if (kind === 'restrict') expect(w.calls.find((c) => c.n === n)!.at - arrived).toBeLessThan(600_000);
+  }), { numRuns: 40 });
+}, 60_000);

@@ -1,9 +1,9 @@
 import type { Table } from '@weir/state';
-import { dueOf, firstLine, nextLine, type HeadState, type Line, type Parked } from './lane.ts';
+import { dueOf, firstLine, isQuotaWait, nextLine, waitsAs, type HeadState, type Line, type Parked, type QuotaWait } from './lane.ts';
 import type { ParkMark } from './ledger-store.ts';
 
 /** What its head does; `empty` = nothing of it waits any more. */
-export type Waits = 'restrict' | 'use' | 'empty';
+export type Waits = 'restrict' | 'use' | QuotaWait | 'empty';
 
 /** A parked subject that nobody has in hand. */
 export interface Sleeper {
@@ -33,7 +33,9 @@ export interface Sleepers {
   due(waits: Waits, now: number, limit: number): string[];
   /** When the first of these is due, ms; Infinity = there is none. */
   firstDue(waits: Waits): number;
-  /** Subjects with something due before `until`, ms. */
+  /** Buckets that some have waited for. */
+  quotas(): Iterable<QuotaWait>;
+  /** Subjects with something due before `until`, ms; not those that wait for a quota, whose markers say what is to be known. */
   dueBefore(until: number): Iterable<string>;
   /** Up to `limit` subjects whose marker was written at or before `time`, ms. */
   marked(time: number, limit: number): string[];
@@ -54,7 +56,7 @@ const listAtOnce = 250;
 /** Offsets of a subject beyond which it is not written and read again at each of its records. */
 const maxWritten = 256;
 const maxTime = 9e15;
-const prefixes: Record<Waits, string> = { restrict: 'r/', use: 'u/', empty: 'e/' };
+const prefixOf = (waits: Waits): string => (isQuotaWait(waits) ? `q/${encodeURIComponent(waits)}/` : `${waits[0]}/`);
 const digits = 16;
 const none = Buffer.alloc(0);
 
@@ -79,6 +81,8 @@ export function createSleepers(table: Table, partition: number): Sleepers {
   let changes = new Map<string, Buffer | null>();
   /** Those with many records. */
   const long = new Map<string, Sleeper>();
+  /** As many as there are buckets of operations. */
+  const quotas = new Set<QuotaWait>();
   let size = 0;
   let isListed = false;
 
@@ -88,10 +92,11 @@ export function createSleepers(table: Table, partition: number): Sleepers {
   function lists(subject: string, { parked }: Sleeper): string[] {
     if (!isListed) return [];
     const line = nextLine(parked);
-    if (line === undefined) return [`${own}${prefixes.empty}${stamp(0)}/${subject}`];
-    const waits = line === parked.restricts ? 'restrict' : 'use';
+    if (line === undefined) return [`${own}${prefixOf('empty')}${stamp(0)}/${subject}`];
+    const waits = waitsAs(parked, line);
+    if (isQuotaWait(waits)) quotas.add(waits);
     return [
-      `${own}${prefixes[waits]}${stamp(dueOf(parked, line))}/${subject}`,
+      `${own}${prefixOf(waits)}${stamp(dueOf(parked, line))}/${subject}`,
       `${own}${line === firstLine(parked) ? 'o/' : 'b/'}${stamp(parked.since)}/${subject}`,
       `${own}m/${stamp(parked.markedAt)}/${subject}`,
     ];
@@ -164,10 +169,11 @@ export function createSleepers(table: Table, partition: number): Sleepers {
     },
     peek,
     size: () => size,
-    due: (waits, now, limit) => (size === 0 ? [] : some(upTo(prefixes[waits], now), limit)),
-    firstDue: (waits) => (size === 0 ? Number.POSITIVE_INFINITY : first(prefixes[waits])),
+    due: (waits, now, limit) => (size === 0 ? [] : some(upTo(prefixOf(waits), now), limit)),
+    firstDue: (waits) => (size === 0 ? Number.POSITIVE_INFINITY : first(prefixOf(waits))),
+    quotas: () => quotas,
     *dueBefore(until) {
-      for (const prefix of [prefixes.restrict, prefixes.use]) yield* upTo(prefix, until);
+      for (const waits of ['restrict', 'use'] as const) yield* upTo(prefixOf(waits), until);
     },
     marked: (time, limit) => (size === 0 ? [] : some(upTo('m/', time), limit)),
     parkedBefore: (time, limit) => (size === 0 ? [] : some(upTo('o/', time), limit)),
@@ -178,6 +184,7 @@ export function createSleepers(table: Table, partition: number): Sleepers {
     async clear(turn) {
       changes = new Map();
       long.clear();
+      quotas.clear();
       size = 0;
       isListed = false;
       for (;;) {

@@ -2,7 +2,7 @@ import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, Packer, RecordBatch } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Limits, type Subject } from '@weir/policy';
+import { createLimits, decide, type CompiledRoute, type CompiledRule, type Decision, type DecisionContext, type Limits, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { isReadable } from '@weir/seal';
 import { deadLetter } from './dead-letter.ts';
@@ -13,6 +13,7 @@ import { Heads } from './heads.ts';
 import { readTaken, type TakenSlot } from './limits.ts';
 import type { PolicyPorts } from './ports.ts';
 import { propagate } from './propagation.ts';
+import { untold } from './untold.ts';
 import { basisOf, createDecisionWriter, createOutputs, put, type Outputs } from './write.ts';
 
 interface Chunk {
@@ -101,6 +102,13 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     put(outputs, topics.outcome, letter.outcome);
   }
 
+  /** Those on a change of consent: without who knows it, and with who is not told under every identifier. */
+  function changeDecisions(decisions: readonly Decision[], subject: Subject, { outputId, source, ids, value, now }: Canonical, release: Release): readonly Decision[] {
+    const told = propagate(decisions, { outputId, source, ids, purpose: value.purpose, channel: value.channel, topic: value.topic, state: value.state }, tables, release);
+    const not = untold({ value, ids, linked: subject.ids }, told, release, (record) => decide(release.policy, { ...subject, record }, nothingTaken(now)));
+    return not.length === 0 ? told : [...told, ...not];
+  }
+
   function decideOne(lane: Lane, record: LogRecord, heads: Heads, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
     const { eventId, ids } = heads;
     if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
@@ -123,12 +131,12 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const from: Canonical = { ...base, bytes, name: decoded.name, value: decoded.value };
     if (keys !== undefined && decoded.name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${heads.intent}`;
-    const decisions = decide(release.policy, { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) }, {
+    const subject: Subject = { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
+    const decisions = decide(release.policy, subject, {
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
-    const { value } = decoded;
-    write(decoded.name === consentRecord ? propagate(decisions, { outputId: from.outputId, source: from.source, ids, purpose: value.purpose, channel: value.channel, topic: value.topic, state: value.state }, tables, release) : decisions, from, release, outputs);
+    write(decoded.name === consentRecord ? changeDecisions(decisions, subject, from, release) : decisions, from, release, outputs);
   }
 
   /** The person was erased: whatever the record said, it goes nowhere. */
@@ -347,6 +355,9 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     },
   };
 }
+
+/** To look at what would be decided: only restricts are, which ask neither. */
+const nothingTaken = (now: number): DecisionContext => ({ now, take: () => false, consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) });
 
 /** What an approver let through, from the header that the control API put on the record. */
 function approvalOf({ approval }: Heads): Subject['approval'] {

@@ -19,7 +19,7 @@ export const idOf = (type: string, value: string) => `${type}:${keyedId(workspac
 
 const operations = {
   send: { kind: 'use', accepts: ['weir.canonical.Profile', 'weir.canonical.ConsentChange'] },
-  unsubscribe: { kind: 'restrict', accepts: ['weir.canonical.ConsentChange'] },
+  unsubscribe: { kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], identifiers: ['email'] },
 } as const;
 
 /** The policy part of a release, compiled from the YAML that a user writes. */
@@ -33,7 +33,7 @@ export function releaseOf(hash: string, rules: string): Release {
   if (problems.length > 0) throw new Error(JSON.stringify(problems));
   const byRecord = new Map<string, CompiledRoute[]>();
   for (const route of routes) byRecord.set(route.on, [...(byRecord.get(route.on) ?? []), route]);
-  return { hash, files: [], name: 'test', sources: new Map(), destinations: new Map([['crm', {} as never]]), policy: { purposes, rules: compileRules({ path: 'policies/a.yaml', content: rules }, purposes), routes: byRecord }, contracts: new Map() };
+  return { hash, files: [], name: 'test', sources: new Map(), destinations: new Map([['crm', { operations } as never]]), policy: { purposes, rules: compileRules({ path: 'policies/a.yaml', content: rules }, purposes), routes: byRecord }, contracts: new Map() };
 }
 
 let platform: Platform | undefined;

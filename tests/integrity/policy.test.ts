@@ -78,6 +78,8 @@ test('a withdrawal by a linked identifier closes, unknown is closed, and a restr
   await world.canonical(restriction, { userId: 'bob' }, value, after);
   const [delivery] = await until('the restriction', () => deliveries(world), ended(restriction));
   expect(delivery!.value).toMatchObject({ kind: 'restrict', operation: 'unsubscribe', rule: 'restrict' });
+  // The vendor knows people by address, and the change has none of the linked one.
+  expect((await until('what was not told', () => outcomes(world), ended(restriction))).find((o) => o.value.eventId === restriction)!.value).toMatchObject({ state: 'denied', reason: 'identifier-unknown', destination: 'crm', operation: 'unsubscribe (not by email)' });
   await policy.close();
 }));
 
