@@ -114,14 +114,20 @@ export function endRecord({ serde, workspaceKey, partitionFor }: Maker, offset: 
 /** The subject of a record: uniform over them, and the same in every run (Knuth, multiplicative hashing). */
 export const subjectOf = (i: number, subjects: number): number => Number((BigInt(i) * 2_654_435_761n) % BigInt(subjects));
 
-/** Appends records `from` to `to`, in pieces; `before` is told of each. */
+/** Appends records `from` to `to`, in pieces; `before` is told of each. A piece is made while the one before is written. */
 export async function fill(from: number, to: number, make: (i: number) => OutRecord, append: (records: readonly OutRecord[]) => Promise<unknown>, before?: (from: number, to: number) => Promise<void>): Promise<void> {
   const size = 5000;
+  let writing: Promise<unknown> = Promise.resolve();
   for (let at = from; at < to; at += size) {
     const end = Math.min(to, at + size);
     await before?.(at, end);
-    await append(Array.from({ length: end - at }, (_, i) => make(at + i)));
+    const records = Array.from({ length: end - at }, (_, i) => make(at + i));
+    await writing;
+    writing = append(records);
+    // Told when it is waited for.
+    writing.catch(() => {});
   }
+  await writing;
 }
 
 /** Keys for the subjects of these records. */

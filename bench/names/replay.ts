@@ -27,10 +27,14 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const [partitions, letterPartitions] = await Promise.all([appender.partitions(dispatch), appender.partitions(topics.dlq)]);
   const maker: Maker = { serde, workspaceKey: world.workspaceKey, keys, release: 'rel_0123456789abcdef', partitionFor: (bytes) => partitionOf(bytes, partitions) };
   const subject = (i: number): number => (i * 7919) % subjects;
+  const began = performance.now();
+  const step = (what: string): void => { process.stderr.write(`replay: ${what} after ${Math.round((performance.now() - began) / 1000)} s\n`); };
   await fill(0, letters, (i) => letterRecord(maker, dispatch, i, i, subject(i), (key) => partitionOf(key, letterPartitions)), (records) => appender.append(topics.dlq, records), (from, to) => ensureKeys(maker, from, to, subject));
+  step('letters written');
   await appender.partitions(topics.ledger('crm'));
   await fill(0, letters, (i) => endRecord(maker, i, i, subject(i)), (records) => appender.append(topics.ledger('crm'), records));
   await Promise.all([appender.close(), keys.stop()]);
+  step('ends written');
 
   /** The index of the control API knows every letter and how its delivery ended. */
   async function indexed(child: Child & { readonly url: string }): Promise<void> {
@@ -82,17 +86,21 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     try {
       await indexed(child);
       const indexedMs = performance.now() - starting;
+      step('indexed');
       const previewed = performance.now();
       const { id } = await api(child.url, '/v1/replays', { from: 'dlq', all: true, ahead: 0 });
       await until(child, id, 'previewed');
       const previewMs = performance.now() - previewed;
+      step('previewed');
       const [cpu, broker, began] = [cpuOf(child.pid), cluster.brokerCpu(), performance.now()];
       await api(child.url, `/v1/replays/${id}/start`, {});
       const { counts } = await until(child, id, 'delivering');
       const [cpuUs, brokerCpuUs, wallMs] = [cpuOf(child.pid) - cpu, cluster.brokerCpu() - broker, performance.now() - began];
       if (counts['requeued'] !== letters) throw new Error(`${JSON.stringify(counts)} for ${letters} letters`);
+      step('put back');
       const { anon, file } = await child.memory();
       await check(id);
+      step('checked');
       return { records: letters, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { indexedPerSecond: Math.round(2 * letters / indexedMs * 1000), previewedPerSecond: Math.round(letters / previewMs * 1000), perCoreSecond: Math.round(letters / cpuUs * 1e6) } };
     } finally {
       await child.stop();

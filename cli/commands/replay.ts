@@ -154,6 +154,8 @@ async function post(client: Client, request: Record<string, unknown>): Promise<O
   }
 }
 
+const gone = (before: number | null | undefined): string => (before === null || before === undefined ? '' : `; what was put there before ${new Date(before).toISOString()} is gone (retention)`);
+
 async function order(context: CommandContext, from: string): Promise<number> {
   const { terminal, json } = context;
   const request = requestOf(context, from);
@@ -161,7 +163,7 @@ async function order(context: CommandContext, from: string): Promise<number> {
   const made = await post(client, request);
   for (const o of made.overlaps ?? []) terminal.error(`note: order ${o.id} of ${printable(o.by)} (${o.state}) reads the same range; what one delivers the other does not send again`);
   const view = await poll(context, client, made, (v) => v.state === 'previewing', 'preview');
-  if (view.state === 'empty') throw new UsageError(`nothing matches: no record in the range is selected (order ${view.id} ended, nothing was started)`);
+  if (view.state === 'empty') throw new UsageError(`nothing matches: no record in the range is selected (order ${view.id} ended, nothing was started)${gone(view.preview?.goneBefore)}`);
   if (view.state === 'failed') throw new Finding(`the preview failed: ${view.reason ?? ''}`);
   if (view.preview === null) {
     // Ctrl-C, or somebody else cancelled it.

@@ -7,7 +7,11 @@ import type { Logger } from 'pino';
 import { isSealed, sealedBy, sealKey, unseal, type SealKey } from './envelope.ts';
 import { createReady } from './ready.ts';
 
-/** Marks of erasure and keys of weir.keys, read whole by this instance (or those of the owners it asks for). */
+/**
+ * Marks of erasure and keys of weir.keys, read whole by this instance. A mark and the keys of one owner stand on one
+ * partition, in an order that all instances see: what was accepted until the mark is sealed under keys that stand before it
+ * and nothing else ever is, so those can be destroyed and the ones behind it stay.
+ */
 export interface KeyRing {
   /** Read the topic to the end offset taken now, then follow it. */
   start(): Promise<void>;
@@ -17,9 +21,9 @@ export interface KeyRing {
   /** Next offsets per partition of the topic that this ring has; a copy. */
   positions(): number[];
   atLeast(offsets: readonly number[]): boolean;
-  /** The key to seal with; undefined when the owner has none: see `ensure`. Every instance takes the same one of several. */
+  /** The key to seal with, of those behind the last mark of the owner; undefined when there is none: see `ensure`. Every instance takes the same one of several. */
   current(owner: string): SealKey | undefined;
-  /** A key for each owner, made and acknowledged where there is none. Owners may repeat. */
+  /** A key for each owner, made, acknowledged and read back where there is none: a mark of erasure that stands before it is known then. Owners may repeat. */
   ensure(owners: Iterable<string>): Promise<void>;
   /** The key of this id (as `sealedBy` gives it); undefined when it is destroyed, or not read yet. */
   byId(keyId: string): SealKey | undefined;
@@ -31,8 +35,8 @@ export interface KeyRing {
   erasedUntil(ids: readonly string[]): number;
   /** Mark identifiers as erased until `at`, acknowledged; resolves with the positions a reader must have. */
   markErased(ids: readonly string[], at: number, erasure: string): Promise<ReadonlyMap<number, number>>;
-  /** Destroy every key of these owners: tombstones, acknowledged. Resolves with how many there were. */
-  destroy(owners: readonly string[]): Promise<number>;
+  /** Destroy every key of these owners, or those that stand before their last mark of erasure: tombstones, acknowledged. Resolves with how many there were. */
+  destroy(owners: readonly string[], which?: 'all' | 'marked'): Promise<number>;
   /** Owners that begin with `prefix` and have a key. */
   owners(prefix: string): Iterable<string>;
   stop(): Promise<void>;
@@ -46,8 +50,6 @@ export interface KeyRingPorts {
   readonly stateDir: string;
   readonly logger: Logger;
   readonly now: () => number;
-  /** Owners that this instance needs; others are not kept. Default all. */
-  readonly wants?: (owner: string) => boolean;
 }
 
 const nonceBytes = 12;
@@ -59,23 +61,34 @@ const maxMarks = 100_000;
 const keyName = (owner: string, id: Buffer): string => `${owner}#key/${id.toString('hex')}`;
 const latin1 = (hexId: string): string => Buffer.from(hexId, 'hex').toString('latin1');
 const markName = (owner: string): string => `${owner}#erased`;
+/** Of the local table: another one is read anew. */
+const layout = Buffer.from('2');
+const layoutKey = '#layout';
+const offsetBytes = 8;
+
+/** Where a record stands on its partition, before its value. */
+function at(offset: number, value: Buffer): Buffer {
+  const bytes = Buffer.allocUnsafe(offsetBytes + value.length);
+  bytes.writeBigUInt64BE(BigInt(offset));
+  value.copy(bytes, offsetBytes);
+  return bytes;
+}
+const offsetOf = (entry: Buffer): number => Number(entry.readBigUInt64BE());
 
 /**
  * @param onError told once when the topic can not be followed any more: the process must stop.
  */
 export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error) => void, open: typeof openTable = openTable): Promise<KeyRing> {
   const { log, serde, topic, now } = ports;
-  const wants = ports.wants ?? (() => true);
   const [reader, admin, appender]: [Reader, LogAdmin, Appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
   await appender.partitions(topic);
   const table = open({ path: join(ports.stateDir, 'keys'), onDiscard: (reason) => ports.logger.warn({ cache: 'keys', reason }, 'local cache discarded, it is read again from its topic') });
+  if (table.get(layoutKey)?.equals(layout) !== true) table.clear();
   const wrapping = createSecretKey(Buffer.from(hkdfSync('sha256', ports.workspaceKey, '', 'weir seal wrapping', 32)));
-  /** Acknowledged by this instance and not read back yet. */
-  const fresh = new Map<string, Made>();
   const making = new Map<string, Promise<void>>();
   const ready = createReady(maxReady);
   const waiting = new Set<() => void>();
-  /** Marks of erasure by owner, each asked for many times a record; undefined = too many of them, then the table says. */
+  /** Marks of erasure by owner, as in the table, each asked for many times a record; undefined = too many of them, then the table says. */
   let marks: Map<string, Buffer> | undefined = new Map();
   /** Who asks whether a value can be read and who reads it come one after the other: it is opened once. */
   let lastSealed: Buffer | undefined;
@@ -85,20 +98,21 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
     const found: Put[] = [];
     for (const record of batch.records) {
       const name = record.key?.toString() ?? '';
-      const at = name.lastIndexOf('#');
-      const owner = name.slice(0, at);
-      if (at < 0 || !wants(owner)) continue;
-      if (name.slice(at) === '#erased') {
-        found.push({ key: `e/${owner}`, value: record.value });
+      const hash = name.lastIndexOf('#');
+      if (hash < 0) continue;
+      const owner = name.slice(0, hash);
+      if (name.slice(hash) === '#erased') {
+        const mark = record.value === null ? null : at(record.offset, record.value);
+        found.push({ key: `e/${owner}`, value: mark });
         marks?.delete(owner);
-        if (record.value !== null) marks?.set(owner, record.value);
+        if (mark !== null) marks?.set(owner, mark);
         if (marks !== undefined && marks.size > maxMarks) marks = undefined;
+        // Nothing is sealed any more with the key of before.
+        ready.forget(owner, '');
       }
       else {
-        const id = name.slice(at + '#key/'.length);
-        found.push({ key: `k/${id}`, value: record.value }, { key: `o/${owner}#${id}`, value: record.value === null ? null : Buffer.alloc(0) });
-        const own = fresh.get(owner);
-        if (own !== undefined && own.key.id.toString('hex') === id) fresh.delete(owner);
+        const id = name.slice(hash + '#key/'.length);
+        found.push({ key: `k/${id}`, value: record.value }, { key: `o/${owner}#${id}`, value: record.value === null ? null : at(record.offset, Buffer.alloc(0)) });
         // Another instance may have made the one that all take from now on.
         ready.forget(owner, latin1(id));
         lastSealed = lastPlain = undefined;
@@ -110,9 +124,13 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   const follow: TopicTable = createTopicTable({ reader, admin, topic, table, puts, onError });
   follow.onAdvance(() => { for (const check of waiting) check(); });
 
-  /** The first by id: with several keys of one owner, every instance seals with the same. */
+  const markOf = (owner: string): Buffer | undefined => (marks === undefined ? table.get(`e/${owner}`) : marks.get(owner));
+
+  /** The first by id of those behind the last mark: with several keys of one owner, every instance seals with the same. */
   function stored(owner: string): SealKey | undefined {
-    for (const { key } of table.range(`o/${owner}#`)) {
+    const mark = markOf(owner);
+    for (const { key, value } of table.range(`o/${owner}#`)) {
+      if (mark !== undefined && offsetOf(value) < offsetOf(mark)) continue;
       const id = key.slice(`o/${owner}#`.length);
       return ready.ofId(latin1(id)) ?? readKey(id);
     }
@@ -127,20 +145,21 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   }
 
   async function make(owners: readonly string[]): Promise<void> {
-    const made = owners.map((owner): Made => {
+    const records = owners.map((owner): OutRecord => {
       const id = randomBytes(16);
-      const secret = randomBytes(32);
-      const value = serde.encode('weir.internal.SealKey', { owner, keyId: id, wrapped: wrap(wrapping, owner, id, secret), createdAt: now() });
-      return { owner, key: sealKey(id, secret), record: { partition: appender.partitionFor(topic, owner), key: Buffer.from(keyName(owner, id)), value } };
+      const value = serde.encode('weir.internal.SealKey', { owner, keyId: id, wrapped: wrap(wrapping, owner, id, randomBytes(32)), createdAt: now() });
+      return { partition: appender.partitionFor(topic, owner), key: Buffer.from(keyName(owner, id)), value };
     });
-    await appender.append(topic, made.map((m) => m.record));
-    for (const m of made) fresh.set(m.owner, m);
+    const offsets = await appender.append(topic, records);
+    const wanted: number[] = [];
+    records.forEach(({ partition }, i) => { wanted[partition] = Math.max(wanted[partition] ?? 0, offsets[i]! + 1); });
+    await reached(wanted);
   }
 
   function current(owner: string): SealKey | undefined {
     const known = ready.ofOwner(owner);
     if (known !== undefined) return known;
-    const key = stored(owner) ?? fresh.get(owner)?.key;
+    const key = stored(owner);
     if (key !== undefined) ready.keep(key, owner);
     return key;
   }
@@ -148,15 +167,18 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   function byId(keyId: string): SealKey | undefined {
     const known = ready.ofId(keyId);
     if (known !== undefined) return known;
-    const key = readKey(Buffer.from(keyId, 'latin1').toString('hex')) ?? [...fresh.values()].find((m) => m.key.id.toString('latin1') === keyId)?.key;
+    const key = readKey(Buffer.from(keyId, 'latin1').toString('hex'));
     if (key !== undefined) ready.keep(key);
     return key;
   }
 
-  const reachedEnd = async (): Promise<void> => {
-    const ends = await admin.endOffsets(topic);
+  async function reachedEnd(): Promise<void> {
     const wanted: number[] = [];
-    for (const [partition, end] of ends) wanted[partition] = end;
+    for (const [partition, end] of await admin.endOffsets(topic)) wanted[partition] = end;
+    await reached(wanted);
+  }
+
+  async function reached(wanted: readonly number[]): Promise<void> {
     if (follow.atLeast(wanted)) return;
     await new Promise<void>((resolve) => {
       const check = (): void => {
@@ -166,11 +188,12 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       };
       waiting.add(check);
     });
-  };
+  }
 
   return {
     async start() {
       await follow.start();
+      table.putBatch([{ key: layoutKey, value: layout }]);
       for (const { key, value } of table.range('e/')) {
         marks?.set(key.slice('e/'.length), value);
         if (marks === undefined || marks.size > maxMarks) {
@@ -185,20 +208,17 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
     atLeast: (offsets) => follow.atLeast(offsets),
     current,
     async ensure(owners) {
-      const missing: string[] = [];
-      const others: Promise<void>[] = [];
-      for (const owner of new Set(owners)) {
-        if (current(owner) !== undefined) continue;
-        const running = making.get(owner);
-        if (running === undefined) missing.push(owner);
-        else others.push(running);
+      // Read back may also be a mark, or the tombstone of another instance.
+      for (let lacking = [...new Set(owners)]; ; ) {
+        lacking = lacking.filter((owner) => current(owner) === undefined);
+        if (lacking.length === 0) return;
+        const missing = lacking.filter((owner) => !making.has(owner));
+        if (missing.length > 0) {
+          const work = make(missing).finally(() => { for (const owner of missing) making.delete(owner); });
+          for (const owner of missing) making.set(owner, work);
+        }
+        await Promise.all(new Set(lacking.map((owner) => making.get(owner))));
       }
-      if (missing.length > 0) {
-        const work = make(missing).finally(() => { for (const owner of missing) making.delete(owner); });
-        for (const owner of missing) making.set(owner, work);
-        others.push(work);
-      }
-      await Promise.all(others);
     },
     byId,
     has: (keyId) => ready.hasId(keyId) || table.has(`k/${Buffer.from(keyId, 'latin1').toString('hex')}`) || byId(keyId) !== undefined,
@@ -215,8 +235,8 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       let until = 0;
       if (marks?.size === 0) return until;
       for (const id of ids) {
-        const bytes = marks === undefined ? table.get(`e/${id}`) : marks.get(id);
-        if (bytes !== undefined) until = Math.max(until, Number((serde.decode(bytes).value as { at: number }).at));
+        const mark = markOf(id);
+        if (mark !== undefined) until = Math.max(until, Number((serde.decode(mark.subarray(offsetBytes)).value as { at: number }).at));
       }
       return until;
     },
@@ -227,11 +247,12 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       records.forEach((r, i) => reach.set(r.partition, Math.max(reach.get(r.partition) ?? 0, offsets[i]! + 1)));
       return reach;
     },
-    async destroy(owners) {
+    async destroy(owners, which = 'all') {
       await reachedEnd();
       const records: OutRecord[] = [];
       for (const owner of owners) {
-        for (const { key } of table.range(`o/${owner}#`)) records.push({ partition: appender.partitionFor(topic, owner), key: Buffer.from(`${owner}#key/${key.slice(`o/${owner}#`.length)}`), value: null });
+        const mark = markOf(owner);
+        for (const { key, value } of table.range(`o/${owner}#`)) if (which === 'all' || (mark !== undefined && offsetOf(value) < offsetOf(mark))) records.push({ partition: appender.partitionFor(topic, owner), key: Buffer.from(`${owner}#key/${key.slice(`o/${owner}#`.length)}`), value: null });
       }
       await appender.append(topic, records);
       await reachedEnd();
@@ -249,12 +270,6 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       await Promise.all([reader.close(), admin.close(), appender.close()]);
     },
   };
-}
-
-interface Made {
-  readonly owner: string;
-  readonly key: SealKey;
-  readonly record: OutRecord;
 }
 
 function aadOf(owner: string, id: Buffer): Buffer {

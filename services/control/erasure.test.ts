@@ -39,7 +39,11 @@ function open(): Erasures {
   const keys = {
     ensure: async () => {}, current: () => sealKey, open: (bytes: Buffer) => unseal(sealKey, bytes), erasedUntil: () => 0,
     markErased: async (ids: string[], at: number) => { for (const id of ids) marks.set(id, at); whileMarking(); return new Map(); },
-    destroy: async (owners: string[]) => { destroyed.push(...owners); return owners.length; },
+    destroy: async (owners: string[], which?: string) => {
+      destroyed.push(...owners);
+      for (const owner of owners) for (const key of which === 'marked' ? ['old'] : ['old', 'new']) log.push({ topic: topics.keys, record: { partition: 0, key: Buffer.from(`${owner}#key/${key}`), value: null } });
+      return owners.length;
+    },
   };
   const subjects = {
     resolve: async (given: Identifiers) => (wide ? { ids: keyedIdsOf(workspaceKey, given), onlyGiven: true } : { ids: linked, onlyGiven: false }),
@@ -116,6 +120,18 @@ test('what the person said for a purpose that only a later release has is withdr
   const { ids } = await until((e) => e.state === 'erased');
   const withdrawn = log.filter((l) => l.topic === topics.consentChanges).map(({ record }) => `${record.key!.toString()} ${JSON.parse(record.value!.toString()).purpose}`);
   expect(withdrawn.toSorted()).toEqual(ids.flatMap((id) => [`${id} email-marketing`, `${id} sms-marketing`]).toSorted());
+});
+
+test('the key of who came back between the mark and the end of the erasure stays: what is sealed under it is not erased', async () => {
+  const put = (name: string): void => { log.push({ topic: topics.keys, record: { partition: 0, key: Buffer.from(`${adaId}#${name}`), value: Buffer.from('x') } }); };
+  put('key/old');
+  whileMarking = () => {
+    put('erased');
+    put('key/new');
+  };
+  await order();
+  await until((e) => e.state === 'erased');
+  expect(log.filter(({ topic, record }) => topic === topics.keys && record.value === null && record.key!.toString().startsWith(adaId)).map(({ record }) => record.key!.toString())).toEqual([`${adaId}#key/old`]);
 });
 
 test('a crash while the records are read loses no order', async () => {

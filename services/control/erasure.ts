@@ -279,15 +279,17 @@ export function createErasures(ports: ErasurePorts): Erasures {
   }
 
   async function destroy(erasure: Erasure): Promise<Erasure> {
-    const keysDestroyed = erasure.keysDestroyed + await keys.destroy(erasure.ids);
+    const keysDestroyed = erasure.keysDestroyed + await keys.destroy(erasure.ids, 'marked');
     const left = await keysLeft(erasure.ids);
-    if (left > 0) throw new WeirError('not-ready', `${left} keys are there after they were destroyed: an instance made one meanwhile`);
+    if (left > 0) throw new WeirError('not-ready', `${left} keys of before the mark are there after they were destroyed`);
     let unreadable = 0;
     let readable = 0;
     let unknown = 0;
-    await ports.subjects.scan(erasure.ids, ({ value, type, broken }) => {
+    await ports.subjects.scan(erasure.ids, ({ value, type, broken, acceptedAt }) => {
       if (broken) unknown++;
       else if (value === undefined) unreadable++;
+      // What came since is not covered.
+      else if (acceptedAt > markOf(erasure)!) return;
       else if (type !== canonicalName) readable++;
     });
     if (readable > 0) logger.warn({ erasure: erasure.id, readable }, 'records of the person are not sealed: they leave with the retention of weir.canonical');
@@ -296,22 +298,28 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return save({ ...erasure, state: 'erased', erasedAt: now(), keysDestroyed, recordsUnreadable: unreadable });
   }
 
-  /** By a reader from the beginning, not by the ring that destroyed them. */
+  /** Those that stand before the last mark of their owner; by a reader from the beginning, not by the ring that destroyed them. */
   async function keysLeft(ids: readonly string[]): Promise<number> {
     const owners = new Set(ids);
     const alive = new Set<string>();
+    const before = new Set<string>();
     const ends = await admin.endOffsets(topics.keys);
     for (const partition of new Set(ids.map((id) => appender.partitionFor(topics.keys, id)))) {
       await reader.read(topics.keys, partition, 0, ends.get(partition) ?? 0, (batch) => {
         for (const { key, value } of batch.records) {
           const name = key?.toString() ?? '';
-          if (!owners.has(name.slice(0, name.lastIndexOf('#'))) || name.endsWith('#erased')) continue;
-          if (value === null) alive.delete(name);
-          else alive.add(name);
+          const owner = name.slice(0, name.lastIndexOf('#'));
+          if (!owners.has(owner)) continue;
+          if (name.endsWith('#erased')) {
+            for (const key of alive) if (key.startsWith(`${owner}#`)) before.add(key);
+          } else if (value === null) {
+            alive.delete(name);
+            before.delete(name);
+          } else alive.add(name);
         }
       });
     }
-    return alive.size;
+    return before.size;
   }
 
   /** The same object while nothing changes: then there is something to wait for. */

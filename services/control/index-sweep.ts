@@ -20,6 +20,8 @@ export interface Swept {
   /** The last key that was looked at; undefined = it was the last one. */
   readonly after: string | undefined;
   readonly deleted: number;
+  /** Counters that changed, as they are now. */
+  readonly counters: ReadonlyMap<string, number>;
 }
 
 /**
@@ -75,9 +77,14 @@ export function sweepRows(table: Pick<Table, 'get' | 'range' | 'putBatch'>, kept
     look(key, value);
     if (++looked >= limit) break;
   }
-  for (const [key, n] of counts) puts.push({ key, value: Buffer.from(String(Math.max(0, Number(table.get(key)?.toString('latin1') ?? 0) - n))) });
+  const counters = new Map<string, number>();
+  for (const [key, n] of counts) {
+    const left = Math.max(0, Number(table.get(key)?.toString('latin1') ?? 0) - n);
+    counters.set(key.slice(2), left);
+    puts.push({ key, value: Buffer.from(String(left)) });
+  }
   if (puts.length > 0) table.putBatch(puts);
-  return { after: looked < limit ? undefined : last, deleted: puts.length - counts.size };
+  return { after: looked < limit ? undefined : last, deleted: puts.length - counts.size, counters };
 }
 
 const firstMs = 60_000;

@@ -140,6 +140,9 @@ export function createStore(table: Table): Store {
     table.putBatch([{ key: '#layout', value: Buffer.from(layout) }]);
   }
   const parse = (value: Buffer): Record<string, unknown> => JSON.parse(value.toString('utf8')) as Record<string, unknown>;
+  /** They are few, asked for all the time and changed by nearly every record; a range of the table would write what waits. */
+  const counters = new Map<string, number>();
+  for (const { key, value } of table.range('c/')) counters.set(key.slice(2), Number(value.toString('latin1')));
   let waiting = 0;
   table.loading();
   function flush(): void {
@@ -157,6 +160,7 @@ export function createStore(table: Table): Store {
   return {
     begin() {
       const puts = new Map<string, Buffer | null>();
+      const deltas = new Map<string, number>();
       const read = (key: string): string | undefined => {
         const found = puts.has(key) ? puts.get(key) : table.get(key);
         return found === null || found === undefined ? undefined : found.toString('utf8');
@@ -167,7 +171,7 @@ export function createStore(table: Table): Store {
         const stored = read(`x/${eventId}`)?.split('@');
         return stored === undefined ? [undefined, 0] : [stored[0]!, Number(stored[1])];
       };
-      const count = (name: string, delta: number): void => write(`c/${name}`, String(Number(read(`c/${name}`) ?? 0) + delta));
+      const count = (name: string, delta: number): void => { deltas.set(name, (deltas.get(name) ?? 0) + delta); };
       return {
         stage(eventId, stage, { topic, partition, offset }) {
           write(`s/${eventId}/${order[stage.stage]}/${topic}/${partition}/${String(offset).padStart(16, '0')}`, JSON.stringify(stage));
@@ -246,7 +250,10 @@ export function createStore(table: Table): Store {
         },
         commit(topic, partition, next) {
           write(`#/${topic}/${partition}`, String(next));
+          for (const [name, delta] of deltas) write(`c/${name}`, String((counters.get(name) ?? 0) + delta));
           table.putBatch([...puts].map(([key, value]): Put => ({ key, value })));
+          for (const [name, delta] of deltas) counters.set(name, (counters.get(name) ?? 0) + delta);
+          deltas.clear();
           waiting += puts.size;
           if (waiting >= maxWaiting) flush();
         },
@@ -270,7 +277,7 @@ export function createStore(table: Table): Store {
       const [topic, partition, offset] = key.split('/').slice(-3);
       return { topic: topic!, partition: Number(partition), offset: Number(offset) };
     }),
-    counter: (name) => Number(table.get(`c/${name}`)?.toString('latin1') ?? 0),
+    counter: (name) => counters.get(name) ?? 0,
     *deadLetters() {
       for (const { value } of table.range('y/')) yield parse(value);
     },
@@ -293,7 +300,7 @@ export function createStore(table: Table): Store {
     },
     counters(prefix) {
       const found: Record<string, number> = Object.create(null) as Record<string, number>;
-      for (const { key, value } of table.range(`c/${prefix}`)) found[key.slice(prefix.length + 2)] = Number(value.toString('latin1'));
+      for (const [name, n] of counters) if (name.startsWith(prefix)) found[name.slice(prefix.length)] = n;
       return found;
     },
     deadLetter(id) {
@@ -302,7 +309,11 @@ export function createStore(table: Table): Store {
     },
     position: (topic, partition) => Number(table.get(`#/${topic}/${partition}`)?.toString('latin1') ?? 0),
     flush,
-    sweep: (kept, after, limit) => sweepRows(table, kept, after, limit),
+    sweep(kept, after, limit) {
+      const swept = sweepRows(table, kept, after, limit);
+      for (const [name, n] of swept.counters) counters.set(name, n);
+      return swept;
+    },
     close: () => table.close(),
   };
 }

@@ -34,6 +34,8 @@ export interface Identifiers {
 /** One canonical record of a person; `value` is undefined when its key is destroyed, or, with `broken`, when its bytes are none of a record. */
 export interface SubjectRecord {
   readonly at: number;
+  /** ms since the epoch; NaN = not told. */
+  readonly acceptedAt: number;
   readonly eventId: string;
   readonly source: string;
   readonly type: string | undefined;
@@ -161,7 +163,7 @@ export function createSubjects(ports: SubjectPorts) {
   }
 
   async function read(record: LogRecord): Promise<SubjectRecord> {
-    const about = { at: record.timestamp, eventId: header(record, H.event), source: header(record, H.source) };
+    const about = { at: record.timestamp, acceptedAt: Number(header(record, H.accepted) || Number.NaN), eventId: header(record, H.event), source: header(record, H.source) };
     try {
       if (!serde.known(record.value!)) await serde.prepare(record.value!);
       const { name, value } = serde.decode(record.value!);

@@ -56,14 +56,15 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
   const { appender, serde, topics, tables, workspaceKey, clock } = ports;
 
   return async function take(order: ConsentOrder, context: ConsentContext): Promise<RecordedConsent> {
-    const acceptedAt = clock.now();
     const hash = itemHash(Buffer.from(JSON.stringify(order)));
     // With the order in it: a key that is used again for another change must not swallow it.
     const parts = [context.source, context.key ?? randomUUID(), hash];
     const ids = types.flatMap((type) => (order.identifiers[type] === null ? [] : [`${type}:${keyedId(workspaceKey, type, order.identifiers[type])}`]));
+    await ports.keys?.ensure([ids[0]!]);
+    // Behind the keys: what was accepted until a mark of erasure is not sealed under one that stands behind it.
+    const acceptedAt = clock.now();
     const { id, output } = identify(parts, context.key === undefined ? [] : statesOf(tables, ids, order), order.state);
     const { identifiers, occurredAt, ...rest } = order;
-    await ports.keys?.ensure([ids[0]!]);
     const plain = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, ...identifiers, anonymousId: null, externalIds: [], ...rest, extras: null });
     const value = ports.keys === undefined ? plain : seal(ports.keys.current(ids[0]!)!, plain);
     const headers: [string, Buffer][] = [

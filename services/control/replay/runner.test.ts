@@ -83,8 +83,11 @@ class World {
     },
   } as unknown as Reader;
   readonly admin = {
+    describeTopics: async (names: readonly string[]) => names.map((name) => ({ name, partitions: 2, replicationFactor: 1, config: { 'retention.ms': '1000' }, exists: true })),
     endOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.list(topic, p).length])),
-    beginningOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.begin(topic, p)])), offsetsAt: async (topic: string, time: number) => new Map([0, 1].map((p) => [p, this.list(topic, p).findIndex((r, offset) => offset >= this.begin(topic, p) && r.timestamp >= time)])),
+    beginningOffsets: async (topic: string) => new Map([0, 1].map((p) => [p, this.begin(topic, p)])), 
+    offsetsAt: async (topic: string, time: number) => new Map([0, 1].map((p) => [p, this.list(topic, p).findIndex((r, offset) => offset >= this.begin(topic, p) && r.timestamp >= time)] as const).filter(([, offset]) => offset >= 0)),
+   
     committed: async (_group: string, topic: string) => new Map(this.emptied.has(topic) ? [] : [0, 1].map((p) => [p, [...this.paused].some((name) => topic === this.topics.dispatch(name)) ? 0 : this.list(topic, p).length])),
   } as unknown as LogAdmin;
 
@@ -148,6 +151,23 @@ test('a range of which retention took a part says since when it is there; what i
   const later = await runner.add(world.order({ from: 'dlq', since: world.list(world.topics.dlq, 0)[12]!.timestamp }), by(3));
   await until(orders, later.entry.order.id, 'previewed', 'empty');
   expect(JSON.parse(later.entry.progress.preview)).toMatchObject({ goneBefore: null });
+  await runner.close();
+});
+
+test('what retention took whole is named: of one partition in the preview, of all in the refusal', async () => {
+  const world = new World();
+  for (let n = 0; n < 20; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  world.deleted.set(`${world.topics.dlq}/0`, world.list(world.topics.dlq, 0).length);
+  world.now += 5000;
+  const { entry } = await runner.add(world.order({ from: 'dlq', all: true }), by(1));
+  await until(orders, entry.order.id, 'previewed');
+  // Older than the retention, of a second: nothing else is known of it.
+  const { records, goneBefore } = JSON.parse(entry.progress.preview) as { records: number; goneBefore: number };
+  expect([records, Math.abs(goneBefore - (world.now - 1000)) < 100]).toEqual([10, true]);
+  world.emptied.add(world.topics.dlq);
+  await expect(runner.add(world.order({ from: 'dlq', all: true }), by(2))).rejects.toThrow(/what was put there before 2027-01-15T08:00:04\.\d+Z is gone \(retention\)$/);
+  await expect(runner.add(world.order({ from: 'dlq', since: world.now - 500 }), by(3))).rejects.toThrow(/no record in this range$/);
   await runner.close();
 });
 

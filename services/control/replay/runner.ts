@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { findWeirError, WeirError } from '@weir/errors';
 import type { LogAdmin } from '@weir/log';
+import { retentionOf } from '@weir/pipeline';
 import type { Logger } from 'pino';
 import type { NewLeaf } from '../audit.ts';
 import type { Corrector } from './correct.ts';
@@ -258,14 +259,28 @@ export function createRunner(ports: RunnerPorts): Runner {
     return found.flat().filter((r) => r.start < r.end);
   }
 
-  /** Since when what the order asks for is there; null = retention has deleted nothing of it. */
-  async function goneBefore(order: ReplayOrder): Promise<number | null> {
-    const found = await Promise.all(topicsOf(order).map(async (topic) => {
+  /**
+   * Since when what the selection asks for is there; null = retention has deleted nothing of it. Where a partition has lost
+   * all that it held nothing tells its time but the retention, which is what it was older than.
+   */
+  async function goneBefore(selection: Selection): Promise<number | null> {
+    const found = await Promise.all(topicsOf(selection).map(async (topic) => {
       const begins = [...await admin.beginningOffsets(topic)].filter(([, begin]) => begin > 0);
-      return Promise.all(begins.map(async ([partition, begin]) => (await reader.readOne(topic, partition, begin))?.timestamp ?? 0));
+      if (begins.length === 0) return [];
+      const [ends, [spec]] = await Promise.all([admin.endOffsets(topic), admin.describeTopics([topic])]);
+      const kept = retentionOf(spec?.config);
+      // Deleted otherwise (by size, by hand): it may have been of any time.
+      const emptied = clock.now() - (Number.isFinite(kept) ? kept : 0);
+      return Promise.all(begins.map(async ([partition, begin]) => (begin >= (ends.get(partition) ?? 0) ? emptied : (await reader.readOne(topic, partition, begin))?.timestamp ?? emptied)));
     }));
     const oldest = Math.max(0, ...found.flat());
-    return oldest > (order.since ?? 0) ? oldest : null;
+    return oldest > (selection.since ?? 0) ? oldest : null;
+  }
+
+  /** Why a selection has no record to read. */
+  async function nothing(selection: Selection): Promise<WeirError> {
+    const gone = await goneBefore(selection);
+    return new WeirError('bad-request', `nothing to replay: the topics hold no record in this range${gone === null ? '' : `; what was put there before ${new Date(gone).toISOString()} is gone (retention)`}`);
   }
 
   function refuse(entry: Entry, wanted: string): never {
@@ -275,7 +290,7 @@ export function createRunner(ports: RunnerPorts): Runner {
   return {
     async add(selection, { actor, leaf }) {
       const ranges = await range(selection);
-      if (ranges.length === 0) throw new WeirError('bad-request', 'nothing to replay: the topics hold no record in this range');
+      if (ranges.length === 0) throw await nothing(selection);
       const order: ReplayOrder = { ...selection, range: ranges, id: `rpl_${leaf.replace(/^leaf_/, '') || randomUUID()}`, at: clock.now(), by: actor, leaf };
       const overlaps = orders.list().filter((e) => !endedStates.has(e.progress.state) && overlap(e.order, order));
       await orders.add(order, firstProgress(order, ports.runner));
