@@ -35,6 +35,7 @@ export type DispatcherOptions = Pick<ConfigOf<typeof dispatcherOptions>, 'sessio
 export interface Outside {
   readonly openTable: typeof openTable;
   readonly createHttpClient: typeof createHttpClient;
+  readonly windowOf: typeof windowOf;
 }
 
 interface Running {
@@ -73,7 +74,7 @@ export function checkTimes(options: Pick<DispatcherOptions, 'sessionTimeoutMs' |
 }
 
 /** deliveries → destination APIs. One consumer, breaker and set of lanes per destination, so that one cannot hold up another. */
-export function createDispatcher(context: ServiceContext, options: DispatcherOptions, outside: Outside = { openTable, createHttpClient }): Service {
+export function createDispatcher(context: ServiceContext, options: DispatcherOptions, outside: Outside = { openTable, createHttpClient, windowOf }): Service {
   checkTimes(options);
   const { log, serde, topics, groups, releases, logger, clock, vault } = context;
   const metrics = createMetrics(context.registry);
@@ -127,7 +128,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       configured: () => switches.apply(releases.current().destinations.get(name)),
       second: (other, operation) => running.get(other)?.runner.asSecond(operation),
       credential: { rejected: () => credentials.rejected(name), accepted: () => credentials.accepted(name) },
-      window: () => windowOf(partitionsOwned()),
+      window: () => outside.windowOf(partitionsOwned()),
       consumer: () => consumer,
       fail: (error) => failure.resolve(error as Error),
     });

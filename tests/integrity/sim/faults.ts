@@ -5,7 +5,7 @@ export const points = {
   'produce.request-lost': 0.006, 'produce.reply-lost': 0.01, 'produce.reply-late': 0.01, 'produce.applied-late': 0.006, 'produce.not-leader': 0.006,
   'fetch.reply-lost': 0.003, 'fetch.not-leader': 0.003, 'fetch.out-of-range': 0.004, 'commit.reply-lost': 0.01, 'commit.request-lost': 0.006, 'commit.not-coordinator': 0.006,
   'heartbeat.lost': 0.01, 'join.reply-lost': 0.02, 'metadata.lost': 0.01, 'offsets.not-leader': 0.01,
-  'http.connect-slow': 0.25, 'http.connect-refused': 0.01, 'http.reset-before': 0.015, 'http.reset-after': 0.02, 'http.timeout-after-commit': 0.01, 'http.applied-after-timeout': 0.006, 'http.slow': 0.1, 'http.slow-way': 0.05, 'http.429': 0.008, 'http.503': 0.02, 'http.400': 0.006,
+  'http.connect-slow': 0.25, 'http.connect-refused': 0.01, 'http.reset-before': 0.015, 'http.reset-after': 0.02, 'http.timeout-after-commit': 0.01, 'http.applied-after-timeout': 0.006, 'http.slow': 0.1, 'http.slow-way': 0.05, 'http.429': 0.008, 'http.429-for-long': 0.04, 'http.503': 0.02, 'http.400': 0.006,
   'poll.refused': 0.03, 'poll.reset': 0.03, 'poll.slow': 0.05, 'poll.cut': 0.03,
 } as const;
 /** Faults of the plan: each at a chosen time. */

@@ -35,7 +35,7 @@ export interface Vendors {
   client(actor: Actor, look: (destination: string) => Pick<Call, 'consent' | 'holders'>): HttpClient;
 }
 
-export function createVendors(options: { scheduler: Scheduler; random: Random; faults: Faults }): Vendors {
+export function createVendors(options: { scheduler: Scheduler; random: Random; faults: Faults; tight: boolean }): Vendors {
   const { scheduler, random, faults } = options;
   const vendor = createHttpVendor({});
   const state = new Map<string, string>();
@@ -88,7 +88,7 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
         if ((unreachable.get(destination) ?? 0) > scheduler.now || faults.hit('http.connect-refused')) return void scheduler.after(1, actor, () => fail('connect', 'refused'));
         const connectMs = faults.hit('http.connect-slow') ? 20 + random() * 600 : 0.5 + random() * 2;
         const answer = (ms: number, response: HttpResponse): void => { scheduler.after(ms, actor, () => resolve(response)); };
-        const refusal = (status: number): HttpResponse => ({ status, headers: status === 429 ? { 'retry-after': '1' } : {}, body: Buffer.from('{}') });
+        const refusal = (status: number, retryAfter = '1'): HttpResponse => ({ status, headers: status === 429 ? { 'retry-after': retryAfter } : {}, body: Buffer.from('{}') });
 
         function write(): void {
           try {
@@ -103,6 +103,7 @@ export function createVendors(options: { scheduler: Scheduler; random: Random; f
           calls.push({ at: scheduler.now, arrivesAt: lost ? Infinity : scheduler.now + wayMs, actor: actor.name, destination, key: request.headers['x-key']!, operation: path, ...look(destination) });
           if (lost) return void scheduler.after(wayMs, actor, () => fail('reset', 'reset'));
           if (faults.hit('http.429')) return answer(wayMs, refusal(429));
+          if (options.tight && faults.hit('http.429-for-long')) return answer(wayMs, refusal(429, '45'));
           if (faults.hit('http.400')) return answer(wayMs, refusal(400));
           if (isRefused(request) || faults.hit('http.503')) return answer(wayMs, refusal(503));
           const appliedMs = faults.hit('http.applied-after-timeout') ? deadlineMs + 50 + random() * 2000 : wayMs;

@@ -11,7 +11,7 @@ import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
 import type { DeadLetterRecord } from '../../../services/control/letters.ts';
 import { recordOf } from '../../../services/control/replay/put-back.ts';
-import { createDispatcher } from '../../../services/dispatcher/app.ts';
+import { createDispatcher, windowOf } from '../../../services/dispatcher/app.ts';
 import { createIngest } from '../../../services/ingest/app.ts';
 import type { ConsentIntake } from '../../../services/ingest/consent-intake.ts';
 import { createNormalizer } from '../../../services/normalizer/app.ts';
@@ -101,8 +101,10 @@ export async function simulate(seed: number, options: { events?: number; faults?
   const stream = (n: number): Random => createRandom(Math.imul(seed, 0x9e3779b1) + n);
   const scheduler = new Scheduler();
   const faults = createFaults(stream(1));
+  /** Vendors that close their quota for long, and windows that are soon full behind it. */
+  const tight = seed % 3 === 0;
   const broker = new SimBroker({ scheduler, random: stream(2), faults, nodes: 3 });
-  const vendors = createVendors({ scheduler, random: stream(3), faults });
+  const vendors = createVendors({ scheduler, random: stream(3), faults, tight });
   const plan = stream(4);
   const hash = createHash('sha256');
   const note = (line: string): void => {
@@ -166,7 +168,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
       consent: disk.open({ path: join(context.stateDir, 'consent') }).positions(),
       holders: new Map(Array.from({ length: partitions }, (_, p) => [p, broker.holder(groups.dispatcher(destination), topics.dispatch(destination), p)])),
     });
-    return createDispatcher(context, { sessionTimeoutMs, callTimeoutMs, inLaneTries: 3, allowPrivate: true, sandboxUrl: 'http://sandbox' }, { openTable: disk.open, createHttpClient: () => vendors.client(actor, look) });
+    return createDispatcher(context, { sessionTimeoutMs, callTimeoutMs, inLaneTries: 3, allowPrivate: true, sandboxUrl: 'http://sandbox' }, { openTable: disk.open, createHttpClient: () => vendors.client(actor, look), windowOf: tight ? () => ({ records: 12, bytes: 262_144, heads: 2 }) : windowOf });
   }
 
   function unset(instance: Instance): void {
