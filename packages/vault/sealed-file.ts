@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { replaceFile } from '@weir/durable';
 import { WeirError } from '@weir/errors';
 import type { StoredSecret } from './types.ts';
@@ -11,8 +12,9 @@ export const plainName = 'secrets.json';
 const keyName = 'vault.key';
 const lockName = 'secrets.lock';
 const maxFileBytes = 4 * 1024 * 1024;
-const lockStaleMs = 30_000;
 const lockWaitMs = 10_000;
+/** SQLITE_BUSY: https://www.sqlite.org/rescode.html */
+const busy = 5;
 
 export type SecretMap = Record<string, StoredSecret>;
 export interface FileStoreOptions {
@@ -127,27 +129,23 @@ function writeSealed(options: FileStoreOptions, secrets: SecretMap, leaf = seale
   replaceFile(join(options.dataDir, sealedName), `${JSON.stringify(file, null, 2)}\n`, 0o600);
 }
 
-/** One writer at a time over processes. A lock whose holder died is taken over after 30 s. */
+/** One writer at a time over processes, by an exclusive transaction of SQLite on an empty file: the system lets go of it when its holder dies, and nobody has to judge whether one is stale. */
 function locked<T>(dataDir: string, act: () => T): T {
   mkdirSync(dataDir, { recursive: true });
   const lock = join(dataDir, lockName);
-  const end = Date.now() + lockWaitMs;
-  for (;;) {
-    try {
-      closeSync(openSync(lock, 'wx', 0o600));
-      break;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-      const age = Date.now() - (statSync(lock, { throwIfNoEntry: false })?.mtimeMs ?? 0);
-      if (age > lockStaleMs) rmSync(lock, { force: true });
-      else if (Date.now() > end) throw new WeirError('secret-unavailable', `${lock} is held by another process`);
-      else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
-    }
-  }
+  closeSync(openSync(lock, 'a', 0o600));
+  const db = new DatabaseSync(lock);
   try {
+    db.exec(`PRAGMA busy_timeout = ${lockWaitMs}`);
+    try {
+      db.exec('BEGIN EXCLUSIVE');
+    } catch (error) {
+      if ((error as { errcode?: number }).errcode !== busy) throw error;
+      throw new WeirError('secret-unavailable', `${lock} is held by another process`);
+    }
     return act();
   } finally {
-    rmSync(lock, { force: true });
+    db.close();
   }
 }
 

@@ -7,6 +7,7 @@ import { H, topicNames } from '@weir/pipeline';
 import { openTable } from '@weir/state';
 import { expect, test } from 'vitest';
 import { createIndexer } from './indexer.ts';
+import { createLetters } from './letters.ts';
 import { createStore } from './store.ts';
 
 let ids = 0;
@@ -33,12 +34,21 @@ test('a delivery on its way is in the index as its records say, an intent of the
   expect(store.end('crm', 'dlv_1')).toMatchObject({ state: 'dead-lettered', effect: 'none', itemHash: 'h', at: 7, more: false });
   expect(store.deliveryState('out_1|crm|put')).toBe('dead-lettered');
   expect(store.deadLetter('dlq_1')).toMatchObject({ eventId: 'evt_1', codes: ['delivery-rejected'], message: 'status 422', outputId: 'out_1', at: 8, offset: 0 });
-  expect(store.stages('evt_1')).toEqual([
+  // What policy set aside for a destination is a delivery, too: it is open until that has gone through.
+  const aside = { ...letter, id: 'dlq_2', stage: 'policy', topic: topics.canonical, reasons: [{ ...letter.reasons[0]!, code: 'contract-breached' }] };
+  await index(batch(topics.dlq, 3, serde.encode('weir.internal.DeadLetter', aside), serde.encode('weir.internal.DeadLetter', { ...aside, id: 'dlq_3', destination: null, operation: null })));
+  const letters = createLetters({ store, topics } as never);
+  const open = async (): Promise<unknown[]> => ((await letters.list(9, { open: true })) as { id: string }[]).map(({ id }) => id).sort();
+  expect(await open()).toEqual(['dlq_1', 'dlq_2', 'dlq_3']);
+  const { outputId, destination, operation } = delivery;
+  await index(batch(topics.outcome, 1, serde.encode('weir.internal.Outcome', { ...outcome, outputId, destination, operation, state: 'delivered', reason: null, at: 9, attempt: null })));
+  expect(await open()).toEqual(['dlq_3']);
+  expect(store.stages('evt_1').slice(0, 3)).toEqual([
     expect.objectContaining({ stage: 'decided', at: 2, effect: 'allow', rule: 'all', consent: [{ id: 'email:x', purpose: 'service', state: 'granted', version: 4 }], release: 'rel_1' }),
     expect.objectContaining({ stage: 'attempt', at: 6, number: 1, verdict: 'permanent', ms: 1.5, status: 422 }),
     expect.objectContaining({ stage: 'outcome', at: 7, state: 'dead-lettered', reason: 'delivery-rejected' }),
   ]);
-  expect([store.position(topics.ledger('crm'), 0), store.position(topics.dlq, 0)]).toEqual([3, 3]);
+  expect([store.position(topics.ledger('crm'), 0), store.position(topics.dlq, 0)]).toEqual([3, 5]);
   const broken = createIndexer(store, { ...serde, idOf: () => { throw new TypeError('ours'); } } as Serde, topics, (topic) => undecodable.push(topic));
   await expect(broken(batch(topics.dlq, 3, serde.encode('weir.internal.DeadLetter', letter)))).rejects.toThrow('ours');
   const refusing = createIndexer(store, { ...serde, idOf: serde.idOf, known: () => true, decode: () => { throw new WeirError('subject-erased'); } } as Serde, topics, (topic) => undecodable.push(topic));

@@ -15,8 +15,9 @@ export function header(record: LogRecord, name: string): string {
   return '';
 }
 
-/** Output id of a dead letter's record, from its headers; null before it was routed. */
+/** Output id of a dead letter's record, from its headers; null before it was routed: what policy set aside for a destination was. */
 function outputOf(letter: Value): string | null {
+  if (letter['destination'] === null || (letter['stage'] !== 'policy' && !letter['topic'].endsWith(`.dispatch.${letter['destination']}`))) return null;
   const found = (letter['headers'] as { name: string; value: Buffer }[]).find((h) => h.name === H.output);
   return found === undefined ? null : found.value.toString('latin1');
 }
@@ -81,7 +82,7 @@ function heldOf(headers: readonly { readonly name: string; readonly value: Buffe
 }
 
 function deadLetter(tx: Transaction, v: Value, where: Where): void {
-  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], outputId: v['topic'].endsWith(`.dispatch.${v['destination']}`) ? outputOf(v) : null, partition: where.partition, offset: where.offset, held: heldOf(v['headers']) });
+  tx.deadLetter(v['id'], { id: v['id'], eventId: v['eventId'], stage: v['stage'], codes: v['reasons'].map((r: Value) => r['code']), message: v['reasons'][0]?.message ?? '', source: v['source'], destination: v['destination'], operation: v['operation'], release: v['release'], at: v['at'], outputId: outputOf(v), partition: where.partition, offset: where.offset, held: heldOf(v['headers']) });
 }
 
 /** What is read of a record, and what becomes of it. */

@@ -23,7 +23,7 @@ function createWorld() {
   const clock = createHandClock(1000);
   const ports = {
     name: 'crm', topics: { parked: () => 'parked', ledger: () => 'ledger' }, instance: '1', clock, fail: (error: unknown) => { throw error; },
-    serde: { known: () => true, encode: () => Buffer.alloc(0), decode: (bytes: Buffer) => ({ value: Buffer.isBuffer(bytes) ? JSON.parse(bytes.toString()) as unknown : bytes }) },
+    serde: { known: () => true, encode: () => Buffer.alloc(0), decode: (bytes: Buffer) => ({ name: 'weir.internal.Delivery', value: Buffer.isBuffer(bytes) ? JSON.parse(bytes.toString()) as unknown : bytes }) },
     parkedTable: createDisk().open({ path: 'parked' }), window: () => ({ records: 500, bytes: 1e6, heads: 1 }), ledger: { parks: () => [] }, turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     metrics: { parked: { inc: () => undefined, dec: () => undefined } }, retention: { parkedMs: () => Number.POSITIVE_INFINITY }, dedupeWindowMs: () => 1e9,
     keys: undefined,

@@ -20,7 +20,7 @@ const dayMs = 86_400_000;
 function createWorld() {
   const disk = createDisk();
   const tables = { ledger: disk.open({ path: 'ledger' }), parked: disk.open({ path: 'parked' }) };
-  const serde = { known: () => true, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: (bytes: Buffer) => ({ value: JSON.parse(bytes.toString()) as unknown }) };
+  const serde = { known: () => true, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: (bytes: Buffer) => ({ name: 'weir.internal.Delivery', value: JSON.parse(bytes.toString()) as unknown }) };
   const ledger = createLedgerStore(tables.ledger, serde as never);
   const log: { offset: number; timestamp: number; key: Buffer; value: Buffer; headers: [string, Buffer][] }[] = [];
   const ends = new Map<string, EndValue>();
