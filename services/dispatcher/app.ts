@@ -8,6 +8,7 @@ import { saveEscalation, saveIncident } from '@weir/release';
 import { appendDeadlineMs, createProgress, createRetentionWatch, createTurns, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable, type Table } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
+import { createAbsences, type Absences } from './absences.ts';
 import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
@@ -84,6 +85,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const progress = createProgress({ monotonic: clock.monotonic });
   const takeovers = new Map<string, { readonly read: number; readonly total: number; readonly toldAt: number }>();
   let retention: RetentionWatch;
+  let absences: Absences;
   let escalations: ReturnType<typeof createEscalations>;
   let sweeping: unknown;
   let looking: unknown;
@@ -100,6 +102,9 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   let offSwitch: (() => void) | undefined;
   let stopping = false;
 
+  const topicsOf = (name: string): readonly string[] => [topics.dispatch(name), topics.ledger(name), topics.parked(name)];
+  const followLater = (): void => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); };
+
   async function startDestination(name: string): Promise<void> {
     // A cache that did not count from its beginning has no counts: with caps it is another one, read from the topic.
     const counts = releases.current().destinations.get(name)!.caps.length > 0;
@@ -108,10 +113,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const parkedTable = outside.openTable({ path: join(context.stateDir, 'parked', name) });
     // What an earlier process left is in the ledger and on the topic.
     parkedTable.clear();
-    const own = [topics.dispatch(name), topics.ledger(name), topics.parked(name)];
-    const [partitions] = await Promise.all(own.map((topic) => appender.partitions(topic)));
-    quotas.partitions(name, partitions!);
-    await retention.watch(own);
+    quotas.partitions(name, await appender.partitions(topics.dispatch(name)));
+    await retention.watch(topicsOf(name));
     const takeover = createTakeover({ admin, reader, ledger, clock, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
     const runner = createDestinationRunner({
       name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name), parkedTable,
@@ -156,7 +159,10 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const wanted = releases.current().destinations;
     const fits = (name: string, { counts }: Running): boolean => wanted.has(name) && counts === wanted.get(name)!.caps.length > 0;
     await Promise.all([...running].filter(([name, it]) => !fits(name, it)).map(([name]) => stopDestination(name)));
-    await Promise.all([...wanted.keys()].filter((name) => !running.has(name)).map(startDestination));
+    absences.keep((name) => wanted.has(name));
+    await Promise.all([...wanted.keys()].filter((name) => !running.has(name)).map(async (name) => {
+      if (await absences.allThere(name, topicsOf(name))) await startDestination(name);
+    }));
     for (const { runner } of running.values()) runner.changed();
   }
 
@@ -203,7 +209,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const [taking] = takeovers;
     if (taking !== undefined) return { ready: false, reason: `taking over ${taking[0]}: ${taking[1].read} of ${taking[1].total} records of its ledger are read` };
     if (consent?.caughtUp() !== true) return { ready: false, reason: 'consent tables are not caught up' };
-    return progress.readiness();
+    const missing = absences.reason();
+    return missing === undefined ? progress.readiness() : { ready: false, reason: missing };
   }
 
   return {
@@ -211,6 +218,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     failed: failure.promise,
     async start() {
       [appender, reader, admin] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs }), log.reader(), log.admin()]);
+      absences = createAbsences({ appender, admin, clock, logger, metrics, again: followLater });
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       await Promise.all([topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)));
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
@@ -244,7 +252,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       });
       for (const { destination, paused } of releases.switches().values()) metrics.switchedOff.set({ destination }, paused ? 1 : 0);
       // To join the groups takes seconds: the destinations of a release that came meanwhile would be sent nothing until the next one.
-      off = releases.onChange(() => { changing = changing.then(follow).catch((error: unknown) => failure.resolve(error as Error)); }, begun);
+      off = releases.onChange(followLater, begun);
     },
     readiness,
     async stop() {
@@ -253,6 +261,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       if (looking !== undefined) clock.clearTimer(looking);
       escalations?.close();
       retention?.close();
+      absences?.close();
       off?.();
       offSwitch?.();
       await changing;

@@ -11,6 +11,7 @@ export function createMetrics(registry: Registry) {
     latency: new Histogram({ name: 'weir_delivery_latency_seconds', help: 'From accept to the end of a delivery that was delivered.', labelNames: ['destination'], buckets: [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600], registers }),
     inFlight: new Gauge({ name: 'weir_delivery_calls_in_flight', help: 'Vendor calls in flight.', labelNames: ['destination'], registers }),
     breaker: new Gauge({ name: 'weir_destination_breaker_open', help: '1 while the breaker of the destination is not closed.', labelNames: ['destination'], registers }),
+    topicMissing: new Gauge({ name: 'weir_destination_topic_missing', help: '1 while the destination is not served because one of its topics does not exist.', labelNames: ['destination'], registers }),
     switchedOff: new Gauge({ name: 'weir_destination_switched_off', help: '1 while the kill switch holds the destination.', labelNames: ['destination'], registers }),
     parked: new Gauge({ name: 'weir_parked_subjects', help: 'Subjects whose deliveries wait on the parked topic.', labelNames: ['destination'], registers }),
     takeover: new Gauge({ name: 'weir_ledger_takeover_remaining', help: 'Records of weir.ledger.<destination> still to be read before the partition is served.', labelNames: ['destination', 'partition'], registers }),

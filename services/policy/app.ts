@@ -60,6 +60,8 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
     },
     readiness() {
       if (!started) return { ready: false, reason: 'starting' };
+      const lacks = stage?.lacks();
+      if (lacks !== undefined) return { ready: false, reason: lacks };
       return tables.caughtUp() ? progress.readiness() : { ready: false, reason: 'the tables of consent and identity are not caught up' };
     },
     async stop() {

@@ -12,6 +12,7 @@ import { prepare } from './fold.ts';
 import { Heads } from './heads.ts';
 import { readTaken, type TakenSlot } from './limits.ts';
 import type { PolicyPorts } from './ports.ts';
+import { createReleaseTopics } from './release-topics.ts';
 import { propagate } from './propagation.ts';
 import { untold } from './untold.ts';
 import { basisOf, createDecisionWriter, createOutputs, put, type Outputs } from './write.ts';
@@ -66,36 +67,19 @@ const erasureSource = 'weir-erasure';
  * its own item are in the tables. Deliveries and denied outcomes are acknowledged before the contiguous prefix is
  * committed; a repeated run decides again.
  */
-export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsumer; stop(): Promise<void> } {
+export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsumer; lacks(): string | undefined; stop(): Promise<void> } {
   const { context, appender, tables, metrics } = ports;
   const { serde, topics, clock, keys } = context;
   const lanes = new Map<number, Lane>();
-  let prepared: Release | undefined;
-  let preparing: Release | undefined;
   /** Of chunks that are acknowledged. */
   const spare: Packer[] = [];
   const idle = new Set<() => void>();
   const write = createDecisionWriter(ports);
+  const releaseTopics = createReleaseTopics(ports, () => { for (const lane of lanes.values()) pump(lane); });
   const wakeWaiting = (): void => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); };
   const dependencies = createDependencies(ports, wakeWaiting);
 
   tables.onAdvance(wakeWaiting);
-
-  /** The running release, once its topics are known; undefined while that is looked up, then every lane goes on. */
-  function releaseReady(): Release | undefined {
-    const release = context.releases.current();
-    if (release === prepared) return release;
-    if (preparing !== release) {
-      preparing = release;
-      Promise.all([topics.outcome, topics.dlq, ...[...release.destinations.keys()].map((name) => topics.dispatch(name))].map((topic) => appender.partitions(topic)))
-        .then(() => {
-          if (preparing !== release) return;
-          prepared = release;
-          for (const lane of lanes.values()) pump(lane);
-        }).catch((error: unknown) => ports.fail(error));
-    }
-    return undefined;
-  }
 
   function reject(lane: Lane, record: LogRecord, code: ErrorCode, message: string, outputs: Outputs): void {
     metrics.deadLettered.inc({ stage: 'policy', code });
@@ -236,7 +220,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   /** Decides one chunk and sends it; false = nothing can go on. */
   function step(lane: Lane): boolean {
     if (lane.closed || lane.busy || lane.batches.length === 0 || lane.chunks.length >= maxChunks || !tables.caughtUp()) return false;
-    const release = releaseReady();
+    const release = releaseTopics.ready();
     const chunk = release === undefined ? undefined : nextChunk(lane, release);
     if (chunk === undefined) return false;
     send(lane, chunk.outputs, chunk.nextOffset);
@@ -357,7 +341,9 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   });
   return {
     consumer,
+    lacks: releaseTopics.lacks,
     async stop() {
+      releaseTopics.stop();
       await consumer.close();
       dependencies.stop();
     },
