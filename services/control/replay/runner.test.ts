@@ -92,10 +92,10 @@ class World {
   } as unknown as LogAdmin;
 
   /** The dead letter of a delivery with this end, once more. */
-  letter(n: number, end: Partial<EndFacts>, copy = 0, destination = 'till'): void {
+  letter(n: number, end: Partial<EndFacts>, copy = 0, destination = 'till', intent = '0'): void {
     const hex = n.toString(16).padStart(8, '0').padEnd(32, 'a');
-    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination, operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent: '0', source: 'shop', payload: Buffer.alloc(1) };
-    this.ends.set(`${destination}/${deliveryKey(delivery.outputId, destination, 'put', '0', 0)}`, { state: 'dead-lettered', effect: 'none', itemHash: 'h', at: this.now, offset: n, maybeSince: 0, ...end });
+    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination, operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent, source: 'shop', payload: Buffer.alloc(1) };
+    this.ends.set(`${destination}/${deliveryKey(delivery.outputId, destination, 'put', intent, 0)}`, { state: 'dead-lettered', effect: 'none', itemHash: 'h', at: this.now, offset: n, maybeSince: 0, ...end });
     this.put(this.topics.dlq, { partition: (n + copy) % 2, key: null, value: this.serde.encode('weir.internal.DeadLetter', { id: `dlq_${hex}`, eventId: delivery.eventId, stage: 'dispatcher', reasons: [{ code: 'delivery-rejected' }], source: 'shop', destination, release: null, topic: this.topics.dispatch(destination), partition: n % 2, offset: n, key: Buffer.from(`s${n}`), value: this.serde.encode('weir.internal.Delivery', delivery), headers: [] }), headers: [] });
   }
 
@@ -168,6 +168,16 @@ test('what retention took whole is named: of one partition in the preview, of al
   world.emptied.add(world.topics.dlq);
   await expect(runner.add(world.order({ from: 'dlq', all: true }), by(2))).rejects.toThrow(/what was put there before 2027-01-15T08:00:04\.\d+Z is gone \(retention\)$/);
   await expect(runner.add(world.order({ from: 'dlq', since: world.now - 500 }), by(3))).rejects.toThrow(/no record in this range$/);
+  await runner.close();
+});
+
+test('a delivery and each correction of it are each put back, a copy of either is not', async () => {
+  const world = new World();
+  for (const intent of ['0', `fix_${'1'.repeat(32)}`, `fix_${'2'.repeat(32)}`]) for (const copy of [0, 1]) world.letter(1, {}, copy, 'till', intent);
+  const { runner, orders } = await world.process('a');
+  const { entry } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
+  await until(orders, entry.order.id, 'finished');
+  expect([world.back().length, entry.progress.counts['requeued'], (JSON.parse(entry.progress.preview) as { repeated: number }).repeated]).toEqual([3, 3, 3]);
   await runner.close();
 });
 

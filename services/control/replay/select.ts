@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import type { ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { fieldReader, type FieldReader, type Headers, type LogRecord, type Serde } from '@weir/log';
@@ -129,6 +130,11 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     return fresh;
   }
 
+  /** Of a kind that is nearly always `usual`. Every other kind is one of its own, in a set for all: there may be as many as ids. */
+  function isNewOf(kind: string, usual: string, id: string, among: string): boolean {
+    return kind === usual ? isNew(among, id) : isNew(`${among}/other`, `oth_${hash('sha256', `${kind}\n${id}`).slice(0, 32)}`);
+  }
+
   /** Keys and schemas that are not here yet. A key that is still missing after that is destroyed. */
   async function prepare(records: ReadonlyArray<{ readonly topic: string; readonly value: Buffer | null }>): Promise<void> {
     let readKeys = false;
@@ -167,7 +173,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
   function fromDelivery(origin: Origin, from: string): Item | undefined {
     const d = decode(origin.value, readDelivery);
     if (d === undefined || (order.source !== null && d.source !== order.source) || (order.destination !== null && d.destination !== order.destination) || (!order.letters && !wantedId(d.eventId)) || !subjects(d.ids)) return undefined;
-    if (!isNew(`${d.destination}/${d.operation}/${d.intent}`, d.outputId) || onlyMeets) return undefined;
+    if (!isNewOf(d.intent, '0', d.outputId, `${d.destination}/${d.operation}`) || onlyMeets) return undefined;
     d.subject = origin.key?.toString('utf8') ?? '';
     return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found: standingOf(standing, d, true, ports.now()) }] };
   }
@@ -197,7 +203,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     if (topic === topics.canonical) {
       const output = textOf(origin.headers, H.output);
       // What an approver let through is one delivery of the record, not the record again.
-      const derived = isNew(`canonical/${textOf(origin.headers, H.approval)}`, output) && !onlyMeets ? derive.canonical(record, source) : undefined;
+      const derived = isNewOf(textOf(origin.headers, H.approval), '', output, 'canonical') && !onlyMeets ? derive.canonical(record, source) : undefined;
       if (derived === 'unreadable') passed.unreadable++;
       return derived === undefined || derived === 'unreadable' ? undefined : fromDerived(origin, from, eventId, derived);
     }
