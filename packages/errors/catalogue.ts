@@ -62,6 +62,7 @@ export const catalogue = {
   'avro-undecodable': { meaning: 'The bytes are not the Avro they claim, or go over the decode limits.', retry: 'permanent', action: 'Look at the bytes with weir dlq show; find who wrote to the topic.' },
   'schema-unknown': { meaning: 'The schema id of the record is not in the registry.', retry: 'permanent', action: 'Restore the registry or find who wrote to the topic.' },
   'subject-erased': { meaning: 'The person was erased: the key of the record is destroyed, or the event is older than the erasure.', retry: 'permanent', action: 'Nothing: it is meant to be unreadable. weir subject show tells when it was erased.' },
+  'key-destroyed': { meaning: 'The record was accepted after the erasure of the person and is sealed under a key that the erasure destroyed: who sealed it had not read the mark yet.', retry: 'permanent', action: 'weir replay raw of its event: it is sealed anew, under the key of now.' },
   'expiring': { meaning: 'The record came within reach of the retention of its topic before it could be processed.', retry: 'permanent', action: 'Find why the stage lags; redrive.' },
   // --- delivery -----------------------------------------------------------------------------------------------
   'delivery-rejected': { meaning: 'The vendor refuses this request for good.', retry: 'permanent', action: 'Read the reason, fix mapping or data, redrive.' },

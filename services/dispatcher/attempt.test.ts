@@ -12,7 +12,7 @@ const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispat
 const verify = { settleMs: 5000, cite: 'test' };
 type Rule = OperationManifest['idempotency']['pastWindow'];
 
-interface Options { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string }
+interface Options { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string; keys?: DestinationPorts['keys'] }
 /** What is to be done with a delivery of a vendor without keys, in a word. */
 function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
   const answer = given(rule, readable, task, options);
@@ -26,7 +26,7 @@ function given(rule: Rule, readable: boolean, task: Partial<Task>, options: Opti
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end, recentOf: () => options.recent ?? [] }, coveredBefore: () => false } as unknown as PartitionRunner;
   const full = { delivery, sealedBy: '', subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task } as Task;
-  return prepare(ports, runner, destination, full);
+  return prepare(options.keys === undefined ? ports : { ...ports, keys: options.keys }, runner, destination, full);
 }
 
 test('a delivery of unknown effect is asked for, held or sent again, as the manifest says', () => {
@@ -120,4 +120,11 @@ test('what consent allowed is asked again as soon as its tables changed, a grant
   expect(refusal()).toBeUndefined();
   [version, ok] = [-1, false];
   expect(refusal()).toBe('consent-withdrawn');
+});
+
+test('what cannot be opened any more is denied where an erasure covers it, and a dead letter where none does', () => {
+  const until = (erasedUntil: number, recordType?: string) => prepared('resend', false, { sealedBy: 'gone' }, { ...(recordType === undefined ? {} : { recordType }), keys: { has: () => false, erasedUntil: () => erasedUntil } as never });
+  expect(until(now)).toBe('end denied subject-erased');
+  expect(until(now - 1001)).toBe('end dead-lettered key-destroyed');
+  expect(until(now - 1001, 'weir.canonical.Erasure')).toBe('end denied subject-erased');
 });

@@ -77,7 +77,11 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   if (expired !== undefined) return expired;
   const found = standing(runner, task);
   if ('ended' in found) return found.ended;
-  if (ports.keys !== undefined && task.sealedBy !== '' && !ports.keys.has(task.sealedBy)) return give(task, 'denied', 'subject-erased', null, false);
+  if (ports.keys !== undefined && task.sealedBy !== '' && !ports.keys.has(task.sealedBy)) {
+    // No erasure covers it: it was sealed by one that had not read the mark. The record of an erasure is under a key that ends with it.
+    if (delivery.recordType !== 'weir.canonical.Erasure' && ports.keys.erasedUntil(delivery.ids) < delivery.acceptedAt) return give(task, 'dead-lettered', 'key-destroyed', null, true);
+    return give(task, 'denied', 'subject-erased', null, false);
+  }
   const verified = task.redrive === '' ? undefined : headerOf(task.record, H.verified);
   if (verified === 'applied') return give(task, 'delivered', null, `known by ${task.redrive}`, false, 'done');
   if (found.reopened !== undefined && verified !== 'not-applied' && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;

@@ -9,6 +9,7 @@ import { collectDefaultMetrics } from 'prom-client';
 import { createBudget } from './budget.ts';
 import type { options as ingestOptions } from './config.ts';
 import { createConsentApi, type ConsentApi } from './consent-api.ts';
+import { createDispatchPartitions, type DispatchPartitions } from './dispatch-partitions.ts';
 import { createMetrics } from './metrics.ts';
 import { createPoller, type Poller } from './poller.ts';
 import { createPollQuotas } from './quota.ts';
@@ -45,8 +46,8 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
   const budget = createBudget(options.maxInflightBytes);
   const metrics = createMetrics(context.registry, () => Math.max(budget.used(), appender?.pendingBytes() ?? 0));
   const pollers = new Map<string, Poller>();
-  const dispatchPartitions = new Map<string, number>();
-  const quotaOf = createPollQuotas({ release: () => releases.current(), partitionsOf: (name) => dispatchPartitions.get(name), holds: (name) => pollers.get(name)?.holds() === true, monotonic: clock.monotonic, now: clock.now, random: clock.random });
+  let dispatchPartitions: DispatchPartitions | undefined;
+  const quotaOf = createPollQuotas({ release: () => releases.current(), partitionsOf: (name) => dispatchPartitions?.of(name), holds: (name) => pollers.get(name)?.holds() === true, monotonic: clock.monotonic, now: clock.now, random: clock.random });
   const http = outside.createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
   const sealing = context.keys === undefined ? undefined : { keys: context.keys, workspaceKey: context.workspaceKey };
@@ -82,7 +83,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
     for (const name of all.keys()) await appender!.partitions(topics.raw(name));
     const wanted = new Set([...all.values()].filter((s) => s.adapter.source?.kind === 'poll').map((s) => s.name));
     const accounts = new Set([...wanted].map((name) => all.get(name)!.account));
-    for (const { name, account } of releases.current().destinations.values()) if (accounts.has(account)) dispatchPartitions.set(name, await appender!.partitions(topics.dispatch(name)));
+    await dispatchPartitions!.follow([...releases.current().destinations.values()].filter(({ account }) => accounts.has(account)).map(({ name }) => name));
     for (const [name, poller] of pollers) {
       if (wanted.has(name)) continue;
       pollers.delete(name);
@@ -127,6 +128,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       // A request waits ackTimeoutMs; the log may go on trying longer, its duplicates are keyed.
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
+      dispatchPartitions = createDispatchPartitions({ admin: await log.admin(), topics, clock, fail });
       const begun = releases.current();
       const revision = vault.revision();
       for (const name of sources().all.keys()) await appender.partitions(topics.raw(name));
@@ -149,6 +151,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       off?.();
       listening = false;
       consent?.giveUp();
+      dispatchPartitions?.close();
       const cut = setTimeout(() => app?.server.closeAllConnections(), stopGraceMs);
       await Promise.all([app?.close(), changing.then(() => Promise.all([...pollers.values()].map((p) => p.stop())))]);
       clearTimeout(cut);

@@ -59,6 +59,8 @@ const maxSpare = 6;
 const remembered = 10_000;
 const canonicalPrefix = 'weir.canonical.';
 const consentRecord = 'weir.canonical.ConsentChange';
+/** Of what the control service writes for an erasure. */
+const erasureSource = 'weir-erasure';
 
 /**
  * Decides canonical records, in order per partition. A record waits until the consent changes and identity links of
@@ -108,6 +110,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
+      if (code === 'subject-erased' && isLost(heads.source, ids, base.acceptedAt)) return reject(lane, record, 'key-destroyed', 'accepted after the erasure of the person, and sealed under the key of before it', outputs);
       if (code === 'subject-erased') return erased({ ...base, name: '', value: undefined }, release, outputs);
       return reject(lane, record, code, (error as Error).message, outputs);
     }
@@ -121,6 +124,11 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
     write(decoded.name === consentRecord ? changeDecisions(decisions, subject, from, release) : decisions, from, release, outputs);
+  }
+
+  /** No erasure covers it: its key went all the same. The records of an erasure itself are sealed under a key that ends with it. */
+  function isLost(source: string, ids: readonly string[], acceptedAt: number): boolean {
+    return source !== erasureSource && keys!.erasedUntil(ids) < acceptedAt;
   }
 
   /** The person was erased: whatever the record said, it goes nowhere. */

@@ -170,3 +170,19 @@ test('a record for the destinations that the mark of a later erasure overtakes i
   expect(decided.map((s: any) => s.destination)).not.toContain(null);
   await fleet.settled();
 });
+
+test('what was accepted after the erasure and sealed under the key of before it is a dead letter, and not taken for erased', async () => {
+  const topic = `${fleet.prefix}.canonical`;
+  const ring = await readKeys({ log, serde, prefix: fleet.prefix, dataDir: fleet.dataDir });
+  const { partition, record } = (await records(topic)).find(({ record: r }) => isSealed(r.value!) && ring.open(r.value!) === undefined && r.headers.some(([name, value]) => name === 'weir-source' && value.toString() === 'segment'))!;
+  await ring.stop();
+  const [late, covered] = [1, 0].map((ms) => ({ event: `evt_${String(6 + ms).repeat(32)}`, accepted: String(Date.parse(receipt.markedAt) + ms) }));
+  const own = ({ event, accepted }: { event: string; accepted: string }): OutRecord => ({ partition, key: record.key, value: record.value, headers: [...record.headers.filter(([name]) => name !== 'weir-event' && name !== 'weir-accepted'), ['weir-event', Buffer.from(event)], ['weir-accepted', Buffer.from(accepted)]] });
+  const appender = await log.appender();
+  await appender.partitions(topic);
+  await appender.append(topic, [own(late!), own(covered!)]);
+  const endOf = (event: string) => waitFor('its end', async () => ((await (await api(`/v1/events/${event}/trace`)).json()) as any).stages?.find((s: any) => s.stage === 'outcome'));
+  expect(await endOf(late!.event)).toMatchObject({ state: 'dead-lettered', reason: 'key-destroyed' });
+  expect(await endOf(covered!.event)).toMatchObject({ state: 'denied', reason: 'subject-erased' });
+  await fleet.settled();
+});
