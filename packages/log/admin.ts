@@ -6,6 +6,9 @@ import type { LogAdmin, TopicSpec } from './types.ts';
 
 const requestMs = 15_000;
 
+/** A broker that has just started, or stood still, is fenced until the controller has its heartbeat: there are too few for a new topic only now. That there never are enough has the same code, and other words. */
+const isEarly = ({ errorCode, message }: { readonly errorCode: number; readonly message: string }): boolean => errorCode === E.invalidReplicationFactor && message.includes('currently fenced');
+
 /** Admin over any broker: brokers forward what only the controller can do. */
 export function createAdmin(cluster: Cluster): LogAdmin {
   function ask<T>(what: string, request: (broker: BrokerConnection) => Promise<T | undefined>): Promise<T> {
@@ -56,11 +59,16 @@ export function createAdmin(cluster: Cluster): LogAdmin {
       let missing = topics;
       while (missing.length > 0) {
         const asked = missing;
-        const answers = await ask('create topics', (broker) => broker.createTopics(requestMs, asked));
+        const answers = await ask('create topics', async (broker) => {
+          const found = await broker.createTopics(requestMs, asked);
+          created.push(...found.filter((t) => t.errorCode === 0).map((t) => t.name));
+          const early = found.find(isEarly);
+          if (early !== undefined) throw new WeirError('log-unavailable', `${early.name}: ${early.message}`);
+          return found;
+        });
         const again = new Set(answers.filter((t) => t.errorCode === E.requestTimedOut).map((t) => t.name));
         const bad = answers.filter((t) => t.errorCode !== 0 && t.errorCode !== E.topicExists && !again.has(t.name));
         if (bad.length > 0) throw new WeirError('log-fatal', `could not create ${bad.map((t) => `${t.name} (${t.message})`).join(', ')}`);
-        created.push(...answers.filter((t) => t.errorCode === 0).map((t) => t.name));
         missing = asked.filter((t) => again.has(t.name));
       }
       for (const topic of topics) await awaitLeaders(topic.name);

@@ -11,7 +11,7 @@ import type { Secured } from './security.ts';
 export const E = {
   none: 0, offsetOutOfRange: 1, corruptMessage: 2, unknownTopic: 3, leaderNotAvailable: 5, notLeader: 6, requestTimedOut: 7, messageTooLarge: 10, coordinatorLoading: 14,
   coordinatorNotAvailable: 15, notCoordinator: 16, invalidTopic: 17, recordListTooLarge: 18, illegalGeneration: 22, inconsistentProtocol: 23, invalidGroup: 24, unknownMember: 25,
-  invalidSessionTimeout: 26, rebalanceInProgress: 27, topicAuthorization: 29, groupAuthorization: 30, clusterAuthorization: 31, topicExists: 36, invalidRequest: 42, policyViolation: 44,
+  invalidSessionTimeout: 26, rebalanceInProgress: 27, topicAuthorization: 29, groupAuthorization: 30, clusterAuthorization: 31, topicExists: 36, invalidReplicationFactor: 38, invalidRequest: 42, policyViolation: 44,
   memberIdRequired: 79, groupMaxSize: 81, fencedInstance: 82, invalidRecord: 87,
 } as const;
 
