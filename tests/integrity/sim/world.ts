@@ -338,12 +338,15 @@ export async function simulate(seed: number, options: { events?: number; faults?
     }
     let nextLook = 0;
     let stuck: string | undefined = 'nothing was looked at';
+    let quiet = 0;
     await scheduler.run(() => {
       if (scheduler.now < nextLook) return false;
       nextLook = scheduler.now + 500;
       if (scheduler.now <= endMs + 500) return false;
       stuck = race?.pending() ?? (acknowledged < sent.length + profiles.length ? `${sent.length + profiles.length - acknowledged} items are not acknowledged` : watch.pending(release, polled));
-      return stuck === undefined;
+      // What has its end may have its outcome still on the way: a second look, half a second later, decides.
+      quiet = stuck === undefined ? quiet + 1 : 0;
+      return quiet > 1;
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
