@@ -6,8 +6,8 @@ test('7 seeds of the consent race: no use reaches the vendor after a withdrawal 
   const problems: string[] = [];
   let asked = 0;
   let applied = 0;
-  // 561 once failed: a delivery that was put back five times had a key that the checker did not know.
-  for (const seed of [1, 2, 3, 4, 5, 6, 561]) {
+  // 561 once failed: a delivery that was put back five times had a key that the checker did not know. 979: the run ended while the outcome of the last end was on its way.
+  for (const seed of [1, 2, 3, 4, 5, 561, 979]) {
     const result = await race(seed);
     problems.push(...result.problems.map((p) => `seed ${seed}: ${p}`));
     asked += result.asked;
