@@ -1,6 +1,7 @@
 import type { ConsumerHandlers, OutRecord } from '@weir/log';
 import { groupNames, H, topicNames } from '@weir/pipeline';
 import { isSealed, seal, sealKey, sealedBy, type SealKey } from '@weir/seal';
+import { createHandClock } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { createAppliedWatcher } from './applied.ts';
 import type { PolicyPorts } from './ports.ts';
@@ -9,21 +10,19 @@ const topics = topicNames('t');
 const key: SealKey = sealKey(Buffer.alloc(16, 1), Buffer.alloc(32, 2));
 const value = seal(key, Buffer.from('a change of consent of ann@larkspur.example'));
 
+const soon = (): Promise<void> => new Promise((done) => { setImmediate(done); });
+
 /** What is told of one change that every instance has applied; `keyOf` is asked when it is told. */
 async function told(keyOf: () => SealKey | undefined): Promise<readonly OutRecord[]> {
   const appended: OutRecord[] = [];
-  const timers = new Set<NodeJS.Timeout>();
+  const clock = createHandClock(Date.UTC(2026, 0, 1));
   let handlers: ConsumerHandlers | undefined;
   const committed = Promise.withResolvers<void>();
   const watcher = createAppliedWatcher({
     context: {
       topics, groups: groupNames('t'), keys: { byId: keyOf }, releases: { current: () => ({ policy: { routes: new Map([['ConsentApplied', []]]) } }) },
       serde: { known: () => true, prepare: async () => {}, decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose: 'news', channel: null, topic: null, email: 'ann@larkspur.example' } }), encode: (_name: string, record: object) => Buffer.from(JSON.stringify(record)) },
-      clock: {
-        now: Date.now, monotonic: () => performance.now(),
-        setTimer: (run: () => void, ms: number) => { const timer = setTimeout(run, ms); timers.add(timer); return timer; },
-        clearTimer: (timer: NodeJS.Timeout) => { clearTimeout(timer); },
-      },
+      clock,
       log: { consumer: (options: { handlers: ConsumerHandlers }) => {
         handlers = options.handlers;
         return { start: async () => {}, close: async () => {}, commit: async () => committed.resolve() };
@@ -38,12 +37,18 @@ async function told(keyOf: () => SealKey | undefined): Promise<readonly OutRecor
   try {
     await watcher.start();
     await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
-    const headers = ([[H.event, 'evt_1'], [H.output, 'out_1'], [H.ids, 'email:a'], [H.accepted, String(Date.now())]] as const).map(([name, text]) => [name, Buffer.from(text)] as const);
-    handlers!.batch({ topic: topics.consentChanges, partition: 0, epoch: 1, records: [{ offset: 0, timestamp: Date.now(), key: Buffer.from('email:a'), value, headers }], nextOffset: 1, highWatermark: 1 });
-    await committed.promise;
+    const headers = ([[H.event, 'evt_1'], [H.output, 'out_1'], [H.ids, 'email:a'], [H.accepted, String(clock.now())]] as const).map(([name, text]) => [name, Buffer.from(text)] as const);
+    handlers!.batch({ topic: topics.consentChanges, partition: 0, epoch: 1, records: [{ offset: 0, timestamp: clock.now(), key: Buffer.from('email:a'), value, headers }], nextOffset: 1, highWatermark: 1 });
+    let waits = true;
+    const over = committed.promise.finally(() => { waits = false; });
+    for (let turns = 0; waits && turns < 1000; turns++) {
+      for (const _ of clock.turn(100)) await soon();
+      await soon();
+    }
+    expect(waits, 'nothing is committed').toBe(false);
+    await over;
   } finally {
     await watcher.stop();
-    for (const timer of timers) clearTimeout(timer);
   }
   return appended;
 }
