@@ -1,3 +1,4 @@
+import { loadSchemas } from '@weir/schemas';
 import { expect, test } from 'vitest';
 import { createSerde } from './serde.ts';
 
@@ -18,4 +19,25 @@ test('a schema is unknown only where the registry that our schemas are in says s
   // It knows who we are, and lets us read no subject.
   expect(await prepared(404, 403)).toBe('schema-unknown');
   for (const [lookUp, own] of [[404, 404], [404, 502], [401, undefined], [403, undefined], [429, undefined], [500, undefined]] as const) expect(await prepared(lookUp, own)).toBe('log-unavailable');
+});
+
+/** A registry that answers the first registration of a schema by `first`, and each later one well. */
+function registering(first: () => Promise<{ id: number }>): { start(): Promise<void>; asked(): number } {
+  let asked = 0;
+  const serde = createSerde({ registryUrl: 'http://registry', deadlineMs: 600, registry: { register: () => (++asked === 1 ? first() : Promise.resolve({ id: asked })), getSchema: () => Promise.reject(status(500)) } });
+  return { start: () => serde.start(), asked: () => asked };
+}
+
+test('services that start side by side on a new registry do not refuse each other: what 409 says once is asked again, what it says twice is refused', async () => {
+  const raced = registering(() => Promise.reject(status(409)));
+  await raced.start();
+  expect(raced.asked()).toBe(loadSchemas().size + 1);
+  const serde = createSerde({ registryUrl: 'http://registry', registry: { register: () => Promise.reject(status(409)), getSchema: () => Promise.reject(status(500)) } });
+  await expect(serde.start(), 'an incompatible schema').rejects.toMatchObject({ code: 'schema-unknown' });
+});
+
+test('one answer of the registry that is lost does not end a start: it is asked again within the time of the start', async () => {
+  const lost = registering(() => new Promise(() => {}));
+  await lost.start();
+  expect(lost.asked()).toBe(loadSchemas().size + 1);
 });

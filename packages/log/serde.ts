@@ -48,6 +48,8 @@ function undecodable(name: string, error: unknown): WeirError {
 export function createSerde(options: { registryUrl: string; security?: RegistrySecurity; limits?: DecodeLimits; deadlineMs?: number; registry?: Pick<SchemaRegistry, 'register' | 'getSchema'> & Partial<Pick<SchemaRegistry, 'getLatestSchemaId'>> }): Serde {
   const limits = options.limits ?? defaultLimits;
   const deadlineMs = options.deadlineMs ?? 30_000;
+  // An answer that never comes must leave time to ask again: the client has no time limit of its own.
+  const requestMs = deadlineMs / 3;
   const schemas = loadSchemas();
   const types = new Map([...schemas].map(([name, schema]) => [name, avsc.Type.forSchema(schema as avsc.Schema)]));
   const ids = new Map<string, number>();
@@ -61,9 +63,17 @@ export function createSerde(options: { registryUrl: string; security?: RegistryS
   const scratch: Sink = { bytes: Buffer.allocUnsafe(firstScratch), at: 0 };
   const registry: NonNullable<typeof options.registry> = options.registry ?? createRegistry(options.registryUrl, options.security);
 
+  function ask(name: string): Promise<{ id: number }> {
+    return withDeadline(registry.register({ type: SchemaType.AVRO, schema: JSON.stringify(schemas.get(name)) }, { subject: name, compatibility: COMPATIBILITY.FULL_TRANSITIVE, updateConfig: true }), requestMs, `registration of ${name}`, 'log-unavailable');
+  }
+
   async function register(name: string): Promise<void> {
     failpointSoon('log.schema-fetch');
-    const { id } = await registry.register({ type: SchemaType.AVRO, schema: JSON.stringify(schemas.get(name)) }, { subject: name, compatibility: COMPATIBILITY.FULL_TRANSITIVE, updateConfig: true });
+    // 409 is said of an incompatible schema, and by Apicurio to all but one of those who register a new subject at the same time: asked again, only the first stays one.
+    const { id } = await ask(name).catch((error: unknown) => {
+      if (statusOf(error) !== 409) throw error;
+      return ask(name);
+    });
     const type = types.get(name)!;
     ids.set(name, id);
     codecs.set(id, { name, check: compileBounds(schemas.get(name), limits), read: (datum) => type.fromBuffer(datum) });
