@@ -41,7 +41,7 @@ export interface Item {
   readonly kind: 'delivery' | 'derived';
   readonly deliveries: readonly Looked[];
   /** derived: why nothing comes of it, or that it ended before it was routed and would now go on. */
-  readonly note: 'fails' | 'dropped' | 'erased' | 'goes-on' | undefined;
+  readonly note: 'fails' | 'dropped' | 'erased' | 'key-destroyed' | 'goes-on' | undefined;
   /** `H.corrects` of what is put back. */
   readonly corrects?: string;
 }
@@ -52,6 +52,8 @@ export interface Passed {
   repeated: number;
   /** Bytes that are not what their topic holds. */
   unreadable: number;
+  /** Deliveries that nobody can read: their key is destroyed. */
+  keyDestroyed: number;
   /** Deliveries that wait for an approver: only he lets them through. */
   held: number;
 }
@@ -114,7 +116,7 @@ export interface Selector {
 export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector {
   const { serde, topics } = ports;
   const standing: StandingPorts = { ...ports.standing, allows: recentAnswers(ports.standing.allows) };
-  const passed: Passed = { repeated: 0, unreadable: 0, held: 0 };
+  const passed: Passed = { repeated: 0, unreadable: 0, keyDestroyed: 0, held: 0 };
   const wantedId = idFilter(order.events);
   const subjects = subjectsOf(ports, order);
   const met = new Map<string, IdSet>();
@@ -156,6 +158,10 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
       if (decoded !== undefined) return decoded;
     } catch (error) {
       if (!(error instanceof WeirError)) throw error;
+      if (error.code === 'subject-erased') {
+        passed.keyDestroyed++;
+        return undefined;
+      }
     }
     passed.unreadable++;
     return undefined;
@@ -264,7 +270,7 @@ function subjectsOf(ports: SelectPorts, order: ReplayOrder): (ids: readonly stri
 
 /** True when a replay puts the record back. */
 export function goesBack(item: Item, unknown: 'hold' | 'resend'): boolean {
-  if (item.note === 'fails' || item.note === 'dropped' || item.note === 'erased') return false;
+  if (item.note !== undefined && item.note !== 'goes-on') return false;
   if (item.corrects !== undefined) return true;
   if (item.deliveries.some((d) => sends(d.found.standing, unknown))) return true;
   return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');
