@@ -109,6 +109,20 @@ test('what little came is on disk after half a minute, so that a killed process 
   expect(table.get('#/t/0')?.toString()).toBe('3');
 });
 
+test('what a killed process had gathered counts on, also when it waited for longer than the window', async () => {
+  add(entry('a', h1, 1), entry('b', h, 2), entry('c', h, 3));
+  add(entry('d', h, 4));
+  const late = entry('late', h1, 5);
+  add(late);
+  const reader = { async read(_topic: string, _partition: number, from: number, to: number, take: (batch: unknown) => void) {
+    expect([from, to]).toEqual([4, 6]);
+    take({ records: [{ ...late, key: null, value: null, headers: [[H.event, Buffer.from('late')], [H.hash, Buffer.from(h1)]] }], nextOffset: 6 });
+  } } as unknown as Reader;
+  seen = open(reader);
+  await seen.load('t', 0, 6, window, 99 * window);
+  expect(first(entry('late', h2, 9))).toBe(h1);
+});
+
 test('a cache of another layout is read again', async () => {
   await table.close();
   table = openTable({ path: `${dir}/other` });

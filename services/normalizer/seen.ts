@@ -34,7 +34,7 @@ export interface First {
  * Row `<topic>/<generation>/<hash of partition and event id>` → hash, offset, accept time.
  */
 export interface Seen {
-  /** Fill from the raw topic up to `position`, at most back to the window. */
+  /** Fill from the raw topic up to `position`; where nothing of the partition is known, at most back to the window. */
   load(topic: string, partition: number, position: number, windowMs: number, now: number): Promise<void>;
   /** How the event id first came, as far as it is known: perhaps this record itself, read again. */
   find(topic: string, partition: number, entry: SeenEntry, windowMs: number): First | undefined;
@@ -166,7 +166,8 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
       // A checkpoint beyond the committed position by a crash is fine; one of another topic would be, too: offsets decide.
       if (known >= position) return;
       await reader.read(topic, partition, known, position, (batch) => {
-        const recent = batch.records.filter((r) => r.timestamp > now - windowMs);
+        // From a position on, what was gathered and lost counts on however old it is by now.
+        const recent = known > 0 ? batch.records : batch.records.filter((r) => r.timestamp > now - windowMs);
         seen.add(topic, partition, recent.map((r) => {
           const { eventId, hash, acceptedAt } = rawHeaders(r);
           return { eventId, hash, acceptedAt, offset: r.offset, timestamp: r.timestamp };
