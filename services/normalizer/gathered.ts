@@ -36,10 +36,11 @@ export function createShelf(topic: string, generation: number, partition: number
   return { topic, generation, prefix: `${topic}/${generation}/`, high, low };
 }
 
-/** An id is the beginning of a hash already, unless somebody else wrote it. */
+/** All 128 bits of an id count, which is the beginning of a hash, unless somebody else wrote it: those behind the first 104 go on top of the lower half. */
 export function placeOf({ high, low }: Shelf, eventId: string): Hash {
-  const [first, second] = hashOf(derived.test(eventId) ? eventId.slice(4) : hash('sha256', eventId, 'hex'));
-  return [(first + high) % span, (second + low) % span];
+  const digits = derived.test(eventId) ? eventId.slice(4) : hash('sha256', eventId, 'hex');
+  const [first, second] = hashOf(digits);
+  return [(first + high) % span, ((second + Number.parseInt(digits.slice(26, 32), 16) * 2 ** 28) % span + low) % span];
 }
 
 /** Of a body as 32 hex digits; what is none (somebody else wrote the record) by its own hash. */

@@ -88,6 +88,15 @@ test('the same id of another partition, and of another topic, is another event',
   for (const [topic, partition] of [['t', 1], ['u', 0]] as const) expect(seen.find(topic, partition, entry('a', h2, 9), window)).toBeUndefined();
 });
 
+test('ids that begin alike are told apart: somebody numbered them', () => {
+  for (let i = 0; i < 40; i++) {
+    const id = `evt_${i.toString(16).padStart(32, '0')}`;
+    expect(first(entry(id, h1, 100))).toBeUndefined();
+    add(entry(id, i % 2 === 0 ? h1 : h2, i));
+  }
+  for (let i = 0; i < 40; i++) expect(first(entry(`evt_${i.toString(16).padStart(32, '0')}`, h, 100))).toBe(i % 2 === 0 ? h1 : h2);
+});
+
 test('an id and a body hash that are no hashes, from who writes the raw topic himself, are told apart and known again', async () => {
   for (const [id, hash] of [['ä/../#', ''], ['evt_1', 'H'], [`evt_${'A'.repeat(32)}`, 'x'.repeat(64)]] as const) {
     add(entry(id, hash, 5));
@@ -164,7 +173,7 @@ test('whatever is written and whenever the process is killed or stopped, an id h
     };
     for (const { kind, partition, ids } of steps) {
       if (kind === 'batch') {
-        const records = ids.map((id, i) => entry(`evt_${String(id).repeat(32).slice(0, 32)}`, String(time + i).padStart(32, '0'), logs[partition]!.length + i, ++time));
+        const records = ids.map((id, i) => entry(`evt_${String(id).padStart(32, '0')}`, String(time + i).padStart(32, '0'), logs[partition]!.length + i, ++time));
         logs[partition]!.push(...records);
         take(partition, records);
         continue;
