@@ -35,7 +35,7 @@ function world(joining: (consumers: number) => void = () => undefined) {
       return () => undefined;
     } }, workspaceKey: Buffer.alloc(32),
     logger: createLogger({ service: 'normalizer', level: 'silent' }), registry, clock: { ...systemClock, monotonic: () => ++now }, stateDir: '/nowhere',
-  } as unknown as ServiceContext, { sessionTimeoutMs: 1000 }, () => ({ get: () => undefined, range: () => [], putBatch: () => undefined, close: () => Promise.resolve() }) as never);
+  } as unknown as ServiceContext, { sessionTimeoutMs: 1000 }, () => ({ get: () => undefined, range: () => [], putBatch: () => undefined, clear: () => undefined, close: () => Promise.resolve() }) as never);
   return { service, asked, committed, registry, handlers: () => handlers!, apply: (release: Release) => { current = release; } };
 }
 

@@ -246,7 +246,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       admin = await log.admin();
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       write = createWriter({ appender, serde, topics, now: clock.now, left });
-      seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
+      seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader(), clock.monotonic);
       const begun = releases.current();
       await subscribe();
       // To join the group takes seconds: the topics of a release that came meanwhile would be nobody's until the next one.
