@@ -19,7 +19,7 @@ async function world() {
       topics, groups: groupNames('t'), serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) }, logger: { warn() {} },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return {}; } },
     },
-    appender: { append: async (_topic: string, records: readonly OutRecord[]) => { appended.push(...records); return records.map(() => offset++); } },
+    appender: { partitions: async () => 2, append: async (_topic: string, records: readonly OutRecord[]) => { appended.push(...records); return records.map(() => offset++); } },
     tables: {
       readToEnd: async () => {}, regressed: () => table.regressed, consentPositions: () => [table.position], onAdvance: (listener: () => void) => { advance = listener; },
       stored: (key: string) => ({ partition: 0, state: { version: 7 } as ConsentState, bytes: Buffer.from(`the newest of ${key}`) }),
@@ -65,7 +65,7 @@ function folding(purpose: string) {
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
     appender: {
-      partitionFor: () => 1,
+      partitionFor: () => 1, partitions: async () => 2,
       append: async (topic: string, records: readonly OutRecord[]) => {
         steps.push(topic);
         for (const record of records) appended.push({ topic, record });

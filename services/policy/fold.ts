@@ -5,6 +5,7 @@ import { consentApi, H } from '@weir/pipeline';
 import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import { deadLetter } from './dead-letter.ts';
 import { isReadable } from '@weir/seal';
+import { coPartitioned } from '@weir/service';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
 import type { ApiChange } from './relay.ts';
 
@@ -207,7 +208,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     topics: [topics.consentChanges],
     sessionTimeoutMs: ports.sessionTimeoutMs,
     urgent: true,
-    handlers: {
+    handlers: coPartitioned({
       assigned,
       async revoked(parts, reason) {
         const leaving = parts.flatMap(({ partition }) => folds.get(partition) ?? []);
@@ -233,7 +234,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
         });
       },
       failed: (error) => ports.fail(error),
-    },
+    }, { others: [topics.consent], appender, admin: ports.admin, logger, fail: (error) => ports.fail(error) }),
   });
   return consumer;
 }
