@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { ConsumerHandlers, LogRecord, OutRecord } from '@weir/log';
 import { consentApi, groupNames, H, topicNames } from '@weir/pipeline';
 import type { ConsentState } from '@weir/policy';
@@ -49,10 +50,10 @@ test('a state that a late writer overwrote is written again when that is seen, o
 });
 
 const ids = ['userId:u', 'email:e'] as const;
-const bytes = Buffer.from('a change');
+const bytes = Buffer.from('\0\0\0\0\x01a change');
 
 /** A folder that owns partition 0 of two and folds what it is given; every append and commit, in order. */
-function folding(purpose: string) {
+function folding(purpose: string, registry = { here: true }) {
   const topics = topicNames('t');
   const steps: string[] = [];
   const appended: { topic: string; record: OutRecord }[] = [];
@@ -60,8 +61,8 @@ function folding(purpose: string) {
   let offset = 100;
   const shared = {
     context: {
-      topics, groups: groupNames('t'), clock: { now: () => 5000 }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
-      serde: { known: () => true, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
+      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
+      serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
     appender: {
@@ -83,6 +84,7 @@ function folding(purpose: string) {
   }) as unknown as LogRecord;
   return {
     topics, steps, appended,
+    revoke: () => handlers!.revoked([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }], 'rebalance'),
     async fold(...keys: string[]): Promise<void> {
       await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
       steps.length = appended.length = 0;
@@ -115,4 +117,19 @@ test('a no to every purpose goes to every identifier and to no destination', asy
   const { topics, steps, fold } = folding('*');
   await fold(ids[0]);
   expect(steps).toEqual([topics.consent, topics.consentChanges, topics.identity, 'commit 1']);
+});
+
+test('a change waits for a registry that is away and is folded when it is back; a partition that leaves meanwhile is let go, with nothing folded or committed', async () => {
+  const registry = { here: false };
+  const { topics, steps, fold } = folding('news', registry);
+  await fold(ids[1]);
+  expect(steps).toEqual([]);
+  registry.here = true;
+  for (let i = 0; i < 5; i++) await new Promise((done) => setImmediate(done));
+  expect(steps).toEqual([topics.consent, 'commit 1']);
+  registry.here = false;
+  const other = folding('news', registry);
+  await other.fold(ids[1]);
+  await other.revoke();
+  expect(other.steps).toEqual([]);
 });
