@@ -1,3 +1,4 @@
+export { createAbsences, type Absences } from './absences.ts';
 export { appendDeadlineMs } from './deadlines.ts';
 export { coPartitioned } from './co-partitioned.ts';
 export { systemClock } from './clock.ts';
