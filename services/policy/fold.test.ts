@@ -1,4 +1,4 @@
-import { WeirError } from '@weir/errors';
+import { WeirError, type ErrorCode } from '@weir/errors';
 import type { ConsumerHandlers, LogRecord, OutRecord } from '@weir/log';
 import { consentApi, groupNames, H, topicNames } from '@weir/pipeline';
 import type { ConsentState } from '@weir/policy';
@@ -53,16 +53,18 @@ const ids = ['userId:u', 'email:e'] as const;
 const bytes = Buffer.from('\0\0\0\0\x01a change');
 
 /** A folder that owns partition 0 of two and folds what it is given; every append and commit, in order. */
-function folding(purpose: string, registry = { here: true }) {
+function folding(purpose: string, erasedUntil?: number, registry = { here: true }) {
   const topics = topicNames('t');
   const steps: string[] = [];
   const appended: { topic: string; record: OutRecord }[] = [];
+  const counted: string[] = [];
+  const thrown = (code: ErrorCode): never => { throw new WeirError(code); };
   let handlers: ConsumerHandlers | undefined;
   let offset = 100;
   const shared = {
     context: {
-      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
-      serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
+      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
+      serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
     appender: {
@@ -74,7 +76,7 @@ function folding(purpose: string, registry = { here: true }) {
       },
     },
     tables: { readToEnd: async () => {}, regressed: () => [], consentPositions: () => [0], onAdvance() {}, stored: () => undefined },
-    metrics: { folded: { inc() {} }, foldLatency: { observe() {} }, unknownPurpose: { inc() {} }, lag: { set() {} } }, progress: { committed() {}, lag() {} },
+    metrics: { folded: { inc: ({ changed }: { changed: string }) => { counted.push(changed); } }, deadLettered: { inc: ({ code }: { code: string }) => { counted.push(code); } }, foldLatency: { observe() {} }, unknownPurpose: { inc() {} }, lag: { set() {} } }, progress: { committed() {}, lag() {} },
     fail: (error: unknown) => { throw error as Error; },
   } as unknown as PolicyPorts;
   createFolder(shared, createRelay(shared));
@@ -83,7 +85,7 @@ function folding(purpose: string, registry = { here: true }) {
     headers: [[H.mapping, consentApi], [H.output, `out-${at}`], [H.ids, ids.join(',')], [H.accepted, '1500'], [H.source, 'consent-api']].map(([name, text]) => [name!, Buffer.from(text!)]),
   }) as unknown as LogRecord;
   return {
-    topics, steps, appended,
+    topics, steps, appended, counted,
     revoke: () => handlers!.revoked([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }], 'rebalance'),
     async fold(...keys: string[]): Promise<void> {
       await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
@@ -121,15 +123,26 @@ test('a no to every purpose goes to every identifier and to no destination', asy
 
 test('a change waits for a registry that is away and is folded when it is back; a partition that leaves meanwhile is let go, with nothing folded or committed', async () => {
   const registry = { here: false };
-  const { topics, steps, fold } = folding('news', registry);
+  const { topics, steps, fold } = folding('news', undefined, registry);
   await fold(ids[1]);
   expect(steps).toEqual([]);
   registry.here = true;
   for (let i = 0; i < 5; i++) await new Promise((done) => setImmediate(done));
   expect(steps).toEqual([topics.consent, 'commit 1']);
   registry.here = false;
-  const other = folding('news', registry);
+  const other = folding('news', undefined, registry);
   await other.fold(ids[1]);
   await other.revoke();
   expect(other.steps).toEqual([]);
+});
+
+// Accepted at 1500, sealed under a key that is destroyed.
+test('a change that was said after the erasure and sealed under the key of before it is a dead letter; one of before it is counted, and neither is lost in silence', async () => {
+  const late = folding('news', 1499);
+  await late.fold(ids[0]);
+  expect(late.steps).toEqual([late.topics.dlq, late.topics.outcome, late.topics.consent, 'commit 1']);
+  expect(JSON.parse(late.appended.find((a) => a.topic === late.topics.dlq)!.record.value!.toString()).reasons).toMatchObject([{ code: 'key-destroyed' }]);
+  const covered = folding('news', 1500);
+  await covered.fold(ids[0]);
+  expect([covered.steps, covered.counted, late.counted]).toEqual([[covered.topics.consent, 'commit 1'], ['erased'], ['key-destroyed']]);
 });
