@@ -191,5 +191,5 @@ test('whatever is written and whenever the process is killed or stopped, an id h
       }
     }
     await seen.close();
-  }), { numRuns: 20 });
+  }), { numRuns: 12 });
 });

@@ -30,7 +30,7 @@ export interface First {
  *
  * What is added is gathered in memory, and written later in the order of the hashes, a slice with each batch: a row at a random
  * place of a large tree copies a page, neighbours share one. The position of a partition is written behind its last entry
- * before it, so what a killed process had gathered is read again from the topic (docs/decisions/0020-event-ids-written-late.md).
+ * before it, so what a killed process had gathered is read again from the topic (docs/decisions/0021-event-ids-written-late.md).
  * Row `<topic>/<generation>/<hash of partition and event id>` → hash, offset, accept time.
  */
 export interface Seen {
