@@ -53,8 +53,8 @@ export interface KillerPorts {
   /** Kills by `<stage> <point>`, those of earlier rounds of the run among them. */
   readonly counts: Map<string, number>;
   readonly done: () => boolean;
-  /** Milliseconds until the next kill is due, so that events keep pace with kills. */
-  readonly pace: () => number;
+  /** Milliseconds until the next kill of a stage is due, so that events keep pace with kills. */
+  readonly pace: (stage: Stage) => number;
   /** Asks for another release; resolves when it was ordered. */
   readonly switchRelease: () => Promise<void>;
   killed(stage: Stage, instance: number, point: string, counted: boolean): void;
@@ -62,6 +62,9 @@ export interface KillerPorts {
   ended(stage: Stage, instance: number, code: number | null): void;
   tore(): void;
 }
+
+/** A victim that has nothing in hand lives so much longer: killing it would prove nothing and cost a start. */
+const idleMs = 6000;
 
 const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
 const isDead = (child: ReturnType<World['fleet']['process']>): boolean => child.exitCode !== null || child.signalCode !== null;
@@ -89,7 +92,7 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     before.kill('SIGKILL');
     await exitOf(before);
     if (options.faults.has('torn') && random.next() < 0.1 && tearOne(join(fleet.dataDir, 'state', stage, String(instance)), random)) ports.tore();
-    const dueMs = ports.pace();
+    const dueMs = ports.pace(stage);
     if (atStart.has(point) && dueMs > 0) await pause(Math.min(dueMs, 20_000));
     const stall = options.faults.has('stall') && random.next() < 0.08 ? `~${sessionMs + random.below(sessionMs)}` : '';
     const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${atStart.has(point) ? '' : `+${Math.round(dueMs)}`}${stall}`;
@@ -109,31 +112,42 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     const exit = exitOf(child);
     await Promise.race([starting, exit]);
     const began = performance.now();
-    const patienceMs = 10_000 + random.below(10_000);
+    const patienceMs = 6000 + random.below(8000);
     let provoked = false;
-    while (!isDead(child) && !ports.done() && performance.now() - began < dueMs + patienceMs) {
+    while (!isDead(child) && !ports.done()) {
+      const overMs = performance.now() - began - dueMs - patienceMs;
+      if (overMs > idleMs || (overMs > 0 && await holds())) break;
       if (!provoked && performance.now() - began >= dueMs) {
         provoked = true;
         if (point === 'normalizer.release-switch') await ports.switchRelease();
         else await provoke(world, point, random).catch(() => undefined);
       }
-      await Promise.race([exit, pause(250)]);
+      await Promise.race([exit, pause(overMs > 0 ? 700 : 250)]);
     }
     let name: string = point;
     let held = true;
     if (!isDead(child)) {
       if (ports.done()) return;
       name = 'random';
-      held = await holdsWork(world, stage, instance);
+      held = await holds();
       child.kill('SIGKILL');
       await exit;
     } else if (child.signalCode !== 'SIGKILL') {
       await starting;
       return ports.ended(stage, instance, child.exitCode);
-    } else if (idlePoints.has(point)) held = await holdsWork(world, stage, instance);
+    } else if (idlePoints.has(point)) {
+      // What it cut off is told to the senders a moment later.
+      await pause(100);
+      held = await holds(true);
+    }
     await starting;
     if (held) counts.set(`${stage} ${name}`, (counts.get(`${stage} ${name}`) ?? 0) + 1);
     ports.killed(stage, instance, name, held);
+  }
+
+  /** What cannot be asked, because brokers are away, does not count. */
+  function holds(died = false): Promise<boolean> {
+    return holdsWork(world, stage, instance, died).catch(() => false);
   }
 
   async function startUntilReady(service: Stage, n: number): Promise<void> {

@@ -13,12 +13,16 @@ import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
 import { userIdOf } from './traffic.ts';
 import { calm, runWeather, startVendorFaults, switchRelease } from './weather.ts';
-import { callTimeoutMs, lagOf, sessionMs, stages, startWorld, type World } from './world.ts';
+import { callTimeoutMs, lagOf, sessionMs, stages, startWorld, type Stage, type World } from './world.ts';
 
 const maxRssMb = 400;
 const settleMs = 240_000;
 /** Senders wait while the stages have more than this before them. */
 const maxLag = 6000;
+/** A stage that has more than this before it is let work for a while before it is killed again. */
+const farBehind = 2500;
+/** So many kills ahead of their events, or behind them: then killers, or senders, wait for the other. */
+const slack = 8;
 
 export interface Goal {
   readonly kills: number;
@@ -62,16 +66,19 @@ export async function runRound(options: Options, round: number, goal: Goal): Pro
 
 async function breakUntilDone(world: World, round: number, goal: Goal, tally: Tally, began: number): Promise<void> {
   const { options, traffic } = world;
+  const started = performance.now();
   const minutes = (): number => (performance.now() - began) / 60_000;
   const lacks = (): number => options.perPoint === 0 ? 0 : lacking(tally.points, options.perPoint).size;
   const done = (): boolean => (tally.kills >= goal.kills && traffic.log.events >= goal.events && lacks() === 0) || (goal.minutes > 0 && minutes() >= goal.minutes);
   const count = (name: string): void => { tally.faults.set(name, (tally.faults.get(name) ?? 0) + 1); };
   const share = goal.events / goal.kills;
-  /** Kills wait for the events that belong to them. */
-  const pace = (): number => {
-    const ahead = tally.kills + 8 - traffic.log.events / Math.max(share, 1e-9);
-    const rate = traffic.log.events / ((performance.now() - began) / 1000);
-    return goal.events === 0 || ahead <= 0 ? 0 : Math.min(30_000, (ahead * share / Math.max(rate, 1)) * 1000);
+  /** Kills by which the events that belong to them are behind. */
+  const ahead = (): number => (share === 0 ? 0 : tally.kills - traffic.log.events / share);
+  const lags = new Map<Stage, number>();
+  /** Kills wait for the events that belong to them, and for a stage that is far behind. */
+  const pace = (stage: Stage): number => {
+    const rate = traffic.log.events / ((performance.now() - started) / 1000);
+    return Math.max((lags.get(stage) ?? 0) > farBehind ? 8000 : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
   };
   let told = performance.now();
   const killers = Promise.all(stages.flatMap((stage) => [1, 2].map((instance) => runKiller(stage, instance, {
@@ -89,7 +96,7 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
     },
   }))));
   const watched = supervise(world, ['control'], done, tally);
-  const guards = Promise.all([watched, runWeather(world, done, count), watchMemory(world, done, tally), holdBack(world, done)]);
+  const guards = Promise.all([watched, runWeather(world, done, count), watchMemory(world, done, tally), holdBack(world, done, lags, () => share > 0 && ahead() < -2 * slack)]);
   await killers;
   await guards;
   await calm(world);
@@ -114,12 +121,20 @@ async function watchMemory(world: World, done: () => boolean, tally: Tally): Pro
   }
 }
 
-/** Senders do not run away from the stages: a backlog of hours would only be waited for. */
-async function holdBack(world: World, done: () => boolean): Promise<void> {
+/**
+ * Senders do not run away from the stages, a backlog of hours would only be waited for, nor from the kills: of what is
+ * `ample` only so much more is sent that victims have something in hand. Keeps `lags` up to date.
+ */
+async function holdBack(world: World, done: () => boolean, lags: Map<Stage, number>, ample: () => boolean): Promise<void> {
+  const { traffic, options: { rate } } = world;
   while (!done()) {
-    await pause(3000);
-    const lags = await Promise.all(stages.map((stage) => lagOf(world, stage))).catch(() => undefined);
-    if (lags !== undefined) world.traffic.hold(lags.reduce((n, l) => n + l.records, 0) > maxLag);
+    await pause(2000);
+    traffic.setRate(ample() ? Math.max(1, rate / 4) : rate);
+    const found = await Promise.all(stages.map((stage) => lagOf(world, stage))).catch(() => undefined);
+    // A broker is away: as it was.
+    if (found === undefined) continue;
+    found.forEach((lag, i) => lags.set(stages[i]!, lag.records));
+    traffic.hold([...lags.values()].reduce((a, b) => a + b, 0) > maxLag);
   }
   world.traffic.hold(false);
 }

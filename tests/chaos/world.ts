@@ -165,8 +165,9 @@ export async function lagOf(world: World, stage: Stage): Promise<{ readonly reco
   return { records, where };
 }
 
-/** True while work of this service waits uncommitted; for ingest: while requests are in flight to the instance. */
-export async function holdsWork(world: World, stage: Stage, instance: number): Promise<boolean> {
-  if (stage === 'ingest') return world.traffic.log.inFlight[instance - 1]! > 0;
+/** True while work of this service waits uncommitted; for ingest: while requests are in flight to the instance, or were cut off when it died just now. */
+export async function holdsWork(world: World, stage: Stage, instance: number, died = false): Promise<boolean> {
+  const { inFlight, cutAt } = world.traffic.log;
+  if (stage === 'ingest') return died ? performance.now() - cutAt[instance - 1]! < 1000 : inFlight[instance - 1]! > 0;
   return (await lagOf(world, stage)).records > 0;
 }
