@@ -53,8 +53,9 @@ export interface KillerPorts {
   /** Kills by `<stage> <point>`, those of earlier rounds of the run among them. */
   readonly counts: Map<string, number>;
   readonly done: () => boolean;
-  /** Milliseconds until the next kill of a stage is due, so that events keep pace with kills. */
+  /** Milliseconds after it is ready until the next kill of a stage is due, so that events keep pace with kills. */
   readonly pace: (stage: Stage) => number;
+  readonly starts: Starts;
   /** Asks for another release; resolves when it was ordered. */
   readonly switchRelease: () => Promise<void>;
   killed(stage: Stage, instance: number, point: string, counted: boolean): void;
@@ -65,6 +66,38 @@ export interface KillerPorts {
 
 /** A victim that has nothing in hand lives so much longer: killing it would prove nothing and cost a start. */
 const idleMs = 6000;
+
+/** Lets so many processes start at once, in order, and knows how long a start of a stage takes until it is ready. */
+export interface Starts {
+  /** Runs it when it is its turn. */
+  inTurn<T>(stage: Stage, start: () => Promise<T>): Promise<T>;
+  usualMs(stage: Stage): number;
+}
+
+/** More starts at once than processors, and one, would take them from those that work and come up later themselves. */
+export function createStarts(atOnce: number): Starts {
+  const usual = new Map<Stage, number>();
+  const waiting: (() => void)[] = [];
+  let free = atOnce;
+  return {
+    usualMs: (stage) => usual.get(stage) ?? 0,
+    async inTurn(stage, start) {
+      if (free === 0) await new Promise<void>((turn) => { waiting.push(turn); });
+      else free--;
+      const began = performance.now();
+      try {
+        const started = await start();
+        const took = performance.now() - began;
+        usual.set(stage, ((usual.get(stage) ?? took) + took) / 2);
+        return started;
+      } finally {
+        const next = waiting.shift();
+        if (next === undefined) free++;
+        else next();
+      }
+    },
+  };
+}
 
 const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
 const isDead = (child: ReturnType<World['fleet']['process']>): boolean => child.exitCode !== null || child.signalCode !== null;
@@ -95,9 +128,16 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     const dueMs = ports.pace(stage);
     if (atStart.has(point) && dueMs > 0) await pause(Math.min(dueMs, 20_000));
     const stall = options.faults.has('stall') && random.next() < 0.08 ? `~${sessionMs + random.below(sessionMs)}` : '';
-    const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${atStart.has(point) ? '' : `+${Math.round(dueMs)}`}${stall}`;
-    // At start it may already pass the point: that is a kill like any other.
-    const starting = fleet.start(stage, instance, { WEIR_FAILPOINTS: spec }).catch((error: unknown) => error);
+    // Counted from the start: at start it may already pass the point, and then that is a kill like any other.
+    const fromMs = dueMs === 0 || atStart.has(point) ? 0 : Math.round(dueMs + ports.starts.usualMs(stage));
+    const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${fromMs === 0 ? '' : `+${fromMs}`}${stall}`;
+    const started = Promise.withResolvers<void>();
+    const starting = ports.starts.inTurn(stage, async () => {
+      const ready = fleet.start(stage, instance, { WEIR_FAILPOINTS: spec });
+      started.resolve();
+      return ready;
+    }).catch((error: unknown) => error);
+    await started.promise;
     const child = fleet.process(stage, instance);
     if (child === before) throw new Error(`${stage} ${instance} was not started`);
     await life(child, starting, point, dueMs);

@@ -1,13 +1,13 @@
 /** One round: start everything, break it until enough was killed and sent, heal it, and judge what is left. */
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { keyedId } from '@weir/pipeline';
 import { waitFor, type FleetService } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
 import { consentHeld, effectsOnce, invariants, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant } from './checkers.ts';
 import { readHistory, type History } from './history.ts';
-import { runKiller } from './killers.ts';
+import { createStarts, runKiller } from './killers.ts';
 import type { Options } from './options.ts';
 import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
@@ -20,7 +20,8 @@ const settleMs = 240_000;
 /** Senders wait while the stages have more than this before them. */
 const maxLag = 6000;
 /** A stage that has more than this before it is let work for a while before it is killed again. */
-const farBehind = 2500;
+const farBehind = 1500;
+const workMs = 5000;
 /** So many kills ahead of their events, or behind them: then killers, or senders, wait for the other. */
 const slack = 8;
 
@@ -78,11 +79,12 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   /** Kills wait for the events that belong to them, and for a stage that is far behind. */
   const pace = (stage: Stage): number => {
     const rate = traffic.log.events / ((performance.now() - started) / 1000);
-    return Math.max((lags.get(stage) ?? 0) > farBehind ? 8000 : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
+    return Math.max((lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
   };
+  const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
   const killers = Promise.all(stages.flatMap((stage) => [1, 2].map((instance) => runKiller(stage, instance, {
-    world, counts: tally.points, done, pace, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
+    world, counts: tally.points, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
     killed: (_stage, _instance, _point, counted) => {
       if (counted) tally.kills++;
       else tally.uncounted++;
