@@ -67,7 +67,7 @@ export interface KillerPorts {
 /** A victim that has nothing in hand lives so much longer: killing it would prove nothing and cost a start. */
 const idleMs = 6000;
 
-/** Lets so many processes start at once, in order, and knows how long a start of a stage takes until it is ready. */
+/** Lets so many processes start at once, one of a stage that is away altogether first, and knows how long a start of a stage takes until it is ready. */
 export interface Starts {
   /** Runs it when it is its turn. */
   inTurn<T>(stage: Stage, start: () => Promise<T>): Promise<T>;
@@ -77,13 +77,22 @@ export interface Starts {
 /** More starts at once than processors, and one, would take them from those that work and come up later themselves. */
 export function createStarts(atOnce: number): Starts {
   const usual = new Map<Stage, number>();
-  const waiting: (() => void)[] = [];
-  let free = atOnce;
+  const waiting: { readonly stage: Stage; readonly turn: () => void }[] = [];
+  const starting: Stage[] = [];
+  const alone = (stage: Stage): boolean => !starting.includes(stage) && waiting.filter((w) => w.stage === stage).length > 1;
+  const next = (): void => {
+    if (starting.length >= atOnce || waiting.length === 0) return;
+    const [first] = waiting.splice(Math.max(0, waiting.findIndex(({ stage }) => alone(stage))), 1);
+    starting.push(first!.stage);
+    first!.turn();
+  };
   return {
     usualMs: (stage) => usual.get(stage) ?? 0,
     async inTurn(stage, start) {
-      if (free === 0) await new Promise<void>((turn) => { waiting.push(turn); });
-      else free--;
+      await new Promise<void>((turn) => {
+        waiting.push({ stage, turn });
+        next();
+      });
       const began = performance.now();
       try {
         const started = await start();
@@ -91,9 +100,8 @@ export function createStarts(atOnce: number): Starts {
         usual.set(stage, ((usual.get(stage) ?? took) + took) / 2);
         return started;
       } finally {
-        const next = waiting.shift();
-        if (next === undefined) free++;
-        else next();
+        starting.splice(starting.indexOf(stage), 1);
+        next();
       }
     },
   };

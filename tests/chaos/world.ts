@@ -71,7 +71,7 @@ async function startNetwork({ dir, ending }: Parts): Promise<{ proxy: NetworkPro
     listeners.push({ listen: own, advertised });
   }
   // Times of records are the brokers': the clocks of the services step.
-  const platform = await startPlatform({ dataDir: join(dir, 'platform'), brokers: 3, listeners, properties: { 'log.message.timestamp.type': 'LogAppendTime' } });
+  const platform = await startPlatform({ dataDir: join(dir, 'platform'), brokers: 3, listeners, shortLived: true, properties: { 'log.message.timestamp.type': 'LogAppendTime' } });
   ending.push(() => platform.stop());
   const registry = new URL(platform.registryUrl);
   registry.port = String(await proxy.add('registry', Number(registry.port)));
