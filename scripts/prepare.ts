@@ -6,14 +6,16 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { readAdapterFile, registry } from '@weir/adapters';
-import { keepPending, localLeaf, newSigningKey } from '@weir/audit';
+import { keepPending, localLeaf, newSigningKey, signingKey } from '@weir/audit';
 import { commonOptions, defineConfig, kafkaConnection, readConfig, registryConnection, type ConfigOf } from '@weir/config';
 import { findWeirError } from '@weir/errors';
-import { createLog, createSerde } from '@weir/log';
+import { createLog, createSerde, type Log } from '@weir/log';
 import { planTopics, topicNames } from '@weir/pipeline';
 import { applyAudited, compileRelease, createTopicsAudited, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
 import { createLogger } from '@weir/telemetry';
-import { ensureSecrets, readWorkspaceKey, startVault, unwrapEnv, type SecretSpec, type VaultSettings } from '@weir/vault';
+import { ensureSecrets, openVault, readWorkspaceKey, startVault, unwrapEnv, type SecretSpec, type VaultSettings } from '@weir/vault';
+import { openAuditLog } from '../services/control/audit.ts';
+import { fileWitness, localCheckpoints } from '../services/control/audit-witness.ts';
 import { controlOptions } from '../services/control/config.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -54,7 +56,7 @@ export async function localSecrets(release: Release, target: { readonly dataDir:
  * Topics of the release, schemas, and the release itself when none is current, or another one and no second person has to
  * approve (WEIR_APPROVAL). Resolves with the hash of the release that runs then.
  */
-export async function prepareCluster(release: Release, config: ConfigOf<typeof prepareOptions>, by: string): Promise<string> {
+export async function prepareCluster(release: Release, config: ConfigOf<typeof prepareOptions>, by: string, env: Env): Promise<string> {
   const log = createLog({ ...kafkaConnection(config), clientId: 'weir-prepare' });
   const serde = createSerde(registryConnection(config));
   try {
@@ -62,7 +64,7 @@ export async function prepareCluster(release: Release, config: ConfigOf<typeof p
     const [admin, appender] = await Promise.all([log.admin(), log.appender()]);
     const { control: topic, audit: auditTopic } = topicNames(config.topicPrefix);
     const direct = { appender, auditTopic, by, now: Date.now };
-    await Promise.all([createTopicsAudited({ ...direct, admin, plan: planTopics(file, release, { prefix: config.topicPrefix, brokers: config.brokers.length }) }), serde.start()]);
+    const [made] = await Promise.all([createTopicsAudited({ ...direct, admin, plan: planTopics(file, release, { prefix: config.topicPrefix, brokers: config.brokers.length }) }), serde.start()]);
     // Nothing is mapped here: any key will do.
     const feed = await createReleaseFeed({ log, serde, topic, adapters: registry, workspaceKey: Buffer.alloc(32), logger: createLogger({ service: 'prepare', level: 'silent' }) });
     const running = currentHash(feed);
@@ -73,10 +75,26 @@ export async function prepareCluster(release: Release, config: ConfigOf<typeof p
       return running;
     }
     await applyAudited({ ...direct, serde, topic, release, message: null });
+    if (made.includes(auditTopic)) await firstCheckpoint(log, auditTopic, config.dataDir, env);
     return release.hash;
   } finally {
     await log.close();
   }
+}
+
+/**
+ * Signs the audit log that this very call has made, so that control has a checkpoint to compare its first look with: one that
+ * finds none warns, because it was lost. Nothing is signed where the key is not at hand (control warns, then), or where a
+ * checkpoint is kept already.
+ */
+export async function firstCheckpoint(log: Log, topic: string, dataDir: string, env: Env): Promise<void> {
+  const vault = openVault({ dataDir, env });
+  const witness = fileWitness(localCheckpoints(dataDir), { warn: () => undefined });
+  if (!vault.has('AUDIT_KEY') || witness.kept().length > 0) return;
+  const [reader, admin, appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
+  const logger = createLogger({ service: 'prepare', level: 'silent' });
+  const audit = await openAuditLog({ appender, reader, admin, topic, signer: signingKey(topic, vault.get('AUDIT_KEY').reveal()), witness, now: Date.now, logger, local: { pending: () => [], drop: () => undefined, sealed: () => undefined }, wasMade: () => undefined, signOnly: true });
+  await audit.close();
 }
 
 function currentHash(feed: Awaited<ReturnType<typeof createReleaseFeed>>): string | undefined {
@@ -93,5 +111,5 @@ if (import.meta.main) {
   const env = await unwrapEnv(process.env, () => config);
   const release = compileWorkspace(process.argv[2] ?? join(root, 'workspace'), config.dataDir, env);
   await localSecrets(release, { dataDir: config.dataDir, env, settings: config, by: 'prepare' });
-  console.log(`prepared: release ${await prepareCluster(release, config, 'prepare')}`);
+  console.log(`prepared: release ${await prepareCluster(release, config, 'prepare', env)}`);
 }

@@ -123,7 +123,7 @@ try {
   // One instance on one machine: a crash is noticed sooner than in a fleet. Each of these can still be set.
   for (const [name, value] of Object.entries({ WEIR_NORMALIZER_SESSION_MS: '5000', WEIR_POLICY_SESSION_MS: '5000', WEIR_DISPATCHER_SESSION_MS: '9000', WEIR_CALL_TIMEOUT_MS: '4000' })) process.env[name] ||= value;
   Object.assign(process.env, { WEIR_DATA: dataDir, WEIR_SANDBOX_URL: `http://127.0.0.1:${config.base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: process.env['WEIR_ALLOW_PRIVATE_DESTINATIONS'] || 'true', WEIR_ALLOW_PRIVATE_SOURCES: process.env['WEIR_ALLOW_PRIVATE_SOURCES'] || 'true', WEIR_LOG_LEVEL: process.env['WEIR_LOG_LEVEL'] || 'warn' });
-  const hash = await prepareCluster(release, readConfig(prepareOptions), 'npm start');
+  const hash = await prepareCluster(release, readConfig(prepareOptions), 'npm start', env);
   running = await startServices(config.base);
   for (const { service, context } of running) {
     void Promise.race([service.failed, ...(context?.broken === undefined ? [] : [context.broken])]).then((error) => {

@@ -34,7 +34,7 @@ interface Shown extends Omit<Letter, 'codes' | 'message'> {
   /** Its key is destroyed. */
   readonly erased: boolean;
   /** Why the bytes are left out. */
-  readonly hidden: 'subject-erased' | 'maybe-erased' | null;
+  readonly hidden: 'subject-erased' | 'maybe-erased' | 'key-destroyed' | null;
 }
 
 const filters = ['stage', 'code', 'source', 'destination', 'release'] as const;
@@ -110,6 +110,7 @@ async function show(context: CommandContext, client: Client, id: string): Promis
   for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);
   for (const r of letter.reasons) terminal.line(`${terminal.paint.red(r.code)}  ${printable(r.message)}${r.file === null ? '' : `  ${printable(r.file)}:${r.line ?? 0}`}${r.field === null ? '' : `  field ${printable(r.field)}`}${r.path === null ? '' : `  path ${printable(r.path)}`}`);
   if (letter.erased || letter.hidden === 'subject-erased') terminal.line('\nthe person was erased: what was sent is not shown any more');
+  else if (letter.hidden === 'key-destroyed') terminal.line(`\nkey-destroyed: ${letter.stage === 'policy' || letter.stage === 'dispatcher' ? 'it was sealed under a key that an erasure of the person destroyed; weir replay raw of its event maps it anew (what came by the consent API: give it again)' : 'the key of raw items of that day was destroyed at the end of their retention; it can be neither shown nor sent again'}`);
   else if (letter.hidden !== null) terminal.line('\nit was accepted before the newest erasure, and its mapping does not tell whose it is: what was sent is not shown (docs/erasure.md)');
   if (letter.value !== null) terminal.line(`\n${letter.text === undefined ? `base64 ${letter.value}` : printable(letter.text)}`);
   return 0;

@@ -28,6 +28,7 @@ interface Receipt {
   readonly rawUntil: string | null;
   readonly deadline: string | null;
   readonly eventId: string | null;
+  readonly unnamed: readonly string[];
   readonly destinations: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; readonly state: string; readonly at: string | null }>;
 }
 
@@ -127,6 +128,9 @@ async function erase(context: CommandContext, client: Client, identifier: string
   throw new Finding(`it is not acknowledged yet and goes on by itself: weir subject receipt ${found.id}`);
 }
 
+/** `2 email, 1 phone` */
+const countsOf = (types: readonly string[]): string => [...Map.groupBy(types, (type) => type)].map(([type, list]) => `${list.length} ${type}`).join(', ');
+
 function receipt({ terminal, json }: CommandContext, found: Receipt): number {
   if (json) {
     terminal.json(found);
@@ -138,6 +142,7 @@ function receipt({ terminal, json }: CommandContext, found: Receipt): number {
     ['raw items', found.rawUntil === null ? (found.markedAt === null ? 'not known yet' : 'a topic of them is kept for ever, so their key is, too') : `their last key is destroyed ${found.rawUntil}`], ['deadline', found.deadline ?? '-'],
   ];
   if (found.onlyGiven) facts.push(['only', wide]);
+  if (found.unnamed.length > 0) facts.push(['not told', `destinations are not told of ${countsOf(found.unnamed)} linked to this person: no record that is kept has it in the clear, or a newer one is told. Who has it: weir subject erase <it>`]);
   for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);
   terminal.line('');
   terminal.table(['destination', 'operation', 'state', 'at'], found.destinations.map((d) => [d.destination, d.operation ?? '-', d.state, d.at ?? '']));

@@ -211,6 +211,8 @@ async function startRegistry(java: string, binaries: Binaries, cache: string, da
   const env = {
     QUARKUS_HTTP_PORT: String(port), QUARKUS_HTTP_HOST: '127.0.0.1', APICURIO_STORAGE_KIND: 'sql', APICURIO_STORAGE_SQL_KIND: 'h2',
     APICURIO_DATASOURCE_URL: `jdbc:h2:file:${join(dataDir, 'registry')}`, QUARKUS_MANAGEMENT_PORT: '0', QUARKUS_MANAGEMENT_HOST: '127.0.0.1', QUARKUS_LOG_LEVEL: 'WARN',
+    // Two lines for each request otherwise, written under one lock, and megabytes of them.
+    QUARKUS_HTTP_ACCESS_LOG_ENABLED: 'false', QUARKUS_LOG_CATEGORY__IO_APICURIO_REGISTRY_LOGGING_AUDIT__LEVEL: 'WARN',
   };
   let process: Guarded | undefined;
   const start = async (): Promise<void> => {

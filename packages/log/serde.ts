@@ -45,9 +45,11 @@ function undecodable(name: string, error: unknown): WeirError {
  * `start` waits for the registry until `deadlineMs` (default 30 s), then rejects with log-unavailable; a schema
  * that the registry refuses rejects at once with schema-unknown, and a login that it refuses with log-auth-failed.
  */
-export function createSerde(options: { registryUrl: string; security?: RegistrySecurity; limits?: DecodeLimits; deadlineMs?: number; registry?: Pick<SchemaRegistry, 'register' | 'getSchema'> & Partial<Pick<SchemaRegistry, 'getLatestSchemaId'>> }): Serde {
+export function createSerde(options: { registryUrl: string; security?: RegistrySecurity; limits?: DecodeLimits; deadlineMs?: number; registry?: Pick<SchemaRegistry, 'register' | 'getSchema'> & Partial<Pick<SchemaRegistry, 'getLatestSchemaId' | 'getRegistryIdBySchema'>> }): Serde {
   const limits = options.limits ?? defaultLimits;
   const deadlineMs = options.deadlineMs ?? 30_000;
+  // An answer that never comes must leave time to ask again: the client has no time limit of its own.
+  const requestMs = deadlineMs / 3;
   const schemas = loadSchemas();
   const types = new Map([...schemas].map(([name, schema]) => [name, avsc.Type.forSchema(schema as avsc.Schema)]));
   const ids = new Map<string, number>();
@@ -61,9 +63,33 @@ export function createSerde(options: { registryUrl: string; security?: RegistryS
   const scratch: Sink = { bytes: Buffer.allocUnsafe(firstScratch), at: 0 };
   const registry: NonNullable<typeof options.registry> = options.registry ?? createRegistry(options.registryUrl, options.security);
 
+  const written = (name: string) => ({ type: SchemaType.AVRO as const, schema: JSON.stringify(schemas.get(name)) });
+
+  function ask(name: string): Promise<{ id: number }> {
+    return withDeadline(registry.register(written(name), { subject: name, compatibility: COMPATIBILITY.FULL_TRANSITIVE, updateConfig: true }), requestMs, `registration of ${name}`, 'log-unavailable');
+  }
+
+  /** The id of a schema that is registered already: one request, where a registration is two, or three of a new subject. Undefined when it is not there. */
+  async function known(name: string): Promise<number | undefined> {
+    if (registry.getRegistryIdBySchema === undefined) return undefined;
+    return withDeadline(registry.getRegistryIdBySchema(name, written(name)), requestMs, `look-up of ${name}`, 'log-unavailable').catch((error: unknown) => {
+      // The library makes an error without a status of a 404, and of nothing else here.
+      if (statusOf(error) === 404 || (error as Error).name === 'ConfluentSchemaRegistryError') return undefined;
+      throw error;
+    });
+  }
+
   async function register(name: string): Promise<void> {
     failpointSoon('log.schema-fetch');
-    const { id } = await registry.register({ type: SchemaType.AVRO, schema: JSON.stringify(schemas.get(name)) }, { subject: name, compatibility: COMPATIBILITY.FULL_TRANSITIVE, updateConfig: true });
+    // 409 is said of an incompatible schema, and by Apicurio to all but one of those who register a new subject at the same time: asked again, only the first stays one.
+    const { id } = await ask(name).catch((error: unknown) => {
+      if (statusOf(error) !== 409) throw error;
+      return ask(name);
+    });
+    adopt(name, id);
+  }
+
+  function adopt(name: string, id: number): void {
     const type = types.get(name)!;
     ids.set(name, id);
     codecs.set(id, { name, check: compileBounds(schemas.get(name), limits), read: (datum) => type.fromBuffer(datum) });
@@ -71,8 +97,17 @@ export function createSerde(options: { registryUrl: string; security?: RegistryS
 
   async function registerAll(): Promise<void> {
     const missing = [...schemas.keys()].filter((name) => !ids.has(name));
+    // A new registry has none of them: the first that is not there ends the asking.
+    let there = true;
     await Promise.all(Array.from({ length: registerAtOnce }, async () => {
-      for (let name = missing.pop(); name !== undefined; name = missing.pop()) await register(name);
+      for (let name = missing.pop(); name !== undefined; name = missing.pop()) {
+        const id = there ? await known(name) : undefined;
+        if (id !== undefined) adopt(name, id);
+        else {
+          there = false;
+          await register(name);
+        }
+      }
     }));
   }
 

@@ -51,6 +51,8 @@ export interface ReplayPreview {
   /** Of raw records: the running release refuses or drops them still. */
   readonly fails: number;
   readonly dropped: number;
+  /** Nobody can read them: a raw item past its retention, or what was sealed under a key that an erasure destroyed. Absent in previews of before it was counted. */
+  readonly keyDestroyed?: number;
   /** Ended before they were routed; the running release takes them. */
   readonly goesOn: number;
   readonly deliveries: Readonly<Record<Standing, number>>;

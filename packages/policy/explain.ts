@@ -42,21 +42,26 @@ export interface Explanation {
 
 const maxText = 200;
 
-/** Why a record goes where it goes, under one policy: every route of it with every rule. Decides as `decide` does. */
-export function explain(policy: CompiledPolicy, subject: Subject, context: DecisionContext): { readonly region: string; readonly routes: readonly Explanation[] } {
+/**
+ * Why a record goes where it goes, under one policy: every route of it with every rule. Decides as `decide` does.
+ *
+ * @param revise what follows the rules: who knows a change of consent already, and who is not told of it
+ */
+export function explain(policy: CompiledPolicy, subject: Subject, context: DecisionContext, revise: (decisions: readonly Decision[]) => readonly Decision[] = (decisions) => decisions): { readonly region: string; readonly routes: readonly Explanation[] } {
   const looked = new Map<CompiledRoute, Map<CompiledRule, boolean | 'error'>>();
-  const decisions = decide(policy, subject, {
+  const decisions = revise(decide(policy, subject, {
     ...context,
     looked(route, rule, result) {
       const found = looked.get(route) ?? new Map<CompiledRule, boolean | 'error'>();
       looked.set(route, found.set(rule, result));
     },
-  });
+  }));
   const region = regionOf(policy, subject);
   const one = (plan: RoutePlan, decision: Decision | undefined, standsInFor: string | null): Explanation => explainRoute(policy, plan, decision, looked.get(plan.route), subject, context, region, standsInFor);
   const routes = (planOf(policy, subject.recordName)?.routes ?? []).flatMap((plan) => {
     const decision = decisions.find((d) => d.route === plan.route);
-    return [one(plan, decision, null), ...(plan.second === undefined ? [] : [one(plan.second, decision?.effect === 'allow' ? decision.second : undefined, plan.route.destination)])];
+    const beside = decisions.filter(({ route }) => route?.destination === plan.route.destination && route.operation.startsWith(`${plan.route.operation} (`));
+    return [one(plan, decision, null), ...beside.map((d) => one({ ...plan, route: d.route! }, d, null)), ...(plan.second === undefined ? [] : [one(plan.second, decision?.effect === 'allow' ? decision.second : undefined, plan.route.destination)])];
   });
   return { region, routes };
 }

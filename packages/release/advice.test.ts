@@ -2,9 +2,9 @@ import { expect, test } from 'vitest';
 import { advise } from './advice.ts';
 import type { Release } from './types.ts';
 
-const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[], sources: readonly object[] = [], head = 'name: shop\n'): Release => ({
-  files: [{ path: 'weir.yaml', content: head }],
-  sources: new Map(sources.map((source, i) => [`s${i}`, { name: `s${i}`, ...source }])),
+const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[], sources: readonly object[] = [], head = 'name: shop\n', mapping = ''): Release => ({
+  files: [{ path: 'weir.yaml', content: head }, ...(mapping === '' ? [] : [{ path: 'mappings/m.yaml', content: mapping }])],
+  sources: new Map(sources.map((source, i) => [`s${i}`, { name: `s${i}`, mapping: { file: 'mappings/m.yaml' }, ...source }])),
   policy: { routes: Map.groupBy(routes.map((r) => ({ ...r, file: `destinations/${r.destination}.yaml`, line: 9 })), (r) => r.on), purposes: new Map([['marketing', { name: 'marketing', doc: '', legalBasis: 'consent' }], ['service', { name: 'service', doc: '', legalBasis: 'contract' }]]) },
 } as unknown as Release);
 
@@ -30,4 +30,17 @@ test('a polled source that names no version of its objects is named, and no othe
 test('a region of the workspace, which no residency rule asks for, is named with its line', () => {
   expect(advise(release([], [], 'name: shop\nregion: DE\n'))).toMatchObject([{ file: 'weir.yaml', line: 2, message: expect.stringContaining('read by nothing') }]);
   expect(advise(release([], [], 'name: shop\n'))).toEqual([]);
+});
+
+const consent = (fields: string): string => `mapping: m\noutputs:\n  profile:\n    record: Profile\n    fields: { email: email }\n  consent:\n    record: ConsentChange\n    fields: { email: email, ${fields} }\n`;
+test.each([
+  ['state: newsletter', 'poll', 1],
+  ['state: newsletter, standing: { const: true }', 'poll', 0],
+  ['state: newsletter, standing: { const: false }', 'poll', 0],
+  ['state: { const: withdrawn }', 'poll', 0],
+  ['state: { const: granted }', 'poll', 1],
+  ['state: newsletter', 'webhook', 0],
+])('a mapping with %s, of a source that is a %s, is warned of %d times: an old yes that is said again opens what was closed elsewhere', (fields, kind, times) => {
+  const found = advise(release([], [{ adapter: { source: { kind }, manifest: { source: { config: {} } } }, config: {} }], undefined, consent(fields)));
+  expect(found.map(({ file, line }) => `${file}:${line}`)).toEqual(times === 0 ? [] : ['mappings/m.yaml:6']);
 });

@@ -7,10 +7,12 @@ import type { Release } from './types.ts';
  * asks for consent, and has no `restrict` route on ConsentChange, is never told that somebody said no: Weir sends no
  * more, but what the vendor sends by itself (its own lists and flows) goes on. And a polled source that names no version of
  * its objects: one that becomes again what it was (yes, no, yes) is taken for a repetition. And a `region` of the workspace,
- * which looks as if it answered a residency rule: where people are is asked of the record and its source.
+ * which looks as if it answered a residency rule: where people are is asked of the record and its source. And a poll that
+ * takes the state of its objects for acts of people (`standing`); of a webhook nobody can tell: what it calls a change of a
+ * contact may be the click of a person, or the contact as it is.
  */
 export function advise(release: Release): WorkspaceProblem[] {
-  return [...withoutWord(release), ...withoutVersion(release), ...unreadRegion(release)];
+  return [...withoutWord(release), ...withoutVersion(release), ...withoutStanding(release), ...unreadRegion(release)];
 }
 
 function unreadRegion({ files }: Release): WorkspaceProblem[] {
@@ -27,6 +29,29 @@ function withoutVersion(release: Release): WorkspaceProblem[] {
     message: `an object of ${name} that becomes again what it was before is taken for a repetition: the change, a withdrawal perhaps, is lost`,
     remedy: 'give version: the path of what changes with each change of an object, e.g. updated_at',
   }));
+}
+
+const isTable = (value: unknown): value is { readonly [name: string]: unknown } => value !== null && typeof value === 'object' && !Array.isArray(value);
+const says = (field: unknown): unknown => (isTable(field) ? field['const'] : undefined);
+
+/** A poll gives an object with each change of anything in it, and its consent as it stands: a yes of long ago is said again after a no that came elsewhere. One that only ever says no opens nothing. */
+function withoutStanding({ files, sources }: Release): WorkspaceProblem[] {
+  const polled = new Map([...sources.values()].filter(({ adapter }) => adapter.source?.kind === 'poll').map(({ name, mapping }) => [mapping.file, name]));
+  return [...polled].flatMap(([path, source]) => {
+    const file = files.find((f) => f.path === path);
+    if (file === undefined) return [];
+    const { value, lineOf } = parseYaml(file);
+    const outputs = isTable(value) && isTable(value['outputs']) ? Object.entries(value['outputs']) : [];
+    return outputs.flatMap(([name, output]): WorkspaceProblem[] => {
+      const fields = isTable(output) && output['record'] === 'ConsentChange' && isTable(output['fields']) ? output['fields'] : undefined;
+      if (fields === undefined || fields['standing'] !== undefined || ['withdrawn', 'denied'].includes(String(says(fields['state'])))) return [];
+      return [{
+        file: path, line: lineOf(['outputs', name]),
+        message: `${source} is polled: it says the consent of a person again with each change of anything else, and an old yes opens what the person closed elsewhere meanwhile`,
+        remedy: 'add standing: { const: true } to the fields, or standing: { const: false } where each object is one act of a person',
+      }];
+    });
+  });
 }
 
 function withoutWord(release: Release): WorkspaceProblem[] {

@@ -1,4 +1,5 @@
 export { advise } from './advice.ts';
+export { changeDecisions, type DecidedRecord } from './change-decisions.ts';
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';

@@ -1,7 +1,7 @@
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { encodeLeaf, newSigningKey, parseCheckpoint, signingKey } from '@weir/audit';
+import { encodeLeaf, leafId, newSigningKey, parseCheckpoint, signingKey } from '@weir/audit';
 import type { OutRecord } from '@weir/log';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { fileWitness, localCheckpoints, openWitnesses, type Witness } from './audit-witness.ts';
@@ -24,10 +24,10 @@ afterEach(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-async function open(witness: Witness): Promise<AuditLog> {
+async function open(witness: Witness, signOnly = false): Promise<AuditLog> {
   const reader = { read: async (_t: string, _p: number, from: number, to: number, take: (batch: object) => void) => { reads.push([from, to]); take({ records: log.slice(from, to).map((value, i) => ({ offset: from + i, value })) }); } };
   const appender = { append: async (_t: string, records: OutRecord[]) => records.map((r) => log.push(r.value!) - 1) };
-  const audit = await openAuditLog({ appender, reader, admin: { endOffsets: async () => new Map([[0, log.length]]) }, topic: 'weir.audit', signer, witness, now: () => 1, logger, wasMade: () => undefined, local: { pending: () => [], drop() {}, sealed: () => undefined } } as never);
+  const audit = await openAuditLog({ appender, reader, admin: { endOffsets: async () => new Map([[0, log.length]]) }, topic: 'weir.audit', signer, witness, now: () => 1, logger, wasMade: () => undefined, local: { pending: () => [], drop() {}, sealed: () => undefined }, signOnly } as never);
   opened.push(audit);
   return audit;
 }
@@ -108,4 +108,17 @@ test('the log is read once at the start, an edit before that is told, and of a l
 
 test('a witness that is no URL, or has a password in it, is refused at the start, and the message does not quote it', () => {
   for (const url of ['https://', 'http:', 'https://user:hunter2@witness.example/']) expect(() => openWitnesses(dir, [url], logger), url).toThrow(expect.objectContaining({ code: 'config-invalid', message: expect.not.stringContaining('hunter2') }));
+});
+
+test('who made the log signs it, so that the first start says nothing; with its checkpoint lost the next start warns', async () => {
+  log.push(encodeLeaf({ id: leafId(), kind: 'intent', at: 1, actor: 'npm start', action: 'topics.apply', target: null, of: null, details: {} }));
+  await open(fileWitness(local(), logger), true);
+  // Nothing is written by it: the intent may be somebody's who is about to end it.
+  expect([log.length, sizes()]).toEqual([1, [1]]);
+  warned = [];
+  await open(openWitnesses(dir, [], logger));
+  expect([log.length, warned]).toEqual([2, []]);
+  rmSync(local());
+  await open(openWitnesses(dir, [], logger));
+  expect(warned).toEqual(['no checkpoint was kept: the audit log is taken as it is']);
 });

@@ -40,6 +40,8 @@ export interface AuditPorts {
   readonly wasMade: (intent: AuditLeaf) => boolean | undefined;
   /** Changes of the local secrets that were made while nobody could be asked for a leaf. */
   readonly local: LocalChanges;
+  /** Only the checkpoint over what is there: no leaf is written, what is open is left to who keeps the log. */
+  readonly signOnly?: boolean;
 }
 
 /** What waits in the data folder (packages/audit/pending.ts), and the leaf that the sealed secrets name as their last change. */
@@ -161,8 +163,8 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
     else witness.compact();
   } else if (tree.size > 0) logger.warn({ topic, leaves: tree.size }, 'no checkpoint was kept: the audit log is taken as it is');
   if (broken === undefined) {
-    await inTurn(adopt);
-    for (const intent of open.values()) {
+    if (ports.signOnly !== true) await inTurn(adopt);
+    for (const intent of ports.signOnly === true ? [] : open.values()) {
       const made = ports.wasMade(intent);
       await inTurn(() => write({ kind: 'end', actor: 'control', action: intent.action, target: intent.target, of: intent.id, details: { result: made === true ? 'completed' : made === false ? 'not-made' : 'interrupted' } }));
     }

@@ -240,3 +240,10 @@ test('identifiers are taken as mappings write them, or refused', () => {
   for (const text of ['Ada@Larkspur.Example', ' email: ADA@larkspur.example '.trim()]) expect(parseIdentifier(text)).toEqual(ada);
   for (const text of ['phone:030 90018', 'phone:ada', 'email:ada', 'email:ada@', 'userId: ']) expect(() => parseIdentifier(text), text).toThrow(expect.objectContaining({ code: 'bad-request' }));
 });
+
+test('the receipt names the linked identifiers that no kept record has in the clear: a destination that knows the person by them is not told', async () => {
+  const [other, phone] = [keyedIdsOf(workspaceKey, { email: 'ada.old@larkspur.example', externalIds: [] })[0]!, keyedIdsOf(workspaceKey, { phone: '+4930901820', externalIds: [] })[0]!];
+  linked = [adaId, ...keyedIdsOf(workspaceKey, { userId: 'u-7', externalIds: [] }), other, phone];
+  await order();
+  expect((await until((e) => e.state === 'erased')).unnamed).toEqual(['email', 'phone']);
+});

@@ -32,6 +32,8 @@ export interface Erasure {
   readonly onlyGiven: boolean;
   readonly forced: boolean;
   readonly known: boolean;
+  /** Types of the linked identifiers that destinations are not told, each once per identifier. */
+  readonly unnamed: readonly string[];
 }
 
 /** What was accepted until then is erased; null before the mark. */
@@ -177,7 +179,10 @@ export function createErasures(ports: ErasurePorts): Erasures {
       logger.info({ erasure: erasure.id }, 'nobody is known by what an erasure was ordered for');
       return nobody;
     }
-    return save({ ...erasure, state: 'collected', known, ids: [...new Set([...ids, ...keyedIdsOf(ports.workspaceKey, found)])], sealed: sealFor(erasure.id, found) });
+    const named = keyedIdsOf(ports.workspaceKey, found);
+    const unnamed = ids.filter((id) => !named.includes(id)).map((id) => id.split(':')[0]!).sort();
+    if (unnamed.length > 0) logger.warn({ erasure: erasure.id, unnamed }, 'destinations are not told of identifiers that are linked: no record that is kept has them in the clear, or a newer one is told');
+    return save({ ...erasure, state: 'collected', known, unnamed, ids: [...new Set([...ids, ...named])], sealed: sealFor(erasure.id, found) });
   }
 
   /** The identifiers in the clear, the newest of each kind, as the records have them, with those given before them. */
@@ -345,7 +350,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const orderedAt = now();
     const erasure = await save({
       id: leaf, ids, by, sealed: sealFor(leaf, identifiers), orderedAt, state: 'ordered', stoppedAt: null, erasedAt: null, keysDestroyed: 0, recordsUnreadable: 0, rawUntil: null, deadline: orderedAt + deadlineMs,
-      eventId: null, destinations: [], markedAt: null, onlyGiven, forced, known: true,
+      eventId: null, destinations: [], markedAt: null, onlyGiven, forced, known: true, unnamed: [],
     });
     go(leaf);
     return { erasure, joined: false, underWay: same.filter((e) => e.erasedAt === null && !ended.has(e.state)).map((e) => e.id) };

@@ -32,3 +32,16 @@ test('a list that finds few among many letters lets others work meanwhile, and i
   await store.close();
   rmSync(dir, { recursive: true, force: true });
 });
+
+test.each([
+  ['a raw item past its retention', 'normalizer', topicNames('t').raw('shop'), 'mapping-failed', { erased: false, hidden: 'key-destroyed' }],
+  ['what was accepted after the erasure', 'policy', topicNames('t').canonical, 'key-destroyed', { erased: false, hidden: 'key-destroyed' }],
+  ['a delivery of an erased person', 'dispatcher', topicNames('t').dispatch('crm'), 'delivery-rejected', { erased: true, hidden: null }],
+])('the letter of %s, whose key is gone, says why it is not shown', async (_what, stage, topic, code, expected) => {
+  const letter = { id: 'l', eventId: 'evt_l', stage, topic, partition: 0, offset: 0, key: null, value: Buffer.from('sealed'), headers: [], reasons: [{ code }], at: 1 };
+  const letters = createLetters({
+    store: { deadLetter: () => ({ partition: 0, offset: 0, stage, eventId: 'evt_l', outputId: null, destination: null, operation: null }), endedAs: () => 'dead-lettered' } as never,
+    reader: { readOne: async () => ({ value: Buffer.from('letter') }) } as never, serde: { prepare: async () => undefined, decode: () => ({ value: letter }) } as never, topics: topicNames('t'), open: () => undefined, guard: () => undefined,
+  });
+  expect(await letters.show('l')).toMatchObject({ ...expected, value: null });
+});

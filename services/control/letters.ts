@@ -41,7 +41,11 @@ export interface LetterApi {
   /** Newest first. `now` is what became of it: open, or how the delivery or event stands. */
   list(limit: number, filter: LetterFilter): Promise<unknown[]>;
   stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): { readonly total: number; readonly counts: readonly LetterCount[] };
-  /** With its bytes (base64); `text` when it is a raw item that can be read. `hidden`: it is, or may be, of an erased person, and its bytes are left out (docs/erasure.md). */
+  /**
+   * With its bytes (base64); `text` when it is a raw item that can be read. `hidden`: it is, or may be, of an erased person, and
+   * its bytes are left out; `key-destroyed`: nobody can read it any more, and no erasure is why (docs/erasure.md). `erased`: the
+   * key of the person is destroyed.
+   */
   show(id: string): Promise<unknown>;
 }
 
@@ -56,6 +60,14 @@ export async function readDeadLetter(store: Pick<Store, 'deadLetter'>, reader: R
   if (record?.value === null || record === undefined) throw new WeirError('not-found', `dead letter ${id} has left the topic (retention)`);
   await serde.prepare(record.value);
   return serde.decode(record.value).value as DeadLetterRecord;
+}
+
+/** A raw item has the key of its source and day, which only its retention ends. */
+function lockOf(letter: DeadLetterRecord, raw: boolean, value: Buffer | null, hidden: Hidden | undefined): { readonly erased: boolean; readonly hidden: Hidden | 'key-destroyed' | null } {
+  const locked = value === null && letter.value !== null;
+  const late = (letter['reasons'] as ReadonlyArray<{ readonly code: string }>).some((reason) => reason.code === 'key-destroyed');
+  if (locked && (raw || late)) return { erased: false, hidden: 'key-destroyed' };
+  return { erased: locked, hidden: hidden ?? null };
 }
 
 export function createLetters(ports: { readonly store: Store; readonly reader: Reader; readonly serde: Serde; readonly topics: TopicNames; readonly open: (bytes: Buffer) => Buffer | undefined; readonly guard: (item: PlainItem) => Hidden | undefined }): LetterApi {
@@ -112,7 +124,7 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
       const hidden = raw && value !== null ? ports.guard({ source: letter.topic.slice(topics.raw('').length), eventId: String(letter['eventId']), acceptedAt: Number(letter['acceptedAt']), value, envelope: envelope === undefined ? undefined : open(envelope) ?? undefined }) : undefined;
       const shown = hidden === undefined ? value : null;
       return {
-        ...letter, key: letter.key?.toString('utf8') ?? null, value: shown?.toString('base64') ?? null, erased: value === null && letter.value !== null, hidden: hidden ?? null, now: nowOf(store.deadLetter(id)!),
+        ...letter, key: letter.key?.toString('utf8') ?? null, value: shown?.toString('base64') ?? null, ...lockOf(letter, raw, value, hidden), now: nowOf(store.deadLetter(id)!),
         text: raw ? shown?.toString('utf8') : undefined, headers: letter.headers.filter((h) => hidden === undefined || h.name !== H.envelope).map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
       };
     },

@@ -361,6 +361,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     coveredBefore: (offset) => before !== undefined && offset < before.toOffset,
     async close(reason) {
       giveUp();
+      // Nothing is gathered from here on.
+      void writer.drained();
       ports.progress.lag(`${topic}/${partition}`, 0);
       ports.metrics.lag.remove({ destination: ports.name, partition });
       if (reason === 'lost') return;

@@ -83,7 +83,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     if (!inBatch.has(eventId)) inBatch.set(eventId, earlier ?? { hash, acceptedAt: headers.acceptedAt, offset: record.offset });
     const work = { source, topic, partition: number, record, headers, known };
     const plain = sealing.open(record);
-    if (plain === undefined) return { ...work, result: { kind: 'dropped', reason: 'subject-erased' } };
+    if (plain === undefined) return { ...work, result: { kind: 'dead', reasons: [{ code: 'key-destroyed', message: `the key of the items that ${source} gave on that day is destroyed: what was sent cannot be read any more` }] } };
     if (plain === 'changed') return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
     try {
       return { ...work, result: sealing.withoutErased(convert(source, plain, headers, release, sink), headers.acceptedAt) };

@@ -1,3 +1,4 @@
+import { WeirError, type ErrorCode } from '@weir/errors';
 import type { ConsumerHandlers, LogRecord, OutRecord } from '@weir/log';
 import { consentApi, groupNames, H, topicNames } from '@weir/pipeline';
 import type { ConsentState } from '@weir/policy';
@@ -52,16 +53,18 @@ const ids = ['userId:u', 'email:e'] as const;
 const bytes = Buffer.from('a change');
 
 /** A folder that owns partition 0 of two and folds what it is given; every append and commit, in order. */
-function folding(purpose: string) {
+function folding(purpose: string, erasedUntil?: number) {
   const topics = topicNames('t');
   const steps: string[] = [];
   const appended: { topic: string; record: OutRecord }[] = [];
+  const counted: string[] = [];
+  const thrown = (code: ErrorCode): never => { throw new WeirError(code); };
   let handlers: ConsumerHandlers | undefined;
   let offset = 100;
   const shared = {
     context: {
-      topics, groups: groupNames('t'), clock: { now: () => 5000 }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
-      serde: { known: () => true, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
+      topics, groups: groupNames('t'), clock: { now: () => 5000 }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
+      serde: { known: () => true, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
     appender: {
@@ -73,7 +76,7 @@ function folding(purpose: string) {
       },
     },
     tables: { readToEnd: async () => {}, regressed: () => [], consentPositions: () => [0], onAdvance() {}, stored: () => undefined },
-    metrics: { folded: { inc() {} }, foldLatency: { observe() {} }, unknownPurpose: { inc() {} }, lag: { set() {} } }, progress: { committed() {}, lag() {} },
+    metrics: { folded: { inc: ({ changed }: { changed: string }) => { counted.push(changed); } }, deadLettered: { inc: ({ code }: { code: string }) => { counted.push(code); } }, foldLatency: { observe() {} }, unknownPurpose: { inc() {} }, lag: { set() {} } }, progress: { committed() {}, lag() {} },
     fail: (error: unknown) => { throw error as Error; },
   } as unknown as PolicyPorts;
   createFolder(shared, createRelay(shared));
@@ -82,7 +85,7 @@ function folding(purpose: string) {
     headers: [[H.mapping, consentApi], [H.output, `out-${at}`], [H.ids, ids.join(',')], [H.accepted, '1500'], [H.source, 'consent-api']].map(([name, text]) => [name!, Buffer.from(text!)]),
   }) as unknown as LogRecord;
   return {
-    topics, steps, appended,
+    topics, steps, appended, counted,
     async fold(...keys: string[]): Promise<void> {
       await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
       steps.length = appended.length = 0;
@@ -115,4 +118,15 @@ test('a no to every purpose goes to every identifier and to no destination', asy
   const { topics, steps, fold } = folding('*');
   await fold(ids[0]);
   expect(steps).toEqual([topics.consent, topics.consentChanges, topics.identity, 'commit 1']);
+});
+
+// Accepted at 1500, sealed under a key that is destroyed.
+test('a change that was said after the erasure and sealed under the key of before it is a dead letter; one of before it is counted, and neither is lost in silence', async () => {
+  const late = folding('news', 1499);
+  await late.fold(ids[0]);
+  expect(late.steps).toEqual([late.topics.dlq, late.topics.outcome, late.topics.consent, 'commit 1']);
+  expect(JSON.parse(late.appended.find((a) => a.topic === late.topics.dlq)!.record.value!.toString()).reasons).toMatchObject([{ code: 'key-destroyed' }]);
+  const covered = folding('news', 1500);
+  await covered.fold(ids[0]);
+  expect([covered.steps, covered.counted, late.counted]).toEqual([[covered.topics.consent, 'commit 1'], ['erased'], ['key-destroyed']]);
 });

@@ -1,4 +1,4 @@
-import { recordFault } from '@weir/errors';
+import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { consentApi, H } from '@weir/pipeline';
@@ -39,6 +39,8 @@ const direct = /^weir[:-]/;
 function loggedAt(record: LogRecord): number | undefined {
   return headerOf(record.headers, H.logged) !== undefined ? numberOf(record, H.logged) : direct.test(textOf(record, H.mapping)) ? record.timestamp : undefined;
 }
+
+const idsOf = (record: LogRecord): string[] => textOf(record, H.ids).split(',').filter((id) => id !== '');
 
 const identifier = /^[A-Za-z][A-Za-z0-9_]{0,31}:[A-Za-z0-9_-]{1,64}$/;
 
@@ -107,7 +109,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
 
   /** Fold one record into `changed`, and name it in `relayed` where more follows from it; the dead letter of one that can not be read. */
   function foldRecord(fold: Fold, record: LogRecord, changed: Map<string, ConsentState>, relayed: ApiChange[]): ReturnType<typeof deadLetter> | undefined {
-    const bad = (code: 'avro-undecodable' | 'schema-unknown', message: string) => {
+    const bad = (code: ErrorCode, message: string) => {
       metrics.deadLettered.inc({ stage: 'fold', code });
       return deadLetter(ports, record, topics.consentChanges, fold.partition, code, message);
     };
@@ -121,9 +123,12 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
-      // What an erased person had said; the mark of the erasure stands for it.
-      if (code === 'subject-erased') return undefined;
-      return bad(code as 'avro-undecodable', (error as Error).message);
+      if (code !== 'subject-erased') return bad(code, (error as Error).message);
+      // No erasure covers it: who sealed it had not read the mark yet, and what was said since must not be lost in silence.
+      if (context.keys!.erasedUntil([id, ...idsOf(record)]) < numberOf(record, H.accepted)) return bad('key-destroyed', 'a change of consent that was accepted after the erasure of the person, and sealed under the key of before it');
+      // What an erased person had said; the mark of the erasure stands for it, and the canonical record of it ends as denied.
+      metrics.folded.inc({ changed: 'erased' });
+      return undefined;
     }
     if (textOf(record, H.mapping) === consentApi && textOf(record, H.ids).split(',', 1)[0] === id) relayed.push({ record, partition: fold.partition, purpose: value.purpose });
     const change = {

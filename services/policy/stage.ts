@@ -2,8 +2,8 @@ import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, Packer, RecordBatch } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type CompiledRoute, type CompiledRule, type Decision, type DecisionContext, type Limits, type Subject } from '@weir/policy';
-import type { Release } from '@weir/release';
+import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Limits, type Subject } from '@weir/policy';
+import { changeDecisions, type Release } from '@weir/release';
 import { isReadable } from '@weir/seal';
 import { deadLetter } from './dead-letter.ts';
 import type { Canonical } from './delivery.ts';
@@ -13,8 +13,6 @@ import { Heads } from './heads.ts';
 import { readTaken, type TakenSlot } from './limits.ts';
 import type { PolicyPorts } from './ports.ts';
 import { createReleaseTopics } from './release-topics.ts';
-import { propagate } from './propagation.ts';
-import { untold } from './untold.ts';
 import { basisOf, createDecisionWriter, createOutputs, put, type Outputs } from './write.ts';
 
 interface Chunk {
@@ -58,7 +56,6 @@ const maxChunks = 4;
 const maxSpare = 6;
 const remembered = 10_000;
 const canonicalPrefix = 'weir.canonical.';
-const consentRecord = 'weir.canonical.ConsentChange';
 /** Of what the control service writes for an erasure. */
 const erasureSource = 'weir-erasure';
 
@@ -86,13 +83,6 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const letter = deadLetter(ports, record, topics.canonical, lane.partition, code, message);
     put(outputs, topics.dlq, letter.dlq);
     put(outputs, topics.outcome, letter.outcome);
-  }
-
-  /** Those on a change of consent: without who knows it, and with who is not told under every identifier. */
-  function changeDecisions(decisions: readonly Decision[], subject: Subject, { outputId, source, ids, value, now }: Canonical, release: Release): readonly Decision[] {
-    const told = propagate(decisions, { outputId, source, ids, purpose: value.purpose, channel: value.channel, topic: value.topic, state: value.state }, tables, release);
-    const not = untold({ value, ids, linked: subject.ids }, told, release, (record) => decide(release.policy, { ...subject, record }, nothingTaken(now)));
-    return not.length === 0 ? told : [...told, ...not];
   }
 
   function decideOne(lane: Lane, record: LogRecord, heads: Heads, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
@@ -123,7 +113,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
-    write(decoded.name === consentRecord ? changeDecisions(decisions, subject, from, release) : decisions, from, release, outputs);
+    write(changeDecisions(decisions, { outputId: from.outputId, subject, ids, now }, release, tables), from, release, outputs);
   }
 
   /** No erasure covers it: its key went all the same. The records of an erasure itself are sealed under a key that ends with it. */
@@ -349,9 +339,6 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     },
   };
 }
-
-/** To look at what would be decided: only restricts are, which ask neither. */
-const nothingTaken = (now: number): DecisionContext => ({ now, take: () => false, consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) });
 
 /** What an approver let through, from the header that the control API put on the record. */
 function approvalOf({ approval }: Heads): Subject['approval'] {

@@ -1,6 +1,6 @@
 import { WeirError } from '@weir/errors';
 import { explain, type Explanation } from '@weir/policy';
-import type { Release } from '@weir/release';
+import { changeDecisions, type Release } from '@weir/release';
 import { recordedConsent, type History, type Recorded } from './history.ts';
 
 export interface ExplainedRecord {
@@ -40,10 +40,11 @@ export async function explainEvent(history: History, eventId: string, against: '
     eventId, release: release.hash, at: new Date(at).toISOString(),
     records: records.map(({ outputId, subject }) => {
       const own = recorded.filter((r) => r.outputId === null || r.outputId === outputId);
-      const { region, routes } = explain(release.policy, { ...subject, ids: tables.linked(subject.ids ?? []) }, {
+      const whole = { ...subject, ids: tables.linked(subject.ids ?? []) };
+      const { region, routes } = explain(release.policy, whole, {
         now: at, take: () => true,
         consent: (ids, route) => (against === 'recorded' ? recordedConsent(own, route) : undefined) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
-      });
+      }, (decisions) => changeDecisions(decisions, { outputId, subject: whole, ids: subject.ids ?? [], now: at }, release, tables));
       return { record: subject.recordName, outputId, source: subject.source, region, recorded: own, routes };
     }),
   };

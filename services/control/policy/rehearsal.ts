@@ -1,9 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
-import { createLimits, decide, type CompiledPolicy, type Decision, type DecisionContext } from '@weir/policy';
-import type { Release, ReleaseFile } from '@weir/release';
-import { assertPolicyTests } from '@weir/release';
+import { createLimits, decide, type Decision, type DecisionContext } from '@weir/policy';
+import { assertPolicyTests, changeDecisions, type Release, type ReleaseFile } from '@weir/release';
 import { isUnreadable, recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
 
 /** What would be decided otherwise, of one kind. */
@@ -143,12 +142,12 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     const recorded = ports.history.recordedOf(past.eventId).filter((r) => r.outputId === null || r.outputId === past.outputId);
     const at = recorded.at(-1)?.at ?? past.acceptedAt;
     const subject = { ...past.subject, ids: tables.linked(past.subject.ids ?? []) };
-    const under = (policy: CompiledPolicy, takeLimit: DecisionContext['take']): readonly Decision[] => decide(policy, subject, {
+    const under = (release: Release, takeLimit: DecisionContext['take']): readonly Decision[] => changeDecisions(decide(release.policy, subject, {
       now: at, take: takeLimit,
-      consent: (ids, route) => recordedConsent(recorded, route) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
-    });
-    const before = under(ports.current().policy, run.limits.before);
-    const after = under(run.release.policy, run.limits.after);
+      consent: (ids, route) => recordedConsent(recorded, route) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
+    }), { outputId: past.outputId, subject, ids: past.subject.ids ?? [], now: at }, release, tables);
+    const before = under(ports.current(), run.limits.before);
+    const after = under(run.release, run.limits.after);
     if (recorded.length === 0) run.unrecorded++;
     run.decisions += after.length;
     tallyFlips(run, past.eventId, recorded, before, after);

@@ -4,13 +4,13 @@ import type { Headers, LogRecord, Serde } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { decide, type DecisionContext } from '@weir/policy';
 import { createKeyedCache, normalize, rawHeaders, type Release } from '@weir/release';
-import type { DeliveryFacts } from './standing.ts';
+import type { DeliveryFacts, StandingPorts } from './standing.ts';
 
 /** What the running release makes of a record: the deliveries that policy lets through today, and those that it denies. */
 export type Derived =
   | { readonly kind: 'ok'; readonly deliveries: readonly DerivedDelivery[]; /** Keyed identifiers of each canonical record. */ readonly ids: readonly (readonly string[])[] }
-  /** The mapping or contract refuses it (still), or drops it; or its key is destroyed. */
-  | { readonly kind: 'fails' | 'dropped' | 'erased' };
+  /** The mapping or contract refuses it (still), or drops it; or the person is erased; or its key is destroyed without that: a raw item past its retention, or sealed too late. */
+  | { readonly kind: 'fails' | 'dropped' | 'erased' | 'key-destroyed' };
 
 export interface DerivedDelivery {
   readonly facts: DeliveryFacts;
@@ -25,6 +25,7 @@ export interface DerivePorts {
   readonly tables: Pick<ConsentTables, 'linked' | 'check'>;
   /** The plain bytes of a value; undefined when its key is destroyed (I11). */
   readonly open: (bytes: Buffer) => Buffer | undefined;
+  readonly standing: Pick<StandingPorts, 'mayRead'>;
   readonly now: () => number;
 }
 
@@ -96,7 +97,7 @@ export function createDeriver(ports: DerivePorts) {
     raw(sealed: LogRecord, source: string): Derived {
       const record = opened(sealed);
       if (record === 'changed') return { kind: 'fails' };
-      if (record === undefined) return { kind: 'erased' };
+      if (record === undefined) return { kind: 'key-destroyed' };
       const headers = rawHeaders(record);
       const result = normalize(source, record, headers, ports.release(), keyed);
       if (result.kind !== 'ok') return { kind: result.kind === 'dropped' ? 'dropped' : 'fails' };
@@ -116,8 +117,9 @@ export function createDeriver(ports: DerivePorts) {
       try {
         decideOne({ outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: ports.open(record.value ?? Buffer.alloc(0)) ?? record.value! }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
       } catch (error) {
-        if (error instanceof WeirError) return error.code === 'subject-erased' ? { kind: 'erased' } : 'unreadable';
-        throw error;
+        if (!(error instanceof WeirError)) throw error;
+        if (error.code !== 'subject-erased') return 'unreadable';
+        return { kind: ports.standing.mayRead(ids, Number(textOf(record.headers, H.accepted))) ? 'key-destroyed' : 'erased' };
       }
       return { kind: 'ok', deliveries, ids: [ids] };
     },

@@ -11,7 +11,7 @@ export function createSurvey() {
   const verified: Record<ReadBackAnswer, number> = { applied: 0, 'not-applied': 0, unknown: 0, unreadable: 0 };
   const calls = new Map<string, number>();
   const fields: Record<string, number> = Object.create(null) as Record<string, number>;
-  const counts = { records: 0, fails: 0, dropped: 0, goesOn: 0, back: 0, differs: 0 };
+  const counts = { records: 0, fails: 0, dropped: 0, keyDestroyed: 0, goesOn: 0, back: 0, differs: 0 };
 
   return {
     /** After it was verified: `deliveries` has what is unknown still. */
@@ -20,6 +20,7 @@ export function createSurvey() {
       if (item.note === 'fails') counts.fails++;
       else if (item.note === 'dropped') counts.dropped++;
       else if (item.note === 'erased') deliveries.erased++;
+      else if (item.note === 'key-destroyed') counts.keyDestroyed++;
       for (const { facts, found } of item.deliveries) {
         deliveries[found.standing]++;
         if (found.standing !== 'applied' && sends(found.standing, unknown)) called(facts.destination, facts.operation);
@@ -44,7 +45,7 @@ export function createSurvey() {
         return { destination, operation, calls: n, perSecond: stated ? perSecond : null, seconds: stated ? Math.ceil(n / perSecond) : null };
       }).sort((a, b) => b.calls - a.calls);
       const known = [...list.map((c) => c.seconds), options.rate > 0 ? Math.ceil(counts.back / options.rate) : null].filter((s) => s !== null);
-      return { derived: options.derived, release: release.hash, goneBefore: options.goneBefore, ...counts, ...passed, deliveries, verified, calls: list, seconds: known.length === 0 ? null : Math.max(...known), fields };
+      return { derived: options.derived, release: release.hash, goneBefore: options.goneBefore, ...counts, ...passed, keyDestroyed: counts.keyDestroyed + passed.keyDestroyed, deliveries, verified, calls: list, seconds: known.length === 0 ? null : Math.max(...known), fields };
     },
   };
 

@@ -1,6 +1,6 @@
 import type { OperationManifest } from '@weir/adapter';
 import type { CompiledRoute, Decision } from '@weir/policy';
-import type { Release } from '@weir/release';
+import type { Release } from './types.ts';
 
 type Type = NonNullable<OperationManifest['identifiers']>[number];
 

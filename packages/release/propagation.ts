@@ -1,6 +1,10 @@
-import type { ConsentTables } from '@weir/consent';
-import { consentKey, type Decision } from '@weir/policy';
-import type { Release } from '@weir/release';
+import { consentKey, type ConsentState, type Decision } from '@weir/policy';
+import type { Release } from './types.ts';
+
+/** States of consent, as the tables have them. */
+export interface StatesSeen {
+  stored(key: string): { readonly state: ConsentState } | undefined;
+}
 
 /** A change of consent, as it was decided on. */
 export interface ChangeSeen {
@@ -21,7 +25,7 @@ const said = (state: string): string => (closes(state) ? 'no' : state);
  * told, or a repetition. What told it first has gone to every destination, so going on would be a loop. The state names
  * the change that set it, so the same change is decided alike whenever it is decided again.
  */
-function isEcho(change: ChangeSeen, tables: Pick<ConsentTables, 'stored'>): boolean {
+function isEcho(change: ChangeSeen, tables: StatesSeen): boolean {
   return change.ids.length > 0 && change.ids.every((id) => {
     const state = tables.stored(consentKey(id, change.purpose, change.channel ?? '', change.topic ?? ''))?.state;
     return state?.setBy !== undefined && state.setBy !== '' && state.setBy !== change.outputId && said(state.state) === said(change.state);
@@ -46,7 +50,7 @@ function isOrigin(destination: string, source: string, release: Release): boolea
 }
 
 /** The decisions on a change of consent, without those that would tell a tool what it knows: `consent-origin`, `consent-echo`. */
-export function propagate(decisions: readonly Decision[], change: ChangeSeen, tables: Pick<ConsentTables, 'stored'>, release: Release): readonly Decision[] {
+export function propagate(decisions: readonly Decision[], change: ChangeSeen, tables: StatesSeen, release: Release): readonly Decision[] {
   if (decisions.every((d) => d.effect !== 'allow')) return decisions;
   const echo = isTold(change.source, release) && isEcho(change, tables);
   return decisions.map((decision): Decision => {

@@ -1,7 +1,7 @@
 import { foldConsent, type ConsentState, type Decision } from '@weir/policy';
-import type { Release } from '@weir/release';
 import { expect, test } from 'vitest';
 import { propagate, type ChangeSeen } from './propagation.ts';
+import type { Release } from './types.ts';
 
 /** Tools a and b are sources and destinations both; c is a destination only, site a source only. */
 const tool = (name: string) => ({ adapter: { manifest: { name } } });
