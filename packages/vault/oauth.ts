@@ -80,7 +80,8 @@ export function createTokenSource(name: string, client: OAuthClient, options: To
     });
     // Only the registered codes of RFC 6749 §5.2 are repeated: a description may quote the credential.
     const code: unknown = answer.body?.error;
-    if (answer.status !== 200) throw new WeirError('secret-unavailable', `${what}: answered ${answer.status}${typeof code === 'string' && /^(invalid_(request|client|grant|scope)|unauthorized_client|unsupported_grant_type)$/.test(code) ? ` (${code})` : ''}`);
+    const used = code === 'invalid_grant' && refreshToken !== undefined ? ': its refresh token has run out, was revoked, or was used by somebody else: one that the server replaces serves the processes of one data folder only (docs/decisions/0004); give a client of its own to each host, then weir vault set' : '';
+    if (answer.status !== 200) throw new WeirError('secret-unavailable', `${what}: answered ${answer.status}${typeof code === 'string' && /^(invalid_(request|client|grant|scope)|unauthorized_client|unsupported_grant_type)$/.test(code) ? ` (${code})` : ''}${used}`);
     const { access_token: value, expires_in: seconds, refresh_token: next } = answer.body ?? {};
     if (typeof value !== 'string' || value === '') throw new WeirError('secret-unavailable', `${what}: the answer has no access_token`);
     const lifeMs = Number(seconds) > 0 ? Number(seconds) * 1000 : standardLifeMs;

@@ -296,6 +296,19 @@ test.each(['the sealed file', 'the environment', 'the remote provider'] as const
   expect(readFileSync(join(dataDir, 'secrets.sealed.json'), 'utf8')).not.toContain('refresh-4');
 });
 
+test('two hosts that were given one refresh token that rotates: the second is refused, and is told what that may be', async () => {
+  const { text } = await startRotating();
+  const hosts = ['a', 'b'].map((name) => openVault({ dataDir: join(dataDir, name), env: { WEIR_SECRET_CRM: text, WEIR_KEY: Buffer.alloc(32, 1).toString('base64url') } }));
+  for (const vault of hosts) {
+    mkdirSync(join(dataDir, vault === hosts[0] ? 'a' : 'b'), { recursive: true });
+    await vault.refresh();
+    expect(() => vault.get('CRM')).toThrow(/cannot be had/);
+    await vault.refresh();
+  }
+  expect(hosts[0]!.get('CRM').reveal()).toBe('a1');
+  expect(() => hosts[1]!.get('CRM')).toThrow(/invalid_grant.*used by somebody else: one that the server replaces serves the processes of one data folder only/);
+});
+
 test('a replaced refresh token that cannot be kept is told and kept later; the access token serves meanwhile', async () => {
   const { given, text } = await startRotating();
   const options = { dataDir, env: { WEIR_SECRET_CRM: text } };

@@ -16,6 +16,8 @@ let marks: Map<string, number>;
 let linked: string[];
 let wide: boolean;
 let known: boolean;
+/** Another control service has ended the erasure, and destroyed the key of its order. */
+let ended: boolean;
 let states: Map<string, { purpose: string }[] | 'too-many'>;
 let records: Pick<SubjectRecord, 'type' | 'value'>[];
 /** Runs while the records are read, as a scan of 30 days takes its time. */
@@ -37,7 +39,7 @@ const key = { id: Buffer.alloc(16), secret: Buffer.alloc(32) };
 
 function open(): Erasures {
   const keys = {
-    ensure: async () => {}, current: () => sealKey, open: (bytes: Buffer) => unseal(sealKey, bytes), erasedUntil: () => 0,
+    ensure: async () => {}, current: () => sealKey, open: (bytes: Buffer) => (ended ? undefined : unseal(sealKey, bytes)), erasedUntil: () => 0,
     markErased: async (ids: string[], at: number) => { for (const id of ids) marks.set(id, at); whileMarking(); return new Map(); },
     destroy: async (owners: string[], which?: string) => {
       destroyed.push(...owners);
@@ -71,6 +73,7 @@ beforeEach(() => {
   routes = [{ destination: 'crm', operation: 'erase' }];
   states = new Map();
   whileReading = whileMarking = () => {};
+  ended = false;
   gate = Promise.resolve();
   erasures = open();
 });
@@ -246,4 +249,11 @@ test('the receipt names the linked identifiers that no kept record has in the cl
   linked = [adaId, ...keyedIdsOf(workspaceKey, { userId: 'u-7', externalIds: [] }), other, phone];
   await order();
   expect((await until((e) => e.state === 'erased')).unnamed).toEqual(['email', 'phone']);
+});
+
+test('a second control service that goes on with an erasure which the other one has ended says so, and marks and destroys nothing', async () => {
+  ended = true;
+  await order();
+  await expect(until((e) => e.state === 'erased')).rejects.toThrow('ended by another control service');
+  expect([marks.size, destroyed]).toEqual([0, []]);
 });

@@ -163,7 +163,12 @@ export function createErasures(ports: ErasurePorts): Erasures {
     }
   }
 
-  const identifiersOf = (erasure: Erasure): Identifiers => JSON.parse(keys.open(erasure.sealed!)!.toString()) as Identifiers;
+  function identifiersOf({ id, sealed }: Erasure): Identifiers {
+    const plain = keys.open(sealed!);
+    // Only who ends it destroys that key.
+    if (plain === undefined) throw new WeirError('invariant-broken', `erasure ${id} was ended by another control service: there must be one; stop this one, or the other, and start the one that stays anew`);
+    return JSON.parse(plain.toString()) as Identifiers;
+  }
   const sealFor = (id: string, identifiers: Identifiers): Buffer => seal(keys.current(receiptKey(id))!, Buffer.from(JSON.stringify(identifiers)));
 
   /** Reads the records of the person, as far back as they are kept: destinations know it by what stands there. */
