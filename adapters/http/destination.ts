@@ -10,9 +10,13 @@ function operationOf(config: AdapterConfig, name: string): HttpOperation {
   return found;
 }
 
+function withoutExtras({ extras: _kept, ...record }: JsonObject): JsonObject {
+  return record;
+}
+
 function scopeOf(delivery: Delivery, key: string): Scope {
-  const { extras: _kept, ...record } = delivery.record;
-  return { record, key, event_id: delivery.eventId, output_id: delivery.outputId, operation: delivery.operation, record_type: delivery.recordType, accepted_at: delivery.acceptedAt, subject: delivery.identifiers[0]?.value ?? null };
+  const { record } = delivery;
+  return { record: record['extras'] === undefined ? record : withoutExtras(record), key, event_id: delivery.eventId, output_id: delivery.outputId, operation: delivery.operation, record_type: delivery.recordType, accepted_at: delivery.acceptedAt, subject: delivery.identifiers[0]?.value ?? null };
 }
 
 function headerValue(name: string, value: unknown): string {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { createConsentTables } from '@weir/consent';
 import { createLog, createSerde } from '@weir/log';
 import { consentKey } from '@weir/policy';
+import { systemClock } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
 import { restoredId } from '../deliveries.ts';
 import { answer } from './helper.ts';
@@ -16,7 +17,7 @@ answer({
     const serde = createSerde({ registryUrl: process.env['SCHEMA_REGISTRY_URL']! });
     await serde.start();
     const stateDir = mkdtempSync(join(tmpdir(), 'weir-restore-'));
-    const tables = await createConsentTables({ log, serde, topics: { consent, identity }, stateDir, logger: createLogger({ service: 'bench', level: 'silent' }) }, (error) => {
+    const tables = await createConsentTables({ log, serde, topics: { consent, identity }, stateDir, clock: systemClock, logger: createLogger({ service: 'bench', level: 'silent' }) }, (error) => {
       console.error(error);
       process.exit(1);
     });

@@ -91,10 +91,11 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
   const watermarks = new Map<number, number>();
   const behind = new Map<number, Set<string>>();
 
-  function bucketOf(id: string, pending?: ReadonlyMap<string, Bucket>): Bucket {
-    const known = pending?.get(id);
+  /** @param name `b|<id>`, which is what the batch has its buckets under, too: a text is hashed once */
+  function bucketOf(name: string, pending?: ReadonlyMap<string, Bucket>): Bucket {
+    const known = pending?.get(name);
     if (known !== undefined) return known;
-    const bytes = table.get(`b|${id}`);
+    const bytes = table.get(name);
     return bytes === undefined ? none : decodeBucket(bytes);
   }
 
@@ -103,7 +104,7 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
   function states(id: string): readonly ConsentEntry[] | 'too-many' {
     const known = cache.get(id);
     if (known !== undefined) return known;
-    const bucket = bucketOf(id);
+    const bucket = bucketOf(`b|${id}`);
     const entries = bucket === 'too-many' ? bucket : bucket.length === 0 ? noEntries : bucket.map((kept): ConsentEntry => {
       const { purpose, channel, topic, state, version, expiresAt, over, changeId } = stateOf(kept);
       return { purpose, channel, topic, state, version, expiresAt, over: over ?? '', changeId };
@@ -139,9 +140,9 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
   }
 
   /** The identifier is closed; its states are kept for who writes the next one. */
-  function close(id: string, bucket: Bucket, buckets: Map<string, Bucket>, puts: Put[]): void {
+  function close(name: string, bucket: Bucket, buckets: Map<string, Bucket>, puts: Put[]): void {
     if (bucket !== 'too-many') for (const kept of bucket) puts.push(alone(kept));
-    buckets.set(id, 'too-many');
+    buckets.set(name, 'too-many');
   }
 
   const alone = (kept: Kept): Put => ({ key: `s|${kept.key.toString()}`, value: encodeBucket([kept]) });
@@ -151,36 +152,38 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     const { key, value } = record;
     const end = key === null ? -1 : key.indexOf(bar);
     const id = key === null || end < 0 ? '' : key.toString('utf8', 0, end);
+    const name = `b|${id}`;
+    cache.delete(id);
     if (value === null) {
       if (id === '') return;
-      const bucket = bucketOf(id, buckets);
+      const bucket = bucketOf(name, buckets);
       if (bucket === 'too-many') puts.push({ key: `s|${key!.toString()}`, value: null });
-      else buckets.set(id, bucket.filter((kept) => !kept.key.equals(key!)));
+      else buckets.set(name, bucket.filter((kept) => !kept.key.equals(key!)));
       return;
     }
     try {
-      const name = serde.check(value);
-      if (name === 'weir.internal.ConsentFolded' && key?.toString().startsWith(foldedPrefix) === true) return foldedTo(partition, (serde.decode(value).value as { nextOffset: number }).nextOffset, puts);
-      if (name !== stateName) throw new TypeError(`a ${name}`);
+      const schema = serde.check(value);
+      if (schema === 'weir.internal.ConsentFolded' && key?.toString().startsWith(foldedPrefix) === true) return foldedTo(partition, (serde.decode(value).value as { nextOffset: number }).nextOffset, puts);
+      if (schema !== stateName) throw new TypeError(`a ${schema}`);
     } catch (error) {
       onUndecodable(record, partition, error as Error);
-      if (id !== '') close(id, bucketOf(id, buckets), buckets, puts);
+      if (id !== '') close(name, bucketOf(name, buckets), buckets, puts);
       return;
     }
     const next: Kept = { partition, key: key ?? nothing, bytes: value };
-    const bucket = bucketOf(id, buckets);
+    const bucket = bucketOf(name, buckets);
     if (bucket === 'too-many') return void puts.push(alone(next));
     const at = bucket.findIndex((kept) => kept.key.equals(next.key));
     if (at < 0) {
       setBehind(partition, next.key, false, puts);
-      if (bucket.length < maxStates) buckets.set(id, bucket.length === 0 ? [next] : [...bucket, next]);
-      else close(id, [...bucket, next], buckets, puts);
+      if (bucket.length < maxStates) buckets.set(name, bucket.length === 0 ? [next] : [...bucket, next]);
+      else close(name, [...bucket, next], buckets, puts);
       return;
     }
     const known = bucket[at]!;
     if (!replaces(stateOf(next), partition, stateOf(known), known.partition)) return setBehind(partition, next.key, known.partition === partition, puts);
     setBehind(partition, next.key, false, puts);
-    buckets.set(id, bucket.with(at, next));
+    buckets.set(name, bucket.with(at, next));
   }
 
   function watermark(partition: number): number {
@@ -197,16 +200,13 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
       const buckets = new Map<string, Bucket>();
       const out: Put[] = [];
       for (const record of batch.records) apply(record, batch.partition, buckets, out);
-      for (const [id, bucket] of buckets) {
-        out.push({ key: `b|${id}`, value: bucket.length === 0 ? null : encodeBucket(bucket) });
-        cache.delete(id);
-      }
+      for (const [name, bucket] of buckets) out.push({ key: name, value: bucket.length === 0 ? null : encodeBucket(bucket) });
       return out;
     },
     states,
     stored(key) {
       const end = key.indexOf('|');
-      const bucket = bucketOf(end < 0 ? '' : key.slice(0, end));
+      const bucket = bucketOf(`b|${end < 0 ? '' : key.slice(0, end)}`);
       const wanted = Buffer.from(key);
       const found = (bucket === 'too-many' ? decodeBucket(table.get(`s|${key}`) ?? nothing) as readonly Kept[] : bucket).find((kept) => kept.key.equals(wanted));
       return found === undefined ? undefined : { partition: found.partition, state: stateOf(found), bytes: found.bytes };

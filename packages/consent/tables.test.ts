@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { Log, LogRecord, RecordBatch, Serde } from '@weir/log';
 import { consentKey } from '@weir/policy';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -12,6 +13,42 @@ const serde = {
 } as unknown as Serde;
 const state = (id: string, said: string, expiresAt: number | null = null): readonly [string, Buffer] => [consentKey(id, 'news', 'email', ''), Buffer.concat([Buffer.alloc(5), Buffer.from(JSON.stringify({ id, purpose: 'news', channel: 'email', topic: '', state: said, version: 1, changedAt: 1, expiresAt }))])];
 
+test('a registry that is away is waited for before a state is read, also when the tables are told to stop meanwhile', async () => {
+  const stateDir = mkdtempSync(join(tmpdir(), 'weir-tables-'));
+  let apply: ((batch: RecordBatch) => unknown) | undefined;
+  const reader = { read: async () => {}, readOne: async () => undefined, close: async () => {}, follow: async (topic: string, _from: unknown, take: (batch: RecordBatch) => unknown) => { if (topic === 'c') apply = take; return { close: async () => {} }; } };
+  const ends = async (): Promise<Map<number, number>> => new Map([[0, 0]]);
+  const log = { reader: async () => reader, admin: async () => ({ endOffsets: ends, beginningOffsets: ends, close: async () => {} }) } as unknown as Log;
+  let asked = 0;
+  let answersAt = 3;
+  let here = false;
+  const away: Serde = { ...serde, known: () => here, prepare: async () => {
+    if (++asked < answersAt) throw new WeirError('log-unavailable');
+    here = true;
+  } };
+  const timers: (() => void)[] = [];
+  const broken: Error[] = [];
+  const tables = await createConsentTables({ log, serde: away, topics: { consent: 'c', identity: 'i' }, stateDir, clock: { setTimer: (callback) => timers.push(callback) }, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => broken.push(error));
+  await tables.start();
+  const [key, value] = state('a', 'granted');
+  const batch = (offset: number): RecordBatch => ({ topic: 'c', partition: 0, epoch: 0, records: [{ offset, timestamp: 1, key: Buffer.from(key), value, headers: [] }], nextOffset: offset + 1, highWatermark: offset + 1 });
+  const later = async (): Promise<void> => { for (let i = 0; i < 20; i++) await Promise.resolve(); timers.splice(0).forEach((timer) => timer()); };
+  const reading = apply!(batch(0)) as Promise<void>;
+  await later();
+  expect(tables.consentPositions()).toEqual([0]);
+  await later();
+  await reading;
+  expect([asked, tables.consentPositions(), tables.allows(['a'], 'news', 'email', null, 'consent', 5).ok, broken]).toEqual([3, [1], true, []]);
+  here = false;
+  answersAt = Infinity;
+  const never = apply!(batch(1)) as Promise<void>;
+  const ended = expect(never).rejects.toMatchObject({ code: 'log-unavailable' });
+  await tables.stop();
+  await later();
+  await ended;
+  rmSync(stateDir, { recursive: true, force: true });
+});
+
 test('the version of the tables is another one as soon as an answer may be, and none while everything is closed', async () => {
   const stateDir = mkdtempSync(join(tmpdir(), 'weir-tables-'));
   const followers = new Map<string, { readonly apply: (batch: RecordBatch) => unknown; readonly fail: (error: Error) => void }>();
@@ -25,7 +62,7 @@ test('the version of the tables is another one as soon as an answer may be, and 
   const ends = async (): Promise<Map<number, number>> => new Map([[0, 0]]);
   const log = { reader: async () => reader, admin: async () => ({ endOffsets: ends, beginningOffsets: ends, close: async () => {} }) } as unknown as Log;
   const broken: Error[] = [];
-  const tables = await createConsentTables({ log, serde, topics: { consent: 'c', identity: 'i' }, stateDir, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => broken.push(error));
+  const tables = await createConsentTables({ log, serde, topics: { consent: 'c', identity: 'i' }, stateDir, clock: { setTimer: (callback, ms) => setTimeout(callback, ms) }, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => broken.push(error));
   let offset = 0;
   const apply = (topic: string, key: string, value: Buffer | null): void => {
     const record: LogRecord = { offset: offset++, timestamp: 1, key: Buffer.from(key), value, headers: [] };

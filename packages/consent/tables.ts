@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
+import { patiently, type Timers } from '@weir/pipeline';
 import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { isReadable } from '@weir/seal';
 import { createTopicTable, openTable } from '@weir/state';
@@ -17,6 +18,7 @@ export interface ConsentPorts {
   /** Caches are made in <stateDir>/consent and <stateDir>/identity. */
   readonly stateDir: string;
   readonly logger: Logger;
+  readonly clock: Timers;
 }
 
 /** weir.consent and weir.identity, read whole by this instance. Every answer is synchronous and of this moment. */
@@ -70,11 +72,26 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   });
   const links = createLinkIndex(identityCache);
   let broken = false;
+  let stopping = false;
   const fail = (error: Error) => {
     if (!broken) onError(error);
     broken = true;
   };
-  const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare: (batch) => prepare(serde, batch), onError: fail });
+  let waits = false;
+  const told = (error: unknown): void => {
+    if (!waits) logger.warn({ err: error, topic: topics.consent }, 'states of consent wait for the registry');
+    waits = true;
+  };
+  /** Schemas of older writers, before the batch is decoded: a registry that is away is waited for. What nothing can read is left to the index. */
+  function prepare({ records }: RecordBatch): Promise<void> | undefined {
+    let lookups: Promise<void>[] | undefined;
+    for (const { value } of records) {
+      if (!isReadable(value) || serde.known(value)) continue;
+      (lookups ??= []).push(patiently(ports.clock, () => stopping, () => serde.prepare(value), told).catch((error: { code?: string }) => { if (error.code !== 'schema-unknown') throw error; }));
+    }
+    return lookups === undefined ? undefined : Promise.all(lookups).then(() => { waits = false; });
+  }
+  const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare, onError: fail });
   const identity = createTopicTable({ reader, admin, topic: topics.identity, table: identityCache, puts: links.puts, onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
@@ -130,6 +147,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
       identity.onAdvance(listener);
     },
     async stop() {
+      stopping = true;
       await Promise.all([consent.close(), identity.close()]);
       await Promise.all([reader.close(), admin.close()]);
     },
@@ -140,14 +158,4 @@ function toList(offsets: ReadonlyMap<number, number>): number[] {
   const list: number[] = [];
   for (const [partition, offset] of offsets) list[partition] = offset;
   return list;
-}
-
-/** Schemas of older writers, before the batch is decoded. What nothing can read is left to the index. */
-function prepare(serde: Serde, batch: RecordBatch): Promise<void> | undefined {
-  let lookups: Promise<void>[] | undefined;
-  for (const { value } of batch.records) {
-    if (!isReadable(value) || serde.known(value)) continue;
-    (lookups ??= []).push(serde.prepare(value).catch((error: { code?: string }) => { if (error.code !== 'schema-unknown') throw error; }));
-  }
-  return lookups === undefined ? undefined : Promise.all(lookups).then(() => undefined);
 }

@@ -78,7 +78,8 @@ export const catalogue = {
   'address-forbidden': { meaning: 'The outbound address is not a public one, or the answer was a redirect.', retry: 'retry', action: 'None when it passes (an outage page, a DNS fault): it is retried and the breaker opens. Else fix the URL of the destination or its DNS.' },
   'response-too-large': { meaning: 'The answer of the vendor is over the limit.', retry: 'permanent', action: 'Look at the vendor.' },
   'lease-lost': { meaning: 'The instance may no longer own the partition: the call was not started.', retry: 'retry', action: 'None: the new owner sends it.' },
-  'topic-missing': { meaning: 'A topic that the running release needs is not there: it was deleted, or never created.', retry: 'retry', action: 'The message names it: weir topics apply. What needs it waits and goes on by itself; what was on it and had not ended is to be replayed.' },
+  'topic-missing': { meaning: 'A topic that the running release needs is not there: it was deleted, or never created.', retry: 'retry', action: 'The message names it: weir topics apply. What needs it waits and goes on by itself; what was on it and had not ended is to be replayed.', http: 503 },
+  'topic-repartitioned': { meaning: 'A topic has other partitions than it was made with.', retry: 'stop', action: 'More: keys stay where they are and the new partitions empty; nothing is to be done, and nothing else may write there. Fewer: it was deleted and made again; the message has the count with which to make it.' },
   // --- the process stops ------------------------------------------------------------------------------------
   'log-append-failed': { meaning: 'An append was not acknowledged before its deadline.', retry: 'stop', action: 'Check the brokers; the process restarts and repeats.' },
   'log-deadline': { meaning: 'A call to the log did not end before its deadline.', retry: 'stop', action: 'Check the brokers.' },

@@ -62,6 +62,20 @@ test.each(['http://127.0.0.1/', 'http://0x7f.1/', 'http://0177.0.0.1/', 'http://
   expect(await client({}).call(get(url), { deadlineMs: 20_000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
 });
 
+test('a URL that was called before, or refused, is looked at as the first time; each call has its own path and query', async () => {
+  const seen: string[] = [];
+  const port = await http((request, response) => {
+    seen.push(request.url!);
+    response.end();
+  });
+  const one = client({ allowPrivate: ['127.0.0.1/32'] });
+  for (const path of ['/a?x=1', '/b', '/a?x=1']) expect(await one.call(get(at(port, path)), { deadlineMs: 20_000 })).toMatchObject({ status: 200 });
+  expect(seen).toEqual(['/a?x=1', '/b', '/a?x=1']);
+  for (let i = 0; i < 2; i++) expect(await one.call(get('http://10.0.0.1/'), { deadlineMs: 20_000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
+  expect(await one.call({ ...get(at(port, '/b')), headers: { 'x-a': 'a\nb' } }, { deadlineMs: 20_000 })).toMatchObject({ failure: 'unsendable', sent: false });
+  expect(seen).toHaveLength(3);
+});
+
 test.each([['metadata.example', ['169.254.169.254']], ['localhost', ['127.0.0.1']], ['localhost.', ['::1']], ['mixed.example', ['8.8.8.8', '10.0.0.1']], ['aaaa.example', ['8.8.8.8', '::ffff:127.0.0.1']], ['nat.example', ['64:ff9b::a00:1']], ['empty.example', []]])('the name %s with an inner address among its addresses is refused', async (host, addresses) => {
   expect(await client({ resolve: resolving(...addresses) }).call(get(`http://${host}/`), { deadlineMs: 20_000 })).toMatchObject({ failure: 'forbidden-address', sent: false });
 });

@@ -65,6 +65,7 @@ function guardedLookup(options: HttpClientOptions, mayCall: AddressRule): Lookup
 export function createHttpClient(options: HttpClientOptions = {}): HttpClient {
   const maxResponseBytes = options.maxResponseBytes ?? 1024 * 1024;
   const mayCall = addressRule(options.allowPrivate);
+  const targetOf = createTargets(mayCall);
   // HTTP/1.1, one request on a connection at a time: over HTTP/2 the write comes in a later tick than onBeforeWrite, and
   // a reset of one connection leaves many calls in doubt. undici's own timers are off: the deadline of the call is the only one.
   const agent = new Agent({
@@ -74,11 +75,13 @@ export function createHttpClient(options: HttpClientOptions = {}): HttpClient {
 
   return {
     call(request, callOptions) {
-      const target = check(request, mayCall);
+      const target = targetOf(request.url);
       if ('failure' in target) return Promise.resolve(target);
+      const bad = badHeaderOf(request.headers);
+      if (bad !== undefined) return Promise.resolve(bad);
       return new Promise((settle, reject) => {
         agent.dispatch(
-          { origin: target.origin, path: target.pathname + target.search, method: request.method, headers: { ...request.headers }, body: request.body ?? null, idempotent: false },
+          { origin: target.origin, path: target.path, method: request.method, headers: { ...request.headers }, body: request.body ?? null, idempotent: false },
           createHandler(callOptions, maxResponseBytes, settle, reject),
         );
       });
@@ -143,18 +146,44 @@ function createHandler(options: CallOptions, maxResponseBytes: number, settle: (
   };
 }
 
-/** The URL, or the failure: only http(s), no credentials, no literal private address, no control characters in headers. */
-function check(request: HttpRequest, mayCall: AddressRule): URL | HttpFailure {
-  const refuse = (detail: string, failure: HttpFailure['failure'] = 'forbidden-address'): HttpFailure => ({ failure, sent: false, detail });
-  const url = URL.parse(request.url);
-  if (url === null) return refuse('not a URL');
-  if ((url.protocol !== 'https:' && url.protocol !== 'http:') || url.username !== '' || url.password !== '') return refuse('only http and https, without credentials');
-  const host = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname;
-  if (isIP(host) !== 0 && !mayCall(host)) return refuse('address is not public');
-  for (const [name, value] of Object.entries(request.headers)) {
-    if (!headerName.test(name) || badHeader.test(value)) return refuse(`header ${JSON.stringify(name.slice(0, 40))} has characters that are not allowed`, 'unsendable');
+/** Where a request goes. */
+interface Target {
+  readonly origin: string;
+  readonly path: string;
+}
+
+const refuse = (detail: string, failure: HttpFailure['failure'] = 'forbidden-address'): HttpFailure => ({ failure, sent: false, detail });
+
+/** URLs that are remembered: most operations have one for all of their calls. */
+const maxTargets = 200;
+const longestKnown = 1000;
+
+/** The place of a URL, or the failure: only http(s), no credentials, no literal private address. */
+function createTargets(mayCall: AddressRule): (url: string) => Target | HttpFailure {
+  const known = new Map<string, Target>();
+  return (text) => {
+    const found = known.get(text);
+    if (found !== undefined) return found;
+    const url = URL.parse(text);
+    if (url === null) return refuse('not a URL');
+    if ((url.protocol !== 'https:' && url.protocol !== 'http:') || url.username !== '' || url.password !== '') return refuse('only http and https, without credentials');
+    const host = url.hostname.startsWith('[') ? url.hostname.slice(1, -1) : url.hostname;
+    if (isIP(host) !== 0 && !mayCall(host)) return refuse('address is not public');
+    const target = { origin: url.origin, path: url.pathname + url.search };
+    if (text.length <= longestKnown) {
+      if (known.size === maxTargets) known.clear();
+      known.set(text, target);
+    }
+    return target;
+  };
+}
+
+/** No control characters in headers. */
+function badHeaderOf(headers: HttpRequest['headers']): HttpFailure | undefined {
+  for (const name of Object.keys(headers)) {
+    if (!headerName.test(name) || badHeader.test(headers[name]!)) return refuse(`header ${JSON.stringify(name.slice(0, 40))} has characters that are not allowed`, 'unsendable');
   }
-  return url;
+  return undefined;
 }
 
 function flatten(headers: Record<string, string | string[] | undefined>): HttpResponse['headers'] {

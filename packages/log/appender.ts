@@ -2,6 +2,7 @@ import { WeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import { delay } from './deadline.ts';
 import { partitionOf } from './murmur2.ts';
+import { createPartitionCounts, type PartitionCounts } from './partition-counts.ts';
 import { recordSize } from './records.ts';
 import type { Appender, OutRecord } from './types.ts';
 
@@ -40,6 +41,8 @@ export interface AppenderOptions {
   readonly requestTimeoutMs: number;
   /** What is appended goes at once, in the turn of the call; only what comes while requests are under way coalesces. */
   readonly urgent?: boolean;
+  /** Over how many partitions keys are hashed; default: its own. */
+  readonly counts?: PartitionCounts;
 }
 
 /** One call of append: resolved when the last of its pieces is acknowledged. */
@@ -117,6 +120,7 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
   const lanes = new Map<string, (Lane | undefined)[]>();
   const paces = new Map<number, Pace>();
   const idle: (() => void)[] = [];
+  const counts = options.counts ?? createPartitionCounts();
   let pending = 0;
   let open = true;
   let flushScheduled = false;
@@ -348,9 +352,13 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     partitionFor(topic, key) {
       const partitions = port.partitionsKnown(topic);
       if (partitions === undefined) throw new WeirError('log-fatal', `partitions of ${topic} are not loaded`);
-      return partitionOf(key, partitions);
+      return partitionOf(key, counts.of(topic, partitions));
     },
-    partitions: (topic) => port.partitions(topic),
+    async partitions(topic) {
+      const partitions = await port.partitions(topic);
+      counts.of(topic, partitions);
+      return partitions;
+    },
     pendingBytes: () => pending,
     async close() {
       open = false;

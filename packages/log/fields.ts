@@ -104,15 +104,17 @@ function compileRecord(fields: AvroRecord['fields']): Read | undefined {
 
 /**
  * A reader of some fields of a record of Weir's own schemas: one walk over the datum checks its bounds, as `decode` does,
- * and only what is named is made. Throws when a field is not in the schema, or of a type that is not read so.
+ * and only what is named is made. Throws when a field is not in the schema, or of a type that is not read so. Those of
+ * `encoded` are given as their bytes, a view on the value; where the record is decoded whole they are decoded, too.
  */
-export function fieldReader<T>(recordName: string, names: readonly (keyof T & string)[]): FieldReader<T> {
+export function fieldReader<T>(recordName: string, names: readonly (keyof T & string)[], encoded: readonly (keyof T & string)[] = []): FieldReader<T> {
   const schema = loadSchemas().get(recordName);
   const walk = compileBounds(schema, defaultLimits);
   const ends: number[] = [];
   const from: At = { bytes: Buffer.alloc(0), at: 0 };
   const places = names.map((name) => schema?.fields.findIndex((field) => field.name === name) ?? -1);
-  const reads = places.map((place, i) => {
+  const reads = places.map((place, i): Read => {
+    if (place >= 0 && encoded.includes(names[i]!)) return ({ bytes, at }) => bytes.subarray(at, ends[place]);
     const read = place < 0 ? undefined : compile(schema!.fields[place]!.type);
     if (read === undefined) throw new TypeError(`${recordName}.${names[i]} cannot be read alone`);
     return read;

@@ -3,5 +3,6 @@ export { compileEncoder, compileFields, room, varint, type FieldWrite, type Sink
 export { createSerde, defaultLimits } from './serde.ts';
 export { fieldReader, type FieldReader } from './fields.ts';
 export { partitionOf } from './murmur2.ts';
+export { createPartitionCounts, type PartitionCounts } from './partition-counts.ts';
 export { copyBytes, handOn, headerBytes, HeaderWalk, Packer, RecordBody } from './packed.ts';
 export * from './types.ts';

@@ -5,6 +5,7 @@ import { kafkajs } from './drivers/kafkajs.ts';
 import { platformatic } from './drivers/platformatic.ts';
 import type { Driver } from './driver.ts';
 import { createGroupConsumer } from './group.ts';
+import { createPartitionCounts } from './partition-counts.ts';
 import { createProducePort } from './producer.ts';
 import { createReader } from './reader.ts';
 import { createSecurity } from './security.ts';
@@ -21,6 +22,7 @@ export function createLog(options: LogOptions, driver: Driver = drivers[options.
   const secured = createSecurity(options.security);
   const newCluster = (): Cluster => new Cluster(driver, { brokers: options.brokers, clientId: options.clientId, deadlineMs, secured });
   const cluster = newCluster();
+  const counts = options.counts ?? createPartitionCounts();
   const own = new Set<{ close(): Promise<void> }>();
 
   /** Closed with the log, unless it was closed before. */
@@ -39,7 +41,7 @@ export function createLog(options: LogOptions, driver: Driver = drivers[options.
   return {
     driver: driver.name,
     async appender(asked) {
-      return keep(createAppender(createProducePort(newCluster()), { deadlineMs: asked?.deadlineMs ?? deadlineMs, maxPendingBytes: asked?.maxPendingBytes ?? defaultPendingBytes, requestTimeoutMs: Math.min(longestProduceMs, deadlineMs), urgent: asked?.urgent === true }));
+      return keep(createAppender(createProducePort(newCluster()), { deadlineMs: asked?.deadlineMs ?? deadlineMs, maxPendingBytes: asked?.maxPendingBytes ?? defaultPendingBytes, requestTimeoutMs: Math.min(longestProduceMs, deadlineMs), urgent: asked?.urgent === true, counts }));
     },
     consumer: (asked) => keep(createGroupConsumer(cluster, asked)),
     reader: async (asked) => keep(createReader(cluster, { urgent: asked?.urgent === true })),

@@ -14,6 +14,7 @@
 
 import type { KafkaSecurity } from '@weir/config';
 import type { Sink } from './encoder.ts';
+import type { PartitionCounts } from './partition-counts.ts';
 
 /** Header names are ASCII; values are bytes. Order is kept. */
 export type Headers = ReadonlyArray<readonly [name: string, value: Buffer]>;
@@ -56,9 +57,9 @@ export interface Appender {
    * is rejected with it.
    */
   append(topic: string, records: readonly OutRecord[]): Promise<readonly number[]>;
-  /** Murmur2 of the key over the partition count, as Kafka's default partitioner. Throws log-fatal when the topic is unknown. */
+  /** Murmur2 of the key, as Kafka's default partitioner, over the count that the topic was made with: partitions added since get no key. Throws log-fatal when the topic is unknown, topic-repartitioned when it has fewer. */
   partitionFor(topic: string, key: Buffer | string): number;
-  /** Partition count; loads topic metadata (cached). */
+  /** How many partitions there are; loads topic metadata (cached). Rejects with log-fatal when there is no such topic, topic-repartitioned when it has fewer than its keys are hashed over. */
   partitions(topic: string): Promise<number>;
   /** Bytes accepted by append and not yet acknowledged: what back-pressure looks at. */
   pendingBytes(): number;
@@ -186,6 +187,8 @@ export interface LogOptions {
   readonly driver?: 'kafkajs' | 'platformatic';
   /** Deadline of each request that has none of its own; default 30_000. */
   readonly deadlineMs?: number;
+  /** Over how many partitions the keys of each topic are hashed, of all appenders; default: as many as are found when it is first asked. */
+  readonly counts?: PartitionCounts;
 }
 
 /** Bounds checked while walking the bytes, before any object is made of them. */

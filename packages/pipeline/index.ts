@@ -3,6 +3,7 @@ export { aclRules, acls, type AclGrants, type AclOperation, type AclPrincipal, t
 export { consentApi, H } from './headers.ts';
 export * from './ids.ts';
 export * from './outcome.ts';
+export { isPassing, patiently, soon, type Timers } from './patience.ts';
 export { standings, type ReadBackAnswer, type ReplayPreview, type Standing } from './replay-preview.ts';
 export { alarmShare, expiringBefore, expiringShare, retentionOf } from './retention.ts';
 export { groupNames, isName, topicNames, type TopicNames } from './topics.ts';

@@ -172,7 +172,7 @@ export function compareTopics(planned: readonly TopicSpec[], found: ReadonlyArra
       findings.push({ topic: plan.name, message: 'is missing', remedy: 'run weir topics apply' });
       continue;
     }
-    if (topic.partitions !== plan.partitions) findings.push({ topic: plan.name, message: `has ${topic.partitions} partitions, declared are ${plan.partitions}`, remedy: 'keys would move: keep the number it has in infra/topics.yaml, or migrate' });
+    if (topic.partitions !== plan.partitions) findings.push({ topic: plan.name, message: `has ${topic.partitions} partitions, declared are ${plan.partitions}`, remedy: topic.partitions > plan.partitions ? 'no key goes to partitions that were added (docs/troubleshooting.md, topic-repartitioned): write the number it has into infra/topics.yaml' : 'keys would move: keep the number it has in infra/topics.yaml, or migrate' });
     if (topic.replicationFactor < plan.replicationFactor) findings.push({ topic: plan.name, message: `has replication factor ${topic.replicationFactor}, expected ${plan.replicationFactor}`, remedy: 'reassign its partitions with more replicas' });
     for (const [key, value] of Object.entries(plan.config)) {
       const actual = topic.config[key];

@@ -1,6 +1,6 @@
 import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
-import type { Appender, Follower, Headers, Log, RecordBatch, Serde } from '@weir/log';
+import type { Appender, Follower, Headers, Log, PartitionCounts, RecordBatch, Serde } from '@weir/log';
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
 import { secretNames } from './config.ts';
@@ -8,7 +8,7 @@ import { escalationSecrets } from './escalation.ts';
 import type { DestinationSwitch, Escalation, Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
-export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}`, switch: (destination: string) => `switch/${destination}`, escalation: (destination: string, kind: string) => `escalation/${destination}/${kind}` } as const;
+export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}`, switch: (destination: string) => `switch/${destination}`, escalation: (destination: string, kind: string) => `escalation/${destination}/${kind}`, partitions: (topic: string) => `partitions/${topic}` } as const;
 /** Incidents that are no destination's stand beside theirs under a name with a slash, which no destination has: of a rule that escalates, of a source whose changes of consent bind nobody, and of a polled source that stands still. */
 export const incidentName = { rule: (rule: string) => `policy/${rule}`, consent: (source: string) => `consent/${source}`, source: (source: string) => `source/${source}` } as const;
 /** What an incident is about, by its name. */
@@ -49,6 +49,12 @@ export async function saveEscalation(options: { appender: Appender; serde: Serde
   await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.escalation(escalation.destination, escalation.kind)), value: serde.encode('weir.internal.Escalation', { ...escalation }) }]);
 }
 
+/** Put on weir.control how many partitions topics were made with; resolves when it is acknowledged. */
+export async function savePartitions(options: { appender: Appender; serde: Serde; topic: string; counts: ReadonlyArray<{ readonly topic: string; readonly partitions: number; readonly at: number }> }): Promise<void> {
+  const { appender, serde, topic, counts } = options;
+  await appender.append(topic, counts.map((count) => ({ partition: 0, key: Buffer.from(controlKeys.partitions(count.topic)), value: serde.encode('weir.internal.TopicPartitions', count) })));
+}
+
 /** Put a kill switch on weir.control, naming the audit leaf of the change; resolves when it is acknowledged. */
 export async function saveSwitch(options: { appender: Appender; serde: Serde; topic: string; change: DestinationSwitch; leaf: string }): Promise<void> {
   const { appender, serde, topic, change, leaf } = options;
@@ -59,9 +65,9 @@ export async function saveSwitch(options: { appender: Appender; serde: Serde; to
  * Follows weir.control. A release whose content does not give its hash, or that does not compile with this
  * version's adapters, is refused with an error line and the one before goes on. Resolves when the topic was
  * read to its end; `current()` throws release-missing while there is none. Without the workspace key every item of a
- * mapping that hashes would fail.
+ * mapping that hashes would fail. `counts` is told how many partitions each topic was made with.
  */
-export async function createReleaseFeed(options: { log: Log; serde: Serde; topic: string; adapters: ReadonlyMap<string, Adapter>; logger: Logger; workspaceKey: Buffer }): Promise<ReleaseFeed> {
+export async function createReleaseFeed(options: { log: Log; serde: Serde; topic: string; adapters: ReadonlyMap<string, Adapter>; logger: Logger; workspaceKey: Buffer; counts?: PartitionCounts }): Promise<ReleaseFeed> {
   const { log, serde, topic, logger } = options;
   const stored = new Map<string, readonly ReleaseFile[]>();
   const listeners = new Set<(release: Release) => void>();
@@ -110,10 +116,12 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       const isIncident = key.startsWith('incident/');
       const isSwitch = key.startsWith('switch/');
       const isEscalation = key.startsWith('escalation/');
-      if ((!key.startsWith('release/') && !isIncident && !isSwitch && !isEscalation) || record.value === null) continue;
+      const isCount = key.startsWith('partitions/');
+      if ((!key.startsWith('release/') && !isIncident && !isSwitch && !isEscalation && !isCount) || record.value === null) continue;
       const value = await decode(record.value, record.offset);
       if (value === undefined) continue;
-      if (isSwitch) switched(value as DestinationSwitch);
+      if (isCount) options.counts?.keep((value as { topic: string }).topic, (value as { partitions: number }).partitions);
+      else if (isSwitch) switched(value as DestinationSwitch);
       else if (isEscalation) escalations.set(key.slice('escalation/'.length), value as Escalation);
       else if (isIncident) incidents.set((value as Incident).destination, value as Incident);
       else if (key === controlKeys.current) wanted = (value as { hash: string }).hash;

@@ -3,7 +3,7 @@ export { changeDecisions, type DecidedRecord } from './change-decisions.ts';
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';
-export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentName, leafHeader, saveEscalation, saveIncident, saveSwitch, secretsOf } from './feed.ts';
+export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentName, leafHeader, saveEscalation, saveIncident, savePartitions, saveSwitch, secretsOf } from './feed.ts';
 export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';

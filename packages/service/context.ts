@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Adapter } from '@weir/adapter';
 import { kafkaConnection, registryConnection, type commonOptions, type ConfigOf } from '@weir/config';
-import { createLog, createSerde } from '@weir/log';
+import { createLog, createPartitionCounts, createSerde } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { createReleaseFeed } from '@weir/release';
 import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
@@ -19,7 +19,8 @@ import type { ServiceContext } from './types.ts';
 export async function createContext(name: string, config: ConfigOf<typeof commonOptions>, adapters: ReadonlyMap<string, Adapter>, env: Readonly<Record<string, string | undefined>>): Promise<ServiceContext> {
   const logger = createLogger({ service: name, level: config.logLevel, instance: config.instance });
   const topics = topicNames(config.topicPrefix);
-  const log = createLog({ ...kafkaConnection(config), clientId: `weir-${name}-${config.instance}` });
+  const counts = createPartitionCounts((topic, hashed, actual) => logger.error({ code: 'topic-repartitioned', topic, hashed, actual }, 'partitions were added to a topic: its keys stay where they are, and the new ones empty'));
+  const log = createLog({ ...kafkaConnection(config), clientId: `weir-${name}-${config.instance}`, counts });
   const plain = createSerde(registryConnection(config));
   const broken = Promise.withResolvers<Error>();
   const stateDir = join(config.dataDir, 'state', name, config.instance);
@@ -28,14 +29,14 @@ export async function createContext(name: string, config: ConfigOf<typeof common
     await plain.start();
     const given = await unwrapWorkspaceKey(config.workspaceKey?.reveal(), config);
     const workspaceKey = readWorkspaceKey(config.dataDir, given);
-    const releases = await createReleaseFeed({ log, serde: plain, topic: topics.control, adapters, logger, workspaceKey });
+    const releases = await createReleaseFeed({ log, serde: plain, topic: topics.control, adapters, logger, workspaceKey, counts });
     let keys: KeyRing | undefined;
     if (config.sealing) {
       keys = await createKeyRing({ log, serde: plain, topic: topics.keys, workspaceKey, stateDir, logger, now: systemClock.now }, broken.resolve);
       await keys.start();
     }
     return {
-      name, config, log, topics, releases, logger, stateDir, workspaceKey, keys,
+      name, config, log, counts, topics, releases, logger, stateDir, workspaceKey, keys,
       serde: keys === undefined ? plain : sealedSerde(plain, keys),
       broken: broken.promise,
       groups: groupNames(config.topicPrefix),

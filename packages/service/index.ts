@@ -1,4 +1,6 @@
+export { createAbsences, type Absences } from './absences.ts';
 export { appendDeadlineMs } from './deadlines.ts';
+export { coPartitioned } from './co-partitioned.ts';
 export { systemClock } from './clock.ts';
 export { closeContext, createContext } from './context.ts';
 export { startOps, type OpsServer } from './ops.ts';

@@ -1,6 +1,6 @@
 /** What every service gets from its composition root, and what it is to it. */
 import type { commonOptions, ConfigOf } from '@weir/config';
-import type { Log, Serde } from '@weir/log';
+import type { Log, PartitionCounts, Serde } from '@weir/log';
 import type { groupNames, TopicNames } from '@weir/pipeline';
 import type { ReleaseFeed } from '@weir/release';
 import type { KeyRing } from '@weir/seal';
@@ -25,6 +25,8 @@ export interface ServiceContext {
   readonly name: string;
   readonly config: ConfigOf<typeof commonOptions>;
   readonly log: Log;
+  /** Over how many partitions `log` hashes keys; undefined = as many as it finds. */
+  readonly counts?: PartitionCounts;
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly groups: ReturnType<typeof groupNames>;

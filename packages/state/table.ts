@@ -97,7 +97,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const cursors: StatementSync[] = [];
 
   let gathered: Gathered | undefined;
-  /** Every key that is stored, while an empty cache is loaded. */
+  /** Every key that was put, while an empty cache is loaded. */
   let filter: KeyFilter | undefined;
   let open = true;
   let broken = false;
@@ -137,11 +137,11 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   };
 
   const find = (key: string): Buffer | undefined => {
+    if (filter?.may(key) === false) return undefined;
     const put = gathered?.puts.get(key);
     if (put !== undefined) return put ?? undefined;
-    if (isPlain(key)) return filter?.may(key) === false ? undefined : read(key);
+    if (isPlain(key)) return read(key);
     const stored = storedKey(key);
-    if (filter?.may(stored.key) === false) return undefined;
     const value = read(stored.key);
     return value !== undefined && stored.wrapped ? unwrap(value).value : value;
   };
@@ -165,10 +165,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     for (const { key, value } of puts) {
       const stored = storedKey(key);
       if (value === null) remove.run(stored.key);
-      else {
-        upsert.run(stored.key, stored.wrapped ? wrap(key, value) : value);
-        filter?.add(stored.key);
-      }
+      else upsert.run(stored.key, stored.wrapped ? wrap(key, value) : value);
     }
     if (positions !== undefined) for (const [partition, next] of positions) upsert.run(positionPrefix + partition, Buffer.from(String(next), 'latin1'));
     if (seen !== undefined) for (const [partition, s] of seen) upsert.run(seenPrefix + partition, Buffer.from(`${s.offset},${s.timestamp},${s.currentAt}`, 'latin1'));
@@ -179,6 +176,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   function gather(to: Gathered, puts: readonly Put[], positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
     for (const { key, value } of puts) {
       to.puts.set(key, value);
+      filter?.add(key);
       to.bytes += entryCost + key.length + (value?.length ?? 0);
     }
     for (const [partition, next] of positions ?? []) to.positions.set(partition, next);
@@ -232,10 +230,9 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   return {
     get: find,
     has(key) {
+      if (filter?.may(key) === false) return false;
       const put = gathered?.puts.get(key);
-      if (put !== undefined) return put !== null;
-      const stored = storedKey(key).key;
-      return filter?.may(stored) !== false && row(exists, stored) !== undefined;
+      return put === undefined ? row(exists, storedKey(key).key) !== undefined : put !== null;
     },
     range,
     putBatch(puts, positions, seen) {
@@ -243,8 +240,9 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
       else gather(gathered, puts, positions, seen);
     },
     loading() {
-      gathered ??= emptyGathered();
-      if (filter === undefined && guarded(() => first.get(own)) === undefined) filter = createKeyFilter();
+      if (gathered !== undefined) return;
+      gathered = emptyGathered();
+      if (guarded(() => first.get(own)) === undefined) filter = createKeyFilter();
     },
     loaded() {
       flush();

@@ -6,7 +6,7 @@ export function testPrefix(name = 't'): string {
 }
 
 /** Looks at a condition until it holds; its value when it does, an error that names it when the deadline is over. */
-export async function waitFor<T>(what: string, condition: () => T | undefined | false | Promise<T | undefined | false>, deadlineMs = 30_000): Promise<T> {
+export async function waitFor<T>(what: string, condition: () => T | undefined | false | Promise<T | undefined | false>, deadlineMs = 30_000, everyMs = 25): Promise<T> {
   const end = performance.now() + deadlineMs;
   let last: unknown;
   for (;;) {
@@ -18,6 +18,6 @@ export async function waitFor<T>(what: string, condition: () => T | undefined | 
       last = error;
     }
     if (performance.now() > end) throw new Error(`${what}: did not hold within ${deadlineMs} ms (last: ${last instanceof Error ? last.message : JSON.stringify(last)})`);
-    await new Promise((done) => setTimeout(done, 25));
+    await new Promise((done) => setTimeout(done, everyMs));
   }
 }

@@ -33,6 +33,7 @@ import { openReplays, type Replays } from './replay/index.ts';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
+import { createTopicCounts, type TopicCounts } from './topic-counts.ts';
 import { createUnresolved, type UnresolvedConsent } from './unresolved.ts';
 import { createSwitchApi, viewOf } from './switches.ts';
 import { openAccess, type Access } from './tokens.ts';
@@ -69,6 +70,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let flushing: unknown;
   let sweep: ReturnType<typeof createIndexSweep> | undefined;
   let off: (() => void) | undefined;
+  let counts: TopicCounts;
   const fail = (error: unknown): void => failure.resolve(error as Error);
 
   function wanted(): string[] {
@@ -135,6 +137,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
       audit = await openAudit();
       const begun = releases.current();
+      counts = createTopicCounts(context, { admin, appender, serde });
+      await counts.keep([]);
       flushLater();
       await follow();
       sweep = createIndexSweep({ store, admin, dlq: topics.dlq, topics: () => [...followers.keys()], clock: context.clock, logger, fail });
@@ -144,7 +148,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       replays = await openReplays({ context, reader, admin, appender, store, tables: consent, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
       privacy = await createPrivacy(context, store, consent, (leaf) => audit.record(leaf), fail);
       // The topics of a release that came meanwhile would be in no index until the next one.
-      off = releases.onChange(() => { changing = changing.then(follow).catch(fail); }, begun);
+      off = releases.onChange(() => { changing = changing.then(follow).then(() => counts.keep([])).catch(fail); }, begun);
       api = createApi({
         authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
         audit: () => audit,
@@ -164,7 +168,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         replays: replays.api,
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
-        releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit }),
+        releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit, counts }),
         deliveries: createHeldDeliveries({ store, reader, appender, serde, topics }),
         switches: createSwitchApi(context, appender),
         subjects: () => privacy.subjects(),

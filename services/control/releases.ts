@@ -7,6 +7,7 @@ import { checkTopics, planTopics, type TopicFinding } from '@weir/pipeline';
 import { applyRelease, assertPolicyTests, compileRelease, secretsOf, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import type { AuditLog } from './audit.ts';
+import type { TopicCounts } from './topic-counts.ts';
 
 export interface ReleaseOrder {
   readonly files: readonly ReleaseFile[];
@@ -47,7 +48,7 @@ export interface ReleaseApi {
 const topicsFile = join(import.meta.dirname, '..', '..', 'infra', 'topics.yaml');
 const switchDeadlineMs = 10_000;
 
-export function createReleaseApi(context: ServiceContext, ports: { readonly admin: LogAdmin; readonly appender: Appender; readonly reader: Reader; readonly adapters: ReadonlyMap<string, Adapter>; readonly audit: () => AuditLog }): ReleaseApi {
+export function createReleaseApi(context: ServiceContext, ports: { readonly admin: LogAdmin; readonly appender: Appender; readonly reader: Reader; readonly adapters: ReadonlyMap<string, Adapter>; readonly audit: () => AuditLog; readonly counts: TopicCounts }): ReleaseApi {
   const { releases, serde, topics } = context;
   const { admin, appender, reader } = ports;
   let applying: Promise<unknown> = Promise.resolve();
@@ -85,6 +86,7 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     const release = compile(order);
     const { specs } = await plan(release);
     const topicsCreated = await admin.createTopics(specs);
+    await ports.counts.keep(topicsCreated);
     if (releases.current().hash === release.hash) return { hash: release.hash, changed: false, topicsCreated };
     await ports.audit().record({ kind: 'fact', actor, action: 'release.hash', target: release.hash, of: leaf });
     for (const name of secretsOf(release)) await ports.audit().record({ kind: 'fact', actor, action: 'secret.use', target: name, of: leaf, details: { release: release.hash } });
@@ -123,6 +125,7 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
       const release = releases.current();
       const { declared, specs } = await plan(release);
       const created = create ? await admin.createTopics(specs) : [];
+      if (create) await ports.counts.keep(created);
       return { created, topics: specs.length, findings: await checkTopics(admin, declared, release, specs, topics.prefix) };
     },
   };

@@ -5,10 +5,9 @@ import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, ConsumerHandlers, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { saveEscalation, saveIncident } from '@weir/release';
-import { appendDeadlineMs, createProgress, createRetentionWatch, createTurns, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, coPartitioned, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable, type Table } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
-import { createAbsences, type Absences } from './absences.ts';
 import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
 import { createLedgerStore, type LedgerStore } from './ledger-store.ts';
@@ -133,14 +132,14 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       fail: (error) => failure.resolve(error as Error),
     });
     const partitionsOwned = (): number => consumer.assignments().length;
-    const handlers: ConsumerHandlers = {
+    const handlers: ConsumerHandlers = coPartitioned({
       ...runner.handlers,
       assigned(parts) {
         // Not waited for: a handler has its time.
         quotas.assigned(name, parts.map((p) => p.partition), () => admin.partitions(topics.dispatch(name))).catch((error: unknown) => failure.resolve(error as Error));
         return runner.handlers.assigned(parts);
       },
-    };
+    }, { others: [topics.ledger(name), topics.parked(name)], appender, admin, logger, fail: (error) => failure.resolve(error as Error) });
     const consumer: GroupConsumer = log.consumer({ groupId: groups.dispatcher(name), topics: [topics.dispatch(name)], handlers, sessionTimeoutMs: options.sessionTimeoutMs, rebalanceTimeoutMs: options.callTimeoutMs + 10_000, maxBytesPerPartition: fetchBytes });
     running.set(name, { runner, consumer, ledger, parkedTable, takeover, counts });
     await consumer.start();
@@ -219,7 +218,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     failed: failure.promise,
     async start() {
       [appender, reader, admin] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs }), log.reader(), log.admin()]);
-      absences = createAbsences({ appender, admin, clock, logger, metrics, again: followLater });
+      absences = createAbsences({ what: 'destination', appender, admin, clock, logger, gauge: metrics.topicMissing, again: followLater });
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       await Promise.all([topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)));
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });

@@ -147,6 +147,8 @@ const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'p
 function toAdapterDelivery(ports: DestinationPorts, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery {
   const { delivery } = task;
   const record = ports.serde.decode(delivery.payload).value;
+  // It was decoded for this call; what no mapping named goes nowhere.
+  if (record.extras !== undefined) record.extras = undefined;
   const identifiers: { type: 'userId' | 'email' | 'phone' | 'external' | 'anonymousId'; value: string }[] = [];
   for (const [field, type] of identifierFields) {
     if (type === 'anonymousId') for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });

@@ -61,7 +61,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const gone = ({ lane }: Pick<Ready, 'lane'>): boolean => lane.dead;
   const held = (): number => (ports.clock.monotonic() < ports.consumer().leaseUntil() ? partitions.size : 0);
   const alarm = createAlarm(ports.clock, pump);
-  const room = createRoom({ clock: ports.clock, heads, delayed, timeLeft, wakeIn: (ms) => alarm.in(ms) });
+  const room = createRoom({ clock: ports.clock, heads, delayed, timeLeft, wakeIn: (ms) => alarm.in(ms), offer: inLine });
   const standing = createStanding(ports, () => leaving.breakerChanged());
   const settle = createSettle({ ports, breaker: standing.breaker, end, later, offer: inLine });
   const leaving = createLeaving({ destination: ports, ready: heads, breaker: standing.breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
@@ -291,7 +291,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       if (!lane.dead) inLine(lane, runner);
     }, ms);
     const since = ports.clock.monotonic();
-    if (over === undefined && ms > wayMs) delayed.set(lane, { lane, runner, since, timer, due: since + ms });
+    if (over === undefined && ms > wayMs) delayed.set(lane, { lane, runner, since, timer, due: since + ms, credential: ports.destination()?.config });
   }
 
   /** The head is a use that cannot go for so long, and what restricts is behind it: that waits for no quota and no backoff of a use (I3). */
@@ -383,6 +383,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     sweep,
     credentialChanged() {
       standing.credentialChanged();
+      room.renewed(ports.destination()?.config);
       pump();
     },
     asSecond(operation) {

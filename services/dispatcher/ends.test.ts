@@ -1,7 +1,8 @@
 import type { OutRecord } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
+import { createHandClock } from '@weir/testing';
 import { expect, test, vi } from 'vitest';
-import { createEndWriter } from './ends.ts';
+import { createEndWriter, type Ending } from './ends.ts';
 import type { DestinationPorts } from './ports.ts';
 
 const record: OutRecord = { partition: 0, key: Buffer.from('k'), value: Buffer.from('v') };
@@ -40,4 +41,67 @@ test('a record that nobody here wrote holds the checkpoint until what lies betwe
   await vi.waitFor(() => { expect([at.position, at.read]).toEqual([10_000, 1]); });
   own(10_000);
   expect([at.position, at.read]).toEqual([10_001, 1]);
+});
+
+/** A writer by a clock that is turned by hand; how many ends each append to the ledger had. */
+function gathering() {
+  const clock = createHandClock(1_000_000);
+  const appends: number[] = [];
+  const ports = {
+    name: 'one', topics: topicNames('t'), clock, fail: (error: unknown) => { throw error; },
+    serde: { encode: () => Buffer.from('v') }, ledger: { end: () => undefined, position: () => 0, apply: () => undefined },
+    appender: { partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => {
+      if (topic === 't.ledger.one') appends.push(records.length);
+      return Promise.resolve(records.map((_, i) => i));
+    } },
+  } as unknown as DestinationPorts;
+  const writer = createEndWriter(ports, 0, { name: 'me', owned: async () => true, gone: () => false }, () => undefined);
+  let ended = 0;
+  const push = (count: number): void => {
+    for (let i = 0; i < count; i++) writer.push({ task: { delivery: { eventId: 'e' }, record: { headers: [] }, key: `k${ended++}` }, state: 'delivered', effect: 'done', code: null, detail: null, deadLetter: false } as unknown as Ending);
+  };
+  const settled = async (): Promise<void> => { for (let i = 0; i < 5; i++) await new Promise((done) => { setImmediate(done); }); };
+  return {
+    writer, appends, push, settled,
+    async pass(ms: number): Promise<void> {
+      for (const _ of clock.turn(ms)) await settled();
+    },
+  };
+}
+
+test('ends that come soon after others share an append, at the same times for all partitions; the first waits for nothing', async () => {
+  const { appends, push, settled, pass } = gathering();
+  push(1);
+  await settled();
+  expect(appends).toEqual([1]);
+  push(1);
+  await pass(5);
+  push(2);
+  await settled();
+  expect(appends).toEqual([1]);
+  await pass(11);
+  expect(appends).toEqual([1, 3]);
+  await pass(100);
+  push(1);
+  await settled();
+  expect(appends).toEqual([1, 3, 1]);
+});
+
+test('ends are not gathered longer when a lane waits for one of them, when they are many, or when the partition is given up', async () => {
+  const { writer, appends, push, settled } = gathering();
+  push(1);
+  await settled();
+  push(2);
+  await settled();
+  expect(await writer.written()).toBe(true);
+  expect(appends).toEqual([1, 2]);
+  push(1);
+  await settled();
+  push(499);
+  await settled();
+  expect(appends).toEqual([1, 2, 500]);
+  push(3);
+  await settled();
+  await writer.drained();
+  expect(appends).toEqual([1, 2, 500, 3]);
 });

@@ -48,6 +48,14 @@ export function endValue(ending: Ending, at: number, owner: string): EndValue {
 /** Offsets that are remembered behind a record that is not known. */
 const maxAhead = 2000;
 
+/**
+ * From one append of ends to the next, ms: each costs both sides a request and the cache a transaction, whatever is in it. At
+ * the same times for all partitions, which so share the request.
+ */
+const gatherMs = 16;
+/** So many ends are worth an append of their own. */
+const fullEnds = 500;
+
 const outcomeState: Record<EndState, string> = { delivered: 'delivered', denied: 'denied', 'dead-lettered': 'dead-lettered', quarantined: 'quarantined', expired: 'quarantined', superseded: 'superseded', 'failed-over': 'failed-over' };
 
 export function outcomeValue(delivery: DeliveryValue, end: EndValue, attempt: Task['last'] | undefined): Record<string, unknown> {
@@ -197,8 +205,30 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     }).catch(ports.fail).finally(() => { catchingUp = undefined; });
   }
 
+  /** When the last append of ends began, monotonic ms. */
+  let wroteAt = Number.NEGATIVE_INFINITY;
+  /** Ends the wait for more ends. */
+  let go: (() => void) | undefined;
+  let draining = false;
+
+  /** Undefined: what is queued is written now, for nothing was a moment ago, it is much, or somebody waits for it. */
+  function moreComes(): Promise<void> | undefined {
+    const now = ports.clock.monotonic();
+    if (draining || waiting.length > 0 || queue.length >= fullEnds || now - wroteAt >= gatherMs) return undefined;
+    return new Promise((resolve) => {
+      const timer = ports.clock.setTimer(() => go?.(), gatherMs - now % gatherMs);
+      go = () => {
+        go = undefined;
+        ports.clock.clearTimer(timer);
+        resolve();
+      };
+    });
+  }
+
   async function run(): Promise<void> {
     while (queue.length > 0 || silent.length > 0 || waiting.length > 0) {
+      await moreComes();
+      if (queue.length > 0) wroteAt = ports.clock.monotonic();
       const batch = queue;
       const told = waiting;
       const done = silent;
@@ -214,6 +244,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   }
 
   function kick(): void {
+    if (waiting.length > 0 || queue.length >= fullEnds) go?.();
     // What ends in this turn of the event loop is one batch.
     running ??= new Promise((turn) => { setImmediate(turn); }).then(run).catch(ports.fail).finally(() => {
       running = undefined;
@@ -257,6 +288,8 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     applyOwn,
     /** Resolves when nothing is queued or being written. */
     async drained(): Promise<void> {
+      draining = true;
+      go?.();
       while (running !== undefined) await running;
       await catchingUp;
     },

@@ -150,7 +150,7 @@ function writer(owned: boolean, partitions: () => Promise<number> = () => Promis
   const applied: string[] = [];
   const finished: number[] = [];
   const ports = {
-    name: 'one', topics: topicNames('t'), clock: { now: () => 1, setTimer: (run: () => void) => setImmediate(run) }, admin: { partitions }, fail: (error: unknown) => { throw error; },
+    name: 'one', topics: topicNames('t'), clock: { now: () => 1, monotonic: () => 0, setTimer: (run: () => void) => setImmediate(run) }, admin: { partitions }, fail: (error: unknown) => { throw error; },
     serde: { encode: (name: string, value: { state?: string; destination?: string }) => Buffer.from(`${name.slice(14)} ${value.state ?? value.destination ?? ''}`) },
     ledger: { end: () => undefined, position: () => 0, apply: (_p: number, entries: { key: string }[]) => { applied.push(...entries.map((e) => e.key)); } },
     appender: { partitions: () => Promise.resolve(1), partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => { log.push(...records.map((r) => `${topic} ${r.value!.toString()} ${r.headers?.length ?? ''}`)); return Promise.resolve(records.map((_, i) => i)); } },

@@ -1,9 +1,8 @@
 import type { LogRecord, OutRecord } from '@weir/log';
-import { deliveryKey, H } from '@weir/pipeline';
+import { deliveryKey, H, isPassing, patiently, soon } from '@weir/pipeline';
 import { secondKey, type DestinationConfig, type SecondVendor } from '@weir/release';
 import type { Ending } from './ends.ts';
 import type { PartitionRunner } from './partition.ts';
-import { isPassing, patiently, soon } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { DeliveryValue, EndValue, Task } from './types.ts';
 

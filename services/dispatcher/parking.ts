@@ -1,5 +1,5 @@
 import { failpoint } from '@weir/failpoint';
-import { expiringShare, H } from '@weir/pipeline';
+import { expiringShare, H, isPassing, patiently } from '@weir/pipeline';
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
 import { createAlarm } from './alarm.ts';
@@ -10,7 +10,6 @@ import { ledgerKeys } from './ledger.ts';
 import { goAhead } from './overtake.ts';
 import { createMarkWriter, type Mark } from './mark-writer.ts';
 import { loadParked } from './park-load.ts';
-import { isPassing, patiently } from './patience.ts';
 import { readDelivery } from './read-delivery.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createReadAhead } from './read-ahead.ts';

@@ -1,6 +1,6 @@
 import { recordFault } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
-import { createCommitWindow, expiringBefore, type CommitWindow } from '@weir/pipeline';
+import { createCommitWindow, expiringBefore, isPassing, patiently, soon, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { writeDeparture } from './departure.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
@@ -9,7 +9,6 @@ import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './
 import type { IntentValue } from './ledger-store.ts';
 import { becomeOwner, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
-import { isPassing, patiently, soon } from './patience.ts';
 import type { DestinationPorts } from './ports.ts';
 import { readDelivery } from './read-delivery.ts';
 import { taskOf } from './task.ts';
@@ -361,6 +360,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     coveredBefore: (offset) => before !== undefined && offset < before.toOffset,
     async close(reason) {
       giveUp();
+      // Nothing is gathered from here on.
+      void writer.drained();
       ports.progress.lag(`${topic}/${partition}`, 0);
       ports.metrics.lag.remove({ destination: ports.name, partition });
       if (reason === 'lost') return;

@@ -1,9 +1,9 @@
 import type { OperationManifest } from '@weir/adapter';
 import { createAccountQuota, type AccountQuota, type CallClass, type QuotaShare, type QuotaState } from '@weir/http';
+import { isPassing } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
 import type { Clock } from '@weir/service';
 import { Gauge, type Registry } from 'prom-client';
-import { isPassing } from './patience.ts';
 import type { Task } from './types.ts';
 
 /** What is left of the quota of a destination's account to this instance. */

@@ -1,5 +1,5 @@
 import { WeirError } from '@weir/errors';
-import { patiently } from './patience.ts';
+import { patiently } from '@weir/pipeline';
 import type { DestinationPorts } from './ports.ts';
 import type { DeliveryValue } from './types.ts';
 

@@ -8,6 +8,8 @@ import type { Ordered } from './ready.ts';
 export interface Delayed extends Ready {
   readonly timer: unknown;
   readonly due: number;
+  /** Its destination's config when it began to wait: the same object while its secrets are. */
+  readonly credential: object | undefined;
 }
 
 interface Context {
@@ -18,6 +20,7 @@ interface Context {
   timeLeft(): boolean;
   /** The pump runs in so many ms at the latest. */
   wakeIn(ms: number): void;
+  offer(lane: Lane, runner: Ready['runner']): void;
 }
 
 /** Between two looks at those that wait: with a full window of 6,000 heads a look takes some ms. */
@@ -33,7 +36,7 @@ const soonMs = 1000;
  * topic until uses before it, whose quota is closed, have gone (I3). At most a window in five seconds, by a rule that parks
  * nothing of a destination that keeps up. The same for parked heads in hand, where others wait for their slots.
  */
-export function createRoom({ clock, heads, delayed, timeLeft, wakeIn }: Context) {
+export function createRoom({ clock, heads, delayed, timeLeft, wakeIn, offer }: Context) {
   /** When those of a bucket are looked at again; by timer: when the delayed are. */
   const looks = new Map<string, number>();
   const timer = ' timer';
@@ -71,6 +74,17 @@ export function createRoom({ clock, heads, delayed, timeLeft, wakeIn }: Context)
         break;
       }
       for (const next of kept.reverse()) heads.putBack(next);
+    },
+    /** Another credential: heads that the one before was refused for do not wait out what the vendor asked for then. Not the same again, nor another destination's: a vault that is looked at is no news. */
+    renewed(credential: object | undefined): void {
+      if (credential === undefined) return;
+      const refused = [...delayed.values()].filter(({ lane, credential: before }) => before !== credential && !lane.dead && lane.queue[0]?.last?.verdict === 'auth-broken');
+      // None of them is delayed any more when the first is offered: the pump looks at those that are.
+      for (const { lane, timer: handle } of refused) {
+        delayed.delete(lane);
+        clock.clearTimer(handle);
+      }
+      for (const { lane, runner } of refused) offer(lane, runner);
     },
     /** The destination can be called: those that wait for their next try. */
     look(): void {

@@ -1,8 +1,8 @@
 import { WeirError } from '@weir/errors';
 import type { LogAdmin, LogRecord, Reader } from '@weir/log';
+import { isPassing, patiently } from '@weir/pipeline';
 import type { Clock } from '@weir/service';
 import type { LedgerEntry, LedgerStore } from './ledger-store.ts';
-import { isPassing, patiently } from './patience.ts';
 
 /** Where a partition's ledger stands while it is taken over. */
 export interface TakeoverProgress {

@@ -1,8 +1,9 @@
 import type { ConfigOf } from '@weir/config';
+import { findWeirError } from '@weir/errors';
 import { createHttpClient } from '@weir/http';
 import { saveIncident } from '@weir/release';
 import type { Appender } from '@weir/log';
-import type { Readiness, Service, ServiceContext } from '@weir/service';
+import { createAbsences, type Absences, type Readiness, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { FastifyInstance } from 'fastify';
 import { collectDefaultMetrics } from 'prom-client';
@@ -47,6 +48,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
   const metrics = createMetrics(context.registry, () => Math.max(budget.used(), appender?.pendingBytes() ?? 0));
   const pollers = new Map<string, Poller>();
   let dispatchPartitions: DispatchPartitions | undefined;
+  let absences: Absences | undefined;
   const quotaOf = createPollQuotas({ release: () => releases.current(), partitionsOf: (name) => dispatchPartitions?.of(name), holds: (name) => pollers.get(name)?.holds() === true, monotonic: clock.monotonic, now: clock.now, random: clock.random });
   const http = outside.createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
@@ -58,6 +60,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
   let listening = false;
   let stopping = false;
   let awayUntil = 0;
+  let asked = false;
   let changing: Promise<void> = Promise.resolve();
   let off: (() => void) | undefined;
 
@@ -73,15 +76,34 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
   }
 
   function refused(refusal: Refusal): void {
-    if (refusal.code === 'log-unavailable') awayUntil = clock.monotonic() + awayMs;
+    // The topic was there and is not any more: it is looked for, and the other sources are taken.
+    if (findWeirError(refusal.error)?.code === 'log-fatal') anew();
+    else if (refusal.code === 'log-unavailable') awayUntil = clock.monotonic() + awayMs;
     writeRefusal(refusal);
   }
 
-  /** Topics of the release's sources known, and one poller for each polled source. */
+  /** Of each source of the release, whether its topic is there: one that is missing is waited for. */
+  async function lookForTopics(): Promise<void> {
+    const names = [...sources().all.keys()];
+    absences!.keep((name) => names.includes(name));
+    await Promise.all(names.map((name) => absences!.allThere(name, [topics.raw(name)])));
+  }
+
+  /** Once for all who ask before it begins. */
+  function anew(): void {
+    if (!listening || asked) return;
+    asked = true;
+    changing = changing.then(() => {
+      asked = false;
+      return stopping ? undefined : follow();
+    }).catch(fail);
+  }
+
+  /** Topics of the release's sources known, and one poller for each polled source that has one. */
   async function follow(): Promise<void> {
     const { all } = sources();
-    for (const name of all.keys()) await appender!.partitions(topics.raw(name));
-    const wanted = new Set([...all.values()].filter((s) => s.adapter.source?.kind === 'poll').map((s) => s.name));
+    await lookForTopics();
+    const wanted = new Set([...all.values()].filter((s) => s.adapter.source?.kind === 'poll' && !absences!.lacks(s.name)).map((s) => s.name));
     const accounts = new Set([...wanted].map((name) => all.get(name)!.account));
     await dispatchPartitions!.follow([...releases.current().destinations.values()].filter(({ account }) => accounts.has(account)).map(({ name }) => name));
     for (const [name, poller] of pollers) {
@@ -109,13 +131,14 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
 
   function createApp(): FastifyInstance {
     const made = createServer({ requestTimeoutMs: options.requestTimeoutMs, refused: (code) => metrics.requests.inc({ source: 'unknown', result: code }) });
-    made.get('/healthz', () => Promise.resolve({ status: 'ok' }));
+    // Not /readyz: who routes by that would take the other sources away, too.
+    made.get('/healthz', () => Promise.resolve({ status: 'ok', waits: absences!.reason() }));
     made.get('/readyz', (_request, reply) => {
       const found = readiness();
       return reply.code(found.ready ? 200 : 503).send(found);
     });
     made.get('/metrics', async (_request, reply) => reply.type(context.registry.contentType).send(await context.registry.metrics()));
-    registerRoutes(made, { appender: appender!, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, sealing, maxInflightBytes: options.maxInflightBytes, budget, metrics, logger, sources, refused });
+    registerRoutes(made, { appender: appender!, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, sealing, maxInflightBytes: options.maxInflightBytes, budget, metrics, logger, sources, missing: absences!.lacks, refused });
     consent!.register(made, { budget, metrics, refused });
     return made;
   }
@@ -128,10 +151,12 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       // A request waits ackTimeoutMs; the log may go on trying longer, its duplicates are keyed.
       appender = await log.appender({ deadlineMs: Math.max(options.ackTimeoutMs, 5000) });
       await appender.partitions(topics.control);
-      dispatchPartitions = createDispatchPartitions({ admin: await log.admin(), topics, clock, fail });
+      const admin = await log.admin();
+      dispatchPartitions = createDispatchPartitions({ admin, topics, clock, fail });
+      absences = createAbsences({ what: 'source', appender, admin, clock, logger, gauge: metrics.topicMissing, again: anew });
       const begun = releases.current();
       const revision = vault.revision();
-      for (const name of sources().all.keys()) await appender.partitions(topics.raw(name));
+      await lookForTopics();
       consent = await createConsentApi(context, { ...options, fail }, outside.openTable);
       app = createApp();
       await outside.listen(app, { host: context.config.host, port: options.port });
@@ -139,7 +164,6 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       // After one that was killed a poller waits for the end of its session; webhooks and withdrawals do not.
       await follow().catch((error: unknown) => { if (!stopping) throw error; });
       if (stopping) return;
-      const anew = (): void => { changing = changing.then(follow).catch(fail); };
       // The sources of what came meanwhile would be closed until the next change.
       const offs = [releases.onChange(anew, begun), vault.onChange(anew)];
       off = () => { for (const end of offs) end(); };
@@ -152,6 +176,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
       listening = false;
       consent?.giveUp();
       dispatchPartitions?.close();
+      absences?.close();
       const cut = setTimeout(() => app?.server.closeAllConnections(), stopGraceMs);
       await Promise.all([app?.close(), changing.then(() => Promise.all([...pollers.values()].map((p) => p.stop())))]);
       clearTimeout(cut);

@@ -57,7 +57,7 @@ interface World extends ReturnType<typeof memoryLog> {
   post(path: string, body: string | Buffer, headers?: Record<string, string>): Promise<{ status: number; body: any; headers: Record<string, unknown> }>;
 }
 
-function world(options: Partial<Pick<RoutePorts, 'ackTimeoutMs' | 'maxInflightBytes'>> & { sources?: SourceConfig[]; requestTimeoutMs?: number } = {}): World {
+function world(options: Partial<Pick<RoutePorts, 'ackTimeoutMs' | 'maxInflightBytes' | 'missing'>> & { sources?: SourceConfig[]; requestTimeoutMs?: number } = {}): World {
   const { log, appender } = memoryLog();
   const all = new Map((options.sources ?? [shop, broken]).map((s) => [s.name, s]));
   const segments = [...all.values()].filter((s) => s.adapter.manifest.name === 'segment' && s !== broken);
@@ -68,7 +68,7 @@ function world(options: Partial<Pick<RoutePorts, 'ackTimeoutMs' | 'maxInflightBy
   const lines: string[] = [];
   const logger = pino({ level: 'info' }, { write: (line: string) => { lines.push(line); } });
   const app = createServer({ requestTimeoutMs: options.requestTimeoutMs ?? 5000, refused: (code) => counters.requests.inc({ source: 'unknown', result: code }) });
-  registerRoutes(app, { appender, topics: topicNames('t'), now: () => 1_700_000_000_000, ackTimeoutMs: options.ackTimeoutMs ?? 1000, maxInflightBytes: options.maxInflightBytes ?? 10_000_000, budget, metrics: counters, logger, sources: () => sources, refused: createRefusalLog(logger, () => performance.now()) });
+  registerRoutes(app, { appender, topics: topicNames('t'), now: () => 1_700_000_000_000, ackTimeoutMs: options.ackTimeoutMs ?? 1000, maxInflightBytes: options.maxInflightBytes ?? 10_000_000, budget, metrics: counters, logger, sources: () => sources, missing: options.missing ?? (() => false), refused: createRefusalLog(logger, () => performance.now()) });
   cleanups.push(() => {
     app.server.closeAllConnections();
     return app.close();
@@ -115,6 +115,13 @@ test('what was accepted is on the log with its bytes before the answer, and the 
   expect(w.log.records.map((r) => r.value!.toString())).toEqual([JSON.stringify(track('a')), '{"type":"track" ,"userId":"u","messageId":"b","n":1.50}']);
   expect(w.log.records.map((r) => [header(r, 'weir-event'), header(r, 'weir-source'), header(r, 'weir-accepted'), r.key!.toString()])).toEqual(body.eventIds.map((id: string) => [id, 'shop', '1700000000000', 'u']));
   expect(w.log.records.every((r) => header(r, 'traceparent')!.includes(body.traceId))).toBe(true);
+});
+
+test('a source whose topic is missing is answered so that its sender tries again, and the others are taken', async () => {
+  const w = world({ missing: (source) => source === 'shop', sources: [shop, sourceOf('till', 'segment', { writeKey: 'wk2' })] });
+  const { status, body, headers } = await w.post('/webhooks/shop', JSON.stringify(track('a')));
+  expect([status, body.error, headers['retry-after'], w.log.records.length]).toEqual([503, 'topic-missing', '2', 0]);
+  expect((await w.post('/webhooks/till', JSON.stringify(track('a')), { authorization: key('wk2') })).status).toBe(202);
 });
 
 test('the same event has the same id however often it is sent; another event of the same object has another', async () => {

@@ -8,6 +8,7 @@ export function createMetrics(registry: Registry, inflightBytes: () => number) {
     items: new Counter({ name: 'weir_ingest_items_total', help: 'Items accepted.', labelNames: ['source'], registers }),
     ack: new Histogram({ name: 'weir_ingest_ack_seconds', help: 'From the verified body to the acknowledgement of the log.', buckets: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5], registers }),
     consentApplied: new Histogram({ name: 'weir_ingest_consent_applied_seconds', help: 'Consent API: from the request to the answer that the change is applied everywhere.', buckets: [0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30], registers }),
+    topicMissing: new Gauge({ name: 'weir_source_topic_missing', help: '1 while nothing of the source is taken or read because its raw topic does not exist.', labelNames: ['source'], registers }),
     oversized: new Counter({ name: 'weir_ingest_oversized_items_total', help: 'Items of polled pages that were larger than a record and are dead letters.', labelNames: ['source'], registers }),
     polls: new Counter({ name: 'weir_ingest_polls_total', help: 'Calls of pollers, by source and result: ok, lost (the lease), a verdict or an error code.', labelNames: ['source', 'result'], registers }),
   };

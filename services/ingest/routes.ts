@@ -15,6 +15,8 @@ import type { Sources } from './sources.ts';
 
 export interface RoutePorts extends AcceptPorts {
   sources(): Sources;
+  /** Whether the source waits for its topic. */
+  missing(source: string): boolean;
   readonly budget: Budget;
   readonly maxInflightBytes: number;
   readonly metrics: IngestMetrics;
@@ -47,6 +49,7 @@ async function take(ports: RoutePorts, source: SourceConfig, request: Pick<Fasti
     held += bytes;
   };
   try {
+    if (ports.missing(source.name)) throw new WeirError('topic-missing');
     if (ports.appender.pendingBytes() > ports.maxInflightBytes) throw new WeirError('overloaded');
     hold(encodingOf(request.raw) === undefined ? requestCost : requestCost + decoderCost);
     const body = await readBody(request.raw, source.limits.bodyBytes, hold);

@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { ConsumerHandlers, GroupConsumer, GroupConsumerOptions, Log, RecordBatch } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
@@ -5,22 +6,22 @@ import { systemClock, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
 import { waitFor } from '@weir/testing';
 import { Registry } from 'prom-client';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { createNormalizer } from './app.ts';
 
 const topics = topicNames('t');
 const releaseOf = (...sources: string[]): Release => ({ hash: sources.join(), sources: new Map(sources.map((name) => [name, { dedupeWindowMs: 1000 }])) }) as never;
 
 /** The service over a log that has nothing; `joining` runs while a consumer joins its group. Each look at the clock takes a millisecond. */
-function world(joining: (consumers: number) => void = () => undefined) {
+function world(joining: (consumers: number) => void = () => undefined, missing: ReadonlySet<string> = new Set()) {
   let now = 0;
   const committed: number[] = [];
   let current = releaseOf('web');
   const asked: (readonly string[])[] = [];
   let handlers: ConsumerHandlers | undefined;
   const log = {
-    appender: () => Promise.resolve({ partitions: () => Promise.resolve(1), partitionFor: () => 0, append: (_topic: string, records: readonly unknown[]) => Promise.resolve(records.map((_, i) => i)) }),
-    admin: () => Promise.resolve({ listTopics: () => Promise.resolve([]), describeTopics: () => Promise.resolve([]) }),
+    appender: () => Promise.resolve({ partitions: (topic: string) => (missing.has(topic) ? Promise.reject(new WeirError('log-fatal')) : Promise.resolve(1)), partitionFor: () => 0, append: (_topic: string, records: readonly unknown[]) => Promise.resolve(records.map((_, i) => i)) }),
+    admin: () => Promise.resolve({ listTopics: () => Promise.resolve([]), describeTopics: (names: readonly string[]) => Promise.resolve(names.map((name) => ({ name, exists: !missing.has(name), config: {} }))) }),
     reader: () => Promise.resolve({}),
     consumer(options: GroupConsumerOptions): Partial<GroupConsumer> {
       asked.push(options.topics);
@@ -45,6 +46,23 @@ test('a release that comes while the group of the one before is joined is read: 
   await waitFor('the new source is read', () => w.asked.length === 2);
   expect(w.asked).toEqual([[topics.raw('web')], [topics.raw('till'), topics.raw('web')]]);
   await w.service.stop();
+});
+
+test('a raw topic that is missing is waited for: the other sources are read, and it is when it is there', async () => {
+  vi.useFakeTimers();
+  try {
+    const missing = new Set([topics.raw('till')]);
+    const w = world(undefined, missing);
+    w.apply(releaseOf('web', 'till'));
+    await w.service.start();
+    expect([w.asked, w.service.readiness().reason]).toEqual([[[topics.raw('web')]], expect.stringMatching(/^topic-missing: the source till waits for t.raw.till; create it/)]);
+    missing.clear();
+    await vi.advanceTimersByTimeAsync(5000);
+    expect([w.asked[1], w.service.readiness().ready]).toEqual([[topics.raw('till'), topics.raw('web')], true]);
+    await w.service.stop();
+  } finally {
+    vi.useRealTimers();
+  }
 });
 
 test('lag is told of what this instance reads, not of what it has given away', async () => {

@@ -4,7 +4,7 @@ import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import { acceptedAs, createKeyedCache, rawHeaders, type Release } from '@weir/release';
-import { appendDeadlineMs, createProgress, createRetentionWatch, createTurns, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
+import { appendDeadlineMs, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createConvert } from './convert.ts';
 import { createMetrics } from './metrics.ts';
@@ -56,6 +56,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   let admin: LogAdmin;
   let seen: Seen;
   let retention: RetentionWatch;
+  let absences: Absences | undefined;
   let write: Writer;
   let subscribed = '';
   let changing: Promise<void> = Promise.resolve();
@@ -220,12 +221,19 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
 
   /**
    * Join the group for the raw topics, when they are others than before: those of the running release, and those
-   * of sources that it does not have any more, whose accepted items must end, too (source-retired).
+   * of sources that it does not have any more, whose accepted items must end, too (source-retired). One that is missing is waited for.
    */
   async function subscribe(): Promise<void> {
-    const own = [...releases.current().sources.keys()].map(topics.raw);
-    const there = (await admin.listTopics()).filter((name) => name.startsWith(topics.raw('')));
-    const names = [...new Set([...own, ...there])].sort();
+    const there = new Set((await admin.listTopics()).filter((name) => name.startsWith(topics.raw(''))));
+    const own = [...releases.current().sources.keys()];
+    absences!.keep((source) => own.includes(source));
+    // A broker may not know yet of one that was just made; and what is listed may have been missing before.
+    const served = await Promise.all(own.filter((source) => absences!.lacks(source) || !there.has(topics.raw(source))).map(async (source) => ({ source, isThere: await absences!.allThere(source, [topics.raw(source)]) })));
+    for (const { source, isThere } of served) {
+      if (isThere) there.add(topics.raw(source));
+      else there.delete(topics.raw(source));
+    }
+    const names = [...there].sort();
     if (stopping || names.join() === subscribed) return;
     await consumer?.close();
     consumer = undefined;
@@ -237,6 +245,14 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     logger.info({ topics: names }, 'reading');
   }
 
+  const subscribeLater = (): void => { changing = changing.then(subscribe).catch(fail); };
+
+  function readiness(): Readiness {
+    const missing = absences?.reason();
+    if (missing !== undefined) return { ready: false, reason: missing };
+    return consumer === undefined ? { ready: false, reason: 'no source in the release' } : progress.readiness();
+  }
+
   return {
     name: 'normalizer',
     failed: failure.promise,
@@ -244,6 +260,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       const appender = await log.appender({ deadlineMs: appendDeadlineMs });
       for (const topic of [topics.canonical, topics.consentChanges, topics.identity, topics.dlq, topics.outcome]) await appender.partitions(topic);
       admin = await log.admin();
+      absences = createAbsences({ what: 'source', appender, admin, clock, logger, gauge: metrics.topicMissing, again: subscribeLater });
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       write = createWriter({ appender, serde, topics, now: clock.now, left });
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader());
@@ -252,14 +269,15 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       // To join the group takes seconds: the topics of a release that came meanwhile would be nobody's until the next one.
       off = releases.onChange(() => {
         failpoint('normalizer.release-switch');
-        changing = changing.then(subscribe).catch(fail);
+        subscribeLater();
       }, begun);
     },
-    readiness: () => (consumer === undefined ? { ready: false, reason: 'no source in the release' } : progress.readiness()),
+    readiness,
     async stop() {
       stopping = true;
       off?.();
       retention?.close();
+      absences?.close();
       await changing;
       await consumer?.close();
       await seen.close();

@@ -4,8 +4,8 @@ import type { GroupConsumer, LogRecord, OutRecord, Reader, RecordBatch } from '@
 import { H, outputId } from '@weir/pipeline';
 import { consentKey } from '@weir/policy';
 import { isSealed, seal, sealedBy } from '@weir/seal';
-import { prepare } from './fold.ts';
 import { numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { prepare } from './prepare.ts';
 
 /** One partition of weir.consent.changes whose changes are waited for. */
 interface Watch {
@@ -60,7 +60,7 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
   }
 
   async function watch(of: Watch, batch: RecordBatch): Promise<void> {
-    await prepare(ports, batch.records);
+    if (!await prepare(ports, batch.records, () => of.closed)) return;
     const changes = batch.records.flatMap((change) => {
       if (change.value === null || change.key === null) return [];
       try {

@@ -20,7 +20,7 @@ async function world() {
       topics, groups: groupNames('t'), serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) }, logger: { warn() {} },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return {}; } },
     },
-    appender: { append: async (_topic: string, records: readonly OutRecord[]) => { appended.push(...records); return records.map(() => offset++); } },
+    appender: { partitions: async () => 2, append: async (_topic: string, records: readonly OutRecord[]) => { appended.push(...records); return records.map(() => offset++); } },
     tables: {
       readToEnd: async () => {}, regressed: () => table.regressed, consentPositions: () => [table.position], onAdvance: (listener: () => void) => { advance = listener; },
       stored: (key: string) => ({ partition: 0, state: { version: 7 } as ConsentState, bytes: Buffer.from(`the newest of ${key}`) }),
@@ -50,10 +50,10 @@ test('a state that a late writer overwrote is written again when that is seen, o
 });
 
 const ids = ['userId:u', 'email:e'] as const;
-const bytes = Buffer.from('a change');
+const bytes = Buffer.from('\0\0\0\0\x01a change');
 
 /** A folder that owns partition 0 of two and folds what it is given; every append and commit, in order. */
-function folding(purpose: string, erasedUntil?: number) {
+function folding(purpose: string, erasedUntil?: number, registry = { here: true }) {
   const topics = topicNames('t');
   const steps: string[] = [];
   const appended: { topic: string; record: OutRecord }[] = [];
@@ -63,12 +63,12 @@ function folding(purpose: string, erasedUntil?: number) {
   let offset = 100;
   const shared = {
     context: {
-      topics, groups: groupNames('t'), clock: { now: () => 5000 }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
-      serde: { known: () => true, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
+      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
+      serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
     appender: {
-      partitionFor: () => 1,
+      partitionFor: () => 1, partitions: async () => 2,
       append: async (topic: string, records: readonly OutRecord[]) => {
         steps.push(topic);
         for (const record of records) appended.push({ topic, record });
@@ -86,6 +86,7 @@ function folding(purpose: string, erasedUntil?: number) {
   }) as unknown as LogRecord;
   return {
     topics, steps, appended, counted,
+    revoke: () => handlers!.revoked([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }], 'rebalance'),
     async fold(...keys: string[]): Promise<void> {
       await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
       steps.length = appended.length = 0;
@@ -118,6 +119,21 @@ test('a no to every purpose goes to every identifier and to no destination', asy
   const { topics, steps, fold } = folding('*');
   await fold(ids[0]);
   expect(steps).toEqual([topics.consent, topics.consentChanges, topics.identity, 'commit 1']);
+});
+
+test('a change waits for a registry that is away and is folded when it is back; a partition that leaves meanwhile is let go, with nothing folded or committed', async () => {
+  const registry = { here: false };
+  const { topics, steps, fold } = folding('news', undefined, registry);
+  await fold(ids[1]);
+  expect(steps).toEqual([]);
+  registry.here = true;
+  for (let i = 0; i < 5; i++) await new Promise((done) => setImmediate(done));
+  expect(steps).toEqual([topics.consent, 'commit 1']);
+  registry.here = false;
+  const other = folding('news', undefined, registry);
+  await other.fold(ids[1]);
+  await other.revoke();
+  expect(other.steps).toEqual([]);
 });
 
 // Accepted at 1500, sealed under a key that is destroyed.

@@ -3,9 +3,10 @@ import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { consentApi, H } from '@weir/pipeline';
 import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
+import { coPartitioned } from '@weir/service';
 import { deadLetter } from './dead-letter.ts';
-import { isReadable } from '@weir/seal';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
+import { prepare } from './prepare.ts';
 import type { ApiChange } from './relay.ts';
 
 /** One partition of weir.consent.changes that this instance folds. */
@@ -26,6 +27,8 @@ interface Fold {
   /** Offset of the last of them on weir.consent. */
   mendedAt: number;
   waiting: number;
+  /** It goes to another owner: nothing is waited for. */
+  leaving: boolean;
   closed: boolean;
 }
 
@@ -58,7 +61,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
   async function assigned(parts: readonly Assignment[]): Promise<void> {
     await tables.readToEnd();
     await Promise.all(parts.map(async ({ partition, epoch, position }) => {
-      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), relaying: Promise.resolve(), toRelay: 0, mending: true, mendedAt: -1, waiting: 0, closed: false };
+      const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), relaying: Promise.resolve(), toRelay: 0, mending: true, mendedAt: -1, waiting: 0, leaving: false, closed: false };
       folds.set(partition, fold);
       await writeAgain(fold, watermark(partition, position));
       fold.mending = false;
@@ -157,7 +160,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
   async function foldBatch(fold: Fold, batch: RecordBatch): Promise<void> {
     const readBack = readBackOf(fold);
     for (const [key, { offset }] of fold.written) if (readBack > offset) fold.written.delete(key);
-    await prepare(ports, batch.records);
+    if (!await prepare(ports, batch.records, () => fold.leaving || fold.closed)) fold.closed = true;
     if (fold.closed) return;
     const changed = new Map<string, ConsentState>();
     const relayed: ApiChange[] = [];
@@ -212,11 +215,14 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     topics: [topics.consentChanges],
     sessionTimeoutMs: ports.sessionTimeoutMs,
     urgent: true,
-    handlers: {
+    handlers: coPartitioned({
       assigned,
       async revoked(parts, reason) {
         const leaving = parts.flatMap(({ partition }) => folds.get(partition) ?? []);
-        for (const fold of leaving) if (reason === 'lost') fold.closed = true;
+        for (const fold of leaving) {
+          fold.leaving = true;
+          if (reason === 'lost') fold.closed = true;
+        }
         if (reason !== 'lost') await Promise.all(leaving.map((fold) => fold.work.then(() => fold.committing)));
         for (const fold of leaving) {
           fold.closed = true;
@@ -238,20 +244,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
         });
       },
       failed: (error) => ports.fail(error),
-    },
+    }, { others: [topics.consent], appender, admin: ports.admin, logger, fail: (error) => ports.fail(error) }),
   });
   return consumer;
-}
-
-/** Look up the schemas of older writers; a schema that does not exist is left to the decoder to report. */
-export async function prepare(ports: PolicyPorts, records: readonly LogRecord[]): Promise<void> {
-  const { serde } = ports.context;
-  for (const { value } of records) {
-    if (!isReadable(value) || serde.known(value)) continue;
-    try {
-      await serde.prepare(value);
-    } catch (error) {
-      if ((error as { code?: string }).code !== 'schema-unknown') throw error;
-    }
-  }
 }

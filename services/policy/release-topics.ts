@@ -12,9 +12,15 @@ export interface ReleaseTopics {
 
 const againMs = 2000;
 
+/** No such topic; or it was made again with fewer partitions than its keys are hashed over. */
+const waited: ReadonlySet<string> = new Set(['log-fatal', 'topic-repartitioned']);
+
 /**
  * A topic that the brokers do not have is waited for: what is decided for its destination can go nowhere, and what is behind it
  * keeps its place. The process goes on, for changes of consent are folded by it.
+ *
+ * Nothing is decided for the other destinations meanwhile, and that is on purpose (README, A missing topic): unlike absences of
+ * packages/service, where each source or destination has a position of its own, they share the one of weir.canonical.
  */
 export function createReleaseTopics(ports: Pick<PolicyPorts, 'appender' | 'metrics' | 'fail'> & { readonly context: Pick<PolicyPorts['context'], 'topics' | 'releases' | 'clock' | 'logger'> }, changed: () => void): ReleaseTopics {
   const { topics, releases, clock, logger } = ports.context;
@@ -33,7 +39,7 @@ export function createReleaseTopics(ports: Pick<PolicyPorts, 'appender' | 'metri
     try {
       await Promise.all([topics.outcome, topics.dlq, ...[...release.destinations.keys()].map((name) => topics.dispatch(name))].map((topic) => ports.appender.partitions(topic)));
     } catch (error) {
-      if ((error as { code?: string }).code !== 'log-fatal') throw error;
+      if (!waited.has((error as { code?: string }).code ?? '')) throw error;
       if (preparing !== release) return;
       tell((error as Error).message);
       timer = clock.setTimer(() => {

@@ -8,10 +8,10 @@ import { isReadable } from '@weir/seal';
 import { deadLetter } from './dead-letter.ts';
 import type { Canonical } from './delivery.ts';
 import { createDependencies } from './dependencies.ts';
-import { prepare } from './fold.ts';
 import { Heads } from './heads.ts';
 import { readTaken, type TakenSlot } from './limits.ts';
 import type { PolicyPorts } from './ports.ts';
+import { prepare } from './prepare.ts';
 import { createReleaseTopics } from './release-topics.ts';
 import { basisOf, createDecisionWriter, createOutputs, put, type Outputs } from './write.ts';
 
@@ -175,7 +175,8 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   /** A schema of another writer, before the record can be decoded; one that does not exist is left to the decoder. */
   function lookUp(lane: Lane, record: LogRecord): void {
     lane.busy = true;
-    prepare(ports, [record]).then(() => {
+    prepare(ports, [record], () => lane.closed).then((found) => {
+      if (!found) return;
       lane.busy = false;
       lane.lookedUp = record.offset;
       pump(lane);

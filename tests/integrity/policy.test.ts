@@ -2,6 +2,7 @@ import { createConsentTables } from '@weir/consent';
 import type { Log } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { consentKey } from '@weir/policy';
+import { systemClock } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -227,7 +228,7 @@ test('tables are closed until they have caught up, and again after they stop', (
   await until('the state', () => stateOf(world, id), (state) => state?.state === 'granted');
   await policy.close();
   const stateDir = mkdtempSync(join(tmpdir(), 'weir-tables-'));
-  const tables = await createConsentTables({ log: world.log, serde: world.serde, topics: world.topics, stateDir, logger: createLogger({ service: 'test', level: 'silent' }) }, (error) => { throw error; });
+  const tables = await createConsentTables({ log: world.log, serde: world.serde, topics: world.topics, stateDir, clock: systemClock, logger: createLogger({ service: 'test', level: 'silent' }) }, (error) => { throw error; });
   const ask = () => tables.allows([id], 'news', 'email', null, 'consent', 1);
   expect(ask()).toMatchObject({ ok: false, reason: 'table-not-ready' });
   expect(tables.allows([id], 'news', 'email', null, 'contract', 1)).toMatchObject({ ok: false, reason: 'table-not-ready' });

@@ -9,7 +9,7 @@ import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { startFleet, waitFor, type Fleet } from '@weir/testing';
 
-const files: Readonly<Record<string, string>> = {
+const files = (concurrency: number): Readonly<Record<string, string>> => ({
   'weir.yaml': 'name: replay\n',
   'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n',
   'policies/all.yaml': 'rules:\n  - { name: all, effect: allow, when: \'purpose == "service"\' }\n',
@@ -31,9 +31,9 @@ config:
           - { status: 404, answer: not-applied }
 routes:
   - { on: Event, operation: put, purpose: service }
-concurrency: 64
+concurrency: ${concurrency}
 `,
-};
+});
 
 export interface ReplayWorld {
   readonly fleet: Fleet;
@@ -47,9 +47,9 @@ export interface ReplayWorld {
   dispose(): Promise<void>;
 }
 
-export async function startReplayWorld(options: { brokers: readonly string[]; registryUrl: string; env?: Readonly<Record<string, string>> }): Promise<ReplayWorld> {
+export async function startReplayWorld(options: { brokers: readonly string[]; registryUrl: string; env?: Readonly<Record<string, string>>; concurrency?: number }): Promise<ReplayWorld> {
   const workspace = mkdtempSync(join(tmpdir(), 'weir-replay-'));
-  for (const [path, text] of Object.entries(files)) {
+  for (const [path, text] of Object.entries(files(options.concurrency ?? 64))) {
     mkdirSync(dirname(join(workspace, path)), { recursive: true });
     writeFileSync(join(workspace, path), text);
   }
@@ -86,6 +86,9 @@ export async function startReplayWorld(options: { brokers: readonly string[]; re
   return world;
 }
 
+/** A status asks the broker some thirty times: as often as could be, it takes half a core from those that it waits for. */
+const statusEveryMs = 250;
+
 /** Sends events about as many people and makes all of them dead letters; 2 in 5 had taken effect. */
 export async function makeDeadLetters(world: ReplayWorld, events: number, deadlineMs: number): Promise<void> {
   const { fleet } = world;
@@ -107,7 +110,7 @@ export async function makeDeadLetters(world: ReplayWorld, events: number, deadli
   await waitFor('all are dead letters', async () => {
     const status = await fleet.status();
     return status.events.accepted === events && status.events.pending === 0 && status.deliveries.pending === 0 && status.deliveries.deadLettered === events;
-  }, deadlineMs);
+  }, deadlineMs, statusEveryMs);
   await fetch(`${fleet.sandbox}/faults`, { method: 'DELETE' });
 }
 

@@ -1,4 +1,4 @@
-import type { Appender, Headers, LogAdmin, OutRecord, Reader } from '@weir/log';
+import { headerBytes, Packer, type Appender, type Headers, type LogAdmin, type OutRecord, type Reader } from '@weir/log';
 import { H, type groupNames, type TopicNames } from '@weir/pipeline';
 import type { Clock } from '@weir/service';
 import { textOf } from './derive.ts';
@@ -18,7 +18,7 @@ export interface PutBackPorts {
 const pollMs = 50;
 /** Of one append: orders and audit leaves go through the same appender, which refuses what would be too much at once. */
 const maxAppendBytes = 4 * 1024 * 1024;
-const dropped: ReadonlySet<string> = new Set([H.intent, H.origin, H.verified, H.only, H.corrects, H.dispatched]);
+const dropped: readonly string[] = [H.intent, H.origin, H.verified, H.only, H.corrects, H.dispatched];
 
 /**
  * The record as it was, on its topic and partition, under its key; its headers without those of an earlier replay, and
@@ -26,12 +26,40 @@ const dropped: ReadonlySet<string> = new Set([H.intent, H.origin, H.verified, H.
  */
 export function recordOf(order: Pick<ReplayOrder, 'id' | 'destination'>, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects'>): OutRecord {
   const { partition, key, value } = item.origin;
-  const headers: (readonly [string, Buffer])[] = item.origin.headers.filter(([name]) => !dropped.has(name));
+  const headers: (readonly [string, Buffer])[] = item.origin.headers.filter(([name]) => !dropped.includes(name));
   headers.push([H.intent, Buffer.from(order.id)], [H.origin, Buffer.from(item.from)]);
   if (item.kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') headers.push([H.verified, Buffer.from('applied')]);
   if (item.kind === 'derived' && order.destination !== null) headers.push([H.only, Buffer.from(order.destination)]);
   if (item.corrects !== undefined) headers.push([H.corrects, Buffer.from(item.corrects)]);
   return { partition, key, value, headers: headers as Headers };
+}
+
+const originName = headerName(H.origin);
+const verified = headerBytes(H.verified, 'applied');
+
+/** A header's name with its length before it. */
+function headerName(name: string): Buffer {
+  return headerBytes(name, '').subarray(0, -1);
+}
+
+/** Writes the same records as `recordOf`, those of dead letters with their headers as they stand in the letter, into one packer. */
+export function createRecords(order: Pick<ReplayOrder, 'id' | 'destination'>): (packer: Packer, item: Parameters<typeof recordOf>[1]) => OutRecord {
+  const intent = headerBytes(H.intent, order.id);
+  const only = headerBytes(H.only, order.destination ?? '');
+  return (packer, item) => {
+    const { origin: { partition, key, value, encoded }, kind } = item;
+    // Few, or of another version of Weir.
+    if (encoded === undefined || key === null || value === null || item.corrects !== undefined) return recordOf(order, item);
+    packer.begin();
+    packer.key(key, 0, key.length);
+    packer.value(value, 0, value.length);
+    if (!encoded.pack(packer, dropped)) return recordOf(order, item);
+    packer.headers(intent, 0, intent.length, 1);
+    packer.header(originName, item.from);
+    if (kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') packer.headers(verified, 0, verified.length, 1);
+    if (kind === 'derived' && order.destination !== null) packer.headers(only, 0, only.length, 1);
+    return packer.end(partition);
+  };
 }
 
 /** Puts items back in their order, no faster than the order's rate, and never further ahead of the stages than it allows. */
@@ -46,6 +74,9 @@ export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack 
   const { appender, admin, topics, groups, clock } = ports;
   /** Behind the last record put on each partition. */
   const put = new Map<string, Map<number, number>>();
+  const make = createRecords(order);
+  /** Its records are acknowledged; undefined while some are not. */
+  let idle: Packer | undefined = new Packer();
   let unseen = 0;
   let due = 0;
   let waiting: string | undefined;
@@ -88,14 +119,18 @@ export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack 
 
   async function append(items: readonly Item[]): Promise<void> {
     const byTopic = Map.groupBy(items, (item) => item.origin.topic);
+    const packer = idle ?? new Packer();
+    idle = undefined;
     await Promise.all([...byTopic].map(async ([topic, list]) => {
       await appender.partitions(topic);
-      const records = list.map((item) => recordOf(order, item));
+      const records = list.map((item) => make(packer, item));
       const offsets = await appender.append(topic, records);
       let ends = put.get(topic);
       if (ends === undefined) put.set(topic, ends = new Map());
       for (const [i, record] of records.entries()) ends.set(record.partition, Math.max(ends.get(record.partition) ?? 0, offsets[i]! + 1));
     }));
+    packer.reset();
+    idle = packer;
     unseen += items.length;
   }
 

@@ -56,6 +56,16 @@ function createShard(): { add(a: number, b: number, c: number): boolean } {
   };
 }
 
+/** Eight hex digits (0-9, a-f, A-F) as a number. */
+function word(hex: string, from: number): number {
+  let value = 0;
+  for (let i = from; i < from + 8; i++) {
+    const code = hex.charCodeAt(i);
+    value = (value << 4) | (code < 58 ? code - 48 : (code & 15) + 9);
+  }
+  return value >>> 0;
+}
+
 /** 96 bits of the id; with n ids the chance that two are taken for one is below n² / 2^97. */
 export function createIdSet(): IdSet {
   const parts: (ReturnType<typeof createShard> | undefined)[] = [];
@@ -68,7 +78,7 @@ export function createIdSet(): IdSet {
   }
   return {
     add(hex) {
-      const added = addOne(Number.parseInt(hex.slice(0, 8), 16), Number.parseInt(hex.slice(8, 16), 16), Number.parseInt(hex.slice(16, 24), 16));
+      const added = addOne(word(hex, 0), word(hex, 8), word(hex, 16));
       if (added) size++;
       return added;
     },

@@ -7,6 +7,7 @@ import { rawHeaders, type Release } from '@weir/release';
 import { isReadable, isSealed } from '@weir/seal';
 import { recentAnswers } from './answers.ts';
 import { createDeriver, textOf, type Derived } from './derive.ts';
+import { LetterHeaders } from './letter-headers.ts';
 import { idFilter, type ReplayOrder } from './order.ts';
 import type { ScannedRecord } from './scan.ts';
 import { createIdSet, type IdSet } from './seen.ts';
@@ -20,6 +21,8 @@ export interface Origin {
   readonly key: Buffer | null;
   readonly value: Buffer | null;
   readonly headers: Headers;
+  /** Of a dead letter: its headers as they stand in it. */
+  readonly encoded?: LetterHeaders;
 }
 
 export interface Looked {
@@ -76,20 +79,50 @@ export interface SelectPorts {
   readonly now: () => number;
 }
 
+/** What no filter of the order asks for is not read. */
 interface Letter {
-  readonly id: string;
-  readonly eventId: string;
-  readonly stage: string;
-  readonly reasons: ReadonlyArray<{ readonly code: string }>;
-  readonly source: string | null;
-  readonly destination: string | null;
-  readonly release: string | null;
+  readonly id?: string;
+  readonly eventId?: string;
+  readonly stage?: string;
+  readonly reasons?: ReadonlyArray<{ readonly code: string }>;
+  readonly source?: string | null;
+  readonly destination?: string | null;
+  readonly release?: string | null;
   readonly topic: string;
   readonly partition: number;
   readonly offset: number;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
-  readonly headers: ReadonlyArray<{ readonly name: string; readonly value: Buffer }>;
+  /** Encoded; decoded of another version of Weir. */
+  readonly headers: Buffer | ReadonlyArray<{ readonly name: string; readonly value: Buffer }>;
+}
+
+/** The record that a letter is about, as a record that a replay may put back. */
+class LetterOrigin implements Origin {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  readonly encoded: LetterHeaders | undefined;
+  readonly #decoded: Headers;
+
+  constructor({ topic, partition, offset, key, value, headers }: Letter) {
+    this.topic = topic;
+    this.partition = partition;
+    this.offset = offset;
+    this.key = key;
+    this.value = value;
+    const encoded = Buffer.isBuffer(headers);
+    this.encoded = encoded ? new LetterHeaders(headers) : undefined;
+    this.#decoded = encoded ? [] : headers.map((h) => [h.name, h.value] as const);
+  }
+  get headers(): Headers {
+    return this.encoded?.headers ?? this.#decoded;
+  }
+  get held(): boolean {
+    return this.encoded?.has(H.held) ?? this.#decoded.some(([name]) => name === H.held);
+  }
 }
 
 interface DeliveryRecord extends DeliveryFacts {
@@ -99,7 +132,11 @@ interface DeliveryRecord extends DeliveryFacts {
   readonly payload: Buffer;
 }
 
-const readLetter = fieldReader<Letter>('weir.internal.DeadLetter', ['id', 'eventId', 'stage', 'reasons', 'source', 'destination', 'release', 'topic', 'partition', 'offset', 'key', 'value', 'headers']);
+function letterReader({ code, stage, source, destination, release, events, letters }: ReplayOrder): FieldReader<Letter> {
+  const asked: readonly (readonly [keyof Letter, boolean])[] = [['reasons', code !== null], ['stage', stage !== null], ['source', source !== null], ['destination', destination !== null], ['release', release !== null], [letters ? 'id' : 'eventId', events.length > 0]];
+  return fieldReader<Letter>('weir.internal.DeadLetter', [...asked.flatMap(([name, is]) => (is ? [name] : [])), 'topic', 'partition', 'offset', 'key', 'value', 'headers'], ['headers']);
+}
+
 const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent']);
 
 /**
@@ -115,6 +152,9 @@ export interface Selector {
 
 export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector {
   const { serde, topics } = ports;
+  const rawPrefix = topics.raw('');
+  const dispatchPrefix = topics.dispatch('');
+  const readLetter = letterReader(order);
   const standing: StandingPorts = { ...ports.standing, allows: recentAnswers(ports.standing.allows) };
   const passed: Passed = { repeated: 0, unreadable: 0, keyDestroyed: 0, held: 0 };
   const wantedId = idFilter(order.events);
@@ -122,6 +162,8 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
   const met = new Map<string, IdSet>();
   const derive = createDeriver(ports);
   let onlyMeets = false;
+  /** Most records are of the operation of the one before. */
+  let last = { destination: '', operation: '', among: '' };
 
   /** Ids are hex behind their prefix; of any other form (somebody else's record) they are not counted as repeated. */
   function isNew(kind: string, id: string): boolean {
@@ -147,7 +189,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
         readKeys = true;
         await ports.keysToEnd();
       }
-      if (topic.startsWith(topics.raw('')) || !isReadable(value) || (sealed && !ports.hasKey(value)) || serde.known(value)) continue;
+      if (topic.startsWith(rawPrefix) || !isReadable(value) || (sealed && !ports.hasKey(value)) || serde.known(value)) continue;
       await serde.prepare(value).catch((error: unknown) => { if (!(error instanceof WeirError) || error.code !== 'schema-unknown') throw error; });
     }
   }
@@ -169,17 +211,18 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
 
   function wantsLetter(letter: Letter): boolean {
     if (order.stage !== null && letter.stage !== order.stage) return false;
-    if (order.code !== null && !letter.reasons.some((r) => r.code === order.code)) return false;
+    if (order.code !== null && !letter.reasons!.some((r) => r.code === order.code)) return false;
     if (order.source !== null && letter.source !== order.source) return false;
     if (order.destination !== null && letter.destination !== null && letter.destination !== order.destination) return false;
     if (order.release !== null && letter.release !== order.release) return false;
-    return wantedId(order.letters ? letter.id : letter.eventId);
+    return wantedId((order.letters ? letter.id : letter.eventId) ?? '');
   }
 
   function fromDelivery(origin: Origin, from: string): Item | undefined {
     const d = decode(origin.value, readDelivery);
     if (d === undefined || (order.source !== null && d.source !== order.source) || (order.destination !== null && d.destination !== order.destination) || (!order.letters && !wantedId(d.eventId)) || !subjects(d.ids)) return undefined;
-    if (!isNewOf(d.intent, '0', d.outputId, `${d.destination}/${d.operation}`) || onlyMeets) return undefined;
+    if (d.destination !== last.destination || d.operation !== last.operation) last = { destination: d.destination, operation: d.operation, among: `${d.destination}/${d.operation}` };
+    if (!isNewOf(d.intent, '0', d.outputId, last.among) || onlyMeets) return undefined;
     d.subject = origin.key?.toString('utf8') ?? '';
     return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found: standingOf(standing, d, true, ports.now()) }] };
   }
@@ -201,10 +244,10 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
 
   function fromOrigin(origin: Origin, from: string): Item | undefined {
     const { topic } = origin;
-    if (topic.startsWith(topics.dispatch(''))) return fromDelivery(origin, from);
+    if (topic.startsWith(dispatchPrefix)) return fromDelivery(origin, from);
     const record: LogRecord = { offset: origin.offset, timestamp: Number(textOf(origin.headers, H.accepted)), key: origin.key, value: origin.value, headers: origin.headers };
     const eventId = textOf(origin.headers, H.event);
-    const source = topic.startsWith(topics.raw('')) ? topic.slice(topics.raw('').length) : textOf(origin.headers, H.source);
+    const source = topic.startsWith(rawPrefix) ? topic.slice(rawPrefix.length) : textOf(origin.headers, H.source);
     if ((order.source !== null && source !== order.source) || (!order.letters && !wantedId(eventId))) return undefined;
     if (topic === topics.canonical) {
       const output = textOf(origin.headers, H.output);
@@ -213,7 +256,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
       if (derived === 'unreadable') passed.unreadable++;
       return derived === undefined || derived === 'unreadable' ? undefined : fromDerived(origin, from, eventId, derived);
     }
-    if (!topic.startsWith(topics.raw(''))) {
+    if (!topic.startsWith(rawPrefix)) {
       passed.unreadable++;
       return undefined;
     }
@@ -222,7 +265,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
   }
 
   async function select(records: readonly ScannedRecord[]): Promise<Item[]> {
-    const inTime = records.filter(({ record }) => (order.since === null || record.timestamp >= order.since) && (order.until === null || record.timestamp < order.until));
+    const inTime = order.since === null && order.until === null ? records : records.filter(({ record }) => (order.since === null || record.timestamp >= order.since) && (order.until === null || record.timestamp < order.until));
     await prepare(inTime.map(({ topic, record }) => ({ topic, value: record.value })));
     const origins: [Origin, string][] = [];
     for (const { topic, partition, record } of inTime) {
@@ -231,8 +274,9 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
       else {
         const letter = decode(record.value, readLetter);
         if (letter === undefined || !wantsLetter(letter)) continue;
-        if (letter.headers.some((h) => h.name === H.held)) passed.held++;
-        else origins.push([{ topic: letter.topic, partition: letter.partition, offset: letter.offset, key: letter.key, value: letter.value, headers: letter.headers.map((h) => [h.name, h.value] as const) }, from]);
+        const origin = new LetterOrigin(letter);
+        if (origin.held) passed.held++;
+        else origins.push([origin, from]);
       }
     }
     // Dead letters of one moment, in the order in which their records stood.

@@ -12,10 +12,11 @@ function world() {
   let again = 0;
   let away: WeirError | undefined;
   const absences = createAbsences({
+    what: 'destination',
     appender: { partitions: (topic) => (away !== undefined ? Promise.reject(away) : there.has(topic) ? Promise.resolve(3) : Promise.reject(new WeirError('log-fatal'))) },
     admin: { describeTopics: (names) => Promise.resolve(names.map((name) => ({ name, partitions: 0, replicationFactor: 0, config: {}, exists: there.has(name) }))) },
     clock, logger: { error: (line: unknown) => { told.push(line); }, info: () => undefined } as never,
-    metrics: { topicMissing: new Gauge({ name: 'missing', help: 'x', labelNames: ['destination'], registers: [registry] }) } as never, again: () => { again++; },
+    gauge: new Gauge({ name: 'missing', help: 'x', labelNames: ['destination'], registers: [registry] }), again: () => { again++; },
   });
   return {
     absences, there, told, look: () => absences.allThere('crm', ['dispatch', 'ledger', 'parked']), again: () => again, metric: () => registry.metrics(),
@@ -26,7 +27,7 @@ function world() {
 test('a topic that was deleted under a destination holds that up, says which it is and what to do, and is looked for until it is there', async () => {
   const { absences, there, told, look, again, metric, pass } = world();
   there.delete('dispatch');
-  expect([await look(), await look()]).toEqual([false, false]);
+  expect([await look(), await look(), absences.lacks('crm'), absences.lacks('mail')]).toEqual([false, false, true, false]);
   expect(told).toEqual([{ destination: 'crm', topics: ['dispatch'], code: 'topic-missing' }]);
   expect(absences.reason()).toMatch(/^topic-missing: the destination crm waits for dispatch; create it with: weir topics apply/);
   expect(await metric()).toContain('missing{destination="crm"} 1');
@@ -48,4 +49,12 @@ test('brokers that are away are no missing topic, and a destination that left th
   there.add('parked');
   goAway(new WeirError('log-unavailable'));
   await expect(look()).rejects.toMatchObject({ code: 'log-unavailable' });
+});
+
+test('a topic that was made again with fewer partitions is waited for as one that is missing, with what is to be done', async () => {
+  const { absences, told, look, goAway } = world();
+  goAway(new WeirError('topic-repartitioned', 'dispatch has 3 partitions, its keys are hashed over 6'));
+  expect(await look()).toBe(false);
+  expect(told).toEqual([{ destination: 'crm', topics: [], code: 'topic-repartitioned' }]);
+  expect(absences.reason()).toBe('topic-repartitioned: the destination crm waits: dispatch has 3 partitions, its keys are hashed over 6');
 });

@@ -1,6 +1,7 @@
-import type { Clock } from '@weir/service';
+/** Of a service's clock. */
+export interface Timers { setTimer(callback: () => void, ms: number): unknown }
 
-/** Brokers that are away, or take too long to answer: nothing of it says that it cannot be done. */
+/** Brokers or a registry that are away, or take too long to answer: nothing of it says that it cannot be done. */
 const away: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline']);
 /** As `away`, or because the partition is another one's by now. */
 const passing: ReadonlySet<string> = new Set([...away, 'log-assignment-stale']);
@@ -10,10 +11,10 @@ const codeOf = (error: unknown): string => (error as { code?: string } | null)?.
 /** What may end work on the log without saying anything of it, or because its partition is another one's. */
 export const isPassing = (error: unknown): boolean => passing.has(codeOf(error));
 /** Resolves when it is time to try again. */
-export const soon = (clock: Pick<Clock, 'setTimer'>): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, againMs); });
+export const soon = (clock: Timers): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, againMs); });
 
-/** Does what may be done twice until it is done: brokers that are away for a while are no end of the process. Rejects with what ended it, and with whatever it was once `gone`. `waits` is told each time. */
-export async function patiently<T>(clock: Pick<Clock, 'setTimer'>, gone: () => boolean, work: () => Promise<T>, waits?: (error: unknown) => void): Promise<T> {
+/** Does what may be done twice until it is done: brokers and a registry that are away for a while are no end of the process. Rejects with what ended it, and with whatever it was once `gone`. `waits` is told each time. */
+export async function patiently<T>(clock: Timers, gone: () => boolean, work: () => Promise<T>, waits?: (error: unknown) => void): Promise<T> {
   for (;;) {
     try {
       return await work();

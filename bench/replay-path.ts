@@ -1,0 +1,110 @@
+/**
+ * `node --expose-gc bench/replay-path.ts [letters]`: µs of CPU a dead letter of each step of a replay (select, put back, index what was put back) over the
+ * real index, in one process without a broker: where the time goes, steadier than the whole. Consent is answered by nothing. With WEIR_BENCH_PROFILE a CPU
+ * profile of the measured part is written there.
+ */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { Session } from 'node:inspector/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createSerde, Packer, partitionOf, type LogRecord, type OutRecord } from '@weir/log';
+import { topicNames } from '@weir/pipeline';
+import { sealKey } from '@weir/seal';
+import { openTable } from '@weir/state';
+import { decodeBatches, encodeBatch } from '../packages/log/records.ts';
+import { createIndexer } from '../services/control/indexer.ts';
+import { parseRequest, type ReplayOrder } from '../services/control/replay/order.ts';
+import { createRecords } from '../services/control/replay/put-back.ts';
+import type { ScannedRecord } from '../services/control/replay/scan.ts';
+import { createSelector, goesBack, type SelectPorts } from '../services/control/replay/select.ts';
+import { createStore } from '../services/control/store.ts';
+import { endRecord, letterRecord, type Maker } from './deliveries.ts';
+
+const letters = Number(process.argv[2] ?? 40_000);
+const subjects = 50_000;
+const partitions = 6;
+const chunk = 1000;
+const topics = topicNames('path');
+const dispatch = topics.dispatch('crm');
+let schemaIds = 0;
+const serde = createSerde({ registryUrl: '', registry: { register: async () => ({ id: ++schemaIds }), getSchema: () => Promise.reject(new Error('no registry')) } });
+await serde.start();
+const dir = mkdtempSync(join(tmpdir(), 'weir-replay-path-'));
+const store = createStore(openTable({ path: dir }));
+const index = createIndexer(store, serde, topics, (topic) => { throw new Error(`${topic} holds what cannot be decoded`); });
+const key = sealKey(Buffer.alloc(16, 1), Buffer.alloc(32, 3));
+const maker: Maker = { serde, workspaceKey: Buffer.alloc(32, 7), keys: { ensure: () => Promise.resolve(), current: () => key }, release: 'rel_0123456789abcdef', partitionFor: (key) => partitionOf(key, partitions) };
+const subject = (i: number): number => (i * 7919) % subjects;
+const ends = new Map<string, number[]>();
+const spent = new Map<string, number>();
+const span = async <T>(name: string, work: () => T | Promise<T>): Promise<T> => {
+  const before = process.cpuUsage();
+  const result = await work();
+  const { user, system } = process.cpuUsage(before);
+  spent.set(name, (spent.get(name) ?? 0) + user + system);
+  return result;
+};
+
+/** As a fetch gives them: by partition. */
+async function append(topic: string, records: readonly OutRecord[]): Promise<ScannedRecord[]> {
+  const next = ends.get(topic) ?? new Array<number>(partitions).fill(0);
+  ends.set(topic, next);
+  const found: ScannedRecord[] = [];
+  for (const [partition, list] of Map.groupBy(records, (r) => r.partition)) {
+    const bytes = await span('append', () => encodeBatch(list, 1_790_000_000_000));
+    bytes.writeBigInt64BE(BigInt(next[partition]!), 0);
+    const batch = await span('fetch', () => decodeBatches(bytes, 0));
+    next[partition]! += list.length;
+    await span('index', () => index({ topic, partition, epoch: 0, records: batch.records, nextOffset: next[partition]!, highWatermark: next[partition]! }));
+    for (const record of batch.records) found.push({ topic, partition, record });
+  }
+  return found;
+}
+
+const chunks: ScannedRecord[][] = [];
+for (let at = 0; at < letters; at += chunk) {
+  const of = Array.from({ length: Math.min(chunk, letters - at) }, (_, i) => at + i);
+  await append(topics.ledger('crm'), of.map((i) => endRecord(maker, i, i, subject(i))));
+  chunks.push(await append(topics.dlq, of.map((i) => letterRecord(maker, dispatch, i, i, subject(i), (key) => partitionOf(key, partitions)))));
+}
+store.flush();
+
+const operation = { kind: 'use', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold' } };
+const destinations = new Map([['crm', { operations: { 'upsert-contact': operation }, adapter: {} }]]);
+const ports: SelectPorts = {
+  serde, topics, tables: {} as never, release: () => ({ sources: new Map(), destinations }) as never, workspaceKey: maker.workspaceKey, endedAs: store.endedAs, now: () => Date.now(), open: (bytes) => bytes, hasKey: () => true, keysToEnd: () => Promise.resolve(),
+  standing: { end: store.end, newest: store.newest, deliveryState: store.deliveryState, destination: (name) => destinations.get(name) as never, allows: () => true, mayRead: () => true },
+};
+const order = { ...parseRequest({ from: 'dlq', all: true }, { sources: new Map(), destinations: new Map() }, maker.workspaceKey, 1), id: 'rpl_0123456789abcdef0123456789abcdef' } as unknown as ReplayOrder;
+const record = createRecords(order);
+const packer = new Packer();
+const selector = createSelector(ports, order);
+let put = 0;
+const profile = process.env['WEIR_BENCH_PROFILE'];
+const session = new Session();
+if (profile !== undefined) {
+  session.connect();
+  await session.post('Profiler.enable');
+  await session.post('Profiler.start');
+}
+spent.clear();
+const whole = process.cpuUsage();
+let flushed = performance.now();
+for (const records of chunks) {
+  const fresh = await span('fetch', () => records.map(({ topic, partition, record }) => ({ topic, partition, record: record as LogRecord })));
+  const items = await span('select', () => selector.take(fresh));
+  packer.reset();
+  const out = await span('record', () => items.filter((item) => goesBack(item, 'hold')).map((item) => record(packer, item)));
+  put += out.length;
+  await append(dispatch, out);
+  if (performance.now() - flushed < 200) continue;
+  await span('write', () => store.flush());
+  flushed = performance.now();
+}
+await span('write', () => store.flush());
+const { user, system } = process.cpuUsage(whole);
+if (profile !== undefined) writeFileSync(join(profile, 'replay-path.cpuprofile'), JSON.stringify((await session.post('Profiler.stop')).profile));
+if (put !== letters) throw new Error(`${put} of ${letters} were put back: ${JSON.stringify(selector.passed)}`);
+for (const [name, us] of [...spent, ['all', user + system] as const]) console.log(`${name.padEnd(8)} ${(us / letters).toFixed(2)} µs`);
+await store.close();
+rmSync(dir, { recursive: true, force: true });
