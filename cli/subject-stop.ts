@@ -1,6 +1,7 @@
 import type { Client } from './client.ts';
 import { Finding, textOption, UsageError, type CommandContext } from './command.ts';
-import { createConsentSender, identifiersOf } from './consent-api.ts';
+import { createConsentSender, identifiersOf, type ConsentAnswer, type ConsentOrder } from './consent-api.ts';
+import { tellLinked, type Told } from './subject-tell.ts';
 
 interface Person { readonly purposes: ReadonlyArray<{ readonly purpose: string }> }
 
@@ -20,14 +21,27 @@ export async function stop(context: CommandContext, client: Client, identifier: 
   if (asked !== undefined) await checkPurposes(client, identifiers, asked);
   const send = createConsentSender(context.target, context.signal);
   const proof = textOption(context, 'proof');
-  const answers = await Promise.all((asked ?? [every]).map(async (purpose) => ({ purpose, ...await send({ identifiers, purpose, state: 'withdrawn', reason: 'weir subject stop', ...(proof === undefined ? {} : { proof }) }, { wait: true }) })));
+  const withdraw = (purpose: string, of: ConsentOrder['identifiers']): Promise<ConsentAnswer> => send({ identifiers: of, purpose, state: 'withdrawn', reason: 'weir subject stop', ...(proof === undefined ? {} : { proof }) }, { wait: true });
+  const answers = await Promise.all((asked ?? [every]).map(async (purpose) => ({ purpose, ...await withdraw(purpose, identifiers) })));
   const refused = answers.find((a) => a.status >= 400);
   const changes = answers.flatMap(({ purpose, id, state, waitedMs, message, status, changes: each = [{ purpose, id }] }) => each.map((change) => ({ ...change, state, waitedMs, message, status })));
-  if (json) terminal.json({ stopped: answers.every((a) => a.state === 'applied'), changes: changes.map(({ status: _status, ...change }) => change) });
+  const stopped = answers.every((a) => a.state === 'applied');
+  const told = stopped ? await tellLinked(client, identifier, identifiers, changes, withdraw) : undefined;
+  if (json) terminal.json({ stopped, changes: changes.map(({ status: _status, ...change }) => change), ...(told === undefined ? {} : { toldAgain: told }) });
   else terminal.table(['purpose', 'withdrawn', 'after', 'change'], changes.map((c) => [c.purpose === every ? '* (every other, also of later releases)' : c.purpose, c.state === 'applied' ? 'applied everywhere' : c.state ?? c.message ?? String(c.status), c.waitedMs === undefined ? '-' : `${c.waitedMs} ms`, c.id ?? '-']));
   if (refused !== undefined) throw new Finding(`${refused.purpose === every ? 'the person' : refused.purpose} was not ${refused.purpose === every ? 'stopped' : 'withdrawn'}: ${refused.message ?? refused.status}`);
-  if (answers.some((a) => a.state !== 'applied')) throw new Finding('not every instance has answered in time: it is recorded, and holds when the last of them has applied it or its lease has ended');
+  if (!stopped) throw new Finding('not every instance has answered in time: it is recorded, and holds when the last of them has applied it or its lease has ended');
   if (!json) terminal.line(`stopped: nothing of this person is being sent for ${asked === undefined ? 'any purpose' : asked.join(', ')}, and nothing will be until a new consent`);
+  return told === undefined ? 0 : printTold(told, context);
+}
+
+/** Exit 1 where a vendor still does not know: what it sends by itself goes on. */
+function printTold({ destinations, by, changes }: Told, { terminal, json }: CommandContext): number {
+  const names = destinations.join(', ');
+  if (by.length === 0) throw new Finding(`${names} know the person by an identifier that was not given and that no record has in the clear, and were not told: find it, and weir subject stop <it>`);
+  const failed = changes.find((c) => c.state !== 'applied');
+  if (failed !== undefined) throw new Finding(`${names} were to be told by ${by.join(' and ')}, too: ${failed.purpose} ${failed.message ?? failed.state ?? 'was not answered'}`);
+  if (!json) terminal.line(`${names} know the person by another identifier: told once more by ${by.join(' and ')} of the records (${changes.map((c) => c.id).join(', ')})`);
   return 0;
 }
 

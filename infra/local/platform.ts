@@ -24,6 +24,8 @@ export interface PlatformOptions {
   readonly scram?: ReadonlyArray<{ readonly name: string; readonly password: string }>;
   /** Settings of the brokers beside, or instead of, those that are chosen here. */
   readonly properties?: Readonly<Record<string, string>>;
+  /** For brokers that are killed all the time: the JVM compiles quickly instead of well, and a start costs less. */
+  readonly shortLived?: boolean;
   /** Lines for a person: what is being waited for. */
   readonly say?: (line: string) => void;
 }
@@ -82,8 +84,8 @@ function portOpen(port: number): Promise<boolean> {
   });
 }
 
-function heap(mb: number, archive: string): string[] {
-  return [`-Xmx${mb}m`, '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=4', '-Xshare:auto', `-XX:SharedArchiveFile=${archive}`, '-XX:+AutoCreateSharedArchive', '-Xlog:cds=off', '-Xlog:cds+dynamic=off', '-Djava.awt.headless=true'];
+function heap(mb: number, archive: string, level = 4): string[] {
+  return [`-Xmx${mb}m`, '-XX:+UseSerialGC', `-XX:TieredStopAtLevel=${level}`, '-Xshare:auto', `-XX:SharedArchiveFile=${archive}`, '-XX:+AutoCreateSharedArchive', '-Xlog:cds=off', '-Xlog:cds+dynamic=off', '-Djava.awt.headless=true'];
 }
 
 function serverProperties(id: number, brokers: number, port: number, controllers: readonly number[], logDir: string, options: Pick<PlatformOptions, 'listeners' | 'properties'>): string {
@@ -189,7 +191,7 @@ async function startBroker(java: string, binaries: Binaries, cache: string, data
   }
   let process: Guarded | undefined;
   const start = async (): Promise<void> => {
-    process = await startGuarded(java, [...heap(512, join(cache, 'kafka.jsa')), ...common, 'kafka.Kafka', properties], { cwd: dataDir, logFile });
+    process = await startGuarded(java, [...heap(512, join(cache, 'kafka.jsa'), options.shortLived === true ? 1 : 4), ...common, 'kafka.Kafka', properties], { cwd: dataDir, logFile });
   };
   started.push(async () => { await process?.stop(); });
   await start();

@@ -53,14 +53,58 @@ export interface KillerPorts {
   /** Kills by `<stage> <point>`, those of earlier rounds of the run among them. */
   readonly counts: Map<string, number>;
   readonly done: () => boolean;
-  /** Milliseconds until the next kill is due, so that events keep pace with kills. */
-  readonly pace: () => number;
+  /** Milliseconds after it is ready until the next kill of a stage is due, so that events keep pace with kills. */
+  readonly pace: (stage: Stage) => number;
+  readonly starts: Starts;
   /** Asks for another release; resolves when it was ordered. */
   readonly switchRelease: () => Promise<void>;
   killed(stage: Stage, instance: number, point: string, counted: boolean): void;
   /** It ended by itself: an error that nobody declared. */
   ended(stage: Stage, instance: number, code: number | null): void;
   tore(): void;
+}
+
+/** A victim that has nothing in hand lives so much longer: killing it would prove nothing and cost a start. */
+const idleMs = 6000;
+
+/** Lets so many processes start at once, one of a stage that is away altogether first, and knows how long a start of a stage takes until it is ready. */
+export interface Starts {
+  /** Runs it when it is its turn. */
+  inTurn<T>(stage: Stage, start: () => Promise<T>): Promise<T>;
+  usualMs(stage: Stage): number;
+}
+
+/** More starts at once than processors, and one, would take them from those that work and come up later themselves. */
+export function createStarts(atOnce: number): Starts {
+  const usual = new Map<Stage, number>();
+  const waiting: { readonly stage: Stage; readonly turn: () => void }[] = [];
+  const starting: Stage[] = [];
+  const alone = (stage: Stage): boolean => !starting.includes(stage) && waiting.filter((w) => w.stage === stage).length > 1;
+  const next = (): void => {
+    if (starting.length >= atOnce || waiting.length === 0) return;
+    const [first] = waiting.splice(Math.max(0, waiting.findIndex(({ stage }) => alone(stage))), 1);
+    starting.push(first!.stage);
+    first!.turn();
+  };
+  return {
+    usualMs: (stage) => usual.get(stage) ?? 0,
+    async inTurn(stage, start) {
+      await new Promise<void>((turn) => {
+        waiting.push({ stage, turn });
+        next();
+      });
+      const began = performance.now();
+      try {
+        const started = await start();
+        const took = performance.now() - began;
+        usual.set(stage, ((usual.get(stage) ?? took) + took) / 2);
+        return started;
+      } finally {
+        starting.splice(starting.indexOf(stage), 1);
+        next();
+      }
+    },
+  };
 }
 
 const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
@@ -89,12 +133,19 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     before.kill('SIGKILL');
     await exitOf(before);
     if (options.faults.has('torn') && random.next() < 0.1 && tearOne(join(fleet.dataDir, 'state', stage, String(instance)), random)) ports.tore();
-    const dueMs = ports.pace();
+    const dueMs = ports.pace(stage);
     if (atStart.has(point) && dueMs > 0) await pause(Math.min(dueMs, 20_000));
     const stall = options.faults.has('stall') && random.next() < 0.08 ? `~${sessionMs + random.below(sessionMs)}` : '';
-    const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${atStart.has(point) ? '' : `+${Math.round(dueMs)}`}${stall}`;
-    // At start it may already pass the point: that is a kill like any other.
-    const starting = fleet.start(stage, instance, { WEIR_FAILPOINTS: spec }).catch((error: unknown) => error);
+    // Counted from the start: at start it may already pass the point, and then that is a kill like any other.
+    const fromMs = dueMs === 0 || atStart.has(point) ? 0 : Math.round(dueMs + ports.starts.usualMs(stage));
+    const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${fromMs === 0 ? '' : `+${fromMs}`}${stall}`;
+    const started = Promise.withResolvers<void>();
+    const starting = ports.starts.inTurn(stage, async () => {
+      const ready = fleet.start(stage, instance, { WEIR_FAILPOINTS: spec });
+      started.resolve();
+      return ready;
+    }).catch((error: unknown) => error);
+    await started.promise;
     const child = fleet.process(stage, instance);
     if (child === before) throw new Error(`${stage} ${instance} was not started`);
     await life(child, starting, point, dueMs);
@@ -109,31 +160,42 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     const exit = exitOf(child);
     await Promise.race([starting, exit]);
     const began = performance.now();
-    const patienceMs = 10_000 + random.below(10_000);
+    const patienceMs = 6000 + random.below(8000);
     let provoked = false;
-    while (!isDead(child) && !ports.done() && performance.now() - began < dueMs + patienceMs) {
+    while (!isDead(child) && !ports.done()) {
+      const overMs = performance.now() - began - dueMs - patienceMs;
+      if (overMs > idleMs || (overMs > 0 && await holds())) break;
       if (!provoked && performance.now() - began >= dueMs) {
         provoked = true;
         if (point === 'normalizer.release-switch') await ports.switchRelease();
         else await provoke(world, point, random).catch(() => undefined);
       }
-      await Promise.race([exit, pause(250)]);
+      await Promise.race([exit, pause(overMs > 0 ? 700 : 250)]);
     }
     let name: string = point;
     let held = true;
     if (!isDead(child)) {
       if (ports.done()) return;
       name = 'random';
-      held = await holdsWork(world, stage, instance);
+      held = await holds();
       child.kill('SIGKILL');
       await exit;
     } else if (child.signalCode !== 'SIGKILL') {
       await starting;
       return ports.ended(stage, instance, child.exitCode);
-    } else if (idlePoints.has(point)) held = await holdsWork(world, stage, instance);
+    } else if (idlePoints.has(point)) {
+      // What it cut off is told to the senders a moment later.
+      await pause(100);
+      held = await holds(true);
+    }
     await starting;
     if (held) counts.set(`${stage} ${name}`, (counts.get(`${stage} ${name}`) ?? 0) + 1);
     ports.killed(stage, instance, name, held);
+  }
+
+  /** What cannot be asked, because brokers are away, does not count. */
+  function holds(died = false): Promise<boolean> {
+    return holdsWork(world, stage, instance, died).catch(() => false);
   }
 
   async function startUntilReady(service: Stage, n: number): Promise<void> {

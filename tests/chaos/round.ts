@@ -1,24 +1,29 @@
 /** One round: start everything, break it until enough was killed and sent, heal it, and judge what is left. */
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { keyedId } from '@weir/pipeline';
 import { waitFor, type FleetService } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
 import { consentHeld, effectsOnce, invariants, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant } from './checkers.ts';
 import { readHistory, type History } from './history.ts';
-import { runKiller } from './killers.ts';
+import { createStarts, runKiller } from './killers.ts';
 import type { Options } from './options.ts';
 import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
 import { userIdOf } from './traffic.ts';
 import { calm, runWeather, startVendorFaults, switchRelease } from './weather.ts';
-import { callTimeoutMs, lagOf, sessionMs, stages, startWorld, type World } from './world.ts';
+import { callTimeoutMs, lagOf, sessionMs, stages, startWorld, type Stage, type World } from './world.ts';
 
 const maxRssMb = 400;
 const settleMs = 240_000;
 /** Senders wait while the stages have more than this before them. */
 const maxLag = 6000;
+/** A stage that has more than this before it is let work for a while before it is killed again. */
+const farBehind = 1500;
+const workMs = 5000;
+/** So many kills ahead of their events, or behind them: then killers, or senders, wait for the other. */
+const slack = 8;
 
 export interface Goal {
   readonly kills: number;
@@ -62,20 +67,24 @@ export async function runRound(options: Options, round: number, goal: Goal): Pro
 
 async function breakUntilDone(world: World, round: number, goal: Goal, tally: Tally, began: number): Promise<void> {
   const { options, traffic } = world;
+  const started = performance.now();
   const minutes = (): number => (performance.now() - began) / 60_000;
   const lacks = (): number => options.perPoint === 0 ? 0 : lacking(tally.points, options.perPoint).size;
   const done = (): boolean => (tally.kills >= goal.kills && traffic.log.events >= goal.events && lacks() === 0) || (goal.minutes > 0 && minutes() >= goal.minutes);
   const count = (name: string): void => { tally.faults.set(name, (tally.faults.get(name) ?? 0) + 1); };
   const share = goal.events / goal.kills;
-  /** Kills wait for the events that belong to them. */
-  const pace = (): number => {
-    const ahead = tally.kills + 8 - traffic.log.events / Math.max(share, 1e-9);
-    const rate = traffic.log.events / ((performance.now() - began) / 1000);
-    return goal.events === 0 || ahead <= 0 ? 0 : Math.min(30_000, (ahead * share / Math.max(rate, 1)) * 1000);
+  /** Kills by which the events that belong to them are behind. */
+  const ahead = (): number => (share === 0 ? 0 : tally.kills - traffic.log.events / share);
+  const lags = new Map<Stage, number>();
+  /** Kills wait for the events that belong to them, and for a stage that is far behind. */
+  const pace = (stage: Stage): number => {
+    const rate = traffic.log.events / ((performance.now() - started) / 1000);
+    return Math.max((lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
   };
+  const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
   const killers = Promise.all(stages.flatMap((stage) => [1, 2].map((instance) => runKiller(stage, instance, {
-    world, counts: tally.points, done, pace, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
+    world, counts: tally.points, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
     killed: (_stage, _instance, _point, counted) => {
       if (counted) tally.kills++;
       else tally.uncounted++;
@@ -89,7 +98,7 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
     },
   }))));
   const watched = supervise(world, ['control'], done, tally);
-  const guards = Promise.all([watched, runWeather(world, done, count), watchMemory(world, done, tally), holdBack(world, done)]);
+  const guards = Promise.all([watched, runWeather(world, done, count), watchMemory(world, done, tally), holdBack(world, done, lags, () => share > 0 && ahead() < -2 * slack)]);
   await killers;
   await guards;
   await calm(world);
@@ -114,12 +123,20 @@ async function watchMemory(world: World, done: () => boolean, tally: Tally): Pro
   }
 }
 
-/** Senders do not run away from the stages: a backlog of hours would only be waited for. */
-async function holdBack(world: World, done: () => boolean): Promise<void> {
+/**
+ * Senders do not run away from the stages, a backlog of hours would only be waited for, nor from the kills: of what is
+ * `ample` only so much more is sent that victims have something in hand. Keeps `lags` up to date.
+ */
+async function holdBack(world: World, done: () => boolean, lags: Map<Stage, number>, ample: () => boolean): Promise<void> {
+  const { traffic, options: { rate } } = world;
   while (!done()) {
-    await pause(3000);
-    const lags = await Promise.all(stages.map((stage) => lagOf(world, stage))).catch(() => undefined);
-    if (lags !== undefined) world.traffic.hold(lags.reduce((n, l) => n + l.records, 0) > maxLag);
+    await pause(2000);
+    traffic.setRate(ample() ? Math.max(1, rate / 4) : rate);
+    const found = await Promise.all(stages.map((stage) => lagOf(world, stage))).catch(() => undefined);
+    // A broker is away: as it was.
+    if (found === undefined) continue;
+    found.forEach((lag, i) => lags.set(stages[i]!, lag.records));
+    traffic.hold([...lags.values()].reduce((a, b) => a + b, 0) > maxLag);
   }
   world.traffic.hold(false);
 }

@@ -11,8 +11,10 @@ export interface SendersLog {
   /** Event ids of what no mapping takes. */
   readonly poison: string[];
   events: number;
-  /** Requests that were answered 2xx or not at all, per ingest instance. */
+  /** Requests that are not answered yet, per ingest instance. */
   readonly inFlight: number[];
+  /** When a request was last cut off, per ingest instance (performance.now()): what an instance had in hand when it died. */
+  readonly cutAt: number[];
 }
 
 export interface Traffic {
@@ -26,6 +28,8 @@ export interface Traffic {
   person(random: Random): string;
   /** While true nothing new is sent. */
   hold(on: boolean): void;
+  /** Calls a second from now on, all workers together. */
+  setRate(rate: number): void;
   /** Nothing new is sent; resolves when everything begun was answered. */
   stop(): Promise<void>;
 }
@@ -39,12 +43,14 @@ export interface TrafficOptions {
   readonly random: Random;
   readonly people: number;
   readonly workers: number;
+  /** Calls of a request; up to five times as many where some are late. */
   readonly batch: number;
-  /** Calls a second, all workers together. */
+  /** Calls a second, all workers together. What falls due while nobody answers is sent after it, for up to `lateMs`. */
   readonly rate: number;
 }
 
 const requestTimeoutMs = 8000;
+const lateMs = 30_000;
 
 /** Who has the address: people of the calls (p7@ is u-7), members of the polled list (mu7@ is mu-7). */
 export const userIdOf = (email: string): string => email.replace(/^(p|mu)(\d+)@.*$/, (_, kind: string, n: string) => `${kind === 'p' ? 'u' : 'mu'}-${n}`);
@@ -71,9 +77,10 @@ export async function startFeed(): Promise<Feed> {
 
 export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   const { random } = options;
-  const log: SendersLog = { answered: new Map(), consent: new Map(), poison: [], events: 0, inFlight: [0, 0] };
+  const log: SendersLog = { answered: new Map(), consent: new Map(), poison: [], events: 0, inFlight: [0, 0], cutAt: [-Infinity, -Infinity] };
   let stopping = false;
   let held = false;
+  let { rate } = options;
   let poisons = 0;
   let ids = 0;
 
@@ -105,6 +112,8 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
       } catch (error) {
         if (error instanceof TypeError && error.message.startsWith('the sender')) throw error;
         // Refused, cut or late: sent again, as an SDK does.
+        const { code } = (error as { cause?: { code?: string } }).cause ?? {};
+        if (code === 'UND_ERR_SOCKET' || code === 'ECONNRESET') log.cutAt[at] = performance.now();
       } finally {
         log.inFlight[at]!--;
       }
@@ -113,14 +122,20 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   }
 
   async function worker(index: number): Promise<void> {
-    const pauseMs = (1000 * options.batch * options.workers) / options.rate;
+    /** When the last call that was made fell due. */
+    let due = performance.now();
     while (!stopping) {
-      const began = performance.now();
-      if (held) {
-        await new Promise((done) => { setTimeout(done, 200); });
+      const callMs = (1000 * options.workers) / rate;
+      due = Math.max(due, performance.now() - lateMs);
+      const late = Math.floor((performance.now() - due) / callMs);
+      if (held || late < options.batch) {
+        if (held) due = performance.now();
+        await new Promise((done) => { setTimeout(done, held ? 200 : Math.min(1000, (options.batch - late) * callMs)); });
         continue;
       }
-      const calls = Array.from({ length: options.batch }, () => call(index + options.workers * random.below(Math.floor(options.people / options.workers))));
+      const size = Math.min(late, 5 * options.batch);
+      due += size * callMs;
+      const calls = Array.from({ length: size }, () => call(index + options.workers * random.below(Math.floor(options.people / options.workers))));
       const { eventIds } = await send(JSON.stringify({ batch: calls.map((c) => c.body) }));
       calls.forEach(({ userId, consent, poison }, i) => {
         const list = log.answered.get(userId);
@@ -132,9 +147,7 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
         else log.consent.set(email, { said: consent, later: [] });
       });
       log.events += calls.length;
-      if (index === 0) feed.grow();
-      const left = pauseMs - (performance.now() - began);
-      if (left > 0) await new Promise((done) => { setTimeout(done, left); });
+      for (let n = 0; index === 0 && n < size; n += options.batch) feed.grow();
     }
   }
 
@@ -147,6 +160,7 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
     poison: (n) => { poisons = n; },
     person: (from) => `p${from.below(options.people)}@larkspur.example`,
     hold: (on) => { held = on; },
+    setRate: (n) => { rate = n; },
     async stop() {
       stopping = true;
       await running;

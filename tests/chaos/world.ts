@@ -71,7 +71,7 @@ async function startNetwork({ dir, ending }: Parts): Promise<{ proxy: NetworkPro
     listeners.push({ listen: own, advertised });
   }
   // Times of records are the brokers': the clocks of the services step.
-  const platform = await startPlatform({ dataDir: join(dir, 'platform'), brokers: 3, listeners, properties: { 'log.message.timestamp.type': 'LogAppendTime' } });
+  const platform = await startPlatform({ dataDir: join(dir, 'platform'), brokers: 3, listeners, shortLived: true, properties: { 'log.message.timestamp.type': 'LogAppendTime' } });
   ending.push(() => platform.stop());
   const registry = new URL(platform.registryUrl);
   registry.port = String(await proxy.add('registry', Number(registry.port)));
@@ -165,8 +165,9 @@ export async function lagOf(world: World, stage: Stage): Promise<{ readonly reco
   return { records, where };
 }
 
-/** True while work of this service waits uncommitted; for ingest: while requests are in flight to the instance. */
-export async function holdsWork(world: World, stage: Stage, instance: number): Promise<boolean> {
-  if (stage === 'ingest') return world.traffic.log.inFlight[instance - 1]! > 0;
+/** True while work of this service waits uncommitted; for ingest: while requests are in flight to the instance, or were cut off when it died just now. */
+export async function holdsWork(world: World, stage: Stage, instance: number, died = false): Promise<boolean> {
+  const { inFlight, cutAt } = world.traffic.log;
+  if (stage === 'ingest') return died ? performance.now() - cutAt[instance - 1]! < 1000 : inFlight[instance - 1]! > 0;
   return (await lagOf(world, stage)).records > 0;
 }

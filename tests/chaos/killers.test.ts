@@ -1,0 +1,35 @@
+import { expect, test } from 'vitest';
+import { createStarts } from './killers.ts';
+
+test('no more processes start at once than are let, in order, and one that fails to start gives its turn away', async () => {
+  const starts = createStarts(2);
+  const begun: number[] = [];
+  const ends = Array.from({ length: 4 }, () => Promise.withResolvers<number>());
+  const results = Promise.allSettled(ends.map((end, i) => starts.inTurn('policy', () => {
+    begun.push(i);
+    return end.promise;
+  })));
+  await expect.poll(() => begun).toEqual([0, 1]);
+  ends[1]!.reject(new Error('ended before it was ready'));
+  await expect.poll(() => begun).toEqual([0, 1, 2]);
+  expect(starts.usualMs('policy')).toBe(0);
+  for (const end of ends) end.resolve(7);
+  expect((await results).map((r) => r.status)).toEqual(['fulfilled', 'rejected', 'fulfilled', 'fulfilled']);
+  expect(begun).toEqual([0, 1, 2, 3]);
+  expect(starts.usualMs('policy')).toBeGreaterThan(0);
+});
+
+test('of a stage that is away altogether one starts first, before it both of another would', async () => {
+  const starts = createStarts(1);
+  const begun: string[] = [];
+  const first = Promise.withResolvers<void>();
+  await Promise.all([
+    starts.inTurn('policy', () => {
+      begun.push('policy');
+      return first.promise;
+    }),
+    ...(['dispatcher', 'ingest', 'ingest'] as const).map((stage) => starts.inTurn(stage, async () => { begun.push(stage); })),
+    (async () => { first.resolve(); })(),
+  ]);
+  expect(begun).toEqual(['policy', 'ingest', 'dispatcher', 'ingest']);
+});
