@@ -37,7 +37,7 @@ beforeEach(() => {
 /** What `weir dlq show` gets for a raw letter with these bytes. */
 async function show(body: string | object): Promise<any> {
   item = typeof body === 'string' ? body : JSON.stringify(body);
-  const letter = { id: 'dlq_a', eventId: 'evt_a', topic: topics.raw('shop'), partition: 0, key: Buffer.from('k'), value: Buffer.from(item as string), headers: [{ name: H.envelope, value: Buffer.from('{"by":"ada@larkspur.example"}') }, { name: H.source, value: Buffer.from('shop') }], acceptedAt };
+  const letter = { id: 'dlq_a', eventId: 'evt_a', topic: topics.raw('shop'), partition: 0, key: Buffer.from('k'), value: Buffer.from(item as string), headers: [{ name: H.envelope, value: Buffer.from('{"by":"ada@larkspur.example"}') }, { name: H.source, value: Buffer.from('shop') }], reasons: [], acceptedAt };
   const guard = createLetterGuard({ release: () => ({ sources: new Map([['shop', { mapping }]]) }) as never, workspaceKey, erasedUntil: (ids) => Math.max(0, ...ids.map((one) => marks.get(one) ?? 0)), newestMark: () => Math.max(0, ...marks.values()) });
   const store = { deadLetter: () => ({ id: 'dlq_a', partition: 0, offset: 0, stage: 'normalizer', eventId: 'evt_a', outputId: null, destination: null, operation: null }), endedAs: () => 'dead-lettered' };
   return createLetters({ store: store as never, reader: { readOne: async () => ({ value: Buffer.from('x') }) } as never, serde: { prepare: async () => {}, decode: () => ({ value: letter }) } as never, topics, open: (bytes) => bytes, guard }).show('dlq_a');
