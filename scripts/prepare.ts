@@ -9,7 +9,7 @@ import { readAdapterFile, registry } from '@weir/adapters';
 import { keepPending, localLeaf, newSigningKey, signingKey } from '@weir/audit';
 import { commonOptions, defineConfig, kafkaConnection, readConfig, registryConnection, type ConfigOf } from '@weir/config';
 import { findWeirError } from '@weir/errors';
-import { createLog, createSerde, type Log } from '@weir/log';
+import { createLog, createSerde, type Log, type Serde } from '@weir/log';
 import { planTopics, topicNames } from '@weir/pipeline';
 import { applyAudited, compileRelease, createTopicsAudited, createReleaseFeed, readWorkspace, secretNames, withDefaults, type Release } from '@weir/release';
 import { createLogger } from '@weir/telemetry';
@@ -54,11 +54,10 @@ export async function localSecrets(release: Release, target: { readonly dataDir:
 
 /**
  * Topics of the release, schemas, and the release itself when none is current, or another one and no second person has to
- * approve (WEIR_APPROVAL). Resolves with the hash of the release that runs then.
+ * approve (WEIR_APPROVAL). Resolves with the hash of the release that runs then; `serde` is started.
  */
-export async function prepareCluster(release: Release, config: ConfigOf<typeof prepareOptions>, by: string, env: Env): Promise<string> {
+export async function prepareCluster(release: Release, config: ConfigOf<typeof prepareOptions>, by: string, env: Env, serde: Serde = createSerde(registryConnection(config))): Promise<string> {
   const log = createLog({ ...kafkaConnection(config), clientId: 'weir-prepare' });
-  const serde = createSerde(registryConnection(config));
   try {
     const file = { path: 'infra/topics.yaml', content: readFileSync(join(root, 'infra/topics.yaml'), 'utf8') };
     const [admin, appender] = await Promise.all([log.admin(), log.appender()]);

@@ -5,8 +5,9 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { registry } from '@weir/adapters';
-import { commonOptions, defineConfig, readConfig, securityOptions, vaultOptions } from '@weir/config';
+import { commonOptions, defineConfig, readConfig, registryConnection, securityOptions, vaultOptions, type ConfigOf } from '@weir/config';
 import { WeirError, WorkspaceError } from '@weir/errors';
+import { createSerde, type Serde } from '@weir/log';
 import { secretNames } from '@weir/release';
 import { armFailpoints, closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
@@ -51,9 +52,8 @@ interface Running {
   readonly ops?: OpsServer;
 }
 
-async function startServices(base: number): Promise<Running[]> {
+async function startServices(base: number, common: ConfigOf<typeof commonOptions>, serde: Serde): Promise<Running[]> {
   const running: Running[] = [];
-  const common = readConfig(commonOptions);
   armFailpoints(common.failpoints);
   const host = common.host;
   const sandbox = createSandbox({ ...readConfig(sandboxOptions), port: base + 10 }, createLogger({ service: 'sandbox', level: common.logLevel }));
@@ -67,7 +67,7 @@ async function startServices(base: number): Promise<Running[]> {
     ['ingest', undefined, (context) => createIngest(context, { ...readConfig(ingestOptions), port: base })],
   ];
   await Promise.all(plan.map(async ([name, opsPort, create]) => {
-    const context = await createContext(name, common, registry, process.env);
+    const context = await createContext(name, common, registry, process.env, serde);
     const service = await create(context);
     const ops = opsPort === undefined ? undefined : await startOps({ host, port: opsPort, registry: context.registry, readiness: () => service.readiness() });
     running.push({ service, context, ops });
@@ -123,8 +123,10 @@ try {
   // One instance on one machine: a crash is noticed sooner than in a fleet. Each of these can still be set.
   for (const [name, value] of Object.entries({ WEIR_NORMALIZER_SESSION_MS: '5000', WEIR_POLICY_SESSION_MS: '5000', WEIR_DISPATCHER_SESSION_MS: '9000', WEIR_CALL_TIMEOUT_MS: '4000' })) process.env[name] ||= value;
   Object.assign(process.env, { WEIR_DATA: dataDir, WEIR_SANDBOX_URL: `http://127.0.0.1:${config.base + 10}`, WEIR_ALLOW_PRIVATE_DESTINATIONS: process.env['WEIR_ALLOW_PRIVATE_DESTINATIONS'] || 'true', WEIR_ALLOW_PRIVATE_SOURCES: process.env['WEIR_ALLOW_PRIVATE_SOURCES'] || 'true', WEIR_LOG_LEVEL: process.env['WEIR_LOG_LEVEL'] || 'warn' });
-  const hash = await prepareCluster(release, readConfig(prepareOptions), 'npm start', env);
-  running = await startServices(config.base);
+  const common = readConfig(commonOptions);
+  const serde = createSerde(registryConnection(common));
+  const hash = await prepareCluster(release, readConfig(prepareOptions), 'npm start', env, serde);
+  running = await startServices(config.base, common, serde);
   for (const { service, context } of running) {
     void Promise.race([service.failed, ...(context?.broken === undefined ? [] : [context.broken])]).then((error) => {
       if (stopping) return;

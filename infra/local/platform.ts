@@ -24,7 +24,7 @@ export interface PlatformOptions {
   readonly scram?: ReadonlyArray<{ readonly name: string; readonly password: string }>;
   /** Settings of the brokers beside, or instead of, those that are chosen here. */
   readonly properties?: Readonly<Record<string, string>>;
-  /** For brokers that are killed all the time: the JVM compiles quickly instead of well, and a start costs less. */
+  /** For what does not live long, or is killed all the time: the JVM compiles quickly instead of well, and a start costs less. */
   readonly shortLived?: boolean;
   /** Lines for a person: what is being waited for. */
   readonly say?: (line: string) => void;
@@ -83,6 +83,8 @@ function portOpen(port: number): Promise<boolean> {
     socket.once('error', () => done(false));
   });
 }
+
+const levelOf = (options: PlatformOptions): number => (options.shortLived === true ? 1 : 4);
 
 function heap(mb: number, archive: string, level = 4): string[] {
   return [`-Xmx${mb}m`, '-XX:+UseSerialGC', `-XX:TieredStopAtLevel=${level}`, '-Xshare:auto', `-XX:SharedArchiveFile=${archive}`, '-XX:+AutoCreateSharedArchive', '-Xlog:cds=off', '-Xlog:cds+dynamic=off', '-Djava.awt.headless=true'];
@@ -159,7 +161,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   try {
     const [brokers, registry] = await Promise.all([
       Promise.all(Array.from({ length: count }, (_, i) => startBroker(java, binaries, cache, dataDir, i + 1, count, chosen, started, options))),
-      options.registry === false ? undefined : startRegistry(java, binaries, cache, dataDir, chosen.registry, started),
+      options.registry === false ? undefined : startRegistry(java, binaries, cache, dataDir, chosen.registry, started, options),
     ]);
     await until('Kafka', brokers[0]!.process(), join(dataDir, 'broker-1.log'), 60_000, async () => (await Promise.all(chosen.kafka.map(portOpen))).every(Boolean));
     return {
@@ -191,7 +193,7 @@ async function startBroker(java: string, binaries: Binaries, cache: string, data
   }
   let process: Guarded | undefined;
   const start = async (): Promise<void> => {
-    process = await startGuarded(java, [...heap(512, join(cache, 'kafka.jsa'), options.shortLived === true ? 1 : 4), ...common, 'kafka.Kafka', properties], { cwd: dataDir, logFile });
+    process = await startGuarded(java, [...heap(512, join(cache, 'kafka.jsa'), levelOf(options)), ...common, 'kafka.Kafka', properties], { cwd: dataDir, logFile });
   };
   started.push(async () => { await process?.stop(); });
   await start();
@@ -206,7 +208,7 @@ async function startBroker(java: string, binaries: Binaries, cache: string, data
   };
 }
 
-async function startRegistry(java: string, binaries: Binaries, cache: string, dataDir: string, port: number, started: (() => Promise<void>)[]): Promise<{ url: string; process: () => Guarded; restart: () => Promise<void> }> {
+async function startRegistry(java: string, binaries: Binaries, cache: string, dataDir: string, port: number, started: (() => Promise<void>)[], options: PlatformOptions): Promise<{ url: string; process: () => Guarded; restart: () => Promise<void> }> {
   const logFile = join(dataDir, 'registry.log');
   const env = {
     QUARKUS_HTTP_PORT: String(port), QUARKUS_HTTP_HOST: '127.0.0.1', APICURIO_STORAGE_KIND: 'sql', APICURIO_STORAGE_SQL_KIND: 'h2',
@@ -216,7 +218,7 @@ async function startRegistry(java: string, binaries: Binaries, cache: string, da
   };
   let process: Guarded | undefined;
   const start = async (): Promise<void> => {
-    process = await startGuarded(java, [...heap(384, join(cache, 'registry.jsa')), '-jar', join(binaries.registry, 'quarkus-run.jar')], { cwd: dataDir, logFile, env });
+    process = await startGuarded(java, [...heap(384, join(cache, 'registry.jsa'), levelOf(options)), '-jar', join(binaries.registry, 'quarkus-run.jar')], { cwd: dataDir, logFile, env });
     await until('the schema registry', process, logFile, 90_000, () => answers(`http://127.0.0.1:${port}/apis/ccompat/v7/subjects`));
   };
   started.push(async () => { await process?.stop(); });

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Adapter } from '@weir/adapter';
 import { kafkaConnection, registryConnection, type commonOptions, type ConfigOf } from '@weir/config';
-import { createLog, createPartitionCounts, createSerde } from '@weir/log';
+import { createLog, createPartitionCounts, createSerde, type Serde } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { createReleaseFeed } from '@weir/release';
 import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
@@ -15,13 +15,14 @@ import type { ServiceContext } from './types.ts';
 /**
  * Everything a service needs, connected: log client of its own, schemas registered, the current release read.
  * Waits for the broker, the registry and a release until their deadlines, then rejects with the reason.
+ *
+ * @param plain of the same registry, for services that share a process; default: one of its own
  */
-export async function createContext(name: string, config: ConfigOf<typeof commonOptions>, adapters: ReadonlyMap<string, Adapter>, env: Readonly<Record<string, string | undefined>>): Promise<ServiceContext> {
+export async function createContext(name: string, config: ConfigOf<typeof commonOptions>, adapters: ReadonlyMap<string, Adapter>, env: Readonly<Record<string, string | undefined>>, plain: Serde = createSerde(registryConnection(config))): Promise<ServiceContext> {
   const logger = createLogger({ service: name, level: config.logLevel, instance: config.instance });
   const topics = topicNames(config.topicPrefix);
   const counts = createPartitionCounts((topic, hashed, actual) => logger.error({ code: 'topic-repartitioned', topic, hashed, actual }, 'partitions were added to a topic: its keys stay where they are, and the new ones empty'));
   const log = createLog({ ...kafkaConnection(config), clientId: `weir-${name}-${config.instance}`, counts });
-  const plain = createSerde(registryConnection(config));
   const broken = Promise.withResolvers<Error>();
   const stateDir = join(config.dataDir, 'state', name, config.instance);
   mkdirSync(stateDir, { recursive: true });

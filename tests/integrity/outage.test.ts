@@ -9,7 +9,7 @@ let platform: Platform;
 let weir: Instance;
 const dataDir = mkdtempSync(join(tmpdir(), 'weir-outage-'));
 beforeAll(async () => {
-  platform = await startPlatform({ dataDir });
+  platform = await startPlatform({ dataDir, shortLived: true });
   weir = await startInstance({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, env: { WEIR_INGEST_ACK_TIMEOUT_MS: '1500', WEIR_INGEST_MAX_INFLIGHT_BYTES: '1000000' } });
 });
 afterAll(async () => {

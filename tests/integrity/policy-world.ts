@@ -40,7 +40,7 @@ let platform: Platform | undefined;
 let dataDir = '';
 export async function startWorld(): Promise<void> {
   dataDir = mkdtempSync(join(tmpdir(), 'weir-policy-'));
-  platform = await startPlatform({ dataDir });
+  platform = await startPlatform({ dataDir, shortLived: true });
 }
 export async function stopWorld(): Promise<void> {
   await platform?.stop();

@@ -29,7 +29,7 @@ export default async function setup(project: TestProject): Promise<(() => Promis
     return async () => { await environment.down({ removeVolumes: true }); };
   }
   const dataDir = await mkdtemp(join(tmpdir(), 'weir-test-platform-'));
-  const platform = await startPlatform({ dataDir });
+  const platform = await startPlatform({ dataDir, shortLived: true });
   project.provide('brokers', [...platform.bootstrap]);
   project.provide('registryUrl', platform.registryUrl);
   return async () => {

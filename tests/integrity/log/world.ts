@@ -22,7 +22,7 @@ export interface World {
 
 export async function startWorld(): Promise<World> {
   const dataDir = mkdtempSync(join(tmpdir(), 'weir-log-'));
-  const platform = await startPlatform({ dataDir });
+  const platform = await startPlatform({ dataDir, shortLived: true });
   const logs: Log[] = [];
   let count = 0;
   const world: World = {
