@@ -11,7 +11,7 @@ export default defineConfig({
     projects: [
       { test: { name: 'unit', sequence: { groupOrder: 1 }, include: ['packages/**/*.test.ts', 'services/**/*.test.ts', 'adapters/**/*.test.ts', 'cli/**/*.test.ts', 'infra/**/*.test.ts', 'scripts/**/*.test.ts', 'schemas/**/*.test.ts', 'tests/contract/**/*.test.ts', 'tests/conformance/checker.test.ts', 'tests/chaos/**/*.test.ts', 'tests/consent-race/**/*.test.ts', 'tests/mutants/**/*.test.ts'], exclude: ignored, testTimeout: 60_000 } },
       { test: { name: 'sim', sequence: { groupOrder: 1 }, include: ['tests/integrity/sim/**/*.test.ts'], exclude: ignored, testTimeout: 300_000 } },
-      { test: { name: 'broker', include: ['tests/e2e/**/*.test.ts', 'tests/integrity/**/*.test.ts', 'tests/security/**/*.test.ts', 'tests/conformance/short.test.ts'], exclude: [...ignored, 'tests/integrity/sim/**'], globalSetup: ['tests/setup/global.ts'], testTimeout: 90_000, hookTimeout: 90_000, fileParallelism: false } },
+      { test: { name: 'broker', include: ['tests/e2e/**/*.test.ts', 'tests/integrity/**/*.test.ts', 'tests/security/**/*.test.ts'], exclude: [...ignored, 'tests/integrity/sim/**'], globalSetup: ['tests/setup/global.ts'], testTimeout: 90_000, hookTimeout: 90_000, fileParallelism: false } },
       { test: { name: 'conformance', include: ['tests/conformance/full.test.ts'], exclude: ignored, fileParallelism: false } },
       { test: { name: 'full', include: ['tests/full/**/*.test.ts'], exclude: ignored, globalSetup: ['tests/setup/global.ts'], testTimeout: 1_200_000, hookTimeout: 120_000, fileParallelism: false } },
     ],

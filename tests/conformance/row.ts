@@ -9,8 +9,6 @@ export interface Row {
   readonly title: string;
   /** Where the guard is, and what it does. */
   readonly guard: string;
-  /** Over which drivers it is part of `npm test`, too. */
-  readonly short?: readonly DriverName[];
   /** Longer than this is a hang. */
   readonly limitMs: number;
   /** Resolves with the figures of the run; rejects when the row does not hold. */

@@ -8,7 +8,7 @@ const answersLost = { produce: (send: any) => async (...args: any[]) => { await 
 
 export const appendRows: readonly Row[] = [
   {
-    id: 'leaders-move', hazards: ['K1'], short: ['kafkajs'], limitMs: 120_000,
+    id: 'leaders-move', hazards: ['K1'], limitMs: 120_000,
     title: 'leaders move while every append spans all of them: what was acknowledged is in the log, in order',
     guard: 'producer.ts: one acknowledgement per partition asked for; appender.ts: no batch of a partition before the one that has none',
     async run(world, driver) {
@@ -29,7 +29,7 @@ export const appendRows: readonly Row[] = [
     },
   },
   {
-    id: 'rejected-then-another', hazards: ['K2'], short: ['kafkajs'], limitMs: 60_000,
+    id: 'rejected-then-another', hazards: ['K2'], limitMs: 60_000,
     title: 'an append that is rejected although it was written, then another record: the other one is written, at the offset that it is told',
     guard: 'drivers/*: no producer id, so the broker has no sequence to take one record for another by',
     async run(world, driver) {

@@ -74,7 +74,7 @@ async function takenOver(world: World, driver: DriverName, standStill: (child: C
 
 export const zombieRows: readonly Row[] = [
   {
-    id: 'stopped-past-session', hazards: ['K8', 'I6'], short: ['platformatic'], limitMs: 180_000,
+    id: 'stopped-past-session', hazards: ['K8', 'I6'], limitMs: 180_000,
     title: 'a member is stopped (SIGSTOP) past its session and another one takes over: going on, it holds nothing, is given nothing, its commit is refused, and it joins again',
     guard: 'group.ts: the lease counts from the send time of the last acknowledged heartbeat; commits carry the generation',
     run: (world, driver) => takenOver(world, driver, async (child, whileStill) => {

@@ -1,5 +1,5 @@
 import { expect, inject, test } from 'vitest';
-import { discrepancies, runWithRestarts } from './accounting.ts';
+import { discrepancies, runWithRestarts } from '../integrity/accounting.ts';
 
 test('4,000 events through separate processes, each killed and restarted half-way: every event and delivery accounted for, effects once and in order', async () => {
   const options = { brokers: inject('brokers'), registryUrl: inject('registryUrl'), events: 4000, people: 40, settleMs: 80_000, slowMs: 40 };
