@@ -24,6 +24,12 @@ function refuse(message: string): never {
 }
 
 function varint(s: State): number {
+  // Nearly all lengths, branches and counts; behind the end it is undefined.
+  const first = s.buffer[s.at]!;
+  if (first < 128) {
+    s.at++;
+    return (first >>> 1) ^ -(first & 1);
+  }
   let value = 0;
   let scale = 1;
   for (let i = 0; i < 10; i++) {

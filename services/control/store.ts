@@ -166,8 +166,8 @@ export function createStore(table: Table, gathered?: number): Store {
       const deltas = new Map<string, number>();
       const draft = blocks.begin();
       const read = (key: string): string | undefined => {
-        const found = puts.has(key) ? puts.get(key) : table.get(key);
-        return found === null || found === undefined ? undefined : found.toString('utf8');
+        const found = puts.get(key);
+        return found === undefined ? table.text(key) : found?.toString('utf8');
       };
       const write = (key: string, value: string | null): void => { puts.set(key, value === null ? null : Buffer.from(value)); };
       /** The last end of an event. Ends and reopenings come over different topics, in any order: the later one counts. */
@@ -289,10 +289,10 @@ export function createStore(table: Table, gathered?: number): Store {
     },
     heldLetters,
     end(destination, key) {
-      const value = table.get(endKey(destination, key));
-      return value === undefined ? undefined : parseEnd(value.toString('latin1'));
+      const value = table.text(endKey(destination, key));
+      return value === undefined ? undefined : parseEnd(value);
     },
-    newest: (destination, operation, subject) => Number(table.get(newestKey(destination, operation, subject))?.toString('latin1') ?? 0),
+    newest: (destination, operation, subject) => Number(table.text(newestKey(destination, operation, subject)) ?? 0),
     deliveryState(id) {
       const number = blocks.find(deliveryHash(id));
       return number === undefined ? undefined : deliveryOf(number).state;
