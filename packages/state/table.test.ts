@@ -47,7 +47,7 @@ test('while it is loaded, from nothing or not, a table tells of every key as one
   await fc.assert(fc.asyncProperty(fc.boolean(), fc.boolean(), fc.array(step, { maxLength: 60 }), async (empty, tellsAbsent, steps) => {
     const table = openTable({ path: dir(), tellsAbsent });
     const model = new Map<string, string>();
-    const agree = (key: string): void => expect([table.get(key)?.toString(), table.has(key)]).toEqual([model.get(key), model.has(key)]);
+    const agree = (key: string): void => expect([table.get(key)?.toString(), table.text(key), table.has(key)]).toEqual([model.get(key), model.get(key), model.has(key)]);
     if (!empty) {
       table.putBatch([{ key: 'k/0', value: Buffer.from('before') }]);
       model.set('k/0', 'before');

@@ -29,6 +29,8 @@ export interface Seen {
  */
 export interface Table {
   get(key: string): Buffer | undefined;
+  /** The value as text, of one that is UTF-8 without a zero character: half the time of a buffer that is made and read. */
+  text(key: string): string | undefined;
   has(key: string): boolean;
   /** Entries whose key begins with the prefix, in the order of the keys' UTF-8; those behind `after`, where it is given. */
   range(prefix: string, after?: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
@@ -59,7 +61,7 @@ const seenPrefix = `${own}s/`;
 const formatKey = `${own}format`;
 const format = Buffer.from('4');
 /** Of keys and values that are gathered while loading. */
-const maxGathered = 48 * 1024 * 1024;
+const maxGathered = 24 * 1024 * 1024;
 const entryCost = 100;
 /** Of pages in memory (anonymous); beyond it the file is read through a mapping, which the kernel can take back. */
 const pageCacheKiB = 2 * 1024;
@@ -91,6 +93,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const commit = db.prepare('COMMIT');
   const rollback = db.prepare('ROLLBACK');
   const select = rows(db.prepare('SELECT v FROM kv WHERE k = ?'));
+  const selectText = rows(db.prepare('SELECT CAST(v AS TEXT) FROM kv WHERE k = ?'));
   const exists = rows(db.prepare('SELECT 1 FROM kv WHERE k = ?'));
   const upsert = db.prepare('INSERT INTO kv VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v');
   const remove = db.prepare('DELETE FROM kv WHERE k = ?');
@@ -159,6 +162,11 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     if (put !== undefined) return put ?? undefined;
     const value = read(as);
     return value !== undefined && other?.wrapped === true ? unwrap(value).value : value;
+  };
+
+  const findText = (key: string): string | undefined => {
+    if (gathered?.puts.has(key) === true || !isPlain(key)) return find(key)?.toString('utf8');
+    return isAbsent(key, key) ? undefined : (row(selectText, key) as [string] | undefined)?.[0];
   };
 
   /** Begins a filter of what is stored. */
@@ -281,6 +289,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
 
   return {
     get: find,
+    text: findText,
     has(key) {
       const as = storedKey(key).key;
       if (isAbsent(key, as)) return false;
