@@ -23,6 +23,8 @@ export interface SortedHashes {
   set(high: number, low: number, value: number): void;
   delete(high: number, low: number): void;
   size(): number;
+  /** Forgets all and keeps the memory. */
+  clear(): void;
   /** Shows up to `limit` from a place on, in order; gives the next place, -1 = that was all. 0 is the first. Nothing may be set or deleted between. */
   each(place: number, limit: number, show: (high: number, low: number, value: number) => void): number;
 }
@@ -105,6 +107,10 @@ export function createSortedHashes(): SortedHashes {
       size--;
     },
     size: () => size,
+    clear() {
+      data.fill(0);
+      size = 0;
+    },
     each(place, limit, show) {
       let shown = 0;
       for (let i = place; i < data.length; i += width) {
