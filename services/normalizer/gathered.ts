@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { createSortedHashes, hashOf, type Hash } from '@weir/state';
-import { Entries } from './entries.ts';
+import { Entries, hexWords } from './entries.ts';
 import type { First, SeenEntry } from './seen.ts';
 
 /** Where event ids stand: those of one partition of a topic, of one generation. */
@@ -31,43 +31,22 @@ export interface Gathered {
 
 const span = 2 ** 52;
 const firstEntries = 1024;
-const digest = /^[0-9a-f]{32}$/;
 
 export function createShelf(topic: string, generation: number, partition: number): Shelf {
   const [high, low] = hashOf(hash('sha256', `${topic}/${generation}/${partition}`, 'hex'));
   return { topic, generation, partition, group: `${topic}/${generation}/`, high, low };
 }
 
-/** The number that these lower-case hex digits of a text are, 13 of them or up to 6; -1 = one is none. */
-function hexNumber(text: string, from: number, to: number): number {
-  let high = 0;
-  let low = 0;
-  for (let i = from; i < to; i++) {
-    const code = text.charCodeAt(i);
-    const digit = code >= 97 ? (code <= 102 ? code - 87 : -1) : code >= 48 && code <= 57 ? code - 48 : -1;
-    if (digit < 0) return -1;
-    // Two halves that are small integers: six digits and the rest.
-    if (i < from + 6) high = (high << 4) | digit;
-    else low = low * 16 + digit;
-  }
-  return to - from <= 6 ? high : high * 2 ** 28 + low;
-}
+const words = new Uint32Array(4);
 
 /** All 128 bits of an id count, which is the beginning of a hash, unless somebody else wrote it: those behind the first 104 go on top of the lower half. */
 export function placeOf({ high, low }: Shelf, eventId: string): Hash {
-  if (eventId.length === 36 && eventId.startsWith('evt_')) {
-    const first = hexNumber(eventId, 4, 17);
-    const second = hexNumber(eventId, 17, 30);
-    const third = hexNumber(eventId, 30, 36);
-    if (first >= 0 && second >= 0 && third >= 0) return [(first + high) % span, ((second + third * 2 ** 28) % span + low) % span];
-  }
-  const digits = hash('sha256', eventId, 'hex');
-  const [first, second] = hashOf(digits);
-  return [(first + high) % span, ((second + Number.parseInt(digits.slice(26, 32), 16) * 2 ** 28) % span + low) % span];
+  if (!eventId.startsWith('evt_') || !hexWords(eventId, 4, words, 0)) hexWords(hash('sha256', eventId, 'hex').slice(0, 32), 0, words, 0);
+  const [a, b, c, d] = [words[0]!, words[1]!, words[2]!, words[3]!];
+  const first = a * 2 ** 20 + (b >>> 12);
+  const second = (b & 0xfff) * 2 ** 40 + c * 2 ** 8 + (d >>> 24);
+  return [(first + high) % span, ((second + (d & 0xffffff) * 2 ** 28) % span + low) % span];
 }
-
-/** Of a body as 32 hex digits; what is none (somebody else wrote the record) by its own hash. */
-export const bodyHash = (text: string): string => (digest.test(text) ? text : hash('sha256', text, 'hex').slice(0, 32));
 
 export function createGathered(): Gathered {
   const index = createSortedHashes();
@@ -112,7 +91,7 @@ export function createGathered(): Gathered {
         places[entry - 1] = numberOf(shelf);
         sizes.set(shelf.group, (sizes.get(shelf.group) ?? 0) + 1);
       }
-      entries.write(entry - 1, high, low, bodyHash(text), offset, acceptedAt);
+      entries.write(entry - 1, high, low, text, offset, acceptedAt);
     },
     each: (place, limit, show) => index.each(place, limit, (_high, _low, entry) => { show(shelves[places[entry - 1]!]!, entries, entry - 1); }),
     clear() {

@@ -3,12 +3,13 @@ import { Entries, entryBytes } from './entries.ts';
 
 /** Entries of one row of the table: with its key it takes one page of 4 KiB, and what of it stands in the tree. */
 export const blockEntries = 92;
-/** Entries of a part: its summary is a row of about 110 KB. */
+/** Entries of a part: its summary is a row of about 140 KB. */
 export const partEntries = 65_536;
 const headWords = 4;
 const firstBytes = 16;
-/** Of the filter: of what is not there it lets one in about eighty through. */
-const bitsAnEntry = 12;
+/** Of a filter: of what is not there it lets one in a thousand through. */
+const bitsAnEntry = 16;
+const bitsSet = 6;
 
 export const pad = (number: number, width: number): string => number.toString(36).padStart(width, '0');
 
@@ -22,30 +23,43 @@ export interface Part {
   filter: Uint32Array | undefined;
 }
 
-/** Of all bits of a place: ids may be numbered. */
-const hashOf = (high: number, low: number): number => mix(mix((low >>> 0) + mix((low / 2 ** 32) >>> 0)) + mix((high >>> 0) ^ ((high / 2 ** 32) >>> 0)));
-
 /** As murmur3 ends. */
 function mix(of: number): number {
   let hash = Math.imul(of ^ (of >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return hash ^ (hash >>> 16);
 }
-/** Four bits of one word (see packages/state/filter.ts). */
-const bitsOf = (hash: number): number => ((1 << (hash & 31)) | (1 << ((hash >>> 5) & 31)) | (1 << ((hash >>> 10) & 31)) | (1 << ((hash >>> 15) & 31))) >>> 0;
-const wordOf = (hash: number, words: number): number => Math.floor((hash >>> 0) * words / 2 ** 32);
+
+/** Of all bits of a place, for ids may be numbered; what filters are asked with. */
+export const filterHash = (high: number, low: number): number => mix(mix((low >>> 0) + mix((low / 2 ** 32) >>> 0)) + mix((high >>> 0) ^ ((high / 2 ** 32) >>> 0)));
+
+/** From one bit to the next of an entry (Kirsch and Mitzenmacher, Less hashing, same performance, 2006). */
+const strideOf = (hash: number): number => mix(hash + 0x9e3779b9) | 1;
+const bitOf = (hash: number, bits: number): number => Math.floor((hash >>> 0) * bits / 2 ** 32);
 
 export const filterWords = (entries: number): number => Math.max(1, Math.ceil(entries * bitsAnEntry / 32));
 
 export function addTo(filter: Uint32Array, high: number, low: number): void {
-  const hash = hashOf(high, low);
-  filter[wordOf(hash, filter.length)]! |= bitsOf(mix(hash + 0x9e3779b9));
+  let hash = filterHash(high, low);
+  const stride = strideOf(hash);
+  const bits = filter.length * 32;
+  for (let i = 0; i < bitsSet; i++) {
+    const bit = bitOf(hash, bits);
+    filter[bit >>> 5]! |= 1 << (bit & 31);
+    hash = (hash + stride) | 0;
+  }
 }
 
-function lets(filter: Uint32Array, high: number, low: number): boolean {
-  const hash = hashOf(high, low);
-  const wanted = bitsOf(mix(hash + 0x9e3779b9));
-  return (filter[wordOf(hash, filter.length)]! & wanted) >>> 0 === wanted;
+function lets(filter: Uint32Array, of: number): boolean {
+  let hash = of;
+  const stride = strideOf(hash);
+  const bits = filter.length * 32;
+  for (let i = 0; i < bitsSet; i++) {
+    const bit = bitOf(hash, bits);
+    if ((filter[bit >>> 5]! & (1 << (bit & 31))) === 0) return false;
+    hash = (hash + stride) | 0;
+  }
+  return true;
 }
 
 /** The part in which a place would be; -1 = before all. */
@@ -61,9 +75,9 @@ export function partOf(parts: readonly Part[], high: number, low: number): numbe
   return from - 1;
 }
 
-/** The block in which a place may be; -1 = it is surely in none. */
-export function blockOf({ firsts, filter, blocks }: Part, high: number, low: number): number {
-  if (filter !== undefined && !lets(filter, high, low)) return -1;
+/** The block in which a place may be, given its filterHash; -1 = it is surely in none. */
+export function blockOf({ firsts, filter, blocks }: Part, high: number, low: number, hash: number): number {
+  if (filter !== undefined && !lets(filter, hash)) return -1;
   let from = 0;
   let to = blocks;
   while (from < to) {

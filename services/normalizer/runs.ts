@@ -1,7 +1,7 @@
 import type { Put, Table } from '@weir/state';
 import { Entries, entryBytes } from './entries.ts';
 import type { First } from './seen.ts';
-import { addTo, blockEntries, blockOf, filterWords, pad, partEntries, partOf, readBlock, readSummary, summaryOf, type Part } from './part.ts';
+import { addTo, blockEntries, blockOf, filterHash, filterWords, pad, partEntries, partOf, readBlock, readSummary, summaryOf, type Part } from './part.ts';
 
 /**
  * Entries of event ids on disk: sorted runs of blocks, per topic and generation. Runs are made by writers, and several of one
@@ -313,11 +313,13 @@ export function createRuns(table: Table, maxFilterBytes: number): Runs {
     find(topic, generation, high, low) {
       const runs = topics.get(topic)?.get(generation)?.runs;
       if (runs === undefined) return undefined;
+      const hash = filterHash(high, low);
       for (let i = runs.length - 1; i >= 0; i--) {
         const { parts, name } = runs[i]!;
-        const number = partOf(parts, high, low);
+        // Most runs are one part.
+        const number = parts.length === 1 ? 0 : partOf(parts, high, low);
         if (number < 0) continue;
-        const block = blockOf(parts[number]!, high, low);
+        const block = blockOf(parts[number]!, high, low, hash);
         if (block < 0) continue;
         const key = blockKey(name, number, block);
         const entries = readBlock(table.get(key), key);

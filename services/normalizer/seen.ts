@@ -2,7 +2,8 @@ import { WeirError } from '@weir/errors';
 import type { Reader } from '@weir/log';
 import { rawHeaders } from '@weir/release';
 import type { Put, Table } from '@weir/state';
-import { bodyHash, createGathered, createShelf, placeOf, type Gathered, type Shelf } from './gathered.ts';
+import { bodyHash } from './entries.ts';
+import { createGathered, createShelf, placeOf, type Gathered, type Shelf } from './gathered.ts';
 import { createRuns, type RunWriter } from './runs.ts';
 
 export interface SeenEntry {
@@ -54,7 +55,7 @@ export interface SeenLimits {
   /** Bytes of filters in memory. */
   readonly filters: number;
 }
-/** Filters of some 22 million entries. */
+/** Filters of some 16 million entries. */
 const defaults: SeenLimits = { most: 16_000, entries: 1000, rows: 100, filters: 32 * 1024 * 1024 };
 const gatherMs = 30_000;
 /** Entries written for each that comes, and as many of each merge, so that they are out before as many have come again. */
