@@ -1,22 +1,26 @@
-import { createCipheriv, createDecipheriv, hash } from 'node:crypto';
+import { createDecipheriv, hash } from 'node:crypto';
 import { WeirError } from '@weir/errors';
+import sodium from 'sodium-native';
 
 /**
- * A sealed value: 0x57, version 1, key id (16 bytes), nonce (12), ciphertext, tag (16). AES-256-GCM; the first 18
- * bytes are authenticated with it. The first byte is none of Avro's (0x00) or JSON's, so one look tells them apart.
+ * A sealed value: 0x57, version 2, key id (16 bytes), nonce (24), ciphertext, tag (16). XChaCha20-Poly1305 of libsodium;
+ * the first 18 bytes are authenticated with it. The first byte is none of Avro's (0x00) or JSON's, so one look tells them
+ * apart. Version 1 (nonce of 12 bytes, AES-256-GCM) stands on topics and in dead letters: it is read, and not written any
+ * more (docs/decisions/0022).
  */
 export const sealedMagic = 0x57;
-const version = 1;
+const version = 2;
 const idBytes = 16;
-const nonceBytes = 12;
+const nonceBytes = 24;
 const tagBytes = 16;
 const headBytes = 2 + idBytes;
-/** Bytes of a sealed value besides its plaintext. */
+/** Bytes of a sealed value, as it is written, besides its plaintext. */
 export const sealOverhead = headBytes + nonceBytes + tagBytes;
+const firstVersion = { version: 1, nonceBytes: 12, overhead: headBytes + 12 + tagBytes } as const;
 
 const secretBytes = 32;
-/** Of a key: its id, the cipher key and the nonce key. */
-export const keyBytes = idBytes + 2 * secretBytes;
+/** Of a key: its id, the cipher key, the nonce key and the secret that they come from. */
+export const keyBytes = idBytes + 3 * secretBytes;
 
 /**
  * What seals and opens the values of one owner: a view of its bytes, which nobody changes. None of them is a property of
@@ -24,6 +28,7 @@ export const keyBytes = idBytes + 2 * secretBytes;
  */
 export class SealKey {
   readonly #bytes: Buffer;
+  #first: string | undefined;
 
   /** @param bytes `keyBytes` of them, as `copyTo` writes them */
   constructor(bytes: Buffer) {
@@ -34,14 +39,18 @@ export class SealKey {
     return this.#bytes.subarray(0, idBytes);
   }
 
-  /** As latin1 text: a KeyObject is dear to make (1 µs, and two handles for the collector to look after), and bytes take 14 µs longer in Node 24, which finds out by exceptions that they are no key. */
-  get cipher(): string {
-    return this.#bytes.toString('latin1', idBytes, idBytes + secretBytes);
+  get cipher(): Buffer {
+    return this.#bytes.subarray(idBytes, idBytes + secretBytes);
   }
 
   /** For nonces only: 32 bytes that the cipher key does not tell. */
   get nonce(): Buffer {
-    return this.#bytes.subarray(idBytes + secretBytes, keyBytes);
+    return this.#bytes.subarray(idBytes + secretBytes, idBytes + 2 * secretBytes);
+  }
+
+  /** The cipher key of version 1, made when the first such value is opened. As latin1 text: bytes take 14 µs longer in Node 24, which finds out by exceptions that they are no key. */
+  get firstCipher(): string {
+    return (this.#first ??= firstCipherOf(this.id, this.#bytes.subarray(idBytes + 2 * secretBytes, keyBytes)));
   }
 
   copyTo(out: Buffer, at: number): void {
@@ -49,44 +58,22 @@ export class SealKey {
   }
 }
 
-/** How a cipher reads its key. */
-const keyText = { encoding: 'latin1' } as const;
-
-/** A key from its 32 secret bytes: cipher and nonce key by HKDF-SHA256 (RFC 5869), apart from each other. */
+/** A key from its 32 secret bytes: cipher and nonce key are the halves of BLAKE2b-512 (RFC 7693), keyed with the secret, of a name and the id. */
 export function sealKey(id: Buffer, secret: Buffer): SealKey {
   // Not of the pool, whose bytes others get to see.
   const bytes = Buffer.allocUnsafeSlow(keyBytes);
   bytes.set(id, 0);
-  hmacTo(extracted, 0, id, secret);
-  hmacTo(bytes, idBytes, extracted, cipherInfo);
-  hmacTo(bytes, idBytes + secretBytes, extracted, nonceInfo);
-  extracted.fill(0);
+  named.set(id, keyName.length);
+  sodium.crypto_generichash(bytes.subarray(idBytes, idBytes + 2 * secretBytes), named, secret);
+  bytes.set(secret, idBytes + 2 * secretBytes);
   return new SealKey(bytes);
 }
 
-const extracted = Buffer.allocUnsafeSlow(secretBytes);
-
-/** The first block of HKDF-Expand: what is told apart, and the number of the block. */
-const cipherInfo = Buffer.from('weir seal cipher\u0001');
-const nonceInfo = Buffer.from('weir seal nonce\u0001');
-const block = 64;
-const inner = Buffer.alloc(block * 2);
-const outer = Buffer.alloc(block + secretBytes);
-
-/** HMAC-SHA256 (RFC 2104) by one-shot hashes: hkdfSync costs four times as much, and the key of each person is derived again and again. A hash as text (binary is latin1) takes half of what one as a buffer does. For keys and messages of at most a block. */
-function hmacTo(out: Buffer, at: number, key: Buffer, message: Buffer): void {
-  for (let i = 0; i < block; i++) {
-    const byte = i < key.length ? key[i]! : 0;
-    inner[i] = byte ^ 0x36;
-    outer[i] = byte ^ 0x5c;
-  }
-  inner.set(message, block);
-  outer.write(hash('sha256', inner.subarray(0, block + message.length), 'binary'), block, 'latin1');
-  out.write(hash('sha256', outer, 'binary'), at, secretBytes, 'latin1');
-}
+const keyName = Buffer.from('weir seal key 2\u0000');
+const named = Buffer.concat([keyName, Buffer.alloc(idBytes)]);
 
 export function isSealed(bytes: Buffer): boolean {
-  return bytes.length >= sealOverhead && bytes[0] === sealedMagic && bytes[1] === version;
+  return bytes[0] === sealedMagic && ((bytes[1] === version && bytes.length >= sealOverhead) || (bytes[1] === firstVersion.version && bytes.length >= firstVersion.overhead));
 }
 
 /** What a serde can be asked to prepare: Avro in the Confluent wire format, or sealed. */
@@ -101,7 +88,7 @@ export function sealedBy(bytes: Buffer): string {
 
 /**
  * Seal. The nonce is a keyed hash of the plaintext (as in AES-SIV, RFC 5297): the same bytes under the same key give the
- * same sealed bytes, wherever and whenever (I5), and two different ones never share a nonce but by a collision of 96 bits.
+ * same sealed bytes, wherever and whenever (I5), and two different ones never share a nonce but by a collision of 192 bits.
  */
 export function seal(key: SealKey, plain: Buffer): Buffer {
   const out = Buffer.allocUnsafe(sealOverhead + plain.length);
@@ -109,42 +96,70 @@ export function seal(key: SealKey, plain: Buffer): Buffer {
   return out;
 }
 
-/** The same into `out` from `at` on, where there is room for the overhead and the plaintext; gives where it ends. */
+/** The same into `out` from `at` on, where there is room for the overhead and the plaintext; gives where it ends. `plain` may lie in `out`, elsewhere. */
 export function sealTo(key: SealKey, plain: Buffer, out: Buffer, at: number): number {
-  const head = at + headBytes;
+  const from = at + headBytes + nonceBytes;
+  const end = from + plain.length + tagBytes;
   out[at] = sealedMagic;
   out[at + 1] = version;
   out.set(key.id, at + 2);
-  const size = secretBytes + plain.length;
-  if (mixed.length < size) mixed = Buffer.allocUnsafe(size * 2);
-  mixed.set(key.nonce, 0);
-  mixed.set(plain, secretBytes);
-  out.write(hash('sha256', mixed.subarray(0, size), 'binary'), head, nonceBytes, 'latin1');
-  if (mixed.length > largestMixed) mixed = Buffer.allocUnsafe(firstMixed);
-  const cipher = createCipheriv('aes-256-gcm', key.cipher, out.subarray(head, head + nonceBytes), keyText);
-  cipher.setAAD(out.subarray(at, head));
-  out.set(cipher.update(plain), head + nonceBytes);
-  cipher.final();
-  const end = head + nonceBytes + plain.length;
-  out.set(cipher.getAuthTag(), end);
-  return end + tagBytes;
+  const nonce = out.subarray(at + headBytes, from);
+  sodium.crypto_generichash(nonce, plain, key.nonce);
+  sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(out.subarray(from, end), plain, out.subarray(at, at + headBytes), null, nonce, key.cipher);
+  return end;
 }
 
-const firstMixed = 16 * 1024;
-const largestMixed = 1024 * 1024;
-/** Nonce key and plaintext, for the hash. */
-let mixed = Buffer.allocUnsafe(firstMixed);
-
-/** Open. Throws avro-undecodable when the bytes were changed. */
+/** Open what `isSealed`, of both versions. Throws avro-undecodable when the bytes were changed. */
 export function unseal(key: SealKey, bytes: Buffer): Buffer {
-  const decipher = createDecipheriv('aes-256-gcm', key.cipher, bytes.subarray(headBytes, headBytes + nonceBytes), keyText);
-  decipher.setAAD(bytes.subarray(0, headBytes));
-  decipher.setAuthTag(bytes.subarray(bytes.length - tagBytes));
-  const plain = decipher.update(bytes.subarray(headBytes + nonceBytes, bytes.length - tagBytes));
+  const first = bytes[1] === firstVersion.version;
+  const plain = Buffer.allocUnsafe(first ? 0 : bytes.length - sealOverhead);
   try {
-    decipher.final();
+    if (first) return unsealFirst(key, bytes);
+    sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(plain, null, bytes.subarray(headBytes + nonceBytes), bytes.subarray(0, headBytes), bytes.subarray(headBytes, headBytes + nonceBytes), key.cipher);
+    return plain;
   } catch (error) {
     throw new WeirError('avro-undecodable', 'a sealed value was changed, or is under another key', { cause: error });
   }
+}
+
+function unsealFirst(key: SealKey, bytes: Buffer): Buffer {
+  const from = headBytes + firstVersion.nonceBytes;
+  const decipher = createDecipheriv('aes-256-gcm', key.firstCipher, bytes.subarray(headBytes, from), keyText);
+  decipher.setAAD(bytes.subarray(0, headBytes));
+  decipher.setAuthTag(bytes.subarray(bytes.length - tagBytes));
+  const plain = decipher.update(bytes.subarray(from, bytes.length - tagBytes));
+  // GCM gives all of it before: this checks the tag.
+  decipher.final();
   return plain;
+}
+
+/** How a cipher of Node reads its key. */
+const keyText = { encoding: 'latin1' } as const;
+
+/** HKDF-SHA256 (RFC 5869), of which version 1 has its keys; the first block of HKDF-Expand is what is told apart and the number of the block. */
+function firstCipherOf(id: Buffer, secret: Buffer): string {
+  extracted.write(hmac(id, secret), 'latin1');
+  const cipher = hmac(extracted, firstCipherInfo);
+  extracted.fill(0);
+  inner.fill(0);
+  outer.fill(0);
+  return cipher;
+}
+
+const extracted = Buffer.allocUnsafeSlow(secretBytes);
+const firstCipherInfo = Buffer.from('weir seal cipher\u0001');
+const block = 64;
+const inner = Buffer.alloc(block * 2);
+const outer = Buffer.alloc(block + secretBytes);
+
+/** HMAC-SHA256 (RFC 2104) as latin1 text, by one-shot hashes: hkdfSync costs four times as much. For keys and messages of at most a block. */
+function hmac(key: Buffer, message: Buffer): string {
+  for (let i = 0; i < block; i++) {
+    const byte = i < key.length ? key[i]! : 0;
+    inner[i] = byte ^ 0x36;
+    outer[i] = byte ^ 0x5c;
+  }
+  inner.set(message, block);
+  outer.write(hash('sha256', inner.subarray(0, block + message.length), 'binary'), block, 'latin1');
+  return hash('sha256', outer, 'binary');
 }

@@ -1,11 +1,11 @@
-import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, randomBytes, type KeyObject } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import { WeirError } from '@weir/errors';
 import type { Appender, Log, LogAdmin, OutRecord, Reader, RecordBatch, Serde } from '@weir/log';
 import { createTopicTable, openTable, type Put, type TopicTable } from '@weir/state';
 import type { Logger } from 'pino';
 import { isSealed, sealedBy, sealKey, unseal, type SealKey } from './envelope.ts';
 import { createReady } from './ready.ts';
+import { createWrapping } from './wrapping.ts';
 
 /**
  * Marks of erasure and keys of weir.keys, read whole by this instance. A mark and the keys of one owner stand on one
@@ -52,9 +52,7 @@ export interface KeyRingPorts {
   readonly now: () => number;
 }
 
-const nonceBytes = 12;
-const tagBytes = 16;
-/** Keys of a generation that are kept ready, of two: about 45 MB at most. One that is not is read, unwrapped and derived, which takes ten times as long as to open a value. */
+/** Keys of a generation that are kept ready, of two: about 48 MB at most. One that is not is read, unwrapped and derived, which takes several times as long as to open a value. */
 const maxReady = 50_000;
 /** Marks of erasure in memory. */
 const maxMarks = 100_000;
@@ -84,7 +82,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   await appender.partitions(topic);
   const table = open({ path: join(ports.stateDir, 'keys'), onDiscard: (reason) => ports.logger.warn({ cache: 'keys', reason }, 'local cache discarded, it is read again from its topic') });
   if (table.get(layoutKey)?.equals(layout) !== true) table.clear();
-  const wrapping = createSecretKey(Buffer.from(hkdfSync('sha256', ports.workspaceKey, '', 'weir seal wrapping', 32)));
+  const wrapping = createWrapping(ports.workspaceKey);
   const making = new Map<string, Promise<void>>();
   const ready = createReady(maxReady);
   const waiting = new Set<() => void>();
@@ -141,13 +139,13 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
     const bytes = table.get(`k/${id}`);
     if (bytes === undefined) return undefined;
     const { owner, keyId, wrapped } = serde.decode(bytes).value as { owner: string; keyId: Buffer; wrapped: Buffer };
-    return sealKey(keyId, unwrap(wrapping, owner, keyId, wrapped));
+    return sealKey(keyId, wrapping.unwrap(owner, keyId, wrapped));
   }
 
   async function make(owners: readonly string[]): Promise<void> {
     const records = owners.map((owner): OutRecord => {
       const id = randomBytes(16);
-      const value = serde.encode('weir.internal.SealKey', { owner, keyId: id, wrapped: wrap(wrapping, owner, id, randomBytes(32)), createdAt: now() });
+      const value = serde.encode('weir.internal.SealKey', { owner, keyId: id, wrapped: wrapping.wrap(owner, id, randomBytes(32)), createdAt: now() });
       return { partition: appender.partitionFor(topic, owner), key: Buffer.from(keyName(owner, id)), value };
     });
     const offsets = await appender.append(topic, records);
@@ -270,27 +268,4 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       await Promise.all([reader.close(), admin.close(), appender.close()]);
     },
   };
-}
-
-function aadOf(owner: string, id: Buffer): Buffer {
-  return Buffer.concat([id, Buffer.from(owner)]);
-}
-
-function wrap(key: KeyObject, owner: string, id: Buffer, secret: Buffer): Buffer {
-  const nonce = randomBytes(nonceBytes);
-  const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(aadOf(owner, id));
-  return Buffer.concat([nonce, cipher.update(secret), cipher.final(), cipher.getAuthTag()]);
-}
-
-function unwrap(key: KeyObject, owner: string, id: Buffer, wrapped: Buffer): Buffer {
-  try {
-    const decipher = createDecipheriv('aes-256-gcm', key, wrapped.subarray(0, nonceBytes)).setAAD(aadOf(owner, id));
-    decipher.setAuthTag(wrapped.subarray(-tagBytes));
-    const secret = decipher.update(wrapped.subarray(nonceBytes, -tagBytes));
-    // GCM gives all of it before: this checks the tag.
-    decipher.final();
-    return secret;
-  } catch (error) {
-    throw new WeirError('config-invalid', `a key of ${owner} cannot be opened: WEIR_KEY is not the workspace key that it was made under`, { cause: error });
-  }
 }

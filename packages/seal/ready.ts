@@ -20,7 +20,7 @@ function at({ slabs }: Generation, place: number): SealKey {
 
 /**
  * Keys in use, by id and by owner, in two generations so that a full one does not drop what is in use. The bytes of many
- * lie side by side, about 230 bytes a key with its entries: as objects of their own they take six times that.
+ * lie side by side, about 260 bytes a key with its entries: as objects of their own they take six times that.
  */
 export interface ReadyKeys {
   ofId(id: string): SealKey | undefined;

@@ -127,13 +127,12 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   }
 
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */
-  function nextChunk(lane: Lane, release: Release): { outputs: Outputs; nextOffset: number } | undefined {
+  function nextChunk(lane: Lane, release: Release, until: number): { outputs: Outputs; nextOffset: number } | undefined {
     const { batch } = lane.batches[0]!;
     const outputs = createOutputs(spare.pop());
     const consentOffsets = tables.consentPositions();
     const identityOffsets = tables.identityPositions();
     const now = clock.now();
-    const until = clock.monotonic() + chunkMs;
     const expiring = ports.retention.expiringBefore(topics.canonical);
     const start = lane.head;
     while (lane.head < batch.records.length && lane.head - start < chunkRecords) {
@@ -183,7 +182,10 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     }, (error: unknown) => ports.fail(error));
   }
 
-  /** Lanes that may have work, in turn: one chunk in each turn of the event loop, so that heartbeats, the fold and acknowledgements come between. */
+  /**
+   * Lanes that may have work, in turn. A turn of the event loop ends after `chunkMs`, so that heartbeats, the fold and acknowledgements come between; what
+   * little several partitions have is decided in one, and goes in one request.
+   */
   const toPump = new Set<Lane>();
   let pumping = false;
 
@@ -197,11 +199,12 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   function pumpNext(): void {
     pumping = false;
     try {
+      const until = clock.monotonic() + chunkMs;
       for (const lane of toPump) {
         toPump.delete(lane);
-        if (!step(lane)) continue;
+        if (!step(lane, until)) continue;
         pump(lane);
-        break;
+        if (clock.monotonic() >= until) break;
       }
     } catch (error) {
       ports.fail(error);
@@ -209,10 +212,10 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   }
 
   /** Decides one chunk and sends it; false = nothing can go on. */
-  function step(lane: Lane): boolean {
+  function step(lane: Lane, until: number): boolean {
     if (lane.closed || lane.busy || lane.batches.length === 0 || lane.chunks.length >= maxChunks || !tables.caughtUp()) return false;
     const release = releaseTopics.ready();
-    const chunk = release === undefined ? undefined : nextChunk(lane, release);
+    const chunk = release === undefined ? undefined : nextChunk(lane, release, until);
     if (chunk === undefined) return false;
     send(lane, chunk.outputs, chunk.nextOffset);
     return true;
