@@ -1,7 +1,7 @@
 /**
- * `node --expose-gc --max-semi-space-size=16 bench/normalize-path.ts [records] [like]`: µs of CPU a record of the normalizer with everything on
+ * `node --expose-gc --max-semi-space-size=16 bench/normalize-path.ts [records]`: µs of CPU a record of the normalizer with everything on
  * (sealed items, event ids, identity, sealed records, metrics) over its real table and keys, in one process without a broker: where
- * the time goes, steadier than the whole. `like`: what the like-for-like party of `npm run bench -- normalizer` does of it.
+ * the time goes, steadier than the whole.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';
