@@ -18,9 +18,8 @@ export interface Shelf {
 /** Entries that are in memory, in the order of their hashes, about 90 bytes each. */
 export interface Gathered {
   size(): number;
-  /** Of the topic and generation of this shelf. */
-  sizeOf(shelf: Shelf): number;
-  has(topic: string, generation: number): boolean;
+  /** Of one topic and generation. */
+  sizeOf(topic: string, generation: number): number;
   get(high: number, low: number): First | undefined;
   set(shelf: Shelf, place: Hash, entry: SeenEntry): void;
   /** Shows up to `limit` from a place on, in order; gives the next place, -1 = that was all. 0 is the first. */
@@ -56,13 +55,19 @@ export function createGathered(): Gathered {
   let count = 0;
   let shelves: Shelf[] = [];
   const numbers = new Map<Shelf, number>();
-  /** Entries of a topic and generation. */
-  const sizes = new Map<string, number>();
+  /** Entries of a generation, by topic. */
+  const sizes = new Map<string, Map<number, number>>();
 
   function numberOf(shelf: Shelf): number {
     let number = numbers.get(shelf);
     if (number === undefined) numbers.set(shelf, number = shelves.push(shelf) - 1);
     return number;
+  }
+
+  function countOne({ topic, generation }: Shelf): void {
+    let counts = sizes.get(topic);
+    if (counts === undefined) sizes.set(topic, counts = new Map());
+    counts.set(generation, (counts.get(generation) ?? 0) + 1);
   }
 
   function grow(): void {
@@ -76,8 +81,7 @@ export function createGathered(): Gathered {
 
   return {
     size: () => count,
-    sizeOf: ({ group }) => sizes.get(group) ?? 0,
-    has: (topic, generation) => shelves.some((shelf) => shelf.generation === generation && shelf.topic === topic),
+    sizeOf: (topic, generation) => sizes.get(topic)?.get(generation) ?? 0,
     get(high, low) {
       const entry = index.get(high, low);
       return entry === undefined ? undefined : entries.read(entry - 1);
@@ -89,7 +93,7 @@ export function createGathered(): Gathered {
         if (count > entries.capacity) grow();
         index.set(high, low, entry);
         places[entry - 1] = numberOf(shelf);
-        sizes.set(shelf.group, (sizes.get(shelf.group) ?? 0) + 1);
+        countOne(shelf);
       }
       entries.write(entry - 1, high, low, text, offset, acceptedAt);
     },

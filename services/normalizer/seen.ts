@@ -28,7 +28,7 @@ export interface First {
  * Which body each event id first arrived with, per raw partition, within the dedupe window of the source: the
  * same id with another hash is a conflict (docs/architecture.md, Ids). A cache of the raw topic itself: what it
  * lacks is read from there. Entries stand in generations as long as the window; a look-up sees this one and the
- * one before, older ones are deleted a little with every batch, so the disk holds two windows at most.
+ * one before, older ones are deleted a little with every batch, so the disk holds two windows, and what is being merged twice.
  *
  * What is added is gathered in memory, and written later in the order of the hashes as blocks of a sorted run, a slice with each
  * batch (runs.ts; docs/decisions/0023-event-ids-in-sorted-runs.md). The position of a partition is written behind its last entry
@@ -118,7 +118,7 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
   function find(topic: string, partition: number, { eventId, hash, timestamp }: SeenEntry, windowMs: number): First | undefined {
     const gen = generation(timestamp, windowMs);
     // Most of the time there is no generation before this one.
-    const before = runs.has(topic, gen - 1) || active.has(topic, gen - 1) || frozen?.entries.has(topic, gen - 1) === true;
+    const before = runs.has(topic, gen - 1) || active.sizeOf(topic, gen - 1) > 0 || (frozen?.entries.sizeOf(topic, gen - 1) ?? 0) > 0;
     const found = (before ? findIn(shelfOf(topic, gen - 1, partition), eventId) : undefined) ?? findIn(shelfOf(topic, gen, partition), eventId);
     // The same text for the same body, also for one that is no hash.
     return found !== undefined && found.hash === bodyHash(hash) ? { ...found, hash } : found;
@@ -139,7 +139,7 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
       // Its generation was forgotten meanwhile.
       if (shelf.generation < (newestOf.get(shelf.topic) ?? 0) - 1) return;
       let writer = writers.get(shelf.group);
-      if (writer === undefined) writers.set(shelf.group, writer = runs.writer(shelf.topic, shelf.generation, entries.sizeOf(shelf)));
+      if (writer === undefined) writers.set(shelf.group, writer = runs.writer(shelf.topic, shelf.generation, entries.sizeOf(shelf.topic, shelf.generation)));
       writer.add(from, entry, puts);
     });
     if (frozen.cursor >= 0) {
