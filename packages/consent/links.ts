@@ -27,8 +27,10 @@ export function createLinkIndex(table: Table): LinkIndex {
     const known = pending?.get(id) ?? cache.get(id);
     if (known !== undefined) return known;
     const bytes = table.get(`l|${id}`);
-    const text = bytes?.toString();
-    const links: Links = text === undefined ? none : text === wide ? 'too-many' : text.split('~');
+    // Not kept: the table tells it nearly without a read.
+    if (bytes === undefined) return none;
+    const text = bytes.toString();
+    const links: Links = text === wide ? 'too-many' : text.split('~');
     cache.set(id, links);
     return links;
   }

@@ -105,7 +105,9 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     const known = cache.get(id);
     if (known !== undefined) return known;
     const bucket = bucketOf(`b|${id}`);
-    const entries = bucket === 'too-many' ? bucket : bucket.length === 0 ? noEntries : bucket.map((kept): ConsentEntry => {
+    // Not kept: the table tells it nearly without a read.
+    if (bucket.length === 0) return noEntries;
+    const entries = bucket === 'too-many' ? bucket : bucket.map((kept): ConsentEntry => {
       const { purpose, channel, topic, state, version, expiresAt, over, changeId } = stateOf(kept);
       return { purpose, channel, topic, state, version, expiresAt, over: over ?? '', changeId };
     });

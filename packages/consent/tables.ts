@@ -65,8 +65,8 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const { log, serde, topics, stateDir, logger } = ports;
   const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.admin()]);
   const onDiscard = (cache: string) => (reason: string) => logger.warn({ cache, reason }, 'local cache discarded, it is read again from its topic');
-  const consentCache = open({ path: join(stateDir, 'consent'), onDiscard: onDiscard('consent') });
-  const identityCache = open({ path: join(stateDir, 'identity'), onDiscard: onDiscard('identity') });
+  const consentCache = open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') });
+  const identityCache = open({ path: join(stateDir, 'identity'), tellsAbsent: true, onDiscard: onDiscard('identity') });
   const states = createStateIndex(consentCache, serde, (record, partition, error) => {
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });

@@ -24,9 +24,16 @@ function refuse(message: string): never {
 }
 
 function varint(s: State): number {
-  let value = 0;
-  let scale = 1;
-  for (let i = 0; i < 10; i++) {
+  if (s.at >= s.buffer.length) refuse('datum is truncated');
+  const first = s.buffer[s.at++]!;
+  // Nearly all there are.
+  return first < 128 ? (first >>> 1) ^ -(first & 1) : longVarint(s, first);
+}
+
+function longVarint(s: State, first: number): number {
+  let value = first & 127;
+  let scale = 128;
+  for (let i = 1; i < 10; i++) {
     if (s.at >= s.buffer.length) refuse('datum is truncated');
     const byte = s.buffer[s.at++]!;
     value += (byte & 127) * scale;

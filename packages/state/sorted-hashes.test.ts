@@ -32,7 +32,12 @@ test('hashes are kept as a map keeps them, in their order, also many that begin 
     }
     expect(hashes.size()).toBe(model.size);
     expect(all(hashes, limit).map(([h, l, value]) => [hexOf(h, l), value])).toEqual([...model].sort(([a], [b]) => (a < b ? -1 : 1)));
-    for (const { high, low } of steps) expect(hashes.get(high, low)).toBe(model.get(hexOf(high, low)));
+    for (const { high, low } of steps) {
+      expect(hashes.get(high, low)).toBe(model.get(hexOf(high, low)));
+      const under: [string, number][] = [];
+      hashes.under(high, (second, value) => under.push([hexOf(high, second), value]));
+      expect(under).toEqual([...model].filter(([key]) => key.startsWith(hexOf(high, 0).slice(0, 13))).sort(([a], [b]) => (a < b ? -1 : 1)));
+    }
   }), { numRuns: 25 });
 });
 

@@ -25,6 +25,8 @@ export interface SortedHashes {
   size(): number;
   /** Forgets all and keeps the memory. */
   clear(): void;
+  /** Shows what is under one first half, in order. */
+  under(high: number, show: (low: number, value: number) => void): void;
   /** Shows up to `limit` from a place on, in order; gives the next place, -1 = that was all. 0 is the first. Nothing may be set or deleted between. */
   each(place: number, limit: number, show: (high: number, low: number, value: number) => void): number;
 }
@@ -110,6 +112,9 @@ export function createSortedHashes(): SortedHashes {
     clear() {
       data.fill(0);
       size = 0;
+    },
+    under(high, show) {
+      for (let i = placeOf(high, 0); data[i + 2] !== 0 && data[i] === high; i += width) show(data[i + 1]!, data[i + 2]!);
     },
     each(place, limit, show) {
       let shown = 0;
