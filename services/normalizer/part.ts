@@ -7,8 +7,8 @@ export const blockEntries = 92;
 export const partEntries = 65_536;
 const headWords = 4;
 const firstBytes = 16;
-/** Of a filter: of what is not there it lets one in a thousand through. */
-const bitsAnEntry = 16;
+/** Of a filter: of what is not there it lets one in a thousand through, that of a large run, of which there are few, one in fifty. */
+const bitsAnEntry = (level: number): number => (level < 2 ? 16 : 8);
 const bitsSet = 6;
 
 export const pad = (number: number, width: number): string => number.toString(36).padStart(width, '0');
@@ -37,7 +37,7 @@ export const filterHash = (high: number, low: number): number => mix(mix((low >>
 const strideOf = (hash: number): number => mix(hash + 0x9e3779b9) | 1;
 const bitOf = (hash: number, bits: number): number => Math.floor((hash >>> 0) * bits / 2 ** 32);
 
-export const filterWords = (entries: number): number => Math.max(1, Math.ceil(entries * bitsAnEntry / 32));
+export const filterWords = (entries: number, level: number): number => Math.max(1, Math.ceil(entries * bitsAnEntry(level) / 32));
 
 export function addTo(filter: Uint32Array, high: number, low: number): void {
   let hash = filterHash(high, low);

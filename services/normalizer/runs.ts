@@ -103,7 +103,7 @@ class Writer {
     if (this.#entries === 0) {
       const most = Math.min(partEntries, Math.max(1, this.#left));
       this.#firsts = new Float64Array(2 * Math.ceil(most / blockEntries) + 2);
-      this.#filter = new Uint32Array(filterWords(most));
+      this.#filter = new Uint32Array(filterWords(most, this.run.level));
     }
     this.#block = Entries.room(blockEntries);
   }

@@ -55,7 +55,7 @@ export interface SeenLimits {
   /** Bytes of filters in memory. */
   readonly filters: number;
 }
-/** Filters of some 16 million entries. */
+/** Filters of some 30 million entries. */
 const defaults: SeenLimits = { most: 16_000, entries: 1000, rows: 100, filters: 32 * 1024 * 1024 };
 const gatherMs = 30_000;
 /** Entries written for each that comes, and as many of each merge, so that they are out before as many have come again. */
