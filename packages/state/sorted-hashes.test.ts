@@ -45,5 +45,6 @@ test('a hash is told from its digits and its digits from it', () => {
   fc.assert(fc.property(fc.array(fc.constantFrom(...'0123456789abcdef'), { minLength: 26, maxLength: 40 }), (digits) => {
     const hex = digits.join('');
     expect(hexOf(...hashOf(hex))).toBe(hex.slice(0, 26));
+    expect(hashOf(`dlv_${hex}`, 4)).toEqual([Number.parseInt(hex.slice(0, 13), 16), Number.parseInt(hex.slice(13, 26), 16)]);
   }));
 });
