@@ -103,11 +103,28 @@ export function readBatch(batch: HttpBatch, verdicts: VerdictTable, response: Ht
   const untold: Verdict = whole.kind !== 'ok' ? whole : results.missing === 'ok' ? whole : { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', detail: 'the answer does not tell of this item' };
   const found = new Array<Verdict>(items.length).fill(untold);
   const indexOf = indexer(results, items);
-  list.forEach((element, at) => {
+  for (let at = 0; at < list.length; at++) {
+    const element = list[at]!;
     const index = indexOf(element, at);
-    if (!(index in found)) return;
+    if (!(index in found)) continue;
     const status = results.status === undefined ? response.status : Number(valueAt(element, results.status));
-    found[index] = results.verdicts.verdict({ status: Number.isInteger(status) ? status : 0, headers: response.headers, body: Buffer.from(JSON.stringify(element)) }, `item ${Number.isInteger(status) ? status : 'without a status'}`);
-  });
+    found[index] = results.verdicts.verdict(new ItemAnswer(Number.isInteger(status) ? status : 0, response.headers, element), `item ${Number.isInteger(status) ? status : 'without a status'}`);
+  }
   return found;
+}
+
+/** What the answer says of one item, as an answer of its own. Its body is made when a rule looks at it. */
+class ItemAnswer implements HttpResponse {
+  readonly status: number;
+  readonly headers: HttpResponse['headers'];
+  readonly #element: Json;
+  #body: Buffer | undefined = undefined;
+  constructor(status: number, headers: HttpResponse['headers'], element: Json) {
+    this.status = status;
+    this.headers = headers;
+    this.#element = element;
+  }
+  get body(): Buffer {
+    return this.#body ??= Buffer.from(JSON.stringify(this.#element));
+  }
 }

@@ -22,6 +22,7 @@ export const dottedPath = '^[A-Za-z0-9_$@-]{1,64}(\\.[A-Za-z0-9_$@-]{1,64}){0,15
 
 /** Value under a dotted path, by own properties; undefined where it ends early. */
 export function valueAt(value: Json | undefined, path: string): Json | undefined {
+  if (!path.includes('.')) return value !== null && typeof value === 'object' && Object.hasOwn(value, path) ? (value as JsonObject)[path] : undefined;
   for (const key of path.split('.')) {
     if (value === null || typeof value !== 'object' || !Object.hasOwn(value, key)) return undefined;
     value = (value as JsonObject)[key];

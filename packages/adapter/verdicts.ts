@@ -34,8 +34,8 @@ export function classifyFailure(failure: HttpFailure): Verdict {
  */
 export function classifyStatus(response: HttpResponse, detail = `HTTP ${response.status}`): Verdict {
   const { status } = response;
-  const retryAfter = retryAfterMs(response.headers);
   if (status >= 200 && status < 300) return { kind: 'ok', effect: 'done' };
+  const retryAfter = retryAfterMs(response.headers);
   if (status === 401 || status === 403) return { kind: 'auth-broken', effect: 'none', code: 'credential-rejected', retryAfterMs: retryAfter, detail };
   if (status === 429) return { kind: 'throttled', effect: 'none', code: 'vendor-throttled', retryAfterMs: retryAfter, detail };
   if (status === 408 || status === 409 || (status >= 500 && status < 600)) return { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', retryAfterMs: retryAfter, detail };

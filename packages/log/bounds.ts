@@ -24,9 +24,16 @@ function refuse(message: string): never {
 }
 
 function varint(s: State): number {
-  let value = 0;
-  let scale = 1;
-  for (let i = 0; i < 10; i++) {
+  if (s.at >= s.buffer.length) refuse('datum is truncated');
+  const first = s.buffer[s.at++]!;
+  // Nearly all there are.
+  return first < 128 ? (first >>> 1) ^ -(first & 1) : longVarint(s, first);
+}
+
+function longVarint(s: State, first: number): number {
+  let value = first & 127;
+  let scale = 128;
+  for (let i = 1; i < 10; i++) {
     if (s.at >= s.buffer.length) refuse('datum is truncated');
     const byte = s.buffer[s.at++]!;
     value += (byte & 127) * scale;
@@ -56,9 +63,9 @@ function blocks(s: State, item: (s: State) => void): void {
   }
 }
 
-/** Longs become numbers: one that a number cannot hold exactly is refused, not rounded. */
+/** Longs become numbers: one that a number cannot hold exactly is refused, not rounded; the two outermost that it can are refused by the decoder (avsc), too. */
 function safe(s: State): void {
-  if (!Number.isSafeInteger(varint(s))) refuse('a long is beyond 2^53');
+  if (!(Math.abs(varint(s)) < Number.MAX_SAFE_INTEGER)) refuse('a long is beyond 2^53');
 }
 
 const primitives: ReadonlyMap<string, Walk> = new Map<string, Walk>([

@@ -2,9 +2,15 @@ import { hash } from 'node:crypto';
 
 const NUL = '\u0000';
 
+const clean = (part: string): string => (part.includes(NUL) ? part.replaceAll(NUL, '\uFFFD') : part);
+
 /** First 128 bits of SHA-256 over the parts joined by NUL, hex. Parts must not contain NUL (replaced by U+FFFD). */
 function digest(parts: readonly string[]): string {
-  const text = parts.length === 1 ? parts[0]! : parts.map((p) => (p.includes(NUL) ? p.replaceAll(NUL, '\uFFFD') : p)).join(NUL);
+  let text = parts[0]!;
+  if (parts.length > 1) {
+    text = clean(text);
+    for (let i = 1; i < parts.length; i++) text += NUL + clean(parts[i]!);
+  }
   return hash('sha256', text, 'hex').slice(0, 32);
 }
 

@@ -4,7 +4,8 @@ import { createTurns } from './turns.ts';
 const turnOfTheLoop = (): Promise<void> => new Promise((done) => { setImmediate(done); });
 
 test('two who work in bulk never have the same turn of the event loop, and take turns in the order in which they asked', async () => {
-  const turns = createTurns(() => 0);
+  let now = 0;
+  const turns = createTurns(() => now);
   const had: string[] = [];
   let loops = 0;
   let working = 2;
@@ -12,6 +13,7 @@ test('two who work in bulk never have the same turn of the event loop, and take 
     for (let i = 0; i < 3; i++) {
       await turns.next();
       had.push(`${name} in ${loops}`);
+      now += 4;
     }
     working--;
   };
@@ -23,6 +25,27 @@ test('two who work in bulk never have the same turn of the event loop, and take 
   }
   expect(had.map((text) => text[0]).join('')).toBe('ababab');
   expect(new Set(had.map((text) => text.slice(5))).size).toBe(6);
+});
+
+test('what little several have to do is done in one turn of the event loop, which ends when its time is over', async () => {
+  let now = 0;
+  const turns = createTurns(() => now);
+  let loop = 0;
+  const had: number[] = [];
+  const work = async (): Promise<void> => {
+    for (let i = 0; i < 3; i++) {
+      await turns.next();
+      had.push(loop);
+      now += 1;
+    }
+  };
+  const all = Promise.all([work(), work(), work()]);
+  // In a turn there is time for four of nine.
+  for (; had.length < 9; loop++) await turnOfTheLoop();
+  await all;
+  expect([...Map.groupBy(had, (n) => n).values()].map((list) => list.length)).toEqual([4, 4, 1]);
+  // One that asks after all were given has a turn, too.
+  await turns.next();
 });
 
 test('a turn is over after its time, counted from its begin', async () => {

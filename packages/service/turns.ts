@@ -1,6 +1,6 @@
 /** Turns of the event loop, shared by all partitions of this process: work that is read in bulk is done a slice at a time. */
 export interface Turns {
-  /** Resolves at the begin of a turn that is the caller's alone, in the order of the calls. */
+  /** Resolves in a turn that has time left, in the order of the calls: little work of several callers is done in one, so that what they write goes in one request. */
   next(): Promise<void>;
   /** The turn has lasted long enough: the caller asks for another one. */
   over(): boolean;
@@ -19,21 +19,32 @@ const leastPieces = 4;
 
 export function createTurns(monotonic: () => number): Turns {
   const waiting: (() => void)[] = [];
+  let giving = false;
   let until = 0;
   /** Turns of the event loop in which shares were asked for, and when the last of them began. */
   let turn = 0;
   let began: number | undefined;
 
   function give(): void {
-    const go = waiting.shift()!;
-    if (waiting.length > 0) setImmediate(give);
     until = monotonic() + turnMs;
-    go();
+    giveNext();
+  }
+
+  function giveNext(): void {
+    waiting.shift()!();
+    // The caller goes on in a microtask that comes before this one.
+    queueMicrotask(() => {
+      if (waiting.length === 0) giving = false;
+      else if (monotonic() < until) giveNext();
+      else setImmediate(give);
+    });
   }
 
   return {
     next: () => new Promise((resolve) => {
-      if (waiting.push(resolve) === 1) setImmediate(give);
+      waiting.push(resolve);
+      if (!giving) setImmediate(give);
+      giving = true;
     }),
     over: () => monotonic() >= until,
     share(again) {

@@ -9,6 +9,8 @@ import type { Put, Table } from './table.ts';
 export interface DeferredRows {
   /** The number that counts; undefined = none. */
   find(hash: Hash): number | undefined;
+  /** The second halves of all hashes with this first one, in order. */
+  under(high: number): number[];
   /** @param value above 0, exact as a number */
   put(hash: Hash, value: number): void;
   /** True: the table may have it, and has it until the removal is written: the caller must know of it when it is lost. */
@@ -24,6 +26,7 @@ export interface DeferredRows {
 }
 
 const removed = -1;
+const halfDigits = 13;
 
 /**
  * @param rule which of several under one hash counts: the one put last, or the largest since it was removed. The largest
@@ -63,6 +66,12 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
 
   return {
     find,
+    under(high) {
+      const found = new Set<number>();
+      for (const { key } of table.range(prefix + hexOf(high, 0).slice(0, halfDigits))) found.add(Number.parseInt(key.slice(-halfDigits), 16));
+      for (const hashes of [frozen, active]) hashes?.under(high, (low, value) => { if (value === removed) found.delete(low); else found.add(low); });
+      return [...found].sort((a, b) => a - b);
+    },
     put([high, low], value) {
       highestHere = Math.max(highestHere, value);
       if (rule === 'largest' && (active.get(high, low) ?? removed) >= value) return;

@@ -25,7 +25,7 @@ export function createKeyFilter(): KeyFilter {
 }
 
 /** FNV-1a over the UTF-16 units, mixed by the last steps of MurmurHash3. */
-function hashOf(key: string): number {
+export function hashOf(key: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
   return mix(hash);
@@ -37,7 +37,7 @@ function mix(of: number): number {
   return hash ^ (hash >>> 16);
 }
 
-function bitsOf(hash: number): number {
+export function bitsOf(hash: number): number {
   const more = mix(hash + 0x9e3779b9);
   return ((1 << (more & 31)) | (1 << ((more >>> 5) & 31)) | (1 << ((more >>> 10) & 31)) | (1 << ((more >>> 15) & 31))) >>> 0;
 }

@@ -2,9 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, fstatSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DatabaseSync } from 'node:sqlite';
+import { DatabaseSync, StatementSync } from 'node:sqlite';
 import fc from 'fast-check';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
 import { openTable } from './table.ts';
 
 const dirs: string[] = [];
@@ -44,10 +44,10 @@ test('what was gathered while loading is there after reopening, with its positio
 
 test('while it is loaded, from nothing or not, a table tells of every key as one that is read', async () => {
   const step = fc.record({ key: fc.oneof(fc.integer({ min: 0, max: 20 }).map((n) => `k/${n}`), fc.constantFrom('', '\uffff\uffffx', 'a\u0000', '\ud800', 'x'.repeat(400))), act: fc.constantFrom('put', 'put', 'remove', 'ask', 'flush', 'clear'), value: fc.integer({ min: 0, max: 9 }) });
-  await fc.assert(fc.asyncProperty(fc.boolean(), fc.array(step, { maxLength: 60 }), async (empty, steps) => {
-    const table = openTable({ path: dir() });
+  await fc.assert(fc.asyncProperty(fc.boolean(), fc.boolean(), fc.array(step, { maxLength: 60 }), async (empty, tellsAbsent, steps) => {
+    const table = openTable({ path: dir(), tellsAbsent });
     const model = new Map<string, string>();
-    const agree = (key: string): void => expect([table.get(key)?.toString(), table.has(key)]).toEqual([model.get(key), model.has(key)]);
+    const agree = (key: string): void => expect([table.get(key)?.toString(), table.text(key), table.has(key)]).toEqual([model.get(key), model.get(key), model.has(key)]);
     if (!empty) {
       table.putBatch([{ key: 'k/0', value: Buffer.from('before') }]);
       model.set('k/0', 'before');
@@ -72,6 +72,51 @@ test('while it is loaded, from nothing or not, a table tells of every key as one
     for (const { key } of steps) agree(key);
     await table.close();
   }), { numRuns: 40 });
+});
+
+test('one that tells what is absent is right about every key, also after a start while it goes over the rows of before, and reads no more for nearly all', async () => {
+  const key = fc.oneof(fc.integer({ min: 0, max: 2400 }).map((n) => `k/${n}`), fc.constantFrom('', '\uffff\uffffx', 'a\u0000', '\ud800', 'x'.repeat(400)));
+  const step = fc.record({ key, act: fc.constantFrom('put', 'put', 'remove', 'turn', 'clear', 'fail') });
+  const turn = (): Promise<void> => new Promise((done) => { setImmediate(done); });
+  const strange = ['', '\uffff\uffffx', 'a\u0000', '\ud800', 'x'.repeat(400)];
+  await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+    const path = dir();
+    const before = openTable({ path, tellsAbsent: true });
+    const model = new Map<string, string>();
+    for (let i = 0; i < 1200; i++) model.set(`k/${i}`, String(i));
+    for (const name of strange) model.set(name, 'strange');
+    before.putBatch([...model].map(([key, value]) => ({ key, value: Buffer.from(value) })), new Map([[0, 1]]));
+    await before.close();
+    const table = openTable({ path, tellsAbsent: true });
+    const agree = (key: string): void => { if (table.get(key)?.toString() !== model.get(key) || table.has(key) !== model.has(key)) expect.fail(`${JSON.stringify(key)} is told as ${table.get(key)?.toString()}, ${table.has(key)}`); };
+    const all = (): void => {
+      for (let i = 0; i <= 2400; i++) agree(`k/${i}`);
+      strange.forEach(agree);
+    };
+    all();
+    for (const { key, act } of steps) {
+      if (act === 'turn') await turn();
+      else if (act === 'clear') {
+        table.clear();
+        model.clear();
+      } else if (act === 'fail') expect(() => table.putBatch([{ key, value: {} as never }])).toThrow(/cannot be bound|must be an instance/);
+      else {
+        table.putBatch([{ key, value: act === 'put' ? Buffer.from('new') : null }]);
+        if (act === 'put') model.set(key, 'new');
+        else model.delete(key);
+      }
+      agree(key);
+    }
+    all();
+    for (let i = 0; i < 6; i++) await turn();
+    all();
+    const reads = vi.spyOn(StatementSync.prototype, 'get');
+    for (let i = 5000; i < 6000; i++) table.get(`k/${i}`);
+    expect(reads.mock.calls.length).toBeLessThan(20);
+    reads.mockRestore();
+    expect(table.position(0)).toBe(steps.some(({ act }) => act === 'clear') ? undefined : 1);
+    await table.close();
+  }), { numRuns: 15 });
 });
 
 test('a write that failed has changed nothing, and the next one goes through', async () => {

@@ -3,6 +3,7 @@ import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { WeirError } from '@weir/errors';
 import { distrust, fileOf, markBroken, markClosed, markOpen } from './cache-file.ts';
 import { createKeyFilter, type KeyFilter } from './filter.ts';
+import { createGrowingFilter, type GrowingFilter } from './growing-filter.ts';
 import { isPlain, isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
 
 export interface Put {
@@ -28,6 +29,8 @@ export interface Seen {
  */
 export interface Table {
   get(key: string): Buffer | undefined;
+  /** The value as text, of one that is UTF-8 without a zero character: half the time of a buffer that is made and read. */
+  text(key: string): string | undefined;
   has(key: string): boolean;
   /** Entries whose key begins with the prefix, in the order of the keys' UTF-8; those behind `after`, where it is given. */
   range(prefix: string, after?: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
@@ -58,7 +61,7 @@ const seenPrefix = `${own}s/`;
 const formatKey = `${own}format`;
 const format = Buffer.from('4');
 /** Of keys and values that are gathered while loading. */
-const maxGathered = 48 * 1024 * 1024;
+const maxGathered = 24 * 1024 * 1024;
 const entryCost = 100;
 /** Of pages in memory (anonymous); beyond it the file is read through a mapping, which the kernel can take back. */
 const pageCacheKiB = 2 * 1024;
@@ -66,6 +69,8 @@ const pageCacheKiB = 2 * 1024;
 const mappedBytes = 2 * 1024 ** 3 - 65_536;
 /** Pages of 4 KiB in the log before they are copied into the file: a page that is written often is copied once. */
 const checkpointPages = 4000;
+/** Rows of before that a filter takes in between two turns of others. */
+const rowsATurn = 500;
 /** SQLITE_BUSY; SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html */
 const busy = 5;
 const brokenCodes: ReadonlySet<number> = new Set([11, 26]);
@@ -74,8 +79,10 @@ const brokenCodes: ReadonlySet<number> = new Set([11, 26]);
  * Opens or makes the cache in folder `path`. One that is torn, cannot be opened or has another format is deleted and made anew;
  * `onDiscard` is told why. Throws state-in-use when another process (or this one) has it open, state-unusable when the
  * folder or the disk does not let it be opened: what is there is kept.
+ * With `tellsAbsent` most keys that are not there are told without a read (2 to 3 µs each), by a filter in memory of at most 5.4 MiB, from
+ * when the rows that were there at first are in it: those are gone over in the background.
  */
-export function openTable(options: { path: string; onDiscard?: (reason: string) => void }): Table {
+export function openTable(options: { path: string; onDiscard?: (reason: string) => void; tellsAbsent?: boolean }): Table {
   const { path } = options;
   mkdirSync(path, { recursive: true });
   const db = openOrReplace(path, options.onDiscard);
@@ -86,19 +93,27 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const commit = db.prepare('COMMIT');
   const rollback = db.prepare('ROLLBACK');
   const select = rows(db.prepare('SELECT v FROM kv WHERE k = ?'));
+  const selectText = rows(db.prepare('SELECT CAST(v AS TEXT) FROM kv WHERE k = ?'));
   const exists = rows(db.prepare('SELECT 1 FROM kv WHERE k = ?'));
   const upsert = db.prepare('INSERT INTO kv VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v');
   const remove = db.prepare('DELETE FROM kv WHERE k = ?');
   const removeAll = db.prepare('DELETE FROM kv');
   /** Of a caller: the table's own come behind. */
   const first = rows(db.prepare('SELECT 1 FROM kv WHERE k < ? LIMIT 1'));
+  const names = rows(db.prepare('SELECT k FROM kv WHERE k > ? AND k < ? ORDER BY k LIMIT ?'));
   const pages = rows(db.prepare('SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size'));
   /** Of reads that go on: a statement has one cursor, and ranges may be read within ranges. */
   const cursors: StatementSync[] = [];
 
   let gathered: Gathered | undefined;
   /** Every key that was put, while an empty cache is loaded. */
-  let filter: KeyFilter | undefined;
+  let loadedKeys: KeyFilter | undefined;
+  /** Keys as they are stored, those of before as far as `after`. */
+  let stored: GrowingFilter | undefined;
+  let after = '';
+  /** All of them are in it. */
+  let whole = false;
+  let takingIn: NodeJS.Immediate | undefined;
   let open = true;
   let broken = false;
   /** Reads share a transaction, which the next write ends: nobody else has the file, and one of its own takes as long as a read itself. */
@@ -136,15 +151,56 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     return found === undefined ? undefined : bufferOf(found[0]);
   };
 
+  /** True: it is surely not there, nor gathered. */
+  const isAbsent = (key: string, as: string): boolean => (whole && stored?.may(as) === false) || loadedKeys?.may(key) === false;
+
   const find = (key: string): Buffer | undefined => {
-    if (filter?.may(key) === false) return undefined;
+    const other = isPlain(key) ? undefined : storedKey(key);
+    const as = other === undefined ? key : other.key;
+    if (isAbsent(key, as)) return undefined;
     const put = gathered?.puts.get(key);
     if (put !== undefined) return put ?? undefined;
-    if (isPlain(key)) return read(key);
-    const stored = storedKey(key);
-    const value = read(stored.key);
-    return value !== undefined && stored.wrapped ? unwrap(value).value : value;
+    const value = read(as);
+    return value !== undefined && other?.wrapped === true ? unwrap(value).value : value;
   };
+
+  const findText = (key: string): string | undefined => {
+    if (gathered?.puts.has(key) === true || !isPlain(key)) return find(key)?.toString('utf8');
+    return isAbsent(key, key) ? undefined : (row(selectText, key) as [string] | undefined)?.[0];
+  };
+
+  /** Begins a filter of what is stored. */
+  function beginFilter(): void {
+    if (options.tellsAbsent !== true) return;
+    clearImmediate(takingIn);
+    stored?.drop();
+    stored = createGrowingFilter();
+    after = '';
+    whole = guarded(() => first.get(own)) === undefined;
+    if (!whole) takingIn = setImmediate(takeIn).unref();
+  }
+
+  function takeIn(): void {
+    if (!open || stored === undefined) return;
+    let rows: readonly (readonly [string])[];
+    try {
+      rows = guarded(() => names.all(after, own, rowsATurn)) as unknown as readonly (readonly [string])[];
+    } catch {
+      // Whoever reads a row is told, and can act on it; without the filter each key is read.
+      return stored.drop();
+    }
+    for (const [key] of rows) stored.add(key);
+    if (stored.dropped()) return;
+    whole = rows.length < rowsATurn;
+    if (whole) return;
+    after = rows[rows.length - 1]![0];
+    takingIn = setImmediate(takeIn).unref();
+  }
+
+  function remember(puts: readonly Put[]): void {
+    if (stored === undefined || stored.dropped()) return;
+    for (const { key, value } of puts) if (value !== null) stored.add(isPlain(key) ? key : storedKey(key).key);
+  }
 
   function transaction(act: () => void): void {
     guarded(() => {
@@ -176,7 +232,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   function gather(to: Gathered, puts: readonly Put[], positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
     for (const { key, value } of puts) {
       to.puts.set(key, value);
-      filter?.add(key);
+      loadedKeys?.add(key);
       to.bytes += entryCost + key.length + (value?.length ?? 0);
     }
     for (const [partition, next] of positions ?? []) to.positions.set(partition, next);
@@ -222,31 +278,38 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     flush();
     gathered = undefined;
     open = false;
+    clearImmediate(takingIn);
+    stored?.drop();
     db.close();
     if (!broken) markClosed(path, mark);
     return Promise.resolve();
   }
 
+  beginFilter();
+
   return {
     get: find,
+    text: findText,
     has(key) {
-      if (filter?.may(key) === false) return false;
+      const as = storedKey(key).key;
+      if (isAbsent(key, as)) return false;
       const put = gathered?.puts.get(key);
-      return put === undefined ? row(exists, storedKey(key).key) !== undefined : put !== null;
+      return put === undefined ? row(exists, as) !== undefined : put !== null;
     },
     range,
     putBatch(puts, positions, seen) {
+      remember(puts);
       if (gathered === undefined) write(puts, positions, seen);
       else gather(gathered, puts, positions, seen);
     },
     loading() {
       if (gathered !== undefined) return;
       gathered = emptyGathered();
-      if (guarded(() => first.get(own)) === undefined) filter = createKeyFilter();
+      if (!whole && guarded(() => first.get(own)) === undefined) loadedKeys = createKeyFilter();
     },
     loaded() {
       flush();
-      gathered = filter = undefined;
+      gathered = loadedKeys = undefined;
     },
     position(partition) {
       const put = gathered?.positions.get(partition);
@@ -278,6 +341,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
         removeAll.run();
         upsert.run(formatKey, format);
       });
+      beginFilter();
     },
     close,
     async drop() {

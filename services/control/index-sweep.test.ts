@@ -12,7 +12,7 @@ let close: (() => Promise<void>) | undefined;
 afterEach(async () => close?.());
 function open(): Store {
   const dir = mkdtempSync(join(tmpdir(), 'weir-sweep-'));
-  const store = createStore(openTable({ path: dir }));
+  const store = createStore(openTable({ path: dir }), 1);
   close = async () => {
     await store.close();
     rmSync(dir, { recursive: true, force: true });

@@ -4,6 +4,8 @@ import { retentionOf } from '@weir/pipeline';
 import type { Clock } from '@weir/service';
 import type { Put, Table } from '@weir/state';
 import type { Logger } from 'pino';
+import { deliveryOf } from './delivery-states.ts';
+import type { StageBlocks } from './stage-blocks.ts';
 
 /** What of the index stands for something still. */
 export interface Kept {
@@ -26,21 +28,17 @@ export interface Swept {
 
 /**
  * Looks at up to `limit` rows behind `after` and deletes those whose record retention has deleted (layout: store.ts).
- * A stage goes with its record; what is known of an event when none of its stages is left; a dead letter with its
+ * Stages go with their records, a block at a time; what is known of an event when none of its stages is left; a dead letter with its
  * record, and no counter of dead letters counts it any more; deliveries and ends of the ledger by their age. What waits
  * for a person or a delivery is never deleted, and totals of events and deliveries stay.
  */
-export function sweepRows(table: Pick<Table, 'get' | 'range' | 'putBatch'>, kept: Kept, after: string | undefined, limit: number): Swept {
+export function sweepRows(table: Pick<Table, 'get' | 'range' | 'putBatch'>, blocks: Pick<StageBlocks, 'has' | 'swept'>, kept: Kept, after: string | undefined, limit: number): Swept {
   const puts: Put[] = [];
   const counts = new Map<string, number>();
   let last: string | undefined;
   let looked = 0;
   const drop = (...keys: string[]): void => { for (const key of keys) puts.push({ key, value: null }); };
   const isGone = (topic: string, partition: number, offset: number): boolean => offset < (kept.begin(topic, partition) ?? 0);
-  const hasStages = (event: string): boolean => {
-    for (const _ of table.range(`s/${event}/`)) return true;
-    return false;
-  };
 
   function letter(key: string, value: Buffer): void {
     const { id, stage, codes, destination, release, partition, offset } = JSON.parse(value.toString('utf8')) as { id: string; stage: string; codes: string[]; destination: string | null; release: string | null; partition: number; offset: number };
@@ -52,16 +50,17 @@ export function sweepRows(table: Pick<Table, 'get' | 'range' | 'putBatch'>, kept
   function look(key: string, value: Buffer): void {
     const text = (): string => value.toString('latin1');
     switch (key.slice(0, 2)) {
-      case 's/': {
-        const [topic, partition, offset] = key.split('/').slice(-3);
-        return isGone(topic!, Number(partition), Number(offset)) ? drop(key) : undefined;
+      case 'b/':
+      case 'i/': {
+        const put = blocks.swept(key, value, isGone);
+        return put === undefined ? undefined : void puts.push(put);
       }
-      case 'e/': return hasStages(key.slice(2)) ? undefined : drop(key);
-      case 'r/': return Number(text()) < kept.before && !hasStages(key.slice(2)) ? drop(key) : undefined;
-      case 'x/': return Number(text().split('@')[1]) < kept.before && !hasStages(key.slice(2)) ? drop(key) : undefined;
+      case 'e/': return blocks.has(key.slice(2)) ? undefined : drop(key);
+      case 'r/': return Number(text()) < kept.before && !blocks.has(key.slice(2)) ? drop(key) : undefined;
+      case 'x/': return Number(text().split('@')[1]) < kept.before && !blocks.has(key.slice(2)) ? drop(key) : undefined;
       case 'd/': {
-        const [state, at] = text().split('@');
-        return state !== 'pending' && at !== undefined && Number(at) < kept.before ? drop(key) : undefined;
+        const { state, at } = deliveryOf(value.readDoubleLE(0));
+        return state !== 'pending' && at < kept.before ? drop(key) : undefined;
       }
       case 'l/': {
         const [state, , , at] = text().split('|');

@@ -1,14 +1,17 @@
 import { deliveryKey } from '@weir/pipeline';
 import type { Put, Table } from '@weir/state';
+import { deliveryHash, deliveryOf, numberOf, rank, type DeliveryState } from './delivery-states.ts';
 import { sweepRows, type Kept, type Swept } from './index-sweep.ts';
+import { createStageBlocks, type Where } from './stage-blocks.ts';
 
 /**
  * The control index: what happened to each event and delivery, and exact counters, in one local table. Keys:
- *   s/<event>/<stage order>/<topic>/<partition>/<offset>   one stage of a trace, JSON
+ *   b/<number>           stages of traces, JSON, and states of deliveries, in the order in which they came (stage-blocks.ts);
+ *   i/<event hash, block number>   in which of them stages of an event are
+ *   d/<hash of output|destination|operation>   state of a delivery and since when, as a number
  *   e/<event>            first seen on a raw topic
  *   x/<event>            ended before it was routed: `<state>@<ms>`; kept when it is reopened
  *   r/<event>            ms when it was put back on its raw topic (redrive)
- *   d/<output>|<destination>|<operation>   state of a delivery: `<state>@<ms>`
  *   y/<inverted ms>/<id> summary of a dead letter, JSON; newest first, so that they are written side by side
  *   q/<dead letter id>   where it is: `<inverted ms>`
  *   a/<inverted ms>/<id> of those that a rule holds for an approver, in the same order
@@ -24,10 +27,9 @@ import { sweepRows, type Kept, type Swept } from './index-sweep.ts';
  * A record is applied with its position in one transaction, so it counts once. What is applied is seen at once and written
  * a little later, that of many batches together (`flush`): after a kill the index is a moment older, positions with it.
  */
-export const deliveryStates = ['pending', 'denied', 'superseded', 'quarantined', 'dead-lettered', 'failed-over', 'delivered'] as const;
-export type DeliveryState = (typeof deliveryStates)[number];
+export { deliveryStates, type DeliveryState } from './delivery-states.ts';
 /** Of another layout: the index is built anew. */
-const layout = '5';
+const layout = '6';
 
 /** End of one delivery key, as the ledger has it. */
 export interface EndFacts {
@@ -67,7 +69,7 @@ export interface Stage {
 
 /** Changes of one batch, seen at once by their own reads; written together. */
 export interface Transaction {
-  stage(eventId: string, stage: Stage, where: { topic: string; partition: number; offset: number }): void;
+  stage(eventId: string, stage: Stage, where: Where): void;
   accepted(eventId: string): void;
   /** An event was put back on its raw topic (redrive): ends before that no longer count. */
   reopened(eventId: string, at: number): void;
@@ -93,7 +95,7 @@ export interface Store {
   forgetReplayed(order: string, limit: number): number;
   stages(eventId: string): Stage[];
   /** Records that the stages of an event were read from. */
-  places(eventId: string): { readonly topic: string; readonly partition: number; readonly offset: number }[];
+  places(eventId: string): Where[];
   counter(name: string): number;
   /** Newest first. */
   deadLetters(): Iterable<Record<string, unknown>>;
@@ -118,7 +120,6 @@ export interface Store {
 }
 
 const order: Record<Stage['stage'], number> = { accepted: 0, normalized: 1, decided: 2, attempt: 3, outcome: 4 };
-const rank = (state: string | undefined): number => (state === undefined ? -1 : deliveryStates.indexOf(state as DeliveryState));
 const notKnown = '?';
 const endRank: Readonly<Record<string, number>> = { [notKnown]: 0, quarantined: 2, 'dead-lettered': 2, 'failed-over': 3, delivered: 4 };
 const rankOfEnd = (state: string): number => endRank[state] ?? 1;
@@ -134,7 +135,8 @@ function parseEnd(text: string): EndFacts | undefined {
 /** Rows that wait are written when there are so many, which takes some 100 ms; many at once cost less each. */
 const maxWaiting = 10_000;
 
-export function createStore(table: Table): Store {
+/** @param gathered places of stages and states that are gathered before they are written; a test has it smaller */
+export function createStore(table: Table, gathered?: number): Store {
   if (table.get('#layout')?.toString('latin1') !== layout) {
     table.clear();
     table.putBatch([{ key: '#layout', value: Buffer.from(layout) }]);
@@ -143,6 +145,7 @@ export function createStore(table: Table): Store {
   /** They are few, asked for all the time and changed by nearly every record; a range of the table would write what waits. */
   const counters = new Map<string, number>();
   for (const { key, value } of table.range('c/')) counters.set(key.slice(2), Number(value.toString('latin1')));
+  const blocks = createStageBlocks(table, gathered);
   let waiting = 0;
   table.loading();
   function flush(): void {
@@ -161,9 +164,10 @@ export function createStore(table: Table): Store {
     begin() {
       const puts = new Map<string, Buffer | null>();
       const deltas = new Map<string, number>();
+      const draft = blocks.begin();
       const read = (key: string): string | undefined => {
-        const found = puts.has(key) ? puts.get(key) : table.get(key);
-        return found === null || found === undefined ? undefined : found.toString('utf8');
+        const found = puts.get(key);
+        return found === undefined ? table.text(key) : found?.toString('utf8');
       };
       const write = (key: string, value: string | null): void => { puts.set(key, value === null ? null : Buffer.from(value)); };
       /** The last end of an event. Ends and reopenings come over different topics, in any order: the later one counts. */
@@ -173,8 +177,8 @@ export function createStore(table: Table): Store {
       };
       const count = (name: string, delta: number): void => { deltas.set(name, (deltas.get(name) ?? 0) + delta); };
       return {
-        stage(eventId, stage, { topic, partition, offset }) {
-          write(`s/${eventId}/${order[stage.stage]}/${topic}/${partition}/${String(offset).padStart(16, '0')}`, JSON.stringify(stage));
+        stage(eventId, stage, where) {
+          draft.stage(eventId, order[stage.stage], JSON.stringify(stage), where);
         },
         accepted(eventId) {
           if (read(`e/${eventId}`) !== undefined) return;
@@ -197,10 +201,12 @@ export function createStore(table: Table): Store {
           if (at > reopenedAt) count(`events.${state}`, 1);
         },
         delivery(id, state, at) {
-          const before = read(`d/${id}`)?.split('@')[0];
+          const of = deliveryHash(id);
+          const number = draft.find(of);
+          const before = number === undefined ? undefined : deliveryOf(number).state;
           if (rank(before) >= rank(state)) return;
           if (before !== undefined) count(`deliveries.${before}`, -1);
-          write(`d/${id}`, `${state}@${at}`);
+          draft.number(of, numberOf(state, at));
           count(`deliveries.${state}`, 1);
         },
         held(id, is) {
@@ -251,10 +257,13 @@ export function createStore(table: Table): Store {
         commit(topic, partition, next) {
           write(`#/${topic}/${partition}`, String(next));
           for (const [name, delta] of deltas) write(`c/${name}`, String((counters.get(name) ?? 0) + delta));
-          table.putBatch([...puts].map(([key, value]): Put => ({ key, value })));
+          const rows = draft.rows();
+          for (const [key, value] of puts) rows.push({ key, value });
+          table.putBatch(rows);
+          draft.written();
           for (const [name, delta] of deltas) counters.set(name, (counters.get(name) ?? 0) + delta);
           deltas.clear();
-          waiting += puts.size;
+          waiting += rows.length;
           if (waiting >= maxWaiting) flush();
         },
       };
@@ -272,22 +281,22 @@ export function createStore(table: Table): Store {
       if (puts.length > 0) table.putBatch(puts);
       return puts.length;
     },
-    stages: (eventId) => [...table.range(`s/${eventId}/`)].map(({ value }) => parse(value) as unknown as Stage).sort((a, b) => order[a.stage] - order[b.stage] || a.at - b.at),
-    places: (eventId) => [...table.range(`s/${eventId}/`)].map(({ key }) => {
-      const [topic, partition, offset] = key.split('/').slice(-3);
-      return { topic: topic!, partition: Number(partition), offset: Number(offset) };
-    }),
+    stages: (eventId) => blocks.of(eventId).map(({ json }) => JSON.parse(json) as Stage).sort((a, b) => order[a.stage] - order[b.stage] || a.at - b.at),
+    places: (eventId) => blocks.of(eventId).map(({ topic, partition, offset }) => ({ topic, partition, offset })),
     counter: (name) => counters.get(name) ?? 0,
     *deadLetters() {
       for (const { value } of table.range('y/')) yield parse(value);
     },
     heldLetters,
     end(destination, key) {
-      const value = table.get(endKey(destination, key));
-      return value === undefined ? undefined : parseEnd(value.toString('latin1'));
+      const value = table.text(endKey(destination, key));
+      return value === undefined ? undefined : parseEnd(value);
     },
-    newest: (destination, operation, subject) => Number(table.get(newestKey(destination, operation, subject))?.toString('latin1') ?? 0),
-    deliveryState: (id) => table.get(`d/${id}`)?.toString('latin1').split('@')[0] as DeliveryState | undefined,
+    newest: (destination, operation, subject) => Number(table.text(newestKey(destination, operation, subject)) ?? 0),
+    deliveryState(id) {
+      const number = blocks.find(deliveryHash(id));
+      return number === undefined ? undefined : deliveryOf(number).state;
+    },
     endedAs(eventId) {
       const [state, at] = table.get(`x/${eventId}`)?.toString('latin1').split('@') ?? [];
       return state === undefined || Number(at) <= Number(table.get(`r/${eventId}`)?.toString('latin1') ?? 0) ? undefined : state;
@@ -310,7 +319,7 @@ export function createStore(table: Table): Store {
     position: (topic, partition) => Number(table.get(`#/${topic}/${partition}`)?.toString('latin1') ?? 0),
     flush,
     sweep(kept, after, limit) {
-      const swept = sweepRows(table, kept, after, limit);
+      const swept = sweepRows(table, blocks, kept, after, limit);
       for (const [name, n] of swept.counters) counters.set(name, n);
       return swept;
     },

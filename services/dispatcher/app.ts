@@ -109,7 +109,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     // A cache that did not count from its beginning has no counts: with caps it is another one, read from the topic.
     const counts = releases.current().destinations.get(name)!.caps.length > 0;
     const path = join(context.stateDir, counts ? 'ledger-counted' : 'ledger', name);
-    const ledger = createLedgerStore(outside.openTable({ path, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde, counts);
+    const ledger = createLedgerStore(outside.openTable({ path, tellsAbsent: true, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde, counts);
     const parkedTable = outside.openTable({ path: join(context.stateDir, 'parked', name) });
     // What an earlier process left is in the ledger and on the topic.
     parkedTable.clear();

@@ -43,19 +43,21 @@ async function exchange(ports: DestinationPorts, members: readonly Member[], ope
   const startedAt = ports.clock.now();
   const started = ports.clock.monotonic();
   failpoint('dispatcher.before-connect');
-  const response = await ports.http.call(request, {
-    deadlineMs,
-    onBeforeWrite: () => {
-      const found = members.map(({ runner, task }) => refusal(ports, runner, task, operation.kind, deadlineMs));
-      if (found.some((r) => r !== undefined)) {
-        refusals = found;
-        return false;
-      }
-      if (operation.kind === 'use') over = ports.lease.began(() => members.some(({ task }) => consentRefusal(ports, task, operation.kind, ports.clock.now()) !== undefined));
-      failpointSoon('dispatcher.sent');
-      return true;
-    },
-  }).finally(() => over?.());
+  let response: HttpResponse | HttpFailure;
+  try {
+    response = await ports.http.call(request, {
+      deadlineMs,
+      onBeforeWrite: () => {
+        refusals = refusalsOf(ports, members, operation.kind, deadlineMs);
+        if (refusals !== undefined) return false;
+        if (operation.kind === 'use') over = ports.lease.began(() => members.some(({ task }) => consentRefusal(ports, task, operation.kind, ports.clock.now()) !== undefined));
+        failpointSoon('dispatcher.sent');
+        return true;
+      },
+    });
+  } finally {
+    over?.();
+  }
   if (refusals !== undefined) return { kind: 'kept-back', refusals };
   // It never left, and says nothing of the vendor.
   if ('failure' in response && response.failure === 'unsendable' && !response.sent) return { kind: 'unbuildable', code: 'delivery-unbuildable', detail: response.detail };
@@ -67,7 +69,8 @@ async function exchange(ports: DestinationPorts, members: readonly Member[], ope
 function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Exchanged): CallResult {
   task.attempts++;
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
-  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, ...('code' in verdict ? { code: verdict.code } : {}), status: statusOf(done.response), path: task.path === '' ? null : task.path };
+  const last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
+  task.last = 'code' in verdict ? { ...last, code: verdict.code } : last;
   ports.metrics.calls.observe({ destination: ports.name, operation: task.path === '' ? task.delivery.operation : task.path, verdict: verdict.kind }, done.durationMs / 1000);
   return { kind: 'verdict', verdict, headers: headersOf(done.response) };
 }
@@ -123,15 +126,32 @@ export async function readBack(ports: DestinationPorts, runner: PartitionRunner,
   return { kind: 'read', read, headers: headersOf(done.response) };
 }
 
-/** Lease, switch and consent in the tick of the socket write; undefined = go. */
-function refusal(ports: DestinationPorts, runner: PartitionRunner, task: Task, kind: OperationManifest['kind'], deadlineMs: number): Refusal | undefined {
+/** Lease, switch and consent of each member in the tick of the socket write; undefined = go. What holds for many of them is asked once: it is one tick. */
+function refusalsOf(ports: DestinationPorts, members: readonly Member[], kind: OperationManifest['kind'], deadlineMs: number): (Refusal | undefined)[] | undefined {
   const consumer = ports.consumer();
   const topic = ports.topics.dispatch(ports.name);
-  if (runner.closed() || !consumer.holds(topic, runner.partition, runner.epoch) || ports.clock.monotonic() >= consumer.leaseUntil() - deadlineMs) return { kind: 'refused', reason: 'lease', detail: 'the lease does not cover the call' };
-  if (kind === 'use' && !ports.lease.covers(deadlineMs)) return { kind: 'refused', reason: 'lease', detail: 'the consent lease does not cover the call' };
-  if (ports.destination()?.enabled !== true) return { kind: 'refused', reason: 'disabled', detail: 'the destination is disabled' };
-  const reason = consentRefusal(ports, task, kind, ports.clock.now());
-  return reason === undefined ? undefined : { kind: 'refused', reason: 'consent', detail: reason };
+  const inTime = ports.clock.monotonic() < consumer.leaseUntil() - deadlineMs;
+  const ofAll: Refusal | undefined = kind === 'use' && !ports.lease.covers(deadlineMs)
+    ? { kind: 'refused', reason: 'lease', detail: 'the consent lease does not cover the call' }
+    : ports.destination()?.enabled !== true ? { kind: 'refused', reason: 'disabled', detail: 'the destination is disabled' } : undefined;
+  const now = ports.clock.now();
+  let found: (Refusal | undefined)[] | undefined;
+  let last: PartitionRunner | undefined;
+  let held = false;
+  for (let i = 0; i < members.length; i++) {
+    const { runner, task } = members[i]!;
+    if (runner !== last) {
+      last = runner;
+      held = inTime && !runner.closed() && consumer.holds(topic, runner.partition, runner.epoch);
+    }
+    let refusal: Refusal | undefined = held ? ofAll : { kind: 'refused', reason: 'lease', detail: 'the lease does not cover the call' };
+    if (refusal === undefined) {
+      const reason = consentRefusal(ports, task, kind, now);
+      if (reason !== undefined) refusal = { kind: 'refused', reason: 'consent', detail: reason };
+    }
+    if (refusal !== undefined) (found ??= new Array<Refusal | undefined>(members.length).fill(undefined))[i] = refusal;
+  }
+  return found;
 }
 
 function headersOf(response: HttpResponse | HttpFailure): HttpResponse['headers'] | undefined {
@@ -142,18 +162,17 @@ function statusOf(response: HttpResponse | HttpFailure): number | null {
   return 'status' in response ? response.status : null;
 }
 
-const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone'], ['anonymousId', 'anonymousId']] as const;
-
 function toAdapterDelivery(ports: DestinationPorts, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery {
   const { delivery } = task;
   const record = ports.serde.decode(delivery.payload).value;
   // It was decoded for this call; what no mapping named goes nowhere.
   if (record.extras !== undefined) record.extras = undefined;
   const identifiers: { type: 'userId' | 'email' | 'phone' | 'external' | 'anonymousId'; value: string }[] = [];
-  for (const [field, type] of identifierFields) {
-    if (type === 'anonymousId') for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });
-    if (typeof record[field] === 'string') identifiers.push({ type, value: record[field] });
-  }
+  if (typeof record.userId === 'string') identifiers.push({ type: 'userId', value: record.userId });
+  if (typeof record.email === 'string') identifiers.push({ type: 'email', value: record.email });
+  if (typeof record.phone === 'string') identifiers.push({ type: 'phone', value: record.phone });
+  for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });
+  if (typeof record.anonymousId === 'string') identifiers.push({ type: 'anonymousId', value: record.anonymousId });
   return { destination: delivery.destination, operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
 }
 

@@ -1,5 +1,5 @@
 import { failpoint } from '@weir/failpoint';
-import type { OutRecord } from '@weir/log';
+import { Packer, RecordBody, type OutRecord } from '@weir/log';
 import { createHash } from 'node:crypto';
 import type { Reason } from '@weir/pipeline';
 import { catalogue, type ErrorCode } from '@weir/errors';
@@ -32,12 +32,17 @@ export function repeat(task: Task, end: EndValue, handOver?: HandOver): Ending {
   return { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end, ...(handOver === undefined ? {} : { handOver }) };
 }
 
+function reasonOf({ detail, task: { ahead } }: Ending): string | null {
+  if (detail === null || detail === '') return ahead || null;
+  return ahead ? `${detail}; ${ahead}` : detail;
+}
+
 /** @param owner who writes it, by the order of the ledger (owners.ts) */
 export function endValue(ending: Ending, at: number, owner: string): EndValue {
   const { task, handOver } = ending;
   return {
     key: ending.key ?? task.key, outputId: task.delivery.outputId, eventId: task.delivery.eventId, operation: task.delivery.operation,
-    state: ending.state, effect: ending.effect, code: ending.code, reason: [ending.detail, task.ahead].filter(Boolean).join('; ') || null, status: task.last?.status ?? null,
+    state: ending.state, effect: ending.effect, code: ending.code, reason: reasonOf(ending), status: task.last?.status ?? null,
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,
@@ -105,6 +110,12 @@ function retiredLetter(ports: DestinationPorts, partition: number, { task, handO
   return { letter: to(ports.topics.dlq, 'weir.internal.DeadLetter', letter), outcome: to(ports.topics.outcome, 'weir.internal.Outcome', outcome) };
 }
 
+/** How a delivery ended, as the ledger has it. */
+interface Ended {
+  readonly ending: Ending;
+  readonly end: EndValue;
+}
+
 /** What the ends of a partition need of its owner. */
 export interface Owner {
   /** By the order of the ledger. */
@@ -122,7 +133,7 @@ export interface Owner {
  */
 export function createEndWriter(ports: DestinationPorts, partition: number, owner: Owner, finished: (tasks: readonly Task[]) => void) {
   const ledgerTopic = ports.topics.ledger(ports.name);
-  let queue: Ending[] = [];
+  let queue: Ended[] = [];
   let silent: Task[] = [];
   let waiting: ((mine: boolean) => void)[] = [];
   /** Some ends may not count: another owner has the partition. */
@@ -134,26 +145,41 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   let fence = 0;
   /** Ends not yet in the ledger cache, by key. */
   const recent = new Map<string, EndValue>();
+  /** Outcomes of one batch: the next one is put together when this one is acknowledged. */
+  const packer = new Packer();
+
+  /** With the headers of the delivery as they stand. */
+  function outcomeRecord({ delivery, record, last }: Task, end: EndValue, key: Buffer): OutRecord {
+    const to = ports.appender.partitionFor(ports.topics.outcome, key);
+    const value = ports.serde.encode('weir.internal.Outcome', outcomeValue(delivery, end, last));
+    // Of a delivery nearly always: their number is one byte.
+    const count = record instanceof RecordBody ? record.bytes[record.headersFrom]! : 255;
+    if (!(record instanceof RecordBody) || count >= 127 || count % 2 === 1) return { partition: to, key, value, headers: record.headers };
+    packer.begin();
+    packer.key(key, 0, key.length);
+    packer.value(value, 0, value.length);
+    packer.headers(record.bytes, record.headersFrom + 1, record.to, count >> 1);
+    return packer.end(to);
+  }
 
   /** False: the owner is another one by now, who knows what of it counts. */
-  async function write(batch: readonly Ending[]): Promise<boolean> {
-    const now = ports.clock.now();
+  async function write(batch: readonly Ended[]): Promise<boolean> {
+    packer.reset();
     const ledger: OutRecord[] = [];
     const keys: string[] = [];
     const ends: EndValue[] = [];
     const outcomes: OutRecord[] = [];
     const letters: OutRecord[] = [];
     const leaving: { readonly ending: Ending; readonly end: EndValue; readonly outcome: OutRecord }[] = [];
-    for (const ending of batch) {
+    for (const { ending, end } of batch) {
       const { task } = ending;
-      const end = ending.repeated ?? endValue(ending, now, owner.name);
       if (ending.repeated === undefined) {
         keys.push(ledgerKeys.end(end.key));
         ends.push(end);
         ledger.push({ partition, key: Buffer.from(keys[keys.length - 1]!), value: ports.serde.encode('weir.internal.LedgerEnd', end) });
       }
       const eventKey = Buffer.from(task.delivery.eventId);
-      const outcome: OutRecord = { partition: ports.appender.partitionFor(ports.topics.outcome, eventKey), key: eventKey, value: ports.serde.encode('weir.internal.Outcome', outcomeValue(task.delivery, end, task.last)), headers: task.record.headers };
+      const outcome = outcomeRecord(task, end, eventKey);
       if (ending.handOver === undefined) outcomes.push(outcome);
       else leaving.push({ ending, end, outcome });
       if (!ending.deadLetter) continue;
@@ -169,7 +195,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     // One that was acknowledged after the assignment had ended may stand behind a later owner's mark: it is read again in order.
     if (leaving.length > 0 && !await owner.owned()) return false;
     applyOwn(ledger, keys, offsets, ends);
-    for (const ending of batch) recent.delete(ending.key ?? ending.task.key);
+    for (const { ending } of batch) recent.delete(ending.key ?? ending.task.key);
     return leaving.length === 0 || giveOver(leaving);
   }
 
@@ -237,7 +263,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
       waiting = [];
       const mine = batch.length === 0 || await write(batch);
       if (mine) acknowledged += batch.length;
-      if (mine) finished([...batch.map((e) => e.task), ...done]);
+      if (mine) finished([...batch.map(({ ending }) => ending.task), ...done]);
       else lost = true;
       for (const tell of told) tell(!lost);
     }
@@ -255,8 +281,9 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   return {
     push(ending: Ending): void {
       const key = ending.key ?? ending.task.key;
-      if (ending.repeated === undefined && !recent.has(key)) recent.set(key, endValue(ending, ports.clock.now(), owner.name));
-      queue.push(ending);
+      const end = ending.repeated ?? endValue(ending, ports.clock.now(), owner.name);
+      if (ending.repeated === undefined && !recent.has(key)) recent.set(key, end);
+      queue.push({ ending, end });
       pushed++;
       if (ending.repeated === undefined && ending.effect !== 'done') fence = pushed;
       kick();

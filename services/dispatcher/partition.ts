@@ -197,7 +197,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       let taken = 0;
       for (const batch of batches) for (const record of batch.records) {
         if (closed) return;
-        await take(record, tasks);
+        const waits = take(record, tasks);
+        if (waits !== undefined) await waits;
         if (++taken % clockEvery === 0 && ports.turns.over()) await ports.turns.next();
       }
       if (closed) return;
@@ -223,21 +224,27 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     return oldest;
   }
 
-  /** Decode one record into a task; what cannot be read for its bytes is dead-lettered with them, and whatever else is in the way is waited for or ends the process. */
-  async function take(record: LogRecord, tasks: Task[]): Promise<void> {
+  /** Decode one record into a task; what cannot be read for its bytes is dead-lettered with them, and whatever else is in the way is waited for or ends the process. Undefined = nothing is waited for. */
+  function take(record: LogRecord, tasks: Task[]): Promise<void> | undefined {
+    const made = (delivery: DeliveryValue): void => { tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp)); };
     try {
       const read = readDelivery(ports, record.value, () => closed);
-      const delivery = read instanceof Promise ? await Promise.race([read, givenUp.promise]) : read;
-      if (delivery !== undefined) tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp));
+      if (read instanceof Promise) return Promise.race([read, givenUp.promise]).then((delivery) => { if (delivery !== undefined) made(delivery); }).catch((error: unknown) => { setAside(record, error); });
+      made(read);
     } catch (error) {
-      if (recordFault(error) === undefined) throw error;
-      // Not waited for: its neighbours of the batch are not held up by it.
-      const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => {
-        window.done(record.offset);
-        commit();
-      }).catch(fail).finally(() => asides.delete(aside));
-      asides.add(aside);
+      setAside(record, error);
     }
+    return undefined;
+  }
+
+  function setAside(record: LogRecord, error: unknown): void {
+    if (recordFault(error) === undefined) throw error;
+    // Not waited for: its neighbours of the batch are not held up by it.
+    const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => {
+      window.done(record.offset);
+      commit();
+    }).catch(fail).finally(() => asides.delete(aside));
+    asides.add(aside);
   }
 
   /**

@@ -1,10 +1,18 @@
-import type { LogRecord } from '@weir/log';
+import { HeaderWalk, RecordBody, type LogRecord } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { isSealed, sealedBy } from '@weir/seal';
 import type { DestinationPorts } from './ports.ts';
 import type { DeliveryValue, Task } from './types.ts';
 
+/** One for all: nothing else runs while it goes. */
+const walk = new HeaderWalk();
+
+/** The first header of this name; undefined = there is none. */
 export function headerOf(record: LogRecord, name: string): string | undefined {
+  if (record instanceof RecordBody) {
+    for (walk.start(record); walk.next();) if (walk.named(name)) return walk.value().toString('utf8');
+    return undefined;
+  }
   for (const [n, value] of record.headers) if (n === name) return value.toString('utf8');
   return undefined;
 }

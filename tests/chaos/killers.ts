@@ -1,4 +1,4 @@
-/** Who kills: two instances of every stage, each armed at the point that lacks kills most, or killed when it is not reached. */
+/** Who kills: every instance of every stage, each armed at the point that lacks kills most, or killed when it is not reached. */
 import { join } from 'node:path';
 import { failpoints, type Failpoint } from '@weir/failpoint';
 import type { Random } from './random.ts';

@@ -1,7 +1,7 @@
 /**
  * npm run chaos -- --kills N --seed S [--events N] [--per-point N] [--faults …]: see options.ts and docs/faults.md.
  *
- * Three brokers, every service a process of its own, two instances of every stage, under kills at named points and
+ * Three brokers, every service a process of its own, three instances of every stage, under kills at named points and
  * faults of everything around them; then the invariants over what the topics and the vendor hold. Rounds of one
  * state of the product and one seed add up in docs/results/chaos.json, so that a run that was cut goes on. Exit 1 on a violation, 2 on
  * a bad argument; the last line is the sum as JSON.

@@ -13,7 +13,7 @@ import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
 import { userIdOf } from './traffic.ts';
 import { calm, runWeather, startVendorFaults, switchRelease } from './weather.ts';
-import { callTimeoutMs, lagOf, sessionMs, stages, startWorld, type Stage, type World } from './world.ts';
+import { callTimeoutMs, instances, lagOf, sessionMs, stages, startWorld, type Stage, type World } from './world.ts';
 
 const maxRssMb = 400;
 const settleMs = 240_000;
@@ -83,7 +83,7 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   };
   const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
-  const killers = Promise.all(stages.flatMap((stage) => [1, 2].map((instance) => runKiller(stage, instance, {
+  const killers = Promise.all(stages.flatMap((stage) => instances.map((instance) => runKiller(stage, instance, {
     world, counts: tally.points, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
     killed: (_stage, _instance, _point, counted) => {
       if (counted) tally.kills++;
@@ -104,7 +104,7 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   await calm(world);
   traffic.hold(false);
   await traffic.stop();
-  for (const stage of stages) for (const n of [1, 2]) tally.faults.set('stall', (tally.faults.get('stall') ?? 0) + (readFileSync(world.fleet.logFile(stage, n), 'utf8').match(/^stood still for/gm)?.length ?? 0));
+  for (const stage of stages) for (const n of instances) tally.faults.set('stall', (tally.faults.get('stall') ?? 0) + (readFileSync(world.fleet.logFile(stage, n), 'utf8').match(/^stood still for/gm)?.length ?? 0));
   console.log(`round ${round}: ${tally.kills} kills, ${traffic.log.events} events; waiting until all is quiet`);
 }
 
@@ -113,7 +113,7 @@ async function watchMemory(world: World, done: () => boolean, tally: Tally): Pro
   while (!done()) {
     await pause(2000);
     for (const service of [...stages, 'control'] as const) {
-      for (const instance of service === 'control' ? [1] : [1, 2]) {
+      for (const instance of service === 'control' ? [1] : instances) {
         const { pid } = world.fleet.process(service, instance);
         const status = existsSync(`/proc/${pid}/status`) ? readFileSync(`/proc/${pid}/status`, 'utf8') : '';
         const mb = Number(/^RssAnon:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024;
@@ -161,7 +161,7 @@ async function supervise(world: World, services: readonly FleetService[], done: 
   while (!done()) {
     await pause(500);
     for (const service of services) {
-      for (const instance of service === 'control' ? [1] : [1, 2]) {
+      for (const instance of service === 'control' ? [1] : instances) {
         const { exitCode, signalCode } = fleet.process(service, instance);
         if (exitCode === null && signalCode === null) continue;
         tally.ended++;
@@ -192,7 +192,7 @@ async function judge(world: World, tally: Tally): Promise<History> {
   broken.I6.push(...zombiesHarmless(history, 250, sessionMs));
   broken.I12.push(...releasesNamed(history));
   for (const service of [...stages, 'control', 'sandbox'] as const) {
-    for (const instance of [1, 2]) {
+    for (const instance of instances) {
       const file = fleet.logFile(service, instance);
       if (existsSync(file) && secrets.some((s) => readFileSync(file, 'utf8').includes(s))) broken.I10.push(`${service} ${instance} prints a secret`);
     }

@@ -20,7 +20,7 @@ test('what falls due while nobody answers is sent after it, the same calls again
   });
   await new Promise<void>((done) => { server.listen(0, '127.0.0.1', done); });
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const traffic = startTraffic({ ingest: () => [url, url], authorization: () => 'x', random: createRandom(1), people: 8, workers: 1, batch: 4, rate: 200 }, feed);
+  const traffic = startTraffic({ ingest: [url, url], authorization: () => 'x', random: createRandom(1), people: 8, workers: 1, batch: 4, rate: 200 }, feed);
   try {
     await waitFor('three are cut off', () => requests.length >= 3);
     expect(requests[1]).toEqual(requests[0]);

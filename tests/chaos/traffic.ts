@@ -38,7 +38,7 @@ export interface Feed { readonly url: string; grow(): void; size(): number; clos
 
 export interface TrafficOptions {
   /** Base URLs of the ingest instances. */
-  readonly ingest: () => readonly string[];
+  readonly ingest: readonly string[];
   readonly authorization: () => string;
   readonly random: Random;
   readonly people: number;
@@ -77,7 +77,7 @@ export async function startFeed(): Promise<Feed> {
 
 export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   const { random } = options;
-  const log: SendersLog = { answered: new Map(), consent: new Map(), poison: [], events: 0, inFlight: [0, 0], cutAt: [-Infinity, -Infinity] };
+  const log: SendersLog = { answered: new Map(), consent: new Map(), poison: [], events: 0, inFlight: options.ingest.map(() => 0), cutAt: options.ingest.map(() => -Infinity) };
   let stopping = false;
   let held = false;
   let { rate } = options;
@@ -105,7 +105,7 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
       const at = random.below(log.inFlight.length);
       log.inFlight[at]!++;
       try {
-        const response = await fetch(`${options.ingest()[at]}/v1/batch`, { method: 'POST', body, headers: { 'authorization': options.authorization(), 'content-type': 'application/json' }, signal: AbortSignal.timeout(requestTimeoutMs) });
+        const response = await fetch(`${options.ingest[at]}/v1/batch`, { method: 'POST', body, headers: { 'authorization': options.authorization(), 'content-type': 'application/json' }, signal: AbortSignal.timeout(requestTimeoutMs) });
         if (response.status === 200) return (await response.json()) as { eventIds: string[] };
         await response.arrayBuffer();
         if (response.status < 500 && response.status !== 429) throw new TypeError(`the sender was told ${response.status}: it would not try again`);

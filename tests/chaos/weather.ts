@@ -10,7 +10,7 @@ import { readWorkspaceKey } from '@weir/vault';
 import { moveLeaders } from './leaders.ts';
 import type { FaultName } from './options.ts';
 import type { Toxic } from './proxy.ts';
-import { sessionMs, stages, type Stage, type World } from './world.ts';
+import { instances, sessionMs, stages, type Stage, type World } from './world.ts';
 
 const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
 
@@ -27,7 +27,7 @@ const toxics: ReadonlyArray<readonly [name: string, type: Toxic['type'], attribu
 ];
 
 function anyInstance({ random }: World): readonly [Stage, number] {
-  return [random.pick(stages), 1 + random.below(2)];
+  return [random.pick(stages), random.pick(instances)];
 }
 
 /** The file-size limit of a process: what a full disk or an I/O error gives it is an error at every write to its stores. */
@@ -256,7 +256,7 @@ export async function calm(world: World): Promise<void> {
   await Promise.all([...links, 'registry', 'vault'].map((name) => proxy.heal(name)));
   platform.registry().kill('SIGCONT');
   for (const stage of stages) {
-    for (const instance of [1, 2]) {
+    for (const instance of instances) {
       fleet.process(stage, instance).kill('SIGCONT');
       writeFileSync(world.clockFile(stage, instance), '0');
     }

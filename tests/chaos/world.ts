@@ -15,6 +15,8 @@ import { startVaultServer, type VaultServer } from './vault-server.ts';
 
 export const stages = ['ingest', 'normalizer', 'policy', 'dispatcher'] as const satisfies readonly FleetService[];
 export type Stage = (typeof stages)[number];
+/** Of every stage: while two of them start, the third works. */
+export const instances = [1, 2, 3] as const;
 export const sessionMs = 3000;
 export const callTimeoutMs = 1500;
 export const people = 400;
@@ -125,12 +127,12 @@ export async function startWorld(options: Options, round: number): Promise<World
     const serde = createSerde({ registryUrl: platform.registryUrl });
     await serde.start();
     const [admin, appender] = await Promise.all([log.admin(), log.appender()]);
-    await Promise.all(stages.map((service) => fleet.start(service, 2)));
+    await Promise.all(stages.flatMap((service) => instances.slice(1).map((n) => fleet.start(service, n))));
     const topics = topicNames(fleet.prefix);
     const groups = groupNames(fleet.prefix);
     const authorization = `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}`;
     const { seed } = options;
-    const traffic = startTraffic({ ingest: () => [fleet.url('ingest', 1), fleet.url('ingest', 2)], authorization: () => authorization, random: createRandom(seed * 1000 + round, 'traffic'), people, workers: 8, batch: 20, rate: options.rate }, feed);
+    const traffic = startTraffic({ ingest: instances.map((n) => fleet.url('ingest', n)), authorization: () => authorization, random: createRandom(seed * 1000 + round, 'traffic'), people, workers: 8, batch: 20, rate: options.rate }, feed);
     return {
       options, random: createRandom(seed * 1000 + round, 'weather'), dir, workspace, platform, proxy, links, vault, fleet, secrets, feed, traffic, log, admin, appender, serde, topics, clockFile, close,
       reads: {

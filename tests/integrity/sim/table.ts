@@ -21,6 +21,7 @@ export function createDisk(): Disk {
       };
       return {
         get: (key) => values.get(key),
+        text: (key) => values.get(key)?.toString('utf8'),
         has: (key) => values.has(key),
         range: (prefix, after) => [...values].filter(([key]) => key.startsWith(prefix) && (after === undefined || Buffer.compare(Buffer.from(key), Buffer.from(after)) > 0)).map(([key, value]) => ({ key, value })).sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key))),
         putBatch(puts, nextPositions, nextSeen) {
