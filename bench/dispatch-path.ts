@@ -1,6 +1,7 @@
 /**
  * `node --expose-gc bench/dispatch-path.ts [records] [subjects] [batch]`: µs of CPU a delivery of the dispatcher over its real tables, keys, client and
- * appender, in one process, to a sink in another, without a broker: where the time goes, steadier than the whole.
+ * appender, in one process, to a sink in another, without a broker: where the time goes, steadier than the whole. With `batch` so many go in one call;
+ * without it each is a call of its own. Of some 40,000 records on, RssAnon is mostly that of the records, which are made before.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';

@@ -47,7 +47,8 @@ const appender: Appender = {
   append(topic, records) {
     const by = Map.groupBy(records, (r) => r.partition);
     const next = endsOf(topic);
-    const offsets: number[] = [];
+    const places = [...next];
+    const offsets = records.map(({ partition }) => places[partition]!++);
     for (const [partition, list] of by) {
       const bytes = encodeBatch(list, 1_790_000_000_000);
       const base = next[partition]!;
@@ -56,7 +57,6 @@ const appender: Appender = {
         const batch = decodeBatches(bytes, 0);
         void followers.get(topic)!({ topic, partition, epoch: 0, records: batch.records.map((r, i) => ({ key: r.key, value: r.value, headers: r.headers, timestamp: r.timestamp, offset: base + i })), nextOffset: base + list.length, highWatermark: base + list.length });
       }
-      for (let i = 0; i < list.length; i++) offsets.push(base + i);
     }
     appended.set(topic, (appended.get(topic) ?? 0) + records.length);
     written = records[0];

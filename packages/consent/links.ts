@@ -7,60 +7,221 @@ export interface LinkIndex {
   puts(batch: RecordBatch): readonly Put[];
   /** One more than a closure may have, where there are too many. */
   links(id: string): readonly string[];
+  /** The identifiers and all that are linked with them; undefined = too many to decide on. */
+  linked(ids: readonly string[]): readonly string[] | undefined;
 }
 
 type Links = readonly string[] | 'too-many';
 const none: readonly string[] = Object.freeze([]);
 /** Of a generation: what comes in a burst. A read from the table takes about 2 µs, and a cache of all who come again takes memory that the whole process has too little of. */
 const cached = 2000;
-const wide = '*';
 const tooMany: readonly string[] = Object.freeze(Array.from({ length: maxLinked + 1 }, (_, i) => `*${i}`));
+
+/**
+ * A row of the table (`l|<name>`): links of identifiers that were linked with each other, so that one read has those of a
+ * person. The row of an identifier that lies in another's row says which. Where something lies says nothing about who is
+ * linked with whom: each identifier has its own list, and what is in it may lie anywhere.
+ */
+type Bundle = Map<string, Links>;
+
+/** Two rows are laid together up to this many identifiers and links: a person with eight identifiers has 22. */
+const maxWeight = 32;
+const elsewhere = '>';
+const rowOf = (name: string): string => `l|${name}`;
+/** Of the name of a row: who knows a person asks for the strongest identifier first. Only a matter of a read more. */
+const strongest = ['userId:', 'email:', 'phone:'];
+function rank(id: string): number {
+  const found = strongest.findIndex((type) => id.startsWith(type));
+  return found < 0 ? strongest.length : found;
+}
+
+const tilde = '~'.charCodeAt(0);
+const closedMark = '=';
+
+/**
+ * `~a~b~c~~b~a~~c~a`: an identifier and its links, of each; an identifier without any has too many. None is empty, and none
+ * has a `~`. Where no link leads out of the row, all its identifiers stand before that (`=a~b~c~~a~b~c~~…`): who knows a
+ * person by all of them looks no further.
+ */
+function encode(bundle: Bundle): string {
+  const entries = `~${Array.from(bundle, ([id, links]) => (links === 'too-many' ? id : `${id}~${links.join('~')}`)).join('~~')}`;
+  for (const links of bundle.values()) if (links === 'too-many' || !links.every((id) => bundle.has(id))) return entries;
+  return `${closedMark}${[...bundle.keys()].join('~')}~${entries}`;
+}
+
+/** Tells each identifier of a row, in its order. */
+function decode(text: string, tell: (id: string, links: Links) => void): void {
+  const parts = text.slice(text.startsWith(closedMark) ? text.indexOf('~~') + 2 : 1).split('~');
+  for (let begin = 0; begin < parts.length;) {
+    const found = parts.indexOf('', begin);
+    const end = found < 0 ? parts.length : found;
+    tell(parts[begin]!, end === begin + 1 ? 'too-many' : parts.slice(begin + 1, end));
+    begin = end + 1;
+  }
+}
+
+/** Whether these are the identifiers of a row that no link leads out of. Looks at the text: of most records it is all that is asked. */
+function isAllOf(text: string, ids: readonly string[]): boolean {
+  if (!text.startsWith(closedMark)) return false;
+  let count = 0;
+  let at = 1;
+  do {
+    const end = text.indexOf('~', at);
+    let i = 0;
+    while (i < ids.length && (ids[i]!.length !== end - at || !text.startsWith(ids[i]!, at))) i++;
+    if (i === ids.length) return false;
+    count++;
+    at = end + 1;
+  } while (text.charCodeAt(at) !== tilde);
+  // Those of a row are different, so that as many of them are all.
+  return count === ids.length;
+}
+
+/** Identifiers and links of a row. */
+function weightOf(bundle: Bundle): number {
+  let weight = bundle.size;
+  for (const links of bundle.values()) if (links !== 'too-many') weight += links.length;
+  return weight;
+}
 
 /**
  * Only keys are looked at (`a~b`; a tombstone unlinks). An identifier with more links than a decision may follow is
  * marked for good: it closes every decision that reaches it, and unlinking does not make it narrow again.
  */
 export function createLinkIndex(table: Table): LinkIndex {
-  const cache = createRecent<Links>(cached);
+  /** By identifier the row in which it lies, or would. */
+  let rows = createRecent<string>(cached);
+  const textOf = (name: string): string | undefined => table.text(rowOf(name));
 
-  function linksOf(id: string, pending?: ReadonlyMap<string, Links>): Links {
-    const known = pending?.get(id) ?? cache.get(id);
+  /** '' = there is none. */
+  function rowWith(id: string): string {
+    const known = rows.get(id);
     if (known !== undefined) return known;
-    const bytes = table.get(`l|${id}`);
-    // Not kept: the table tells it nearly without a read.
-    if (bytes === undefined) return none;
-    const text = bytes.toString();
-    const links: Links = text === wide ? 'too-many' : text.split('~');
-    cache.set(id, links);
-    return links;
+    let text = textOf(id) ?? '';
+    if (text.startsWith(elsewhere)) text = textOf(text.slice(elsewhere.length)) ?? '';
+    // Not kept where there is none: the table tells it nearly without a read.
+    if (text !== '') rows.set(id, text);
+    return text;
   }
 
-  function link(a: string, b: string, linked: boolean, pending: Map<string, Links>): void {
-    const links = linksOf(a, pending);
-    if (links === 'too-many' || links.includes(b) === linked) return;
-    if (!linked) pending.set(a, links.filter((id) => id !== b));
-    else pending.set(a, links.length >= maxLinked ? 'too-many' : [...links, b]);
+  function links(id: string): readonly string[] {
+    const text = rowWith(id);
+    let found: Links = none;
+    if (text !== '') decode(text, (of, its) => { if (of === id) found = its; });
+    return (found as Links) === 'too-many' ? tooMany : found;
   }
 
   return {
     puts(batch) {
-      const pending = new Map<string, Links>();
+      const changes = createChanges(textOf);
       for (const record of batch.records) {
-        const [a, b, more] = (record.key?.toString() ?? '').split('~');
-        if (a === undefined || a === '' || b === undefined || b === '' || more !== undefined || a === b) continue;
-        link(a, b, record.value !== null, pending);
-        link(b, a, record.value !== null, pending);
+        const key = record.key?.toString() ?? '';
+        const [a, b, more] = key.split('~');
+        // No identifier has a zero character, and no text of the table.
+        if (a === undefined || a === '' || b === undefined || b === '' || more !== undefined || a === b || key.includes('\0')) continue;
+        changes.link(a, b, record.value !== null);
       }
-      const puts: Put[] = [];
-      for (const [id, links] of pending) {
-        cache.delete(id);
-        puts.push({ key: `l|${id}`, value: links === 'too-many' ? Buffer.from(wide) : links.length === 0 ? null : Buffer.from(links.join('~')) });
-      }
+      const puts = changes.puts();
+      // All of them: a row is remembered under whoever was asked about.
+      if (puts.length > 0) rows = createRecent(cached);
       return puts;
     },
-    links(id) {
-      const links = linksOf(id);
-      return links === 'too-many' ? tooMany : links;
+    links,
+    linked: (ids) => (ids.length > 0 && isAllOf(rowWith(ids[0]!), ids) ? ids : linkedWith(ids, links)),
+  };
+}
+
+interface Changes {
+  /** Links two identifiers, or takes their link away. */
+  link(a: string, b: string, linked: boolean): void;
+  /** What makes it so in the table: one put of a key. */
+  puts(): readonly Put[];
+}
+
+/** What a batch does to the rows. @param textOf the row of this name as it stands in the table */
+function createChanges(textOf: (name: string) => string | undefined): Changes {
+  const bundles = new Map<string, Bundle>();
+  /** By identifier: the name of the row that it lies in, or would. */
+  const homes = new Map<string, string>();
+  /** Names of rows to be written, and identifiers that lie in another row than before. */
+  const [dirty, moved] = [new Set<string>(), new Set<string>()];
+
+  function bundleAt(name: string, text = textOf(name)): Bundle {
+    let bundle = bundles.get(name);
+    if (bundle === undefined) {
+      bundles.set(name, bundle = new Map());
+      if (text !== undefined && !text.startsWith(elsewhere)) decode(text, (id, links) => {
+        bundle!.set(id, links);
+        if (!homes.has(id)) homes.set(id, name);
+      });
+    }
+    return bundle;
+  }
+
+  function homeOf(id: string): string {
+    const known = homes.get(id);
+    if (known !== undefined) return known;
+    const text = textOf(id);
+    const home = text?.startsWith(elsewhere) === true ? text.slice(elsewhere.length) : id;
+    homes.set(id, home);
+    bundleAt(home, home === id ? text : undefined);
+    return home;
+  }
+
+  /** Gives whether the identifier has few enough links to lie with others. */
+  function change(a: string, b: string, linked: boolean): boolean {
+    const home = homeOf(a);
+    const bundle = bundleAt(home);
+    const links = bundle.get(a) ?? none;
+    if (links === 'too-many') return false;
+    if (links.includes(b) === linked) return true;
+    const next: Links = !linked ? links.filter((id) => id !== b) : links.length >= maxLinked ? 'too-many' : [...links, b];
+    dirty.add(home);
+    if (next.length > 0) bundle.set(a, next);
+    else {
+      bundle.delete(a);
+      homes.set(a, a);
+      if (home !== a) moved.add(a);
+    }
+    return next !== 'too-many';
+  }
+
+  /** Lays the rows of two together. */
+  function together(a: string, b: string): void {
+    const [one, other] = [homeOf(a), homeOf(b)];
+    if (one === other) return;
+    const [weight, more] = [weightOf(bundleAt(one)), weightOf(bundleAt(other))];
+    if (weight + more > maxWeight) return;
+    const [into, from] = rank(one) < rank(other) || (rank(one) === rank(other) && weight >= more) ? [one, other] : [other, one];
+    const [to, gone] = [bundleAt(into), bundleAt(from)];
+    for (const [id, links] of gone) {
+      to.set(id, links);
+      homes.set(id, into);
+      if (id !== into) moved.add(id);
+    }
+    gone.clear();
+    dirty.add(into).add(from);
+  }
+
+  return {
+    link(a, b, linked) {
+      const narrow = [change(a, b, linked), change(b, a, linked)];
+      if (linked && narrow[0] === true && narrow[1] === true) together(a, b);
+    },
+    puts() {
+      const rows = new Map<string, Buffer | null>();
+      for (const id of moved) {
+        const home = homes.get(id)!;
+        if (home === id) rows.set(id, null);
+        else rows.set(id, Buffer.from(elsewhere + home));
+      }
+      for (const name of dirty) {
+        const bundle = bundles.get(name)!;
+        if (bundle.size > 0) rows.set(name, Buffer.from(encode(bundle)));
+        else if ((homes.get(name) ?? name) === name) rows.set(name, null);
+        else rows.set(name, Buffer.from(elsewhere + homes.get(name)!));
+      }
+      return Array.from(rows, ([name, value]): Put => ({ key: rowOf(name), value }));
     },
   };
 }

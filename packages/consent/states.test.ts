@@ -5,6 +5,7 @@ import { WeirError } from '@weir/errors';
 import type { LogRecord, Serde } from '@weir/log';
 import { checkUse, consentKey, type ConsentState } from '@weir/policy';
 import { openTable, type Table } from '@weir/state';
+import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createStateIndex, type StateIndex } from './states.ts';
 
@@ -14,6 +15,7 @@ const serde = {
     if (bytes[0] !== 0) throw new WeirError('avro-undecodable');
     return 'weir.internal.ConsentState';
   },
+  idOf: () => -1,
   decode: (bytes: Buffer) => ({ name: 'weir.internal.ConsentState', value: JSON.parse(bytes.toString('utf8', 5)) as unknown }),
 } as unknown as Serde;
 
@@ -24,7 +26,7 @@ let unreadable: number[];
 let offset = 0;
 
 function open(): void {
-  table = openTable({ path: dir });
+  table = openTable({ path: dir, tellsAbsent: true });
   index = createStateIndex(table, serde, (record) => { unreadable.push(record.offset); });
 }
 beforeEach(() => {
@@ -83,4 +85,32 @@ test('a state that is not readable closes its identifier and is told; a tombston
   apply(0, [keyOf('a', 'ads'), Buffer.from('junk')], [keyOf('b', 'ads'), null]);
   expect([allowed('a', 'news'), allowed('b', 'news'), allowed('b', 'ads'), unreadable.length]).toEqual([false, true, false, 1]);
   expect(index.stored(keyOf('a', 'news'))).toMatchObject({ state: { version: 1 } });
+});
+
+type Step = { readonly does: 'put' | 'remove'; readonly id: number } | { readonly does: 'reopen' | 'wait' };
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 4, arbitrary: fc.record({ does: fc.constant('put' as const), id: fc.nat({ max: 12 }) }) }, { weight: 1, arbitrary: fc.record({ does: fc.constant('remove' as const), id: fc.nat({ max: 12 }) }) },
+  { weight: 1, arbitrary: fc.constant({ does: 'reopen' as const }) }, { weight: 2, arbitrary: fc.constant({ does: 'wait' as const }) },
+);
+
+test('nobody who said no is taken for one who said nothing, by a table that tells who is not there', async () => {
+  await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
+    table.clear();
+    await table.close();
+    open();
+    const said = new Set<string>();
+    for (const { does, ...of } of steps) {
+      const id = `email:${'id' in of ? of.id : 0}`;
+      if (does === 'reopen') {
+        await table.close();
+        open();
+      } else if (does === 'wait') await new Promise(setImmediate);
+      else {
+        apply(0, [keyOf(id, 'news'), does === 'put' ? state(id, 'news', 'withdrawn', offset) : null]);
+        if (does === 'put') said.add(id);
+        else said.delete(id);
+      }
+      for (let n = 0; n <= 12; n++) expect(checkUse([`email:${n}`], 'news', 'email', null, 'legitimate-interest', index.states, 5).ok).toBe(!said.has(`email:${n}`));
+    }
+  }), { numRuns: 60 });
 });

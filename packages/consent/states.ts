@@ -1,4 +1,4 @@
-import type { LogRecord, RecordBatch, Serde } from '@weir/log';
+import { fieldReader, type LogRecord, type RecordBatch, type Serde } from '@weir/log';
 import type { ConsentEntry, ConsentState } from '@weir/policy';
 import { createRecent, type Put, type Table } from '@weir/state';
 
@@ -44,6 +44,9 @@ const noEntries: readonly ConsentEntry[] = Object.freeze([]);
 const tooMany = Buffer.from([0xff]);
 const nothing = Buffer.alloc(0);
 const bar = '|'.charCodeAt(0);
+const bucketPrefix = 'b|';
+/** Of a state, what a decision needs. */
+const entryOf = fieldReader<ConsentEntry>(stateName, ['purpose', 'channel', 'topic', 'state', 'version', 'expiresAt', 'over', 'changeId']);
 const severity: Readonly<Record<ConsentState['state'], number>> = { granted: 0, unknown: 1, denied: 2, withdrawn: 2 };
 
 /**
@@ -104,13 +107,10 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
   function states(id: string): readonly ConsentEntry[] | 'too-many' {
     const known = cache.get(id);
     if (known !== undefined) return known;
-    const bucket = bucketOf(`b|${id}`);
+    const bucket = bucketOf(bucketPrefix + id);
     // Not kept: the table tells it nearly without a read.
     if (bucket.length === 0) return noEntries;
-    const entries = bucket === 'too-many' ? bucket : bucket.map((kept): ConsentEntry => {
-      const { purpose, channel, topic, state, version, expiresAt, over, changeId } = stateOf(kept);
-      return { purpose, channel, topic, state, version, expiresAt, over: over ?? '', changeId };
-    });
+    const entries = bucket === 'too-many' ? bucket : bucket.map(({ bytes }) => entryOf(serde, bytes)!);
     cache.set(id, entries);
     return entries;
   }
@@ -154,7 +154,7 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     const { key, value } = record;
     const end = key === null ? -1 : key.indexOf(bar);
     const id = key === null || end < 0 ? '' : key.toString('utf8', 0, end);
-    const name = `b|${id}`;
+    const name = bucketPrefix + id;
     cache.delete(id);
     if (value === null) {
       if (id === '') return;
@@ -208,7 +208,7 @@ export function createStateIndex(table: Table, serde: Serde, onUndecodable: (rec
     states,
     stored(key) {
       const end = key.indexOf('|');
-      const bucket = bucketOf(`b|${end < 0 ? '' : key.slice(0, end)}`);
+      const bucket = bucketOf(bucketPrefix + (end < 0 ? '' : key.slice(0, end)));
       const wanted = Buffer.from(key);
       const found = (bucket === 'too-many' ? decodeBucket(table.get(`s|${key}`) ?? nothing) as readonly Kept[] : bucket).find((kept) => kept.key.equals(wanted));
       return found === undefined ? undefined : { partition: found.partition, state: stateOf(found), bytes: found.bytes };

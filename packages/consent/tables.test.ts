@@ -8,7 +8,7 @@ import { expect, test } from 'vitest';
 import { createConsentTables, type ConsentPorts } from './tables.ts';
 
 const serde = {
-  known: () => true, check: () => 'weir.internal.ConsentState',
+  known: () => true, idOf: () => -1, check: () => 'weir.internal.ConsentState',
   decode: (bytes: Buffer) => ({ name: 'weir.internal.ConsentState', value: JSON.parse(bytes.toString('utf8', 5)) as unknown }),
 } as unknown as Serde;
 const state = (id: string, said: string, expiresAt: number | null = null): readonly [string, Buffer] => [consentKey(id, 'news', 'email', ''), Buffer.concat([Buffer.alloc(5), Buffer.from(JSON.stringify({ id, purpose: 'news', channel: 'email', topic: '', state: said, version: 1, changedAt: 1, expiresAt }))])];

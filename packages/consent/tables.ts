@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
 import { patiently, type Timers } from '@weir/pipeline';
@@ -5,7 +6,7 @@ import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { isReadable } from '@weir/seal';
 import { createTopicTable, openTable } from '@weir/state';
 import type { Logger } from 'pino';
-import { createLinkIndex, linkedWith } from './links.ts';
+import { createLinkIndex } from './links.ts';
 import { createStateIndex, type StoredState } from './states.ts';
 
 export type { StoredState } from './states.ts';
@@ -15,7 +16,7 @@ export interface ConsentPorts {
   readonly log: Log;
   readonly serde: Serde;
   readonly topics: { readonly consent: string; readonly identity: string };
-  /** Caches are made in <stateDir>/consent and <stateDir>/identity. */
+  /** Caches are made in <stateDir>/consent and <stateDir>/links. */
   readonly stateDir: string;
   readonly logger: Logger;
   readonly clock: Timers;
@@ -66,7 +67,9 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.admin()]);
   const onDiscard = (cache: string) => (reason: string) => logger.warn({ cache, reason }, 'local cache discarded, it is read again from its topic');
   const consentCache = open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') });
-  const identityCache = open({ path: join(stateDir, 'identity'), tellsAbsent: true, onDiscard: onDiscard('identity') });
+  // Of the layout before, where each identifier had a row of its own.
+  rmSync(join(stateDir, 'identity'), { recursive: true, force: true });
+  const identityCache = open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') });
   const states = createStateIndex(consentCache, serde, (record, partition, error) => {
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });
@@ -95,7 +98,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const identity = createTopicTable({ reader, admin, topic: topics.identity, table: identityCache, puts: links.puts, onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
-  const linked = (ids: readonly string[]) => linkedWith(ids, links.links);
+  const { linked } = links;
   const check: ConsentTables['check'] = (ids, purpose, channel, topic, legalBasis, now) => (caughtUp() ? checkUse(ids, purpose, channel, topic, legalBasis, states.states, now) : refuse('table-not-ready'));
   const waiting = new Set<() => void>();
   const advanced = () => { for (const check of waiting) check(); };

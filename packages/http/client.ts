@@ -77,11 +77,11 @@ export function createHttpClient(options: HttpClientOptions = {}): HttpClient {
     call(request, callOptions) {
       const target = targetOf(request.url);
       if ('failure' in target) return Promise.resolve(target);
-      const bad = badHeaderOf(request.headers);
-      if (bad !== undefined) return Promise.resolve(bad);
+      const headers = headersOf(request.headers);
+      if (!Array.isArray(headers)) return Promise.resolve(headers);
       return new Promise((settle, reject) => {
         agent.dispatch(
-          { origin: target.origin, path: target.path, method: request.method, headers: { ...request.headers }, body: request.body ?? null, idempotent: false },
+          { origin: target.origin, path: target.path, method: request.method, headers, body: request.body ?? null, idempotent: false },
           createHandler(callOptions, maxResponseBytes, settle, reject),
         );
       });
@@ -178,16 +178,22 @@ function createTargets(mayCall: AddressRule): (url: string) => Target | HttpFail
   };
 }
 
-/** No control characters in headers. */
-function badHeaderOf(headers: HttpRequest['headers']): HttpFailure | undefined {
+/** Names and values in turn, as the client takes them; no control characters in them. */
+function headersOf(headers: HttpRequest['headers']): string[] | HttpFailure {
+  const list: string[] = [];
   for (const name of Object.keys(headers)) {
-    if (!headerName.test(name) || badHeader.test(headers[name]!)) return refuse(`header ${JSON.stringify(name.slice(0, 40))} has characters that are not allowed`, 'unsendable');
+    const value = headers[name]!;
+    if (!headerName.test(name) || badHeader.test(value)) return refuse(`header ${JSON.stringify(name.slice(0, 40))} has characters that are not allowed`, 'unsendable');
+    list.push(name, value);
   }
-  return undefined;
+  return list;
 }
 
 function flatten(headers: Record<string, string | string[] | undefined>): HttpResponse['headers'] {
   const out = Object.create(null) as Record<string, string | undefined>;
-  for (const [name, value] of Object.entries(headers)) out[name.toLowerCase()] = Array.isArray(value) ? value.join(', ') : value;
+  for (const name of Object.keys(headers)) {
+    const value = headers[name];
+    out[name.toLowerCase()] = Array.isArray(value) ? value.join(', ') : value;
+  }
   return out;
 }

@@ -53,6 +53,7 @@ test.each([
   ['an enum symbol that is not there', { type: 'enum', name: 'E', symbols: ['A'] }, long(1)],
   ['a number of eleven bytes', 'long', Buffer.concat([Buffer.alloc(10, 255), Buffer.from([1])])],
   ['a long that no number can hold', 'long', Buffer.from('feffffffffffffffff01', 'hex')],
+  ['a long that the decoder refuses', 'long', Buffer.from('feffffffffffff1f', 'hex')],
   ['the reserved key __proto__', { type: 'map', values: 'long' }, Buffer.concat([long(1), avsc.Type.forSchema('string').toBuffer('__proto__'), long(1), Buffer.from([0])])],
   ['more bytes than the limit', 'bytes', avsc.Type.forSchema('bytes').toBuffer(Buffer.alloc(10_001))],
 ])('refused: %s', (_what, of, datum) => {

@@ -63,9 +63,9 @@ function blocks(s: State, item: (s: State) => void): void {
   }
 }
 
-/** Longs become numbers: one that a number cannot hold exactly is refused, not rounded. */
+/** Longs become numbers: one that a number cannot hold exactly is refused, not rounded; the two outermost that it can are refused by the decoder (avsc), too. */
 function safe(s: State): void {
-  if (!Number.isSafeInteger(varint(s))) refuse('a long is beyond 2^53');
+  if (!(Math.abs(varint(s)) < Number.MAX_SAFE_INTEGER)) refuse('a long is beyond 2^53');
 }
 
 const primitives: ReadonlyMap<string, Walk> = new Map<string, Walk>([

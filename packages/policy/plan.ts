@@ -2,7 +2,7 @@ import type { AvroRecord } from '@weir/schemas';
 import { fieldUses, restrictFields, type FieldUse } from './classes.ts';
 import type { CompiledPolicy, CompiledRoute } from './compile.ts';
 import { compileMinimiser, type FieldAction, type KeyFilter, type Minimiser } from './minimise.ts';
-import { canonicalSchemas, readsOf, recordView } from './record-view.ts';
+import { canonicalSchemas, namesRead, readsOf, recordView, type Reads } from './record-view.ts';
 import { inSet } from './regions.ts';
 import type { CompiledRule } from './rules.ts';
 import type { Transform } from './transforms.ts';
@@ -29,6 +29,8 @@ export interface RoutePlan {
 
 /** What is prepared once per policy and record name. */
 export interface RecordPlan {
+  /** Fields of the record that `decide` looks at, `view` among them. */
+  readonly reads: readonly string[];
   readonly view: (record: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>;
   readonly meta: boolean;
   readonly region: boolean;
@@ -68,7 +70,15 @@ function makePlan(policy: CompiledPolicy, recordName: string, routes: readonly C
   const made = routes.map((route) => makeRoute(policy, recordName, route, shared, minimisers));
   const dynamic = [...made, ...made.flatMap((plan) => plan.second ?? [])].flatMap(({ route, steps, transforms }) => [route.when, ...[...steps, ...transforms].flatMap(({ rule, when }) => [when === 'error' ? undefined : when, rule.until])]);
   const reads = dynamic.flatMap((cel) => (cel === undefined ? [] : [readsOf(cel.source)]));
-  return { view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), shared: shared.size, routes: made };
+  return { reads: fieldsRead(policy, recordName, reads), view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), shared: shared.size, routes: made };
+}
+
+/** By where a person is (`regionOf`), whatever the rules say. */
+const regionFields = ['country', 'jurisdiction', 'region'];
+
+function fieldsRead({ rules }: CompiledPolicy, recordName: string, reads: readonly Reads[]): readonly string[] {
+  const wanted = new Set([...namesRead(recordName, reads), ...regionFields, ...rules.flatMap(({ quietHours }) => quietHours?.timezoneField ?? [])]);
+  return canonicalSchemas().get(recordName)!.fields.map(({ name }) => name).filter((name) => wanted.has(name));
 }
 
 function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRoute, shared: Map<CompiledRule, number>, minimisers: Minimisers): RoutePlan {

@@ -91,13 +91,18 @@ function recordConverter(fields: readonly AvroField[], names: readonly string[])
   };
 }
 
+/** Fields of the type that expressions read, and names that they read and it does not have. */
+export function namesRead(type: string, reads: readonly Reads[]): ReadonlySet<string> {
+  const fields = canonicalSchemas().get(type)?.fields ?? [];
+  const names = new Set<string>(reads.some((r) => r.fields === 'all') ? fields.map((f) => f.name) : []);
+  for (const { fields: read } of reads) if (read !== 'all') for (const name of read) names.add(name);
+  return names;
+}
+
 /**
  * From a decoded canonical record, which CEL does not take as it is, to the `record` of expressions, with the fields
  * that they read. A field that the type does not have is null, so that one rule can speak of several types.
  */
 export function recordView(type: string, reads: readonly Reads[]): (record: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>> {
-  const fields = canonicalSchemas().get(type)?.fields ?? [];
-  const names = new Set<string>(reads.some((r) => r.fields === 'all') ? fields.map((f) => f.name) : []);
-  for (const { fields: read } of reads) if (read !== 'all') for (const name of read) names.add(name);
-  return recordConverter(fields, [...names]) as (record: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>;
+  return recordConverter(canonicalSchemas().get(type)?.fields ?? [], [...namesRead(type, reads)]) as (record: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>;
 }

@@ -1,8 +1,9 @@
 import { WeirError } from '@weir/errors';
 import type { Sink } from '@weir/log';
+import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { boundReasons, encodeAll } from './encode.ts';
-import { identifiersOf, linksOf } from './identity.ts';
+import { createPersons, identifiersOf, linksOf } from './identity.ts';
 import type { Canonical } from './normalize.ts';
 
 const output = (name: string): Canonical => ({ recordType: 'weir.canonical.Profile', record: { name }, outputId: `out_${name}`, outputName: name, ids: [], subject: 's' });
@@ -49,4 +50,16 @@ test('an alias links the earlier id, of whichever kind it is', () => {
 test('a record with more identifiers than a decision may follow has none: it is refused', () => {
   expect(identifiersOf({ externalIds: Array.from({ length: 65 }, (_, i) => ({ type: 'x', value: String(i) })) }, keyed, 64)).toBeUndefined();
   expect(identifiersOf({ userId: 'u', externalIds: Array.from({ length: 64 }, (_, i) => ({ type: 'x', value: String(i) })) }, keyed, 64)).toBeUndefined();
+});
+
+test('a person that is known again is the one of its values, however often they change and come under another field', () => {
+  const text = fc.constantFrom('', 'a', 'b', 'c', null, undefined, 7);
+  const record = fc.record({ userId: text, email: text, phone: text, anonymousId: text, previousId: text });
+  fc.assert(fc.property(fc.array(record, { maxLength: 60 }), fc.integer({ min: 1, max: 4 }), (records, max) => {
+    const persons = createPersons(keyed, 64, max);
+    for (const [i, values] of records.entries()) {
+      const ids = identifiersOf(values, keyed, 64)!;
+      expect(persons((field) => (values as Record<string, unknown>)[field], `e${i}`)).toEqual({ ids, text: ids.join(','), subject: ids[0] ?? `event:e${i}`, key: Buffer.from(ids[0] ?? `event:e${i}`) });
+    }
+  }));
 });

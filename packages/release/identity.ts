@@ -61,37 +61,47 @@ export function personOf(ids: readonly string[], subject: string): Person {
 }
 
 const single = ['userId', 'email', 'phone', 'anonymousId', 'previousId'] as const;
+type Values = readonly [userId: string | null, email: string | null, phone: string | null, anonymousId: string | null, previousId: string | null];
 
-/** Persons by the values of a record that has no external ids; two generations of at most `max` are kept. Undefined = more identifiers than `limit`. */
+interface Known {
+  readonly values: Values;
+  readonly person: Person;
+}
+
+const textOf = (value: unknown): string | null => (typeof value === 'string' ? value : null);
+
+/**
+ * Persons by the values of a record that has no external ids; two generations of at most `max` are kept, one for each first
+ * value. Undefined = more identifiers than `limit`.
+ */
 export function createPersons(keyed: (type: string, value: string) => string, limit: number, max = 20_000): (value: (field: string) => unknown, eventId: string) => Person | undefined {
-  let known = new Map<string, Person>();
-  let before = new Map<string, Person>();
+  let known = new Map<string, Known>();
+  let before = new Map<string, Known>();
   return (value, eventId) => {
-    const record: Record<string, unknown> = { userId: null, email: null, phone: null, anonymousId: null, previousId: null };
-    let key = '';
-    for (const field of single) {
-      const text = value(field);
-      if (typeof text !== 'string') key += '\u0000';
-      else {
-        record[field] = text;
-        key += `${text.length}:${text}`;
-      }
-    }
-    let person = known.get(key);
-    if (person !== undefined) return person;
-    person = before.get(key);
-    if (person === undefined) {
-      const ids = identifiersOf(record, keyed, limit);
+    const userId = textOf(value('userId'));
+    const email = textOf(value('email'));
+    const phone = textOf(value('phone'));
+    const anonymousId = textOf(value('anonymousId'));
+    const previousId = textOf(value('previousId'));
+    const first = userId ?? email ?? phone ?? anonymousId ?? previousId ?? '';
+    const same = ({ values: v }: Known): boolean => v[0] === userId && v[1] === email && v[2] === phone && v[3] === anonymousId && v[4] === previousId;
+    let found = known.get(first);
+    if (found !== undefined && same(found)) return found.person;
+    found = before.get(first);
+    if (found === undefined || !same(found)) {
+      const values: Values = [userId, email, phone, anonymousId, previousId];
+      const ids = identifiersOf(Object.fromEntries(single.map((field, i) => [field, values[i]])), keyed, limit);
       if (ids === undefined) return undefined;
-      person = personOf(ids, ids[0] ?? `event:${eventId}`);
+      const person = personOf(ids, ids[0] ?? `event:${eventId}`);
       // Without an identifier the event is the subject.
       if (ids.length === 0) return person;
+      found = { values, person };
     }
-    if (known.size >= max) {
+    if (known.size >= max && !known.has(first)) {
       before = known;
       known = new Map();
     }
-    known.set(key, person);
-    return person;
+    known.set(first, found);
+    return found.person;
   };
 }

@@ -10,18 +10,24 @@ const all = (hashes: ReturnType<typeof createSortedHashes>, limit: number): [num
 
 test('hashes are kept as a map keeps them, in their order, also many that begin alike, at the end of the room and while it grows', () => {
   const high = fc.oneof(fc.integer({ min: 0, max: 3 }), fc.integer({ min: 2 ** 52 - 3, max: 2 ** 52 - 1 }), fc.maxSafeInteger().map((n) => Math.abs(n) % 2 ** 52));
-  const step = fc.record({ high, low: fc.integer({ min: 0, max: 4 }), many: fc.constantFrom(1, 1, 200, 1500), remove: fc.boolean() });
+  const step = fc.record({ high, low: fc.integer({ min: 0, max: 4 }), many: fc.constantFrom(1, 1, 200, 1500), remove: fc.boolean(), clear: fc.integer({ min: 0, max: 9 }).map((n) => n === 0) });
   fc.assert(fc.property(fc.array(step, { maxLength: 30 }), fc.integer({ min: 1, max: 700 }), (steps, limit) => {
     const hashes = createSortedHashes();
     const model = new Map<string, number>();
-    for (const [i, { high, low, many, remove }] of steps.entries()) for (let n = 0; n < many; n++) {
-      const key = hexOf(high, low + n);
-      if (remove) {
-        hashes.delete(high, low + n);
-        model.delete(key);
-      } else {
-        hashes.set(high, low + n, i + 1);
-        model.set(key, i + 1);
+    for (const [i, { high, low, many, remove, clear }] of steps.entries()) {
+      if (clear) {
+        hashes.clear();
+        model.clear();
+      }
+      for (let n = 0; n < many; n++) {
+        const key = hexOf(high, low + n);
+        if (remove) {
+          hashes.delete(high, low + n);
+          model.delete(key);
+        } else {
+          hashes.set(high, low + n, i + 1);
+          model.set(key, i + 1);
+        }
       }
     }
     expect(hashes.size()).toBe(model.size);
@@ -39,5 +45,6 @@ test('a hash is told from its digits and its digits from it', () => {
   fc.assert(fc.property(fc.array(fc.constantFrom(...'0123456789abcdef'), { minLength: 26, maxLength: 40 }), (digits) => {
     const hex = digits.join('');
     expect(hexOf(...hashOf(hex))).toBe(hex.slice(0, 26));
+    expect(hashOf(`dlv_${hex}`, 4)).toEqual([Number.parseInt(hex.slice(0, 13), 16), Number.parseInt(hex.slice(13, 26), 16)]);
   }));
 });

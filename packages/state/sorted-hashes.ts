@@ -1,8 +1,31 @@
 /** A hash of 104 bits in two halves of 52, each exact as a number. */
 export type Hash = readonly [high: number, low: number];
 
-/** The first 104 bits of a hash that is given in hex. */
-export const hashOf = (hex: string): Hash => [Number.parseInt(hex.slice(0, 13), 16), Number.parseInt(hex.slice(13, 26), 16)];
+/** Of the characters of small hex, by their code; 255 = is none. */
+const digitOf = Uint8Array.from({ length: 128 }, (_, code) => {
+  const digit = '0123456789abcdef'.indexOf(String.fromCharCode(code));
+  return digit < 0 ? 255 : digit;
+});
+
+/** 13 digits from a place on as a number; NaN where one is none. By a table: parseInt of a slice takes four times as long. */
+function numberAt(hex: string, from: number): number {
+  let high = 0;
+  let low = 0;
+  for (let i = from; i < from + 7; i++) {
+    const digit = digitOf[hex.charCodeAt(i)] ?? 255;
+    if (digit === 255) return Number.NaN;
+    high = (high << 4) | digit;
+  }
+  for (let i = from + 7; i < from + 13; i++) {
+    const digit = digitOf[hex.charCodeAt(i)] ?? 255;
+    if (digit === 255) return Number.NaN;
+    low = (low << 4) | digit;
+  }
+  return high * 2 ** 24 + low;
+}
+
+/** The first 104 bits of a hash that is given in small hex, from a place on. */
+export const hashOf = (hex: string, from = 0): Hash => [numberAt(hex, from), numberAt(hex, from + 13)];
 
 const half = 2 ** 26;
 const threeDigits = Array.from({ length: 4096 }, (_, i) => i.toString(16).padStart(3, '0'));
@@ -23,6 +46,8 @@ export interface SortedHashes {
   set(high: number, low: number, value: number): void;
   delete(high: number, low: number): void;
   size(): number;
+  /** Forgets all and keeps the memory. */
+  clear(): void;
   /** Shows what is under one first half, in order. */
   under(high: number, show: (low: number, value: number) => void): void;
   /** Shows up to `limit` from a place on, in order; gives the next place, -1 = that was all. 0 is the first. Nothing may be set or deleted between. */
@@ -107,6 +132,10 @@ export function createSortedHashes(): SortedHashes {
       size--;
     },
     size: () => size,
+    clear() {
+      data.fill(0);
+      size = 0;
+    },
     under(high, show) {
       for (let i = placeOf(high, 0); data[i + 2] !== 0 && data[i] === high; i += width) show(data[i + 1]!, data[i + 2]!);
     },

@@ -69,7 +69,8 @@ async function exchange(ports: DestinationPorts, members: readonly Member[], ope
 function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Exchanged): CallResult {
   task.attempts++;
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
-  task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, ...('code' in verdict ? { code: verdict.code } : {}), status: statusOf(done.response), path: task.path === '' ? null : task.path };
+  const last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
+  task.last = 'code' in verdict ? { ...last, code: verdict.code } : last;
   ports.metrics.calls.observe({ destination: ports.name, operation: task.path === '' ? task.delivery.operation : task.path, verdict: verdict.kind }, done.durationMs / 1000);
   return { kind: 'verdict', verdict, headers: headersOf(done.response) };
 }
@@ -161,18 +162,17 @@ function statusOf(response: HttpResponse | HttpFailure): number | null {
   return 'status' in response ? response.status : null;
 }
 
-const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone'], ['anonymousId', 'anonymousId']] as const;
-
 function toAdapterDelivery(ports: DestinationPorts, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery {
   const { delivery } = task;
   const record = ports.serde.decode(delivery.payload).value;
   // It was decoded for this call; what no mapping named goes nowhere.
   if (record.extras !== undefined) record.extras = undefined;
   const identifiers: { type: 'userId' | 'email' | 'phone' | 'external' | 'anonymousId'; value: string }[] = [];
-  for (const [field, type] of identifierFields) {
-    if (type === 'anonymousId') for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });
-    if (typeof record[field] === 'string') identifiers.push({ type, value: record[field] });
-  }
+  if (typeof record.userId === 'string') identifiers.push({ type: 'userId', value: record.userId });
+  if (typeof record.email === 'string') identifiers.push({ type: 'email', value: record.email });
+  if (typeof record.phone === 'string') identifiers.push({ type: 'phone', value: record.phone });
+  for (const e of record.externalIds ?? []) identifiers.push({ type: 'external', value: `${e.type}:${e.value}` });
+  if (typeof record.anonymousId === 'string') identifiers.push({ type: 'anonymousId', value: record.anonymousId });
   return { destination: delivery.destination, operation, recordType: delivery.recordType, record, identifiers, eventId: delivery.eventId, outputId: delivery.outputId, acceptedAt: delivery.acceptedAt };
 }
 

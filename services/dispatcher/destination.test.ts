@@ -14,7 +14,7 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
   const clock = createHandClock(over.now ?? 1000);
   let owner = '';
   const ended: string[] = [];
-  const gauge = { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined };
+  const gauge = Object.assign(() => undefined, { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined });
   const destination = { enabled: over.enabled ?? true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, operations: { put: { kind: 'use', idempotency: { scheme: 'natural-upsert', pastWindow: 'resend' } } }, retryHorizonMs: dayMs };
   const delivery = { eventId: 'e', outputId: 'o', destination: 'one', operation: 'put', kind: 'use', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', notBefore: null, payload: Buffer.from('p'), consentOffsets: [], identityOffsets: [], ids: [] };
   const ports = {

@@ -197,7 +197,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   }
 
   function join(batch: Batch<Ready>, entry: Ready, task: Task, destination: DestinationConfig, operation: OperationManifest): 'joined' | 'full' | 'ended' {
-    const joined = joinBatch(ports, batch, { ...entry, task }, destination, operation);
+    const joined = joinBatch(ports, batch, { lane: entry.lane, runner: entry.runner, since: entry.since, task }, destination, operation);
     if (typeof joined === 'string') return joined;
     end(entry.lane, entry.runner, unbuildable(task, joined));
     return 'ended';
@@ -271,7 +271,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   function count(ending: Ending): void {
     const { delivery } = ending.task;
     if (ending.repeated !== undefined) return;
-    ports.metrics.ended.inc({ destination: ports.name, operation: delivery.operation, state: ending.state, code: ending.code ?? '' });
+    ports.metrics.end(ports.name, delivery.operation, ending.state, ending.code ?? '');
     if (ending.state === 'delivered') ports.metrics.latency.observe({ destination: ports.name }, Math.max(0, ports.clock.now() - delivery.acceptedAt) / 1000);
     else if (ending.deadLetter) ports.logger.warn({ destination: ports.name, event: delivery.eventId, code: ending.code, state: ending.state }, 'delivery ended undelivered');
   }
@@ -340,13 +340,13 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   function began(): number {
     inFlight++;
-    ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
+    ports.metrics.callsInFlight(ports.name, inFlight);
     return standing.began();
   }
 
   function finished(): void {
     inFlight--;
-    ports.metrics.inFlight.set({ destination: ports.name }, inFlight);
+    ports.metrics.callsInFlight(ports.name, inFlight);
     pump();
   }
 

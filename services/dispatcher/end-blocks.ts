@@ -48,7 +48,7 @@ const writtenKey = '#written';
 
 const derived = /^dlv_[0-9a-f]{32}$/;
 /** A delivery key is the beginning of a hash already. */
-const hashOfKey = (key: string): Hash => hashOf(derived.test(key) ? key.slice(4) : hash('sha256', key, 'hex'));
+const hashOfKey = (key: string): Hash => (derived.test(key) ? hashOf(key, 4) : hashOf(hash('sha256', key, 'hex')));
 const hashOfLast = (subject: string, operation: string): Hash => hashOf(hash('sha256', `last\0${operation}\0${subject}`, 'hex'));
 
 /** @param most ends gathered; a test has it smaller */

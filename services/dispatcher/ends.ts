@@ -32,12 +32,17 @@ export function repeat(task: Task, end: EndValue, handOver?: HandOver): Ending {
   return { task, state: end.state, effect: end.effect, code: end.code, detail: end.reason, deadLetter: false, repeated: end, ...(handOver === undefined ? {} : { handOver }) };
 }
 
+function reasonOf({ detail, task: { ahead } }: Ending): string | null {
+  if (detail === null || detail === '') return ahead || null;
+  return ahead ? `${detail}; ${ahead}` : detail;
+}
+
 /** @param owner who writes it, by the order of the ledger (owners.ts) */
 export function endValue(ending: Ending, at: number, owner: string): EndValue {
   const { task, handOver } = ending;
   return {
     key: ending.key ?? task.key, outputId: task.delivery.outputId, eventId: task.delivery.eventId, operation: task.delivery.operation,
-    state: ending.state, effect: ending.effect, code: ending.code, reason: [ending.detail, task.ahead].filter(Boolean).join('; ') || null, status: task.last?.status ?? null,
+    state: ending.state, effect: ending.effect, code: ending.code, reason: reasonOf(ending), status: task.last?.status ?? null,
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,

@@ -105,6 +105,14 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     return value === null || value === undefined ? undefined : JSON.parse(value.toString('utf8')) as OwnerMark;
   }
 
+  /** As the table has them; asked for with every batch. */
+  const owners = new Map<number, OwnerMark | undefined>();
+
+  function ownerMark(partition: number): OwnerMark | undefined {
+    if (!owners.has(partition)) owners.set(partition, markOf(table.get(ownerOf(partition))));
+    return owners.get(partition);
+  }
+
   function see(value: Buffer | null, seen: OwnerSeen): void {
     if (value === null) return;
     const { token, owner } = serde.decode(value).value as OwnerMark;
@@ -174,9 +182,10 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       }
       return found;
     },
-    owner: (partition) => markOf(table.get(ownerOf(partition))),
+    owner: ownerMark,
     forgetOwner(partition) {
       table.putBatch([{ key: ownerOf(partition), value: null }]);
+      owners.delete(partition);
     },
     lastDelivered: blocks.lastDelivered,
     counted(subject, since) {
@@ -193,7 +202,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     position: (partition) => table.position(partition) ?? 0,
     apply(partition, entries, nextOffset) {
       const puts = new Map<string, Buffer | null>();
-      const before = markOf(table.get(ownerOf(partition)));
+      const before = ownerMark(partition);
       const seen: OwnerSeen = { owner: before };
       for (const { key, value, end } of entries) {
         if (key.endsWith('#end')) {
@@ -204,6 +213,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       }
       if (seen.owner !== before) puts.set(ownerOf(partition), Buffer.from(JSON.stringify(seen.owner)));
       write(puts, new Map([[partition, nextOffset]]));
+      owners.set(partition, seen.owner);
     },
     applyOlder(entries, seen = {}) {
       const puts = new Map<string, Buffer | null>();

@@ -57,7 +57,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     clock: { now: () => clock.at, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
     window: () => ({ records: 500, bytes: 1e6, heads: 50 }), dedupeWindowMs: () => 1,
     progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
-    metrics: { ended: { inc: () => undefined }, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
+    metrics: { end: () => undefined, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
     ledger: { owner: () => ({ token: 1, owner: written.findLast((w) => w.name === 'weir.internal.LedgerOwner')?.owner }), position: () => 0, intent: () => undefined, parks: () => [], apply: () => undefined },
     serde: {
       known: over.known ?? (() => true), prepare: over.prepare ?? (() => Promise.resolve()), encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })),

@@ -59,3 +59,28 @@ test('nothing is lost and the order of a class and bucket stays, whatever is put
     for (const list of seen.values()) expect(list).toEqual(list.toSorted((a, b) => a - b));
   }));
 });
+
+test('buckets of a class take turns: one that was served is behind the others, one that was closed keeps its place', () => {
+  const step = fc.record({ push: fc.option(fc.constantFrom('a', 'b', 'c', 'd'), { nil: undefined }), shut: fc.subarray(['a', 'b', 'c', 'd']) });
+  fc.assert(fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+    const ready = createReady<number>();
+    const round: { bucket: string; items: number[] }[] = [];
+    for (const [n, { push, shut }] of steps.entries()) {
+      if (push !== undefined) {
+        ready.push({ class: 'restrict', bucket: push, item: n });
+        const known = round.find(({ bucket }) => bucket === push);
+        if (known === undefined) round.push({ bucket: push, items: [n] });
+        else known.items.push(n);
+        continue;
+      }
+      const at = round.findIndex(({ bucket, items }) => items.length > 0 && !shut.includes(bucket));
+      const found = ready.next((bucket) => !shut.includes(bucket));
+      if (at < 0) expect(found).toBeUndefined();
+      else {
+        const [served] = round.splice(at, 1);
+        expect(found).toEqual({ class: 'restrict', bucket: served!.bucket, item: served!.items.shift() });
+        round.push(served!);
+      }
+    }
+  }));
+});

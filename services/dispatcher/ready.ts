@@ -47,25 +47,27 @@ const yielding: readonly (readonly CallClass[])[] = [['restrict', 'retry', 'repl
  * costs no look at its lanes.
  */
 export function createReady<T>() {
-  const queues = new Map<CallClass, Map<string, ReturnType<typeof createFifo<T>>>>(strict.map((name) => [name, new Map()]));
+  /** Of each class its buckets in the order of the round: few, and mostly one. */
+  const queues = new Map<CallClass, { readonly bucket: string; readonly fifo: ReturnType<typeof createFifo<T>> }[]>(strict.map((name) => [name, []]));
   let size = 0;
   let served = 0;
 
   function fifo(name: CallClass, bucket: string): ReturnType<typeof createFifo<T>> {
-    const byBucket = queues.get(name)!;
-    let found = byBucket.get(bucket);
-    if (found === undefined) byBucket.set(bucket, found = createFifo<T>());
-    return found;
+    const round = queues.get(name)!;
+    for (let i = 0; i < round.length; i++) if (round[i]!.bucket === bucket) return round[i]!.fifo;
+    const made = createFifo<T>();
+    round.push({ bucket, fifo: made });
+    return made;
   }
 
   function first(name: CallClass, open: (bucket: string) => boolean): Ordered<T> | undefined {
-    const byBucket = queues.get(name)!;
-    for (const [bucket, queue] of byBucket) {
-      if (queue.size() === 0 || !open(bucket)) continue;
-      const item = queue.shift()!;
+    const round = queues.get(name)!;
+    for (let i = 0; i < round.length; i++) {
+      const { bucket, fifo } = round[i]!;
+      if (fifo.size() === 0 || !open(bucket)) continue;
+      const item = fifo.shift()!;
       // To the end of the round.
-      byBucket.delete(bucket);
-      byBucket.set(bucket, queue);
+      if (i < round.length - 1) round.push(round.splice(i, 1)[0]!);
       return { class: name, bucket, item };
     }
     return undefined;
@@ -95,9 +97,9 @@ export function createReady<T>() {
     /** Lets go of those that nobody will start. */
     drop(gone: (item: T) => boolean): void {
       size = 0;
-      for (const byBucket of queues.values()) for (const queue of byBucket.values()) {
-        queue.drop(gone);
-        size += queue.size();
+      for (const round of queues.values()) for (const { fifo } of round) {
+        fifo.drop(gone);
+        size += fifo.size();
       }
     },
     size: () => size,

@@ -36,7 +36,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
     paused = false;
     queueMicrotask(read);
   }
-  const gauge = { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined };
+  const gauge = Object.assign(() => undefined, { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined });
   const operation = (kind: string) => ({ kind, idempotency: { scheme: 'key', pastWindow: 'resend' } });
   const destination = {
     enabled: true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, retryHorizonMs: 100 * hourMs, config: {}, operations: { use: operation('use'), restrict: operation('restrict'), send: { kind: 'use', idempotency: { scheme: 'none', pastWindow: 'hold' } } },

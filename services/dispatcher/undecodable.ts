@@ -17,5 +17,5 @@ export async function deadLetterUndecodable(ports: DestinationPorts, partition: 
   const key = Buffer.from(eventId);
   await ports.appender.append(ports.topics.dlq, [{ partition: ports.appender.partitionFor(ports.topics.dlq, key), key, value: ports.serde.encode('weir.internal.DeadLetter', letter) }]);
   await ports.appender.append(ports.topics.outcome, [{ partition: ports.appender.partitionFor(ports.topics.outcome, key), key, value: ports.serde.encode('weir.internal.Outcome', outcome) }]);
-  ports.metrics.ended.inc({ destination: ports.name, operation: '', state: 'dead-lettered', code });
+  ports.metrics.end(ports.name, '', 'dead-lettered', code);
 }

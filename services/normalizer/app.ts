@@ -3,7 +3,7 @@ import { findWeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
-import { acceptedAs, createKeyedCache, rawHeaders, type Release } from '@weir/release';
+import { acceptedAs, createKeyedCache, rawHeaders, type RawHeaders, type Release } from '@weir/release';
 import { appendDeadlineMs, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createConvert } from './convert.ts';
@@ -82,16 +82,20 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     // A repetition is the same item: it was accepted when it first was (I5), and must not look newer than what followed it.
     const headers = first === undefined ? found : acceptedAs(found, first.acceptedAt);
     if (!inBatch.has(eventId)) inBatch.set(eventId, earlier ?? { hash, acceptedAt: headers.acceptedAt, offset: record.offset });
-    const work = { source, topic, partition: number, record, headers, known };
+    return { source, topic, partition: number, record, headers, known, result: resultOf(source, record, headers, release, sink) };
+  }
+
+  /** What comes of a record that is not a conflict. */
+  function resultOf(source: string, record: LogRecord, headers: RawHeaders, release: Release, sink: Sink): Work['result'] {
     const plain = sealing.open(record);
-    if (plain === undefined) return { ...work, result: { kind: 'dead', reasons: [{ code: 'key-destroyed', message: `the key of the items that ${source} gave on that day is destroyed: what was sent cannot be read any more` }] } };
-    if (plain === 'changed') return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] } };
+    if (plain === undefined) return { kind: 'dead', reasons: [{ code: 'key-destroyed', message: `the key of the items that ${source} gave on that day is destroyed: what was sent cannot be read any more` }] };
+    if (plain === 'changed') return { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] };
     try {
-      return { ...work, result: sealing.withoutErased(convert(source, plain, headers, release, sink), headers.acceptedAt) };
+      return sealing.withoutErased(convert(source, plain, headers, release, sink), headers.acceptedAt);
     } catch (error) {
       // Its envelope is sealed, too.
       if (plain === record || findWeirError(error)?.code !== 'avro-undecodable') throw error;
-      return { ...work, result: { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'what surrounds the sealed item was changed on the topic' }] } };
+      return { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'what surrounds the sealed item was changed on the topic' }] };
     }
   }
 

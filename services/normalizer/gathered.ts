@@ -1,65 +1,62 @@
 import { hash } from 'node:crypto';
-import { createSortedHashes, hashOf, hexOf, type Hash, type Put } from '@weir/state';
+import { createSortedHashes, hashOf, type Hash } from '@weir/state';
+import { Entries, hexWords } from './entries.ts';
 import type { First, SeenEntry } from './seen.ts';
 
 /** Where event ids stand: those of one partition of a topic, of one generation. */
 export interface Shelf {
   readonly topic: string;
   readonly generation: number;
-  /** Of the keys of its rows. */
-  readonly prefix: string;
+  readonly partition: number;
+  /** Of its topic and generation: their entries are kept together. */
+  readonly group: string;
   /** Added to the hash of an id, so that the same id of another partition stands elsewhere. */
   readonly high: number;
   readonly low: number;
 }
 
-/** Entries that are in memory, in the order of their hashes, about 70 bytes each. */
+/** Entries that are in memory, in the order of their hashes, about 90 bytes each. */
 export interface Gathered {
   size(): number;
-  get(place: Hash): First | undefined;
+  /** Of one topic and generation. */
+  sizeOf(topic: string, generation: number): number;
+  get(high: number, low: number): First | undefined;
   set(shelf: Shelf, place: Hash, entry: SeenEntry): void;
-  /** Shows up to `limit` as rows, from a place on, in the order of their keys of one topic and generation; gives the next place, -1 = that was all. 0 is the first. */
-  rows(place: number, limit: number, show: (shelf: Shelf, row: Put) => void): number;
+  /** Shows up to `limit` from a place on, in order; gives the next place, -1 = that was all. 0 is the first. */
+  each(place: number, limit: number, show: (shelf: Shelf, entries: Entries, entry: number) => void): number;
+  /** Forgets all and keeps the memory. */
+  clear(): void;
 }
 
 const span = 2 ** 52;
-/** Hash of the body, offset, accept time. */
-const hashBytes = 16;
-export const rowBytes = hashBytes + 16;
-const entryBytes = rowBytes + 4;
 const firstEntries = 1024;
-const derived = /^evt_[0-9a-f]{32}$/;
-const digest = /^[0-9a-f]{32}$/;
 
 export function createShelf(topic: string, generation: number, partition: number): Shelf {
   const [high, low] = hashOf(hash('sha256', `${topic}/${generation}/${partition}`, 'hex'));
-  return { topic, generation, prefix: `${topic}/${generation}/`, high, low };
+  return { topic, generation, partition, group: `${topic}/${generation}/`, high, low };
 }
+
+const words = new Uint32Array(4);
 
 /** All 128 bits of an id count, which is the beginning of a hash, unless somebody else wrote it: those behind the first 104 go on top of the lower half. */
 export function placeOf({ high, low }: Shelf, eventId: string): Hash {
-  const digits = derived.test(eventId) ? eventId.slice(4) : hash('sha256', eventId, 'hex');
-  const [first, second] = hashOf(digits);
-  return [(first + high) % span, ((second + Number.parseInt(digits.slice(26, 32), 16) * 2 ** 28) % span + low) % span];
-}
-
-/** Of a body as 32 hex digits; what is none (somebody else wrote the record) by its own hash. */
-export const bodyHash = (text: string): string => (digest.test(text) ? text : hash('sha256', text, 'hex').slice(0, 32));
-
-export const rowKey = ({ prefix }: Shelf, [high, low]: Hash): string => prefix + hexOf(high, low);
-
-/** What a row says. `at`: where it begins. */
-export function readRow(bytes: Buffer, at = 0): First {
-  return { hash: bytes.toString('hex', at, at + hashBytes), offset: bytes.readDoubleLE(at + hashBytes), acceptedAt: bytes.readDoubleLE(at + hashBytes + 8) };
+  if (!eventId.startsWith('evt_') || !hexWords(eventId, 4, words, 0)) hexWords(hash('sha256', eventId, 'hex').slice(0, 32), 0, words, 0);
+  const [a, b, c, d] = [words[0]!, words[1]!, words[2]!, words[3]!];
+  const first = a * 2 ** 20 + (b >>> 12);
+  const second = (b & 0xfff) * 2 ** 40 + c * 2 ** 8 + (d >>> 24);
+  return [(first + high) % span, ((second + (d & 0xffffff) * 2 ** 28) % span + low) % span];
 }
 
 export function createGathered(): Gathered {
   const index = createSortedHashes();
-  /** Of an entry: its row, and which shelf it is on. */
-  let entries = Buffer.allocUnsafeSlow(firstEntries * entryBytes);
+  let entries = Entries.room(firstEntries);
+  /** Of each entry: which shelf it is on. */
+  let places = new Uint32Array(firstEntries);
   let count = 0;
-  const shelves: Shelf[] = [];
+  let shelves: Shelf[] = [];
   const numbers = new Map<Shelf, number>();
+  /** Entries of a generation, by topic. */
+  const sizes = new Map<string, Map<number, number>>();
 
   function numberOf(shelf: Shelf): number {
     let number = numbers.get(shelf);
@@ -67,33 +64,46 @@ export function createGathered(): Gathered {
     return number;
   }
 
+  function countOne({ topic, generation }: Shelf): void {
+    let counts = sizes.get(topic);
+    if (counts === undefined) sizes.set(topic, counts = new Map());
+    counts.set(generation, (counts.get(generation) ?? 0) + 1);
+  }
+
+  function grow(): void {
+    const larger = Entries.room(entries.capacity * 2);
+    larger.words.set(entries.words);
+    entries = larger;
+    const more = new Uint32Array(larger.capacity);
+    more.set(places);
+    places = more;
+  }
+
   return {
     size: () => count,
-    get([high, low]) {
+    sizeOf: (topic, generation) => sizes.get(topic)?.get(generation) ?? 0,
+    get(high, low) {
       const entry = index.get(high, low);
-      return entry === undefined ? undefined : readRow(entries, (entry - 1) * entryBytes);
+      return entry === undefined ? undefined : entries.read(entry - 1);
     },
     set(shelf, [high, low], { hash: text, offset, acceptedAt }) {
       let entry = index.get(high, low);
       if (entry === undefined) {
         entry = ++count;
-        if (count * entryBytes > entries.length) {
-          const larger = Buffer.allocUnsafeSlow(entries.length * 2);
-          entries.copy(larger);
-          entries = larger;
-        }
+        if (count > entries.capacity) grow();
         index.set(high, low, entry);
+        places[entry - 1] = numberOf(shelf);
+        countOne(shelf);
       }
-      const at = (entry - 1) * entryBytes;
-      entries.write(bodyHash(text), at, hashBytes, 'hex');
-      entries.writeDoubleLE(offset, at + hashBytes);
-      entries.writeDoubleLE(acceptedAt, at + hashBytes + 8);
-      entries.writeUInt32LE(numberOf(shelf), at + rowBytes);
+      entries.write(entry - 1, high, low, text, offset, acceptedAt);
     },
-    rows: (place, limit, show) => index.each(place, limit, (high, low, entry) => {
-      const at = (entry - 1) * entryBytes;
-      const shelf = shelves[entries.readUInt32LE(at + rowBytes)]!;
-      show(shelf, { key: shelf.prefix + hexOf(high, low), value: entries.subarray(at, at + rowBytes) });
-    }),
+    each: (place, limit, show) => index.each(place, limit, (_high, _low, entry) => { show(shelves[places[entry - 1]!]!, entries, entry - 1); }),
+    clear() {
+      index.clear();
+      count = 0;
+      shelves = [];
+      numbers.clear();
+      sizes.clear();
+    },
   };
 }

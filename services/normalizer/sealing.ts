@@ -1,8 +1,8 @@
 import { findWeirError } from '@weir/errors';
 import { room, type Headers, type LogRecord, type Sink } from '@weir/log';
 import { H } from '@weir/pipeline';
-import type { Encodable } from '@weir/release';
-import { isSealed, sealedBy, sealOverhead, sealTo, unseal, type KeyRing } from '@weir/seal';
+import type { Encodable, Encoded } from '@weir/release';
+import { isSealed, sealedBy, sealOverhead, sealTo, unseal, type KeyRing, type SealKey } from '@weir/seal';
 
 type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
 
@@ -54,12 +54,20 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
     },
     withoutErased,
     async seal(works, sink) {
-      // While keys are made the tombstone of another one may be read.
-      for (let missing = withoutKey(works); missing.size > 0; missing = withoutKey(works)) await keys.ensure(missing);
+      const found: SealKey[] = [];
+      // While keys are made the tombstone of another one may be read: what was found before is found again.
+      for (let missing = findKeys(works, found); missing.size > 0; missing = findKeys(works, found)) await keys.ensure(missing);
+      let next = 0;
       for (const work of works) {
-        // A mark that was read since the record was mapped: its key is gone, and the one of now would make it readable again.
-        const result = withoutErased(work.result, work.headers.acceptedAt);
-        work.result = result.kind === 'ok' ? sealed(result, sink) : result;
+        const { result } = work;
+        if (result.kind !== 'ok') continue;
+        const outputs: Encoded[] = [];
+        for (const output of result.outputs) {
+          const key = found[next++]!;
+          // A mark that was read since the record was mapped: its key is gone, and the one of now would make it readable again.
+          if (keys.erasedUntil(output.person.ids) < work.headers.acceptedAt) outputs.push(sealed(key, output, sink));
+        }
+        work.result = outputs.length === 0 && result.outputs.length > 0 ? { kind: 'dropped', reason: 'subject-erased' } : { kind: 'ok', mapping: result.mapping, outputs };
       }
     },
   };
@@ -70,19 +78,27 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
     return outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs };
   }
 
-  function withoutKey(works: readonly Sealable[]): ReadonlySet<string> {
+  /** The key of each output of these works, in their order; gives the subjects that have none. */
+  function findKeys(works: readonly Sealable[], found: SealKey[]): ReadonlySet<string> {
+    found.length = 0;
     const missing = new Set<string>();
-    for (const { result } of works) if (result.kind === 'ok') for (const { person } of result.outputs) if (keys!.current(person.subject) === undefined) missing.add(person.subject);
+    for (const { result } of works) {
+      if (result.kind !== 'ok') continue;
+      for (const { person } of result.outputs) {
+        const key = keys!.current(person.subject);
+        if (key === undefined) missing.add(person.subject);
+        else found.push(key);
+      }
+    }
     return missing;
   }
 
-  function sealed<T extends Extract<Result, { kind: 'ok' }>>(result: T, sink: Sink): T {
-    return { ...result, outputs: result.outputs.map((output) => {
-      const from = sink.at;
-      room(sink, output.to - output.from + sealOverhead);
-      sink.at = sealTo(keys!.current(output.person.subject)!, sink.bytes.subarray(output.from, output.to), sink.bytes, from);
-      return { ...output, from, to: sink.at };
-    }) };
+  function sealed(key: SealKey, output: Encoded, sink: Sink): Encoded {
+    const { recordType, outputId, outputName, person } = output;
+    const from = sink.at;
+    room(sink, output.to - output.from + sealOverhead);
+    sink.at = sealTo(key, sink.bytes.subarray(output.from, output.to), sink.bytes, from);
+    return { recordType, outputId, outputName, person, from, to: sink.at };
   }
 }
 

@@ -1,8 +1,10 @@
+import { WeirError } from '@weir/errors';
 import type { Reader } from '@weir/log';
 import { rawHeaders } from '@weir/release';
 import type { Put, Table } from '@weir/state';
-import { bodyHash, createGathered, createShelf, placeOf, readRow, rowBytes, rowKey, type Gathered, type Shelf } from './gathered.ts';
-import { createRowFilter } from './row-filter.ts';
+import { bodyHash } from './entries.ts';
+import { createGathered, createShelf, placeOf, type Gathered, type Shelf } from './gathered.ts';
+import { createRuns, type RunWriter } from './runs.ts';
 
 export interface SeenEntry {
   readonly eventId: string;
@@ -26,12 +28,11 @@ export interface First {
  * Which body each event id first arrived with, per raw partition, within the dedupe window of the source: the
  * same id with another hash is a conflict (docs/architecture.md, Ids). A cache of the raw topic itself: what it
  * lacks is read from there. Entries stand in generations as long as the window; a look-up sees this one and the
- * one before, older ones are deleted a little with every batch, so the disk holds two windows at most.
+ * one before, older ones are deleted a little with every batch, so the disk holds two windows, and what is being merged twice.
  *
- * What is added is gathered in memory, and written later in the order of the hashes, a slice with each batch: a row at a random
- * place of a large tree copies a page, neighbours share one. The position of a partition is written behind its last entry
+ * What is added is gathered in memory, and written later in the order of the hashes as blocks of a sorted run, a slice with each
+ * batch (runs.ts; docs/decisions/0023-event-ids-in-sorted-runs.md). The position of a partition is written behind its last entry
  * before it, so what a killed process had gathered is read again from the topic (docs/decisions/0021-event-ids-written-late.md).
- * Row `<topic>/<generation>/<hash of partition and event id>` → hash, offset, accept time.
  */
 export interface Seen {
   /** Fill from the raw topic up to `position`; where nothing of the partition is known, at most back to the window. */
@@ -39,42 +40,55 @@ export interface Seen {
   /** How the event id first came, as far as it is known: perhaps this record itself, read again. */
   find(topic: string, partition: number, entry: SeenEntry, windowMs: number): First | undefined;
   add(topic: string, partition: number, entries: readonly SeenEntry[], next: number, windowMs: number): void;
-  /** Writes what is gathered. */
+  /** Writes what is gathered, unless a write has failed: then it is read again from the topic. */
   close(): Promise<void>;
 }
 
-const sweepKeys = 5000;
-/** So many are gathered before they are written (about 3 MB), and as many while they are; or after so long. */
-const defaultMost = 40_000;
+/** How much is done at once; a test has it smaller. */
+export interface SeenLimits {
+  /** Entries gathered before they are written (about 1.5 MB), and as many while they are; or after half a minute. */
+  readonly most: number;
+  /** Entries written with a batch at least, and of each merge. */
+  readonly entries: number;
+  /** Rows of old generations and merged runs that are removed with a batch at least. */
+  readonly rows: number;
+  /** Bytes of filters in memory. */
+  readonly filters: number;
+}
+/** Filters of some 30 million entries. */
+const defaults: SeenLimits = { most: 16_000, entries: 1000, rows: 100, filters: 32 * 1024 * 1024 };
 const gatherMs = 30_000;
-/** Rows written for each entry that comes, so that they are out before as many have come again; at least so many at once. */
-const rowsAnEntry = 1.25;
-const leastRows = 1000;
-/** Rows of the process before that the filter takes in with each batch. */
-const scanRows = 2000;
+/** Entries written for each that comes, and as many of each merge, so that they are out before as many have come again. */
+const entriesAnEntry = 1.25;
+/** Entries of a batch for each row that is removed. */
+const entriesARow = 10;
 /** Of two generations, a hundred topics and their partitions. */
 const maxShelves = 2000;
 /** A cache with another one is read again. */
-const layout = Buffer.from('2');
+const layout = Buffer.from('3');
 
-/** @param monotonic ms; @param most entries gathered; a test has it smaller */
-export function createSeen(table: Table, reader: Reader, monotonic: () => number, most = defaultMost): Seen {
+/** @param monotonic ms */
+export function createSeen(table: Table, reader: Reader, monotonic: () => number, limits: Partial<SeenLimits> = {}): Seen {
+  const { most, entries: leastEntries, rows: leastRows, filters } = { ...defaults, ...limits };
   if (table.get('#layout')?.equals(layout) !== true) {
     table.clear();
     table.putBatch([{ key: '#layout', value: layout }]);
   }
   const generation = (timestamp: number, windowMs: number): number => Math.floor(timestamp / Math.max(windowMs, 1000));
   const positionKey = (topic: string, partition: number): string => `#/${topic}/${partition}`;
-  const oldestKey = (topic: string): string => `#oldest/${topic}`;
-  /** Oldest generation with entries, per topic, as stored. */
-  const oldestOf = new Map<string, number>();
   const shelves = new Map<string, Shelf>();
-  const filter = createRowFilter(table);
-  filter.step(scanRows);
+  /** Of this partition the last one: nearly all that come one after the other are of it. */
+  let lastShelf: Shelf | undefined;
+  const runs = createRuns(table, filters);
+  /** Newest generation of the last batch of a topic. */
+  const newestOf = new Map<string, number>();
   let active = createGathered();
+  let spare = createGathered();
   let since = monotonic();
-  /** Being written, from `cursor` on; with the positions that hold when all of it is. */
-  let frozen: { readonly entries: Gathered; readonly positions: ReadonlyMap<string, number>; cursor: number } | undefined;
+  /** Being written, from `cursor` on, -1 = all is; with the positions that hold when it is. */
+  let frozen: { readonly entries: Gathered; readonly positions: ReadonlyMap<string, number>; readonly writers: Map<string, RunWriter>; cursor: number } | undefined;
+  /** A write has failed: what is in memory is not what is on disk. */
+  let failed = false;
   /** Next offset of each partition of which everything before is gathered or written. */
   const positions = new Map<string, number>();
   const number = (key: string): number | undefined => {
@@ -85,79 +99,71 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
   const positionOf = (topic: string, partition: number): number => positions.get(positionKey(topic, partition)) ?? number(positionKey(topic, partition)) ?? 0;
 
   function shelfOf(topic: string, gen: number, partition: number): Shelf {
+    if (lastShelf !== undefined && lastShelf.partition === partition && lastShelf.generation === gen && lastShelf.topic === topic) return lastShelf;
     const name = `${gen}/${partition}/${topic}`;
     let shelf = shelves.get(name);
     if (shelf === undefined) {
       if (shelves.size >= maxShelves) shelves.clear();
       shelves.set(name, shelf = createShelf(topic, gen, partition));
     }
+    lastShelf = shelf;
     return shelf;
   }
 
-  function oldest(topic: string): number | undefined {
-    const known = oldestOf.get(topic) ?? number(oldestKey(topic));
-    if (known !== undefined) oldestOf.set(topic, known);
-    return known;
-  }
-  function setOldest(topic: string, gen: number, puts: Put[]): void {
-    oldestOf.set(topic, gen);
-    puts.push({ key: oldestKey(topic), value: text(gen) });
-  }
-
   function findIn(shelf: Shelf, eventId: string): First | undefined {
-    const place = placeOf(shelf, eventId);
-    const known = active.get(place) ?? frozen?.entries.get(place);
-    if (known !== undefined) return known;
-    const key = rowKey(shelf, place);
-    // Nearly every id is new, and what is not there takes as long to look for as what is.
-    const row = filter.absent(key) ? undefined : table.get(key);
-    return row?.length === rowBytes ? readRow(row) : undefined;
+    const [high, low] = placeOf(shelf, eventId);
+    return active.get(high, low) ?? frozen?.entries.get(high, low) ?? runs.find(shelf.topic, shelf.generation, high, low);
   }
 
   function find(topic: string, partition: number, { eventId, hash, timestamp }: SeenEntry, windowMs: number): First | undefined {
     const gen = generation(timestamp, windowMs);
-    const first = oldest(topic);
-    if (first !== undefined && first > gen) return undefined;
     // Most of the time there is no generation before this one.
-    const found = (first === undefined || first < gen ? findIn(shelfOf(topic, gen - 1, partition), eventId) : undefined) ?? findIn(shelfOf(topic, gen, partition), eventId);
+    const before = runs.has(topic, gen - 1) || active.sizeOf(topic, gen - 1) > 0 || (frozen?.entries.sizeOf(topic, gen - 1) ?? 0) > 0;
+    const found = (before ? findIn(shelfOf(topic, gen - 1, partition), eventId) : undefined) ?? findIn(shelfOf(topic, gen, partition), eventId);
     // The same text for the same body, also for one that is no hash.
     return found !== undefined && found.hash === bodyHash(hash) ? { ...found, hash } : found;
   }
 
-  /** Deletes some of the oldest generation that no look-up sees any more. */
-  function sweep(topic: string, lowest: number, newest: number, puts: Put[]): void {
-    const first = oldest(topic);
-    if (first === undefined || lowest < first) return setOldest(topic, lowest, puts);
-    if (first >= newest - 1) return;
-    let found = 0;
-    for (const { key } of table.range(`${topic}/${first}/`)) {
-      puts.push({ key, value: null });
-      if (++found === sweepKeys) return;
-    }
-    setOldest(topic, first + 1, puts);
-  }
-
+  /** What is gathered is to be written; nothing is left of what was before. */
   function freeze(): void {
-    frozen = { entries: active, positions: new Map(positions), cursor: 0 };
-    active = createGathered();
+    frozen = { entries: active, positions: new Map(positions), writers: new Map(), cursor: 0 };
+    active = spare;
     since = monotonic();
   }
 
-  /** In one transaction: `puts`, and up to `limit` of what is to be written. */
-  function write(puts: Put[], limit: number): void {
-    let reached = -1;
-    if (frozen !== undefined) {
-      reached = frozen.entries.rows(frozen.cursor, limit, ({ topic, generation: gen }, row) => {
-        // Its generation was deleted meanwhile.
-        if (gen < (oldest(topic) ?? gen)) return;
-        filter.add(row.key);
-        puts.push(row);
-      });
-      if (reached < 0) for (const [key, next] of frozen.positions) puts.push({ key, value: text(next) });
+  /** Up to `limit` of what is to be written. */
+  function writeFrozen(limit: number, puts: Put[]): void {
+    if (frozen === undefined) return;
+    const { entries, writers } = frozen;
+    frozen.cursor = entries.each(frozen.cursor, limit, (shelf, from, entry) => {
+      // Its generation was forgotten meanwhile.
+      if (shelf.generation < (newestOf.get(shelf.topic) ?? 0) - 1) return;
+      let writer = writers.get(shelf.group);
+      if (writer === undefined) writers.set(shelf.group, writer = runs.writer(shelf.topic, shelf.generation, entries.sizeOf(shelf.topic, shelf.generation)));
+      writer.add(from, entry, puts);
+    });
+    if (frozen.cursor >= 0) {
+      for (const writer of writers.values()) writer.rest(puts);
+      return;
     }
+    for (const writer of writers.values()) writer.finish(puts);
+    for (const [key, next] of frozen.positions) puts.push({ key, value: text(next) });
+  }
+
+  /** In one transaction: `puts`, what `writeFrozen` and merges of the topic have to write. */
+  function write(puts: Put[], topic: string | undefined, entries: number): void {
+    if (failed) throw new WeirError('invariant-broken', 'event ids are written after a write of them failed');
+    failed = true;
+    const limit = Math.max(leastEntries, Math.ceil(entries * entriesAnEntry));
+    // Before what is frozen: a merge reads what is on disk.
+    if (topic !== undefined) runs.step(topic, limit, Math.max(leastRows, Math.ceil(entries / entriesARow)), puts);
+    writeFrozen(limit, puts);
     if (puts.length > 0) table.putBatch(puts);
-    if (frozen !== undefined) frozen.cursor = reached;
-    if (reached < 0) frozen = undefined;
+    failed = false;
+    if (frozen === undefined || frozen.cursor >= 0) return;
+    spare = frozen.entries;
+    spare.clear();
+    frozen = undefined;
   }
 
   const seen: Seen = {
@@ -179,11 +185,9 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
       const puts: Put[] = [];
       const fresh = new Set<string>();
       let newest = 0;
-      let lowest = Number.MAX_SAFE_INTEGER;
       for (const entry of entries) {
         const gen = generation(entry.timestamp, windowMs);
         newest = Math.max(newest, gen);
-        lowest = Math.min(lowest, gen);
         if (entry.eventId === '' || fresh.has(entry.eventId)) continue;
         const known = entry.known === undefined ? find(topic, partition, entry, windowMs) : entry.known;
         if (known !== undefined && known !== null && known.offset <= entry.offset) continue;
@@ -191,17 +195,22 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
         const shelf = shelfOf(topic, gen, partition);
         active.set(shelf, placeOf(shelf, entry.eventId), entry);
       }
-      if (newest > 0) sweep(topic, lowest, newest, puts);
+      if (newest > 0) {
+        newestOf.set(topic, newest);
+        // No look-up sees them any more.
+        runs.forget(topic, newest - 1, puts);
+      }
       positions.set(positionKey(topic, partition), Math.max(next, positionOf(topic, partition)));
-      filter.step(scanRows);
-      write(puts, Math.max(leastRows, Math.ceil(entries.length * rowsAnEntry)));
+      write(puts, topic, entries.length);
       if (frozen === undefined && (active.size() >= most || monotonic() - since > gatherMs)) freeze();
     },
     async close() {
       try {
-        write([], Number.MAX_SAFE_INTEGER);
-        freeze();
-        write([], Number.MAX_SAFE_INTEGER);
+        if (!failed) {
+          write([], undefined, Number.MAX_SAFE_INTEGER);
+          freeze();
+          write([], undefined, Number.MAX_SAFE_INTEGER);
+        }
       } finally {
         await table.close();
       }

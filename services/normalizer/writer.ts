@@ -30,13 +30,15 @@ export interface WriterPorts {
 
 /** Headers that come again in every record of a batch, as bytes. Bounded: names of releases, sources, mappings and outputs. */
 const maxConstants = 1000;
-const constants = new Map<string, Buffer>();
+/** By name and text, which are the same objects each time: nothing is put together to look one up. */
+const constants = new Map<string, Map<string, Buffer>>();
 function constant(name: string, text: string): Buffer {
-  const key = `${name}\u0000${text}`;
-  let bytes = constants.get(key);
+  let texts = constants.get(name);
+  if (texts === undefined) constants.set(name, texts = new Map());
+  let bytes = texts.get(text);
   if (bytes === undefined) {
-    if (constants.size >= maxConstants) constants.clear();
-    constants.set(key, bytes = headerBytes(name, text));
+    if (texts.size >= maxConstants) texts.clear();
+    texts.set(text, bytes = headerBytes(name, text));
   }
   return bytes;
 }
@@ -83,25 +85,28 @@ export function createWriter(ports: WriterPorts) {
   /** One record of a canonical type, in Kafka's form. */
   function pack(packer: Packer, work: Work, output: Encoded, sink: Sink, key: Buffer, partition: number, release: string, mapping: string, after: { readonly consent?: string; readonly identity?: string; readonly logged?: string }): OutRecord {
     const { headers, record } = work;
+    const always = (name: string, text: string): void => {
+      const bytes = constant(name, text);
+      packer.headers(bytes, 0, bytes.length, 1);
+    };
     packer.begin();
     packer.key(key, 0, key.length);
     packer.value(sink.bytes, output.from, output.to);
     if (headers.common !== undefined) packer.headers((record as LogRecord & RecordBody).bytes, headers.common.from, headers.common.to, carried.length);
     else {
-      const source = constant(H.source, work.source);
       packer.header(names.event, headers.eventId);
       packer.header(names.hash, headers.hash);
-      packer.headers(source, 0, source.length, 1);
+      always(H.source, work.source);
       packer.header(names.accepted, String(headers.acceptedAt));
       packer.header(names.traceparent, headers.traceparent);
     }
-    for (const bytes of [constant(H.release, release), constant(H.mapping, mapping)]) packer.headers(bytes, 0, bytes.length, 1);
+    always(H.release, release);
+    always(H.mapping, mapping);
     if (after.consent !== undefined) packer.header(names.afterConsent, after.consent);
     if (after.identity !== undefined) packer.header(names.afterIdentity, after.identity);
     if (after.logged !== undefined) packer.header(names.logged, after.logged);
     packer.header(names.output, output.outputId);
-    const name = constant(H.outputName, output.outputName);
-    packer.headers(name, 0, name.length, 1);
+    always(H.outputName, output.outputName);
     packer.header(names.ids, output.person.text);
     if (headers.redriven) for (const [header, value] of replayed(work)) packer.header(named(header), value.toString('utf8'));
     return packer.end(partition);

@@ -15,7 +15,8 @@ export interface Canonical {
   /** Of weir.canonical. */
   readonly partition: number;
   readonly name: string;
-  readonly value: any;
+  /** The whole record, decoded when it is asked for; undefined of an erased person. */
+  readonly value: () => any;
   readonly eventId: string;
   readonly outputId: string;
   readonly source: string;

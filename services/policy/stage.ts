@@ -10,6 +10,7 @@ import type { Canonical } from './delivery.ts';
 import { createDependencies } from './dependencies.ts';
 import { Heads } from './heads.ts';
 import { readTaken, type TakenSlot } from './limits.ts';
+import { createOpener, type Opened } from './opened.ts';
 import type { PolicyPorts } from './ports.ts';
 import { prepare } from './prepare.ts';
 import { createReleaseTopics } from './release-topics.ts';
@@ -56,6 +57,7 @@ const maxChunks = 4;
 const maxSpare = 6;
 const remembered = 10_000;
 const canonicalPrefix = 'weir.canonical.';
+const nothing = (): undefined => undefined;
 /** Of what the control service writes for an erasure. */
 const erasureSource = 'weir-erasure';
 
@@ -72,6 +74,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   const spare: Packer[] = [];
   const idle = new Set<() => void>();
   const write = createDecisionWriter(ports);
+  const open = createOpener(serde);
   const releaseTopics = createReleaseTopics(ports, () => { for (const lane of lanes.values()) pump(lane); });
   const wakeWaiting = (): void => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); };
   const dependencies = createDependencies(ports, wakeWaiting);
@@ -93,22 +96,23 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       consentOffsets, identityOffsets, release: release.hash,
     };
     let bytes = record.value;
-    let decoded: { readonly name: string; readonly value: any };
+    let opened: Opened;
     try {
       if (keys !== undefined) bytes = keys.open(record.value) ?? record.value;
-      decoded = serde.decode(bytes);
+      opened = open(bytes, release.policy);
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
       if (code === 'subject-erased' && isLost(heads.source, ids, base.acceptedAt)) return reject(lane, record, 'key-destroyed', 'accepted after the erasure of the person, and sealed under the key of before it', outputs);
-      if (code === 'subject-erased') return erased({ ...base, name: '', value: undefined }, release, outputs);
+      if (code === 'subject-erased') return erased({ ...base, name: '', value: nothing }, release, outputs);
       return reject(lane, record, code, (error as Error).message, outputs);
     }
-    if (!decoded.name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${decoded.name} among canonical records`, outputs);
-    const from: Canonical = { ...base, bytes, name: decoded.name, value: decoded.value };
-    if (keys !== undefined && decoded.name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
+    const { name } = opened;
+    if (!name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${name} among canonical records`, outputs);
+    const from: Canonical = { ...base, bytes, name, value: opened.value };
+    if (keys !== undefined && name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${heads.intent}`;
-    const subject: Subject = { recordName: decoded.name.slice(canonicalPrefix.length), record: decoded.value, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
+    const subject: Subject = { recordName: name.slice(canonicalPrefix.length), record: opened.fields, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
     const decisions = decide(release.policy, subject, {
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
@@ -123,7 +127,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
 
   /** The person was erased: whatever the record said, it goes nowhere. */
   function erased(from: Canonical, release: Release, outputs: Outputs): void {
-    write([{ effect: 'deny', route: undefined, rule: null, reason: 'subject-erased', consent: [] }], { ...from, value: undefined, ids: [] }, release, outputs);
+    write([{ effect: 'deny', route: undefined, rule: null, reason: 'subject-erased', consent: [] }], { ...from, value: nothing, ids: [] }, release, outputs);
   }
 
   /** Records of the first batch that can be decided now, decided in one go; undefined when nothing can go on. */

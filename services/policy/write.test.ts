@@ -18,7 +18,7 @@ const canonical = Buffer.from([0, 0, 0, 0, 1, 42]);
 const record: LogRecord = { offset: 9, timestamp: 1, key: Buffer.from('email:x'), value: canonical, headers: [[H.event, Buffer.from('evt_a')], [H.output, Buffer.from('out_a')], [H.approval, Buffer.from('old/send/x')]],
 };
 const from: Canonical = {
-  record, heads: new Heads(record), bytes: canonical, partition: 4, name: 'weir.canonical.Profile', value: { email: 'a@b.example' }, eventId: 'evt_a', outputId: 'out_a', source: 'shop', acceptedAt: 5, intent: '0', ids: ['email:x'], now: 500, consentOffsets: [], identityOffsets: [], release: 'rel_a',
+  record, heads: new Heads(record), bytes: canonical, partition: 4, name: 'weir.canonical.Profile', value: () => ({ email: 'a@b.example' }), eventId: 'evt_a', outputId: 'out_a', source: 'shop', acceptedAt: 5, intent: '0', ids: ['email:x'], now: 500, consentOffsets: [], identityOffsets: [], release: 'rel_a',
 };
 
 let incidents: Map<string, Incident>;

@@ -41,7 +41,7 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
 
   /** The canonical bytes in the schema of this version: those of another writer are encoded again. */
   function currentBytes({ bytes, name, value }: Canonical): Buffer {
-    return bytes.readInt32BE(1) === serde.idOf(name) ? bytes : serde.encode(name, value);
+    return bytes.readInt32BE(1) === serde.idOf(name) ? bytes : serde.encode(name, value());
   }
 
   /** What was sealed last: destinations that get the same of a record get the same sealed bytes, which are made once. */
@@ -61,7 +61,7 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
     if (decision.effect !== 'allow') return refused(decision.reason);
     // A correction is of what one vendor has.
     if (from.intent !== '0') return refused('correction');
-    if ((release.destinations.get(destination)?.contract?.check(from.name, decision.minimiser.record(from.value)) ?? []).length > 0) return refused('contract-breached');
+    if ((release.destinations.get(destination)?.contract?.check(from.name, decision.minimiser.record(from.value())) ?? []).length > 0) return refused('contract-breached');
     const own = decision.minimiser.bytes(current);
     const same = own.equals(cut);
     if (!same && own.length + cut.length > maxPairBytes) return refused('too-large');
@@ -108,7 +108,7 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
       const destination = decision.route?.destination ?? '';
       let { effect }: { effect: string } = decision;
       if (decision.effect === 'allow') {
-        const reasons = release.destinations.get(destination)?.contract?.check(from.name, decision.minimiser.record(from.value)) ?? [];
+        const reasons = release.destinations.get(destination)?.contract?.check(from.name, decision.minimiser.record(from.value())) ?? [];
         if (reasons.length > 0) {
           effect = 'dead-letter';
           metrics.deadLettered.inc({ stage: 'policy', code: 'contract-breached' });
