@@ -158,8 +158,12 @@ function outOfOrder(earlier: readonly string[], later: readonly string[], may: (
   return undefined;
 }
 
-/** What restricts may go ahead of uses of its subject that wait on the parked topic, where its outcome says so. */
-function mayGoAhead(history: History): (destination: string, order: readonly Delivery[]) => (ahead: string, of: string) => boolean {
+/**
+ * What restricts may go ahead of uses of its subject that wait on the parked topic, where the outcome of that very call says so:
+ * what was put back has the key of the next generation, and its outcome too. `ahead` is the key of the call, `first` its first
+ * key; `of` is the first key of a use, with ` again` where its record was put back.
+ */
+function mayGoAhead(history: History): (destination: string, order: readonly Delivery[]) => (ahead: string, first: string, of: string) => boolean {
   const named = new Map<string, readonly [from: number, to: number]>();
   for (const record of all(history, 'sim.outcome')) {
     const { value } = history.decode(record.value!);
@@ -170,15 +174,15 @@ function mayGoAhead(history: History): (destination: string, order: readonly Del
   for (const destination of destinationsOf(history)) {
     for (const record of all(history, `sim.parked.${destination}`)) {
       const { value } = history.decode(record.value!);
-      const key = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}`;
+      const key = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}${header(record, H.intent) === '' ? '' : ' again'}`;
       parked.set(key, [...(parked.get(key) ?? []), record.offset]);
     }
   }
   return (destination, order) => {
     const kinds = new Map(order.map((d) => [d.key, d.value.kind as string]));
-    return (ahead, of) => {
+    return (ahead, first, of) => {
       const range = named.get(`${destination} ${ahead}`);
-      return kinds.get(ahead) === 'restrict' && kinds.get(of) === 'use' && range !== undefined && (parked.get(`${destination} ${of}`) ?? []).some((offset) => offset >= range[0] && offset <= range[1]);
+      return kinds.get(first) === 'restrict' && kinds.get(of.replace(' again', '')) === 'use' && range !== undefined && (parked.get(`${destination} ${of}`) ?? []).some((offset) => offset >= range[0] && offset <= range[1]);
     };
   };
 }
@@ -231,7 +235,10 @@ export function ordered(history: History): string[] {
     // a person put back may still be called where it stood first. Under a later key it has the later one.
     const calls = history.calls.filter((c) => c.destination === destination && firstKey.has(c.key) && (nameOf(c.key) !== c.key || c.at < (again.get(c.key)?.at ?? Number.POSITIVE_INFINITY)));
     const mayBe = may(destination, order);
-    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(places.map(({ key }) => key), own.map((c) => nameOf(c.key)), (ahead, of) => mayBe(ahead.replace(' again', ''), of.replace(' again', ''))));
+    for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) {
+      const keyOf = new Map(own.toReversed().map((c) => [nameOf(c.key), c.key]));
+      report(`in the calls of ${actor} to ${name}`, outOfOrder(places.map(({ key }) => key), own.map((c) => nameOf(c.key)), (ahead, of) => mayBe(keyOf.get(ahead)!, ahead.replace(' again', ''), of)));
+    }
   }
   return problems;
 }

@@ -1,11 +1,11 @@
-import { createLog } from '@weir/log';
+import { createLog, type LogRecord } from '@weir/log';
 import { deliveryKey } from '@weir/pipeline';
 import { expect, test } from 'vitest';
 import type { Fetched } from '../../../packages/log/driver.ts';
 import { SimBroker } from './broker.ts';
 import { check, checkers } from './checkers.ts';
 import type { Faults } from './faults.ts';
-import { createActor, createRandom, Scheduler } from './time.ts';
+import { createActor, createRandom, epoch, Scheduler } from './time.ts';
 import { simulate, type History } from './world.ts';
 
 test('the same seed gives the same trace, another seed another', async () => {
@@ -19,8 +19,9 @@ test('the same seed gives the same trace, another seed another', async () => {
 // away were not looked at again. 579: an intent that was written late was
 // what compaction kept. 915: what was put back under its
 // own key was judged by its first place (the checker). 887: a marker was lifted before the ends of what it stood for were written.
-// 204: a marker was written before the end of what went before it in its lane.
-test.each([33, 36, 55, 204, 579, 842, 887, 915, 2023])('seed %i, which once failed, holds', async (seed) => {
+// 204: a marker was written before the end of what went before it in its lane. 21102: what restricts and was put back went ahead
+// of uses that wait, and its outcome, under the key of the next generation, was not looked at (the checker).
+test.each([33, 36, 55, 204, 579, 842, 887, 915, 2023, 21102])('seed %i, which once failed, holds', async (seed) => {
   expect(check((await simulate(seed)).history)).toEqual([]);
 });
 
@@ -116,4 +117,42 @@ test('the checkers see a delivery that two vendors applied, and one that went to
     return { name, value: name === 'weir.internal.LedgerEnd' && value.key === keyOf(first) ? { ...value, state: 'failed-over' } : value };
   };
   expect(checkers.nothingLost({ ...history, decode: gone })).toEqual([expect.stringContaining('went to the second vendor and is not there')]);
+});
+
+test('the order of calls: what restricts and was put back goes ahead of the uses that wait which the outcome of that call names, and of no other', () => {
+  const subject = Buffer.from('s');
+  const values = new Map<Buffer, unknown>();
+  const delivery = (outputId: string, operation: string, kind: string) => ({ outputId, operation, kind, intent: '0', legalBasis: 'consent', failedOver: null });
+  const no = delivery('out_no', 'unsubscribe', 'restrict');
+  const use = delivery('out_use', 'copy', 'use');
+  const other = delivery('out_other', 'copy', 'use');
+  const putBack = [['weir-intent', Buffer.from('rpl_1')]] as const;
+  const recordOf = (offset: number, value: unknown, headers: LogRecord['headers'] = []): LogRecord => {
+    const bytes = Buffer.from(`${values.size}`);
+    values.set(bytes, value);
+    return { offset, timestamp: epoch, key: subject, value: bytes, headers };
+  };
+  const keyOf = ({ outputId, operation, intent }: typeof no, generation = 0): string => deliveryKey(outputId, 'newsletter', operation, intent, generation);
+  const called = (...keys: readonly string[]): History['calls'] => keys.map((key, i) => ({ at: i - 10, actor: 'dispatcher-0.1', destination: 'newsletter', key, operation: '', arrivesAt: i, consent: new Map(), holders: new Map() }));
+  const dispatched = [recordOf(0, no), recordOf(1, use), recordOf(2, other), recordOf(3, no, putBack), recordOf(4, use, putBack)];
+  const parked = [recordOf(7, use), recordOf(8, no, putBack), recordOf(9, other), recordOf(10, use, putBack)];
+  const judge = (keys: readonly string[], outcomes: readonly { readonly key: string; readonly detail: string }[]): readonly string[] => checkers.ordered({
+    seed: 0, sent: [], effects: [], early: [], endedAt: new Map(), uncovered: [], answers: [], stuck: undefined, consent: undefined, calls: called(...keys),
+    decode: (bytes) => ({ name: '', value: values.get(bytes) }),
+    records: new Map([['sim.dispatch.newsletter', [dispatched]], ['sim.parked.newsletter', [parked]], ['sim.outcome', [outcomes.map((o, i) => recordOf(i, { destination: 'newsletter', state: 'delivered', ...o }))]]]),
+  });
+  const ahead = (range: string): string => `ahead of 1 that wait, ${range} on the parked topic`;
+  const first = [keyOf(no), keyOf(no, 1), keyOf(use)];
+  const named = { key: keyOf(no, 1), detail: ahead('7 to 7') };
+  expect(judge([keyOf(no), keyOf(use), keyOf(no, 1)], [])).toEqual([]);
+  expect(judge(first, [named])).toEqual([]);
+  const found = [expect.stringContaining(`${keyOf(use)} is out of order`)];
+  expect(judge(first, [])).toEqual(found);
+  expect(judge(first, [{ ...named, detail: ahead('9 to 9') }])).toEqual(found);
+  // Of what was put back it says nothing about the first record of the use.
+  expect(judge(first, [{ ...named, detail: ahead('10 to 10') }])).toEqual(found);
+  // Nor does what the first call of the restrict went ahead of.
+  expect(judge(first, [{ ...named, key: keyOf(no) }])).toEqual(found);
+  expect(judge([...first, keyOf(other)], [named])).toEqual([expect.stringContaining(`${keyOf(other)} is out of order`)]);
+  expect(judge([keyOf(no), keyOf(use, 1), keyOf(no, 1)], [])).toEqual([expect.stringContaining(`${keyOf(no)} again is out of order`)]);
 });
