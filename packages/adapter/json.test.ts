@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { cpuMs } from '@weir/testing';
 import { expect, test } from 'vitest';
-import { oneObject, parseJson, sliceArray, sliceBatch, slicePath } from './json.ts';
+import { hasLongDigits, oneObject, parseJson, sliceArray, sliceBatch, slicePath } from './json.ts';
 
 const limits = { depth: 20, items: 100 };
 
@@ -54,6 +54,14 @@ test('long integers keep their digits wherever they stand; fractions and text st
   expect(parseJson(Buffer.from('[12345678901234567890,-12345678901234567890, 12345678901234567890]'))).toEqual(['12345678901234567890', '-12345678901234567890', '12345678901234567890']);
   expect(parseJson(Buffer.from('12345678901234567890'))).toBe('12345678901234567890');
   expect(parseJson(Buffer.from('[0.1234567890123456,1234567890123456,"12345678901234567890"]'))).toEqual([0.1234567890123456, 1234567890123456, '12345678901234567890']);
+});
+
+test('a run of 16 digits is seen wherever it stands, and no shorter one', () => {
+  const part = fc.oneof(fc.integer({ min: 1, max: 40 }).map((n) => '7'.repeat(n)), fc.constantFrom('14', '15', '16', '17').map((n) => '0'.repeat(Number(n))), fc.stringMatching(/^[a-z/:é{"]{1,20}$/));
+  fc.assert(fc.property(fc.array(part, { maxLength: 12 }), (parts) => {
+    const text = parts.join('');
+    expect(hasLongDigits(Buffer.from(text))).toBe(/\d{16}/.test(text));
+  }), { numRuns: 2000 });
 });
 
 test('a long run of digits is looked at once, not once per digit', () => {

@@ -53,8 +53,24 @@ const suspicious = /__proto__|\\u(?:00|[dD])/;
 
 /** An integer of more digits than a double surely holds; those keep their digits as text. Fixed widths: an open `{16,}` is quadratic on a long run of digits. */
 const longNumber = /(?:^|[^\d."])-?\d{16}/;
-/** What longNumber needs, looked for first: it skips 16 characters at a time. */
-const digits = /\d{16}/;
+const longDigits = 16;
+
+/** What longNumber needs, looked for first: a run of 16 digits has one at a 16th byte, so few bytes are looked at (the patterns take 1 to 1.5 µs a KiB). */
+export function hasLongDigits(body: Buffer): boolean {
+  for (let at = longDigits - 1; at < body.length; at += longDigits) {
+    if (!isDigit(body[at]!)) continue;
+    let first = at;
+    while (first > 0 && at - first < longDigits && isDigit(body[first - 1]!)) first--;
+    let end = at + 1;
+    while (end < body.length && end - first < longDigits && isDigit(body[end]!)) end++;
+    if (end - first >= longDigits) return true;
+  }
+  return false;
+}
+
+function isDigit(byte: number): boolean {
+  return byte >= 0x30 && byte <= 0x39;
+}
 
 function keepDigits(this: unknown, _key: string, value: unknown, context?: { source?: string }): unknown {
   if (typeof value === 'number' && context?.source !== undefined && !Number.isSafeInteger(value) && /^-?\d{16,}$/.test(context.source)) return context.source;
@@ -71,7 +87,7 @@ export function parseJson(body: Buffer, maxDepth = defaultJsonLimits.depth): Jso
   if (!opensAtMost(text, maxDepth)) checkDepth(body, maxDepth);
   let value: Json;
   try {
-    value = (digits.test(text) && longNumber.test(text) ? JSON.parse(text, keepDigits as Parameters<typeof JSON.parse>[1]) : JSON.parse(text)) as Json;
+    value = (hasLongDigits(body) && longNumber.test(text) ? JSON.parse(text, keepDigits as Parameters<typeof JSON.parse>[1]) : JSON.parse(text)) as Json;
   } catch (error) {
     throw new WeirError('body-malformed', 'not JSON', { cause: error });
   }
