@@ -29,9 +29,9 @@ let reads: number;
 async function reopen(): Promise<void> {
   await table?.close();
   const opened = openTable({ path: dir });
-  table = { ...opened, get: (key) => {
+  table = { ...opened, text: (key) => {
     reads++;
-    return opened.get(key);
+    return opened.text(key);
   } };
   index = createLinkIndex(table);
 }

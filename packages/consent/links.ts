@@ -91,7 +91,7 @@ function weightOf(bundle: Bundle): number {
 export function createLinkIndex(table: Table): LinkIndex {
   /** By identifier the row in which it lies, or would. */
   let rows = createRecent<string>(cached);
-  const textOf = (name: string): string | undefined => table.get(rowOf(name))?.toString();
+  const textOf = (name: string): string | undefined => table.text(rowOf(name));
 
   /** '' = there is none. */
   function rowWith(id: string): string {
@@ -115,8 +115,10 @@ export function createLinkIndex(table: Table): LinkIndex {
     puts(batch) {
       const changes = createChanges(textOf);
       for (const record of batch.records) {
-        const [a, b, more] = (record.key?.toString() ?? '').split('~');
-        if (a === undefined || a === '' || b === undefined || b === '' || more !== undefined || a === b) continue;
+        const key = record.key?.toString() ?? '';
+        const [a, b, more] = key.split('~');
+        // No identifier has a zero character, and no text of the table.
+        if (a === undefined || a === '' || b === undefined || b === '' || more !== undefined || a === b || key.includes('\0')) continue;
         changes.link(a, b, record.value !== null);
       }
       const puts = changes.puts();

@@ -158,8 +158,8 @@ function outOfOrder(earlier: readonly string[], later: readonly string[], may: (
   return undefined;
 }
 
-/** What restricts may go ahead of uses of its subject that wait on the parked topic, where its outcome says so. */
-function mayGoAhead(history: History): (destination: string, order: readonly Delivery[]) => (ahead: string, of: string) => boolean {
+/** What restricts may go ahead of uses of its subject that wait on the parked topic, where its outcome says so; `keysOf` gives the keys that a delivery has had, as the outcome names the last of them. */
+function mayGoAhead(history: History): (destination: string, order: readonly Delivery[], keysOf: (key: string) => readonly string[]) => (ahead: string, of: string) => boolean {
   const named = new Map<string, readonly [from: number, to: number]>();
   for (const record of all(history, 'sim.outcome')) {
     const { value } = history.decode(record.value!);
@@ -174,11 +174,11 @@ function mayGoAhead(history: History): (destination: string, order: readonly Del
       parked.set(key, [...(parked.get(key) ?? []), record.offset]);
     }
   }
-  return (destination, order) => {
+  return (destination, order, keysOf) => {
     const kinds = new Map(order.map((d) => [d.key, d.value.kind as string]));
     return (ahead, of) => {
-      const range = named.get(`${destination} ${ahead}`);
-      return kinds.get(ahead) === 'restrict' && kinds.get(of) === 'use' && range !== undefined && (parked.get(`${destination} ${of}`) ?? []).some((offset) => offset >= range[0] && offset <= range[1]);
+      const ranges = keysOf(ahead).flatMap((key) => { const range = named.get(`${destination} ${key}`); return range === undefined ? [] : [range]; });
+      return kinds.get(ahead) === 'restrict' && kinds.get(of) === 'use' && (parked.get(`${destination} ${of}`) ?? []).some((offset) => ranges.some(([from, to]) => offset >= from && offset <= to));
     };
   };
 }
@@ -230,7 +230,7 @@ export function ordered(history: History): string[] {
     // Under its own key it may have either place: the letter is written before the end, so what a killed owner set aside and
     // a person put back may still be called where it stood first. Under a later key it has the later one.
     const calls = history.calls.filter((c) => c.destination === destination && firstKey.has(c.key) && (nameOf(c.key) !== c.key || c.at < (again.get(c.key)?.at ?? Number.POSITIVE_INFINITY)));
-    const mayBe = may(destination, order);
+    const mayBe = may(destination, order, (key) => [key, ...(again.get(key)?.later ?? [])]);
     for (const [actor, own] of Map.groupBy(calls, (c) => c.actor)) report(`in the calls of ${actor} to ${name}`, outOfOrder(places.map(({ key }) => key), own.map((c) => nameOf(c.key)), (ahead, of) => mayBe(ahead.replace(' again', ''), of.replace(' again', ''))));
   }
   return problems;
