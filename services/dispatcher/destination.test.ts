@@ -12,7 +12,7 @@ const dayMs = 86_400_000;
 /** A destination over an empty ledger, by a clock that is turned by hand. Nothing of it is called. */
 function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: readonly object[]; now?: number } = {}) {
   const clock = createHandClock(over.now ?? 1000);
-  let owner = '';
+  let mark = { token: 0, owner: '' };
   const ended: string[] = [];
   const gauge = Object.assign(() => undefined, { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined });
   const destination = { enabled: over.enabled ?? true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, operations: { put: { kind: 'use', idempotency: { scheme: 'natural-upsert', pastWindow: 'resend' } } }, retryHorizonMs: dayMs };
@@ -23,11 +23,11 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
     progress: { committed: () => undefined, lag: () => undefined },
     metrics: new Proxy({}, { get: () => gauge }),
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * dayMs, parkedMs: () => 30 * dayMs, oldest: () => undefined },
-    ledger: { owner: () => ({ token: 1, owner }), position: () => 0, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => 0 },
+    ledger: { owner: () => mark, position: () => 0, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => 0 },
     serde: {
       known: () => true, decode: () => ({ name: 'weir.internal.Delivery', value: { ...delivery } }),
-      encode: (name: string, value: { owner?: string; state?: string }) => {
-        if (name === 'weir.internal.LedgerOwner') owner = value.owner!;
+      encode: (name: string, value: { owner?: string; token?: number; state?: string }) => {
+        if (name === 'weir.internal.LedgerOwner') mark = { token: value.token!, owner: value.owner! };
         if (name === 'weir.internal.LedgerEnd') ended.push(value.state!);
         return Buffer.from(name);
       },

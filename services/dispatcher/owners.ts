@@ -25,27 +25,35 @@ interface Ports {
   current(): OwnerMark | undefined;
   /** Next offset of the ledger that is not read. */
   read(): number;
-  /** Appends the mark; resolves when it is acknowledged. */
-  append(mark: OwnerMark): Promise<void>;
+  /** Appends the mark; resolves with its offset when it is acknowledged, or with undefined when the assignment has ended. */
+  append(mark: OwnerMark): Promise<number | undefined>;
   /** False: the assignment has ended. Waits while that is not known. */
   owned(): Promise<boolean>;
 }
 
 /**
- * Becomes the owner by the order of the ledger. The token is taken while the assignment surely holds, so nobody later can
- * have read less; then the ledger is read up to the own mark, so every end before it has been seen. The token is above the
- * offset that was read to, too: no mark has one above its own offset + 1, so it is above those in a part that was passed over.
+ * Becomes the owner by the order of the ledger, with a token that no mark of an earlier owner has passed, whenever that one
+ * arrives. No mark has a token above its own offset + 1, and an earlier owner took its token before this assignment began: it is
+ * at most 1 above what was the end of the ledger then. So the token is enough where the mark lands right behind what was read to.
+ * Where it lands further on, what was read may not have been all (a leader that was cut off shows less than another
+ * one showed before), and a second one is taken above the offset of the first. Then the ledger is read up to the own mark, so
+ * every end before it has been seen.
  * @returns false: the assignment ended first; nothing may be called
  */
 export async function becomeOwner(owner: string, ports: Ports): Promise<boolean> {
+  /** Offset behind a mark of this owner: no earlier owner has read further. */
+  let behind = 0;
   for (;;) {
     await ports.load();
-    const token = Math.max(ports.current()?.token ?? 0, ports.read()) + 1;
+    const read = ports.read();
+    const token = Math.max(ports.current()?.token ?? 0, read, behind) + 1;
     if (!await ports.owned()) return false;
-    await ports.append({ token, owner });
+    const offset = await ports.append({ token, owner });
+    if (offset === undefined) return false;
     await ports.load();
-    // Another mark with this token came first, of an owner that is gone: again, above it.
-    if (ports.current()?.owner === owner) return true;
+    const current = ports.current();
+    if ((offset === read || behind > 0) && current?.owner === owner && current.token === token) return true;
+    behind = offset + 1;
   }
 }
 

@@ -39,7 +39,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
   expect([ready, failed, runner.closed()]).toEqual([[], [], true]);
 });
 
-interface Written { readonly name: string; readonly at: number; readonly owner: string }
+interface Written { readonly name: string; readonly at: number; readonly owner: string; readonly token: number }
 
 /** An owner over a ledger that is empty; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
 function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; onReady?: (subject: string, head: Task) => void; known?: (bytes: Buffer) => boolean; prepare?: (bytes: Buffer) => Promise<void>; open?: () => undefined } = {}) {
@@ -58,7 +58,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     window: () => ({ records: 500, bytes: 1e6, heads: 50 }), dedupeWindowMs: () => 1,
     progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
     metrics: { end: () => undefined, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
-    ledger: { owner: () => ({ token: 1, owner: written.findLast((w) => w.name === 'weir.internal.LedgerOwner')?.owner }), position: () => 0, intent: () => undefined, parks: () => [], apply: () => undefined },
+    ledger: { owner: () => written.findLast((w) => w.name === 'weir.internal.LedgerOwner'), position: () => 0, intent: () => undefined, parks: () => [], apply: () => undefined },
     serde: {
       known: over.known ?? (() => true), prepare: over.prepare ?? (() => Promise.resolve()), encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })),
       decode: (bytes: Buffer) => {
@@ -69,6 +69,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     appender: {
       partitionFor: () => 0,
       append: (_topic: string, records: readonly { key: Buffer; value: Buffer | null }[]) => {
+        const first = written.length;
         for (const { key, value } of records) {
           if (value !== null) written.push(JSON.parse(value.toString()) as Written);
           if (key.toString().startsWith('#intent/')) {
@@ -76,7 +77,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
             else intents.set(key.toString(), JSON.parse(value.toString()) as never);
           }
         }
-        return Promise.resolve(records.map((_, i) => written.length + i));
+        return Promise.resolve(records.map((_, i) => first + i));
       },
     },
     consumer: () => ({ holds: () => true, assignments: () => [assignment], pause: () => undefined, resume: () => undefined, commit: over.commit ?? (() => Promise.resolve()) }),

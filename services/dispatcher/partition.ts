@@ -68,7 +68,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let loaded = false;
   let closed = false;
   let broken = false;
-  const givenUp = Promise.withResolvers<void>();
+  const givenUp = Promise.withResolvers<undefined>();
   let inFlight = 0;
   let onIdle: (() => void) | undefined;
   let before: IntentValue | undefined;
@@ -95,7 +95,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   /** Nothing is begun from here on. */
   function giveUp(): void {
     closed = true;
-    givenUp.resolve();
+    givenUp.resolve(undefined);
     for (const lane of lanes.values()) lane.dead = true;
     parking.close();
   }
@@ -107,8 +107,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     ports.fail(error);
   }
 
-  /** Work on the log that may take longer than the group waits for a partition: who gives that up does not wait for it, and it ends by itself. */
-  const unlessGivenUp = async (work: Promise<unknown>): Promise<void> => { await Promise.race([work, givenUp.promise]); };
+  /** Work on the log that may take longer than the group waits for a partition: who gives that up does not wait for it, and it ends by itself. Undefined: it was given up. */
+  const unlessGivenUp = <T>(work: Promise<T>): Promise<T | undefined> => Promise.race([work, givenUp.promise]);
 
   function reach(tasks: readonly Task[]): Promise<void> | undefined {
     const ask = (): Promise<void> | undefined => ports.takeover.reach(partition, oldestAsked(tasks), () => closed);
@@ -163,9 +163,10 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       current: () => ports.ledger.owner(partition),
       read: () => ports.ledger.position(partition),
       owned: async () => !closed && await owned(),
-      append(mark) {
+      async append(mark) {
         const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
-        return unlessGivenUp(ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]));
+        const offsets = await unlessGivenUp(ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]));
+        return offsets?.[0];
       },
     });
   }

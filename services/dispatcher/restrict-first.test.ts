@@ -28,7 +28,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
   const unread: RecordBatch[] = [];
   let paused = false;
   let written = 0;
-  let owner = '';
+  let mark = { token: 0, owner: '' };
   function read(): void {
     while (!paused && unread.length > 0) runner.handlers.batch(unread.shift()!);
   }
@@ -48,13 +48,13 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
     progress: { committed: () => undefined, lag: () => undefined }, metrics: new Proxy({}, { get: () => gauge }), credential: { accepted: () => undefined, rejected: () => undefined },
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => over.retentionMs ?? 30 * 24 * hourMs, parkedMs: () => 30 * 24 * hourMs, oldest: () => undefined },
     ledger: {
-      owner: () => ({ token: 1, owner }), position: () => 0, intent: () => over.intent, parks: () => [], end: (key: string) => ends.get(key), lastDelivered: () => 0,
+      owner: () => mark, position: () => 0, intent: () => over.intent, parks: () => [], end: (key: string) => ends.get(key), lastDelivered: () => 0,
       apply: (_partition: number, entries: readonly { end?: EndValue }[]) => { for (const { end } of entries) if (end !== undefined) ends.set(end.key, end); },
     },
     serde: {
       known: () => true, decode: (bytes: Buffer) => ({ name: 'weir.internal.Delivery', value: JSON.parse(bytes.toString(), (_, v: unknown) => (Array.isArray((v as { data?: unknown })?.data) ? Buffer.from((v as { data: number[] }).data) : v)) as unknown }),
-      encode: (name: string, value: { owner?: string; state?: string; eventId?: string }) => {
-        if (name === 'weir.internal.LedgerOwner') owner = value.owner!;
+      encode: (name: string, value: { owner?: string; token?: number; state?: string; eventId?: string }) => {
+        if (name === 'weir.internal.LedgerOwner') mark = { token: value.token!, owner: value.owner! };
         if (name === 'weir.internal.LedgerEnd') ended.set(Number(value.eventId), `${ended.has(Number(value.eventId)) ? 'twice ' : ''}${value.state!}`);
         return Buffer.from(name);
       },
