@@ -7,6 +7,8 @@ export interface KeptEnd {
   /** Of the subject and operation, where it was delivered. */
   readonly last: Hash | undefined;
   readonly acceptedAt: number;
+  /** Not let go while this is recent, ms. */
+  readonly time: number;
   /** As it is on the topic. */
   readonly value: Buffer;
 }
@@ -18,10 +20,10 @@ export interface KeptEnd {
  * After `add` or `prune` the caller writes `rows()` in one transaction, and says so by `written`.
  */
 export interface EndBlocks {
-  /** The end of this key as it is on the topic. */
-  find(key: string): Buffer | undefined;
-  /** Counts from now on, also against one that is known under the key. `delivered`: whose, and by what. */
-  add(key: string, value: Buffer, at: number, acceptedAt: number, delivered: { readonly subject: string; readonly operation: string } | undefined): void;
+  /** The end of this key, with the time that it was added with. */
+  find(key: string): Pick<KeptEnd, 'value' | 'time'> | undefined;
+  /** Counts from now on, also against one that is known under the key. `time` (ms): see KeptEnd. `delivered`: whose, and by what. */
+  add(key: string, value: Buffer, time: number, acceptedAt: number, delivered: { readonly subject: string; readonly operation: string } | undefined): void;
   /** Largest accept time of a delivered one; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
   /** Takes out whole blocks from before a time (ms), about `limit` ends; gives how many were looked at. `forgotten` is told of those that counted. */
@@ -36,7 +38,7 @@ const endsABlock = 32;
 const maxGathered = 65_536;
 /** Rows written for each end that comes, so that they are out before as many have come again, and not much sooner: a subject that comes again needs none. */
 const rowsAnEnd = 1.25;
-const headBytes = 44;
+const headBytes = 52;
 
 const blockKey = (block: number): string => `b/${String(block).padStart(12, '0')}`;
 /** Of ends that were forgotten, with their place as the value. */
@@ -65,8 +67,8 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
   /** Ends and forgotten ones since the last transaction. */
   let added = 0;
   /** Blocks of this transaction. */
-  const blocks = new Map<number, { readonly ends: KeptEnd[]; at: number }>();
-  let open: { readonly ends: KeptEnd[]; at: number } | undefined;
+  const blocks = new Map<number, { readonly ends: KeptEnd[]; time: number }>();
+  let open: { readonly ends: KeptEnd[]; time: number } | undefined;
   let puts: Put[] = [];
   let read: { readonly block: number; readonly ends: readonly KeptEnd[] } | undefined;
 
@@ -115,15 +117,15 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
       const place = places.find(hash);
       if (place === undefined) return undefined;
       const end = block(Math.floor(place / endsABlock))[place % endsABlock];
-      return end !== undefined && end.hash[0] === hash[0] && end.hash[1] === hash[1] ? end.value : undefined;
+      return end !== undefined && end.hash[0] === hash[0] && end.hash[1] === hash[1] ? end : undefined;
     },
-    add(key, value, at, acceptedAt, delivered) {
-      if (open === undefined || open.ends.length === endsABlock) blocks.set(next++, open = { ends: [], at: 0 });
-      const end: KeptEnd = { hash: hashOfKey(key), last: delivered === undefined || acceptedAt <= 0 ? undefined : hashOfLast(delivered.subject, delivered.operation), acceptedAt, value };
+    add(key, value, time, acceptedAt, delivered) {
+      if (open === undefined || open.ends.length === endsABlock) blocks.set(next++, open = { ends: [], time: 0 });
+      const end: KeptEnd = { hash: hashOfKey(key), last: delivered === undefined || acceptedAt <= 0 ? undefined : hashOfLast(delivered.subject, delivered.operation), acceptedAt, time, value };
       places.put(end.hash, placeOf(next - 1, open.ends.length));
       if (end.last !== undefined) lasts.put(end.last, acceptedAt);
       open.ends.push(end);
-      open.at = Math.max(open.at, at);
+      open.time = Math.max(open.time, time);
       added++;
     },
     lastDelivered: (subject, operation) => lasts.find(hashOfLast(subject, operation)) ?? 0,
@@ -153,7 +155,7 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
     rows() {
       const all = [...puts];
       if (added === 0 && all.length === 0) return all;
-      for (const [at, { ends, at: time }] of blocks) all.push({ key: blockKey(at), value: encodeEnds(ends) }, { key: `${listPrefix}${stamp(time)}/${at}`, value: Buffer.from(String(ends.length)) });
+      for (const [at, { ends, time }] of blocks) all.push({ key: blockKey(at), value: encodeEnds(ends) }, { key: `${listPrefix}${stamp(time)}/${at}`, value: Buffer.from(String(ends.length)) });
       all.push({ key: nextKey, value: Buffer.from(String(next)) });
       if (writing) {
         const limit = Math.ceil(added * rowsAnEnd);
@@ -181,16 +183,17 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
   };
 }
 
-/** Per end: both halves of its hash and of the other (0 = none), accept time, length of the value (4 bytes), the value. */
+/** Per end: both halves of its hash and of the other (0 = none), accept time, time, length of the value (4 bytes), the value. */
 function encodeEnds(ends: readonly KeptEnd[]): Buffer {
   const out = Buffer.allocUnsafe(ends.reduce((sum, { value }) => sum + headBytes + value.length, 0));
   let at = 0;
-  for (const { hash, last, acceptedAt, value } of ends) {
+  for (const { hash, last, acceptedAt, time, value } of ends) {
     at = out.writeDoubleLE(hash[0], at);
     at = out.writeDoubleLE(hash[1], at);
     at = out.writeDoubleLE(last?.[0] ?? 0, at);
     at = out.writeDoubleLE(last?.[1] ?? 0, at);
     at = out.writeDoubleLE(acceptedAt, at);
+    at = out.writeDoubleLE(time, at);
     at = out.writeUInt32LE(value.length, at);
     out.set(value, at);
     at += value.length;
@@ -203,9 +206,9 @@ function decodeEnds(bytes: Buffer): KeptEnd[] {
   for (let at = 0; at < bytes.length;) {
     const double = (i: number): number => bytes.readDoubleLE(at + 8 * i);
     const begin = at + headBytes;
-    const end = begin + bytes.readUInt32LE(at + 40);
+    const end = begin + bytes.readUInt32LE(begin - 4);
     const last: Hash = [double(2), double(3)];
-    ends.push({ hash: [double(0), double(1)], last: last[0] === 0 && last[1] === 0 ? undefined : last, acceptedAt: double(4), value: bytes.subarray(begin, end) });
+    ends.push({ hash: [double(0), double(1)], last: last[0] === 0 && last[1] === 0 ? undefined : last, acceptedAt: double(4), time: double(5), value: bytes.subarray(begin, end) });
     at = end;
   }
   return ends;

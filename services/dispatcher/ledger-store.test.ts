@@ -110,6 +110,21 @@ test('an end that was replaced lately outlives its first list, and what an old o
   await ledger.close();
 });
 
+test('an end that is replaced again and again under clocks that are behind is kept as long as the first, also after a restart', async () => {
+  const path = mkdtempSync(join(tmpdir(), 'weir-ledger-'));
+  let ledger = store(false, path);
+  ledger.apply(0, [entry('k1', 0, { state: 'denied', effect: 'none', at: 50 })], 1);
+  ledger.apply(0, [entry('k1', 1, { state: 'dead-lettered', effect: 'maybe', at: 10 })], 2);
+  await ledger.close();
+  ledger = store(false, path);
+  ledger.apply(0, [entry('k1', 2, { at: 5 })], 3);
+  ledger.prune(50, 100);
+  expect(ledger.end('k1')?.state).toBe('delivered');
+  ledger.prune(51, 100);
+  expect(ledger.end('k1')).toBeUndefined();
+  await ledger.close();
+});
+
 test('what was let go and is read again for an old record is known again, and goes again', async () => {
   const ledger = store(false);
   ledger.apply(0, [entry('k1', 0, { at: 10 })], 1);

@@ -74,7 +74,7 @@ const ownerOf = (partition: number) => `w/${partition}`;
 const countedForMs = 48 * 3_600_000;
 const stamp = (time: number): string => String(Math.max(0, time)).padStart(15, '0');
 /** A cache with another one is read again. */
-const layout = Buffer.from('3');
+const layout = Buffer.from('4');
 /** Of a generation: more than a destination has in hand. */
 const maxAbsent = 8000;
 const countPrefix = (subject: string) => `c/${encodeURIComponent(subject)}/`;
@@ -119,18 +119,18 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     seen.owner = nextOwner(seen.owner, { token, owner });
   }
 
-  function stored(key: string): Buffer | undefined {
+  function stored(key: string): ReturnType<typeof blocks.find> {
     return absent.get(key) === true ? undefined : blocks.find(key);
   }
 
   function addEnd(key: string, value: Buffer, puts: Map<string, Buffer | null>, owner?: OwnerMark, later = decodeEnd(value)): void {
     if (!endCounts(owner, later)) return;
     const known = stored(key);
-    const before = known === undefined ? undefined : decodeEnd(known);
+    const before = known === undefined ? undefined : decodeEnd(known.value);
     if (before !== undefined && !replaces(before.state, later.state)) return;
     absent.delete(key);
-    // Not let go before the one that it replaces would be: their owners' clocks differ.
-    blocks.add(key, value, Math.max(later.at, before?.at ?? 0), later.acceptedAt, later.state === 'delivered' ? later : undefined);
+    // Not let go before the one that it replaces would be, nor before those which that one replaced: their owners' clocks differ.
+    blocks.add(key, value, Math.max(later.at, known?.time ?? 0), later.acceptedAt, later.state === 'delivered' ? later : undefined);
     if (counts) countPuts(key, later, before, puts);
   }
 
@@ -159,8 +159,8 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
 
   return {
     end(key) {
-      const value = stored(key);
-      if (value !== undefined) return decodeEnd(value);
+      const known = stored(key);
+      if (known !== undefined) return decodeEnd(known.value);
       if (absent.get(key) === undefined) absent.set(key, true);
       return undefined;
     },
