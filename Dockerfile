@@ -4,6 +4,8 @@ WORKDIR /weir
 ENV NODE_ENV=production WEIR_DATA=/data WEIR_HOST=0.0.0.0
 # Else a busy service takes up to 192 MB for what has just been made; no dearer (docs/performance.md).
 ENV NODE_OPTIONS=--max-semi-space-size=16
+# Else what was read from a broker and let go stays with the process, in pieces (glibc, mallopt(3): the threshold grows with what is freed).
+ENV MALLOC_MMAP_THRESHOLD_=262144
 COPY package.json package-lock.json .npmrc ./
 COPY packages packages
 COPY adapters adapters

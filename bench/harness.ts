@@ -95,12 +95,15 @@ function watch(child: ChildProcess, logFile: string, collect: () => Promise<void
 }
 
 /** What the image starts services with. */
-const nodeOptions = /^ENV NODE_OPTIONS=(.*)$/m.exec(readFileSync(join(root, 'Dockerfile'), 'utf8'))![1]!;
+const image = readFileSync(join(root, 'Dockerfile'), 'utf8');
+const ofImage = (name: string): string => new RegExp(`^ENV ${name}=(.*)$`, 'm').exec(image)![1]!;
+const nodeOptions = ofImage('NODE_OPTIONS');
+const imageEnv = { MALLOC_MMAP_THRESHOLD_: ofImage('MALLOC_MMAP_THRESHOLD_') };
 
 /** A script of this repository as a process of its own, with the options of the image; with WEIR_BENCH_PROFILE its CPU profile goes to that folder. */
 export function startNode(script: string, args: readonly string[], env: Readonly<Record<string, string>>, logFile: string): Child {
   const profile = process.env['WEIR_BENCH_PROFILE'];
-  const child = fork(join(root, script), args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe', 'ipc'], execArgv: [...nodeOptions.split(' '), '--expose-gc', '--import', join(root, 'bench/collect.ts'), ...(profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${script.replaceAll('/', '-')}-${args[0] ?? ''}-${Date.now()}.cpuprofile`])] });
+  const child = fork(join(root, script), args, { cwd: root, env: { ...process.env, ...imageEnv, ...env }, stdio: ['ignore', 'pipe', 'pipe', 'ipc'], execArgv: [...nodeOptions.split(' '), '--expose-gc', '--import', join(root, 'bench/collect.ts'), ...(profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${script.replaceAll('/', '-')}-${args[0] ?? ''}-${Date.now()}.cpuprofile`])] });
   const watched = watch(child, logFile, () => new Promise((done) => {
     child.once('message', () => done());
     child.send('collect');
