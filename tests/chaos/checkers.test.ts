@@ -73,4 +73,8 @@ test('an end that was on its way for longer than a session is no end for the nex
   const behind = (takenOverAt: number): History => ({ ...good, ends: [{ ...end(1), at: 2900, takenOverAt }, end(2)], arrivals: [...good.arrivals, { ...arrival(1), at: 3300, applied: false }] });
   expect(zombiesHarmless(behind(2800), 250, 3000)).toEqual([]);
   expect(zombiesHarmless(behind(800), 250, 3000)).toHaveLength(1);
+  // The owner that took over at 1500 has called at 2000 when the end of the one before comes.
+  const both = (takenOverAt: number): History => ({ ...good, ends: [{ ...end(1), at: 2300, takenOverAt }, { ...end(1), at: 3400, takenOverAt }, end(2)], arrivals: [...good.arrivals, { ...arrival(1), at: 2000, applied: false }, { ...arrival(1), at: 3300, applied: false }] });
+  expect(zombiesHarmless(both(1500), 250, 3000)).toEqual([]);
+  expect(zombiesHarmless(both(800), 250, 3000)).toHaveLength(1);
 });
