@@ -64,7 +64,8 @@ export interface ConsentTables {
  */
 export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, open: typeof openTable = openTable): Promise<ConsentTables> {
   const { log, serde, topics, stateDir, logger } = ports;
-  const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.admin()]);
+  // Links come with every person who is new: with what is fetched anyway.
+  const [reader, linkReader, admin]: [Reader, Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.reader({ shared: true }), log.admin()]);
   const onDiscard = (cache: string) => (reason: string) => logger.warn({ cache, reason }, 'local cache discarded, it is read again from its topic');
   const consentCache = open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') });
   // Of the layout before, where each identifier had a row of its own.
@@ -95,7 +96,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     return lookups === undefined ? undefined : Promise.all(lookups).then(() => { waits = false; });
   }
   const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare, onError: fail });
-  const identity = createTopicTable({ reader, admin, topic: topics.identity, table: identityCache, puts: links.puts, onError: fail });
+  const identity = createTopicTable({ reader: linkReader, admin, topic: topics.identity, table: identityCache, puts: links.puts, onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
   const { linked } = links;
@@ -152,7 +153,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     async stop() {
       stopping = true;
       await Promise.all([consent.close(), identity.close()]);
-      await Promise.all([reader.close(), admin.close()]);
+      await Promise.all([reader.close(), linkReader.close(), admin.close()]);
     },
   };
 }

@@ -78,7 +78,7 @@ const offsetOf = (entry: Buffer): number => Number(entry.readBigUInt64BE());
  */
 export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error) => void, open: typeof openTable = openTable): Promise<KeyRing> {
   const { log, serde, topic, now } = ports;
-  const [reader, admin, appender]: [Reader, LogAdmin, Appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
+  const [reader, admin, appender]: [Reader, LogAdmin, Appender] = await Promise.all([log.reader({ shared: true }), log.admin(), log.appender()]);
   await appender.partitions(topic);
   const table = open({ path: join(ports.stateDir, 'keys'), onDiscard: (reason) => ports.logger.warn({ cache: 'keys', reason }, 'local cache discarded, it is read again from its topic') });
   if (table.get(layoutKey)?.equals(layout) !== true) table.clear();
