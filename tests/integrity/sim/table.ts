@@ -16,17 +16,22 @@ function apply({ values, positions, seen }: File, puts: readonly Put[], nextPosi
 /** The disk of one instance: tables by path. It outlives a killed process, without what that had gathered and not written; `lose` is a disk that was lost. */
 export interface Disk {
   readonly open: typeof openTable;
+  /** Of the table that was opened last in this folder, what its process sees: next offsets of partitions. */
+  positions(path: string): Map<number, number>;
   lose(): void;
 }
 
 export function createDisk(): Disk {
   let files = new Map<string, File>();
+  const opened = new Map<string, File>();
   return {
+    positions: (path) => new Map(opened.get(path)?.positions),
     lose: () => { files = new Map(); },
     open({ path }): Table {
       const disk = files.get(path) ?? createFile();
       files.set(path, disk);
       const live: File = { values: new Map(disk.values), positions: new Map(disk.positions), seen: new Map(disk.seen) };
+      opened.set(path, live);
       const { values, positions, seen } = live;
       /** Of the process only, until they are written; undefined = nothing is gathered. */
       let gathered: Parameters<Table['putBatch']>[] | undefined;
