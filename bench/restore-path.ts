@@ -21,7 +21,7 @@ let schemaIds = 0;
 const serde = createSerde({ registryUrl: '', registry: { register: async () => ({ id: ++schemaIds }), getSchema: () => Promise.reject(new Error('no registry')) } });
 await serde.start();
 const dir = mkdtempSync(join(tmpdir(), 'weir-restore-path-'));
-const table = openTable({ path: dir });
+const table = openTable({ path: dir, tellsAbsent: true });
 const states = createStateIndex(table, serde, (_record, partition, error) => { throw new Error(`${partition}: ${error.message}`); });
 const spent = new Map<string, number>();
 const span = <T>(name: string, work: () => T): T => {
