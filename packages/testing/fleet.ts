@@ -3,6 +3,7 @@ import { createWriteStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { openVault } from '@weir/vault';
+import { runCli, type CliRun } from './cli.ts';
 import { freePort } from './port.ts';
 import { spawnTied } from './tied.ts';
 import { testPrefix, waitFor } from './wait.ts';
@@ -32,6 +33,8 @@ export interface Fleet {
   process(service: FleetService, instance?: number): ChildProcess;
   status(): Promise<any>;
   settled(deadlineMs?: number): Promise<any>;
+  /** Runs `weir` as a user of this data folder. */
+  cli(...args: string[]): Promise<CliRun>;
   dispose(): Promise<void>;
 }
 
@@ -112,6 +115,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       if (status.events.pending === 0 && status.deliveries.pending === 0) return status;
       throw new Error(JSON.stringify({ events: status.events, deliveries: status.deliveries, lag: status.lag, incidents: status.incidents }));
     }, deadlineMs),
+    cli: (...args) => runCli(args, { WEIR_DATA: dataDir, WEIR_PORT: String(base) }),
     async dispose() {
       await Promise.all([...running.values()].map((child) => new Promise<void>((done) => {
         if (child.exitCode !== null || child.signalCode !== null) return done();

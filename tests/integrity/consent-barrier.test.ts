@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -155,12 +154,10 @@ test.each([
 });
 
 /** What `weir trace` prints. */
-const trace = (event: string, waitS = 60): Promise<string> => new Promise((done) => {
-  const run = spawn(process.execPath, [resolve(import.meta.dirname, '../../cli/main.ts'), 'trace', event, '--wait', String(waitS)], { env: { ...process.env, WEIR_PORT: String(weir.base), WEIR_DATA: weir.dataDir } });
-  let out = '';
-  for (const stream of [run.stdout, run.stderr]) stream.on('data', (d: Buffer) => { out += d.toString(); });
-  run.on('close', () => done(out));
-});
+const trace = async (event: string, waitS = 60): Promise<string> => {
+  const { out, err } = await weir.cli('trace', event, '--wait', String(waitS));
+  return out + err;
+};
 
 async function end(instance: number): Promise<void> {
   const child = weir.process('dispatcher', instance);
