@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { openVault } from '@weir/vault';
 import { runCli, type CliRun } from './cli.ts';
 import { freePort } from './port.ts';
+import { callSegment } from './segment.ts';
 import { spawnTied } from './tied.ts';
 import { testPrefix, waitFor } from './wait.ts';
 
@@ -23,6 +24,8 @@ export interface Fleet {
   readonly ingest: string;
   readonly sandbox: string;
   secret(name: string): string;
+  /** Sends to the source `segment` under its write key: `path` is `identify`, `track`, `batch` and the like. */
+  segment(path: string, body: unknown): Promise<Response>;
   /** SIGKILL and start again; resolves when it is ready. A second instance of a stage has a number. */
   restart(service: FleetService): Promise<void>;
   /** `env` is for this process only. Rejects when it ends before it is ready. */
@@ -80,6 +83,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const fleet: Fleet = {
     prefix, base, dataDir, ingest: `http://127.0.0.1:${base}`, sandbox: `http://127.0.0.1:${base + 10}`,
     secret: (name) => openVault({ dataDir, env: {} }).get(name).reveal(),
+    segment: (path, body) => callSegment(fleet.ingest, fleet.secret('SEGMENT_WRITE_KEY'), path, body),
     url: (service, instance = 1) => `http://127.0.0.1:${instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? 0}`,
     logFile: (service, instance = 1) => join(dataDir, `${service}-${instance}.log`),
     async start(service, instance = 1, own = {}) {

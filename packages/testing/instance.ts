@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { runCli, type CliRun } from './cli.ts';
 import { freePort } from './port.ts';
+import { callSegment } from './segment.ts';
 import { spawnTied } from './tied.ts';
 import { testPrefix, waitFor } from './wait.ts';
 
@@ -25,6 +26,8 @@ export interface Instance {
   readonly control: string;
   readonly sandbox: string;
   writeKey(): string;
+  /** Sends to the source `segment` under its write key: `path` is `identify`, `track`, `batch` and the like. */
+  segment(path: string, body: unknown): Promise<Response>;
   /** Standard output so far. */
   output(): string;
   status(): Promise<any>;
@@ -55,6 +58,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
   const instance: Instance = {
     base, dataDir, prefix, ingest: url(0), control: url(1), sandbox: url(10),
     writeKey: () => /^segment write key: (.+)$/m.exec(text)![1]!,
+    segment: (path, body) => callSegment(instance.ingest, instance.writeKey(), path, body),
     output: () => text,
     async status() {
       const response = await instance.api('/v1/status');

@@ -49,8 +49,7 @@ afterAll(async () => {
 });
 
 async function send(user: string, traits: object): Promise<void> {
-  const authorization = `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}`;
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization }, body: JSON.stringify({ messageId: `${user}-${JSON.stringify(traits)}`, userId: user, timestamp: new Date().toISOString(), traits: { email: `${user}@larkspur.example`, ...traits } }) });
+  const response = await fleet.segment('identify', { messageId: `${user}-${JSON.stringify(traits)}`, userId: user, timestamp: new Date().toISOString(), traits: { email: `${user}@larkspur.example`, ...traits } });
   expect(response.status).toBe(200);
 }
 

@@ -30,7 +30,7 @@ async function sealedTooLate(): Promise<string> {
   const ended = new Promise((done) => policy.once('exit', done));
   policy.kill('SIGTERM');
   await ended;
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: 'late-1', userId: person.userId, timestamp: new Date().toISOString(), traits: { email: person.email, plan: 'gold', marketingConsent: true } }) });
+  const response = await fleet.segment('identify', { messageId: 'late-1', userId: person.userId, timestamp: new Date().toISOString(), traits: { email: person.email, plan: 'gold', marketingConsent: true } });
   expect(response.status).toBe(200);
   const event = await waitFor('it is normalised', async () => {
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);

@@ -65,7 +65,7 @@ async function consent(body: unknown, path = '/v1/consent?wait=applied', headers
 const change = (name: string, state: string, over: object = {}) => ({ identifiers: { email: `${name}@larkspur.example` }, purpose: 'email-marketing', channel: 'email', state, ...over });
 let n = 0;
 async function identify(name: string, traits: object = {}): Promise<string> {
-  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `cb-${n++}`, userId: `user-${name}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan: `p${n}`, ...traits } }) });
+  const response = await weir.segment('identify', { messageId: `cb-${n++}`, userId: `user-${name}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan: `p${n}`, ...traits } });
   expect(response.status).toBe(200);
   return ((await response.json()) as any).eventId;
 }

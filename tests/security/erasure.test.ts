@@ -25,7 +25,7 @@ afterAll(async () => {
 });
 
 async function send(person: typeof ada, plan: string): Promise<void> {
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `e-${n++}`, userId: person.userId, timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { email: person.email, plan, marketingConsent: true } }) });
+  const response = await fleet.segment('identify', { messageId: `e-${n++}`, userId: person.userId, timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { email: person.email, plan, marketingConsent: true } });
   expect(response.status).toBe(200);
 }
 const arrivals = async (): Promise<any[]> => (await Promise.all(['crm', 'klaviyo', 'warehouse', 'newsletter'].map(async (d) => (await (await fetch(`${fleet.sandbox}/arrivals?destination=${d}`)).json()) as any[]))).flat();
@@ -136,7 +136,7 @@ test('a replay of the whole history sends nothing of the person', async () => {
 
 test('one who comes back is a new person to Weir: the record opens, and nothing is used before a new consent', async () => {
   const before = of(await arrivals(), ada).filter((a) => !erasing(a)).length;
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: 'back-1', userId: ada.userId, timestamp: new Date().toISOString(), traits: { email: ada.email, plan: 'back' } }) });
+  const response = await fleet.segment('identify', { messageId: 'back-1', userId: ada.userId, timestamp: new Date().toISOString(), traits: { email: ada.email, plan: 'back' } });
   expect(response.status).toBe(200);
   await fleet.settled();
   const shown = (await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any;

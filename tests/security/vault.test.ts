@@ -51,7 +51,7 @@ afterAll(async () => {
 let n = 0;
 const sentEvents: string[] = [];
 const send = async (name: string): Promise<void> => {
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `v-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example` } }) });
+  const response = await fleet.segment('identify', { messageId: `v-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example` } });
   expect(response.status).toBe(200);
   sentEvents.push(((await response.json()) as { eventId: string }).eventId);
 };
