@@ -201,25 +201,20 @@ export function sameBytes(history: History): string[] {
 }
 
 /**
- * No call of a delivery arrives after its end was written: who does not own it any more calls nothing. An end that was on
- * its way for longer than a session does not count: its writer had lost the partition, and the next owner, whose mark
- * stands before it in the ledger, could not know of it and calls once more, under the same key. Nor does one behind the mark of an
- * owner that took over after the first call: the end does not say who wrote it, and the new owner may have called already when
- * that of the one before arrived, and call again where no answer came.
+ * No call of a delivery arrives after the end that its owner wrote: who does not own it any more calls nothing, and who takes
+ * over has read what stands before its own mark. An end that stands behind the mark of a later owner binds nobody: that
+ * owner could not know of it when it called, under the same key, and calls again where no answer came.
  * `skewMs`: between the clocks of broker and vendor.
  */
-export function zombiesHarmless(history: History, skewMs: number, sessionMs: number): string[] {
+export function zombiesHarmless(history: History, skewMs: number): string[] {
   const calls = Map.groupBy(history.arrivals.filter((a) => a.idempotencyKey !== null), (a) => `${a.destination}|${a.idempotencyKey}`);
-  const endAt = new Map<string, number>();
   const endsOf = Map.groupBy(history.ends, (e) => `${e.destination}|${e.key}`);
-  const story = (key: string): string => `calls at ${calls.get(key)!.map((a) => a.at).join(', ')}; ${endsOf.get(key)!.map((e) => `ended ${e.state} at ${e.at}, its owner since ${e.takenOverAt}`).join('; ')}`;
-  for (const e of history.ends) {
-    const key = `${e.destination}|${e.key}`;
-    const before = (calls.get(key) ?? []).filter((a) => a.at <= e.at).map((a) => a.at);
-    const late = before.length > 0 && (e.at - Math.max(...before) > sessionMs || e.takenOverAt > Math.min(...before));
-    if (!late) endAt.set(key, Math.min(endAt.get(key) ?? Infinity, e.at));
-  }
-  return [...calls].flatMap(([key, list]) => list.filter((a) => a.at > (endAt.get(key) ?? Infinity) + skewMs).map((a) => `a call under ${key} arrived ${a.at - endAt.get(key)!} ms after its end: ${story(key)}`));
+  return [...endsOf].flatMap(([key, ends]) => {
+    const endAt = Math.min(...ends.filter((e) => e.owned).map((e) => e.at));
+    const late = (calls.get(key) ?? []).filter((a) => a.at > endAt + skewMs);
+    const story = (): string => `calls at ${calls.get(key)!.map((a) => a.at).join(', ')}; ${ends.map((e) => `ended ${e.state} at ${e.at} by ${e.owner}${e.owned ? '' : ', no owner any more'}`).join('; ')}`;
+    return late.map((a) => `a call under ${key} arrived ${a.at - endAt} ms after its end: ${story()}`);
+  });
 }
 
 /** Each delivery names a release that was applied. */
