@@ -4,7 +4,7 @@ import { freePort } from '@weir/testing';
 import { createLog, createSerde } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import { contact, mapping } from '../contacts.ts';
-import { cpuOf, startNode, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
+import { cpuByThread, cpuOf, startNode, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld, judge, ready, startHelper, type Load } from '../world.ts';
 
 const rate = Number(process.env['WEIR_BENCH_RATE'] ?? 2500);
@@ -52,13 +52,14 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
           const first = number;
           number += warm + measured;
           judge(await load.ask<Load>('run', { rate, count: warm, first, stamped: false, connections }));
-          const [cpu, broker, began] = [cpuOf(child.pid), cluster.brokerCpu(), performance.now()];
+          const [cpu, threads, broker, began] = [cpuOf(child.pid), cpuByThread(child.pid), cluster.brokerCpu(), performance.now()];
           const result = await load.ask<Load>('run', { rate, count: measured, first: first + warm, stamped: false, connections });
           const [cpuUs, brokerCpuUs, wallMs] = [cpuOf(child.pid) - cpu, cluster.brokerCpu() - broker, performance.now() - began];
+          const used = cpuByThread(child.pid);
           judge(result);
           const { anon, file } = await child.memory();
           if (keeps) await check(ends, first, warm + measured);
-          return { records: measured, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { p50: result.p50, p99: result.p99, senderShare: result.share } };
+          return { records: measured, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { p50: result.p50, p99: result.p99, senderShare: result.share, 'own code: µs': (used.user - threads.user) / measured, 'kernel: µs': (used.system - threads.system) / measured, 'other threads: µs': (used.others - threads.others) / measured } };
         } finally {
           load.stop();
           await child.stop();
