@@ -1,4 +1,4 @@
-/** Signed webhooks to the acknowledged append, beside bare fastify that checks the same signature and keeps nothing; both at the same steady rate. */
+/** Signed webhooks to the acknowledged append, beside bare fastify that checks the same signature and keeps nothing, and one that appends the body as it came (acknowledged by all, too); all at the same steady rate. */
 import { join } from 'node:path';
 import { freePort } from '@weir/testing';
 import { createLog, createSerde } from '@weir/log';
@@ -22,6 +22,8 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const serde = createSerde({ registryUrl: cluster.registryUrl });
   await serde.start();
   const raw = topicNames(world.prefix).raw('contacts');
+  const plain = 'bare.ingest';
+  await (await log.admin()).createTopics([{ name: plain, partitions: 6, replicationFactor: 1, config: {} }]);
   let number = 0;
 
   /** What was accepted since `from`, once each, and the sampled ones byte for byte. */
@@ -76,10 +78,17 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       await Promise.race([ready(url), child.failed]);
       return { ...child, url };
     }),
+    party('bare-append', false, async () => {
+      const port = await freePort();
+      const url = `http://127.0.0.1:${port}`;
+      const child = startNode('bench/parties/bare-hop.ts', ['accept', plain, secret], { KAFKA_BROKERS: cluster.brokers.join(','), PORT: String(port) }, join(cluster.dir, 'bare-append.log'));
+      await Promise.race([ready(url), child.failed]);
+      return { ...child, url };
+    }),
   ];
   return {
     name: 'ingest', rounds, parties, parameters: { requests: measured, warmUp: warm, ratePerSecond: rate, connections, meanBytes: 857 },
-    figures: (of) => [{ what: 'bare fastify with HMAC to weir, CPU per request (1 = the same)', value: of('bare-fastify').cpuUsPerRecord / of('weir').cpuUsPerRecord, atLeast: 0.6 }],
+    figures: (of) => [{ what: 'bare fastify with HMAC to weir, CPU per request (1 = the same)', value: of('bare-fastify').cpuUsPerRecord / of('weir').cpuUsPerRecord, atLeast: 0.6 }, { what: 'bare fastify that appends to weir, CPU per request (1 = the same)', value: of('bare-append').cpuUsPerRecord / of('weir').cpuUsPerRecord }],
     close: () => log.close(),
   };
 }

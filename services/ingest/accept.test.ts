@@ -34,7 +34,7 @@ test('a record has the item and its headers as they are, in order, whatever came
     const wanted: ReturnType<typeof recordOf>[] = [];
     for (const { items: bodies, envelope, contentType, traceparent, sealed } of list) {
       const made = bodies.map(({ user, pad }): Item => {
-        const value = { data: user === undefined ? {} : { user_id: user }, pad };
+        const value: JsonObject = { data: { ...(user === undefined ? {} : { user_id: user }) } as JsonObject, pad };
         return { value, bytes: Buffer.from(JSON.stringify(value)) };
       });
       await accept({ appender, topics: topicNames('t'), now: () => at, ackTimeoutMs: 1000, ...(sealed ? { sealing: { keys: { current: () => sealing, ensure: () => Promise.resolve() }, workspaceKey } } : {}) }, { source, items: made, envelope, traceparent, contentType });
