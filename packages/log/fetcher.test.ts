@@ -140,7 +140,7 @@ test('all partitions of an answer are given out in one go, so that who acts on t
 });
 
 /** A broker that has so many records in each partition of any topic and holds a long poll until there is something; `failing` has an error that does not pass, `moved` one that may. */
-function shared(options: { readonly failing?: () => string | undefined; readonly moved?: () => string | undefined } = {}) {
+function shared(options: { readonly failing?: string; readonly moved?: () => string | undefined } = {}) {
   const ends = new Map<string, number>();
   const asked: { readonly topics: readonly string[]; readonly maxWaitMs: number; readonly at: number }[] = [];
   const waiting = new Set<() => void>();
@@ -151,7 +151,7 @@ function shared(options: { readonly failing?: () => string | undefined; readonly
       const all = topics.flatMap(({ topic, partitions: list }) => list.map((p) => ({ topic, ...p })));
       const answer = (): FetchedPartition[] => all.map(({ topic, partition, offset }) => {
         const end = endOf(topic, partition);
-        if (topic === options.failing?.()) return { topic, partition, errorCode: 29, highWatermark: -1, logStartOffset: -1, bytes: Buffer.alloc(0) };
+        if (topic === options.failing) return { topic, partition, errorCode: 29, highWatermark: -1, logStartOffset: -1, bytes: Buffer.alloc(0) };
         if (topic === options.moved?.()) return { topic, partition, errorCode: 6, highWatermark: -1, logStartOffset: -1, bytes: Buffer.alloc(0) };
         const bytes = offset < end ? encodeBatch(Array.from({ length: end - offset }, () => ({ partition, key: null, value: Buffer.from('v') })), 1) : Buffer.alloc(0);
         if (bytes.length > 0) bytes.writeBigInt64BE(BigInt(offset), 0);
@@ -208,13 +208,11 @@ test('who shares requests has what is its own, in one request for all; one that 
 });
 
 test('what cannot go on is told to all who share the requests, and who comes then has others', async () => {
-  let failing: string | undefined;
-  const { share, append } = shared({ failing: () => failing });
+  const { share, append } = shared({ failing: 'a' });
   const [one, two] = [taker(), taker()];
   const [first, second] = [share(['a'], one), share(['b'], two)];
   first.add(at('a'));
   second.add(at('b'));
-  failing = 'a';
   append('b');
   await until(() => one.errors.length > 0);
   expect([one, two].map(({ errors }) => errors.map((error) => error.message))).toEqual([['a/0: not authorised to read'], ['a/0: not authorised to read']]);
