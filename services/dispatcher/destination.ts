@@ -350,9 +350,14 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     pump();
   }
 
+  /** The request that takes an intent takes the ends that wait, of all partitions. */
+  function intent(): void {
+    for (const { writer } of partitions.values()) writer.ride();
+  }
+
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
-      const opened = parts.map((part) => createPartitionRunner(ports, part, { ready: inLine, restrict: hurry, end: count }));
+      const opened = parts.map((part) => createPartitionRunner(ports, part, { ready: inLine, restrict: hurry, end: count, intent }));
       for (const runner of opened) partitions.set(runner.partition, runner);
       // Not waited for: a ledger may be longer to read than a handler may take. Nothing is called before it is read.
       for (const runner of opened) runner.open();

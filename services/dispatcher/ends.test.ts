@@ -87,6 +87,29 @@ test('ends that come soon after others share an append, at the same times for al
   expect(appends).toEqual([1, 3, 1]);
 });
 
+test('ends that have waited for 12 ms since the last append go with what else is appended, in the same turn; sooner they wait on', async () => {
+  const { writer, appends, push, settled, pass } = gathering();
+  push(1);
+  await settled();
+  push(2);
+  await pass(11);
+  writer.ride();
+  await settled();
+  expect(appends).toEqual([1]);
+  await pass(1);
+  writer.ride();
+  // Promise reactions only: the appender takes what was appended when the turn is over.
+  for (let i = 0; i < 20; i++) await Promise.resolve();
+  expect(appends).toEqual([1, 2]);
+  await pass(3);
+  writer.ride();
+  push(1);
+  await settled();
+  expect(appends).toEqual([1, 2]);
+  await pass(16);
+  expect(appends).toEqual([1, 2, 1]);
+});
+
 test('ends are not gathered longer when a lane waits for one of them, when they are many, or when the partition is given up', async () => {
   const { writer, appends, push, settled } = gathering();
   push(1);

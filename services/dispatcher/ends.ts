@@ -58,6 +58,8 @@ const maxAhead = 2000;
  * the same times for all partitions, which so share the request.
  */
 const gatherMs = 16;
+/** So long after the last append of ends, ms, those that wait go with what else of the destination is appended: that request is made anyway. */
+const rideMs = 12;
 /** So many ends are worth an append of their own. */
 const fullEnds = 500;
 
@@ -295,6 +297,10 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
      */
     fence: (): number => fence,
     acknowledged: (place: number): boolean => acknowledged >= place,
+    /** Something else is appended in this turn of the event loop: what has waited for a while goes with it. */
+    ride(): void {
+      if (queue.length > 0 && ports.clock.monotonic() - wroteAt >= rideMs) go?.();
+    },
     /** The place of the last end that was pushed. */
     place: (): number => pushed,
     /** The delivery ended before; finish its offset behind the ends already queued. */

@@ -54,8 +54,19 @@ export interface PartitionRunner {
   openedAt(): number;
 }
 
-/** @param on told of a lane with a head that nobody works on, of something that restricts behind a head that waits, and of each end of what waits */
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, on: { ready(lane: Lane, runner: PartitionRunner): void; restrict(lane: Lane, runner: PartitionRunner): void; end(ending: Ending): void }): PartitionRunner {
+/** What a partition tells its destination. */
+export interface PartitionEvents {
+  /** A lane has a head that nobody works on. */
+  ready(lane: Lane, runner: PartitionRunner): void;
+  /** Something that restricts is behind a head that waits. */
+  restrict(lane: Lane, runner: PartitionRunner): void;
+  /** Something that waited has ended. */
+  end(ending: Ending): void;
+  /** An intent is appended in this turn of the event loop. */
+  intent(): void;
+}
+
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, on: PartitionEvents): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -257,7 +268,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const from = window.committable();
     const since = calledSince.next(from, batchEnd, ports.clock.now());
     const at = before !== undefined && before.toOffset > from ? Math.min(before.at, since) : since;
-    await writeOwn(intentPuts(partition, owner, intents++, encodeIntent({ fromOffset: from, toOffset, at })));
+    const written = writeOwn(intentPuts(partition, owner, intents++, encodeIntent({ fromOffset: from, toOffset, at })));
+    on.intent();
+    await written;
     failpoint('dispatcher.intent-written');
   }
 
