@@ -11,6 +11,8 @@ export interface LateOptions {
   readonly monotonic: () => number;
   /** Rows that wait at most; a test has it smaller. */
   readonly rows?: number;
+  /** What is removed is removed on the disk, too, when the put is over: it may be secret, or somebody's. */
+  readonly removesAtOnce?: boolean;
 }
 
 /**
@@ -20,13 +22,15 @@ export interface LateOptions {
  * The values are not copied until they are written: the caller leaves them as they are. A write that fails throws from the put,
  * the range or the close that began it, and all of it waits on.
  */
-export function createLateTable(table: Table, { monotonic, rows = maxRows }: LateOptions): Table {
+export function createLateTable(table: Table, { monotonic, rows = maxRows, removesAtOnce = false }: LateOptions): Table {
   let puts = new Map<string, Buffer | null>();
   let positions = new Map<number, number>();
   let seen = new Map<number, Seen>();
   let bytes = 0;
   /** Since when something waits. */
   let since = Number.POSITIVE_INFINITY;
+  /** The table gathers by itself, as long as it is loaded. */
+  let loading = false;
   /** Positions that were asked for or put: asked for with each batch. */
   const known = new Map<number, number | undefined>();
 
@@ -67,24 +71,29 @@ export function createLateTable(table: Table, { monotonic, rows = maxRows }: Lat
       return table.range(prefix, after);
     },
     putBatch(more, nextPositions, nextSeen) {
+      for (const [partition, next] of nextPositions ?? []) known.set(partition, next);
+      if (loading) return table.putBatch(more, nextPositions, nextSeen);
+      let removes = false;
       for (const { key, value } of more) {
         puts.set(key, value);
         bytes += key.length + (value?.length ?? 0);
+        if (value === null) removes = true;
       }
-      for (const [partition, next] of nextPositions ?? []) {
-        positions.set(partition, next);
-        known.set(partition, next);
-      }
+      for (const [partition, next] of nextPositions ?? []) positions.set(partition, next);
       for (const [partition, one] of nextSeen ?? []) seen.set(partition, one);
       const now = monotonic();
       since = Math.min(since, now);
-      if (puts.size >= rows || bytes >= maxBytes || now - since >= lateMs) flush();
+      if (puts.size >= rows || bytes >= maxBytes || now - since >= lateMs || (removes && removesAtOnce)) flush();
     },
     loading() {
       flush();
+      loading = true;
       table.loading();
     },
-    loaded: () => table.loaded(),
+    loaded() {
+      loading = false;
+      table.loaded();
+    },
     position(partition) {
       if (!known.has(partition)) known.set(partition, table.position(partition));
       return known.get(partition);
