@@ -4,6 +4,7 @@ import { createHandClock } from '@weir/testing';
 import { expect, test, vi } from 'vitest';
 import { createEndWriter, type Ending } from './ends.ts';
 import type { DestinationPorts } from './ports.ts';
+import type { EndValue } from './types.ts';
 
 const record: OutRecord = { partition: 0, key: Buffer.from('k'), value: Buffer.from('v') };
 
@@ -47,9 +48,13 @@ test('a record that nobody here wrote holds the checkpoint until what lies betwe
 function gathering() {
   const clock = createHandClock(1_000_000);
   const appends: number[] = [];
+  const ends: EndValue[] = [];
   const ports = {
     name: 'one', topics: topicNames('t'), clock, fail: (error: unknown) => { throw error; },
-    serde: { encode: () => Buffer.from('v') }, ledger: { end: () => undefined, position: () => 0, apply: () => undefined },
+    serde: { encode: (name: string, value: EndValue) => {
+      if (name === 'weir.internal.LedgerEnd') ends.push(value);
+      return Buffer.from('v');
+    } }, ledger: { end: () => undefined, position: () => 0, apply: () => undefined },
     appender: { partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => {
       if (topic === 't.ledger.one') appends.push(records.length);
       return Promise.resolve(records.map((_, i) => i));
@@ -62,12 +67,19 @@ function gathering() {
   };
   const settled = async (): Promise<void> => { for (let i = 0; i < 5; i++) await new Promise((done) => { setImmediate(done); }); };
   return {
-    writer, appends, push, settled,
+    writer, appends, ends, push, settled,
     async pass(ms: number): Promise<void> {
       for (const _ of clock.turn(ms)) await settled();
     },
   };
 }
+
+test('each end says which owner wrote it: one behind the mark of a later owner can be told from one that this must know', async () => {
+  const { ends, push, settled } = gathering();
+  push(2);
+  await settled();
+  expect(ends.map(({ key, owner }) => [key, owner])).toEqual([['k0', 'me'], ['k1', 'me']]);
+});
 
 test('ends that come soon after others share an append, at the same times for all partitions; the first waits for nothing', async () => {
   const { appends, push, settled, pass } = gathering();

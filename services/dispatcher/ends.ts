@@ -46,7 +46,7 @@ export function endValue(ending: Ending, at: number, owner: string): EndValue {
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,
-    owner: handOver === undefined ? null : owner, toDestination: handOver?.destination ?? null, toOperation: handOver?.operation ?? null, toKey: handOver?.key ?? null,
+    owner, toDestination: handOver?.destination ?? null, toOperation: handOver?.operation ?? null, toKey: handOver?.key ?? null,
   };
 }
 

@@ -6,11 +6,12 @@ import { createLog, createSerde, type RecordBatch } from '@weir/log';
 import { itemHash } from '@weir/pipeline';
 import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
 import { createLogger } from '@weir/telemetry';
+import { nextOwner, type OwnerMark } from '../../services/dispatcher/owners.ts';
 
 export interface RawRecord { readonly event: string; readonly hash: string; readonly objectKey: string; readonly source: string; readonly partition: number; readonly offset: number }
 export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer }
 export interface DispatchRecord { readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly kind: string; readonly subject: string; readonly release: string; readonly partition: number; readonly offset: number }
-export interface EndRecord { readonly key: string; readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly state: string; readonly effect: string; readonly at: number; readonly reason: string | null; /** When the last owner before it in its ledger took over; 0 = none did. */ readonly takenOverAt: number }
+export interface EndRecord { readonly key: string; readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly state: string; readonly effect: string; readonly at: number; readonly reason: string | null; /** By whom, and whether that was the owner by the order of its ledger when it came there. */ readonly owner: string; readonly owned: boolean }
 export interface OutcomeRecord { readonly event: string; readonly output: string | null; readonly destination: string | null; readonly operation: string | null; readonly state: string; readonly reason: string | null }
 export interface ConsentRecord { readonly id: string; readonly purpose: string; readonly state: string; readonly version: number; readonly at: number }
 export interface Arrival { readonly destination: string; readonly operation: string; readonly idempotencyKey: string | null; readonly subject: string | null; readonly body: Record<string, unknown>; readonly at: number; readonly applied: boolean; readonly n: number }
@@ -20,6 +21,8 @@ export interface History {
   readonly canonical: CanonicalRecord[];
   readonly dispatch: DispatchRecord[];
   readonly ends: EndRecord[];
+  /** Deliveries that waited, by their place on the parked topic. */
+  readonly parked: Array<{ readonly output: string; readonly destination: string; readonly operation: string; readonly offset: number }>;
   readonly outcomes: OutcomeRecord[];
   readonly letters: Array<{ readonly event: string; readonly stage: string; readonly code: string; readonly value: Buffer | null; /** Of the record's bytes, opened. */ readonly hash: string; readonly topic: string; readonly partition: number; readonly offset: number }>;
   readonly consent: ConsentRecord[];
@@ -52,9 +55,9 @@ export async function readHistory(options: { brokers: readonly string[]; registr
     await keys.start();
     const serde = sealedSerde(plain, keys);
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
-    /** `<topic>/<partition>` → when the owner of what is read now took over. */
-    const owners = new Map<string, number>();
-    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], outcomes: [], letters: [], consent: [], releases: new Set(), effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
+    /** `<topic>/<partition>` → the owner at what is read now. */
+    const owners = new Map<string, OwnerMark>();
+    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], parked: [], outcomes: [], letters: [], consent: [], releases: new Set(), effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
     for (const topic of (await admin.listTopics()).filter((t) => t.startsWith(`${options.prefix}.`))) {
       const name = topic.slice(options.prefix.length + 1);
       // The audit log is not Avro, and verified by its own command.
@@ -80,7 +83,7 @@ export async function readHistory(options: { brokers: readonly string[]; registr
   }
 }
 
-function add(history: History, topic: string, partition: number, record: RecordBatch['records'][number], decoded: { readonly name: string; readonly value: any }, keys: KeyRing, owners: Map<string, number>): void {
+function add(history: History, topic: string, partition: number, record: RecordBatch['records'][number], decoded: { readonly name: string; readonly value: any }, keys: KeyRing, owners: Map<string, OwnerMark>): void {
   const { name, value } = decoded;
   if (topic === 'canonical') {
     history.canonical.push({ event: header(record, 'weir-event'), output: header(record, 'weir-output'), source: header(record, 'weir-source'), subject: record.key!.toString(), partition, offset: record.offset, type: name, release: header(record, 'weir-release'), value: record.value! });
@@ -88,13 +91,14 @@ function add(history: History, topic: string, partition: number, record: RecordB
   }
   switch (name) {
     case 'weir.internal.Delivery':
+      if (topic.startsWith('parked.')) history.parked.push({ output: value.outputId, destination: value.destination, operation: value.operation, offset: record.offset });
       if (topic.startsWith('dispatch.')) history.dispatch.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, kind: value.kind, subject: record.key!.toString(), release: value.release, partition, offset: record.offset });
       return;
     case 'weir.internal.LedgerEnd':
-      history.ends.push({ key: value.key, event: value.eventId, output: value.outputId, destination: topic.slice('ledger.'.length), operation: value.operation, state: value.state, effect: value.effect, at: record.timestamp, reason: value.reason, takenOverAt: owners.get(`${topic}/${partition}`) ?? 0 });
+      history.ends.push({ key: value.key, event: value.eventId, output: value.outputId, destination: topic.slice('ledger.'.length), operation: value.operation, state: value.state, effect: value.effect, at: record.timestamp, reason: value.reason, owner: value.owner, owned: owners.get(`${topic}/${partition}`)?.owner === value.owner });
       return;
     case 'weir.internal.LedgerOwner':
-      owners.set(`${topic}/${partition}`, record.timestamp);
+      owners.set(`${topic}/${partition}`, nextOwner(owners.get(`${topic}/${partition}`), value));
       return;
     case 'weir.internal.Outcome':
       history.outcomes.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, state: value.state, reason: value.reason });

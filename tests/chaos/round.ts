@@ -189,7 +189,7 @@ async function judge(world: World, tally: Tally): Promise<History> {
   broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, idsOf), ...lastNoHolds(history, sent, idsOf));
   broken.I4.push(...ordered(history, sent));
   broken.I5.push(...sameBytes(history));
-  broken.I6.push(...zombiesHarmless(history, 250, sessionMs));
+  broken.I6.push(...zombiesHarmless(history, 250));
   broken.I12.push(...releasesNamed(history));
   for (const service of [...stages, 'control', 'sandbox'] as const) {
     for (const instance of instances) {
