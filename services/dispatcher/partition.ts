@@ -3,6 +3,7 @@ import { failpoint } from '@weir/failpoint';
 import { createCommitWindow, expiringBefore, isPassing, patiently, soon, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { writeDeparture } from './departure.ts';
+import type { EndPace } from './end-pace.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane, type QuotaWait } from './lane.ts';
 import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
@@ -62,11 +63,10 @@ export interface PartitionEvents {
   restrict(lane: Lane, runner: PartitionRunner): void;
   /** Something that waited has ended. */
   end(ending: Ending): void;
-  /** An intent is appended in this turn of the event loop. */
-  intent(): void;
 }
 
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, on: PartitionEvents): PartitionRunner {
+/** @param pace of the ends of all partitions of the destination */
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, pace: EndPace, on: PartitionEvents): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -98,7 +98,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   // Not the instance alone: one that was killed and is back is another owner.
   const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
-  const writer = createEndWriter({ ...ports, fail }, partition, { name: owner, owned, gone: () => closed }, (tasks) => {
+  const writer = createEndWriter({ ...ports, fail }, partition, { name: owner, owned, gone: () => closed }, pace, (tasks) => {
     for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
     commit();
   });
@@ -269,7 +269,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const since = calledSince.next(from, batchEnd, ports.clock.now());
     const at = before !== undefined && before.toOffset > from ? Math.min(before.at, since) : since;
     const written = writeOwn(intentPuts(partition, owner, intents++, encodeIntent({ fromOffset: from, toOffset, at })));
-    on.intent();
+    pace.ride();
     await written;
     failpoint('dispatcher.intent-written');
   }
