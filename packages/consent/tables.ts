@@ -66,11 +66,10 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const { log, serde, topics, stateDir, logger } = ports;
   const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.admin()]);
   const onDiscard = (cache: string) => (reason: string) => logger.warn({ cache, reason }, 'local cache discarded, it is read again from its topic');
-  const late = { monotonic: () => ports.clock.monotonic(), removesAtOnce: true };
-  const consentCache = createLateTable(open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') }), late);
+  const consentCache = open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') });
   // Of the layout before, where each identifier had a row of its own.
   rmSync(join(stateDir, 'identity'), { recursive: true, force: true });
-  const identityCache = createLateTable(open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') }), late);
+  const identityCache = createLateTable(open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') }), { monotonic: () => ports.clock.monotonic(), removesAtOnce: true });
   const states = createStateIndex(consentCache, serde, (record, partition, error) => {
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });
