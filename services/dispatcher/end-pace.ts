@@ -36,7 +36,7 @@ export function createEndPace(clock: Pick<Clock, 'monotonic' | 'setTimer' | 'cle
         go();
         return undefined;
       }
-      next ??= { due: Promise.withResolvers(), timer: clock.setTimer(go, Math.ceil((wroteAt + rideMs) / gatherMs) * gatherMs - now) };
+      next ??= { due: Promise.withResolvers(), timer: clock.setTimer(go, Math.ceil(Math.max(wroteAt + rideMs, now + 1) / gatherMs) * gatherMs - now) };
       return next.due.promise;
     },
     ride() {

@@ -145,6 +145,26 @@ test('ends that have waited for 12 ms since the last append go with what else is
   expect(appends).toEqual([1, 2, 1]);
 });
 
+test('ends that come when the time for them has just gone by wait for the next, or what else is appended', async () => {
+  const { pace, appends, push, settled, pass } = gathering();
+  await pass(4);
+  push(1);
+  await settled();
+  await pass(13);
+  push(1);
+  await settled();
+  await pass(14);
+  expect(appends).toEqual([1]);
+  await pass(1);
+  expect(appends).toEqual([1, 1]);
+  await pass(13);
+  push(2);
+  await settled();
+  pace.ride();
+  await settled();
+  expect(appends).toEqual([1, 1, 2]);
+});
+
 test('ends are not gathered longer when a lane waits for one of them, when they are many, or when the partition is given up', async () => {
   const { writer, appends, push, settled } = gathering();
   push(1);
