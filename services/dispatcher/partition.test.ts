@@ -54,6 +54,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
   const ready: string[] = [];
   const lags: number[] = [];
   const told: string[] = [];
+  let appended = 0;
   const gauge = new Map<number, number>();
   const clock = { at: 1000 };
   const delivery = { eventId: 'e', acceptedAt: 1, source: '', payload: Buffer.from('p') };
@@ -74,7 +75,8 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     appender: {
       partitionFor: () => 0,
       append: (_topic: string, records: readonly { key: Buffer; value: Buffer | null }[]) => {
-        const first = written.length;
+        const first = appended;
+        appended += records.length;
         for (const { key, value } of records) {
           if (value !== null) written.push(JSON.parse(value.toString()) as Written);
           if (key.toString().startsWith('#intent/')) {

@@ -83,8 +83,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let inFlight = 0;
   let onIdle: (() => void) | undefined;
   let before: IntentValue | undefined;
-  /** Offset of its mark on the ledger: whatever it writes there is acknowledged behind it. */
-  let markedAt = -1;
+  /** Offset of its mark on the ledger, then of its last intent: the next is acknowledged behind it. */
+  let writtenAt = -1;
   /** Nothing was on the ledger before its first mark. */
   let wasEmpty = false;
   let committed = assignment.position;
@@ -181,8 +181,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       async append(mark) {
         const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
         const offsets = await unlessGivenUp(ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]));
-        markedAt = offsets?.[0] ?? -1;
-        wasEmpty ||= markedAt === 0;
+        writtenAt = offsets?.[0] ?? -1;
+        wasEmpty ||= writtenAt === 0;
         return offsets?.[0];
       },
     });
@@ -297,8 +297,10 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const records = puts.map((put): OutRecord => ({ partition, key: Buffer.from(put.key), value: put.value }));
     const appended = ports.appender.append(ports.topics.ledger(ports.name), records);
     const offsets = await (patience === undefined ? appended : Promise.race([appended, patience]));
-    if (offsets !== undefined && offsets[0]! <= markedAt) throw new WeirError('log-fatal', `${ports.topics.ledger(ports.name)}/${partition} took a record at ${offsets[0]}, and the mark of its owner stood at ${markedAt}: the topic was made anew meanwhile`);
-    if (offsets !== undefined) writer.applyOwn(records, puts.map(({ key }) => key), offsets);
+    if (offsets === undefined || offsets.length === 0) return;
+    if (offsets[0]! <= writtenAt) throw new WeirError('log-fatal', `${ports.topics.ledger(ports.name)}/${partition} took a record at ${offsets[0]}, and the one before it stood at ${writtenAt}: the topic was made anew meanwhile`);
+    writtenAt = offsets.at(-1)!;
+    writer.applyOwn(records, puts.map(({ key }) => key), offsets);
   }
 
   /**
