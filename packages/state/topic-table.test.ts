@@ -1,10 +1,8 @@
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { RecordBatch } from '@weir/log';
-import fc from 'fast-check';
-import { afterEach, expect, test, vi } from 'vitest';
-import { openTable, type Table } from './table.ts';
+import { afterEach, expect, test } from 'vitest';
+import { openTable } from './table.ts';
 import { createTopicTable } from './topic-table.ts';
 
 const dirs: string[] = [];
@@ -68,105 +66,4 @@ test('a checkpoint beyond the end that a leader which was cut off tells is kept'
   expect((await topicTable.start()).reason).toBeUndefined();
   expect([read, followed]).toEqual([[4], [5]]);
   await topicTable.close();
-});
-
-const nameOf = (key: number): string => `key-${key}`;
-const batchOf = (from: number, entries: readonly (readonly [number, number | null])[]): RecordBatch => ({
-  topic: 't', partition: 0, epoch: 0, nextOffset: from + entries.length, highWatermark: from + entries.length,
-  records: entries.map(([key, value], i) => ({ offset: from + i, timestamp: 1, key: Buffer.from(nameOf(key)), value: value === null ? null : Buffer.from([value]), headers: [] })),
-});
-
-/** Follows an empty topic; `give` is what the follower does when a batch came. */
-async function following(onError: (error: Error) => void = (error) => { throw error; }, wrap: (table: Table) => Table = (table) => table) {
-  const path = mkdtempSync(join(tmpdir(), 'weir-topic-table-'));
-  dirs.push(path);
-  const table = wrap(openTable({ path }));
-  let give!: (batch: RecordBatch) => void;
-  const reader = { read: async () => {}, follow: async (_topic: string, _from: unknown, apply: typeof give) => { give = apply; return { positions: () => new Map(), close: async () => {} }; } };
-  const admin = { endOffsets: async () => new Map([[0, 0]]), beginningOffsets: async () => new Map([[0, 0]]) };
-  const topicTable = createTopicTable({ reader: reader as never, admin: admin as never, topic: 't', table, puts: (batch) => batch.records.map((r) => ({ key: r.key!.toString(), value: r.value })), onError });
-  await topicTable.start();
-  return { path, table, topicTable, give };
-}
-
-/** The table as a process finds it that starts when this one was killed. */
-async function afterKill<T>(path: string, look: (table: Table) => T): Promise<T> {
-  const copy = mkdtempSync(join(tmpdir(), 'weir-topic-table-'));
-  dirs.push(copy);
-  cpSync(path, copy, { recursive: true });
-  const table = openTable({ path: copy });
-  const found = look(table);
-  await table.close();
-  return found;
-}
-
-test('what is followed is seen at once, and on disk as a prefix of the topic that is a moment old at most', async () => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-  try {
-    await fc.assert(fc.asyncProperty(
-      fc.array(fc.record({ entries: fc.array(fc.tuple(fc.nat(5), fc.option(fc.nat(255))), { minLength: 1, maxLength: 4 }), ms: fc.nat(150), killed: fc.boolean() }), { maxLength: 12 }),
-      async (steps) => {
-        const { path, table, topicTable, give } = await following();
-        /** States of the topic by offset, from the empty one on. */
-        const states: Map<string, number>[] = [new Map()];
-        /** When the record before each offset was applied. */
-        const times = [0];
-        let now = 0;
-        const valuesOf = (of: Table): Map<string, number> => new Map([0, 1, 2, 3, 4, 5].flatMap((key) => { const value = of.get(nameOf(key)); return value === undefined ? [] : [[nameOf(key), value[0]!] as const]; }));
-        for (const { entries, ms, killed } of steps) {
-          give(batchOf(states.length - 1, entries));
-          for (const [key, value] of entries) {
-            const next = new Map(states.at(-1));
-            if (value === null) next.delete(nameOf(key));
-            else next.set(nameOf(key), value);
-            states.push(next);
-            times.push(now);
-          }
-          expect(valuesOf(table)).toEqual(states.at(-1));
-          expect(table.position(0)).toBe(states.length - 1);
-          now += ms;
-          vi.advanceTimersByTime(ms);
-          if (!killed) continue;
-          const found = await afterKill(path, (left) => ({ position: left.position(0) ?? 0, values: valuesOf(left) }));
-          expect(found.values).toEqual(states[found.position]);
-          for (let offset = found.position + 1; offset < states.length; offset++) expect(now - times[offset]!).toBeLessThan(200);
-        }
-        await topicTable.close();
-        expect((await afterKill(path, (left) => left.position(0))) ?? 0).toBe(states.length - 1);
-      },
-    ), { numRuns: 20 });
-  } finally {
-    vi.useRealTimers();
-  }
-});
-
-test('many batches are one transaction, and one that cannot be written is told', async () => {
-  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
-  try {
-    const errors: Error[] = [];
-    let full = false;
-    const written: number[] = [];
-    const { topicTable, give } = await following((error) => errors.push(error), (table) => ({
-      ...table,
-      loaded() {
-        if (full) throw new Error('database or disk is full');
-        table.loaded();
-        written.push(table.position(0) ?? 0);
-      },
-    }));
-    written.length = 0;
-    for (let i = 0; i < 50; i++) give(batchOf(i, [[i % 3, i]]));
-    vi.advanceTimersByTime(200);
-    expect(written).toEqual([50]);
-    vi.advanceTimersByTime(10_000);
-    expect(written).toEqual([50]);
-    full = true;
-    give(batchOf(50, [[0, 1]]));
-    vi.advanceTimersByTime(200);
-    expect(errors.map((error) => error.message)).toEqual(['database or disk is full']);
-    full = false;
-    await topicTable.close();
-  } finally {
-    vi.useRealTimers();
-  }
 });

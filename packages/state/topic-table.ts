@@ -10,10 +10,7 @@ export interface Rebuild {
   readonly ms: number;
 }
 
-/**
- * A compacted topic read whole into a table, and followed. What comes while it is followed is in the table at once, and on
- * disk a moment later, in one transaction: a killed process reads that much again.
- */
+/** A compacted topic read whole into a table, and followed. */
 export interface TopicTable {
   /** Load to the end offsets taken now, then follow. */
   start(): Promise<Rebuild>;
@@ -45,8 +42,6 @@ export interface TopicTableOptions {
 
 const defaultMaxAgeMs = 12 * 3600 * 1000;
 const loadsAtOnce = 2;
-/** From the first record that was applied since the last transaction to the next one: it costs as much as many rows. */
-const gatherMs = 200;
 const maxAsked = 20;
 const askedEveryMs = 500;
 
@@ -60,8 +55,6 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
   let follower: Follower | undefined;
   let ready = false;
   let records = 0;
-  /** While rows are gathered that are not on disk. */
-  let gathering: NodeJS.Timeout | undefined;
 
   function apply(batch: RecordBatch): void | Promise<void> {
     const before = options.prepare?.(batch);
@@ -77,25 +70,11 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
       timestamp: last?.timestamp ?? known?.timestamp ?? 0,
       currentAt: batch.nextOffset >= batch.highWatermark ? Date.now() : known?.currentAt ?? 0,
     };
-    if (ready) gather();
     table.putBatch(options.puts(batch), new Map([[partition, batch.nextOffset]]), new Map([[partition, now]]));
     seen.set(partition, now);
     next[partition] = batch.nextOffset;
     records += batch.records.length;
     advanced();
-  }
-
-  function gather(): void {
-    if (gathering !== undefined) return;
-    table.loading();
-    gathering = setTimeout(() => {
-      gathering = undefined;
-      try {
-        table.loaded();
-      } catch (error) {
-        options.onError(error as Error);
-      }
-    }, gatherMs);
   }
 
   function advanced(): void {
@@ -184,7 +163,6 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
     async close() {
       ready = false;
       await follower?.close();
-      clearTimeout(gathering);
       await table.close();
     },
   };

@@ -165,7 +165,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     if (kind === 'normalizer') return createNormalizer(context, { sessionTimeoutMs }, disk.open);
     if (kind === 'policy') return createPolicy(context, { sessionTimeoutMs, windowRecords: 10_000, windowBytes: 16_777_216 }, disk.open);
     const look = (destination: string): Pick<Call, 'consent' | 'holders'> => ({
-      consent: disk.positions(join(context.stateDir, 'consent')),
+      consent: disk.open({ path: join(context.stateDir, 'consent') }).positions(),
       holders: new Map(Array.from({ length: partitions }, (_, p) => [p, broker.holder(groups.dispatcher(destination), topics.dispatch(destination), p)])),
     });
     return createDispatcher(context, { sessionTimeoutMs, callTimeoutMs, inLaneTries: 3, allowPrivate: true, sandboxUrl: 'http://sandbox' }, { openTable: disk.open, createHttpClient: () => vendors.client(actor, look), windowOf: tight ? () => ({ records: 12, bytes: 262_144, heads: 2 }) : windowOf });
