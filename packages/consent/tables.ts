@@ -4,7 +4,7 @@ import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
 import { patiently, type Timers } from '@weir/pipeline';
 import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { isReadable } from '@weir/seal';
-import { createTopicTable, openTable } from '@weir/state';
+import { createLateTable, createTopicTable, openTable } from '@weir/state';
 import type { Logger } from 'pino';
 import { createLinkIndex } from './links.ts';
 import { createStateIndex, type StoredState } from './states.ts';
@@ -19,7 +19,7 @@ export interface ConsentPorts {
   /** Caches are made in <stateDir>/consent and <stateDir>/links. */
   readonly stateDir: string;
   readonly logger: Logger;
-  readonly clock: Timers;
+  readonly clock: Timers & { monotonic(): number };
 }
 
 /** weir.consent and weir.identity, read whole by this instance. Every answer is synchronous and of this moment. */
@@ -69,7 +69,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const consentCache = open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') });
   // Of the layout before, where each identifier had a row of its own.
   rmSync(join(stateDir, 'identity'), { recursive: true, force: true });
-  const identityCache = open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') });
+  const identityCache = createLateTable(open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') }), { monotonic: () => ports.clock.monotonic(), removesAtOnce: true });
   const states = createStateIndex(consentCache, serde, (record, partition, error) => {
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });
