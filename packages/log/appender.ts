@@ -4,6 +4,7 @@ import { delay } from './deadline.ts';
 import { partitionOf } from './murmur2.ts';
 import { createPartitionCounts, type PartitionCounts } from './partition-counts.ts';
 import { recordSize } from './records.ts';
+import { createSpacing, type Spacing } from './spacing.ts';
 import type { Appender, OutRecord } from './types.ts';
 
 /** What came of one partition's batch in one produce request. */
@@ -79,6 +80,7 @@ interface Pace {
   timer: NodeJS.Timeout | undefined;
   /** When the timer is due, ms; monotonic. */
   dueAt: number;
+  readonly spacing: Spacing;
 }
 
 interface Lane {
@@ -133,7 +135,7 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
 
   function paceOf(leader: number): Pace {
     let pace = paces.get(leader);
-    if (pace === undefined) paces.set(leader, pace = { ready: [], bytes: 0, underWay: 0, sentAt: -Infinity, timer: undefined, dueAt: 0 });
+    if (pace === undefined) paces.set(leader, pace = { ready: [], bytes: 0, underWay: 0, sentAt: -Infinity, timer: undefined, dueAt: 0, spacing: createSpacing(spacingMs) });
     return pace;
   }
 
@@ -159,14 +161,19 @@ export function createAppender(port: ProducePort, options: AppenderOptions): App
     for (const [leader, pace] of paces) {
       if (pace.ready.length === 0) continue;
       // What waits for an answer goes with it; the timer is for the answer that does not come.
-      const at = pace.underWay >= requestsAtOnce ? now + lingerMs : options.urgent === true || pace.bytes >= fullBytes ? now : pace.sentAt + spacingMs;
+      const at = pace.underWay >= requestsAtOnce ? now + lingerMs : options.urgent === true || pace.bytes >= fullBytes ? now : pace.sentAt + pace.spacing.ms();
       if (at <= now) sendReady(leader, pace);
       else if (pace.timer === undefined || at < pace.dueAt) {
         clearTimeout(pace.timer);
-        pace.timer = setTimeout(sendReady, at - now, leader, pace);
+        pace.timer = setTimeout(sendDue, at - now, leader, pace);
         pace.dueAt = at;
       }
     }
+  }
+
+  function sendDue(leader: number, pace: Pace): void {
+    pace.spacing.fired(performance.now() - pace.dueAt);
+    sendReady(leader, pace);
   }
 
   function sendReady(leader: number, pace: Pace): void {

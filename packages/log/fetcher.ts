@@ -5,6 +5,7 @@ import { delay } from './deadline.ts';
 import { E, type Fetched, type FetchedPartition, type FetchTopic } from './driver.ts';
 import { decodeBatches } from './records.ts';
 import { isRefusal } from './refusal.ts';
+import { createSpacing } from './spacing.ts';
 import type { RecordBatch } from './types.ts';
 
 /** A partition being read; `position` is the next offset wanted. */
@@ -232,6 +233,7 @@ export class FetchRequests {
   async #loop(leader: number): Promise<void> {
     let failures = 0;
     /** Begins of the last requests, the oldest first. */
+    const spacing = createSpacing(spacingMs);
     const begins: number[] = new Array<number>(urgentBurst).fill(-Infinity);
     while (!this.#stop.signal.aborted) {
       const mine = [...this.#positions.values()].filter((p) => this.#cluster.leader(p.topic, p.partition) === leader);
@@ -249,9 +251,12 @@ export class FetchRequests {
       const answer = leader < 0 ? undefined : await this.#fetch(leader, wanted, mine.some((p) => !wanted.includes(p) && !rests(p)));
       if (answer !== undefined) {
         failures = 0;
-        const requests = answer.urgent ? urgentBurst : 1;
-        const rest = answer.bytes < fullBytes ? begins.at(-requests)! + requests * spacingMs - performance.now() : 0;
-        if (rest > 0) await delay(rest, this.#stop.signal);
+        if (answer.bytes >= fullBytes) continue;
+        const dueAt = answer.urgent ? begins[0]! + urgentBurst * spacingMs : begins.at(-1)! + spacing.ms();
+        const rest = dueAt - performance.now();
+        if (rest <= 0) continue;
+        await delay(rest, this.#stop.signal);
+        spacing.fired(performance.now() - dueAt);
         continue;
       }
       await delay(backoffMs(++failures), this.#stop.signal);
