@@ -8,7 +8,7 @@ const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, 
 const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n, reason: null, owner: 'a/1/x', owned: true });
 const arrival = (n: number): History['arrivals'][number] => ({ destination: 'newsletter', operation: 'subscribers', idempotencyKey: `k${n}`, subject: 's1', body: { email: 'p@larkspur.example' }, at: 900 + n, applied: true, n });
 const good: History = {
-  raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null })), letters: [],
+  raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], parked: [], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null })), letters: [],
   consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
 };
 const sent = { answered: new Map([['u1', ['e1', 'e2']]]), poison: [], members: 0, consent: new Map([['p@larkspur.example', { said: true, later: ['e2'] }]]) };
@@ -22,12 +22,14 @@ test('a good history is let pass by every checker', () => {
   expect(nothingLost({ ...good, letters: [letter(2)] }, { ...sent, poison: ['e2'] })).toEqual([]);
 });
 
-test('what restricts may come before a use that waited, when its end says so; nothing else may', () => {
+test('what restricts may come before a use that waited, when its end says of which; nothing else may', () => {
   const dispatched = [dispatch(1), { ...dispatch(2), kind: 'restrict' }];
   const ahead = { ...end(2), reason: 'ahead of 1 that wait, 4 to 4 on the parked topic' };
-  const turned = { ...good, dispatch: dispatched, effects: [arrival(2), arrival(1)] };
+  const turned = { ...good, dispatch: dispatched, effects: [arrival(2), arrival(1)], parked: [{ ...dispatch(1), offset: 4 }] };
   expect(ordered({ ...turned, ends: [end(1), ahead] }, sent)).toEqual([]);
   expect(ordered({ ...turned, ends: [end(1), end(2)] }, sent)).not.toEqual([]);
+  expect(ordered({ ...turned, ends: [end(1), ahead], parked: [{ ...dispatch(1), offset: 5 }] }, sent)).not.toEqual([]);
+  expect(ordered({ ...turned, ends: [end(1), ahead], parked: [] }, sent)).not.toEqual([]);
   expect(ordered({ ...turned, dispatch: [{ ...dispatch(1), kind: 'restrict' }, { ...dispatch(2), kind: 'restrict' }], ends: [end(1), ahead] }, sent)).not.toEqual([]);
 });
 

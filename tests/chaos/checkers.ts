@@ -148,11 +148,16 @@ export function ordered(history: History, sent: Sent): string[] {
   }
   const deliveryOf = new Map(history.ends.map((e) => [`${e.destination}|${e.key}`, delivery(e)]));
   const uses = new Set(history.dispatch.filter((d) => d.kind === 'use').map(delivery));
-  // A restrict goes ahead of uses that wait, and its end says so.
-  const ahead = new Set(history.ends.filter((e) => /ahead of \d+ that wait/.test(e.reason ?? '')).map(delivery));
+  // A restrict goes ahead of uses that wait, and its end says of which.
+  const waited = Map.groupBy(history.parked, delivery);
+  const ahead = new Map<string, (use: string) => boolean>();
+  for (const [name, ends] of Map.groupBy(history.ends.filter((e) => !uses.has(delivery(e))), delivery)) {
+    const ranges = ends.flatMap((e) => /ahead of \d+ that wait, (\d+) to (\d+) on/.exec(e.reason ?? '')?.slice(1).map(Number) ?? []);
+    if (ranges.length > 0) ahead.set(name, (use) => (waited.get(use) ?? []).some(({ offset }) => ranges.some((from, i) => i % 2 === 0 && offset >= from && offset <= ranges[i + 1]!)));
+  }
   problems.push(...inversions(history.effects.flatMap((e) => {
     const name = deliveryOf.get(`${e.destination}|${e.idempotencyKey}`);
-    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, at: e.at, ahead: ahead.has(name) && !uses.has(name), use: uses.has(name) }];
+    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, at: e.at, ahead: ahead.get(name), use: uses.has(name) }];
   }), 'effects', (id) => {
     const keys = new Set([...deliveryOf].filter(([, name]) => name === id).map(([key]) => key));
     const calls = history.arrivals.filter((a) => keys.has(`${a.destination}|${a.idempotencyKey}`)).map((a) => `${a.at}${a.applied ? ' applied' : ''}`);
@@ -161,23 +166,23 @@ export function ordered(history: History, sent: Sent): string[] {
   return problems;
 }
 
-/** `ahead`: one that may come before uses of lower places. */
-interface Placed { readonly group: string; readonly id: string; readonly place: number; readonly at?: number; readonly ahead?: boolean; readonly use?: boolean }
+/** `ahead`: of one that may come before uses of lower places, which. */
+interface Placed { readonly group: string; readonly id: string; readonly place: number; readonly at?: number; readonly ahead?: ((use: string) => boolean) | undefined; readonly use?: boolean }
 
 function inversions(sequence: readonly Placed[], what: string, tell: (id: string) => string = () => ''): string[] {
   const problems: string[] = [];
   const last = new Map<string, Placed>();
-  const lastAhead = new Map<string, Placed>();
+  const wentAhead = new Map<string, Placed[]>();
   const seen = new Set<string>();
   const when = ({ at }: Placed): string => (at === undefined ? '' : ` at ${at}`);
   for (const item of sequence) {
     if (seen.has(item.id)) continue;
     seen.add(item.id);
     const { group, id, place } = item;
-    const before = [last.get(group), item.use === true ? undefined : lastAhead.get(group)].find((b) => b !== undefined && place < b.place);
+    const before = [...(wentAhead.get(group) ?? []).filter((b) => item.use !== true || !b.ahead!(id)), last.get(group)].find((b) => b !== undefined && place < b.place);
     if (before !== undefined) problems.push(`${what}: ${id} of ${group}, place ${place}, comes${when(item)} after ${before.id}, place ${before.place}${when(before)}${tell(id)}${tell(before.id)}`);
-    const reached = item.ahead === true ? lastAhead : last;
-    if (place >= (reached.get(group)?.place ?? -1)) reached.set(group, item);
+    if (item.ahead !== undefined) wentAhead.set(group, [...(wentAhead.get(group) ?? []), item]);
+    else if (place >= (last.get(group)?.place ?? -1)) last.set(group, item);
   }
   return problems;
 }

@@ -21,6 +21,8 @@ export interface History {
   readonly canonical: CanonicalRecord[];
   readonly dispatch: DispatchRecord[];
   readonly ends: EndRecord[];
+  /** Deliveries that waited, by their place on the parked topic. */
+  readonly parked: Array<{ readonly output: string; readonly destination: string; readonly operation: string; readonly offset: number }>;
   readonly outcomes: OutcomeRecord[];
   readonly letters: Array<{ readonly event: string; readonly stage: string; readonly code: string; readonly value: Buffer | null; /** Of the record's bytes, opened. */ readonly hash: string; readonly topic: string; readonly partition: number; readonly offset: number }>;
   readonly consent: ConsentRecord[];
@@ -55,7 +57,7 @@ export async function readHistory(options: { brokers: readonly string[]; registr
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
     /** `<topic>/<partition>` → the owner at what is read now. */
     const owners = new Map<string, OwnerMark>();
-    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], outcomes: [], letters: [], consent: [], releases: new Set(), effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
+    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], parked: [], outcomes: [], letters: [], consent: [], releases: new Set(), effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
     for (const topic of (await admin.listTopics()).filter((t) => t.startsWith(`${options.prefix}.`))) {
       const name = topic.slice(options.prefix.length + 1);
       // The audit log is not Avro, and verified by its own command.
@@ -89,6 +91,7 @@ function add(history: History, topic: string, partition: number, record: RecordB
   }
   switch (name) {
     case 'weir.internal.Delivery':
+      if (topic.startsWith('parked.')) history.parked.push({ output: value.outputId, destination: value.destination, operation: value.operation, offset: record.offset });
       if (topic.startsWith('dispatch.')) history.dispatch.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, kind: value.kind, subject: record.key!.toString(), release: value.release, partition, offset: record.offset });
       return;
     case 'weir.internal.LedgerEnd':
