@@ -169,7 +169,7 @@ test('links out of the workspace are not read, neither a file nor a folder; nor 
 });
 
 test.each([['', true], ['consent: { linkedIdentifiers: keep }\n', true], ['consent: { conflict: strictest, linkedIdentifiers: leave-out }\n', false]] as const)('links keep sealed identifiers unless weir.yaml says otherwise (%s)', (line, keeps) => {
-  expect(compileRelease([{ path: 'weir.yaml', content: `name: acme\n${line}` }], { adapters: new Map() }).linkedIdentifiers).toBe(keeps);
+  expect(compile({ 'weir.yaml': `name: acme\n${line}` }).linkedIdentifiers).toBe(keeps);
 });
 
 test.each([

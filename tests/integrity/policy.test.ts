@@ -16,6 +16,7 @@ afterAll(stopWorld, 60_000);
 
 const release = releaseOf('rel_a', 'rules: [ { name: everything, effect: allow } ]');
 const allowAll = () => release;
+const keeping = { ...release, linkedIdentifiers: true };
 
 async function inWorld(prefix: string, run: (world: World) => Promise<void>): Promise<void> {
   const world = await createWorld(prefix);
@@ -99,7 +100,7 @@ test('a withdrawal goes on under what its link keeps: a key that the service has
       open = true;
     },
   });
-  const policy = await world.policy(() => ({ ...release, linkedIdentifiers: true }), undefined, undefined, behind);
+  const policy = await world.policy(() => keeping, undefined, undefined, behind);
   const value = (userId: string) => world.serde.encode('weir.canonical.ConsentChange', { id: 'o', source: 'shop', objectKey: null, occurredAt: 1, userId, anonymousId: null, email: null, phone: null, externalIds: [], purpose: 'news', channel: 'email', topic: null, state: 'withdrawn', legalBasis: null, jurisdiction: null, noticeVersion: null, proof: null, expiresAt: null, reason: null, extras: null });
   const say = async (userId: string, after: string): Promise<string> => {
     const event = world.next('no');
@@ -120,7 +121,7 @@ test('a withdrawal goes on under what its link keeps: a key that the service has
   expect(await outcomes(world)).toEqual([]);
   // A service with an empty folder decides the same under the same names.
   await policy.close();
-  const again = await world.policy(() => ({ ...release, linkedIdentifiers: true }), undefined, undefined, (own) => own);
+  const again = await world.policy(() => keeping, undefined, undefined, (own) => own);
   await world.canonical(event, { userId: 'bea' }, value('bea'), { [H.afterIdentity]: linked });
   expect((await until('twice', () => deliveries(world), (list) => list.length === 4)).slice(2).map((d) => d.value.outputId)).toEqual(sent.map((v) => v.outputId));
   // Erased: nothing opens it, and nothing is sent.
