@@ -3,23 +3,24 @@
  * appender, in one process, to a sink in another, without a broker: where the time goes, steadier than the whole. With `batch` so many go in one call;
  * without it each is a call of its own. Of some 40,000 records on, RssAnon is mostly that of the records, which are made before.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { Session } from 'node:inspector/promises';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readAdapterFile, registry as adapters } from '@weir/adapters';
-import { createSerde, partitionOf, type Appender, type ConsumerHandlers, type GroupConsumer, type Log, type LogRecord, type OutRecord } from '@weir/log';
+import { partitionOf, type Appender, type ConsumerHandlers, type GroupConsumer, type Log, type LogRecord, type OutRecord } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { compileRelease, withDefaults } from '@weir/release';
 import { createKeyRing, sealedSerde } from '@weir/seal';
 import { systemClock, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
+import { createLocalSerde } from '@weir/testing';
 import { Registry } from 'prom-client';
 import { createAppender, type ProducePort } from '../packages/log/appender.ts';
 import { decodeBatches, encodeBatch } from '../packages/log/records.ts';
 import { createDispatcher } from '../services/dispatcher/app.ts';
 import { deliveryRecord, destination, idsOf, type Maker } from './deliveries.ts';
 import { memoryOf } from './harness.ts';
+import { measurePieces, startProfile } from './measure.ts';
 import { startHelper } from './world.ts';
 
 const measured = Number(process.argv[2] ?? 20_000);
@@ -107,9 +108,7 @@ const log = {
   close: () => Promise.resolve(),
 } as unknown as Log;
 
-const known: unknown[] = [];
-const plain = createSerde({ registryUrl: '', registry: { register: (schema: unknown) => Promise.resolve({ id: known.push(schema) }), getSchema: () => Promise.reject(new Error('no')) } as never });
-await plain.start();
+const plain = await createLocalSerde();
 const logger = createLogger({ service: 'bench', level: 'warn' });
 const fail = (error: Error): void => { throw error; };
 const stateDir = mkdtempSync(join(tmpdir(), 'weir-dispatch-path-'));
@@ -153,32 +152,13 @@ async function run(until: number): Promise<void> {
   }
 }
 await run(warm);
-const profile = process.env['WEIR_BENCH_PROFILE'];
-const inspector = new Session();
-inspector.connect();
-if (profile !== undefined) {
-  await inspector.post('Profiler.enable');
-  await inspector.post('Profiler.start');
-}
-/** µs of CPU a delivery, piece by piece: on a machine with other work the least of them says the most. */
-const pieces: number[] = [];
-const systems: number[] = [];
+const endProfile = await startProfile();
 const [requests, began, first] = [counts.requests, performance.now(), counts.ends];
-while (counts.ends < total) {
-  const [cpu, before] = [process.cpuUsage(), counts.ends];
-  await run(Math.min(total, counts.ends + pieceRecords));
-  const { user, system } = process.cpuUsage(cpu);
-  const done = counts.ends - before;
-  if (done < pieceRecords / 2) break;
-  pieces.push((user + system) / done);
-  systems.push(system / done);
-}
+const { least, median, system } = await measurePieces(() => counts.ends, total, () => run(Math.min(total, counts.ends + pieceRecords)), pieceRecords / 2);
 const took = (performance.now() - began) / 1000;
-if (profile !== undefined) writeFileSync(profile, JSON.stringify((await inspector.post('Profiler.stop')).profile));
+await endProfile();
 global.gc?.();
-const sorted = (list: number[]): number[] => list.toSorted((a, b) => a - b);
-const [least, median, sys] = [sorted(pieces)[0]!, sorted(pieces)[pieces.length >> 1]!, sorted(systems)[systems.length >> 1]!];
-console.log(`${least.toFixed(1)} µs a delivery at least, ${median.toFixed(1)} at the median (${sys.toFixed(1)} of it in the kernel); ${Math.round((counts.ends - first) / took)}/s, ${((counts.requests - requests) / (counts.ends - first)).toFixed(3)} produce requests a delivery, RssAnon ${memoryOf(process.pid).anon.toFixed(0)} MB`);
+console.log(`${least.toFixed(1)} µs a delivery at least, ${median.toFixed(1)} at the median (${system.toFixed(1)} of it in the kernel); ${Math.round((counts.ends - first) / took)}/s, ${((counts.requests - requests) / (counts.ends - first)).toFixed(3)} produce requests a delivery, RssAnon ${memoryOf(process.pid).anon.toFixed(0)} MB`);
 const counted = await sink.ask<{ distinct: number; twice: number }>('result');
 if (counted.distinct < counts.ends || counted.twice > 0) throw new Error(JSON.stringify(counted));
 sink.stop();

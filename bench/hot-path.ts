@@ -7,6 +7,7 @@ import { loadSchemas } from '@weir/schemas';
 import { compileEncoder } from '../packages/log/encoder.ts';
 import { decodeBatches, encodeBatch } from '../packages/log/records.ts';
 import { contract, mapping, rawContact } from './contacts.ts';
+import { createSteps } from './measure.ts';
 
 const rounds = Number(process.argv[2] ?? 40);
 /** Only what most items take. */
@@ -23,14 +24,7 @@ const constants = Buffer.concat([headerBytes(H.release, 'rel_0123456789abcdef'),
 const outputName = headerBytes(H.output, '').subarray(0, -1);
 const sink = { bytes: Buffer.allocUnsafe(65536), at: 0 };
 const H2: [string, Buffer][] = [[H.release, Buffer.from('rel_0123456789abcdef')], [H.mapping, Buffer.from('contacts')]];
-const spent = new Map<string, number>();
-function step<T>(name: string, work: () => T): T {
-  const before = process.cpuUsage();
-  const result = work();
-  const { user, system } = process.cpuUsage(before);
-  spent.set(name, (spent.get(name) ?? 0) + user + system);
-  return result;
-}
+const { step, clear, print } = createSteps();
 function general(records: readonly LogRecord[]): void {
   const parsed = step('parse', () => records.map((r) => parseJson(r.value!, 32)));
   const mapped = step('map', () => parsed.map((item, i) => compiled.apply(item, undefined, { eventId: `evt_${String(i).padStart(32, '0')}`, source: 'contacts', acceptedAt: 1 })));
@@ -43,7 +37,7 @@ function general(records: readonly LogRecord[]): void {
   step('batch', () => encodeBatch(records.map((r, i) => ({ partition: 0, key: r.key, value: out[i]!, headers: [...r.headers, ...H2] })), 1));
 }
 for (let round = 0; round < rounds * 2; round++) {
-  if (round === rounds) spent.clear();
+  if (round === rounds) clear();
   const { records } = step('decode', () => decodeBatches(bytes, 0));
   if (!onlyDirect) general(records);
   packer.reset();
@@ -64,4 +58,4 @@ for (let round = 0; round < rounds * 2; round++) {
   step('batch of packed', () => encodeBatch(packed, 1));
   step('batch handed on', () => encodeBatch(records.map((r) => handOn(r, 0)), 1));
 }
-for (const [name, us] of spent) console.log(`${name.padEnd(24)} ${(us / rounds / size).toFixed(2)} µs`);
+print(rounds * size);

@@ -3,22 +3,23 @@
  * (sealed items, event ids, identity, sealed records, metrics) over its real table and keys, in one process without a broker: where
  * the time goes, steadier than the whole.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { Session } from 'node:inspector/promises';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { registry as adapters } from '@weir/adapters';
-import { createSerde, partitionOf, type Appender, type ConsumerHandlers, type GroupConsumer, type Log, type OutRecord } from '@weir/log';
+import { partitionOf, type Appender, type ConsumerHandlers, type GroupConsumer, type Log, type OutRecord } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { compileRelease } from '@weir/release';
 import { createKeyRing, sealedSerde } from '@weir/seal';
 import { systemClock, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
+import { createLocalSerde } from '@weir/testing';
 import { Registry } from 'prom-client';
 import { decodeBatches, encodeBatch } from '../packages/log/records.ts';
 import { createNormalizer } from '../services/normalizer/app.ts';
 import { benchWorkspaceKey, contract, eventOf, mapping, rawOwners, sealedContact } from './contacts.ts';
 import { memoryOf } from './harness.ts';
+import { measurePieces, startProfile } from './measure.ts';
 
 const measured = Number(process.argv[2] ?? 120_000);
 const warm = 40_000;
@@ -95,9 +96,7 @@ const log = {
   close: () => Promise.resolve(),
 } as unknown as Log;
 
-const known: { schema: string }[] = [];
-const plain = createSerde({ registryUrl: '', registry: { register: (schema: unknown) => Promise.resolve({ id: known.push(schema as { schema: string }) }), getSchema: () => Promise.reject(new Error('no')) } as never });
-await plain.start();
+const plain = await createLocalSerde();
 const logger = createLogger({ service: 'bench', level: 'warn' });
 const fail = (error: Error): void => { throw error; };
 const keys = await createKeyRing({ log, serde: plain, topic: topics.keys, workspaceKey: benchWorkspaceKey, stateDir, logger, now: Date.now }, fail);
@@ -145,29 +144,15 @@ async function run(until: number): Promise<void> {
   }
 }
 await run(warm);
-const profile = process.env['WEIR_BENCH_PROFILE'];
-const inspector = new Session();
-inspector.connect();
-if (profile !== undefined) {
-  await inspector.post('Profiler.enable');
-  await inspector.post('Profiler.start');
-}
-/** µs of CPU a record, piece by piece: on a machine with other work the least of them says the most. */
-const pieces: number[] = [];
-while (fed < total) {
-  const [cpu, before] = [process.cpuUsage(), fed];
-  await run(Math.min(total, fed + pieceRecords));
-  const { user, system } = process.cpuUsage(cpu);
-  pieces.push((user + system) / (fed - before));
-}
-if (profile !== undefined) writeFileSync(profile, JSON.stringify((await inspector.post('Profiler.stop')).profile));
+const endProfile = await startProfile();
+const pieces = await measurePieces(() => fed, total, () => run(Math.min(total, fed + pieceRecords)));
+await endProfile();
 if (keys.open(written!.value!) === undefined || done() !== total) throw new Error(`${done()} records of ${total}, the last of ${eventOf(total - 1)}`);
 global.gc?.();
 const { anon, file } = memoryOf(process.pid);
 const { heapUsed, heapTotal, external, arrayBuffers } = process.memoryUsage();
 const mb = (bytes: number): string => (bytes / 2 ** 20).toFixed(0);
-pieces.sort((a, b) => a - b);
-console.log(`${pieces[0]!.toFixed(1)} µs a record at least, ${pieces[pieces.length >> 2]!.toFixed(1)} at the first quarter, ${pieces[pieces.length >> 1]!.toFixed(1)} at the median; RssAnon ${anon.toFixed(0)} MB (heap ${mb(heapUsed)} of ${mb(heapTotal)}, external ${mb(external)}, array buffers ${mb(arrayBuffers)}), mapped ${file.toFixed(0)} MB`);
+console.log(`${pieces.least.toFixed(1)} µs a record at least, ${pieces.quarter.toFixed(1)} at the first quarter, ${pieces.median.toFixed(1)} at the median; RssAnon ${anon.toFixed(0)} MB (heap ${mb(heapUsed)} of ${mb(heapTotal)}, external ${mb(external)}, array buffers ${mb(arrayBuffers)}), mapped ${file.toFixed(0)} MB`);
 await service.stop();
 await keys.stop();
 rmSync(stateDir, { recursive: true });

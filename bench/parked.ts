@@ -48,7 +48,7 @@ const ports = {
   metrics: { parked: { inc: () => undefined, dec: () => undefined } }, retention: { parkedMs: () => 30 * 24 * hour }, dedupeWindowMs: () => 7 * 24 * hour,
   admin: { endOffsets: () => Promise.resolve(new Map([[0, parkedEnd]])) },
   reader: { async read(_topic: string, _partition: number, from: number, to: number, take: (batch: object) => unknown) {
-    for (let at = from; at < Math.min(to, parkedEnd); at += chunk) await take({ records: Array.from({ length: Math.min(chunk, to - at, parkedEnd - at) }, (_, i) => recordAt(at + i)) });
+    for (let at = from; at < Math.min(to, parkedEnd); at += chunk) await take({ records: Array.from({ length: Math.min(chunk, to - at, parkedEnd - at) }, (_, i) => recordAt(at + i)), nextOffset: Math.min(at + chunk, to, parkedEnd) });
   } },
   appender: { append: (topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map(() => (topic.includes('ledger') ? ledgerEnd++ : parkedEnd++))) },
 } as unknown as DestinationPorts;

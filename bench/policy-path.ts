@@ -3,21 +3,22 @@
  * process without a broker: where the time goes, steadier than the whole. The tables are kept in WEIR_PATH_DIR between runs.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { Session } from 'node:inspector/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readAdapterFile, registry as adapters } from '@weir/adapters';
-import { createSerde, partitionOf, type Appender, type ConsumerHandlers, type GroupConsumer, type Log, type LogRecord, type OutRecord } from '@weir/log';
+import { partitionOf, type Appender, type ConsumerHandlers, type GroupConsumer, type Log, type LogRecord, type OutRecord } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { compileRelease, linksOf, withDefaults } from '@weir/release';
 import { createKeyRing, sealedSerde } from '@weir/seal';
 import { systemClock, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
+import { createLocalSerde } from '@weir/testing';
 import { Registry } from 'prom-client';
 import { decodeBatches, encodeBatch } from '../packages/log/records.ts';
 import { createPolicy } from '../services/policy/app.ts';
 import { canonicalRecord, consentOf, idsOf, policyDestinations, policyFiles, subjectOf, type Maker } from './deliveries.ts';
 import { memoryOf } from './harness.ts';
+import { measurePieces, startProfile } from './measure.ts';
 
 const subjects = Number(process.argv[2] ?? 200_000);
 const measured = Number(process.argv[3] ?? 30_000);
@@ -104,9 +105,7 @@ const log = {
 } as unknown as Log;
 const positions = new Array<number>(partitions).fill(0);
 
-const known: { schema: string }[] = [];
-const plain = createSerde({ registryUrl: '', registry: { register: (schema: unknown) => Promise.resolve({ id: known.push(schema as { schema: string }) }), getSchema: () => Promise.reject(new Error('no')) } as never });
-await plain.start();
+const plain = await createLocalSerde();
 
 if (ends[topics.identity] === undefined) {
   const of = (topic: string): OutRecord[][] => {
@@ -173,28 +172,13 @@ async function run(until: number): Promise<void> {
   }
 }
 await run(warm);
-const profile = process.env['WEIR_BENCH_PROFILE'];
-const inspector = new Session();
-inspector.connect();
-if (profile !== undefined) {
-  await inspector.post('Profiler.enable');
-  await inspector.post('Profiler.start');
-}
-/** µs of CPU a delivery, piece by piece: on a machine with other work the least of them says the most. */
-const pieces: number[] = [];
-while (fed < total) {
-  const [cpu, before] = [process.cpuUsage(), sent()];
-  await run(Math.min(total, fed + pieceRecords));
-  const { user, system } = process.cpuUsage(cpu);
-  pieces.push((user + system) / (sent() - before));
-}
-if (profile !== undefined) writeFileSync(profile, JSON.stringify((await inspector.post('Profiler.stop')).profile));
+const endProfile = await startProfile();
+const { least, median } = await measurePieces(sent, total * names.length, () => run(Math.min(total, fed + pieceRecords)));
+await endProfile();
 global.gc?.();
 const { anon, file } = memoryOf(process.pid);
 const sample = keys.open((plain.decode(written!.value!).value as { payload: Buffer }).payload);
 if (sample === undefined || plain.decode(sample).name !== 'weir.canonical.Profile') throw new Error('a delivery cannot be read');
-pieces.sort((a, b) => a - b);
-const [least, median] = [pieces[0]!, pieces[pieces.length >> 1]!];
 console.log(`${least.toFixed(1)} µs a delivery at least, ${median.toFixed(1)} at the median; ${Math.round(1e6 / least)} and ${Math.round(1e6 / median)} deliveries/s of a core; ${committed} committed, RssAnon ${anon.toFixed(0)} MB, mapped ${file.toFixed(0)} MB`);
 await service.stop();
 await keys.stop();

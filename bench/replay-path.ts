@@ -3,14 +3,14 @@
  * real index, in one process without a broker: where the time goes, steadier than the whole. Consent is answered by nothing. With WEIR_BENCH_PROFILE a CPU
  * profile of the measured part is written there.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { Session } from 'node:inspector/promises';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createSerde, Packer, partitionOf, type LogRecord, type OutRecord } from '@weir/log';
+import { Packer, partitionOf, type LogRecord, type OutRecord } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
 import { sealKey } from '@weir/seal';
 import { openTable } from '@weir/state';
+import { createLocalSerde } from '@weir/testing';
 import { decodeBatches, encodeBatch } from '../packages/log/records.ts';
 import { createIndexer } from '../services/control/indexer.ts';
 import { parseRequest, type ReplayOrder } from '../services/control/replay/order.ts';
@@ -19,6 +19,7 @@ import type { ScannedRecord } from '../services/control/replay/scan.ts';
 import { createSelector, goesBack, type SelectPorts } from '../services/control/replay/select.ts';
 import { createStore } from '../services/control/store.ts';
 import { endRecord, letterRecord, type Maker } from './deliveries.ts';
+import { createSteps, startProfile } from './measure.ts';
 
 const letters = Number(process.argv[2] ?? 40_000);
 const subjects = 50_000;
@@ -26,9 +27,7 @@ const partitions = 6;
 const chunk = 1000;
 const topics = topicNames('path');
 const dispatch = topics.dispatch('crm');
-let schemaIds = 0;
-const serde = createSerde({ registryUrl: '', registry: { register: async () => ({ id: ++schemaIds }), getSchema: () => Promise.reject(new Error('no registry')) } });
-await serde.start();
+const serde = await createLocalSerde();
 const dir = mkdtempSync(join(tmpdir(), 'weir-replay-path-'));
 const store = createStore(openTable({ path: dir }));
 const index = createIndexer(store, serde, topics, (topic) => { throw new Error(`${topic} holds what cannot be decoded`); });
@@ -36,14 +35,7 @@ const key = sealKey(Buffer.alloc(16, 1), Buffer.alloc(32, 3));
 const maker: Maker = { serde, workspaceKey: Buffer.alloc(32, 7), keys: { ensure: () => Promise.resolve(), current: () => key }, release: 'rel_0123456789abcdef', partitionFor: (key) => partitionOf(key, partitions) };
 const subject = (i: number): number => (i * 7919) % subjects;
 const ends = new Map<string, number[]>();
-const spent = new Map<string, number>();
-const span = async <T>(name: string, work: () => T | Promise<T>): Promise<T> => {
-  const before = process.cpuUsage();
-  const result = await work();
-  const { user, system } = process.cpuUsage(before);
-  spent.set(name, (spent.get(name) ?? 0) + user + system);
-  return result;
-};
+const steps = createSteps();
 
 /** As a fetch gives them: by partition. */
 async function append(topic: string, records: readonly OutRecord[]): Promise<ScannedRecord[]> {
@@ -51,11 +43,11 @@ async function append(topic: string, records: readonly OutRecord[]): Promise<Sca
   ends.set(topic, next);
   const found: ScannedRecord[] = [];
   for (const [partition, list] of Map.groupBy(records, (r) => r.partition)) {
-    const bytes = await span('append', () => encodeBatch(list, 1_790_000_000_000));
+    const bytes = steps.step('append', () => encodeBatch(list, 1_790_000_000_000));
     bytes.writeBigInt64BE(BigInt(next[partition]!), 0);
-    const batch = await span('fetch', () => decodeBatches(bytes, 0));
+    const batch = steps.step('fetch', () => decodeBatches(bytes, 0));
     next[partition]! += list.length;
-    await span('index', () => index({ topic, partition, epoch: 0, records: batch.records, nextOffset: next[partition]!, highWatermark: next[partition]! }));
+    await steps.step('index', () => index({ topic, partition, epoch: 0, records: batch.records, nextOffset: next[partition]!, highWatermark: next[partition]! }));
     for (const record of batch.records) found.push({ topic, partition, record });
   }
   return found;
@@ -80,31 +72,26 @@ const record = createRecords(order);
 const packer = new Packer();
 const selector = createSelector(ports, order);
 let put = 0;
-const profile = process.env['WEIR_BENCH_PROFILE'];
-const session = new Session();
-if (profile !== undefined) {
-  session.connect();
-  await session.post('Profiler.enable');
-  await session.post('Profiler.start');
-}
-spent.clear();
+const endProfile = await startProfile();
+steps.clear();
 const whole = process.cpuUsage();
 let flushed = performance.now();
 for (const records of chunks) {
-  const fresh = await span('fetch', () => records.map(({ topic, partition, record }) => ({ topic, partition, record: record as LogRecord })));
-  const items = await span('select', () => selector.take(fresh));
+  const fresh = steps.step('fetch', () => records.map(({ topic, partition, record }) => ({ topic, partition, record: record as LogRecord })));
+  const items = await steps.step('select', () => selector.take(fresh));
   packer.reset();
-  const out = await span('record', () => items.filter((item) => goesBack(item, 'hold')).map((item) => record(packer, item)));
+  const out = steps.step('record', () => items.filter((item) => goesBack(item, 'hold')).map((item) => record(packer, item)));
   put += out.length;
   await append(dispatch, out);
   if (performance.now() - flushed < 200) continue;
-  await span('write', () => store.flush());
+  steps.step('write', () => store.flush());
   flushed = performance.now();
 }
-await span('write', () => store.flush());
+steps.step('write', () => store.flush());
 const { user, system } = process.cpuUsage(whole);
-if (profile !== undefined) writeFileSync(join(profile, 'replay-path.cpuprofile'), JSON.stringify((await session.post('Profiler.stop')).profile));
+await endProfile();
 if (put !== letters) throw new Error(`${put} of ${letters} were put back: ${JSON.stringify(selector.passed)}`);
-for (const [name, us] of [...spent, ['all', user + system] as const]) console.log(`${name.padEnd(8)} ${(us / letters).toFixed(2)} µs`);
+steps.print(letters);
+console.log(`all    ${((user + system) / letters).toFixed(2)} µs`);
 await store.close();
 rmSync(dir, { recursive: true, force: true });

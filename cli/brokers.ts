@@ -8,8 +8,8 @@ import { UsageError } from './command.ts';
 
 /** What a command needs that talks to the brokers itself: the first deployment, before a control API runs. */
 export const brokerOptions = defineConfig({
-  brokers: { ...commonOptions.brokers, optional: true, doc: 'When set, weir apply and weir topics talk to these brokers; else to the control API.' },
-  registryUrl: { ...commonOptions.registryUrl, optional: true, doc: 'Schema registry; weir apply needs it with KAFKA_BROKERS.' },
+  brokers: { ...commonOptions.brokers, optional: true, doc: 'When set, weir apply, weir topics and weir doctor talk to these brokers; else to the control API.' },
+  registryUrl: { ...commonOptions.registryUrl, optional: true, doc: 'Schema registry; weir apply needs it with KAFKA_BROKERS, weir doctor asks it.' },
   kafkaClient: commonOptions.kafkaClient,
   ...securityOptions,
   topicPrefix: commonOptions.topicPrefix,

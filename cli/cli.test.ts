@@ -42,7 +42,7 @@ async function deadPort(): Promise<string> {
 test('help names every command and exits 0; no command and an unknown one exit 2', async () => {
   const help = await weir(['help']);
   expect(help.code).toBe(0);
-  for (const name of ['validate', 'apply', 'send', 'tail', 'trace', 'dlq', 'status', 'topics']) expect(help.out).toMatch(new RegExp(`^  ${name} `, 'm'));
+  for (const name of ['doctor', 'validate', 'apply', 'send', 'tail', 'trace', 'dlq', 'status', 'topics']) expect(help.out).toMatch(new RegExp(`^  ${name} `, 'm'));
   expect((await weir([])).code).toBe(2);
   expect(await weir(['nope'])).toMatchObject({ code: 2, err: expect.stringContaining('weir help') });
   expect(await weir(['trace', '--help'])).toMatchObject({ code: 0, out: expect.stringContaining('usage: weir trace <event-id>') });

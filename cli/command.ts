@@ -30,6 +30,8 @@ export interface Command {
   /** What follows `weir <name>`. */
   readonly usage: string;
   readonly options: Readonly<Record<string, OptionSpec>>;
+  /** Takes WEIR_KEY as it is; else one that is wrapped is opened before the run. */
+  readonly keyAsGiven?: boolean;
   /** Least and most positionals. */
   readonly positionals: readonly [least: number, most: number];
   /** Exit code: 0 done, 1 a finding (something is wrong, refused or missing). */

@@ -14,9 +14,9 @@ export const options = defineConfig({
 
 const unwrapDeadlineMs = 5000;
 
-/** Finds the instance; a wrapped workspace key is opened, for this process. Rejects with config-invalid or secret-unavailable. */
-export async function readTarget(given: Readonly<Record<string, string | undefined>>, root: string): Promise<Target> {
-  const env = await unwrapEnv(given, () => readConfig(vaultOptions, given), unwrapDeadlineMs);
+/** Finds the instance; a wrapped workspace key is opened, for this process, unless it is asked for as it is. Rejects with config-invalid or secret-unavailable. */
+export async function readTarget(given: Readonly<Record<string, string | undefined>>, root: string, keyAsGiven = false): Promise<Target> {
+  const env = keyAsGiven ? given : await unwrapEnv(given, () => readConfig(vaultOptions, given), unwrapDeadlineMs);
   const { port, host, dataDir } = readConfig(options, env);
   return { host, port, env, dataDir: dataDir ?? (existsSync('.weir') ? '.weir' : join(root, '.weir')) };
 }

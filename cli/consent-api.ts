@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { openVault } from '@weir/vault';
-import { adminTokenSecret, reach } from './client.ts';
+import { adminTokenSecret, reach, type Client } from './client.ts';
 import { Finding, type Target } from './command.ts';
 
 /** A change for `POST /v1/consent`. */
@@ -17,6 +17,19 @@ export function identifiersOf(text: string): ConsentOrder['identifiers'] | undef
   const [, type, value] = /^([A-Za-z]{1,16}):(.+)$/s.exec(text) ?? [];
   if (type === undefined) return text.includes('@') ? { email: text } : /^\+\d+$/.test(text) ? { phone: text } : undefined;
   return ['email', 'phone', 'userId'].includes(type) ? { [type]: value!.trim() } : undefined;
+}
+
+/** What is known of the consent of a person, under all identifiers that are linked. */
+export interface PersonConsent {
+  /** null = too many are linked. */
+  readonly identifiers: number | null;
+  readonly states: ReadonlyArray<{ readonly of: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly state: string; readonly source: string; readonly changedAt: string; readonly expiresAt: string | null; readonly proof: string | null }>;
+  readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly legalBasis: string; readonly open: boolean; readonly reason: string | null }>;
+}
+
+/** Of each of these people, in the same order. */
+export async function lookUpConsent(client: Client, people: ReadonlyArray<ConsentOrder['identifiers']>): Promise<readonly PersonConsent[]> {
+  return (await client.post<{ people: readonly PersonConsent[] }>('/v1/consent/lookup', { people })).people;
 }
 
 const waitMs = 60_000;

@@ -44,13 +44,13 @@ async function run(command: Command, args: readonly string[], terminal: Terminal
     // A second Ctrl-C ends at once.
     process.once('SIGINT', () => process.exit(130));
   });
-  return command.run({ terminal, json: values['json'] === true, values, positionals, signal: stop.signal, target: await target() });
+  return command.run({ terminal, json: values['json'] === true, values, positionals, signal: stop.signal, target: await target(command.keyAsGiven === true) });
 }
 
 /** A bad environment variable is wrong use. */
-async function target(): ReturnType<typeof readTarget> {
+async function target(keyAsGiven: boolean): ReturnType<typeof readTarget> {
   try {
-    return await readTarget(process.env, join(import.meta.dirname, '..'));
+    return await readTarget(process.env, join(import.meta.dirname, '..'), keyAsGiven);
   } catch (error) {
     const known = findWeirError(error);
     throw known?.code === 'config-invalid' ? new UsageError(known.message) : error;

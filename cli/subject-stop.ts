@@ -1,9 +1,7 @@
 import type { Client } from './client.ts';
 import { Finding, textOption, UsageError, type CommandContext } from './command.ts';
-import { createConsentSender, identifiersOf, type ConsentAnswer, type ConsentOrder } from './consent-api.ts';
+import { createConsentSender, identifiersOf, lookUpConsent, type ConsentAnswer, type ConsentOrder } from './consent-api.ts';
 import { tellLinked, type Told } from './subject-tell.ts';
-
-interface Person { readonly purposes: ReadonlyArray<{ readonly purpose: string }> }
 
 /** Every purpose, of later releases too (docs/consent.md). */
 const every = '*';
@@ -45,9 +43,9 @@ function printTold({ destinations, by, changes }: Told, { terminal, json }: Comm
   return 0;
 }
 
-async function checkPurposes(client: Client, identifiers: object, asked: readonly string[]): Promise<void> {
-  const { people } = await client.post<{ people: readonly Person[] }>('/v1/consent/lookup', { people: [identifiers] });
-  const all = people[0]!.purposes.map((p) => p.purpose);
+async function checkPurposes(client: Client, identifiers: ConsentOrder['identifiers'], asked: readonly string[]): Promise<void> {
+  const [person] = await lookUpConsent(client, [identifiers]);
+  const all = person!.purposes.map((p) => p.purpose);
   const unknown = asked.find((name) => !all.includes(name));
   if (unknown !== undefined) throw new UsageError(`the workspace has no purpose ${unknown}: it has ${all.join(', ')}`);
 }

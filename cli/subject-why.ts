@@ -1,6 +1,6 @@
 import type { Client } from './client.ts';
 import { numberOption, textOption, UsageError, type CommandContext } from './command.ts';
-import { identifiersOf } from './consent-api.ts';
+import { identifiersOf, lookUpConsent } from './consent-api.ts';
 import { printable } from './terminal.ts';
 
 interface Decision {
@@ -16,8 +16,6 @@ interface Decision {
   readonly reason: string | null;
   readonly end: { readonly state: string; readonly at: string; readonly reason: string | null } | null;
 }
-interface State { readonly of: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly state: string; readonly source: string; readonly changedAt: string; readonly proof: string | null }
-interface Person { readonly states: readonly State[]; readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly legalBasis: string; readonly open: boolean; readonly reason: string | null }> }
 
 /** Reasons of docs/policies.md in words; others speak for themselves. */
 const words: Readonly<Record<string, string>> = {
@@ -38,7 +36,7 @@ export async function why(context: CommandContext, client: Client, identifier: s
   if (destination !== undefined && !/^[a-z0-9][a-z0-9-]{0,62}$/.test(destination)) throw new UsageError(`${printable(destination)} is no destination name`);
   const { decisions, onlyGiven } = await client.post<{ decisions: readonly Decision[]; onlyGiven: boolean }>('/v1/subjects/decisions', { identifier, limit: numberOption(context, 'limit', 20, 1, 1000), ...(destination === undefined ? {} : { destination }) });
   const person = identifiersOf(identifier);
-  const consent = person === undefined ? undefined : (await client.post<{ people: readonly Person[] }>('/v1/consent/lookup', { people: [person] })).people[0];
+  const consent = person === undefined ? undefined : (await lookUpConsent(client, [person]))[0];
   const purposes = new Set(decisions.map((d) => d.purpose));
   const now = consent?.purposes.filter((p) => purposes.has(p.purpose)) ?? [];
   const states = consent?.states.filter((s) => purposes.has(s.purpose)) ?? [];

@@ -2,12 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { createClient } from '../client.ts';
 import { Finding, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
-import { createConsentSender, identifiersOf, importKey, type ConsentOrder } from '../consent-api.ts';
+import { createConsentSender, identifiersOf, importKey, lookUpConsent, type ConsentOrder } from '../consent-api.ts';
 import { sendInOrder } from '../consent-order.ts';
 import { parseCsv } from '../csv.ts';
 
-interface State { readonly of: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly state: string; readonly source: string; readonly changedAt: string; readonly expiresAt: string | null; readonly proof: string | null }
-interface Person { readonly identifiers: number | null; readonly states: readonly State[]; readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly legalBasis: string; readonly open: boolean; readonly reason: string | null }> }
 type Identifiers = ConsentOrder['identifiers'];
 
 const identifierColumns = ['userId', 'email', 'phone'] as const;
@@ -21,11 +19,9 @@ const shownProblems = 20;
 /** What is no address, number or named identifier is a user id. */
 const identifierOf = (text: string): Identifiers => identifiersOf(text) ?? { userId: text };
 
-const lookup = async (context: CommandContext, people: readonly Identifiers[]): Promise<readonly Person[]> => (await createClient(context.target).post<{ people: readonly Person[] }>('/v1/consent/lookup', { people })).people;
-
 async function show(context: CommandContext, identifier: string): Promise<number> {
   const { terminal, json } = context;
-  const [person] = await lookup(context, [identifierOf(identifier)]);
+  const [person] = await lookUpConsent(createClient(context.target), [identifierOf(identifier)]);
   if (json) {
     terminal.json(person);
     return 0;
@@ -109,7 +105,7 @@ async function plan(context: CommandContext, file: string): Promise<{ readonly r
   const planned: Planned[] = [];
   for (let at = 0; at < rows.length; at += lookupBatch) {
     const part = rows.slice(at, at + lookupBatch);
-    const found = await lookup(context, part.map((row) => row.order.identifiers));
+    const found = await lookUpConsent(createClient(context.target), part.map((row) => row.order.identifiers));
     part.forEach((row, i) => {
       const { purpose } = row.order;
       if (!found[i]!.purposes.some((p) => p.purpose === purpose)) problems.push(`line ${row.line}: the workspace has no such purpose`);

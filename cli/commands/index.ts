@@ -2,6 +2,7 @@ import type { Command } from '../command.ts';
 
 /** In the order of the help. Loaded when asked for, so that a short command does not wait for what a long one needs. */
 export const commands: ReadonlyMap<string, () => Promise<{ readonly command: Command }>> = new Map([
+  ['doctor', () => import('./doctor.ts')],
   ['validate', () => import('./validate.ts')],
   ['apply', () => import('./apply.ts')],
   ['send', () => import('./send.ts')],

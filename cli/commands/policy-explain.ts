@@ -1,24 +1,6 @@
+import type { Explanation } from '@weir/policy';
 import { printable, type Terminal } from '../terminal.ts';
 
-interface Route {
-  readonly destination: string;
-  readonly operation: string;
-  readonly standsInFor: string | null;
-  readonly purpose: string | null;
-  readonly file: string | null;
-  readonly line: number | null;
-  readonly effect: string;
-  readonly reason: string | null;
-  readonly rule: string | null;
-  readonly detail: string | null;
-  readonly notBefore: string | null;
-  readonly consent: ReadonlyArray<{ readonly purpose: string; readonly state: string }>;
-  readonly values: Readonly<Record<string, unknown>>;
-  readonly looked: ReadonlyArray<{ readonly rule: string; readonly effect: string; readonly file: string; readonly line: number; readonly result: string; readonly values: Readonly<Record<string, unknown>> }>;
-  readonly sends: readonly string[];
-  readonly withheld: readonly string[];
-  readonly changed: readonly string[];
-}
 export interface Explained {
   readonly eventId: string;
   readonly release: string;
@@ -29,7 +11,7 @@ export interface Explained {
     readonly source: string;
     readonly region: string;
     readonly recorded: ReadonlyArray<{ readonly destination: string | null; readonly operation: string | null; readonly effect: string; readonly reason: string | null; readonly rule: string | null }>;
-    readonly routes: readonly Route[];
+    readonly routes: readonly Explanation[];
   }>;
 }
 
@@ -42,7 +24,7 @@ export function printExplanation(found: Explained, terminal: Terminal): void {
   }
 }
 
-function printRoute(route: Route, recorded: { readonly effect: string; readonly reason: string | null } | undefined, terminal: Terminal): void {
+function printRoute(route: Explanation, recorded: { readonly effect: string; readonly reason: string | null } | undefined, terminal: Terminal): void {
   const colour = route.effect === 'allow' ? terminal.paint.green : route.effect === 'no match' ? terminal.paint.dim : terminal.paint.red;
   const why = [route.standsInFor === null ? '' : `second vendor of ${route.standsInFor}`, route.reason ?? (route.rule === null ? '' : `rule ${route.rule}`), route.purpose === null ? '' : `for ${route.purpose}`, route.notBefore === null ? '' : `not before ${route.notBefore}`, route.detail ?? ''].filter((part) => part !== '');
   terminal.line(`  ${colour(route.effect)}  ${route.destination}/${route.operation}${why.length === 0 ? '' : `: ${printable(why.join(', '))}`}  ${terminal.paint.dim(`${route.file ?? ''}:${route.line ?? 0}`)}`);

@@ -1,4 +1,4 @@
-import type { Appender, Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
+import { readUpTo, type Appender, type Follower, type LogAdmin, type Reader, type RecordBatch, type Serde } from '@weir/log';
 import type { ConsentReport } from './lease.ts';
 import type { ConsentTables } from './tables.ts';
 
@@ -172,7 +172,7 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
   return {
     async start() {
       const end = (await admin.endOffsets(topics.consentApplied)).get(0) ?? 0;
-      await reader.read(topics.consentApplied, 0, 0, end, take);
+      await readUpTo(reader, topics.consentApplied, 0, 0, end, take);
       follower = await reader.follow(topics.consentApplied, new Map([[0, end]]), take, ports.fail);
       tables.onAdvance(wake);
       tick();

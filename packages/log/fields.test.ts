@@ -1,14 +1,12 @@
 import { loadSchemas } from '@weir/schemas';
+import { createLocalSerde, refusalOf } from '@weir/testing';
 import avsc from 'avsc';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { fieldReader } from './fields.ts';
-import { createSerde } from './serde.ts';
 
 const names = ['weir.internal.DeadLetter', 'weir.internal.Delivery', 'weir.internal.Outcome', 'weir.internal.Attempt', 'weir.internal.LedgerEnd'];
-let ids = 0;
-const serde = createSerde({ registryUrl: '', registry: { register: async () => ({ id: ++ids }), getSchema: () => Promise.reject(new Error('no registry')) } });
-await serde.start();
+const serde = await createLocalSerde();
 
 const text = fc.string({ unit: 'binary', maxLength: 40 }).map((s) => s.toWellFormed());
 /** Values of a type of the schemas. */
@@ -44,18 +42,10 @@ test.each(names)('some fields of a %s are those that decoding it whole gives, wh
 test('a record cut short, with bytes behind it, of any bytes or of another schema is refused as decoding refuses it, and never read past its end', () => {
   const name = 'weir.internal.DeadLetter';
   const read = fieldReader<any>(name, ['id', 'headers', 'value']);
-  const refusal = (act: () => unknown): string | undefined => {
-    try {
-      act();
-      return undefined;
-    } catch (error) {
-      return (error as { code?: string }).code ?? 'no code';
-    }
-  };
   const head = serde.encode(name, avsc.Type.forSchema(loadSchemas().get(name) as unknown as avsc.Schema).random()).subarray(0, 5);
   fc.assert(fc.property(arbitrary(loadSchemas().get(name)), fc.nat(400), fc.uint8Array({ minLength: 1, maxLength: 80 }), (value, cut, junk) => {
     const bytes = serde.encode(name, value);
-    for (const broken of [bytes.subarray(0, Math.max(0, bytes.length - 1 - cut)), Buffer.concat([bytes, junk]), Buffer.concat([head, junk])]) expect(refusal(() => read(serde, broken))).toBe(refusal(() => serde.decode(broken)));
+    for (const broken of [bytes.subarray(0, Math.max(0, bytes.length - 1 - cut)), Buffer.concat([bytes, junk]), Buffer.concat([head, junk])]) expect(refusalOf(() => read(serde, broken))).toBe(refusalOf(() => serde.decode(broken)));
   }), { numRuns: 300 });
   expect(read(serde, serde.encode('weir.internal.LedgerOwner', { partition: 1, token: 2, owner: 'x', at: 3 }))).toBeUndefined();
   expect(() => fieldReader<any>(name, ['nothing'])).toThrow('cannot be read alone');

@@ -1,6 +1,8 @@
-import { bitsOf, hashOf, type KeyFilter } from './filter.ts';
-
-export interface GrowingFilter extends KeyFilter {
+/** Tells of most keys that are not in a set that they are not, without a look at it; never of one that is. */
+export interface GrowingFilter {
+  add(key: string): void;
+  /** False: surely not in it. */
+  may(key: string): boolean;
   /** Takes no memory any more, and says of every key that it may be in the set. */
   drop(): void;
   dropped(): boolean;
@@ -77,4 +79,22 @@ export function createGrowingFilter(budget: FilterBudget = ofProcess): GrowingFi
     drop,
     dropped: () => isDropped,
   };
+}
+
+/** FNV-1a over the UTF-16 units, mixed by the last steps of MurmurHash3. */
+function hashOf(key: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+  return mix(hash);
+}
+
+function mix(of: number): number {
+  let hash = Math.imul(of ^ (of >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return hash ^ (hash >>> 16);
+}
+
+function bitsOf(hash: number): number {
+  const more = mix(hash + 0x9e3779b9);
+  return ((1 << (more & 31)) | (1 << ((more >>> 5) & 31)) | (1 << ((more >>> 10) & 31)) | (1 << ((more >>> 15) & 31))) >>> 0;
 }

@@ -1,5 +1,4 @@
 export { createDeferredRows, type DeferredRows } from './deferred.ts';
-export { createKeyFilter, type KeyFilter } from './filter.ts';
 export { createRecent, type Recent } from './recent.ts';
 export { createSortedHashes, hashOf, hexOf, type Hash, type SortedHashes } from './sorted-hashes.ts';
 export { openTable, type Put, type Seen, type Table } from './table.ts';

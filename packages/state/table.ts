@@ -1,9 +1,8 @@
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { WeirError } from '@weir/errors';
+import { createAbsentKeys } from './absent-keys.ts';
 import { distrust, fileOf, markBroken, markClosed, markOpen } from './cache-file.ts';
-import { createKeyFilter, type KeyFilter } from './filter.ts';
-import { createGrowingFilter, type GrowingFilter } from './growing-filter.ts';
 import { isPlain, isWrapped, own, storedKey, storedPrefix, unwrap, wrap } from './keys.ts';
 
 export interface Put {
@@ -39,7 +38,7 @@ export interface Table {
   /**
    * From now until `loaded`, what is put is gathered in memory and written in few large transactions, in the order of the
    * keys: a restore would copy a page of the tree for nearly every key. What was put is seen at once; after a crash the
-   * cache is at an earlier position. Where nothing was there at first, keys that were not put are told without a read.
+   * cache is at an earlier position.
    */
   loading(): void;
   loaded(): void;
@@ -69,8 +68,6 @@ const pageCacheKiB = 2 * 1024;
 const mappedBytes = 2 * 1024 ** 3 - 65_536;
 /** Pages of 4 KiB in the log before they are copied into the file: a page that is written often is copied once. */
 const checkpointPages = 4000;
-/** Rows of before that a filter takes in between two turns of others. */
-const rowsATurn = 500;
 /** SQLITE_BUSY; SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html */
 const busy = 5;
 const brokenCodes: ReadonlySet<number> = new Set([11, 26]);
@@ -98,22 +95,12 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   const upsert = db.prepare('INSERT INTO kv VALUES (?, ?) ON CONFLICT (k) DO UPDATE SET v = excluded.v');
   const remove = db.prepare('DELETE FROM kv WHERE k = ?');
   const removeAll = db.prepare('DELETE FROM kv');
-  /** Of a caller: the table's own come behind. */
-  const first = rows(db.prepare('SELECT 1 FROM kv WHERE k < ? LIMIT 1'));
   const names = rows(db.prepare('SELECT k FROM kv WHERE k > ? AND k < ? ORDER BY k LIMIT ?'));
   const pages = rows(db.prepare('SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size'));
   /** Of reads that go on: a statement has one cursor, and ranges may be read within ranges. */
   const cursors: StatementSync[] = [];
 
   let gathered: Gathered | undefined;
-  /** Every key that was put, while an empty cache is loaded. */
-  let loadedKeys: KeyFilter | undefined;
-  /** Keys as they are stored, those of before as far as `after`. */
-  let stored: GrowingFilter | undefined;
-  let after = '';
-  /** All of them are in it. */
-  let whole = false;
-  let takingIn: NodeJS.Immediate | undefined;
   let open = true;
   let broken = false;
   /** Reads share a transaction, which the next write ends: nobody else has the file, and one of its own takes as long as a read itself. */
@@ -151,13 +138,14 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     return found === undefined ? undefined : bufferOf(found[0]);
   };
 
-  /** True: it is surely not there, nor gathered. */
-  const isAbsent = (key: string, as: string): boolean => (whole && stored?.may(as) === false) || loadedKeys?.may(key) === false;
+  /** Of a caller: the table's own come behind. */
+  const namesBehind = (key: string, limit: number): string[] => guarded(() => names.all(key, own, limit) as unknown as [string][]).map(([name]) => name);
+  const absent = options.tellsAbsent === true ? createAbsentKeys(namesBehind) : undefined;
 
   const find = (key: string): Buffer | undefined => {
     const other = isPlain(key) ? undefined : storedKey(key);
     const as = other === undefined ? key : other.key;
-    if (isAbsent(key, as)) return undefined;
+    if (absent?.has(as) === true) return undefined;
     const put = gathered?.puts.get(key);
     if (put !== undefined) return put ?? undefined;
     const value = read(as);
@@ -166,40 +154,12 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
 
   const findText = (key: string): string | undefined => {
     if (gathered?.puts.has(key) === true || !isPlain(key)) return find(key)?.toString('utf8');
-    return isAbsent(key, key) ? undefined : (row(selectText, key) as [string] | undefined)?.[0];
+    return absent?.has(key) === true ? undefined : (row(selectText, key) as [string] | undefined)?.[0];
   };
 
-  /** Begins a filter of what is stored. */
-  function beginFilter(): void {
-    if (options.tellsAbsent !== true) return;
-    clearImmediate(takingIn);
-    stored?.drop();
-    stored = createGrowingFilter();
-    after = '';
-    whole = guarded(() => first.get(own)) === undefined;
-    if (!whole) takingIn = setImmediate(takeIn).unref();
-  }
-
-  function takeIn(): void {
-    if (!open || stored === undefined) return;
-    let rows: readonly (readonly [string])[];
-    try {
-      rows = guarded(() => names.all(after, own, rowsATurn)) as unknown as readonly (readonly [string])[];
-    } catch {
-      // Whoever reads a row is told, and can act on it; without the filter each key is read.
-      return stored.drop();
-    }
-    for (const [key] of rows) stored.add(key);
-    if (stored.dropped()) return;
-    whole = rows.length < rowsATurn;
-    if (whole) return;
-    after = rows[rows.length - 1]![0];
-    takingIn = setImmediate(takeIn).unref();
-  }
-
   function remember(puts: readonly Put[]): void {
-    if (stored === undefined || stored.dropped()) return;
-    for (const { key, value } of puts) if (value !== null) stored.add(isPlain(key) ? key : storedKey(key).key);
+    if (absent === undefined || absent.dropped()) return;
+    for (const { key, value } of puts) if (value !== null) absent.add(isPlain(key) ? key : storedKey(key).key);
   }
 
   function transaction(act: () => void): void {
@@ -232,7 +192,6 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
   function gather(to: Gathered, puts: readonly Put[], positions: ReadonlyMap<number, number> | undefined, seen: ReadonlyMap<number, Seen> | undefined): void {
     for (const { key, value } of puts) {
       to.puts.set(key, value);
-      loadedKeys?.add(key);
       to.bytes += entryCost + key.length + (value?.length ?? 0);
     }
     for (const [partition, next] of positions ?? []) to.positions.set(partition, next);
@@ -278,21 +237,18 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
     flush();
     gathered = undefined;
     open = false;
-    clearImmediate(takingIn);
-    stored?.drop();
+    absent?.drop();
     db.close();
     if (!broken) markClosed(path, mark);
     return Promise.resolve();
   }
-
-  beginFilter();
 
   return {
     get: find,
     text: findText,
     has(key) {
       const as = storedKey(key).key;
-      if (isAbsent(key, as)) return false;
+      if (absent?.has(as) === true) return false;
       const put = gathered?.puts.get(key);
       return put === undefined ? row(exists, as) !== undefined : put !== null;
     },
@@ -303,13 +259,11 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
       else gather(gathered, puts, positions, seen);
     },
     loading() {
-      if (gathered !== undefined) return;
-      gathered = emptyGathered();
-      if (!whole && guarded(() => first.get(own)) === undefined) loadedKeys = createKeyFilter();
+      gathered ??= emptyGathered();
     },
     loaded() {
       flush();
-      gathered = loadedKeys = undefined;
+      gathered = undefined;
     },
     position(partition) {
       const put = gathered?.positions.get(partition);
@@ -341,7 +295,7 @@ export function openTable(options: { path: string; onDiscard?: (reason: string) 
         removeAll.run();
         upsert.run(formatKey, format);
       });
-      beginFilter();
+      absent?.restart();
     },
     close,
     async drop() {

@@ -1,5 +1,5 @@
 import { WeirError } from '@weir/errors';
-import type { Follower, LogAdmin, Reader, RecordBatch } from '@weir/log';
+import { readUpTo, type Follower, type LogAdmin, type Reader, type RecordBatch } from '@weir/log';
 import type { Put, Seen, Table } from './table.ts';
 
 /** How the table was loaded at start. */
@@ -42,6 +42,8 @@ export interface TopicTableOptions {
 
 const defaultMaxAgeMs = 12 * 3600 * 1000;
 const loadsAtOnce = 2;
+const maxAsked = 20;
+const askedEveryMs = 500;
 
 export function createTopicTable(options: TopicTableOptions): TopicTable {
   const { reader, admin, topic, table } = options;
@@ -95,13 +97,21 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
     return record !== undefined && record.timestamp !== known.timestamp ? `partition ${partition} has another record at ${known.offset}` : undefined;
   }
 
+  /** A leader that was cut off and does not know it yet tells an old end: a checkpoint beyond it is no reason to read all again, and less, unless it stays so. */
+  async function endsOfNow(): Promise<ReadonlyMap<number, number>> {
+    for (let asked = 1; ; asked++) {
+      const ends = await admin.endOffsets(topic);
+      if (asked >= maxAsked || [...ends].every(([partition, end]) => (table.position(partition) ?? 0) <= end)) return ends;
+      await new Promise((resolve) => { setTimeout(resolve, askedEveryMs); });
+    }
+  }
+
   async function load(partition: number, begin: number, end: number): Promise<void> {
     const from = table.position(partition) ?? begin;
     const known = table.seen(partition);
     if (known !== undefined) seen.set(partition, known);
     next[partition] = from;
-    if (from < end) await reader.read(topic, partition, from, end, apply);
-    next[partition] = Math.max(next[partition]!, end);
+    await readUpTo(reader, topic, partition, from, end, apply);
   }
 
   /** One is applied while the next of another is fetched; more at once are memory and no faster. */
@@ -115,7 +125,7 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
   return {
     async start() {
       const began = performance.now();
-      const [ends, begins] = await Promise.all([admin.endOffsets(topic), admin.beginningOffsets(topic)]);
+      const [ends, begins] = await Promise.all([endsOfNow(), admin.beginningOffsets(topic)]);
       const reasons = await Promise.all([...ends].map(([partition, end]) => misfit(partition, begins.get(partition) ?? 0, end)));
       const reason = reasons.find((r) => r !== undefined) ?? (table.positions().size === 0 ? 'there was no checkpoint' : undefined);
       if (reason !== undefined) table.clear();

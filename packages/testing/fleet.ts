@@ -3,7 +3,9 @@ import { createWriteStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { openVault } from '@weir/vault';
+import { runCli, type CliRun } from './cli.ts';
 import { freePort } from './port.ts';
+import { callSegment } from './segment.ts';
 import { spawnTied } from './tied.ts';
 import { testPrefix, waitFor } from './wait.ts';
 
@@ -22,6 +24,8 @@ export interface Fleet {
   readonly ingest: string;
   readonly sandbox: string;
   secret(name: string): string;
+  /** Sends to the source `segment` under its write key: `path` is `identify`, `track`, `batch` and the like. */
+  segment(path: string, body: unknown): Promise<Response>;
   /** SIGKILL and start again; resolves when it is ready. A second instance of a stage has a number. */
   restart(service: FleetService): Promise<void>;
   /** `env` is for this process only. Rejects when it ends before it is ready. */
@@ -32,6 +36,8 @@ export interface Fleet {
   process(service: FleetService, instance?: number): ChildProcess;
   status(): Promise<any>;
   settled(deadlineMs?: number): Promise<any>;
+  /** Runs `weir` as a user of this data folder. */
+  cli(...args: string[]): Promise<CliRun>;
   dispose(): Promise<void>;
 }
 
@@ -77,6 +83,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const fleet: Fleet = {
     prefix, base, dataDir, ingest: `http://127.0.0.1:${base}`, sandbox: `http://127.0.0.1:${base + 10}`,
     secret: (name) => openVault({ dataDir, env: {} }).get(name).reveal(),
+    segment: (path, body) => callSegment(fleet.ingest, fleet.secret('SEGMENT_WRITE_KEY'), path, body),
     url: (service, instance = 1) => `http://127.0.0.1:${instance === 1 ? base + portOffset[service] : ports.get(keyOf(service, instance)) ?? 0}`,
     logFile: (service, instance = 1) => join(dataDir, `${service}-${instance}.log`),
     async start(service, instance = 1, own = {}) {
@@ -112,6 +119,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
       if (status.events.pending === 0 && status.deliveries.pending === 0) return status;
       throw new Error(JSON.stringify({ events: status.events, deliveries: status.deliveries, lag: status.lag, incidents: status.incidents }));
     }, deadlineMs),
+    cli: (...args) => runCli(args, { WEIR_DATA: dataDir, WEIR_PORT: String(base) }),
     async dispose() {
       await Promise.all([...running.values()].map((child) => new Promise<void>((done) => {
         if (child.exitCode !== null || child.signalCode !== null) return done();

@@ -1,10 +1,13 @@
 export { fleetServices, startFleet, type Fleet, type FleetOptions, type FleetService } from './fleet.ts';
 export { startInstance, type Instance, type InstanceOptions } from './instance.ts';
 export { createAuthority, type Authority, type Issued } from './certificates.ts';
+export { runCli, type CliRun } from './cli.ts';
 export { cpuMs } from './cpu.ts';
 export { freeze } from './freeze.ts';
 export { createHandClock, type HandClock } from './hand-clock.ts';
 export { readKeys } from './keys.ts';
 export { freePort } from './port.ts';
+export { refusalOf } from './refusal.ts';
+export { createLocalSerde } from './serde.ts';
 export { spawnTied } from './tied.ts';
 export { testPrefix, waitFor } from './wait.ts';

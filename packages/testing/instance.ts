@@ -1,8 +1,10 @@
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { runCli, type CliRun } from './cli.ts';
 import { freePort } from './port.ts';
+import { callSegment } from './segment.ts';
 import { spawnTied } from './tied.ts';
 import { testPrefix, waitFor } from './wait.ts';
 
@@ -24,6 +26,8 @@ export interface Instance {
   readonly control: string;
   readonly sandbox: string;
   writeKey(): string;
+  /** Sends to the source `segment` under its write key: `path` is `identify`, `track`, `batch` and the like. */
+  segment(path: string, body: unknown): Promise<Response>;
   /** Standard output so far. */
   output(): string;
   status(): Promise<any>;
@@ -31,7 +35,7 @@ export interface Instance {
   settled(deadlineMs?: number): Promise<any>;
   api(path: string, init?: RequestInit): Promise<Response>;
   effects(destination: string): Promise<any[]>;
-  cli(...args: string[]): Promise<{ code: number; out: string; err: string }>;
+  cli(...args: string[]): Promise<CliRun>;
   /** Ends the process: by SIGINT and a clean stop, or by SIGKILL. */
   stop(signal?: 'SIGINT' | 'SIGKILL'): Promise<number | null>;
   /** @param extra environment of this run only */
@@ -54,6 +58,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
   const instance: Instance = {
     base, dataDir, prefix, ingest: url(0), control: url(1), sandbox: url(10),
     writeKey: () => /^segment write key: (.+)$/m.exec(text)![1]!,
+    segment: (path, body) => callSegment(instance.ingest, instance.writeKey(), path, body),
     output: () => text,
     async status() {
       const response = await instance.api('/v1/status');
@@ -65,14 +70,7 @@ export async function startInstance(options: InstanceOptions): Promise<Instance>
     }, deadlineMs),
     api: (path, init) => fetch(url(1) + path, { ...init, headers: { authorization: `Bearer ${/^admin token: (.+)$/m.exec(text)![1]!}`, 'content-type': 'application/json', ...init?.headers } }),
     effects: async (destination) => (await (await fetch(`${url(10)}/effects?destination=${destination}`)).json()) as any[],
-    cli: (...args) => new Promise((done) => {
-      const run = spawn(process.execPath, [join(root, 'cli/main.ts'), ...args], { env, cwd: root });
-      let out = '';
-      let err = '';
-      run.stdout.on('data', (d: Buffer) => { out += d.toString(); });
-      run.stderr.on('data', (d: Buffer) => { err += d.toString(); });
-      run.on('close', (code) => done({ code: code ?? -1, out, err }));
-    }),
+    cli: (...args) => runCli(args, env),
     async stop(signal = 'SIGINT') {
       const running = child;
       if (running === undefined || running.exitCode !== null || running.signalCode !== null) return running?.exitCode ?? null;

@@ -11,6 +11,8 @@ const dayMs = 86_400_000;
 
 /** A destination over an empty ledger, by a clock that is turned by hand. Nothing of it is called. */
 function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: readonly object[]; now?: number } = {}) {
+  /** Offset of the next record on the ledger. */
+  let appended = 40;
   const clock = createHandClock(over.now ?? 1000);
   let mark = { token: 0, owner: '' };
   const ended: string[] = [];
@@ -23,7 +25,7 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
     progress: { committed: () => undefined, lag: () => undefined },
     metrics: new Proxy({}, { get: () => gauge }),
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * dayMs, parkedMs: () => 30 * dayMs, oldest: () => undefined },
-    ledger: { owner: () => mark, position: () => 0, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => 0 },
+    ledger: { owner: () => mark, position: () => 40, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => 0 },
     serde: {
       known: () => true, decode: () => ({ name: 'weir.internal.Delivery', value: { ...delivery } }),
       encode: (name: string, value: { owner?: string; token?: number; state?: string }) => {
@@ -32,9 +34,9 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
         return Buffer.from(name);
       },
     },
-    appender: { partitionFor: () => 0, append: (_topic: string, records: readonly unknown[]) => Promise.resolve(records.map((_, i) => i)) },
+    appender: { partitionFor: () => 0, append: (topic: string, records: readonly unknown[]) => Promise.resolve(records.map(() => (topic.includes('.parked.') ? 8 : appended++))) },
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
-    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: [{ offset: 7, timestamp: clock.at - 28 * dayMs, key: Buffer.from('anna'), value: Buffer.from('v'), headers: [] }] })).then(() => undefined) },
+    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: [{ offset: 7, timestamp: clock.at - 28 * dayMs, key: Buffer.from('anna'), value: Buffer.from('v'), headers: [] }], nextOffset: 8 })).then(() => undefined) },
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() },

@@ -70,10 +70,16 @@ test('what an owner gave to a second vendor counts while no later owner is marke
     expect(ledger.owner(0)).toEqual({ token: 2, owner: 'b' });
     // The person may have been messaged there.
     expect(ledger.counted('a/b', 0)).toHaveLength(3);
-    ledger.forgetOwner(0);
-    expect(ledger.owner(0)).toBeUndefined();
     await ledger.close();
   }
+});
+
+test('who reads from somewhere takes no mark for the owner that may be below one that it passed over, and every end counts until there is one', async () => {
+  const ledger = store(false);
+  ledger.passOver(0, 100);
+  ledger.apply(0, [mark(90, 'late', 100), gone('k1', 101, 'b'), mark(102, 'c', 102), gone('k2', 103, 'b'), gone('k3', 104, 'c')], 105);
+  expect(['k1', 'k2', 'k3'].filter((key) => ledger.end(key) !== undefined)).toEqual(['k1', 'k3']);
+  await ledger.close();
 });
 
 const dayMs = 86_400_000;

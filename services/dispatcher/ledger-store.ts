@@ -1,9 +1,9 @@
 import type { Serde } from '@weir/log';
-import { createRecent, type Table } from '@weir/state';
+import { createRecent, type Seen, type Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
 import { createEndBlocks } from './end-blocks.ts';
 import { ledgerKeys, replaces } from './ledger.ts';
-import { counts as endCounts, nextOwner, ownerPrefix, type OwnerMark } from './owners.ts';
+import { counts as endCounts, nextOwner, ownerPrefix, unknownBefore, type OwnerMark } from './owners.ts';
 import type { EndValue, ParkValue } from './types.ts';
 
 /** One record of weir.ledger.<destination>, as read from the topic or as just acknowledged. */
@@ -11,6 +11,8 @@ export interface LedgerEntry {
   readonly key: string;
   readonly value: Buffer | null;
   readonly offset: number;
+  /** Of one that was read, ms. */
+  readonly timestamp?: number;
   /** The value decoded, where the caller has it because it wrote it. */
   readonly end?: EndValue | undefined;
 }
@@ -44,14 +46,16 @@ export interface LedgerStore {
   parks(partition: number, after?: string, limit?: number): ParkMark[];
   /** The owner by the order of the topic, as far as it was applied; undefined = none was seen. */
   owner(partition: number): OwnerMark | undefined;
-  /** A part of the topic is passed over: who owned the partition meanwhile is not known. */
-  forgetOwner(partition: number): void;
+  /** The topic is read from `offset` on, without what lies before: who owned the partition there is not known. */
+  passOver(partition: number, offset: number): void;
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
   lastDelivered(subject: string, operation: string): number;
   /** What of the subject counts against caps, since a time; empty where the cache was opened without counts. */
   counted(subject: string, since: number): Counted[];
   /** Next offset of the topic partition that this cache has not applied. */
   position(partition: number): number;
+  /** The last record of it that was read: tells the topic from another one of the same name. */
+  lastRead(partition: number): { readonly offset: number; readonly timestamp: number } | undefined;
   apply(partition: number, entries: readonly LedgerEntry[], nextOffset: number): void;
   /** Entries from before the floor, read again for old records: only their ends count. `seen` goes from one part of a range to the next. */
   applyOlder(entries: readonly LedgerEntry[], seen?: OwnerSeen): void;
@@ -94,10 +98,10 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
   const absent = createRecent<true>(maxAbsent);
   const blocks = createEndBlocks(table, gathered);
 
-  function write(puts: Map<string, Buffer | null>, positions?: ReadonlyMap<number, number>): void {
+  function write(puts: Map<string, Buffer | null>, positions?: ReadonlyMap<number, number>, seen?: ReadonlyMap<number, Seen>): void {
     const rows = blocks.rows();
     for (const [key, value] of puts) rows.push({ key, value });
-    table.putBatch(rows, positions);
+    table.putBatch(rows, positions, seen);
     blocks.written();
   }
 
@@ -183,8 +187,8 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       return found;
     },
     owner: ownerMark,
-    forgetOwner(partition) {
-      table.putBatch([{ key: ownerOf(partition), value: null }]);
+    passOver(partition, offset) {
+      table.putBatch([{ key: ownerOf(partition), value: Buffer.from(JSON.stringify(unknownBefore(offset))) }]);
       owners.delete(partition);
     },
     lastDelivered: blocks.lastDelivered,
@@ -200,6 +204,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       return found;
     },
     position: (partition) => table.position(partition) ?? 0,
+    lastRead: (partition) => table.seen(partition),
     apply(partition, entries, nextOffset) {
       const puts = new Map<string, Buffer | null>();
       const before = ownerMark(partition);
@@ -212,7 +217,8 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
       if (seen.owner !== before) puts.set(ownerOf(partition), Buffer.from(JSON.stringify(seen.owner)));
-      write(puts, new Map([[partition, nextOffset]]));
+      const last = entries.at(-1);
+      write(puts, new Map([[partition, nextOffset]]), last?.timestamp === undefined ? undefined : new Map([[partition, { offset: last.offset, timestamp: last.timestamp, currentAt: 0 }]]));
       owners.set(partition, seen.owner);
     },
     applyOlder(entries, seen = {}) {

@@ -4,6 +4,14 @@ export interface OwnerMark {
   readonly owner: string;
 }
 
+const unknown = '';
+
+/**
+ * Of a reader who begins at `offset`, and does not know what lies before. A mark there has a token of at most that, so one with a higher
+ * token is of a later owner than all of them; one with another may be of an earlier owner, written late, and makes nobody the owner.
+ */
+export const unknownBefore = (offset: number): OwnerMark => ({ token: offset, owner: unknown });
+
 /** What a LedgerOwner makes of the one before. A request that arrives late has a token that others have passed, or shares: it changes nothing. */
 export function nextOwner(current: OwnerMark | undefined, written: OwnerMark): OwnerMark {
   return current === undefined || written.token > current.token ? written : current;
@@ -13,15 +21,16 @@ export function nextOwner(current: OwnerMark | undefined, written: OwnerMark): O
  * Whether an end `failed-over` counts: it does when it stands before the mark of every later owner, for then each of them
  * has seen it before its first call. One that was written late, by an owner that had lost the partition, stands behind
  * such a mark and counts for nobody: a later owner may have called the first vendor. Where no owner is known yet (an old
- * part of the topic) it counts: what is still to be done lies behind the mark of whoever read it first.
+ * part of the topic) it counts: who reads from somewhere begins long enough before the ends that it needs that none of them is
+ * behind a mark which it does not know.
  */
 export function counts(current: OwnerMark | undefined, end: { readonly state: string; readonly owner?: string | null }): boolean {
-  return end.state !== 'failed-over' || current === undefined || end.owner === current.owner;
+  return end.state !== 'failed-over' || current === undefined || current.owner === unknown || end.owner === current.owner;
 }
 
 interface Ports {
-  /** Reads the ledger to its end, as it is now. */
-  load(): Promise<void>;
+  /** Reads the ledger to its end, as it is now, and surely up to `atLeast`, where a record that was acknowledged ends. */
+  load(atLeast?: number): Promise<void>;
   current(): OwnerMark | undefined;
   /** Next offset of the ledger that is not read. */
   read(): number;
@@ -50,7 +59,8 @@ export async function becomeOwner(owner: string, ports: Ports): Promise<boolean>
     if (!await ports.owned()) return false;
     const offset = await ports.append({ token, owner });
     if (offset === undefined) return false;
-    await ports.load();
+    // Its leader may show less than that, or another one may: one that was cut off and does not know it yet.
+    await ports.load(offset + 1);
     const current = ports.current();
     if ((offset === read || behind > 0) && current?.owner === owner && current.token === token) return true;
     behind = offset + 1;

@@ -1,4 +1,4 @@
-import type { LogRecord } from '@weir/log';
+import { readUpTo, type LogRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
 import { repeat, type Ending } from './ends.ts';
 import { createParked, forgetHead, isQuotaWait, lineFor, type Parked } from './lane.ts';
@@ -25,6 +25,11 @@ interface Context {
   endOf(key: string): EndValue | undefined;
   end(ending: Ending): void;
   closed(): boolean;
+}
+
+interface Marked {
+  readonly from: number;
+  readonly last: number;
 }
 
 /** Records between two looks at the clock. */
@@ -66,18 +71,19 @@ export async function loadParked(context: Context): Promise<void> {
     stopIfClosed(context);
   };
   await sleepers.clear(turn);
-  const from = await takeMarks(context);
-  if (from !== undefined && !closed()) await findRecords(context, from);
+  const marked = await takeMarks(context);
+  if (marked !== undefined && !closed()) await findRecords(context, marked);
   if (!closed()) await sleepers.list(turn);
 }
 
-/** Gives the least offset that may be unfinished; undefined = nothing is marked. */
-async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, enter, closed }: Context): Promise<number | undefined> {
-  let from: number | undefined;
+/** Gives the least offset that may be unfinished, and the furthest that surely was on the topic; undefined = nothing is marked. */
+async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, enter, closed }: Context): Promise<Marked | undefined> {
+  let from = Number.POSITIVE_INFINITY;
+  let last = -1;
   let after: string | undefined;
   for (;;) {
     const page = ports.ledger.parks(partition, after, pageMarks);
-    if (page.length === 0 || closed()) return from;
+    if (page.length === 0 || closed()) return last < 0 ? undefined : { from, last };
     after = page.at(-1)!.key;
     const found = page.filter(({ key }) => !isOwn(key));
     const now = ports.clock.now();
@@ -92,19 +98,25 @@ async function takeMarks({ ports, partition, sleepers, keyFor, isOwn, write, ent
       sleepers.put(subject, { parked, fence: 0, found: mark });
       if (known === undefined) enter();
       marks.push([parked.key, value]);
-      from = Math.min(from ?? mark.fromOffset, mark.fromOffset);
+      from = Math.min(from, mark.fromOffset);
+      last = Math.max(last, mark.head);
     }
     if (marks.length > 0) await write([...marks, ...found.map(({ key }): Mark => [key, null])]);
   }
 }
 
-/** What of the marked subjects is unfinished on the parked topic, by line. */
-async function findRecords(context: Context, from: number): Promise<void> {
-  const { ports, partition, sleepers, decode, reach, endOf, end } = context;
+/**
+ * What of the marked subjects is unfinished on the parked topic, by line. Up to an empty record of this owner, not to the end that
+ * a broker tells: a leader that was cut off and does not know it yet tells an old one, and acknowledges nothing. What is parked
+ * behind such an end is committed on the dispatch topic, and nobody would ever look for it.
+ */
+async function findRecords(context: Context, { from, last }: Marked): Promise<void> {
+  const { ports, partition, sleepers, decode, reach, endOf, end, closed } = context;
   const topic = ports.topics.parked(ports.name);
-  const to = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
+  const [to] = await ports.appender.append(topic, [{ partition, key: null, value: null }]);
+  if (to! <= last) throw new WeirError('log-out-of-range', `${topic}/${partition} ends at ${to}, and ${ports.topics.ledger(ports.name)} has a marker of what was parked at ${last}: the topic was made anew, and that is not in it`, { details: { topic, partition, wanted: last, end: to } });
   let taken = 0;
-  await ports.reader.read(topic, partition, from, to, async (batch) => {
+  await readUpTo(ports.reader, topic, partition, from, to!, async (batch) => {
     stopIfClosed(context);
     for (const record of batch.records) {
       const subject = record.key?.toString('utf8') ?? '';
@@ -124,7 +136,7 @@ async function findRecords(context: Context, from: number): Promise<void> {
       addRecord(sleeper.parked, mark, task);
       sleepers.put(subject, sleeper);
     }
-  });
+  }, { gone: closed });
 }
 
 function addRecord(parked: Parked, mark: FoundMark, task: Task): void {

@@ -45,7 +45,7 @@ const foreign = (key: string): { key: string; value: Buffer } => ({ key, value: 
 type Lanes = Map<string, Lane> & { readonly parking: Parking; laneOf(subject: string): Lane };
 
 /** Parking of a new owner, over the ledger as it stands; what it appends to the ledger is in `written`. Lanes are in the map while somebody has them in hand. */
-async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined } = {}): Promise<Lanes> {
+async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.resolve(true), { now = 1000, parkedMs = Number.POSITIVE_INFINITY, parkedAt = 0, setTimer = (_f: () => void, _ms: number): unknown => undefined, offer = (_lane: Lane): void => undefined, shows = (): boolean => true } = {}): Promise<Lanes> {
   const lanes: Map<string, Lane> = new Map();
   const ports = {
     name: 'crm', topics, serde: { ...serde, known: () => true, decode: (bytes: Buffer) => ({ ...serde.decode(bytes), name: 'weir.internal.Delivery' }) }, ledger, instance: '1', fail: (error: unknown) => { throw error; },
@@ -53,9 +53,9 @@ async function takeOver(epoch = 1, acknowledged: Promise<boolean> = Promise.reso
     clock: { now: () => now, monotonic: () => now, random: Math.random, setTimer, clearTimer: () => undefined },
     metrics: { parked: { inc: () => { counted++; }, dec: (_labels: object, n = 1) => { counted -= n; } } },
     retention: { parkedMs: () => parkedMs }, dedupeWindowMs: () => 7 * 86_400_000,
-    admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
-    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ offset: 7, timestamp: parkedAt, key: Buffer.from('anna'), value: foreign('').value, headers: [] }] }) },
-    appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => written.push({ key: r.key!.toString(), value: r.value }) - 1)) },
+    admin: { beginningOffsets: () => Promise.resolve(new Map([[0, 0]])) },
+    reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => !shows() ? Promise.resolve() : take({ records: [{ offset: 7, timestamp: parkedAt, key: Buffer.from('anna'), value: foreign('').value, headers: [] }], nextOffset: 8 }) },
+    appender: { append: (_topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map((r) => (r.key === null ? 8 : written.push({ key: r.key.toString(), value: r.value }) - 1))) },
   } as unknown as DestinationPorts;
   function laneOf(subject: string): Lane {
     const lane = lanes.get(subject) ?? parking.rouse(subject) ?? createLane(subject);
@@ -127,6 +127,15 @@ test.each([true, false])('no marker stands before the ends of what went before i
   ends.resolve(mine);
   await lanes.parking.drained();
   expect(ledger.parks(0).map((m) => m.subject)).toEqual(mine ? ['bob'] : []);
+});
+
+test('a parked record that is acknowledged and not shown, by a leader that was cut off, is waited for, and not said to be lost', async () => {
+  apply([{ key: '#park/1/1/abc/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due: 500 }) }]);
+  let questions = 0;
+  const offered: Lane[] = [];
+  const lanes = await takeOver(1, undefined, { setTimer: (run) => setImmediate(run), shows: () => ![1, 2, 3].includes(questions++), offer: (lane) => { offered.push(lane); } });
+  await lanes.parking.drained();
+  expect([offered.map((lane) => lane.subject), questions]).toEqual([['anna'], 5]);
 });
 
 test('what is parked and due, and was not called, is not taken for called by the owner after a rebalance; what may have taken effect is', async () => {

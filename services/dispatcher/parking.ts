@@ -1,5 +1,5 @@
 import { failpoint } from '@weir/failpoint';
-import { expiringShare, H, isPassing, patiently } from '@weir/pipeline';
+import { expiringShare, H, isPassing, patiently, soon } from '@weir/pipeline';
 import type { Headers, LogRecord, OutRecord } from '@weir/log';
 import { WeirError } from '@weir/errors';
 import { createAlarm } from './alarm.ts';
@@ -79,6 +79,8 @@ export interface Parking {
 const takenOverMs = 60_000;
 /** Markers left for the next owner in one append. */
 const maxMarks = 500;
+/** Looks for a parked record that is acknowledged and not shown, 200 ms apart: as long as a broker takes to learn that another one leads. */
+const maxMisses = 300;
 /** Of subjects that sleep, renewed in one go. */
 const maxRenewed = 500;
 
@@ -226,7 +228,7 @@ export function createParking(context: Context): Parking {
 
   /** A parked record as a task, with what is known of it where it is the head of its line. */
   async function load(parked: Parked, offset: number): Promise<Task> {
-    const record = await patiently(ports.clock, () => closed, () => ahead.get(offset));
+    const record = await patiently(ports.clock, () => closed, () => found(offset));
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
     await context.reach([task]);
@@ -234,6 +236,15 @@ export function createParking(context: Context): Parking {
     // Of one that nobody has had in hand since it was parked, its record knows whether an earlier owner may have called it.
     if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, last, maybeSince: maybeSince > 0 || attempts > 0 ? maybeSince : task.maybeSince });
     return task;
+  }
+
+  /** Undefined = it is gone. A leader that was cut off and does not know it yet may not show it, though it was acknowledged: it is waited for a while. */
+  async function found(offset: number): Promise<LogRecord | undefined> {
+    for (let misses = 0; ; misses++) {
+      const record = await ahead.get(offset);
+      if (record !== undefined || closed || misses >= maxMisses || ((await ports.admin.beginningOffsets(parkedTopic)).get(partition) ?? 0) > offset) return record;
+      await soon(ports.clock);
+    }
   }
 
   async function decode(record: LogRecord): Promise<Task> {

@@ -41,24 +41,28 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
 
 interface Written { readonly name: string; readonly at: number; readonly owner: string; readonly token: number }
 
-/** An owner over a ledger that is empty; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
-function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; onReady?: (subject: string, head: Task) => void; known?: (bytes: Buffer) => boolean; prepare?: (bytes: Buffer) => Promise<void>; open?: () => undefined } = {}) {
+/** Of a ledger whose ends were let go by their age. */
+const begin = 40;
+
+/** An owner over a ledger in which nothing is left; what it appends is in `written`. Records of the topic are taken as deliveries, those with the value `broken` are not. */
+function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () => Promise<void>; ledger?: { begin: number }; commit?: (offsets: readonly { readonly offset: number }[]) => Promise<void>; onReady?: (subject: string, head: Task) => void; known?: (bytes: Buffer) => boolean; prepare?: (bytes: Buffer) => Promise<void>; open?: () => undefined } = {}) {
   const written: Written[] = [];
   /** What stands of intents, by key. */
   const intents = new Map<string, Written & { readonly fromOffset: number; readonly toOffset: number }>();
   const failed: unknown[] = [];
   const ready: string[] = [];
   const lags: number[] = [];
+  const told: string[] = [];
   const gauge = new Map<number, number>();
   const clock = { at: 1000 };
   const delivery = { eventId: 'e', acceptedAt: 1, source: '', payload: Buffer.from('p') };
   const ports = {
-    name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: over.open === undefined ? undefined : { open: over.open }, logger: { warn: () => undefined },
+    name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: over.open === undefined ? undefined : { open: over.open }, logger: { warn: () => undefined, error: (_about: object, message: string) => { told.push(message); } }, admin: { endOffsets: () => Promise.resolve(new Map([[0, 20]])) },
     clock: { now: () => clock.at, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
     window: () => ({ records: 500, bytes: 1e6, heads: 50 }), dedupeWindowMs: () => 1,
     progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
     metrics: { end: () => undefined, lag: { set: ({ partition }: { partition: number }, value: number) => { gauge.set(partition, value); }, remove: ({ partition }: { partition: number }) => { gauge.delete(partition); } } },
-    ledger: { owner: () => written.findLast((w) => w.name === 'weir.internal.LedgerOwner'), position: () => 0, intent: () => undefined, parks: () => [], apply: () => undefined },
+    ledger: { owner: () => written.findLast((w) => w.name === 'weir.internal.LedgerOwner'), position: () => over.ledger?.begin ?? begin, intent: () => undefined, parks: () => [], apply: () => undefined },
     serde: {
       known: over.known ?? (() => true), prepare: over.prepare ?? (() => Promise.resolve()), encode: (name: string, value: object) => Buffer.from(JSON.stringify({ name, ...value })),
       decode: (bytes: Buffer) => {
@@ -77,7 +81,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
             else intents.set(key.toString(), JSON.parse(value.toString()) as never);
           }
         }
-        return Promise.resolve(records.map((_, i) => first + i));
+        return Promise.resolve(records.map((_, i) => (over.ledger?.begin ?? begin) + first + i));
       },
     },
     consumer: () => ({ holds: () => true, assignments: () => [assignment], pause: () => undefined, resume: () => undefined, commit: over.commit ?? (() => Promise.resolve()) }),
@@ -89,7 +93,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     over.onReady?.(lane.subject, lane.queue[0]!);
   } });
   const accept = (offset: number, subject: string, value = 'v'): void => runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset, timestamp: 1, key: Buffer.from(subject), value: Buffer.from(value), headers: [] }], nextOffset: offset + 1, highWatermark: 1000 } as unknown as RecordBatch);
-  return { runner, accept, intents, written, failed, ready, lags, gauge, clock };
+  return { runner, accept, intents, written, failed, ready, lags, gauge, clock, told };
 }
 
 const turns = async (n: number): Promise<void> => { for (let i = 0; i < n; i++) await turn(); };
@@ -309,4 +313,26 @@ test.each(['avro-undecodable', 'schema-unknown', 'subject-erased'] as const)('%s
   accept(5, 'anna');
   await vi.waitFor(() => { expect(commits).toEqual([6]); });
   expect([failed, written.filter(({ name }) => name === 'weir.internal.DeadLetter')]).toEqual([[], [expect.objectContaining({ reasons: [expect.objectContaining({ code })] })]]);
+});
+
+test('of a ledger that was deleted and made anew all that waits counts as perhaps called, longer ago than any vendor knows a key, and so says the intent', async () => {
+  const { runner, accept, intents, failed, told } = world({ ledger: { begin: 0 } });
+  runner.open();
+  accept(5, 'anna');
+  await turns(10);
+  expect([runner.coveredBefore(19), runner.coveredBefore(20), runner.neverCalledBefore(19)]).toEqual([true, false, false]);
+  expect([...intents.values()].map(({ toOffset, at }) => [toOffset, at])).toEqual([[20, 1]]);
+  expect([failed, told]).toEqual([[], [expect.stringContaining('made anew')]]);
+});
+
+test('a ledger that is made anew while its partition is owned ends the process, before anything is called under an intent of the new one', async () => {
+  const ledger = { begin: 40 };
+  const { runner, accept, ready, failed } = world({ ledger });
+  runner.open();
+  accept(5, 'anna');
+  await turns(10);
+  ledger.begin = -2;
+  accept(6, 'bob');
+  await turns(10);
+  expect([ready, failed.map((error) => (error as WeirError).code), runner.closed()]).toEqual([['anna'], ['log-fatal'], true]);
 });

@@ -1,4 +1,4 @@
-import { recordFault } from '@weir/errors';
+import { recordFault, WeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import { createCommitWindow, expiringBefore, isPassing, patiently, soon, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
@@ -72,6 +72,10 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let inFlight = 0;
   let onIdle: (() => void) | undefined;
   let before: IntentValue | undefined;
+  /** Offset of its mark on the ledger: whatever it writes there is acknowledged behind it. */
+  let markedAt = -1;
+  /** Nothing was on the ledger before its first mark. */
+  let wasEmpty = false;
   let committed = assignment.position;
   let committing: Promise<void> | undefined;
   let paused = false;
@@ -159,13 +163,15 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   function takeOver(): Promise<boolean> {
     return becomeOwner(owner, {
-      load: () => unlessGivenUp(ports.takeover.load(partition, assignment.position, () => closed)),
+      load: (atLeast) => unlessGivenUp(ports.takeover.load(partition, assignment.position, () => closed, atLeast)),
       current: () => ports.ledger.owner(partition),
       read: () => ports.ledger.position(partition),
       owned: async () => !closed && await owned(),
       async append(mark) {
         const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
         const offsets = await unlessGivenUp(ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]));
+        markedAt = offsets?.[0] ?? -1;
+        wasEmpty ||= markedAt === 0;
         return offsets?.[0];
       },
     });
@@ -178,7 +184,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       try {
         if (!await takeOver()) giveUp();
         if (closed) return;
-        before = ports.ledger.intent(partition, assignment.position);
+        before = ports.ledger.intent(partition, assignment.position) ?? await ofALostLedger();
         await parking.load();
         loaded = true;
       } catch (error) {
@@ -187,6 +193,17 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         if (!closed) await soon(ports.clock);
       }
     }
+  }
+
+  /**
+   * A ledger whose first record is this owner's mark, of a partition that others have worked on, was made anew: what they may have
+   * called is not known any more. So all that waits counts as perhaps called, longer ago than any vendor knows a key.
+   */
+  async function ofALostLedger(): Promise<IntentValue | undefined> {
+    if (!wasEmpty || assignment.position === 0) return undefined;
+    const toOffset = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
+    ports.logger.error({ topic: ports.topics.ledger(ports.name), partition, committed: assignment.position, toOffset }, 'the ledger is empty, though deliveries are committed: it was deleted and made anew; what waits is taken for perhaps called, and a repetition of what was called before is not recognised');
+    return { fromOffset: assignment.position, toOffset, at: 1 };
   }
 
   async function work(): Promise<void> {
@@ -267,6 +284,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const records = puts.map((put): OutRecord => ({ partition, key: Buffer.from(put.key), value: put.value }));
     const appended = ports.appender.append(ports.topics.ledger(ports.name), records);
     const offsets = await (patience === undefined ? appended : Promise.race([appended, patience]));
+    if (offsets !== undefined && offsets[0]! <= markedAt) throw new WeirError('log-fatal', `${ports.topics.ledger(ports.name)}/${partition} took a record at ${offsets[0]}, and the mark of its owner stood at ${markedAt}: the topic was made anew meanwhile`);
     if (offsets !== undefined) writer.applyOwn(records, puts.map(({ key }) => key), offsets);
   }
 

@@ -30,14 +30,19 @@ function createWorld() {
   const open = new Map<number, Item>();
   const clock = createHandClock(1000, Math.random);
   let gauge = 0;
-  const state = { on: true, renewals: 0 };
+  const state = { on: true, renewals: 0, shown: 0, oldFor: 0 };
+  /** Of a leader that was cut off: an old end, for so many questions. */
+  const shown = (): number => (state.oldFor-- > 0 ? Math.min(state.shown, log.length) : log.length);
   const ports = {
     name: 'crm', topics: { parked: () => 'parked', ledger: () => 'ledger' }, instance: '1', clock, ledger, parkedTable: tables.parked, serde, fail: (error: unknown) => { throw error; },
     window: () => ({ records: 500, bytes: 1e6, heads }), turns: { next: () => Promise.resolve(), over: () => true }, keys: undefined,
     metrics: { parked: { inc: () => { gauge++; }, dec: (_labels: object, n = 1) => { gauge -= n; } } }, retention: { parkedMs: () => 30 * dayMs }, dedupeWindowMs: () => 7 * dayMs,
     consent: { atLeast: () => true, allows: () => ({ ok: true }) },
-    admin: { endOffsets: () => Promise.resolve(new Map([[0, log.length]])) },
-    reader: { read: async (_topic: string, _partition: number, from: number, to: number, take: (batch: object) => unknown) => { await take({ records: log.slice(from, to) }); } },
+    admin: { endOffsets: () => Promise.resolve(new Map([[0, shown()]])) },
+    reader: { read: async (_topic: string, _partition: number, from: number, to: number, take: (batch: object) => unknown) => {
+      const end = Math.min(to, shown());
+      if (from < end) await take({ records: log.slice(from, end), nextOffset: end });
+    } },
     appender: { append: (topic: string, list: readonly { key: Buffer; value: Buffer; headers: [string, Buffer][] }[]) => Promise.resolve(list.map((r) => (topic === 'ledger' ? state.renewals++ : log.push({ offset: log.length, timestamp: clock.at, key: r.key, value: r.value, headers: r.headers }) - 1))) },
   } as unknown as DestinationPorts;
 
@@ -113,8 +118,10 @@ function createWorld() {
     items, sent, state, clock, quiet,
     get owner() { return owner; },
     gauge: () => gauge,
+    /** The topic is deleted and made anew. */
+    forgetParked: () => { log.length = 0; },
     /** Subjects with something on the parked topic that has not ended. */
-    waiting: () => new Set(log.map((r) => JSON.parse(r.value.toString()) as Item).filter((item) => !ends.has(keyOf(item))).map((item) => item.subject)),
+    waiting: () => new Set(log.filter((r) => r.key !== null).map((r) => JSON.parse(r.value.toString()) as Item).filter((item) => !ends.has(keyOf(item))).map((item) => item.subject)),
     arrive(subject: string, kind: Item['kind'], waitMs: number): void {
       const item = { n: items.length, subject, kind, notBefore: kind === 'use' && waitMs > 0 ? clock.at + waitMs : 0 };
       items.push(item);
@@ -227,6 +234,25 @@ test('more people than are taken over in one go, some with many records, are all
   expect(world.sent).toHaveLength(901);
   const ofOne = world.sent.filter((n) => world.items[n]!.subject === 's7');
   expect(ofOne).toEqual(ofOne.toSorted((a, b) => a - b));
+});
+
+test('what was parked behind an old end, which a leader that was cut off shows to the next owner, is found all the same', async () => {
+  const world = createWorld();
+  for (let i = 0; i < 12; i++) world.arrive(`s${i % 4}`, 'use', i < 4 ? dayMs : 0);
+  world.state.shown = 5;
+  world.state.oldFor = 3;
+  await world.restart();
+  expect(world.owner.parking.count()).toBe(4);
+  await world.pass(2 * dayMs);
+  expect(world.sent.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 12 }, (_, i) => i));
+});
+
+test('a parked topic that was made anew is refused, with the offsets: what a marker stands for is not there, and must not be taken for ended', async () => {
+  const world = createWorld();
+  for (let i = 0; i < 4; i++) world.arrive(`s${i}`, 'use', dayMs);
+  await world.quiet();
+  world.forgetParked();
+  await expect(world.restart()).rejects.toMatchObject({ code: 'log-out-of-range', message: expect.stringMatching(/parked\/0 ends at 0, and ledger has a marker of what was parked at 3: the topic was made anew/) as string });
 });
 
 test('an owner that loses the partition while it empties its part of the table takes nothing from the next one of the same process', async () => {

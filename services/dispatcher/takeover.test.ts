@@ -22,12 +22,15 @@ function world(hours: number, options: { waiting?: number; lastGone?: boolean } 
   const ledger = createLedgerStore(createDisk().open({ path: 'x' }), serde);
   const clock = { at: 0, monotonic: () => clock.at, setTimer: (run: () => void) => setImmediate(run) };
   const away: { times: number; code: ErrorCode } = { times: 0, code: 'log-deadline' };
+  /** What a leader that was cut off shows, for so many questions. */
+  const cutOff = { end: 0, times: 0 };
+  const end = (): number => (cutOff.times-- > 0 ? Math.min(cutOff.end, records.length) : records.length);
   const takeover = createTakeover({
     ledger, clock, ledgerTopic: 'ledger', dispatchTopic: 'dispatch', windowMs: () => 7 * 24 * hour, progress: (p) => told.push(p), smallRecords: 50,
     admin: {
       endOffsets: async () => {
         if (away.times-- > 0) throw new WeirError(away.code);
-        return new Map([[0, records.length]]);
+        return new Map([[0, end()]]);
       },
       beginningOffsets: async () => new Map([[0, 0]]),
       offsetsAt: async (_topic, time) => {
@@ -39,11 +42,12 @@ function world(hours: number, options: { waiting?: number; lastGone?: boolean } 
       readOne: async (topic, _partition, offset) => (topic === 'ledger' ? (options.lastGone === true ? undefined : records[offset]) : options.waiting === undefined ? undefined : { ...records[0]!, timestamp: options.waiting * hour }),
       read: async (topic, partition, from, to, onBatch) => {
         reads.push([from, to]);
-        for (let at = from; at < to; at += 20) await onBatch({ topic, partition, epoch: 0, records: records.slice(at, Math.min(to, at + 20)), nextOffset: Math.min(to, at + 20), highWatermark: records.length });
+        const shown = Math.min(to, end());
+        for (let at = from; at < shown; at += 20) await onBatch({ topic, partition, epoch: 0, records: records.slice(at, Math.min(shown, at + 20)), nextOffset: Math.min(shown, at + 20), highWatermark: records.length });
       },
     },
   });
-  return { takeover, ledger, reads, told, records, clock, away };
+  return { takeover, ledger, reads, told, records, clock, away, cutOff };
 }
 
 test('without a cache, a take-over reads one dedupe window before the last sign of life, not the whole ledger', async () => {
@@ -152,4 +156,68 @@ test('an owner that looks for what it does not know waits for brokers that are a
   around.away.times = 1;
   around.away.code = 'log-out-of-range';
   await expect(takeover.catchUp(0, () => false)).rejects.toMatchObject({ code: 'log-out-of-range' });
+});
+
+const markOf = (offset: number, token: number, owner: string, timestamp: number): LogRecord => ({ offset, timestamp, key: Buffer.from(`#owner/0/${token}/${owner}`), value: Buffer.from(JSON.stringify({ token, owner })), headers: [] });
+const goneTo = (offset: number, key: string, owner: string, timestamp: number): LogRecord => ({ offset, timestamp, key: Buffer.from(`${key}#end`), value: Buffer.from(JSON.stringify({ key, state: 'failed-over', effect: 'none', subject: 's', operation: 'put', acceptedAt: timestamp, at: timestamp, itemHash: 'h', owner })), headers: [] });
+
+test('an owner that is shown an old end reads up to its own acknowledged mark all the same, and an older range up to where its cache began', async () => {
+  const around = world(30);
+  around.cutOff.end = 12;
+  around.cutOff.times = 5;
+  await around.takeover.load(0, 5, undefined, 30);
+  expect([around.ledger.position(0), around.ledger.end('k29')]).toEqual([30, expect.anything()]);
+  const { takeover, ledger, cutOff } = world(1000);
+  await takeover.load(0, 5);
+  cutOff.end = 600;
+  cutOff.times = 5;
+  await takeover.reach(0, 500 * hour);
+  expect([ledger.end('k500'), ledger.end('k831')]).toEqual([expect.anything(), expect.anything()]);
+});
+
+test('who loses the partition while it is shown an old end waits for nothing', async () => {
+  const { takeover, cutOff } = world(30);
+  cutOff.end = 12;
+  cutOff.times = Number.POSITIVE_INFINITY;
+  let asked = 0;
+  await expect(takeover.load(0, 5, () => asked++ > 5, 30)).rejects.toMatchObject({ code: 'log-assignment-stale' });
+});
+
+test('without a cache an end that was given over by an owner of before does not count, though the mark behind which it was written lies before all that is asked for', async () => {
+  const { takeover, ledger, records } = world(1000);
+  const start = (999 - 168) * hour;
+  records[829] = markOf(829, 830, 'b', start - 600_000);
+  records[830] = markOf(830, 700, 'a', start - 300_000);
+  records[831] = goneTo(831, 'late', 'a', start + 1000);
+  records[832] = goneTo(832, 'mine', 'b', start + 2000);
+  await takeover.load(0, 5);
+  expect([ledger.owner(0)?.owner, ledger.end('late'), ledger.end('mine')]).toEqual(['b', undefined, expect.anything()]);
+  // The same for a range that is read later.
+  records[329] = markOf(329, 330, 'b', 330 * hour - 600_000);
+  records[330] = goneTo(330, 'late', 'a', 330 * hour + 1000);
+  records[331] = goneTo(331, 'mine before', 'b', 331 * hour);
+  await takeover.reach(0, 330 * hour);
+  expect([ledger.end('late'), ledger.end('mine before')]).toEqual([undefined, expect.anything()]);
+});
+
+test('without a cache a mark that was written late makes nobody the owner over one that was passed over', async () => {
+  const { takeover, ledger, records } = world(1000);
+  records[500] = markOf(500, 501, 'b', 500 * hour);
+  records[900] = markOf(900, 400, 'a', 900 * hour);
+  records[901] = goneTo(901, 'mine', 'b', 901 * hour);
+  await takeover.load(0, 5);
+  expect(ledger.end('mine')).toBeDefined();
+});
+
+test('a ledger topic that was made anew is read from its beginning, also when it is longer than the one before; its tokens do not go on from that one', async () => {
+  const { takeover, ledger, records, reads } = world(40);
+  await takeover.load(0, 5);
+  // As long as before, and longer: another record stands where the last one was read.
+  for (const [i, record] of records.entries()) records[i] = { ...record, timestamp: record.timestamp + 1, key: Buffer.from(`new${i}#end`) };
+  records.push({ ...records[0]!, offset: 40, timestamp: 41 * hour, key: Buffer.from('new40#end') });
+  await takeover.load(0, 5);
+  expect([reads.at(-1), ledger.end('new3')]).toEqual([[0, 41], expect.anything()]);
+  records.length = 0;
+  await takeover.load(0, 5);
+  expect([ledger.position(0), ledger.owner(0)?.token ?? 0]).toEqual([0, 0]);
 });

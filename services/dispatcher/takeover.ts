@@ -1,8 +1,9 @@
 import { WeirError } from '@weir/errors';
-import type { LogAdmin, LogRecord, Reader } from '@weir/log';
+import { readUpTo, type LogAdmin, type LogRecord, type Reader } from '@weir/log';
 import { isPassing, patiently } from '@weir/pipeline';
 import type { Clock } from '@weir/service';
-import type { LedgerEntry, LedgerStore } from './ledger-store.ts';
+import type { LedgerEntry, LedgerStore, OwnerSeen } from './ledger-store.ts';
+import { ownerPrefix, unknownBefore } from './owners.ts';
 
 /** Where a partition's ledger stands while it is taken over. */
 export interface TakeoverProgress {
@@ -34,8 +35,8 @@ export interface TakeoverPorts {
  * window). What is older is read when a record asks for it: see `reach`.
  */
 export interface Takeover {
-  /** Must be called after the assignment. Rejects with log-assignment-stale as soon as `gone` says that it has ended. */
-  load(partition: number, position: number, gone?: () => boolean): Promise<void>;
+  /** Must be called after the assignment. `atLeast`: behind a record that was acknowledged, up to which it is read whatever end is told. Rejects with log-assignment-stale as soon as `gone` says that it has ended. */
+  load(partition: number, position: number, gone?: () => boolean, atLeast?: number): Promise<void>;
   /** What lies between the checkpoint and the end, of an owner that has taken over. Waits for brokers that are away; resolves, too, when the assignment has ended. */
   catchUp(partition: number, gone: () => boolean): Promise<void>;
   /** The ends of everything that was accepted since `time` (ms) are in the cache when it resolves. Undefined: they are already. Rejects with log-assignment-stale as soon as `gone` says that the assignment has ended. */
@@ -55,7 +56,7 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
   const { admin, reader, ledger, ledgerTopic, dispatchTopic } = ports;
   const small = ports.smallRecords ?? defaultSmall;
 
-  const toEntry = (r: LogRecord): LedgerEntry => ({ key: r.key?.toString('utf8') ?? '', value: r.value, offset: r.offset });
+  const toEntry = (r: LogRecord): LedgerEntry => ({ key: r.key?.toString('utf8') ?? '', value: r.value, offset: r.offset, timestamp: r.timestamp });
 
   /** The oldest time that matters; 0 = everything. */
   async function since(partition: number, position: number, end: number): Promise<number> {
@@ -65,13 +66,15 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     return Math.max(0, Math.min(last.timestamp, waiting?.timestamp ?? last.timestamp) - ports.windowMs());
   }
 
-  async function readRange(partition: number, from: number, to: number, apply: (entries: readonly LedgerEntry[], next: number) => void): Promise<void> {
+  async function readRange(partition: number, from: number, to: number, gone: () => boolean, apply: (entries: readonly LedgerEntry[], next: number) => void): Promise<void> {
     ports.progress({ partition, total: to - from, read: 0 });
     try {
-      await reader.read(ledgerTopic, partition, from, to, (batch) => {
+      await readUpTo(reader, ledgerTopic, partition, from, to, (batch) => {
+        stopIf(gone, partition);
         apply(batch.records.map(toEntry), batch.nextOffset);
         ports.progress({ partition, total: to - from, read: batch.nextOffset - from });
-      });
+      }, { gone });
+      stopIf(gone, partition);
     } finally {
       ports.progress({ partition, total: to - from, read: to - from });
     }
@@ -99,14 +102,39 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     });
   }
 
-  async function load(partition: number, position: number, gone: () => boolean): Promise<void> {
+  /** Whether the checkpoint is of another topic of the same name: it lies beyond the end, or another record stands where the last one was read. */
+  async function isOther(partition: number, end: number): Promise<boolean> {
+    if (ledger.position(partition) > end) return true;
+    const last = ledger.lastRead(partition);
+    if (last === undefined) return false;
+    // Undefined where it was compacted away, or fell out of the topic by its age.
+    const there = await reader.readOne(ledgerTopic, partition, last.offset);
+    return there !== undefined && there.timestamp !== last.timestamp;
+  }
+
+  /**
+   * Who owned the partition at `start`, where it is read without what lies before: by the marks of the part before it, as long as an end
+   * may be written late. An end that an owner writes when it has lost the partition stands behind the mark of the next one by no
+   * more than that, and must not count, though this mark lies before the ends that are asked for.
+   */
+  async function ownerBefore(partition: number, time: number, start: number, gone: () => boolean, passOver: (offset: number) => void, see: (marks: readonly LedgerEntry[]) => void): Promise<void> {
+    const from = Math.min(start, (await admin.offsetsAt(ledgerTopic, time - writtenLateMs)).get(partition) ?? start);
     stopIf(gone, partition);
-    const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
+    passOver(from);
+    if (from < start) await readRange(partition, from, start, gone, (entries) => see(entries.filter(({ key }) => key.startsWith(ownerPrefix))));
+  }
+
+  async function load(partition: number, position: number, gone: () => boolean, atLeast: number): Promise<void> {
+    stopIf(gone, partition);
+    const end = Math.max(atLeast, (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0);
     stopIf(gone, partition);
     const cached = ledger.position(partition);
-    // A checkpoint beyond the end is of another topic of the same name.
-    const known = cached > end ? 0 : cached;
-    if (cached > end) ledger.forgetOwner(partition);
+    const other = await isOther(partition, end);
+    const known = other ? 0 : cached;
+    if (other) {
+      ledger.passOver(partition, 0);
+      ledger.apply(partition, [], 0);
+    }
     if (known >= end) return;
     let from = known;
     if (end - known > small) {
@@ -116,15 +144,11 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
       stopIf(gone, partition);
       if (start > known) {
         from = start;
-        ledger.forgetOwner(partition);
         ledger.setFloor(partition, start > begin ? time : 0);
+        await ownerBefore(partition, time, start, gone, (offset) => ledger.passOver(partition, offset), (marks) => ledger.apply(partition, marks, known));
       }
     } else if (known === 0) ledger.setFloor(partition, 0);
-    stopIf(gone, partition);
-    await readRange(partition, from, end, (entries, next) => {
-      stopIf(gone, partition);
-      ledger.apply(partition, entries, next);
-    });
+    await readRange(partition, from, end, gone, (entries, next) => ledger.apply(partition, entries, next));
   }
 
   const reaching = new Map<number, Promise<void>>();
@@ -149,19 +173,17 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     if (time >= floor) return;
     // What was forgotten up to the floor by the times that ends state may stand a little behind it on the topic.
     const [from, to] = await Promise.all([admin.offsetsAt(ledgerTopic, time), admin.offsetsAt(ledgerTopic, floor + writtenLateMs)]);
+    // Where nothing so young is told, what the cache was read to is: a leader that was cut off may not show it yet.
     const end = (await admin.endOffsets(ledgerTopic)).get(partition) ?? 0;
-    const seen = {};
-    stopIf(gone, partition);
-    await readRange(partition, from.get(partition) ?? end, to.get(partition) ?? end, (entries) => {
-      stopIf(gone, partition);
-      ledger.applyOlder(entries, seen);
-    });
-    stopIf(gone, partition);
+    const seen: OwnerSeen = {};
+    const start = from.get(partition) ?? end;
+    await ownerBefore(partition, time, start, gone, (offset) => { seen.owner = unknownBefore(offset); }, (marks) => ledger.applyOlder(marks, seen));
+    await readRange(partition, start, to.get(partition) ?? Math.max(end, ledger.position(partition)), gone, (entries) => ledger.applyOlder(entries, seen));
     ledger.setFloor(partition, time);
   }
 
   return {
-    load: (partition, position, gone = () => false) => inTurn(partition, () => load(partition, position, gone)),
+    load: (partition, position, gone = () => false, atLeast = 0) => inTurn(partition, () => load(partition, position, gone, atLeast)),
     catchUp: (partition, gone) => patiently(ports.clock, gone, () => inTurn(partition, () => catchUp(partition, gone))).catch((error: unknown) => {
       if (!gone() || !isPassing(error)) throw error;
     }),

@@ -1,12 +1,10 @@
-import { createSerde } from '@weir/log';
 import { canonicalSchemas, planOf, type CompiledPolicy } from '@weir/policy';
+import { createLocalSerde, refusalOf } from '@weir/testing';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createOpener } from './opened.ts';
 
-let ids = 0;
-const serde = createSerde({ registryUrl: '', registry: { register: async () => ({ id: ++ids }), getSchema: () => Promise.reject(new Error('no registry')) } });
-await serde.start();
+const serde = await createLocalSerde();
 let decodings = 0;
 const open = createOpener({ idOf: serde.idOf, decode: (bytes) => {
   decodings++;
@@ -20,15 +18,6 @@ const policy = {
 const defaults = (type: string): Record<string, unknown> => Object.fromEntries(canonicalSchemas().get(type)!.fields.map((field) => [field.name, 'default' in field ? field.default : null]));
 const some = fc.option(fc.string({ unit: 'grapheme', maxLength: 20 }));
 const profile = fc.record({ id: fc.string(), source: fc.constantFrom('shop', 'crm'), occurredAt: fc.nat(), country: some, city: some, email: some, firstName: some }).map((fields) => serde.encode('weir.canonical.Profile', { ...defaults('Profile'), ...fields }));
-
-const refusal = (act: () => unknown): string | undefined => {
-  try {
-    act();
-    return undefined;
-  } catch (error) {
-    return (error as { code?: string }).code ?? 'no code';
-  }
-};
 
 test('of a record the fields that a decision reads are those that decoding gives; the whole is decoded once, when it is asked for', () => {
   fc.assert(fc.property(profile, (bytes) => {
@@ -44,7 +33,7 @@ test('of a record the fields that a decision reads are those that decoding gives
 
 test('bytes that were cut, have more behind them or are of no canonical record are refused as decoding refuses them', () => {
   fc.assert(fc.property(profile, fc.nat(200), fc.uint8Array({ minLength: 1, maxLength: 60 }), (bytes, cut, junk) => {
-    for (const broken of [bytes.subarray(0, Math.max(0, bytes.length - 1 - cut)), Buffer.concat([bytes, junk]), Buffer.concat([bytes.subarray(0, 5), junk]), Buffer.from(junk)]) expect(refusal(() => open(broken, policy))).toBe(refusal(() => serde.decode(broken)));
+    for (const broken of [bytes.subarray(0, Math.max(0, bytes.length - 1 - cut)), Buffer.concat([bytes, junk]), Buffer.concat([bytes.subarray(0, 5), junk]), Buffer.from(junk)]) expect(refusalOf(() => open(broken, policy))).toBe(refusalOf(() => serde.decode(broken)));
   }));
 });
 

@@ -49,6 +49,14 @@ async function breakLink(world: World, name: string, count: (name: string) => vo
   await proxy.heal(name);
 }
 
+/** Two kinds of faults act on brokers: one at a time, or both start the same broker again and one of the two finds its folder taken. */
+let brokersAlone: Promise<void> = Promise.resolve();
+function alone(act: () => Promise<void>): Promise<void> {
+  const turn = brokersAlone.then(act);
+  brokersAlone = turn.catch(() => undefined);
+  return turn;
+}
+
 async function breakBroker(world: World, count: (name: string) => void): Promise<void> {
   const { random, platform } = world;
   const roll = random.next();
@@ -74,17 +82,18 @@ async function breakBroker(world: World, count: (name: string) => void): Promise
   }
 }
 
+/** It gives up its only log folder and ends; if it did not write, it goes on. */
+async function fillBrokerDisk({ random, platform }: World, count: (name: string) => void): Promise<void> {
+  count('disk: broker');
+  const broker = random.pick(platform.brokers);
+  limitFiles(broker.process().pid, 4096);
+  await Promise.race([broker.process().exited, pause(6000)]);
+  await broker.restart();
+}
+
 async function fillDisk(world: World, count: (name: string) => void): Promise<void> {
-  const { random, platform } = world;
-  if (random.next() < 0.2) {
-    count('disk: broker');
-    const broker = random.pick(platform.brokers);
-    limitFiles(broker.process().pid, 4096);
-    // It gives up its only log folder and ends; if it did not write, it goes on.
-    await Promise.race([broker.process().exited, pause(6000)]);
-    await broker.restart();
-    return;
-  }
+  if (world.random.next() < 0.2) return alone(() => fillBrokerDisk(world, count));
+  const { random } = world;
   const [stage, instance] = anyInstance(world);
   const { pid, exitCode, signalCode } = world.fleet.process(stage, instance);
   if (pid === undefined || exitCode !== null || signalCode !== null) return;
@@ -165,7 +174,7 @@ const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
     },
   },
   disk: { every: 25_000, act: fillDisk },
-  broker: { every: 25_000, act: breakBroker },
+  broker: { every: 25_000, act: (world, count) => alone(() => breakBroker(world, count)) },
   leader: {
     every: 4000,
     async act(world, count) {

@@ -74,7 +74,7 @@ test('an import says what would change, does nothing without --yes, does it once
 });
 
 test('a withdrawal that names nobody is an incident with its letter and command, until somebody closes it with a reason', async () => {
-  const call = (body: object) => fetch(`${weir.ingest}/v1/track`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify(body) });
+  const call = (body: object) => weir.segment('track', body);
   const response = await call({ type: 'track', messageId: 'nobody-1', event: 'Unsubscribed', properties: {} });
   expect(response.status).toBe(200);
   const incident = await waitFor('the incident', async () => ((await weir.status()).incidents as any[]).find((i) => i.destination === 'consent/segment'));
@@ -93,7 +93,7 @@ test('why did she (not) get it, prove it, stop it now: each is one command, and 
   const who = 'una@larkspur.example';
   let n = 0;
   const identify = async (): Promise<string> => {
-    const answer = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `una-${n++}`, userId: 'u-una', timestamp: new Date().toISOString(), traits: { email: who, plan: 'gold' } }) });
+    const answer = await weir.segment('identify', { messageId: `una-${n++}`, userId: 'u-una', timestamp: new Date().toISOString(), traits: { email: who, plan: 'gold' } });
     expect(answer.status).toBe(200);
     await weir.settled();
     return ((await answer.json()) as { eventId: string }).eventId;

@@ -11,7 +11,7 @@ afterAll(() => weir?.dispose());
 
 let n = 0;
 async function identify(userId: string, email: string | undefined): Promise<void> {
-  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `linked-${n++}`, userId, timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { ...(email === undefined ? {} : { email }), plan: 'gold' } }) });
+  const response = await weir.segment('identify', { messageId: `linked-${n++}`, userId, timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { ...(email === undefined ? {} : { email }), plan: 'gold' } });
   expect(response.status).toBe(200);
   await weir.settled();
 }

@@ -36,7 +36,7 @@ afterAll(async () => {
 });
 
 async function send(id: string, traits: object): Promise<string> {
-  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: id, userId: id, timestamp: '2026-02-03T04:05:06Z', traits }) });
+  const response = await weir.segment('identify', { messageId: id, userId: id, timestamp: '2026-02-03T04:05:06Z', traits });
   return ((await response.json()) as { eventId: string }).eventId;
 }
 const json = async (...args: string[]): Promise<any> => JSON.parse((await weir.cli(...args, '--json')).out);

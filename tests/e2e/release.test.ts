@@ -37,7 +37,7 @@ afterAll(async () => {
 
 const put = (path: string, text: string): void => writeFileSync(join(workspace, path), text);
 const edit = (path: string, from: string, to: string): void => put(path, readFileSync(join(workspace, path), 'utf8').replace(from, () => to));
-const send = (n: string, traits: object) => fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: n, userId: n, timestamp: '2026-02-03T04:05:06Z', traits }) }).then(async (r) => (await r.json()) as any);
+const send = (n: string, traits: object) => weir.segment('identify', { messageId: n, userId: n, timestamp: '2026-02-03T04:05:06Z', traits }).then(async (r) => (await r.json()) as any);
 const subjects = async (destination: string): Promise<string[]> => (await weir.effects(destination)).map((e) => e.subject);
 
 test('a record that breaks the contract is kept with its bytes and every reason, and goes on after the contract was mended and redriven', async () => {

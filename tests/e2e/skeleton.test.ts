@@ -9,7 +9,7 @@ let weir: Instance;
 beforeAll(async () => { weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl') }); });
 afterAll(() => weir?.dispose());
 
-const batch = (calls: unknown[]) => fetch(`${weir.ingest}/v1/batch`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ batch: calls }) });
+const batch = (calls: unknown[]) => weir.segment('batch', { batch: calls });
 const identify = (n: string, over: object = {}) => ({ type: 'identify', messageId: `m-${n}`, userId: `u-${n}`, timestamp: '2026-01-02T03:04:05Z', traits: { email: `${n}@larkspur.example`, firstName: 'Ann', ...over } });
 const subjects = async (destination: string) => (await weir.effects(destination)).map((e) => e.subject);
 

@@ -1,9 +1,8 @@
-import { execFile } from 'node:child_process';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { acls, aclRules, type AclPrincipal } from '@weir/pipeline';
-import { startFleet, testPrefix, type Fleet } from '@weir/testing';
+import { runCli, startFleet, testPrefix, type Fleet } from '@weir/testing';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { freePorts, startPlatform, type Platform } from '../../infra/local/platform.ts';
 import { createOperator } from '../../packages/log/operator.ts';
@@ -49,13 +48,8 @@ afterAll(async () => {
   if (dir !== undefined) rmSync(dir, { recursive: true, force: true });
 });
 
-const cli = (env: Record<string, string>, ...args: string[]): Promise<{ code: number; text: string }> => new Promise((done) => {
-  execFile(process.execPath, [join(root, 'cli/main.ts'), ...args], { cwd: root, env: { ...process.env, WEIR_DATA: fleet.dataDir, WEIR_PORT: String(fleet.base), ...env } }, (error, out, err) => done({ code: error === null ? 0 : Number(error.code), text: out + err }));
-});
-
 async function send(user: string, traits: object): Promise<void> {
-  const authorization = `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}`;
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization }, body: JSON.stringify({ messageId: `${user}-${JSON.stringify(traits)}`, userId: user, timestamp: new Date().toISOString(), traits: { email: `${user}@larkspur.example`, ...traits } }) });
+  const response = await fleet.segment('identify', { messageId: `${user}-${JSON.stringify(traits)}`, userId: user, timestamp: new Date().toISOString(), traits: { email: `${user}@larkspur.example`, ...traits } });
   expect(response.status).toBe(200);
 }
 
@@ -65,19 +59,19 @@ test('every service does its work under the rights of the table and no others', 
   for (const user of ['ann', 'ben', 'eve']) await send(user, { plan: 'free', marketingConsent: true });
   await fleet.settled();
   // A change of consent by the API, applied; a dead letter and its way back; a replay; an erasure; a release and its topics.
-  expect(await cli({}, 'consent', 'set', 'ann@larkspur.example', '--purpose', 'email-marketing', '--state', 'withdrawn')).toMatchObject({ code: 0 });
+  expect(await fleet.cli('consent', 'set', 'ann@larkspur.example', '--purpose', 'email-marketing', '--state', 'withdrawn')).toMatchObject({ code: 0 });
   await fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ destination: 'crm', mode: 'permanent', count: 1, subject: 'ben@larkspur.example' }) });
   await send('ben', { plan: 'gold' });
   await fleet.settled();
-  for (const args of [['replay', 'dlq', '--destination', 'crm', '--yes'], ['replay', 'raw', '--source', 'segment', '--yes'], ['subject', 'erase', 'eve@larkspur.example', '--yes'], ['topics', 'apply'], ['status']]) expect(await cli({}, ...args), args.join(' ')).toMatchObject({ code: 0 });
+  for (const args of [['replay', 'dlq', '--destination', 'crm', '--yes'], ['replay', 'raw', '--source', 'segment', '--yes'], ['subject', 'erase', 'eve@larkspur.example', '--yes'], ['topics', 'apply'], ['status']]) expect(await fleet.cli(...args), args.join(' ')).toMatchObject({ code: 0 });
   const status = await fleet.settled();
   expect(status.deliveries.delivered).toBeGreaterThan(6);
-  expect(await cli({ KAFKA_BROKERS: brokers, SCHEMA_REGISTRY_URL: inject('registryUrl'), WEIR_TOPIC_PREFIX: fleet.prefix, ...login('cli') }, 'topics', 'check', join(dir, 'workspace'))).toMatchObject({ code: 0 });
+  expect(await runCli(['topics', 'check', join(dir, 'workspace')], { WEIR_DATA: fleet.dataDir, KAFKA_BROKERS: brokers, SCHEMA_REGISTRY_URL: inject('registryUrl'), WEIR_TOPIC_PREFIX: fleet.prefix, ...login('cli') })).toMatchObject({ code: 0 });
   expect(logs()).not.toMatch(/not authorised|AUTHORIZATION_FAILED|broker error (29|30|31)/i);
 }, 240_000);
 
 test('a service without its rights is told so', async () => {
-  const refused = await cli({ KAFKA_BROKERS: brokers, SCHEMA_REGISTRY_URL: inject('registryUrl'), WEIR_TOPIC_PREFIX: 'another', ...login('cli') }, 'topics', 'apply', join(dir, 'workspace'));
-  expect(refused.text).toMatch(/authori[sz]/i);
+  const refused = await runCli(['topics', 'apply', join(dir, 'workspace')], { WEIR_DATA: fleet.dataDir, KAFKA_BROKERS: brokers, SCHEMA_REGISTRY_URL: inject('registryUrl'), WEIR_TOPIC_PREFIX: 'another', ...login('cli') });
+  expect(refused.out + refused.err).toMatch(/authori[sz]/i);
   expect(refused.code).not.toBe(0);
 });

@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { createLog, createSerde, type Log, type Serde } from '@weir/log';
@@ -23,14 +22,6 @@ afterAll(async () => {
 });
 
 const api = async (path: string): Promise<any> => (await fetch(`http://127.0.0.1:${fleet.base + 1}${path}`, { headers: { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}` } })).json();
-const cli = (...args: string[]): Promise<{ code: number; out: string; err: string }> => new Promise((done) => {
-  const run = spawn(process.execPath, [join(root, 'cli/main.ts'), ...args], { cwd: root, env: { ...process.env, WEIR_DATA: fleet.dataDir, WEIR_PORT: String(fleet.base) } });
-  let out = '';
-  let err = '';
-  run.stdout.on('data', (d: Buffer) => { out += d.toString(); });
-  run.stderr.on('data', (d: Buffer) => { err += d.toString(); });
-  run.on('close', (code) => done({ code: code ?? -1, out, err }));
-});
 const applied = async (): Promise<any[]> => ((await (await fetch(`${fleet.sandbox}/arrivals?destination=crm`)).json()) as any[]).filter((a) => a.applied && JSON.stringify(a.body).includes(person.email));
 
 /** As one that lags leaves it behind: sealed under a key that is destroyed before policy looks, and no mark covers it. */
@@ -39,7 +30,7 @@ async function sealedTooLate(): Promise<string> {
   const ended = new Promise((done) => policy.once('exit', done));
   policy.kill('SIGTERM');
   await ended;
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: 'late-1', userId: person.userId, timestamp: new Date().toISOString(), traits: { email: person.email, plan: 'gold', marketingConsent: true } }) });
+  const response = await fleet.segment('identify', { messageId: 'late-1', userId: person.userId, timestamp: new Date().toISOString(), traits: { email: person.email, plan: 'gold', marketingConsent: true } });
   expect(response.status).toBe(200);
   const event = await waitFor('it is normalised', async () => {
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
@@ -61,14 +52,14 @@ test('what was sealed under a key that is gone is a dead letter, the change of c
     const { deadLetters } = await api('/v1/dlq?code=key-destroyed');
     return deadLetters.some((l: any) => l.stage === 'policy') && deadLetters.length >= 3 ? deadLetters : undefined;
   });
-  expect((await cli('dlq', 'show', letters[0].id)).out).toContain('weir replay raw of its event');
-  const ofLetters = await cli('replay', 'dlq', '--code', 'key-destroyed');
+  expect((await fleet.cli('dlq', 'show', letters[0].id)).out).toContain('weir replay raw of its event');
+  const ofLetters = await fleet.cli('replay', 'dlq', '--code', 'key-destroyed');
   expect(ofLetters.out + ofLetters.err).toContain('key destroyed');
   const ids = join(fleet.dataDir, 'ids.txt');
   writeFileSync(ids, `${event}\n`);
   for (const before of [0, 1]) {
     expect(await applied()).toHaveLength(before);
-    expect((await cli('replay', 'raw', '--ids', ids, '--yes')).out).toMatch(before === 0 ? /finished: 1 selected/ : /nothing to send/);
+    expect((await fleet.cli('replay', 'raw', '--ids', ids, '--yes')).out).toMatch(before === 0 ? /finished: 1 selected/ : /nothing to send/);
     await fleet.settled();
   }
   expect(await applied()).toHaveLength(1);

@@ -23,7 +23,7 @@ afterAll(async () => {
 
 let n = 0;
 async function send(name: string, plan: string, traits: object = {}): Promise<string> {
-  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `c-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan, ...traits } }) });
+  const response = await weir.segment('identify', { messageId: `c-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan, ...traits } });
   expect(response.status).toBe(200);
   return ((await response.json()) as { eventId: string }).eventId;
 }

@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -66,7 +65,7 @@ async function consent(body: unknown, path = '/v1/consent?wait=applied', headers
 const change = (name: string, state: string, over: object = {}) => ({ identifiers: { email: `${name}@larkspur.example` }, purpose: 'email-marketing', channel: 'email', state, ...over });
 let n = 0;
 async function identify(name: string, traits: object = {}): Promise<string> {
-  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `cb-${n++}`, userId: `user-${name}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan: `p${n}`, ...traits } }) });
+  const response = await weir.segment('identify', { messageId: `cb-${n++}`, userId: `user-${name}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan: `p${n}`, ...traits } });
   expect(response.status).toBe(200);
   return ((await response.json()) as any).eventId;
 }
@@ -155,12 +154,10 @@ test.each([
 });
 
 /** What `weir trace` prints. */
-const trace = (event: string, waitS = 60): Promise<string> => new Promise((done) => {
-  const run = spawn(process.execPath, [resolve(import.meta.dirname, '../../cli/main.ts'), 'trace', event, '--wait', String(waitS)], { env: { ...process.env, WEIR_PORT: String(weir.base), WEIR_DATA: weir.dataDir } });
-  let out = '';
-  for (const stream of [run.stdout, run.stderr]) stream.on('data', (d: Buffer) => { out += d.toString(); });
-  run.on('close', () => done(out));
-});
+const trace = async (event: string, waitS = 60): Promise<string> => {
+  const { out, err } = await weir.cli('trace', event, '--wait', String(waitS));
+  return out + err;
+};
 
 async function end(instance: number): Promise<void> {
   const child = weir.process('dispatcher', instance);

@@ -38,7 +38,7 @@ export async function startDeliveryWorld(options: { brokers: readonly string[]; 
     },
     arrivals: (destination) => json(`/arrivals?destination=${destination}`),
     async send(name, plan = 'a') {
-      const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `w-${n++}`, userId: name === '' ? 'nobody' : name, timestamp: '2026-03-04T05:06:07Z', traits: { ...(name === '' ? {} : { email: `${name}@larkspur.example` }), plan } }) });
+      const response = await weir.segment('identify', { messageId: `w-${n++}`, userId: name === '' ? 'nobody' : name, timestamp: '2026-03-04T05:06:07Z', traits: { ...(name === '' ? {} : { email: `${name}@larkspur.example` }), plan } });
       if (!response.ok) throw new Error(`${response.status} ${await response.text()}`);
       return ((await response.json()) as { eventId: string }).eventId;
     },

@@ -12,7 +12,7 @@ const of = (list: any[], name: string): any[] => list.filter((e) => e.subject ==
 let n = 0;
 /** One profile of a person; `plan` tells the updates apart. */
 const send = async (name: string, plan: string): Promise<string> => {
-  const response = await fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `d-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan } }) });
+  const response = await weir.segment('identify', { messageId: `d-${n++}`, userId: name, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${name}@larkspur.example`, plan } });
   expect(response.status).toBe(200);
   return ((await response.json()) as any).eventId;
 };

@@ -13,7 +13,7 @@ const perPerson = 30;
 /** One batch of each round; answered 200. */
 async function send(round: number): Promise<void> {
   const batch = Array.from({ length: people }, (_, i) => ({ type: 'identify', messageId: `k-${round}-${i}`, userId: `k${i}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `k${i}@larkspur.example`, plan: `p${String(round).padStart(3, '0')}` } }));
-  const response = await fetch(`${weir.ingest}/v1/batch`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ batch }) });
+  const response = await weir.segment('batch', { batch });
   expect(response.status).toBe(200);
 }
 

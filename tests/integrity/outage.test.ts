@@ -18,7 +18,7 @@ afterAll(async () => {
   rmSync(dataDir, { recursive: true, force: true });
 });
 
-const send = (n: string) => fetch(`${weir.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ messageId: n, userId: n, traits: { email: `${n}@larkspur.example` } }) });
+const send = (n: string) => weir.segment('identify', { messageId: n, userId: n, traits: { email: `${n}@larkspur.example` } });
 
 /** As a sender does: again with the same id until it is accepted (the time in which the log must acknowledge is short here). */
 const accept = (n: string): Promise<string> => waitFor(`${n} is accepted`, async () => ((await send(n)).status === 200 ? n : undefined), 60_000);

@@ -2,11 +2,9 @@
  * Dead letters of which a known part had in fact been applied (the vendor took them and cut the line), on a fleet of
  * processes that can be killed one by one.
  */
-import { execFile } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
-import { promisify } from 'node:util';
+import { dirname, join } from 'node:path';
 import { startFleet, waitFor, type Fleet } from '@weir/testing';
 
 const files = (concurrency: number): Readonly<Record<string, string>> => ({
@@ -42,8 +40,6 @@ export interface ReplayWorld {
   order(id: string, what: string, holds: (view: any) => boolean, deadlineMs?: number): Promise<any>;
   /** Keys of what took effect, with how often. */
   effects(): Promise<Map<string, number>>;
-  /** What `weir <args>` prints. */
-  cli(...args: string[]): Promise<string>;
   dispose(): Promise<void>;
 }
 
@@ -80,7 +76,6 @@ export async function startReplayWorld(options: { brokers: readonly string[]; re
       }
       return keys;
     },
-    cli: async (...args) => (await promisify(execFile)(process.execPath, [resolve(import.meta.dirname, '../../cli/main.ts'), ...args], { env: { ...process.env, WEIR_PORT: String(Number(new URL(control).port) - 1), WEIR_SECRET_ADMIN_TOKEN: fleet.secret('ADMIN_TOKEN') } })).stdout,
     dispose: () => fleet.dispose(),
   };
   return world;

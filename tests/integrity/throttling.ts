@@ -36,7 +36,7 @@ export async function runStorm(weir: Instance, form: string, options: { readonly
   const began = performance.now();
   for (let n = 0; n < options.each; n++) {
     const batch = Array.from({ length: options.people }, (_, p) => ({ type: 'identify', messageId: `${form}-${n}-${p}`, userId: `${form}-${p}`, timestamp: '2026-03-04T05:06:07Z', traits: { email: `${form}-${p}@larkspur.example`, plan: String(n).padStart(4, '0') } }));
-    const answer = await fetch(`${weir.ingest}/v1/batch`, { method: 'POST', headers: { 'content-type': 'application/json', authorization: `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}` }, body: JSON.stringify({ batch }) });
+    const answer = await weir.segment('batch', { batch });
     if (answer.status !== 200) throw new Error(await answer.text());
   }
   if (options.crash) {

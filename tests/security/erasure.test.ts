@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process';
 import { join, resolve } from 'node:path';
 import { createLog, createSerde, type Log, type LogRecord, type OutRecord, type Serde } from '@weir/log';
 import { isSealed, linkValue, openIdentifiers, sealedSerde } from '@weir/seal';
@@ -26,21 +25,13 @@ afterAll(async () => {
 });
 
 async function send(person: typeof ada, plan: string): Promise<void> {
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: `e-${n++}`, userId: person.userId, timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { email: person.email, plan, marketingConsent: true } }) });
+  const response = await fleet.segment('identify', { messageId: `e-${n++}`, userId: person.userId, timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { email: person.email, plan, marketingConsent: true } });
   expect(response.status).toBe(200);
 }
 const arrivals = async (): Promise<any[]> => (await Promise.all(['crm', 'klaviyo', 'warehouse', 'newsletter'].map(async (d) => (await (await fetch(`${fleet.sandbox}/arrivals?destination=${d}`)).json()) as any[]))).flat();
 const of = (list: any[], person: typeof ada): any[] => list.filter((a) => JSON.stringify([a.subject, a.body, a.operation]).includes(person.email) || JSON.stringify([a.subject, a.body]).includes(person.userId));
 const erasing = (a: any): boolean => ['data-privacy-deletion-jobs', 'erasures'].includes(a.operation) || String(a.operation).includes('@');
 const api = (path: string, body?: object): Promise<Response> => fetch(`http://127.0.0.1:${fleet.base + 1}${path}`, { method: body === undefined ? 'GET' : 'POST', headers: { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}`, 'content-type': 'application/json' }, body: body === undefined ? undefined : JSON.stringify(body) });
-const cli = (...args: string[]): Promise<{ code: number; out: string; err: string }> => new Promise((done) => {
-  const run = spawn(process.execPath, [join(root, 'cli/main.ts'), ...args], { cwd: root, env: { ...process.env, WEIR_DATA: fleet.dataDir, WEIR_PORT: String(fleet.base) } });
-  let out = '';
-  let err = '';
-  run.stdout.on('data', (d: Buffer) => { out += d.toString(); });
-  run.stderr.on('data', (d: Buffer) => { err += d.toString(); });
-  run.on('close', (code) => done({ code: code ?? -1, out, err }));
-});
 async function records(topic: string): Promise<{ partition: number; record: LogRecord }[]> {
   const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
   const found: { partition: number; record: LogRecord }[] = [];
@@ -64,7 +55,7 @@ test('what is known of a person is shown and exported, under each of their ident
     expect(shown.destinations.map((d: any) => d.destination)).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse']);
     expect(shown.purposes).toContainEqual({ purpose: 'email-marketing', channel: 'email', allowed: true, reason: null });
   }
-  const exported = await cli('subject', 'export', ada.email);
+  const exported = await fleet.cli('subject', 'export', ada.email);
   expect(exported.code).toBe(0);
   const lines = exported.out.trim().split('\n').map((line) => JSON.parse(line));
   expect(lines.filter((l) => l.type === 'weir.canonical.Profile').map((l) => l.record.plan)).toEqual(['free', 'gold', 'silver']);
@@ -77,11 +68,11 @@ test('a bad identifier is refused, and nobody without the role may look or erase
   const { token } = (await (await api('/v1/tokens', { name: 'viewer', grants: ['viewer'], days: 1 })).json()) as { token: string };
   const asViewer = await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/subjects/show`, { method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: JSON.stringify({ identifier: ada.email }) });
   expect(asViewer.status).toBe(403);
-  expect(await cli('subject', 'erase', ada.email)).toMatchObject({ code: 2, err: expect.stringContaining('--yes') });
+  expect(await fleet.cli('subject', 'erase', ada.email)).toMatchObject({ code: 2, err: expect.stringContaining('--yes') });
 });
 
 test('one whom nobody knows is not acknowledged as erased, and no destination is told', async () => {
-  expect(await cli('subject', 'erase', 'phone:+49 30 90018 20', '--yes', '--json')).toMatchObject({ code: 1, err: expect.stringContaining('nobody is known'), out: expect.stringContaining('"state":"unknown"') });
+  expect(await fleet.cli('subject', 'erase', 'phone:+49 30 90018 20', '--yes', '--json')).toMatchObject({ code: 1, err: expect.stringContaining('nobody is known'), out: expect.stringContaining('"state":"unknown"') });
   expect((await arrivals()).filter(erasing)).toEqual([]);
 });
 
@@ -128,10 +119,10 @@ test('nothing of the person opens any more, by a reader that begins anew; the ot
   } finally {
     await ring.stop();
   }
-  const exported = await cli('subject', 'export', ada.email);
+  const exported = await fleet.cli('subject', 'export', ada.email);
   expect(exported.out.includes('"record":{')).toBe(false);
   expect(exported.out.includes('"link":{')).toBe(false);
-  expect((await cli('subject', 'export', bob.email)).out).toContain('gold');
+  expect((await fleet.cli('subject', 'export', bob.email)).out).toContain('gold');
   expect((await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any).toMatchObject({ records: { readable: 0 }, erasedUntil: receipt.markedAt });
 });
 
@@ -154,7 +145,7 @@ test('a replay of the whole history sends nothing of the person', async () => {
 
 test('one who comes back is a new person to Weir: the record opens, and nothing is used before a new consent', async () => {
   const before = of(await arrivals(), ada).filter((a) => !erasing(a)).length;
-  const response = await fetch(`${fleet.ingest}/v1/identify`, { method: 'POST', headers: { 'content-type': 'application/json', 'authorization': `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}` }, body: JSON.stringify({ messageId: 'back-1', userId: ada.userId, timestamp: new Date().toISOString(), traits: { email: ada.email, plan: 'back' } }) });
+  const response = await fleet.segment('identify', { messageId: 'back-1', userId: ada.userId, timestamp: new Date().toISOString(), traits: { email: ada.email, plan: 'back' } });
   expect(response.status).toBe(200);
   await fleet.settled();
   const shown = (await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any;

@@ -135,7 +135,7 @@ test('no e-mail address, phone number or user id of a sent event is on any topic
       // The mapping cannot take it: its bytes go to the dead letters.
       { type: 'identify', messageId: 's-3', userId: planted.userId, timestamp: '2026-03-04T05:06:09Z', traits: { email: 'not an address', plan: { nested: [planted.email] } } },
     ];
-    const response = await fetch(`${weir.ingest}/v1/batch`, { method: 'POST', headers: { 'authorization': `Basic ${Buffer.from(`${weir.writeKey()}:`).toString('base64')}`, 'content-type': 'application/json' }, body: JSON.stringify({ batch: bodies, context: { traits: { email: planted.email } } }) });
+    const response = await weir.segment('batch', { batch: bodies, context: { traits: { email: planted.email } } });
     expect(response.status).toBe(200);
     await weir.settled();
     expect((await weir.effects('crm')).length).toBeGreaterThan(0);

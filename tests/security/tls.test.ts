@@ -191,11 +191,13 @@ test('a process with the wrong password ends with the reason, and at debug the p
     execFile(process.execPath, args, { env, cwd: root }, (error, out, err) => done({ code: error === null ? 0 : Number(error.code), text: out + err }));
   });
   const check = ['cli/main.ts', 'topics', 'check', 'workspace'];
-  const [admitted, cli, service] = await Promise.all([run(password, ...check), run(wrongPassword, ...check), run(wrongPassword, 'services/policy/main.ts')]);
+  const [admitted, cli, service, doctor] = await Promise.all([run(password, ...check), run(wrongPassword, ...check), run(wrongPassword, 'services/policy/main.ts'), run(wrongPassword, 'cli/main.ts', 'doctor', 'workspace')]);
   expect(admitted.text).toMatch(/tls\.control.*(missing|does not exist)/);
   for (const refused of [cli, service]) {
     expect(refused.code).not.toBe(0);
     expect(refused.text).toContain(`broker ${sasl} refuses SASL SCRAM-SHA-512 of "weir"`);
   }
-  expect(admitted.text + cli.text + service.text).not.toMatch(/p4ss/);
+  // The way to the broker and its certificate are right, the login is not.
+  expect(doctor).toMatchObject({ code: 1, text: expect.stringMatching(new RegExp(`^ok +brokers +${sasl} answers: Kafka [\\s\\S]*^fail +topics +broker ${sasl} refuses SASL`, 'm')) });
+  expect(admitted.text + cli.text + service.text + doctor.text).not.toMatch(/p4ss/);
 });

@@ -1,14 +1,13 @@
-import { createSerde, fieldReader, Packer, type OutRecord } from '@weir/log';
+import { fieldReader, Packer, type OutRecord } from '@weir/log';
 import { H } from '@weir/pipeline';
+import { createLocalSerde } from '@weir/testing';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { decodeBatches, encodeBatch } from '../../../packages/log/records.ts';
 import { LetterHeaders } from './letter-headers.ts';
 import { createRecords, recordOf } from './put-back.ts';
 
-let ids = 0;
-const serde = createSerde({ registryUrl: '', registry: { register: async () => ({ id: ++ids }), getSchema: () => Promise.reject(new Error('no registry')) } });
-await serde.start();
+const serde = await createLocalSerde();
 const read = fieldReader<{ readonly headers: Buffer }>('weir.internal.DeadLetter', ['headers'], ['headers']);
 const empty = { id: 'dlq_1', eventId: 'evt_1', stage: 'dispatcher', reasons: [{ code: 'delivery-rejected', message: 'no', file: null, line: null, field: null, path: null }], source: 'shop', destination: 'crm', operation: 'put', attempts: 1, release: 'rel_1', topic: 'w.dispatch.crm', partition: 0, offset: 0, key: null, value: null, headers: [], effect: 'none', acceptedAt: 1, at: 8 };
 const names = fc.oneof(fc.constantFrom(...Object.values(H)), fc.string({ unit: 'grapheme-ascii', maxLength: 200 }));

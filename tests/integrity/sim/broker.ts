@@ -11,7 +11,7 @@ import { Coordinator, type Group } from './groups.ts';
 import type { Actor, Random, Scheduler } from './time.ts';
 
 interface Segment { readonly base: number; readonly count: number; bytes: Buffer }
-interface Partition { readonly segments: Segment[]; leader: number; end: number; start: number; readonly records: LogRecord[] }
+interface Partition { readonly segments: Segment[]; leader: number; end: number; start: number; readonly records: LogRecord[]; readonly ends: { readonly at: number; readonly end: number }[] }
 interface Topic { readonly name: string; readonly partitions: Partition[]; readonly compacted: boolean }
 
 /** Told of what the cluster does, as it does it. */
@@ -21,6 +21,11 @@ export interface Witness {
 }
 
 const empty: Buffer = Buffer.alloc(0);
+/** As old an end is shown, and for as long, at most, ms. */
+const maxOldMs = 6000;
+const maxShownMs = 2500;
+/** OFFSET_NOT_AVAILABLE (KIP-207), of a leader that was just elected: it tells no end before it knows it. */
+const offsetNotAvailable = 78;
 
 export class SimBroker {
   readonly topics = new Map<string, Topic>();
@@ -32,11 +37,17 @@ export class SimBroker {
   readonly #down = new Set<number>();
   readonly #connections = new Set<{ node: number; cut: () => void }>();
   readonly #appended = new Map<string, Set<() => void>>();
+  /** Client and partition → what it is shown of it, by a leader that was cut off and does not know it yet; and up to where it has fetched. */
+  readonly #old = new Map<string, { readonly end: number; readonly until: number }>();
+  readonly #fetched = new Map<string, number>();
+  readonly #oldRandom: Random | undefined;
   witness: Witness | undefined;
   /** Client → until when the brokers take their time over what it asks of the topics of consent, while all else is quick. */
   readonly consentLate = new Map<string, number>();
 
-  constructor(options: { scheduler: Scheduler; random: Random; faults: Faults; nodes: number }) {
+  /** @param options.old of its own, so that it changes nothing else of a run; undefined = no leader shows an old end */
+  constructor(options: { scheduler: Scheduler; random: Random; faults: Faults; nodes: number; old?: Random | undefined }) {
+    this.#oldRandom = options.old;
     this.#scheduler = options.scheduler;
     this.#random = options.random;
     this.#faults = options.faults;
@@ -53,7 +64,7 @@ export class SimBroker {
   }
 
   create(name: string, partitions: number, compacted: boolean): void {
-    this.topics.set(name, { name, compacted, partitions: Array.from({ length: partitions }, () => ({ segments: [], leader: Math.floor(this.#random() * this.#nodes), end: 0, start: 0, records: [] })) });
+    this.topics.set(name, { name, compacted, partitions: Array.from({ length: partitions }, () => ({ segments: [], leader: Math.floor(this.#random() * this.#nodes), end: 0, start: 0, records: [], ends: [] })) });
   }
 
   /** Another broker leads the partition. */
@@ -193,11 +204,12 @@ export class SimBroker {
       produce: (_timeoutMs, topics) => ask(() => this.#late(actor, topics, () => topics.flatMap((t) => t.partitions.map((p) => this.#produce(node, t.topic, p.partition, p.bytes)))), {
         request: hit('produce.request-lost'), reply: hit('produce.reply-lost'), lateMs: hit('produce.reply-late') ? 100 + this.#random() * 4000 : 0, applyAfterCutMs: hit('produce.applied-late') ? 20 + this.#random() * 400 : undefined,
       }),
-      fetch: (maxWaitMs, maxBytes, topics) => ask(() => this.#late(actor, topics, () => this.#fetch(node, maxWaitMs, maxBytes, topics)), { reply: hit('fetch.reply-lost') }),
+      fetch: (maxWaitMs, maxBytes, topics) => ask(() => this.#late(actor, topics, () => this.#fetch(actor, node, maxWaitMs, maxBytes, topics)), { reply: hit('fetch.reply-lost') }),
       listOffsets: (topic, partitions, timestamp) => ask(() => partitions.map((partition): PartitionOffset => {
         const p = this.topics.get(topic)?.partitions[partition];
         const errorCode = p === undefined ? E.unknownTopic : p.leader !== node || hit('offsets.not-leader') ? E.notLeader : 0;
-        return { topic, partition, errorCode, offset: errorCode !== 0 ? -1 : timestamp === -1 ? p!.end : p!.start };
+        if (errorCode !== 0) return { topic, partition, errorCode, offset: -1 };
+        return timestamp === -1 ? this.#endOf(actor, topic, partition, p!) : { topic, partition, errorCode, offset: p!.start };
       })),
       findCoordinator: (groupId) => ask(() => ({ errorCode: 0, nodeId: this.coordinator.group(groupId).coordinator })),
       joinGroup: (options) => ask(() => this.coordinator.join(node, actor.name, options), { reply: hit('join.reply-lost') }),
@@ -219,6 +231,33 @@ export class SimBroker {
       topicConfigs: (names) => ask(() => names.map((name) => ({ name, config: { 'cleanup.policy': this.topics.get(name)?.compacted === true ? 'compact' : 'delete' } }))),
       destroy: cut,
     };
+  }
+
+  /**
+   * The end as a client is told it. Who asks a leader that was cut off is told the end of then, and is shown no more when it fetches, for a
+   * while: it has no acknowledgement from there, so what it writes meanwhile goes to another one, whom it may ask next or not.
+   */
+  #endOf(actor: Actor, topic: string, partition: number, p: Partition): PartitionOffset {
+    const answer = { topic, partition, errorCode: 0, offset: p.end };
+    if (this.#oldRandom === undefined) return answer;
+    const name = `${actor.name} ${topic}/${partition}`;
+    const shown = this.#shown(name, p);
+    if (shown < p.end) return { ...answer, offset: shown };
+    if (!this.#faults.hitBy('offsets.old-end', this.#oldRandom)) return answer;
+    if (this.#oldRandom() < 0.2) return { ...answer, errorCode: offsetNotAvailable, offset: -1 };
+    const at = this.#scheduler.now - this.#oldRandom() ** 2 * maxOldMs;
+    const end = Math.max(p.ends.findLast((e) => e.at <= at)?.end ?? 0, this.#fetched.get(name) ?? 0, p.start);
+    if (end < p.end) this.#faults.count('offsets.old-end');
+    this.#old.set(name, { end, until: this.#scheduler.now + this.#oldRandom() * maxShownMs });
+    return { ...answer, offset: end };
+  }
+
+  #shown(name: string, p: Partition): number {
+    const old = this.#old.get(name);
+    if (old === undefined) return p.end;
+    if (old.until > this.#scheduler.now) return Math.min(old.end, p.end);
+    this.#old.delete(name);
+    return p.end;
   }
 
   /** The work, after the time that the topics of consent have for this client. */
@@ -249,20 +288,25 @@ export class SimBroker {
     p.segments.push({ base, count: next - base, bytes: stored });
     p.records.push(...records);
     p.end = next;
+    p.ends.push({ at: this.#scheduler.now, end: next });
     this.witness?.appended(topic, partition, records);
     for (const wake of [...(this.#appended.get(topic) ?? [])]) wake();
     return { topic, partition, errorCode: 0, baseOffset: base };
   }
 
-  async #fetch(node: number, maxWaitMs: number, maxBytes: number, topics: Parameters<BrokerConnection['fetch']>[2]): Promise<Fetched> {
+  async #fetch(actor: Actor, node: number, maxWaitMs: number, maxBytes: number, topics: Parameters<BrokerConnection['fetch']>[2]): Promise<Fetched> {
     const look = (): Fetched => ({ errorCode: 0, partitions: topics.flatMap((t) => t.partitions.map(({ partition, offset }) => {
       const p = this.topics.get(t.topic)?.partitions[partition];
-      const part = { topic: t.topic, partition, highWatermark: p?.end ?? -1, logStartOffset: p?.start ?? 0, bytes: empty };
+      const name = `${actor.name} ${t.topic}/${partition}`;
+      const shown = p === undefined ? -1 : this.#shown(name, p);
+      const part = { topic: t.topic, partition, highWatermark: shown, logStartOffset: p?.start ?? 0, bytes: empty };
       if (p === undefined) return { ...part, errorCode: E.unknownTopic };
       if (p.leader !== node) return { ...part, errorCode: E.notLeader };
       if (offset > p.end || offset < p.start) return { ...part, errorCode: E.offsetOutOfRange };
       let size = 0;
-      const found = p.segments.slice(firstAfter(p.segments, offset)).filter((s) => (size += s.bytes.length) <= maxBytes || size === s.bytes.length);
+      const found = p.segments.slice(firstAfter(p.segments, offset)).filter((s) => s.base < shown && (size += s.bytes.length) <= maxBytes || size === s.bytes.length);
+      const last = found.at(-1);
+      if (last !== undefined) this.#fetched.set(name, Math.max(this.#fetched.get(name) ?? 0, last.base + last.count));
       return { ...part, errorCode: 0, bytes: found.length === 0 ? empty : Buffer.concat(found.map((s) => s.bytes)) };
     })) });
     const ready = (found: Fetched): boolean => found.partitions.some((p) => p.errorCode !== 0 || p.bytes.length > 0);

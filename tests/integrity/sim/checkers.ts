@@ -173,6 +173,7 @@ function mayGoAhead(history: History): (destination: string, order: readonly Del
   const parked = new Map<string, number[]>();
   for (const destination of destinationsOf(history)) {
     for (const record of all(history, `sim.parked.${destination}`)) {
+      if (record.value === null) continue;
       const { value } = history.decode(record.value!);
       const key = `${destination} ${deliveryKey(value.outputId, destination, value.operation, value.intent, 0)}${header(record, H.intent) === '' ? '' : ' again'}`;
       parked.set(key, [...(parked.get(key) ?? []), record.offset]);

@@ -4,7 +4,7 @@ import type { Random } from './time.ts';
 export const points = {
   'produce.request-lost': 0.006, 'produce.reply-lost': 0.01, 'produce.reply-late': 0.01, 'produce.applied-late': 0.006, 'produce.not-leader': 0.006,
   'fetch.reply-lost': 0.003, 'fetch.not-leader': 0.003, 'fetch.out-of-range': 0.004, 'commit.reply-lost': 0.01, 'commit.request-lost': 0.006, 'commit.not-coordinator': 0.006,
-  'heartbeat.lost': 0.01, 'join.reply-lost': 0.02, 'metadata.lost': 0.01, 'offsets.not-leader': 0.01,
+  'heartbeat.lost': 0.01, 'join.reply-lost': 0.02, 'metadata.lost': 0.01, 'offsets.not-leader': 0.01, 'offsets.old-end': 0.5,
   'http.connect-slow': 0.25, 'http.connect-refused': 0.01, 'http.reset-before': 0.015, 'http.reset-after': 0.02, 'http.timeout-after-commit': 0.01, 'http.applied-after-timeout': 0.006, 'http.slow': 0.1, 'http.slow-way': 0.05, 'http.429': 0.008, 'http.429-for-long': 0.04, 'http.503': 0.02, 'http.400': 0.006,
   'poll.refused': 0.03, 'poll.reset': 0.03, 'poll.slow': 0.05, 'poll.cut': 0.03,
 } as const;
@@ -17,6 +17,8 @@ export interface Faults {
   readonly counts: Map<Point, number>;
   /** Whether it happens at this pass; counted when it does. */
   hit(point: keyof typeof points): boolean;
+  /** The same with a random of its own, and not counted: whether it made a difference is known later. */
+  hitBy(point: keyof typeof points, random: Random): boolean;
   count(point: Point): void;
 }
 
@@ -26,6 +28,7 @@ export function createFaults(random: Random): Faults {
     on: false,
     counts,
     count(point) { counts.set(point, (counts.get(point) ?? 0) + 1); },
+    hitBy: (point, of) => faults.on && of() < points[point],
     hit(point) {
       if (!faults.on || random() >= points[point]) return false;
       faults.count(point);

@@ -96,14 +96,14 @@ function prepare(): Promise<{ serde: Serde; release: Release }> {
 
 export const defaultEvents = 200;
 
-export async function simulate(seed: number, options: { events?: number; faults?: boolean; consent?: number; trace?: (line: string) => void } = {}): Promise<Run> {
+export async function simulate(seed: number, options: { events?: number; faults?: boolean; oldEnds?: boolean; consent?: number; trace?: (line: string) => void } = {}): Promise<Run> {
   const { serde, release } = await prepare();
   const stream = (n: number): Random => createRandom(Math.imul(seed, 0x9e3779b1) + n);
   const scheduler = new Scheduler();
   const faults = createFaults(stream(1));
   /** Vendors that close their quota for long, and windows that are soon full behind it. */
   const tight = seed % 3 === 0;
-  const broker = new SimBroker({ scheduler, random: stream(2), faults, nodes: 3 });
+  const broker = new SimBroker({ scheduler, random: stream(2), faults, nodes: 3, old: options.oldEnds === false ? undefined : stream(9) });
   const vendors = createVendors({ scheduler, random: stream(3), faults, tight });
   const plan = stream(4);
   const hash = createHash('sha256');
