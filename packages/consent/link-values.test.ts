@@ -44,7 +44,7 @@ function put(list: readonly Link[], upTo: 'all' | 'values' = 'all'): void {
 }
 const name = fc.constantFrom('userId:1', 'userId:2', 'email:1', 'email:2', 'phone:1', 'anonymousId:1', 'external:1');
 const link = fc.record({ a: name, b: name, at: fc.integer({ min: 1, max: 1000 }), sealed: fc.oneof({ weight: 4, arbitrary: fc.stringMatching(/^[a-z]{1,8}$/) }, { weight: 1, arbitrary: fc.constantFrom(null, undefined, '?') }) });
-const step = fc.record({ batch: fc.array(link, { maxLength: 6 }), then: fc.constantFrom('goes on', 'goes on', 'reopens', 'loads', 'dies between the two') });
+const step = fc.record({ batch: fc.array(link, { maxLength: 6 }), next: fc.constantFrom('goes on', 'goes on', 'reopens', 'loads', 'dies between the two') });
 
 test('what is kept with a link is what its last record says, in any order, over loads and restarts, and where the process dies between the two tables', async () => {
   await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 12 }), async (steps) => {
@@ -54,13 +54,13 @@ test('what is kept with a link is what its last record says, in any order, over 
     kept.loading();
     kept.loaded();
     const model = new Map<string, { at: number; sealed: string }>();
-    for (const { batch, then } of steps) {
+    for (const { batch, next } of steps) {
       const list = batch.filter(({ a, b }) => a !== b);
-      if (then === 'loads') {
+      if (next === 'loads') {
         kept.loading();
         links.loading();
       }
-      if (then === 'dies between the two') {
+      if (next === 'dies between the two') {
         put(list, 'values');
         await close();
         await open();
@@ -73,11 +73,11 @@ test('what is kept with a link is what its last record says, in any order, over 
         if (sealed === null || sealed === undefined || sealed === '?') model.delete(key);
         else model.set(key, { at, sealed });
       }
-      if (then === 'loads') {
+      if (next === 'loads') {
         links.loaded();
         kept.loaded();
       }
-      if (then === 'reopens') {
+      if (next === 'reopens') {
         await close();
         await open();
       }
