@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import type { RecordBatch } from '@weir/log';
 import type { LinkValue } from '@weir/seal';
 import type { Put, Table } from '@weir/state';
@@ -13,8 +12,8 @@ export interface KeptValue {
 
 /**
  * The sealed identifiers of links, one row for a link, in a table of their own: the one that decisions read has none of them.
- * It has no positions: what a batch says is in it before the links of the batch are in theirs, so it never lacks what those
- * have. Where one of the two tables was lost, both are read again.
+ * What a batch says is in it before the links of the batch are in theirs, so its positions are never behind. Where they are,
+ * it was lost, or the process died while it was filled, or another version went on with the links alone: both are read again.
  */
 export interface LinkValues {
   /** Both tables are to be filled: what is put from now on is gathered. */
@@ -27,32 +26,22 @@ export interface LinkValues {
 }
 
 const rowOf = (link: string): string => `v|${link}`;
-/** Of a pair of tables that have the same: a random one, in both. Not there while they are filled. */
-const pairKey = '#values';
 const atBytes = 8;
 /** Reads for one person: of 64 identifiers that are all linked with each other there would be 2016. */
 const maxRows = 256;
 const named = /^(?:userId|email|phone):/;
 
-/** @param links the table of links, which is cleared where it does not belong to this one @param read what a record of weir.identity says */
+/** @param links the table of links, which is cleared where this one is behind it @param read what a record of weir.identity says */
 export function createLinkValues(table: Table, links: Table, read: (value: Buffer | null) => LinkValue | undefined): LinkValues {
-  const pair = table.get(pairKey);
-  if (pair === undefined || links.get(pairKey)?.equals(pair) !== true) {
+  const positions = table.positions();
+  if ([...links.positions()].some(([partition, next]) => (positions.get(partition) ?? -1) < next)) {
     table.clear();
     links.clear();
   }
 
   return {
-    loading() {
-      table.putBatch([{ key: pairKey, value: null }]);
-      table.loading();
-    },
-    loaded() {
-      table.loaded();
-      const id = randomBytes(16);
-      links.putBatch([{ key: pairKey, value: id }]);
-      table.putBatch([{ key: pairKey, value: id }]);
-    },
+    loading: () => table.loading(),
+    loaded: () => table.loaded(),
     put(batch) {
       const puts = new Map<string, Put>();
       for (const record of batch.records) {
@@ -63,7 +52,7 @@ export function createLinkValues(table: Table, links: Table, read: (value: Buffe
         const key = rowOf(link);
         puts.set(key, { key, value: found === undefined || found.sealed === null ? null : encode(found.at, found.sealed) });
       }
-      if (puts.size > 0) table.putBatch([...puts.values()]);
+      table.putBatch([...puts.values()], new Map([[batch.partition, batch.nextOffset]]));
     },
     of(ids, linksOf) {
       const rows = new Set<string>();
