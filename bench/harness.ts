@@ -1,6 +1,6 @@
 /** What every benchmark shares: a platform, processes and what they use, parties in turn, medians, and the result file. */
 import { execFileSync, fork, spawn, type ChildProcess } from 'node:child_process';
-import { createWriteStream, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createWriteStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startPlatform } from '../infra/local/platform.ts';
@@ -38,6 +38,21 @@ export function cpuOf(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) * tickUs;
+}
+
+/** The same by what used it, µs: the first thread in its own code and in the kernel, and the threads that compile, collect and free. Threads that have ended are not in it. */
+export function cpuByThread(pid: number): { readonly user: number; readonly system: number; readonly others: number } {
+  const found = { user: 0, system: 0, others: 0 };
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const stat = readFileSync(`/proc/${pid}/task/${thread}/stat`, 'latin1');
+    const [user, system] = stat.slice(stat.lastIndexOf(')') + 2).split(' ').slice(11, 13).map((ticks) => Number(ticks) * tickUs) as [number, number];
+    if (Number(thread) !== pid) found.others += user + system;
+    else {
+      found.user += user;
+      found.system += system;
+    }
+  }
+  return found;
 }
 
 /** Resident memory by kind, MB (proc(5), status). */

@@ -1,10 +1,10 @@
-/** Signed webhooks to the acknowledged append, beside bare fastify that checks the same signature and keeps nothing; both at the same steady rate. */
+/** Signed webhooks to the acknowledged append, beside bare fastify that checks the same signature and keeps nothing, and one that appends the body as it came (acknowledged by all, too); all at the same steady rate. */
 import { join } from 'node:path';
 import { freePort } from '@weir/testing';
 import { createLog, createSerde } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import { contact, mapping } from '../contacts.ts';
-import { cpuOf, startNode, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
+import { cpuByThread, cpuOf, startNode, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld, judge, ready, startHelper, type Load } from '../world.ts';
 
 const rate = Number(process.env['WEIR_BENCH_RATE'] ?? 2500);
@@ -22,6 +22,8 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const serde = createSerde({ registryUrl: cluster.registryUrl });
   await serde.start();
   const raw = topicNames(world.prefix).raw('contacts');
+  const plain = 'bare.ingest';
+  await (await log.admin()).createTopics([{ name: plain, partitions: 6, replicationFactor: 1, config: {} }]);
   let number = 0;
 
   /** What was accepted since `from`, once each, and the sampled ones byte for byte. */
@@ -52,13 +54,14 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
           const first = number;
           number += warm + measured;
           judge(await load.ask<Load>('run', { rate, count: warm, first, stamped: false, connections }));
-          const [cpu, broker, began] = [cpuOf(child.pid), cluster.brokerCpu(), performance.now()];
+          const [cpu, threads, broker, began] = [cpuOf(child.pid), cpuByThread(child.pid), cluster.brokerCpu(), performance.now()];
           const result = await load.ask<Load>('run', { rate, count: measured, first: first + warm, stamped: false, connections });
           const [cpuUs, brokerCpuUs, wallMs] = [cpuOf(child.pid) - cpu, cluster.brokerCpu() - broker, performance.now() - began];
+          const used = cpuByThread(child.pid);
           judge(result);
           const { anon, file } = await child.memory();
           if (keeps) await check(ends, first, warm + measured);
-          return { records: measured, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { p50: result.p50, p99: result.p99, senderShare: result.share } };
+          return { records: measured, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { p50: result.p50, p99: result.p99, senderShare: result.share, 'own code: µs': (used.user - threads.user) / measured, 'kernel: µs': (used.system - threads.system) / measured, 'other threads: µs': (used.others - threads.others) / measured } };
         } finally {
           load.stop();
           await child.stop();
@@ -75,10 +78,17 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       await Promise.race([ready(url), child.failed]);
       return { ...child, url };
     }),
+    party('bare-append', false, async () => {
+      const port = await freePort();
+      const url = `http://127.0.0.1:${port}`;
+      const child = startNode('bench/parties/bare-hop.ts', ['accept', plain, secret], { KAFKA_BROKERS: cluster.brokers.join(','), PORT: String(port) }, join(cluster.dir, 'bare-append.log'));
+      await Promise.race([ready(url), child.failed]);
+      return { ...child, url };
+    }),
   ];
   return {
     name: 'ingest', rounds, parties, parameters: { requests: measured, warmUp: warm, ratePerSecond: rate, connections, meanBytes: 857 },
-    figures: (of) => [{ what: 'bare fastify with HMAC to weir, CPU per request (1 = the same)', value: of('bare-fastify').cpuUsPerRecord / of('weir').cpuUsPerRecord, atLeast: 0.6 }],
+    figures: (of) => [{ what: 'bare fastify with HMAC to weir, CPU per request (1 = the same)', value: of('bare-fastify').cpuUsPerRecord / of('weir').cpuUsPerRecord, atLeast: 0.6 }, { what: 'bare fastify that appends to weir, CPU per request (1 = the same)', value: of('bare-append').cpuUsPerRecord / of('weir').cpuUsPerRecord }],
     close: () => log.close(),
   };
 }

@@ -4,7 +4,7 @@ import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
 import { patiently, type Timers } from '@weir/pipeline';
 import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { isReadable, linkValue } from '@weir/seal';
-import { createTopicTable, openTable, type Put } from '@weir/state';
+import { createLateTable, createTopicTable, openTable, type Put } from '@weir/state';
 import type { Logger } from 'pino';
 import { createLinkValues, type KeptValue } from './link-values.ts';
 import { createLinkIndex } from './links.ts';
@@ -20,7 +20,7 @@ export interface ConsentPorts {
   /** Caches are made in <stateDir>/consent, <stateDir>/links and, with `linkValues`, <stateDir>/link-values. */
   readonly stateDir: string;
   readonly logger: Logger;
-  readonly clock: Timers;
+  readonly clock: Timers & { monotonic(): number };
 }
 
 export interface ConsentOptions {
@@ -73,12 +73,13 @@ export interface ConsentTables {
  */
 export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, { open = openTable, linkValues: keepsValues = false }: ConsentOptions = {}): Promise<ConsentTables> {
   const { log, serde, topics, stateDir, logger } = ports;
-  const [reader, admin]: [Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.admin()]);
+  // Links come with every person who is new: with what is fetched anyway.
+  const [reader, linkReader, admin]: [Reader, Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.reader({ shared: true }), log.admin()]);
   const onDiscard = (cache: string) => (reason: string) => logger.warn({ cache, reason }, 'local cache discarded, it is read again from its topic');
   const consentCache = open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') });
   // Of the layout before, where each identifier had a row of its own.
   rmSync(join(stateDir, 'identity'), { recursive: true, force: true });
-  const identityCache = open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') });
+  const identityCache = createLateTable(open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') }), { monotonic: () => ports.clock.monotonic(), removesAtOnce: true });
   const states = createStateIndex(consentCache, serde, (record, partition, error) => {
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });
@@ -105,13 +106,13 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     }
     return lookups === undefined ? undefined : Promise.all(lookups).then(() => { waits = false; });
   }
-  /** What stands with the links before they count, so that none is there without. */
+  /** What stands with the links before they count, so that none is there without; at once, where the links are written late. */
   function putLinks(batch: RecordBatch): readonly Put[] {
     values?.put(batch);
     return links.puts(batch);
   }
   const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare, onError: fail });
-  const identity = createTopicTable({ reader, admin, topic: topics.identity, table: identityCache, puts: putLinks, onError: fail });
+  const identity = createTopicTable({ reader: linkReader, admin, topic: topics.identity, table: identityCache, puts: putLinks, onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
   const { linked } = links;
@@ -172,7 +173,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
       stopping = true;
       await Promise.all([consent.close(), identity.close()]);
       await valueCache?.close();
-      await Promise.all([reader.close(), admin.close()]);
+      await Promise.all([reader.close(), linkReader.close(), admin.close()]);
     },
   };
 }

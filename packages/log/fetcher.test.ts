@@ -1,8 +1,10 @@
+import fc from 'fast-check';
 import { expect, test, vi } from 'vitest';
 import type { Cluster } from './cluster.ts';
 import type { BrokerConnection, FetchedPartition, FetchTopic } from './driver.ts';
-import { Fetcher } from './fetcher.ts';
+import { createSharedFetchers, Fetcher, FetchRequests, type Position, type Taker } from './fetcher.ts';
 import { encodeBatch } from './records.ts';
+import type { RecordBatch } from './types.ts';
 import { watchFetcher } from './watchdog.ts';
 
 const partitions = 24;
@@ -36,13 +38,13 @@ function world(options: { readonly withheld?: number; readonly failing?: number;
     listOffsets: (topic: string, list: readonly number[]) => Promise.resolve(list.map((partition) => ({ topic, partition, errorCode: 0, offset: end }))),
   } as unknown as BrokerConnection;
   const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, partitions: () => Promise.resolve(partitions), refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
-  const fetcher = new Fetcher(cluster, {
-    purpose: 'test', maxBytesPerPartition: 100, maxWaitMs: 10, urgent: options.urgent === true, onFatal: (error) => { throw error; },
+  const fetcher = new Fetcher({
+    maxBytesPerPartition: 100, urgent: options.urgent === true, onFatal: (error) => { throw error; },
     onBatch: ({ partition }) => {
       given.add(partition);
       return options.sync === true ? undefined : new Promise((done) => { if (options.giveMs === undefined) done(); else setTimeout(done, options.giveMs); });
     },
-  });
+  }, new FetchRequests(cluster, { purpose: 'test', maxWaitMs: 10 }));
   for (let partition = 0; partition < partitions; partition++) fetcher.add({ topic: 't', partition, epoch: 0, position: 0, paused: false });
   return { fetcher, cluster, fetches, given };
 }
@@ -135,4 +137,230 @@ test('all partitions of an answer are given out in one go, so that who acts on t
   await until(() => seen.length > perAnswer);
   expect(seen.indexOf(-1)).toBe(perAnswer);
   await fetcher.stop();
+});
+
+/** A broker that has so many records in each partition of any topic and holds a long poll until there is something; `failing` has an error that does not pass, `moved` one that may. */
+function shared(options: { readonly failing?: string; readonly moved?: () => string | undefined } = {}) {
+  const ends = new Map<string, number>();
+  const asked: { readonly topics: readonly string[]; readonly maxWaitMs: number; readonly at: number }[] = [];
+  const waiting = new Set<() => void>();
+  const endOf = (topic: string, partition: number): number => ends.get(`${topic}/${partition}`) ?? 0;
+  const broker = {
+    async fetch(maxWaitMs: number, _bytes: number, topics: readonly FetchTopic[]) {
+      asked.push({ topics: topics.map(({ topic }) => topic), maxWaitMs, at: performance.now() });
+      const all = topics.flatMap(({ topic, partitions: list }) => list.map((p) => ({ topic, ...p })));
+      const answer = (): FetchedPartition[] => all.map(({ topic, partition, offset }) => {
+        const end = endOf(topic, partition);
+        if (topic === options.failing) return { topic, partition, errorCode: 29, highWatermark: -1, logStartOffset: -1, bytes: Buffer.alloc(0) };
+        if (topic === options.moved?.()) return { topic, partition, errorCode: 6, highWatermark: -1, logStartOffset: -1, bytes: Buffer.alloc(0) };
+        const bytes = offset < end ? encodeBatch(Array.from({ length: end - offset }, () => ({ partition, key: null, value: Buffer.from('v') })), 1) : Buffer.alloc(0);
+        if (bytes.length > 0) bytes.writeBigInt64BE(BigInt(offset), 0);
+        return { topic, partition, errorCode: 0, highWatermark: end, logStartOffset: 0, bytes };
+      });
+      if (!answer().some((p) => p.errorCode !== 0 || p.bytes.length > 0)) await new Promise<void>((done) => {
+        const end = (): void => {
+          clearTimeout(timer);
+          waiting.delete(end);
+          done();
+        };
+        const timer = setTimeout(end, maxWaitMs);
+        waiting.add(end);
+      });
+      return { errorCode: 0, partitions: answer() };
+    },
+  } as unknown as BrokerConnection;
+  const cluster = { deadlineMs: 1000, closed: false, leader: () => 1, refresh: () => Promise.resolve(), discard: () => undefined, ask: (_p: string, _n: number, _w: string, _d: number, request: (b: BrokerConnection) => Promise<unknown>) => request(broker) } as unknown as Cluster;
+  return {
+    asked, share: createSharedFetchers(cluster),
+    append(topic: string, partition = 0, count = 1) {
+      ends.set(`${topic}/${partition}`, endOf(topic, partition) + count);
+      for (const wake of waiting) wake();
+    },
+    endOf,
+  };
+}
+
+function taker(more: Partial<Taker> = {}) {
+  const batches: RecordBatch[] = [];
+  const errors: Error[] = [];
+  return { batches, errors, maxBytesPerPartition: 100, onBatch: (batch: RecordBatch) => { batches.push(batch); }, onFatal: (error: Error) => { errors.push(error); }, ...more };
+}
+
+const at = (topic: string, partition = 0, position = 0): Pick<Position, 'topic' | 'partition' | 'epoch' | 'position' | 'paused'> => ({ topic, partition, epoch: 0, position, paused: false });
+
+test('who shares requests has what is its own, in one request for all; one that reads the same topic has requests of its own', async () => {
+  const { share, append, asked } = shared();
+  const [one, two, three] = [taker(), taker(), taker()];
+  const fetchers = [share(['a'], one), share(['b'], two), share(['a'], three)];
+  ['a', 'b', 'a'].forEach((topic, i) => fetchers[i]!.add(at(topic)));
+  await until(() => asked.length >= 2);
+  append('a');
+  append('b');
+  await until(() => one.batches.length + two.batches.length + three.batches.length >= 3);
+  expect([one, two, three].map(({ batches }) => batches.map(({ topic }) => topic))).toEqual([['a'], ['b'], ['a']]);
+  expect(asked.slice(0, 2).map(({ topics }) => topics.toSorted())).toEqual([['a', 'b'], ['a']]);
+  await fetchers[0]!.stop();
+  append('a');
+  append('b');
+  await until(() => two.batches.length === 2 && three.batches.length === 2);
+  expect(one.batches).toHaveLength(1);
+  await Promise.all(fetchers.map((fetcher) => fetcher.stop()));
+});
+
+test('what cannot go on is told to all who share the requests, and who comes then has others', async () => {
+  const { share, append } = shared({ failing: 'a' });
+  const [one, two] = [taker(), taker()];
+  const [first, second] = [share(['a'], one), share(['b'], two)];
+  first.add(at('a'));
+  second.add(at('b'));
+  append('b');
+  await until(() => one.errors.length > 0);
+  expect([one, two].map(({ errors }) => errors.map((error) => error.message))).toEqual([['a/0: not authorised to read'], ['a/0: not authorised to read']]);
+  expect([...first.all(), ...second.all()]).toEqual([]);
+  const next = taker();
+  const fetcher = share(['b'], next);
+  fetcher.add(at('b'));
+  await until(() => next.batches.length > 0);
+  await Promise.all([first, second, fetcher].map((each) => each.stop()));
+});
+
+test('a partition without a leader is asked for again, less and less often, and those beside it do not wait for that', async () => {
+  let moved: string | undefined = 'a';
+  const { share, append, asked } = shared({ moved: () => moved });
+  const [one, two] = [taker(), taker()];
+  const [first, second] = [share(['a'], one), share(['b'], two)];
+  first.add(at('a'));
+  second.add(at('b'));
+  append('a');
+  const delays = vi.spyOn(globalThis, 'setTimeout');
+  for (let i = 0; i < 20; i++) {
+    append('b');
+    await until(() => two.batches.length > i);
+  }
+  // A request of the other waits for the spacing only, or for a resumed one; never as long as the next look.
+  expect(Math.max(...delays.mock.calls.map(([, ms]) => ms ?? 0))).toBeLessThanOrEqual(25);
+  delays.mockRestore();
+  expect(asked.filter(({ topics }) => topics.includes('a')).length).toBeLessThan(asked.length / 2);
+  expect(one.batches).toEqual([]);
+  moved = undefined;
+  await until(() => one.batches.length === 1);
+  await Promise.all([first.stop(), second.stop()]);
+});
+
+test('followers come with what is fetched anyway, and alone they are followed at once', async () => {
+  const { share, append, asked } = shared();
+  const [paced, urgent] = [taker(), taker({ urgent: true })];
+  const [consumer, follower] = [share(['stage'], paced), share(['table'], urgent)];
+  // All in one moment: a request that took longer than the spacing needs no wait.
+  const moment = performance.now();
+  const now = vi.spyOn(performance, 'now').mockImplementation(() => moment);
+  consumer.add(at('stage'));
+  follower.add(at('table'));
+  const real = setTimeout;
+  let spaced = 0;
+  const spy = vi.spyOn(globalThis, 'setTimeout').mockImplementation(((run: () => void, ms: number) => {
+    if (ms <= 8 && ms !== 2) spaced++;
+    return real(run, ms);
+  }) as typeof setTimeout);
+  try {
+    await until(() => asked.length === 1);
+    for (let i = 1; i <= 3; i++) {
+      append('table');
+      await until(() => asked.length === 1 + i);
+    }
+    expect(spaced).toBe(0);
+    append('stage');
+    append('table');
+    await until(() => asked.length === 5);
+    expect(spaced).toBe(1);
+    expect([paced.batches.length, urgent.batches.length]).toEqual([1, 4]);
+  } finally {
+    spy.mockRestore();
+    now.mockRestore();
+    await Promise.all([consumer.stop(), follower.stop()]);
+  }
+});
+
+test('one that was paused just now is not kept waiting by a long poll, one that rests does not make the others ask all the time', async () => {
+  const { share, append, asked } = shared();
+  const [one, two] = [taker(), taker()];
+  const [first, second] = [share(['a'], one), share(['b'], two)];
+  first.add(at('a'));
+  second.add(at('b'));
+  await until(() => asked.length === 1);
+  first.pause('a', 0);
+  append('b');
+  await until(() => asked.length === 3);
+  const now = vi.spyOn(performance, 'now');
+  const ahead = performance.now() + 1001;
+  now.mockImplementation(() => ahead);
+  try {
+    const before = asked.length;
+    await until(() => asked.length > before + 1);
+    expect(asked[1]!.maxWaitMs).toBe(25);
+    expect(asked.at(-1)!.maxWaitMs).toBe(250);
+    expect(asked.at(-1)!.topics).toEqual(['b']);
+    append('a');
+    first.resume('a', 0);
+    await until(() => one.batches.length === 1);
+  } finally {
+    now.mockRestore();
+    await Promise.all([first.stop(), second.stop()]);
+  }
+});
+
+test('whatever comes, is paused, taken away and given back: each gets every record of what it reads once and in order, and nothing of what it does not', async () => {
+  const topics = ['a', 'b', 'c'];
+  const steps = fc.array(fc.record({ what: fc.constantFrom('append', 'append', 'append', 'pause', 'resume', 'remove', 'add', 'stop', 'turn'), topic: fc.constantFrom(...topics), partition: fc.nat(1) }), { maxLength: 40 });
+  await fc.assert(fc.asyncProperty(steps, fc.boolean(), async (list, slow) => {
+    const { share, append, endOf } = shared();
+    /** Next offset of what is read; undefined = it is not. */
+    const expected = new Map<string, number>();
+    const [paused, stopped] = [new Set<string>(), new Set<string>()];
+    const wrong: string[] = [];
+    const takers = topics.map((topic) => taker({
+      onBatch: (batch) => {
+        const key = `${batch.topic}/${batch.partition}`;
+        if (batch.topic !== topic || stopped.has(topic) || paused.has(key) || expected.get(key) === undefined) wrong.push(`${key} for ${topic}`);
+        for (const { offset } of batch.records) {
+          if (offset !== expected.get(key)) wrong.push(`${offset} of ${key} where ${expected.get(key)} comes next`);
+          expected.set(key, offset + 1);
+        }
+        return slow ? new Promise((done) => { setTimeout(done, 1); }) : undefined;
+      },
+    }));
+    const fetchers = topics.map((topic, i) => share([topic], takers[i]!));
+    const held = new Map<string, number>();
+    for (const { what, topic, partition } of list) {
+      const key = `${topic}/${partition}`;
+      const fetcher = fetchers[topics.indexOf(topic)]!;
+      if (what === 'append') append(topic, partition);
+      else if (what === 'turn') await new Promise((done) => { setTimeout(done, 1); });
+      else if (stopped.has(topic)) continue;
+      else if (what === 'add' && expected.get(key) === undefined) {
+        expected.set(key, held.get(key) ?? 0);
+        fetcher.add(at(topic, partition, held.get(key) ?? 0));
+      } else if (what === 'remove' && expected.get(key) !== undefined) {
+        fetcher.remove(topic, partition);
+        held.set(key, expected.get(key)!);
+        expected.delete(key);
+        paused.delete(key);
+      } else if (what === 'pause' && expected.get(key) !== undefined) {
+        fetcher.pause(topic, partition);
+        paused.add(key);
+      } else if (what === 'resume') {
+        paused.delete(key);
+        fetcher.resume(topic, partition);
+      } else if (what === 'stop') {
+        await fetcher.stop();
+        stopped.add(topic);
+        for (const p of [0, 1]) expected.delete(`${topic}/${p}`);
+      }
+    }
+    for (const key of paused) fetchers[topics.indexOf(key[0]!)]!.resume(key[0]!, Number(key[2]));
+    paused.clear();
+    await until(() => wrong.length > 0 || [...expected].every(([key, next]) => next === endOf(key[0]!, Number(key[2]))));
+    await Promise.all(fetchers.map((fetcher) => fetcher.stop()));
+    expect(wrong).toEqual([]);
+  }), { numRuns: 30 });
 });

@@ -12,8 +12,12 @@ export interface Position {
   readonly topic: string;
   readonly partition: number;
   readonly epoch: number;
+  /** Whose it is. */
+  readonly taker: Taker;
   position: number;
   paused: boolean;
+  /** When it was paused last, monotonic ms. */
+  pausedAt: number;
   /** Came while it was paused: given out first when it is resumed. */
   held: FetchedPartition | undefined;
   /** When it last answered without an error, monotonic ms. */
@@ -22,23 +26,33 @@ export interface Position {
   busy: boolean;
   /** Its records are with the handler: it stands still because of that, not because nothing comes. */
   giving: boolean;
+  /** What the handler does with them, where it does not return at once. */
+  given: Promise<void> | undefined;
   /** The fetch that last gave of it, or said that nothing is there. */
   servedIn: number;
   /** Fetches that named it first and gave nothing of it, though something is there or was not told. */
   refused: number;
+  /** Errors since it last answered without one. */
+  errors: number;
+  /** Not asked for before, monotonic ms. */
+  againAt: number;
 }
 
-export interface FetcherOptions {
-  /** Names the connections; one fetcher, one connection per broker. */
-  readonly purpose: string;
+/** Who reads by a fetcher. */
+export interface Taker {
   readonly maxBytesPerPartition: number;
-  readonly maxWaitMs: number;
-  /** Few requests need not be spaced: so that of a few records none waits, and many come together all the same. */
+  /** After an answer of only its records few requests need not be spaced: so that of a few records none waits, and many come together all the same. */
   readonly urgent?: boolean;
   /** Called in offset order per partition; awaited, so it is the back-pressure. */
   readonly onBatch: (batch: RecordBatch) => void | Promise<void>;
-  /** Cannot go on: out of range, corrupt records, no right to read. Everything has stopped; called once. */
+  /** Cannot go on: out of range, corrupt records, no right to read. Everything has stopped, also of whoever shares the requests; called once. */
   readonly onFatal: (error: Error) => void;
+}
+
+export interface RequestOptions {
+  /** Names the connections: one per broker. */
+  readonly purpose: string;
+  readonly maxWaitMs: number;
 }
 
 const maxBytes = 16 * 1024 * 1024;
@@ -50,17 +64,96 @@ const urgentBurst = 4;
 /** An answer of so much is followed by the next request at once. */
 const fullBytes = 64 * 1024;
 const busyWaitMs = 10;
-/** While partitions are paused a long poll would keep a resumed one waiting. */
+/** Of a long poll that several share. */
+const sharedWaitMs = 250;
+/** While partitions are paused a long poll would keep a resumed one waiting; not for one that has been paused longer than this: whoever shares the requests would ask forty times a second for as long. */
 const pausedWaitMs = 25;
+const restsAfterMs = 1000;
+const rests = (p: Position): boolean => p.paused && performance.now() - p.pausedAt > restsAfterMs;
 const forbidden: ReadonlySet<number> = new Set<number>([E.topicAuthorization, E.clusterAuthorization]);
 
-/**
- * Reads any set of partitions, one long poll in flight per broker. Positions advance only with the records
- * given out; a partition that was removed or paused meanwhile gets nothing.
- */
+/** The partitions that one consumer or follower reads. Positions advance only with the records given out; a partition that was removed or paused meanwhile gets nothing. */
 export class Fetcher {
+  readonly #requests: FetchRequests;
+  readonly #taker: Taker;
+  readonly #positions = new Map<string, Position>();
+
+  /** @param requests its own, or those of several who read other topics; @param topics that it may read by them */
+  constructor(taker: Taker, requests: FetchRequests, topics: readonly string[] = []) {
+    this.#requests = requests;
+    this.#taker = taker;
+    requests.join(taker, topics);
+  }
+
+  add(at: { topic: string; partition: number; epoch: number; position: number; paused: boolean }): void {
+    const now = performance.now();
+    const position: Position = { ...at, taker: this.#taker, pausedAt: at.paused ? now : -Infinity, held: undefined, answeredAt: now, busy: false, giving: false, given: undefined, servedIn: 0, refused: 0, errors: 0, againAt: 0 };
+    this.#positions.set(keyOf(at), position);
+    this.#requests.add(position);
+  }
+
+  remove(topic: string, partition: number): void {
+    this.#positions.delete(keyOf({ topic, partition }));
+    this.#requests.remove(topic, partition);
+  }
+
+  get(topic: string, partition: number): Position | undefined {
+    return this.#requests.stopped ? undefined : this.#positions.get(keyOf({ topic, partition }));
+  }
+
+  pause(topic: string, partition: number): void {
+    const position = this.get(topic, partition);
+    if (position === undefined) return;
+    position.paused = true;
+    position.pausedAt = performance.now();
+  }
+
+  resume(topic: string, partition: number): void {
+    const position = this.get(topic, partition);
+    if (position === undefined || !position.paused) return;
+    position.paused = false;
+    this.#requests.wake();
+  }
+
+  /** None once everything has stopped. */
+  all(): Iterable<Position> {
+    return this.#requests.stopped ? [] : this.#positions.values();
+  }
+
+  /** When records of the same broker were last given out, monotonic ms: whoever is not served meanwhile waits for its turn. */
+  gaveAt(leader: number): number {
+    return this.#requests.gaveAt(leader);
+  }
+
+  /** Cut what is in flight and fetch anew, e.g. when the watchdog sees no progress. */
+  restart(): void {
+    this.#requests.restart();
+  }
+
+  /** Nothing is given out after it resolves. */
+  async stop(): Promise<void> {
+    const own = [...this.#positions.values()];
+    for (const { topic, partition } of own) this.remove(topic, partition);
+    await this.#requests.leave(this.#taker, own);
+  }
+}
+
+const keyOf = (p: { readonly topic: string; readonly partition: number }): string => `${p.topic}/${p.partition}`;
+
+const backoffMs = (failures: number): number => Math.min(1000, 20 * 2 ** Math.min(failures, 6));
+
+/** What one request brought, and whether all of it is of those who are urgent. */
+interface Answer {
+  readonly bytes: number;
+  readonly urgent: boolean;
+}
+
+/** Requests for any set of partitions, of one reader or of several: one long poll in flight per broker. */
+export class FetchRequests {
   readonly #cluster: Cluster;
-  readonly #options: FetcherOptions;
+  readonly #options: RequestOptions;
+  /** With the topics that each may read. */
+  readonly #takers = new Map<Taker, readonly string[]>();
   readonly #positions = new Map<string, Position>();
   readonly #loops = new Map<number, Promise<void>>();
   readonly #stop = new AbortController();
@@ -69,29 +162,35 @@ export class Fetcher {
   /** When a loop last began to give out records, by leader; monotonic ms. */
   readonly #gaveAt = new Map<number, number>();
 
-  constructor(cluster: Cluster, options: FetcherOptions) {
+  constructor(cluster: Cluster, options: RequestOptions) {
     this.#cluster = cluster;
     this.#options = options;
   }
 
-  add(at: { topic: string; partition: number; epoch: number; position: number; paused: boolean }): void {
-    this.#positions.set(`${at.topic}/${at.partition}`, { ...at, held: undefined, answeredAt: performance.now(), busy: false, giving: false, servedIn: 0, refused: 0 });
+  /** True: nobody reads by it any more, and nobody can. */
+  get stopped(): boolean {
+    return this.#stop.signal.aborted;
+  }
+
+  join(taker: Taker, topics: readonly string[]): void {
+    this.#takers.set(taker, topics);
+  }
+
+  /** Whether somebody may read one of these topics by it: a partition stands in a request once. */
+  reads(topics: readonly string[]): boolean {
+    for (const own of this.#takers.values()) if (own.some((topic) => topics.includes(topic))) return true;
+    return false;
+  }
+
+  add(position: Position): void {
+    this.#positions.set(keyOf(position), position);
     this.wake();
   }
 
   remove(topic: string, partition: number): void {
-    this.#positions.delete(`${topic}/${partition}`);
+    this.#positions.delete(keyOf({ topic, partition }));
   }
 
-  get(topic: string, partition: number): Position | undefined {
-    return this.#positions.get(`${topic}/${partition}`);
-  }
-
-  all(): Iterable<Position> {
-    return this.#positions.values();
-  }
-
-  /** When records of the same broker were last given out, monotonic ms: whoever is not served meanwhile waits for its turn. */
   gaveAt(leader: number): number {
     return this.#gaveAt.get(leader) ?? 0;
   }
@@ -112,7 +211,6 @@ export class Fetcher {
     }
   }
 
-  /** Cut what is in flight and fetch anew, e.g. when the watchdog sees no progress. */
   restart(): void {
     this.#cluster.discard(this.#options.purpose);
     this.wake();
@@ -121,9 +219,10 @@ export class Fetcher {
   #start(leader: number): void {
     // In a later tick: it must be known before it looks for loops that are missing.
     const loop = Promise.resolve().then(() => this.#loop(leader)).catch((error: unknown) => {
-      if (this.#stop.signal.aborted) return;
+      if (this.stopped) return;
+      const told = [...this.#takers.keys()];
       this.#halt();
-      this.#options.onFatal(error as Error);
+      for (const taker of told) taker.onFatal(error as Error);
     }).finally(() => {
       if (this.#loops.get(leader) === loop) this.#loops.delete(leader);
     });
@@ -133,28 +232,29 @@ export class Fetcher {
   async #loop(leader: number): Promise<void> {
     let failures = 0;
     /** Begins of the last requests, the oldest first. */
-    const begins: number[] = new Array<number>(this.#options.urgent === true ? urgentBurst : 1).fill(-Infinity);
+    const begins: number[] = new Array<number>(urgentBurst).fill(-Infinity);
     while (!this.#stop.signal.aborted) {
       const mine = [...this.#positions.values()].filter((p) => this.#cluster.leader(p.topic, p.partition) === leader);
       if (mine.length < this.#positions.size) this.#startMissing();
       if (mine.length === 0) break;
       await this.#giveHeld(mine);
-      const wanted = mine.filter((p) => !p.paused && !p.busy && p.held === undefined);
+      const now = performance.now();
+      const wanted = mine.filter((p) => !p.paused && !p.busy && p.held === undefined && p.againAt <= now);
       if (wanted.length === 0) {
         await delay(mine.every((p) => p.paused) ? 60_000 : busyWaitMs, this.#wake.signal, this.#stop.signal);
         continue;
       }
       begins.push(performance.now());
       begins.shift();
-      const bytes = leader < 0 ? undefined : await this.#fetch(leader, wanted, wanted.length < mine.length);
-      if (bytes !== undefined) {
+      const answer = leader < 0 ? undefined : await this.#fetch(leader, wanted, mine.some((p) => !wanted.includes(p) && !rests(p)));
+      if (answer !== undefined) {
         failures = 0;
-        const rest = bytes < fullBytes ? begins[0]! + begins.length * spacingMs - performance.now() : 0;
+        const requests = answer.urgent ? urgentBurst : 1;
+        const rest = answer.bytes < fullBytes ? begins.at(-requests)! + requests * spacingMs - performance.now() : 0;
         if (rest > 0) await delay(rest, this.#stop.signal);
         continue;
       }
-      failures++;
-      await delay(Math.min(1000, 20 * 2 ** Math.min(failures, 6)), this.#stop.signal);
+      await delay(backoffMs(++failures), this.#stop.signal);
       if (this.#stop.signal.aborted) break;
       // Brokers away: keep asking; lag, lease and /readyz tell it.
       await this.#cluster.refresh([...new Set(mine.map((p) => p.topic))]).catch((error: unknown) => error);
@@ -165,7 +265,7 @@ export class Fetcher {
 
   async #giveHeld(mine: readonly Position[]): Promise<void> {
     for (const p of mine) {
-      if (p.held === undefined || p.paused || p.busy || this.#stop.signal.aborted) continue;
+      if (p.held === undefined || p.paused || p.busy || this.#positions.get(keyOf(p)) !== p || this.#stop.signal.aborted) continue;
       const { held } = p;
       p.held = undefined;
       p.busy = true;
@@ -177,25 +277,25 @@ export class Fetcher {
     }
   }
 
-  async #fetch(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<number | undefined> {
+  async #fetch(leader: number, wanted: readonly Position[], someLeftOut: boolean): Promise<Answer | undefined> {
     for (const p of wanted) p.busy = true;
     try {
-      return await this.#fetchNow(leader, wanted, somePaused);
+      return await this.#fetchNow(leader, wanted, someLeftOut);
     } finally {
       for (const p of wanted) p.busy = false;
     }
   }
 
-  /** Bytes that came; undefined: a leader moved or the broker did not answer. */
-  async #fetchNow(leader: number, wanted: readonly Position[], somePaused: boolean): Promise<number | undefined> {
-    const { maxBytesPerPartition, purpose } = this.#options;
-    const maxWaitMs = somePaused ? pausedWaitMs : this.#options.maxWaitMs;
+  /** Undefined: the broker did not answer. */
+  async #fetchNow(leader: number, wanted: readonly Position[], someLeftOut: boolean): Promise<Answer | undefined> {
+    const { purpose } = this.#options;
+    const maxWaitMs = someLeftOut ? pausedWaitMs : this.#options.maxWaitMs;
     // The broker fills the answer in the order of the request, and only the first with data surely gets a whole batch: who waits longest comes first.
     const fetch = ++this.#fetches;
     const order = wanted.toSorted((a, b) => a.servedIn - b.servedIn);
     const topics = new Map<string, { partition: number; offset: number; maxBytes: number }[]>();
     for (const p of order) {
-      const entry = { partition: p.partition, offset: p.position, maxBytes: maxBytesPerPartition };
+      const entry = { partition: p.partition, offset: p.position, maxBytes: p.taker.maxBytesPerPartition };
       const list = topics.get(p.topic);
       if (list === undefined) topics.set(p.topic, [entry]);
       else list.push(entry);
@@ -209,20 +309,23 @@ export class Fetcher {
       return undefined;
     }
     if (answer.errorCode !== 0) return undefined;
-    let ok = true;
+    const failed: Position[] = [];
     let bytes = 0;
+    let urgent = true;
     for (const part of answer.partitions) {
       const position = this.#positions.get(`${part.topic}/${part.partition}`);
       bytes += part.bytes.length;
       if (position === undefined || !wanted.includes(position) || this.#stop.signal.aborted) continue;
       if (part.errorCode === 0 && (part.bytes.length > 0 || part.highWatermark <= position.position)) position.servedIn = fetch;
       if (part.errorCode !== 0) {
-        ok = false;
+        failed.push(position);
         await this.#fault(part, position);
         continue;
       }
       position.answeredAt = performance.now();
+      position.errors = 0;
       if (part.bytes.length === 0) continue;
+      urgent &&= position.taker.urgent === true;
       if (position.paused) position.held = part;
       else {
         // What one answer brought is given out in one go, unless a handler has to be waited for.
@@ -231,7 +334,16 @@ export class Fetcher {
       }
     }
     if (order[0]!.servedIn !== fetch) order[0]!.refused++;
-    return ok ? bytes : undefined;
+    if (failed.length > 0) this.#later(failed);
+    return { bytes, urgent };
+  }
+
+  /** A leader moved, or is being elected: these are asked for again after a while, the others meanwhile. */
+  #later(failed: readonly Position[]): void {
+    const now = performance.now();
+    for (const p of failed) p.againAt = now + backoffMs(++p.errors);
+    // Brokers away: keep asking; lag, lease and /readyz tell it.
+    this.#cluster.refresh([...new Set(failed.map((p) => p.topic))]).catch((error: unknown) => error).finally(() => this.wake());
   }
 
   /** What passes is asked again; throws what does not. */
@@ -257,10 +369,13 @@ export class Fetcher {
     position.position = next;
     position.giving = true;
     this.#gaveAt.set(this.#cluster.leader(part.topic, part.partition), performance.now());
-    const given = (): void => { position.giving = false; };
+    const given = (): void => {
+      position.giving = false;
+      position.given = undefined;
+    };
     try {
-      const giving = this.#options.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark });
-      if (giving instanceof Promise) return giving.finally(given);
+      const giving = position.taker.onBatch({ topic: part.topic, partition: part.partition, epoch: position.epoch, records, nextOffset: next, highWatermark: part.highWatermark });
+      if (giving instanceof Promise) return position.given = giving.finally(given);
     } catch (error) {
       given();
       throw error;
@@ -275,9 +390,25 @@ export class Fetcher {
     this.#cluster.discard(this.#options.purpose);
   }
 
-  /** Nothing is given out after it resolves. */
-  async stop(): Promise<void> {
+  /** Nothing is given out to it after it resolves. @param positions that were its own, removed */
+  async leave(taker: Taker, positions: readonly Position[]): Promise<void> {
+    this.#takers.delete(taker);
+    if (this.#takers.size > 0) return void await Promise.allSettled(positions.map((p) => p.given));
     this.#halt();
     await Promise.all(this.#loops.values());
   }
+}
+
+/** Gives a fetcher whose requests are those of all others that it was asked for; of those who do not read the same topics. */
+export type ShareFetcher = (topics: readonly string[], taker: Taker) => Fetcher;
+
+export function createSharedFetchers(cluster: Cluster): ShareFetcher {
+  let made = 0;
+  let open: FetchRequests[] = [];
+  return (topics, taker) => {
+    open = open.filter((requests) => !requests.stopped);
+    let found = open.find((requests) => !requests.reads(topics));
+    if (found === undefined) open.push(found = new FetchRequests(cluster, { purpose: `fetch-${++made}`, maxWaitMs: sharedWaitMs }));
+    return new Fetcher(taker, found, topics);
+  };
 }

@@ -3,7 +3,7 @@ import type { Cluster } from './cluster.ts';
 import { createCommits } from './commits.ts';
 import { fetchCommitted, listOffsets } from './coordinator.ts';
 import { delay, settlesWithin, withDeadline } from './deadline.ts';
-import { Fetcher } from './fetcher.ts';
+import { Fetcher, FetchRequests, type ShareFetcher, type Taker } from './fetcher.ts';
 import { createLease, moment } from './lease.ts';
 import { Membership, type Generation } from './membership.ts';
 import type { Assignment, GroupConsumer, GroupConsumerOptions } from './types.ts';
@@ -23,7 +23,7 @@ const keyOf = (p: { topic: string; partition: number }): string => `${p.topic}/$
  * counts from the send time of the last acknowledged heartbeat, by the stricter of monotonic and wall clock; a position
  * that is gone stops the line.
  */
-export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOptions): GroupConsumer {
+export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOptions, share?: ShareFetcher): GroupConsumer {
   const { groupId, topics, handlers } = options;
   const sessionMs = options.sessionTimeoutMs ?? 10_000;
   const rebalanceMs = options.rebalanceTimeoutMs ?? 30_000;
@@ -44,10 +44,8 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
 
   const holds = (o: { topic: string; partition: number; epoch: number }): boolean => owned.get(keyOf(o))?.epoch === o.epoch;
   const commits = createCommits(cluster, groupId, holds, (offsets) => membership.commit(offsets));
-  const fetcher = new Fetcher(cluster, {
-    purpose: `fetch-${name}`,
+  const taker: Taker = {
     maxBytesPerPartition: options.maxBytesPerPartition ?? 1024 * 1024,
-    maxWaitMs: fetchWaitMs,
     urgent: options.urgent === true,
     onBatch: (batch) => {
       if (dead || !holds(batch)) return;
@@ -56,7 +54,8 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
       handlers.batch(batch);
     },
     onFatal: fail,
-  });
+  };
+  const fetcher = share === undefined || taker.urgent === true ? new Fetcher(taker, new FetchRequests(cluster, { purpose: `fetch-${name}`, maxWaitMs: fetchWaitMs })) : share(topics, taker);
 
   function lose(): void {
     lease.end();
@@ -198,15 +197,11 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     },
     pause(topic, partition) {
       paused.add(`${topic}/${partition}`);
-      const position = fetcher.get(topic, partition);
-      if (position !== undefined) position.paused = true;
+      fetcher.pause(topic, partition);
     },
     resume(topic, partition) {
       paused.delete(`${topic}/${partition}`);
-      const position = fetcher.get(topic, partition);
-      if (position === undefined || !position.paused) return;
-      position.paused = false;
-      fetcher.wake();
+      fetcher.resume(topic, partition);
     },
     commit: (offsets) => commits.commit(offsets),
     leaseUntil: lease.until,

@@ -4,6 +4,7 @@ import { Cluster } from './cluster.ts';
 import { kafkajs } from './drivers/kafkajs.ts';
 import { platformatic } from './drivers/platformatic.ts';
 import type { Driver } from './driver.ts';
+import { createSharedFetchers } from './fetcher.ts';
 import { createGroupConsumer } from './group.ts';
 import { createPartitionCounts } from './partition-counts.ts';
 import { createProducePort } from './producer.ts';
@@ -23,6 +24,7 @@ export function createLog(options: LogOptions, driver: Driver = drivers[options.
   const newCluster = (): Cluster => new Cluster(driver, { brokers: options.brokers, clientId: options.clientId, deadlineMs, secured });
   const cluster = newCluster();
   const counts = options.counts ?? createPartitionCounts();
+  const share = createSharedFetchers(cluster);
   const own = new Set<{ close(): Promise<void> }>();
 
   /** Closed with the log, unless it was closed before. */
@@ -43,8 +45,8 @@ export function createLog(options: LogOptions, driver: Driver = drivers[options.
     async appender(asked) {
       return keep(createAppender(createProducePort(newCluster()), { deadlineMs: asked?.deadlineMs ?? deadlineMs, maxPendingBytes: asked?.maxPendingBytes ?? defaultPendingBytes, requestTimeoutMs: Math.min(longestProduceMs, deadlineMs), urgent: asked?.urgent === true, counts }));
     },
-    consumer: (asked) => keep(createGroupConsumer(cluster, asked)),
-    reader: async (asked) => keep(createReader(cluster, { urgent: asked?.urgent === true })),
+    consumer: (asked) => keep(createGroupConsumer(cluster, asked, share)),
+    reader: async (asked) => keep(createReader(cluster, { urgent: asked?.urgent === true, share: asked?.shared === true ? share : undefined })),
     admin: async () => createAdmin(cluster),
     async close() {
       await Promise.all([...own].map((thing) => thing.close()));

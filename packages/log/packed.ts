@@ -10,6 +10,7 @@ const nothing: Buffer = Buffer.alloc(0);
 /** Shorter pieces are copied byte by byte: a call into the runtime costs more. */
 const shortCopy = 48;
 const firstChunk = 64 * 1024;
+const largestChunk = 1024 * 1024;
 
 export function corrupt(detail: string): never {
   throw new WeirError('log-fatal', `a record batch cannot be read: ${detail}`);
@@ -269,7 +270,7 @@ export class Packer {
     if (this.#at + bytes <= this.#bytes.length) return;
     // Finished records keep the full one; only what was begun moves on.
     const begun = this.#at - this.#from;
-    const next = Buffer.allocUnsafe(Math.max(Math.min(this.#bytes.length * 2, 1024 * 1024), (begun + bytes) * 2));
+    const next = Buffer.allocUnsafe(Math.max(Math.min(this.#bytes.length * 2, largestChunk), (begun + bytes) * 2));
     this.#bytes.copy(next, 0, this.#from, this.#at);
     const moved = this.#from;
     this.#bytes = next;
@@ -299,6 +300,19 @@ export class Packer {
     this.#at = copyBytes(this.#bytes, this.#at, source, from, to);
     this.#headersFrom = this.#at++;
   }
+  /** The same for a value of `length` bytes that the caller writes into `bytes`, from the place that is given on, before anything else is put. */
+  valueRoom(length: number): number {
+    this.#room(length + 6);
+    this.#valueFrom = writeVarint(this.#bytes, this.#at, length);
+    this.#valueLength = length;
+    this.#headersFrom = this.#valueFrom + length;
+    this.#at = this.#headersFrom + 1;
+    return this.#valueFrom;
+  }
+  /** Where the record that was begun stands. */
+  get bytes(): Buffer {
+    return this.#bytes;
+  }
   /** `count` headers in Kafka's form. */
   headers(source: Buffer, from: number, to: number, count: number): void {
     this.#room(to - from);
@@ -315,11 +329,30 @@ export class Packer {
     this.#at = at + length;
     this.#count++;
   }
+  /** One header with a value of bytes; `name` as in `header`. */
+  headerOf(name: Buffer, value: Buffer): void {
+    const { length } = value;
+    this.#room(name.length + 5 + length);
+    this.#at = copyBytes(this.#bytes, writeVarint(this.#bytes, copyBytes(this.#bytes, this.#at, name, 0, name.length), length), value, 0, length);
+    this.#count++;
+  }
   end(partition: number): PackedRecord {
     // One byte was kept for it.
     if (this.#count > 63) throw new WeirError('invariant-broken', `${this.#count} headers in a packed record`);
     this.#bytes[this.#headersFrom] = this.#count << 1;
     return new PackedRecord(partition, this.#bytes, this.#from, this.#at, this.#keyFrom, this.#keyLength, this.#valueFrom, this.#valueLength, this.#headersFrom);
+  }
+  /** `end` in a buffer of the record's own: nothing of this one is referred to, which can go on with the next record at once. */
+  endAlone(partition: number): PackedRecord {
+    const { bytes, from, to, keyFrom, keyLength, valueFrom, valueLength, headersFrom } = this.end(partition);
+    const own = Buffer.allocUnsafe(to - from);
+    bytes.copy(own, 0, from, to);
+    this.#at = from;
+    if (this.#bytes.length > largestChunk) {
+      this.#bytes = Buffer.allocUnsafe(firstChunk);
+      this.#at = 0;
+    }
+    return new PackedRecord(partition, own, 0, own.length, keyFrom - from, keyLength, valueFrom - from, valueLength, headersFrom - from);
   }
   reset(): void {
     this.#at = 0;

@@ -2,7 +2,7 @@ import { WeirError } from '@weir/errors';
 import { eventually, type Cluster } from './cluster.ts';
 import { listOffsets } from './coordinator.ts';
 import { E } from './driver.ts';
-import { Fetcher } from './fetcher.ts';
+import { Fetcher, FetchRequests, type ShareFetcher, type Taker } from './fetcher.ts';
 import { decodeBatches } from './records.ts';
 import type { Follower, LogRecord, Reader, RecordBatch } from './types.ts';
 import { watchFetcher } from './watchdog.ts';
@@ -24,10 +24,12 @@ interface Chunk {
 export interface ReaderOptions {
   readonly watchMs?: number;
   readonly urgent?: boolean;
+  /** Whose requests its followers share. */
+  readonly share?: ShareFetcher;
 }
 
 /** Reads without a group. `read` and `readOne` use short polls of their own; `follow` has a fetcher each, looked after every `watchMs`. */
-export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgent = false }: ReaderOptions = {}): Reader {
+export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgent = false, share }: ReaderOptions = {}): Reader {
   const purpose = `read-${++readers}`;
   const followers = new Set<Follower>();
   const closing = new AbortController();
@@ -84,14 +86,16 @@ export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgen
 
   async function follow(topic: string, positions: ReadonlyMap<number, number>, onBatch: (batch: RecordBatch) => void | Promise<void>, onError: (error: Error) => void): Promise<Follower> {
     const next = new Map<number, number>(positions);
-    const fetcher = new Fetcher(cluster, {
-      purpose: `follow-${++readers}`, maxBytesPerPartition: 1024 * 1024, maxWaitMs: followWaitMs, urgent, onFatal: fail,
+    const taker: Taker = {
+      // What is shared is spaced by those who have much: a follower whose records come alone is at once for the next.
+      maxBytesPerPartition: 1024 * 1024, urgent: urgent || share !== undefined, onFatal: fail,
       onBatch: (batch) => {
         const taking = onBatch(batch);
         const taken = (): void => { next.set(batch.partition, batch.nextOffset); };
         return taking instanceof Promise ? taking.then(taken) : taken();
       },
-    });
+    };
+    const fetcher = share === undefined ? new Fetcher(taker, new FetchRequests(cluster, { purpose: `follow-${++readers}`, maxWaitMs: followWaitMs })) : share([topic], taker);
     let failed = false;
     function fail(error: Error): void {
       if (failed) return;

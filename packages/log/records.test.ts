@@ -2,6 +2,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { compressionsAlgorithmsByBitmask, crc32c, Reader, readRecordsBatches } from '@platformatic/kafka';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { headerBytes, Packer } from './packed.ts';
 import { decodeBatches, encodeBatch, recordSize } from './records.ts';
 
 const bytes = fc.oneof(fc.constant(null), fc.uint8Array({ maxLength: 300 }).map((a) => Buffer.from(a)));
@@ -22,6 +23,32 @@ test('what is written is what is read, in order, and an independent reader agree
     expect(theirs!.records.map((r) => r.value)).toEqual(list.map((r) => r.value));
     expect(encoded.length).toBeLessThanOrEqual(61 + list.reduce((n, r) => n + recordSize(r), 0));
   }));
+});
+
+test('a record put together by a packer is the same bytes as one of its parts, and stays when the packer goes on', () => {
+  const part = fc.uint8Array({ maxLength: 300 }).map((a) => Buffer.from(a));
+  const headers = fc.array(fc.tuple(fc.stringMatching(/^[a-z-]{1,20}$/), fc.oneof(fc.stringMatching(/^[ -~]{0,70}$/), part)), { maxLength: 5 });
+  const whole = fc.record({ key: part, value: fc.oneof({ weight: 9, arbitrary: part }, { weight: 1, arbitrary: fc.integer({ min: 60_000, max: 1_200_000 }).map((n) => Buffer.alloc(n, 7)) }), room: fc.boolean(), headers });
+  const packer = new Packer();
+  fc.assert(fc.property(fc.array(whole, { minLength: 1, maxLength: 12 }), (list) => {
+    const packed = list.map(({ key, value, room, headers: of }) => {
+      packer.begin();
+      packer.key(key, 0, key.length);
+      if (room) {
+        const at = packer.valueRoom(value.length);
+        value.copy(packer.bytes, at);
+      } else packer.value(value, 0, value.length);
+      for (const [name, content] of of) {
+        const named = headerBytes(name, '').subarray(0, -1);
+        if (typeof content === 'string') packer.header(named, content);
+        else packer.headerOf(named, content);
+      }
+      return packer.endAlone(0);
+    });
+    const parts = list.map(({ key, value, headers: of }) => ({ partition: 0, key, value, headers: of.map(([name, content]): [string, Buffer] => [name, Buffer.from(content)]) }));
+    expect(encodeBatch(packed, 1).equals(encodeBatch(parts, 1))).toBe(true);
+    for (const [i, { key, value, headers: given }] of parts.entries()) expect(packed[i]!.key!.equals(key) && packed[i]!.value!.equals(value) && Buffer.concat(packed[i]!.headers.map(([, v]) => v)).equals(Buffer.concat(given.map(([, v]) => v)))).toBe(true);
+  }), { numRuns: 60 });
 });
 
 test('a batch that the broker cut is left for the next fetch', () => {

@@ -40,7 +40,7 @@ export const acls = {
     groups: { '*': ['Describe'] },
   },
   /** `weir apply` and `weir topics` with KAFKA_BROKERS, and scripts/prepare.ts. */
-  cli: { topics: { '*': ['Create', 'DescribeConfigs', 'Describe'], control: both, audit: write }, groups: {} },
+  cli: { topics: { '*': ['Create', 'DescribeConfigs', 'Describe'], control: both, audit: both }, groups: {} },
 } as const satisfies Record<string, AclGrants>;
 
 export type AclPrincipal = keyof typeof acls;

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import type { Appender, Log, LogAdmin, OutRecord, Reader, RecordBatch, Serde } from '@weir/log';
-import { createTopicTable, openTable, type Put, type TopicTable } from '@weir/state';
+import { createLateTable, createTopicTable, openTable, type Put, type TopicTable } from '@weir/state';
 import type { Logger } from 'pino';
 import { isSealed, sealedBy, sealKey, unseal, type SealKey } from './envelope.ts';
 import { createReady } from './ready.ts';
@@ -80,9 +80,11 @@ const offsetOf = (entry: Buffer): number => Number(entry.readBigUInt64BE());
  */
 export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error) => void, open: typeof openTable = openTable): Promise<KeyRing> {
   const { log, serde, topic, now } = ports;
-  const [reader, admin, appender]: [Reader, LogAdmin, Appender] = await Promise.all([log.reader(), log.admin(), log.appender()]);
+  const [reader, admin, appender]: [Reader, LogAdmin, Appender] = await Promise.all([log.reader({ shared: true }), log.admin(), log.appender()]);
   await appender.partitions(topic);
-  const table = open({ path: join(ports.stateDir, 'keys'), onDiscard: (reason) => ports.logger.warn({ cache: 'keys', reason }, 'local cache discarded, it is read again from its topic') });
+  const cache = open({ path: join(ports.stateDir, 'keys'), onDiscard: (reason) => ports.logger.warn({ cache: 'keys', reason }, 'local cache discarded, it is read again from its topic') });
+  // A key that is destroyed is gone from the disk when the table has read so.
+  const table = createLateTable(cache, { monotonic: () => performance.now(), removesAtOnce: true });
   if (table.get(layoutKey)?.equals(layout) !== true) table.clear();
   const wrapping = createWrapping(ports.workspaceKey);
   const making = new Map<string, Promise<void>>();
@@ -195,7 +197,8 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   return {
     async start() {
       await follow.start();
-      table.putBatch([{ key: layoutKey, value: layout }]);
+      // At once, or a process that is killed before the next key comes reads all of them again.
+      cache.putBatch([{ key: layoutKey, value: layout }]);
       for (const { key, value } of table.range('e/')) {
         marks?.set(key.slice('e/'.length), value);
         if (marks === undefined || marks.size > maxMarks) {

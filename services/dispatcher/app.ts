@@ -6,7 +6,7 @@ import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, ConsumerHandlers, GroupConsumer, LogAdmin, Reader } from '@weir/log';
 import { saveEscalation, saveIncident } from '@weir/release';
 import { appendDeadlineMs, coPartitioned, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
-import { openTable, type Table } from '@weir/state';
+import { createLateTable, openTable, type Table } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
 import { createCredentials, type Credentials } from './credentials.ts';
 import { createDestinationRunner, type DestinationRunner } from './destination.ts';
@@ -109,7 +109,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     // A cache that did not count from its beginning has no counts: with caps it is another one, read from the topic.
     const counts = releases.current().destinations.get(name)!.caps.length > 0;
     const path = join(context.stateDir, counts ? 'ledger-counted' : 'ledger', name);
-    const ledger = createLedgerStore(outside.openTable({ path, tellsAbsent: true, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') }), serde, counts);
+    const cache = outside.openTable({ path, tellsAbsent: true, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') });
+    const ledger = createLedgerStore(createLateTable(cache, { monotonic: clock.monotonic }), serde, counts);
     const parkedTable = outside.openTable({ path: join(context.stateDir, 'parked', name) });
     // What an earlier process left is in the ledger and on the topic.
     parkedTable.clear();

@@ -4,6 +4,7 @@ import { createAlarm } from './alarm.ts';
 import { joinBatch, type Batch, type Ready } from './batch.ts';
 import { call, callBatch, readBack, tellQuota } from './call.ts';
 import { waitMs, type BreakerState } from './breaker.ts';
+import { createEndPace } from './end-pace.ts';
 import type { Ending } from './ends.ts';
 import { createHeads } from './heads.ts';
 import { restrictSince, type Lane } from './lane.ts';
@@ -52,6 +53,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const timeLeft = ports.turns.share(pump);
   const heads = createHeads(() => ports.destination());
   const paths = createPaths();
+  const pace = createEndPace(ports.clock);
   let pumping = false;
   let inFlight = 0;
   /** Heads that are looked at again in a moment: the more, the later, for what they wait for is read by this process, too. */
@@ -352,7 +354,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
-      const opened = parts.map((part) => createPartitionRunner(ports, part, { ready: inLine, restrict: hurry, end: count }));
+      const opened = parts.map((part) => createPartitionRunner(ports, part, pace, { ready: inLine, restrict: hurry, end: count }));
       for (const runner of opened) partitions.set(runner.partition, runner);
       // Not waited for: a ledger may be longer to read than a handler may take. Nothing is called before it is read.
       for (const runner of opened) runner.open();

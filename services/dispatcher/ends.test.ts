@@ -2,6 +2,7 @@ import type { OutRecord } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
 import { createHandClock } from '@weir/testing';
 import { expect, test, vi } from 'vitest';
+import { createEndPace } from './end-pace.ts';
 import { createEndWriter, type Ending } from './ends.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { EndValue } from './types.ts';
@@ -19,7 +20,7 @@ function writer(position: number) {
       at.position = 10_000;
     } },
   } as unknown as DestinationPorts;
-  const it = createEndWriter(ports, 0, { name: 'me', owned: async () => true, gone: () => false }, () => undefined);
+  const it = createEndWriter(ports, 0, { name: 'me', owned: async () => true, gone: () => false }, createEndPace(createHandClock(0)), () => undefined);
   return { at, own: (...offsets: number[]): void => it.applyOwn(offsets.map(() => record), offsets.map(() => 'k'), offsets), passed: (...offsets: number[]): void => it.applyOwn([], [], offsets) };
 }
 
@@ -60,14 +61,16 @@ function gathering() {
       return Promise.resolve(records.map((_, i) => i));
     } },
   } as unknown as DestinationPorts;
-  const writer = createEndWriter(ports, 0, { name: 'me', owned: async () => true, gone: () => false }, () => undefined);
+  const pace = createEndPace(clock);
+  const writers = [0, 1].map((partition) => createEndWriter(ports, partition, { name: 'me', owned: async () => true, gone: () => false }, pace, () => undefined));
+  const writer = writers[0]!;
   let ended = 0;
-  const push = (count: number): void => {
-    for (let i = 0; i < count; i++) writer.push({ task: { delivery: { eventId: 'e' }, record: { headers: [] }, key: `k${ended++}` }, state: 'delivered', effect: 'done', code: null, detail: null, deadLetter: false } as unknown as Ending);
+  const push = (count: number, to = writer): void => {
+    for (let i = 0; i < count; i++) to.push({ task: { delivery: { eventId: 'e' }, record: { headers: [] }, key: `k${ended++}` }, state: 'delivered', effect: 'done', code: null, detail: null, deadLetter: false } as unknown as Ending);
   };
   const settled = async (): Promise<void> => { for (let i = 0; i < 5; i++) await new Promise((done) => { setImmediate(done); }); };
   return {
-    writer, appends, ends, push, settled,
+    writer, other: writers[1]!, pace, appends, ends, push, settled,
     async pass(ms: number): Promise<void> {
       for (const _ of clock.turn(ms)) await settled();
     },
@@ -97,6 +100,69 @@ test('ends that come soon after others share an append, at the same times for al
   push(1);
   await settled();
   expect(appends).toEqual([1, 3, 1]);
+});
+
+test('partitions of one destination share the time: what ends in another one soon after waits for it, and goes as soon as one of them appends', async () => {
+  const { other, writer, appends, push, settled, pass } = gathering();
+  push(1);
+  await settled();
+  push(2, other);
+  await settled();
+  expect(appends).toEqual([1]);
+  await pass(16);
+  expect(appends).toEqual([1, 2]);
+  await pass(3);
+  push(3, other);
+  push(1);
+  await settled();
+  expect(appends).toEqual([1, 2]);
+  // A lane waits for the one of the first partition.
+  await writer.written();
+  await settled();
+  expect(appends.slice(2).sort()).toEqual([1, 3]);
+});
+
+test('ends that have waited for 12 ms since the last append go with what else is appended, in the same turn, and the next do not come right behind', async () => {
+  const { pace, appends, push, settled, pass } = gathering();
+  push(1);
+  await settled();
+  push(2);
+  await pass(11);
+  pace.ride();
+  await settled();
+  expect(appends).toEqual([1]);
+  await pass(2);
+  pace.ride();
+  // Promise reactions only: the appender takes what was appended when the turn is over.
+  for (let i = 0; i < 20; i++) await Promise.resolve();
+  expect(appends).toEqual([1, 2]);
+  await pass(1);
+  push(1);
+  await settled();
+  await pass(17);
+  expect(appends).toEqual([1, 2]);
+  await pass(1);
+  expect(appends).toEqual([1, 2, 1]);
+});
+
+test('ends that come when the time for them has just gone by wait for the next, or what else is appended', async () => {
+  const { pace, appends, push, settled, pass } = gathering();
+  await pass(4);
+  push(1);
+  await settled();
+  await pass(13);
+  push(1);
+  await settled();
+  await pass(14);
+  expect(appends).toEqual([1]);
+  await pass(1);
+  expect(appends).toEqual([1, 1]);
+  await pass(13);
+  push(2);
+  await settled();
+  pace.ride();
+  await settled();
+  expect(appends).toEqual([1, 1, 2]);
 });
 
 test('ends are not gathered longer when a lane waits for one of them, when they are many, or when the partition is given up', async () => {

@@ -3,6 +3,7 @@ import { Packer, RecordBody, type OutRecord } from '@weir/log';
 import { createHash } from 'node:crypto';
 import type { Reason } from '@weir/pipeline';
 import { catalogue, type ErrorCode } from '@weir/errors';
+import type { EndPace } from './end-pace.ts';
 import { secondBody, secondRecord, withoutTopic, type HandOver } from './fail-over.ts';
 import { ledgerKeys } from './ledger.ts';
 import type { LedgerEntry } from './ledger-store.ts';
@@ -53,11 +54,6 @@ export function endValue(ending: Ending, at: number, owner: string): EndValue {
 /** Offsets that are remembered behind a record that is not known. */
 const maxAhead = 2000;
 
-/**
- * From one append of ends to the next, ms: each costs both sides a request and the cache a transaction, whatever is in it. At
- * the same times for all partitions, which so share the request.
- */
-const gatherMs = 16;
 /** So many ends are worth an append of their own. */
 const fullEnds = 500;
 
@@ -129,9 +125,9 @@ export interface Owner {
 /**
  * Writes the ends of one partition in batches: dead letters first, then the ledger and the outcomes; only when
  * all are acknowledged is an offset finished. Order of ends is the order of calls to `push`. What goes to a second
- * vendor is appended there when its end is acknowledged and this is surely the owner still.
+ * vendor is appended there when its end is acknowledged and this is surely the owner still. Partitions of one destination have one `pace`.
  */
-export function createEndWriter(ports: DestinationPorts, partition: number, owner: Owner, finished: (tasks: readonly Task[]) => void) {
+export function createEndWriter(ports: DestinationPorts, partition: number, owner: Owner, pace: EndPace, finished: (tasks: readonly Task[]) => void) {
   const ledgerTopic = ports.topics.ledger(ports.name);
   let queue: Ended[] = [];
   let silent: Task[] = [];
@@ -231,30 +227,19 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     }).catch(ports.fail).finally(() => { catchingUp = undefined; });
   }
 
-  /** When the last append of ends began, monotonic ms. */
-  let wroteAt = Number.NEGATIVE_INFINITY;
-  /** Ends the wait for more ends. */
-  let go: (() => void) | undefined;
   let draining = false;
 
   /** Undefined: what is queued is written now, for nothing was a moment ago, it is much, or somebody waits for it. */
   function moreComes(): Promise<void> | undefined {
-    const now = ports.clock.monotonic();
-    if (draining || waiting.length > 0 || queue.length >= fullEnds || now - wroteAt >= gatherMs) return undefined;
-    return new Promise((resolve) => {
-      const timer = ports.clock.setTimer(() => go?.(), gatherMs - now % gatherMs);
-      go = () => {
-        go = undefined;
-        ports.clock.clearTimer(timer);
-        resolve();
-      };
-    });
+    if (queue.length === 0) return undefined;
+    if (!draining && waiting.length === 0 && queue.length < fullEnds) return pace.turn();
+    pace.go();
+    return undefined;
   }
 
   async function run(): Promise<void> {
     while (queue.length > 0 || silent.length > 0 || waiting.length > 0) {
       await moreComes();
-      if (queue.length > 0) wroteAt = ports.clock.monotonic();
       const batch = queue;
       const told = waiting;
       const done = silent;
@@ -270,7 +255,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
   }
 
   function kick(): void {
-    if (waiting.length > 0 || queue.length >= fullEnds) go?.();
+    if (waiting.length > 0 || queue.length >= fullEnds) pace.go();
     // What ends in this turn of the event loop is one batch.
     running ??= new Promise((turn) => { setImmediate(turn); }).then(run).catch(ports.fail).finally(() => {
       running = undefined;
@@ -316,7 +301,7 @@ export function createEndWriter(ports: DestinationPorts, partition: number, owne
     /** Resolves when nothing is queued or being written. */
     async drained(): Promise<void> {
       draining = true;
-      go?.();
+      pace.go();
       while (running !== undefined) await running;
       await catchingUp;
     },

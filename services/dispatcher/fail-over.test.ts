@@ -4,6 +4,7 @@ import { topicNames } from '@weir/pipeline';
 import type { DestinationConfig, SecondVendor } from '@weir/release';
 import { expect, test } from 'vitest';
 import { closed, onFailure, type BreakerState } from './breaker.ts';
+import { createEndPace } from './end-pace.ts';
 import { createEndWriter } from './ends.ts';
 import { failOver, secondDelivery, secondOf, type SecondState } from './fail-over.ts';
 import { createLeaving } from './leaving.ts';
@@ -155,7 +156,7 @@ function writer(owned: boolean, partitions: () => Promise<number> = () => Promis
     ledger: { end: () => undefined, position: () => 0, apply: (_p: number, entries: { key: string }[]) => { applied.push(...entries.map((e) => e.key)); } },
     appender: { partitions: () => Promise.resolve(1), partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => { log.push(...records.map((r) => `${topic} ${r.value!.toString()} ${r.headers?.length ?? ''}`)); return Promise.resolve(records.map((_, i) => i)); } },
   } as unknown as DestinationPorts;
-  return { log, applied, finished, it: createEndWriter(ports, 0, { name: 'me', owned: () => Promise.resolve(owned), gone: () => false }, (tasks) => { finished.push(...tasks.map((t) => t.offset)); }) };
+  return { log, applied, finished, it: createEndWriter(ports, 0, { name: 'me', owned: () => Promise.resolve(owned), gone: () => false }, createEndPace(ports.clock), (tasks) => { finished.push(...tasks.map((t) => t.offset)); }) };
 }
 
 test('the second vendor\'s topic has the delivery after the end of the first is acknowledged, and the offset is finished after both', async () => {

@@ -92,7 +92,10 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     table.clear();
     table.putBatch([{ key: '#layout', value: layout }]);
   }
-  const decodeIntent = (value: Buffer): IntentValue => serde.decode(value).value as IntentValue;
+  function decodeIntent(value: Buffer): IntentValue {
+    const { fromOffset, toOffset, at } = serde.decode(value).value as IntentValue;
+    return { fromOffset, toOffset, at };
+  }
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
   /** Keys that were asked for and have no end in the table: each is asked for again when its end is written, and at each look at its head. */
   const absent = createRecent<true>(maxAbsent);
@@ -116,6 +119,9 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     if (!owners.has(partition)) owners.set(partition, markOf(table.get(ownerOf(partition))));
     return owners.get(partition);
   }
+
+  /** As the table has them; asked for with every batch. */
+  const floors = new Map<number, number>();
 
   function see(value: Buffer | null, seen: OwnerSeen): void {
     if (value === null) return;
@@ -150,13 +156,32 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
   const countKey = ({ subject, at }: EndValue, key: string): string => `${countPrefix(subject)}${stamp(at)}/${key}`;
   const timeOf = (key: string, prefix: string): number => Number(key.slice(prefix.length, prefix.length + 15));
 
+  /** As the table has them, by partition and key there: a few, and each batch that is called writes one. */
+  const intents = new Map<number, Map<string, IntentValue>>();
+
+  function intentsOf(partition: number): Map<string, IntentValue> {
+    let known = intents.get(partition);
+    if (known === undefined) {
+      known = new Map();
+      for (const { key, value } of table.range(intentPrefix(partition))) known.set(key, decodeIntent(value));
+      intents.set(partition, known);
+    }
+    return known;
+  }
+
   /** Intents of earlier owners go when everything that they cover is committed: the newest owner starts behind them. */
   function intentPuts(partition: number, key: string, value: Buffer | null, puts: Map<string, Buffer | null>): void {
-    const prefix = intentPrefix(partition);
-    const name = prefix + key.slice(`${ledgerKeys.intentPrefix}${partition}/`.length);
-    if (value !== null) {
-      const { fromOffset } = decodeIntent(value);
-      for (const stored of table.range(prefix)) if (decodeIntent(stored.value).toOffset <= fromOffset) puts.set(stored.key, null);
+    const known = intentsOf(partition);
+    const name = intentPrefix(partition) + key.slice(`${ledgerKeys.intentPrefix}${partition}/`.length);
+    if (value === null) known.delete(name);
+    else {
+      const intent = decodeIntent(value);
+      for (const [stored, { toOffset }] of known) {
+        if (toOffset > intent.fromOffset) continue;
+        known.delete(stored);
+        puts.set(stored, null);
+      }
+      known.set(name, intent);
     }
     puts.set(name, value);
   }
@@ -170,8 +195,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     },
     intent(partition, position) {
       let found: IntentValue | undefined;
-      for (const { value } of table.range(intentPrefix(partition))) {
-        const { fromOffset, toOffset, at } = decodeIntent(value);
+      for (const { fromOffset, toOffset, at } of intentsOf(partition).values()) {
         if (toOffset <= position) continue;
         found = found === undefined ? { fromOffset, toOffset, at } : { fromOffset: Math.min(fromOffset, found.fromOffset), toOffset: Math.max(toOffset, found.toOffset), at: Math.min(at, found.at) };
       }
@@ -230,11 +254,13 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       write(puts);
     },
     floor(partition) {
-      const value = table.get(floorKey(partition));
-      return value === undefined ? 0 : Number(value.toString('latin1'));
+      let floor = floors.get(partition);
+      if (floor === undefined) floors.set(partition, floor = Number(table.get(floorKey(partition))?.toString('latin1') ?? 0));
+      return floor;
     },
     setFloor(partition, time) {
       table.putBatch([{ key: floorKey(partition), value: Buffer.from(String(time), 'latin1') }]);
+      floors.set(partition, time);
     },
     prune(time, limit) {
       const puts = new Map<string, Buffer | null>();
@@ -245,8 +271,10 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       });
       if (looked === 0) return 0;
       // In one transaction: what is forgotten is asked of the topic from then on.
-      for (const partition of table.positions().keys()) if (this.floor(partition) < time) puts.set(floorKey(partition), Buffer.from(String(time), 'latin1'));
+      const raised = [...table.positions().keys()].filter((partition) => this.floor(partition) < time);
+      for (const partition of raised) puts.set(floorKey(partition), Buffer.from(String(time), 'latin1'));
       write(puts);
+      for (const partition of raised) floors.set(partition, time);
       return looked;
     },
     bytes: () => table.bytes(),

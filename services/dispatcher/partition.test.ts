@@ -3,6 +3,7 @@ import { WeirError } from '@weir/errors';
 import { topicNames } from '@weir/pipeline';
 import { sealedMagic, sealOverhead } from '@weir/seal';
 import { expect, test, vi } from 'vitest';
+import { createEndPace } from './end-pace.ts';
 import { createPartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createDisk } from '../../tests/integrity/sim/table.ts';
@@ -31,7 +32,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
       throw new WeirError('log-assignment-stale');
     } },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, { ready: (lane) => { ready.push(lane); }, restrict: () => undefined, end: () => undefined });
+  const runner = createPartitionRunner(ports, assignment, createEndPace(ports.clock), { ready: (lane) => { ready.push(lane); }, restrict: () => undefined, end: () => undefined });
   runner.open();
   runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset: 5, timestamp: 1, key: null, value: Buffer.from('v'), headers: [] }], nextOffset: 6, highWatermark: 6 } as unknown as RecordBatch);
   while (batches < 3) await turn();
@@ -53,6 +54,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
   const ready: string[] = [];
   const lags: number[] = [];
   const told: string[] = [];
+  let appended = 0;
   const gauge = new Map<number, number>();
   const clock = { at: 1000 };
   const delivery = { eventId: 'e', acceptedAt: 1, source: '', payload: Buffer.from('p') };
@@ -73,7 +75,8 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     appender: {
       partitionFor: () => 0,
       append: (_topic: string, records: readonly { key: Buffer; value: Buffer | null }[]) => {
-        const first = written.length;
+        const first = appended;
+        appended += records.length;
         for (const { key, value } of records) {
           if (value !== null) written.push(JSON.parse(value.toString()) as Written);
           if (key.toString().startsWith('#intent/')) {
@@ -88,7 +91,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, { restrict: () => undefined, end: () => undefined, ready: (lane) => {
+  const runner = createPartitionRunner(ports, assignment, createEndPace(ports.clock), { restrict: () => undefined, end: () => undefined, ready: (lane) => {
     ready.push(lane.subject);
     over.onReady?.(lane.subject, lane.queue[0]!);
   } });

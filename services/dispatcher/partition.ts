@@ -3,6 +3,7 @@ import { failpoint } from '@weir/failpoint';
 import { createCommitWindow, expiringBefore, isPassing, patiently, soon, type CommitWindow } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { writeDeparture } from './departure.ts';
+import type { EndPace } from './end-pace.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane, type QuotaWait } from './lane.ts';
 import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
@@ -54,8 +55,18 @@ export interface PartitionRunner {
   openedAt(): number;
 }
 
-/** @param on told of a lane with a head that nobody works on, of something that restricts behind a head that waits, and of each end of what waits */
-export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, on: { ready(lane: Lane, runner: PartitionRunner): void; restrict(lane: Lane, runner: PartitionRunner): void; end(ending: Ending): void }): PartitionRunner {
+/** What a partition tells its destination. */
+export interface PartitionEvents {
+  /** A lane has a head that nobody works on. */
+  ready(lane: Lane, runner: PartitionRunner): void;
+  /** Something that restricts is behind a head that waits. */
+  restrict(lane: Lane, runner: PartitionRunner): void;
+  /** Something that waited has ended. */
+  end(ending: Ending): void;
+}
+
+/** @param pace of the ends of all partitions of the destination */
+export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, pace: EndPace, on: PartitionEvents): PartitionRunner {
   const { partition, epoch, topic } = assignment;
   const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
@@ -72,8 +83,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let inFlight = 0;
   let onIdle: (() => void) | undefined;
   let before: IntentValue | undefined;
-  /** Offset of its mark on the ledger: whatever it writes there is acknowledged behind it. */
-  let markedAt = -1;
+  /** Offset of its mark on the ledger, then of its last intent: the next is acknowledged behind it. */
+  let writtenAt = -1;
   /** Nothing was on the ledger before its first mark. */
   let wasEmpty = false;
   let committed = assignment.position;
@@ -91,7 +102,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   // Not the instance alone: one that was killed and is back is another owner.
   const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
-  const writer = createEndWriter({ ...ports, fail }, partition, { name: owner, owned, gone: () => closed }, (tasks) => {
+  const writer = createEndWriter({ ...ports, fail }, partition, { name: owner, owned, gone: () => closed }, pace, (tasks) => {
     for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
     commit();
   });
@@ -170,8 +181,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       async append(mark) {
         const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
         const offsets = await unlessGivenUp(ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]));
-        markedAt = offsets?.[0] ?? -1;
-        wasEmpty ||= markedAt === 0;
+        writtenAt = offsets?.[0] ?? -1;
+        wasEmpty ||= writtenAt === 0;
         return offsets?.[0];
       },
     });
@@ -274,7 +285,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const from = window.committable();
     const since = calledSince.next(from, batchEnd, ports.clock.now());
     const at = before !== undefined && before.toOffset > from ? Math.min(before.at, since) : since;
-    await writeOwn(intentPuts(partition, owner, intents++, encodeIntent({ fromOffset: from, toOffset, at })));
+    const written = writeOwn(intentPuts(partition, owner, intents++, encodeIntent({ fromOffset: from, toOffset, at })));
+    pace.ride();
+    await written;
     failpoint('dispatcher.intent-written');
   }
 
@@ -284,8 +297,10 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     const records = puts.map((put): OutRecord => ({ partition, key: Buffer.from(put.key), value: put.value }));
     const appended = ports.appender.append(ports.topics.ledger(ports.name), records);
     const offsets = await (patience === undefined ? appended : Promise.race([appended, patience]));
-    if (offsets !== undefined && offsets[0]! <= markedAt) throw new WeirError('log-fatal', `${ports.topics.ledger(ports.name)}/${partition} took a record at ${offsets[0]}, and the mark of its owner stood at ${markedAt}: the topic was made anew meanwhile`);
-    if (offsets !== undefined) writer.applyOwn(records, puts.map(({ key }) => key), offsets);
+    if (offsets === undefined || offsets.length === 0) return;
+    if (offsets[0]! <= writtenAt) throw new WeirError('log-fatal', `${ports.topics.ledger(ports.name)}/${partition} took a record at ${offsets[0]}, and the one before it stood at ${writtenAt}: the topic was made anew meanwhile`);
+    writtenAt = offsets.at(-1)!;
+    writer.applyOwn(records, puts.map(({ key }) => key), offsets);
   }
 
   /**

@@ -1,9 +1,9 @@
 import type { Item, JsonObject, PollSource, WebhookSource } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
-import type { Appender, OutRecord } from '@weir/log';
+import { headerBytes, Packer, type Appender, type OutRecord } from '@weir/log';
 import { H, itemEventId, itemHash, keyedId, type TopicNames } from '@weir/pipeline';
 import type { SourceConfig } from '@weir/release';
-import { rawOwner, seal, type KeyRing, type SealKey } from '@weir/seal';
+import { rawOwner, seal, sealOverhead, sealTo, type KeyRing, type SealKey } from '@weir/seal';
 
 export interface AcceptPorts {
   readonly appender: Appender;
@@ -57,24 +57,64 @@ export function idOf(source: SourceConfig, item: Item, hash: string, envelope: J
   return { eventId: itemEventId(source.name, identity, hash), objectKey: identity.objectKey };
 }
 
+/** Where records are put together; each leaves with bytes of its own. */
+const packer = new Packer();
+const name = (header: string): Buffer => headerBytes(header, '').subarray(0, -1);
+const names = { event: name(H.event), hash: name(H.hash), accepted: name(H.accepted), traceparent: name(H.traceparent), envelope: name(H.envelope), objectKey: name(H.objectKey) };
+
+/** A header whose value is nearly always that of the record before. */
+function repeating(header: string): (value: string) => Buffer {
+  let last = { value: '', bytes: headerBytes(header, '') };
+  return (value) => {
+    if (value !== last.value) last = { value, bytes: headerBytes(header, value) };
+    return last.bytes;
+  };
+}
+const sourceHeader = repeating(H.source);
+const contentTypeHeader = repeating(H.contentType);
+
+/** What surrounds the items, as it stands in a header; undefined = nothing does. */
+function envelopeBytes(envelope: JsonObject | undefined, sealing: SealKey | undefined): Buffer | undefined {
+  if (envelope === undefined || Object.keys(envelope).length === 0) return undefined;
+  const text = Buffer.from(JSON.stringify(envelope));
+  if (text.length > maxEnvelope) throw new WeirError('body-too-large', 'what surrounds the items is over 8 KiB');
+  return sealing === undefined ? text : seal(sealing, text);
+}
+
 function toRecords(ports: AcceptPorts, topic: string, { source, items, envelope, traceparent, contentType }: Arrival, now: number, sealing: SealKey | undefined): { records: OutRecord[]; eventIds: string[] } {
   const records: OutRecord[] = [];
   const eventIds: string[] = [];
-  const shared: [string, Buffer][] = [[H.source, Buffer.from(source.name)], [H.accepted, Buffer.from(String(now))], [H.traceparent, Buffer.from(traceparent)], [H.contentType, Buffer.from(contentType.slice(0, maxContentType))]];
-  if (envelope !== undefined && Object.keys(envelope).length > 0) {
-    const text = Buffer.from(JSON.stringify(envelope));
-    if (text.length > maxEnvelope) throw new WeirError('body-too-large', 'what surrounds the items is over 8 KiB');
-    shared.push([H.envelope, sealing === undefined ? text : seal(sealing, text)]);
-  }
+  const surrounding = envelopeBytes(envelope, sealing);
+  const bySource = sourceHeader(source.name);
+  const byType = contentTypeHeader(contentType.slice(0, maxContentType));
+  const accepted = String(now);
   for (const item of items) {
-    if (item.bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an item is over ${maxItemBytes} bytes`);
-    const hash = itemHash(item.bytes);
+    const { bytes } = item;
+    if (bytes.length > maxItemBytes) throw new WeirError('body-too-large', `an item is over ${maxItemBytes} bytes`);
+    const hash = itemHash(bytes);
     const { eventId: id, objectKey } = idOf(source, item, hash, envelope);
     // The sender's id of a person may be an e-mail address: it is no key of a topic as it is.
     const named = objectKey === undefined || objectKey === '' || objectKey.length > maxKey ? id : ports.sealing === undefined ? objectKey : keyedId(ports.sealing.workspaceKey, 'object', objectKey);
     const key = Buffer.from(named);
     eventIds.push(id);
-    records.push({ partition: ports.appender.partitionFor(topic, key), key, value: sealing === undefined ? item.bytes : seal(sealing, item.bytes), headers: [[H.event, Buffer.from(id)], [H.hash, Buffer.from(hash)], ...shared, [H.objectKey, key]] });
+    // Of one that was given up (a key that was destroyed meanwhile) nothing stays.
+    packer.reset();
+    packer.begin();
+    packer.key(key, 0, key.length);
+    if (sealing === undefined) packer.value(bytes, 0, bytes.length);
+    else {
+      const at = packer.valueRoom(sealOverhead + bytes.length);
+      sealTo(sealing, bytes, packer.bytes, at);
+    }
+    packer.header(names.event, id);
+    packer.header(names.hash, hash);
+    packer.headers(bySource, 0, bySource.length, 1);
+    packer.header(names.accepted, accepted);
+    packer.header(names.traceparent, traceparent);
+    packer.headers(byType, 0, byType.length, 1);
+    if (surrounding !== undefined) packer.headerOf(names.envelope, surrounding);
+    packer.headerOf(names.objectKey, key);
+    records.push(packer.endAlone(ports.appender.partitionFor(topic, key)));
   }
   return { records, eventIds };
 }

@@ -330,6 +330,19 @@ test('Segment: a browser may ask first, and reads answers and Retry-After', asyn
   for (const body of [JSON.stringify(track('a')), '{']) expect((await w.post('/v1/track', body)).headers).toMatchObject({ 'access-control-allow-origin': '*', 'access-control-expose-headers': 'retry-after' });
 });
 
+test('what was taken is counted by source, once, whenever somebody asks', async () => {
+  const w = world({ sources: [shop] });
+  const asked = async (): Promise<string[]> => (await w.metrics.metrics()).split('\n').filter((line) => /^weir_ingest_(requests|items)_total\{/.test(line));
+  expect(await asked()).toEqual([]);
+  for (const n of ['a', 'b']) await w.post('/webhooks/shop', JSON.stringify(track(n)));
+  await w.post('/v1/batch', JSON.stringify({ batch: [track('c'), track('d')] }));
+  const three = ['weir_ingest_requests_total{source="shop",result="ok"} 3', 'weir_ingest_items_total{source="shop"} 4'];
+  expect([await asked(), await asked()]).toEqual([three, three]);
+  await w.post('/webhooks/shop', '{');
+  await w.post('/webhooks/shop', JSON.stringify(track('e')));
+  expect(await asked()).toEqual(['weir_ingest_requests_total{source="shop",result="ok"} 4', 'weir_ingest_requests_total{source="shop",result="body-malformed"} 1', 'weir_ingest_items_total{source="shop"} 5']);
+});
+
 test('a flood of refusals is one line with the reason and no part of the request; the counter has them all', async () => {
   const w = world();
   for (let i = 0; i < 50; i++) await w.post('/webhooks/shop', '{"canary":1}', { authorization: key(`canary-${i}`), traceparent: `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01` });

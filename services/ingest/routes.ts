@@ -76,8 +76,7 @@ async function take(ports: RoutePorts, source: SourceConfig, request: Pick<Fasti
       failpoint('ingest.half-response');
     }
     metrics.ack.observe((performance.now() - began) / 1000);
-    metrics.items.inc({ source: source.name }, items.length);
-    metrics.requests.inc({ source: source.name, result: 'ok' });
+    metrics.taken(source.name, items.length);
     const traceId = traceIdOf(traceparent);
     if (ports.logger.isLevelEnabled('debug')) ports.logger.debug({ source: source.name, traceId, eventId: eventIds[0], items: items.length }, 'accepted');
     return { eventIds, traceId };
