@@ -176,7 +176,8 @@ export interface OperationManifest {
   readonly doc: string;
   /**
    * Of `restrict`: by what the request names the person to the vendor. Where a person has one of these that a change of
-   * consent does not carry, the vendor is not told under it, and that is recorded (`identifier-unknown`). Absent: not known.
+   * consent which closes does not carry, the change goes out once more under it where Weir has its value, and else it is
+   * recorded that the vendor was not told (`identifier-unknown`). Absent: not known.
    */
   readonly identifiers?: readonly ('userId' | 'email' | 'phone')[];
   readonly idempotency: {

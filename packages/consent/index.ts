@@ -1,3 +1,5 @@
 export { createConsentBarrier, type ConsentBarrier, type ConsentBarrierPorts, type Marks } from './barrier.ts';
 export { createConsentLease, type ConsentLease, type ConsentReport } from './lease.ts';
-export { createConsentTables, type ConsentPorts, type ConsentTables, type StoredState } from './tables.ts';
+export { type KeptValue } from './link-values.ts';
+export { createClearLinks, type ClearLinksPorts, type Unread } from './clear-links.ts';
+export { createConsentTables, type ConsentOptions, type ConsentPorts, type ConsentTables, type StoredState } from './tables.ts';

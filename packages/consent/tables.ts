@@ -3,9 +3,10 @@ import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
 import { patiently, type Timers } from '@weir/pipeline';
 import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
-import { isReadable } from '@weir/seal';
-import { createLateTable, createTopicTable, openTable } from '@weir/state';
+import { isReadable, linkValue } from '@weir/seal';
+import { createLateTable, createTopicTable, openTable, type Put } from '@weir/state';
 import type { Logger } from 'pino';
+import { createLinkValues, type KeptValue } from './link-values.ts';
 import { createLinkIndex } from './links.ts';
 import { createStateIndex, type StoredState } from './states.ts';
 
@@ -16,10 +17,16 @@ export interface ConsentPorts {
   readonly log: Log;
   readonly serde: Serde;
   readonly topics: { readonly consent: string; readonly identity: string };
-  /** Caches are made in <stateDir>/consent and <stateDir>/links. */
+  /** Caches are made in <stateDir>/consent, <stateDir>/links and, with `linkValues`, <stateDir>/link-values. */
   readonly stateDir: string;
   readonly logger: Logger;
   readonly clock: Timers & { monotonic(): number };
+}
+
+export interface ConsentOptions {
+  readonly open?: typeof openTable | undefined;
+  /** Keeps what links have sealed (`linkValues`): for who opens it. */
+  readonly linkValues?: boolean;
 }
 
 /** weir.consent and weir.identity, read whole by this instance. Every answer is synchronous and of this moment. */
@@ -43,6 +50,8 @@ export interface ConsentTables {
   version(): number;
   /** The identifiers and all that are linked to them; undefined = more than 64, too wide to decide on. */
   linked(ids: readonly string[]): readonly string[] | undefined;
+  /** The sealed identifiers that stand with the links of these, which `linked` gave, the newest first; none without the option `linkValues`. A read of each: not for every record. */
+  linkValues(linked: readonly string[]): readonly KeptValue[];
   /** The same question as `allows`, for identifiers that `linked` gave. */
   check(linked: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
   /** Changes of this partition of weir.consent.changes below this offset are in the table. */
@@ -62,7 +71,7 @@ export interface ConsentTables {
  * Tables of consent and identity over local caches that may be deleted at any time.
  * @param onError told once when a topic can not be followed any more: the process must stop. All answers are closed from then on.
  */
-export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, open: typeof openTable = openTable): Promise<ConsentTables> {
+export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, { open = openTable, linkValues: keepsValues = false }: ConsentOptions = {}): Promise<ConsentTables> {
   const { log, serde, topics, stateDir, logger } = ports;
   // Links come with every person who is new: with what is fetched anyway.
   const [reader, linkReader, admin]: [Reader, Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.reader({ shared: true }), log.admin()]);
@@ -75,6 +84,8 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });
   const links = createLinkIndex(identityCache);
+  const valueCache = keepsValues ? open({ path: join(stateDir, 'link-values'), onDiscard: onDiscard('link-values') }) : undefined;
+  const values = valueCache === undefined ? undefined : createLinkValues(valueCache, identityCache, (value) => linkValue(serde, value));
   let broken = false;
   let stopping = false;
   const fail = (error: Error) => {
@@ -95,8 +106,13 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     }
     return lookups === undefined ? undefined : Promise.all(lookups).then(() => { waits = false; });
   }
+  /** What stands with the links before they count, so that none is there without; at once, where the links are written late. */
+  function putLinks(batch: RecordBatch): readonly Put[] {
+    values?.put(batch);
+    return links.puts(batch);
+  }
   const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare, onError: fail });
-  const identity = createTopicTable({ reader: linkReader, admin, topic: topics.identity, table: identityCache, puts: links.puts, onError: fail });
+  const identity = createTopicTable({ reader: linkReader, admin, topic: topics.identity, table: identityCache, puts: putLinks, onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
   const { linked } = links;
@@ -114,7 +130,9 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
 
   return {
     async start() {
+      values?.loading();
       await Promise.all([consent.start(), identity.start()]);
+      values?.loaded();
     },
     caughtUp,
     consentPositions: () => Array.from(consent.positions(), (n) => n ?? 0),
@@ -141,6 +159,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     },
     version: () => (caughtUp() ? version : -1),
     linked,
+    linkValues: (ids) => values?.of(ids, links.links) ?? [],
     check,
     folded: states.folded,
     states: states.states,
@@ -153,6 +172,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     async stop() {
       stopping = true;
       await Promise.all([consent.close(), identity.close()]);
+      await valueCache?.close();
       await Promise.all([reader.close(), linkReader.close(), admin.close()]);
     },
   };

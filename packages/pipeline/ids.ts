@@ -39,6 +39,21 @@ export function outputId(event: string, outputName: string, objectKey: string): 
   return 'out_' + digest(['output', event, outputName, objectKey]);
 }
 
+/**
+ * What a change of consent goes out as under an identifier that is linked and that it does not carry: the output, and the
+ * keyed identifier, so that the same one has the same delivery key whatever else is linked meanwhile.
+ */
+export const linkedOutput = (output: string, id: string): string => `${output}~${id}`;
+
+/** The output that this one is once more, and the linked identifier; undefined for any other output. */
+export function linkedFrom(output: string): { readonly output: string; readonly id: string } | undefined {
+  const at = output.indexOf('~');
+  return at < 0 ? undefined : { output: output.slice(0, at), id: output.slice(at + 1) };
+}
+
+/** How its operation is shown, beside the one of the change itself: `<operation> (by email:<the first of the keyed identifier>)`. */
+export const linkedOperation = (operation: string, id: string): string => `${operation} (by ${id.slice(0, id.indexOf(':') + 7)})`;
+
 /** Idempotency key of a delivery. Byte-identical on every try of the same (output, destination, operation, intent, generation). */
 export function deliveryKey(output: string, destination: string, operation: string, intent: string, generation: number): string {
   return 'dlv_' + digest(['delivery', output, destination, operation, intent, String(generation)]);

@@ -1,4 +1,5 @@
 import { decide, type Decision, type Subject } from '@weir/policy';
+import { carryOn, type Onward } from './linked.ts';
 import { propagate, type StatesSeen } from './propagation.ts';
 import type { Release } from './types.ts';
 import { untold } from './untold.ts';
@@ -17,16 +18,37 @@ export interface DecidedRecord {
   readonly now: number;
 }
 
+export interface ChangeDecisions {
+  readonly decisions: readonly Decision[];
+  /** What goes out once more, under linked identifiers. */
+  readonly onward: readonly Onward[];
+}
+
+const none: readonly Onward[] = [];
+/** Whether `changeDecisions` has something to say of it. */
+export const isConsentChange = ({ recordName }: Pick<Subject, 'recordName'>): boolean => recordName === consentChange;
+
+const unknown = (): undefined => undefined;
+
 /**
- * The decisions on a change of consent, without who knows it (`consent-origin`, `consent-echo`) and with who is not told
- * under every identifier (`identifier-unknown`). On any other record they are what they were. The policy stage, `weir policy
- * explain` and rehearsals share it.
+ * The decisions on a change of consent, without who knows it (`consent-origin`, `consent-echo`), and once more for who knows
+ * the person by a linked identifier; with who is not told under every identifier (`identifier-unknown`). On any other record
+ * they are what they were. The policy stage, `weir policy explain` and rehearsals share it.
+ *
+ * @param valueOf gives what a linked identifier is in the clear, which is asked only of a change that closes and lacks it; undefined = not known
  */
-export function changeDecisions(decisions: readonly Decision[], { outputId, subject, ids, now }: DecidedRecord, release: Release, tables: StatesSeen): readonly Decision[] {
-  if (subject.recordName !== consentChange) return decisions;
+export function changeDecisions(decisions: readonly Decision[], { outputId, subject, ids, now }: DecidedRecord, release: Release, tables: StatesSeen, valueOf: (id: string) => string | undefined = unknown): ChangeDecisions {
+  if (!isConsentChange(subject)) return { decisions, onward: none };
   const value = subject.record as Readonly<Record<string, unknown>> & { readonly purpose: string; readonly channel: string | null; readonly topic: string | null; readonly state: string };
-  const told = propagate(decisions, { outputId, source: subject.source, ids, purpose: value.purpose, channel: value.channel, topic: value.topic, state: value.state }, tables, release);
+  const seen = { outputId, source: subject.source, ids, purpose: value.purpose, channel: value.channel, topic: value.topic, state: value.state };
+  const told = propagate(decisions, seen, tables, release);
   // A correction or restriction is what consent is not asked about, and nothing is taken of a limit.
-  const not = untold({ value, ids, linked: subject.ids }, told, release, (record) => decide(release.policy, { ...subject, record }, { now, take: () => false, consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) }));
-  return not.length === 0 ? told : [...told, ...not];
+  const decideAs = (record: Readonly<Record<string, unknown>>): readonly Decision[] => decide(release.policy, { ...subject, record }, { now, take: () => false, consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) });
+  const change = { value, ids, linked: subject.ids };
+  const lacking = untold(change, told, release, decideAs);
+  if (lacking === undefined) return { decisions: told, onward: none };
+  // What a tool that was told says again ends here under each identifier: also where the one that is linked has said no by itself.
+  const passedOn = (record: Readonly<Record<string, unknown>>, id: string): readonly Decision[] => propagate(propagate(decideAs(record), seen, tables, release), { ...seen, ids: [id] }, tables, release);
+  const { onward, denials } = carryOn(change, lacking, release.policy.routes.get(consentChange) ?? [], release.linkedIdentifiers === true ? valueOf : unknown, passedOn);
+  return { decisions: denials.length === 0 ? told : [...told, ...denials], onward };
 }

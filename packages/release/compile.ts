@@ -77,7 +77,7 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   };
   problems.push(...checkPolicy(policy, new Set(destinations.keys())));
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { hash: releaseHash(files), files, name: head!.name, consent: head!.consent, ...(head!.escalation === undefined ? {} : { escalation: head!.escalation }), sources, destinations, policy, contracts: general };
+  return { hash: releaseHash(files), files, name: head!.name, consent: head!.consent, linkedIdentifiers: head!.linkedIdentifiers, ...(head!.escalation === undefined ? {} : { escalation: head!.escalation }), sources, destinations, policy, contracts: general };
 }
 
 /** A contract that a destination names governs what goes there; every other one governs the canonical records. */
@@ -109,10 +109,11 @@ function checkUnique(rules: readonly CompiledRule[], problems: WorkspaceProblem[
   }
 }
 
+const linkedRules: readonly string[] = ['keep', 'leave-out'];
 const conflictRules = ['log-order', 'strictest', 'source-priority'] as const;
 
 /** weir.yaml: the name, who is told of trouble, and which of several sources of consent may re-open what another closed. */
-function compileHead(file: ReleaseFile | undefined): { readonly name: string; readonly consent: ConflictRule; readonly escalation?: EscalationConfig } {
+function compileHead(file: ReleaseFile | undefined): { readonly name: string; readonly consent: ConflictRule; readonly linkedIdentifiers: boolean; readonly escalation?: EscalationConfig } {
   if (file === undefined) throw new WorkspaceError([{ file: 'weir.yaml', line: 0, message: 'is missing', remedy: 'write weir.yaml with name: <workspace>' }]);
   const yaml = parseYaml(file);
   const table = tableOf(yaml);
@@ -124,18 +125,20 @@ function compileHead(file: ReleaseFile | undefined): { readonly name: string; re
   const given = consent === undefined ? {} : consent;
   const wrong = (at: string, message: string, remedy: string): void => { problems.push({ file: file.path, line: yaml.lineOf(['consent', ...(at === '' ? [] : [at])]), message, remedy }); };
   if (given === null || typeof given !== 'object' || Array.isArray(given)) {
-    wrong('', 'consent is a table', 'give conflict and priority');
+    wrong('', 'consent is a table', 'give conflict, priority, linkedIdentifiers');
     throw new WorkspaceError(problems);
   }
-  for (const key of Object.keys(given)) if (key !== 'conflict' && key !== 'priority') wrong(key, `unknown key ${key}`, 'use conflict, priority');
+  for (const key of Object.keys(given)) if (key !== 'conflict' && key !== 'priority' && key !== 'linkedIdentifiers') wrong(key, `unknown key ${key}`, 'use conflict, priority, linkedIdentifiers');
   const kind = given['conflict'] ?? 'log-order';
   if (!conflictRules.includes(kind as ConflictRule['kind'])) wrong('conflict', 'conflict names no rule', `use ${conflictRules.join(', ')}`);
   const priority = given['priority'] ?? [];
   const isList = Array.isArray(priority) && priority.every((p) => typeof p === 'string' && isName(p)) && new Set(priority).size === priority.length;
   if (!isList) wrong('priority', 'priority is no list of source names, each once', 'name the sources, the one that counts most first; the consent API is consent-api');
   else if ((kind === 'source-priority') !== ((priority as string[]).length > 0)) wrong('priority', 'priority goes with conflict: source-priority, and only with it', 'give both or neither');
+  const linked = given['linkedIdentifiers'] ?? 'keep';
+  if (!linkedRules.includes(linked as string)) wrong('linkedIdentifiers', 'linkedIdentifiers says neither keep nor leave-out', 'keep: vendors that know a person by a linked identifier are told of a no; leave-out: no address is kept with links');
   if (problems.length > 0) throw new WorkspaceError(problems);
-  return { name: name as string, ...(escalation === undefined ? {} : { escalation }), consent: { kind: kind as ConflictRule['kind'], priority: priority as string[] } };
+  return { name: name as string, linkedIdentifiers: linked === 'keep', ...(escalation === undefined ? {} : { escalation }), consent: { kind: kind as ConflictRule['kind'], priority: priority as string[] } };
 }
 
 function tableOf(yaml: ParsedYaml): Table {

@@ -1,5 +1,6 @@
 export { advise } from './advice.ts';
-export { changeDecisions, type DecidedRecord } from './change-decisions.ts';
+export { shownOnward, type Onward } from './linked.ts';
+export { changeDecisions, isConsentChange, type ChangeDecisions, type DecidedRecord } from './change-decisions.ts';
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';
@@ -8,7 +9,7 @@ export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
 export { boundReasons, encodeAll, tooLarge, type Encodable, type Encoded } from './encode.ts';
-export { createKeyedCache, createPersons, identifiersOf, linksOf, type Person } from './identity.ts';
+export { createKeyedCache, createPersons, identifiersOf, linksOf, personOf, type Person } from './identity.ts';
 export { maxIdentifiers, normalize, type Canonical, type Normalized } from './normalize.ts';
 export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';

@@ -168,11 +168,16 @@ test('links out of the workspace are not read, neither a file nor a folder; nor 
   }
 });
 
+test.each([['', true], ['consent: { linkedIdentifiers: keep }\n', true], ['consent: { conflict: strictest, linkedIdentifiers: leave-out }\n', false]] as const)('links keep sealed identifiers unless weir.yaml says otherwise (%s)', (line, keeps) => {
+  expect(compile({ 'weir.yaml': `name: acme\n${line}` }).linkedIdentifiers).toBe(keeps);
+});
+
 test.each([
   ['consent: { conflict: newest }', 'conflict names no rule'],
   ['consent: { conflict: source-priority }', 'priority goes with'],
   ['consent: { conflict: strictest, priority: [web] }', 'priority goes with'],
   ['consent: { conflict: source-priority, priority: [web, web] }', 'no list of source names'],
+  ['consent: { linkedIdentifiers: false }', 'linkedIdentifiers says neither keep nor leave-out'],
   ['consent: { wat: 1 }', 'unknown key wat'],
   ['consent: strictest', 'consent is a table'],
 ])('%s in weir.yaml is refused with its line: %s', (line, message) => {

@@ -87,6 +87,8 @@ export interface Release {
   readonly destinations: ReadonlyMap<string, DestinationConfig>;
   /** Which source may re-open what another closed; absent = log order. */
   readonly consent?: ConflictRule;
+  /** Links keep the sealed identifiers of the record that said so, and a change of consent that closes goes to vendors under them. Absent = no. */
+  readonly linkedIdentifiers?: boolean;
   readonly policy: CompiledPolicy;
   /** By full canonical record name; those of single destinations not among them. */
   readonly contracts: ReadonlyMap<string, readonly CompiledContract[]>;

@@ -3,7 +3,7 @@ import type { OperationManifest } from '@weir/adapter';
 import { compilePurposes, compileRoutes, decide, type CompiledRoute } from '@weir/policy';
 import { parseYaml } from '@weir/yaml';
 import { expect, test } from 'vitest';
-import { untold } from './untold.ts';
+import { untold, untoldDenial } from './untold.ts';
 
 const purposes = compilePurposes({ path: 'purposes.yaml', content: 'purposes:\n  news: { legalBasis: consent, doc: Newsletter. }\n' });
 const http = registry.get('http')!.destination!;
@@ -24,7 +24,7 @@ function untoldBy(routes: string, change: Record<string, unknown>, ids: readonly
   const policy = { purposes, rules: [], routes: new Map<string, readonly CompiledRoute[]>([['ConsentChange', compiled]]) };
   const value = { purpose: 'news', channel: null, topic: null, state: 'withdrawn', userId: null, email: null, phone: null, ...change };
   const on = (record: Readonly<Record<string, unknown>>) => decide(policy, { recordName: 'ConsentChange', record, source: 'shop', key: ids[0] ?? '', ids: linked }, { now: 1, take: () => false, consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) });
-  return untold({ value, ids, linked }, on(value), { destinations: new Map([['mail', { operations: known } as never]]) }, on).map((d) => [d.route!.operation, d.effect === 'deny' ? `${d.reason}: ${d.detail}` : d.effect]);
+  return (untold({ value, ids, linked }, on(value), { destinations: new Map([['mail', { operations: known } as never]]) }, on)?.missed ?? []).map(untoldDenial).map((d) => [d.route!.operation, d.effect === 'deny' ? `${d.reason}: ${d.detail}` : d.effect]);
 }
 const user = { userId: 'u' };
 const [U, E, E2, P] = ['userId:u', 'email:e', 'email:f', 'phone:p'];

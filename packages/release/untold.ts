@@ -2,7 +2,8 @@ import type { OperationManifest } from '@weir/adapter';
 import type { CompiledRoute, Decision } from '@weir/policy';
 import type { Release } from './types.ts';
 
-type Type = NonNullable<OperationManifest['identifiers']>[number];
+/** By what operations name people. */
+export type Type = NonNullable<OperationManifest['identifiers']>[number];
 
 /** Stands for a value that nobody here has, in the conditions of routes. */
 const placeholder: Readonly<Record<Type, string>> = { userId: 'unknown', email: 'unknown@unknown.invalid', phone: '+10000000000' };
@@ -19,38 +20,58 @@ export interface UntoldChange {
   readonly linked: readonly string[] | undefined;
 }
 
+/** A restrict operation that a change which closes lacks an identifier for. */
+export interface Untold {
+  readonly route: CompiledRoute;
+  /** Types of the identifiers that are linked and that the change does not carry. */
+  readonly missing: readonly Type[];
+  /** It goes there all the same, under another identifier. */
+  readonly told: boolean;
+}
+
+/** What a change that closes lacks. */
+export interface Lacking {
+  /** What it lacks at an operation, whatever the conditions of its routes say; undefined = nothing, or it is not to go there. */
+  at(route: CompiledRoute): Untold | undefined;
+  /** The operations whose conditions take it with stand-ins for what it lacks. */
+  readonly missed: readonly Untold[];
+}
+
 /**
- * What a no does not reach: a vendor that knows the person by an identifier that is linked and that the change does not
- * carry. Weir has only its keyed form, so there is nothing to send; each such vendor gets a denial `identifier-unknown`,
- * which is counted, traced and a receipt. Where the change goes there under another identifier, the denial is beside the
- * delivery, of the operation `<name> (not by <identifiers>)`.
+ * What a no does not reach as it came: a vendor that knows the person by an identifier that is linked and that the change does
+ * not carry. Weir has its keyed form, and where the link keeps it the sealed one (`linked.ts`). Undefined: it lacks nothing.
  *
  * @param decisions on the change as it is
  * @param decideAs decides the same change with other values; takes nothing of any limit
  */
-export function untold({ value, ids, linked }: UntoldChange, decisions: readonly Decision[], release: Pick<Release, 'destinations'>, decideAs: (record: Readonly<Record<string, unknown>>) => readonly Decision[]): Decision[] {
-  if ((value['state'] !== 'withdrawn' && value['state'] !== 'denied') || linked === undefined || linked.length === ids.length) return [];
+export function untold({ value, ids, linked }: UntoldChange, decisions: readonly Decision[], release: Pick<Release, 'destinations'>, decideAs: (record: Readonly<Record<string, unknown>>) => readonly Decision[]): Lacking | undefined {
+  if ((value['state'] !== 'withdrawn' && value['state'] !== 'denied') || linked === undefined || linked.length === ids.length) return undefined;
   const others = new Set(types.filter((type) => type !== otherAddress[String(value['channel'])] && linked.some((id) => id.startsWith(`${type}:`) && !ids.includes(id))));
-  if (others.size === 0) return [];
-  const found: Decision[] = [];
-  for (const { route } of decideAs({ ...value, ...Object.fromEntries([...others].filter((type) => !isText(value[type])).map((type) => [type, placeholder[type]])) })) {
-    if (route === undefined || route.kind !== 'restrict') continue;
+  if (others.size === 0) return undefined;
+
+  function at(route: CompiledRoute): Untold | undefined {
+    if (route.kind !== 'restrict') return undefined;
     const named = release.destinations.get(route.destination)?.operations[route.operation]?.identifiers ?? [];
     const missing = named.filter((type) => others.has(type));
     const given = decisions.find((d) => d.route?.destination === route.destination && d.route.operation === route.operation);
-    if (missing.length === 0) continue;
-    if (given === undefined) found.push(denial(route, missing));
-    else if (given.effect === 'allow') {
-      // Who is told under an address knows the person, but not of another address.
-      const left = named.some((type) => isText(value[type])) ? missing.filter((type) => type !== 'userId') : missing;
-      if (left.length > 0) found.push(denial({ ...route, operation: `${route.operation} (not by ${left.join(', ')})` }, left));
-    }
+    if (missing.length === 0) return undefined;
+    if (given === undefined) return { route, missing, told: false };
+    if (given.effect !== 'allow') return undefined;
+    // Who is told under an address knows the person, but not of another address.
+    const left = named.some((type) => isText(value[type])) ? missing.filter((type) => type !== 'userId') : missing;
+    return left.length > 0 ? { route, missing: left, told: true } : undefined;
   }
-  return found;
+
+  const stoodIn = decideAs({ ...value, ...Object.fromEntries([...others].filter((type) => !isText(value[type])).map((type) => [type, placeholder[type]])) });
+  return { at, missed: stoodIn.flatMap(({ route }) => (route === undefined ? [] : at(route) ?? [])) };
 }
 
-const isText = (value: unknown): boolean => typeof value === 'string' && value !== '';
+export const isText = (value: unknown): value is string => typeof value === 'string' && value !== '';
 
-function denial(route: CompiledRoute, missing: readonly Type[]): Decision {
-  return { effect: 'deny', route, rule: 'restrict', reason: 'identifier-unknown', detail: `linked, and not in the change: ${missing.join(', ')}`, consent: [] };
+/**
+ * The denial of who is not told, which is counted, traced and a receipt. Where the change goes there under another identifier
+ * it stands beside the delivery, of the operation `<name> (not by <identifiers>)`.
+ */
+export function untoldDenial({ route, missing, told }: Untold): Decision {
+  return { effect: 'deny', route: told ? { ...route, operation: `${route.operation} (not by ${missing.join(', ')})` } : route, rule: 'restrict', reason: 'identifier-unknown', detail: `linked, and not in the change: ${missing.join(', ')}`, consent: [] };
 }

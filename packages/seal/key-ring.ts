@@ -39,6 +39,8 @@ export interface KeyRing {
   destroy(owners: readonly string[], which?: 'all' | 'marked'): Promise<number>;
   /** Owners that begin with `prefix` and have a key. */
   owners(prefix: string): Iterable<string>;
+  /** Called for each identifier whose mark of erasure is read, in the tick in which it counts. */
+  onErased(listener: (owner: string) => void): void;
   stop(): Promise<void>;
 }
 
@@ -88,6 +90,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   const making = new Map<string, Promise<void>>();
   const ready = createReady(maxReady);
   const waiting = new Set<() => void>();
+  const erasedListeners: ((owner: string) => void)[] = [];
   /** Marks of erasure by owner, as in the table, each asked for many times a record; undefined = too many of them, then the table says. */
   let marks: Map<string, Buffer> | undefined = new Map();
   /** Who asks whether a value can be read and who reads it come one after the other: it is opened once. */
@@ -109,6 +112,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
         if (marks !== undefined && marks.size > maxMarks) marks = undefined;
         // Nothing is sealed any more with the key of before.
         ready.forget(owner, '');
+        if (mark !== null) for (const listener of erasedListeners) listener(owner);
       }
       else {
         const id = name.slice(hash + '#key/'.length);
@@ -266,6 +270,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
         if (owner !== last) yield last = owner;
       }
     },
+    onErased: (listener) => { erasedListeners.push(listener); },
     async stop() {
       await follow.close();
       await Promise.all([reader.close(), admin.close(), appender.close()]);

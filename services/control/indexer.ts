@@ -1,6 +1,6 @@
 import { findWeirError } from '@weir/errors';
 import { fieldReader, type FieldReader, type LogRecord, type RecordBatch, type Serde } from '@weir/log';
-import { H, type TopicNames } from '@weir/pipeline';
+import { H, linkedFrom, linkedOperation, type TopicNames } from '@weir/pipeline';
 import { loadSchemas } from '@weir/schemas';
 import { isReadable } from '@weir/seal';
 import { traceIdOf } from '@weir/telemetry';
@@ -41,9 +41,15 @@ function normalized(tx: Transaction, record: LogRecord, name: string, where: Whe
   tx.stage(eventId, { stage: 'normalized', at: record.timestamp, mapping: header(record, H.mapping), release: header(record, H.release), output: header(record, H.outputName), outputId: header(record, H.output), record: name, subject: record.key?.toString('utf8') }, where);
 }
 
+/** As stages name it. What goes out once more under a linked identifier is an operation beside that of its change. */
+function named(outputId: string | null, operation: string | null): { readonly outputId: string | null; readonly operation: string | null } {
+  const linked = outputId === null ? undefined : linkedFrom(outputId);
+  return linked === undefined || operation === null ? { outputId, operation } : { outputId: linked.output, operation: linkedOperation(operation, linked.id) };
+}
+
 function decided(tx: Transaction, v: Value, where: Where): void {
   tx.delivery(deliveryId(v, v['destination']), 'pending', v['decidedAt']);
-  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', outputId: v['outputId'], destination: v['destination'], operation: v['operation'], rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined, ...secondOf(v) }, where);
+  tx.stage(v['eventId'], { stage: 'decided', at: v['decidedAt'], effect: 'allow', destination: v['destination'], ...named(v['outputId'], v['operation']), rule: v['rule'], purpose: v['purpose'], legalBasis: v['legalBasis'], consent: v['consent'], release: v['release'], notBefore: v['notBefore'] ?? undefined, ...secondOf(v) }, where);
 }
 
 /** What the decision says of a second vendor, or of the first where this is the second. */
@@ -58,14 +64,15 @@ function attempt(tx: Transaction, v: Value, where: Where): void {
 }
 
 function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
-  const { eventId, destination, operation, state } = v;
+  const { eventId, destination, state } = v;
+  const { outputId, operation } = named(v['outputId'], v['operation']);
   const before = v['outputId'] === null && v['stage'] === 'normalizer';
   if (before) tx.ended(eventId, state, v['at']);
   else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined', v['at']);
   // Outcomes of an event stand on one partition, in their order.
   if (!before && v['stage'] === 'dispatcher') tx.held(deliveryId(v, destination), v['reason'] === 'delivery-held');
   if (order !== '') tx.replayed(order, before ? eventId : deliveryId(v, destination), stateOf[state] ?? (state === 'dropped' ? 'dropped' : 'quarantined'));
-  if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId: v['outputId'], destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
+  if (v['stage'] === 'policy') tx.stage(eventId, { stage: 'decided', at: v['at'], effect: policyEffects[state] ?? 'deny', outputId, destination, operation, rule: v['rule'], purpose: v['purpose'], reason: v['reason'], consent: v['consent'], release: v['release'] }, where);
   if (v['attempt'] !== null) tx.stage(eventId, { stage: 'attempt', at: v['attempt'].at, destination, operation, number: v['attempts'], verdict: v['attempt'].verdict, effect: v['attempt'].effect, status: v['status'], ms: v['attempt'].durationMs, path: v['attempt'].path ?? undefined }, where);
   tx.stage(eventId, { stage: 'outcome', at: v['at'], destination, operation, state, reason: v['reason'], detail: v['detail'] ?? undefined, attempts: v['attempts'], status: v['status'] ?? undefined, to: v['to'] ?? undefined, by: v['stage'] }, where);
 }

@@ -38,10 +38,10 @@ export function subjectRoutes(app: FastifyInstance, ports: { readonly subjects: 
     const { identifier, destination, limit = 50 } = request.body;
     return ports.subjects().decisions(parseIdentifier(identifier), destination, limit);
   });
-  app.post<Asked>('/v1/subjects/export', { schema: { body }, config: { permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, as NDJSON.' } }, async (request, reply) => {
+  app.post<Asked>('/v1/subjects/export', { schema: { body }, config: { permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, and what links keep of it, as NDJSON.' } }, async (request, reply) => {
     const subjects = ports.subjects();
     const { ids, onlyGiven } = await subjects.resolve(parseIdentifier(request.body.identifier));
-    return reply.type('application/x-ndjson').send(Readable.from(lines(subjects, ids, onlyGiven ? `${JSON.stringify(wideNote)}\n` : '')));
+    return reply.type('application/x-ndjson').send(Readable.from(lines(subjects, ids, onlyGiven)));
   });
   app.post<Asked>('/v1/subjects/erase', { schema: { body: order }, config: { permission: 'erasure.order', scope: whole, action: 'subject.erase', privateBody: true, summary: 'Erase a person: answered once the order is written, or with one that is under way; poll the erasure for its receipt.' } }, async (request, reply) => {
     const { identifier, deadlineDays = defaultDays, force = false } = request.body;
@@ -53,8 +53,8 @@ export function subjectRoutes(app: FastifyInstance, ports: { readonly subjects: 
 }
 
 /** Records as NDJSON text, while they are read: the reader waits for who takes them, and stops when he has left. */
-async function* lines(subjects: Subjects, ids: readonly string[], first: string): AsyncGenerator<string> {
-  let chunk = first;
+async function* lines(subjects: Subjects, ids: readonly string[], onlyGiven: boolean): AsyncGenerator<string> {
+  let chunk = onlyGiven ? `${JSON.stringify(wideNote)}\n` : '';
   let left = false;
   let give = Promise.withResolvers<string>();
   let taken = Promise.withResolvers<void>();
@@ -77,6 +77,8 @@ async function* lines(subjects: Subjects, ids: readonly string[], first: string)
       taken = Promise.withResolvers<void>();
       before.resolve();
     }
+    // Of those that are too many the links are of several people.
+    if (!onlyGiven) for (const { at, ...link } of await subjects.linkValues(ids)) chunk += `${JSON.stringify({ at: new Date(at).toISOString(), link })}\n`;
     if (chunk !== '') yield chunk;
   } finally {
     left = true;

@@ -15,7 +15,7 @@ function subjects(linked: (ids: readonly string[]) => readonly string[] | undefi
   return createSubjects({
     reader: { read: async (_t: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: [record] }) }, admin: { beginningOffsets: async () => new Map(), endOffsets: async () => new Map([[0, 1]]) },
     appender: { partitions: async () => 1, partitionFor: () => 0 }, serde: { known: () => true, decode: () => ({ name: 'weir.canonical.Profile', value: { userId: 'u-7' } }) }, topics: topicNames('weir'),
-    keys: { erasedUntil: () => 0, current: () => undefined }, tables: { readToEnd: async () => {}, linked, states: () => [], allows: (ids: readonly string[]) => (linked(ids) === undefined ? { ok: false, reason: 'identity-too-wide' } : { ok: true }) },
+    keys: { erasedUntil: () => 0, current: () => undefined }, tables: { readToEnd: async () => {}, linkValues: () => [], linked, states: () => [], allows: (ids: readonly string[]) => (linked(ids) === undefined ? { ok: false, reason: 'identity-too-wide' } : { ok: true }) },
     store: { stages: () => [{ stage: 'decided', at: 1, destination: 'crm', operation: 'send', effect: 'deny', reason: 'identity-too-wide' }] }, workspaceKey, now: () => 0,
     release: () => ({ policy: { routes: new Map([['Profile', [{ purpose: 'email-marketing', channel: 'email' }]]]), purposes: new Map() } }), ...over,
   } as never);

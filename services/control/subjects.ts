@@ -4,7 +4,7 @@ import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
 import { phoneNumber } from '@weir/mapping';
 import { H, keyedId, type TopicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
-import type { KeyRing } from '@weir/seal';
+import { openIdentifiers, type ClearIdentifiers, type KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
 import type { Stage, Store } from './store.ts';
 
@@ -15,7 +15,7 @@ export interface SubjectPorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly keys: KeyRing;
-  readonly tables: Pick<ConsentTables, 'linked' | 'allows' | 'readToEnd' | 'states'>;
+  readonly tables: Pick<ConsentTables, 'linked' | 'allows' | 'readToEnd' | 'states' | 'linkValues'>;
   readonly store: Pick<Store, 'stages'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
@@ -188,6 +188,18 @@ export function createSubjects(ports: SubjectPorts) {
     }
   }
 
+  /** What the links of a person keep in the clear, the newest first; nothing of what was erased. @param ids as `resolve` gives them for one person */
+  async function linkValues(ids: readonly string[]): Promise<ReadonlyArray<ClearIdentifiers & { readonly at: number }>> {
+    const found: (ClearIdentifiers & { readonly at: number })[] = [];
+    for (const { at, sealed } of tables.linkValues(ids)) {
+      if (keys.erasedUntil(ids) >= at) continue;
+      if (!serde.known(sealed)) await serde.prepare(sealed);
+      const clear = openIdentifiers(serde, sealed);
+      if (clear !== undefined) found.push({ at, userId: clear.userId, email: clear.email, phone: clear.phone });
+    }
+    return found;
+  }
+
   async function summary(identifiers: Identifiers): Promise<SubjectSummary> {
     const { ids, onlyGiven } = await resolve(identifiers);
     const events = new Set<string>();
@@ -236,6 +248,6 @@ export function createSubjects(ports: SubjectPorts) {
     return { onlyGiven, decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
   }
 
-  return { resolve, close, known, scan, summary, decisions };
+  return { resolve, close, known, scan, linkValues, summary, decisions };
 }
 export type Subjects = ReturnType<typeof createSubjects>;

@@ -223,7 +223,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
       await Promise.all([topics.outcome, topics.dlq].map((topic) => appender.partitions(topic)));
       http = outside.createHttpClient({ allowPrivate: options.allowPrivate });
-      consent = await createConsentTables(context, (error) => failure.resolve(error), outside.openTable);
+      consent = await createConsentTables(context, (error) => failure.resolve(error), { open: outside.openTable });
       await consent.start();
       // On its own connection: a report must not wait behind a batch of ends.
       reports = await log.appender({ deadlineMs: appendDeadlineMs, urgent: true });

@@ -40,7 +40,7 @@ function world() {
   const take = createConsentIntake({
     appender: { append, partitionFor: () => 0, partitions: () => Promise.resolve(1) } as unknown as Appender, serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) } as Serde, topics,
     tables: { stored: (key) => (states.has(key) ? { partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) } : undefined) as never }, barrier: { applied: () => Promise.resolve(true) },
-    workspaceKey: Buffer.alloc(32), release: () => 'r', clock: { now: () => (now += 1000), monotonic: () => now },
+    workspaceKey: Buffer.alloc(32), release: () => 'r', keepsLinked: () => true, clock: { now: () => (now += 1000), monotonic: () => now },
   });
   return {
     outputs, appends, dieAfter: (n: number) => { dies = n; }, fold, state: () => [...states.values()].map((s) => s.state),

@@ -4,7 +4,7 @@ import type { Appender, OutRecord, Serde } from '@weir/log';
 import { consentApi, eventId, H, itemHash, keyedId, outputId, type TopicNames } from '@weir/pipeline';
 import { consentKey, type ConsentState } from '@weir/policy';
 import { linksOf } from '@weir/release';
-import { seal, type KeyRing } from '@weir/seal';
+import { seal, sealIdentifiers, type KeyRing } from '@weir/seal';
 import type { ConsentOrder } from './consent-order.ts';
 
 export interface ConsentIntakePorts {
@@ -18,6 +18,8 @@ export interface ConsentIntakePorts {
   readonly keys?: Pick<KeyRing, 'ensure' | 'current'>;
   /** Hash of the running release. */
   readonly release: () => string;
+  /** Whether links keep sealed identifiers, by the running release. */
+  readonly keepsLinked: () => boolean;
   readonly clock: { now(): number; monotonic(): number };
 }
 
@@ -66,7 +68,9 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     const { id, output } = identify(parts, context.key === undefined ? [] : statesOf(tables, ids, order), order.state);
     const { identifiers, occurredAt, ...rest } = order;
     const plain = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, ...identifiers, anonymousId: null, externalIds: [], ...rest, extras: null });
-    const value = ports.keys === undefined ? plain : seal(ports.keys.current(ids[0]!)!, plain);
+    const key = ports.keys?.current(ids[0]!);
+    const value = ports.keys === undefined ? plain : seal(key!, plain);
+    const sealed = key === undefined || ids.length === 1 || !ports.keepsLinked() ? null : sealIdentifiers(serde, key, identifiers);
     const headers: [string, Buffer][] = [
       [H.event, id], [H.hash, hash], [H.source, context.source], [H.accepted, String(acceptedAt)], [H.traceparent, context.traceparent], [H.release, ports.release()],
       [H.mapping, consentApi], [H.output, output], [H.outputName, 'consent'], [H.ids, ids.join(',')], [H.actor, context.actor],
@@ -75,7 +79,7 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     const links = linksOf(ids).map((link): OutRecord => {
       const [a, b] = link.split('~');
       const key = Buffer.from(link);
-      return { partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: context.source, at: acceptedAt }) };
+      return { partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: context.source, at: acceptedAt, sealed }) };
     });
     const [first] = await appender.append(topics.consentChanges, changes.slice(0, 1));
     const [more] = changes.length === 1 ? [[]] : await Promise.all([appender.append(topics.consentChanges, changes.slice(1)), appender.append(topics.identity, links)]);

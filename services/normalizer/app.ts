@@ -150,7 +150,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       }
       if (partition.closed) return;
       await sealing.seal(works, sink);
-      await write(works, sink, release.hash);
+      await write(works, sink, release);
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
       seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp, known: w.known })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
@@ -266,7 +266,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       admin = await log.admin();
       absences = createAbsences({ what: 'source', appender, admin, clock, logger, gauge: metrics.topicMissing, again: subscribeLater });
       retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
-      write = createWriter({ appender, serde, topics, now: clock.now, left });
+      write = createWriter({ appender, serde, topics, now: clock.now, keys: context.keys, left });
       seen = createSeen(open({ path: join(context.stateDir, 'seen'), onDiscard: (reason) => logger.warn({ reason }, 'cache of event ids discarded, it is read again') }), await log.reader(), clock.monotonic);
       const begun = releases.current();
       await subscribe();

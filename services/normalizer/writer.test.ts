@@ -1,5 +1,8 @@
+import { randomBytes } from 'node:crypto';
 import type { OutRecord, Sink } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
+import { personOf } from '@weir/release';
+import { seal, sealedBy, sealKey, unseal } from '@weir/seal';
 import { expect, test } from 'vitest';
 import { createWriter, type Work } from './writer.ts';
 
@@ -18,8 +21,90 @@ test('a raw record with more headers of a replay than a record can carry stops n
   const raw = { source: 'shop', topic: 't.raw.shop', partition: 0, record: { offset: 1, timestamp: 1, key: null, value: Buffer.from('v'), headers }, headers: { eventId: 'e', hash: 'h', acceptedAt: 1, traceparent: 't', redriven: true, common: undefined }, known: null };
   const output = { recordType: 'weir.canonical.Profile', from: 0, to: 1, outputId: 'o', outputName: 'main', person: { ids: [], text: '', key: Buffer.from('k') } };
   const works = [{ ...raw, result: { kind: 'ok', mapping: 'm', outputs: [output] } }, { ...raw, result: { kind: 'dropped', reason: 'filtered' } }] as unknown as Work[];
-  await write(works, { bytes: Buffer.alloc(1), at: 1 } as Sink, 'r');
+  await write(works, { bytes: Buffer.alloc(1), at: 1 } as Sink, { hash: 'r' });
   const carried = appended.filter(({ records }) => records.length > 0).map(({ topic, records }) => [topic, records[0]!.headers!.filter(([name]) => name === H.intent || name === H.only).map(([name, value]) => [name, value.toString()])]);
   expect(carried.sort()).toEqual([['t.canonical', [[H.intent, '0'], [H.only, '1']]], ['t.outcome', [[H.intent, '0'], [H.only, '1']]]]);
   expect(left).toEqual([['shop', 98], ['shop', 98]]);
+});
+
+/** A writer over a log in memory, with sealed records of ann; `links` gives what went to weir.identity since it was asked last. */
+function linking(keep = true) {
+  const key = { now: sealKey(randomBytes(16), randomBytes(32)) };
+  const marks: ((id: string) => void)[] = [];
+  const written: OutRecord[] = [];
+  let held: Promise<void> | undefined;
+  const topics = topicNames('t');
+  const ring = { byId: (id: string) => (id === key.now.id.toString('latin1') ? key.now : undefined), open: (bytes: Buffer) => (sealedBy(bytes) === key.now.id.toString('latin1') ? unseal(key.now, bytes) : undefined), onErased: (listener: (id: string) => void) => { marks.push(listener); } };
+  const json = (name: string, value: object): Buffer => Buffer.from(JSON.stringify({ name, ...value }));
+  const write = createWriter({
+    appender: { partitionFor: () => 0, append: async (topic: string, records: readonly OutRecord[]) => {
+      if (topic === topics.identity) {
+        written.push(...records);
+        await held;
+      }
+      return records.map((_, i) => i);
+    } },
+    serde: { encode: json, idOf: () => -1, decode: (bytes: Buffer) => { const { name, ...value } = JSON.parse(bytes.toString()) as { name: string }; return { name, value }; } }, topics, now: () => 1, left: () => {}, keys: ring,
+  } as never);
+  const person = personOf(['userId:u', 'email:e', 'anonymousId:a'], 'userId:u');
+  return {
+    key, erase: (id: string) => { key.now = sealKey(randomBytes(16), randomBytes(32)); for (const mark of marks) mark(id); },
+    hold: (until: Promise<void> | undefined) => { held = until; },
+    async record(keeps = keep, with_ = { userId: 'u', email: 'e@x.example', phone: null }) {
+      const bytes = seal(key.now, json('weir.canonical.Profile', with_));
+      const work = { source: 'shop', topic: 't.raw.shop', partition: 0, record: { offset: 1, timestamp: 1, key: null, value: bytes, headers: [] }, headers: { eventId: 'e', hash: 'h', acceptedAt: 7, traceparent: 't', redriven: false, common: undefined }, known: null, result: { kind: 'ok', mapping: 'm', outputs: [{ recordType: 'weir.canonical.Profile', from: 0, to: bytes.length, outputId: 'o', outputName: 'main', person }] } };
+      await write([work] as unknown as Work[], { bytes, at: bytes.length } as Sink, { hash: 'r', linkedIdentifiers: keeps });
+    },
+    links: () => written.splice(0).map(({ key: name, value }) => {
+      const { sealed } = JSON.parse(value!.toString()) as { sealed: { data: number[] } | null };
+      const bytes = sealed === null ? null : Buffer.from(sealed.data);
+      return [name!.toString(), bytes === null ? null : sealedBy(bytes) === key.now.id.toString('latin1') ? (JSON.parse(unseal(key.now, bytes).toString()) as { email: string }).email : 'unreadable'];
+    }),
+  };
+}
+const both = (value: string | null) => [['email:e~userId:u', value], ['anonymousId:a~userId:u', value]];
+
+test('a new link keeps what its record says of the person, sealed; one that is known is not written again', async () => {
+  const w = linking();
+  await w.record();
+  expect(w.links()).toEqual(both('e@x.example'));
+  await w.record();
+  expect(w.links()).toEqual([]);
+});
+
+test('after an erasure the links of who comes back are written again, with a value that can be read, and nobody else\'s', async () => {
+  const w = linking();
+  await w.record();
+  w.links();
+  w.erase('email:other');
+  await w.record();
+  expect(w.links()).toEqual([]);
+  w.erase('userId:u');
+  await w.record();
+  expect(w.links()).toEqual(both('e@x.example'));
+  // The mark is read while a link is on its way, whose value nobody can read then: it is not taken for known.
+  w.erase('userId:u');
+  const gate = Promise.withResolvers<void>();
+  w.hold(gate.promise);
+  const slow = w.record();
+  await Promise.resolve();
+  w.erase('userId:u');
+  gate.resolve();
+  await slow;
+  w.hold(undefined);
+  expect(w.links().map(([, value]) => value)).toEqual(['unreadable', 'unreadable']);
+  await w.record();
+  expect(w.links()).toEqual(both('e@x.example'));
+});
+
+test('a workspace that keeps no values writes links without, those that are known too, and with them again when it changes its mind', async () => {
+  const w = linking();
+  await w.record();
+  w.links();
+  await w.record(false);
+  expect(w.links()).toEqual(both(null));
+  await w.record(false);
+  expect(w.links()).toEqual([]);
+  await w.record(true);
+  expect(w.links()).toEqual(both('e@x.example'));
 });

@@ -3,7 +3,8 @@ import { failpoint } from '@weir/failpoint';
 import { headerBytes, Packer, type Appender, type LogRecord, type OutRecord, type RecordBody, type Serde, type Sink } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
 import { H, type Reason, type TopicNames } from '@weir/pipeline';
-import { carried, linksOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders } from '@weir/release';
+import { carried, linksOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders, type Release } from '@weir/release';
+import { identifiersSealer, type KeyRing } from '@weir/seal';
 import type { First } from './seen.ts';
 
 /** One raw record with what came of it. */
@@ -23,6 +24,8 @@ export interface WriterPorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly now: () => number;
+  /** Undefined = nothing is sealed. */
+  readonly keys?: Pick<KeyRing, 'byId' | 'open' | 'onErased'> | undefined;
   /** Told of so many headers that are not carried on: a name has come more than once. */
   readonly left: (source: string, headers: number) => void;
 }
@@ -62,10 +65,21 @@ const names = { hash: named(H.hash), event: named(H.event), accepted: named(H.ac
  * acknowledged. Order per raw key is kept: canonical records are appended in the order of the batch.
  */
 export function createWriter(ports: WriterPorts) {
-  const { appender, serde, topics } = ports;
+  const { appender, serde, topics, keys } = ports;
+  const sealer = keys === undefined ? undefined : identifiersSealer(serde, keys);
   const links = new Map<string, readonly [partition: number, offset: number]>();
   /** How far the links of a person got, by its identifiers, when all of them are acknowledged. */
   const linked = new Map<string, string>();
+  /** Identifiers erased since what is known was gone over: their links are written again, for the value that they keep cannot be read any more. */
+  const erased = new Set<string>();
+  /** How often that was; what was being written meanwhile is not taken for known. */
+  let erasures = 0;
+  keys?.onErased((id) => {
+    erased.add(id);
+    erasures++;
+  });
+  /** Whether the links that are known were written with values. */
+  let kept: boolean | undefined;
   /** Packers whose records are acknowledged. */
   const spare: Packer[] = [];
 
@@ -134,13 +148,30 @@ export function createWriter(ports: WriterPorts) {
     return { records, owners };
   }
 
+  /** What is known of links, less what has to be written again. */
+  function forget(keeps: boolean): void {
+    if (kept !== keeps) {
+      kept = keeps;
+      links.clear();
+      linked.clear();
+    }
+    if (erased.size === 0) return;
+    for (const link of links.keys()) {
+      const at = link.indexOf('~');
+      if (erased.has(link.slice(0, at)) || erased.has(link.slice(at + 1))) links.delete(link);
+    }
+    for (const text of linked.keys()) if (text.split(',').some((id) => erased.has(id))) linked.delete(text);
+    erased.clear();
+  }
+
   /** A work whose links are not all known by the identifiers of one person; with where each of them is, as that becomes known. */
   interface Linking { readonly work: Work; readonly persons: readonly Person[] }
 
   /** What is known of links now goes to `texts` and `known`: nothing that others forget meanwhile is asked for later. Those that nobody has written come back as records, once each. */
-  function newLinks(works: readonly Work[], texts: Map<Work, string>, known: Map<string, readonly [number, number]>, open: Linking[]): { records: OutRecord[]; names: string[] } {
+  function newLinks(works: readonly Work[], sink: Sink, keeps: boolean, texts: Map<Work, string>, known: Map<string, readonly [number, number]>, open: Linking[]): { records: OutRecord[]; names: string[] } {
     const records: OutRecord[] = [];
     const found = new Set<string>();
+    forget(keeps);
     for (const work of works) {
       if (work.result.kind !== 'ok') continue;
       const { outputs } = work.result;
@@ -152,35 +183,43 @@ export function createWriter(ports: WriterPorts) {
       const persons = outputs.map((output) => output.person).filter((person) => person.ids.length > 1);
       if (persons.length === 0) continue;
       open.push({ work, persons });
-      for (const link of persons.flatMap((person) => linksOf(person.ids))) {
-        const at = links.get(link);
-        if (at !== undefined) known.set(link, at);
-        if (at !== undefined || found.has(link)) continue;
-        found.add(link);
-        const [a, b] = link.split('~');
-        const key = Buffer.from(link);
-        records.push({ partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: work.source, at: work.headers.acceptedAt }) });
+      for (const output of outputs) {
+        if (output.person.ids.length < 2) continue;
+        /** Of the record that says so; undefined = not asked for yet. */
+        let sealed: Buffer | null | undefined;
+        for (const link of linksOf(output.person.ids)) {
+          const at = links.get(link);
+          if (at !== undefined) known.set(link, at);
+          if (at !== undefined || found.has(link)) continue;
+          found.add(link);
+          const [a, b] = link.split('~');
+          const key = Buffer.from(link);
+          if (sealed === undefined) sealed = keeps ? sealer?.(output.recordType, sink.bytes.subarray(output.from, output.to)) ?? null : null;
+          records.push({ partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: work.source, at: work.headers.acceptedAt, sealed }) });
+        }
       }
     }
     return { records, names: [...found] };
   }
 
   /** How far each of `works` got on the two topics, per partition, after all was acknowledged. */
-  async function first(works: readonly Work[], sink: Sink, release: string, packer: Packer): Promise<Reached> {
+  async function first(works: readonly Work[], sink: Sink, release: string, keeps: boolean, packer: Packer): Promise<Reached> {
     const asked = consentOf(works, sink, release, packer);
     const identity = new Map<Work, string>();
     const known = new Map<string, readonly [number, number]>();
     const open: Linking[] = [];
-    const fresh = newLinks(works, identity, known, open);
+    const fresh = newLinks(works, sink, keeps, identity, known, open);
+    const [before, mode] = [erasures, kept];
     const none: readonly number[] = [];
     const [consentOffsets, linkOffsets] = asked.records.length + fresh.records.length === 0 ? [none, none] : await Promise.all([appender.append(topics.consentChanges, asked.records), appender.append(topics.identity, fresh.records)]);
     if (links.size > maxLinks) {
       links.clear();
       linked.clear();
     }
+    const counts = before === erasures && mode === kept;
     fresh.names.forEach((name, i) => {
       const at = [fresh.records[i]!.partition, linkOffsets[i]!] as const;
-      links.set(name, at);
+      if (counts) links.set(name, at);
       known.set(name, at);
     });
     for (const { work, persons } of open) {
@@ -188,7 +227,7 @@ export function createWriter(ports: WriterPorts) {
       for (const person of persons) for (const link of linksOf(person.ids)) reach(last, ...known.get(link)!);
       const text = positions(last);
       identity.set(work, text);
-      if (persons.length === 1) linked.set(persons[0]!.text, text);
+      if (counts && persons.length === 1) linked.set(persons[0]!.text, text);
     }
     const changes = new Map<Work, Map<number, number>>();
     asked.owners.forEach((work, i) => {
@@ -218,15 +257,15 @@ export function createWriter(ports: WriterPorts) {
   }
 
   /** Nothing of `sink` and of the raw records is used after it resolved. */
-  async function write(works: readonly Work[], sink: Sink, release: string): Promise<void> {
+  async function write(works: readonly Work[], sink: Sink, { hash, linkedIdentifiers }: Pick<Release, 'hash' | 'linkedIdentifiers'>): Promise<void> {
     const packer = spare.pop() ?? new Packer();
-    await writeAll(works, sink, release, packer);
+    await writeAll(works, sink, hash, linkedIdentifiers === true, packer);
     packer.reset();
     spare.push(packer);
   }
 
-  async function writeAll(works: readonly Work[], sink: Sink, release: string, packer: Packer): Promise<void> {
-    const { consent, identity } = await first(works, sink, release, packer);
+  async function writeAll(works: readonly Work[], sink: Sink, release: string, keeps: boolean, packer: Packer): Promise<void> {
+    const { consent, identity } = await first(works, sink, release, keeps, packer);
     failpoint('normalizer.dependencies-written');
     const canonical: OutRecord[] = [];
     const letters: OutRecord[] = [];

@@ -1,8 +1,9 @@
-import { headerBytes, type Headers, type LogRecord, type OutRecord, type Packer, type Sink } from '@weir/log';
-import { deliveryKey, H } from '@weir/pipeline';
+import { headerBytes, type Headers, type LogRecord, type OutRecord, type Packer, type Serde, type Sink } from '@weir/log';
+import { deliveryKey, H, linkedOutput } from '@weir/pipeline';
 import type { CompiledRoute, Decision } from '@weir/policy';
+import type { Onward } from '@weir/release';
 import type { DeliveryBytes } from './delivery-bytes.ts';
-import { carried, type Heads } from './heads.ts';
+import { carried, Heads } from './heads.ts';
 import { limitText } from './limits.ts';
 import type { PolicyPorts } from './ports.ts';
 
@@ -36,6 +37,14 @@ export function intentsOf({ corrects, outputId }: Heads): ((route: CompiledRoute
   if (corrects === undefined) return undefined;
   const named = new Map(corrects.split(',').map((part) => part.split('=', 2) as [string, string]));
   return (route) => named.get(`${outputId}/${route?.destination}/${route?.operation}`) ?? '0';
+}
+
+/** A change of consent once more, under a linked identifier: an output of its own, of the same record. */
+export function onwardOf(from: Canonical, { id, record }: Pick<Onward, 'id' | 'record'>, serde: Pick<Serde, 'encode'>): Canonical {
+  const outputId = linkedOutput(from.outputId, id);
+  const { offset, timestamp, key, value, headers } = from.record;
+  const heads = new Heads({ offset, timestamp, key, value, headers: headers.map((header) => (header[0] === H.output ? [H.output, Buffer.from(outputId)] as const : header)) });
+  return { ...from, heads, outputId, bytes: serde.encode(from.name, record), value: () => record, ids: [...from.ids, id] };
 }
 
 /** Headers of what comes out of a record: those that go on, and the release that decided. */

@@ -8,7 +8,7 @@ import type { PolicyPorts } from './ports.ts';
  * to report. A registry or brokers that are away are waited for: who ends because of them folds no withdrawal of those that
  * can be read either. False: it was given up, since the partition is gone.
  */
-export async function prepare({ context }: { readonly context: Pick<PolicyPorts['context'], 'serde' | 'clock' | 'logger'> }, records: readonly LogRecord[], gone: () => boolean): Promise<boolean> {
+export async function prepare({ context }: { readonly context: Pick<PolicyPorts['context'], 'serde' | 'clock' | 'logger'> }, records: readonly Pick<LogRecord, 'value'>[], gone: () => boolean): Promise<boolean> {
   const { serde, clock, logger } = context;
   let told = false;
   for (const { value } of records) {

@@ -2,6 +2,7 @@ import type { LogRecord, OutRecord } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { everyPurpose } from '@weir/policy';
 import { linksOf } from '@weir/release';
+import { identifiersSealer } from '@weir/seal';
 import { textOf, type PolicyPorts } from './ports.ts';
 
 /** A change that came by the consent API, on the partition of its first identifier. */
@@ -17,22 +18,24 @@ export interface ApiChange {
  * which destinations are told, behind all of these. Repeating it does nothing: the fold takes an id once, and deliveries
  * have their keys. One for every purpose goes to no destination: the change of each purpose beside it does.
  */
-export function createRelay(ports: Pick<PolicyPorts, 'appender'> & { readonly context: Pick<PolicyPorts['context'], 'topics' | 'serde'> }): (changes: readonly ApiChange[]) => Promise<void> {
+export function createRelay(ports: Pick<PolicyPorts, 'appender'> & { readonly context: Pick<PolicyPorts['context'], 'topics' | 'serde' | 'keys' | 'releases'> }): (changes: readonly ApiChange[]) => Promise<void> {
   const { appender } = ports;
-  const { topics, serde } = ports.context;
+  const { topics, serde, keys, releases } = ports.context;
+  const sealer = keys === undefined ? undefined : identifiersSealer(serde, keys);
 
   return async (changes) => {
     const copies: OutRecord[] = [];
     const links: OutRecord[] = [];
     for (const { record } of changes) {
       const [, ...others] = textOf(record, H.ids).split(',');
+      const sealed = others.length > 0 && releases.current().linkedIdentifiers === true ? sealer?.('weir.canonical.ConsentChange', record.value!) ?? null : null;
       // As old as the first one: a no that came between the two must not find it younger.
       const headers: OutRecord['headers'] = [...record.headers, [H.logged, Buffer.from(String(record.timestamp))]];
       for (const id of others) copies.push({ partition: appender.partitionFor(topics.consentChanges, id), key: Buffer.from(id), value: record.value, headers });
       for (const link of linksOf([record.key!.toString(), ...others])) {
         const [a, b] = link.split('~');
         const key = Buffer.from(link);
-        links.push({ partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: textOf(record, H.source), at: Number(textOf(record, H.accepted)) }) });
+        links.push({ partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: textOf(record, H.source), at: Number(textOf(record, H.accepted)), sealed }) });
       }
     }
     const [copied, linked] = copies.length === 0 ? [[], []] : await Promise.all([appender.append(topics.consentChanges, copies), appender.append(topics.identity, links)]);

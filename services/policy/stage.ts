@@ -1,12 +1,13 @@
+import { createClearLinks } from '@weir/consent';
 import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, Packer, RecordBatch } from '@weir/log';
 import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
 import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Limits, type Subject } from '@weir/policy';
-import { changeDecisions, type Release } from '@weir/release';
+import { changeDecisions, isConsentChange, type Release } from '@weir/release';
 import { isReadable } from '@weir/seal';
 import { deadLetter } from './dead-letter.ts';
-import type { Canonical } from './delivery.ts';
+import { onwardOf, type Canonical } from './delivery.ts';
 import { createDependencies } from './dependencies.ts';
 import { Heads } from './heads.ts';
 import { readTaken, type TakenSlot } from './limits.ts';
@@ -41,6 +42,8 @@ interface Lane {
   busy: boolean;
   /** Offset of the record whose schema was looked up last, whether it was found or not. */
   lookedUp: number;
+  /** Sealed identifiers of links that the record at this offset waited for: a key that is still not here is destroyed. */
+  waited: { readonly offset: number; readonly values: readonly Buffer[] };
   closed: boolean;
   paused: boolean;
   waitingSince: number;
@@ -75,6 +78,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   const idle = new Set<() => void>();
   const write = createDecisionWriter(ports);
   const open = createOpener(serde);
+  const clearLinks = createClearLinks({ tables, serde, keys, workspaceKey: context.workspaceKey });
   const releaseTopics = createReleaseTopics(ports, () => { for (const lane of lanes.values()) pump(lane); });
   const wakeWaiting = (): void => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); };
   const dependencies = createDependencies(ports, wakeWaiting);
@@ -88,9 +92,10 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     put(outputs, topics.outcome, letter.outcome);
   }
 
-  function decideOne(lane: Lane, record: LogRecord, heads: Heads, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): void {
+  /** Gives the sealed identifiers of links that have to be prepared first: nothing was put out then. */
+  function decideOne(lane: Lane, record: LogRecord, heads: Heads, release: Release, consentOffsets: readonly number[], identityOffsets: readonly number[], now: number, outputs: Outputs): readonly Buffer[] | undefined {
     const { eventId, ids } = heads;
-    if (record.value === null || record.key === null || eventId === '') return reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
+    if (record.value === null || record.key === null || eventId === '') return void reject(lane, record, 'avro-undecodable', 'a canonical record without key, value or event id', outputs);
     const base = {
       record, heads, bytes: record.value, partition: lane.partition, eventId, outputId: heads.outputId, source: heads.source, acceptedAt: heads.acceptedAt, intent: '0', ids, now,
       consentOffsets, identityOffsets, release: release.hash,
@@ -103,21 +108,27 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     } catch (error) {
       const code = recordFault(error);
       if (code === undefined) throw error;
-      if (code === 'subject-erased' && isLost(heads.source, ids, base.acceptedAt)) return reject(lane, record, 'key-destroyed', 'accepted after the erasure of the person, and sealed under the key of before it', outputs);
-      if (code === 'subject-erased') return erased({ ...base, name: '', value: nothing }, release, outputs);
-      return reject(lane, record, code, (error as Error).message, outputs);
+      if (code === 'subject-erased' && isLost(heads.source, ids, base.acceptedAt)) return void reject(lane, record, 'key-destroyed', 'accepted after the erasure of the person, and sealed under the key of before it', outputs);
+      if (code === 'subject-erased') return void erased({ ...base, name: '', value: nothing }, release, outputs);
+      return void reject(lane, record, code, (error as Error).message, outputs);
     }
     const { name } = opened;
-    if (!name.startsWith(canonicalPrefix)) return reject(lane, record, 'avro-undecodable', `a ${name} among canonical records`, outputs);
+    if (!name.startsWith(canonicalPrefix)) return void reject(lane, record, 'avro-undecodable', `a ${name} among canonical records`, outputs);
     const from: Canonical = { ...base, bytes, name, value: opened.value };
-    if (keys !== undefined && name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return erased(from, release, outputs);
+    if (keys !== undefined && name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return void erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${heads.intent}`;
     const subject: Subject = { recordName: name.slice(canonicalPrefix.length), record: opened.fields, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
     const decisions = decide(release.policy, subject, {
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
-    write(changeDecisions(decisions, { outputId: from.outputId, subject, ids, now }, release, tables), from, release, outputs);
+    if (!isConsentChange(subject)) return void write(decisions, from, release, outputs);
+    const unread = { values: [], prepared: lane.waited.offset === record.offset ? lane.waited.values : [] };
+    const change = changeDecisions(decisions, { outputId: from.outputId, subject, ids, now }, release, tables, clearLinks(subject.ids, unread));
+    if (unread.values.length > 0) return unread.values;
+    write(change.decisions, from, release, outputs);
+    for (const more of change.onward) write(more.decisions, onwardOf(from, more, serde), release, outputs);
+    return undefined;
   }
 
   /** No erasure covers it: its key went all the same. The records of an erasure itself are sealed under a key that ends with it. */
@@ -158,7 +169,13 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
       }
       if (lapsed) reject(lane, record, 'expiring', 'it waited for nine tenths of the retention of its topic', outputs);
       else if (met === undefined) reject(lane, record, 'avro-undecodable', 'a broken header about what the record comes after', outputs);
-      else decideOne(lane, record, heads, release, consentOffsets, identityOffsets, now, outputs);
+      else {
+        const unread = decideOne(lane, record, heads, release, consentOffsets, identityOffsets, now, outputs);
+        if (unread !== undefined) {
+          if (lane.head === start) lookUp(lane, record, unread);
+          break;
+        }
+      }
       lane.head++;
       if ((lane.head - start) % clockEvery === 0 && clock.monotonic() >= until) break;
     }
@@ -175,13 +192,14 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     return { outputs, nextOffset };
   }
 
-  /** A schema of another writer, before the record can be decoded; one that does not exist is left to the decoder. */
-  function lookUp(lane: Lane, record: LogRecord): void {
+  /** A schema of another writer, or a key, before the record (or what its links keep) can be decoded; one that does not exist is left to the decoder. */
+  function lookUp(lane: Lane, record: LogRecord, values?: readonly Buffer[]): void {
     lane.busy = true;
-    prepare(ports, [record], () => lane.closed).then((found) => {
+    prepare(ports, values?.map((value) => ({ value })) ?? [record], () => lane.closed).then((found) => {
       if (!found) return;
       lane.busy = false;
-      lane.lookedUp = record.offset;
+      if (values === undefined) lane.lookedUp = record.offset;
+      else lane.waited = { offset: record.offset, values: [...(lane.waited.offset === record.offset ? lane.waited.values : []), ...values] };
       pump(lane);
     }, (error: unknown) => ports.fail(error));
   }
@@ -276,7 +294,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const taken = await readTaken(ports, context.releases.current(), new Set(parts.map(({ partition }) => partition)));
     for (const { partition, epoch, position } of parts) {
       const lane: Lane = {
-        partition, epoch, batches: [], head: 0, chunks: [], busy: false, lookedUp: -1, closed: false, paused: false, waitingSince: 0, committed: position, deciding: '',
+        partition, epoch, batches: [], head: 0, chunks: [], busy: false, lookedUp: -1, waited: { offset: -1, values: [] }, closed: false, paused: false, waitingSince: 0, committed: position, deciding: '',
         window: createCommitWindow({ position, maxRecords: ports.windowRecords, maxBytes: ports.windowBytes }),
         take: countOnce(createLimits(100_000, { partition, partitions: canonicalPartitions }), () => lane.deciding, taken.get(partition)!, clock.now()),
       };

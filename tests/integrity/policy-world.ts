@@ -6,6 +6,7 @@ import { createLog, createSerde, type Log, type LogRecord } from '@weir/log';
 import { groupNames, H, keyedId, topicNames } from '@weir/pipeline';
 import { compilePurposes, compileRoutes, compileRules, type CompiledRoute } from '@weir/policy';
 import type { Release } from '@weir/release';
+import { createKeyRing, sealedSerde, sealIdentifiers, type KeyRing } from '@weir/seal';
 import { systemClock, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
 import { openVault } from '@weir/vault';
@@ -67,25 +68,35 @@ export async function createWorld(prefix: string, partitions = 3) {
   await serde.start();
   const topics = topicNames(prefix);
   const [admin, reader, appender] = await Promise.all([log.admin(), log.reader(), log.appender()]);
-  const names = [topics.canonical, topics.consentChanges, topics.consent, topics.consentApplied, topics.identity, topics.outcome, topics.dlq, topics.dispatch('crm')];
+  const names = [topics.canonical, topics.consentChanges, topics.consent, topics.consentApplied, topics.identity, topics.outcome, topics.dlq, topics.keys, topics.dispatch('crm')];
   await admin.createTopics(names.map((name) => ({ name, partitions, replicationFactor: 1, config: {} })));
   for (const name of names) await appender.partitions(name);
   const stateDirs: string[] = [];
   let sequence = 0;
 
-  /** `wrap` stands between the service and its log, to make faults. */
-  async function policy(release: () => Release, wrap: (log: Log) => Log = (own) => own, stateDir = mkdtempSync(join(dataDir, 'state-'))): Promise<{ service: Service; context: ServiceContext; close(): Promise<void> }> {
+  let maker: Promise<KeyRing> | undefined;
+  /** The ring that seals for these tests. */
+  const sealing = (): Promise<KeyRing> => (maker ??= ringIn(mkdtempSync(join(dataDir, 'keys-'))));
+  async function ringIn(stateDir: string): Promise<KeyRing> {
+    const ring = await createKeyRing({ log, serde, topic: topics.keys, workspaceKey, stateDir, logger: createLogger({ service: 'test', level: 'silent' }), now: Date.now }, (error) => { throw error; });
+    await ring.start();
+    return ring;
+  }
+
+  /** `wrap` stands between the service and its log, to make faults; `ring` between it and its keys, without which nothing is sealed. */
+  async function policy(release: () => Release, wrap: (log: Log) => Log = (own) => own, stateDir = mkdtempSync(join(dataDir, 'state-')), ring?: (own: KeyRing) => KeyRing): Promise<{ service: Service; context: ServiceContext; close(): Promise<void> }> {
     stateDirs.push(stateDir);
     const own = createLog({ brokers: platform!.bootstrap, clientId: `${prefix}-policy` });
     const ownSerde = createSerde({ registryUrl: platform!.registryUrl });
     await ownSerde.start();
+    const keys = ring === undefined ? undefined : ring(await ringIn(stateDir));
     const context: ServiceContext = {
-      name: 'policy', config: {} as never, log: wrap(own), serde: ownSerde, topics, groups: groupNames(prefix), releases: { current: release, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, onChange: () => () => {}, close: async () => {} },
+      name: 'policy', config: {} as never, log: wrap(own), serde: keys === undefined ? ownSerde : sealedSerde(ownSerde, keys), ...(keys === undefined ? {} : { keys }), topics, groups: groupNames(prefix), releases: { current: release, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, onChange: () => () => {}, close: async () => {} },
       vault: openVault({ dataDir, env: {} }), workspaceKey, logger: createLogger({ service: 'policy', level: 'silent' }), registry: new Registry(), clock: systemClock, stateDir,
     };
     const service = await createPolicy(context, { sessionTimeoutMs: 6000, windowRecords: 10_000, windowBytes: 16_777_216 });
     await service.start();
-    return { service, context, close: async () => { await service.stop(); await own.close(); } };
+    return { service, context, close: async () => { await service.stop(); await keys?.stop(); await own.close(); } };
   }
 
   const person = (fields: Record<string, string>) => ({ userId: null, anonymousId: null, email: null, phone: null, externalIds: [], ...fields });
@@ -106,10 +117,18 @@ export async function createWorld(prefix: string, partitions = 3) {
       const [offset] = await appender.append(topics.consentChanges, [{ partition, key: Buffer.from(id), value, headers: headers(event, [id], accepted, more) }]);
       return `${partition}:${offset}`;
     },
-    async link(a: string, b: string): Promise<string> {
+    keys: sealing,
+    /** `owner`: who the identifiers that the link keeps are sealed for. */
+    async link(a: string, b: string, kept?: { readonly owner: string; readonly of: Record<string, string> }): Promise<string> {
       const key = [a, b].sort().join('~');
+      let sealed: Buffer | null = null;
+      if (kept !== undefined) {
+        const ring = await sealing();
+        await ring.ensure([kept.owner]);
+        sealed = sealIdentifiers(serde, ring.current(kept.owner)!, { userId: null, email: null, phone: null, ...kept.of });
+      }
       const partition = appender.partitionFor(topics.identity, key);
-      const [offset] = await appender.append(topics.identity, [{ partition, key: Buffer.from(key), value: serde.encode('weir.internal.IdentityLink', { a, b, source: 'shop', at: 1 }) }]);
+      const [offset] = await appender.append(topics.identity, [{ partition, key: Buffer.from(key), value: serde.encode('weir.internal.IdentityLink', { a, b, source: 'shop', at: 1, sealed }) }]);
       return `${partition}:${offset}`;
     },
     profile(fields: Record<string, string>, extras: string | null = null): Buffer {
@@ -133,6 +152,7 @@ export async function createWorld(prefix: string, partitions = 3) {
       return found;
     },
     async close() {
+      await (await maker)?.stop();
       await Promise.all([appender.close(), reader.close(), admin.close()]);
       await log.close();
     },

@@ -2,6 +2,7 @@ import { createConsentTables } from '@weir/consent';
 import type { Log } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { consentKey } from '@weir/policy';
+import { isSealed, type KeyRing } from '@weir/seal';
 import { systemClock } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -15,6 +16,7 @@ afterAll(stopWorld, 60_000);
 
 const release = releaseOf('rel_a', 'rules: [ { name: everything, effect: allow } ]');
 const allowAll = () => release;
+const keeping = { ...release, linkedIdentifiers: true };
 
 async function inWorld(prefix: string, run: (world: World) => Promise<void>): Promise<void> {
   const world = await createWorld(prefix);
@@ -82,6 +84,54 @@ test('a withdrawal by a linked identifier closes, unknown is closed, and a restr
   // The vendor knows people by address, and the change has none of the linked one.
   expect((await until('what was not told', () => outcomes(world), ended(restriction))).find((o) => o.value.eventId === restriction)!.value).toMatchObject({ state: 'denied', reason: 'identifier-unknown', destination: 'crm', operation: 'unsubscribe (not by email)' });
   await policy.close();
+}));
+
+test('a withdrawal goes on under what its link keeps: a key that the service has not read is waited for, one that is destroyed is not', () => inWorld('onward', async (world) => {
+  const gate = Promise.withResolvers<void>();
+  const asked: number[] = [];
+  let open = false;
+  /** As a ring that is behind: what was sealed for others opens when it was asked to read on. */
+  const behind = (own: KeyRing): KeyRing => ({
+    ...own, open: (bytes) => (open || !isSealed(bytes) ? own.open(bytes) : undefined), has: (id) => open && own.has(id),
+    readToEnd: async () => {
+      asked.push(asked.length);
+      await gate.promise;
+      await own.readToEnd();
+      open = true;
+    },
+  });
+  const policy = await world.policy(() => keeping, undefined, undefined, behind);
+  const value = (userId: string) => world.serde.encode('weir.canonical.ConsentChange', { id: 'o', source: 'shop', objectKey: null, occurredAt: 1, userId, anonymousId: null, email: null, phone: null, externalIds: [], purpose: 'news', channel: 'email', topic: null, state: 'withdrawn', legalBasis: null, jurisdiction: null, noticeVersion: null, proof: null, expiresAt: null, reason: null, extras: null });
+  const say = async (userId: string, after: string): Promise<string> => {
+    const event = world.next('no');
+    await world.canonical(event, { userId }, value(userId), { [H.afterIdentity]: after });
+    return event;
+  };
+  const [mail, user] = [idOf('email', 'bea@example.com'), idOf('userId', 'bea')];
+  const linked = await world.link(mail, user, { owner: user, of: { userId: 'bea', email: 'bea@example.com' } });
+  const event = await say('bea', linked);
+  await until('the keys are asked for', async () => asked.length, (n) => n > 0);
+  expect([await deliveries(world), await outcomes(world)]).toEqual([[], []]);
+  gate.resolve();
+  const sent = (await until('both', () => deliveries(world), (list) => list.length === 2)).map((d) => d.value);
+  expect(sent.map((v) => [v.eventId, v.outputId, v.operation, v.kind, v.intent, v.ids, world.serde.decode(v.payload).value.email, world.serde.decode(v.payload).value.userId])).toEqual([
+    [event, `out_${event}`, 'unsubscribe', 'restrict', '0', [user], null, 'bea'],
+    [event, `out_${event}~${mail}`, 'unsubscribe', 'restrict', '0', [user, mail], 'bea@example.com', 'bea'],
+  ]);
+  expect(await outcomes(world)).toEqual([]);
+  // A service with an empty folder decides the same under the same names.
+  await policy.close();
+  const again = await world.policy(() => keeping, undefined, undefined, (own) => own);
+  await world.canonical(event, { userId: 'bea' }, value('bea'), { [H.afterIdentity]: linked });
+  expect((await until('twice', () => deliveries(world), (list) => list.length === 4)).slice(2).map((d) => d.value.outputId)).toEqual(sent.map((v) => v.outputId));
+  // Erased: nothing opens it, and nothing is sent.
+  const ring = await world.keys();
+  await ring.destroy([user]);
+  const late = await say('bea', await world.link(mail, idOf('phone', '+49'), undefined));
+  const denials = await until('the denial', () => outcomes(world), ended(late));
+  expect(denials.map((o) => [o.value.eventId, o.value.operation, o.value.reason])).toEqual([[late, 'unsubscribe (not by email)', 'identifier-unknown']]);
+  expect((await deliveries(world)).filter((d) => d.value.eventId === late).map((d) => d.value.outputId)).toEqual([`out_${late}`]);
+  await again.close();
 }));
 
 test('a grant that is replayed after the withdrawal does not grant again, also after a restart of the folder without its cache', () => inWorld('replayed', async (world) => {

@@ -1,6 +1,6 @@
 import { join, resolve } from 'node:path';
 import { createLog, createSerde, type Log, type LogRecord, type OutRecord, type Serde } from '@weir/log';
-import { isSealed } from '@weir/seal';
+import { isSealed, linkValue, openIdentifiers, sealedSerde } from '@weir/seal';
 import { readKeys, startFleet, waitFor, type Fleet } from '@weir/testing';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
@@ -60,6 +60,7 @@ test('what is known of a person is shown and exported, under each of their ident
   const lines = exported.out.trim().split('\n').map((line) => JSON.parse(line));
   expect(lines.filter((l) => l.type === 'weir.canonical.Profile').map((l) => l.record.plan)).toEqual(['free', 'gold', 'silver']);
   expect(exported.out).not.toContain(bob.email);
+  expect(lines.filter((l) => l.link !== undefined).map((l) => l.link)).toEqual([{ userId: ada.userId, email: ada.email, phone: null }]);
 });
 
 test('a bad identifier is refused, and nobody without the role may look or erase', async () => {
@@ -108,11 +109,19 @@ test('nothing of the person opens any more, by a reader that begins anew; the ot
       expect(plain.includes(ada.userId)).toBe(false);
     }
     expect(opened).toBeGreaterThanOrEqual(2);
+    // Nor what links keep of her: theirs are there, and sealed under keys that are gone.
+    const kept = (await records(`${fleet.prefix}.identity`)).flatMap(({ record }) => linkValue(serde, record.value)?.sealed ?? []);
+    const clear = kept.map((sealed) => openIdentifiers(sealedSerde(serde, ring), sealed));
+    expect(clear.filter((of) => of === undefined).length).toBeGreaterThan(0);
+    expect(clear.filter((of) => of !== undefined).map((of) => [of!.userId, of!.email])).toContainEqual([bob.userId, bob.email]);
+    expect(JSON.stringify(clear)).not.toContain(ada.email);
+    expect(JSON.stringify(clear)).not.toContain(ada.userId);
   } finally {
     await ring.stop();
   }
   const exported = await fleet.cli('subject', 'export', ada.email);
   expect(exported.out.includes('"record":{')).toBe(false);
+  expect(exported.out.includes('"link":{')).toBe(false);
   expect((await fleet.cli('subject', 'export', bob.email)).out).toContain('gold');
   expect((await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any).toMatchObject({ records: { readable: 0 }, erasedUntil: receipt.markedAt });
 });

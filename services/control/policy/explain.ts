@@ -1,6 +1,6 @@
 import { WeirError } from '@weir/errors';
 import { explain, type Explanation } from '@weir/policy';
-import { changeDecisions, type Release } from '@weir/release';
+import { changeDecisions, shownOnward, type Release } from '@weir/release';
 import { recordedConsent, type History, type Recorded } from './history.ts';
 
 export interface ExplainedRecord {
@@ -44,7 +44,10 @@ export async function explainEvent(history: History, eventId: string, against: '
       const { region, routes } = explain(release.policy, whole, {
         now: at, take: () => true,
         consent: (ids, route) => (against === 'recorded' ? recordedConsent(own, route) : undefined) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
-      }, (decisions) => changeDecisions(decisions, { outputId, subject: whole, ids: subject.ids ?? [], now: at }, release, tables));
+      }, (decisions) => {
+        const change = changeDecisions(decisions, { outputId, subject: whole, ids: subject.ids ?? [], now: at }, release, tables, history.clearLinks(whole.ids));
+        return [...change.decisions, ...shownOnward(change.onward)];
+      });
       return { record: subject.recordName, outputId, source: subject.source, region, recorded: own, routes };
     }),
   };

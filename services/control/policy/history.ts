@@ -5,7 +5,7 @@ import { H } from '@weir/pipeline';
 import type { CompiledRoute, ConsentAnswer, ConsentSeen, Subject } from '@weir/policy';
 import { compileRelease, controlKeys, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
-import type { ConsentTables } from '@weir/consent';
+import { createClearLinks, type ConsentTables } from '@weir/consent';
 import type { Stage, Store } from '../store.ts';
 import { header } from '../indexer.ts';
 
@@ -42,6 +42,8 @@ export interface History {
   compile(files: readonly ReleaseFile[]): Release;
   /** Consent and links as they are now. */
   readonly tables: ConsentTables;
+  /** What linked identifiers are in the clear, as links keep it: of a person, by keyed identifier. */
+  readonly clearLinks: ReturnType<typeof createClearLinks>;
 }
 
 interface Ports {
@@ -89,6 +91,7 @@ export function createHistory(context: ServiceContext, { store, reader, admin, t
 
   return {
     compile, subjectOf, tables,
+    clearLinks: createClearLinks({ tables, serde, keys: context.keys, workspaceKey: context.workspaceKey }),
     async recordsOf(eventId) {
       const found = new Map<string, PastRecord>();
       for (const { topic, partition, offset } of store.places(eventId)) {

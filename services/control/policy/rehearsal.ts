@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
 import { createLimits, decide, type Decision, type DecisionContext } from '@weir/policy';
-import { assertPolicyTests, changeDecisions, type Release, type ReleaseFile } from '@weir/release';
+import { assertPolicyTests, changeDecisions, shownOnward, type ChangeDecisions, type Release, type ReleaseFile } from '@weir/release';
 import { isUnreadable, recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
 
 /** What would be decided otherwise, of one kind. */
@@ -142,10 +142,11 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     const recorded = ports.history.recordedOf(past.eventId).filter((r) => r.outputId === null || r.outputId === past.outputId);
     const at = recorded.at(-1)?.at ?? past.acceptedAt;
     const subject = { ...past.subject, ids: tables.linked(past.subject.ids ?? []) };
-    const under = (release: Release, takeLimit: DecisionContext['take']): readonly Decision[] => changeDecisions(decide(release.policy, subject, {
+    const valueOf = ports.history.clearLinks(subject.ids);
+    const under = (release: Release, takeLimit: DecisionContext['take']): readonly Decision[] => shown(changeDecisions(decide(release.policy, subject, {
       now: at, take: takeLimit,
       consent: (ids, route) => recordedConsent(recorded, route) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
-    }), { outputId: past.outputId, subject, ids: past.subject.ids ?? [], now: at }, release, tables);
+    }), { outputId: past.outputId, subject, ids: past.subject.ids ?? [], now: at }, release, tables, valueOf));
     const before = under(ports.current(), run.limits.before);
     const after = under(run.release, run.limits.after);
     if (recorded.length === 0) run.unrecorded++;
@@ -191,6 +192,7 @@ async function firstSince(ports: Ports, partition: number, begin: number, end: n
   return low;
 }
 
+const shown = ({ decisions, onward }: ChangeDecisions): readonly Decision[] => (onward.length === 0 ? decisions : [...decisions, ...shownOnward(onward)]);
 const none = 'none';
 const wordsOf = (effect: string, reason: string | null): string => (effect === 'allow' ? 'allow' : `${effect} ${reason ?? ''}`.trim());
 

@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import type { ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { fieldReader, type FieldReader, type Headers, type LogRecord, type Serde } from '@weir/log';
-import { H, type TopicNames } from '@weir/pipeline';
+import { H, linkedFrom, type TopicNames } from '@weir/pipeline';
 import { rawHeaders, type Release } from '@weir/release';
 import { isReadable, isSealed } from '@weir/seal';
 import { recentAnswers } from './answers.ts';
@@ -222,7 +222,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     const d = decode(origin.value, readDelivery);
     if (d === undefined || (order.source !== null && d.source !== order.source) || (order.destination !== null && d.destination !== order.destination) || (!order.letters && !wantedId(d.eventId)) || !subjects(d.ids)) return undefined;
     if (d.destination !== last.destination || d.operation !== last.operation) last = { destination: d.destination, operation: d.operation, among: `${d.destination}/${d.operation}` };
-    if (!isNewOf(d.intent, '0', d.outputId, last.among) || onlyMeets) return undefined;
+    if (!isNewOf(linkedFrom(d.outputId) === undefined ? d.intent : `linked ${d.intent}`, '0', d.outputId, last.among) || onlyMeets) return undefined;
     d.subject = origin.key?.toString('utf8') ?? '';
     return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found: standingOf(standing, d, true, ports.now()) }] };
   }

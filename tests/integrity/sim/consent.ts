@@ -73,11 +73,11 @@ export function createConsentRace(ports: RacePorts) {
   async function openApi(instance: Instance, context: ServiceContext, appender: Appender): Promise<void> {
     const { log, serde, clock } = context;
     const broken = (error: unknown): void => ports.note(`api of ${instance.actor.name}: ${(error as Error).message}`);
-    const [reader, admin, tables] = await Promise.all([log.reader(), log.admin(), createConsentTables(context, broken, instance.disk.open)]);
+    const [reader, admin, tables] = await Promise.all([log.reader(), log.admin(), createConsentTables(context, broken, { open: instance.disk.open })]);
     for (const topic of [topics.consentChanges, topics.identity, topics.canonical, topics.consentApplied]) await appender.partitions(topic);
     const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail: broken });
     await Promise.all([tables.start(), barrier.start()]);
-    instance.intake = createConsentIntake({ appender, serde, topics, barrier, tables, workspaceKey, keys: context.keys, release: () => context.releases.current().hash, clock });
+    instance.intake = createConsentIntake({ appender, serde, topics, barrier, tables, workspaceKey, keys: context.keys, release: () => context.releases.current().hash, keepsLinked: () => context.releases.current().linkedIdentifiers === true, clock });
   }
 
   const idsOf = (identifiers: ConsentOrder['identifiers']): string[] => (['userId', 'email'] as const).flatMap((type) => (identifiers[type] === null ? [] : [`${type}:${keyedId(workspaceKey, type, identifiers[type])}`]));
