@@ -31,9 +31,15 @@ export async function checkCluster(target: Target, release: Release | undefined,
     return [{ check: 'brokers', state: 'fail', message: messageOf(error), remedy: 'correct the variable' }];
   }
   const { brokers, registryUrl } = config;
-  const registry = registryUrl === undefined ? [] : [await checkRegistry(registryConnection({ ...config, registryUrl }))];
-  if (brokers === undefined) return [...await checkThroughControl(target, control), ...registry];
-  const connection = kafkaConnection({ ...config, brokers });
+  let connections;
+  try {
+    connections = { registry: registryUrl === undefined ? undefined : registryConnection({ ...config, registryUrl }), kafka: brokers === undefined ? undefined : kafkaConnection({ ...config, brokers }) };
+  } catch (error) {
+    return [{ check: 'brokers', state: 'fail', message: messageOf(error), remedy: 'correct the variable' }];
+  }
+  const registry = connections.registry === undefined ? [] : [await checkRegistry(connections.registry)];
+  if (brokers === undefined || connections.kafka === undefined) return [...await checkThroughControl(target, control), ...registry];
+  const connection = connections.kafka;
   const found = await Promise.all(brokers.map((broker) => checkBroker(broker, connection)));
   const few: Check[] = brokers.length < safeBrokers ? [{ check: 'brokers', state: 'warn', message: `KAFKA_BROKERS lists ${brokers.length}: topics are made without replicas`, remedy: `list ${safeBrokers} or more before the first weir apply` }] : [];
   return [...found, ...few, ...await checkTopics(target, release, found.some(({ state }) => state === 'ok')), ...registry];

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { freePort, runCli } from '@weir/testing';
 import { ensureSecrets } from '@weir/vault';
 import { afterEach, expect, test } from 'vitest';
+import { checkCluster } from './doctor-cluster.ts';
 import { checkServices } from './doctor-services.ts';
 import { checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWorkspace } from './doctor.ts';
 
@@ -138,4 +139,14 @@ test('a data folder that the first start made is 0600 where it must be', async (
   ensureSecrets({ dataDir: dir, env: {} }, [{ name: 'ADMIN_TOKEN' }, { name: 'AUDIT_KEY' }], () => 'leaf');
   expect(statSync(join(dir, 'workspace.key')).mode & 0o077).toBe(0);
   expect([(await checkKey(dir, {})).found.state, await checkSecrets(dir, {}, undefined)]).toMatchObject(['ok', [{ state: 'ok' }]]);
+});
+
+test.each([
+  [{ KAFKA_BROKERS: '127.0.0.1:1', WEIR_KAFKA_SASL_MECHANISM: 'SCRAM-SHA-512', WEIR_KAFKA_SASL_USERNAME: 'u' }, 'WEIR_KAFKA'],
+  [{ SCHEMA_REGISTRY_URL: 'https://127.0.0.1:1', WEIR_SCHEMA_REGISTRY_USERNAME: 'u' }, 'WEIR_SCHEMA_REGISTRY'],
+  [{ SCHEMA_REGISTRY_URL: 'http://me:hunter2@127.0.0.1:1/x' }, 'SCHEMA_REGISTRY_URL'],
+])('settings of a connection that cannot be are a line of their own, and no secret of them is told', async (env, names) => {
+  const checks = await checkCluster({ host: '127.0.0.1', port: 1, env, dataDir: folder() }, undefined, false);
+  expect(checks).toEqual([expect.objectContaining({ state: 'fail', remedy: 'correct the variable', message: expect.stringContaining(names) })]);
+  expect(JSON.stringify(checks)).not.toContain('hunter2');
 });

@@ -8,16 +8,28 @@ async function forgotten(code: ErrorCode): Promise<{ instances: number; tried: n
   const clock = createHandClock(1000);
   const failed: unknown[] = [];
   let tried = 0;
+  let follow: (batch: object) => Promise<void> = () => Promise.resolve();
   const report = { instance: 'a', incarnation: 'x', leaseMs: 100, folded: [0], identity: [], at: 0 };
   const barrier = createConsentBarrier({
     reader: {
       read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => Promise<void>) => take({ records: [{ key: Buffer.from('a/x'), value: Buffer.from('v') }], nextOffset: 1 }),
-      follow: () => Promise.resolve({ close: () => Promise.resolve() }),
+      follow: (_topic: string, _from: object, take: (batch: object) => Promise<void>) => {
+        follow = take;
+        return Promise.resolve({ close: () => Promise.resolve() });
+      },
     },
     admin: { endOffsets: () => Promise.resolve(new Map([[0, 1]])) },
-    appender: { append: () => (tried++, Promise.reject(new WeirError(code))) },
-    serde: { known: () => true, decode: () => ({ name: 'weir.internal.ConsentReport', value: report }) },
-    topics: { consentApplied: 'applied', identity: 'identity' }, tables: { onAdvance: () => undefined }, clock, fail: (error: unknown) => { failed.push(error); },
+    appender: { append: (_topic: string, [record]: readonly [{ value: Buffer | null }]) => {
+      // Its fence is acknowledged, and read.
+      if (record.value !== null) {
+        setImmediate(() => { void follow({ records: [{ key: Buffer.from('fence/x'), value: record.value }], nextOffset: 2 }); });
+        return Promise.resolve([1]);
+      }
+      tried++;
+      return Promise.reject(new WeirError(code));
+    } },
+    serde: { known: () => true, encode: () => Buffer.from('fence'), decode: (value: Buffer) => ({ name: 'weir.internal.ConsentReport', value: value.toString() === 'fence' ? { ...report, leaseMs: 0 } : report }) },
+    topics: { consentApplied: 'applied', identity: 'identity' }, tables: { onAdvance: () => undefined, folded: () => 0, consentPositions: () => [0], identityPositions: () => [0] }, clock, fail: (error: unknown) => { failed.push(error); },
   } as never);
   await barrier.start();
   for (const _ of clock.turn(1000)) await new Promise((done) => { setImmediate(done); });

@@ -1,5 +1,5 @@
 import { readUpTo, type Appender, type Follower, type LogAdmin, type Reader, type RecordBatch, type Serde } from '@weir/log';
-import type { ConsentReport } from './lease.ts';
+import { consentReport, holdsLease, type ConsentReport } from './lease.ts';
 import type { ConsentTables } from './tables.ts';
 
 export interface ConsentBarrierPorts {
@@ -9,8 +9,8 @@ export interface ConsentBarrierPorts {
   readonly serde: Serde;
   /** weir.consent.applied and weir.identity. */
   readonly topics: { readonly consentApplied: string; readonly identity: string };
-  readonly tables: Pick<ConsentTables, 'folded' | 'linked' | 'onAdvance' | 'caughtUp'>;
-  readonly clock: { monotonic(): number; setTimer(run: () => void, ms: number): unknown; clearTimer(timer: unknown): void };
+  readonly tables: Pick<ConsentTables, 'folded' | 'linked' | 'onAdvance' | 'caughtUp' | 'consentPositions' | 'identityPositions'>;
+  readonly clock: { now(): number; monotonic(): number; random(): number; setTimer(run: () => void, ms: number): unknown; clearTimer(timer: unknown): void };
   readonly fail: (error: unknown) => void;
 }
 
@@ -45,6 +45,7 @@ const clockDrift = 0.01;
 const clockMarginMs = 20;
 const sweepMs = 100;
 const maxRounds = 20;
+const fenceAgainMs = 100;
 /** Brokers that are away, or take too long to answer or acknowledge: nothing of it says that it cannot be done. */
 const away: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-append-failed']);
 const isAway = (error: unknown): boolean => away.has((error as { code?: string } | null)?.code ?? '');
@@ -54,13 +55,15 @@ const isAway = (error: unknown): boolean => away.has((error as { code?: string }
  * its first call, and reads the tables to ends taken after that. So one that is not there when the change is in the
  * tables needs no waiting for, and one that is there counts until it reports the change, withdraws its announcement, or
  * has said nothing for longer than its lease: counted from when this process read its last report, and only after the
- * topic was then read to its end.
+ * topic was then read to its end. The end is a record of its own that it appends there: what a broker tells as the end may be old
+ * (docs/decisions/0030), and the record says to whoever announces itself behind it what its tables must have.
  */
 export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier {
   const { reader, admin, appender, serde, topics, tables, clock } = ports;
   const instances = new Map<string, Instance>();
   const waiting = new Set<() => void>();
   let follower: Follower | undefined;
+  const fenceKey = Buffer.from(`fence/${Math.floor(clock.random() * 2 ** 48).toString(36)}`);
   let read = 0;
   let fencing: { promise: Promise<readonly number[]>; next: Promise<readonly number[]> | undefined } | undefined;
   let sweeping = false;
@@ -75,7 +78,8 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
       if (value === null) instances.delete(name);
       else {
         if (!serde.known(value)) await serde.prepare(value);
-        instances.set(name, { report: serde.decode(value).value as ConsentReport, seenAt: clock.monotonic() });
+        const report = serde.decode(value).value as ConsentReport;
+        if (holdsLease(report)) instances.set(name, { report, seenAt: clock.monotonic() });
       }
     }
     read = Math.max(read, batch.nextOffset);
@@ -98,13 +102,15 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
   }
 
   async function ask(): Promise<readonly number[]> {
-    const [applied, links] = await Promise.all([admin.endOffsets(topics.consentApplied), admin.endOffsets(topics.identity)]);
-    const ends: number[] = [applied.get(0) ?? 0];
-    for (const [partition, end] of links) ends[partition + 1] = end;
-    return ends;
+    const folded = tables.consentPositions().map((_, partition) => tables.folded(partition));
+    const identity = tables.identityPositions();
+    for (const [partition, end] of await admin.endOffsets(topics.identity)) identity[partition] = Math.max(end, identity[partition] ?? 0);
+    const value = serde.encode(consentReport, { instance: '', incarnation: '', leaseMs: 0, folded, identity, at: clock.now() });
+    const [offset] = await appender.append(topics.consentApplied, [{ partition: 0, key: fenceKey, value }]);
+    return [offset! + 1, ...identity];
   }
 
-  /** Ends of the reports and of the links, asked for after this call: all who wait share one request, or the one after it. */
+  /** Ends of the reports and of the links as they are after this call, of which the tables have as much as they had at it: all who wait share one request, or the one after it. */
   function fence(): Promise<readonly number[]> {
     if (fencing !== undefined) {
       const { promise } = fencing;
@@ -124,7 +130,9 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
       if (!stopped && !isAway(error)) ports.fail(error);
     }).finally(wake);
     await until(() => ends !== undefined || failed, deadline);
-    return failed && !stopped && clock.monotonic() < deadline ? fenceBy(deadline) : ends;
+    if (!failed || stopped || clock.monotonic() >= deadline) return ends;
+    await until(() => false, Math.min(deadline, clock.monotonic() + fenceAgainMs));
+    return stopped ? undefined : fenceBy(deadline);
   }
 
   const foldedAll = (marks: Marks, folded: (partition: number) => number): boolean => {

@@ -1,7 +1,7 @@
 import type { Appender, OutRecord, Reader, RecordBatch, Serde } from '@weir/log';
 import { expect, test } from 'vitest';
 import { createConsentBarrier } from './barrier.ts';
-import { createConsentLease, reportKey, type ConsentLease, type ConsentReport } from './lease.ts';
+import { createConsentLease, holdsLease, reportKey, type ConsentLease, type ConsentReport } from './lease.ts';
 
 /** Time that only moves when told to; timers run in order. */
 function fakeTime() {
@@ -17,7 +17,7 @@ function fakeTime() {
     },
     clearTimer: (id: unknown) => { timers.delete(id as number); },
   };
-  const settle = async (): Promise<void> => { for (let i = 0; i < 20; i++) await Promise.resolve(); };
+  const settle = async (): Promise<void> => { for (let i = 0; i < 60; i++) await Promise.resolve(); };
   async function pass(ms: number): Promise<void> {
     const end = now + ms;
     await settle();
@@ -35,20 +35,23 @@ function fakeTime() {
   return { clock, pass, suspend: (ms: number) => { wallShift += ms; } };
 }
 
-/** One partition of reports; `hold` keeps appends from being acknowledged. */
+/** One partition of reports; `hold` keeps appends of instances from being acknowledged. */
 function fakeWorld() {
   const time = fakeTime();
   const records: OutRecord[] = [];
   const followers: ((batch: RecordBatch) => void | Promise<void>)[] = [];
   let holding: (() => void)[] | undefined;
+  /** What followers have. */
+  let told = 0;
   const serde = { encode: (_name: string, value: unknown) => Buffer.from(JSON.stringify(value)), decode: (bytes: Buffer) => ({ name: '', value: JSON.parse(bytes.toString()) as unknown }), known: () => true, prepare: () => Promise.resolve() } as unknown as Serde;
   const batchOf = (from: number): RecordBatch => ({ topic: 't', partition: 0, epoch: 0, records: records.slice(from).map((r, i) => ({ offset: from + i, timestamp: 0, key: r.key, value: r.value, headers: [] })), nextOffset: records.length, highWatermark: records.length });
   const appender = {
     append: async (_topic: string, list: readonly OutRecord[]) => {
-      if (holding !== undefined) await new Promise<void>((go) => { holding!.push(go); });
+      if (holding !== undefined && !list[0]!.key!.toString().startsWith('fence/')) await new Promise<void>((go) => { holding!.push(go); });
       const from = records.length;
       records.push(...list);
-      for (const follow of followers) await follow(batchOf(from));
+      for (const follow of followers) await follow(batchOf(told));
+      told = records.length;
       return list.map((_, i) => from + i);
     },
   } as unknown as Appender;
@@ -66,13 +69,13 @@ function fakeWorld() {
     onAdvance: (listener: () => void) => { listeners.push(listener); }, caughtUp: () => true, linked: (ids: readonly string[]) => ids,
   };
   const fail = (error: unknown): void => { throw error as Error; };
-  const lease = (leaseMs = 6000): ConsentLease => createConsentLease({ appender, serde, topic: 'reports', tables, instance: 'd1', leaseMs, clock: time.clock, fail });
+  const lease = (leaseMs = 6000): ConsentLease => createConsentLease({ appender, reader, serde, topic: 'reports', tables, instance: 'd1', leaseMs, clock: time.clock, fail });
   const barrier = () => createConsentBarrier({ reader, admin: { endOffsets: (topic) => Promise.resolve(new Map([[0, topic === 'reports' ? records.length : state.linkEnd]])) }, appender, serde, topics: { consentApplied: 'reports', identity: 'links' }, tables, clock: time.clock, fail });
   const fold = (to: number): void => {
     state.folded = to;
     for (const listener of listeners) listener();
   };
-  const last = (): ConsentReport => JSON.parse(records.filter((r) => r.value !== null).at(-1)!.value!.toString()) as ConsentReport;
+  const last = (): ConsentReport => records.filter((r) => r.value !== null).map((r) => JSON.parse(r.value!.toString()) as ConsentReport).findLast(holdsLease)!;
   const hold = (on: boolean): void => {
     const waiting = holding ?? [];
     holding = on ? [] : undefined;
@@ -265,4 +268,60 @@ test('a change is reported in the turn in which it came, by no timer: a timer co
   await world.pass(20);
   expect(world.last().folded).toEqual([39]);
   expect(world.records.length).toBeLessThan(12);
+});
+
+test('one that starts from tables which a broker showed as they were covers nothing until it has what was told as applied before its announcement, by whoever told it', async () => {
+  const world = fakeWorld();
+  world.state.folded = 7;
+  const barrier = world.barrier();
+  await barrier.start();
+  // Nobody may call: the state is enough, and all that tells of it is the fence of who was answered.
+  expect(await barrier.applied(new Map([[0, 6]]), ['a'], 1000)).toBe(true);
+  await barrier.stop();
+  world.state.folded = 5;
+  const lease = world.lease();
+  const starting = lease.start();
+  await world.pass(500);
+  expect([lease.covers(0), world.state.readToEnds]).toEqual([false, 1]);
+  world.fold(7);
+  await starting;
+  expect(lease.covers(1000)).toBe(true);
+});
+
+test('one that does not reach it within its lease announces itself anew, and one that is closed meanwhile ends', async () => {
+  const world = fakeWorld();
+  world.state.folded = 7;
+  const first = world.lease();
+  await first.start();
+  await world.pass(20);
+  expect(world.last().folded).toEqual([7]);
+  await first.close();
+  world.state.folded = 5;
+  const lease = world.lease();
+  const starting = lease.start();
+  await world.pass(50);
+  const announced = world.last().incarnation;
+  await world.pass(6100);
+  expect([world.last().incarnation === announced, lease.covers(0)]).toEqual([false, false]);
+  await lease.close();
+  await starting;
+  expect(lease.covers(0)).toBe(false);
+});
+
+test('who waits reads the reports up to a record of its own: an end that is told may be older than an announcement', async () => {
+  const world = fakeWorld();
+  const barrier = world.barrier();
+  await barrier.start();
+  const lease = world.lease();
+  await lease.start();
+  world.records.push({ partition: 0, key: Buffer.from('d2/x'), value: Buffer.from(JSON.stringify({ instance: 'd2', incarnation: 'x', leaseMs: 6000, folded: [], identity: [], at: 0 })) });
+  // The announcement of d2 reaches nobody by itself; behind the fence it does.
+  world.fold(3);
+  let value: boolean | undefined;
+  void barrier.applied(new Map([[0, 2]]), ['a'], 3000).then((found) => { value = found; });
+  await world.pass(1000);
+  expect(value).toBeUndefined();
+  await world.pass(3000);
+  expect(value).toBe(false);
+  await barrier.stop();
 });

@@ -1,4 +1,4 @@
-import type { Appender, Serde } from '@weir/log';
+import { readUpTo, type Appender, type Reader, type Serde } from '@weir/log';
 import type { ConsentTables } from './tables.ts';
 
 /** weir.internal.ConsentReport, decoded. */
@@ -11,10 +11,13 @@ export interface ConsentReport {
   readonly at: number;
 }
 export const consentReport = 'weir.internal.ConsentReport';
+/** False: a fence of who waits for changes to be applied (barrier.ts). What it says was applied, whoever announces itself behind it must have. */
+export const holdsLease = ({ leaseMs }: ConsentReport): boolean => leaseMs > 0;
 export const reportKey = (instance: string, incarnation: string): string => `${instance}/${incarnation}`;
 
 export interface ConsentLeasePorts {
   readonly appender: Appender;
+  readonly reader: Pick<Reader, 'read'>;
   readonly serde: Serde;
   /** weir.consent.applied. */
   readonly topic: string;
@@ -28,7 +31,10 @@ export interface ConsentLeasePorts {
 
 /** The right of one instance to start `use` calls, told to everybody who waits for a withdrawal to be applied. */
 export interface ConsentLease {
-  /** Announce the instance, then read the tables to ends taken after the announcement; until then nothing is covered. */
+  /**
+   * Announce the instance, then read the tables to ends taken after the announcement, and as far as anybody said before it that a
+   * change was applied: an end may be told, and records shown, by a broker that was cut off. Until then nothing is covered.
+   */
   start(): Promise<void>;
   /** A call that is written now and ends within `deadlineMs` ends within the lease. */
   covers(deadlineMs: number): boolean;
@@ -68,7 +74,7 @@ const maxSnapshots = 512;
  * nothing; the instance then begins a new incarnation, as if it had just started.
  */
 export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
-  const { appender, serde, topic, tables, instance, leaseMs, clock } = ports;
+  const { appender, reader, serde, topic, tables, instance, leaseMs, clock } = ports;
   const renewMs = Math.max(50, Math.min(1000, Math.floor(leaseMs / 8)));
   const open = new Set<OpenCall>();
   const snapshots: Snapshot[] = [];
@@ -81,6 +87,11 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   let sentAt = -Infinity;
   let awakeUntil = -Infinity;
   let index = 0;
+  /** Next record of the topic that is not read, and what the ones before say that tables have. */
+  let read = 0;
+  const said = { folded: [] as number[], identity: [] as number[] };
+  /** Looks whether the tables have it. */
+  let look: (() => void) | undefined;
   let sent: Snapshot | undefined;
   let ended = false;
   /** The tables moved while a report was on its way. */
@@ -92,9 +103,42 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   const vector = (positions: readonly number[]): number[] => positions.map((_, partition) => tables.folded(partition));
   const same = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
 
-  function append(folded: readonly number[], identity: readonly number[]): Promise<unknown> {
+  async function append(folded: readonly number[], identity: readonly number[]): Promise<number> {
     const value = serde.encode(consentReport, { instance, incarnation, leaseMs, folded, identity, at: clock.now() });
-    return appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value }]);
+    const [offset] = await appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value }]);
+    return offset!;
+  }
+
+  const raise = (most: number[], by: readonly number[]): void => { for (let p = 0; p < by.length; p++) most[p] = Math.max(most[p] ?? 0, by[p]!); };
+
+  /** What was said up to `end`, where a record that was acknowledged ends. */
+  async function listen(end: number): Promise<void> {
+    await readUpTo(reader, topic, 0, read, end, async ({ records, nextOffset }) => {
+      for (const { value } of records) {
+        if (value === null) continue;
+        if (!serde.known(value)) await serde.prepare(value);
+        const { folded, identity } = serde.decode(value).value as ConsentReport;
+        raise(said.folded, folded);
+        raise(said.identity, identity);
+      }
+      read = nextOffset;
+    }, { gone: () => ended });
+  }
+
+  /** Resolves when the tables have what was said, or at a time (monotonic ms), or when it is over. */
+  function reached(deadline: number): Promise<void> {
+    const identity = (): number[] => tables.identityPositions();
+    const there = (): boolean => ended || (said.folded.every((n, p) => tables.folded(p) >= n) && said.identity.every((n, p) => (identity()[p] ?? 0) >= n));
+    if (there()) return Promise.resolve();
+    return new Promise((resolve) => {
+      const done = (): void => {
+        look = undefined;
+        clock.clearTimer(alarm);
+        resolve();
+      };
+      const alarm = clock.setTimer(done, Math.max(1, deadline - clock.monotonic()));
+      look = () => { if (there()) done(); };
+    });
   }
 
   /** A new chain. What was called before has ended with the old lease: no open call holds anything back. */
@@ -104,8 +148,10 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
     for (;;) {
       incarnation = Math.floor(clock.random() * 2 ** 48).toString(36);
       const began = { monotonic: clock.monotonic(), wall: clock.now() };
-      await append([], []);
+      await listen(await append([], []) + 1);
       await tables.readToEnd();
+      await reached(began.monotonic + leaseMs);
+      if (ended) return;
       if (clock.monotonic() >= began.monotonic + leaseMs || clock.now() >= began.wall + leaseMs) continue;
       until = { monotonic: began.monotonic + leaseMs, wall: began.wall + leaseMs };
       sentAt = began.monotonic;
@@ -193,6 +239,7 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
 
   return {
     async start() {
+      tables.onAdvance(() => look?.());
       await enter();
       tables.onAdvance(touch);
       wake(0);
@@ -210,6 +257,7 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
     },
     async close() {
       ended = true;
+      look?.();
       if (timer !== undefined) clock.clearTimer(timer);
       await sending;
       if (incarnation !== '' && open.size === 0) await appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value: null }]);

@@ -28,7 +28,7 @@ test('a registry that is away is waited for before a state is read, also when th
   } };
   const timers: (() => void)[] = [];
   const broken: Error[] = [];
-  const tables = await createConsentTables({ log, serde: away, topics: { consent: 'c', identity: 'i' }, stateDir, clock: { monotonic: () => 0, setTimer: (callback) => timers.push(callback) }, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => broken.push(error));
+  const tables = await createConsentTables({ log, serde: away, topics: { consent: 'c', identity: 'i' }, stateDir, clock: { monotonic: () => 0, setTimer: (callback) => timers.push(callback), clearTimer: () => undefined }, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => broken.push(error));
   await tables.start();
   const [key, value] = state('a', 'granted');
   const batch = (offset: number): RecordBatch => ({ topic: 'c', partition: 0, epoch: 0, records: [{ offset, timestamp: 1, key: Buffer.from(key), value, headers: [] }], nextOffset: offset + 1, highWatermark: offset + 1 });
@@ -62,7 +62,7 @@ test('the version of the tables is another one as soon as an answer may be, and 
   const ends = async (): Promise<Map<number, number>> => new Map([[0, 0]]);
   const log = { reader: async () => reader, admin: async () => ({ endOffsets: ends, beginningOffsets: ends, close: async () => {} }) } as unknown as Log;
   const broken: Error[] = [];
-  const tables = await createConsentTables({ log, serde, topics: { consent: 'c', identity: 'i' }, stateDir, clock: { monotonic: () => 0, setTimer: (callback, ms) => setTimeout(callback, ms) }, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => broken.push(error));
+  const tables = await createConsentTables({ log, serde, topics: { consent: 'c', identity: 'i' }, stateDir, clock: { monotonic: () => 0, setTimer: (callback, ms) => setTimeout(callback, ms), clearTimer: (timer) => { clearTimeout(timer as NodeJS.Timeout); } }, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => broken.push(error));
   let offset = 0;
   const apply = (topic: string, key: string, value: Buffer | null): void => {
     const record: LogRecord = { offset: offset++, timestamp: 1, key: Buffer.from(key), value, headers: [] };

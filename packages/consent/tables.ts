@@ -4,7 +4,7 @@ import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
 import { patiently, type Timers } from '@weir/pipeline';
 import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { isReadable, linkValue } from '@weir/seal';
-import { createLateTable, createTopicTable, openTable, type Put } from '@weir/state';
+import { createLateTable, createTopicTable, openTable, type LateClock, type Put } from '@weir/state';
 import type { Logger } from 'pino';
 import { createLinkValues, type KeptValue } from './link-values.ts';
 import { createLinkIndex } from './links.ts';
@@ -20,7 +20,7 @@ export interface ConsentPorts {
   /** Caches are made in <stateDir>/consent, <stateDir>/links and, with `linkValues`, <stateDir>/link-values. */
   readonly stateDir: string;
   readonly logger: Logger;
-  readonly clock: Timers & { monotonic(): number };
+  readonly clock: Timers & LateClock;
 }
 
 export interface ConsentOptions {
@@ -79,7 +79,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const consentCache = open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') });
   // Of the layout before, where each identifier had a row of its own.
   rmSync(join(stateDir, 'identity'), { recursive: true, force: true });
-  const identityCache = createLateTable(open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') }), { monotonic: () => ports.clock.monotonic(), removesAtOnce: true });
+  const identityCache = createLateTable(open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') }), { clock: ports.clock, removesAtOnce: true });
   const states = createStateIndex(consentCache, serde, (record, partition, error) => {
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });

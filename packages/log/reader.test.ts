@@ -2,20 +2,22 @@ import { expect, test } from 'vitest';
 import { Cluster } from './cluster.ts';
 import type { BrokerConnection, Driver, Fetched } from './driver.ts';
 import { createReader } from './reader.ts';
+import { readUpTo } from './read-up-to.ts';
 import { encodeBatch } from './records.ts';
 
 /** One broker with one partition of so many records; `shown` says up to where it lets a fetch see, fetch by fetch. */
-function world(records: number, shown: (fetch: number) => number) {
+function world(records: number, shown: (fetch: number) => number, first = 0) {
   let fetches = 0;
   const connection = {
     metadata: () => Promise.resolve({ brokers: [{ nodeId: 1, host: 'one', port: 1 }], controllerId: 1, topics: [{ name: 't', errorCode: 0, internal: false, partitions: [{ partition: 0, errorCode: 0, leader: 1, replicas: 1 }] }] }),
     fetch: (_wait: number, _max: number, [topic]: readonly [{ partitions: readonly { offset: number }[] }]): Promise<Fetched> => {
       const { offset } = topic.partitions[0]!;
       const highWatermark = shown(fetches++);
+      if (offset < first) return Promise.resolve({ errorCode: 0, partitions: [{ topic: 't', partition: 0, errorCode: 1, highWatermark: -1, logStartOffset: -1, bytes: Buffer.alloc(0) }] });
       const bytes = offset < highWatermark ? encodeBatch(Array.from({ length: highWatermark }, (_, n) => ({ partition: 0, key: null, value: Buffer.from([n]) })), 1) : Buffer.alloc(0);
       return Promise.resolve({ errorCode: 0, partitions: [{ topic: 't', partition: 0, errorCode: 0, highWatermark, logStartOffset: 0, bytes }] });
     },
-    listOffsets: (_topic: string, partitions: readonly number[], timestamp: number) => Promise.resolve(partitions.map((partition) => ({ topic: 't', partition, errorCode: 0, offset: timestamp === -1 ? records : 0 }))),
+    listOffsets: (_topic: string, partitions: readonly number[], timestamp: number) => Promise.resolve(partitions.map((partition) => ({ topic: 't', partition, errorCode: 0, offset: timestamp === -1 ? records : first }))),
     destroy: () => undefined,
   } as unknown as BrokerConnection;
   const driver = { name: 'platformatic', connect: () => Promise.resolve(connection) } as unknown as Driver;
@@ -38,4 +40,15 @@ test('a read up to an offset that the partition does not have ends where the par
   const { reader, fetches } = world(4, () => 4);
   expect(await readAll(reader, 9)).toEqual([0, 1, 2, 3]);
   expect(fetches()).toBe(2);
+});
+
+test.each([[4, 4, 4], [9, 9, 4], [2, 6, 6]])('what retention took is passed: of a partition from %d to %d a read up to %d ends at once, and is told where it stands', async (first, records, to) => {
+  const { reader } = world(records, () => records, first);
+  const told: number[] = [];
+  await readUpTo(reader, 't', 0, 0, to, (batch) => {
+    expect(batch.highWatermark).toBeGreaterThanOrEqual(batch.nextOffset);
+    told.push(batch.nextOffset);
+  }, { deadlineMs: 300 });
+  await reader.close();
+  expect(told).toEqual(first < to ? [first, to] : [to]);
 });

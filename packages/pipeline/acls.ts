@@ -30,7 +30,7 @@ export const acls = {
   },
   dispatcher: {
     topics: {
-      'dispatch.*': ['Read', 'Write', 'DescribeConfigs'], 'parked.*': ['Read', 'Write', 'DescribeConfigs'], 'ledger.*': ['Read', 'Write', 'DescribeConfigs'], consent: read, 'consent.applied': write, identity: read,
+      'dispatch.*': ['Read', 'Write', 'DescribeConfigs'], 'parked.*': ['Read', 'Write', 'DescribeConfigs'], 'ledger.*': ['Read', 'Write', 'DescribeConfigs'], consent: read, 'consent.applied': both, identity: read,
       outcome: write, dlq: write, keys: read, control: both,
     },
     groups: { 'dispatcher.*': read },

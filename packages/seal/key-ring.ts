@@ -84,7 +84,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
   await appender.partitions(topic);
   const cache = open({ path: join(ports.stateDir, 'keys'), onDiscard: (reason) => ports.logger.warn({ cache: 'keys', reason }, 'local cache discarded, it is read again from its topic') });
   // A key that is destroyed is gone from the disk when the table has read so.
-  const table = createLateTable(cache, { monotonic: () => performance.now(), removesAtOnce: true });
+  const table = createLateTable(cache, { clock: { monotonic: () => performance.now(), setTimer: setTimeout, clearTimer: (timer) => { clearTimeout(timer as NodeJS.Timeout); } }, removesAtOnce: true });
   if (table.get(layoutKey)?.equals(layout) !== true) table.clear();
   const wrapping = createWrapping(ports.workspaceKey);
   const making = new Map<string, Promise<void>>();

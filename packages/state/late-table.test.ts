@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { createHandClock } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { createDisk } from '../../tests/integrity/sim/table.ts';
 import { createLateTable } from './late-table.ts';
@@ -15,13 +16,16 @@ const all = (table: Table): Record<string, string | undefined> => Object.fromEnt
 test('what is put is seen at once as in a map, and a killed process leaves the table as it was behind one of the puts, positions and all', async () => {
   await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 60 }), fc.integer({ min: 1, max: 12 }), async (steps, rows) => {
     const disk = createDisk();
-    let [now, full] = [0, false];
+    let full = false;
+    let clock = createHandClock(0);
+    /** In a process of its own: the timers of the one before are gone with it. */
     const open = (): Table => {
+      clock = createHandClock(clock.at);
       const inner = disk.open({ path: 'x' });
       return createLateTable({ ...inner, putBatch(...of) {
         if (full) throw new Error('disk full');
         inner.putBatch(...of);
-      } }, { monotonic: () => now, rows });
+      } }, { clock, rows });
     };
     let table = open();
     let model = new Map<string, string>();
@@ -33,7 +37,7 @@ test('what is put is seen at once as in a map, and a killed process leaves the t
         full = act === 'full';
         if (act === 'load') table.loading();
         try {
-          table.putBatch(puts, new Map([[0, ++position]]), new Map([[0, { offset: position - 1, timestamp: 0, currentAt: now }]]));
+          table.putBatch(puts, new Map([[0, ++position]]), new Map([[0, { offset: position - 1, timestamp: 0, currentAt: clock.at }]]));
         } catch (error) {
           expect((error as Error).message).toBe('disk full');
         }
@@ -42,7 +46,7 @@ test('what is put is seen at once as in a map, and a killed process leaves the t
         model = new Map(model);
         for (const { key, value } of puts) if (value === null) model.delete(key); else model.set(key, value.toString());
         history.push({ position, model });
-      } else if (act === 'wait') now += ms;
+      } else if (act === 'wait') for (const _ of clock.turn(3 * ms)) continue;
       else if (act === 'range') expect([...table.range('a/')].map(({ key, value }) => [key, value.toString()])).toEqual([...model].filter(([key]) => key.startsWith('a/')).sort());
       else if (act === 'clear') {
         table.clear();
@@ -68,24 +72,27 @@ test('what is removed where that is secret is gone from the disk at once, with w
   const disk = createDisk();
   const inner = disk.open({ path: 'x' });
   inner.putBatch([{ key: 'k', value: Buffer.from('secret') }]);
-  const table = createLateTable(inner, { monotonic: () => 0, removesAtOnce: true });
+  const table = createLateTable(inner, { clock: createHandClock(0), removesAtOnce: true });
   table.putBatch([{ key: 'l', value: Buffer.from('1') }], new Map([[0, 1]]));
   expect(inner.has('l')).toBe(false);
   table.putBatch([{ key: 'm', value: Buffer.from('2') }], new Map([[0, 2]]));
   table.putBatch([{ key: 'k', value: null }], new Map([[0, 3]]));
   expect([inner.has('k'), inner.has('l'), inner.has('m'), inner.position(0)]).toEqual([false, true, true, 3]);
+  // A row that shrinks because a part of it was removed.
+  table.putBatch([{ key: 'm', value: Buffer.from('') }], new Map([[0, 4]]), undefined, true);
+  expect([inner.get('m')?.length, inner.position(0)]).toEqual([0, 4]);
 });
 
 test('what waits is written when it is much, or has waited for 200 ms when something more is put', () => {
   const disk = createDisk();
-  let now = 0;
-  const table = createLateTable(disk.open({ path: 'x' }), { monotonic: () => now, rows: 3 });
+  const clock = createHandClock(0);
+  const table = createLateTable(disk.open({ path: 'x' }), { clock, rows: 3 });
   const written = (): number | undefined => disk.open({ path: 'x' }).position(0);
   table.putBatch([{ key: 'a', value: Buffer.from('1') }], new Map([[0, 1]]));
-  now = 199;
+  clock.at = 199;
   table.putBatch([{ key: 'a', value: Buffer.from('2') }], new Map([[0, 2]]));
   expect(written()).toBeUndefined();
-  now = 200;
+  clock.at = 200;
   table.putBatch([], new Map([[0, 3]]));
   expect(written()).toBe(3);
   table.putBatch([{ key: 'a', value: null }, { key: 'b', value: Buffer.from('1') }], new Map([[0, 4]]));
@@ -94,4 +101,47 @@ test('what waits is written when it is much, or has waited for 200 ms when somet
   expect(written()).toBe(5);
   table.putBatch([{ key: 'd', value: Buffer.alloc(600_000) }], new Map([[0, 6]]));
   expect(written()).toBe(6);
+});
+
+/** A table on a disk that may be full, with what is on it. */
+function onDisk() {
+  const clock = createHandClock(0);
+  const inner = createDisk().open({ path: 'x' });
+  const disk = { full: false, closed: false };
+  const table = createLateTable({ ...inner, putBatch(...of) {
+    if (disk.full) throw new Error('disk full');
+    inner.putBatch(...of);
+  }, close: async () => { disk.closed = true; } }, { clock });
+  const pass = (ms: number): void => { for (const _ of clock.turn(ms)) continue; };
+  return { table, inner, disk, pass };
+}
+
+test('what waits is written within a second, though nothing more is put: a place that is old at a kill would cost all of the topic', () => {
+  const { table, inner, disk, pass } = onDisk();
+  table.putBatch([], new Map([[0, 1]]));
+  pass(999);
+  expect(inner.position(0)).toBeUndefined();
+  disk.full = true;
+  pass(1);
+  disk.full = false;
+  pass(999);
+  expect(inner.position(0)).toBeUndefined();
+  pass(1);
+  expect(inner.position(0)).toBe(1);
+});
+
+test('a table whose last write fails is closed all the same, and says so', async () => {
+  const { table, disk } = onDisk();
+  table.putBatch([{ key: 'a', value: Buffer.from('1') }], new Map([[0, 1]]));
+  disk.full = true;
+  await expect(table.close()).rejects.toThrow('disk full');
+  expect(disk.closed).toBe(true);
+});
+
+test('a value that is a small part of what a broker answered is copied: it would keep all of that while it waits', () => {
+  const { table } = onDisk();
+  const answer = Buffer.alloc(1_000_000, 'a');
+  table.putBatch([{ key: 'a', value: answer.subarray(10, 20) }]);
+  expect(table.get('a')).toEqual(Buffer.alloc(10, 'a'));
+  expect(table.get('a')!.buffer.byteLength).toBeLessThan(100_000);
 });

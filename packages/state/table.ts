@@ -33,8 +33,8 @@ export interface Table {
   has(key: string): boolean;
   /** Entries whose key begins with the prefix, in the order of the keys' UTF-8; those behind `after`, where it is given. */
   range(prefix: string, after?: string): Iterable<{ readonly key: string; readonly value: Buffer }>;
-  /** Write all, with the new positions (partition → next offset) if given. Durable against a killed process; after a crash of the machine the cache is discarded. */
-  putBatch(puts: readonly Put[], positions?: ReadonlyMap<number, number>, seen?: ReadonlyMap<number, Seen>): void;
+  /** Write all, with the new positions (partition → next offset) if given. Durable against a killed process; after a crash of the machine the cache is discarded. `atOnce`: to a table that is written late, where this removes something. */
+  putBatch(puts: readonly Put[], positions?: ReadonlyMap<number, number>, seen?: ReadonlyMap<number, Seen>, atOnce?: boolean): void;
   /**
    * From now until `loaded`, what is put is gathered in memory and written in few large transactions, in the order of the
    * keys: a restore would copy a page of the tree for nearly every key. What was put is seen at once; after a crash the

@@ -70,7 +70,7 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
       timestamp: last?.timestamp ?? known?.timestamp ?? 0,
       currentAt: batch.nextOffset >= batch.highWatermark ? Date.now() : known?.currentAt ?? 0,
     };
-    table.putBatch(options.puts(batch), new Map([[partition, batch.nextOffset]]), new Map([[partition, now]]));
+    table.putBatch(options.puts(batch), new Map([[partition, batch.nextOffset]]), new Map([[partition, now]]), batch.records.some(({ value }) => value === null));
     seen.set(partition, now);
     next[partition] = batch.nextOffset;
     records += batch.records.length;

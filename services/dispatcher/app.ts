@@ -110,7 +110,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const counts = releases.current().destinations.get(name)!.caps.length > 0;
     const path = join(context.stateDir, counts ? 'ledger-counted' : 'ledger', name);
     const cache = outside.openTable({ path, tellsAbsent: true, onDiscard: (reason) => logger.warn({ reason, destination: name }, 'ledger cache discarded, it is read again') });
-    const ledger = createLedgerStore(createLateTable(cache, { monotonic: clock.monotonic }), serde, counts);
+    const ledger = createLedgerStore(createLateTable(cache, { clock }), serde, counts);
     const parkedTable = outside.openTable({ path: join(context.stateDir, 'parked', name) });
     // What an earlier process left is in the ledger and on the topic.
     parkedTable.clear();
@@ -228,7 +228,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       // On its own connection: a report must not wait behind a batch of ends.
       reports = await log.appender({ deadlineMs: appendDeadlineMs, urgent: true });
       await reports.partitions(topics.consentApplied);
-      lease = createConsentLease({ appender: reports, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
+      lease = createConsentLease({ appender: reports, reader, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
       await lease.start();
       credentials = createCredentials({
         vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,
