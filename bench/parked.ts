@@ -46,7 +46,7 @@ const ports = {
   fail: (error: unknown) => { throw error; }, window: () => ({ records: 6000, bytes: 1e7, heads: 1000 }), turns: { next: turn, over: () => ++turns % 500 === 0 },
   clock: { now: () => clock.at, monotonic: () => clock.at, random: Math.random, setTimer: (run: () => void, ms: number) => timers.push({ at: clock.at + ms, run }), clearTimer: () => undefined },
   metrics: { parked: { inc: () => undefined, dec: () => undefined } }, retention: { parkedMs: () => 30 * 24 * hour }, dedupeWindowMs: () => 7 * 24 * hour,
-  admin: { endOffsets: () => Promise.resolve(new Map([[0, parkedEnd]])) },
+  admin: { beginningOffsets: () => Promise.resolve(new Map()), committed: () => Promise.resolve(new Map()), endOffsets: () => Promise.resolve(new Map([[0, parkedEnd]])) },
   reader: { async read(_topic: string, _partition: number, from: number, to: number, take: (batch: object) => unknown) {
     for (let at = from; at < Math.min(to, parkedEnd); at += chunk) await take({ records: Array.from({ length: Math.min(chunk, to - at, parkedEnd - at) }, (_, i) => recordAt(at + i)), nextOffset: Math.min(at + chunk, to, parkedEnd) });
   } },

@@ -118,7 +118,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     await retention.watch(topicsOf(name));
     const takeover = createTakeover({ admin, reader, ledger, clock, ledgerTopic: topics.ledger(name), dispatchTopic: topics.dispatch(name), windowMs: longestWindow, progress: (at) => takingOver(name, at) });
     const runner = createDestinationRunner({
-      name, topics, appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name), parkedTable,
+      name, topics, group: groups.dispatcher(name), appender, reader, admin, serde, http, consent: consent!, lease: lease!, keys: context.keys, ledger, clock, turns, metrics, progress, quota: quotas.of(name), parkedTable,
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
       takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },

@@ -35,7 +35,7 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
       },
     },
     appender: { partitionFor: () => 0, append: (topic: string, records: readonly unknown[]) => Promise.resolve(records.map(() => (topic.includes('.parked.') ? 8 : appended++))) },
-    admin: { endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
+    admin: { beginningOffsets: () => Promise.resolve(new Map()), committed: () => Promise.resolve(new Map()), endOffsets: () => Promise.resolve(new Map([[0, 8]])) },
     reader: { read: (_topic: string, _partition: number, _from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: [{ offset: 7, timestamp: clock.at - 28 * dayMs, key: Buffer.from('anna'), value: Buffer.from('v'), headers: [] }], nextOffset: 8 })).then(() => undefined) },
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },

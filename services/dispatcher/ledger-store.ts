@@ -3,7 +3,7 @@ import { createRecent, type Seen, type Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
 import { createEndBlocks } from './end-blocks.ts';
 import { ledgerKeys, replaces } from './ledger.ts';
-import { counts as endCounts, nextOwner, ownerPrefix, unknownBefore, type OwnerMark } from './owners.ts';
+import { belongs, counts as endCounts, isNone, nextOwner, ownerPrefix, unknownBefore, type OwnerMark } from './owners.ts';
 import type { EndValue, ParkValue } from './types.ts';
 
 /** One record of weir.ledger.<destination>, as read from the topic or as just acknowledged. */
@@ -22,10 +22,19 @@ export interface ParkMark extends ParkValue {
   readonly key: string;
 }
 
+/** A mark and where it was read; no place where it was not. */
+export interface SeenMark extends OwnerMark {
+  readonly offset?: number;
+  readonly timestamp?: number | undefined;
+}
+
 /** Who owned the partition where a reader of the topic stands. */
 export interface OwnerSeen {
-  owner?: OwnerMark | undefined;
+  owner?: SeenMark | undefined;
 }
+
+/** Since when deliveries may have been called of which a lost ledger told, ms: longer ago than any vendor knows a key. */
+export const sinceEver = 1;
 
 export interface IntentValue {
   readonly fromOffset: number;
@@ -40,12 +49,12 @@ export interface IntentValue {
  */
 export interface LedgerStore {
   end(key: string): EndValue | undefined;
-  /** What earlier owners may have called from `position` on: up to the largest end of their intents, since the earliest time. */
+  /** What earlier owners may have called from `position` on: up to the largest end of their intents, and of what the first mark of a ledger that was made anew says, since the earliest time. */
   intent(partition: number, position: number): IntentValue | undefined;
   /** Markers in the order of the table: up to `limit` of them behind the one with the key `after`. */
   parks(partition: number, after?: string, limit?: number): ParkMark[];
   /** The owner by the order of the topic, as far as it was applied; undefined = none was seen. */
-  owner(partition: number): OwnerMark | undefined;
+  owner(partition: number): SeenMark | undefined;
   /** The topic is read from `offset` on, without what lies before: who owned the partition there is not known. */
   passOver(partition: number, offset: number): void;
   /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
@@ -93,8 +102,8 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     table.putBatch([{ key: '#layout', value: layout }]);
   }
   function decodeIntent(value: Buffer): IntentValue {
-    const { fromOffset, toOffset, at } = serde.decode(value).value as IntentValue;
-    return { fromOffset, toOffset, at };
+    const { fromOffset, toOffset, at, calledTo } = serde.decode(value).value as IntentValue & { readonly calledTo?: number };
+    return calledTo === undefined ? { fromOffset, toOffset, at } : { fromOffset: 0, toOffset: calledTo, at: sinceEver };
   }
   const decodeEnd = (value: Buffer): EndValue => serde.decode(value).value as EndValue;
   /** Keys that were asked for and have no end in the table: each is asked for again when its end is written, and at each look at its head. */
@@ -108,14 +117,14 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     blocks.written();
   }
 
-  function markOf(value: Buffer | null | undefined): OwnerMark | undefined {
-    return value === null || value === undefined ? undefined : JSON.parse(value.toString('utf8')) as OwnerMark;
+  function markOf(value: Buffer | null | undefined): SeenMark | undefined {
+    return value === null || value === undefined ? undefined : JSON.parse(value.toString('utf8')) as SeenMark;
   }
 
   /** As the table has them; asked for with every batch. */
-  const owners = new Map<number, OwnerMark | undefined>();
+  const owners = new Map<number, SeenMark | undefined>();
 
-  function ownerMark(partition: number): OwnerMark | undefined {
+  function ownerMark(partition: number): SeenMark | undefined {
     if (!owners.has(partition)) owners.set(partition, markOf(table.get(ownerOf(partition))));
     return owners.get(partition);
   }
@@ -123,10 +132,14 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
   /** As the table has them; asked for with every batch. */
   const floors = new Map<number, number>();
 
-  function see(value: Buffer | null, seen: OwnerSeen): void {
-    if (value === null) return;
-    const { token, owner } = serde.decode(value).value as OwnerMark;
-    seen.owner = nextOwner(seen.owner, { token, owner });
+  /** True: no mark stands before this one, and it says what may have been called before. */
+  function see({ value, offset, timestamp }: LedgerEntry, seen: OwnerSeen): boolean {
+    if (value === null) return false;
+    const { token, owner, calledTo = 0 } = serde.decode(value).value as OwnerMark & { readonly calledTo?: number };
+    if (!belongs({ token, owner }, offset)) return false;
+    const isFirst = isNone(seen.owner);
+    seen.owner = nextOwner(seen.owner, { token, owner, ...(timestamp === undefined ? {} : { offset, timestamp }) });
+    return isFirst && calledTo > 0;
   }
 
   function stored(key: string): ReturnType<typeof blocks.find> {
@@ -172,7 +185,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
   /** Intents of earlier owners go when everything that they cover is committed: the newest owner starts behind them. */
   function intentPuts(partition: number, key: string, value: Buffer | null, puts: Map<string, Buffer | null>): void {
     const known = intentsOf(partition);
-    const name = intentPrefix(partition) + key.slice(`${ledgerKeys.intentPrefix}${partition}/`.length);
+    const name = intentPrefix(partition) + (key.startsWith(ledgerKeys.intentPrefix) ? key.slice(`${ledgerKeys.intentPrefix}${partition}/`.length) : key);
     if (value === null) known.delete(name);
     else {
       const intent = decodeIntent(value);
@@ -233,11 +246,13 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
       const puts = new Map<string, Buffer | null>();
       const before = ownerMark(partition);
       const seen: OwnerSeen = { owner: before };
-      for (const { key, value, end } of entries) {
+      for (const entry of entries) {
+        const { key, value, end } = entry;
         if (key.endsWith('#end')) {
           if (value !== null) addEnd(key.slice(0, -4), value, puts, seen.owner, end);
-        } else if (key.startsWith(ownerPrefix)) see(value, seen);
-        else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
+        } else if (key.startsWith(ownerPrefix)) {
+          if (see(entry, seen)) intentPuts(partition, key, value, puts);
+        } else if (key.startsWith(ledgerKeys.intentPrefix)) intentPuts(partition, key, value, puts);
         else if (key.startsWith(ledgerKeys.parkPrefix)) puts.set(parkPrefix(partition) + key.slice(ledgerKeys.parkPrefix.length), value);
       }
       if (seen.owner !== before) puts.set(ownerOf(partition), Buffer.from(JSON.stringify(seen.owner)));
@@ -247,8 +262,9 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
     },
     applyOlder(entries, seen = {}) {
       const puts = new Map<string, Buffer | null>();
-      for (const { key, value } of entries) {
-        if (key.startsWith(ownerPrefix)) see(value, seen);
+      for (const entry of entries) {
+        const { key, value } = entry;
+        if (key.startsWith(ownerPrefix)) see(entry, seen);
         else if (key.endsWith('#end') && value !== null) addEnd(key.slice(0, -4), value, puts, seen.owner);
       }
       write(puts);

@@ -6,6 +6,12 @@ export interface OwnerMark {
 
 const unknown = '';
 
+/** Whether a reader who has seen this one knows of no owner, from the beginning of the ledger on. */
+export const isNone = (current: OwnerMark | undefined): boolean => current === undefined || current.token === 0;
+
+/** Whether a mark can have been made for the ledger in which it stands: a token is at most 1 above what its writer had read to. Another one was on its way when the topic was deleted and made anew. */
+export const belongs = (mark: OwnerMark, offset: number): boolean => mark.token <= offset + 1;
+
 /**
  * Of a reader who begins at `offset`, and does not know what lies before. A mark there has a token of at most that, so one with a higher
  * token is of a later owner than all of them; one with another may be of an earlier owner, written late, and makes nobody the owner.
@@ -13,7 +19,7 @@ const unknown = '';
 export const unknownBefore = (offset: number): OwnerMark => ({ token: offset, owner: unknown });
 
 /** What a LedgerOwner makes of the one before. A request that arrives late has a token that others have passed, or shares: it changes nothing. */
-export function nextOwner(current: OwnerMark | undefined, written: OwnerMark): OwnerMark {
+export function nextOwner<M extends OwnerMark>(current: M | undefined, written: M): M {
   return current === undefined || written.token > current.token ? written : current;
 }
 

@@ -53,13 +53,12 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
   const failed: unknown[] = [];
   const ready: string[] = [];
   const lags: number[] = [];
-  const told: string[] = [];
   let appended = 0;
   const gauge = new Map<number, number>();
   const clock = { at: 1000 };
   const delivery = { eventId: 'e', acceptedAt: 1, source: '', payload: Buffer.from('p') };
   const ports = {
-    name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: over.open === undefined ? undefined : { open: over.open }, logger: { warn: () => undefined, error: (_about: object, message: string) => { told.push(message); } }, admin: { endOffsets: () => Promise.resolve(new Map([[0, 20]])) },
+    name: 'one', instance: 'a', topics: topicNames('t'), fail: (error: unknown) => { failed.push(error); }, keys: over.open === undefined ? undefined : { open: over.open }, logger: { warn: () => undefined }, admin: { beginningOffsets: () => Promise.resolve(new Map([[0, over.ledger?.begin ?? begin]])), committed: () => Promise.resolve(new Map([[0, 5]])) },
     clock: { now: () => clock.at, random: () => 0.5, monotonic: () => 0, setTimer: setTimeout, clearTimer: clearTimeout },
     window: () => ({ records: 500, bytes: 1e6, heads: 50 }), dedupeWindowMs: () => 1,
     progress: { committed: () => undefined, lag: (_partition: string, records: number) => { lags.push(records); } },
@@ -96,7 +95,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     over.onReady?.(lane.subject, lane.queue[0]!);
   } });
   const accept = (offset: number, subject: string, value = 'v'): void => runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset, timestamp: 1, key: Buffer.from(subject), value: Buffer.from(value), headers: [] }], nextOffset: offset + 1, highWatermark: 1000 } as unknown as RecordBatch);
-  return { runner, accept, intents, written, failed, ready, lags, gauge, clock, told };
+  return { runner, accept, intents, written, failed, ready, lags, gauge, clock };
 }
 
 const turns = async (n: number): Promise<void> => { for (let i = 0; i < n; i++) await turn(); };
@@ -316,16 +315,6 @@ test.each(['avro-undecodable', 'schema-unknown', 'subject-erased'] as const)('%s
   accept(5, 'anna');
   await vi.waitFor(() => { expect(commits).toEqual([6]); });
   expect([failed, written.filter(({ name }) => name === 'weir.internal.DeadLetter')]).toEqual([[], [expect.objectContaining({ reasons: [expect.objectContaining({ code })] })]]);
-});
-
-test('of a ledger that was deleted and made anew all that waits counts as perhaps called, longer ago than any vendor knows a key, and so says the intent', async () => {
-  const { runner, accept, intents, failed, told } = world({ ledger: { begin: 0 } });
-  runner.open();
-  accept(5, 'anna');
-  await turns(10);
-  expect([runner.coveredBefore(19), runner.coveredBefore(20), runner.neverCalledBefore(19)]).toEqual([true, false, false]);
-  expect([...intents.values()].map(({ toOffset, at }) => [toOffset, at])).toEqual([[20, 1]]);
-  expect([failed, told]).toEqual([[], [expect.stringContaining('made anew')]]);
 });
 
 test('a ledger that is made anew while its partition is owned ends the process, before anything is called under an intent of the new one', async () => {

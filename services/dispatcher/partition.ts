@@ -7,8 +7,8 @@ import type { EndPace } from './end-pace.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane, type QuotaWait } from './lane.ts';
 import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
-import type { IntentValue } from './ledger-store.ts';
-import { becomeOwner, ownerKey } from './owners.ts';
+import { sinceEver, type IntentValue } from './ledger-store.ts';
+import { becomeOwner, isNone, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
 import { readDelivery } from './read-delivery.ts';
@@ -85,8 +85,6 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let before: IntentValue | undefined;
   /** Offset of its mark on the ledger, then of its last intent: the next is acknowledged behind it. */
   let writtenAt = -1;
-  /** Nothing was on the ledger before its first mark. */
-  let wasEmpty = false;
   let committed = assignment.position;
   let committing: Promise<void> | undefined;
   let paused = false;
@@ -179,10 +177,11 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       read: () => ports.ledger.position(partition),
       owned: async () => !closed && await owned(),
       async append(mark) {
-        const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now() });
+        const calledTo = await calledBeforeLoss();
+        if (calledTo === undefined) return undefined;
+        const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now(), calledTo });
         const offsets = await unlessGivenUp(ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]));
         writtenAt = offsets?.[0] ?? -1;
-        wasEmpty ||= writtenAt === 0;
         return offsets?.[0];
       },
     });
@@ -195,7 +194,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       try {
         if (!await takeOver()) giveUp();
         if (closed) return;
-        before = ports.ledger.intent(partition, assignment.position) ?? await ofALostLedger();
+        before = ports.ledger.intent(partition, assignment.position);
+        if (before?.at === sinceEver) ports.logger.error({ topic: ports.topics.ledger(ports.name), partition, committed: assignment.position, toOffset: before.toOffset }, 'the ledger had no owner, though deliveries were committed: it was deleted and made anew; what waits up to toOffset is taken for perhaps called, and a repetition of what was called before is not recognised');
         await parking.load();
         loaded = true;
       } catch (error) {
@@ -207,14 +207,16 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   }
 
   /**
-   * A ledger whose first record is this owner's mark, of a partition that others have worked on, was made anew: what they may have
-   * called is not known any more. So all that waits counts as perhaps called, longer ago than any vendor knows a key.
+   * Behind what earlier owners may have called, where a ledger that begins at 0 shows none of them though deliveries are committed:
+   * it was deleted and made anew. 0 = it was not. It goes with the mark, so that it is on the ledger as soon as an owner is, and counts
+   * where that mark is the first: a leader that was cut off may show less than there is. It is the offset of an empty record, for the end
+   * that is told may be an old one. Undefined: the assignment has ended.
    */
-  async function ofALostLedger(): Promise<IntentValue | undefined> {
-    if (!wasEmpty || assignment.position === 0) return undefined;
-    const toOffset = (await ports.admin.endOffsets(topic)).get(partition) ?? 0;
-    ports.logger.error({ topic: ports.topics.ledger(ports.name), partition, committed: assignment.position, toOffset }, 'the ledger is empty, though deliveries are committed: it was deleted and made anew; what waits is taken for perhaps called, and a repetition of what was called before is not recognised');
-    return { fromOffset: assignment.position, toOffset, at: 1 };
+  async function calledBeforeLoss(): Promise<number | undefined> {
+    if (!isNone(ports.ledger.owner(partition))) return 0;
+    const [begin, commits] = await Promise.all([ports.admin.beginningOffsets(ports.topics.ledger(ports.name)), ports.admin.committed(ports.group, topic)]);
+    if ((begin.get(partition) ?? 0) > 0 || !commits.has(partition)) return 0;
+    return (await unlessGivenUp(ports.appender.append(topic, [{ partition, key: null, value: null }])))?.[0];
   }
 
   async function work(): Promise<void> {
@@ -255,6 +257,12 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   /** Decode one record into a task; what cannot be read for its bytes is dead-lettered with them, and whatever else is in the way is waited for or ends the process. Undefined = nothing is waited for. */
   function take(record: LogRecord, tasks: Task[]): Promise<void> | undefined {
+    // Of an owner that asked where its topic ends, see calledBeforeLoss.
+    if (record.key === null && record.value === null) {
+      window.done(record.offset);
+      commit();
+      return undefined;
+    }
     const made = (delivery: DeliveryValue): void => { tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp)); };
     try {
       const read = readDelivery(ports, record.value, () => closed);

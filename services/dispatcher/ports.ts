@@ -49,6 +49,8 @@ export interface DestinationWindow {
 export interface DestinationPorts {
   readonly name: string;
   readonly topics: TopicNames;
+  /** Consumer group that commits what is finished. */
+  readonly group: string;
   readonly appender: Appender;
   readonly reader: Reader;
   readonly admin: LogAdmin;

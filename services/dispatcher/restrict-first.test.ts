@@ -63,7 +63,7 @@ function world(answer: Answer = () => ok, over: { intent?: object; retentionMs?:
       partitionFor: () => 0, partitions: () => Promise.resolve(1),
       append: (topic: string, records: readonly OutRecord[]) => Promise.resolve(records.map(({ key, value, headers }) => (topic === topics.parked('one') ? parked.push({ offset: parked.length, timestamp: clock.at, key: key!, value: value!, headers: headers ?? [] }) - 1 : written++))),
     },
-    admin: { endOffsets: () => Promise.resolve(new Map([[0, parked.length]])) },
+    admin: { beginningOffsets: () => Promise.resolve(new Map()), committed: () => Promise.resolve(new Map()), endOffsets: () => Promise.resolve(new Map([[0, parked.length]])) },
     reader: { read: (_topic: string, _partition: number, from: number, _to: number, take: (batch: object) => unknown) => Promise.resolve(take({ records: parked.filter((r) => r.offset >= from), nextOffset: parked.length })).then(() => undefined) },
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => { paused = true; }, resume, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true }, takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() }, lease: { covers: () => true, began: () => () => undefined },

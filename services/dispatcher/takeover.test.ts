@@ -43,7 +43,7 @@ function world(hours: number, options: { waiting?: number; lastGone?: boolean } 
       read: async (topic, partition, from, to, onBatch) => {
         reads.push([from, to]);
         const shown = Math.min(to, end());
-        for (let at = from; at < shown; at += 20) await onBatch({ topic, partition, epoch: 0, records: records.slice(at, Math.min(shown, at + 20)), nextOffset: Math.min(shown, at + 20), highWatermark: records.length });
+        for (let at = from; at < shown; at += 20) await onBatch({ topic, partition, epoch: 0, records: records.slice(at, Math.min(shown, at + 20)).filter((r) => r !== undefined), nextOffset: Math.min(shown, at + 20), highWatermark: records.length });
       },
     },
   });
@@ -220,4 +220,23 @@ test('a ledger topic that was made anew is read from its beginning, also when it
   records.length = 0;
   await takeover.load(0, 5);
   expect([ledger.position(0), ledger.owner(0)?.token ?? 0]).toEqual([0, 0]);
+});
+
+test.each([
+  ['another record', (i: number): LogRecord => ({ offset: i, timestamp: (50 + i) * hour, key: Buffer.from(`new${i}#attempt/1`), value: null, headers: [] })],
+  ['another mark', (i: number): LogRecord => markOf(i, i + 1, 'b', (50 + i) * hour)],
+  ['nothing', (i: number): LogRecord | undefined => (i === 10 ? undefined : markOf(i, 1, 'b', (50 + i) * hour))],
+] as const)('a ledger topic that was made anew and has a hole where the last record was read is told by the mark, where %s stands now; one that was compacted there is read on', async (_what, anew) => {
+  const { takeover, ledger, records, reads } = world(40);
+  records[10] = markOf(10, 5, 'a', 10 * hour);
+  await takeover.load(0, 5);
+  const nothing = undefined as unknown as LogRecord;
+  records[39] = nothing;
+  records.push({ ...records[0]!, offset: 40, timestamp: 41 * hour, key: Buffer.from('more40#end') });
+  await takeover.load(0, 5);
+  expect([reads.at(-1), ledger.owner(0)?.owner]).toEqual([[40, 41], 'a']);
+  for (let i = 0; i < 45; i++) records[i] = anew(i) ?? nothing;
+  records[40] = nothing;
+  await takeover.load(0, 5);
+  expect(reads.at(-1)).toEqual([0, 45]);
 });

@@ -107,9 +107,14 @@ export function createTakeover(ports: TakeoverPorts): Takeover {
     if (ledger.position(partition) > end) return true;
     const last = ledger.lastRead(partition);
     if (last === undefined) return false;
-    // Undefined where it was compacted away, or fell out of the topic by its age.
     const there = await reader.readOne(ledgerTopic, partition, last.offset);
-    return there !== undefined && there.timestamp !== last.timestamp;
+    if (there !== undefined) return there.timestamp !== last.timestamp;
+    // It was compacted away, fell out of the topic by its age, or there is another hole there. A mark is never compacted away.
+    const { offset = -1, timestamp } = ledger.owner(partition) ?? {};
+    if (offset < 0) return false;
+    const mark = await reader.readOne(ledgerTopic, partition, offset);
+    if (mark !== undefined) return mark.timestamp !== timestamp;
+    return ((await admin.beginningOffsets(ledgerTopic)).get(partition) ?? 0) <= offset;
   }
 
   /**

@@ -18,7 +18,9 @@ function deliveries(history: History): Map<string, Delivery> {
   for (const destination of destinationsOf(history)) {
     history.records.get(`sim.dispatch.${destination}`)!.forEach((records, partition) => {
       for (const record of records) {
-        const { value } = history.decode(record.value!);
+        // Of an owner that was shown an empty ledger.
+        if (record.value === null) continue;
+        const { value } = history.decode(record.value);
         const key = deliveryKey(value.outputId, destination, value.operation, value.intent, 0);
         if (!found.has(`${destination} ${key}`)) found.set(`${destination} ${key}`, { destination, key, partition, offset: record.offset, subject: record.key!.toString(), value });
       }
