@@ -17,6 +17,7 @@ async function told(keyOf: () => SealKey | undefined): Promise<readonly OutRecor
   const appended: OutRecord[] = [];
   const clock = createHandClock(Date.UTC(2026, 0, 1));
   let handlers: ConsumerHandlers | undefined;
+  let follow: (batch: object) => unknown = () => undefined;
   const committed = Promise.withResolvers<void>();
   const watcher = createAppliedWatcher({
     context: {
@@ -28,12 +29,20 @@ async function told(keyOf: () => SealKey | undefined): Promise<readonly OutRecor
         return { start: async () => {}, close: async () => {}, commit: async () => committed.resolve() };
       } },
     },
-    appender: { append: async (_topic: string, records: readonly OutRecord[]) => { appended.push(...records); return records.map(() => 0); }, partitionFor: () => 0 },
+    appender: { append: async (topic: string, records: readonly OutRecord[]) => {
+      if (topic !== topics.consentApplied) appended.push(...records);
+      // The fence, which nobody else wrote a report behind.
+      else void follow({ records: [], nextOffset: 1 });
+      return records.map(() => 0);
+    }, partitionFor: () => 0 },
     admin: { endOffsets: async () => new Map([[0, 0]]) },
-    tables: { folded: () => 1, consentPositions: () => [1], stored: () => ({ state: { changeId: 'out_1', seen: [] } }), linked: (ids: readonly string[]) => ids, caughtUp: () => true, onAdvance() {} },
+    tables: { folded: () => 1, consentPositions: () => [1], identityPositions: () => [0], stored: () => ({ state: { changeId: 'out_1', seen: [] } }), linked: (ids: readonly string[]) => ids, caughtUp: () => true, onAdvance() {} },
     metrics: { applied: { observe() {} } },
     fail: (error: unknown) => { committed.reject(error as Error); },
-  } as unknown as PolicyPorts, { read: async () => {}, follow: async () => ({ positions: () => new Map(), close: async () => {} }) } as never);
+  } as unknown as PolicyPorts, { read: async () => {}, follow: async (_topic: string, _from: object, take: typeof follow) => {
+    follow = take;
+    return { positions: () => new Map(), close: async () => {} };
+  } } as never);
   try {
     await watcher.start();
     await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
