@@ -72,6 +72,9 @@ async function identify(name: string, traits: object = {}): Promise<string> {
 const arrivals = async (name: string): Promise<any[]> => ((await (await fetch(`${weir.sandbox}/arrivals?destination=newsletter`)).json()) as any[]).filter((a) => !String(a.operation).includes('unsub') && a.subject === `${name}@larkspur.example`);
 const fault = async (order: object): Promise<void> => { expect((await fetch(`${weir.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(order) })).status).toBeLessThan(300); };
 
+/** The vendor has a call in hand that it answers late: a dispatcher that is about to call still asks for consent. */
+const inHand = async (): Promise<boolean> => ((await (await fetch(`${weir.sandbox}/faults`)).json()) as any[]).some((f) => f.mode === 'slow' && f.fired > 0);
+
 test('a grant opens, and after a withdrawal that is answered as applied nothing is sent, under a linked identifier either', async () => {
   const granted = await consent(change('ann', 'granted', { proof: 'form 7' }));
   expect(granted).toMatchObject({ status: 200, body: { id: expect.stringMatching(/^evt_[0-9a-f]{32}$/), state: 'applied', offset: expect.any(Number), waitedMs: expect.any(Number) } });
@@ -99,7 +102,7 @@ test('a call that is open when the withdrawal comes holds back the answer until 
   await consent(change('bob', 'granted'));
   await fault({ destination: 'newsletter', mode: 'slow', delayMs: 1200, subject: 'bob@larkspur.example' });
   await identify('bob');
-  await waitFor('the call is open', async () => (await (await fetch(`${weir.url('dispatcher')}/metrics`)).text() + await (await fetch(`${weir.url('dispatcher', 2)}/metrics`)).text()).match(/weir_delivery_calls_in_flight\{destination="newsletter"\} [1-9]/) !== null);
+  await waitFor('the call is open', inHand);
   const { status, body } = await consent(change('bob', 'withdrawn'));
   expect({ status, state: body.state }).toEqual({ status: 200, state: 'applied' });
   expect(await arrivals('bob')).toHaveLength(1);
@@ -110,7 +113,7 @@ test('somebody else’s slow call holds back nobody', async () => {
   await consent(change('cyd', 'granted'));
   await fault({ destination: 'newsletter', mode: 'slow', delayMs: 1800, subject: 'cyd@larkspur.example' });
   await identify('cyd');
-  await waitFor('the call is open', async () => (await (await fetch(`${weir.url('dispatcher')}/metrics`)).text() + await (await fetch(`${weir.url('dispatcher', 2)}/metrics`)).text()).match(/weir_delivery_calls_in_flight\{destination="newsletter"\} [1-9]/) !== null);
+  await waitFor('the call is open', inHand);
   const { body } = await consent(change('dan', 'withdrawn'));
   expect(body).toMatchObject({ state: 'applied' });
   expect(await arrivals('cyd')).toHaveLength(0);
