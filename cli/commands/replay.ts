@@ -244,6 +244,12 @@ function show(context: CommandContext, view: OrderView): number {
 const n = (count: number | undefined): string => (count ?? 0).toLocaleString('en-GB');
 const lasts = (seconds: number | null): string => (seconds === null ? 'no limit is stated' : seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);
 
+/** Deliveries by the calls that carry them. */
+function callsOf(c: ReplayPreview['calls'][number]): string {
+  const batched = c.deliveries !== undefined && c.deliveries > c.calls;
+  return `${n(c.calls)} ${printable(c.destination)}/${printable(c.operation)}${batched ? ` of up to ${n(Math.ceil(c.deliveries! / c.calls))} deliveries` : ''}${(c.readBacks ?? 0) > 0 ? ` and ${n(c.readBacks)} read-backs` : ''}`;
+}
+
 function printPreview({ terminal }: CommandContext, view: OrderView): void {
   const p = view.preview!;
   const d = p.deliveries;
@@ -260,7 +266,8 @@ function printPreview({ terminal }: CommandContext, view: OrderView): void {
   terminal.line(`${terminal.paint.bold('preview')}  ${n(p.records)} records selected from ${view.from}${p.repeated > 0 ? ` (${n(p.repeated)} copies left out)` : ''}; mapping and policy ${p.derived ? `of ${p.release} were run to know their deliveries` : 'were not run: the deliveries are on the topic'}`);
   if (p.goneBefore !== null && p.goneBefore !== undefined) terminal.line(terminal.paint.yellow(`what was put there before ${new Date(p.goneBefore).toISOString()} is gone (retention): it is not in the preview, and no replay sends it`));
   terminal.table(['class', 'deliveries', ''], rows);
-  terminal.line(`${terminal.paint.bold(`${n(p.back)} records`)} would be put back: ${p.calls.length === 0 ? 'no calls' : p.calls.map((c) => `${n(c.calls)} ${printable(c.destination)}/${printable(c.operation)}${c.perSecond === null ? '' : ` at ${c.perSecond}/s`}`).join(', ')}; ${lasts(p.seconds)}`);
+  terminal.line(`${terminal.paint.bold(`${n(p.back)} records`)} would be put back: ${p.calls.length === 0 ? 'no calls' : p.calls.map(callsOf).join(', ')}; ${lasts(p.seconds)}`);
+  for (const l of p.limits ?? []) terminal.line(`  ${n(l.calls)} calls of ${printable(l.bucket === null ? `account ${l.account}` : `${l.account} ${l.bucket}`)}: at least ${lasts(l.seconds)} at ${l.perSecond}/s, ${l.windows} of what the limit gives in its time`);
 }
 
 function printReport({ terminal }: CommandContext, view: OrderView): void {

@@ -60,8 +60,13 @@ export interface ReplayPreview {
   readonly verified: Readonly<Record<ReadBackAnswer, number>>;
   /** Records that would be put back. */
   readonly back: number;
-  /** Calls by destination and operation, and how long the vendor's stated limit makes them take; null = it states none. */
-  readonly calls: ReadonlyArray<{ readonly destination: string; readonly operation: string; readonly calls: number; readonly perSecond: number | null; readonly seconds: number | null }>;
+  /**
+   * Calls by destination and operation, batches as full as they may be; `readBacks`: questions to the vendor before a call.
+   * How long everything under the limits that they count against takes, at least; null = none is stated.
+   */
+  readonly calls: ReadonlyArray<{ readonly destination: string; readonly operation: string; readonly calls: number; readonly deliveries?: number; readonly readBacks?: number; readonly perSecond: number | null; readonly seconds: number | null }>;
+  /** What they use up of each stated limit; bucket null = of the account. `windows`: 1 = one whole window of the tightest. Absent in previews of before it was counted. */
+  readonly limits?: ReadonlyArray<{ readonly account: string; readonly bucket: string | null; readonly calls: number; readonly perSecond: number; readonly seconds: number; readonly windows: number }>;
   /** The longest of these, or the order's own rate. Without a stated limit: null. */
   readonly seconds: number | null;
   /** Of a corrected replay: deliveries that differ, by field. */
