@@ -60,7 +60,7 @@ export const command: Command = {
     ids: { type: 'string', value: '<file>', doc: 'only the events (evt_…) or dead letters (dlq_…) in the file, one a line; - is stdin' },
     all: { type: 'boolean', doc: 'everything in the topics' },
     verify: { type: 'boolean', doc: 'ask the vendors whether unknown effects took place' },
-    share: { type: 'string', value: '<0-1>', doc: 'part of the stated limits that asking may use (default 0.1)' },
+    share: { type: 'string', value: '<0-1>', doc: 'part of the accounts\' quota that asking may use (default 0.1, at most 0.9 is used)' },
     corrected: { type: 'boolean', doc: 'also what was delivered and differs under the running release; shown as a diff' },
     'resend-unknown': { type: 'boolean', doc: 'send also what may have been applied and nothing can tell: may take effect twice' },
     rate: { type: 'string', value: '<n>', doc: 'at most n records a second' },

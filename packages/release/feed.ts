@@ -1,5 +1,6 @@
 import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
+import type { QuotaReserve } from '@weir/http';
 import type { Appender, Follower, Headers, Log, PartitionCounts, RecordBatch, Serde } from '@weir/log';
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
@@ -8,7 +9,7 @@ import { escalationSecrets } from './escalation.ts';
 import type { DestinationSwitch, Escalation, Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
-export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}`, switch: (destination: string) => `switch/${destination}`, escalation: (destination: string, kind: string) => `escalation/${destination}/${kind}`, partitions: (topic: string) => `partitions/${topic}` } as const;
+export const controlKeys = { release: (hash: string) => `release/${hash}`, current: 'release/current', incident: (destination: string) => `incident/${destination}`, switch: (destination: string) => `switch/${destination}`, escalation: (destination: string, kind: string) => `escalation/${destination}/${kind}`, partitions: (topic: string) => `partitions/${topic}`, reserve: (account: string) => `reserve/${account}` } as const;
 /** Incidents that are no destination's stand beside theirs under a name with a slash, which no destination has: of a rule that escalates, of a source whose changes of consent bind nobody, and of a polled source that stands still. */
 export const incidentName = { rule: (rule: string) => `policy/${rule}`, consent: (source: string) => `consent/${source}`, source: (source: string) => `source/${source}` } as const;
 /** What an incident is about, by its name. */
@@ -55,6 +56,12 @@ export async function savePartitions(options: { appender: Appender; serde: Serde
   await appender.append(topic, counts.map((count) => ({ partition: 0, key: Buffer.from(controlKeys.partitions(count.topic)), value: serde.encode('weir.internal.TopicPartitions', count) })));
 }
 
+/** Announce on weir.control what of an account's quota is to be left to the caller; resolves when it is acknowledged, which its readers may learn later. */
+export async function saveReserve(options: { appender: Appender; serde: Serde; topic: string; reserve: QuotaReserve }): Promise<void> {
+  const { appender, serde, topic, reserve } = options;
+  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.reserve(reserve.account)), value: serde.encode('weir.internal.QuotaReserve', { ...reserve }) }]);
+}
+
 /** Put a kill switch on weir.control, naming the audit leaf of the change; resolves when it is acknowledged. */
 export async function saveSwitch(options: { appender: Appender; serde: Serde; topic: string; change: DestinationSwitch; leaf: string }): Promise<void> {
   const { appender, serde, topic, change, leaf } = options;
@@ -74,6 +81,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   const incidents = new Map<string, Incident>();
   const escalations = new Map<string, Escalation>();
   const switches = new Map<string, DestinationSwitch>();
+  const reserves = new Map<string, QuotaReserve>();
   const switchListeners = new Set<(change: DestinationSwitch) => void>();
   let current: Release | undefined;
   let wanted: string | undefined;
@@ -117,10 +125,12 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       const isSwitch = key.startsWith('switch/');
       const isEscalation = key.startsWith('escalation/');
       const isCount = key.startsWith('partitions/');
-      if ((!key.startsWith('release/') && !isIncident && !isSwitch && !isEscalation && !isCount) || record.value === null) continue;
+      const isReserve = key.startsWith('reserve/');
+      if ((!key.startsWith('release/') && !isIncident && !isSwitch && !isEscalation && !isCount && !isReserve) || record.value === null) continue;
       const value = await decode(record.value, record.offset);
       if (value === undefined) continue;
       if (isCount) options.counts?.keep((value as { topic: string }).topic, (value as { partitions: number }).partitions);
+      else if (isReserve) reserves.set((value as QuotaReserve).account, value as QuotaReserve);
       else if (isSwitch) switched(value as DestinationSwitch);
       else if (isEscalation) escalations.set(key.slice('escalation/'.length), value as Escalation);
       else if (isIncident) incidents.set((value as Incident).destination, value as Incident);
@@ -171,6 +181,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     incidents: () => incidents,
     escalations: () => escalations,
     switches: () => switches,
+    reserves: () => reserves,
     onSwitch(listener) {
       switchListeners.add(listener);
       return () => switchListeners.delete(listener);

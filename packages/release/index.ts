@@ -4,7 +4,7 @@ export { changeDecisions, isConsentChange, type ChangeDecisions, type DecidedRec
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';
-export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentName, leafHeader, saveEscalation, saveIncident, savePartitions, saveSwitch, secretsOf } from './feed.ts';
+export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentName, leafHeader, saveEscalation, saveIncident, savePartitions, saveReserve, saveSwitch, secretsOf } from './feed.ts';
 export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';

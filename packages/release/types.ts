@@ -1,5 +1,6 @@
 /** The compiled, immutable workspace that services run. */
 import type { EscalationConfig } from './escalation.ts';
+import type { QuotaReserve } from '@weir/http';
 import type { Adapter, AdapterConfig, OperationManifest } from '@weir/adapter';
 import type { CompiledContract, CompiledMapping } from '@weir/mapping';
 import type { CompiledPolicy, ConflictRule } from '@weir/policy';
@@ -102,6 +103,8 @@ export interface ReleaseFeed {
   escalations(): ReadonlyMap<string, Escalation>;
   /** The last word on each destination's kill switch; a destination that was never switched is absent. */
   switches(): ReadonlyMap<string, DestinationSwitch>;
+  /** What of an account's quota is to be left to others, the last announcement of each; it ends by itself. */
+  reserves(): ReadonlyMap<string, QuotaReserve>;
   /** Called after a kill switch was read. Returns an unsubscribe function. */
   onSwitch(listener: (change: DestinationSwitch) => void): () => void;
   /** Throws release-missing before the first release was read. */

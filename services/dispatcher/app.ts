@@ -81,7 +81,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const switches = createSwitches(releases);
   const turns = createTurns(clock.monotonic);
   const running = new Map<string, Running>();
-  const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, clock, registry: context.registry });
+  const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, reserves: () => releases.reserves(), clock, registry: context.registry });
   const progress = createProgress({ monotonic: clock.monotonic });
   const takeovers = new Map<string, { readonly read: number; readonly total: number; readonly toldAt: number }>();
   let retention: RetentionWatch;

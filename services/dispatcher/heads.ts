@@ -1,7 +1,8 @@
+import { bucketOf } from '@weir/http';
 import type { DestinationConfig } from '@weir/release';
 import type { Ready } from './batch.ts';
 import { restrictSince, type Lane } from './lane.ts';
-import { bucketOf, classOf } from './quota.ts';
+import { classOf } from './quota.ts';
 import { createReady, type Ordered } from './ready.ts';
 
 /** No operation has a bucket of that name: what hurries is looked at though the quota of its head is closed. */

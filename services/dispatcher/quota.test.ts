@@ -1,17 +1,19 @@
 import { WeirError } from '@weir/errors';
+import { bucketOf, type QuotaReserve } from '@weir/http';
 import type { Release } from '@weir/release';
 import { Registry } from 'prom-client';
 import { expect, test } from 'vitest';
-import { bucketOf, classOf, createQuotas } from './quota.ts';
+import { classOf, createQuotas } from './quota.ts';
 
 const clock = { now: () => 0, monotonic: () => 0, random: () => 0.5, setTimer: () => 0, clearTimer: () => undefined };
 const limit = { steady: { count: 600, perMs: 60_000 }, cite: '' };
 function world(held: Record<string, number>, accounts: Record<string, string> = { crm: 'acme', events: 'acme', other: 'other' }) {
   const release = { sources: new Map([['members', { account: 'acme', adapter: { source: { kind: 'poll' } } }]]), destinations: new Map(Object.entries(accounts).map(([name, account]) => [name, { name, account, accountLimit: account === 'acme' ? { burst: { count: 130, perMs: 1000 } } : undefined }])) } as unknown as Release;
   const registry = new Registry();
-  const quotas = createQuotas({ release: () => release, held: (name) => held[name] ?? 0, clock, registry });
+  const reserves = new Map<string, QuotaReserve>();
+  const quotas = createQuotas({ release: () => release, held: (name) => held[name] ?? 0, reserves: () => reserves, clock, registry });
   for (const name of Object.keys(accounts)) quotas.partitions(name, 6);
-  return { quotas, registry };
+  return { quotas, registry, reserves };
 }
 
 test('the share of an account follows the partitions of all its destinations, and pollers have their part of its own limit', () => {
@@ -22,6 +24,15 @@ test('the share of an account follows the partitions of all its destinations, an
   expect(rate('other')).toBe(0);
   const all = world({ crm: 6, events: 6, other: 6 });
   expect(all.quotas.of('crm').state('send', limit, 0).perSecond).toBeCloseTo(9);
+});
+
+test('what is reserved of an account is left by all its destinations, by no other account, and at most nine tenths of it', () => {
+  const { quotas, reserves } = world({ crm: 6, events: 6, other: 6 });
+  const rate = (name: string): number => quotas.of(name).state('send', limit, 0).perSecond;
+  reserves.set('acme', { account: 'acme', share: 0.25, at: 0, forMs: 30_000 });
+  expect([rate('crm'), rate('events'), rate('other')].map((r) => Math.round(r * 100) / 100)).toEqual([6.75, 6.75, 9]);
+  reserves.set('acme', { account: 'acme', share: 1, at: 0, forMs: 30_000 });
+  expect(rate('crm')).toBeCloseTo(0.9);
 });
 
 test('partitions that are added to a topic cut the share of who holds the old ones, at once as far as the assignment tells, then as the brokers do', async () => {

@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { createAccountQuota, type AccountQuota, type CallClass, type QuotaShare, type QuotaState } from '@weir/http';
+import { bucketOf, createAccountQuota, createUnreserved, drawOf, readBackDraw, type AccountQuota, type CallClass, type Draw, type QuotaReserve, type QuotaShare, type QuotaState } from '@weir/http';
 import { isPassing } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
 import type { Clock } from '@weir/service';
@@ -32,18 +32,16 @@ interface Ports {
   readonly release: () => Release;
   /** Partitions of the destination that this instance surely owns now. */
   readonly held: (destination: string) => number;
+  /** What is left to others of an account for a while (`reserve/<account>` on weir.control). */
+  readonly reserves: () => ReadonlyMap<string, QuotaReserve>;
   readonly clock: Clock;
   readonly registry: Registry;
 }
 
-/** Calls of these operations count together. */
-export const bucketOf = (operation: string, limit: OperationManifest['limit']): string => limit?.bucket ?? operation;
-
 /** What a call, or a look at what the vendor has, counts against. */
-export function drawnFrom(task: Pick<Task, 'path' | 'delivery'>, kind: 'call' | 'read-back', operation: OperationManifest): { readonly bucket: string; readonly limit: OperationManifest['limit'] } {
-  const name = task.path === '' || kind === 'read-back' ? task.delivery.operation : task.path;
-  const own = kind === 'read-back' ? operation.verify!.limit : undefined;
-  return own === undefined ? { bucket: bucketOf(name, operation.limit), limit: operation.limit } : { bucket: bucketOf(`${name} read-back`, own), limit: own };
+export function drawnFrom(task: Pick<Task, 'path' | 'delivery'>, kind: 'call' | 'read-back', operation: OperationManifest): Draw {
+  if (kind === 'read-back') return readBackDraw(task.delivery.operation, operation);
+  return drawOf(task.path === '' ? task.delivery.operation : task.path, operation);
 }
 
 /** Where a delivery stands in the order of its account. A refusal for the rate alone makes no retry of it. */
@@ -55,12 +53,13 @@ export function classOf(task: Pick<Task, 'redrive' | 'attempts' | 'last'>, kind:
 
 /**
  * One quota per vendor account, shared by all its destinations in this process. Its share of the account is the part
- * of the account's dispatch partitions that it owns (docs/decisions/0007-quota.md).
+ * of the account's dispatch partitions that it owns (docs/decisions/0007-quota.md), less what is reserved (0032).
  */
 export function createQuotas(ports: Ports): Quotas {
   const { clock } = ports;
   const accounts = new Map<string, AccountQuota>();
   const counts = new Map<string, number>();
+  const unreserved = createUnreserved({ reserves: ports.reserves, now: () => clock.now(), monotonic: () => clock.monotonic() });
   metrics(ports.registry, accounts, clock);
 
   const members = (account: string): string[] => [...ports.release().destinations.values()].filter((d) => d.account === account).map((d) => d.name);
@@ -78,7 +77,7 @@ export function createQuotas(ports: Ports): Quotas {
         const names = members(account);
         const slots = names.reduce((sum, name) => sum + (counts.get(name) ?? 0), 0);
         const pollers = [...current.sources.values()].filter((s) => s.account === account && s.adapter.source?.kind === 'poll').length;
-        const held = (): number => names.reduce((sum, name) => sum + ports.held(name), 0);
+        const held = (): number => names.reduce((sum, name) => sum + ports.held(name), 0) * unreserved(account);
         share = { operation: { slots, held }, account: { slots: slots + pollers, held } };
       }
       return share;

@@ -49,7 +49,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
   const pollers = new Map<string, Poller>();
   let dispatchPartitions: DispatchPartitions | undefined;
   let absences: Absences | undefined;
-  const quotaOf = createPollQuotas({ release: () => releases.current(), partitionsOf: (name) => dispatchPartitions?.of(name), holds: (name) => pollers.get(name)?.holds() === true, monotonic: clock.monotonic, now: clock.now, random: clock.random });
+  const quotaOf = createPollQuotas({ release: () => releases.current(), partitionsOf: (name) => dispatchPartitions?.of(name), holds: (name) => pollers.get(name)?.holds() === true, reserves: () => releases.reserves(), monotonic: clock.monotonic, now: clock.now, random: clock.random });
   const http = outside.createHttpClient({ allowPrivate: options.allowPrivate, maxResponseBytes: maxPageBytes });
   const writeRefusal = createRefusalLog(logger, clock.monotonic);
   const sealing = context.keys === undefined ? undefined : { keys: context.keys, workspaceKey: context.workspaceKey };

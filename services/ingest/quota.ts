@@ -1,4 +1,4 @@
-import { createAccountQuota, type AccountQuota } from '@weir/http';
+import { createAccountQuota, createUnreserved, type AccountQuota, type QuotaReserve } from '@weir/http';
 import type { Release } from '@weir/release';
 
 /** Quota of the account of one polled source. */
@@ -14,6 +14,8 @@ interface Ports {
   readonly partitionsOf: (destination: string) => number | undefined;
   /** True while this process surely holds the poller's lease. */
   readonly holds: (source: string) => boolean;
+  /** What is left to others of an account for a while (`reserve/<account>` on weir.control). */
+  readonly reserves: () => ReadonlyMap<string, QuotaReserve>;
   readonly monotonic: () => number;
   readonly now: () => number;
   readonly random: () => number;
@@ -27,6 +29,7 @@ const bucket = 'poll';
  */
 export function createPollQuotas(ports: Ports): (source: string) => PollQuota {
   const accounts = new Map<string, AccountQuota>();
+  const unreserved = createUnreserved(ports);
 
   function polled(account: string): string[] {
     return [...ports.release().sources.values()].filter((s) => s.account === account && s.adapter.source?.kind === 'poll').map((s) => s.name);
@@ -38,7 +41,7 @@ export function createPollQuotas(ports: Ports): (source: string) => PollQuota {
       quota = createAccountQuota({
         share() {
           const names = polled(account);
-          const held = (): number => names.filter(ports.holds).length;
+          const held = (): number => names.filter(ports.holds).length * unreserved(account);
           const partitions = [...ports.release().destinations.values()].filter((d) => d.account === account).reduce((sum, d) => sum + (ports.partitionsOf(d.name) ?? 0), 0);
           return { operation: { slots: names.length, held }, account: { slots: names.length + partitions, held } };
         },

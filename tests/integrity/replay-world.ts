@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { startFleet, waitFor, type Fleet } from '@weir/testing';
 
-const files = (concurrency: number): Readonly<Record<string, string>> => ({
+const files = (concurrency: number, limit: string): Readonly<Record<string, string>> => ({
   'weir.yaml': 'name: replay\n',
   'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n',
   'policies/all.yaml': 'rules:\n  - { name: all, effect: allow, when: \'purpose == "service"\' }\n',
@@ -27,7 +27,7 @@ config:
         answers:
           - { status: 200, answer: applied }
           - { status: 404, answer: not-applied }
-routes:
+${limit}routes:
   - { on: Event, operation: put, purpose: service }
 concurrency: ${concurrency}
 `,
@@ -43,9 +43,9 @@ export interface ReplayWorld {
   dispose(): Promise<void>;
 }
 
-export async function startReplayWorld(options: { brokers: readonly string[]; registryUrl: string; env?: Readonly<Record<string, string>>; concurrency?: number }): Promise<ReplayWorld> {
+export async function startReplayWorld(options: { brokers: readonly string[]; registryUrl: string; env?: Readonly<Record<string, string>>; concurrency?: number; limit?: { readonly count: number; readonly seconds: number } }): Promise<ReplayWorld> {
   const workspace = mkdtempSync(join(tmpdir(), 'weir-replay-'));
-  for (const [path, text] of Object.entries(files(options.concurrency ?? 64))) {
+  for (const [path, text] of Object.entries(files(options.concurrency ?? 64, options.limit === undefined ? '' : `      limit: { steady: { count: ${options.limit.count}, per: ${options.limit.seconds}s } }\n`))) {
     mkdirSync(dirname(join(workspace, path)), { recursive: true });
     writeFileSync(join(workspace, path), text);
   }

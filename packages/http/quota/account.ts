@@ -56,6 +56,8 @@ export interface AccountQuota {
   lost(now: number): void;
   /** Of one bucket, for a choice among equivalent paths. */
   state(bucket: string, limit: Limit | undefined, now: number): QuotaState;
+  /** ms for which the vendor asked to be left alone, or says that nothing is left, by this bucket or over the account; 0 = it did not. */
+  closedMs(bucket: string, now: number): number;
   /** Of every bucket that was used. */
   states(now: number): readonly QuotaState[];
 }
@@ -292,6 +294,10 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     },
     lost(now) {
       for (const gate of [...gates.values(), account]) for (const bucket of gate.buckets) bucket.wait(now, 0);
+    },
+    closedMs(bucket, now) {
+      const gate = gates.get(bucket);
+      return Math.max(0, ...[gate, account].flatMap((one) => (one === undefined ? [] : [one.closedUntil - now, one.told !== undefined && one.told.left < 1 ? one.told.until - now : 0])));
     },
     state: (bucket, limit, now) => stateOf(bucket, gateOf({ bucket, limit }), now),
     states: (now) => [...gates].map(([name, gate]) => stateOf(name, gate, now)),

@@ -5,12 +5,13 @@ import type { ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
-import { everything, nothing, resolveConfig, type DestinationConfig, type Scope } from '@weir/release';
+import { everything, nothing, resolveConfig, saveReserve, type DestinationConfig, type Scope } from '@weir/release';
 import { sealedBy } from '@weir/seal';
 import type { ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { NewLeaf } from '../audit.ts';
 import type { Store } from '../store.ts';
+import { createAskQuota } from './ask-quota.ts';
 import { createCorrector } from './correct.ts';
 import { createReplayMetrics } from './metrics.ts';
 import { parseRequest } from './order.ts';
@@ -74,7 +75,17 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     serde, topics, tables, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, now: () => clock.now(),
     open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), hasKey: (sealed) => keys?.has(sealedBy(sealed)) ?? true, keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
   };
-  const verifier = createVerifier({ serde, http, table, clock, destination: (name) => withSecrets(context, ports.sandboxUrl, name), asked: (destination, answer) => metrics.asked.inc({ destination, answer }) });
+  const quota = createAskQuota({
+    release: () => releases.current(), clock,
+    partitions: async (names) => totals((await admin.describeTopics(names.map(topics.dispatch))).filter((t) => t.exists).map((t) => t.partitions)),
+    save: (reserve) => saveReserve({ appender, serde, topic: topics.control, reserve }),
+  });
+  const verifier = createVerifier({
+    serde, http, table, clock, quota,
+    destination: (name) => withSecrets(context, ports.sandboxUrl, name),
+    mayCall: (name) => releases.current().destinations.get(name)?.enabled === true && releases.switches().get(name)?.paused !== true && releases.incidents().get(name)?.until !== null,
+    asked: (destination, answer) => metrics.asked.inc({ destination, answer }),
+  });
   const corrector = createCorrector({ reader, admin, serde, topics, standing, table, release: () => releases.current() });
   const runner: Runner = createRunner({
     putBack: { appender, reader, admin, topics, groups: context.groups, clock }, select, admin, orders, verifier, corrector, runner: runnerName, logger, metrics, audit: ports.audit, fail: ports.fail,

@@ -29,7 +29,7 @@ const order = {
     source: text(64), destination: text(64), subject: { ...text(500), description: '<type>:<identifier>; kept keyed only.' }, code: text(80), stage: { enum: stages }, release: text(20),
     ids: { type: 'array', maxItems: maxIds, items: text(40), description: 'Ids of events (evt_) or of dead letters (dlq_).' },
     corrected: { type: 'boolean', description: 'Also what was delivered and differs under the running release.' }, verify: { type: 'boolean', description: 'Ask the vendors about unknown effects.' },
-    unknown: { enum: ['hold', 'resend'], description: 'What stays unknown past the key window.' }, share: { type: 'number', exclusiveMinimum: 0, maximum: 1, description: 'Part of the stated limits that asking may use.' },
+    unknown: { enum: ['hold', 'resend'], description: 'What stays unknown past the key window.' }, share: { type: 'number', exclusiveMinimum: 0, maximum: 1, description: 'Part of the accounts\' quota that asking may use; a tenth is left to live traffic in any case.' },
     rate: { type: 'integer', minimum: 0, maximum: 1_000_000, description: 'Records a second; 0 = no bound.' }, ahead: { type: 'integer', minimum: 0, maximum: 10_000_000, description: 'Records ahead of the stages; 0 = no bound.' }, start: { type: 'boolean', description: 'Run without waiting for a start.' },
   },
 };

@@ -1,11 +1,12 @@
-import type { Delivery, Identifier, OperationManifest, ReadBack } from '@weir/adapter';
+import type { Delivery, Identifier, ReadBack } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
-import type { HttpClient } from '@weir/http';
+import { readBackDraw, type Draw, type HttpClient } from '@weir/http';
 import type { Serde } from '@weir/log';
 import type { ReadBackAnswer } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { Clock } from '@weir/service';
 import type { Put, Table } from '@weir/state';
+import type { AskQuota } from './ask-quota.ts';
 import type { Looked } from './select.ts';
 import type { DeliveryFacts } from './standing.ts';
 import { canReadBack } from './standing.ts';
@@ -15,6 +16,9 @@ export interface VerifyPorts {
   readonly http: Pick<HttpClient, 'call'>;
   /** With secrets resolved; undefined when it is not in the release or a secret cannot be had. */
   readonly destination: (name: string) => DestinationConfig | undefined;
+  /** False: not enabled, paused by its kill switch, or its credential is refused; no call to it starts. */
+  readonly mayCall: (name: string) => boolean;
+  readonly quota: AskQuota;
   /** Cache of answers; it may be deleted, then it is asked again. */
   readonly table: Table;
   readonly clock: Clock;
@@ -26,12 +30,25 @@ const defaultSettleMs = 5000;
 /** Questions on the way at once; the only bound where the vendor states none. */
 const concurrency = 8;
 const maxTries = 4;
+/** A vendor that wants to be left alone for longer is not waited for: what is asked meanwhile stays unknown. */
+const longestClosedMs = 30_000;
+/** So often somebody who waits for its turn looks whether the order still goes on. */
+const lookMs = 500;
 /** An answer of the vendor counts this long: what was not applied then may have been meanwhile, by somebody else's replay. */
 const answerCountsMs = 15 * 60_000;
 
+/** `lasting`: it counts in a later pass of the order, too; else the vendor was not asked, or it refused to say. */
+interface Asked {
+  readonly answer: ReadBackAnswer;
+  readonly lasting: boolean;
+}
+const unreadable: Asked = { answer: 'unreadable', lasting: true };
+const unasked: Asked = { answer: 'unknown', lasting: false };
+
 /**
- * Asks vendors whether deliveries of unknown effect took effect, within a share of the limits they state, so that live
- * traffic keeps the rest. A `not-applied` counts only when the last call is longer ago than the vendor needs to show it.
+ * Asks vendors whether deliveries of unknown effect took effect, within a share of their accounts' quota, so that live
+ * traffic keeps the rest. A destination that is paused or not enabled is not called: its deliveries stay unknown. A
+ * `not-applied` counts only when the last call is longer ago than the vendor needs to show it.
  */
 export interface Verifier {
   /** The answers, in order. Of an order that was cancelled or paused meanwhile the rest is `unknown`. */
@@ -41,46 +58,68 @@ export interface Verifier {
   forget(order: string): void;
 }
 
-export function createVerifier(ports: VerifyPorts): Verifier {
-  const { clock, table } = ports;
-  const next = new Map<string, number>();
+type Question = { readonly read: ReadBack } | 'unbuildable' | 'kept-back';
 
-  /** Waits for the turn of this destination and operation; one every so many ms. */
-  async function turn(name: string, limit: OperationManifest['limit'], share: number): Promise<void> {
-    const perSecond = statedPerSecond(limit) * share;
-    if (perSecond === Number.POSITIVE_INFINITY) return;
-    const now = clock.monotonic();
-    const at = Math.max(now, next.get(name) ?? 0);
-    next.set(name, at + 1000 / Math.max(0.01, perSecond));
-    if (at > now) await new Promise<void>((resolve) => { clock.setTimer(resolve, at - now); });
+export function createVerifier(ports: VerifyPorts): Verifier {
+  const { clock, table, quota } = ports;
+  const pause = (ms: number): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, ms); });
+
+  /** One exchange, which the quota has counted. Switch and share are looked at in the tick of the socket write, as for every call. */
+  async function question(destination: DestinationConfig, { facts, found }: Looked, delivery: Delivery, { bucket }: Draw): Promise<Question> {
+    const verify = destination.adapter.destination!.verify!;
+    let end: Parameters<AskQuota['finished']>[2] = { throttled: false, answered: false };
+    let kept = false;
+    try {
+      const request = verify.request(delivery, found.key!, destination.config, clock.now());
+      const response = await ports.http.call(request, {
+        deadlineMs: destination.operations[facts.operation]!.verify!.timeoutMs ?? defaultTimeoutMs,
+        onBeforeWrite: () => !(kept = !ports.mayCall(facts.destination) || !quota.stands(destination.account)),
+      });
+      if (kept) return 'kept-back';
+      const read = verify.classify(response, delivery, found.key!, destination.config);
+      const throttled = read.kind === 'throttled';
+      end = { throttled, answered: 'status' in response, retryAfterMs: throttled ? read.retryAfterMs : undefined, ...('status' in response ? { headers: response.headers } : {}) };
+      return { read };
+    } catch (error) {
+      if (findWeirError(error)?.code !== 'delivery-unbuildable') throw error;
+      return 'unbuildable';
+    } finally {
+      quota.finished(destination.account, bucket, end);
+    }
   }
 
-  async function askOne(order: { readonly id: string; readonly share: number }, looked: Looked): Promise<ReadBackAnswer> {
+  async function askOne(order: { readonly share: number }, looked: Looked, goesOn: () => boolean): Promise<Asked> {
     const { facts, found, payload } = looked;
-    const destination = ports.destination(facts.destination);
-    const operation = destination?.operations[facts.operation];
-    if (destination === undefined || operation === undefined || payload === undefined || found.key === undefined || !canReadBack(destination, operation)) return 'unreadable';
-    const verify = destination.adapter.destination!.verify!;
-    const manifest = operation.verify!;
+    if (payload === undefined || found.key === undefined) return unreadable;
     if (!ports.serde.known(payload)) await ports.serde.prepare(payload);
     const delivery = adapterDelivery(ports.serde, facts, payload);
-    for (let tries = 0; tries < maxTries; tries++) {
-      await turn(`${facts.destination}/${facts.operation}`, manifest.limit ?? operation.limit, order.share);
-      let read: ReadBack;
-      try {
-        const request = verify.request(delivery, found.key, destination.config, clock.now());
-        read = verify.classify(await ports.http.call(request, { deadlineMs: manifest.timeoutMs ?? defaultTimeoutMs }), delivery, found.key, destination.config);
-      } catch (error) {
-        if (findWeirError(error)?.code !== 'delivery-unbuildable') throw error;
-        return 'unreadable';
+    let refused = false;
+    for (let tries = 0; tries < maxTries && goesOn();) {
+      const destination = ports.destination(facts.destination);
+      const operation = destination?.operations[facts.operation];
+      if (destination === undefined || operation === undefined || !canReadBack(destination, operation)) return unreadable;
+      if (!ports.mayCall(facts.destination)) return unasked;
+      const draw = readBackDraw(facts.operation, operation);
+      const ms = await quota.take(destination, draw, order.share);
+      if (ms > 0) {
+        if (quota.closedMs(destination.account, draw.bucket) > longestClosedMs) return unasked;
+        await pause(Math.min(lookMs, ms));
+        continue;
       }
+      tries++;
+      const said = await question(destination, looked, delivery, draw);
+      if (said === 'unbuildable') return unreadable;
+      if (said === 'kept-back') continue;
+      const { read } = said;
       ports.asked(facts.destination, read.kind);
-      if (read.kind === 'applied') return 'applied';
-      if (read.kind === 'not-applied') return clock.now() - (found.at ?? 0) >= (manifest.settleMs ?? defaultSettleMs) ? 'not-applied' : 'unknown';
-      if (read.kind === 'unknown' || read.kind === 'auth-broken') return 'unknown';
-      await new Promise<void>((resolve) => { clock.setTimer(resolve, Math.min(30_000, read.kind === 'throttled' ? read.retryAfterMs ?? 1000 : 500 * 2 ** tries)); });
+      if (read.kind === 'applied') return { answer: 'applied', lasting: true };
+      if (read.kind === 'not-applied') return { answer: clock.now() - (found.at ?? 0) >= (operation.verify!.settleMs ?? defaultSettleMs) ? 'not-applied' : 'unknown', lasting: true };
+      if (read.kind === 'unknown' || read.kind === 'auth-broken') return { answer: 'unknown', lasting: true };
+      refused = read.kind === 'throttled';
+      // A refusal for the rate has closed the quota, for everybody who asks.
+      if (!refused && tries < maxTries) await pause(Math.min(30_000, 500 * 2 ** (tries - 1)));
     }
-    return 'unknown';
+    return { answer: 'unknown', lasting: !refused && goesOn() };
   }
 
   const keyOf = (order: string, looked: Looked): string => `v/${order}/${looked.found.key ?? looked.facts.outputId}`;
@@ -103,9 +142,10 @@ export function createVerifier(ports: VerifyPorts): Verifier {
           const i = at++;
           if (answers[i] !== undefined) continue;
           const looked = unknown[i]!;
-          answers[i] = await askOne(order, looked);
+          const { answer, lasting } = await askOne(order, looked, goesOn);
+          answers[i] = answer;
           const { eventId, outputId, destination, operation } = looked.facts;
-          puts.push({ key: keyOf(order.id, looked), value: Buffer.from([answers[i], clock.now(), eventId, outputId, destination, operation].join('|')) });
+          puts.push({ key: keyOf(order.id, looked), value: Buffer.from([answer, lasting ? clock.now() : 0, eventId, outputId, destination, operation].join('|')) });
           if (puts.length >= 200) table.putBatch(puts.splice(0));
         }
       };
@@ -123,11 +163,6 @@ export function createVerifier(ports: VerifyPorts): Verifier {
       table.putBatch([...table.range(`v/${order}/`)].map(({ key }) => ({ key, value: null })));
     },
   };
-}
-
-/** Calls a second that the vendor's stated limits allow for long; Infinity = none is stated. */
-export function statedPerSecond(limit: OperationManifest['limit']): number {
-  return Math.min(...[limit?.steady, limit?.burst].flatMap((l) => (l === undefined ? [] : [(l.count / l.perMs) * 1000])), Number.POSITIVE_INFINITY);
 }
 
 const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone']] as const;
