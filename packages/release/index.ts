@@ -11,6 +11,7 @@ export { readWorkspace, releaseHash } from './workspace.ts';
 export { boundReasons, encodeAll, tooLarge, type Encodable, type Encoded } from './encode.ts';
 export { createKeyedCache, createPersons, identifiersOf, linksOf, personOf, type Person } from './identity.ts';
 export { maxIdentifiers, normalize, type Canonical, type Normalized } from './normalize.ts';
+export { dedupeWindow, longestDedupeWindow } from './dedupe.ts';
 export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';
 export * from './roles.ts';

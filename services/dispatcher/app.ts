@@ -4,7 +4,7 @@ import { createConsentLease, createConsentTables, type ConsentLease, type Consen
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, ConsumerHandlers, GroupConsumer, LogAdmin, Reader } from '@weir/log';
-import { saveEscalation, saveIncident } from '@weir/release';
+import { dedupeWindow, longestDedupeWindow, saveEscalation, saveIncident } from '@weir/release';
 import { appendDeadlineMs, coPartitioned, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { createLateTable, openTable, type Table } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
@@ -20,8 +20,6 @@ import { pruneLedger } from './prune.ts';
 import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
 
-/** Dedupe window of events whose source is not in the running release any more. */
-const defaultWindowMs = 7 * 86_400_000;
 const sweepMs = 30_000;
 /** While old ends are left in a local cache of the ledger. */
 const pruneMs = 100;
@@ -122,7 +120,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
       takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
-      dedupeWindowMs: (source) => (source === '' ? longestWindow() : releases.current().sources.get(source)?.dedupeWindowMs ?? defaultWindowMs),
+      dedupeWindowMs: (source) => dedupeWindow(releases.current(), source),
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
       configured: () => switches.apply(releases.current().destinations.get(name)),
@@ -167,7 +165,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     for (const { runner } of running.values()) runner.changed();
   }
 
-  const longestWindow = (): number => Math.max(defaultWindowMs, ...[...releases.current().sources.values()].map((source) => source.dedupeWindowMs));
+  const longestWindow = (): number => longestDedupeWindow(releases.current());
 
   /** Partitions whose ledger is being read: shown by /readyz and the metric, told every few seconds. */
   function takingOver(destination: string, { partition, total, read }: TakeoverProgress): void {

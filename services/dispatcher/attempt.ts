@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey, expiringBefore, H } from '@weir/pipeline';
+import { deliveryKey, expiringBefore, H, oldestSent } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
 import { repeat, type Ending } from './ends.ts';
@@ -87,7 +87,7 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   if (found.reopened !== undefined && verified !== 'not-applied' && task.maybeSince === 0 && task.readBacks === 0 && (!resends(task) || canReadBack(destination, destination.operations[delivery.operation]))) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
-  if (now - delivery.acceptedAt > ports.retention.ledgerMs() - ports.dedupeWindowMs(delivery.source)) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
+  if (now - delivery.acceptedAt > oldestSent(ports.retention.ledgerMs(), ports.dedupeWindowMs(delivery.source))) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
   const unknown = settleUnknown(runner, destination, task, operation, now);
   if (unknown !== undefined) return unknown;

@@ -63,7 +63,7 @@ export function createDeriver(ports: DerivePorts) {
       const payload = decision.effect === 'allow' ? decision.minimiser.bytes(current ??= from.value.readInt32BE(1) === serde.idOf(name) ? from.value : serde.encode(name, value)) : from.value;
       into.push({
         allowed: decision.effect === 'allow', payload,
-        facts: { outputId: from.outputId, eventId, destination: route.destination, operation: route.operation, recordType: name, itemHash, acceptedAt, subject: from.subject, purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis: basisOf(route.purpose), ids: from.ids, intent: '0' },
+        facts: { outputId: from.outputId, eventId, destination: route.destination, operation: route.operation, source, recordType: name, itemHash, acceptedAt, subject: from.subject, purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis: basisOf(route.purpose), ids: from.ids, intent: '0' },
       });
     }
   }

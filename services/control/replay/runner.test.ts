@@ -105,7 +105,7 @@ class World {
     const clock = { now: () => this.now++, monotonic: () => (this.tick += 300), random: () => 0.5, setTimer: (f: () => void, ms: number) => setTimeout(f, Math.min(ms, 1)), clearTimer: () => undefined };
     const operation = { kind: 'restrict', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
     const release = { hash: 'rel_x', sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
-    const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true };
+    const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({

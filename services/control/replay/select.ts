@@ -128,7 +128,6 @@ class LetterOrigin implements Origin {
 interface DeliveryRecord extends DeliveryFacts {
   /** Of the record's key. */
   subject: string;
-  readonly source: string;
   readonly payload: Buffer;
 }
 
