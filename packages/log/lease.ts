@@ -4,6 +4,9 @@ export interface Moment {
   readonly wall: number;
 }
 
+/** Before everything. */
+export const never: Moment = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY };
+
 export const moment = (): Moment => ({ monotonic: performance.now(), wall: Date.now() });
 
 /**

@@ -76,7 +76,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const { log, serde, topics, groups, releases, logger, clock, vault } = context;
   const metrics = createMetrics(context.registry);
   const failure = Promise.withResolvers<Error>();
-  const switches = createSwitches(releases);
+  const switches = createSwitches(releases, options.sessionTimeoutMs);
+  let switchesKnown = true;
   const turns = createTurns(clock.monotonic);
   const running = new Map<string, Running>();
   const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, clock, registry: context.registry });
@@ -184,9 +185,20 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     takeovers.set(key, { read, total, toldAt: tell ? now : toldAt });
   }
 
+  /** Nothing else tells that weir.control can be read again. */
+  function lookAtSwitches(): void {
+    const known = switches.known();
+    if (known === switchesKnown) return;
+    switchesKnown = known;
+    if (!known) return logger.error({ topic: topics.control, ms: Math.round(releases.ageMs()) }, 'weir.control has not been read for longer than a lease: a kill switch may be on it, so nothing is called');
+    logger.info({ topic: topics.control }, 'weir.control is read again');
+    for (const { runner } of running.values()) runner.changed();
+  }
+
   /** The owner of its first partition speaks for a destination. */
   function lookLater(): void {
     looking = clock.setTimer(() => {
+      lookAtSwitches();
       const owned = [...running].filter(([, { consumer }]) => consumer.assignments().some((a) => a.partition === 0));
       const first = [...releases.current().destinations.keys()].sort()[0];
       const others = owned.some(([destination]) => destination === first) ? escalatedOthers(releases.incidents().values()) : [];
@@ -207,6 +219,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   function readiness(): Readiness {
     const [taking] = takeovers;
     if (taking !== undefined) return { ready: false, reason: `taking over ${taking[0]}: ${taking[1].read} of ${taking[1].total} records of its ledger are read` };
+    if (!switches.known()) return { ready: false, reason: 'weir.control cannot be read, and with it kill switches: nothing is called' };
     if (consent?.caughtUp() !== true) return { ready: false, reason: 'consent tables are not caught up' };
     const missing = absences.reason();
     return missing === undefined ? progress.readiness() : { ready: false, reason: missing };
@@ -226,7 +239,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       // On its own connection: a report must not wait behind a batch of ends.
       reports = await log.appender({ deadlineMs: appendDeadlineMs, urgent: true });
       await reports.partitions(topics.consentApplied);
-      lease = createConsentLease({ appender: reports, reader, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
+      lease = createConsentLease({ appender: reports, reader, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, control: () => releases.position(), leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
       await lease.start();
       credentials = createCredentials({
         vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,
@@ -248,6 +261,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       offSwitch = releases.onSwitch(({ destination, paused }) => {
         metrics.switchedOff.set({ destination }, paused ? 1 : 0);
         running.get(destination)?.runner.changed();
+        lease?.switched();
       });
       for (const { destination, paused } of releases.switches().values()) metrics.switchedOff.set({ destination }, paused ? 1 : 0);
       // To join the groups takes seconds: the destinations of a release that came meanwhile would be sent nothing until the next one.
