@@ -3,7 +3,7 @@ import { eventually, type Cluster } from './cluster.ts';
 import { listOffsets } from './coordinator.ts';
 import { E } from './driver.ts';
 import { Fetcher, FetchRequests, type ShareFetcher, type Taker } from './fetcher.ts';
-import { never } from './lease.ts';
+import { earlier, never, type Moment } from './lease.ts';
 import { decodeBatches } from './records.ts';
 import type { Follower, LogRecord, Reader, RecordBatch } from './types.ts';
 import { watchFetcher } from './watchdog.ts';
@@ -133,8 +133,9 @@ export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgen
     const follower: Follower = {
       positions: () => next,
       asOf() {
-        const all = [...fetcher.all()];
-        return all.length === 0 ? never : { monotonic: Math.min(...all.map((p) => p.asOf.monotonic)), wall: Math.min(...all.map((p) => p.asOf.wall)) };
+        let least: Moment | undefined;
+        for (const { asOf } of fetcher.all()) least = least === undefined ? asOf : earlier(least, asOf);
+        return least ?? never;
       },
       async close() {
         failed = true;

@@ -187,12 +187,12 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
 
   /** Nothing else tells that weir.control can be read again. */
   function lookAtSwitches(): void {
+    if (switches.heldBack()) for (const { runner } of running.values()) runner.changed();
     const known = switches.known();
     if (known === switchesKnown) return;
     switchesKnown = known;
     if (!known) return logger.error({ topic: topics.control, ms: Math.round(releases.ageMs()) }, 'weir.control has not been read for longer than a lease: a kill switch may be on it, so nothing is called');
     logger.info({ topic: topics.control }, 'weir.control is read again');
-    for (const { runner } of running.values()) runner.changed();
   }
 
   /** The owner of its first partition speaks for a destination. */

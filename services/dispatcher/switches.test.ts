@@ -30,6 +30,9 @@ test('whoever has not read weir.control for a lease calls nobody: a switch may b
   expect([switches.apply(crm)!.enabled, switches.known()]).toEqual([false, false]);
   ageMs = Number.POSITIVE_INFINITY;
   expect(switches.apply(crm)!.enabled).toBe(false);
+  expect(switches.heldBack()).toBe(false);
   ageMs = 20;
   expect(switches.apply(crm)).toBe(crm);
+  // However short it was: who was told no then has to be told.
+  expect([switches.heldBack(), switches.heldBack()]).toEqual([true, false]);
 });

@@ -6,6 +6,8 @@ export interface Switches {
   paused(name: string): boolean;
   /** False: weir.control has not been read for too long, and every destination counts as paused. */
   known(): boolean;
+  /** True once it is known again after a destination was held back for that, however short it was: whoever asked then asks again only when told. */
+  heldBack(): boolean;
 }
 
 /**
@@ -18,11 +20,21 @@ export function createSwitches(releases: Pick<ReleaseFeed, 'switches' | 'ageMs'>
   const off = new WeakMap<DestinationConfig, DestinationConfig>();
   const paused = (name: string): boolean => releases.switches().get(name)?.paused === true;
   const known = (): boolean => releases.ageMs() < leaseMs;
+  let held = false;
   return {
     paused,
     known,
+    heldBack() {
+      if (!held || !known()) return false;
+      held = false;
+      return true;
+    },
     apply(destination) {
-      if (destination === undefined || !destination.enabled || (!paused(destination.name) && known())) return destination;
+      if (destination === undefined || !destination.enabled) return destination;
+      if (!paused(destination.name)) {
+        if (known()) return destination;
+        held = true;
+      }
       let disabled = off.get(destination);
       if (disabled === undefined) off.set(destination, disabled = { ...destination, enabled: false });
       return disabled;
