@@ -52,6 +52,9 @@ test('a key is looked at and never made: none yet, one that others read, one tha
   const dir = folder();
   expect((await checkKey(dir, {})).found).toMatchObject({ state: 'warn', message: expect.stringContaining('none yet') });
   expect((await checkKey(dir, { WEIR_KEY: key })).found).toEqual({ check: 'key', state: 'ok', message: 'WEIR_KEY' });
+  writeFileSync(join(dir, 'vault.key'), `${key}\n`);
+  expect((await checkKey(dir, { WEIR_KEY: key })).found).toMatchObject({ state: 'warn', message: expect.stringContaining('without WEIR_KEY'), remedy: expect.stringContaining('weir vault rotate-key') });
+  rmSync(join(dir, 'vault.key'));
   const bad = (await checkKey(dir, { WEIR_KEY: 'short-and-secret' })).found;
   expect([bad.state, JSON.stringify(bad).includes('short-and-secret')]).toEqual(['fail', false]);
   expect((await checkKey(dir, { WEIR_KEY: 'vault:v1:abc' })).found).toMatchObject({ state: 'fail', message: expect.stringContaining('WEIR_VAULT_ADDR') });

@@ -4,7 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { readConfig, vaultOptions } from '@weir/config';
 import { WorkspaceError } from '@weir/errors';
 import { advise, secretNames, type Release } from '@weir/release';
-import { isWrapped, readWorkspaceKey, startVault, unwrapEnv, type Vault } from '@weir/vault';
+import { barerKey, isWrapped, readWorkspaceKey, startVault, unwrapEnv, type Vault } from '@weir/vault';
 import { compileFolder } from './workspace.ts';
 
 export interface Check {
@@ -81,6 +81,7 @@ export async function checkKey(dataDir: string, given: Env): Promise<{ readonly 
   try {
     const env = await unwrapEnv(given, () => readConfig(vaultOptions, given), unwrapDeadlineMs);
     readWorkspaceKey(dataDir, key === '' ? undefined : env['WEIR_KEY']);
+    if (barerKey({ dataDir, env })) return { env, found: { check, state: 'warn', message: `${join(dataDir, 'vault.key')} opens the sealed secrets without WEIR_KEY`, remedy: 'weir vault rotate-key; where a copy of the folder left this machine, set the secrets anew, too' } };
     if (key !== '') return { env, found: { check, state: 'ok', message: isWrapped(key) ? 'WEIR_KEY, opened by Transit' : 'WEIR_KEY' } };
     const open = (statSync(file).mode & 0o077) !== 0;
     return { env, found: open ? { check, state: 'warn', message: `${file} can be read by others`, remedy: `chmod 600 ${file}` } : { check, state: 'ok', message: file } };
