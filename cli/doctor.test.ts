@@ -7,7 +7,7 @@ import { ensureSecrets } from '@weir/vault';
 import { afterEach, expect, test } from 'vitest';
 import { checkCluster } from './doctor-cluster.ts';
 import { checkServices } from './doctor-services.ts';
-import { checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWorkspace } from './doctor.ts';
+import { checkApproval, checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWorkspace } from './doctor.ts';
 
 const example = join(import.meta.dirname, '../workspace');
 const dirs: string[] = [];
@@ -70,6 +70,11 @@ test('a key is looked at and never made: none yet, one that others read, one tha
   expect(existsSync(file)).toBe(false);
 });
 
+test('that a release needs no second person is told', () => {
+  expect(checkApproval({ WEIR_APPROVAL: 'true' }).state).toBe('ok');
+  for (const env of [{}, { WEIR_APPROVAL: 'false' }, { WEIR_APPROVAL: '' }]) expect(checkApproval(env)).toMatchObject({ state: 'warn', message: expect.stringContaining('alone') });
+});
+
 test('secrets are counted by name, and no value is told', async () => {
   const dir = folder();
   const env = { WEIR_KEY: key };
@@ -128,7 +133,7 @@ test('before a first start weir doctor exits 0 and leaves the data folder unmade
   const fresh = await runCli(['doctor', example, '--json'], env);
   expect([fresh.code, fresh.err]).toEqual([0, '']);
   const { ok, checks } = JSON.parse(fresh.out) as { ok: boolean; checks: { check: string; state: string }[] };
-  expect([ok, checks.map(({ check, state }) => `${check} ${state}`)]).toEqual([true, ['node ok', 'data folder ok', 'cache ok', 'workspace ok', 'key warn', 'secrets warn', 'brokers warn', 'services warn']]);
+  expect([ok, checks.map(({ check, state }) => `${check} ${state}`)]).toEqual([true, ['node ok', 'data folder ok', 'cache ok', 'workspace ok', 'key warn', 'secrets warn', 'approval warn', 'brokers warn', 'services warn']]);
   const broken = await runCli(['doctor', folder()], { ...env, KAFKA_BROKERS: `127.0.0.1:${await freePort()},nowhere`, SCHEMA_REGISTRY_URL: `http://127.0.0.1:${await freePort()}`, WEIR_KEY: 'not-a-key-but-secret' });
   expect(broken.code).toBe(1);
   for (const line of [/^fail +workspace/m, /^fail +key/m, /^fail +brokers +no answer of broker 127\.0\.0\.1:\d+ in plaintext/m, /^fail +brokers +KAFKA_BROKERS: expected host:port/m, /^warn +topics +not looked at: no broker answers/m, /^fail +registry +no answer of a schema registry/m, /^5 to mend$/m]) expect(broken.out).toMatch(line);

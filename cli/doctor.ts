@@ -90,6 +90,13 @@ export async function checkKey(dataDir: string, given: Env): Promise<{ readonly 
   }
 }
 
+/** Of the control service whose environment this is. */
+export function checkApproval(env: Env): Check {
+  const check = 'approval';
+  if (env['WEIR_APPROVAL'] === 'true') return { check, state: 'ok', message: 'a release needs a second person' };
+  return { check, state: 'warn', message: 'WEIR_APPROVAL is off here: who may propose a release applies it alone, also one that allows everything', remedy: 'where more than one person works on it, set WEIR_APPROVAL=true for control' };
+}
+
 const silent = { info: () => undefined, warn: () => undefined };
 
 /** Names of the workspace's secrets and of control's own, and where they are; whether the vault and the sealed file open. */

@@ -89,5 +89,5 @@ function releaseClaim(release: string, log: CheckedLog, verifier: string): Claim
   const tree = createTree();
   for (const one of log.leaves.slice(0, checkpoint.size)) tree.append(one);
   const ok = verifyInclusion({ leaf: bytes, index, size: checkpoint.size, path: tree.inclusion(index), root: checkpoint.root });
-  return { ok, what, how: `${release} applied by ${leaf.actor} at ${new Date(leaf.at).toISOString()}: ${ok ? `leaf ${index} of ${checkpoint.size} (${leaf.id})` : `its leaf ${index} is not in the signed tree`}` };
+  return { ok, what, how: `${release} applied by ${leaf.actor}${leaf.details['approval'] === 'none' ? ' alone' : ''} at ${new Date(leaf.at).toISOString()}: ${ok ? `leaf ${index} of ${checkpoint.size} (${leaf.id})` : `its leaf ${index} is not in the signed tree`}` };
 }
