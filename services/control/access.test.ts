@@ -25,7 +25,7 @@ let failing: Error | undefined;
 let unexpected: [unknown, string][] = [];
 let ran: string[] = [];
 
-const erasure = { destinations: [], state: 'ordered', orderedAt: 0, markedAt: null, stoppedAt: null, erasedAt: null, rawUntil: null, deadline: null };
+const erasure = { destinations: [], state: 'ordered', orderedAt: 0, markedAt: null, stoppedAt: null, erasedAt: null, rawUntil: null, readableUntil: null, deadline: null };
 const answer = (name: string) => async (): Promise<object> => { ran.push(name); return {}; };
 const token = `weir_${'a'.repeat(43)}`;
 const replayId = 'rpl_00000000-0000-4000-8000-000000000000';
