@@ -4,7 +4,7 @@ import { WeirError } from '@weir/errors';
 export const failpoints = {
   'log.produce-sent': 'a produce request is handed to the socket, no answer yet (detail: topic)',
   'log.commit-sent': 'an offset commit is handed to the socket, no answer yet (detail: group)',
-  'log.schema-fetch': 'a schema is being registered',
+  'log.schema-fetch': 'a schema is being looked up or registered: every start passes it once for each',
   'ingest.verified': 'a body is verified and split, nothing is produced',
   'ingest.acked': 'the items are acknowledged, nothing is answered',
   'ingest.half-response': 'the items are acknowledged, half of the status line is written',
