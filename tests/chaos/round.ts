@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { keyedId } from '@weir/pipeline';
 import { waitFor, type FleetService } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
-import { consentHeld, effectsOnce, invariants, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant } from './checkers.ts';
+import { audited, consentHeld, decidedForEach, effectsOnce, endedOnce, invariants, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant, type Signed } from './checkers.ts';
 import { readHistory, type History } from './history.ts';
 import { createStarts, deadAfter, runKiller } from './killers.ts';
 import type { Options } from './options.ts';
@@ -185,6 +185,18 @@ async function supervise(world: World, services: readonly FleetService[], done: 
   }
 }
 
+/** The checkpoint of the audit log, before its leaves are read, and those that were kept since the first start. */
+async function signedAudit({ fleet }: World): Promise<Signed> {
+  const { checkpoint, verifier } = await waitFor('the checkpoint of the audit log', async () => {
+    const response = await fetch(`${fleet.url('control')}/v1/audit/checkpoint`, { headers: { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}` } });
+    if (!response.ok) throw new Error(`the control service answers ${response.status}`);
+    return (await response.json()) as { readonly checkpoint: string; readonly verifier: string };
+  }, settleMs);
+  const file = join(fleet.dataDir, 'audit-checkpoints.jsonl');
+  const kept = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as string) : [];
+  return { served: checkpoint, verifier, kept };
+}
+
 async function judge(world: World, tally: Tally): Promise<History> {
   const { fleet, platform, traffic, feed, secrets } = world;
   const { broken } = tally;
@@ -194,15 +206,17 @@ async function judge(world: World, tally: Tally): Promise<History> {
   settled = true;
   await watched;
   const key = readWorkspaceKey(fleet.dataDir, undefined);
+  const signed = await signedAudit(world);
   const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
   const sent = { answered: traffic.log.answered, poison: traffic.log.poison, consent: traffic.log.consent, members: feed.size() };
-  broken.I1.push(...nothingLost(history, sent));
+  broken.I1.push(...nothingLost(history, sent), ...decidedForEach(history), ...endedOnce(history));
   broken.I2.push(...effectsOnce(history));
   const idsOf = (email: string): string[] => [`email:${keyedId(key, 'email', email)}`, `userId:${keyedId(key, 'userId', userIdOf(email))}`];
   broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, idsOf), ...lastNoHolds(history, sent, idsOf));
   broken.I4.push(...ordered(history, sent));
   broken.I5.push(...sameBytes(history));
   broken.I6.push(...zombiesHarmless(history, 250));
+  broken.I9.push(...audited(history, signed));
   broken.I12.push(...releasesNamed(history));
   for (const service of [...stages, 'control', 'sandbox'] as const) {
     for (const instance of instances) {
@@ -216,6 +230,6 @@ async function judge(world: World, tally: Tally): Promise<History> {
 
 function keep({ fleet, dir, traffic }: World, history: History): void {
   cpSync(fleet.dataDir, join(dir, 'fleet'), { recursive: true });
-  writeFileSync(join(dir, 'history.json'), JSON.stringify({ ...history, canonical: history.canonical.map(({ value, ...rest }) => ({ ...rest, value: value.toString('base64') })), letters: history.letters.map(({ value: _value, ...rest }) => rest), releases: [...history.releases], answered: [...traffic.log.answered] }));
+  writeFileSync(join(dir, 'history.json'), JSON.stringify({ ...history, canonical: history.canonical.map(({ value, ...rest }) => ({ ...rest, value: value.toString('base64') })), leaves: history.leaves.map((leaf) => leaf.toString()), letters: history.letters.map(({ value: _value, ...rest }) => rest), releases: [...history.releases], answered: [...traffic.log.answered] }));
   console.log(`kept: ${dir}`);
 }
