@@ -28,7 +28,7 @@ const sum = (): Sum => sumOf(readResults().filter((r) => r.seed === seed && isOf
 const minutesLeft = (): number => options.minutes - (performance.now() - began) / 60_000;
 /** Points that were waited for in vain. */
 let dead: readonly string[] = [];
-const isOver = (s: Sum): boolean => lacks(s, options).length === 0 || dead.length > 0 || (options.minutes > 0 && minutesLeft() <= 0);
+const isOver = (s: Sum): boolean => lacks(s, options).length === 0 || (dead.length > 0 && s.kills >= kills && s.events >= events) || (options.minutes > 0 && minutesLeft() <= 0);
 
 let total = sum();
 if (total.rounds > 0) console.log(`going on after ${total.rounds} rounds of this product and seed with ${total.kills} kills`);
