@@ -41,6 +41,8 @@ const froms = ['dlq', 'dispatch', 'canonical', 'raw'];
 const actions = ['list', 'show', 'start', 'pause', 'cancel', 'watch', 'verified', 'diff'];
 const pollMs = 250;
 const selectors = ['since', 'until', 'source', 'destination', 'subject', 'code', 'stage', 'release', 'ids'] as const;
+/** What a new order takes; what only some topics have is told by the control API. */
+const ofOrder = [...selectors, 'all', 'verify', 'share', 'corrected', 'resend-unknown', 'rate', 'ahead', 'yes'] as const;
 const ended = new Set(['finished', 'empty', 'cancelled', 'failed']);
 const shownDifferences = 10;
 
@@ -69,10 +71,11 @@ export const command: Command = {
     limit: { type: 'string', value: '<n>', doc: 'verified: at most n names (default 1000)' },
     answer: { type: 'string', value: '<answer>', doc: 'verified: only applied, not-applied, unknown or unreadable' },
   },
+  takes: { ...Object.fromEntries(froms.map((from) => [from, ofOrder])), ...Object.fromEntries(actions.map((action) => [action, action === 'verified' ? ['limit', 'answer'] : []])) },
   positionals: [1, 2],
   async run(context) {
     const [action, id] = context.positionals as [string, string | undefined];
-    if (froms.includes(action) && id === undefined) return order(context, action);
+    if (froms.includes(action) && id === undefined) return previewAndRun(context, action);
     if (action === 'list' && id === undefined) return list(context, createClient(context.target));
     if (!actions.includes(action) || id === undefined) throw new UsageError('give dlq, dispatch, canonical or raw with a selection; list; or show, watch, start, pause, cancel, verified or diff with an order');
     if (!/^rpl_[0-9a-f-]{36}$/.test(id)) throw new UsageError(`${printable(id)} is no replay order (rpl_…)`);
@@ -139,13 +142,14 @@ function requestOf(context: CommandContext, from: string): Record<string, unknow
   for (const name of ['all', 'verify', 'corrected'] as const) if (context.values[name] === true) request[name] = true;
   if (context.values['resend-unknown'] === true) request['unknown'] = 'resend';
   const share = fraction(context, 'share');
+  if (share !== undefined && context.values['verify'] !== true) throw new UsageError('--share is the part of the limits that --verify may use: give both');
   if (share !== undefined) request['share'] = share;
   for (const [name, most] of [['rate', 1_000_000], ['ahead', 10_000_000]] as const) if (textOption(context, name) !== undefined) request[name] = numberOption(context, name, 0, 0, most);
   return request;
 }
 
-/** What the control API calls a bad request is wrong use, too: nothing was started. */
-async function post(client: Client, request: Record<string, unknown>): Promise<OrderView> {
+/** A new order. What the control API calls a bad request is wrong use, too (UsageError): nothing was started. */
+export async function postOrder(client: Client, request: Record<string, unknown>): Promise<OrderView> {
   try {
     return await client.post<OrderView>('/v1/replays', request);
   } catch (error) {
@@ -156,11 +160,12 @@ async function post(client: Client, request: Record<string, unknown>): Promise<O
 
 const gone = (before: number | null | undefined): string => (before === null || before === undefined ? '' : `; what was put there before ${new Date(before).toISOString()} is gone (retention)`);
 
-async function order(context: CommandContext, from: string): Promise<number> {
+/** An order of what the options of the context select: its preview, and the run where --yes or a person at the terminal says so. Gives the exit code; throws UsageError where nothing is selected. */
+export async function previewAndRun(context: CommandContext, from: string): Promise<number> {
   const { terminal, json } = context;
   const request = requestOf(context, from);
   const client = createClient(context.target);
-  const made = await post(client, request);
+  const made = await postOrder(client, request);
   for (const o of made.overlaps ?? []) terminal.error(`note: order ${o.id} of ${printable(o.by)} (${o.state}) reads the same range; what one delivers the other does not send again`);
   const view = await poll(context, client, made, (v) => v.state === 'previewing', 'preview');
   if (view.state === 'empty') throw new UsageError(`nothing matches: no record in the range is selected (order ${view.id} ended, nothing was started)${gone(view.preview?.goneBefore)}`);

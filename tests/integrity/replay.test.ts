@@ -81,6 +81,28 @@ test('dead letters are previewed, replayed once under a new key, told by the rep
   expect(leaves.find((l) => l.action === 'replay.start')).toMatchObject({ kind: 'intent', target: id });
 });
 
+test('a redrive of a selection sends what it selects and no more, and nothing before it was said yes to', async () => {
+  await weir.fault({ destination: 'crm', mode: 'permanent', count: 2 });
+  await weir.send('gil');
+  await weir.settled();
+  const between = new Date(Date.now() + 1).toISOString();
+  await waitFor('another millisecond', async () => Date.now() > Date.parse(between));
+  await weir.send('hal');
+  await weir.settled();
+  const looked = await weir.cli('dlq', 'redrive', '--destination', 'crm', '--since', between);
+  expect([looked.code, looked.out]).toEqual([0, expect.stringMatching(/1 records would be put back: 1 crm\/put[^]*nothing was started/)]);
+  expect([await bodies('gil'), await bodies('hal')]).toEqual([[], []]);
+  expect(await weir.cli('dlq', 'redrive', '--destination', 'crm', '--since', between, '--yes')).toMatchObject({ code: 0, out: expect.stringContaining('ended: 1 delivered') });
+  expect([await bodies('gil'), (await bodies('hal')).length]).toEqual([[], 1]);
+  for (const [args, message] of [[['redrive', '--destination', 'crm', '--open'], /redrive takes no --open/], [['stats', '--since', '1h'], /stats takes no --since/], [['redrive', '--destination', 'crmm'], /no destination crmm/], [['list', '--destination', 'crmm'], /no destination of that name; it has crm/]] as const) {
+    const done = await weir.cli('dlq', ...args);
+    expect([args.join(' '), done.code, done.out]).toEqual([args.join(' '), 2, '']);
+    expect(done.err).toMatch(message);
+  }
+  expect((await weir.cli('dlq', 'redrive', '--all', '--yes')).code).toBe(0);
+  expect(await bodies('gil')).toHaveLength(1);
+});
+
 test('what was delivered and the mended mapping would deliver otherwise is shown field by field, sent once as a new intent, and is then the same', async () => {
   await weir.send('eve', 'gold');
   await weir.settled();
