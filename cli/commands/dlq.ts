@@ -3,7 +3,7 @@ import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { printable } from '../terminal.ts';
 import { knownNames } from '../known-names.ts';
-import { parseTime, postOrder, previewAndRun, type OrderView } from './replay.ts';
+import { parseTime, passedOver, postOrder, previewAndRun, type OrderView } from './replay.ts';
 
 const pollMs = 100;
 
@@ -142,6 +142,6 @@ async function redrive(context: CommandContext, ids: readonly string[]): Promise
   }
   const redriven = view.counts['requeued'] ?? 0;
   if (json) terminal.json({ order: view.id, redriven });
-  else terminal.line(`${redriven} redriven (order ${view.id})`);
+  else terminal.line(`${redriven} redriven${passedOver(view)} (order ${view.id})`);
   return view.state === 'failed' ? 1 : 0;
 }

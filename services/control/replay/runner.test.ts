@@ -11,7 +11,8 @@ import { createReplayMetrics } from './metrics.ts';
 import { parseRequest, type ReplayOrder, type ReplayRequest } from './order.ts';
 import { createOrders, loadOrders, type Orders } from './orders.ts';
 import { createPutBack } from './put-back.ts';
-import { createRunner, type Runner } from './runner.ts';
+import type { Corrector } from './correct.ts';
+import { createRunner, type Runner, type RunnerPorts } from './runner.ts';
 import type { Item } from './select.ts';
 import type { StandingPorts } from './standing.ts';
 
@@ -99,7 +100,7 @@ class World {
     this.put(this.topics.dlq, { partition: (n + copy) % 2, key: null, value: this.serde.encode('weir.internal.DeadLetter', { id: `dlq_${hex}`, eventId: delivery.eventId, stage: 'dispatcher', reasons: [{ code: 'delivery-rejected' }], source: 'shop', destination, release: null, topic: this.topics.dispatch(destination), partition: n % 2, offset: n, key: Buffer.from(`s${n}`), value: this.serde.encode('weir.internal.Delivery', delivery), headers: [] }), headers: [] });
   }
 
-  async process(name: string): Promise<{ runner: Runner; orders: Orders }> {
+  async process(name: string, over: Partial<Pick<RunnerPorts, 'verifier' | 'corrector'>> = {}): Promise<{ runner: Runner; orders: Orders }> {
     const { topics, serde, reader, admin } = this;
     const appender = this.appender();
     const clock = { now: () => this.now++, monotonic: () => (this.tick += 300), random: () => 0.5, setTimer: (f: () => void, ms: number) => setTimeout(f, Math.min(ms, 1)), clearTimer: () => undefined };
@@ -110,10 +111,10 @@ class World {
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
-      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }) }, standing, endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
-      verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], forget: () => undefined },
+      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }) }, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
+      verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], has: () => false, forget: () => undefined },
       settle: { admin, reader, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
-      audit: async () => 'leaf_end', fail: (error) => { throw error; },
+      audit: async () => 'leaf_end', fail: (error) => { throw error; }, ...over,
     });
     runner.resume();
     return { runner, orders };
@@ -344,4 +345,60 @@ test('a second order over the same range is told of the first, and a process tha
   // The first process reads what the second wrote.
   await loadOrders(first.orders, world.reader, world.topics.control, world.list(world.topics.control, 0).length);
   await expect(first.orders.save({ ...first.orders.get(id).progress })).rejects.toThrow(WeirError);
+});
+
+/** Everything that was selected differs; what it told is known until the process ends. */
+function corrector(): Corrector {
+  const told = new Set<string>();
+  return {
+    has: (id) => told.has(id), samples: () => [], forget: (id) => { told.delete(id); },
+    open: async ({ id }) => {
+      told.add(id);
+      return { differences: (item) => [{ eventId: item.eventId, outputId: 'out_1', destination: 'till', operation: 'put', fields: ['plan'] }], mark: (item) => item, close: () => undefined };
+    },
+  };
+}
+
+test('a corrected order whose differences went with a restart is not started before they are there again, which happens by itself', async () => {
+  const world = new World();
+  for (let n = 0; n < 30; n++) world.letter(n, {});
+  const first = await world.process('a', { corrector: corrector() });
+  const add = async (selection: object, n: number): Promise<string> => {
+    const { id } = (await first.runner.add({ ...world.order({ from: 'dlq', all: true }), ...selection }, by(n))).entry.order;
+    await until(first.orders, id, 'previewed');
+    return id;
+  };
+  const id = await add({ corrected: true }, 1);
+  const plain = await add({}, 2);
+  await first.runner.close();
+  const again = corrector();
+  const second = await world.process('b', { corrector: again });
+  await expect(second.runner.start(id, by(3))).rejects.toThrow(/is previewing|not at hand any more/);
+  expect(second.orders.get(plain).progress.state).toBe('previewed');
+  for (let i = 0; i < 20_000 && !(again.has(id) && second.orders.get(id).progress.state === 'previewed'); i++) await new Promise((done) => setImmediate(done));
+  expect(JSON.parse(second.orders.get(id).progress.preview)).toMatchObject({ differs: 30, back: 30 });
+  await second.runner.start(id, by(4));
+  await until(second.orders, id, 'finished');
+  expect(world.back()).toHaveLength(30);
+  // Newer orders took their place.
+  const late = (await second.runner.add({ ...world.order({ from: 'dlq', all: true }), corrected: true }, by(5))).entry.order.id;
+  await until(second.orders, late, 'previewed');
+  again.forget(late);
+  await expect(second.runner.start(late, by(6))).rejects.toThrow(/order it again/);
+  await second.runner.close();
+});
+
+test('names of those that a vendor was asked about stay after the end, of the twenty newest orders', async () => {
+  const world = new World();
+  world.letter(1, {});
+  const forgotten: string[] = [];
+  const { runner, orders } = await world.process('a', { verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: (id) => forgotten.push(id) } });
+  const ids: string[] = [];
+  for (let n = 1; n <= 22; n++) {
+    const { id } = (await runner.add(world.order({ from: 'dlq', all: true, verify: true, start: true }), by(n))).entry.order;
+    await until(orders, id, 'finished');
+    ids.push(id);
+  }
+  await runner.close();
+  expect([...new Set(forgotten)]).toEqual(ids.slice(0, 2));
 });
