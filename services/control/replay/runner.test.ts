@@ -27,6 +27,8 @@ class World {
   /** Destinations whose dispatcher takes nothing. */
   readonly paused = new Set<string>();
   now = 1_800_000_000_000;
+  /** Of every operation. */
+  kind: 'use' | 'restrict' = 'restrict';
   /** Grows with every look: the cursor is saved after every few chunks. */
   tick = 0;
 
@@ -93,9 +95,9 @@ class World {
   } as unknown as LogAdmin;
 
   /** The dead letter of a delivery with this end, once more. */
-  letter(n: number, end: Partial<EndFacts>, copy = 0, destination = 'till', intent = '0'): void {
+  letter(n: number, end: Partial<EndFacts>, copy = 0, destination = 'till', intent = '0', release = 'rel_x'): void {
     const hex = n.toString(16).padStart(8, '0').padEnd(32, 'a');
-    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination, operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent, source: 'shop', payload: Buffer.alloc(1) };
+    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination, operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, release, purpose: this.kind === 'use' ? 'service' : null, channel: null, topic: null, legalBasis: null, ids: [], intent, source: 'shop', payload: Buffer.alloc(1) };
     this.ends.set(`${destination}/${deliveryKey(delivery.outputId, destination, 'put', intent, 0)}`, { state: 'dead-lettered', effect: 'none', itemHash: 'h', at: this.now, offset: n, maybeSince: 0, ...end });
     this.put(this.topics.dlq, { partition: (n + copy) % 2, key: null, value: this.serde.encode('weir.internal.DeadLetter', { id: `dlq_${hex}`, eventId: delivery.eventId, stage: 'dispatcher', reasons: [{ code: 'delivery-rejected' }], source: 'shop', destination, release: null, topic: this.topics.dispatch(destination), partition: n % 2, offset: n, key: Buffer.from(`s${n}`), value: this.serde.encode('weir.internal.Delivery', delivery), headers: [] }), headers: [] });
   }
@@ -104,8 +106,9 @@ class World {
     const { topics, serde, reader, admin } = this;
     const appender = this.appender();
     const clock = { now: () => this.now++, monotonic: () => (this.tick += 300), random: () => 0.5, setTimer: (f: () => void, ms: number) => setTimeout(f, Math.min(ms, 1)), clearTimer: () => undefined };
-    const operation = { kind: 'restrict', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
-    const release = { hash: 'rel_x', sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
+    const operation = { kind: this.kind, accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
+    const policy = { purposes: new Map(), rules: [], routes: new Map([['Event', ['till', 'crm'].map((destination) => ({ destination, on: 'Event', operation: 'put', kind: this.kind, purpose: 'service', when: undefined }))]]) };
+    const release = { hash: 'rel_x', policy, sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
     const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
@@ -180,6 +183,21 @@ test('a delivery and each correction of it are each put back, a copy of either i
   await until(orders, entry.order.id, 'finished');
   expect([world.back().length, entry.progress.counts['requeued'], (JSON.parse(entry.progress.preview) as { repeated: number }).repeated]).toEqual([3, 3, 3]);
   await runner.close();
+});
+
+test('a delivery that another release decided, and that nobody can decide again, is denied and told apart; what restricts use goes', async () => {
+  for (const kind of ['use', 'restrict'] as const) {
+    const world = new World();
+    world.kind = kind;
+    for (let n = 0; n < 6; n++) world.letter(n, {}, 0, 'till', '0', n < 4 ? 'rel_old' : 'rel_x');
+    const { runner, orders } = await world.process('a');
+    const { entry } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
+    await until(orders, entry.order.id, 'finished');
+    const denied = kind === 'use' ? 4 : 0;
+    expect(JSON.parse(entry.progress.preview)).toMatchObject({ records: 6, back: 6 - denied, undecided: denied, otherwise: 0, deliveries: { denied, notApplied: 6 - denied } });
+    expect([world.back().length, entry.progress.counts['denied'] ?? 0]).toEqual([6 - denied, denied]);
+    await runner.close();
+  }
 });
 
 test('killed anywhere, however often, every record that is to go back is put back exactly once, and nothing that was delivered', async () => {
