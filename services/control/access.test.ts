@@ -61,6 +61,7 @@ beforeAll(async () => {
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
     policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
     consent: { lookup: answer('consent') },
+    consentPreview: { preview: () => { ran.push('preview'); return []; } },
     consentReceipts: { ofChange: answer('receipts'), ofPerson: answer('receipts'), settle: answer('settle') },
     tail: answer('tail'), metrics: async () => '', readiness: () => ({ ready: true }),
   } as unknown as ApiPorts;
@@ -74,13 +75,13 @@ afterAll(async () => {
 });
 
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
-const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/consent/receipts': { identifier: 'ann@larkspur.example' }, 'POST /v1/consent/unresolved/:id/settle': { reason: 'a test' }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/deliveries/:id/resolve': { finding: 'applied' }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 }, 'POST /v1/vault/changes': { change: 'set', name: 'CRM_TOKEN' }, ...Object.fromEntries(['show', 'decisions', 'export', 'erase'].map((what) => [`POST /v1/subjects/${what}`, { identifier: 'ada@larkspur.example' }])) };
+const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/consent/preview': { changes: [{ order: { identifiers: { email: 'ann@larkspur.example' } } }] }, 'POST /v1/consent/receipts': { identifier: 'ann@larkspur.example' }, 'POST /v1/consent/unresolved/:id/settle': { reason: 'a test' }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/deliveries/:id/resolve': { finding: 'applied' }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 }, 'POST /v1/vault/changes': { change: 'set', name: 'CRM_TOKEN' }, ...Object.fromEntries(['show', 'decisions', 'export', 'erase'].map((what) => [`POST /v1/subjects/${what}`, { identifier: 'ada@larkspur.example' }])) };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
 const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', r.url.startsWith('/v1/replays') ? replayId : 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 
 /** What each route that changes something, or shows a person in the clear, writes to the audit log, written down a second time: a new one must be added here. */
 const auditActions: Record<string, string> = {
-  'POST /v1/consent/lookup': 'consent.lookup', 'POST /v1/consent/receipts': 'consent.receipts', 'POST /v1/consent/unresolved/:id/settle': 'consent.settle', 'POST /v1/subjects/show': 'subject.show', 'POST /v1/subjects/decisions': 'subject.decisions', 'POST /v1/subjects/export': 'subject.export', 'POST /v1/subjects/erase': 'subject.erase',
+  'POST /v1/consent/lookup': 'consent.lookup', 'POST /v1/consent/preview': 'consent.preview', 'POST /v1/consent/receipts': 'consent.receipts', 'POST /v1/consent/unresolved/:id/settle': 'consent.settle', 'POST /v1/subjects/show': 'subject.show', 'POST /v1/subjects/decisions': 'subject.decisions', 'POST /v1/subjects/export': 'subject.export', 'POST /v1/subjects/erase': 'subject.erase',
   'POST /v1/deliveries/:id/resolve': 'delivery.resolve',
   'GET /v1/dlq/:id': 'dlq.show', 'GET /v1/events/:id/explain': 'event.explain', 'GET /v1/replays/:id/diff': 'replay.diff',
   'POST /v1/replays': 'replay.order', 'POST /v1/replays/:id/start': 'replay.start', 'POST /v1/replays/:id/pause': 'replay.pause', 'POST /v1/replays/:id/cancel': 'replay.cancel',

@@ -13,6 +13,7 @@ import type { LetterApi, LetterFilter } from './letters.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
 import { everything, nothing, type Scope } from '@weir/release';
 import { consentRoutes, type ConsentLookup } from './consent.ts';
+import { consentPreviewRoute, type ConsentPreview } from './consent-preview.ts';
 import { consentReceiptRoutes, type ConsentReceipts } from './consent-receipts.ts';
 import { subjectRoutes } from './subject-routes.ts';
 import type { Subjects } from './subjects.ts';
@@ -38,6 +39,7 @@ export interface ApiPorts {
   readonly replays: ReplayApi;
   release(): unknown;
   readonly consent: ConsentLookup;
+  readonly consentPreview: ConsentPreview;
   readonly consentReceipts: ConsentReceipts;
   readonly releases: ReleaseApi;
   readonly policy: PolicyApi;
@@ -85,6 +87,7 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   releaseRoutes(app, ports);
   policyRoutes(app, ports);
   consentRoutes(app, ports.consent);
+  consentPreviewRoute(app, ports.consentPreview);
   consentReceiptRoutes(app, ports.consentReceipts, ports.scopeOf);
   switchRoutes(app, ports.switches);
   heldDeliveryRoutes(app, ports.deliveries, ports.scopeOf);
