@@ -71,7 +71,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     mayRead: (ids, acceptedAt) => keys === undefined || keys.erasedUntil(ids) < acceptedAt,
   };
   const select: SelectPorts = {
-    serde, topics, tables, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, now: () => clock.now(),
+    serde, topics, tables, keys, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, now: () => clock.now(),
     open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), hasKey: (sealed) => keys?.has(sealedBy(sealed)) ?? true, keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
   };
   const verifier = createVerifier({ serde, http, table, clock, destination: (name) => withSecrets(context, ports.sandboxUrl, name), asked: (destination, answer) => metrics.asked.inc({ destination, answer }) });
