@@ -107,6 +107,7 @@ test('where people are is what their records said one after another, whatever is
     const model = new Model();
     /** Decided since the last commit: whoever goes on decides them again. */
     let uncommitted: Profile[] = [];
+    const said: Profile[] = [];
     const same = (): void => { for (const id of ids) expect(world.regions.of([id], [], false)).toEqual([model.of(id, world.erased)?.code].filter((code) => code !== undefined)); };
     for (const one of steps) {
       if (one.kind === 'said') {
@@ -114,6 +115,7 @@ test('where people are is what their records said one after another, whatever is
         world.said(one.profile);
         model.said(one.profile, world.erased);
         uncommitted.push(one.profile);
+        said.push(one.profile);
       } else if (one.kind === 'acknowledge') world.acknowledge(one.partition);
       else if (one.kind === 'read') world.read(one.partition, one.count);
       else if (one.kind === 'commit') {
@@ -126,14 +128,30 @@ test('where people are is what their records said one after another, whatever is
         world.erased.set(one.id, Math.max(one.at, world.erased.get(one.id) ?? -1));
       } else {
         world.crash();
-        for (const again of uncommitted) world.said(again);
+        // What is on the log stays, also of a Profile that is decided again before the one that it stood behind.
+        model.known.clear();
+        for (const [id, region] of world.table) model.known.set(id, region);
+        for (const again of uncommitted) {
+          world.said(again);
+          model.said(again, world.erased);
+        }
       }
       same();
+      // Nothing that was said is forgotten: what was accepted or said since takes its place.
+      for (const [i, { ids: [strongest], country, acceptedAt }] of said.entries()) {
+        if (strongest === undefined || country === null || (world.erased.get(strongest) ?? -1) >= acceptedAt) continue;
+        const known = model.of(strongest, world.erased);
+        // Of one who said the same before a mark that was not read yet, what was said first is gone with it.
+        if (known === undefined) expect(world.erased.has(strongest)).toBe(true);
+        if (known === undefined) continue;
+        const { code, at } = known;
+        expect(code === country || at >= acceptedAt || said.slice(i + 1).some((later) => later.country === code && later.ids.includes(strongest))).toBe(true);
+      }
     }
     world.settle();
     same();
     for (const id of ids) if (model.known.has(id)) expect(world.table.get(id)).toEqual(model.known.get(id));
-  }), { numRuns: 400 });
+  }), { numRuns: 500 });
 });
 
 test('who says again what is known writes nothing, and no identifier but the strongest is written for one who is new', () => {
