@@ -30,6 +30,10 @@ export interface Command {
   /** What follows `weir <name>`. */
   readonly usage: string;
   readonly options: Readonly<Record<string, OptionSpec>>;
+  /** Which of the options each action (the first positional) takes; another one is wrong use. Absent: there is one action, which takes all. */
+  readonly takes?: Readonly<Record<string, readonly string[]>>;
+  /** What the help says below the options. */
+  readonly notes?: string;
   /** Takes WEIR_KEY as it is; else one that is wrapped is opened before the run. */
   readonly keyAsGiven?: boolean;
   /** Least and most positionals. */
@@ -53,6 +57,13 @@ export function parseOptionsOf(command: Command): ParseArgsOptionsConfig {
   const config: ParseArgsOptionsConfig = {};
   for (const [name, { doc: _doc, value: _value, ...option }] of Object.entries({ ...command.options, ...commonOptions })) config[name] = option;
   return config;
+}
+
+/** Throws UsageError for an option that the action does not take: it would say less, or more, than is done. */
+export function assertTaken({ options, takes }: Pick<Command, 'options' | 'takes'>, values: CommandContext['values'], action: string | undefined): void {
+  const taken = action === undefined || takes === undefined || !Object.hasOwn(takes, action) ? undefined : takes[action]!;
+  const other = taken === undefined ? undefined : Object.keys(options).find((name) => values[name] !== undefined && !taken.includes(name));
+  if (other !== undefined) throw new UsageError(`${action} takes no --${other}${taken!.length === 0 ? '' : `; it takes ${taken!.map((name) => `--${name}`).join(', ')}`}`);
 }
 
 /** A whole number option. */

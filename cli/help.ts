@@ -17,5 +17,5 @@ or a workspace that does not compile.`;
 
 export function helpOf(command: Command): string {
   const rows = Object.entries({ ...command.options, ...commonOptions }).map(([name, option]) => [`${option.short === undefined ? '' : `-${option.short}, `}--${name}${option.value === undefined ? '' : ` ${option.value}`}`, option.doc] as const);
-  return `usage: weir ${command.name} ${command.usage}\n\n${command.summary}\n\n${columns(rows)}`;
+  return `usage: weir ${command.name} ${command.usage}\n\n${command.summary}\n\n${columns(rows)}${command.notes === undefined ? '' : `\n\n${command.notes}`}`;
 }

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { findWeirError, WorkspaceError } from '@weir/errors';
 import { Refused } from './client.ts';
-import { Finding, parseOptionsOf, UsageError, type Command } from './command.ts';
+import { assertTaken, Finding, parseOptionsOf, UsageError, type Command } from './command.ts';
 import { commands } from './commands/index.ts';
 import { readTarget } from './config.ts';
 import { helpOf, overview } from './help.ts';
@@ -38,6 +38,7 @@ async function run(command: Command, args: readonly string[], terminal: Terminal
   }
   const [least, most] = command.positionals;
   if (positionals.length < least || positionals.length > most) throw new UsageError(positionals.length < least ? 'an argument is missing' : 'too many arguments');
+  assertTaken(command, values, positionals[0]);
   const stop = new AbortController();
   process.once('SIGINT', () => {
     stop.abort();

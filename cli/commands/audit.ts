@@ -22,12 +22,14 @@ export const command: Command = {
     checkpoints: { type: 'string', value: '<file>', doc: 'verify, prove an event: kept checkpoints; default audit-checkpoints.jsonl of the data folder' },
     key: { type: 'string', value: '<verifier>', doc: 'verifier key that you noted before; without it the key of the instance counts' },
   },
+  takes: { list: ['limit'], verify: ['checkpoints', 'key'], prove: ['checkpoints', 'key'] },
   positionals: [1, 2],
   async run(context) {
     const [action, id] = context.positionals;
     if (action === 'prove' && id !== undefined) {
       if (/^evt_[0-9a-f]{32}$/.test(id)) return proveEvent(context, createClient(context.target), id);
       if (!/^leaf_[0-9a-f-]{36}$/.test(id)) throw new UsageError(`${printable(id)} is neither a leaf nor an event`);
+      if (context.values['checkpoints'] !== undefined) throw new UsageError('--checkpoints is for the proof of an event');
       return prove(context, createClient(context.target), id);
     }
     if (id !== undefined || (action !== 'list' && action !== 'verify')) throw new UsageError('give list, verify, or prove <leaf-id|event-id>');

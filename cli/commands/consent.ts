@@ -168,6 +168,7 @@ export const command: Command = {
     reason: { type: 'string', value: '<text>', doc: 'settle: why nobody can be bound by it' },
     yes: { type: 'boolean', doc: 'import: do it, instead of saying what would change' },
   },
+  takes: { show: [], set: ['purpose', 'state', 'channel', 'topic', 'proof'], receipts: [], import: ['yes'], settle: ['reason'] },
   positionals: [2, 2],
   run(context) {
     const [action, what] = context.positionals as [string, string];

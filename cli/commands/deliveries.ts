@@ -1,5 +1,6 @@
 import { createClient } from '../client.ts';
 import { numberOption, textOption, UsageError, type Command } from '../command.ts';
+import { knownNames } from '../known-names.ts';
 import { printable } from '../terminal.ts';
 
 interface Letter {
@@ -31,6 +32,7 @@ export const command: Command = {
     'not-applied': { type: 'boolean', doc: 'resolve: it did not; it is sent again, under the same key' },
     reason: { type: 'string', value: '<text>', doc: 'resolve: how you know; stands in the audit leaf' },
   },
+  takes: { held: ['destination', 'limit'], resolve: ['applied', 'not-applied', 'reason'] },
   positionals: [1, 2],
   async run(context) {
     const { terminal, json, values } = context;
@@ -40,6 +42,7 @@ export const command: Command = {
       const destination = textOption(context, 'destination');
       const query = new URLSearchParams({ code: 'delivery-held', open: 'true', limit: String(numberOption(context, 'limit', 50, 1, 10_000)), ...(destination === undefined ? {} : { destination }) });
       const found = await client.get<{ deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
+      if (found.deadLetters.length === 0) await knownNames(context, client);
       if (json) terminal.json(found);
       else if (found.deadLetters.length === 0) terminal.line('nothing is held');
       else terminal.table(['id', 'at', 'destination', 'event', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), `${l.destination}/${l.operation}`, l.eventId, l.message]));

@@ -15,6 +15,7 @@ export const command: Command = {
   summary: 'Kill switch: pause a destination within a second, resume it, or list.',
   usage: 'pause <name> [--reason <text>] | resume <name> | list',
   options: { reason: { type: 'string', value: '<text>', doc: 'why; stands in weir status and beside the audit leaf' } },
+  takes: { pause: ['reason'], resume: ['reason'], list: [] },
   positionals: [1, 2],
   async run(context) {
     const { terminal, json } = context;

@@ -2,7 +2,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { printable } from '../terminal.ts';
-import { parseTime, type OrderView } from './replay.ts';
+import { knownNames } from '../known-names.ts';
+import { parseTime, passedOver, postOrder, previewAndRun, type OrderView } from './replay.ts';
 
 const pollMs = 100;
 
@@ -42,20 +43,25 @@ const about = (letter: Pick<Letter, 'source' | 'destination' | 'operation'>): st
 
 export const command: Command = {
   name: 'dlq',
-  summary: 'Dead letters: list them, show one with its bytes, count them, or send some again at once (weir replay shows first).',
-  usage: 'list | show <id> | stats | redrive <id>… | redrive --all',
+  summary: 'Dead letters: list them, show one with its bytes, count them, or send some again: those that are named at once, a selection after a preview.',
+  usage: 'list | show <id> | stats | redrive <id>… | redrive <selection> [--yes]',
   options: {
     stage: { type: 'string', value: '<stage>', doc: 'only letters of ingest, normalizer, policy or dispatcher' },
     code: { type: 'string', value: '<code>', doc: 'only letters with this error code' },
     source: { type: 'string', value: '<name>', doc: 'list, redrive: only letters of this source' },
     destination: { type: 'string', value: '<name>', doc: 'only letters of this destination' },
     release: { type: 'string', value: '<rel_…>', doc: 'only letters of this release' },
-    since: { type: 'string', value: '<time>', doc: 'list: dead-lettered at or after: ISO 8601, or 30m, 2h, 7d ago' },
-    until: { type: 'string', value: '<time>', doc: 'list: dead-lettered before' },
+    since: { type: 'string', value: '<time>', doc: 'list, redrive: dead-lettered at or after: ISO 8601, or 30m, 2h, 7d ago' },
+    until: { type: 'string', value: '<time>', doc: 'list, redrive: dead-lettered before' },
     open: { type: 'boolean', doc: 'list: only what has not gone through since' },
-    all: { type: 'boolean', doc: 'redrive every letter; what was delivered meanwhile is not sent again' },
-    limit: { type: 'string', value: '<n>', doc: 'at most n letters in the list (default 50)' },
+    all: { type: 'boolean', doc: 'redrive: every letter' },
+    limit: { type: 'string', value: '<n>', doc: 'list: at most n letters (default 50)' },
+    yes: { type: 'boolean', short: 'y', doc: 'redrive of a selection: run after the preview without asking' },
   },
+  notes: `redrive <id>… sends these letters at once, without a preview; what was delivered meanwhile is not sent again. One of
+unknown effect that nothing can tell of is sent, too, for it was named: it may take effect twice. A selection (and --all)
+is shown first, as by weir replay dlq, and such letters are held back.`,
+  takes: { list: [...filters, 'since', 'until', 'open', 'limit'], show: [], stats: ['stage', 'code', 'destination', 'release'], redrive: [...filters, 'since', 'until', 'all', 'yes'] },
   positionals: [1, 1000],
   async run(context) {
     const [action, ...ids] = context.positionals;
@@ -83,7 +89,9 @@ async function list(context: CommandContext): Promise<number> {
     if (text !== undefined) query.set(name, String(parseTime(name, text, Date.now())));
   }
   if (context.values['open'] === true) query.set('open', 'true');
-  const found = await createClient(context.target).get<{ deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
+  const client = createClient(context.target);
+  const found = await client.get<{ deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
+  if (found.deadLetters.length === 0) await knownNames(context, client);
   if (context.json) context.terminal.json(found);
   else if (found.deadLetters.length === 0) context.terminal.line('no dead letters');
   else context.terminal.table(['id', 'at', 'stage', 'code', 'about', 'now', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), l.stage, l.codes.join(','), about(l), l.now, l.message]));
@@ -91,7 +99,9 @@ async function list(context: CommandContext): Promise<number> {
 }
 
 async function stats(context: CommandContext): Promise<number> {
-  const found = await createClient(context.target).get<{ total: number; counts: ReadonlyArray<{ stage: string; code: string; destination: string | null; release: string | null; letters: number }> }>(`/v1/dlq/stats?${queryOf(context)}`);
+  const client = createClient(context.target);
+  const found = await client.get<{ total: number; counts: ReadonlyArray<{ stage: string; code: string; destination: string | null; release: string | null; letters: number }> }>(`/v1/dlq/stats?${queryOf(context)}`);
+  if (found.total === 0) await knownNames(context, client);
   if (context.json) context.terminal.json(found);
   else if (found.total === 0) context.terminal.line('no dead letters');
   else context.terminal.table(['letters', 'stage', 'code', 'destination', 'release'], [...found.counts.map((c) => [String(c.letters), c.stage, c.code, c.destination ?? '-', c.release ?? '-']), [String(found.total), 'in all', '', '', '']]);
@@ -116,22 +126,22 @@ async function show(context: CommandContext, client: Client, id: string): Promis
   return 0;
 }
 
-/** A replay order from the dead letters that runs without a preview to look at; ids that are named are sent also when nothing can tell whether they were applied. */
+/** By ids an order that runs at once, also what nothing can tell of: it was named. A selection is shown first, as `weir replay dlq` shows it. */
 async function redrive(context: CommandContext, ids: readonly string[]): Promise<number> {
   const { terminal, json, values, signal } = context;
-  const all = values['all'] === true;
-  const chosen = Object.fromEntries(queryOf(context));
-  const ways = [ids.length > 0, all, Object.keys(chosen).length > 0].filter(Boolean).length;
-  if (ways !== 1) throw new UsageError('redrive takes ids, or --all, or filters');
+  const selection = [...filters, 'since', 'until'].filter((name) => values[name] !== undefined);
+  const ways = [ids.length > 0, values['all'] === true, selection.length > 0].filter(Boolean).length;
+  if (ways !== 1) throw new UsageError('redrive takes ids, or --all, or a selection (a time range, stage, code, source, destination, release)');
+  if (ids.length === 0) return previewAndRun(context, 'dlq');
+  if (values['yes'] === true) throw new UsageError('--yes is for a selection: letters that are named are sent at once');
   const client = createClient(context.target);
-  const request = { from: 'dlq', start: true, ...(ids.length > 0 ? { ids, unknown: 'resend' } : all ? { all: true } : chosen) };
-  let view = await client.post<OrderView>('/v1/replays', request);
+  let view = await postOrder(client, { from: 'dlq', start: true, ids, unknown: 'resend' });
   while (['previewing', 'previewed', 'running'].includes(view.state) && !signal.aborted) {
     await delay(pollMs);
     view = await client.get<OrderView>(`/v1/replays/${view.id}`);
   }
   const redriven = view.counts['requeued'] ?? 0;
   if (json) terminal.json({ order: view.id, redriven });
-  else terminal.line(`${redriven} redriven (order ${view.id})`);
+  else terminal.line(`${redriven} redriven${passedOver(view)} (order ${view.id})`);
   return view.state === 'failed' ? 1 : 0;
 }

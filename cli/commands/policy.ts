@@ -16,6 +16,7 @@ export const command: Command = {
     since: { type: 'string', value: '<time>', doc: 'how far back a rehearsal goes, e.g. 12h or 7d (default 7d)' },
     limit: { type: 'string', value: '<n>', doc: 'at most n lines of a list (default 50)' },
   },
+  takes: { test: [], explain: ['current'], rehearse: ['since'], held: ['limit'], approve: [], refuse: [] },
   positionals: [1, 2],
   async run(context) {
     const [action, argument] = context.positionals;

@@ -41,6 +41,8 @@ const froms = ['dlq', 'dispatch', 'canonical', 'raw'];
 const actions = ['list', 'show', 'start', 'pause', 'cancel', 'watch', 'verified', 'diff'];
 const pollMs = 250;
 const selectors = ['since', 'until', 'source', 'destination', 'subject', 'code', 'stage', 'release', 'ids'] as const;
+/** What a new order takes; what only some topics have is told by the control API. */
+const ofOrder = [...selectors, 'all', 'verify', 'share', 'corrected', 'resend-unknown', 'rate', 'ahead', 'yes'] as const;
 const ended = new Set(['finished', 'empty', 'cancelled', 'failed']);
 const shownDifferences = 10;
 
@@ -61,7 +63,7 @@ export const command: Command = {
     all: { type: 'boolean', doc: 'everything in the topics' },
     verify: { type: 'boolean', doc: 'ask the vendors whether unknown effects took place' },
     share: { type: 'string', value: '<0-1>', doc: 'part of the stated limits that asking may use (default 0.1)' },
-    corrected: { type: 'boolean', doc: 'also what was delivered and differs under the running release; shown as a diff' },
+    corrected: { type: 'boolean', doc: 'also what was delivered and differs under the running release; the first 50 are shown as a diff' },
     'resend-unknown': { type: 'boolean', doc: 'send also what may have been applied and nothing can tell: may take effect twice' },
     rate: { type: 'string', value: '<n>', doc: 'at most n records a second' },
     ahead: { type: 'string', value: '<n>', doc: 'at most n records ahead of the stages, 0 = no bound (default 2000)' },
@@ -69,10 +71,11 @@ export const command: Command = {
     limit: { type: 'string', value: '<n>', doc: 'verified: at most n names (default 1000)' },
     answer: { type: 'string', value: '<answer>', doc: 'verified: only applied, not-applied, unknown or unreadable' },
   },
+  takes: { ...Object.fromEntries(froms.map((from) => [from, ofOrder])), ...Object.fromEntries(actions.map((action) => [action, action === 'verified' ? ['limit', 'answer'] : []])) },
   positionals: [1, 2],
   async run(context) {
     const [action, id] = context.positionals as [string, string | undefined];
-    if (froms.includes(action) && id === undefined) return order(context, action);
+    if (froms.includes(action) && id === undefined) return previewAndRun(context, action);
     if (action === 'list' && id === undefined) return list(context, createClient(context.target));
     if (!actions.includes(action) || id === undefined) throw new UsageError('give dlq, dispatch, canonical or raw with a selection; list; or show, watch, start, pause, cancel, verified or diff with an order');
     if (!/^rpl_[0-9a-f-]{36}$/.test(id)) throw new UsageError(`${printable(id)} is no replay order (rpl_…)`);
@@ -82,7 +85,7 @@ export const command: Command = {
     if (action === 'show') return show(context, view);
     if (action === 'watch') return follow(context, client, view);
     if (action === 'verified') return verified(context, client, id);
-    if (action === 'diff') return diff(context, client, id);
+    if (action === 'diff') return diff(context, client, view);
     const changed = await client.post<OrderView>(`/v1/replays/${id}/${action}`, {});
     if (action === 'start' && !context.json) return follow(context, client, changed);
     return show(context, changed);
@@ -139,13 +142,14 @@ function requestOf(context: CommandContext, from: string): Record<string, unknow
   for (const name of ['all', 'verify', 'corrected'] as const) if (context.values[name] === true) request[name] = true;
   if (context.values['resend-unknown'] === true) request['unknown'] = 'resend';
   const share = fraction(context, 'share');
+  if (share !== undefined && context.values['verify'] !== true) throw new UsageError('--share is the part of the limits that --verify may use: give both');
   if (share !== undefined) request['share'] = share;
   for (const [name, most] of [['rate', 1_000_000], ['ahead', 10_000_000]] as const) if (textOption(context, name) !== undefined) request[name] = numberOption(context, name, 0, 0, most);
   return request;
 }
 
-/** What the control API calls a bad request is wrong use, too: nothing was started. */
-async function post(client: Client, request: Record<string, unknown>): Promise<OrderView> {
+/** A new order. What the control API calls a bad request is wrong use, too (UsageError): nothing was started. */
+export async function postOrder(client: Client, request: Record<string, unknown>): Promise<OrderView> {
   try {
     return await client.post<OrderView>('/v1/replays', request);
   } catch (error) {
@@ -156,11 +160,12 @@ async function post(client: Client, request: Record<string, unknown>): Promise<O
 
 const gone = (before: number | null | undefined): string => (before === null || before === undefined ? '' : `; what was put there before ${new Date(before).toISOString()} is gone (retention)`);
 
-async function order(context: CommandContext, from: string): Promise<number> {
+/** An order of what the options of the context select: its preview, and the run where --yes or a person at the terminal says so. Gives the exit code; throws UsageError where nothing is selected. */
+export async function previewAndRun(context: CommandContext, from: string): Promise<number> {
   const { terminal, json } = context;
   const request = requestOf(context, from);
   const client = createClient(context.target);
-  const made = await post(client, request);
+  const made = await postOrder(client, request);
   for (const o of made.overlaps ?? []) terminal.error(`note: order ${o.id} of ${printable(o.by)} (${o.state}) reads the same range; what one delivers the other does not send again`);
   const view = await poll(context, client, made, (v) => v.state === 'previewing', 'preview');
   if (view.state === 'empty') throw new UsageError(`nothing matches: no record in the range is selected (order ${view.id} ended, nothing was started)${gone(view.preview?.goneBefore)}`);
@@ -173,7 +178,7 @@ async function order(context: CommandContext, from: string): Promise<number> {
     return 0;
   }
   if (!json) printPreview(context, view);
-  if (!json && view.corrected) await diff(context, client, view.id);
+  if (!json && view.corrected) await diff(context, client, view);
   if (view.preview.back === 0) {
     await client.post(`/v1/replays/${view.id}/cancel`, {});
     if (json) terminal.json(view);
@@ -244,6 +249,13 @@ function show(context: CommandContext, view: OrderView): number {
 const n = (count: number | undefined): string => (count ?? 0).toLocaleString('en-GB');
 const lasts = (seconds: number | null): string => (seconds === null ? 'no limit is stated' : seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`);
 
+/** What of the denied another order lets go on. */
+function deniedFor({ otherwise = 0, undecided = 0 }: ReplayPreview): string {
+  if (otherwise + undecided === 0) return '';
+  const parts = [...(otherwise > 0 ? [`${n(otherwise)} would go with less, or other values, than they carry`] : []), ...(undecided > 0 ? [`${n(undecided)} cannot be decided again: the canonical record is not there`] : [])];
+  return `, of them ${parts.join(', ')} (weir replay raw decides anew)`;
+}
+
 function printPreview({ terminal }: CommandContext, view: OrderView): void {
   const p = view.preview!;
   const d = p.deliveries;
@@ -254,19 +266,24 @@ function printPreview({ terminal }: CommandContext, view: OrderView): void {
     ['unknown', n(unknown), `may have taken effect: ${n(d['unknownKeyed'])} sent under the same key, ${n(d['unknownReadable'])} read back before, ${n(d['unknownHeld'])} held`],
   ];
   if (view.verify) rows.push(['verified', n(d['applied']), `the vendor has them; asked ${n(Object.values(p.verified).reduce((a, b) => a + b, 0))}: ${n(p.verified['applied'])} applied, ${n(p.verified['not-applied'])} not applied, ${n(p.verified['unknown'])} unknown, ${n(p.verified['unreadable'])} it can not be asked about`]);
-  rows.push(['denied today', n(d['denied']), 'consent or policy says no now; skipped'], ['superseded', n(d['superseded']), 'a newer record of the person was delivered; skipped'], ['expired', n(d['expired']), 'older than the ledger remembers; skipped']);
+  rows.push(['denied today', n(d['denied']), `consent or policy says no now${deniedFor(p)}; skipped`], ['superseded', n(d['superseded']), 'a newer record of the person was delivered; skipped'], ['expired', n(d['expired']), 'older than the ledger remembers; skipped']);
   const rest: [string, number | undefined, string][] = [['pending', d['pending'], 'on their way already; skipped'], ['failed over', d['failedOver'], 'went to the second vendor of their route; see there; skipped'], ['conflict', d['conflict'], 'another body under the same event id; skipped'], ['retired', d['retired'], 'no such destination or operation now; skipped'], ['erased', d['erased'], 'the person is erased; not read'], ['key destroyed', p.keyDestroyed, 'nobody can read them any more: raw items past their retention are gone for good; what a later erasure of the person left behind comes again by weir replay raw; skipped'], ['fails still', p.fails, 'the running release refuses the record; skipped'], ['dropped', p.dropped, 'the mapping drops the record; skipped'], ['to be approved', p.held, 'held by a rule: only an approver lets them through (weir policy held)'], ['unreadable', p.unreadable, 'bytes that are not what their topic holds; skipped'], ['differs', view.corrected ? p.differs : 0, `delivered otherwise than the running release would; ${Object.entries(p.fields).map(([field, count]) => `${field} ${n(count)}`).join(', ')}`]];
   for (const [name, count, what] of rest) if ((count ?? 0) > 0) rows.push([name, n(count), what]);
-  terminal.line(`${terminal.paint.bold('preview')}  ${n(p.records)} records selected from ${view.from}${p.repeated > 0 ? ` (${n(p.repeated)} copies left out)` : ''}; mapping and policy ${p.derived ? `of ${p.release} were run to know their deliveries` : 'were not run: the deliveries are on the topic'}`);
+  terminal.line(`${terminal.paint.bold('preview')}  ${n(p.records)} records selected from ${view.from}${p.repeated > 0 ? ` (${n(p.repeated)} copies left out)` : ''}; ${p.derived ? `mapping and policy of ${p.release} were run to know their deliveries` : `the deliveries are on the topic; policy of ${p.release} was asked whether they may go as they stand`}`);
   if (p.goneBefore !== null && p.goneBefore !== undefined) terminal.line(terminal.paint.yellow(`what was put there before ${new Date(p.goneBefore).toISOString()} is gone (retention): it is not in the preview, and no replay sends it`));
   terminal.table(['class', 'deliveries', ''], rows);
   terminal.line(`${terminal.paint.bold(`${n(p.back)} records`)} would be put back: ${p.calls.length === 0 ? 'no calls' : p.calls.map((c) => `${n(c.calls)} ${printable(c.destination)}/${printable(c.operation)}${c.perSecond === null ? '' : ` at ${c.perSecond}/s`}`).join(', ')}; ${lasts(p.seconds)}`);
 }
 
+/** What an order that ran did not put back, by why; '' = nothing. */
+export function passedOver({ counts }: Pick<OrderView, 'counts'>): string {
+  const passed = Object.entries(counts).filter(([name, count]) => count > 0 && !['read', 'selected', 'requeued'].includes(name)).map(([name, count]) => `${n(count)} ${name}`);
+  return passed.length === 0 ? '' : `, passed over ${passed.join(', ')}`;
+}
+
 function printReport({ terminal }: CommandContext, view: OrderView): void {
   const c = view.counts;
-  const passed = Object.entries(c).filter(([name, count]) => count > 0 && !['read', 'selected', 'requeued'].includes(name)).map(([name, count]) => `${n(count)} ${name}`);
-  terminal.line(`${view.state}: ${n(c['selected'])} selected, ${terminal.paint.bold(`${n(c['requeued'])} put back`)}${passed.length === 0 ? '' : `, passed over ${passed.join(', ')}`}${view.report === null ? '' : ` (${view.report.seconds} s)`}${view.reason === null ? '' : `: ${printable(view.reason)}`}`);
+  terminal.line(`${view.state}: ${n(c['selected'])} selected, ${terminal.paint.bold(`${n(c['requeued'])} put back`)}${passedOver(view)}${view.report === null ? '' : ` (${view.report.seconds} s)`}${view.reason === null ? '' : `: ${printable(view.reason)}`}`);
   const outcomes = Object.entries(view.ended).filter(([, count]) => count > 0);
   if (outcomes.length > 0) terminal.line(`ended: ${outcomes.map(([state, count]) => `${n(count)} ${state}`).join(', ')}`);
 }
@@ -289,16 +306,21 @@ async function verified(context: CommandContext, client: Client, id: string): Pr
   return 0;
 }
 
-async function diff(context: CommandContext, client: Client, id: string): Promise<number> {
+/** The control service keeps the first 50 of an order, in memory; they are shown until there are more than fit. */
+async function diff(context: CommandContext, client: Client, { id, state, preview }: OrderView): Promise<number> {
   const { terminal, json } = context;
   const found = await client.get<{ differences: readonly FieldDifference[] }>(`/v1/replays/${id}/diff`);
+  const all = preview?.differs ?? 0;
   if (json) terminal.json(found);
   else {
     for (const d of found.differences.slice(0, shownDifferences)) {
       terminal.line(`${printable(d.eventId)} → ${printable(d.destination)}/${printable(d.operation)}`);
       for (const f of d.fields) terminal.line(`  ${printable(f.field)}: ${terminal.paint.red(printable(JSON.stringify(f.before)))} → ${terminal.paint.green(printable(JSON.stringify(f.after)))}`);
     }
-    if (found.differences.length > shownDifferences) terminal.line(`  and more: weir replay diff ${id} --json`);
+    const shown = Math.min(found.differences.length, shownDifferences);
+    if (state === 'previewing') terminal.line('its preview is being made: look again when it is there');
+    else if (all > 0 && shown === 0) terminal.line(`the differences of ${n(all)} deliveries are not at hand any more: they are kept in memory, until the run has ended`);
+    else if (all > shown) terminal.line(`  the first ${n(shown)} of ${n(all)}${found.differences.length > shown ? `; weir replay diff ${id} --json has the first ${n(found.differences.length)}` : ''}`);
   }
   return 0;
 }

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { incidentAbout } from '@weir/release';
 import { createClient, type Client } from '../client.ts';
-import { numberOption, type Command } from '../command.ts';
+import { numberOption, UsageError, type Command } from '../command.ts';
 import type { Terminal } from '../terminal.ts';
 
 export interface Status {
@@ -31,6 +31,7 @@ export const command: Command = {
     const { terminal, json, values } = context;
     const client = createClient(context.target);
     const wait = values['wait'] === true;
+    if (!wait && values['timeout'] !== undefined) throw new UsageError('--timeout says how long --wait waits: give both');
     const found = await settle(client, wait ? numberOption(context, 'timeout', 60, 1, 86_400) : 0, terminal, context.signal);
     if (json) terminal.json(found);
     else print(found, terminal);

@@ -54,9 +54,10 @@ export const command: Command = {
     proof: { type: 'string', value: '<text>', doc: 'stop: how the person asked for it: a letter, a ticket' },
     yes: { type: 'boolean', doc: 'erase without asking' },
     force: { type: 'boolean', doc: 'erase: go on also where nobody is known by the identifier' },
-    days: { type: 'string', value: '<n>', doc: 'deadline of the destinations in days (default 30)' },
-    wait: { type: 'string', value: '<seconds>', doc: 'how long to wait for the acknowledgement (default 120)' },
+    days: { type: 'string', value: '<n>', doc: 'erase: deadline of the destinations in days (default 30)' },
+    wait: { type: 'string', value: '<seconds>', doc: 'erase: how long to wait for the acknowledgement (default 120)' },
   },
+  takes: { show: [], why: ['destination', 'limit'], stop: ['purpose', 'proof'], export: [], erase: ['yes', 'force', 'days', 'wait'], receipt: [] },
   positionals: [2, 2],
   async run(context) {
     const [action, identifier] = context.positionals as [string, string];

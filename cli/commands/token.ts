@@ -18,6 +18,7 @@ export const command: Command = {
     grant: { type: 'string', multiple: true, value: '<grant>', doc: '<role> or <role>@<sources>:<destinations>, names joined by /, * for all' },
     days: { type: 'string', value: '<n>', doc: 'ends after n days (default 90, at most 366)' },
   },
+  takes: { issue: ['grant', 'days'], list: [], revoke: [] },
   positionals: [1, 2],
   async run(context) {
     const { terminal, json, values } = context;

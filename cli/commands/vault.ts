@@ -11,6 +11,7 @@ export const command: Command = {
   summary: 'The sealed secrets of the data folder: set, list, remove, rotate the key.',
   usage: 'set <NAME> [--overlap <s>] | list | rm <NAME> | rotate-key | wrap-key | migrate',
   options: { overlap: { type: 'string', value: '<s>', doc: 'how long the value before stays accepted, seconds (default 86400)' } },
+  takes: { set: ['overlap'], list: [], rm: [], 'rotate-key': [], 'wrap-key': [], migrate: [] },
   positionals: [1, 2],
   async run(context) {
     const { terminal, json, target, positionals } = context;

@@ -1,5 +1,6 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { arm, disarm } from '@weir/failpoint';
 import { loadSchemas } from '@weir/schemas';
 import { expect, test } from 'vitest';
 import { createSerde } from './serde.ts';
@@ -73,5 +74,29 @@ test('a start on a registry that has the schemas asks once for each, and one tha
     } finally {
       await registry.close();
     }
+  }
+});
+
+test.each(['that has the schemas', 'that has none'])('a start on a registry %s passes the failpoint for every schema, and so does the look-up of one of another writer: npm run chaos kills there', async (which) => {
+  const names = [...loadSchemas().keys()];
+  const registry = await serveRegistry(new Set(which === 'that has none' ? [] : names));
+  const passed = async (n: number, act: () => Promise<unknown>): Promise<boolean> => {
+    let struck = false;
+    arm(`log.schema-fetch:${n}`, () => { struck = true; });
+    await act();
+    // It is passed when the request is on its way.
+    await new Promise(setImmediate);
+    return struck;
+  };
+  try {
+    const start = () => createSerde({ registryUrl: registry.url, deadlineMs: 3000 }).start();
+    expect(await passed(names.length, start)).toBe(true);
+    expect(await passed(names.length + 1, start)).toBe(false);
+    const serde = createSerde({ registryUrl: registry.url, deadlineMs: 3000 });
+    await serde.start();
+    expect(await passed(1, () => serde.prepare(unknownId).catch((error: unknown) => error))).toBe(true);
+  } finally {
+    disarm();
+    await registry.close();
   }
 });

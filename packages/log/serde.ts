@@ -80,7 +80,6 @@ export function createSerde(options: { registryUrl: string; security?: RegistryS
   }
 
   async function register(name: string): Promise<void> {
-    failpointSoon('log.schema-fetch');
     // 409 is said of an incompatible schema, and by Apicurio to all but one of those who register a new subject at the same time: asked again, only the first stays one.
     const { id } = await ask(name).catch((error: unknown) => {
       if (statusOf(error) !== 409) throw error;
@@ -101,6 +100,7 @@ export function createSerde(options: { registryUrl: string; security?: RegistryS
     let there = true;
     await Promise.all(Array.from({ length: registerAtOnce }, async () => {
       for (let name = missing.pop(); name !== undefined; name = missing.pop()) {
+        failpointSoon('log.schema-fetch');
         const id = there ? await known(name) : undefined;
         if (id !== undefined) adopt(name, id);
         else {
@@ -131,6 +131,7 @@ export function createSerde(options: { registryUrl: string; security?: RegistryS
   }
 
   async function lookUp(id: number): Promise<void> {
+    failpointSoon('log.schema-fetch');
     const found = await withDeadline(registry.getSchema(id), deadlineMs, `schema ${id}`, 'log-unavailable').catch(async (error: unknown) => {
       const absent = statusOf(error) === 404;
       const { message } = refusalOf(error, options.registryUrl) ?? (error as Error);

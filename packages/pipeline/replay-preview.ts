@@ -12,7 +12,7 @@ export type Standing =
   | 'unknownHeld'
   /** The vendor was asked: it has it. */
   | 'applied'
-  /** Consent does not allow it today. */
+  /** Consent or policy does not let it through today, as it stands. */
   | 'denied'
   /** A newer record of the subject was delivered since. */
   | 'superseded'
@@ -56,6 +56,10 @@ export interface ReplayPreview {
   /** Ended before they were routed; the running release takes them. */
   readonly goesOn: number;
   readonly deliveries: Readonly<Record<Standing, number>>;
+  /** Of the denied: policy would send less, or other values, than they carry. Absent in previews of before it was counted. */
+  readonly otherwise?: number;
+  /** Of the denied: decided by another release, or by the time, and the record that policy would have to look at is not there. */
+  readonly undecided?: number;
   /** Answers of the vendors about unknown effects; all 0 without verify. */
   readonly verified: Readonly<Record<ReadBackAnswer, number>>;
   /** Records that would be put back. */

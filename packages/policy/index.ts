@@ -11,4 +11,4 @@ export { quietUntil } from './quiet.ts';
 export { compileRegions, isRegionCode, standardRegions, type Regions } from './regions.ts';
 export { compileRules, durationMs, ruleEffects, type CompiledRule } from './rules.ts';
 export * from './types.ts';
-export { limitsAt, planOf } from './plan.ts';
+export { dependsOnTime, limitsAt, planOf } from './plan.ts';

@@ -128,6 +128,16 @@ export function routeVariables(route: CompiledRoute): Record<string, string> {
   return { destination: route.destination, operation: route.operation, purpose: route.purpose ?? '', channel: route.channel ?? '', topic: route.topic ?? '' };
 }
 
+/**
+ * Whether time alone can change what is decided for a route, also where it is the second vendor of one: a rule that is looked at
+ * there delays, or a condition reads the time (`now`, `meta`). True where the policy has no such route.
+ */
+export function dependsOnTime(policy: CompiledPolicy, recordName: string, destination: string, operation: string): boolean {
+  const routes = (planOf(policy, recordName)?.routes ?? []).flatMap((plan) => (plan.second === undefined ? [plan] : [plan, { ...plan.second, steps: [...plan.steps, ...plan.second.steps], transforms: [...plan.transforms, ...plan.second.transforms], route: { ...plan.second.route, when: plan.route.when } }])).filter(({ route }) => route.destination === destination && route.operation === operation);
+  const timed = (cel: CompiledRoute['when'] | 'error'): boolean => cel !== undefined && cel !== 'error' && ['now', 'meta'].some((name) => readsOf(cel.source).names.has(name));
+  return routes.length === 0 || routes.some(({ route, steps, transforms }) => timed(route.when) || [...steps, ...transforms].some(({ rule, when }) => rule.quietHours !== undefined || rule.until !== undefined || timed(when)));
+}
+
 /** Limit rules that can count a use of the destination. */
 export function limitsAt(policy: CompiledPolicy, destination: string): CompiledRule[] {
   const found = new Set<CompiledRule>();

@@ -1,6 +1,7 @@
 import type { HttpResponse } from '@weir/adapter';
 import { registry as adapters } from '@weir/adapters';
 import { WeirError } from '@weir/errors';
+import { arm, disarm } from '@weir/failpoint';
 import type { OutRecord } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
 import { topicNames } from '@weir/pipeline';
@@ -78,4 +79,21 @@ test('a log that is away is no incident of the source, and an item too large is 
   // Who it is about may still be sent to: that is told as any change of consent that binds nobody.
   expect(letter.reasons.map((r: { code: string }) => r.code)).toEqual(['item-too-large', 'consent-unresolved']);
   await w.poller.stop();
+});
+
+test.each(['poller.page-fetched', 'poller.produced'] as const)('%s is passed for pages with items only: a kill at an empty one would strike nothing in hand', async (point) => {
+  const passed: string[] = [];
+  arm(`${point}:1`, (name) => passed.push(name));
+  try {
+    const w = await world(() => ({ data: [], next_cursor: 'one' }));
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([w.calls.at(-1), passed]).toEqual(['one', []]);
+    await w.poller.stop();
+    const other = await world((cursor) => (cursor === '' ? { data: [member('a')], next_cursor: 'one' } : { data: [] }));
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect([other.keys(), passed]).toEqual([['a'], [point]]);
+    await other.poller.stop();
+  } finally {
+    disarm();
+  }
 });

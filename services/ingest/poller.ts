@@ -159,7 +159,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     if ('failure' in response || response.status !== 200) return refused(adapter, response);
     const found = adapter.page(response, cursor, source.config);
     if (found.items.length > source.limits.items) throw new WeirError('too-many-items', `a page has more than ${source.limits.items} items`);
-    failpoint('poller.page-fetched');
+    if (found.items.length > 0) failpoint('poller.page-fetched');
     const { fit, oversized } = bySize(found.items);
     const traceparent = newTraceparent();
     if (oversized.length > 0) {
@@ -171,7 +171,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     if (fit.length > 0 && await unlessAborted(accept(ports, { source, items: fit, traceparent, contentType: 'application/json' }), signal) === undefined) return lost;
     const moved = JSON.stringify(found.cursor) !== JSON.stringify(cursor);
     if (!holds(lease, signal)) return lost;
-    failpoint('poller.produced');
+    if (fit.length > 0) failpoint('poller.produced');
     if (moved) await cursors.save(found.cursor, lease.epoch);
     failpoint('poller.cursor-saved');
     ports.metrics.items.inc({ source: name }, fit.length);

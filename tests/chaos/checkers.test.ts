@@ -1,15 +1,20 @@
+import { randomUUID } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createTree, encodeLeaf, newSigningKey, signCheckpoint, signingKey, verifierOf } from '@weir/audit';
 import { expect, test } from 'vitest';
-import { consentHeld, effectsOnce, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless } from './checkers.ts';
+import { audited, consentHeld, decidedForEach, effectsOnce, endedOnce, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless } from './checkers.ts';
 import type { History } from './history.ts';
+import { createRoutes } from './routes.ts';
 
 const raw = (n: number): History['raw'][number] => ({ event: `e${n}`, hash: `h${n}`, objectKey: 'u1', source: 'segment', partition: 0, offset: n });
-const canonical = (n: number): History['canonical'][number] => ({ event: `e${n}`, output: `o${n}`, source: 'segment', subject: 's1', partition: 0, offset: n, type: 'Profile', release: 'r1', value: Buffer.from(`v${n}`) });
+const canonical = (n: number): History['canonical'][number] => ({ event: `e${n}`, output: `o${n}`, source: 'segment', subject: 's1', partition: 0, offset: n, type: 'Profile', release: 'r1', value: Buffer.from(`v${n}`), wanted: { must: ['newsletter|subscribe'], may: ['newsletter|subscribe'] } });
 const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', kind: 'use', subject: 's1', release: 'r1', partition: 0, offset: n });
 const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n, reason: null, owner: 'a/1/x', owned: true });
 const arrival = (n: number): History['arrivals'][number] => ({ destination: 'newsletter', operation: 'subscribers', idempotencyKey: `k${n}`, subject: 's1', body: { email: 'p@larkspur.example' }, at: 900 + n, applied: true, n });
 const good: History = {
-  raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], parked: [], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null })), letters: [],
-  consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
+  raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], parked: [], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null, stage: 'dispatcher' })), letters: [],
+  consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), changes: [], leaves: [], effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
 };
 const sent = { answered: new Map([['u1', ['e1', 'e2']]]), poison: [], members: 0, consent: new Map([['p@larkspur.example', { said: true, later: ['e2'] }]]) };
 const no = (later: string[]) => ({ consent: new Map([['p@larkspur.example', { said: false, later }]]) });
@@ -17,8 +22,10 @@ const closed: History = { ...good, consent: [...good.consent, { ...good.consent[
 const letter = (n: number): History['letters'][number] => ({ event: `e${n}`, stage: 'normalizer', code: 'x', value: Buffer.from('v'), hash: `h${n}`, topic: 'raw.segment', partition: 0, offset: n });
 const idsOf = (email: string): string[] => [email, 'u-1'];
 
+const both = { must: ['newsletter|subscribe', 'warehouse|insert'], may: ['newsletter|subscribe', 'warehouse|insert'] };
+
 test('a good history is let pass by every checker', () => {
-  expect([...nothingLost(good, sent), ...effectsOnce(good), ...consentHeld(good, 100, idsOf), ...lastNoHolds(good, sent, idsOf), ...lastNoHolds(closed, no([]), idsOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250), ...releasesNamed(good)]).toEqual([]);
+  expect([...nothingLost(good, sent), ...decidedForEach(good), ...endedOnce(good), ...effectsOnce(good), ...consentHeld(good, 100, idsOf), ...lastNoHolds(good, sent, idsOf), ...lastNoHolds(closed, no([]), idsOf), ...ordered(good, sent), ...sameBytes(good), ...zombiesHarmless(good, 250), ...releasesNamed(good)]).toEqual([]);
   expect(nothingLost({ ...good, letters: [letter(2)] }, { ...sent, poison: ['e2'] })).toEqual([]);
 });
 
@@ -38,10 +45,17 @@ test.each<[string, Partial<History>, (h: History) => string[]]>([
   ['an event that nothing came of', { dispatch: [dispatch(1)], outcomes: [] }, (h) => nothingLost(h, sent)],
   ['a record that was never decided', { canonical: [canonical(1), canonical(2), canonical(3)] }, (h) => nothingLost(h, sent)],
   ['a delivery without an end', { ends: [end(1)] }, (h) => nothingLost(h, sent)],
-  ['a dead letter that is told and is not there', { outcomes: [...good.outcomes, { event: 'e2', output: null, destination: null, operation: null, state: 'dead-lettered', reason: 'x' }] }, (h) => nothingLost(h, sent)],
+  ['a dead letter that is told and is not there', { outcomes: [...good.outcomes, { event: 'e2', output: null, destination: null, operation: null, state: 'dead-lettered', reason: 'x', stage: 'normalizer' }] }, (h) => nothingLost(h, sent)],
   ['an end without its outcome', { outcomes: good.outcomes.slice(1) }, (h) => nothingLost(h, sent)],
   ['what no mapping takes and is no dead letter', {}, (h) => nothingLost(h, { ...sent, poison: ['e2'] })],
   ['a dead letter with other bytes', { letters: [{ ...letter(2), hash: 'other' }] }, (h) => nothingLost(h, { ...sent, poison: ['e2'] })],
+  ['a destination that was not decided for, while another one was', { canonical: [canonical(1), { ...canonical(2), wanted: both }] }, decidedForEach],
+  ['an operation of the same destination that was not decided for', { canonical: [canonical(1), { ...canonical(2), wanted: { must: ['newsletter|subscribe', 'newsletter|update'], may: ['newsletter|update', 'newsletter|subscribe'] } }] }, decidedForEach],
+  ['a record without a route that stands in for a lost one', { dispatch: [dispatch(1)], ends: [end(1)], outcomes: [good.outcomes[0]!, { ...good.outcomes[1]!, destination: null, operation: null, state: 'denied', reason: 'no-route', stage: 'policy' }] }, decidedForEach],
+  ['a delivery that no route asks for', { canonical: [canonical(1), { ...canonical(2), wanted: { must: [], may: ['warehouse|insert'] } }] }, decidedForEach],
+  ['an owner that ends what had ended otherwise', { ends: [end(1), end(2), { ...end(2), state: 'denied', effect: 'none' }] }, endedOnce],
+  ['an owner that ends as quarantined what was dead-lettered', { ends: [end(1), { ...end(2), state: 'dead-lettered' }, { ...end(2), state: 'quarantined' }], outcomes: [...good.outcomes, { ...good.outcomes[1]!, state: 'dead-lettered' }] }, endedOnce],
+  ['an end that wins and is not told', { ends: [end(1), { ...end(2), state: 'denied', effect: 'none', owned: false }, end(2)], outcomes: [good.outcomes[0]!, { ...good.outcomes[1]!, state: 'denied' }] }, endedOnce],
   ['two effects under one key', { effects: [...good.effects, arrival(1)] }, effectsOnce],
   ['two keys for one delivery', { ends: [...good.ends, { ...end(1), key: 'k9' }], effects: [...good.effects, { ...arrival(1), idempotencyKey: 'k9' }] }, effectsOnce],
   ['an effect that nobody wanted', { effects: [...good.effects, { ...arrival(1), idempotencyKey: 'k9' }] }, effectsOnce],
@@ -72,4 +86,54 @@ test('an end behind the mark of a later owner binds nobody, one of the owner bin
   const again = (owned: boolean): History => ({ ...good, ends: [{ ...end(1), at: 1500, owner: 'b/1/y' }, { ...end(1), owned }, end(2)], arrivals: [...good.arrivals, { ...arrival(1), at: 1400, applied: false }] });
   expect(zombiesHarmless(again(false), 250)).toEqual([]);
   expect(zombiesHarmless(again(true), 250)).toHaveLength(1);
+});
+
+test('a destination that was denied, and one whose record could not be decided at all, have ended', () => {
+  const wanted = { ...good, canonical: [canonical(1), { ...canonical(2), wanted: both }] };
+  expect(decidedForEach({ ...wanted, outcomes: [...good.outcomes, { ...good.outcomes[1]!, destination: 'warehouse', operation: 'insert', state: 'denied', reason: 'consent-missing', stage: 'policy' }] })).toEqual([]);
+  expect(decidedForEach({ ...wanted, outcomes: [...good.outcomes, { event: 'e2', output: 'o2', destination: null, operation: null, state: 'dead-lettered', reason: 'expiring', stage: 'policy' }] })).toEqual([]);
+});
+
+test('of ends that owners before wrote late, or that turn out to be applied, one wins: the delivered one, when it is told', () => {
+  const late = { ...end(2), state: 'dead-lettered', effect: 'maybe', owned: false };
+  expect(endedOnce({ ...good, ends: [end(1), end(2), late] })).toEqual([]);
+  expect(endedOnce({ ...good, ends: [end(1), { ...late, owned: true }, end(2)] })).toEqual([]);
+  expect(endedOnce({ ...good, ends: [end(1), { ...end(2), state: 'expired', effect: 'none' }], outcomes: [good.outcomes[0]!, { ...good.outcomes[1]!, state: 'quarantined' }] })).toEqual([]);
+});
+
+const workspace = join(import.meta.dirname, 'workspace');
+const files = readdirSync(workspace, { recursive: true, encoding: 'utf8' }).filter((f) => f.endsWith('.yaml')).map((path) => ({ path, content: readFileSync(join(workspace, path), 'utf8') }));
+
+test('what a record is wanted for is by the routes of the workspace and their conditions; by two releases, what both ask for must be, what one asks for may be', () => {
+  const routes = createRoutes();
+  routes.add(files);
+  const profile = { email: 'p@larkspur.example', userId: 'u-1' };
+  expect(routes.wanted('Profile', profile, 'segment').must).toEqual(['newsletter|subscribe', 'warehouse|insert']);
+  expect(routes.wanted('Profile', { ...profile, email: null }, 'segment').must).toEqual(['warehouse|insert']);
+  expect(routes.wanted('Event', { name: 'x' }, 'segment').must).toEqual(['warehouse|insert']);
+  const change = (state: string) => routes.wanted('ConsentChange', { ...profile, purpose: 'email-marketing', state }, 'segment');
+  expect([change('withdrawn').must, change('granted').may]).toEqual([['newsletter|unsubscribe'], []]);
+  // A condition that fails holds: what it is about is denied, or sent where it restricts.
+  expect(routes.wanted('ConsentChange', { purpose: 'email-marketing' }, 'segment').must).toEqual(['newsletter|unsubscribe']);
+  routes.add(files.filter(({ path }) => !path.includes('warehouse')));
+  expect(routes.wanted('Profile', profile, 'segment')).toEqual({ must: ['newsletter|subscribe'], may: ['newsletter|subscribe', 'warehouse|insert'] });
+});
+
+test('an audit log that lacks a leaf, has another one, or is not the one that was signed is seen, and a change without a leaf', () => {
+  const leafOf = (action: string) => ({ id: `leaf_${randomUUID()}`, kind: 'intent' as const, at: 1, actor: 'chaos', action, target: null, of: null, details: {} });
+  const [first, second, other] = [leafOf('release.apply'), leafOf('secret.use'), leafOf('release.apply')];
+  const leaves = [first, second].map(encodeLeaf);
+  const tree = createTree();
+  for (const leaf of leaves) tree.append(leaf);
+  const signer = signingKey('weir', newSigningKey());
+  const note = signCheckpoint({ origin: 'weir', size: tree.size, root: tree.root() }, signer);
+  const signed = { served: note, kept: [note], verifier: verifierOf(signer) };
+  const log: History = { ...good, leaves, changes: [{ what: 'release r1', leaf: first.id }] };
+  expect(audited(log, signed)).toEqual([]);
+  expect(audited({ ...log, leaves: [leaves[0]!, leaves[0]!, leaves[1]!, encodeLeaf(other)] }, signed), 'a resend, and what came after').toEqual([]);
+  expect(audited({ ...log, changes: [{ what: 'release r2', leaf: '' }] }, signed)).toHaveLength(1);
+  expect(audited({ ...log, changes: [{ what: 'release r2', leaf: other.id }] }, signed)).toHaveLength(1);
+  expect(audited({ ...log, leaves: leaves.slice(0, 1) }, signed).join()).toContain('truncated');
+  expect(audited({ ...log, leaves: leaves.toReversed() }, signed).join()).toContain('changed');
+  expect(audited(log, { ...signed, kept: [] })).toHaveLength(1);
 });

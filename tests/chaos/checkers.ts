@@ -1,7 +1,10 @@
 /** The invariants over the recorded history. Pure: each gives the lines that say what is broken; none = it held. */
-import type { History } from './history.ts';
+import { decodeLeaf, verifyLog } from '@weir/audit';
+import { replaces } from '../../services/dispatcher/ledger.ts';
+import type { EndState } from '../../services/dispatcher/types.ts';
+import type { EndRecord, History } from './history.ts';
 
-export const invariants = ['I1', 'I2', 'I3', 'I4', 'I5', 'I6', 'I7', 'I8', 'I10', 'I12'] as const;
+export const invariants = ['I1', 'I2', 'I3', 'I4', 'I5', 'I6', 'I7', 'I8', 'I9', 'I10', 'I12'] as const;
 export type Invariant = (typeof invariants)[number];
 
 export interface Sent {
@@ -39,6 +42,71 @@ export function nothingLost(history: History, sent: Sent): string[] {
   const refused = new Set(history.letters.filter((l) => l.stage === 'normalizer').map((l) => l.event));
   for (const event of sent.poison) if (!refused.has(event)) problems.push(`${event} can not be mapped and is no dead letter`);
   return problems;
+}
+
+/**
+ * Each canonical record has, for every destination and operation that its workspace routes it to, a delivery or an outcome
+ * of its own; none stands in for another. What policy could not decide at all ends whole, as a dead letter.
+ * And no delivery stands on a dispatch topic that no route asks for.
+ */
+export function decidedForEach(history: History): string[] {
+  const problems: string[] = [];
+  const told = history.outcomes.flatMap((o) => (o.output === null || o.destination === null || o.operation === null ? [] : [delivery({ output: o.output, destination: o.destination, operation: o.operation })]));
+  const decided = new Set([...history.dispatch.map(delivery), ...told]);
+  const whole = new Set(history.outcomes.filter((o) => o.stage === 'policy' && o.destination === null && (o.state !== 'denied' || o.reason === 'subject-erased')).map((o) => o.event));
+  const may = new Map<string, Set<string>>();
+  for (const c of history.canonical) {
+    may.set(c.output, new Set([...(may.get(c.output) ?? []), ...c.wanted.may]));
+    for (const to of c.wanted.must) if (!decided.has(`${c.output}|${to}`) && !whole.has(c.event)) problems.push(`${c.type} ${c.output} of ${c.event} was never decided for ${to}`);
+  }
+  for (const d of history.dispatch) if (may.get(d.output)?.has(`${d.destination}|${d.operation}`) === false) problems.push(`${delivery(d)} of ${d.event} is on its dispatch topic, and no route asks for it`);
+  return problems;
+}
+
+/** What an end is told as. */
+const toldAs = (state: string): string => (state === 'expired' ? 'quarantined' : state);
+
+/**
+ * Exactly one end: of all that are written for a delivery, by whoever and under whichever key, one wins by the rule that every
+ * reader of the ledger has (`replaces`), and that one is told. An owner knows the ends of owners before it: it writes
+ * the end that stands, or one that replaces it, and no other.
+ */
+export function endedOnce(history: History): string[] {
+  const problems: string[] = [];
+  const told = new Set(history.outcomes.map((o) => `${o.output}|${o.destination}|${o.operation}|${o.state}`));
+  const winner = (ends: readonly EndRecord[]): EndRecord => ends.reduce((a, b) => (replaces(a.state as EndState, b.state as EndState) ? b : a));
+  for (const [name, ends] of Map.groupBy(history.ends, delivery)) {
+    for (const [key, owned] of Map.groupBy(ends.filter((e) => e.owned), (e) => e.key)) {
+      owned.forEach((end, i) => {
+        const before = i === 0 ? end : winner(owned.slice(0, i));
+        if (end.state !== before.state && !replaces(before.state as EndState, end.state as EndState)) problems.push(`${name} ended ${before.state} under ${key}, and then ${end.state} by ${end.owner}`);
+      });
+    }
+    const { state } = winner(ends);
+    if (!told.has(`${name}|${toldAs(state)}`)) problems.push(`${name} ended ${[...new Set(ends.map((e) => e.state))].join(', ')}, and no outcome says ${toldAs(state)}`);
+  }
+  return problems;
+}
+
+/** What the control service signed, and what was kept of it elsewhere. */
+export interface Signed { readonly served: string; readonly kept: readonly string[]; readonly verifier: string }
+
+/** Every release on weir.control, and which is current, names a leaf of the audit log; the log as it stands on its topic is the one that was signed, by the check of `weir audit verify`. */
+export function audited(history: History, signed: Signed): string[] {
+  const leaves: Buffer[] = [];
+  const known = new Map<string, Buffer>();
+  for (const bytes of history.leaves) {
+    const id = decodeLeaf(bytes)?.id;
+    // A resend of the same leaf is known by its id and counts once.
+    if (id !== undefined && known.get(id)?.equals(bytes) === true) continue;
+    if (id !== undefined) known.set(id, bytes);
+    leaves.push(bytes);
+  }
+  return [
+    ...history.changes.filter(({ leaf }) => !known.has(leaf)).map(({ what, leaf }) => `${what} names the audit leaf ${leaf || 'of nobody'}, which is not in the log`),
+    ...(signed.kept.length === 0 ? ['no checkpoint of the audit log was kept'] : []),
+    ...verifyLog({ leaves, ...signed }).map(({ kind, message }) => `audit log: ${kind}: ${message}`),
+  ];
 }
 
 /** One effect per delivery; each effect has an end that allows it; each delivered end has its effect. */

@@ -4,15 +4,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLog, createSerde, type RecordBatch } from '@weir/log';
 import { itemHash } from '@weir/pipeline';
+import { leafHeader } from '@weir/release';
 import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
 import { createLogger } from '@weir/telemetry';
 import { nextOwner, type OwnerMark } from '../../services/dispatcher/owners.ts';
+import { createRoutes, type Routes, type Wanted } from './routes.ts';
 
 export interface RawRecord { readonly event: string; readonly hash: string; readonly objectKey: string; readonly source: string; readonly partition: number; readonly offset: number }
-export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer }
+export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer; /** By the routes of the workspace. */ readonly wanted: Wanted }
 export interface DispatchRecord { readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly kind: string; readonly subject: string; readonly release: string; readonly partition: number; readonly offset: number }
 export interface EndRecord { readonly key: string; readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly state: string; readonly effect: string; readonly at: number; readonly reason: string | null; /** By whom, and whether that was the owner by the order of its ledger when it came there. */ readonly owner: string; readonly owned: boolean }
-export interface OutcomeRecord { readonly event: string; readonly output: string | null; readonly destination: string | null; readonly operation: string | null; readonly state: string; readonly reason: string | null }
+export interface OutcomeRecord { readonly event: string; readonly output: string | null; readonly destination: string | null; readonly operation: string | null; readonly state: string; readonly reason: string | null; /** Who told it. */ readonly stage: string }
 export interface ConsentRecord { readonly id: string; readonly purpose: string; readonly state: string; readonly version: number; readonly at: number }
 export interface Arrival { readonly destination: string; readonly operation: string; readonly idempotencyKey: string | null; readonly subject: string | null; readonly body: Record<string, unknown>; readonly at: number; readonly applied: boolean; readonly n: number }
 
@@ -27,6 +29,10 @@ export interface History {
   readonly letters: Array<{ readonly event: string; readonly stage: string; readonly code: string; readonly value: Buffer | null; /** Of the record's bytes, opened. */ readonly hash: string; readonly topic: string; readonly partition: number; readonly offset: number }>;
   readonly consent: ConsentRecord[];
   readonly releases: Set<string>;
+  /** Changes on weir.control that somebody ordered, with the audit leaf that each names. */
+  readonly changes: Array<{ readonly what: string; readonly leaf: string }>;
+  /** weir.audit as it stands. */
+  readonly leaves: Buffer[];
   readonly effects: Arrival[];
   readonly arrivals: Arrival[];
 }
@@ -57,19 +63,22 @@ export async function readHistory(options: { brokers: readonly string[]; registr
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
     /** `<topic>/<partition>` → the owner at what is read now. */
     const owners = new Map<string, OwnerMark>();
-    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], parked: [], outcomes: [], letters: [], consent: [], releases: new Set(), effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
-    for (const topic of (await admin.listTopics()).filter((t) => t.startsWith(`${options.prefix}.`))) {
+    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], parked: [], outcomes: [], letters: [], consent: [], releases: new Set(), changes: [], leaves: [], effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
+    const routes = createRoutes();
+    // The releases first: what a record is wanted for is by their routes.
+    for (const topic of (await admin.listTopics()).filter((t) => t.startsWith(`${options.prefix}.`)).sort((a, b) => Number(b.endsWith('.control')) - Number(a.endsWith('.control')))) {
       const name = topic.slice(options.prefix.length + 1);
-      // The audit log is not Avro, and verified by its own command.
-      if (name === 'audit' || name === 'keys') continue;
+      if (name === 'keys') continue;
       for (const [partition, end] of await admin.endOffsets(topic)) {
         await reader.read(topic, partition, 0, end, async (batch) => {
           for (const record of batch.records) {
             if (name.startsWith('raw.')) history.raw.push({ event: header(record, 'weir-event'), hash: header(record, 'weir-hash'), objectKey: record.key?.toString() ?? '', source: name.slice(4), partition, offset: record.offset });
+            // Not Avro.
+            else if (name === 'audit') history.leaves.push(record.value ?? Buffer.alloc(0));
             else if (record.value !== null) {
               await serde.prepare(record.value);
               // Sealed bytes differ with their key, which two instances may both have made: what is compared is what they open to.
-              add(history, name, partition, { offset: record.offset, timestamp: record.timestamp, key: record.key, value: keys.open(record.value)!, headers: record.headers }, serde.decode(record.value), keys, owners);
+              add(history, name, partition, { offset: record.offset, timestamp: record.timestamp, key: record.key, value: keys.open(record.value)!, headers: record.headers }, serde.decode(record.value), { keys, owners, routes });
             }
           }
         });
@@ -83,10 +92,10 @@ export async function readHistory(options: { brokers: readonly string[]; registr
   }
 }
 
-function add(history: History, topic: string, partition: number, record: RecordBatch['records'][number], decoded: { readonly name: string; readonly value: any }, keys: KeyRing, owners: Map<string, OwnerMark>): void {
+function add(history: History, topic: string, partition: number, record: RecordBatch['records'][number], decoded: { readonly name: string; readonly value: any }, { keys, owners, routes }: { readonly keys: KeyRing; readonly owners: Map<string, OwnerMark>; readonly routes: Routes }): void {
   const { name, value } = decoded;
   if (topic === 'canonical') {
-    history.canonical.push({ event: header(record, 'weir-event'), output: header(record, 'weir-output'), source: header(record, 'weir-source'), subject: record.key!.toString(), partition, offset: record.offset, type: name, release: header(record, 'weir-release'), value: record.value! });
+    history.canonical.push({ event: header(record, 'weir-event'), output: header(record, 'weir-output'), source: header(record, 'weir-source'), subject: record.key!.toString(), partition, offset: record.offset, type: name, release: header(record, 'weir-release'), value: record.value!, wanted: routes.wanted(name.replace('weir.canonical.', ''), { ...value }, header(record, 'weir-source')) });
     return;
   }
   switch (name) {
@@ -101,7 +110,7 @@ function add(history: History, topic: string, partition: number, record: RecordB
       owners.set(`${topic}/${partition}`, nextOwner(owners.get(`${topic}/${partition}`), value));
       return;
     case 'weir.internal.Outcome':
-      history.outcomes.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, state: value.state, reason: value.reason });
+      history.outcomes.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, state: value.state, reason: value.reason, stage: value.stage });
       return;
     case 'weir.internal.DeadLetter':
       history.letters.push({ event: value.eventId, stage: value.stage, code: value.reasons[0]?.code ?? '', value: value.value, hash: value.value === null ? '' : itemHash(keys.open(value.value) ?? Buffer.alloc(0)), topic: value.topic, partition: value.partition, offset: value.offset });
@@ -111,6 +120,11 @@ function add(history: History, topic: string, partition: number, record: RecordB
       return;
     case 'weir.internal.Release':
       history.releases.add(value.hash);
+      history.changes.push({ what: `release ${value.hash}`, leaf: header(record, leafHeader) });
+      routes.add(value.files);
+      return;
+    case 'weir.internal.CurrentRelease':
+      history.changes.push({ what: `release ${value.hash} made current`, leaf: header(record, leafHeader) });
       return;
     default:
   }

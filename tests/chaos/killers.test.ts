@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { createStarts } from './killers.ts';
+import { choose, createStarts, pointsOf } from './killers.ts';
+import { createRandom } from './random.ts';
 
 test('no more processes start at once than are let, in order, and one that fails to start gives its turn away', async () => {
   const starts = createStarts(2);
@@ -32,4 +33,21 @@ test('of a stage that is away altogether one starts first, before it both of ano
     (async () => { first.resolve(); })(),
   ]);
   expect(begun).toEqual(['policy', 'ingest', 'dispatcher', 'ingest']);
+});
+
+test('a point that is armed and never reached takes no more lives than the others: it moves back, and each of them is struck as often', () => {
+  const counts = new Map<string, number>();
+  const misses = new Map<string, number>();
+  const random = createRandom(7, 'choose');
+  const dead = 'normalizer log.schema-fetch';
+  let inVain = 0;
+  for (let i = 0; i < 400; i++) {
+    const name = `normalizer ${choose('normalizer', { counts, misses, random })}`;
+    if (name === dead) {
+      inVain++;
+      misses.set(dead, (misses.get(dead) ?? 0) + 1);
+    } else counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  expect(inVain).toBeLessThan(160);
+  expect(Math.min(...pointsOf('normalizer').map((p) => `normalizer ${p}`).filter((n) => n !== dead).map((n) => counts.get(n) ?? 0))).toBeGreaterThan(20);
 });

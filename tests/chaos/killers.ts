@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { failpoints, type Failpoint } from '@weir/failpoint';
 import type { Random } from './random.ts';
 import { tearOne } from './torn.ts';
-import { holdsWork, sessionMs, stages, type Stage, type World } from './world.ts';
+import { clientOf, holdsWork, lagOf, sessionMs, stages, type Stage, type World } from './world.ts';
 
 /** Up to which passing of a point a kill waits: often passed ones are struck anywhere. */
 const passings: Partial<Record<Failpoint, number>> = {
@@ -19,8 +19,42 @@ const ofStage: Record<Stage, { readonly 'log.produce-sent': number; readonly 'lo
 };
 /** Passed while a process starts: armed at once. */
 const atStart: ReadonlySet<string> = new Set<Failpoint>(['log.schema-fetch', 'policy.tables-loading', 'dispatcher.taking-over']);
-/** At these a process may have nothing in hand: then the lag of its group decides. */
-const idlePoints: ReadonlySet<string> = new Set<string>([...atStart, 'poller.cursor-saved', 'normalizer.release-switch', 'random']);
+/**
+ * What a victim surely held, by where it died; undefined = that says nothing, and it is looked whether something waited:
+ * behind the commits of its partitions, or of its requests (`holdsWork`).
+ */
+const inHand: Record<Failpoint, string | undefined> = {
+  // Also reports of what is applied, incidents, marks and cursors are produced.
+  'log.produce-sent': undefined,
+  'log.commit-sent': 'offsets above those that are committed: others are not sent (packages/log/commits.ts)',
+  'log.schema-fetch': undefined,
+  'ingest.verified': 'the items of a request that is not answered',
+  'ingest.acked': 'a request that is not answered',
+  'ingest.half-response': 'a request that is not answered',
+  'poller.page-fetched': 'the items of the page: passed for a page that has some',
+  'poller.produced': 'a page whose items would be read again: passed for a page that has some',
+  'poller.cursor-saved': undefined,
+  'normalizer.before-transform': 'the batch that was read',
+  'normalizer.dependencies-written': 'a slice of the batch: it is committed when everything of it is acknowledged',
+  'normalizer.dlq-written': 'a slice of the batch, as before',
+  'normalizer.outputs-acked': 'a slice of the batch: its offset is committed after this',
+  'normalizer.release-switch': undefined,
+  'policy.tables-loading': undefined,
+  'policy.decided': 'a chunk of the batch: it is committed when its deliveries are acknowledged',
+  'policy.outputs-acked': 'a chunk of the batch: its offset is committed after this',
+  'policy.folded': 'the batch of changes: it is committed when its states are acknowledged and passed on',
+  'policy.states-acked': 'the batch of changes: its offset is committed after this',
+  'dispatcher.taking-over': undefined,
+  'dispatcher.intent-written': 'the batch that the intent is for',
+  'dispatcher.before-connect': 'the delivery of the call: it has no end',
+  'dispatcher.sent': 'the delivery of the call: it has no end',
+  'dispatcher.response-read': 'the delivery of the call: it has no end',
+  'dispatcher.dlq-written': 'a delivery whose end is not written',
+  'dispatcher.ledger-written': 'deliveries that have ended and count as unfinished until this process takes note',
+  'dispatcher.retry-scheduled': 'the delivery that waits: it has no end',
+  'dispatcher.parked-written': 'the deliveries of the subject: they are finished here when the marker stands',
+  'dispatcher.marker-written': 'the deliveries of the subject: their offset is committed after this',
+};
 const sharedPoints: Record<Stage, readonly Failpoint[]> = { ingest: ['log.produce-sent'], normalizer: ['log.produce-sent', 'log.commit-sent', 'log.schema-fetch'], policy: ['log.produce-sent', 'log.commit-sent'], dispatcher: ['log.produce-sent', 'log.commit-sent'] };
 
 /** Points of a stage: by the catalogue, so that a new one is tried without a word here. */
@@ -53,6 +87,8 @@ export interface KillerPorts {
   /** Kills by `<stage> <point>`, those of earlier rounds of the run among them. */
   readonly counts: Map<string, number>;
   readonly done: () => boolean;
+  /** Lives since the last kill at it that were armed at `<stage> <point>` and did not end there. */
+  readonly misses: Map<string, number>;
   /** Milliseconds after it is ready until the next kill of a stage is due, so that events keep pace with kills. */
   readonly pace: (stage: Stage) => number;
   readonly starts: Starts;
@@ -114,11 +150,16 @@ const exitOf = (child: ReturnType<World['fleet']['process']>): Promise<void> => 
   child.once('exit', () => resolve());
 });
 
-/** The points that have the fewest kills, one of them; now and then any, so that one that is not reached does not take every life. */
-function choose(stage: Stage, { counts, random }: KillerPorts): Failpoint {
+/** So many lives in vain, and a point is taken for dead: nobody waits for it. */
+export const deadAfter = 40;
+/** So many lives in vain stand for a kill when the next point is chosen. */
+const missesOfKill = 3;
+
+/** The points that have the fewest kills, one of them; one that is not reached moves back, so that it does not take the lives of the others. Now and then any. */
+export function choose(stage: Stage, { counts, misses, random }: Pick<KillerPorts, 'counts' | 'misses' | 'random'>): Failpoint {
   const points = pointsOf(stage);
   if (random.next() < 0.25) return random.pick(points);
-  const of = (name: string): number => counts.get(`${stage} ${name}`) ?? 0;
+  const of = (name: string): number => (counts.get(`${stage} ${name}`) ?? 0) + Math.floor((misses.get(`${stage} ${name}`) ?? 0) / missesOfKill);
   const least = Math.min(...points.map(of));
   return random.pick(points.filter((name) => of(name) <= least + 1));
 }
@@ -141,6 +182,7 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     const spec = `${point}:${1 + random.below(passingsOf(stage, point))}${fromMs === 0 ? '' : `+${fromMs}`}${stall}`;
     const started = Promise.withResolvers<void>();
     const starting = ports.starts.inTurn(stage, async () => {
+      await world.holdings.begins(clientOf(stage, instance));
       const ready = fleet.start(stage, instance, { WEIR_FAILPOINTS: spec });
       started.resolve();
       return ready;
@@ -174,28 +216,33 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
     }
     let name: string = point;
     let held = true;
+    const armed = `${stage} ${point}`;
     if (!isDead(child)) {
       if (ports.done()) return;
       name = 'random';
+      ports.misses.set(armed, (ports.misses.get(armed) ?? 0) + 1);
       held = await holds();
       child.kill('SIGKILL');
       await exit;
     } else if (child.signalCode !== 'SIGKILL') {
       await starting;
       return ports.ended(stage, instance, child.exitCode);
-    } else if (idlePoints.has(point)) {
-      // What it cut off is told to the senders a moment later.
-      await pause(100);
-      held = await holds(true);
+    } else {
+      ports.misses.delete(armed);
+      if (inHand[point] === undefined) {
+        // What it cut off is told to the senders a moment later.
+        await pause(100);
+        held = await holds(true);
+      }
     }
     await starting;
     if (held) counts.set(`${stage} ${name}`, (counts.get(`${stage} ${name}`) ?? 0) + 1);
     ports.killed(stage, instance, name, held);
-  }
 
-  /** What cannot be asked, because brokers are away, does not count. */
-  function holds(died = false): Promise<boolean> {
-    return holdsWork(world, stage, instance, died).catch(() => false);
+    /** What cannot be asked, because brokers are away, does not count. Where schemas are fetched a process has joined no group yet: it was started for what waits for its stage. */
+    function holds(died = false): Promise<boolean> {
+      return (died && point === 'log.schema-fetch' ? lagOf(world, stage).then(({ records }) => records > 0) : holdsWork(world, stage, instance, died)).catch(() => false);
+    }
   }
 
   async function startUntilReady(service: Stage, n: number): Promise<void> {

@@ -4,6 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { invariants, type Invariant } from './checkers.ts';
 import { pointsOf } from './killers.ts';
+import { manyKills, type Options } from './options.ts';
 import { stages } from './world.ts';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -75,4 +76,13 @@ export function lacking(points: ReadonlyMap<string, number>, least: number): Map
     const missing = least - (points.get(name) ?? 0);
     return missing > 0 ? [[name, missing] as const] : [];
   }));
+}
+
+/** What a run does not have of what was wanted, a line each; none = it is complete. Of hundreds of kills every point has one, or it is dead. */
+export function lacks(sum: Sum, { kills, events, perPoint }: Pick<Options, 'kills' | 'events' | 'perPoint'>): string[] {
+  const least = Math.max(perPoint, kills >= manyKills ? 1 : 0);
+  return [
+    ...(sum.kills < kills ? [`${sum.kills} of ${kills} kills`] : []), ...(sum.events < events ? [`${sum.events} of ${events} events`] : []),
+    ...[...lacking(sum.points, least)].map(([name, n]) => `${name}: ${least - n} of ${least} kills`),
+  ];
 }

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { keyedId } from '@weir/pipeline';
 import { waitFor, type FleetService } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
-import { consentHeld, effectsOnce, invariants, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant } from './checkers.ts';
+import { audited, consentHeld, decidedForEach, effectsOnce, endedOnce, invariants, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant, type Signed } from './checkers.ts';
 import { readHistory, type History } from './history.ts';
-import { createStarts, runKiller } from './killers.ts';
+import { createStarts, deadAfter, runKiller } from './killers.ts';
 import type { Options } from './options.ts';
 import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
@@ -44,32 +44,36 @@ interface Tally {
 
 const pause = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
 
-export async function runRound(options: Options, round: number, goal: Goal): Promise<Round> {
+/** The result, and the points that are wanted and were armed again and again without being reached. */
+export async function runRound(options: Options, round: number, goal: Goal): Promise<{ readonly result: Round; readonly unreached: readonly string[] }> {
   const began = performance.now();
   const world = await startWorld(options, round);
   const tally: Tally = { kills: 0, uncounted: 0, ended: 0, points: new Map(goal.points), faults: new Map(), broken: Object.fromEntries(invariants.map((i) => [i, []])) as never };
   try {
     await startVendorFaults(world);
-    await breakUntilDone(world, round, goal, tally, began);
+    const unreached = await breakUntilDone(world, round, goal, tally, began);
     const history = await judge(world, tally);
     const violations = Object.fromEntries(invariants.map((i) => [i, tally.broken[i].length])) as Record<Invariant, number>;
     const firstViolations = invariants.flatMap((i) => tally.broken[i].slice(0, 5).map((line) => `${i}: ${line}`));
     if (firstViolations.length > 0 && options.keep) keep(world, history);
     const own = [...tally.points].map(([name, n]) => [name, n - (goal.points.get(name) ?? 0)] as const).filter(([, n]) => n > 0);
-    return {
+    const result: Round = {
       commit: commit(), at: new Date().toISOString(), machine: `${cpus().length} cores`, seed: options.seed, round, seconds: Math.round((performance.now() - began) / 1000), kills: tally.kills, uncounted: tally.uncounted, endedByThemselves: tally.ended,
       events: new Set(history.raw.map((r) => r.event)).size, effects: history.effects.length, faults: Object.fromEntries([...tally.faults].sort()), points: Object.fromEntries(own.sort()), violations, firstViolations,
     };
+    return { result, unreached };
   } finally {
     await world.close();
   }
 }
 
-async function breakUntilDone(world: World, round: number, goal: Goal, tally: Tally, began: number): Promise<void> {
+async function breakUntilDone(world: World, round: number, goal: Goal, tally: Tally, began: number): Promise<string[]> {
   const { options, traffic } = world;
   const started = performance.now();
   const minutes = (): number => (performance.now() - began) / 60_000;
-  const lacks = (): number => options.perPoint === 0 ? 0 : lacking(tally.points, options.perPoint).size;
+  const misses = new Map<string, number>();
+  const isDead = (name: string): boolean => (misses.get(name) ?? 0) >= deadAfter;
+  const lacks = (): number => [...lacking(tally.points, options.perPoint).keys()].filter((name) => !isDead(name)).length;
   const done = (): boolean => (tally.kills >= goal.kills && traffic.log.events >= goal.events && lacks() === 0) || (goal.minutes > 0 && minutes() >= goal.minutes);
   const count = (name: string): void => { tally.faults.set(name, (tally.faults.get(name) ?? 0) + 1); };
   const share = goal.events / goal.kills;
@@ -84,7 +88,7 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
   const killers = Promise.all(stages.flatMap((stage) => instances.map((instance) => runKiller(stage, instance, {
-    world, counts: tally.points, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
+    world, counts: tally.points, misses, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
     killed: (_stage, _instance, _point, counted) => {
       if (counted) tally.kills++;
       else tally.uncounted++;
@@ -98,7 +102,7 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
     },
   }))));
   const watched = supervise(world, ['control'], done, tally);
-  const guards = Promise.all([watched, runWeather(world, done, count), watchMemory(world, done, tally), holdBack(world, done, lags, () => share > 0 && ahead() < -2 * slack)]);
+  const guards = Promise.all([watched, runWeather(world, done, count), watchMemory(world, done, tally), watchGroups(world, done), holdBack(world, done, lags, () => share > 0 && ahead() < -2 * slack)]);
   await killers;
   await guards;
   await calm(world);
@@ -106,6 +110,15 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   await traffic.stop();
   for (const stage of stages) for (const n of instances) tally.faults.set('stall', (tally.faults.get('stall') ?? 0) + (readFileSync(world.fleet.logFile(stage, n), 'utf8').match(/^stood still for/gm)?.length ?? 0));
   console.log(`round ${round}: ${tally.kills} kills, ${traffic.log.events} events; waiting until all is quiet`);
+  return [...lacking(tally.points, options.perPoint).keys()].filter(isDead);
+}
+
+/** While members join nobody tells who holds what: what they held before is known from here. */
+async function watchGroups({ holdings }: World, done: () => boolean): Promise<void> {
+  while (!done()) {
+    await holdings.refresh();
+    await pause(1000);
+  }
 }
 
 /** Anonymous memory of every process (I7). */
@@ -172,6 +185,18 @@ async function supervise(world: World, services: readonly FleetService[], done: 
   }
 }
 
+/** The checkpoint of the audit log, before its leaves are read, and those that were kept since the first start. */
+async function signedAudit({ fleet }: World): Promise<Signed> {
+  const { checkpoint, verifier } = await waitFor('the checkpoint of the audit log', async () => {
+    const response = await fetch(`${fleet.url('control')}/v1/audit/checkpoint`, { headers: { authorization: `Bearer ${fleet.secret('ADMIN_TOKEN')}` } });
+    if (!response.ok) throw new Error(`the control service answers ${response.status}`);
+    return (await response.json()) as { readonly checkpoint: string; readonly verifier: string };
+  }, settleMs);
+  const file = join(fleet.dataDir, 'audit-checkpoints.jsonl');
+  const kept = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as string) : [];
+  return { served: checkpoint, verifier, kept };
+}
+
 async function judge(world: World, tally: Tally): Promise<History> {
   const { fleet, platform, traffic, feed, secrets } = world;
   const { broken } = tally;
@@ -181,15 +206,17 @@ async function judge(world: World, tally: Tally): Promise<History> {
   settled = true;
   await watched;
   const key = readWorkspaceKey(fleet.dataDir, undefined);
+  const signed = await signedAudit(world);
   const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
   const sent = { answered: traffic.log.answered, poison: traffic.log.poison, consent: traffic.log.consent, members: feed.size() };
-  broken.I1.push(...nothingLost(history, sent));
+  broken.I1.push(...nothingLost(history, sent), ...decidedForEach(history), ...endedOnce(history));
   broken.I2.push(...effectsOnce(history));
   const idsOf = (email: string): string[] => [`email:${keyedId(key, 'email', email)}`, `userId:${keyedId(key, 'userId', userIdOf(email))}`];
   broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, idsOf), ...lastNoHolds(history, sent, idsOf));
   broken.I4.push(...ordered(history, sent));
   broken.I5.push(...sameBytes(history));
   broken.I6.push(...zombiesHarmless(history, 250));
+  broken.I9.push(...audited(history, signed));
   broken.I12.push(...releasesNamed(history));
   for (const service of [...stages, 'control', 'sandbox'] as const) {
     for (const instance of instances) {
@@ -203,6 +230,6 @@ async function judge(world: World, tally: Tally): Promise<History> {
 
 function keep({ fleet, dir, traffic }: World, history: History): void {
   cpSync(fleet.dataDir, join(dir, 'fleet'), { recursive: true });
-  writeFileSync(join(dir, 'history.json'), JSON.stringify({ ...history, canonical: history.canonical.map(({ value, ...rest }) => ({ ...rest, value: value.toString('base64') })), letters: history.letters.map(({ value: _value, ...rest }) => rest), releases: [...history.releases], answered: [...traffic.log.answered] }));
+  writeFileSync(join(dir, 'history.json'), JSON.stringify({ ...history, canonical: history.canonical.map(({ value, ...rest }) => ({ ...rest, value: value.toString('base64') })), leaves: history.leaves.map((leaf) => leaf.toString()), letters: history.letters.map(({ value: _value, ...rest }) => rest), releases: [...history.releases], answered: [...traffic.log.answered] }));
   console.log(`kept: ${dir}`);
 }

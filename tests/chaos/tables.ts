@@ -1,6 +1,7 @@
 /** The tables of docs/faults.md from what the runs left in docs/results. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { breaksOf } from '../mutants/verdict.ts';
 import type { Round } from './results.ts';
 
 const results = resolve(import.meta.dirname, '../../docs/results');
@@ -30,13 +31,29 @@ export function chaosTable(rounds: readonly Round[] = read<Round[]>('chaos.json'
   ].join('\n');
 }
 
-interface Mutants { readonly at: string; readonly seeds: number; readonly results: ReadonlyArray<{ readonly mutant: string; readonly caughtBy: string; readonly how: string; readonly commit: string }> }
+interface Mutants { readonly at: string; readonly seeds: number; readonly results: ReadonlyArray<{ readonly mutant: string; readonly verdict?: string; readonly caughtBy: string; readonly how: string; readonly invariants?: readonly string[]; readonly commit: string }> }
 
-export function mutantsTable(found: Mutants | undefined = read<Mutants>('mutants.json')): string {
+const mutants = resolve(import.meta.dirname, '../mutants');
+/** Planted bugs and what each breaks, by the patches. */
+function planted(): Map<string, string> {
+  return new Map(readdirSync(mutants).filter((f) => f.endsWith('.patch')).sort().map((f) => [f.slice(0, -6), breaksOf(readFileSync(join(mutants, f), 'utf8'), f)]));
+}
+
+/** A row for each patch: one without a result was not run, and is not caught. */
+export function mutantsTable(found: Mutants | undefined = read<Mutants>('mutants.json'), patches: ReadonlyMap<string, string> = planted()): string {
   if (found === undefined) return 'No result is recorded for this state of the repository yet; the command writes it.';
   const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll(/[<>]/g, '').replaceAll(/\s+/g, ' ').trim();
+  const of = new Map(found.results.map((r) => [r.mutant, r]));
+  const notRun = [...patches.keys()].filter((name) => !of.has(name));
+  const rows = [...patches].map(([name, breaks]) => {
+    const r = of.get(name);
+    if (r === undefined) return `| ${name} | ${breaks} | **not run** | | | |`;
+    // Results of before that were told kept the first line only.
+    const complained = r.invariants ?? Array.from(r.how.match(/(?<=: )I\d+(?=:)/) ?? []);
+    return `| ${name} | ${breaks} | ${r.caughtBy === '' ? `**${r.verdict === 'harness failed' ? 'harness failed' : 'nothing'}**` : r.caughtBy} | ${complained.join(', ')} | ${cell(r.how)} | \`${r.commit}\` |`;
+  });
   return [
-    `${found.results.filter((r) => r.caughtBy !== '').length} of ${found.results.length} caught, with ${found.seeds} seeds, the last on ${found.at.slice(0, 10)}.`, '',
-    '| mutant | caught by | how | commit |', '|---|---|---|---|', ...found.results.map((r) => `| ${r.mutant} | ${r.caughtBy === '' ? '**nothing**' : r.caughtBy} | ${cell(r.how)} | \`${r.commit}\` |`),
+    `${[...patches.keys()].filter((name) => (of.get(name)?.caughtBy ?? '') !== '').length} of ${patches.size} caught${notRun.length === 0 ? '' : `, ${notRun.length} not run`}, with ${found.seeds} seeds, the last on ${found.at.slice(0, 10)}.`, '',
+    '| mutant | breaks | caught by | complained of | how | commit |', '|---|---|---|---|---|---|', ...rows,
   ].join('\n');
 }

@@ -7,6 +7,7 @@ import { groupNames, topicNames, type TopicNames } from '@weir/pipeline';
 import { freePort, startFleet, type Fleet, type FleetService } from '@weir/testing';
 import { removeSecret } from '@weir/vault';
 import { freePorts, startPlatform, type Platform } from '../../infra/local/platform.ts';
+import { createHoldings, type Holdings } from './groups.ts';
 import type { Options } from './options.ts';
 import { startProxy, type NetworkProxy } from './proxy.ts';
 import { createRandom, type Random } from './random.ts';
@@ -46,6 +47,8 @@ export interface World {
   readonly topics: TopicNames;
   /** [group, topic] that each stage reads. */
   readonly reads: Readonly<Record<Stage, ReadonlyArray<readonly [string, string]>>>;
+  /** Who of the instances holds which partitions. */
+  readonly holdings: Holdings;
   clockFile(service: string, instance: number): string;
   /** Order a fault at the vendor. */
   vendorFault(body: object): Promise<void>;
@@ -132,15 +135,16 @@ export async function startWorld(options: Options, round: number): Promise<World
     const groups = groupNames(fleet.prefix);
     const authorization = `Basic ${Buffer.from(`${fleet.secret('SEGMENT_WRITE_KEY')}:`).toString('base64')}`;
     const { seed } = options;
+    const reads = {
+      ingest: [],
+      normalizer: [[groups.normalizer, topics.raw('segment')], [groups.normalizer, topics.raw('members')]],
+      policy: [[groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges]],
+      dispatcher: [[groups.dispatcher('warehouse'), topics.dispatch('warehouse')], [groups.dispatcher('newsletter'), topics.dispatch('newsletter')]],
+    } as const;
     const traffic = startTraffic({ ingest: instances.map((n) => fleet.url('ingest', n)), authorization: () => authorization, random: createRandom(seed * 1000 + round, 'traffic'), people, workers: 8, batch: 20, rate: options.rate }, feed);
     return {
       options, random: createRandom(seed * 1000 + round, 'weather'), dir, workspace, platform, proxy, links, vault, fleet, secrets, feed, traffic, log, admin, appender, serde, topics, clockFile, close,
-      reads: {
-        ingest: [],
-        normalizer: [[groups.normalizer, topics.raw('segment')], [groups.normalizer, topics.raw('members')]],
-        policy: [[groups.policy, topics.canonical], [groups.consentFold, topics.consentChanges]],
-        dispatcher: [[groups.dispatcher('warehouse'), topics.dispatch('warehouse')], [groups.dispatcher('newsletter'), topics.dispatch('newsletter')]],
-      },
+      reads, holdings: createHoldings(platform.bootstrap, [...new Set(Object.values(reads).flat().map(([group]) => group))]),
       vendorFault: async (body) => {
         const response = await fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
         if (!response.ok && response.status !== 400) throw new Error(`the sandbox answers ${response.status}`);
@@ -152,13 +156,19 @@ export async function startWorld(options: Options, round: number): Promise<World
   }
 }
 
-/** Records behind the commits of a stage, and where the first of them is. */
-export async function lagOf(world: World, stage: Stage): Promise<{ readonly records: number; readonly where: string | undefined }> {
+/** As the process of an instance calls itself at the brokers. */
+export const clientOf = (stage: Stage, instance: number): string => `weir-${stage}-${instance}`;
+
+/** Records behind the commits of a stage, and where the first of them is; with `of`, of those partitions only. */
+export async function lagOf({ reads, admin }: Pick<World, 'reads' | 'admin'>, stage: Stage, of?: (group: string, topic: string) => readonly number[]): Promise<{ readonly records: number; readonly where: string | undefined }> {
   let records = 0;
   let where: string | undefined;
-  for (const [group, topic] of world.reads[stage]) {
-    const [ends, committed] = await Promise.all([world.admin.endOffsets(topic), world.admin.committed(group, topic)]);
+  for (const [group, topic] of reads[stage]) {
+    const only = of?.(group, topic);
+    if (only?.length === 0) continue;
+    const [ends, committed] = await Promise.all([admin.endOffsets(topic), admin.committed(group, topic)]);
     for (const [partition, end] of ends) {
+      if (only?.includes(partition) === false) continue;
       const at = committed.get(partition) ?? 0;
       if (at < end) where ??= `${stage}: ${topic}/${partition} stands at ${at} of ${end}`;
       records += Math.max(0, end - at);
@@ -167,9 +177,10 @@ export async function lagOf(world: World, stage: Stage): Promise<{ readonly reco
   return { records, where };
 }
 
-/** True while work of this service waits uncommitted; for ingest: while requests are in flight to the instance, or were cut off when it died just now. */
-export async function holdsWork(world: World, stage: Stage, instance: number, died = false): Promise<boolean> {
-  const { inFlight, cutAt } = world.traffic.log;
+/** True while work waits uncommitted on the partitions of this instance; for ingest: while requests are in flight to it, or were cut off when it died just now. */
+export async function holdsWork({ traffic, holdings, ...world }: Pick<World, 'traffic' | 'holdings' | 'reads' | 'admin'>, stage: Stage, instance: number, died = false): Promise<boolean> {
+  const { inFlight, cutAt } = traffic.log;
   if (stage === 'ingest') return died ? performance.now() - cutAt[instance - 1]! < 1000 : inFlight[instance - 1]! > 0;
-  return (await lagOf(world, stage)).records > 0;
+  await holdings.refresh();
+  return (await lagOf(world, stage, (group, topic) => holdings.held(group, topic, clientOf(stage, instance)))).records > 0;
 }

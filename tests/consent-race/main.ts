@@ -7,6 +7,7 @@
  * Exit 1 when a `use` call reached the vendor after a withdrawal was answered as applied.
  */
 import { parseArgs } from 'node:util';
+import { brokenLine } from '../integrity/sim/checkers.ts';
 import { raceOnBroker, type Backlog } from './broker.ts';
 import { race } from './simulated.ts';
 
@@ -34,7 +35,7 @@ for (let seed = from; seed < from + count; seed++) {
   applied.push(...result.applied);
   late += result.problems.filter((p) => p.includes('after the withdrawal was applied')).length;
   if (result.problems.length > 0) failed++;
-  if (result.problems.length > 0 || count === 1) console.log(`seed ${seed}  trace ${result.run.hash}  ${result.asked} withdrawals, ${result.run.steps} steps${result.problems.slice(0, 8).map((p) => `\n  ${p}`).join('')}${result.problems.length > 8 ? `\n  and ${result.problems.length - 8} more` : ''}`);
+  if (result.problems.length > 0 || count === 1) console.log(`seed ${seed}  trace ${result.run.hash}  ${result.asked} withdrawals, ${result.run.steps} steps${result.problems.slice(0, 8).map((p) => `\n  ${p}`).join('')}${result.problems.length > 8 ? `\n  and ${result.problems.length - 8} more` : ''}${brokenLine(result.problems)}`);
   if (failed > 0 && values['fail-fast']) break;
 }
 const waits = ({ normalizer, policy, newsletter }: Backlog): string => `${normalizer} + ${policy} + ${newsletter} records before normalizer, policy and newsletter`;

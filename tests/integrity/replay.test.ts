@@ -81,6 +81,28 @@ test('dead letters are previewed, replayed once under a new key, told by the rep
   expect(leaves.find((l) => l.action === 'replay.start')).toMatchObject({ kind: 'intent', target: id });
 });
 
+test('a redrive of a selection sends what it selects and no more, and nothing before it was said yes to', async () => {
+  await weir.fault({ destination: 'crm', mode: 'permanent', count: 2 });
+  await weir.send('gil');
+  await weir.settled();
+  const between = new Date(Date.now() + 1).toISOString();
+  await waitFor('another millisecond', async () => Date.now() > Date.parse(between));
+  await weir.send('hal');
+  await weir.settled();
+  const looked = await weir.cli('dlq', 'redrive', '--destination', 'crm', '--since', between);
+  expect([looked.code, looked.out]).toEqual([0, expect.stringMatching(/1 records would be put back: 1 crm\/put[^]*nothing was started/)]);
+  expect([await bodies('gil'), await bodies('hal')]).toEqual([[], []]);
+  expect(await weir.cli('dlq', 'redrive', '--destination', 'crm', '--since', between, '--yes')).toMatchObject({ code: 0, out: expect.stringContaining('ended: 1 delivered') });
+  expect([await bodies('gil'), (await bodies('hal')).length]).toEqual([[], 1]);
+  for (const [args, message] of [[['redrive', '--destination', 'crm', '--open'], /redrive takes no --open/], [['stats', '--since', '1h'], /stats takes no --since/], [['redrive', '--destination', 'crmm'], /no destination crmm/], [['list', '--destination', 'crmm'], /no destination of that name; it has crm/]] as const) {
+    const done = await weir.cli('dlq', ...args);
+    expect([args.join(' '), done.code, done.out]).toEqual([args.join(' '), 2, '']);
+    expect(done.err).toMatch(message);
+  }
+  expect((await weir.cli('dlq', 'redrive', '--all', '--yes')).code).toBe(0);
+  expect(await bodies('gil')).toHaveLength(1);
+});
+
 test('what was delivered and the mended mapping would deliver otherwise is shown field by field, sent once as a new intent, and is then the same', async () => {
   await weir.send('eve', 'gold');
   await weir.settled();
@@ -100,6 +122,31 @@ test('what was delivered and the mended mapping would deliver otherwise is shown
   expect(again.out).toContain('nothing to send');
   expect(await bodies('eve')).toHaveLength(2);
   expect(JSON.stringify(await orders())).not.toContain('eve@');
+});
+
+test('policy of today holds back what was decided before it, from the dead letters and from dispatch; what may go as it stands goes once', async () => {
+  await weir.fault({ destination: 'crm', mode: 'permanent', count: 1 });
+  await weir.send('ivy', 'gold');
+  await weir.settled();
+  const [letter] = await weir.deadLetters('open=true');
+  const { files, hash } = (await (await weir.api('/v1/releases/current')).json()) as { files: { path: string; content: string }[]; hash: string };
+  async function apply(rule: string): Promise<string> {
+    const next = files.map((f) => (f.path === 'policies/all.yaml' ? { ...f, content: `${f.content}${rule}` } : f));
+    const applied = (await (await weir.api('/v1/releases', { method: 'POST', body: JSON.stringify({ files: next }) })).json()) as any;
+    await waitFor('the release runs', async () => (await weir.status()).release === applied.hash);
+    return applied.hash;
+  }
+  const replayed = async (from: string): Promise<string> => (await weir.cli('replay', from, '--subject', 'email:ivy@larkspur.example', '--yes')).out;
+  await apply('  - { name: not-now, effect: deny, purpose: service }\n');
+  for (const from of ['dlq', 'dispatch']) expect(await replayed(from)).toMatch(/denied today +1 +consent or policy says no now; skipped[^]*nothing to send/);
+  expect(await weir.cli('dlq', 'redrive', letter.id)).toMatchObject({ code: 0, out: expect.stringMatching(/^0 redriven, passed over 1 denied/) });
+  await apply('  - { name: less, effect: minimise, fields: [plan] }\n');
+  expect(await replayed('dlq')).toMatch(/denied today +1 +.*1 would go with less, or other values, than they carry \(weir replay raw decides anew\)/);
+  expect(await bodies('ivy')).toEqual([]);
+  await apply('  - { name: elsewhere, effect: deny, when: record.country == "FR" }\n');
+  expect(await replayed('dlq')).toMatch(/not applied +1 [^]*ended: 1 delivered/);
+  expect(await bodies('ivy')).toHaveLength(1);
+  expect(await apply('')).toBe(hash);
 });
 
 test('an older update that died is superseded by the newer one that was delivered: the replay does not roll the person back', async () => {

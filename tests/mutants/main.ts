@@ -1,7 +1,7 @@
 /**
  * npm run mutants [-- name…]: each patch of this folder goes into a copy of the repository, where the checkers must find
- * it: the simulation first, then the consent race, then the tests that need no broker; who caught it the time before goes first of all. Prints which of them did; exit 1 when a mutant survives, when a patch
- * does not apply any more, or when the checkers complain about the copy without any patch. A checker that finds no
+ * it: the simulation first, then the consent race, then the tests that need no broker; who caught it the time before goes first of all, and who says only that all stood still is not the last. Prints which of them did; exit 1 when a mutant survives, when a patch
+ * does not apply any more, when a checker ends without a word of its own (it crashed, or was out of time), or when the checkers complain about the copy without any patch. A checker that finds no
  * planted bug would be worth nothing, and so would one that always complains.
  */
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
@@ -9,6 +9,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { makeCopy } from '../copy.ts';
+import { breaksOf, judgeSeeds, judgeTests, saysLittle, type Checker, type Run } from './verdict.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
@@ -19,53 +20,61 @@ const tests = ['packages', 'services', 'tests/integrity/sim/sim.test.ts'];
 
 interface Result {
   readonly mutant: string;
+  /** What it breaks, as its patch says. */
+  readonly breaks: string;
+  readonly verdict: 'caught' | 'survived' | 'harness failed';
+  /** All that somebody complained about. */
+  readonly invariants: readonly string[];
   readonly caughtBy: string;
   readonly how: string;
   readonly seconds: number;
   readonly commit: string;
 }
 
-function run(copy: string, args: readonly string[]): Promise<{ readonly failed: boolean; readonly output: string }> {
+function run(copy: string, args: readonly string[]): Promise<Run> {
   return new Promise((resolve) => {
     execFile(process.execPath, args, { cwd: copy, encoding: 'utf8', timeout: 1_800_000, maxBuffer: 64 * 1024 * 1024 }, (error, stdout, stderr) => {
-      // Out of time is no finding.
-      resolve({ failed: typeof error?.code === 'number', output: `${stdout}\n${stderr}` });
+      resolve({ code: error === null ? 0 : typeof error.code === 'number' ? error.code : null, output: `${stdout}\n${stderr}` });
     });
   });
 }
 
-const ofSeed = (output: string): string => {
-  const found = /(seed \d+)[^\n]*\n\s+(\S.*)/.exec(output);
-  return (found === null ? output.trim() : `${found[1]}: ${found[2]}`).slice(0, 140);
-};
-const ofTest = (output: string): string => /FAIL\s+(.*)/.exec(output.replaceAll(/\u001b\[[0-9;]*m/g, ''))?.[1]?.slice(0, 140) ?? '';
-const checkers: ReadonlyArray<readonly [name: string, args: readonly string[], story: (output: string) => string]> = [
-  ['simulation', ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast'], ofSeed],
-  ['consent race', ['tests/consent-race/main.ts', '--seeds', String(raceSeeds), '--sim-only', '--fail-fast'], ofSeed],
-  ['tests', ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', '--project', 'sim', ...tests], ofTest],
+const checkers: readonly Checker[] = [
+  { name: 'simulation', args: ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast'], judge: judgeSeeds },
+  { name: 'consent race', args: ['tests/consent-race/main.ts', '--seeds', String(raceSeeds), '--sim-only', '--fail-fast'], judge: judgeSeeds },
+  { name: 'tests', args: ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', '--project', 'sim', ...tests], judge: judgeTests },
 ];
 
 /** Who caught it last time goes first. */
 function inOrder(mutant: string): typeof checkers {
   const last = lastTime.find((r) => r.mutant === mutant)?.caughtBy;
-  return [...checkers].sort(([a], [b]) => Number(b === last) - Number(a === last));
+  return [...checkers].sort((a, b) => Number(b.name === last) - Number(a.name === last));
 }
 
 /** No patch: what the checkers must let pass. */
 const control = '(none)';
 
+const fileOf = (mutant: string): string => join(import.meta.dirname, `${mutant}.patch`);
+
 async function judge(mutant: string): Promise<Result> {
   const began = performance.now();
+  const breaks = mutant === control ? '' : breaksOf(readFileSync(fileOf(mutant), 'utf8'), mutant);
   const copy = makeCopy();
-  const seconds = (): number => Math.round((performance.now() - began) / 1000);
+  const result = (verdict: Result['verdict'], caughtBy: string, how: string, invariants: readonly string[] = []): Result => ({ mutant, breaks, verdict, caughtBy, how, invariants, seconds: Math.round((performance.now() - began) / 1000), commit });
   try {
-    const applied = mutant === control ? undefined : spawnSync('git', ['apply', '-C1', join(import.meta.dirname, `${mutant}.patch`)], { cwd: copy, encoding: 'utf8' });
-    if (applied !== undefined && applied.status !== 0) return { mutant, caughtBy: '', how: `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`, seconds: seconds(), commit };
-    for (const [name, args, story] of inOrder(mutant)) {
-      const { failed, output } = await run(copy, args);
-      if (failed) return { mutant, caughtBy: name, how: story(output), seconds: seconds(), commit };
+    const applied = mutant === control ? undefined : spawnSync('git', ['apply', '-C1', fileOf(mutant)], { cwd: copy, encoding: 'utf8' });
+    if (applied !== undefined && applied.status !== 0) return result('harness failed', '', `the patch does not apply: ${applied.stderr.trim().split('\n')[0]}`);
+    let first: { readonly name: string; readonly how: string } | undefined;
+    const invariants = new Set<string>();
+    for (const { name, args, judge: by } of inOrder(mutant)) {
+      const finding = by(await run(copy, args));
+      if (finding.kind === 'harness failed') return result('harness failed', '', `${name}: ${finding.how}`);
+      if (finding.kind !== 'found') continue;
+      first ??= { name, how: finding.how };
+      for (const invariant of finding.invariants) invariants.add(invariant);
+      if (!saysLittle([...invariants])) break;
     }
-    return { mutant, caughtBy: '', how: 'survived', seconds: seconds(), commit };
+    return first === undefined ? result('survived', '', 'survived') : result('caught', first.name, first.how, [...invariants]);
   } finally {
     rmSync(copy, { recursive: true, force: true });
   }
@@ -93,8 +102,8 @@ if (unknown !== undefined) {
 }
 const results: Result[] = [];
 const unmutated = names.length > 0 ? undefined : await judge(control);
-if (unmutated !== undefined && unmutated.caughtBy !== '') {
-  console.log(`without any patch the ${unmutated.caughtBy} complain: ${unmutated.how}`);
+if (unmutated !== undefined && unmutated.verdict !== 'survived') {
+  console.log(unmutated.verdict === 'caught' ? `without any patch the ${unmutated.caughtBy} complain: ${unmutated.how}` : `without any patch: ${unmutated.how}`);
   process.exit(1);
 }
 const left = names.length > 0 ? names : [...all];
@@ -103,9 +112,9 @@ await Promise.all(Array.from({ length: Math.min(availableParallelism(), 4) }, as
     const result = await judge(mutant);
     results.push(result);
     save();
-    console.log(`${result.caughtBy === '' ? 'SURVIVED' : 'caught  '}  ${mutant}  ${result.caughtBy}  ${result.how}  (${result.seconds} s)`);
+    console.log(`${result.verdict.toUpperCase().padEnd(14)}  ${mutant}  breaks ${result.breaks}  ${result.caughtBy}  ${result.invariants.join(', ')}  ${result.how}  (${result.seconds} s)`);
   }
 }));
-const survivors = results.filter((r) => r.caughtBy === '').length;
-console.log(`${results.length - survivors} caught, ${survivors} survived`);
-process.exit(survivors > 0 ? 1 : 0);
+const count = (verdict: Result['verdict']): number => results.filter((r) => r.verdict === verdict).length;
+console.log(`${count('caught')} of ${all.length} caught, ${count('survived')} survived, ${count('harness failed')} without a verdict, ${all.length - results.length} not run`);
+process.exit(count('caught') < results.length ? 1 : 0);

@@ -43,8 +43,10 @@ export interface Corrections {
 export interface Corrector {
   /** Reads what was delivered since the order's range began; resolves when it is at hand. */
   open(order: ReplayOrder, goesOn: () => boolean): Promise<Corrections>;
-  /** The first differences of an order with their values, for who may see payloads; in memory only, and without those of who was erased since. */
+  /** The first 50 differences of an order with their values, for who may see payloads; in memory only, and without those of who was erased since. */
   samples(order: string): readonly FieldDifference[];
+  /** Whether this process has made them: a restart, and newer orders (20 are kept), forget them. */
+  has(order: string): boolean;
   forget(order: string): void;
 }
 
@@ -64,7 +66,8 @@ interface DeliveryRecord {
 }
 
 const maxSamples = 50;
-const maxOrders = 20;
+/** Orders whose differences are kept. */
+export const maxOrders = 20;
 const maxGenerations = 1000;
 const flushRecords = 2000;
 const deliveryName = 'weir.internal.Delivery';
@@ -186,6 +189,7 @@ export function createCorrector(ports: CorrectPorts): Corrector {
       };
     },
     samples: (order) => (kept.get(order) ?? []).filter(({ ids, acceptedAt }) => standing.mayRead(ids, acceptedAt)).map(({ detail }) => detail),
+    has: (order) => kept.has(order),
     forget(order) {
       kept.delete(order);
       drop(`p/${order}/`);

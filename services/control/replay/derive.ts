@@ -2,7 +2,7 @@ import { createKnownRegions, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Headers, LogRecord, Serde } from '@weir/log';
 import { H } from '@weir/pipeline';
-import { decide, type DecisionContext } from '@weir/policy';
+import { decide, type Decision, type DecisionContext, type Subject } from '@weir/policy';
 import { createKeyedCache, normalize, rawHeaders, type Release } from '@weir/release';
 import type { KeyRing } from '@weir/seal';
 import type { DeliveryFacts, StandingPorts } from './standing.ts';
@@ -19,6 +19,9 @@ export interface DerivedDelivery {
   readonly payload: Buffer;
 }
 
+/** What policy says now of one delivery of a canonical record. Undecided: nobody can read the record. */
+export type DecidedNow = { readonly kind: 'allowed'; readonly payload: Buffer; /** ms; null = at once. */ readonly notBefore: number | null } | { readonly kind: 'denied' | 'undecided' };
+
 export interface DerivePorts {
   readonly serde: Serde;
   readonly release: () => Release;
@@ -34,6 +37,7 @@ export interface DerivePorts {
 
 interface CanonicalRecord {
   readonly outputId: string;
+  readonly approval?: Subject['approval'];
   readonly ids: readonly string[];
   readonly subject: string;
   readonly value: Buffer;
@@ -44,13 +48,21 @@ export const textOf = (headers: Headers, name: string): string => headers.find((
 
 const canonicalPrefix = 'weir.canonical.';
 
+/** What an approver let through, as the policy stage reads it from the record. */
+function approvalOf(headers: Headers): Subject['approval'] {
+  const text = textOf(headers, H.approval);
+  if (text === '') return undefined;
+  const [destination = '', operation = '', rules = ''] = text.split('/');
+  return { destination, operation, rules: rules.split(',') };
+}
+
 /** Mapping and policy of the running release, as the stages run them; rate limits are not counted. */
 export function createDeriver(ports: DerivePorts) {
   const { serde, tables } = ports;
   const keyed = createKeyedCache(ports.workspaceKey);
   const regions = createKnownRegions({ tables, keys: ports.keys });
 
-  function decideOne(from: CanonicalRecord, eventId: string, source: string, itemHash: string, acceptedAt: number, into: DerivedDelivery[]): void {
+  function decideNow(from: CanonicalRecord, eventId: string, source: string, acceptedAt: number) {
     const { policy } = ports.release();
     const now = ports.now();
     const { name, value } = serde.decode(from.value);
@@ -61,16 +73,30 @@ export function createDeriver(ports: DerivePorts) {
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route.purpose), now),
     };
     const linked = tables.linked(from.ids);
-    for (const decision of decide(policy, { recordName: name.slice(canonicalPrefix.length), record: value, source, key: from.subject, ids: linked, regions: (own) => regions.of(linked, from.ids, own), eventId, acceptedAt }, context)) {
+    return {
+      name, basisOf,
+      decisions: decide(policy, { recordName: name.slice(canonicalPrefix.length), record: value, source, key: from.subject, ids: linked, regions: (own) => regions.of(linked, from.ids, own), eventId, acceptedAt, approval: from.approval }, context),
+      /** What the vendor would get: the record in the schema of this version, less what the destination has no purpose for. */
+      payloadOf: (decision: Extract<Decision, { effect: 'allow' }>): Buffer => decision.minimiser.bytes(current ??= from.value.readInt32BE(1) === serde.idOf(name) ? from.value : serde.encode(name, value)),
+    };
+  }
+
+  function decideOne(from: CanonicalRecord, eventId: string, source: string, itemHash: string, acceptedAt: number, into: DerivedDelivery[]): void {
+    const { name, basisOf, decisions, payloadOf } = decideNow(from, eventId, source, acceptedAt);
+    for (const decision of decisions) {
       const { route } = decision;
       if (route === undefined) continue;
-      // What the vendor would get: the record in the schema of this version, less what the destination has no purpose for.
-      const payload = decision.effect === 'allow' ? decision.minimiser.bytes(current ??= from.value.readInt32BE(1) === serde.idOf(name) ? from.value : serde.encode(name, value)) : from.value;
       into.push({
-        allowed: decision.effect === 'allow', payload,
+        allowed: decision.effect === 'allow', payload: decision.effect === 'allow' ? payloadOf(decision) : from.value,
         facts: { outputId: from.outputId, eventId, destination: route.destination, operation: route.operation, recordType: name, itemHash, acceptedAt, subject: from.subject, purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis: basisOf(route.purpose), ids: from.ids, intent: '0' },
       });
     }
+  }
+
+  /** A record of weir.canonical as it is decided on. Throws what its key or its bytes are refused for. */
+  function canonicalOf({ headers, key, value }: LogRecord): CanonicalRecord {
+    const ids = textOf(headers, H.ids);
+    return { outputId: textOf(headers, H.output), ids: ids === '' ? [] : ids.split(','), subject: key?.toString('utf8') ?? '', value: ports.open(value ?? Buffer.alloc(0)) ?? value!, approval: approvalOf(headers) };
   }
 
   /** Undefined: its key is destroyed; changed: somebody wrote into the sealed bytes. */
@@ -120,13 +146,25 @@ export function createDeriver(ports: DerivePorts) {
       const idText = textOf(record.headers, H.ids);
       const ids = idText === '' ? [] : idText.split(',');
       try {
-        decideOne({ outputId: textOf(record.headers, H.output), ids, subject: record.key?.toString('utf8') ?? '', value: ports.open(record.value ?? Buffer.alloc(0)) ?? record.value! }, textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
+        decideOne(canonicalOf(record), textOf(record.headers, H.event), source, textOf(record.headers, H.hash), Number(textOf(record.headers, H.accepted)), deliveries);
       } catch (error) {
         if (!(error instanceof WeirError)) throw error;
         if (error.code !== 'subject-erased') return 'unreadable';
         return { kind: ports.standing.mayRead(ids, Number(textOf(record.headers, H.accepted))) ? 'key-destroyed' : 'erased' };
       }
       return { kind: 'ok', deliveries, ids: [ids] };
+    },
+    /** Of a record of weir.canonical: the delivery to this destination by this operation, also where it is the second vendor of a route. */
+    now(record: LogRecord, destination: string, operation: string): DecidedNow {
+      try {
+        const { decisions, payloadOf } = decideNow(canonicalOf(record), textOf(record.headers, H.event), textOf(record.headers, H.source), Number(textOf(record.headers, H.accepted)));
+        const of = decisions.flatMap((d) => (d.effect === 'allow' && d.second !== undefined ? [d, d.second] : [d])).filter(({ route }) => route?.destination === destination && route.operation === operation);
+        const allowed = of.find((d) => d.effect === 'allow');
+        return allowed === undefined ? { kind: 'denied' } : { kind: 'allowed', payload: payloadOf(allowed), notBefore: allowed.notBefore };
+      } catch (error) {
+        if (!(error instanceof WeirError)) throw error;
+        return { kind: 'undecided' };
+      }
     },
   };
 }

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import type { ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
-import type { Appender, Follower, LogAdmin, Reader } from '@weir/log';
+import type { Appender, Follower, LogAdmin, LogRecord, Reader } from '@weir/log';
 import { everything, nothing, resolveConfig, type DestinationConfig, type Scope } from '@weir/release';
 import { sealedBy } from '@weir/seal';
 import type { ServiceContext } from '@weir/service';
@@ -45,6 +45,8 @@ export interface Replays {
   close(): Promise<void>;
 }
 
+/** Of the canonical records of one event. */
+const maxCopies = 32;
 const totals = (list: Iterable<number>): number => [...list].reduce((a, b) => a + b, 0);
 
 /** Replay orders of this workspace: kept on weir.control, worked on here. */
@@ -58,24 +60,35 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const http: HttpClient = createHttpClient({ allowPrivate: ports.allowPrivate });
   const metrics = createReplayMetrics(context.registry);
   const runnerName = randomUUID();
-  const orders = createOrders({ appender, serde, topic: topics.control, runner: runnerName });
-  const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
-  await loadOrders(orders, reader, topics.control, end);
-  const follower: Follower = await reader.follow(topics.control, new Map([[0, end]]), (batch) => orders.take(batch), ports.fail);
-  await appender.partitions(topics.control);
-
   const standing: StandingPorts = {
     end: store.end, newest: store.newest, deliveryState: store.deliveryState,
     destination: (name) => releases.current().destinations.get(name),
     allows: (ids, purpose, channel, topic, legalBasis, now) => tables.allows(ids, purpose, channel, topic, legalBasis, now).ok,
     mayRead: (ids, acceptedAt) => keys === undefined || keys.erasedUntil(ids) < acceptedAt,
   };
-  const select: SelectPorts = {
-    serde, topics, tables, keys, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, now: () => clock.now(),
-    open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), hasKey: (sealed) => keys?.has(sealedBy(sealed)) ?? true, keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
-  };
   const verifier = createVerifier({ serde, http, table, clock, destination: (name) => withSecrets(context, ports.sandboxUrl, name), asked: (destination, answer) => metrics.asked.inc({ destination, answer }) });
   const corrector = createCorrector({ reader, admin, serde, topics, standing, table, release: () => releases.current() });
+  const orders = createOrders({
+    appender, serde, topic: topics.control, runner: runnerName,
+    forgetting(id) {
+      verifier.forget(id);
+      corrector.forget(id);
+    },
+  });
+  const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
+  await loadOrders(orders, reader, topics.control, end);
+  const follower: Follower = await reader.follow(topics.control, new Map([[0, end]]), (batch) => orders.take(batch), ports.fail);
+  await appender.partitions(topics.control);
+
+  /** By the places that the index has of the event, the last of them (each replay puts a copy there); what retention took is left out. */
+  async function canonicalOf(eventId: string): Promise<LogRecord[]> {
+    const found = await Promise.all(store.places(eventId).filter(({ topic }) => topic === topics.canonical).slice(-maxCopies).map(({ partition, offset }) => reader.readOne(topics.canonical, partition, offset)));
+    return found.filter((record) => record !== undefined && record.value !== null) as LogRecord[];
+  }
+  const select: SelectPorts = {
+    serde, topics, tables, keys, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, canonicalOf, now: () => clock.now(),
+    open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), hasKey: (sealed) => keys?.has(sealedBy(sealed)) ?? true, keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
+  };
   const runner: Runner = createRunner({
     putBack: { appender, reader, admin, topics, groups: context.groups, clock }, select, admin, orders, verifier, corrector, runner: runnerName, logger, metrics, audit: ports.audit, fail: ports.fail,
     settle: { admin, reader, store, topics, groups: context.groups, release: () => releases.current(), clock },

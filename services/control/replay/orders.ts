@@ -57,8 +57,8 @@ export interface Orders {
   take(batch: RecordBatch): Promise<void>;
 }
 
-export function createOrders(ports: { readonly appender: Appender; readonly serde: Serde; readonly topic: string; readonly runner: string }): Orders {
-  const { appender, serde, topic, runner } = ports;
+export function createOrders(ports: { readonly appender: Appender; readonly serde: Serde; readonly topic: string; readonly runner: string; /** An order is about to be forgotten: what is kept of it elsewhere goes first. */ readonly forgetting?: (id: string) => void }): Orders {
+  const { appender, serde, topic, runner, forgetting = () => {} } = ports;
   const entries = new Map<string, Entry>();
   const early = new Map<string, ReplayProgress>();
   /** Orders that another process works on. */
@@ -69,8 +69,9 @@ export function createOrders(ports: { readonly appender: Appender; readonly serd
   /** Drop what ended long ago or was previewed and left, also on the topic. */
   async function forget(now: number): Promise<void> {
     const ended = [...entries.values()].filter((e) => endedStates.has(e.progress.state) || e.progress.state === 'previewed').sort((a, b) => a.progress.at - b.progress.at);
-    const old = ended.filter((e, i) => i < ended.length - keptEnded || (e.progress.state === 'previewed' && !e.order.start && now - e.progress.at > keptPreviewedMs)).map((e) => e.order.id);
+    const old = ended.filter((e, i) => i < ended.length - keptEnded || (e.progress.state === 'previewed' && !e.order.start && now - e.order.at > keptPreviewedMs)).map((e) => e.order.id);
     if (old.length === 0) return;
+    for (const id of old) forgetting(id);
     await appender.append(topic, old.flatMap((id) => [orderKey(id), progressKey(id)].map((key) => ({ partition: 0, key: Buffer.from(key), value: null }))));
     for (const id of old) entries.delete(id);
   }
@@ -90,6 +91,7 @@ export function createOrders(ports: { readonly appender: Appender; readonly serd
     if (!name.startsWith('replay/')) return;
     const id = name.split('/')[1]!;
     if (value === null) {
+      if (entries.has(id)) forgetting(id);
       entries.delete(id);
       return;
     }

@@ -11,7 +11,8 @@ import { createReplayMetrics } from './metrics.ts';
 import { parseRequest, type ReplayOrder, type ReplayRequest } from './order.ts';
 import { createOrders, loadOrders, type Orders } from './orders.ts';
 import { createPutBack } from './put-back.ts';
-import { createRunner, type Runner } from './runner.ts';
+import type { Corrector } from './correct.ts';
+import { createRunner, type Runner, type RunnerPorts } from './runner.ts';
 import type { Item } from './select.ts';
 import type { StandingPorts } from './standing.ts';
 
@@ -26,6 +27,8 @@ class World {
   /** Destinations whose dispatcher takes nothing. */
   readonly paused = new Set<string>();
   now = 1_800_000_000_000;
+  /** Of every operation. */
+  kind: 'use' | 'restrict' = 'restrict';
   /** Grows with every look: the cursor is saved after every few chunks. */
   tick = 0;
 
@@ -92,28 +95,29 @@ class World {
   } as unknown as LogAdmin;
 
   /** The dead letter of a delivery with this end, once more. */
-  letter(n: number, end: Partial<EndFacts>, copy = 0, destination = 'till', intent = '0'): void {
+  letter(n: number, end: Partial<EndFacts>, copy = 0, destination = 'till', intent = '0', release = 'rel_x'): void {
     const hex = n.toString(16).padStart(8, '0').padEnd(32, 'a');
-    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination, operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent, source: 'shop', payload: Buffer.alloc(1) };
+    const delivery = { outputId: `out_${hex}`, eventId: `evt_${hex}`, destination, operation: 'put', recordType: 'weir.canonical.Event', itemHash: 'h', acceptedAt: this.now, release, purpose: this.kind === 'use' ? 'service' : null, channel: null, topic: null, legalBasis: null, ids: [], intent, source: 'shop', payload: Buffer.alloc(1) };
     this.ends.set(`${destination}/${deliveryKey(delivery.outputId, destination, 'put', intent, 0)}`, { state: 'dead-lettered', effect: 'none', itemHash: 'h', at: this.now, offset: n, maybeSince: 0, ...end });
     this.put(this.topics.dlq, { partition: (n + copy) % 2, key: null, value: this.serde.encode('weir.internal.DeadLetter', { id: `dlq_${hex}`, eventId: delivery.eventId, stage: 'dispatcher', reasons: [{ code: 'delivery-rejected' }], source: 'shop', destination, release: null, topic: this.topics.dispatch(destination), partition: n % 2, offset: n, key: Buffer.from(`s${n}`), value: this.serde.encode('weir.internal.Delivery', delivery), headers: [] }), headers: [] });
   }
 
-  async process(name: string): Promise<{ runner: Runner; orders: Orders }> {
+  async process(name: string, over: Partial<Pick<RunnerPorts, 'verifier' | 'corrector'>> = {}): Promise<{ runner: Runner; orders: Orders }> {
     const { topics, serde, reader, admin } = this;
     const appender = this.appender();
     const clock = { now: () => this.now++, monotonic: () => (this.tick += 300), random: () => 0.5, setTimer: (f: () => void, ms: number) => setTimeout(f, Math.min(ms, 1)), clearTimer: () => undefined };
-    const operation = { kind: 'restrict', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
-    const release = { hash: 'rel_x', sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
+    const operation = { kind: this.kind, accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
+    const policy = { purposes: new Map(), rules: [], routes: new Map([['Event', ['till', 'crm'].map((destination) => ({ destination, on: 'Event', operation: 'put', kind: this.kind, purpose: 'service', when: undefined }))]]) };
+    const release = { hash: 'rel_x', policy, sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
     const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
-      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
-      verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], forget: () => undefined },
+      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
+      verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], has: () => false, forget: () => undefined },
       settle: { admin, reader, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
-      audit: async () => 'leaf_end', fail: (error) => { throw error; },
+      audit: async () => 'leaf_end', fail: (error) => { throw error; }, ...over,
     });
     runner.resume();
     return { runner, orders };
@@ -179,6 +183,21 @@ test('a delivery and each correction of it are each put back, a copy of either i
   await until(orders, entry.order.id, 'finished');
   expect([world.back().length, entry.progress.counts['requeued'], (JSON.parse(entry.progress.preview) as { repeated: number }).repeated]).toEqual([3, 3, 3]);
   await runner.close();
+});
+
+test('a delivery that another release decided, and that nobody can decide again, is denied and told apart; what restricts use goes', async () => {
+  for (const kind of ['use', 'restrict'] as const) {
+    const world = new World();
+    world.kind = kind;
+    for (let n = 0; n < 6; n++) world.letter(n, {}, 0, 'till', '0', n < 4 ? 'rel_old' : 'rel_x');
+    const { runner, orders } = await world.process('a');
+    const { entry } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
+    await until(orders, entry.order.id, 'finished');
+    const denied = kind === 'use' ? 4 : 0;
+    expect(JSON.parse(entry.progress.preview)).toMatchObject({ records: 6, back: 6 - denied, undecided: denied, otherwise: 0, deliveries: { denied, notApplied: 6 - denied } });
+    expect([world.back().length, entry.progress.counts['denied'] ?? 0]).toEqual([6 - denied, denied]);
+    await runner.close();
+  }
 });
 
 test('killed anywhere, however often, every record that is to go back is put back exactly once, and nothing that was delivered', async () => {
@@ -344,4 +363,60 @@ test('a second order over the same range is told of the first, and a process tha
   // The first process reads what the second wrote.
   await loadOrders(first.orders, world.reader, world.topics.control, world.list(world.topics.control, 0).length);
   await expect(first.orders.save({ ...first.orders.get(id).progress })).rejects.toThrow(WeirError);
+});
+
+/** Everything that was selected differs; what it told is known until the process ends. */
+function corrector(): Corrector {
+  const told = new Set<string>();
+  return {
+    has: (id) => told.has(id), samples: () => [], forget: (id) => { told.delete(id); },
+    open: async ({ id }) => {
+      told.add(id);
+      return { differences: (item) => [{ eventId: item.eventId, outputId: 'out_1', destination: 'till', operation: 'put', fields: ['plan'] }], mark: (item) => item, close: () => undefined };
+    },
+  };
+}
+
+test('a corrected order whose differences went with a restart is not started before they are there again, which happens by itself', async () => {
+  const world = new World();
+  for (let n = 0; n < 30; n++) world.letter(n, {});
+  const first = await world.process('a', { corrector: corrector() });
+  const add = async (selection: object, n: number): Promise<string> => {
+    const { id } = (await first.runner.add({ ...world.order({ from: 'dlq', all: true }), ...selection }, by(n))).entry.order;
+    await until(first.orders, id, 'previewed');
+    return id;
+  };
+  const id = await add({ corrected: true }, 1);
+  const plain = await add({}, 2);
+  await first.runner.close();
+  const again = corrector();
+  const second = await world.process('b', { corrector: again });
+  await expect(second.runner.start(id, by(3))).rejects.toThrow(/is previewing|not at hand any more/);
+  expect(second.orders.get(plain).progress.state).toBe('previewed');
+  for (let i = 0; i < 20_000 && !(again.has(id) && second.orders.get(id).progress.state === 'previewed'); i++) await new Promise((done) => setImmediate(done));
+  expect(JSON.parse(second.orders.get(id).progress.preview)).toMatchObject({ differs: 30, back: 30 });
+  await second.runner.start(id, by(4));
+  await until(second.orders, id, 'finished');
+  expect(world.back()).toHaveLength(30);
+  // Newer orders took their place.
+  const late = (await second.runner.add({ ...world.order({ from: 'dlq', all: true }), corrected: true }, by(5))).entry.order.id;
+  await until(second.orders, late, 'previewed');
+  again.forget(late);
+  await expect(second.runner.start(late, by(6))).rejects.toThrow(/order it again/);
+  await second.runner.close();
+});
+
+test('names of those that a vendor was asked about stay after the end, of the twenty newest orders', async () => {
+  const world = new World();
+  world.letter(1, {});
+  const forgotten: string[] = [];
+  const { runner, orders } = await world.process('a', { verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: (id) => forgotten.push(id) } });
+  const ids: string[] = [];
+  for (let n = 1; n <= 22; n++) {
+    const { id } = (await runner.add(world.order({ from: 'dlq', all: true, verify: true, start: true }), by(n))).entry.order;
+    await until(orders, id, 'finished');
+    ids.push(id);
+  }
+  await runner.close();
+  expect([...new Set(forgotten)]).toEqual(ids.slice(0, 2));
 });

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { findWeirError, WeirError } from '@weir/errors';
 import type { LogAdmin } from '@weir/log';
-import { retentionOf } from '@weir/pipeline';
+import { retentionOf, type ReplayPreview } from '@weir/pipeline';
 import type { Logger } from 'pino';
 import type { NewLeaf } from '../audit.ts';
-import type { Corrector } from './correct.ts';
+import { maxOrders, type Corrector } from './correct.ts';
 import type { ReplayMetrics } from './metrics.ts';
 import { overlap, type ReplayOrder, type ReplayRange, type Selection } from './order.ts';
 import { atEnd, endedStates, firstProgress, workingStates, type Entry, type Orders, type ReplayProgress, type State } from './orders.ts';
@@ -57,6 +57,8 @@ export interface Runner {
 }
 
 const saveEveryMs = 1000;
+/** Ended orders whose names of those that a vendor was asked about are kept. */
+const keptNames = 20;
 const unknowns = new Set(['unknownKeyed', 'unknownReadable', 'unknownHeld']);
 
 /** Adds what came of a chunk; `over` was passed over. */
@@ -240,9 +242,22 @@ export function createRunner(ports: RunnerPorts): Runner {
     const report = { ...entry.progress.counts, ended: settled.outcomes(entry.order.id), seconds: Math.round((clock.now() - (entry.progress.startedAt ?? clock.now())) / 1000) };
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.finished', target: entry.order.id, of: entry.order.leaf, details: { selected: report['selected' as never] ?? 0, requeued: report['requeued' as never] ?? 0 } });
     await save(entry, { state: 'finished', by: 'control', leaf, finishedAt: clock.now(), report: JSON.stringify(report) });
-    ports.verifier.forget(entry.order.id);
     ports.corrector.forget(entry.order.id);
+    forgetNames();
     logger.info({ order: entry.order.id, ...report }, 'replay finished');
+  }
+
+  /** Names of those that a vendor was asked about are kept after the end, so that the report can be checked; of the newest orders. */
+  function forgetNames(): void {
+    const ended = orders.list().filter(({ order, progress }) => order.verify && endedStates.has(progress.state)).sort((a, b) => b.progress.at - a.progress.at);
+    for (const { order } of ended.slice(keptNames)) ports.verifier.forget(order.id);
+  }
+
+  /** Its preview once more, for the differences that went with a restart. */
+  async function previewAgain(entry: Entry): Promise<void> {
+    if (!goesOn(entry, 'previewed')) return;
+    await save(entry, { state: 'previewing' });
+    await preview(entry);
   }
 
   function topicsOf({ source, destination, from }: Selection): string[] {
@@ -283,6 +298,11 @@ export function createRunner(ports: RunnerPorts): Runner {
     return new WeirError('bad-request', `nothing to replay: the topics hold no record in this range${gone === null ? '' : `; what was put there before ${new Date(gone).toISOString()} is gone (retention)`}`);
   }
 
+  /** Nothing is sent anew that could not be looked at first. One that was ordered to start at once was not to be looked at. */
+  function lacksDifferences({ order, progress }: Entry): boolean {
+    return progress.state === 'previewed' && order.corrected && !order.start && (JSON.parse(progress.preview) as ReplayPreview).differs > 0 && !ports.corrector.has(order.id);
+  }
+
   function refuse(entry: Entry, wanted: string): never {
     throw new WeirError('bad-request', `order ${entry.order.id} is ${entry.progress.state}: ${wanted}`);
   }
@@ -302,6 +322,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       const entry = orders.get(id);
       const wanted = 'only what is previewed or paused can be started';
       if (entry.progress.state !== 'previewed' && entry.progress.state !== 'paused') refuse(entry, wanted);
+      if (lacksDifferences(entry)) refuse(entry, 'its differences, which the run would send, are not at hand any more: wait until they are made again, or order it again');
       if (!await begin(entry, by)) refuse(entry, wanted);
       return entry;
     },
@@ -318,8 +339,10 @@ export function createRunner(ports: RunnerPorts): Runner {
       return entry;
     },
     resume() {
+      const again = new Set(orders.list().filter(lacksDifferences).slice(0, maxOrders).map(({ order }) => order.id));
       for (const { order, progress } of orders.list().toReversed()) {
         ports.metrics.moved(undefined, progress.state);
+        if (again.has(order.id)) enqueue('preview', order.id, previewAgain);
         // Ordered to start at once, and cut between the preview and the start.
         if (progress.state === 'previewed' && order.start) enqueue('run', order.id, async (entry) => { if (goesOn(entry, 'previewed')) await begin(entry, { actor: order.by, leaf: order.leaf }); });
         if (!workingStates.has(progress.state)) continue;

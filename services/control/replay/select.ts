@@ -12,6 +12,7 @@ import { idFilter, type ReplayOrder } from './order.ts';
 import type { ScannedRecord } from './scan.ts';
 import { createIdSet, type IdSet } from './seen.ts';
 import { sends, standingOf, type DeliveryFacts, type Found, type StandingPorts } from './standing.ts';
+import { createToday, type Today } from './today.ts';
 
 /** A record that a replay may put back, where it stood. */
 export interface Origin {
@@ -28,8 +29,10 @@ export interface Origin {
 export interface Looked {
   readonly facts: DeliveryFacts;
   found: Found;
-  /** Policy lets it through today; of a delivery that is replayed as it was decided, always. */
+  /** derived: policy lets it through today. */
   readonly allowed: boolean;
+  /** Of a delivery that was decided earlier and would be put back: what policy says of it today; absent = not asked. Anything but `same` denies it. */
+  today?: Today;
   /** Canonical record, Confluent wire format: what the vendor is asked about. */
   readonly payload: Buffer | undefined;
 }
@@ -76,6 +79,8 @@ export interface SelectPorts {
   readonly hasKey: (sealed: Buffer) => boolean;
   /** Resolves when every key that was written is here. */
   readonly keysToEnd: () => Promise<void>;
+  /** Records of an event that are on weir.canonical still. */
+  readonly canonicalOf: (eventId: string) => Promise<readonly LogRecord[]>;
   /** How an event ended before it was routed. */
   readonly endedAs: (eventId: string) => string | undefined;
   readonly now: () => number;
@@ -132,6 +137,8 @@ interface DeliveryRecord extends DeliveryFacts {
   subject: string;
   readonly source: string;
   readonly payload: Buffer;
+  readonly release: string;
+  readonly notBefore: number | null;
 }
 
 function letterReader({ code, stage, source, destination, release, events, letters }: ReplayOrder): FieldReader<Letter> {
@@ -139,7 +146,10 @@ function letterReader({ code, stage, source, destination, release, events, lette
   return fieldReader<Letter>('weir.internal.DeadLetter', [...asked.flatMap(([name, is]) => (is ? [name] : [])), 'topic', 'partition', 'offset', 'key', 'value', 'headers'], ['headers']);
 }
 
-const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent']);
+const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent', 'release', 'notBefore']);
+
+/** Deliveries that are decided again at a time: each takes a read of weir.canonical. */
+const decidedAtOnce = 16;
 
 /**
  * Scanned records → items: filters of the order, each delivery or event once, where each stands now. One selector goes
@@ -163,6 +173,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
   const subjects = subjectsOf(ports, order);
   const met = new Map<string, IdSet>();
   const derive = createDeriver(ports);
+  const today = createToday({ ...ports, decideNow: derive.now, prepare: (records) => prepare(records.map(({ value }) => ({ topic: topics.canonical, value }))) });
   let onlyMeets = false;
   /** Most records are of the operation of the one before. */
   let last = { destination: '', operation: '', among: '' };
@@ -229,6 +240,20 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found: standingOf(standing, d, true, ports.now()) }] };
   }
 
+  /** A delivery that was decided earlier does not go when policy would not let it through as it stands today (I3: consent alone is asked again at the call). What restricts use goes whatever the rules say. */
+  async function decideAgain(items: readonly Item[]): Promise<void> {
+    const asked = items.flatMap(({ kind, deliveries: [looked] }) => (kind === 'delivery' && looked !== undefined && sends(looked.found.standing, 'resend') && standing.destination(looked.facts.destination)?.operations[looked.facts.operation]?.kind === 'use' && !today.stands(looked.facts as DeliveryRecord) ? [looked] : []));
+    let at = 0;
+    async function worker(): Promise<void> {
+      while (at < asked.length) {
+        const looked = asked[at++]!;
+        looked.today = await today.decide(looked.facts as DeliveryRecord);
+        if (looked.today !== 'same') looked.found = { standing: 'denied' };
+      }
+    }
+    await Promise.all(Array.from({ length: Math.min(decidedAtOnce, asked.length) }, worker));
+  }
+
   function fromDerived(origin: Origin, from: string, eventId: string, derived: Derived): Item | undefined {
     if (derived.kind !== 'ok') return subjects([]) ? { origin, from, eventId, kind: 'derived', deliveries: [], note: derived.kind } : undefined;
     if (!derived.ids.some((ids) => subjects(ids))) return undefined;
@@ -291,6 +316,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
       const item = fromOrigin(origin, from);
       if (item !== undefined) items.push(item);
     }
+    await decideAgain(items);
     return items;
   }
 

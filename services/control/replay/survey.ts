@@ -11,7 +11,7 @@ export function createSurvey() {
   const verified: Record<ReadBackAnswer, number> = { applied: 0, 'not-applied': 0, unknown: 0, unreadable: 0 };
   const calls = new Map<string, number>();
   const fields: Record<string, number> = Object.create(null) as Record<string, number>;
-  const counts = { records: 0, fails: 0, dropped: 0, keyDestroyed: 0, goesOn: 0, back: 0, differs: 0 };
+  const counts = { records: 0, fails: 0, dropped: 0, keyDestroyed: 0, goesOn: 0, back: 0, differs: 0, otherwise: 0, undecided: 0 };
 
   return {
     /** After it was verified: `deliveries` has what is unknown still. */
@@ -21,8 +21,9 @@ export function createSurvey() {
       else if (item.note === 'dropped') counts.dropped++;
       else if (item.note === 'erased') deliveries.erased++;
       else if (item.note === 'key-destroyed') counts.keyDestroyed++;
-      for (const { facts, found } of item.deliveries) {
+      for (const { facts, found, today } of item.deliveries) {
         deliveries[found.standing]++;
+        if (today === 'otherwise' || today === 'undecided') counts[today]++;
         if (found.standing !== 'applied' && sends(found.standing, unknown)) called(facts.destination, facts.operation);
       }
       if (!corrected && !goesBack(item, unknown)) return;

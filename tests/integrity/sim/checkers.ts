@@ -346,3 +346,9 @@ export const checkers = { settled, bounded, nothingLost, effectsOnce, consentHel
 export function check(history: History): string[] {
   return Object.values(checkers).flatMap((checker) => checker(history));
 }
+
+/** How many problems of a seed are of which invariant, as a line of its own; empty when there is none. `npm run mutants` reads it. */
+export function brokenLine(problems: readonly string[]): string {
+  const counts = [...Map.groupBy(problems, (p) => /^I\d+/.exec(p)?.[0] ?? 'other')].map(([invariant, list]) => `${invariant} ${list.length}`);
+  return counts.length === 0 ? '' : `\n  broken: ${counts.join(', ')}`;
+}

@@ -1,6 +1,6 @@
 /** `npm run sim -- --seeds 1000 [--from 1] [--seed N] [--trace] [--fail-fast]`: prints the trace hash of each seed that fails, all fault points and how often each was passed; exit 1 on a violation. */
 import { parseArgs } from 'node:util';
-import { check } from './checkers.ts';
+import { brokenLine, check } from './checkers.ts';
 import { planned, points, type Point } from './faults.ts';
 import { simulate } from './world.ts';
 
@@ -20,7 +20,7 @@ for (let seed = from; seed < from + count; seed++) {
   for (const [point, n] of run.faults) totals.set(point, (totals.get(point) ?? 0) + n);
   const problems = check(run.history);
   if (problems.length > 0) failed++;
-  if (problems.length > 0 || count === 1) console.log(`seed ${seed}  trace ${run.hash}  ${run.history.sent.length} events, ${[...run.faults.values()].reduce((a, b) => a + b, 0)} faults, ${run.steps} steps, ${(run.virtualMs / 1000).toFixed(1)} s virtual${problems.slice(0, 8).map((p) => `\n  ${p}`).join('')}${problems.length > 8 ? `\n  and ${problems.length - 8} more` : ''}`);
+  if (problems.length > 0 || count === 1) console.log(`seed ${seed}  trace ${run.hash}  ${run.history.sent.length} events, ${[...run.faults.values()].reduce((a, b) => a + b, 0)} faults, ${run.steps} steps, ${(run.virtualMs / 1000).toFixed(1)} s virtual${problems.slice(0, 8).map((p) => `\n  ${p}`).join('')}${problems.length > 8 ? `\n  and ${problems.length - 8} more` : ''}${brokenLine(problems)}`);
   if (failed > 0 && values['fail-fast']) break;
 }
 console.log(`fault points: ${[...Object.keys(points), ...planned].map((p) => `${p} ${totals.get(p as Point) ?? 0}`).join(', ')}`);

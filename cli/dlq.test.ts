@@ -1,0 +1,105 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, expect, test } from 'vitest';
+import { assertTaken, UsageError, type CommandContext } from './command.ts';
+import { command } from './commands/dlq.ts';
+import { commands } from './commands/index.ts';
+import { createTerminal } from './terminal.ts';
+
+let server: Server | undefined;
+afterEach(() => {
+  server?.closeAllConnections();
+  server?.close();
+});
+
+const id = 'rpl_00000000-0000-4000-8000-000000000000';
+const preview = { derived: false, release: 'rel_x', goneBefore: null, records: 1, repeated: 0, unreadable: 0, held: 0, fails: 0, dropped: 0, goesOn: 0, deliveries: { notApplied: 1 }, verified: {}, back: 1, calls: [{ destination: 'crm', operation: 'put', calls: 1, perSecond: null, seconds: null }], seconds: null, differs: 0, fields: {} };
+const order = { id, from: 'dlq', by: 'admin', changedBy: 'admin', at: '', read: 1, total: 1, counts: { requeued: 1 }, ended: {}, preview, report: null, reason: null, waitingFor: null, startedAt: null };
+const letter = `dlq_${'a'.repeat(32)}`;
+
+interface Asked { readonly path: string; readonly body: any }
+
+/** Runs `weir dlq …` against a control API that knows the destination crm, has no letter in its lists, and whose orders are previewed, and finished once started. */
+async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
+  const asked: Asked[] = [];
+  let state = 'previewed';
+  server = createServer((request, response) => {
+    let text = '';
+    request.setEncoding('utf8').on('data', (part: string) => { text += part; }).once('end', () => {
+      const body = text === '' ? undefined : JSON.parse(text);
+      if (request.method === 'POST') asked.push({ path: request.url!, body });
+      if (request.url!.endsWith('/start') || body?.start === true) state = 'finished';
+      const answer = refusal !== undefined && request.method === 'POST' ? refusal
+        : request.url === '/v1/release' ? { sources: ['shop'], destinations: ['crm'] } : request.url!.startsWith('/v1/dlq/stats') ? { total: 0, counts: [] } : request.url!.startsWith('/v1/dlq') ? { deadLetters: [] } : { ...order, state };
+      response.writeHead(answer === refusal ? 400 : 200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
+    });
+  });
+  await new Promise<void>((done) => { server!.listen(0, '127.0.0.1', done); });
+  let out = '';
+  const stream = { write: (text: string) => { out += text; } };
+  const code = await command.run({
+    terminal: createTerminal({ out: stream, err: stream, env: {}, monotonic: () => 0 }), json: false, values, positionals, signal: new AbortController().signal,
+    target: { host: '127.0.0.1', port: (server.address() as AddressInfo).port - 1, dataDir: '/nonexistent', env: { WEIR_TOKEN: 'x' } },
+  });
+  return { code, out, asked };
+}
+
+test('a redrive of a selection passes all of it on, shows what it is, and starts nothing that was not said yes to', async () => {
+  const before = Date.now();
+  const looked = await dlq(['redrive'], { destination: 'crm', since: '1h', until: '10m' });
+  expect(looked.asked.map((a) => a.path)).toEqual(['/v1/replays']);
+  const { since, until, ...rest } = looked.asked[0]!.body;
+  expect(rest).toEqual({ from: 'dlq', destination: 'crm' });
+  expect([since, until].map((at, i) => Math.abs(at - (before - [3_600_000, 600_000][i]!)) < 5000)).toEqual([true, true]);
+  expect(looked.out).toMatch(/1 records would be put back: 1 crm\/put/);
+  expect(looked.out).toContain(`nothing was started. Run it with: weir replay start ${id}`);
+  const run = await dlq(['redrive'], { code: 'delivery-rejected', yes: true });
+  expect(run.asked).toEqual([{ path: '/v1/replays', body: { from: 'dlq', code: 'delivery-rejected' } }, { path: `/v1/replays/${id}/start`, body: {} }]);
+});
+
+test('letters that are named are sent at once, also what nothing can tell of, and the help says what that may do', async () => {
+  const { asked, out } = await dlq(['redrive', letter], {});
+  expect(asked).toEqual([{ path: '/v1/replays', body: { from: 'dlq', start: true, ids: [letter], unknown: 'resend' } }]);
+  expect(out).toContain(`1 redriven (order ${id})`);
+  expect(command.notes).toContain('may take effect twice');
+});
+
+test('a redrive of nothing, or of two selections at once, is wrong use', async () => {
+  for (const [ids, values] of [[[], {}], [[letter], { all: true }], [[letter], { destination: 'crm' }], [[letter], { since: '1h' }], [[], { all: true, source: 'shop' }], [[letter], { yes: true }]] as const) await expect(dlq(['redrive', ...ids], values), JSON.stringify(values)).rejects.toThrow(UsageError);
+});
+
+test('what the control API does not know of a redrive is wrong use: exit 2', async () => {
+  for (const ids of [[], [letter]]) await expect(dlq(['redrive', ...ids], ids.length === 0 ? { destination: 'crmm' } : {}, { error: 'bad-request', message: 'destination: no destination crmm' })).rejects.toThrow(UsageError);
+});
+
+test('an empty list is one only where the names that it was asked for are known', async () => {
+  for (const action of ['list', 'stats']) {
+    for (const [values, message] of [[{ destination: 'crmm' }, /no destination of that name; it has crm/], [{ source: 'shpo' }, /no source of that name; it has shop/], [{ code: 'oops' }, /no error code/], [{ stage: 'posting' }, /one of ingest/]] as const) {
+      const done = dlq([action], values);
+      await expect(done, JSON.stringify(values)).rejects.toThrow(UsageError);
+      await expect(done).rejects.toThrow(message);
+    }
+    expect(await dlq([action], { destination: 'crm', source: 'consent-api', code: 'delivery-held', stage: 'dispatcher' })).toMatchObject({ code: 0, out: 'no dead letters\n' });
+  }
+});
+
+test('every option of every command is taken by one of its actions, and an action refuses every other one', async () => {
+  for (const load of commands.values()) {
+    const one = (await load()).command;
+    // What follows the name begins with an action wherever it may be one of several.
+    const actions = one.usage.split(' | ').flatMap((form) => /^[a-z][a-z-]*(\|[a-z-]+)*/.exec(form)?.[0].split('|') ?? []);
+    if (one.takes === undefined) {
+      expect([one.name, actions.length > 1 && Object.keys(one.options).length > 0]).toEqual([one.name, false]);
+      continue;
+    }
+    expect([one.name, Object.keys(one.takes).sort()]).toEqual([one.name, [...new Set(actions)].sort()]);
+    expect([one.name, Object.keys(one.options).sort()]).toEqual([one.name, [...new Set(Object.values(one.takes).flat())].sort()]);
+    for (const [action, taken] of Object.entries(one.takes)) {
+      for (const name of Object.keys(one.options)) {
+        const given = (): void => assertTaken(one, { [name]: 'x', json: true }, action);
+        if (taken.includes(name)) given();
+        else expect(given, `${one.name} ${action} --${name}`).toThrow(`${action} takes no --${name}`);
+      }
+    }
+  }
+}, 60_000);
