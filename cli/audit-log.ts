@@ -23,6 +23,11 @@ export interface CheckedLog {
 export const pageSize = 1000;
 export const bytesOf = (base64: string): Buffer => Buffer.from(base64, 'base64');
 
+/** Tells, on stderr, that without --key the signatures are checked with what the instance itself gives. */
+export function tellOwnKey(context: CommandContext): void {
+  if (textOption(context, 'key') === undefined && !context.json) context.terminal.error('without --key the key that the instance gives counts: note it elsewhere, and give it from then on');
+}
+
 /** Reads the log, leaf by leaf as it stands in the topic, and checks it against the checkpoints of --checkpoints or the data folder; that there are none is a finding. */
 export async function checkedLog(context: CommandContext, client: Client): Promise<CheckedLog> {
   const file = textOption(context, 'checkpoints') ?? join(context.target.dataDir, 'audit-checkpoints.jsonl');

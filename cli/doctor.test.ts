@@ -7,7 +7,7 @@ import { ensureSecrets } from '@weir/vault';
 import { afterEach, expect, test } from 'vitest';
 import { checkCluster } from './doctor-cluster.ts';
 import { checkServices } from './doctor-services.ts';
-import { checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWorkspace } from './doctor.ts';
+import { checkApproval, checkCache, checkFolder, checkKey, checkNode, checkSecrets, checkWorkspace } from './doctor.ts';
 
 const example = join(import.meta.dirname, '../workspace');
 const dirs: string[] = [];
@@ -52,6 +52,9 @@ test('a key is looked at and never made: none yet, one that others read, one tha
   const dir = folder();
   expect((await checkKey(dir, {})).found).toMatchObject({ state: 'warn', message: expect.stringContaining('none yet') });
   expect((await checkKey(dir, { WEIR_KEY: key })).found).toEqual({ check: 'key', state: 'ok', message: 'WEIR_KEY' });
+  writeFileSync(join(dir, 'vault.key'), `${key}\n`);
+  expect((await checkKey(dir, { WEIR_KEY: key })).found).toMatchObject({ state: 'warn', message: expect.stringContaining('without WEIR_KEY'), remedy: expect.stringContaining('weir vault rotate-key') });
+  rmSync(join(dir, 'vault.key'));
   const bad = (await checkKey(dir, { WEIR_KEY: 'short-and-secret' })).found;
   expect([bad.state, JSON.stringify(bad).includes('short-and-secret')]).toEqual(['fail', false]);
   expect((await checkKey(dir, { WEIR_KEY: 'vault:v1:abc' })).found).toMatchObject({ state: 'fail', message: expect.stringContaining('WEIR_VAULT_ADDR') });
@@ -65,6 +68,11 @@ test('a key is looked at and never made: none yet, one that others read, one tha
   writeFileSync(join(dir, 'secrets.sealed.json'), '{}');
   expect((await checkKey(dir, {})).found).toMatchObject({ state: 'fail', remedy: expect.stringContaining('backup') });
   expect(existsSync(file)).toBe(false);
+});
+
+test('that a release needs no second person is told', () => {
+  expect(checkApproval({ WEIR_APPROVAL: 'true' }).state).toBe('ok');
+  for (const env of [{}, { WEIR_APPROVAL: 'false' }, { WEIR_APPROVAL: '' }]) expect(checkApproval(env)).toMatchObject({ state: 'warn', message: expect.stringContaining('alone') });
 });
 
 test('secrets are counted by name, and no value is told', async () => {
@@ -125,7 +133,7 @@ test('before a first start weir doctor exits 0 and leaves the data folder unmade
   const fresh = await runCli(['doctor', example, '--json'], env);
   expect([fresh.code, fresh.err]).toEqual([0, '']);
   const { ok, checks } = JSON.parse(fresh.out) as { ok: boolean; checks: { check: string; state: string }[] };
-  expect([ok, checks.map(({ check, state }) => `${check} ${state}`)]).toEqual([true, ['node ok', 'data folder ok', 'cache ok', 'workspace ok', 'key warn', 'secrets warn', 'brokers warn', 'services warn']]);
+  expect([ok, checks.map(({ check, state }) => `${check} ${state}`)]).toEqual([true, ['node ok', 'data folder ok', 'cache ok', 'workspace ok', 'key warn', 'secrets warn', 'approval warn', 'brokers warn', 'services warn']]);
   const broken = await runCli(['doctor', folder()], { ...env, KAFKA_BROKERS: `127.0.0.1:${await freePort()},nowhere`, SCHEMA_REGISTRY_URL: `http://127.0.0.1:${await freePort()}`, WEIR_KEY: 'not-a-key-but-secret' });
   expect(broken.code).toBe(1);
   for (const line of [/^fail +workspace/m, /^fail +key/m, /^fail +brokers +no answer of broker 127\.0\.0\.1:\d+ in plaintext/m, /^fail +brokers +KAFKA_BROKERS: expected host:port/m, /^warn +topics +not looked at: no broker answers/m, /^fail +registry +no answer of a schema registry/m, /^5 to mend$/m]) expect(broken.out).toMatch(line);

@@ -4,7 +4,7 @@ import { dirname, join, resolve } from 'node:path';
 import { readConfig, vaultOptions } from '@weir/config';
 import { WorkspaceError } from '@weir/errors';
 import { advise, secretNames, type Release } from '@weir/release';
-import { isWrapped, readWorkspaceKey, startVault, unwrapEnv, type Vault } from '@weir/vault';
+import { barerKey, isWrapped, readWorkspaceKey, startVault, unwrapEnv, type Vault } from '@weir/vault';
 import { compileFolder } from './workspace.ts';
 
 export interface Check {
@@ -81,12 +81,20 @@ export async function checkKey(dataDir: string, given: Env): Promise<{ readonly 
   try {
     const env = await unwrapEnv(given, () => readConfig(vaultOptions, given), unwrapDeadlineMs);
     readWorkspaceKey(dataDir, key === '' ? undefined : env['WEIR_KEY']);
+    if (barerKey({ dataDir, env })) return { env, found: { check, state: 'warn', message: `${join(dataDir, 'vault.key')} opens the sealed secrets without WEIR_KEY`, remedy: 'weir vault rotate-key; where a copy of the folder left this machine, set the secrets anew, too' } };
     if (key !== '') return { env, found: { check, state: 'ok', message: isWrapped(key) ? 'WEIR_KEY, opened by Transit' : 'WEIR_KEY' } };
     const open = (statSync(file).mode & 0o077) !== 0;
     return { env, found: open ? { check, state: 'warn', message: `${file} can be read by others`, remedy: `chmod 600 ${file}` } : { check, state: 'ok', message: file } };
   } catch (error) {
     return { env: given, found: { check, state: 'fail', message: messageOf(error), remedy: 'docs/operate.md, Keys and secrets' } };
   }
+}
+
+/** Of the control service whose environment this is. */
+export function checkApproval(env: Env): Check {
+  const check = 'approval';
+  if (env['WEIR_APPROVAL'] === 'true') return { check, state: 'ok', message: 'a release needs a second person' };
+  return { check, state: 'warn', message: 'WEIR_APPROVAL is off here: who may propose a release applies it alone, also one that allows everything', remedy: 'where more than one person works on it, set WEIR_APPROVAL=true for control' };
 }
 
 const silent = { info: () => undefined, warn: () => undefined };

@@ -1,12 +1,13 @@
 import { createTree, decodeLeaf, verifyCheckpoint, verifyInclusion, type AuditLeaf } from '@weir/audit';
-import { checkedLog, type CheckedLog } from './audit-log.ts';
+import { checkedLog, tellOwnKey, type CheckedLog } from './audit-log.ts';
 import { Refused, type Client } from './client.ts';
 import { Finding, textOption, type CommandContext } from './command.ts';
 import type { Explained } from './commands/policy-explain.ts';
 import { printable } from './terminal.ts';
 
 interface Stage { readonly stage: string; readonly at: string; readonly [field: string]: unknown }
-interface Claim { readonly ok: boolean; readonly what: string; readonly how: string }
+/** `ok`: null = it could not be checked. */
+interface Claim { readonly ok: boolean | null; readonly what: string; readonly how: string }
 /** Effect of a decision, for each operation of a destination. */
 type Effects = ReadonlyMap<string, string>;
 
@@ -15,10 +16,11 @@ const releaseActions = new Set(['release.apply', 'release.hash']);
 const applied = ({ action, target, details }: AuditLeaf, release: string): boolean => (releaseActions.has(action) ? target === release : action === 'secret.use' && details['release'] === release);
 
 /**
- * Evidence of what was decided about an event, checked here and not by the service that is asked: the recorded decisions;
- * the same ones made once more from the record, the release and the consent that were recorded (where the record is gone,
- * erased or past its retention, the claim says so and counts as holding); the audit leaf under which that release was
- * applied, its proof in the tree of a signed checkpoint, and every kept checkpoint. Exit 1 when one of them does not hold.
+ * Evidence of what was decided about an event. Checked here, from the bytes of the leaves: the audit leaf under which the
+ * release was applied, its proof in the tree of a signed checkpoint, and every kept checkpoint; the signatures by --key, or
+ * else by the key that the instance gives, which proves less, and is told. Asked of the control service, which is believed:
+ * the recorded decisions with the consent that they saw, and the same ones made once more from the record and that consent
+ * (not checked where the record is gone, erased or past its retention). Exit 1 when one of them does not hold.
  */
 export async function proveEvent(context: CommandContext, client: Client, eventId: string): Promise<number> {
   const { terminal, json } = context;
@@ -26,15 +28,16 @@ export async function proveEvent(context: CommandContext, client: Client, eventI
   if (trace === undefined) throw new Finding(`no event ${eventId}`);
   const decided = trace.stages.filter((s) => s.stage === 'decided');
   if (decided.length === 0) throw new Finding(`nothing was decided about ${eventId}: weir trace ${eventId} says what happened`);
+  tellOwnKey(context);
   const log = await checkedLog(context, client);
   const claims: Claim[] = [await again(client, eventId, decided)];
   for (const release of new Set(decided.map((s) => String(s['release'])))) claims.push(releaseClaim(release, log, textOption(context, 'key') ?? log.verifier));
   claims.push({ ok: log.findings.length === 0, what: 'audit log', how: log.findings.length === 0 ? `${log.leaves.length} leaves, as signed in all ${log.kept} kept checkpoints; key ${log.verifier}` : log.findings.map((f) => f.message).join('; ') });
-  const ok = claims.every((c) => c.ok);
-  if (json) terminal.json({ ok, eventId, decisions: decided, outcomes: trace.stages.filter((s) => s.stage === 'outcome'), claims, checkpoint: log.checkpoint });
+  const ok = claims.every((c) => c.ok !== false);
+  if (json) terminal.json({ ok, eventId, keyGiven: textOption(context, 'key') !== undefined, decisions: decided, outcomes: trace.stages.filter((s) => s.stage === 'outcome'), claims, checkpoint: log.checkpoint });
   else {
     print(context, eventId, trace.stages, decided);
-    for (const claim of claims) terminal.line(`${claim.ok ? terminal.paint.green('ok') : terminal.paint.red('no')}  ${claim.what.padEnd(10)} ${printable(claim.how)}`);
+    for (const claim of claims) terminal.line(`${claim.ok === null ? terminal.paint.yellow('--') : claim.ok ? terminal.paint.green('ok') : terminal.paint.red('no')}  ${claim.what.padEnd(10)} ${printable(claim.how)}`);
   }
   return ok ? 0 : 1;
 }
@@ -54,7 +57,7 @@ function print({ terminal }: CommandContext, eventId: string, stages: readonly S
 
 const effectsOf = (decisions: ReadonlyArray<{ readonly destination: string | null; readonly operation: string | null; readonly effect: string }>): Effects => new Map(decisions.filter((d) => d.destination !== null).map((d) => [`${d.destination}/${d.operation}`, d.effect]));
 
-/** The decisions made once more from what was recorded. */
+/** The decisions made once more, by the control service, from what was recorded. */
 async function again(client: Client, eventId: string, decided: readonly Stage[]): Promise<Claim> {
   const what = 'decisions';
   let found: Explained;
@@ -62,7 +65,7 @@ async function again(client: Client, eventId: string, decided: readonly Stage[])
     found = await client.get<Explained>(`/v1/events/${eventId}/explain?release=recorded`);
   } catch (error) {
     // An erased person's record, or one that has left its topic, is not there to be decided once more.
-    if (error instanceof Refused && error.status === 404) return { ok: true, what, how: 'recorded; the record itself is gone (erased, or past its retention), so they are not made again' };
+    if (error instanceof Refused && error.status === 404) return { ok: null, what, how: 'not checked: the record itself is gone (erased, or past its retention), so they cannot be made once more' };
     throw error;
   }
   const last = decided.filter((s) => s['release'] === found.release);
@@ -71,7 +74,7 @@ async function again(client: Client, eventId: string, decided: readonly Stage[])
   const differ = [...recorded].filter(([key, effect]) => now.get(key) !== effect);
   // A limit that was used up, and a loop of consent that was cut, are not in the record.
   const open = differ.filter(([key]) => !last.some((s) => keyOf(s) === key && /^(limit:|consent-(origin|echo)$)/.test(String(s['reason']))));
-  return { ok: open.length === 0, what, how: open.length === 0 ? `made once more by ${found.release} from the recorded event and consent: the same ${recorded.size}` : `made once more by ${found.release}, others: ${open.map(([key, effect]) => `${key} ${effect}, now ${now.get(key) ?? 'none'}`).join('; ')}` };
+  return { ok: open.length === 0, what, how: open.length === 0 ? `made once more by the control service with ${found.release} from the recorded event and consent: the same ${recorded.size}` : `made once more by the control service with ${found.release}, others: ${open.map(([key, effect]) => `${key} ${effect}, now ${now.get(key) ?? 'none'}`).join('; ')}` };
 }
 
 /** The leaf under which the release was applied, with its proof in the tree. */
@@ -89,5 +92,5 @@ function releaseClaim(release: string, log: CheckedLog, verifier: string): Claim
   const tree = createTree();
   for (const one of log.leaves.slice(0, checkpoint.size)) tree.append(one);
   const ok = verifyInclusion({ leaf: bytes, index, size: checkpoint.size, path: tree.inclusion(index), root: checkpoint.root });
-  return { ok, what, how: `${release} applied by ${leaf.actor} at ${new Date(leaf.at).toISOString()}: ${ok ? `leaf ${index} of ${checkpoint.size} (${leaf.id})` : `its leaf ${index} is not in the signed tree`}` };
+  return { ok, what, how: `${release} applied by ${leaf.actor}${leaf.details['approval'] === 'none' ? ' alone' : ''} at ${new Date(leaf.at).toISOString()}: ${ok ? `leaf ${index} of ${checkpoint.size} (${leaf.id})` : `its leaf ${index} is not in the signed tree`}` };
 }

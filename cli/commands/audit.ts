@@ -1,5 +1,5 @@
 import { decodeLeaf, verifyCheckpoint, verifyInclusion } from '@weir/audit';
-import { bytesOf, checkedLog, pageSize, type Page } from '../audit-log.ts';
+import { bytesOf, checkedLog, pageSize, tellOwnKey, type Page } from '../audit-log.ts';
 import { createClient, type Client } from '../client.ts';
 import { numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { proveEvent } from '../prove-event.ts';
@@ -20,7 +20,7 @@ export const command: Command = {
   options: {
     limit: { type: 'string', value: '<n>', doc: 'list: at most n leaves, the newest (default 50)' },
     checkpoints: { type: 'string', value: '<file>', doc: 'verify, prove an event: kept checkpoints; default audit-checkpoints.jsonl of the data folder' },
-    key: { type: 'string', value: '<verifier>', doc: 'verifier key that you noted before; without it the key of the instance counts' },
+    key: { type: 'string', value: '<verifier>', doc: 'verifier key that you noted before; without it the key that the instance gives counts' },
   },
   takes: { list: ['limit'], verify: ['checkpoints', 'key'], prove: ['checkpoints', 'key'] },
   positionals: [1, 2],
@@ -50,6 +50,7 @@ async function list(context: CommandContext, client: Client): Promise<number> {
 
 async function verify(context: CommandContext, client: Client): Promise<number> {
   const { terminal, json } = context;
+  tellOwnKey(context);
   const { leaves, kept, verifier, findings } = await checkedLog(context, client);
   if (json) terminal.json({ ok: findings.length === 0, leaves: leaves.length, checkpoints: kept, verifier, findings });
   else if (findings.length === 0) terminal.line(`${terminal.paint.green('ok')}  ${leaves.length} leaves, ${kept} kept checkpoints hold; key ${verifier}`);
@@ -59,6 +60,7 @@ async function verify(context: CommandContext, client: Client): Promise<number> 
 
 async function prove(context: CommandContext, client: Client, id: string): Promise<number> {
   const { terminal, json } = context;
+  tellOwnKey(context);
   const proof = await client.get<Proof>(`/v1/audit/leaves/${id}/proof`);
   const key = textOption(context, 'key') ?? (await client.get<{ verifier: string }>('/v1/audit/checkpoint')).verifier;
   const checkpoint = verifyCheckpoint(proof.checkpoint, key);

@@ -1,33 +1,26 @@
 import { randomUUID } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
 import { createClient } from '../client.ts';
 import { Finding, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
-import { createConsentSender, identifiersOf, importKey, lookUpConsent, type ConsentOrder } from '../consent-api.ts';
+import { createConsentSender, identifiersOf, importKey, lookUpConsent } from '../consent-api.ts';
+import { planImport, type ImportPlan } from '../consent-import.ts';
 import { sendInOrder } from '../consent-order.ts';
-import { parseCsv } from '../csv.ts';
+import { printable } from '../terminal.ts';
 
-type Identifiers = ConsentOrder['identifiers'];
-
-const identifierColumns = ['userId', 'email', 'phone'] as const;
-const columns = [...identifierColumns, 'purpose', 'channel', 'topic', 'state', 'legalBasis', 'jurisdiction', 'noticeVersion', 'proof', 'reason', 'expiresAt', 'occurredAt'];
-const maxFileBytes = 64 * 1024 * 1024;
-const maxRows = 200_000;
 const atOnce = 16;
-const lookupBatch = 500;
 const shownProblems = 20;
-
-/** What is no address, number or named identifier is a user id. */
-const identifierOf = (text: string): Identifiers => identifiersOf(text) ?? { userId: text };
+/** With --json. */
+const toldProblems = 1000;
 
 async function show(context: CommandContext, identifier: string): Promise<number> {
   const { terminal, json } = context;
-  const [person] = await lookUpConsent(createClient(context.target), [identifierOf(identifier)]);
+  const identifiers = identifiersOf(identifier);
+  const [person] = await lookUpConsent(createClient(context.target), [identifiers]);
   if (json) {
     terminal.json(person);
     return 0;
   }
-  const { identifiers, states, purposes } = person!;
-  terminal.line(identifiers === null ? 'more linked identifiers than are decided on: everything is closed' : `${identifiers} linked ${identifiers === 1 ? 'identifier' : 'identifiers'}, ${states.length} ${states.length === 1 ? 'state' : 'states'}`);
+  const { identifiers: linked, states, purposes } = person!;
+  terminal.line(linked === null ? 'more linked identifiers than are decided on: everything is closed' : `${linked} linked ${linked === 1 ? 'identifier' : 'identifiers'}, ${states.length} ${states.length === 1 ? 'state' : 'states'}`);
   terminal.table(['purpose', 'legal basis', 'now', 'why'], purposes.map((p) => [p.purpose, p.legalBasis, p.open ? 'open' : 'closed', p.reason ?? '']));
   if (states.length > 0) {
     terminal.line();
@@ -48,8 +41,9 @@ const toldAs: Readonly<Record<string, string>> = { delivered: 'told', denied: 'n
 /** Of one change, or of every change of a person. */
 async function receipts(context: CommandContext, what: string): Promise<number> {
   const { terminal, json } = context;
-  const client = createClient(context.target);
   const isChange = /^evt_[0-9a-f]{32}$/.test(what);
+  if (!isChange) identifiersOf(what);
+  const client = createClient(context.target);
   const one = isChange ? await client.find<Receipts>(`/v1/consent/changes/${what}/receipts`) : undefined;
   if (isChange && one === undefined) throw new Finding(`no change of consent ${what}`);
   const changes = one === undefined ? (await client.post<{ changes: readonly Receipts[] }>('/v1/consent/receipts', { identifier: what })).changes : [one];
@@ -80,56 +74,35 @@ async function set(context: CommandContext, identifier: string): Promise<number>
   const { terminal, json } = context;
   const [purpose, state] = [textOption(context, 'purpose'), textOption(context, 'state')];
   if (purpose === undefined || state === undefined) throw new UsageError('set takes --purpose and --state');
+  const identifiers = identifiersOf(identifier);
   const optional = Object.fromEntries((['channel', 'topic', 'proof'] as const).flatMap((name) => (textOption(context, name) === undefined ? [] : [[name, textOption(context, name)]])));
-  const answer = await createConsentSender(context.target, context.signal)({ identifiers: identifierOf(identifier), purpose, state, ...optional }, { wait: true });
+  const answer = await createConsentSender(context.target, context.signal)({ identifiers, purpose, state, ...optional }, { wait: true });
   if (json) terminal.json(answer);
   else if (answer.status >= 400) terminal.error(answer.message ?? String(answer.status));
   else terminal.line(answer.state === 'applied' ? `applied everywhere after ${answer.waitedMs} ms: ${answer.id}` : `recorded, not yet applied everywhere: ${answer.id}`);
   return answer.status === 200 ? 0 : 1;
 }
 
-interface Planned { readonly line: number; readonly order: ConsentOrder; readonly before: string }
-
-/** Rows as orders, and what each would change; rows that cannot be one, with their line. */
-async function plan(context: CommandContext, file: string): Promise<{ readonly rows: Planned[]; readonly problems: string[] }> {
-  if (statSync(file).size > maxFileBytes) throw new Finding(`${file} is over ${maxFileBytes / 1024 / 1024} MB: split it`);
-  const problems: string[] = [];
-  const rows = parseCsv(readFileSync(file, 'utf8'), columns, maxRows).flatMap(({ line, values }) => {
-    const identifiers = Object.fromEntries(identifierColumns.flatMap((name) => (values[name] === undefined ? [] : [[name, values[name]]]))) as Identifiers;
-    const rest = Object.fromEntries(Object.entries(values).filter(([name]) => !identifierColumns.includes(name as 'email')));
-    const missing = Object.keys(identifiers).length === 0 ? 'no identifier' : rest['purpose'] === undefined ? 'no purpose' : !['granted', 'denied', 'withdrawn', 'unknown'].includes(rest['state'] ?? '') ? 'state is none of granted, denied, withdrawn, unknown' : undefined;
-    if (missing === undefined) return [{ line, order: { identifiers, ...rest } as ConsentOrder }];
-    problems.push(`line ${line}: ${missing}`);
-    return [];
-  });
-  const planned: Planned[] = [];
-  for (let at = 0; at < rows.length; at += lookupBatch) {
-    const part = rows.slice(at, at + lookupBatch);
-    const found = await lookUpConsent(createClient(context.target), part.map((row) => row.order.identifiers));
-    part.forEach((row, i) => {
-      const { purpose } = row.order;
-      if (!found[i]!.purposes.some((p) => p.purpose === purpose)) problems.push(`line ${row.line}: the workspace has no such purpose`);
-      else {
-        const own = found[i]!.states.find((s) => !s.of.startsWith('linked') && s.purpose === purpose && s.channel === (row.order['channel'] ?? '') && s.topic === (row.order['topic'] ?? ''));
-        planned.push({ ...row, before: own?.state ?? 'none' });
-      }
-    });
+async function look(context: CommandContext, file: string): Promise<ImportPlan> {
+  let bar: ReturnType<CommandContext['terminal']['progress']> | undefined;
+  try {
+    return await planImport(createClient(context.target), file, (done, of) => (bar ??= context.terminal.progress(of, 'checking')).step(done));
+  } finally {
+    bar?.end();
   }
-  return { rows: planned, problems };
 }
 
 async function importFile(context: CommandContext, file: string): Promise<number> {
   const { terminal, json, values } = context;
-  const { rows, problems } = await plan(context, file);
-  const changes = Object.entries(Object.groupBy(rows, ({ before, order }) => (before === order.state ? 'no change' : `${before} → ${order.state}`))).map(([change, list]) => ({ change, rows: list!.length }));
+  const { rows, problems, changes } = await look(context, file);
   const apply = values['yes'] === true;
   if (!json) {
-    terminal.table(['change', 'rows'], changes.map((c) => [c.change, String(c.rows)]));
-    for (const problem of problems.slice(0, shownProblems)) terminal.error(problem);
+    terminal.table(['change', 'rows', 'lines'], changes.map((c) => [c.change, String(c.rows), `${c.lines.join(', ')}${c.rows > c.lines.length ? ', …' : ''}`]));
+    for (const problem of problems.slice(0, shownProblems)) terminal.error(printable(problem));
     if (problems.length > shownProblems) terminal.error(`and ${problems.length - shownProblems} more`);
   }
   if (!apply || problems.length > 0) {
-    if (json) terminal.json({ changes, problems, applied: 0 });
+    if (json) terminal.json({ changes, problems: problems.slice(0, toldProblems), wrongRows: problems.length, applied: 0 });
     else terminal.line(problems.length > 0 ? `nothing is imported: ${problems.length} rows are wrong` : 'nothing is changed; --yes imports it');
     return problems.length > 0 ? 1 : 0;
   }
@@ -147,7 +120,7 @@ async function importFile(context: CommandContext, file: string): Promise<number
   } finally {
     bar.end();
   }
-  if (json) terminal.json({ changes, problems: refused, applied: done - refused.length });
+  if (json) terminal.json({ changes, problems: refused.slice(0, toldProblems), wrongRows: refused.length, applied: done - refused.length });
   else {
     for (const problem of refused.slice(0, shownProblems)) terminal.error(problem);
     terminal.line(`${done - refused.length} of ${rows.length} rows are recorded${refused.length > 0 ? `, ${refused.length} were refused` : ''}; importing the file again grants nothing again, and closes again what it closes`);
@@ -157,7 +130,7 @@ async function importFile(context: CommandContext, file: string): Promise<number
 
 export const command: Command = {
   name: 'consent',
-  summary: 'Consent of a person: show, set, receipts of each destination; import changes from a CSV file; close one that binds nobody.',
+  summary: 'Consent of a person: show, set, receipts of each destination; import changes from a CSV file; close one that binds nobody. An identifier is an e-mail address, a number with +, or email:, phone:, userId:, anonymousId:, external:<type>: and its value.',
   usage: 'show <identifier> | set <identifier> --purpose <p> --state <s> | receipts <change id or identifier> | import <file.csv> [--yes] | settle <dead letter> --reason <text>',
   options: {
     purpose: { type: 'string', value: '<name>', doc: 'a purpose of the workspace' },

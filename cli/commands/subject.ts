@@ -26,6 +26,8 @@ interface Receipt {
   readonly erasedAt: string | null;
   readonly keysDestroyed: number;
   readonly recordsUnreadable: number;
+  readonly recordsReadable: number;
+  readonly readableUntil: string | null;
   readonly rawUntil: string | null;
   readonly deadline: string | null;
   readonly eventId: string | null;
@@ -118,7 +120,7 @@ async function erase(context: CommandContext, client: Client, identifier: string
   for (const id of ordered.underWay) say(`an earlier one of this person is not acknowledged yet: ${id}`);
   let found: Receipt = ordered;
   say(found.state);
-  for (const end = Date.now() + waitMs; found.erasedAt === null && found.state !== 'unknown' && Date.now() < end;) {
+  for (const end = Date.now() + waitMs; found.erasedAt === null && found.state !== 'unknown' && found.state !== 'readable' && Date.now() < end;) {
     await new Promise((done) => { setTimeout(done, pollMs); });
     const { state } = found;
     found = await client.get<Receipt>(`/v1/erasures/${found.id}`);
@@ -130,11 +132,14 @@ async function erase(context: CommandContext, client: Client, identifier: string
   }
   receipt(context, found);
   if (found.erasedAt !== null) return 0;
+  if (found.recordsReadable > 0) throw new Finding(`it is not acknowledged: ${readableText(found)}. It goes on by itself: weir subject receipt ${found.id}`);
   throw new Finding(`it is not acknowledged yet and goes on by itself: weir subject receipt ${found.id}`);
 }
 
 /** `2 email, 1 phone` */
 const countsOf = (types: readonly string[]): string => [...Map.groupBy(types, (type) => type)].map(([type, list]) => `${list.length} ${type}`).join(', ');
+
+const readableText = ({ recordsReadable, readableUntil }: Receipt): string => `${recordsReadable} records can still be read, ${readableUntil === null ? 'on a topic that is kept for ever' : `until retention takes them, at the latest ${readableUntil}`}`;
 
 function receipt({ terminal, json }: CommandContext, found: Receipt): number {
   if (json) {
@@ -146,6 +151,7 @@ function receipt({ terminal, json }: CommandContext, found: Receipt): number {
     ['keys', `${found.keysDestroyed} destroyed, over ${found.ids.length} linked identifiers; ${found.recordsUnreadable} records cannot be read any more`],
     ['raw items', found.rawUntil === null ? (found.markedAt === null ? 'not known yet' : 'a topic of them is kept for ever, so their key is, too') : `their last key is destroyed ${found.rawUntil}`], ['deadline', found.deadline ?? '-'],
   ];
+  if (found.recordsReadable > 0) facts.push(['readable', `${readableText(found)}: they are not sealed, or under a key that is not of these identifiers. It is acknowledged once they are gone`]);
   if (found.onlyGiven) facts.push(['only', wide]);
   if (found.unnamed.length > 0) facts.push(['not told', `destinations are not told of ${countsOf(found.unnamed)} linked to this person: no record that is kept has it in the clear, or a newer one is told. Who has it: weir subject erase <it>`]);
   for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);

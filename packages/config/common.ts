@@ -12,6 +12,7 @@ export const commonOptions = defineConfig({
   workspaceKey: { env: 'WEIR_KEY', type: 'secret', optional: true, doc: 'Workspace key, 32 bytes base64url, or wrapped by the Transit engine of the vault (vault:v…, see weir vault wrap-key); default: created once as <WEIR_DATA>/workspace.key.' },
   sealing: { env: 'WEIR_SEALING', type: 'boolean', default: true, doc: 'Seal personal data on the topics: canonical records and deliveries under a key per person, raw items under a key per source and day.' },
   vaultAddr: { env: 'WEIR_VAULT_ADDR', type: 'string', optional: true, doc: 'HashiCorp Vault or OpenBao, e.g. https://vault.example:8200; without it secrets come from the environment and the sealed file.' },
+  vaultAllowHttp: { env: 'WEIR_VAULT_ALLOW_HTTP', type: 'boolean', default: false, doc: 'Take an http:// address of the vault that is not loopback: its token and every secret go over the network in the clear.' },
   vaultPath: { env: 'WEIR_VAULT_PATH', type: 'string', default: 'secret/weir', doc: 'KV v2 document, <mount>/<path>; each field is a secret.' },
   vaultNamespace: { env: 'WEIR_VAULT_NAMESPACE', type: 'string', optional: true, doc: 'Namespace of the vault.' },
   vaultToken: { env: 'WEIR_VAULT_TOKEN', type: 'secret', optional: true, doc: 'Token of the vault, where AppRole is not used.' },

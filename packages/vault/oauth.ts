@@ -1,5 +1,5 @@
 import { WeirError } from '@weir/errors';
-import { callJson } from './session.ts';
+import { callJson, isProtected } from './session.ts';
 
 /** A secret whose value is this JSON stands for an access token (RFC 6749 §4.4 and §6). */
 export interface OAuthClient {
@@ -23,8 +23,7 @@ export function parseOAuthClient(name: string, value: string): OAuthClient | und
   }
   if (parsed.type !== 'oauth2') return undefined;
   for (const field of ['tokenUrl', 'clientId', 'clientSecret'] as const) if (typeof parsed[field] !== 'string' || parsed[field] === '') throw new WeirError('config-invalid', `secret ${name}: an oauth2 client needs ${field}`);
-  const url = URL.parse(parsed.tokenUrl!);
-  if (url === null || (url.protocol !== 'https:' && !(url.protocol === 'http:' && (url.hostname === '127.0.0.1' || url.hostname === 'localhost')))) throw new WeirError('config-invalid', `secret ${name}: tokenUrl must be an https URL`);
+  if (!isProtected(parsed.tokenUrl!)) throw new WeirError('config-invalid', `secret ${name}: tokenUrl must be an https URL`);
   return parsed as OAuthClient;
 }
 

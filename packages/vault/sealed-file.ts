@@ -64,17 +64,47 @@ function rootKey(bytes: Buffer): RootKey {
   return { key, id: createHash('sha256').update(key).digest('base64url').slice(0, 12) };
 }
 
-/** Root keys, the one for sealing first: the lines of `vault.key`, then the workspace key. */
-function rootKeys({ dataDir, env }: FileStoreOptions): RootKey[] {
+/** A line of `vault.key` that is of no use without the workspace key; one without this mark is 32 bytes in base64url as they are. */
+const wrappedMark = 'wrapped:';
+const aboutLine = 'root key';
+
+/** WEIR_KEY, where it is given: then it stands outside the data folder, and nothing in there may open without it. */
+const outerKey = ({ dataDir, env }: FileStoreOptions): Buffer | undefined => ((env['WEIR_KEY'] ?? '') === '' ? undefined : readWorkspaceKey(dataDir, env['WEIR_KEY']));
+
+const lineKey = (workspaceKey: Buffer): Buffer => Buffer.from(hkdfSync('sha256', workspaceKey, '', 'weir vault key line v1', 32));
+
+const keyLine = (root: Buffer, outer: Buffer | undefined): string => (outer === undefined ? root.toString('base64url') : wrappedMark + seal(lineKey(outer), root, aboutLine));
+
+/** Undefined: it is wrapped under another workspace key. */
+function openLine(line: string, workspaceKey: Buffer, where: string): Buffer | undefined {
+  if (line.startsWith(wrappedMark)) {
+    try {
+      return unseal(lineKey(workspaceKey), line.slice(wrappedMark.length), aboutLine);
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'secret-unavailable') throw error;
+      return undefined;
+    }
+  }
+  const key = Buffer.from(line, 'base64url');
+  if (key.length !== 32) throw new WeirError('config-invalid', `${where}: expected 32 bytes in base64url`);
+  return key;
+}
+
+function keyLines(dataDir: string): string[] {
   const file = join(dataDir, keyName);
-  const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line.trim() !== '') : [];
-  const given = env['WEIR_KEY'];
-  const decoded = lines.map((line, i) => {
-    const key = Buffer.from(line.trim(), 'base64url');
-    if (key.length !== 32) throw new WeirError('config-invalid', `${file}:${i + 1}: expected 32 bytes in base64url`);
-    return key;
-  });
-  return [...decoded, readWorkspaceKey(dataDir, given === '' ? undefined : given)].map(rootKey);
+  return existsSync(file) ? readFileSync(file, 'utf8').split('\n').map((line) => line.trim()).filter((line) => line !== '') : [];
+}
+
+/** Whether `vault.key` has a root key that opens without WEIR_KEY although that is given: one that was made before it was, or by an earlier version. */
+export function barerKey(options: FileStoreOptions): boolean {
+  return outerKey(options) !== undefined && keyLines(options.dataDir).some((line) => !line.startsWith(wrappedMark));
+}
+
+/** Root keys, the one for sealing first: the lines of `vault.key` that open, then the workspace key. */
+function rootKeys(options: FileStoreOptions): RootKey[] {
+  const { dataDir } = options;
+  const workspaceKey = outerKey(options) ?? readWorkspaceKey(dataDir, undefined);
+  return [...keyLines(dataDir).flatMap((line, i) => openLine(line, workspaceKey, `${join(dataDir, keyName)}:${i + 1}`) ?? []), workspaceKey].map(rootKey);
 }
 
 function readBounded(file: string): string {
@@ -103,7 +133,7 @@ export function loadSecrets(options: FileStoreOptions): SecretMap {
     const root = rootKeys(options).find((k) => k.id === file.root);
     if (root === undefined) {
       if (attempt < 3) continue;
-      throw new WeirError('secret-unavailable', `${sealed} is sealed with a key that is neither WEIR_KEY, workspace.key nor in ${keyName}`);
+      throw new WeirError('secret-unavailable', `${sealed} is sealed with a key that is neither WEIR_KEY, workspace.key nor in ${keyName}${keyLines(options.dataDir).some((line) => line.startsWith(wrappedMark)) ? ', which is wrapped under the WEIR_KEY of its rotation' : ''}`);
     }
     const dataKey = unseal(root.key, file.dataKey, aboutDataKey(file.leaf));
     for (const [name, box] of Object.entries(file.secrets)) out[name] = parseJson(unseal(dataKey, box, `secret ${name}`).toString('utf8'), sealed) as StoredSecret;
@@ -162,19 +192,20 @@ export function changeSecrets(options: FileStoreOptions, change: (secrets: Secre
 
 /**
  * A new root key and a new data key, every secret sealed anew. Running processes go on: the new root is in the
- * key file before a secret needs it, and the old one leaves after none does. Returns the id of the new root.
+ * key file before a secret needs it, and the old one leaves after none does. Where WEIR_KEY is given the new root
+ * stands there wrapped under it. Returns the id of the new root. Throws as loadSecrets does; nothing is changed then.
  */
 export function rotateRootKey(options: FileStoreOptions, leaf: string): string {
   return locked(options.dataDir, () => {
     const secrets = loadSecrets(options);
     const file = join(options.dataDir, keyName);
-    const fresh = randomBytes(32).toString('base64url');
-    const before = existsSync(file) ? readFileSync(file, 'utf8') : '';
-    replaceFile(file, `${fresh}\n${before}`, 0o600);
+    const fresh = randomBytes(32);
+    const line = keyLine(fresh, outerKey(options));
+    replaceFile(file, `${[line, ...keyLines(options.dataDir)].join('\n')}\n`, 0o600);
     writeSealed(options, secrets, leaf);
-    replaceFile(file, `${fresh}\n`, 0o600);
+    replaceFile(file, `${line}\n`, 0o600);
     rmSync(join(options.dataDir, plainName), { force: true });
-    return rootKey(Buffer.from(fresh, 'base64url')).id;
+    return rootKey(fresh).id;
   });
 }
 

@@ -3,8 +3,10 @@ import { request } from 'undici';
 
 /** How to get at a HashiCorp Vault or OpenBao. */
 export interface SessionOptions {
-  /** e.g. https://vault.example:8200 */
+  /** e.g. https://vault.example:8200; http:// for loopback only, unless `allowHttp`. */
   readonly address: string;
+  /** Also http:// to another host, where what carries it is trusted (a mesh with TLS of its own). */
+  readonly allowHttp?: boolean;
   readonly namespace?: string | undefined;
   readonly auth: { readonly kind: 'token'; readonly token: string } | { readonly kind: 'approle'; readonly roleId: string; readonly secretId: string };
   /** Deadline of one call, ms. */
@@ -20,6 +22,12 @@ export interface VaultSession {
   call(path: string, method: 'GET' | 'POST', body?: unknown): Promise<{ readonly status: number; readonly body: any }>;
   /** An error for a status that is none of those expected. */
   refused(what: string, status: number): WeirError;
+}
+
+/** Whether credentials may be sent there: by TLS, or without leaving this host. */
+export function isProtected(address: string): boolean {
+  const url = URL.parse(address);
+  return url !== null && (url.protocol === 'https:' || (url.protocol === 'http:' && ['127.0.0.1', 'localhost', '[::1]'].includes(url.hostname)));
 }
 
 const maxBodyBytes = 1024 * 1024;
@@ -59,8 +67,10 @@ function reasonOf(status: number): string {
   return `answered ${status}`;
 }
 
+/** Throws config-invalid for an address that would carry the credentials in the clear. */
 export function createSession(options: SessionOptions): VaultSession {
   const { auth, now } = options;
+  if (!isProtected(options.address) && !(options.allowHttp === true && URL.parse(options.address)?.protocol === 'http:')) throw new WeirError('config-invalid', 'WEIR_VAULT_ADDR must be an https URL: http would send the token and every secret in the clear. To loopback it is taken, elsewhere only with WEIR_VAULT_ALLOW_HTTP=true');
   const base = options.address.replace(/\/+$/, '');
   let token: { readonly value: string; readonly renewAt: number; readonly endsAt: number; readonly renewable: boolean } | undefined;
 

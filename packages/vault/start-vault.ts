@@ -9,6 +9,7 @@ import type { Vault } from './types.ts';
 /** The part of the common options that the vault takes (packages/config). */
 export interface VaultSettings {
   readonly vaultAddr: string | undefined;
+  readonly vaultAllowHttp: boolean;
   readonly vaultPath: string;
   readonly vaultNamespace: string | undefined;
   readonly vaultToken: Secret | undefined;
@@ -61,7 +62,7 @@ export async function startVault(options: { dataDir: string; env: Readonly<Recor
 }
 
 function sessionOf(settings: VaultSettings, address: string, now: () => number): SessionOptions {
-  return { address, namespace: settings.vaultNamespace, auth: authOf(settings), timeoutMs: settings.vaultTimeoutMs, now };
+  return { address, allowHttp: settings.vaultAllowHttp, namespace: settings.vaultNamespace, auth: authOf(settings), timeoutMs: settings.vaultTimeoutMs, now };
 }
 
 /** The Transit engine of the vault of these settings. Throws config-invalid when there is none. */

@@ -1,8 +1,9 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
 import { afterEach, expect, test } from 'vitest';
-import { createTransit, Secret, unwrapWorkspaceKey, type VaultSettings } from './index.ts';
+import { createTransit, openTransit, Secret, startVault, unwrapWorkspaceKey, type VaultSettings } from './index.ts';
 
 const servers: Server[] = [];
 afterEach(() => { for (const server of servers.splice(0)) { server.closeAllConnections(); server.close(); } });
@@ -47,7 +48,7 @@ async function startTransit() {
   engine.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
   return engine;
 }
-const settings = (url: string | undefined, over: Partial<VaultSettings> = {}): VaultSettings => ({ vaultAddr: url, vaultPath: 'secret/weir', vaultNamespace: undefined, vaultToken: undefined, vaultRoleId: 'role', vaultSecretId: new Secret('sid'), vaultTimeoutMs: 1000, vaultRefreshMs: 1000, vaultMaxStaleMs: 1000, vaultOverlapMs: 0, vaultTransitKey: 'transit/weir', ...over });
+const settings = (url: string | undefined, over: Partial<VaultSettings> = {}): VaultSettings => ({ vaultAddr: url, vaultAllowHttp: false, vaultPath: 'secret/weir', vaultNamespace: undefined, vaultToken: undefined, vaultRoleId: 'role', vaultSecretId: new Secret('sid'), vaultTimeoutMs: 1000, vaultRefreshMs: 1000, vaultMaxStaleMs: 1000, vaultOverlapMs: 0, vaultTransitKey: 'transit/weir', ...over });
 const transitOf = (url: string, key = 'transit/weir') => createTransit({ address: url, auth: { kind: 'approle', roleId: 'role', secretId: 'sid' }, timeoutMs: 1000, now: Date.now, key });
 
 test('a workspace key wrapped by Transit is opened, also after the key was rotated there, and by a new login after 403', async () => {
@@ -91,4 +92,14 @@ test('a vault that is sealed or slow is waited for, and then the key is opened',
   expect(await opened).toBe(key.toString('base64url'));
   engine.mode = 'slow';
   await expect(unwrapWorkspaceKey(wrapped, settings(engine.url, { vaultTimeoutMs: 100 }), 300)).rejects.toMatchObject({ code: 'secret-unavailable' });
+});
+
+test('a vault that would be sent its credentials in the clear is refused before it is, unless that is asked for', async () => {
+  for (const address of ['http://vault.example:8200', 'http://10.0.0.7:8200', 'http://127.0.0.1.example:8200', 'ftp://127.0.0.1/', 'vault.example:8200', 'nothing']) {
+    expect(() => openTransit(settings(address))).toThrow(/must be an https URL/);
+  }
+  for (const address of ['https://vault.example:8200', 'http://127.0.0.1:8200', 'http://localhost:8200', 'http://[::1]:8200']) expect(() => openTransit(settings(address))).not.toThrow();
+  expect(() => openTransit(settings('http://vault.example:8200', { vaultAllowHttp: true }))).not.toThrow();
+  expect(() => openTransit(settings('nothing', { vaultAllowHttp: true }))).toThrow(/must be an https URL/);
+  await expect(startVault({ dataDir: tmpdir(), env: {}, settings: settings('http://vault.example:8200'), logger: { info() {}, warn() {} } })).rejects.toMatchObject({ code: 'config-invalid' });
 });

@@ -21,10 +21,11 @@ let api: ReturnType<typeof createApi>;
 let granted: readonly Grant[] | null = null;
 let leaves: NewLeaf[] = [];
 let auditFails = false;
-let failing: WeirError | undefined;
+let failing: Error | undefined;
+let unexpected: [unknown, string][] = [];
 let ran: string[] = [];
 
-const erasure = { destinations: [], state: 'ordered', orderedAt: 0, markedAt: null, stoppedAt: null, erasedAt: null, rawUntil: null, deadline: null };
+const erasure = { destinations: [], state: 'ordered', orderedAt: 0, markedAt: null, stoppedAt: null, erasedAt: null, rawUntil: null, readableUntil: null, deadline: null };
 const answer = (name: string) => async (): Promise<object> => { ran.push(name); return {}; };
 const token = `weir_${'a'.repeat(43)}`;
 const replayId = 'rpl_00000000-0000-4000-8000-000000000000';
@@ -49,17 +50,18 @@ beforeAll(async () => {
       async record(leaf: NewLeaf) { if (auditFails) throw new Error('no log'); leaves.push(leaf); return 'leaf_x'; },
       checkpoint: answer('checkpoint'), leaves: answer('leaves'), proof: answer('proof'), consistency: answer('consistency'),
     }),
-    access: { issue: answer('issue'), revoke: answer('revoke'), tokens: () => [], proposals: () => [], approvable: () => ({ files: [] }), approved: async () => undefined },
-    approval: false, endFailed: () => undefined,
+    access: { issue: answer('issue'), revoke: answer('revoke'), tokens: () => [], proposals: () => [], approvable: () => ({ files: [], proposedBy: 'token:other' }), approved: async () => undefined },
+    approval: false, endFailed: () => undefined, unexpected: (error: unknown, id: string) => { unexpected.push([error, id]); },
     scopeOf: (_kind: string, id: string) => letters[id] ?? nothing,
     status: answer('status'), trace: answer('trace'), letters: { list: answer('letters'), stats: answer('stats'), show: answer('letter') }, release: answer('release'),
     switches: { list: () => [], set: async () => { if (failing !== undefined) throw failing; ran.push('switch'); return {}; } }, deliveries: { resolve: answer('resolve') },
     subjects: () => ({ summary: answer('subject'), decisions: answer('decisions'), resolve: async () => { ran.push('export'); return []; }, scan: async () => undefined, linkValues: async () => [], regions: () => [] }),
     erasures: () => ({ order: async () => { ran.push('erase'); return { erasure, joined: false, underWay: [] }; }, list: () => [], get: () => erasure }),
-    releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: answer('apply'), topics: answer('topics') },
+    releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: async (_order: unknown, _by: unknown, proposedBy: string | null) => { ran.push(`apply ${proposedBy ?? 'alone'}`); return {}; }, topics: answer('topics') },
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
     policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
     consent: { lookup: answer('consent') },
+    consentPreview: { preview: () => { ran.push('preview'); return []; } },
     consentReceipts: { ofChange: answer('receipts'), ofPerson: answer('receipts'), settle: answer('settle') },
     tail: answer('tail'), metrics: async () => '', readiness: () => ({ ready: true }),
   } as unknown as ApiPorts;
@@ -73,14 +75,15 @@ afterAll(async () => {
 });
 
 const call = (method: string, url: string, authorization?: string, body?: object) => api.inject({ method: method as 'GET', url, headers: authorization === undefined ? {} : { authorization }, ...(body === undefined ? {} : { payload: body }) });
-const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/consent/receipts': { identifier: 'ann@larkspur.example' }, 'POST /v1/consent/unresolved/:id/settle': { reason: 'a test' }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/deliveries/:id/resolve': { finding: 'applied' }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 }, 'POST /v1/vault/changes': { change: 'set', name: 'CRM_TOKEN' }, ...Object.fromEntries(['show', 'decisions', 'export', 'erase'].map((what) => [`POST /v1/subjects/${what}`, { identifier: 'ada@larkspur.example' }])) };
+const bodies: Record<string, object> = { 'POST /v1/consent/lookup': { people: [{ email: 'ann@larkspur.example' }] }, 'POST /v1/consent/preview': { changes: [{ order: { identifiers: { email: 'ann@larkspur.example' } } }] }, 'POST /v1/consent/receipts': { identifier: 'ann@larkspur.example' }, 'POST /v1/consent/unresolved/:id/settle': { reason: 'a test' }, 'POST /v1/replays': { from: 'dlq', all: true }, 'POST /v1/deliveries/:id/resolve': { finding: 'applied' }, 'POST /v1/releases': { files: [{ path: 'weir.yaml', content: 'x' }] }, 'POST /v1/rehearsals': { files: [{ path: 'weir.yaml', content: 'x' }], sinceMs: 1000 }, 'POST /v1/tokens': { name: 'x', grants: ['viewer'], days: 1 }, 'POST /v1/vault/changes': { change: 'set', name: 'CRM_TOKEN' }, ...Object.fromEntries(['show', 'decisions', 'export', 'erase'].map((what) => [`POST /v1/subjects/${what}`, { identifier: 'ada@larkspur.example' }])) };
 const queries: Record<string, string> = { '/v1/audit/consistency': '?from=0' };
 const requests = () => api.declaredRoutes.filter((r) => r.permission !== undefined && r.method !== 'HEAD').map((r) => ({ ...r, path: r.url.replace(':id', r.url.startsWith('/v1/replays') ? replayId : 'dlq_a').replace(':name', 'crm') + (queries[r.url] ?? ''), body: bodies[`${r.method} ${r.url}`] ?? (r.method === 'POST' ? {} : undefined) }));
 
-/** What each route that is not a GET writes to the audit log, written down a second time: a new one must be added here. */
+/** What each route that changes something, or shows a person in the clear, writes to the audit log, written down a second time: a new one must be added here. */
 const auditActions: Record<string, string> = {
-  'POST /v1/consent/lookup': 'consent.lookup', 'POST /v1/consent/receipts': 'consent.receipts', 'POST /v1/consent/unresolved/:id/settle': 'consent.settle', 'POST /v1/subjects/show': 'subject.show', 'POST /v1/subjects/decisions': 'subject.decisions', 'POST /v1/subjects/export': 'subject.export', 'POST /v1/subjects/erase': 'subject.erase',
+  'POST /v1/consent/lookup': 'consent.lookup', 'POST /v1/consent/preview': 'consent.preview', 'POST /v1/consent/receipts': 'consent.receipts', 'POST /v1/consent/unresolved/:id/settle': 'consent.settle', 'POST /v1/subjects/show': 'subject.show', 'POST /v1/subjects/decisions': 'subject.decisions', 'POST /v1/subjects/export': 'subject.export', 'POST /v1/subjects/erase': 'subject.erase',
   'POST /v1/deliveries/:id/resolve': 'delivery.resolve',
+  'GET /v1/dlq/:id': 'dlq.show', 'GET /v1/events/:id/explain': 'event.explain', 'GET /v1/replays/:id/diff': 'replay.diff',
   'POST /v1/replays': 'replay.order', 'POST /v1/replays/:id/start': 'replay.start', 'POST /v1/replays/:id/pause': 'replay.pause', 'POST /v1/replays/:id/cancel': 'replay.cancel',
   'POST /v1/releases': 'release.apply', 'POST /v1/proposals/:id/approve': 'release.approve', 'POST /v1/topics/apply': 'topics.apply',
   'POST /v1/rehearsals': 'policy.rehearse', 'DELETE /v1/rehearsals/:id': 'policy.rehearse.stop', 'POST /v1/held/:id/approve': 'held.approve', 'POST /v1/held/:id/refuse': 'held.refuse',
@@ -111,7 +114,9 @@ test('routes × roles: each answers as declared, and nothing runs that is denied
       const allowed = matrix[role]!.includes(permission!);
       expect([role, method, path, statusCode]).toEqual([role, method, path, allowed ? (path === '/v1/subjects/erase' ? 202 : 200) : 403]);
       if (!allowed) expect([ran, leaves]).toEqual([[], []]);
-      if (allowed && method !== 'GET') expect(leaves.map((l) => [l.kind, l.action])).toEqual([['intent', auditActions[`${method} ${url}`]], ['end', auditActions[`${method} ${url}`]]]);
+      const action = auditActions[`${method} ${url}`];
+      if (method !== 'GET') expect([method, url, action]).toEqual([method, url, expect.any(String)]);
+      if (allowed) expect(leaves.map((l) => [l.kind, l.action])).toEqual(action === undefined ? [] : [['intent', action], ['end', action]]);
     }
   }
 });
@@ -169,6 +174,14 @@ test('a leaf says nothing of a body that names a person, not even a hash: an add
   expect(leaves[0]?.details).toEqual({ body: expect.stringMatching(/^[0-9a-f]{64}$/) });
 });
 
+test('who looks at a person in the clear is in the audit log before anything is shown, with what was looked at and no more', async () => {
+  for (const [method, path, target] of [['GET', '/v1/dlq/dlq_a', 'dlq_a'], ['HEAD', '/v1/dlq/dlq_a', 'dlq_a'], ['GET', '/v1/events/evt_1/explain?release=current', 'evt_1'], ['GET', `/v1/replays/${replayId}/diff`, replayId]] as const) {
+    leaves = [];
+    expect((await call(method, path, `Bearer ${admin}`)).statusCode).toBe(200);
+    expect(leaves).toMatchObject([{ kind: 'intent', actor: 'admin', target, details: {} }, { kind: 'end', details: { result: 'completed', status: 200 } }]);
+  }
+});
+
 test('the end leaf says refused only where nothing was changed: after an error of ours the change may go on', async () => {
   const ends = async (error: WeirError | undefined) => {
     [failing, leaves] = [error, []];
@@ -181,10 +194,35 @@ test('the end leaf says refused only where nothing was changed: after an error o
   expect(await ends(new WeirError('not-ready'))).toEqual([{ result: 'interrupted', status: 503 }]);
 });
 
+test('the words of an error that nobody declared are for the log, under the id that the answer has; those of a declared one are for who asked', async () => {
+  const pause = async (error: Error) => {
+    [failing, unexpected] = [error, []];
+    const { statusCode, body } = await call('POST', '/v1/destinations/crm/pause', `Bearer ${admin}`, {});
+    failing = undefined;
+    return { statusCode, body: JSON.parse(body) as { error: string; message: string } };
+  };
+  const raw = new Error('ENOENT: /var/lib/weir/secret-path of ada@larkspur.example');
+  const { statusCode, body } = await pause(raw);
+  expect([statusCode, body.error, unexpected[0]?.[0]]).toEqual([503, 'log-unavailable', raw]);
+  expect(body.message).not.toMatch(/secret-path|larkspur/);
+  expect(body.message).toContain(unexpected[0]![1]);
+  // Around a declared one stands what was not declared.
+  expect(await pause(new Error('at secret-path', { cause: new WeirError('not-ready', 'reads its tables') }))).toMatchObject({ statusCode: 503, body: { error: 'not-ready', message: 'reads its tables' } });
+  expect(unexpected).toEqual([]);
+  expect((await call('POST', '/v1/tokens', `Bearer ${admin}`, {})).json()).toMatchObject({ error: 'bad-request', message: expect.stringContaining('required property') });
+});
+
+test('a release that nobody else was asked about is applied as such, an approved one with who proposed it', async () => {
+  ran = [];
+  await call('POST', '/v1/releases', `Bearer ${admin}`, bodies['POST /v1/releases']);
+  await call('POST', '/v1/proposals/prop_1/approve', `Bearer ${admin}`, {});
+  expect(ran).toEqual(['apply alone', 'apply token:other']);
+});
+
 test('no leaf, no change: nothing runs when the audit log does not take the leaf', async () => {
   auditFails = true;
   try {
-    for (const { method, path, body } of requests().filter((r) => r.method !== 'GET')) {
+    for (const { method, path, body } of requests().filter((r) => auditActions[`${r.method} ${r.url}`] !== undefined)) {
       ran = [];
       expect((await call(method, path, `Bearer ${admin}`, body)).statusCode).toBe(503);
       expect(ran).toEqual([]);

@@ -11,7 +11,7 @@ declare module 'fastify' {
     permission?: Permission;
     /** What the request touches. */
     scope?: (request: FastifyRequest) => Scope | Promise<Scope>;
-    /** Of every route that changes something: the action of its audit leaf; a function where the body says which of several. */
+    /** Of every route that changes something, and of one that only reads but shows a person in the clear: the action of its audit leaf; a function where the body says which of several. */
     action?: string | ((request: FastifyRequest) => string);
     /** What the leaf says beside the digest of the body. */
     target?: (request: FastifyRequest) => string | null;
@@ -23,7 +23,7 @@ declare module 'fastify' {
   }
   interface FastifyRequest {
     principal: Principal;
-    /** Id of the audit leaf that was written before the handler of a change runs. */
+    /** Id of the audit leaf that was written before the handler of a change, or of a look at a person, runs. */
     leaf: string;
   }
 }
@@ -46,6 +46,9 @@ function actionOf(request: FastifyRequest): string | undefined {
 
 /** After an answer of 500 and above nobody knows how far the change has come: a decision may be written, and carried out later. */
 const resultOf = (status: number): string => (status < 400 ? 'completed' : status < 500 ? 'refused' : 'interrupted');
+
+/** It has no body. */
+const reads = ({ method }: FastifyRequest): boolean => method === 'GET' || method === 'HEAD';
 
 function isPrivate(request: FastifyRequest): boolean {
   const { privateBody } = request.routeOptions.config;
@@ -83,8 +86,8 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
     // Who may not do it anywhere learns nothing of what is there.
     if (!request.principal.grants.some((grant) => allows({ id: '', grants: [{ ...grant, sources: '*', destinations: '*' }] }, config.permission!, { sources: [], destinations: [] }))) throw new WeirError('forbidden');
     if (!allows(request.principal, config.permission!, await config.scope!(request))) throw new WeirError('forbidden');
-    if (config.action === undefined || request.method === 'GET' || request.method === 'HEAD') return;
-    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: actionOf(request)!, target: config.target?.(request) ?? null, details: isPrivate(request) ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
+    if (config.action === undefined) return;
+    request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: actionOf(request)!, target: config.target?.(request) ?? null, details: isPrivate(request) || reads(request) ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
   });
 
   app.addHook('onSend', async (request, reply, payload) => {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { catalogue, findWeirError, WorkspaceError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { installAccess, type DeclaredRoute } from './access.ts';
@@ -12,6 +13,7 @@ import type { LetterApi, LetterFilter } from './letters.ts';
 import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
 import { everything, nothing, type Scope } from '@weir/release';
 import { consentRoutes, type ConsentLookup } from './consent.ts';
+import { consentPreviewRoute, type ConsentPreview } from './consent-preview.ts';
 import { consentReceiptRoutes, type ConsentReceipts } from './consent-receipts.ts';
 import { subjectRoutes } from './subject-routes.ts';
 import type { Subjects } from './subjects.ts';
@@ -25,6 +27,8 @@ export interface ApiPorts {
   readonly access: Access;
   /** The end leaf of a change could not be written. */
   readonly endFailed: (error: unknown, leaf: string) => void;
+  /** An error that nobody declared; the answer has its id and not its words. */
+  readonly unexpected: (error: unknown, id: string) => void;
   /** A release is applied only after another person approved it. */
   readonly approval: boolean;
   /** Sources and destinations of an event or a dead letter; everything when it is not known. */
@@ -35,6 +39,7 @@ export interface ApiPorts {
   readonly replays: ReplayApi;
   release(): unknown;
   readonly consent: ConsentLookup;
+  readonly consentPreview: ConsentPreview;
   readonly consentReceipts: ConsentReceipts;
   readonly releases: ReleaseApi;
   readonly policy: PolicyApi;
@@ -53,7 +58,7 @@ const changedBy = (request: FastifyRequest): ChangedBy => ({ actor: request.prin
 const whole = (): Scope => everything;
 const none = (): Scope => nothing;
 
-/** The control API. Every route under /v1 declares its permission, scope and, when it changes something, its audit action (access.ts); errors are `{ error, message }`. */
+/** The control API. Every route under /v1 declares its permission, scope and, when it changes something or shows a person in the clear, its audit action (access.ts); errors are `{ error, message }`. */
 export function createApi(ports: ApiPorts): FastifyInstance & { readonly declaredRoutes: readonly DeclaredRoute[] } {
   const app = Fastify({ bodyLimit: 256 * 1024, logger: false, requestTimeout: 60_000, forceCloseConnections: true });
   const declaredRoutes = installAccess(app, ports);
@@ -67,14 +72,22 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
     const known = findWeirError(error);
     const code: ErrorCode = known?.code ?? (error.validation !== undefined || (error.statusCode ?? 500) < 500 ? 'bad-request' : 'log-unavailable');
     const entry: CatalogueEntry = catalogue[code];
-    return reply.code(known === undefined ? (error.statusCode ?? 503) : (entry.http ?? 503)).send({ error: code, message: error.message, ...(known instanceof WorkspaceError ? { problems: known.problems } : {}) });
+    const status = known === undefined ? (error.statusCode ?? 503) : (entry.http ?? 503);
+    return reply.code(status).send({ error: code, message: known === undefined && status >= 500 ? hidden(error) : known?.message ?? error.message, ...(known instanceof WorkspaceError ? { problems: known.problems } : {}) });
   });
+  /** What went wrong below is for the log: its words may hold an address, a path or a value. */
+  function hidden(error: unknown): string {
+    const id = `err_${randomUUID()}`;
+    ports.unexpected(error, id);
+    return `an error that was not expected: ${id} in the log of the control service`;
+  }
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'not-found', message: 'no such route' }));
   routes(app, ports);
   replayRoutes(app, ports.replays);
   releaseRoutes(app, ports);
   policyRoutes(app, ports);
   consentRoutes(app, ports.consent);
+  consentPreviewRoute(app, ports.consentPreview);
   consentReceiptRoutes(app, ports.consentReceipts, ports.scopeOf);
   switchRoutes(app, ports.switches);
   heldDeliveryRoutes(app, ports.deliveries, ports.scopeOf);
@@ -92,7 +105,7 @@ function routes(app: FastifyInstance, ports: ApiPorts): void {
   app.get('/v1/release', { config: { permission: 'status.read', scope: none, summary: 'The running release in short.' } }, async () => ports.release());
   app.get<{ Params: { id: string } }>('/v1/events/:id/trace', { schema: idParams, config: { permission: 'trace.read', scope: (request) => ports.scopeOf('event', (request.params as { id: string }).id), summary: 'What happened to an event.' } }, async (request) => ports.trace(request.params.id));
   app.get<{ Querystring: { after?: number; wait?: number } }>('/v1/tail', { config: { permission: 'trace.read', scope: whole, summary: 'Records after a cursor.' }, schema: { querystring: { type: 'object', properties: { after: { type: 'integer', minimum: 0 }, wait: { type: 'integer', minimum: 0, maximum: 30_000 } } } } }, async (request) => ports.tail(request.query.after ?? -1, request.query.wait ?? 0));
-  app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams, config: { permission: 'dlq.payload', scope: (request) => ports.scopeOf('letter', (request.params as { id: string }).id), summary: 'A dead letter with its bytes.' } }, async (request) => ports.letters.show(request.params.id));
+  app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams, config: { permission: 'dlq.payload', scope: (request) => ports.scopeOf('letter', (request.params as { id: string }).id), action: 'dlq.show', target: (request) => (request.params as { id: string }).id, summary: 'A dead letter with its bytes.' } }, async (request) => ports.letters.show(request.params.id));
   const text = { type: 'string', minLength: 1, maxLength: 80 };
   const filter = { stage: text, code: text, source: text, destination: text, release: text };
   const time = { type: 'integer', minimum: 0, maximum: 9_000_000_000_000 };
@@ -123,7 +136,7 @@ function releaseRoutes(app: FastifyInstance, ports: ApiPorts): void {
   app.get('/v1/releases', { config: { permission: 'release.read', scope: whole, summary: 'All releases.' } }, async () => ({ releases: await releases.list() }));
   app.get('/v1/releases/current', { config: { permission: 'release.read', scope: whole, summary: 'The running release with its files.' } }, async () => releases.current());
   app.post<{ Body: ReleaseOrder }>('/v1/releases', { bodyLimit: releaseBytes, schema: { body: releaseOrder }, config: { permission: 'release.propose', scope: whole, action: 'release.apply', summary: 'Apply a release, or propose it where approval is required.' } }, async (request) => {
-    if (!ports.approval) return releases.apply(request.body, changedBy(request));
+    if (!ports.approval) return releases.apply(request.body, changedBy(request), null);
     const { hash } = releases.check(request.body);
     const { id } = await access.propose({ hash, files: request.body.files, message: request.body.message ?? null }, request.principal.id, request.leaf);
     return { hash, changed: false, topicsCreated: [], proposal: id };
@@ -131,7 +144,7 @@ function releaseRoutes(app: FastifyInstance, ports: ApiPorts): void {
   app.get('/v1/proposals', { config: { permission: 'release.read', scope: whole, summary: 'Proposed releases.' } }, async () => ({ proposals: access.proposals().map(({ files: _files, leaf: _leaf, ...rest }) => rest) }));
   app.post<{ Params: { id: string } }>('/v1/proposals/:id/approve', { schema: idOnly, config: { permission: 'release.approve', scope: whole, action: 'release.approve', target: (request) => (request.params as { id: string }).id, summary: 'Approve what somebody else proposed; it is applied.' } }, async (request) => {
     const proposal = access.approvable(request.params.id, request.principal.id);
-    const done = await releases.apply(proposal, changedBy(request));
+    const done = await releases.apply(proposal, changedBy(request), proposal.proposedBy);
     await access.approved(proposal, request.principal.id, request.leaf);
     return done;
   });

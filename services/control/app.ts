@@ -13,6 +13,7 @@ import { createApi } from './api.ts';
 import { openAuditLog, type AuditLog } from './audit.ts';
 import { openWitnesses } from './audit-witness.ts';
 import { createConsentLookup } from './consent.ts';
+import { createConsentPreview } from './consent-preview.ts';
 import { createConsentReceipts } from './consent-receipts.ts';
 import { createConsentTables, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
@@ -154,8 +155,10 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         audit: () => audit,
         access,
         consent: createConsentLookup(context, consent),
+        consentPreview: createConsentPreview(context, consent),
         consentReceipts: createConsentReceipts({ store, subjects: () => privacy.subjects(), release: () => releases.current(), letter: (id) => readDeadLetter(store, reader, serde, topics, id), appender, serde, topics, now: () => context.clock.now() }),
         endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
+        unexpected: (error, id) => logger.error({ err: error, id }, 'a request failed by an error that was not expected'),
         approval: options.approval,
         scopeOf,
         status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf), unresolved!.view(), privacy.callers()),

@@ -2,7 +2,9 @@ import { beforeEach, expect, test } from 'vitest';
 import type { OutRecord } from '@weir/log';
 import { groupNames, H, topicNames } from '@weir/pipeline';
 import { keyedIdsOf, type Identifiers } from '@weir/release';
+import type { NewLeaf } from './audit.ts';
 import { createErasures, type Erasure, type Erasures } from './erasure.ts';
+import type { Remaining } from './remains.ts';
 import type { SubjectRecord } from './subjects.ts';
 
 const topics = topicNames('weir');
@@ -30,6 +32,11 @@ let scans: number;
 let stages: Record<string, unknown>[];
 let routes: { destination: string; operation: string }[];
 let destroyed: string[];
+/** Canonical records that open without the keys that were destroyed. */
+let unsealed: boolean;
+/** What stands on the topics behind weir.canonical. */
+let remaining: Remaining;
+let leaves: NewLeaf[];
 let policyCommitted: number;
 let indexed: number;
 let timers: (() => void)[];
@@ -52,19 +59,20 @@ function open(): Erasures {
   const subjects = {
     resolve: async (given: Identifiers) => (wide ? { ids: keyedIdsOf(workspaceKey, given), onlyGiven: true } : { ids: linked, onlyGiven: false }),
     close: async (ids: readonly string[]) => (wide ? { ids, onlyGiven: true } : { ids: linked, onlyGiven: false }), known: () => known,
-    scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take(r as SubjectRecord); whileReading(); },
+    scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take((destroyed.some((owner) => !owner.startsWith('erasure/')) && !unsealed ? { value: undefined } : { at: now, ...r }) as SubjectRecord); whileReading(); },
   };
   const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
   // What was on the second partition has left by retention, and the index has nothing of it.
-  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': '604800000' } })), committed: async () => new Map([[0, policyCommitted]]) };
+  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': retention, 'segment.ms': '3600000' } })), committed: async () => new Map([[0, policyCommitted]]) };
   const reader = { read: async (topic: string, _p: number, _f: number, _t: number, take: (batch: object) => Promise<void>) => take({ records: log.filter((l) => l.topic === topic).map((l) => l.record) }) };
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
   const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
   return createErasures({
-    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [], readToEnd: async () => undefined, regions: (ids: readonly string[], tell: (id: string, region: { code: string; at: number }) => void) => ids.forEach((id) => { const region = regions.get(id); if (region !== undefined) tell(id, region); }) }, subjects, store, workspaceKey, release: () => release, audit: async () => 'leaf',
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [], readToEnd: async () => undefined, regions: (ids: readonly string[], tell: (id: string, region: { code: string; at: number }) => void) => ids.forEach((id) => { const region = regions.get(id); if (region !== undefined) tell(id, region); }) }, subjects, remains: { find: async (_ids: readonly string[], _until: number, goOn: () => void) => { goOn(); return remaining; } }, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
+let retention: string;
 let failures: Error[];
 const { sealKey: makeKey, unseal } = await import('@weir/seal');
 const sealKey = makeKey(key.id, key.secret);
@@ -72,6 +80,7 @@ const sealKey = makeKey(key.id, key.secret);
 beforeEach(() => {
   now = 12 * 60 * minute;
   [log, marks, linked, wide, known, records, scans, stages, destroyed, policyCommitted, indexed, timers, failures] = [[], new Map(), [adaId], false, true, [{ type: 'weir.canonical.Profile', value: { email: ada.email, userId: 'u-7' } }], 0, [], [], 0, 10, [], []];
+  [unsealed, remaining, leaves, retention] = [false, { readable: 0, newest: new Map() }, [], '604800000'];
   routes = [{ destination: 'crm', operation: 'erase' }];
   states = new Map();
   regions = new Map();
@@ -89,6 +98,13 @@ async function until(check: (e: Erasure) => boolean, id = 'leaf_1'): Promise<Era
     await new Promise(setImmediate);
   }
   throw new Error(`still ${erasures.get(id).state}`);
+}
+/** Enough turns for what waits for nothing but a timer. */
+async function rounds(): Promise<void> {
+  for (let i = 0; i < 50; i++) {
+    for (const run of timers.splice(0)) run();
+    await new Promise(setImmediate);
+  }
 }
 const told = (): any[] => log.filter((l) => l.topic === topics.canonical).map(({ record }) => ({ accepted: Number(record.headers!.find(([n]) => n === H.accepted)![1].toString()), value: JSON.parse(unseal(sealKey, record.value!).toString()) }));
 
@@ -135,6 +151,58 @@ test('what the person said for a purpose that only a later release has is withdr
   const { ids } = await until((e) => e.state === 'erased');
   const withdrawn = log.filter((l) => l.topic === topics.consentChanges).map(({ record }) => `${record.key!.toString()} ${JSON.parse(record.value!.toString()).purpose}`);
   expect(withdrawn.toSorted()).toEqual(ids.flatMap((id) => [`${id} email-marketing`, `${id} sms-marketing`]).toSorted());
+});
+
+test('an erasure with records that open all the same is not acknowledged until retention has taken them, over a restart too', async () => {
+  unsealed = true;
+  remaining = { readable: 2, newest: new Map([[topics.dispatch('crm'), now + 5 * minute]]) };
+  await order();
+  const held = await until((e) => e.state === 'readable');
+  const end = now + 5 * minute + 7 * 24 * 60 * minute + 60 * minute;
+  expect(held).toMatchObject({ erasedAt: null, recordsReadable: 3, readableUntil: end });
+  expect(leaves).toEqual([{ kind: 'fact', actor: 'control', action: 'subject.readable', target: 'leaf_1', of: 'leaf_1', details: { keysDestroyed: held.keysDestroyed, recordsUnreadable: 0, recordsReadable: 3, readableUntil: new Date(end).toISOString() } }]);
+  // The destinations go on meanwhile, and none of them ends it.
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, { stage: 'outcome', at: now, destination: 'crm', operation: 'erase', state: 'delivered' }];
+  expect((await until((e) => e.destinations[0]?.state === 'delivered')).state).toBe('readable');
+  await erasures.stop();
+  erasures = open();
+  await erasures.start();
+  const before = scans;
+  now = end - 1;
+  await rounds();
+  expect([erasures.get('leaf_1').state, scans]).toEqual(['readable', before]);
+  // One is there still: it is looked for again a day later, and not at each turn.
+  [unsealed, remaining] = [false, { readable: 1, newest: new Map([[topics.dlq, now]]) }];
+  now = end;
+  expect(await until((e) => e.recordsReadable === 1)).toMatchObject({ state: 'readable', recordsUnreadable: 1 });
+  const looked = scans;
+  await rounds();
+  expect(scans).toBe(looked);
+  remaining = { readable: 0, newest: new Map() };
+  now = erasures.get('leaf_1').readableUntil!;
+  expect(await until((e) => e.state === 'done')).toMatchObject({ erasedAt: now, recordsReadable: 0, readableUntil: null });
+  expect(leaves.map((l) => l.action)).toEqual(['subject.readable', 'subject.erased']);
+});
+
+test('where what can be read is kept for ever there is no time at which it is gone, and it is looked for once a day', async () => {
+  retention = '-1';
+  remaining = { readable: 1, newest: new Map([[topics.dlq, now]]) };
+  await order();
+  expect(await until((e) => e.state === 'readable')).toMatchObject({ recordsReadable: 1, readableUntil: null });
+  remaining = { readable: 0, newest: new Map() };
+  now += 24 * 60 * minute - 1;
+  await rounds();
+  expect(erasures.get('leaf_1').state).toBe('readable');
+  now += 1;
+  expect((await until((e) => e.erasedAt !== null)).recordsReadable).toBe(0);
+});
+
+test('what came after the mark, what the erasure wrote and what nobody can read holds no acknowledgement up', async () => {
+  unsealed = true;
+  const [late, own, broken] = [{ acceptedAt: now + 1 }, { acceptedAt: now, source: 'weir-erasure' }, { broken: true, value: undefined }].map((of) => ({ ...records[0]!, ...of }));
+  records = [late!, own!, broken!];
+  await order();
+  expect(await until((e) => e.state === 'erased')).toMatchObject({ recordsReadable: 0, recordsUnreadable: 0 });
 });
 
 test('the key of who came back between the mark and the end of the erasure stays: what is sealed under it is not erased', async () => {

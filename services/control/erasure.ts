@@ -9,6 +9,7 @@ import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
 import type { NewLeaf } from './audit.ts';
 import { createErasureProgress } from './erasure-progress.ts';
+import type { Remains } from './remains.ts';
 import type { Store } from './store.ts';
 import type { Subjects } from './subjects.ts';
 
@@ -19,11 +20,14 @@ export interface Erasure {
   readonly by: string;
   readonly sealed: Buffer | null;
   readonly orderedAt: number;
-  readonly state: 'ordered' | 'collected' | 'marked' | 'stopped' | 'told' | 'erased' | 'done' | 'unknown';
+  readonly state: 'ordered' | 'collected' | 'marked' | 'stopped' | 'told' | 'readable' | 'erased' | 'done' | 'unknown';
   readonly stoppedAt: number | null;
   readonly erasedAt: number | null;
   readonly keysDestroyed: number;
   readonly recordsUnreadable: number;
+  /** Of before the mark; none once it is acknowledged. */
+  readonly recordsReadable: number;
+  readonly readableUntil: number | null;
   readonly rawUntil: number | null;
   readonly deadline: number | null;
   readonly eventId: string | null;
@@ -62,6 +66,7 @@ export interface ErasurePorts {
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
   readonly tables: Pick<ConsentTables, 'states' | 'regions' | 'readToEnd'>;
   readonly subjects: Subjects;
+  readonly remains: Remains;
   readonly store: Pick<Store, 'stages' | 'places' | 'position'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
@@ -91,7 +96,9 @@ const receiptName = 'weir.internal.ErasureReceipt';
 const receiptKey = (id: string): string => `erasure/${id}`;
 const canonicalName = 'weir.canonical.Erasure';
 const changeName = 'weir.canonical.ConsentChange';
-const source = 'weir-erasure';
+/** Source of what an erasure writes itself: it names nobody in the clear, or is sealed under the key of its order. */
+export const erasureSource = 'weir-erasure';
+const source = erasureSource;
 const retryMs = 1000;
 const watchMs = 2000;
 const barrierMs = 60_000;
@@ -106,6 +113,7 @@ const ended: ReadonlySet<Erasure['state']> = new Set(['done', 'unknown']);
  *   marked     on weir.keys, for all that is linked then: nothing accepted until the time of the mark is normalised, decided or sent any more
  *   stopped    no `use` call is open and none can start (every purpose is withdrawn, and the barrier holds)
  *   told       the Erasure record for the destinations is on weir.canonical: no `use` can follow and make the person again
+ *   readable   the keys are destroyed, and a reader from the beginning found records that open all the same: no acknowledgement before retention has taken them
  *   erased     the keys are destroyed, and a reader from the beginning found nothing that opens: the acknowledgement
  *   done       every destination has ended, and no failed one can be tried again; the sealed identifiers are destroyed, too
  */
@@ -117,6 +125,10 @@ export function createErasures(ports: ErasurePorts): Erasures {
   const progress = createErasureProgress(ports);
   /** Their mark is being written: its time is taken, so an order of now is not covered by it. */
   const marking = new Set<string>();
+  /** When what can be read was last looked for, of those that wait for it to go. */
+  const looked = new Map<string, number>();
+  /** One at a time: each holds what one fetch brings. */
+  let looking: Promise<unknown> = Promise.resolve();
   let ordering: Promise<unknown> = Promise.resolve();
   let stopped = false;
 
@@ -159,6 +171,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
       case 'marked': return stopUses(erasure);
       case 'stopped': return tell(erasure);
       case 'told': return destroy(erasure);
+      case 'readable': return hold(erasure);
       default: return follow(erasure);
     }
   }
@@ -293,20 +306,71 @@ export function createErasures(ports: ErasurePorts): Erasures {
     await forgetRegions(erasure);
     const left = await keysLeft(erasure.ids);
     if (left > 0) throw new WeirError('not-ready', `${left} keys of before the mark are there after they were destroyed`);
+    return verify({ ...erasure, keysDestroyed });
+  }
+
+  /** Acknowledged when nothing of before the mark opens, on any topic that has it under the person's name, by a reader from the beginning. */
+  async function verify(erasure: Erasure): Promise<Erasure> {
+    const { keysDestroyed } = erasure;
+    const { unreadable, readable, until } = await look(erasure);
+    const found = { ...erasure, recordsUnreadable: unreadable, recordsReadable: readable, readableUntil: until };
+    if (readable > 0) {
+      logger.warn({ erasure: erasure.id, readable, until }, 'records of the person can be read without the keys that were destroyed: the erasure is not acknowledged before retention has taken them');
+      if (erasure.state !== 'readable') await ports.audit({ kind: 'fact', actor: 'control', action: 'subject.readable', target: erasure.id, of: erasure.id, details: { keysDestroyed, recordsUnreadable: unreadable, recordsReadable: readable, readableUntil: until === null ? null : new Date(until).toISOString() } });
+      return save({ ...found, state: 'readable' });
+    }
+    await ports.audit({ kind: 'fact', actor: 'control', action: 'subject.erased', target: erasure.id, of: erasure.id, details: { keysDestroyed, recordsUnreadable: unreadable, recordsReadable: 0 } });
+    looked.delete(erasure.id);
+    return save({ ...found, state: 'erased', erasedAt: now() });
+  }
+
+  function look(erasure: Erasure): Promise<{ unreadable: number; readable: number; until: number | null }> {
+    const result = looking.then(() => lookFor(erasure));
+    looking = result.catch(() => undefined);
+    return result;
+  }
+
+  async function lookFor({ id, ids, ...erasure }: Erasure): Promise<{ unreadable: number; readable: number; until: number | null }> {
+    const goOn = (): void => { if (stopped) throw new WeirError('not-ready', 'the control service stops'); };
     let unreadable = 0;
-    let readable = 0;
     let unknown = 0;
-    await ports.subjects.scan(erasure.ids, ({ value, type, broken, acceptedAt }) => {
+    let readable = 0;
+    let newest = 0;
+    goOn();
+    await ports.subjects.scan(ids, ({ value, broken, acceptedAt, source: of, at }) => {
+      goOn();
       if (broken) unknown++;
       else if (value === undefined) unreadable++;
-      // What came since is not covered.
-      else if (acceptedAt > markOf(erasure)!) return;
-      else if (type !== canonicalName) readable++;
+      // What came since is not covered; without a time it is.
+      else if (of !== source && !(acceptedAt > markOf(erasure)!)) {
+        readable++;
+        newest = Math.max(newest, at);
+      }
     });
-    if (readable > 0) logger.warn({ erasure: erasure.id, readable }, 'records of the person are not sealed: they leave with the retention of weir.canonical');
-    if (unknown > 0) logger.warn({ erasure: erasure.id, unknown }, 'records under the identifiers of the person are none that anybody can read: they leave with the retention of weir.canonical');
-    await ports.audit({ kind: 'fact', actor: 'control', action: 'subject.erased', target: erasure.id, of: erasure.id, details: { keysDestroyed, recordsUnreadable: unreadable } });
-    return save({ ...erasure, state: 'erased', erasedAt: now(), keysDestroyed, recordsUnreadable: unreadable });
+    if (unknown > 0) logger.warn({ erasure: id, unknown }, 'records under the identifiers of the person are none that anybody can read: they leave with the retention of weir.canonical');
+    const rest = await ports.remains.find(ids, markOf(erasure)!, goOn);
+    looked.set(id, now());
+    return { unreadable, readable: readable + rest.readable, until: await goneBy(readable === 0 ? rest.newest : new Map([...rest.newest, [topics.canonical, newest]])) };
+  }
+
+  /** When retention has taken what stands on these topics, at the latest, by the time of the newest on each: a segment is deleted as one, once all of it is past. Null = nothing stands there, or one is kept for ever. */
+  async function goneBy(newest: ReadonlyMap<string, number>): Promise<number | null> {
+    if (newest.size === 0) return null;
+    const ends = (await admin.describeTopics([...newest.keys()])).map(({ name, config }) => {
+      const kept = Number(config['retention.ms'] ?? 7 * day);
+      return kept < 0 ? Number.POSITIVE_INFINITY : newest.get(name)! + kept + Number(config['segment.ms'] ?? 7 * day);
+    });
+    const last = Math.max(...ends);
+    return Number.isFinite(last) ? last : null;
+  }
+
+  /** Waits for retention, and follows the destinations meanwhile. */
+  async function hold(before: Erasure): Promise<Erasure> {
+    const { readableUntil: until } = before;
+    const due = until !== null && now() < until ? until : (looked.get(before.id) ?? 0) + day;
+    if (now() >= due) return verify(before);
+    const found = await progress.of(before);
+    return found.destinations.some((part, i) => part !== before.destinations[i]) ? save({ ...before, destinations: found.destinations }) : before;
   }
 
   /** Where the person is stands in the clear beside its links. What a decision of before it read the mark writes behind this counts for nobody (`createKnownRegions`). */
@@ -365,7 +429,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     await keys.ensure([receiptKey(leaf)]);
     const orderedAt = now();
     const erasure = await save({
-      id: leaf, ids, by, sealed: sealFor(leaf, identifiers), orderedAt, state: 'ordered', stoppedAt: null, erasedAt: null, keysDestroyed: 0, recordsUnreadable: 0, rawUntil: null, deadline: orderedAt + deadlineMs,
+      id: leaf, ids, by, sealed: sealFor(leaf, identifiers), orderedAt, state: 'ordered', stoppedAt: null, erasedAt: null, keysDestroyed: 0, recordsUnreadable: 0, recordsReadable: 0, readableUntil: null, rawUntil: null, deadline: orderedAt + deadlineMs,
       eventId: null, destinations: [], markedAt: null, onlyGiven, forced, known: true, unnamed: [],
     });
     go(leaf);

@@ -3,6 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { ServiceContext } from '@weir/service';
 import { createErasures, markOf, type ErasurePorts, type Erasures } from './erasure.ts';
 import { createRawKeyJanitor } from './raw-keys.ts';
+import { createRemains } from './remains.ts';
 import type { Store } from './store.ts';
 import { createSubjects, type Subjects } from './subjects.ts';
 
@@ -29,7 +30,7 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
   const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
   const timers = { setTimer: clock.setTimer, clearTimer: clock.clearTimer };
   const subjects = createSubjects({ ...shared, tables });
-  const erasures = createErasures({ ...shared, ...timers, policyGroup: groups.policy, barrier, tables, subjects, logger });
+  const erasures = createErasures({ ...shared, ...timers, policyGroup: groups.policy, barrier, tables, subjects, remains: createRemains(shared), logger });
   const janitor = createRawKeyJanitor({ ...shared, ...timers, logger });
   let ready = false;
   const loading = (async () => {

@@ -38,8 +38,8 @@ export interface ReleaseApi {
   /** The running release with its files; secrets stand in them by name only. */
   current(): { readonly hash: string; readonly name: string; readonly files: readonly ReleaseFile[] };
   list(): Promise<readonly StoredRelease[]>;
-  /** Compile, create missing topics, apply; resolves when this instance runs it. Rejects with WorkspaceError. */
-  apply(order: ReleaseOrder, by: ChangedBy): Promise<{ readonly hash: string; readonly changed: boolean; readonly topicsCreated: readonly string[] }>;
+  /** Compile, create missing topics, apply; resolves when this instance runs it. `proposedBy`: who proposed what `by` approves; null = nobody else was asked, and the audit leaf says so. Rejects with WorkspaceError. */
+  apply(order: ReleaseOrder, by: ChangedBy, proposedBy: string | null): Promise<{ readonly hash: string; readonly changed: boolean; readonly topicsCreated: readonly string[] }>;
   /** Compile only. Rejects with WorkspaceError. */
   check(order: ReleaseOrder): { readonly hash: string };
   topics(create: boolean): Promise<TopicsReport>;
@@ -82,13 +82,13 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     return release;
   }
 
-  async function apply(order: ReleaseOrder, { actor, leaf }: ChangedBy): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
+  async function apply(order: ReleaseOrder, { actor, leaf }: ChangedBy, proposedBy: string | null): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
     const release = compile(order);
     const { specs } = await plan(release);
     const topicsCreated = await admin.createTopics(specs);
     await ports.counts.keep(topicsCreated);
     if (releases.current().hash === release.hash) return { hash: release.hash, changed: false, topicsCreated };
-    await ports.audit().record({ kind: 'fact', actor, action: 'release.hash', target: release.hash, of: leaf });
+    await ports.audit().record({ kind: 'fact', actor, action: 'release.hash', target: release.hash, of: leaf, details: proposedBy === null ? { approval: 'none' } : { approval: 'given', proposedBy } });
     for (const name of secretsOf(release)) await ports.audit().record({ kind: 'fact', actor, action: 'secret.use', target: name, of: leaf, details: { release: release.hash } });
     await applyRelease({ appender, serde, topic: topics.control, release, by: actor, message: order.message ?? null, now: context.clock.now(), leaf });
     await running(release.hash);
@@ -115,9 +115,9 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
       return [...found.values()].map((r) => ({ ...r, current: r.hash === current })).sort((a, b) => (a.appliedAt < b.appliedAt ? 1 : -1));
     },
     check: (order) => ({ hash: compile(order).hash }),
-    apply(order, by) {
+    apply(order, by, proposedBy) {
       // One at a time: two orders must not write their releases between each other.
-      const next = applying.then(() => apply(order, by));
+      const next = applying.then(() => apply(order, by, proposedBy));
       applying = next.catch(() => undefined);
       return next;
     },

@@ -22,7 +22,7 @@ const wideNote = { incomplete: 'more than 64 identifiers are linked to this one:
 /** A receipt as it is shown: times in ISO 8601, the sealed identifiers left out. */
 export function shownErasure({ sealed: _sealed, ...erasure }: Erasure): Record<string, unknown> {
   return {
-    ...erasure, orderedAt: iso(erasure.orderedAt), markedAt: iso(markOf(erasure)), stoppedAt: iso(erasure.stoppedAt), erasedAt: iso(erasure.erasedAt), rawUntil: iso(erasure.rawUntil), deadline: iso(erasure.deadline),
+    ...erasure, orderedAt: iso(erasure.orderedAt), markedAt: iso(markOf(erasure)), stoppedAt: iso(erasure.stoppedAt), erasedAt: iso(erasure.erasedAt), rawUntil: iso(erasure.rawUntil), readableUntil: iso(erasure.readableUntil), deadline: iso(erasure.deadline),
     destinations: erasure.destinations.map((part) => ({ ...part, at: iso(part.at) })),
   };
 }

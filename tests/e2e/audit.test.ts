@@ -60,6 +60,7 @@ test('a proposer can not approve; another person can; the release names its leaf
   expect((await json('token', 'revoke', approver.id)).code).toBe(0);
   expect((await as(approver.token, '/v1/status')).status).toBe(401);
   const list = await leaves();
+  expect(list).toContainEqual(expect.objectContaining({ kind: 'fact', action: 'release.hash', details: { approval: 'given', proposedBy: `token:${operator.id}` } }));
   expect(list).toContainEqual(expect.objectContaining({ kind: 'intent', action: 'release.approve', actor: `token:${approver.id}`, target: applied.proposal }));
   for (const intent of list.filter((l) => l.kind === 'intent')) expect(list.filter((l) => l.kind === 'end' && l.of === intent.id)).toHaveLength(1);
   expect(JSON.stringify(list)).not.toContain(operator.token);

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseIdentifier } from '@weir/release';
 import { startInstance, waitFor, type Instance } from '@weir/testing';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
@@ -26,12 +27,18 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const show = async (who: string): Promise<any> => JSON.parse((await weir.cli('consent', 'show', who, '--json')).out);
+/** As `weir consent show` asks, without a process for each. */
+async function show(who: string): Promise<any> {
+  const { externalIds, ...rest } = parseIdentifier(who);
+  const response = await weir.api('/v1/consent/lookup', { method: 'POST', body: JSON.stringify({ people: [externalIds.length === 0 ? rest : { externalIds }] }) });
+  expect(response.status).toBe(200);
+  return ((await response.json()) as { people: any[] }).people[0];
+}
 const marketing = (person: any): any => person.purposes.find((p: any) => p.purpose === 'email-marketing');
 
 test('set, show and trace of one person: applied, open, closed again, and carried to the newsletter', async () => {
   expect(existsSync(join(weir.dataDir, 'workspace.key'))).toBe(false);
-  expect(marketing(await show('ann@larkspur.example'))).toMatchObject({ open: false, reason: 'consent-missing' });
+  expect(marketing(JSON.parse((await weir.cli('consent', 'show', 'ann@larkspur.example', '--json')).out))).toMatchObject({ open: false, reason: 'consent-missing' });
   const granted = await weir.cli('consent', 'set', 'ann@larkspur.example', '--purpose', 'email-marketing', '--state', 'granted', '--proof', 'form 7');
   expect([granted.code, granted.out]).toEqual([0, expect.stringMatching(/^applied everywhere after \d+ ms: evt_/)]);
   await waitFor('the control service has it', async () => marketing(await show('ann@larkspur.example')).open === true);
@@ -54,23 +61,31 @@ test('an import says what would change, does nothing without --yes, does it once
   const file = join(folder, 'people.csv');
   writeFileSync(file, 'email,purpose,channel,state,proof\nbob@larkspur.example,email-marketing,email,granted,"form, 2"\ncyd@larkspur.example,email-marketing,email,withdrawn,\n');
   const preview = JSON.parse((await weir.cli('consent', 'import', file, '--json')).out);
-  expect(preview).toMatchObject({ applied: 0, problems: [], changes: expect.arrayContaining([{ change: 'none → granted', rows: 1 }, { change: 'none → withdrawn', rows: 1 }]) });
+  expect(preview).toMatchObject({ applied: 0, problems: [], changes: expect.arrayContaining([{ change: 'none → granted', rows: 1, lines: [2] }, { change: 'none → withdrawn', rows: 1, lines: [3] }]) });
   expect((await show('bob@larkspur.example')).states).toEqual([]);
   expect(JSON.parse((await weir.cli('consent', 'import', file, '--yes', '--json')).out)).toMatchObject({ applied: 2 });
   await waitFor('both are known', async () => (await show('bob@larkspur.example')).states.length === 1 && (await show('cyd@larkspur.example')).states.length === 1);
   expect((await show('bob@larkspur.example')).states[0]).toMatchObject({ of: 'email', state: 'granted', proof: 'form, 2', source: 'consent-api' });
-  expect(JSON.parse((await weir.cli('consent', 'import', file, '--json')).out).changes).toEqual([{ change: 'no change', rows: 2 }]);
+  expect(JSON.parse((await weir.cli('consent', 'import', file, '--json')).out).changes).toEqual([{ change: 'no change', rows: 2, lines: [2, 3] }]);
   // A yes in between, and the same file again: the no of the file is not the one that was folded days ago.
   expect((await weir.cli('consent', 'set', 'cyd@larkspur.example', '--purpose', 'email-marketing', '--channel', 'email', '--state', 'granted')).code).toBe(0);
   expect((await weir.cli('consent', 'set', 'bob@larkspur.example', '--purpose', 'email-marketing', '--channel', 'email', '--state', 'withdrawn')).code).toBe(0);
+  // What is shown is what the fold does: the grant of the file was seen, and her no is said anew.
+  await waitFor('control has both', async () => (await show('cyd@larkspur.example')).states[0].state === 'granted' && (await show('bob@larkspur.example')).states[0].state === 'withdrawn');
+  expect(JSON.parse((await weir.cli('consent', 'import', file, '--json')).out).changes).toEqual([{ change: 'stays withdrawn: this grant was recorded before, and opens nothing again', rows: 1, lines: [2] }, { change: 'granted → withdrawn', rows: 1, lines: [3] }]);
   const told = async (): Promise<number> => (await weir.effects('newsletter')).filter((e) => e.operation === 'unsubscribes' && e.subject === 'cyd@larkspur.example').length;
   expect(JSON.parse((await weir.cli('consent', 'import', file, '--yes', '--json')).out)).toMatchObject({ applied: 2 });
   await waitFor('she is closed again and the newsletter was told twice', async () => (await show('cyd@larkspur.example')).states[0].state === 'withdrawn' && (await told()) === 2);
   expect((await show('bob@larkspur.example')).states[0].state).toBe('withdrawn');
-  writeFileSync(file, 'email,purpose,state\ndan@larkspur.example,email-marketing,granted\n,email-marketing,granted\neve@larkspur.example,email-marketing,maybe\n');
+  // What only the consent API can say of a row stops the file too: nothing of it is recorded.
+  const wrong = ['dan@larkspur.example,,email-marketing,,granted,', ',,email-marketing,,granted,', 'eve@larkspur.example,,email-marketing,,maybe,', 'eve,,email-marketing,,granted,', ',030 901820,email-marketing,,granted,', 'eve@larkspur.example,,email-marketing,E-Mail,granted,', 'eve@larkspur.example,,email-marketing,,granted,because', 'eve@larkspur.example,,nope,,granted,'];
+  writeFileSync(file, `email,phone,purpose,channel,state,legalBasis\n${wrong.join('\n')}\n`);
   const refused = await weir.cli('consent', 'import', file, '--yes', '--json');
-  expect([refused.code, JSON.parse(refused.out).problems]).toEqual([1, ['line 3: no identifier', 'line 4: state is none of granted, denied, withdrawn, unknown']]);
+  expect([refused.code, JSON.parse(refused.out)]).toMatchObject([1, { applied: 0, wrongRows: 7, problems: ['line 3: identifiers: ', 'line 4: state: ', 'line 5: email: ', 'line 6: phone: ', 'line 7: channel: ', 'line 8: legalBasis: ', 'line 9: purpose: '].map((start) => expect.stringContaining(start)) }]);
   expect((await show('dan@larkspur.example')).states).toEqual([]);
+  writeFileSync(file, 'phone,purpose,state\n+49 30 901820,email-marketing,granted\n');
+  expect(JSON.parse((await weir.cli('consent', 'import', file, '--yes', '--json')).out)).toMatchObject({ applied: 1 });
+  await waitFor('the number is known as mappings write it', async () => (await show('phone:+4930901820')).states[0]?.state === 'granted');
 });
 
 test('a withdrawal that names nobody is an incident with its letter and command, until somebody closes it with a reason', async () => {
@@ -126,4 +141,38 @@ test('why did she (not) get it, prove it, stop it now: each is one command, and 
   expect(now.map((d: any) => [d.destination, d.end.state, d.reason]).sort()).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse'].map((d) => [d, 'denied', 'consent-withdrawn']));
   expect((await json('audit', 'prove', later)).code).toBe(0);
   expect((await weir.cli('subject', 'stop', who, '--purpose', 'nope')).code).toBe(2);
+});
+
+test('what is no identifier is nobody and ends with 2; an anonymous id and an id of another system are people like any other', async () => {
+  const nobody = await weir.cli('consent', 'set', 'u-una', '--purpose', 'email-marketing', '--state', 'withdrawn');
+  expect([nobody.code, nobody.err]).toEqual([2, expect.stringContaining('an identifier is an e-mail address')]);
+  const track = async (messageId: string): Promise<string> => ((await (await weir.segment('track', { type: 'track', messageId, anonymousId: 'anon-7', event: 'Product Viewed', properties: {} })).json()) as { eventId: string }).eventId;
+  await track('anon-1');
+  await weir.settled();
+  const stop = async (who: string): Promise<any> => {
+    const done = await weir.cli('subject', 'stop', who, '--json');
+    return { code: done.code, ...JSON.parse(done.out) };
+  };
+  expect(await stop('anonymousId:anon-7')).toMatchObject({ code: 0, stopped: true, known: 'yes' });
+  const later = await track('anon-2');
+  await weir.settled();
+  const stages = JSON.parse((await weir.cli('trace', later, '--json')).out).stages as any[];
+  expect(stages.filter((s) => s.stage === 'decided' && s.destination !== null && s.effect === 'allow')).toEqual([]);
+  expect(stages.filter((s) => s.stage === 'decided').map((s) => s.reason)).toContain('consent-withdrawn');
+  expect((await weir.cli('consent', 'set', 'external:klaviyo:p-1', '--purpose', 'email-marketing', '--state', 'withdrawn')).code).toBe(0);
+  await waitFor('the control service has it', async () => marketing(await show('external:klaviyo:p-1')).reason === 'consent-withdrawn');
+});
+
+test('a stop of somebody whom nobody knows is recorded and says so: it binds what comes under it later', async () => {
+  const who = 'mistyped@larkspur.example';
+  const stopped = await weir.cli('subject', 'stop', who);
+  expect([stopped.code, stopped.err]).toEqual([1, expect.stringContaining('nobody is known by this identifier')]);
+  await waitFor('the control service has it', async () => marketing(await show(who)).reason === 'consent-withdrawn');
+  const again = await weir.cli('subject', 'stop', who, '--json');
+  expect([again.code, JSON.parse(again.out)]).toMatchObject([0, { stopped: true, known: 'unclear' }]);
+  const answer = await weir.segment('identify', { messageId: 'late-1', userId: 'u-late', timestamp: new Date().toISOString(), traits: { email: who } });
+  await weir.settled();
+  const { decisions } = JSON.parse((await weir.cli('subject', 'why', who, '--json')).out);
+  expect(decisions.filter((d: any) => d.record === 'Profile').map((d: any) => d.reason)).toEqual(expect.arrayContaining(['consent-withdrawn']));
+  expect(answer.status).toBe(200);
 });

@@ -93,7 +93,7 @@ test('an erasure is acknowledged with a receipt, also when the control service i
   const { leaves } = (await (await api('/v1/audit/leaves?limit=1000')).json()) as { leaves: { bytes: string }[] };
   const told = leaves.map((l) => JSON.parse(Buffer.from(l.bytes, 'base64').toString()));
   expect(told.filter((l) => l.id === ordered.id)).toMatchObject([{ kind: 'intent', action: 'subject.erase' }]);
-  expect(told.filter((l) => l.of === ordered.id && l.action === 'subject.erased')).toContainEqual(expect.objectContaining({ kind: 'fact', actor: 'control', details: { keysDestroyed: receipt.keysDestroyed, recordsUnreadable: receipt.recordsUnreadable } }));
+  expect(told.filter((l) => l.of === ordered.id && l.action === 'subject.erased')).toContainEqual(expect.objectContaining({ kind: 'fact', actor: 'control', details: { keysDestroyed: receipt.keysDestroyed, recordsUnreadable: receipt.recordsUnreadable, recordsReadable: 0 } }));
   expect(JSON.stringify(told)).not.toContain(ada.email);
 });
 
