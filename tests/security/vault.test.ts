@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
@@ -14,20 +15,39 @@ const root = resolve(import.meta.dirname, '../..');
 const planted = 'pl4nted"s3cret/+&=%\\tail-9f8e7d6c5b';
 const names = ['CRM_TOKEN', 'WAREHOUSE_TOKEN', 'NEWSLETTER_TOKEN', 'KLAVIYO_API_KEY', 'PARTNER_WEBHOOK_SECRET'] as const;
 const vaultToken = 'hvs.planted-token-of-the-vault-1122334455';
+const secretId = 'planted-secret-id-of-the-approle-5566778899';
+const registryPassword = 'planted/registry+password&of=weir-31415926';
+const oauthSecret = 'planted"oauth+client/secret&27182818284';
+const firstRefresh = 'planted-first-refresh-16180339887';
 
 /** KV v2, as its API documentation says. */
 const kv = { mode: 'ok' as 'ok' | 'down' | 'sealed' | 'slow' | 'denied', reads: 0, values: {} as Record<string, string> };
+/** A token server (RFC 6749) whose tokens live ten seconds, and which gives another refresh token each time. */
+const oauth = { given: [] as string[], refused: 0, asked: 0 };
+function tokens(json: (status: number, body: unknown) => void): void {
+  // The first answer quotes the secret, as a bad server would.
+  if (oauth.asked++ === 0) {
+    oauth.refused++;
+    return json(400, { error: 'invalid_request', error_description: `the client secret is ${oauthSecret}` });
+  }
+  const [access, refresh] = ['access', 'refresh'].map((kind) => `planted-${kind}-${randomBytes(18).toString('base64url')}`) as [string, string];
+  oauth.given.push(access, refresh);
+  json(200, { access_token: access, refresh_token: refresh, token_type: 'bearer', expires_in: 10 });
+}
 let server: Server;
 let fleet: Fleet;
 let workspace: string;
 
 beforeAll(async () => {
   server = createServer((request, response) => {
+    const answer = (status: number, body: unknown): void => { response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body)); };
+    if (request.url === '/oauth/token') return tokens(answer);
     kv.reads++;
     if (kv.mode === 'down') return request.socket.destroy();
     if (kv.mode === 'slow') return;
-    const json = (status: number, body: unknown): void => { response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body)); };
+    const json = answer;
     if (kv.mode === 'sealed') return json(503, { errors: ['Vault is sealed', planted] });
+    if (kv.mode !== 'denied' && request.url === '/v1/auth/approle/login') return json(200, { auth: { client_token: vaultToken, lease_duration: 3600, renewable: true } });
     if (kv.mode === 'denied' || request.headers['x-vault-token'] !== vaultToken) return json(403, { errors: ['permission denied', planted] });
     json(200, { data: { data: kv.values, metadata: { version: 1, created_time: new Date().toISOString() } } });
   });
@@ -35,9 +55,11 @@ beforeAll(async () => {
   workspace = mkdtempSync(join(tmpdir(), 'weir-vault-ws-'));
   cpSync(join(root, 'workspace'), workspace, { recursive: true });
   kv.values = Object.fromEntries(names.map((name, i) => [name, name === 'PARTNER_WEBHOOK_SECRET' ? `whsec_${Buffer.from(`planted-webhook-${planted}`).toString('base64')}` : `${planted}${i}`]));
+  kv.values['WAREHOUSE_TOKEN'] = JSON.stringify({ type: 'oauth2', tokenUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}/oauth/token`, clientId: 'weir', clientSecret: oauthSecret, refreshToken: firstRefresh });
   fleet = await startFleet({
     brokers: inject('brokers'), registryUrl: inject('registryUrl'), workspace,
-    env: { WEIR_LOG_LEVEL: 'debug', WEIR_VAULT_ADDR: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, WEIR_VAULT_TOKEN: vaultToken, WEIR_VAULT_REFRESH_MS: '300', WEIR_VAULT_TIMEOUT_MS: '300', WEIR_VAULT_MAX_STALE_MS: '1000' },
+    // The registry of the tests asks for none, and takes any.
+    env: { WEIR_LOG_LEVEL: 'debug', WEIR_VAULT_ADDR: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, WEIR_VAULT_ROLE_ID: 'role', WEIR_VAULT_SECRET_ID: secretId, WEIR_SCHEMA_REGISTRY_USERNAME: 'weir', WEIR_SCHEMA_REGISTRY_PASSWORD: registryPassword, WEIR_VAULT_REFRESH_MS: '300', WEIR_VAULT_TIMEOUT_MS: '300', WEIR_VAULT_MAX_STALE_MS: '1000' },
   });
   for (const name of names) removeSecret({ dataDir: fleet.dataDir, env: {} }, name, 'leaf_of_a_test');
 });
@@ -137,7 +159,8 @@ test('the scan finds each of the 30 forms', () => {
 });
 
 test('planted secrets are in no topic (opened where it is sealed), log, metric, trace, answer, error or local file but the sealed one, in any of 30 forms', async () => {
-  const secrets = [planted, vaultToken, ...Object.values(kv.values), fleet.secret('SEGMENT_WRITE_KEY'), fleet.secret('ADMIN_TOKEN')];
+  const issued = JSON.parse((await fleet.cli('token', 'issue', 'planted', '--grant', 'viewer', '--json')).out) as { token: string };
+  expect((await fetch(`http://127.0.0.1:${fleet.base + 1}/v1/status`, { headers: { authorization: `Bearer ${issued.token}` } })).status).toBe(200);
   // Errors of every kind along the way.
   const order = (fault: object) => fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(fault) });
   await order({ destination: 'crm', mode: 'permanent', count: 1 });
@@ -204,6 +227,10 @@ test('planted secrets are in no topic (opened where it is sealed), log, metric, 
   expect(seen[`topic ${fleet.prefix}.audit`]!.length).toBeGreaterThan(50);
   expect(seen['dispatcher-1.log']!.length).toBeGreaterThan(500);
   expect(seen[`topic ${fleet.prefix}.dlq`]!.length).toBeGreaterThan(50);
+  // Each kind was in use: what nobody read leaves nowhere.
+  expect([oauth.refused, oauth.given.length > 2]).toEqual([1, true]);
+  const { WAREHOUSE_TOKEN: _client, ...values } = kv.values;
+  const secrets = [planted, vaultToken, secretId, registryPassword, oauthSecret, firstRefresh, ...oauth.given.slice(0, 2), ...oauth.given.slice(-4), issued.token, ...Object.values(values), ...['SEGMENT_WRITE_KEY', 'ADMIN_TOKEN', 'AUDIT_KEY'].map((name) => fleet.secret(name))];
   const leaks = Object.entries(seen).flatMap(([where, text]) => found(text, secrets).map((leak) => `${where}: ${leak}`));
   expect(leaks).toEqual([]);
 }, 150_000);
