@@ -263,9 +263,9 @@ const pairsOf = (value: Json | undefined): Json[] | undefined => (isObject(value
 /** Type of the records that change consent. */
 export const consentRecord = 'weir.canonical.ConsentChange';
 
-/** Beside the reasons why an item failed: what it says about consent holds for nobody until it is put right. */
+/** Beside the reasons why an item failed: what it says about consent, but for a no that can be read (packages/release, closingOf), holds for nobody until it is put right. */
 export function unresolved(name: string, file?: string, line?: number): Reason {
-  return { code: 'consent-unresolved', message: `output ${name} is a change of consent: it binds nobody until this is put right`, ...(file === undefined ? {} : { file }), ...(line === undefined ? {} : { line }) };
+  return { code: 'consent-unresolved', message: `output ${name} is a change of consent: but for a no that can be read, it binds nobody until this is put right`, ...(file === undefined ? {} : { file }), ...(line === undefined ? {} : { line }) };
 }
 
 function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, maxText: number, reasons: Reason[]): MappedOutput {

@@ -21,6 +21,8 @@ export interface ConsentChange {
   readonly noticeVersion?: string | null;
   /** The source says its state again and again: a yes is no act of the person. */
   readonly standing?: boolean;
+  /** Its item is a dead letter: no destination was told of it. Who says the same later is no echo. */
+  readonly untold?: boolean;
 }
 
 export const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
@@ -128,7 +130,7 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
     id, purpose: consentPart(change.purpose), channel: consentPart(change.channel), topic: consentPart(change.topic), state, version: offset,
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
-    changeId: change.changeId, seen, closedBy, setBy: (before !== undefined && says(before.state) === says(state) ? before.setBy : undefined) || change.changeId,
+    changeId: change.changeId, seen, closedBy, setBy: (before !== undefined && says(before.state) === says(state) ? before.setBy : undefined) || (change.untold === true ? '' : change.changeId),
     loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0), over: state === 'granted' ? over : '',
   };
 }
