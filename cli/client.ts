@@ -10,7 +10,7 @@ const callTimeoutMs = 30_000;
 /** The control API of the running instance. */
 export interface Client {
   get<T>(path: string, signal?: AbortSignal): Promise<T>;
-  post<T>(path: string, body: unknown): Promise<T>;
+  post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T>;
   delete<T>(path: string): Promise<T>;
   /** The text of an answer as it comes; no deadline but that of the server. */
   stream(path: string, body: unknown): AsyncIterable<string>;
@@ -73,7 +73,7 @@ export function createClient(target: Target): Client {
 
   return {
     get: (path, signal) => ask('GET', path, undefined, signal),
-    post: (path, body) => ask('POST', path, body),
+    post: (path, body, signal) => ask('POST', path, body, signal),
     delete: (path) => ask('DELETE', path),
     async *stream(path, body) {
       const response = await call('POST', path, body, new AbortController().signal);

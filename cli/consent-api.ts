@@ -1,26 +1,34 @@
 import { createHash } from 'node:crypto';
+import { findWeirError } from '@weir/errors';
+import { parseIdentifier, type ExternalId } from '@weir/release';
 import { openVault } from '@weir/vault';
 import { adminTokenSecret, reach, type Client } from './client.ts';
-import { Finding, type Target } from './command.ts';
+import { Finding, UsageError, type Target } from './command.ts';
 
 /** A change for `POST /v1/consent`. */
 export interface ConsentOrder {
-  readonly identifiers: { readonly userId?: string; readonly email?: string; readonly phone?: string };
+  readonly identifiers: { readonly userId?: string; readonly email?: string; readonly phone?: string; readonly anonymousId?: string; readonly externalIds?: readonly ExternalId[] };
   readonly purpose: string;
   readonly state: string;
   readonly [field: string]: unknown;
 }
 export interface ConsentAnswer { readonly status: number; readonly id?: string; readonly state?: string; readonly waitedMs?: number; readonly message?: string; readonly changes?: ReadonlyArray<{ readonly purpose: string; readonly id: string }> }
 
-/** What a person types as the consent API wants it: an address, a number with +, `email:`, `phone:` or `userId:` and a value; undefined: another type of identifier. */
-export function identifiersOf(text: string): ConsentOrder['identifiers'] | undefined {
-  const [, type, value] = /^([A-Za-z]{1,16}):(.+)$/s.exec(text) ?? [];
-  if (type === undefined) return text.includes('@') ? { email: text } : /^\+\d+$/.test(text) ? { phone: text } : undefined;
-  return ['email', 'phone', 'userId'].includes(type) ? { [type]: value!.trim() } : undefined;
+/** What a person types, as the consent API wants it. Throws UsageError for what is no identifier: it must be nobody's, not a user's of that name. */
+export function identifiersOf(text: string): ConsentOrder['identifiers'] {
+  try {
+    const { externalIds, ...rest } = parseIdentifier(text);
+    return externalIds.length === 0 ? rest : { ...rest, externalIds };
+  } catch (error) {
+    const known = findWeirError(error);
+    throw known?.code === 'bad-request' ? new UsageError(known.message) : error;
+  }
 }
 
 /** What is known of the consent of a person, under all identifiers that are linked. */
 export interface PersonConsent {
+  /** `unclear`: nothing but a no of the consent API is known, or nothing is sealed, so that records do not show. */
+  readonly known: 'yes' | 'unclear' | 'nobody';
   /** null = too many are linked. */
   readonly identifiers: number | null;
   readonly states: ReadonlyArray<{ readonly of: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly state: string; readonly source: string; readonly changedAt: string; readonly expiresAt: string | null; readonly proof: string | null }>;
@@ -28,8 +36,8 @@ export interface PersonConsent {
 }
 
 /** Of each of these people, in the same order. */
-export async function lookUpConsent(client: Client, people: ReadonlyArray<ConsentOrder['identifiers']>): Promise<readonly PersonConsent[]> {
-  return (await client.post<{ people: readonly PersonConsent[] }>('/v1/consent/lookup', { people })).people;
+export async function lookUpConsent(client: Client, people: ReadonlyArray<ConsentOrder['identifiers']>, signal?: AbortSignal): Promise<readonly PersonConsent[]> {
+  return (await client.post<{ people: readonly PersonConsent[] }>('/v1/consent/lookup', { people }, signal)).people;
 }
 
 const waitMs = 60_000;

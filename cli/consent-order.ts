@@ -1,8 +1,11 @@
 import { phoneNumber } from '@weir/mapping';
 import type { ConsentOrder } from './consent-api.ts';
 
-/** An identifier as mappings keep it, with its type. */
-const named = ([type, value]: [string, string]): string => `${type}:${type === 'email' ? value.trim().toLowerCase() : type === 'phone' ? phoneNumber(value) ?? value.trim() : value.trim()}`;
+/** The identifiers as mappings keep them, each with its type: what two rows of one person share. */
+export function namesOf({ externalIds = [], ...single }: ConsentOrder['identifiers']): string[] {
+  const written = (type: string, value: string): string => (type === 'email' ? value.trim().toLowerCase() : type === 'phone' ? phoneNumber(value) ?? value.trim() : value.trim());
+  return [...Object.entries(single).map(([type, value]) => `${type}:${written(type, value)}`), ...externalIds.map(({ type, value }) => `external:${type}:${value}`.trim())];
+}
 
 /**
  * Sends rows side by side, at most `atOnce`, in an order that opens nothing which a later row closes: a row follows all
@@ -32,7 +35,7 @@ export async function sendInOrder<Row extends { readonly order: ConsentOrder }>(
     if (!isGrant) await Promise.all(grants);
     while (running.size >= atOnce) await Promise.race(running);
     if (failed !== undefined || signal.aborted) break;
-    const names = Object.entries(identifiers).map(named);
+    const names = namesOf(identifiers);
     const work: Promise<void> = begin(row, names.flatMap((name) => last.get(name) ?? [])).finally(() => {
       running.delete(work);
       grants.delete(work);

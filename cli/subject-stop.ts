@@ -1,22 +1,26 @@
 import type { Client } from './client.ts';
 import { Finding, textOption, UsageError, type CommandContext } from './command.ts';
-import { createConsentSender, identifiersOf, lookUpConsent, type ConsentAnswer, type ConsentOrder } from './consent-api.ts';
+import { createConsentSender, identifiersOf, lookUpConsent, type ConsentAnswer, type ConsentOrder, type PersonConsent } from './consent-api.ts';
 import { tellLinked, type Told } from './subject-tell.ts';
 
 /** Every purpose, of later releases too (docs/consent.md). */
 const every = '*';
+/** How long what is known of the person is waited for, before the no goes out without it. */
+const lookMs = 5000;
 
 /**
  * No use of the person for any purpose (or those named) from when it answers: each is withdrawn, and waited for until
  * every instance has applied it. Without --purpose those that a later release brings are closed too. Exit 1 when one
- * could not be waited for; it holds all the same once it is applied.
+ * could not be waited for; it holds all the same once it is applied. Exit 1 also where nobody was known by the
+ * identifier: the no is recorded all the same, and binds what comes under it later.
  */
 export async function stop(context: CommandContext, client: Client, identifier: string): Promise<number> {
   const { terminal, json } = context;
   const identifiers = identifiersOf(identifier);
-  if (identifiers === undefined) throw new UsageError('stop takes an e-mail address, email:, phone: or userId:');
   const asked = context.values['purpose'] as readonly string[] | undefined;
-  if (asked !== undefined) await checkPurposes(client, identifiers, asked);
+  // Before the no, which makes a state and a key.
+  const before = await personBefore(client, identifiers);
+  if (asked !== undefined) checkPurposes(before, asked);
   const send = createConsentSender(context.target, context.signal);
   const proof = textOption(context, 'proof');
   const withdraw = (purpose: string, of: ConsentOrder['identifiers']): Promise<ConsentAnswer> => send({ identifiers: of, purpose, state: 'withdrawn', reason: 'weir subject stop', ...(proof === undefined ? {} : { proof }) }, { wait: true });
@@ -25,10 +29,15 @@ export async function stop(context: CommandContext, client: Client, identifier: 
   const changes = answers.flatMap(({ purpose, id, state, waitedMs, message, status, changes: each = [{ purpose, id }] }) => each.map((change) => ({ ...change, state, waitedMs, message, status })));
   const stopped = answers.every((a) => a.state === 'applied');
   const told = stopped ? await tellLinked(client, identifier, identifiers, changes, withdraw) : undefined;
-  if (json) terminal.json({ stopped, changes: changes.map(({ status: _status, ...change }) => change), ...(told === undefined ? {} : { toldAgain: told }) });
+  const known = before instanceof Finding ? null : before.known;
+  if (json) terminal.json({ stopped, known, changes: changes.map(({ status: _status, ...change }) => change), ...(told === undefined ? {} : { toldAgain: told }) });
   else terminal.table(['purpose', 'withdrawn', 'after', 'change'], changes.map((c) => [c.purpose === every ? '* (every other, also of later releases)' : c.purpose, c.state === 'applied' ? 'applied everywhere' : c.state ?? c.message ?? String(c.status), c.waitedMs === undefined ? '-' : `${c.waitedMs} ms`, c.id ?? '-']));
   if (refused !== undefined) throw new Finding(`${refused.purpose === every ? 'the person' : refused.purpose} was not ${refused.purpose === every ? 'stopped' : 'withdrawn'}: ${refused.message ?? refused.status}`);
   if (!stopped) throw new Finding('not every instance has answered in time: it is recorded, and holds when the last of them has applied it or its lease has ended');
+  if (known === 'nobody' && json) return 1;
+  if (known === 'nobody') throw new Finding('nobody is known by this identifier: look at how it is written. The no is recorded, and nothing that comes under it will be used, but whoever was meant is stopped only if it is theirs');
+  if (before instanceof Finding) terminal.error(`whether anybody is known by this identifier could not be seen: ${before.message}`);
+  if (!json && known === 'unclear') terminal.line('nothing but an earlier no is known by this identifier for certain: look at how it is written');
   if (!json) terminal.line(`stopped: nothing of this person is being sent for ${asked === undefined ? 'any purpose' : asked.join(', ')}, and nothing will be until a new consent`);
   return told === undefined ? 0 : printTold(told, context);
 }
@@ -43,9 +52,19 @@ function printTold({ destinations, by, changes }: Told, { terminal, json }: Comm
   return 0;
 }
 
-async function checkPurposes(client: Client, identifiers: ConsentOrder['identifiers'], asked: readonly string[]): Promise<void> {
-  const [person] = await lookUpConsent(client, [identifiers]);
-  const all = person!.purposes.map((p) => p.purpose);
+/** What is known of the person; the finding where nobody can say: a stop does not wait for that. */
+async function personBefore(client: Client, identifiers: ConsentOrder['identifiers']): Promise<PersonConsent | Finding> {
+  try {
+    return (await lookUpConsent(client, [identifiers], AbortSignal.timeout(lookMs)))[0]!;
+  } catch (error) {
+    if (error instanceof Finding) return error;
+    throw error;
+  }
+}
+
+function checkPurposes(person: PersonConsent | Finding, asked: readonly string[]): void {
+  if (person instanceof Finding) throw person;
+  const all = person.purposes.map((p) => p.purpose);
   const unknown = asked.find((name) => !all.includes(name));
   if (unknown !== undefined) throw new UsageError(`the workspace has no purpose ${unknown}: it has ${all.join(', ')}`);
 }

@@ -34,9 +34,9 @@ export async function why(context: CommandContext, client: Client, identifier: s
   const { terminal, json } = context;
   const destination = textOption(context, 'destination');
   if (destination !== undefined && !/^[a-z0-9][a-z0-9-]{0,62}$/.test(destination)) throw new UsageError(`${printable(destination)} is no destination name`);
-  const { decisions, onlyGiven } = await client.post<{ decisions: readonly Decision[]; onlyGiven: boolean }>('/v1/subjects/decisions', { identifier, limit: numberOption(context, 'limit', 20, 1, 1000), ...(destination === undefined ? {} : { destination }) });
   const person = identifiersOf(identifier);
-  const consent = person === undefined ? undefined : (await lookUpConsent(client, [person]))[0];
+  const { decisions, onlyGiven } = await client.post<{ decisions: readonly Decision[]; onlyGiven: boolean }>('/v1/subjects/decisions', { identifier, limit: numberOption(context, 'limit', 20, 1, 1000), ...(destination === undefined ? {} : { destination }) });
+  const [consent] = await lookUpConsent(client, [person]);
   const purposes = new Set(decisions.map((d) => d.purpose));
   const now = consent?.purposes.filter((p) => purposes.has(p.purpose)) ?? [];
   const states = consent?.states.filter((s) => purposes.has(s.purpose)) ?? [];

@@ -1,6 +1,7 @@
 import { createInterface } from 'node:readline/promises';
 import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { identifiersOf } from '../consent-api.ts';
 import { stop } from '../subject-stop.ts';
 import { why } from '../subject-why.ts';
 import { printable } from '../terminal.ts';
@@ -38,13 +39,14 @@ interface Ordered extends Receipt {
   readonly underWay: readonly string[];
 }
 
+const withIdentifier: ReadonlySet<string> = new Set(['show', 'why', 'stop', 'export', 'erase']);
 const pollMs = 500;
 const wide = 'more than 64 identifiers are linked to this one: only what is known under the one given';
 
 export const command: Command = {
   name: 'subject',
   summary: 'A person: what is known, why it did (not) get something, stop every use now, export, erase with a receipt.',
-  usage: 'show|why|stop|export|erase <e-mail address or type:value> | receipt <erasure-id>',
+  usage: 'show|why|stop|export|erase <e-mail address, number with +, or type:value> | receipt <erasure-id>',
   options: {
     destination: { type: 'string', value: '<name>', doc: 'why: only what was decided for this destination' },
     limit: { type: 'string', value: '<n>', doc: 'why: at most n decisions, the newest (default 20)' },
@@ -58,6 +60,8 @@ export const command: Command = {
   positionals: [2, 2],
   async run(context) {
     const [action, identifier] = context.positionals as [string, string];
+    // Before it is asked whether to erase, and before anything is sent.
+    if (withIdentifier.has(action)) identifiersOf(identifier);
     const client = createClient(context.target);
     switch (action) {
       case 'show': return show(context, await client.post<Summary>('/v1/subjects/show', { identifier }));

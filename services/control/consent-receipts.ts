@@ -2,12 +2,12 @@ import { WeirError } from '@weir/errors';
 import type { Appender, Serde } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
 import { H, type TopicNames } from '@weir/pipeline';
-import { everything, type Release, type Scope } from '@weir/release';
+import { everything, parseIdentifier, type Release, type Scope } from '@weir/release';
 import type { FastifyInstance } from 'fastify';
 import type { DeadLetterRecord } from './letters.ts';
 import type { ChangedBy } from './releases.ts';
 import type { Store } from './store.ts';
-import { parseIdentifier, type Subjects } from './subjects.ts';
+import type { Subjects } from './subjects.ts';
 
 /** What became of a change of consent at one destination. */
 export interface ConsentReceipt {

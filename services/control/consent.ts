@@ -1,13 +1,12 @@
 import type { ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { phoneNumber } from '@weir/mapping';
-import { keyedId } from '@weir/pipeline';
 import { consentKey, type ConsentEntry } from '@weir/policy';
 import type { ServiceContext } from '@weir/service';
-import { everything } from '@weir/release';
+import { everything, keyedIdsOf, type Identifiers } from '@weir/release';
 import type { FastifyInstance } from 'fastify';
 
-export interface Person { readonly userId?: string; readonly email?: string; readonly phone?: string }
+export type Person = Partial<Identifiers>;
 
 export interface StateView {
   /** Type of the identifier it is of; `linked` when it was not asked for by name. */
@@ -27,6 +26,12 @@ export interface StateView {
 }
 
 export interface PersonView {
+  /**
+   * Whether anybody is known by these. `nobody`: no key, link, state of consent or mark of erasure is, so it is mistyped, or
+   * somebody whose first event is not normalised yet. `unclear`: nothing but a no that the consent API recorded, or
+   * nothing is sealed, so that records would not show.
+   */
+  readonly known: 'yes' | 'unclear' | 'nobody';
   /** Identifiers of the person, with those that are linked; null = too many to decide on, everything is closed. */
   readonly identifiers: number | null;
   readonly states: readonly StateView[];
@@ -36,12 +41,20 @@ export interface PersonView {
 
 export interface ConsentLookup { lookup(people: readonly Person[]): PersonView[] }
 
-const types = ['userId', 'email', 'phone'] as const;
+const consentApi = 'consent-api';
+const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 const iso = (at: number | null | undefined): string | null => (at === null || at === undefined ? null : new Date(at).toISOString());
 
 /** What is known of the consent of people, from the same tables that decide. */
-export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey' | 'releases' | 'clock'>, tables: ConsentTables): ConsentLookup {
-  const { workspaceKey, releases, clock } = context;
+export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey' | 'releases' | 'clock' | 'keys'>, tables: ConsentTables): ConsentLookup {
+  const { workspaceKey, releases, clock, keys } = context;
+
+  function knownBy(given: readonly string[], linked: readonly string[] | undefined, states: readonly StateView[]): PersonView['known'] {
+    if (linked === undefined || linked.length > given.length || given.some((id) => tables.states(id) === 'too-many') || states.some(({ state, source }) => source !== consentApi || !closes(state))) return 'yes';
+    if (states.length > 0 || keys === undefined) return 'unclear';
+    // Whoever has a record has a key; so has who was given a no, and has a state then.
+    return keys.erasedUntil(given) > 0 || given.some((id) => keys.current(id) !== undefined) ? 'yes' : 'nobody';
+  }
 
   function view(of: string, id: string, entry: ConsentEntry): StateView {
     const stored = tables.stored(consentKey(id, entry.purpose, entry.channel, entry.topic))?.state;
@@ -56,27 +69,28 @@ export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey'
       if (!tables.caughtUp()) throw new WeirError('not-ready', 'the tables of consent are being read');
       const now = clock.now();
       return people.map((person) => {
-        const values = { ...person, phone: person.phone === undefined ? undefined : phoneNumber(person.phone) ?? person.phone };
-        const named = new Map(types.flatMap((type) => (values[type] === undefined ? [] : [[`${type}:${keyedId(workspaceKey, type, values[type])}`, type as string]])));
-        const linked = tables.linked([...named.keys()]);
-        const states = (linked ?? [...named.keys()]).flatMap((id) => {
+        const given = keyedIdsOf(workspaceKey, { ...person, phone: person.phone === undefined ? undefined : phoneNumber(person.phone) ?? person.phone });
+        const linked = tables.linked(given);
+        const states = (linked ?? given).flatMap((id) => {
           const found = tables.states(id);
-          return found === 'too-many' ? [] : found.map((entry) => view(named.get(id) ?? `linked ${id.split(':')[0]}`, id, entry));
+          const [type] = id.split(':') as [string];
+          return found === 'too-many' ? [] : found.map((entry) => view(given.includes(id) ? type : `linked ${type}`, id, entry));
         });
         const purposes = [...releases.current().policy.purposes.values()].map(({ name, legalBasis }) => {
           const answer = linked === undefined ? { ok: false as const, reason: 'identity-too-wide' } : tables.check(linked, name, null, null, legalBasis, now);
           return { purpose: name, legalBasis, open: answer.ok, reason: answer.ok ? null : answer.reason };
         });
-        return { identifiers: linked?.length ?? null, states, purposes };
+        return { known: knownBy(given, linked, states), identifiers: linked?.length ?? null, states, purposes };
       });
     },
   };
 }
 
 const text = { type: 'string', minLength: 1, maxLength: 254 };
+const externalIds = { type: 'array', minItems: 1, maxItems: 16, items: { type: 'object', additionalProperties: false, required: ['type', 'value'], properties: { type: text, value: text } } };
 const body = {
   type: 'object', additionalProperties: false, required: ['people'],
-  properties: { people: { type: 'array', minItems: 1, maxItems: 500, items: { type: 'object', additionalProperties: false, minProperties: 1, properties: { userId: text, email: text, phone: text } } } },
+  properties: { people: { type: 'array', minItems: 1, maxItems: 500, items: { type: 'object', additionalProperties: false, minProperties: 1, properties: { userId: text, email: text, phone: text, anonymousId: text, externalIds } } } },
 };
 
 /** POST, so that no identifier stands in a URL; who looked is in the audit log, at whom is not. */

@@ -1,8 +1,9 @@
 import { beforeEach, expect, test } from 'vitest';
 import type { OutRecord } from '@weir/log';
 import { groupNames, H, topicNames } from '@weir/pipeline';
+import { keyedIdsOf, type Identifiers } from '@weir/release';
 import { createErasures, type Erasure, type Erasures } from './erasure.ts';
-import { keyedIdsOf, parseIdentifier, type Identifiers, type SubjectRecord } from './subjects.ts';
+import type { SubjectRecord } from './subjects.ts';
 
 const topics = topicNames('weir');
 const workspaceKey = Buffer.alloc(32, 7);
@@ -236,12 +237,6 @@ test('a person that no route takes is done, and its sealed identifiers are destr
   stages = [{ stage: 'outcome', at: now, destination: null, operation: null, state: 'denied', reason: 'no-route' }];
   policyCommitted = 4;
   expect((await until((e) => e.state === 'done')).destinations).toMatchObject([{ destination: 'crm', state: 'not-asked' }, { destination: 'ads', state: 'by-hand' }]);
-});
-
-test('identifiers are taken as mappings write them, or refused', () => {
-  expect(parseIdentifier('phone:+49 30 90018 20')).toEqual({ phone: '+49309001820', externalIds: [] });
-  for (const text of ['Ada@Larkspur.Example', ' email: ADA@larkspur.example '.trim()]) expect(parseIdentifier(text)).toEqual(ada);
-  for (const text of ['phone:030 90018', 'phone:ada', 'email:ada', 'email:ada@', 'userId: ']) expect(() => parseIdentifier(text), text).toThrow(expect.objectContaining({ code: 'bad-request' }));
 });
 
 test('the receipt names the linked identifiers that no kept record has in the clear: a destination that knows the person by them is not told', async () => {

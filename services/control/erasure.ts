@@ -3,14 +3,14 @@ import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
 import { eventId, H, outputId, type TopicNames } from '@weir/pipeline';
-import { leafHeader, type Release } from '@weir/release';
+import { keyedIdsOf, leafHeader, type Identifiers, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
 import type { NewLeaf } from './audit.ts';
 import { createErasureProgress } from './erasure-progress.ts';
 import type { Store } from './store.ts';
-import { keyedIdsOf, type Identifiers, type Subjects } from './subjects.ts';
+import type { Subjects } from './subjects.ts';
 
 /** weir.internal.ErasureReceipt, decoded. Times are ms since the epoch. */
 export interface Erasure {

@@ -1,8 +1,8 @@
 import { Readable } from 'node:stream';
 import type { FastifyInstance } from 'fastify';
 import { markOf, type Erasure, type Erasures } from './erasure.ts';
-import { everything } from '@weir/release';
-import { parseIdentifier, type Subjects } from './subjects.ts';
+import { everything, parseIdentifier } from '@weir/release';
+import type { Subjects } from './subjects.ts';
 
 const whole = () => everything;
 const body = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500 } } } as const;

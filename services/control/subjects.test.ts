@@ -1,9 +1,10 @@
 import fastify from 'fastify';
 import { WeirError } from '@weir/errors';
 import { topicNames } from '@weir/pipeline';
+import { keyedIdsOf, parseIdentifier } from '@weir/release';
 import { expect, test } from 'vitest';
 import { subjectRoutes } from './subject-routes.ts';
-import { createSubjects, keyedIdsOf, parseIdentifier } from './subjects.ts';
+import { createSubjects } from './subjects.ts';
 
 const workspaceKey = Buffer.alloc(32, 5);
 const given = parseIdentifier('userId:u-7');

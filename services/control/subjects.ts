@@ -1,9 +1,8 @@
 import type { ConsentTables } from '@weir/consent';
-import { findWeirError, WeirError } from '@weir/errors';
+import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
-import { phoneNumber } from '@weir/mapping';
-import { H, keyedId, type TopicNames } from '@weir/pipeline';
-import type { Release } from '@weir/release';
+import { H, type TopicNames } from '@weir/pipeline';
+import { keyedIdsOf, type Identifiers, type Release } from '@weir/release';
 import { openIdentifiers, type ClearIdentifiers, type KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
 import type { Stage, Store } from './store.ts';
@@ -20,15 +19,6 @@ export interface SubjectPorts {
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
   readonly now: () => number;
-}
-
-/** Identifiers of a person as canonical records have them. */
-export interface Identifiers {
-  userId?: string;
-  email?: string;
-  phone?: string;
-  anonymousId?: string;
-  externalIds: { type: string; value: string }[];
 }
 
 /** One canonical record of a person; `value` is undefined when its key is destroyed, or, with `broken`, when its bytes are none of a record. */
@@ -82,43 +72,8 @@ export interface SubjectDecision {
   readonly end: { readonly state: string; readonly at: string; readonly reason: string | null; readonly status: number | null } | null;
 }
 
-const types = ['userId', 'email', 'phone', 'anonymousId', 'external'] as const;
 /** Events whose deliveries are looked up for one summary. */
 const maxEvents = 20_000;
-
-const isAddress = (text: string): boolean => /^[^\s@]{1,64}@[^\s@]{1,255}$/.test(text);
-
-/** `ada@larkspur.example`, `email:…`, `phone:+49…`, `userId:…`, `anonymousId:…`, `external:<type>:<value>`, as mappings write them: addresses in lower case, numbers in E.164. Throws bad-request. */
-export function parseIdentifier(text: string): Identifiers {
-  const [, given, rest] = /^([A-Za-z]{1,16}):(.{1,500})$/s.exec(text) ?? [];
-  const type = given ?? (isAddress(text.trim()) ? 'email' : undefined);
-  const value = given === undefined ? text : rest!;
-  const bad = (): WeirError => new WeirError('bad-request', `an identifier is an e-mail address or <type>:<value>, with a type of ${types.join(', ')}`);
-  if (type === undefined || !(types as readonly string[]).includes(type) || value.trim() === '') throw bad();
-  if (type === 'email') {
-    const email = value.trim().toLowerCase();
-    if (!isAddress(email)) throw bad();
-    return { email, externalIds: [] };
-  }
-  if (type === 'phone') {
-    const phone = phoneNumber(value);
-    if (phone === undefined) throw new WeirError('bad-request', 'a phone is a number with + and country code, such as phone:+4930901820');
-    return { phone, externalIds: [] };
-  }
-  if (type !== 'external') return { [type]: value.trim(), externalIds: [] };
-  const at = value.indexOf(':');
-  if (at < 1 || at === value.length - 1) throw bad();
-  return { externalIds: [{ type: value.slice(0, at), value: value.slice(at + 1) }] };
-}
-
-/** Keyed ids as the normalizer makes them (services/normalizer/identity.ts). */
-export function keyedIdsOf(workspaceKey: Buffer, identifiers: Identifiers): string[] {
-  const found: string[] = [];
-  for (const type of ['userId', 'email', 'phone'] as const) if (identifiers[type] !== undefined) found.push(`${type}:${keyedId(workspaceKey, type, identifiers[type])}`);
-  for (const { type, value } of identifiers.externalIds) found.push(`external:${keyedId(workspaceKey, 'external', `${type}:${value}`)}`);
-  if (identifiers.anonymousId !== undefined) found.push(`anonymousId:${keyedId(workspaceKey, 'anonymousId', identifiers.anonymousId)}`);
-  return found;
-}
 
 /** Every purpose with each channel that a route uses it on. */
 function usesOf(release: Release): [purpose: string, channel: string | null][] {

@@ -33,6 +33,11 @@ test('every role: only those with consent.write record consent', async () => {
   }
 });
 
+test('a grant over some sources or destinations records nothing, nor do two halves of one over everything', async () => {
+  for (const grants of [['privacy@shop:crm'], ['consent@*:crm'], ['admin@shop:*'], ['consent@shop:*', 'consent@*:crm']]) expect([grants, (await access([stored('a', grants)])).status(`Bearer ${tokenOf('a')}`)]).toEqual([grants, 'forbidden']);
+  expect((await access([stored('a', ['viewer@shop:crm', 'consent@*:*'])])).status(`Bearer ${tokenOf('a')}`)).toBe('token:tok_a');
+});
+
 test('a token that is expired, revoked, unknown or malformed is none; a revocation counts at once', async () => {
   const { status, tell } = await access([stored('a', ['consent']), stored('b', ['consent'], { revokedAt: 500 }), stored('c', ['consent'], { expiresAt: 1000 })]);
   const a = `Bearer ${tokenOf('a')}`;

@@ -1,10 +1,10 @@
 import { hash, timingSafeEqual } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
-import { allows, createTokenIndex, everything, nothing, tokenKey, type Principal, type StoredToken } from '@weir/release';
+import { allows, createTokenIndex, everything, tokenKey, type Principal, type StoredToken } from '@weir/release';
 
 export interface ConsentAccess {
-  /** Who sends this Authorization header and may record consent. Throws unauthorized or forbidden. */
+  /** Who sends this Authorization header and may record consent: a grant over some sources or destinations is not enough. Throws unauthorized or forbidden. */
   authorize(authorization: string | undefined): Principal;
   close(): Promise<void>;
 }
@@ -36,7 +36,8 @@ export async function openConsentAccess(ports: { readonly reader: Reader; readon
       const admin = ports.adminToken();
       const principal: Principal | undefined = admin !== undefined && timingSafeEqual(digest(token), digest(admin)) ? { id: 'admin', grants: [{ role: 'admin', ...everything }] } : tokens.principalOf(token);
       if (principal === undefined) throw new WeirError('unauthorized');
-      if (!allows(principal, 'consent.write', nothing)) throw new WeirError('forbidden');
+      // A change binds the person at every destination, whatever source told of it.
+      if (!allows(principal, 'consent.write', everything)) throw new WeirError('forbidden');
       return principal;
     },
     close: () => follower.close(),

@@ -1,9 +1,9 @@
 import type { Appender, OutRecord, Serde } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
+import type { ConsentOrder } from '@weir/release';
 import { expect, test } from 'vitest';
 import { createConsentIntake } from './consent-intake.ts';
-import type { ConsentOrder } from './consent-order.ts';
 
 const topics = topicNames('t');
 const order = (state: ConsentOrder['state'], over: Partial<ConsentOrder> = {}): ConsentOrder => ({
@@ -17,6 +17,7 @@ function world() {
   const outputs: string[] = [];
   const waiting: OutRecord[] = [];
   const appends: string[][] = [];
+  const changed: object[] = [];
   let dies = Infinity;
   let offset = 0;
   let now = 1_700_000_000_000;
@@ -25,6 +26,7 @@ function world() {
     if (topic === topics.consentChanges) waiting.push(...records);
     // Who folds the change of the first identifier tells the destinations.
     if (topic === topics.consentChanges) outputs.push(...records.filter((r) => header(r, H.ids).split(',')[0] === r.key!.toString()).map((r) => header(r, H.output)));
+    if (topic === topics.consentChanges) changed.push(...records.map((r) => JSON.parse(r.value!.toString()) as object));
     appends.push(records.map((r) => `${topic} ${r.key!.toString().replace(/:[^~]*/g, '')}`));
     if (appends.length > dies) throw new Error('the process is gone');
     return records.map(() => offset++);
@@ -43,7 +45,7 @@ function world() {
     workspaceKey: Buffer.alloc(32), release: () => 'r', keepsLinked: () => true, clock: { now: () => (now += 1000), monotonic: () => now },
   });
   return {
-    outputs, appends, dieAfter: (n: number) => { dies = n; }, fold, state: () => [...states.values()].map((s) => s.state),
+    outputs, appends, changed, dieAfter: (n: number) => { dies = n; }, fold, state: () => [...states.values()].map((s) => s.state),
     async send(given: ConsentOrder, key: string, folded = true) {
       const recorded = await take(given, { source: 'consent-api', actor: 'a', traceparent: '', key });
       if (folded) fold();
@@ -101,4 +103,12 @@ test('the change of the first identifier is on the log before anything else of i
   killed.dieAfter(1);
   await expect(killed.send(order('withdrawn'), 'a')).rejects.toThrow('the process is gone');
   expect(killed.outputs).toHaveLength(1);
+});
+
+test('a change by an anonymous id and external ids is one of each keyed identifier, in the order of the normalizer, and its record has them in the clear', async () => {
+  const w = world();
+  const identifiers = { userId: null, email: null, phone: null, anonymousId: 'a-1', externalIds: [{ type: 'klaviyo', value: '1' }, { type: 'crm', value: '2' }] };
+  const { answer } = await w.send(order('withdrawn', { identifiers }), 'a');
+  expect([answer, w.state(), w.appends]).toEqual(['applied', ['withdrawn', 'withdrawn', 'withdrawn'], [['t.consent.changes external'], ['t.consent.changes external', 't.consent.changes anonymousId'], ['t.identity external~external', 't.identity anonymousId~external']]]);
+  expect(w.changed).toEqual(Array(3).fill(expect.objectContaining({ userId: null, email: null, anonymousId: 'a-1', externalIds: identifiers.externalIds })));
 });

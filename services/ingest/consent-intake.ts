@@ -1,11 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import type { Appender, OutRecord, Serde } from '@weir/log';
-import { consentApi, eventId, H, itemHash, keyedId, outputId, type TopicNames } from '@weir/pipeline';
+import { consentApi, H, type TopicNames } from '@weir/pipeline';
 import { consentKey, type ConsentState } from '@weir/policy';
-import { linksOf } from '@weir/release';
+import { consentIds, keyedIdsOf, linksOf, type ConsentOrder } from '@weir/release';
 import { seal, sealIdentifiers, type KeyRing } from '@weir/seal';
-import type { ConsentOrder } from './consent-order.ts';
 
 export interface ConsentIntakePorts {
   readonly appender: Appender;
@@ -47,7 +46,6 @@ export interface RecordedConsent {
 }
 
 const record = 'weir.canonical.ConsentChange';
-const types = ['userId', 'email', 'phone'] as const;
 
 /**
  * Changes of consent that come in by themselves: straight onto weir.consent.changes, ahead of everything that waits on
@@ -58,16 +56,13 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
   const { appender, serde, topics, tables, workspaceKey, clock } = ports;
 
   return async function take(order: ConsentOrder, context: ConsentContext): Promise<RecordedConsent> {
-    const hash = itemHash(Buffer.from(JSON.stringify(order)));
-    // With the order in it: a key that is used again for another change must not swallow it.
-    const parts = [context.source, context.key ?? randomUUID(), hash];
-    const ids = types.flatMap((type) => (order.identifiers[type] === null ? [] : [`${type}:${keyedId(workspaceKey, type, order.identifiers[type])}`]));
+    const ids = keyedIdsOf(workspaceKey, order.identifiers);
     await ports.keys?.ensure([ids[0]!]);
     // Behind the keys: what was accepted until a mark of erasure is not sealed under one that stands behind it.
     const acceptedAt = clock.now();
-    const { id, output } = identify(parts, context.key === undefined ? [] : statesOf(tables, ids, order), order.state);
+    const { id, output, hash } = identify(context.source, context.key ?? randomUUID(), order, context.key === undefined ? [] : statesOf(tables, ids, order));
     const { identifiers, occurredAt, ...rest } = order;
-    const plain = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, ...identifiers, anonymousId: null, externalIds: [], ...rest, extras: null });
+    const plain = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, anonymousId: null, externalIds: [], ...identifiers, ...rest, extras: null });
     const key = ports.keys?.current(ids[0]!);
     const value = ports.keys === undefined ? plain : seal(key!, plain);
     const sealed = key === undefined || ids.length === 1 || !ports.keepsLinked() ? null : sealIdentifiers(serde, key, identifiers);
@@ -113,14 +108,10 @@ function statesOf(tables: Pick<ConsentTables, 'stored'>, ids: readonly string[],
  * dropped as seen, and its deliveries be skipped as done: it is then a change of its own, named after the grant that it
  * closes, so that its repetitions are one change again. A grant keeps the id of its key: a repeated one opens nothing.
  */
-function identify(parts: readonly string[], states: readonly ConsentState[], asked: string): { readonly id: string; readonly output: string } {
-  const named = (of: readonly string[]): { id: string; output: string } => {
-    const id = eventId(consentApi, of);
-    return { id, output: outputId(id, 'consent', '') };
-  };
-  const first = named(parts);
-  const opened = states.find((state) => isUndone(asked, state) && state.seen.includes(first.output));
-  return opened === undefined ? first : named([...parts, opened.changeId]);
+function identify(source: string, key: string, order: ConsentOrder, states: readonly ConsentState[]): ReturnType<typeof consentIds> {
+  const first = consentIds(source, key, order);
+  const opened = states.find((state) => isUndone(order.state, state) && state.seen.includes(first.output));
+  return opened === undefined ? first : consentIds(source, key, order, opened.changeId);
 }
 
 function highest(offsets: ReadonlyArray<{ readonly partition: number; readonly offset: number }>): Map<number, number> {

@@ -1,12 +1,12 @@
 import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import type { CompiledPolicy } from '@weir/policy';
+import { changesOf, maxOrderBytes, parseOrder } from '@weir/release';
 import { childTraceparent } from '@weir/telemetry';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { discard, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import type { ConsentAccess } from './consent-access.ts';
 import type { ConsentIntake } from './consent-intake.ts';
-import { changesOf, maxOrderBytes, parseOrder } from './consent-order.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Refusal } from './refusals.ts';
 import { answerOf, onPost } from './server.ts';

@@ -21,9 +21,9 @@ test.each<[string, object, RegExp]>([
   ['mixed ids', { from: 'dlq', ids: [evt('a'), `dlq_${'b'.repeat(32)}`] }, /mixed/],
   ['dead letters from raw', { from: 'raw', ids: [`dlq_${'b'.repeat(32)}`] }, /from dlq/],
   ['corrected dead letters', { from: 'dlq', all: true, corrected: true }, /corrected/],
-  ['a subject without a type', { from: 'dlq', subject: 'ada@larkspur.example' }, /<type>:<identifier>/],
+  ['a subject without a type', { from: 'dlq', subject: 'ada' }, /subject: .*<type>:<value>/],
   ['a phone that is no number', { from: 'dlq', subject: 'phone:090 1820' }, /with \+ and country code/],
-  ['a subject of a type that is none', { from: 'dlq', subject: 'constructor:x' }, /<type>:<identifier>/],
+  ['a subject of a type that is none', { from: 'dlq', subject: 'constructor:x' }, /<type>:<value>/],
 ])('%s is refused with what is wrong', (_name, request, message) => {
   expect(() => parse(request)).toThrow(message);
 });

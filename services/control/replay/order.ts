@@ -1,7 +1,5 @@
-import { errorCodes, WeirError } from '@weir/errors';
-import { phoneNumber } from '@weir/mapping';
-import { keyedId } from '@weir/pipeline';
-import type { Release } from '@weir/release';
+import { errorCodes, findWeirError, WeirError } from '@weir/errors';
+import { keyedIdsOf, parseIdentifier, type Release } from '@weir/release';
 
 export const froms = ['dlq', 'dispatch', 'canonical', 'raw'] as const;
 export type From = (typeof froms)[number];
@@ -16,7 +14,7 @@ export interface ReplayRequest {
   readonly until?: number;
   readonly source?: string;
   readonly destination?: string;
-  /** `<type>:<identifier>`; kept keyed only. */
+  /** An identifier as every command takes it; kept keyed only. */
   readonly subject?: string;
   readonly code?: string;
   readonly stage?: string;
@@ -72,7 +70,6 @@ export const maxIds = 100_000;
 /** So that a run does not stand before live traffic on the topics of the stages for long. */
 export const defaultAhead = 2000;
 export const defaultShare = 0.1;
-const identifierTypes = ['userId', 'email', 'phone', 'external', 'anonymousId'] as const;
 const idPattern = /^(evt|dlq)_([0-9a-f]{32})$/;
 
 const bad = (message: string): never => { throw new WeirError('bad-request', message); };
@@ -127,15 +124,15 @@ function packIds(ids: readonly string[] | undefined, from: From): { readonly eve
   return { events: Buffer.from([...hex].sort().join(''), 'hex'), letters };
 }
 
-/** `<type>:<identifier>` → keyed identifier, as records carry it. The identifier itself goes nowhere. */
+/** An identifier as every command takes it → keyed, as records carry it. The identifier itself goes nowhere. */
 function keyedSubject(text: string, workspaceKey: Buffer): string {
-  const at = text.indexOf(':');
-  const type = identifierTypes.find((t) => t === text.slice(0, at));
-  if (at < 1 || type === undefined || text.length === at + 1 || text.length > 500) return bad(`subject: <type>:<identifier> with a type of ${identifierTypes.join(', ')}, e.g. email:ada@example.com`);
-  const value = text.slice(at + 1);
-  // As mappings write it: E.164.
-  const kept = type === 'phone' ? phoneNumber(value) ?? bad('subject: a phone is a number with + and country code, such as phone:+4930901820') : value;
-  return `${type}:${keyedId(workspaceKey, type, kept)}`;
+  try {
+    return keyedIdsOf(workspaceKey, parseIdentifier(text))[0]!;
+  } catch (error) {
+    const known = findWeirError(error);
+    if (known?.code !== 'bad-request') throw error;
+    return bad(`subject: ${known.message}`);
+  }
 }
 
 /** Whether an id (evt_… or dlq_…) is in the packed list; all are in an empty one. */

@@ -5,9 +5,9 @@
 import { createConsentBarrier, createConsentTables } from '@weir/consent';
 import type { Appender, LogRecord } from '@weir/log';
 import { deliveryKey, H, keyedId, type TopicNames } from '@weir/pipeline';
+import type { ConsentOrder } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import { createConsentIntake, type RecordedConsent } from '../../../services/ingest/consent-intake.ts';
-import type { ConsentOrder } from '../../../services/ingest/consent-order.ts';
 import type { SimBroker } from './broker.ts';
 import { generations } from './checkers.ts';
 import type { Random, Scheduler } from './time.ts';

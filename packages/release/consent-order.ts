@@ -1,10 +1,25 @@
 import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
+import { phoneNumber } from '@weir/mapping';
+import { consentApi, eventId, itemHash, outputId } from '@weir/pipeline';
 import { everyPurpose, type CompiledPolicy } from '@weir/policy';
+import type { ExternalId } from './identifier.ts';
+
+/**
+ * Whom a change is of. The order as JSON is part of the id of its change (`consentIds`), so what came later is there only
+ * where it was given: else a request of before, sent again under its key, would be another change, and a grant open anew.
+ */
+export interface ConsentOrderIdentifiers {
+  readonly userId: string | null;
+  readonly email: string | null;
+  readonly phone: string | null;
+  readonly anonymousId?: string;
+  readonly externalIds?: readonly ExternalId[];
+}
 
 /** A change of consent as it was asked for, checked. */
 export interface ConsentOrder {
-  readonly identifiers: { readonly userId: string | null; readonly email: string | null; readonly phone: string | null };
+  readonly identifiers: ConsentOrderIdentifiers;
   readonly purpose: string;
   readonly channel: string | null;
   readonly topic: string | null;
@@ -21,6 +36,7 @@ export interface ConsentOrder {
 
 export const maxOrderBytes = 16 * 1024;
 const maxDepth = 4;
+const maxExternalIds = 16;
 const states = new Set(['granted', 'denied', 'withdrawn', 'unknown']);
 const legalBases = new Set(['consent', 'contract', 'legitimate-interest', 'legal-obligation']);
 // As transforms.ts of packages/mapping has it: what a mapping makes of an address must be the same identifier.
@@ -29,7 +45,7 @@ const phone = /^\+[1-9]\d{6,14}$/;
 const region = /^[A-Z]{2}(?:-[A-Z0-9]{1,3})?$/;
 const control = /[\u0000-\u001f\u007f]/;
 const known = ['identifiers', 'purpose', 'channel', 'topic', 'state', 'legalBasis', 'jurisdiction', 'noticeVersion', 'proof', 'reason', 'expiresAt', 'occurredAt'];
-const knownIdentifiers = ['userId', 'email', 'phone'];
+const knownIdentifiers = ['userId', 'email', 'phone', 'anonymousId', 'externalIds'];
 
 const bad = (message: string): WeirError => new WeirError('bad-request', message);
 
@@ -62,6 +78,21 @@ function matching(table: JsonObject, key: string, pattern: RegExp, expected: str
   const value = normal(text);
   if (!pattern.test(value)) throw bad(`${key}: expected ${expected}`);
   return value;
+}
+
+/** Verbatim, as mappings keep them; each once. */
+function externalIdsIn(table: JsonObject): readonly ExternalId[] {
+  const value = table['externalIds'];
+  if (value === undefined || value === null) return [];
+  if (!Array.isArray(value) || value.length > maxExternalIds) throw bad(`externalIds: expected a list of at most ${maxExternalIds} objects with type and value`);
+  const found = new Map<string, ExternalId>();
+  for (const item of value) {
+    const one = tableOf(item, 'externalIds', ['type', 'value']);
+    const [type, id] = [textIn(one, 'type', 64), textIn(one, 'value', 254)];
+    if (type === null || id === null || type.includes(':')) throw bad('externalIds: expected objects with type, without a colon, and value');
+    found.set(`${type}:${id}`, { type, value: one['value'] as string });
+  }
+  return [...found.values()];
 }
 
 /** What an order is checked against. */
@@ -98,12 +129,15 @@ export function parseOrder(body: Buffer, policy: Policy): ConsentOrder {
 export function checkOrder(json: Json, policy: Policy): ConsentOrder {
   const table = tableOf(json, 'the body', known);
   const given = tableOf(table['identifiers'], 'identifiers', knownIdentifiers);
-  const identifiers = {
+  const [anonymousId, externalIds] = [textIn(given, 'anonymousId', 254), externalIdsIn(given)];
+  const identifiers: ConsentOrderIdentifiers = {
     userId: textIn(given, 'userId', 254),
     email: matching(given, 'email', email, 'an e-mail address', (text) => text.toLowerCase()),
-    phone: matching(given, 'phone', phone, 'a phone number in E.164, such as +4930901820'),
+    phone: matching(given, 'phone', phone, 'a phone number with + and country code, such as +4930901820', (text) => phoneNumber(text) ?? text),
+    ...(anonymousId === null ? {} : { anonymousId }),
+    ...(externalIds.length === 0 ? {} : { externalIds }),
   };
-  if (Object.values(identifiers).every((value) => value === null)) throw bad('identifiers: give at least one of userId, email, phone');
+  if (Object.values(identifiers).every((value) => value === null)) throw bad(`identifiers: give at least one of ${knownIdentifiers.join(', ')}`);
   const purpose = textIn(table, 'purpose', 128);
   if (purpose === null) throw bad('purpose is missing');
   const ofAll = purpose === everyPurpose;
@@ -121,6 +155,20 @@ export function checkOrder(json: Json, policy: Policy): ConsentOrder {
     jurisdiction: matching(table, 'jurisdiction', region, 'an ISO 3166 code such as DE or US-CA'),
     proof: textIn(table, 'proof', 2000), reason: textIn(table, 'reason', 200), expiresAt: timeIn(table, 'expiresAt'), occurredAt: timeIn(table, 'occurredAt'),
   };
+}
+
+/**
+ * The event and output id of a change that came by the API. With the order in it: a key that is used again for another
+ * change must not swallow it. `hash` is that of the order.
+ *
+ * @param source of the change, as its record names it
+ * @param key who asks, and the key of the request
+ * @param after change that it is to undo once more; undefined = it is the first under its key
+ */
+export function consentIds(source: string, key: string, order: ConsentOrder, after?: string): { readonly id: string; readonly output: string; readonly hash: string } {
+  const hash = itemHash(Buffer.from(JSON.stringify(order)));
+  const id = eventId(consentApi, [source, key, hash, ...(after === undefined ? [] : [after])]);
+  return { id, output: outputId(id, 'consent', ''), hash };
 }
 
 /** The changes of an order: itself; of one for every purpose also that of each purpose of the workspace, by which destinations are told. */

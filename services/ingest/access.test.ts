@@ -1,0 +1,73 @@
+import { createHash } from 'node:crypto';
+import { grantText, parseGrant, roleNames, roles, type StoredToken } from '@weir/release';
+import type { FastifyInstance } from 'fastify';
+import { Registry } from 'prom-client';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createBudget } from './budget.ts';
+import { openConsentAccess, type ConsentAccess } from './consent-access.ts';
+import { registerConsent } from './consent-routes.ts';
+import { createMetrics } from './metrics.ts';
+import { registerRoutes } from './routes.ts';
+import { createServer } from './server.ts';
+
+const token = `weir_${'a'.repeat(43)}`;
+/** Routes that a Bearer token opens, with the permission that it needs. A new route must be added here or below. */
+const byToken: Readonly<Record<string, string>> = { 'POST /v1/consent': 'consent.write' };
+const body: Readonly<Record<string, object>> = { 'POST /v1/consent': { identifiers: { email: 'ann@larkspur.example' }, purpose: 'news', state: 'withdrawn' } };
+/** Routes whose callers sign, or give the key of their source: no role opens them. */
+const bySource = ['POST /webhooks/:source', 'OPTIONS /v1/*', ...['identify', 'track', 'page', 'screen', 'group', 'alias', 'batch', 'import'].map((type) => `POST /v1/${type}`)];
+
+let app: FastifyInstance;
+let access: ConsentAccess;
+let tell: (stored: StoredToken) => Promise<void>;
+let recorded = 0;
+const routes: string[] = [];
+
+beforeAll(async () => {
+  let follow: (batch: never) => Promise<void> = async () => {};
+  const reader = { read: async () => {}, follow: async (_topic: string, _from: unknown, take: (batch: never) => Promise<void>) => { follow = take; return { close: async () => {} }; } };
+  access = await openConsentAccess({ reader: reader as never, admin: { endOffsets: async () => new Map() }, serde: { prepare: async () => {}, decode: (value: unknown) => ({ name: 'weir.internal.ApiToken', value }) } as never, topic: 'weir.control', now: () => 1000, adminToken: () => 'the-admin-token', fail: (error) => { throw error; } });
+  tell = (value) => follow({ records: [{ key: Buffer.from(`token/${value.id}`), value }] } as never);
+  app = createServer({ requestTimeoutMs: 1000, refused: () => {} });
+  app.addHook('onRoute', ({ method, url }) => { routes.push(...[method].flat().map((one) => `${one} ${url}`)); });
+  const common = { budget: createBudget(1e6), metrics: createMetrics(new Registry(), () => 0), refused: () => {} };
+  registerRoutes(app, { ...common, sources: () => ({ webhook: () => undefined, segment: () => undefined, hasSegment: true }) } as never);
+  registerConsent(app, {
+    ...common, access, intake: async () => { recorded++; return { id: 'evt_x', acceptedAt: 0, offsets: [{ partition: 0, offset: 1 }], ids: [], applied: async () => 'applied' }; },
+    policy: () => ({ purposes: new Map([['news', {}]]), routes: new Map() }) as never, rate: () => true, monotonic: () => 0, maxWaitMs: 1000,
+  });
+  await app.ready();
+});
+afterAll(async () => {
+  await app?.close();
+  await access?.close();
+});
+
+test('every route is opened by a token or by its source, and by nothing else', async () => {
+  expect(routes.toSorted()).toEqual([...Object.keys(byToken), ...bySource].sort());
+  for (const route of Object.keys(byToken)) {
+    const [method, url] = route.split(' ') as ['POST', string];
+    for (const authorization of [undefined, 'Bearer ', `Bearer ${token}`, `Basic ${Buffer.from('key:').toString('base64')}`]) expect([route, authorization, (await app.inject({ method, url, payload: JSON.stringify(body[route]), headers: authorization === undefined ? {} : { authorization } })).statusCode]).toEqual([route, authorization, 401]);
+  }
+  for (const route of routes.filter((r) => bySource.includes(r) && r.startsWith('POST'))) {
+    const [method, url] = route.split(' ') as ['POST', string];
+    expect([route, (await app.inject({ method, url, payload: '{}', headers: { authorization: 'Bearer the-admin-token' } })).statusCode]).toEqual([route, expect.toSatisfy((status: number) => status === 401 || status === 404)]);
+  }
+  expect(recorded).toBe(0);
+});
+
+test('routes × roles × scopes: a change of consent binds a person at every destination, so only a grant over everything records one', async () => {
+  for (const [route, permission] of Object.entries(byToken)) {
+    const [method, url] = route.split(' ') as ['POST', string];
+    for (const role of roleNames) {
+      for (const scope of ['', '@*:*', '@shop:*', '@*:crm', '@shop:crm', '@consent-api:crm/news']) {
+        const grant = parseGrant(role + scope);
+        await tell({ id: 'tok_a', name: 'a', hash: createHash('sha256').update(token).digest('hex'), grants: [grantText(grant)], createdAt: 0, createdBy: 'admin', expiresAt: 2000, revokedAt: null, leaf: 'leaf_x' });
+        recorded = 0;
+        const { statusCode } = await app.inject({ method, url, payload: JSON.stringify(body[route]), headers: { authorization: `Bearer ${token}` } });
+        const allowed = (roles[role] as readonly string[]).includes(permission) && grant.sources === '*' && grant.destinations === '*';
+        expect([route, role + scope, statusCode, recorded]).toEqual([route, role + scope, ...(allowed ? [202, 1] : [403, 0])]);
+      }
+    }
+  }
+});
