@@ -133,7 +133,7 @@ test('why did she (not) get it, prove it, stop it now: each is one command, and 
   const stopped = await json('subject', 'stop', 'userId:u-una', '--proof', 'letter of today');
   expect(stopped.toldAgain).toBeUndefined();
   expect((await weir.effects('newsletter')).filter((e) => e.operation === 'unsubscribes' && e.subject === who)).toHaveLength(1);
-  expect(stopped).toMatchObject({ code: 0, stopped: true, changes: ['*', 'service', 'analytics', 'email-marketing'].map((purpose) => expect.objectContaining({ purpose, state: 'applied', id: expect.stringMatching(/^evt_/) })) });
+  expect(stopped).toMatchObject({ code: 0, stopped: true, changes: ['*', 'service', 'analytics', 'email-marketing', 'advertising'].map((purpose) => expect.objectContaining({ purpose, state: 'applied', id: expect.stringMatching(/^evt_/) })) });
   const later = await identify();
   const now = (await json('subject', 'why', who)).decisions.filter((d: any) => d.eventId === later);
   expect(now.map((d: any) => [d.destination, d.end.state, d.reason]).sort()).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse'].map((d) => [d, 'denied', 'consent-withdrawn']));
