@@ -10,6 +10,18 @@ interface Switch {
   readonly since: string;
 }
 
+/** `applied`: nobody starts a call that it forbids; `missing` may. */
+interface Switched extends Switch {
+  readonly applied: boolean;
+  readonly missing: readonly string[];
+}
+
+function paused({ destination, applied, missing }: Switched): string {
+  if (applied) return `${destination} is paused: no call starts, its events are kept`;
+  if (missing.length === 0) return `${destination} is paused, but the brokers do not tell whether every dispatcher knows: some may still call it. Pause it again to ask again`;
+  return `${destination} is paused, but these dispatchers do not know yet and may still call it: ${missing.map(printable).join(', ')}. Stop them, or pause it again to ask again`;
+}
+
 export const command: Command = {
   name: 'destination',
   summary: 'Kill switch: pause a destination within a second, resume it, or list.',
@@ -31,9 +43,9 @@ export const command: Command = {
     if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(name)) throw new UsageError(`${printable(name)} is no destination name`);
     const reason = textOption(context, 'reason');
     if (reason !== undefined && (reason === '' || reason.length > 500)) throw new UsageError('--reason takes 1 to 500 characters');
-    const done = await client.post<Switch>(`/v1/destinations/${name}/${action}`, reason === undefined ? {} : { reason });
+    const done = await client.post<Switched>(`/v1/destinations/${name}/${action}`, reason === undefined ? {} : { reason });
     if (json) terminal.json(done);
-    else terminal.line(done.paused ? `${done.destination} is paused: no call starts, its events are kept` : `${done.destination} goes on`);
-    return 0;
+    else terminal.line(done.paused ? paused(done) : `${done.destination} goes on`);
+    return done.applied ? 0 : 1;
   },
 };

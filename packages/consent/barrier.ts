@@ -25,6 +25,13 @@ export interface ConsentBarrier {
    * `ids` and all that are linked with them. False when it did not come to hold within `deadlineMs`, or the barrier stopped.
    */
   applied(marks: Marks, ids: readonly string[], deadlineMs: number): Promise<boolean>;
+  /**
+   * Who may still start calls that a kill switch forbids, by the names of the instances; none = nobody, from now on. It stands
+   * at this offset of weir.control, and was acknowledged before this is asked. Resolves as soon as nobody is left: each has
+   * said that it has read it, or has said nothing and is past the time for which it calls without having read weir.control,
+   * which is its lease; at the deadline with those who are. Undefined: it cannot be known by then, for the brokers are away.
+   */
+  switchedOff(offset: number, deadlineMs: number): Promise<readonly string[] | undefined>;
   /** Instances that may hold a lease, for status and metrics. */
   instances(): number;
   /** Those of them that have read the tables of consent and said so: the others start no `use` call. */
@@ -105,7 +112,7 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
     const folded = tables.consentPositions().map((_, partition) => tables.folded(partition));
     const identity = tables.identityPositions();
     for (const [partition, end] of await admin.endOffsets(topics.identity)) identity[partition] = Math.max(end, identity[partition] ?? 0);
-    const value = serde.encode(consentReport, { instance: '', incarnation: '', leaseMs: 0, folded, identity, at: clock.now() });
+    const value = serde.encode(consentReport, { instance: '', incarnation: '', leaseMs: 0, folded, identity, at: clock.now(), control: -1 });
     const [offset] = await appender.append(topics.consentApplied, [{ partition: 0, key: fenceKey, value }]);
     return [offset! + 1, ...identity];
   }
@@ -199,6 +206,25 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
         if (tables.linked(ids)?.length === linked) return true;
       }
       return false;
+    },
+    async switchedOff(offset, deadlineMs) {
+      const from = clock.monotonic();
+      const deadline = from + deadlineMs;
+      const [end] = (await fenceBy(deadline)) ?? [];
+      if (end === undefined || !await until(() => read >= end, deadline)) return undefined;
+      /** Also who is gone since: it may have been forgotten for its silence, and have read weir.control a moment before the switch. */
+      const asked = new Map<string, ConsentReport>();
+      const lapsesAt = ({ leaseMs }: ConsentReport): number => from + leaseMs * (1 + clockDrift) + clockMarginMs;
+      const left = (): ConsentReport[] => {
+        for (const [name, { report }] of instances) asked.set(name, report);
+        return [...asked].filter(([name, report]) => report.control <= offset && (instances.has(name) || clock.monotonic() < lapsesAt(report))).map(([, report]) => report);
+      };
+      for (;;) {
+        const who = left();
+        const now = clock.monotonic();
+        if (who.length === 0 || now >= deadline || stopped) return [...new Set(who.map(({ instance }) => instance))];
+        await until(() => left().length === 0, Math.min(deadline, ...who.map(lapsesAt).filter((at) => at > now)));
+      }
     },
     instances: () => instances.size,
     applying: () => [...instances.values()].filter(({ report }) => report.folded.length > 0).length,

@@ -69,7 +69,7 @@ function fakeWorld() {
     onAdvance: (listener: () => void) => { listeners.push(listener); }, caughtUp: () => true, linked: (ids: readonly string[]) => ids,
   };
   const fail = (error: unknown): void => { throw error as Error; };
-  const lease = (leaseMs = 6000): ConsentLease => createConsentLease({ appender, reader, serde, topic: 'reports', tables, instance: 'd1', leaseMs, clock: time.clock, fail });
+  const lease = (leaseMs = 6000, of: { readonly instance?: string; readonly control?: () => number } = {}): ConsentLease => createConsentLease({ appender, reader, serde, topic: 'reports', tables, instance: 'd1', ...of, leaseMs, clock: time.clock, fail });
   const barrier = () => createConsentBarrier({ reader, admin: { endOffsets: (topic) => Promise.resolve(new Map([[0, topic === 'reports' ? records.length : state.linkEnd]])) }, appender, serde, topics: { consentApplied: 'reports', identity: 'links' }, tables, clock: time.clock, fail });
   const fold = (to: number): void => {
     state.folded = to;
@@ -324,4 +324,97 @@ test('who waits reads the reports up to a record of its own: an end that is told
   await world.pass(3000);
   expect(value).toBe(false);
   await barrier.stop();
+});
+
+/** Dispatchers that have read weir.control up to `control`, and who waits for a switch. */
+async function dispatchers(world: ReturnType<typeof fakeWorld>, ...names: readonly string[]) {
+  const control: Record<string, number> = Object.fromEntries(names.map((name) => [name, 7]));
+  const leases = new Map(names.map((instance) => [instance, world.lease(6000, { instance, control: () => control[instance]! })]));
+  for (const lease of leases.values()) await lease.start();
+  const barrier = world.barrier();
+  await barrier.start();
+  await world.pass(20);
+  /** Who is left, once it is answered. */
+  const pull = (offset: number, deadlineMs = 20_000): { left: readonly string[] | undefined } => {
+    const seen: { left: readonly string[] | undefined } = { left: undefined };
+    void barrier.switchedOff(offset, deadlineMs).then((left) => { seen.left = left; });
+    return seen;
+  };
+  const read = (instance: string, to: number): void => {
+    control[instance] = to;
+    leases.get(instance)!.switched();
+  };
+  return { barrier, leases, pull, read };
+}
+
+test('a kill switch is acknowledged when every dispatcher has read it, in the turn in which the last one has, and not before', async () => {
+  const world = fakeWorld();
+  const { pull, read } = await dispatchers(world, 'd1', 'd2');
+  const seen = pull(7);
+  await world.pass(500);
+  expect(seen.left).toBeUndefined();
+  read('d1', 8);
+  await world.pass(100);
+  expect(seen.left).toBeUndefined();
+  read('d2', 8);
+  await world.pass(0);
+  expect(seen.left).toEqual([]);
+  // What was read before it was asked for is asked for all the same.
+  const again = pull(7);
+  await world.pass(0);
+  expect(again.left).toEqual([]);
+});
+
+test('one that goes on with its reports and has not read the switch is named, and so is one of a version that does not say', async () => {
+  const world = fakeWorld();
+  const { pull, read } = await dispatchers(world, 'd1', 'd2');
+  await world.lease(6000, { instance: 'old' }).start();
+  const seen = pull(7);
+  read('d1', 9);
+  await world.pass(19_900);
+  expect(seen.left).toBeUndefined();
+  await world.pass(200);
+  expect(seen.left).toEqual(['d2', 'old']);
+});
+
+test('one that is silent keeps who pulls the switch waiting for a lease from the switch on, however long it had been silent before', async () => {
+  const world = fakeWorld();
+  const { barrier, pull } = await dispatchers(world, 'd1');
+  world.hold(true);
+  // It may read weir.control still: it is forgotten for its silence only in two seconds.
+  await world.pass(4000);
+  const seen = pull(7);
+  await world.pass(3000);
+  expect([barrier.instances(), seen.left]).toEqual([0, undefined]);
+  await world.pass(3000);
+  expect(seen.left).toBeUndefined();
+  await world.pass(200);
+  expect(seen.left).toEqual([]);
+});
+
+test('one that announces itself while a switch is waited for has to have read it, too; with nobody announced it is applied at once', async () => {
+  const world = fakeWorld();
+  const { pull, read } = await dispatchers(world, 'd1');
+  const seen = pull(7);
+  await world.pass(10);
+  await world.lease(6000, { instance: 'd3', control: () => 5 }).start();
+  read('d1', 8);
+  await world.pass(1000);
+  expect(seen.left).toBeUndefined();
+  const none = await dispatchers(fakeWorld());
+  expect(await none.barrier.switchedOff(7, 1000)).toEqual([]);
+});
+
+test('a switch that was read before the lease is entered anew is told by the announcement', async () => {
+  const world = fakeWorld();
+  const { pull, read } = await dispatchers(world, 'd1');
+  world.hold(true);
+  await world.pass(6500);
+  const seen = pull(7);
+  read('d1', 8);
+  world.hold(false);
+  await world.pass(200);
+  expect(world.last().control).toBe(8);
+  await world.pass(6000);
+  expect(seen.left).toEqual([]);
 });

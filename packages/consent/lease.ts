@@ -9,6 +9,8 @@ export interface ConsentReport {
   readonly folded: readonly number[];
   readonly identity: readonly number[];
   readonly at: number;
+  /** Next offset of weir.control that is not read; -1 = it is not said. */
+  readonly control: number;
 }
 export const consentReport = 'weir.internal.ConsentReport';
 /** False: a fence of who waits for changes to be applied (barrier.ts). What it says was applied, whoever announces itself behind it must have. */
@@ -23,6 +25,8 @@ export interface ConsentLeasePorts {
   readonly topic: string;
   readonly tables: Pick<ConsentTables, 'folded' | 'consentPositions' | 'identityPositions' | 'readToEnd' | 'onAdvance'>;
   readonly instance: string;
+  /** Next offset of weir.control that is not read: no call starts against a kill switch before it. */
+  readonly control?: () => number;
   /** How long a report lets the instance call. Longer than a call may take, or nothing is ever called. */
   readonly leaseMs: number;
   readonly clock: { now(): number; monotonic(): number; random(): number; setTimer(run: () => void, ms: number): unknown; clearTimer(timer: unknown): void };
@@ -43,6 +47,8 @@ export interface ConsentLease {
    * the report of the changes that refuse it, until the function that this gives back was called.
    */
   began(refused: () => boolean): () => void;
+  /** A kill switch was read: a report says so at once. */
+  switched(): void;
   /**
    * None will start any more. Where none is open, nobody has to wait for this instance; where one is (its partition was lost
    * while it was under way), everybody waits until the lease is over, as for an instance that died.
@@ -98,13 +104,16 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   let dirty = false;
   /** They moved in this turn: a report follows. */
   let touched = false;
+  /** A kill switch was read that no report tells yet. */
+  let untold = false;
 
   const held = (): boolean => clock.monotonic() < until.monotonic && clock.now() < until.wall;
   const vector = (positions: readonly number[]): number[] => positions.map((_, partition) => tables.folded(partition));
   const same = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
 
   async function append(folded: readonly number[], identity: readonly number[]): Promise<number> {
-    const value = serde.encode(consentReport, { instance, incarnation, leaseMs, folded, identity, at: clock.now() });
+    const control = ports.control?.() ?? -1;
+    const value = serde.encode(consentReport, { instance, incarnation, leaseMs, folded, identity, at: clock.now(), control });
     const [offset] = await appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value }]);
     return offset!;
   }
@@ -188,9 +197,10 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
     const monotonic = clock.monotonic();
     const news = sent === undefined || !same(next.folded, sent.folded);
     if (news) awakeUntil = monotonic + awakeMs;
-    if (!news && monotonic < sentAt + renewMs && (monotonic > awakeUntil || same(next.identity, sent!.identity))) return wake(sentAt + renewMs - monotonic);
+    if (!news && !untold && monotonic < sentAt + renewMs && (monotonic > awakeUntil || same(next.identity, sent!.identity))) return wake(sentAt + renewMs - monotonic);
     const wall = clock.now();
     sentAt = monotonic;
+    untold = false;
     await append(next.folded, next.identity);
     sent = next;
     if (held()) until = { monotonic: monotonic + leaseMs, wall: wall + leaseMs };
@@ -254,6 +264,10 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
         open.delete(call);
         if (call.since !== Infinity) touch();
       };
+    },
+    switched() {
+      untold = true;
+      touch();
     },
     async close() {
       ended = true;

@@ -4,6 +4,7 @@ import { listOffsets } from './coordinator.ts';
 import { delay } from './deadline.ts';
 import { E, type Fetched, type FetchedPartition, type FetchTopic } from './driver.ts';
 import { decodeBatches } from './records.ts';
+import { moment, never, type Moment } from './lease.ts';
 import { isRefusal } from './refusal.ts';
 import { createSpacing } from './spacing.ts';
 import type { RecordBatch } from './types.ts';
@@ -23,6 +24,8 @@ export interface Position {
   held: FetchedPartition | undefined;
   /** When it last answered without an error, monotonic ms. */
   answeredAt: number;
+  /** When the last request was begun whose answer left nothing of it: what was committed before is with the handler. */
+  asOf: Moment;
   /** A loop is fetching or giving out: after a move of the leader the next loop waits for it. */
   busy: boolean;
   /** Its records are with the handler: it stands still because of that, not because nothing comes. */
@@ -88,7 +91,7 @@ export class Fetcher {
 
   add(at: { topic: string; partition: number; epoch: number; position: number; paused: boolean }): void {
     const now = performance.now();
-    const position: Position = { ...at, taker: this.#taker, pausedAt: at.paused ? now : -Infinity, held: undefined, answeredAt: now, busy: false, giving: false, given: undefined, servedIn: 0, refused: 0, errors: 0, againAt: 0 };
+    const position: Position = { ...at, taker: this.#taker, pausedAt: at.paused ? now : -Infinity, held: undefined, answeredAt: now, asOf: never, busy: false, giving: false, given: undefined, servedIn: 0, refused: 0, errors: 0, againAt: 0 };
     this.#positions.set(keyOf(at), position);
     this.#requests.add(position);
   }
@@ -306,6 +309,7 @@ export class FetchRequests {
       else list.push(entry);
     }
     const request: FetchTopic[] = [...topics].map(([topic, partitions]) => ({ topic, partitions }));
+    const asked = moment();
     let answer: Fetched;
     try {
       answer = await this.#cluster.ask(purpose, leader, 'fetch', maxWaitMs + graceMs, (broker) => broker.fetch(maxWaitMs, maxBytes, request));
@@ -329,13 +333,17 @@ export class FetchRequests {
       }
       position.answeredAt = performance.now();
       position.errors = 0;
-      if (part.bytes.length === 0) continue;
+      if (part.bytes.length === 0) {
+        if (part.highWatermark <= position.position) position.asOf = asked;
+        continue;
+      }
       urgent &&= position.taker.urgent === true;
       if (position.paused) position.held = part;
       else {
         // What one answer brought is given out in one go, unless a handler has to be waited for.
         const giving = this.#give(position, part);
         if (giving !== undefined) await giving;
+        if (part.highWatermark <= position.position) position.asOf = asked;
       }
     }
     if (order[0]!.servedIn !== fetch) order[0]!.refused++;

@@ -5,6 +5,7 @@ export { fieldReader, type FieldReader } from './fields.ts';
 export { partitionOf } from './murmur2.ts';
 export { probeBroker, probeRegistry, type BrokerFound } from './probe.ts';
 export { createPartitionCounts, type PartitionCounts } from './partition-counts.ts';
+export { moment, type Moment } from './lease.ts';
 export { readUpTo } from './read-up-to.ts';
 export { copyBytes, handOn, headerBytes, HeaderWalk, Packer, RecordBody } from './packed.ts';
 export * from './types.ts';

@@ -4,6 +4,15 @@ export interface Moment {
   readonly wall: number;
 }
 
+/** Before everything. */
+export const never: Moment = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY };
+
+/** The earlier of two by each clock: one of them, unless the wall clock was set back between. */
+export function earlier(a: Moment, b: Moment): Moment {
+  if (a.monotonic <= b.monotonic && a.wall <= b.wall) return a;
+  return b.monotonic <= a.monotonic && b.wall <= a.wall ? b : { monotonic: Math.min(a.monotonic, b.monotonic), wall: Math.min(a.wall, b.wall) };
+}
+
 export const moment = (): Moment => ({ monotonic: performance.now(), wall: Date.now() });
 
 /**

@@ -52,3 +52,40 @@ test.each([[4, 4, 4], [9, 9, 4], [2, 6, 6]])('what retention took is passed: of 
   await reader.close();
   expect(told).toEqual(first < to ? [first, to] : [to]);
 });
+
+test('what a follower has is as of the last request that left nothing: not of one whose records its handler has not done with, and not while nobody answers', async () => {
+  let end = 2;
+  let away = false;
+  let handing = Promise.withResolvers<void>();
+  const taken: number[] = [];
+  const { reader } = world(9, () => {
+    if (away) throw new Error('away');
+    return end;
+  });
+  const started = performance.now();
+  const follower = await reader.follow('t', new Map([[0, 0]]), async (batch) => {
+    taken.push(batch.nextOffset);
+    await handing.promise;
+  }, (error) => { throw error; });
+  const until = async (holds: () => boolean): Promise<void> => { while (!holds()) await new Promise((done) => { setTimeout(done, 2); }); };
+  await until(() => taken.length === 1);
+  expect(follower.asOf().monotonic).toBe(Number.NEGATIVE_INFINITY);
+  handing.resolve();
+  await until(() => follower.asOf().monotonic >= started);
+  handing = Promise.withResolvers<void>();
+  end = 3;
+  await until(() => taken.length === 2);
+  const held = follower.asOf();
+  await new Promise((done) => { setTimeout(done, 30); });
+  expect(follower.asOf()).toEqual(held);
+  handing.resolve();
+  const released = performance.now();
+  await until(() => follower.asOf().monotonic > released);
+  away = true;
+  await new Promise((done) => { setTimeout(done, 30); });
+  const last = follower.asOf();
+  await new Promise((done) => { setTimeout(done, 30); });
+  expect(follower.asOf()).toEqual(last);
+  expect(Math.abs(performance.now() - last.monotonic - (Date.now() - last.wall))).toBeLessThan(50);
+  await reader.close();
+});

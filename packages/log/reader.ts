@@ -3,6 +3,7 @@ import { eventually, type Cluster } from './cluster.ts';
 import { listOffsets } from './coordinator.ts';
 import { E } from './driver.ts';
 import { Fetcher, FetchRequests, type ShareFetcher, type Taker } from './fetcher.ts';
+import { earlier, never, type Moment } from './lease.ts';
 import { decodeBatches } from './records.ts';
 import type { Follower, LogRecord, Reader, RecordBatch } from './types.ts';
 import { watchFetcher } from './watchdog.ts';
@@ -131,6 +132,11 @@ export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgen
     const stopWatching = watchFetcher(cluster, fetcher, watchMs, (error) => { void stop(error); });
     const follower: Follower = {
       positions: () => next,
+      asOf() {
+        let least: Moment | undefined;
+        for (const { asOf } of fetcher.all()) least = least === undefined ? asOf : earlier(least, asOf);
+        return least ?? never;
+      },
       async close() {
         failed = true;
         clearInterval(timer);

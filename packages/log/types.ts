@@ -14,6 +14,7 @@
 
 import type { KafkaSecurity } from '@weir/config';
 import type { Sink } from './encoder.ts';
+import type { Moment } from './lease.ts';
 import type { PartitionCounts } from './partition-counts.ts';
 
 /** Header names are ASCII; values are bytes. Order is kept. */
@@ -139,6 +140,12 @@ export interface Reader {
 export interface Follower {
   /** Next offset to be read, per partition. */
   positions(): ReadonlyMap<number, number>;
+  /**
+   * What was committed before this moment was given to the handler, and it is done with it, as far as the leaders of the
+   * partitions tell: one that was cut off, or was just elected, may tell an old end. Long past before the first answer, and
+   * while a broker does not answer it stays.
+   */
+  asOf(): Moment;
   close(): Promise<void>;
 }
 

@@ -39,6 +39,11 @@ export const H = {
   origin: 'weir-origin',
   /** With `intent`, dispatch only: `applied` = it is known that the vendor has it; the delivery ends without a call. `not-applied` = a person says that it has not: it is sent without a question. */
   verified: 'weir-verified',
+  /**
+   * With `intent`, and the same as it (of any other order it says nothing): what may have taken effect, and of which nobody can
+   * be asked, is sent again also past the key window.
+   */
+  resend: 'weir-resend',
   /** With `intent`, raw and canonical: the one destination that the order is for; decisions about others are left out. */
   only: 'weir-only',
   /** With `intent`, raw and canonical: what the order corrects, `<output id>/<destination>/<operation>=<intent>` joined by `,`. */

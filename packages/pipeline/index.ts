@@ -5,6 +5,6 @@ export * from './ids.ts';
 export * from './outcome.ts';
 export { isPassing, patiently, soon, type Timers } from './patience.ts';
 export { standings, type ReadBackAnswer, type ReplayPreview, type Standing } from './replay-preview.ts';
-export { alarmShare, expiringBefore, expiringShare, retentionOf } from './retention.ts';
+export { alarmShare, expiringBefore, expiringShare, oldestSent, retentionOf } from './retention.ts';
 export { groupNames, isName, topicNames, type TopicNames } from './topics.ts';
 export { checkArithmetic, checkTopics, compareTopics, planTopics, topicDurationMs, type TopicFinding, type TopicPlanOptions, type TopicScope } from './topic-plan.ts';

@@ -7,6 +7,11 @@ export function expiringBefore(retentionMs: number, now: number): number {
   return Number.isFinite(retentionMs) ? now - retentionMs * expiringShare : Number.NEGATIVE_INFINITY;
 }
 
+/** How old an event may be (ms since it was accepted) that is sent still: the ledger remembers all of its calls, those of a repetition within the dedupe window among them. */
+export function oldestSent(ledgerRetentionMs: number, dedupeWindowMs: number): number {
+  return ledgerRetentionMs - dedupeWindowMs;
+}
+
 /** Value of `retention.ms` as a duration: -1, unset or no number is for ever. */
 export function retentionOf(config: Readonly<Record<string, string>> | undefined): number {
   const value = Number(config?.['retention.ms'] ?? -1);

@@ -1,6 +1,6 @@
 import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
-import type { Appender, Follower, Headers, Log, PartitionCounts, RecordBatch, Serde } from '@weir/log';
+import { moment, type Appender, type Follower, type Headers, type Log, type PartitionCounts, type RecordBatch, type Serde } from '@weir/log';
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
 import { secretNames } from './config.ts';
@@ -55,10 +55,11 @@ export async function savePartitions(options: { appender: Appender; serde: Serde
   await appender.append(topic, counts.map((count) => ({ partition: 0, key: Buffer.from(controlKeys.partitions(count.topic)), value: serde.encode('weir.internal.TopicPartitions', count) })));
 }
 
-/** Put a kill switch on weir.control, naming the audit leaf of the change; resolves when it is acknowledged. */
-export async function saveSwitch(options: { appender: Appender; serde: Serde; topic: string; change: DestinationSwitch; leaf: string }): Promise<void> {
+/** Put a kill switch on weir.control, naming the audit leaf of the change; resolves with its offset when it is acknowledged. */
+export async function saveSwitch(options: { appender: Appender; serde: Serde; topic: string; change: DestinationSwitch; leaf: string }): Promise<number> {
   const { appender, serde, topic, change, leaf } = options;
-  await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.switch(change.destination)), value: serde.encode('weir.internal.DestinationSwitch', { ...change }), headers: [[leafHeader, Buffer.from(leaf)]] }]);
+  const [offset] = await appender.append(topic, [{ partition: 0, key: Buffer.from(controlKeys.switch(change.destination)), value: serde.encode('weir.internal.DestinationSwitch', { ...change }), headers: [[leafHeader, Buffer.from(leaf)]] }]);
+  return offset!;
 }
 
 /**
@@ -107,10 +108,11 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   function switched(change: DestinationSwitch): void {
     switches.set(change.destination, change);
     logger.info({ destination: change.destination, paused: change.paused, by: change.by, reason: change.reason }, 'kill switch');
-    for (const listener of switchListeners) listener(change);
   }
 
-  async function take(batch: RecordBatch): Promise<void> {
+  /** Resolves with what was switched; the last word counts at once. */
+  async function take(batch: RecordBatch): Promise<readonly DestinationSwitch[]> {
+    const changes: DestinationSwitch[] = [];
     for (const record of batch.records) {
       const key = record.key?.toString('utf8') ?? '';
       const isIncident = key.startsWith('incident/');
@@ -121,18 +123,23 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
       const value = await decode(record.value, record.offset);
       if (value === undefined) continue;
       if (isCount) options.counts?.keep((value as { topic: string }).topic, (value as { partitions: number }).partitions);
-      else if (isSwitch) switched(value as DestinationSwitch);
+      else if (isSwitch) {
+        switched(value as DestinationSwitch);
+        changes.push(value as DestinationSwitch);
+      }
       else if (isEscalation) escalations.set(key.slice('escalation/'.length), value as Escalation);
       else if (isIncident) incidents.set((value as Incident).destination, value as Incident);
       else if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
       else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
     }
+    return changes;
   }
 
   const reader = await log.reader();
   const admin = await log.admin();
+  let known = moment();
   const end = (await admin.endOffsets(topic)).get(0) ?? 0;
-  await reader.read(topic, 0, 0, end, take);
+  await reader.read(topic, 0, 0, end, async (batch) => { await take(batch); });
   activate();
   let position = end;
   let closed = false;
@@ -141,8 +148,9 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
 
   function follow(): Promise<Follower> {
     return reader.follow(topic, new Map([[0, position]]), async (batch) => {
-      await take(batch);
+      const changes = await take(batch);
       position = batch.nextOffset;
+      for (const change of changes) for (const listener of switchListeners) listener(change);
       activate();
     }, again);
   }
@@ -171,6 +179,13 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     incidents: () => incidents,
     escalations: () => escalations,
     switches: () => switches,
+    position: () => position,
+    ageMs() {
+      const asOf = follower.asOf();
+      // A follower that was begun anew knows less at first.
+      if (asOf.monotonic > known.monotonic) known = asOf;
+      return Math.max(performance.now() - known.monotonic, Date.now() - known.wall);
+    },
     onSwitch(listener) {
       switchListeners.add(listener);
       return () => switchListeners.delete(listener);

@@ -102,8 +102,12 @@ export interface ReleaseFeed {
   escalations(): ReadonlyMap<string, Escalation>;
   /** The last word on each destination's kill switch; a destination that was never switched is absent. */
   switches(): ReadonlyMap<string, DestinationSwitch>;
-  /** Called after a kill switch was read. Returns an unsubscribe function. */
+  /** Called after a kill switch was read, and `position` is behind it. Returns an unsubscribe function. */
   onSwitch(listener: (change: DestinationSwitch) => void): () => void;
+  /** Next offset of weir.control that is not read: whatever was switched before it is in `switches`. */
+  position(): number;
+  /** How old what is known may be, ms: since a broker was asked last that had no more than was read, by the stricter of the monotonic and the wall clock. */
+  ageMs(): number;
   /** Throws release-missing before the first release was read. */
   current(): Release;
   /** Called after a new release became current, and at once where that is another one than `since`: it came while its reader was being started. Returns an unsubscribe function. */

@@ -15,7 +15,7 @@ import { openWitnesses } from './audit-witness.ts';
 import { createConsentLookup } from './consent.ts';
 import { createConsentPreview } from './consent-preview.ts';
 import { createConsentReceipts } from './consent-receipts.ts';
-import { createConsentTables, type ConsentTables } from '@weir/consent';
+import { createConsentBarrier, createConsentTables, type ConsentBarrier, type ConsentTables } from '@weir/consent';
 import { createAuthenticate } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
@@ -61,6 +61,8 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
   let audit: AuditLog;
   let replays: Replays | undefined;
   let privacy: Privacy;
+  let barrier: ConsentBarrier | undefined;
+  let fences: Appender | undefined;
   let api: FastifyInstance;
   let held: HeldApi;
   let unresolved: UnresolvedConsent | undefined;
@@ -147,7 +149,14 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       const guard = createLetterGuard({ release: () => releases.current(), workspaceKey: context.workspaceKey, erasedUntil: (ids) => context.keys?.erasedUntil(ids) ?? 0, newestMark: () => privacy.newestMark() });
       const letters = createLetters({ store, reader, serde, topics, open: (bytes) => (context.keys === undefined ? bytes : context.keys.open(bytes)), guard });
       replays = await openReplays({ context, reader, admin, appender, store, tables: consent, audit: (leaf) => audit.record(leaf), sandboxUrl: options.sandboxUrl, allowPrivate: options.allowPrivate, letterScope: (id) => scopeOf('letter', id), fail });
-      privacy = await createPrivacy(context, store, consent, (leaf) => audit.record(leaf), fail);
+      // On its own connection: who pulls a kill switch must not wait behind what a replay puts back.
+      const own = await log.appender({ urgent: true });
+      fences = own;
+      await Promise.all([topics.consentApplied, topics.control].map((topic) => own.partitions(topic)));
+      barrier = createConsentBarrier({ reader, admin, appender: own, serde, topics, tables: consent, clock: context.clock, fail });
+      const reading = barrier.start();
+      reading.catch(fail);
+      privacy = await createPrivacy(context, store, consent, barrier, reading, (leaf) => audit.record(leaf), fail);
       // The topics of a release that came meanwhile would be in no index until the next one.
       off = releases.onChange(() => { changing = changing.then(follow).then(() => counts.keep([])).catch(fail); }, begun);
       api = createApi({
@@ -173,7 +182,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit, counts }),
         deliveries: createHeldDeliveries({ store, reader, appender, serde, topics }),
-        switches: createSwitchApi(context, appender),
+        switches: createSwitchApi(context, own, barrier),
         subjects: () => privacy.subjects(),
         erasures: () => privacy.erasures(),
         tail: (after, waitMs) => tail.next(after, waitMs),
@@ -194,7 +203,10 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       await replays?.close();
       await audit?.close();
       await access?.close();
+      barrier?.giveUp();
       await privacy?.stop();
+      await barrier?.stop();
+      await fences?.close();
       await held?.close();
       await rehearsals?.close();
       await Promise.all([...followers.values()].map((f) => f.close()));

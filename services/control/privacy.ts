@@ -1,4 +1,4 @@
-import { createConsentBarrier, type ConsentTables } from '@weir/consent';
+import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { ServiceContext } from '@weir/service';
 import { createErasures, markOf, type ErasurePorts, type Erasures } from './erasure.ts';
@@ -19,14 +19,12 @@ export interface Privacy {
   stop(): Promise<void>;
 }
 
-/** Begins in the background: its topics may take long, and nothing else of control waits for them. The tables are read already. */
-export async function createPrivacy(context: ServiceContext, store: Store, tables: ConsentTables, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
+/** Begins in the background: its topics may take long, and nothing else of control waits for them. The tables are read already, and the reports of the barrier are `reading`. */
+export async function createPrivacy(context: ServiceContext, store: Store, tables: ConsentTables, barrier: ConsentBarrier, reading: Promise<void>, audit: ErasurePorts['audit'], fail: (error: unknown) => void): Promise<Privacy> {
   const { log, serde, topics, groups, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
   if (keys === undefined) return { subjects: unsealed, erasures: unsealed, callers: () => null, newestMark: () => 0, stop: () => Promise.resolve() };
   const [appender, reader, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
-  await appender.partitions(topics.consentApplied);
-  const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
   const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
   const timers = { setTimer: clock.setTimer, clearTimer: clock.clearTimer };
   const subjects = createSubjects({ ...shared, tables });
@@ -34,7 +32,7 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
   const janitor = createRawKeyJanitor({ ...shared, ...timers, logger });
   let ready = false;
   const loading = (async () => {
-    await barrier.start();
+    await reading;
     await erasures.start();
     ready = true;
     await janitor.start();
@@ -51,9 +49,7 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
     callers: () => (ready ? barrier.applying() : null),
     async stop() {
       await loading;
-      barrier.giveUp();
       await Promise.all([janitor.stop(), erasures.stop()]);
-      await barrier.stop();
       await Promise.all([appender.close(), reader.close(), admin.close()]);
     },
   };

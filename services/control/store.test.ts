@@ -74,7 +74,7 @@ test('counters follow from the records, whatever their order, batches and repeti
 });
 
 test('a generation that is known to be the last is not looked behind, and says what a look would have said, in whatever order the ends came', () => {
-  const facts = (intent: string): DeliveryFacts => ({ outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', recordType: 'r', itemHash: 'h', acceptedAt: 1, subject: 's', purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent });
+  const facts = (intent: string): DeliveryFacts => ({ outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', source: 'shop', recordType: 'r', itemHash: 'h', acceptedAt: 1, subject: 's', purpose: null, channel: null, topic: null, legalBasis: null, ids: [], intent });
   const one = fc.record({ generation: fc.nat(3), intent: fc.constantFrom('0', '0', 'fix_1'), state: fc.constantFrom('dead-lettered', 'delivered', 'failed-over'), effect: fc.constantFrom('none', 'none', 'maybe') });
   const store = open();
   let run = 0;

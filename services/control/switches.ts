@@ -1,3 +1,4 @@
+import type { ConsentBarrier } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender } from '@weir/log';
 import { saveSwitch, type DestinationSwitch } from '@weir/release';
@@ -14,24 +15,39 @@ export interface SwitchView {
   readonly since: string;
 }
 
+/** What came of a switch. */
+export interface Switched extends SwitchView {
+  /** Of a pause: no dispatcher starts a call to it from now on. False: some may, or nobody could be asked. */
+  readonly applied: boolean;
+  /** Dispatchers that may still start calls, by the names of their instances. */
+  readonly missing: readonly string[];
+}
+
 /** Kill switches of destinations. */
 export interface SwitchApi {
-  /** Resolves when the order is acknowledged on weir.control. Rejects with not-found. Setting what is set is no change. */
-  set(destination: string, paused: boolean, reason: string | null, by: ChangedBy): Promise<SwitchView>;
+  /**
+   * The order is on weir.control when this resolves, and for a pause every dispatcher has it, or has lost the right to call
+   * without it; or the deadline has passed, and who may still call is told. Rejects with not-found. Setting what is set is no change.
+   */
+  set(destination: string, paused: boolean, reason: string | null, by: ChangedBy): Promise<Switched>;
   list(): readonly SwitchView[];
 }
 
 export const viewOf = ({ destination, paused, reason, by, at }: DestinationSwitch): SwitchView => ({ destination, paused, reason, by, since: new Date(at).toISOString() });
 
-export function createSwitchApi(context: Pick<ServiceContext, 'releases' | 'serde' | 'topics' | 'clock'>, appender: Appender): SwitchApi {
+/** Longer than a lease of the default length (WEIR_DISPATCHER_SESSION_MS), shorter than clients wait for an answer. */
+const deadlineMs = 25_000;
+
+export function createSwitchApi(context: Pick<ServiceContext, 'releases' | 'serde' | 'topics' | 'clock'>, appender: Appender, barrier: Pick<ConsentBarrier, 'switchedOff'>): SwitchApi {
   const { releases, serde, topics, clock } = context;
   return {
     async set(destination, paused, reason, { actor, leaf }) {
       // One that has left the release can still be resumed: its switch must not wait there for a new one of the name.
       if (!releases.current().destinations.has(destination) && !releases.switches().has(destination)) throw new WeirError('not-found', `no destination ${destination}`);
       const change: DestinationSwitch = { destination, paused, reason, by: actor, at: clock.now() };
-      await saveSwitch({ appender, serde, topic: topics.control, change, leaf });
-      return viewOf(change);
+      const offset = await saveSwitch({ appender, serde, topic: topics.control, change, leaf });
+      const missing = paused ? await barrier.switchedOff(offset, deadlineMs) : [];
+      return { ...viewOf(change), applied: missing?.length === 0, missing: missing ?? [] };
     },
     list: () => [...releases.switches().values()].map(viewOf),
   };
@@ -47,7 +63,7 @@ export function switchRoutes(app: FastifyInstance, switches: SwitchApi): void {
   for (const action of ['pause', 'resume'] as const) {
     app.post<{ Body: { reason?: string } | null }>(`/v1/destinations/:name/${action}`, {
       schema,
-      config: { permission: 'destination.switch', scope: (request) => ({ sources: [], destinations: [nameOf(request)] }), action: `destination.${action}`, target: nameOf, summary: action === 'pause' ? 'Kill switch: no call to the destination starts, its events are kept.' : 'Let a paused destination go on.' },
+      config: { permission: 'destination.switch', scope: (request) => ({ sources: [], destinations: [nameOf(request)] }), action: `destination.${action}`, target: nameOf, summary: action === 'pause' ? 'Kill switch: no call to the destination starts, its events are kept. Answers when every dispatcher has it, with those that may still call.' : 'Let a paused destination go on.' },
     }, async (request) => switches.set(nameOf(request), action === 'pause', request.body?.reason ?? null, { actor: request.principal.id, leaf: request.leaf }));
   }
 }

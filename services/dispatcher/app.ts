@@ -4,7 +4,7 @@ import { createConsentLease, createConsentTables, type ConsentLease, type Consen
 import { WeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, ConsumerHandlers, GroupConsumer, LogAdmin, Reader } from '@weir/log';
-import { saveEscalation, saveIncident } from '@weir/release';
+import { dedupeWindow, longestDedupeWindow, saveEscalation, saveIncident } from '@weir/release';
 import { appendDeadlineMs, coPartitioned, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { createLateTable, openTable, type Table } from '@weir/state';
 import type { options as dispatcherOptions } from './config.ts';
@@ -20,8 +20,6 @@ import { pruneLedger } from './prune.ts';
 import { createTakeover, type Takeover, type TakeoverProgress } from './takeover.ts';
 import { createSwitches } from './switches.ts';
 
-/** Dedupe window of events whose source is not in the running release any more. */
-const defaultWindowMs = 7 * 86_400_000;
 const sweepMs = 30_000;
 /** While old ends are left in a local cache of the ledger. */
 const pruneMs = 100;
@@ -78,7 +76,8 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const { log, serde, topics, groups, releases, logger, clock, vault } = context;
   const metrics = createMetrics(context.registry);
   const failure = Promise.withResolvers<Error>();
-  const switches = createSwitches(releases);
+  const switches = createSwitches(releases, options.sessionTimeoutMs);
+  let switchesKnown = true;
   const turns = createTurns(clock.monotonic);
   const running = new Map<string, Running>();
   const quotas = createQuotas({ release: () => releases.current(), held: (name) => running.get(name)?.runner.held() ?? 0, clock, registry: context.registry });
@@ -122,7 +121,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
       takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
-      dedupeWindowMs: (source) => (source === '' ? longestWindow() : releases.current().sources.get(source)?.dedupeWindowMs ?? defaultWindowMs),
+      dedupeWindowMs: (source) => dedupeWindow(releases.current(), source),
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
       configured: () => switches.apply(releases.current().destinations.get(name)),
@@ -167,7 +166,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     for (const { runner } of running.values()) runner.changed();
   }
 
-  const longestWindow = (): number => Math.max(defaultWindowMs, ...[...releases.current().sources.values()].map((source) => source.dedupeWindowMs));
+  const longestWindow = (): number => longestDedupeWindow(releases.current());
 
   /** Partitions whose ledger is being read: shown by /readyz and the metric, told every few seconds. */
   function takingOver(destination: string, { partition, total, read }: TakeoverProgress): void {
@@ -186,9 +185,20 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     takeovers.set(key, { read, total, toldAt: tell ? now : toldAt });
   }
 
+  /** Nothing else tells that weir.control can be read again. */
+  function lookAtSwitches(): void {
+    if (switches.heldBack()) for (const { runner } of running.values()) runner.changed();
+    const known = switches.known();
+    if (known === switchesKnown) return;
+    switchesKnown = known;
+    if (!known) return logger.error({ topic: topics.control, ms: Math.round(releases.ageMs()) }, 'weir.control has not been read for longer than a lease: a kill switch may be on it, so nothing is called');
+    logger.info({ topic: topics.control }, 'weir.control is read again');
+  }
+
   /** The owner of its first partition speaks for a destination. */
   function lookLater(): void {
     looking = clock.setTimer(() => {
+      lookAtSwitches();
       const owned = [...running].filter(([, { consumer }]) => consumer.assignments().some((a) => a.partition === 0));
       const first = [...releases.current().destinations.keys()].sort()[0];
       const others = owned.some(([destination]) => destination === first) ? escalatedOthers(releases.incidents().values()) : [];
@@ -209,6 +219,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   function readiness(): Readiness {
     const [taking] = takeovers;
     if (taking !== undefined) return { ready: false, reason: `taking over ${taking[0]}: ${taking[1].read} of ${taking[1].total} records of its ledger are read` };
+    if (!switches.known()) return { ready: false, reason: 'weir.control cannot be read, and with it kill switches: nothing is called' };
     if (consent?.caughtUp() !== true) return { ready: false, reason: 'consent tables are not caught up' };
     const missing = absences.reason();
     return missing === undefined ? progress.readiness() : { ready: false, reason: missing };
@@ -228,7 +239,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       // On its own connection: a report must not wait behind a batch of ends.
       reports = await log.appender({ deadlineMs: appendDeadlineMs, urgent: true });
       await reports.partitions(topics.consentApplied);
-      lease = createConsentLease({ appender: reports, reader, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
+      lease = createConsentLease({ appender: reports, reader, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, control: () => releases.position(), leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
       await lease.start();
       credentials = createCredentials({
         vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,
@@ -250,6 +261,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       offSwitch = releases.onSwitch(({ destination, paused }) => {
         metrics.switchedOff.set({ destination }, paused ? 1 : 0);
         running.get(destination)?.runner.changed();
+        lease?.switched();
       });
       for (const { destination, paused } of releases.switches().values()) metrics.switchedOff.set({ destination }, paused ? 1 : 0);
       // To join the groups takes seconds: the destinations of a release that came meanwhile would be sent nothing until the next one.

@@ -1,4 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
+import { H } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { expect, test } from 'vitest';
 import { consentRefusal, prepare } from './attempt.ts';
@@ -12,7 +13,7 @@ const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispat
 const verify = { settleMs: 5000, cite: 'test' };
 type Rule = OperationManifest['idempotency']['pastWindow'];
 
-interface Options { openedAt?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string; keys?: DestinationPorts['keys'] }
+interface Options { openedAt?: number; windowMs?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string; keys?: DestinationPorts['keys'] }
 /** What is to be done with a delivery of a vendor without keys, in a word. */
 function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
   const answer = given(rule, readable, task, options);
@@ -20,7 +21,7 @@ function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: O
 }
 
 function given(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
-  const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'none', pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
+  const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: options.windowMs === undefined ? { scheme: 'none', pastWindow: rule, cite: 'test' } : { scheme: 'header', windowMs: options.windowMs, pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
   const destination = { operations: { put: operation }, caps: [], retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
   const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', recordType: options.recordType ?? 'weir.canonical.Event', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
@@ -74,11 +75,27 @@ test('a redrive of unknown effect asks first where it can, and is the decision t
   const ended: Partial<EndValue> = { state: 'quarantined', effect: 'maybe', maybeSince: now - hour, at: now - hour };
   const redrive = { redrive: 'order-1', attempts: 0, maybeSince: 0 };
   expect(prepared('hold', true, redrive, { ended })).toBe('read-back');
-  expect(prepared('hold', false, redrive, { ended })).toBe('call');
+  expect(prepared('hold', false, redrive, { ended })).toBe('end quarantined delivery-held');
+  const told = (order: string) => ({ ...redrive, record: { timestamp: now - 1000, headers: [[H.resend, Buffer.from(order)]] } as unknown as Task['record'] });
+  expect(prepared('hold', false, told('order-1'), { ended })).toBe('call');
+  expect(prepared('hold', true, told('order-1'), { ended })).toBe('read-back');
+  // Of an earlier order, whose headers another version of control did not know to drop.
+  expect(prepared('hold', false, told('order-0'), { ended })).toBe('end quarantined delivery-held');
   // Answered: not applied.
   expect(prepared('hold', true, { ...redrive, readBacks: 1, attempts: 1 }, { ended })).toBe('call');
   // What this redrive itself may have called before a crash is no decision of a person.
-  expect(prepared('hold', false, { ...redrive, maybeSince: now - 60_000 }, { ended })).toBe('end quarantined delivery-held');
+  expect(prepared('hold', false, { ...told('order-1'), maybeSince: now - 60_000 }, { ended })).toBe('end quarantined delivery-held');
+  // Told by a person: not applied.
+  expect(prepared('hold', false, { ...redrive, record: { timestamp: now - 1000, headers: [[H.verified, Buffer.from('not-applied')]] } as unknown as Task['record'] }, { ended })).toBe('call');
+});
+
+test('a redrive goes under the key that the vendor knows while it knows it, and not after: its turn may come later than its preview', () => {
+  const keyed = (since: number, rule: Rule = 'hold', headers: Task['record']['headers'] = []) => prepared(rule, false, { redrive: 'order-1', attempts: 0, maybeSince: 0, record: { timestamp: now - 1000, headers } as unknown as Task['record'] }, { windowMs: 24 * hour, ended: { state: 'dead-lettered', effect: 'maybe', maybeSince: now - since, at: now - since + 1000 } });
+  expect(keyed(24 * hour)).toBe('call');
+  expect(keyed(24 * hour + 1)).toBe('end quarantined delivery-held');
+  expect(keyed(24 * hour + 1, 'verify')).toBe('end quarantined delivery-held');
+  expect(keyed(24 * hour + 1, 'resend')).toBe('call');
+  expect(keyed(24 * hour + 1, 'hold', [[H.resend, Buffer.from('order-1')]])).toBe('call');
 });
 
 test('a replayed profile is superseded by one that was delivered a moment ago, before its end is acknowledged', () => {

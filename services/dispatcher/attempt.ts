@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey, expiringBefore, H } from '@weir/pipeline';
+import { deliveryKey, expiringBefore, H, oldestSent } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
 import { repeat, type Ending } from './ends.ts';
@@ -84,10 +84,10 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   }
   const verified = task.redrive === '' ? undefined : headerOf(task.record, H.verified);
   if (verified === 'applied') return give(task, 'delivered', null, `known by ${task.redrive}`, false, 'done');
-  if (found.reopened !== undefined && verified !== 'not-applied' && task.maybeSince === 0 && task.readBacks === 0 && canReadBack(destination, destination.operations[delivery.operation])) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
+  if (found.reopened !== undefined && verified !== 'not-applied' && task.maybeSince === 0 && task.readBacks === 0 && (!resends(task) || canReadBack(destination, destination.operations[delivery.operation]))) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
-  if (now - delivery.acceptedAt > ports.retention.ledgerMs() - ports.dedupeWindowMs(delivery.source)) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
+  if (now - delivery.acceptedAt > oldestSent(ports.retention.ledgerMs(), ports.dedupeWindowMs(delivery.source))) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
   const unknown = settleUnknown(runner, destination, task, operation, now);
   if (unknown !== undefined) return unknown;
@@ -124,6 +124,9 @@ function newestDelivered(ports: DestinationPorts, runner: PartitionRunner, { sub
   return newest;
 }
 
+/** The order that put it back sends what may have taken effect. One of which nothing tells so holds it: records of a control service before this header, too. */
+const resends = (task: Task): boolean => headerOf(task.record, H.resend) === task.redrive;
+
 function canReadBack(destination: DestinationConfig, operation: OperationManifest | undefined): boolean {
   return operation?.verify !== undefined && destination.adapter.destination?.verify !== undefined;
 }
@@ -133,8 +136,8 @@ const waitInLaneMs = 1000;
 
 /**
  * A delivery that may have taken effect, past the time for which the vendor knows its key: asked for at the vendor
- * (verify), set aside for a person (hold, and what the vendor cannot tell), or sent again (resend). A redrive of what
- * cannot be read back is that person's decision to send.
+ * (verify), set aside for a person (hold, and what the vendor cannot tell), or sent again (resend). A redrive that
+ * resends what cannot be read back is that person's decision to send: it is not counted as called before.
  */
 function settleUnknown(runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest, now: number): Preparation | undefined {
   const rule = pastWindow(task.maybeSince, now, operation.idempotency);

@@ -17,14 +17,14 @@ test('a raw record with more headers of a replay than a record can carry stops n
     } },
     serde: { encode: () => Buffer.alloc(0) }, topics: topicNames('t'), now: () => 1, left: (source: string, n: number) => { left.push([source, n]); },
   } as never);
-  const headers = Array.from({ length: 100 }, (_, i) => [i % 2 === 0 ? H.intent : H.only, Buffer.from(`${i}`)] as const);
+  const headers = Array.from({ length: 100 }, (_, i) => [[H.intent, H.only, H.resend][i % 3]!, Buffer.from(`${i}`)] as const);
   const raw = { source: 'shop', topic: 't.raw.shop', partition: 0, record: { offset: 1, timestamp: 1, key: null, value: Buffer.from('v'), headers }, headers: { eventId: 'e', hash: 'h', acceptedAt: 1, traceparent: 't', redriven: true, common: undefined }, known: null };
   const output = { recordType: 'weir.canonical.Profile', from: 0, to: 1, outputId: 'o', outputName: 'main', person: { ids: [], text: '', key: Buffer.from('k') } };
   const works = [{ ...raw, result: { kind: 'ok', mapping: 'm', outputs: [output] } }, { ...raw, result: { kind: 'dropped', reason: 'filtered' } }] as unknown as Work[];
   await write(works, { bytes: Buffer.alloc(1), at: 1 } as Sink, { hash: 'r' });
-  const carried = appended.filter(({ records }) => records.length > 0).map(({ topic, records }) => [topic, records[0]!.headers!.filter(([name]) => name === H.intent || name === H.only).map(([name, value]) => [name, value.toString()])]);
-  expect(carried.sort()).toEqual([['t.canonical', [[H.intent, '0'], [H.only, '1']]], ['t.outcome', [[H.intent, '0'], [H.only, '1']]]]);
-  expect(left).toEqual([['shop', 98], ['shop', 98]]);
+  const carried = appended.filter(({ records }) => records.length > 0).map(({ topic, records }) => [topic, records[0]!.headers!.filter(([name]) => name === H.intent || name === H.only || name === H.resend).map(([name, value]) => [name, value.toString()])]);
+  expect(carried.sort()).toEqual([['t.canonical', [[H.intent, '0'], [H.only, '1'], [H.resend, '2']]], ['t.outcome', [[H.intent, '0'], [H.only, '1'], [H.resend, '2']]]]);
+  expect(left).toEqual([['shop', 97], ['shop', 97]]);
 });
 
 test('what closes of a dead letter goes to weir.consent.changes under each identifier, before the letter, and nowhere else', async () => {

@@ -2,7 +2,7 @@ import { headerBytes, HeaderWalk, RecordBody, type LogRecord, type Packer } from
 import { H } from '@weir/pipeline';
 
 /** Headers that go on with what comes of a record; with a delivery the first of each name, so that they are few whatever a record has. */
-export const carried: ReadonlySet<string> = new Set([H.event, H.hash, H.source, H.accepted, H.traceparent, H.output, H.intent]);
+export const carried: ReadonlySet<string> = new Set([H.event, H.hash, H.source, H.accepted, H.traceparent, H.output, H.intent, H.resend]);
 
 /** What the stage looks at in the headers of a canonical record, made in one walk over them: the first of each name. Text is ASCII; '' = there is none. */
 export class Heads {
@@ -96,4 +96,5 @@ const takes: ReadonlyMap<string, { readonly bit: number; readonly take: Take }> 
   [H.corrects, (heads, text) => { heads.corrects = text; }],
   [H.approval, (heads, text) => { heads.approval = text; }],
   [H.traceparent, () => {}],
+  [H.resend, () => {}],
 ] as const satisfies readonly (readonly [string, Take])[]).map(([name, take], i) => [name, { bit: 1 << i, take }]));

@@ -1,13 +1,16 @@
-import { deliveryKey } from '@weir/pipeline';
-import type { DestinationConfig } from '@weir/release';
+import { deliveryKey, oldestSent } from '@weir/pipeline';
+import { dedupeWindow, type DestinationConfig, type Release } from '@weir/release';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { standingOf, walk, type DeliveryFacts, type StandingPorts } from '../../services/control/replay/standing.ts';
 import type { EndFacts } from '../../services/control/store.ts';
+import { prepare } from '../../services/dispatcher/attempt.ts';
 import { lookUp, replaces } from '../../services/dispatcher/ledger.ts';
-import type { DeliveryValue, EndState, EndValue } from '../../services/dispatcher/types.ts';
+import type { PartitionRunner } from '../../services/dispatcher/partition.ts';
+import type { DestinationPorts } from '../../services/dispatcher/ports.ts';
+import type { DeliveryValue, EndState, EndValue, Task } from '../../services/dispatcher/types.ts';
 
-const facts: DeliveryFacts = { outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', recordType: 'weir.canonical.Profile', itemHash: 'h', acceptedAt: 1000, subject: 's', purpose: 'service', channel: null, topic: null, legalBasis: null, ids: ['email:x'], intent: '0' };
+const facts: DeliveryFacts = { outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation: 'put', source: 'shop', recordType: 'weir.canonical.Profile', itemHash: 'h', acceptedAt: 1000, subject: 's', purpose: 'service', channel: null, topic: null, legalBasis: null, ids: ['email:x'], intent: '0' };
 const keyOf = (generation: number): string => deliveryKey('out_1', 'crm', 'put', '0', generation);
 const states: EndState[] = ['delivered', 'denied', 'dead-lettered', 'quarantined', 'superseded', 'expired', 'failed-over'];
 const end = fc.record({ state: fc.constantFrom(...states), effect: fc.constantFrom('none', 'maybe', 'done'), itemHash: fc.constantFrom('h', 'h', 'h', 'other') });
@@ -28,9 +31,10 @@ test('the index keeps the end that the ledger keeps', () => {
   for (const a of states) for (const b of states) expect(rank(b) > rank(a)).toBe(replaces(a, b));
 });
 
+const day = 86_400_000;
 const operation = (over: object) => ({ kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 1000, pastWindow: 'hold', cite: '' }, ...over });
 const ports = (over: Partial<StandingPorts>, op: object = operation({})): StandingPorts => ({
-  end: () => undefined, newest: () => 0, deliveryState: () => undefined, allows: () => true, mayRead: () => true,
+  end: () => undefined, newest: () => 0, deliveryState: () => undefined, allows: () => true, mayRead: () => true, oldestSent: () => 68 * day,
   destination: (name) => (name === 'crm' ? ({ operations: { put: op }, adapter: { destination: { verify: {} } } } as unknown as DestinationConfig) : undefined), ...over,
 });
 const maybe = (at: number): Partial<StandingPorts> => ({ end: (_d, key) => (key === keyOf(0) ? { state: 'dead-lettered', effect: 'maybe', itemHash: 'h', at, offset: 1, maybeSince: at } : undefined) });
@@ -43,7 +47,8 @@ test.each<[string, Partial<StandingPorts>, object, boolean, number, string]>([
   ['a restrict needs no consent', { allows: () => false }, operation({ kind: 'restrict' }), false, 2000, 'notApplied'],
   ['a newer profile was delivered', { newest: () => 1001 }, operation({}), false, 2000, 'superseded'],
   ['the same profile was not superseded by itself', { newest: () => 1000 }, operation({}), false, 2000, 'notApplied'],
-  ['an event that the ledger has forgotten', {}, operation({}), false, 1000 + 69 * 86_400_000, 'expired'],
+  ['an event that the ledger has forgotten', {}, operation({}), false, 1000 + 68 * day + 1, 'expired'],
+  ['one that it just remembers', {}, operation({}), false, 1000 + 68 * day, 'notApplied'],
   ['an operation that is gone', { destination: () => undefined }, operation({}), false, 2000, 'retired'],
   ['unknown within the key window', maybe(1500), operation({}), true, 2500, 'unknownKeyed'],
   ['unknown past it, nothing can tell', maybe(1500), operation({}), true, 2501, 'unknownHeld'],
@@ -51,4 +56,19 @@ test.each<[string, Partial<StandingPorts>, object, boolean, number, string]>([
   ['unknown past it, the vendor can be asked', maybe(1500), operation({ verify: { cite: '' } }), true, 2501, 'unknownReadable'],
 ])('%s', (_name, over, op, queued, now, standing) => {
   expect(standingOf(ports(over, op), facts, queued, now).standing).toBe(standing);
+});
+
+test('a preview calls expired what the dispatcher does not send any more, whatever the ledger is kept for and however long the source repeats', () => {
+  const days = fc.integer({ min: 1, max: 200 });
+  fc.assert(fc.property(fc.record({ ledger: fc.option(days, { nil: Infinity, freq: 5 }), window: days, source: fc.constantFrom('shop', 'gone', ''), age: days, ms: fc.integer({ min: -1, max: 1 }) }), ({ ledger, window, source, age, ms }) => {
+    const release = { sources: new Map([['shop', { dedupeWindowMs: window * day }]]) } as unknown as Release;
+    const windowOf = (name: string): number => dedupeWindow(release, name);
+    const now = facts.acceptedAt + age * day + ms;
+    const seen = standingOf(ports({ oldestSent: (_destination, name) => oldestSent(ledger * day, windowOf(name)) }), { ...facts, source }, false, now).standing;
+    const sending = { name: 'crm', retention: { ledgerMs: () => ledger * day, dispatchMs: () => Infinity, parkedMs: () => Infinity }, dedupeWindowMs: windowOf, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => 0 } } as unknown as DestinationPorts;
+    const runner = { openedAt: () => 0, coveredBefore: () => false, writer: { endOf: () => undefined, recentOf: () => [] } } as unknown as PartitionRunner;
+    const task = { delivery: { ...facts, source, notBefore: null, consentOffsets: [], identityOffsets: [] }, subject: 's', offset: 9, parkedOffset: -1, redrive: 'rpl_1', sealedBy: '', maybeSince: 0, readBacks: 0, record: { timestamp: now, headers: [] } } as unknown as Task;
+    const done = prepare(sending, runner, { operations: { put: operation({}) }, caps: [], adapter: { destination: {} } } as unknown as DestinationConfig, task);
+    expect(seen).toBe(done.kind === 'call' ? 'notApplied' : done.kind === 'end' ? done.ending.state : done.kind);
+  }), { numRuns: 500 });
 });

@@ -209,3 +209,37 @@ test('closed while the table of consent has not caught up, and weir trace says s
   }
   expect(await trace(event)).toMatch(/outcome .*destination=newsletter .*state=delivered/);
 });
+
+test('a kill switch is acknowledged when both dispatchers have it; while one stands still, after its lease, and when that one goes on it calls nobody', async () => {
+  const pull = async (action: string): Promise<Answer> => {
+    const began = performance.now();
+    const response = await fetch(`${weir.url('control')}/v1/destinations/crm/${action}`, { method: 'POST', headers: { authorization: `Bearer ${weir.secret('ADMIN_TOKEN')}`, 'content-type': 'application/json' }, body: '{}' });
+    return { status: response.status, body: await response.json(), ms: performance.now() - began };
+  };
+  // The tests before this one end it.
+  const { exitCode, signalCode } = weir.process('dispatcher', 2);
+  if (exitCode !== null || signalCode !== null) await weir.start('dispatcher', 2);
+  const applied = { status: 200, body: { paused: true, applied: true, missing: [] } };
+  const live = await pull('pause');
+  expect(live).toMatchObject(applied);
+  expect(live.ms).toBeLessThan(sessionMs);
+  expect(await pull('resume')).toMatchObject({ status: 200, body: { paused: false, applied: true } });
+  await fault({ destination: 'crm', mode: 'slow', delayMs: 100 });
+  for (let i = 0; i < 300; i++) await identify(`kim${i}`);
+  const calls = async (): Promise<{ at: string }[]> => (await (await fetch(`${weir.sandbox}/arrivals?destination=crm`)).json()) as { at: string }[];
+  const before = (await calls()).length;
+  await waitFor('crm is called', async () => (await calls()).length > before);
+  const thaw = await freeze(weir.process('dispatcher', 2).pid!);
+  try {
+    const half = await pull('pause');
+    expect(half).toMatchObject(applied);
+    expect(half.ms).toBeGreaterThan(sessionMs);
+  } finally {
+    thaw();
+  }
+  const acknowledged = Date.now();
+  await waitFor('the one that stood still is ready again', async () => (await fetch(`${weir.url('dispatcher', 2)}/readyz`)).ok, 60_000);
+  expect((await calls()).filter((a) => Date.parse(a.at) > acknowledged)).toEqual([]);
+  expect((await pull('resume')).status).toBe(200);
+  await waitFor('crm is called again', async () => (await calls()).some((a) => Date.parse(a.at) > acknowledged), 60_000);
+});

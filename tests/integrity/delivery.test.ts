@@ -59,6 +59,9 @@ const mailOperation = (verdicts: string): string => `    send:
       idempotency: { scheme: header, name: Idempotency-Key, window: 24h, pastWindow: hold }
 ${verdicts}`;
 
+/** Of a vendor that forgets keys soon. */
+const keyWindowMs = 15_000;
+
 let weir: DeliveryWorld;
 beforeAll(async () => {
   await Promise.all([new Promise<void>((done) => hookServer.listen(0, '127.0.0.1', done)), new Promise<void>((done) => mailServer.listen(0, '127.0.0.1', () => done()))]);
@@ -71,6 +74,7 @@ beforeAll(async () => {
       asks: destination('asks', operation('verify', verify('          - { status: 200, code: { found: "true" }, answer: applied }\n          - { status: 404, answer: not-applied }\n'))),
       mute: destination('mute', operation('verify', verify('          - { status: 200, code: { found: "yes" }, answer: applied }\n'))),
       holds: destination('holds', operation('hold', '')),
+      knows: destination('knows', operation('hold', '').replace('scheme: none', `scheme: header, name: Idempotency-Key, window: ${keyWindowMs / 1000}s`)).replace('purpose: service', 'purpose: service, when: record.plan == "window"'),
       bulk: `${destination('bulk', bulkOperation)}concurrency: 1\n`,
       paths: destination('paths', `${pathOperation('put', 'slow-rows')}${pathOperation('put-other', 'other-rows')}`).replace('operation: put,', 'operation: put, via: [put, put-other],'),
       'mail-one': destination('mail-one', mailOperation('      verdicts:\n        - { status: 503, verdict: retry, effect: none }\n        - { status: 410, verdict: permanent, effect: none, vendorSide: true }\n')).replace('operation: put, purpose: service', 'operation: send, purpose: service, when: record.plan == "mail", via: [{ destination: mail-two, after: 1s }]'),
@@ -131,6 +135,29 @@ test('what the vendor cannot tell, and what may not be asked, waits for a person
   await weir.settled();
   expect(await weir.effectsOf('holds', 'person')).toHaveLength(1);
   expect(await weir.effectsOf('mute', 'person')).toHaveLength(0);
+});
+
+test('a redrive under hold whose turn comes after the key window sends nothing that may have been applied; one by id is the decision to send it', async () => {
+  const callsTo = async () => (await weir.arrivals('knows')).map((a) => a.applied);
+  const letters = async () => (await weir.deadLetters('destination=knows')).map((l) => l.codes.join());
+  await weir.fault({ destination: 'knows', mode: 'late-after-commit', count: 1 });
+  await weir.fault({ destination: 'knows', mode: 'permanent', count: 1 });
+  await weir.send('forgotten', 'window');
+  await waitFor('the vendor has refused what it had applied', async () => (await letters()).join() === 'delivery-rejected');
+  const refusedAt = Date.now();
+  expect((await weir.cli('destination', 'pause', 'knows')).code).toBe(0);
+  // The vendor knows the key still: it is put back.
+  expect((await weir.cli('dlq', 'redrive', '--destination', 'knows')).out).toContain('1 redriven');
+  expect(Date.now() - refusedAt).toBeLessThan(keyWindowMs);
+  await waitFor('the key window is over', () => Date.now() > refusedAt + keyWindowMs, 2 * keyWindowMs);
+  expect((await weir.cli('destination', 'resume', 'knows')).code).toBe(0);
+  await weir.settled();
+  expect(await callsTo()).toEqual([true, false]);
+  expect((await letters()).sort()).toEqual(['delivery-held', 'delivery-rejected']);
+  const [held] = await weir.deadLetters('destination=knows&code=delivery-held');
+  expect((await weir.cli('dlq', 'redrive', held.id)).out).toContain('1 redriven');
+  await weir.settled();
+  expect(await callsTo()).toHaveLength(3);
 });
 
 test('a stop in order while deliveries stand in line for a vendor without keys makes none of them look as if it had been called', async () => {

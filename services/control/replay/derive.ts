@@ -83,7 +83,7 @@ export function createDeriver(ports: DerivePorts) {
       if (route === undefined) continue;
       into.push({
         allowed: decision.effect === 'allow', payload: decision.effect === 'allow' ? payloadOf(decision) : from.value,
-        facts: { outputId: from.outputId, eventId, destination: route.destination, operation: route.operation, recordType: name, itemHash, acceptedAt, subject: from.subject, purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis: basisOf(route.purpose), ids: from.ids, intent: '0' },
+        facts: { outputId: from.outputId, eventId, destination: route.destination, operation: route.operation, source, recordType: name, itemHash, acceptedAt, subject: from.subject, purpose: route.purpose ?? null, channel: route.channel ?? null, topic: route.topic ?? null, legalBasis: basisOf(route.purpose), ids: from.ids, intent: '0' },
       });
     }
   }

@@ -5,9 +5,10 @@ import type { ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, Follower, LogAdmin, LogRecord, Reader } from '@weir/log';
-import { everything, nothing, resolveConfig, type DestinationConfig, type Scope } from '@weir/release';
+import { oldestSent } from '@weir/pipeline';
+import { dedupeWindow, everything, nothing, resolveConfig, type DestinationConfig, type Scope } from '@weir/release';
 import { sealedBy } from '@weir/seal';
-import type { ServiceContext } from '@weir/service';
+import { createRetentionWatch, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { NewLeaf } from '../audit.ts';
 import type { Store } from '../store.ts';
@@ -60,9 +61,15 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const http: HttpClient = createHttpClient({ allowPrivate: ports.allowPrivate });
   const metrics = createReplayMetrics(context.registry);
   const runnerName = randomUUID();
+  const retention = createRetentionWatch({ admin, clock, logger, registry: context.registry });
+  const watchLedgers = (): Promise<void> => retention.watch([...releases.current().destinations.keys()].map(topics.ledger));
+  await watchLedgers();
+  const off = releases.onChange(() => { watchLedgers().catch((error: unknown) => logger.warn({ err: error }, 'retention of the ledgers not read, it is asked for again')); });
+
   const standing: StandingPorts = {
     end: store.end, newest: store.newest, deliveryState: store.deliveryState,
     destination: (name) => releases.current().destinations.get(name),
+    oldestSent: (destination, source) => oldestSent(retention.of(topics.ledger(destination)), dedupeWindow(releases.current(), source)),
     allows: (ids, purpose, channel, topic, legalBasis, now) => tables.allows(ids, purpose, channel, topic, legalBasis, now).ok,
     mayRead: (ids, acceptedAt) => keys === undefined || keys.erasedUntil(ids) < acceptedAt,
   };
@@ -125,6 +132,8 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     api,
     resume: () => runner.resume(),
     async close() {
+      off();
+      retention.close();
       rows.close();
       await runner.close();
       await follower.close();

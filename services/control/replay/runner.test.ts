@@ -109,7 +109,7 @@ class World {
     const operation = { kind: this.kind, accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
     const policy = { purposes: new Map(), rules: [], routes: new Map([['Event', ['till', 'crm'].map((destination) => ({ destination, on: 'Event', operation: 'put', kind: this.kind, purpose: 'service', when: undefined }))]]) };
     const release = { hash: 'rel_x', policy, sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
-    const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true };
+    const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({

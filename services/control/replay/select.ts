@@ -133,7 +133,6 @@ class LetterOrigin implements Origin {
 interface DeliveryRecord extends DeliveryFacts {
   /** Of the record's key. */
   subject: string;
-  readonly source: string;
   readonly payload: Buffer;
   readonly release: string;
   readonly notBefore: number | null;

@@ -9,6 +9,7 @@ export interface DeliveryFacts {
   readonly eventId: string;
   readonly destination: string;
   readonly operation: string;
+  readonly source: string;
   readonly recordType: string;
   readonly itemHash: string;
   readonly acceptedAt: number;
@@ -38,12 +39,12 @@ export interface StandingPorts {
   deliveryState(id: string): DeliveryState | undefined;
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): boolean;
   destination(name: string): DestinationConfig | undefined;
+  /** How old an event of this source may be that the dispatcher sends there still, ms: by the ledger's retention in force. */
+  oldestSent(destination: string, source: string): number;
   /** False: no path of Weir may read this person any more (I11). */
   mayRead(ids: readonly string[], acceptedAt: number): boolean;
 }
 
-/** Retention of weir.ledger.* (75 d) minus the dedupe window (7 d), as the dispatcher has it. */
-export const maxAgeMs = 68 * 86_400_000;
 const maxGenerations = 1000;
 
 type Ledger = { readonly kind: 'none' | 'conflict' | 'notApplied' | 'failedOver' } | { readonly kind: 'delivered'; readonly end: EndFacts } | { readonly kind: 'unknown'; readonly key: string; readonly end: EndFacts };
@@ -78,7 +79,7 @@ export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boole
   const destination = ports.destination(d.destination);
   const operation = destination?.operations[d.operation];
   if (destination === undefined || operation === undefined) return { standing: 'retired' };
-  if (now - d.acceptedAt > maxAgeMs) return { standing: 'expired' };
+  if (now - d.acceptedAt > ports.oldestSent(d.destination, d.source)) return { standing: 'expired' };
   if (isSuperseded(ports, d)) return { standing: 'superseded' };
   if (operation.kind === 'use' && (d.purpose === null || !ports.allows(d.ids, d.purpose, d.channel, d.topic, d.legalBasis, now))) return { standing: 'denied' };
   if (ledger.kind !== 'unknown') return { standing: 'notApplied' };

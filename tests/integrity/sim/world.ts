@@ -139,7 +139,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
 
   function contextOf(instance: Instance, log: Log): ServiceContext {
     // A process that is started again has the name that it had.
-    return { name: instance.kind, config: { instance: `${instance.kind}-${instance.index}`, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
+    return { name: instance.kind, config: { instance: `${instance.kind}-${instance.index}`, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
   }
 
   async function compose(instance: Instance): Promise<Service> {
@@ -266,12 +266,12 @@ export async function simulate(seed: number, options: { events?: number; faults?
   }
 
   /**
-   * Some dead letters are put back, as an operator orders it. What a vendor without keys may have applied is held for a
-   * person to find out about; who puts it back has said that it was not, and here nobody can know.
+   * Some dead letters are put back, as an operator orders it, those among them that a vendor without keys may have applied: the
+   * order does not say to send these again, so they are held once more.
    */
   function redriveSome(): void {
     const letters = broker.topics.get(topics.dlq)!.partitions.flatMap((p) => p.records.map((r) => serde.decode(r.value!).value as DeadLetterRecord));
-    const chosen = letters.filter((l) => plan() < 0.5 && (l['destination'] !== 'blind' || l['effect'] === 'none')).slice(0, 20);
+    const chosen = letters.filter(() => plan() < 0.5).slice(0, 20);
     const actor = createActor(`control.${orders++}`);
     const log = createLog({ brokers: broker.brokers, clientId: actor.name }, broker.driver(actor));
     scheduler.as(actor, () => {
@@ -279,7 +279,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
         const appender = await log.appender({ deadlineMs: 5000 });
         for (const topic of new Set(chosen.map((l) => l.topic))) await appender.partitions(topic);
         // As a replay order does it: services/control/replay.
-        const order = { id: `rpl_${orders}`, destination: null };
+        const order = { id: `rpl_${orders}`, destination: null, unknown: 'hold' as const };
         for (const [topic, list] of Map.groupBy(chosen, (l) => l.topic)) await appender.append(topic, list.map((l) => recordOf(order, { origin: { ...l, offset: 0, headers: l.headers.map((h) => [h.name, h.value] as const) }, from: l.id, kind: 'derived', deliveries: [] })));
         note(`redriven ${chosen.length}`);
       })().catch((error: unknown) => note(`redrive refused ${(error as Error).message}`));
