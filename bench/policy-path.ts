@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { readAdapterFile, registry as adapters } from '@weir/adapters';
+import { personRegion, regionKey } from '@weir/consent';
 import { partitionOf, type Appender, type ConsumerHandlers, type GroupConsumer, type Log, type LogRecord, type OutRecord } from '@weir/log';
 import { groupNames, topicNames } from '@weir/pipeline';
 import { compileRelease, linksOf, withDefaults } from '@weir/release';
@@ -117,6 +118,9 @@ if (ends[topics.identity] === undefined) {
   for (let i = 0; i < subjects; i++) {
     const ids = idsOf(workspaceKey, i);
     for (const link of linksOf(ids)) links[partitionOf(Buffer.from(link), partitions)]!.push({ partition: 0, key: Buffer.from(link), value: Buffer.alloc(1) });
+    // Every profile of this path says where its person is, and has said so before.
+    const region = Buffer.from(regionKey(ids[0]!));
+    links[partitionOf(region, partitions)]!.push({ partition: 0, key: region, value: plain.encode(personRegion, { id: ids[0]!, region: 'DE-BE', source: 'shop', at: 1_700_000_000_000 }) });
     const email = ids[1]!;
     states[partitionOf(Buffer.from(email), partitions)]!.push({ partition: 0, ...consentOf(plain, email, i) });
   }

@@ -65,7 +65,7 @@ const operation = { kind: 'use', idempotency: { scheme: 'header', windowMs: 86_4
 const destinations = new Map([['crm', { operations: { 'upsert-contact': operation }, adapter: {} }]]);
 const policy = { purposes: new Map(), rules: [], routes: new Map([['Profile', [{ destination: 'crm', on: 'Profile', operation: 'upsert-contact', kind: 'use', when: undefined }]]]) };
 const ports: SelectPorts = {
-  serde, topics, tables: {} as never, release: () => ({ hash: maker.release, policy, sources: new Map(), destinations }) as never, canonicalOf: () => { throw new Error('what the running release decided is not decided again'); }, workspaceKey: maker.workspaceKey, endedAs: store.endedAs, now: () => Date.now(), open: (bytes) => bytes, hasKey: () => true, keysToEnd: () => Promise.resolve(),
+  serde, topics, tables: {} as never, keys: undefined, release: () => ({ hash: maker.release, policy, sources: new Map(), destinations }) as never, canonicalOf: () => { throw new Error('what the running release decided is not decided again'); }, workspaceKey: maker.workspaceKey, endedAs: store.endedAs, now: () => Date.now(), open: (bytes) => bytes, hasKey: () => true, keysToEnd: () => Promise.resolve(),
   standing: { end: store.end, newest: store.newest, deliveryState: store.deliveryState, destination: (name) => destinations.get(name) as never, allows: () => true, mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY },
 };
 const order = { ...parseRequest({ from: 'dlq', all: true }, { sources: new Map(), destinations: new Map() }, maker.workspaceKey, 1), id: 'rpl_0123456789abcdef0123456789abcdef' } as unknown as ReplayOrder;

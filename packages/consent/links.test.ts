@@ -7,6 +7,7 @@ import { openTable, type Table } from '@weir/state';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createLinkIndex, linkedWith, type LinkIndex } from './links.ts';
+import { regionKey, type KnownRegion } from './regions.ts';
 
 const id = fc.integer({ min: 0, max: 14 }).map((n) => `email:${n}`);
 
@@ -33,7 +34,7 @@ async function reopen(): Promise<void> {
     reads++;
     return opened.text(key);
   } };
-  index = createLinkIndex(table);
+  index = createLinkIndex(table, (value) => JSON.parse(value.toString()) as KnownRegion);
 }
 beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), 'weir-links-'));
@@ -46,8 +47,13 @@ afterEach(async () => {
 });
 let offset = 0;
 type Change = readonly [a: string, b: string, linked: boolean];
-function apply(changes: readonly Change[]): void {
-  const records = changes.map(([a, b, linked]): LogRecord => ({ offset: offset++, timestamp: 1, key: Buffer.from(`${a}~${b}`), value: linked ? Buffer.alloc(1) : null, headers: [] }));
+/** Where somebody is said to be; undefined = forget it. */
+interface Said { readonly id: string; readonly region: KnownRegion | undefined }
+function apply(changes: readonly (Change | Said)[]): void {
+  const records = changes.map((change): LogRecord => {
+    const [key, value] = 'id' in change ? [regionKey(change.id), change.region === undefined ? null : Buffer.from(JSON.stringify(change.region))] : [`${change[0]}~${change[1]}`, change[2] ? Buffer.alloc(1) : null];
+    return { offset: offset++, timestamp: 1, key: Buffer.from(key), value, headers: [] };
+  });
   const puts = index.puts({ topic: 'i', partition: 0, epoch: 0, records, nextOffset: offset, highWatermark: offset });
   expect(new Set(puts.map(({ key }) => key)).size).toBe(puts.length);
   table.putBatch(puts);
@@ -56,7 +62,14 @@ function apply(changes: readonly Change[]): void {
 /** Of each identifier by itself: what the rows of the table must add up to, wherever they lie. */
 class Model {
   readonly links = new Map<string, Set<string> | 'too-many'>();
-  apply([a, b, linked]: Change): void {
+  readonly regions = new Map<string, KnownRegion>();
+  apply(change: Change | Said): void {
+    if ('id' in change) {
+      if (change.region === undefined) this.regions.delete(change.id);
+      else this.regions.set(change.id, change.region);
+      return;
+    }
+    const [a, b, linked] = change;
     if (a === b) return;
     for (const [one, other] of [[a, b], [b, a]] as const) {
       const of = this.links.get(one) ?? new Set();
@@ -72,7 +85,8 @@ class Model {
 const name = fc.oneof(fc.integer({ min: 0, max: 5 }).map((n) => `userId:${n}`), fc.integer({ min: 0, max: 5 }).map((n) => `email:${n}`), fc.constantFrom('phone:1', '>', '=', 'x', 'userId:0x'));
 const change = fc.tuple(name, name, fc.boolean().chain((likely) => (likely ? fc.constant(true) : fc.boolean())));
 const many = fc.tuple(name, fc.integer({ min: 1, max: 80 })).map(([hub, count]): Change[] => Array.from({ length: count }, (_, i) => [`anonymousId:${i}`, hub, true]));
-const batch = fc.oneof({ weight: 12, arbitrary: fc.array(change, { maxLength: 8 }) }, { weight: 1, arbitrary: many });
+const said = fc.record({ id: name, region: fc.option(fc.record({ code: fc.constantFrom('DE', 'US-CA', ''), at: fc.integer({ min: 0, max: 1_790_000_000_000 }) }), { nil: undefined, freq: 3 }) });
+const batch = fc.oneof({ weight: 12, arbitrary: fc.array(fc.oneof({ weight: 2, arbitrary: change }, { weight: 1, arbitrary: said }), { maxLength: 10 }) }, { weight: 1, arbitrary: many });
 const step = fc.record({ batch, reopens: fc.integer({ min: 0, max: 4 }).map((n) => n === 0), loads: fc.boolean() });
 
 test('links are those of each identifier by itself, in whatever rows they lie, in any order of links and unlinks, also after a restart', async () => {
@@ -86,7 +100,8 @@ test('links are those of each identifier by itself, in whatever rows they lie, i
       apply(changes);
       for (const each of changes) {
         model.apply(each);
-        names.add(each[0]).add(each[1]);
+        if ('id' in each) names.add(each.id);
+        else names.add(each[0]).add(each[1]);
       }
       if (loads) table.loaded();
       if (reopens) await reopen();
@@ -102,9 +117,17 @@ test('links are those of each identifier by itself, in whatever rows they lie, i
           const found = model.links.get(of) ?? [];
           return found === 'too-many' ? Array.from({ length: maxLinked + 1 }, (_, i) => `many:${i}`) : found;
         });
-        expect(index.linked(ids)?.toSorted()).toEqual(expected?.toSorted());
+        const linked = index.linked(ids);
+        expect(linked?.toSorted()).toEqual(expected?.toSorted());
+        for (const all of [ids, linked ?? []]) {
+          const found: string[] = [];
+          index.regions(all, (of, { code, at }) => found.push(`${of} ${code} ${at}`));
+          expect(found.sort()).toEqual([...model.regions].filter(([of]) => all.includes(of)).map(([of, { code, at }]) => `${of} ${code} ${at}`).sort());
+        }
       }
+      for (const of of names) expect(index.region(of)).toEqual(model.regions.get(of));
     }
+    apply([...names].map((of): Said => ({ id: of, region: undefined })));
     // Nothing is left behind of those who have no links any more.
     apply([...names].flatMap((a) => [...names].map((b): Change => [a, b, false])));
     const wide = [...model.links.values()].filter((links) => links === 'too-many').length;
@@ -125,6 +148,19 @@ test('the links of a person are one read, asked by the strongest identifier, wha
   expect(index.linked(people[1]!)?.toSorted()).toEqual([...people[1]!, 'email:other'].toSorted());
   expect(index.linked([people[0]![0], people[2]![0]])?.toSorted()).toEqual([...people[0]!, ...people[2]!].toSorted());
   expect(index.linked([`${people[0]![0]}~${people[0]![1]}`])).toHaveLength(1);
+});
+
+test('where a person is stands in the row of the links: no read more for who asked whom it is linked with', async () => {
+  const ids = ['userId:1', 'email:1', 'phone:1'];
+  const region = { code: 'DE', at: 5 };
+  apply([['email:1', 'userId:1', true], { id: 'userId:1', region }, ['phone:1', 'userId:1', true], { id: 'anonymousId:9', region }]);
+  await reopen();
+  reads = 0;
+  const found: unknown[] = [];
+  index.regions(index.linked(ids)!, (id, known) => found.push(id, known));
+  expect([found, reads]).toEqual([['userId:1', region], 1]);
+  index.regions(index.linked(['anonymousId:9'])!, (id, known) => found.push(id, known));
+  expect([found.slice(2), reads]).toEqual([['anonymousId:9', region], 2]);
 });
 
 test('a row does not grow with all whom an identifier that many share is linked with', () => {

@@ -1,6 +1,7 @@
 import type { RecordBatch } from '@weir/log';
 import { closure, maxLinked } from '@weir/policy';
 import { createRecent, type Put, type Table } from '@weir/state';
+import { regionOwner, type KnownRegion } from './regions.ts';
 
 /** weir.identity in the local table: per identifier the identifiers it was seen with. */
 export interface LinkIndex {
@@ -9,6 +10,10 @@ export interface LinkIndex {
   links(id: string): readonly string[];
   /** The identifiers and all that are linked with them; undefined = too many to decide on. */
   linked(ids: readonly string[]): readonly string[] | undefined;
+  /** Where a record of this identifier last said that the person is. */
+  region(id: string): KnownRegion | undefined;
+  /** The same for each of the identifiers that has one. Of those that `linked` gave just now no other row is read. */
+  regions(ids: readonly string[], tell: (id: string, region: KnownRegion) => void): void;
 }
 
 type Links = readonly string[] | 'too-many';
@@ -22,7 +27,11 @@ const tooMany: readonly string[] = Object.freeze(Array.from({ length: maxLinked 
  * person. The row of an identifier that lies in another's row says which. Where something lies says nothing about who is
  * linked with whom: each identifier has its own list, and what is in it may lie anywhere.
  */
-type Bundle = Map<string, Links>;
+interface Bundle {
+  readonly links: Map<string, Links>;
+  /** Of identifiers of the row; it says nothing about who is linked. */
+  readonly regions: Map<string, KnownRegion>;
+}
 
 /** Two rows are laid together up to this many identifiers and links: a person with eight identifiers has 22. */
 const maxWeight = 32;
@@ -37,21 +46,37 @@ function rank(id: string): number {
 
 const tilde = '~'.charCodeAt(0);
 const closedMark = '=';
+const regionsMark = '#';
 
 /**
  * `~a~b~c~~b~a~~c~a`: an identifier and its links, of each; an identifier without any has too many. None is empty, and none
- * has a `~`. Where no link leads out of the row, all its identifiers stand before that (`=a~b~c~~a~b~c~~…`): who knows a
+ * has a `~` or `#`. Behind them stands where their records said that they are (`#a~DE~<ms, base 36>~c~AT~…`). Where no link leads out of the row, all its identifiers stand before that (`=a~b~c~~a~b~c~~…`): who knows a
  * person by all of them looks no further.
  */
-function encode(bundle: Bundle): string {
+function encode({ links, regions }: Bundle): string {
+  return encodeLinks(links) + (regions.size === 0 ? '' : regionsMark + Array.from(regions, ([id, { code, at }]) => `${id}~${code}~${at.toString(36)}`).join('~'));
+}
+
+function encodeLinks(bundle: Bundle['links']): string {
+  if (bundle.size === 0) return '';
   const entries = `~${Array.from(bundle, ([id, links]) => (links === 'too-many' ? id : `${id}~${links.join('~')}`)).join('~~')}`;
   for (const links of bundle.values()) if (links === 'too-many' || !links.every((id) => bundle.has(id))) return entries;
   return `${closedMark}${[...bundle.keys()].join('~')}~${entries}`;
 }
 
+/** Tells each region of a row. */
+function decodeRegions(text: string, tell: (id: string, region: KnownRegion) => void): void {
+  const mark = text.indexOf(regionsMark);
+  if (mark < 0) return;
+  const parts = text.slice(mark + 1).split('~');
+  for (let i = 0; i + 2 < parts.length; i += 3) tell(parts[i]!, { code: parts[i + 1]!, at: parseInt(parts[i + 2]!, 36) });
+}
+
 /** Tells each identifier of a row, in its order. */
 function decode(text: string, tell: (id: string, links: Links) => void): void {
-  const parts = text.slice(text.startsWith(closedMark) ? text.indexOf('~~') + 2 : 1).split('~');
+  const mark = text.indexOf(regionsMark);
+  if (mark === 0) return;
+  const parts = text.slice(text.startsWith(closedMark) ? text.indexOf('~~') + 2 : 1, mark < 0 ? text.length : mark).split('~');
   for (let begin = 0; begin < parts.length;) {
     const found = parts.indexOf('', begin);
     const end = found < 0 ? parts.length : found;
@@ -78,17 +103,19 @@ function isAllOf(text: string, ids: readonly string[]): boolean {
 }
 
 /** Identifiers and links of a row. */
-function weightOf(bundle: Bundle): number {
+function weightOf({ links: bundle }: Bundle): number {
   let weight = bundle.size;
   for (const links of bundle.values()) if (links !== 'too-many') weight += links.length;
   return weight;
 }
 
 /**
- * Only keys are looked at (`a~b`; a tombstone unlinks). An identifier with more links than a decision may follow is
+ * Of links only keys are looked at (`a~b`; a tombstone unlinks). An identifier with more links than a decision may follow is
  * marked for good: it closes every decision that reaches it, and unlinking does not make it narrow again.
+ *
+ * @param read what a record says about where a person is; undefined = regions are not kept
  */
-export function createLinkIndex(table: Table): LinkIndex {
+export function createLinkIndex(table: Table, read?: (value: Buffer) => KnownRegion): LinkIndex {
   /** By identifier the row in which it lies, or would. */
   let rows = createRecent<string>(cached);
   const textOf = (name: string): string | undefined => table.text(rowOf(name));
@@ -116,6 +143,12 @@ export function createLinkIndex(table: Table): LinkIndex {
       const changes = createChanges(textOf);
       for (const record of batch.records) {
         const key = record.key?.toString() ?? '';
+        if (key.includes(regionsMark)) continue;
+        const owner = regionOwner(key);
+        if (owner !== undefined) {
+          if (read !== undefined && !key.includes('\0')) changes.region(owner, record.value === null ? undefined : read(record.value));
+          continue;
+        }
         const [a, b, more] = key.split('~');
         // No identifier has a zero character, and no text of the table.
         if (a === undefined || a === '' || b === undefined || b === '' || more !== undefined || a === b || key.includes('\0')) continue;
@@ -128,12 +161,26 @@ export function createLinkIndex(table: Table): LinkIndex {
     },
     links,
     linked: (ids) => (ids.length > 0 && isAllOf(rowWith(ids[0]!), ids) ? ids : linkedWith(ids, links)),
+    region(id) {
+      let found: KnownRegion | undefined;
+      decodeRegions(rowWith(id), (of, region) => { if (of === id) found = region; });
+      return found;
+    },
+    regions(ids, tell) {
+      if (ids.length === 0) return;
+      const first = rowWith(ids[0]!);
+      const whole = isAllOf(first, ids);
+      decodeRegions(first, (id, region) => { if (whole ? ids.includes(id) : id === ids[0]) tell(id, region); });
+      if (!whole) for (let i = 1; i < ids.length; i++) decodeRegions(rowWith(ids[i]!), (id, region) => { if (id === ids[i]) tell(id, region); });
+    },
   };
 }
 
 interface Changes {
   /** Links two identifiers, or takes their link away. */
   link(a: string, b: string, linked: boolean): void;
+  /** Says where the person is by this identifier, or that nothing is known. */
+  region(id: string, region: KnownRegion | undefined): void;
   /** What makes it so in the table: one put of a key. */
   puts(): readonly Put[];
 }
@@ -149,11 +196,14 @@ function createChanges(textOf: (name: string) => string | undefined): Changes {
   function bundleAt(name: string, text = textOf(name)): Bundle {
     let bundle = bundles.get(name);
     if (bundle === undefined) {
-      bundles.set(name, bundle = new Map());
-      if (text !== undefined && !text.startsWith(elsewhere)) decode(text, (id, links) => {
-        bundle!.set(id, links);
-        if (!homes.has(id)) homes.set(id, name);
-      });
+      bundles.set(name, bundle = { links: new Map(), regions: new Map() });
+      if (text !== undefined && !text.startsWith(elsewhere)) {
+        decode(text, (id, links) => {
+          bundle!.links.set(id, links);
+          if (!homes.has(id)) homes.set(id, name);
+        });
+        decodeRegions(text, (id, region) => bundle!.regions.set(id, region));
+      }
     }
     return bundle;
   }
@@ -172,18 +222,30 @@ function createChanges(textOf: (name: string) => string | undefined): Changes {
   function change(a: string, b: string, linked: boolean): boolean {
     const home = homeOf(a);
     const bundle = bundleAt(home);
-    const links = bundle.get(a) ?? none;
+    const links = bundle.links.get(a) ?? none;
     if (links === 'too-many') return false;
     if (links.includes(b) === linked) return true;
     const next: Links = !linked ? links.filter((id) => id !== b) : links.length >= maxLinked ? 'too-many' : [...links, b];
     dirty.add(home);
-    if (next.length > 0) bundle.set(a, next);
+    if (next.length > 0) bundle.links.set(a, next);
     else {
-      bundle.delete(a);
+      bundle.links.delete(a);
       homes.set(a, a);
-      if (home !== a) moved.add(a);
+      if (home !== a) {
+        moved.add(a);
+        carry(a, bundle, a);
+      }
     }
     return next !== 'too-many';
+  }
+
+  /** Takes what is known of where somebody is along into the row that it lies in now. */
+  function carry(id: string, from: Bundle, into: string): void {
+    const region = from.regions.get(id);
+    if (region === undefined) return;
+    from.regions.delete(id);
+    bundleAt(into).regions.set(id, region);
+    dirty.add(into);
   }
 
   /** Lays the rows of two together. */
@@ -194,12 +256,13 @@ function createChanges(textOf: (name: string) => string | undefined): Changes {
     if (weight + more > maxWeight) return;
     const [into, from] = rank(one) < rank(other) || (rank(one) === rank(other) && weight >= more) ? [one, other] : [other, one];
     const [to, gone] = [bundleAt(into), bundleAt(from)];
-    for (const [id, links] of gone) {
-      to.set(id, links);
+    for (const [id, links] of gone.links) {
+      to.links.set(id, links);
       homes.set(id, into);
       if (id !== into) moved.add(id);
+      carry(id, gone, into);
     }
-    gone.clear();
+    gone.links.clear();
     dirty.add(into).add(from);
   }
 
@@ -207,6 +270,13 @@ function createChanges(textOf: (name: string) => string | undefined): Changes {
     link(a, b, linked) {
       const narrow = [change(a, b, linked), change(b, a, linked)];
       if (linked && narrow[0] === true && narrow[1] === true) together(a, b);
+    },
+    region(id, region) {
+      const home = homeOf(id);
+      const { regions } = bundleAt(home);
+      if (region !== undefined) regions.set(id, region);
+      else if (!regions.delete(id)) return;
+      dirty.add(home);
     },
     puts() {
       const rows = new Map<string, Buffer | null>();
@@ -217,7 +287,7 @@ function createChanges(textOf: (name: string) => string | undefined): Changes {
       }
       for (const name of dirty) {
         const bundle = bundles.get(name)!;
-        if (bundle.size > 0) rows.set(name, Buffer.from(encode(bundle)));
+        if (bundle.links.size > 0 || bundle.regions.size > 0) rows.set(name, Buffer.from(encode(bundle)));
         else if ((homes.get(name) ?? name) === name) rows.set(name, null);
         else rows.set(name, Buffer.from(elsewhere + homes.get(name)!));
       }

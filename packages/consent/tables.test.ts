@@ -49,6 +49,44 @@ test('a registry that is away is waited for before a state is read, also when th
   rmSync(stateDir, { recursive: true, force: true });
 });
 
+test('where a person is said to be waits for the registry, is not known where nobody can read it, and is for who asked for it', async () => {
+  const stateDir = mkdtempSync(join(tmpdir(), 'weir-tables-'));
+  let apply: ((batch: RecordBatch) => unknown) | undefined;
+  const reader = { read: async () => {}, readOne: async () => undefined, close: async () => {}, follow: async (topic: string, _from: unknown, take: (batch: RecordBatch) => unknown) => { if (topic === 'i') apply = take; return { close: async () => {} }; } };
+  const ends = async (): Promise<Map<number, number>> => new Map([[0, 0]]);
+  const log = { reader: async () => reader, admin: async () => ({ endOffsets: ends, beginningOffsets: ends, close: async () => {} }) } as unknown as Log;
+  let here = false;
+  const prepared: string[] = [];
+  const reads: Serde = { ...serde, known: () => here, prepare: async (value: Buffer) => {
+    prepared.push(value.toString('latin1', 5));
+    here = true;
+  }, decode: (bytes: Buffer) => {
+    if (bytes.toString('latin1', 5) === 'broken') throw new WeirError('avro-undecodable');
+    return { name: 'weir.internal.PersonRegion', value: JSON.parse(bytes.toString('utf8', 5)) };
+  } } as unknown as Serde;
+  const clock = { monotonic: () => 0, setTimer: (callback: () => void) => setTimeout(callback, 1), clearTimer: () => undefined };
+  const open = (regions: boolean) => createConsentTables({ log, serde: reads, topics: { consent: 'c', identity: 'i' }, stateDir, clock, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => { throw error; }, { regions });
+  const value = (text: string): Buffer => Buffer.concat([Buffer.alloc(5), Buffer.from(text)]);
+  const record = (offset: number, key: string, of: Buffer | null): LogRecord => ({ offset, timestamp: 1, key: Buffer.from(key), value: of, headers: [] });
+  const batch: RecordBatch = { topic: 'i', partition: 0, epoch: 0, nextOffset: 5, highWatermark: 5, records: [
+    record(0, 'email:a~userId:a', value('a link')), record(1, '@userId:a', value('{"region":"DE","at":7}')), record(2, '@userId:b', value('broken')), record(3, '@userId:c', value('{"region":"DE","at":7}')), record(4, '@userId:c', null),
+  ] };
+  for (const regions of [false, true]) {
+    const tables = await open(regions);
+    await tables.start();
+    here = false;
+    prepared.length = 0;
+    await apply!(batch);
+    const found: unknown[] = [];
+    for (const id of ['email:a', 'userId:b', 'userId:c']) tables.regions(tables.linked([id])!, (of, region) => found.push(of, region));
+    expect(found).toEqual(regions ? ['userId:a', { code: 'DE', at: 7 }, 'userId:b', { code: '', at: 0 }] : []);
+    // A link needs no schema.
+    expect(prepared).toEqual(regions ? ['{"region":"DE","at":7}'] : []);
+    await tables.stop();
+  }
+  rmSync(stateDir, { recursive: true, force: true });
+});
+
 test('the version of the tables is another one as soon as an answer may be, and none while everything is closed', async () => {
   const stateDir = mkdtempSync(join(tmpdir(), 'weir-tables-'));
   const followers = new Map<string, { readonly apply: (batch: RecordBatch) => unknown; readonly fail: (error: Error) => void }>();

@@ -8,6 +8,7 @@ import { createLateTable, createTopicTable, openTable, type LateClock, type Put 
 import type { Logger } from 'pino';
 import { createLinkValues, type KeptValue } from './link-values.ts';
 import { createLinkIndex } from './links.ts';
+import { regionOwner, regionValue, type KnownRegion } from './regions.ts';
 import { createStateIndex, type StoredState } from './states.ts';
 
 export type { StoredState } from './states.ts';
@@ -17,7 +18,7 @@ export interface ConsentPorts {
   readonly log: Log;
   readonly serde: Serde;
   readonly topics: { readonly consent: string; readonly identity: string };
-  /** Caches are made in <stateDir>/consent, <stateDir>/links and, with `linkValues`, <stateDir>/link-values. */
+  /** Caches are made in <stateDir>/consent, <stateDir>/links (with `regions` <stateDir>/people) and, with `linkValues`, <stateDir>/link-values. */
   readonly stateDir: string;
   readonly logger: Logger;
   readonly clock: Timers & LateClock;
@@ -27,6 +28,8 @@ export interface ConsentOptions {
   readonly open?: typeof openTable | undefined;
   /** Keeps what links have sealed (`linkValues`): for who opens it. */
   readonly linkValues?: boolean;
+  /** Keeps where records said that people are: for who decides on them. */
+  readonly regions?: boolean;
 }
 
 /** weir.consent and weir.identity, read whole by this instance. Every answer is synchronous and of this moment. */
@@ -50,6 +53,8 @@ export interface ConsentTables {
   version(): number;
   /** The identifiers and all that are linked to them; undefined = more than 64, too wide to decide on. */
   linked(ids: readonly string[]): readonly string[] | undefined;
+  /** Tells where records of these identifiers last said that the person is; nothing without the option `regions`. Of those that `linked` gave just now most need no read of the table. */
+  regions(ids: readonly string[], tell: (id: string, region: KnownRegion) => void): void;
   /** The sealed identifiers that stand with the links of these, which `linked` gave, the newest first; none without the option `linkValues`. A read of each: not for every record. */
   linkValues(linked: readonly string[]): readonly KeptValue[];
   /** The same question as `allows`, for identifiers that `linked` gave. */
@@ -71,7 +76,7 @@ export interface ConsentTables {
  * Tables of consent and identity over local caches that may be deleted at any time.
  * @param onError told once when a topic can not be followed any more: the process must stop. All answers are closed from then on.
  */
-export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, { open = openTable, linkValues: keepsValues = false }: ConsentOptions = {}): Promise<ConsentTables> {
+export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, { open = openTable, linkValues: keepsValues = false, regions: keepsRegions = false }: ConsentOptions = {}): Promise<ConsentTables> {
   const { log, serde, topics, stateDir, logger } = ports;
   // Links come with every person who is new: with what is fetched anyway.
   const [reader, linkReader, admin]: [Reader, Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.reader({ shared: true }), log.admin()]);
@@ -79,11 +84,14 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   const consentCache = open({ path: join(stateDir, 'consent'), tellsAbsent: true, onDiscard: onDiscard('consent') });
   // Of the layout before, where each identifier had a row of its own.
   rmSync(join(stateDir, 'identity'), { recursive: true, force: true });
-  const identityCache = createLateTable(open({ path: join(stateDir, 'links'), tellsAbsent: true, onDiscard: onDiscard('links') }), { clock: ports.clock, removesAtOnce: true });
+  // What was read without regions has none: it is read again.
+  if (keepsRegions) rmSync(join(stateDir, 'links'), { recursive: true, force: true });
+  const people = keepsRegions ? 'people' : 'links';
+  const identityCache = createLateTable(open({ path: join(stateDir, people), tellsAbsent: true, onDiscard: onDiscard(people) }), { clock: ports.clock, removesAtOnce: true });
   const states = createStateIndex(consentCache, serde, (record, partition, error) => {
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });
-  const links = createLinkIndex(identityCache);
+  const links = createLinkIndex(identityCache, keepsRegions ? (value) => regionValue(serde, value) : undefined);
   const valueCache = keepsValues ? open({ path: join(stateDir, 'link-values'), onDiscard: onDiscard('link-values') }) : undefined;
   const values = valueCache === undefined ? undefined : createLinkValues(valueCache, identityCache, (value) => linkValue(serde, value));
   let broken = false;
@@ -94,14 +102,14 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   };
   let waits = false;
   const told = (error: unknown): void => {
-    if (!waits) logger.warn({ err: error, topic: topics.consent }, 'states of consent wait for the registry');
+    if (!waits) logger.warn({ err: error }, 'the tables of consent and identity wait for the registry');
     waits = true;
   };
-  /** Schemas of older writers, before the batch is decoded: a registry that is away is waited for. What nothing can read is left to the index. */
-  function prepare({ records }: RecordBatch): Promise<void> | undefined {
+  /** Schemas of other writers, before the batch is decoded: a registry that is away is waited for. What nothing can read is left to the index. */
+  function prepare({ records }: RecordBatch, decoded: (key: Buffer | null) => boolean = () => true): Promise<void> | undefined {
     let lookups: Promise<void>[] | undefined;
-    for (const { value } of records) {
-      if (!isReadable(value) || serde.known(value)) continue;
+    for (const { key, value } of records) {
+      if (!decoded(key) || !isReadable(value) || serde.known(value)) continue;
       (lookups ??= []).push(patiently(ports.clock, () => stopping, () => serde.prepare(value), told).catch((error: { code?: string }) => { if (error.code !== 'schema-unknown') throw error; }));
     }
     return lookups === undefined ? undefined : Promise.all(lookups).then(() => { waits = false; });
@@ -111,8 +119,8 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     values?.put(batch);
     return links.puts(batch);
   }
-  const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare, onError: fail });
-  const identity = createTopicTable({ reader: linkReader, admin, topic: topics.identity, table: identityCache, puts: putLinks, onError: fail });
+  const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare: (batch) => prepare(batch), onError: fail });
+  const identity = createTopicTable({ reader: linkReader, admin, topic: topics.identity, table: identityCache, puts: putLinks, ...(keepsRegions ? { prepare: (batch: RecordBatch) => prepare(batch, saysRegion) } : {}), onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
   const { linked } = links;
@@ -159,6 +167,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     },
     version: () => (caughtUp() ? version : -1),
     linked,
+    regions: links.regions,
     linkValues: (ids) => values?.of(ids, links.links) ?? [],
     check,
     folded: states.folded,
@@ -177,6 +186,10 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     },
   };
 }
+
+/** Before anything is decoded: most of what comes are links. */
+const at = '@'.charCodeAt(0);
+const saysRegion = (key: Buffer | null): boolean => key !== null && key[0] === at && regionOwner(key.toString()) !== undefined;
 
 function toList(offsets: ReadonlyMap<number, number>): number[] {
   const list: number[] = [];

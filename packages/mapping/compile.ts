@@ -7,7 +7,7 @@ import { fieldKinds, type FieldKind } from './avro-kind.ts';
 import { compileCondition, type Condition, type Located } from './condition.ts';
 import { compileDirect, type DirectSpec } from './direct/compile.ts';
 import { compileField, markConsumed, type FieldContext, type FieldFailure, type FieldReader } from './field.ts';
-import { extrasText, leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
+import { consume, extrasText, leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
 import { TransformError, type TransformContext } from './transforms.ts';
 import type { CompiledMapping, MappedOutput, MappingMeta, MappingResult } from './types.ts';
 
@@ -16,13 +16,27 @@ interface Output {
   readonly line: number;
   readonly recordType: string;
   readonly when: Condition | undefined;
-  readonly each: Path | undefined;
-  readonly objectKey: readonly Path[];
+  /** The lists whose elements it goes over, the outer one first; none = the item itself. */
+  readonly each: readonly Level[];
+  readonly objectKey: ObjectKey;
   readonly template: Record<string, unknown>;
   readonly fields: ReadonlyArray<{ readonly name: string; readonly read: FieldReader }>;
   /** What is used of the whole item, and of the element of `each`. */
   readonly consumed: Consumed;
   readonly consumedOfElement: Consumed;
+  readonly consumedOfParent: Consumed;
+}
+
+/** A list, or (`entries`) a table whose pairs are the elements, as { key, value }. */
+interface Level {
+  readonly path: Path;
+  readonly entries: boolean;
+}
+
+/** The first path that is present, or (`all`) the parts of every path, joined. */
+interface ObjectKey {
+  readonly paths: readonly Path[];
+  readonly all: boolean;
 }
 
 interface Drop {
@@ -38,6 +52,8 @@ const maxElements = 50_000;
 /** Characters of extras of one record; the elements of `each` share them, but have these at least. The raw topic has the rest. */
 const maxExtras = 65_536;
 const leastExtras = 1024;
+/** Lists in lists that one output goes over. */
+const maxLevels = 2;
 const outputKeys = new Set(['record', 'when', 'each', 'objectKey', 'fields', 'doc']);
 const computed = new Set(['id', 'source', 'objectKey', 'extras']);
 /** Weir's own: vendors delete what an Erasure names, which only a person may order, and a ConsentApplied says that a change holds everywhere, which only the policy service can know. */
@@ -71,7 +87,7 @@ export function compileMapping(file: { readonly path: string; readonly content: 
   if (problems.length > 0) throw new WorkspaceError(problems);
   const spec: DirectSpec = {
     maxExtras, drops: drops.map((drop) => ({ name: drop.name, tests: drop.when.tests })),
-    outputs: outputs.map((o) => ({ name: o.name, schema: loadSchemas().get(o.recordType)!, tests: o.when === undefined ? [] : o.when.tests, each: o.each !== undefined, objectKey: o.objectKey, fields: o.fields })),
+    outputs: outputs.map((o) => ({ name: o.name, schema: loadSchemas().get(o.recordType)!, tests: o.when === undefined ? [] : o.when.tests, each: o.each.length > 0 || o.objectKey.all, objectKey: o.objectKey.paths, fields: o.fields })),
   };
   return { name: name as string, file: file.path, apply: (item, envelope, meta) => apply(outputs, drops, file.path, item, envelope, meta), direct: (options) => compileDirect(spec, options) };
 }
@@ -106,23 +122,50 @@ function compileOutput(name: string, spec: Json, where: Located, transforms: Tra
     where.problem([...at, 'record'], `no canonical record ${JSON.stringify(spec['record'] ?? null)}`, `use one of ${names.join(', ')}`);
     return undefined;
   }
-  const each = spec['each'] === undefined ? undefined : parsePath(String(spec['each']));
-  if (spec['each'] !== undefined && each === undefined) where.problem([...at, 'each'], 'not a path', 'give the path of an array');
-  const keyTexts = spec['objectKey'] === undefined ? [] : Array.isArray(spec['objectKey']) ? spec['objectKey'] : [spec['objectKey']];
-  const objectKey = keyTexts.map((text) => parsePath(String(text)));
-  if (objectKey.some((p) => p === undefined)) where.problem([...at, 'objectKey'], 'not a path', 'give the path of the sender\'s object id');
-  if (each !== undefined && objectKey.length === 0) where.problem([...at, 'each'], 'an output with each needs an objectKey', 'give the path of an id in $item: an output is never identified by its position');
+  const each = spec['each'] === undefined ? [] : compileLevels(spec['each'], [...at, 'each'], where);
+  const objectKey = compileKey(spec['objectKey'], [...at, 'objectKey'], where);
+  if (each.length > 0 && objectKey.paths.length === 0) where.problem([...at, 'each'], 'an output with each needs an objectKey', 'give the path of an id in $item: an output is never identified by its position');
   const consumed = Object.create(null) as Consumed;
   const consumedOfElement = Object.create(null) as Consumed;
-  const context: FieldContext = { where, transforms, consumed, item: { tree: each === undefined ? consumed : consumedOfElement, prefix: [] } };
-  if (each?.root === 'root') markConsumed(context, each);
+  const consumedOfParent = Object.create(null) as Consumed;
+  const context: FieldContext = { where, transforms, consumed, item: { tree: each.length === 0 ? consumed : consumedOfElement, prefix: [] }, parent: consumedOfParent };
+  for (const [i, { path }] of each.entries()) {
+    if (path.root === 'root') markConsumed(context, path);
+    else if (i > 0) consume(consumedOfParent, path.keys);
+  }
   const when = spec['when'] === undefined ? undefined : compileCondition(spec['when'], [...at, 'when'], where);
-  for (const path of [...objectKey, ...(when?.paths ?? [])]) if (path !== undefined) markConsumed(context, path);
+  for (const path of [...objectKey.paths, ...(when?.paths ?? [])]) markConsumed(context, path);
   const kinds = fieldKinds(schema);
   const fields = compileFields(kinds, spec['fields'] ?? {}, [...at, 'fields'], context);
+  if (each.length < 2 && Object.keys(consumedOfParent).length > 0) where.problem(at, '$parent is the element around $item: there is none', 'use it where each goes over a list in a list');
   // Made at once: an object that grew by computed names is a hash table in V8, and six times as dear to copy and fill.
   const template = Object.fromEntries([...kinds.values()].map((kind) => [kind.name, kind.base === 'records' ? [] : kind.base === 'map' ? {} : (kind.defaultValue ?? null)]));
-  return { name, line: where.line(at), recordType: `weir.canonical.${schema.name}`, when, each, objectKey: objectKey as Path[], template, fields, consumed, consumedOfElement };
+  return { name, line: where.line(at), recordType: `weir.canonical.${schema.name}`, when, each, objectKey, template, fields, consumed, consumedOfElement, consumedOfParent };
+}
+
+/** `each`: a path, `{ entries: <path of a table> }`, or two of them, the second within the elements of the first. */
+function compileLevels(value: Json, at: readonly (string | number)[], where: Located): Level[] {
+  const given = Array.isArray(value) ? value : [value];
+  const levels: Level[] = [];
+  for (const level of given) {
+    const entries = level !== null && typeof level === 'object' && !Array.isArray(level);
+    const text = entries ? (Object.keys(level).length === 1 ? level['entries'] : undefined) : level;
+    const path = typeof text === 'string' ? parsePath(text) : undefined;
+    if (path === undefined) where.problem(at, 'not a path', 'give the path of an array, or entries: with the path of a table');
+    else levels.push({ path, entries });
+  }
+  if (given.length === 0 || given.length > maxLevels) where.problem(at, `each takes one list, or ${maxLevels}`, 'give the path of an array, or of two, the second from $item');
+  if (levels.slice(1).some(({ path }) => path.root !== 'item')) where.problem(at, 'the second list stands in the elements of the first', 'begin its path with $item');
+  return levels;
+}
+
+function compileKey(value: Json | undefined, at: readonly (string | number)[], where: Located): ObjectKey {
+  const all = value !== null && typeof value === 'object' && !Array.isArray(value);
+  const texts = value === undefined ? [] : all ? (value['all'] ?? null) : value;
+  const paths = (Array.isArray(texts) ? texts : [texts]).map((text) => (typeof text === 'string' ? parsePath(text) : undefined));
+  const found = paths.filter((path) => path !== undefined);
+  if (found.length < paths.length || (all && (found.length === 0 || Object.keys(value).length !== 1))) where.problem(at, 'not a path', 'give the path of the sender\'s object id, or all: with the paths whose values together are it');
+  return { paths: found, all };
 }
 
 function compileFields(kinds: ReadonlyMap<string, FieldKind>, table: Json, at: readonly (string | number)[], context: FieldContext): { name: string; read: FieldReader }[] {
@@ -168,12 +211,10 @@ function apply(outputs: readonly Output[], drops: readonly Drop[], file: string,
   const mapped: MappedOutput[] = [];
   const seen = new Set<string>();
   for (const output of outputs) {
-    const elements = output.each === undefined ? [item] : readPath(output.each, roots);
-    if (!Array.isArray(elements)) continue;
-    if (mapped.length + elements.length > maxOutputs) return { kind: 'failed', reasons: [{ code: 'mapping-failed', message: `one item gives more than ${maxOutputs} records`, file, line: output.line }] };
+    const elements = output.each.length === 0 ? [roots] : elementsOf(output, roots, file, reasons, changes);
+    if (mapped.length + elements.length > maxOutputs) return { kind: 'failed', reasons: [{ code: 'mapping-failed', message: `one item gives more than ${maxOutputs} records`, file, line: output.line }, ...[...(output.recordType === consentRecord ? changes.add(output) : changes)].map((o) => unresolved(o.name, file, o.line))] };
     const extras = Math.max(leastExtras, Math.floor(maxExtras / elements.length));
-    for (const element of elements) {
-      const here = output.each === undefined ? roots : { ...roots, item: element };
+    for (const here of elements) {
       const failures = reasons.length;
       const applies = output.when === undefined || holds(output, output.when, here);
       if (output.recordType === consentRecord && (applies || reasons.length > failures)) changes.add(output);
@@ -189,25 +230,48 @@ function apply(outputs: readonly Output[], drops: readonly Drop[], file: string,
   return { kind: 'mapped', outputs: mapped };
 }
 
+/**
+ * Where each record of an output is read from. What should be a list and is none gives no record; of a change of consent,
+ * and of a list in a list, that is a reason: it might hold a no.
+ */
+function elementsOf(output: Output, roots: Roots, file: string, reasons: Reason[], changes: Set<Output>): readonly Roots[] {
+  let here: readonly Roots[] = [roots];
+  for (const [i, level] of output.each.entries()) {
+    const inner: Roots[] = [];
+    for (const around of here) {
+      const value = readPath(level.path, around);
+      const found = level.entries ? pairsOf(value) : Array.isArray(value) ? value : undefined;
+      if (found === undefined) {
+        if (value === undefined || (i === 0 && output.recordType !== consentRecord)) continue;
+        reasons.push({ code: 'mapping-failed', message: `each of ${output.name}: expected ${level.entries ? 'a table' : 'a list'}`, file, line: output.line, path: level.path.text });
+        if (output.recordType === consentRecord) changes.add(output);
+        continue;
+      }
+      for (const item of found) {
+        // One more than may be is enough to tell that there are too many.
+        if (inner.length > maxOutputs) return inner;
+        inner.push(i === 0 ? { ...roots, item } : { ...roots, item, parent: around.item });
+      }
+    }
+    here = inner;
+  }
+  return here;
+}
+
+const pairsOf = (value: Json | undefined): Json[] | undefined => (isObject(value) ? Object.keys(value).slice(0, maxOutputs + 1).map((key) => ({ key, value: value[key]! })) : undefined);
+
 /** Type of the records that change consent. */
 export const consentRecord = 'weir.canonical.ConsentChange';
 
-/** Beside the reasons why an item failed: what it says about consent holds for nobody until it is put right. */
+/** Beside the reasons why an item failed: what it says about consent, but for a no that can be read (packages/release, closingOf), holds for nobody until it is put right. */
 export function unresolved(name: string, file?: string, line?: number): Reason {
-  return { code: 'consent-unresolved', message: `output ${name} is a change of consent: it binds nobody until this is put right`, ...(file === undefined ? {} : { file }), ...(line === undefined ? {} : { line }) };
+  return { code: 'consent-unresolved', message: `output ${name} is a change of consent: but for a no that can be read, it binds nobody until this is put right`, ...(file === undefined ? {} : { file }), ...(line === undefined ? {} : { line }) };
 }
 
 function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, maxText: number, reasons: Reason[]): MappedOutput {
   const fail = (f: FieldFailure): void => { reasons.push({ code: 'mapping-failed', message: `${output.name}.${f.field} ${f.message}`, file, line: f.line, field: f.field, path: f.path }); };
-  let key = '';
-  for (const path of output.objectKey) {
-    const value = readPath(path, roots);
-    if (typeof value === 'string' || typeof value === 'number') {
-      key = String(value);
-      break;
-    }
-  }
-  const id = outputId(meta.eventId, output.name, output.each === undefined ? '' : key);
+  const key = keyOf(output, roots, fail);
+  const id = outputId(meta.eventId, output.name, output.each.length === 0 ? '' : key);
   const record = { ...output.template };
   for (const { name, read } of output.fields) {
     const value = read(roots, fail);
@@ -222,13 +286,27 @@ function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, max
   return { name: output.name, recordType: output.recordType, outputId: id, record };
 }
 
+function keyOf({ objectKey, line }: Output, roots: Roots, fail: (f: FieldFailure) => void): string {
+  const parts: string[] = [];
+  for (const path of objectKey.paths) {
+    const value = readPath(path, roots);
+    if (typeof value === 'string' || typeof value === 'number') {
+      if (!objectKey.all) return String(value);
+      parts.push(encodeURIComponent(String(value).toWellFormed()));
+    } else if (objectKey.all) fail({ field: 'objectKey', message: 'needs every part of it', line, path: path.text });
+  }
+  return parts.join('/');
+}
+
 /** Source fields that no path of the output names. With `each`: those of the element under `$item`, beside those of the item around it. */
 function restOf(output: Output, roots: Roots): JsonObject | undefined {
   const around = leftover(roots.root, output.consumed);
   const rest = isObject(around) ? around : undefined;
-  if (output.each === undefined) return rest;
+  if (output.each.length === 0) return rest;
   const own = leftover(roots.item, output.consumedOfElement);
-  return isObject(own) ? { ...rest, $item: own } : rest;
+  const parent = roots.parent === undefined ? undefined : leftover(roots.parent, output.consumedOfParent);
+  const found = { ...rest, ...(isObject(parent) ? { $parent: parent } : {}), ...(isObject(own) ? { $item: own } : {}) };
+  return Object.keys(found).length === 0 ? undefined : found;
 }
 
 const isObject = (value: Json | undefined): value is JsonObject => value !== null && typeof value === 'object' && !Array.isArray(value);

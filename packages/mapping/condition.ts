@@ -24,10 +24,10 @@ export interface Located {
   problem(path: readonly (string | number)[], message: string, remedy: string): void;
 }
 
-export const celVariables = { item: 'dyn', envelope: 'dyn', meta: 'map' } as const;
+export const celVariables = { item: 'dyn', parent: 'dyn', envelope: 'dyn', meta: 'map' } as const;
 
 export function celRoots(roots: Roots): Record<string, unknown> {
-  return { item: roots.item, envelope: roots.envelope ?? {}, meta: roots.meta };
+  return { item: roots.item, parent: roots.parent ?? {}, envelope: roots.envelope ?? {}, meta: roots.meta };
 }
 
 /**

@@ -45,6 +45,8 @@ export interface FieldContext {
   readonly consumed: Consumed;
   /** Where `$item` paths count as used: a tree, and the keys from its top to the element. */
   readonly item: { readonly tree: Consumed; readonly prefix: readonly string[] };
+  /** What is used of the element around the element. */
+  readonly parent: Consumed;
 }
 
 type At = readonly (string | number)[];
@@ -56,6 +58,7 @@ const maxElements = 10_000;
 export function markConsumed(context: FieldContext, path: Path): void {
   if (path.root === 'root') consume(context.consumed, path.keys);
   else if (path.root === 'item') consume(context.item.tree, [...context.item.prefix, ...path.keys]);
+  else if (path.root === 'parent') consume(context.parent, path.keys);
 }
 
 /** The context of the elements under a path. */

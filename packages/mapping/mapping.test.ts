@@ -232,3 +232,86 @@ test('library metrics of a property hold on each record', () => {
   expect(broken('n/a')).toEqual(['plan breaks missingValues', 'plan breaks known-plan']);
   expect(broken('gold')).toEqual(['plan breaks known-plan']);
 });
+
+const nested = (key: string, extra = '') => `mapping: centre
+outputs:
+  topic:
+    record: ConsentChange
+    each: [person.lists, $item.topics]
+    objectKey: ${key}
+    fields:
+      userId: person.id
+      purpose: $parent.name
+      topic: $item.name
+      state: { from: $item.on, map: { 'true': granted, 'false': withdrawn } }
+${extra}`;
+
+test('each over a list in a list: $item is the inner element, $parent the one around it, and the key takes a part of both', () => {
+  const mapping = compileMapping(file(nested('{ all: [$parent.id, $item.id] }')));
+  const lists = [{ id: 'a/1', name: 'news', topics: [{ id: 1, name: 'x', on: true, color: 'red' }, { id: 2, name: 'y', on: false }] }, { id: 'b', name: 'sms', size: 3, topics: [{ id: 1, name: 'x', on: false }] }, { id: 'c', topics: [] }, { id: 'd' }];
+  const result = mapping.apply(JSON.parse(JSON.stringify({ person: { id: 'u', lists } })), undefined, meta);
+  if (result.kind !== 'mapped') throw new Error(JSON.stringify(result));
+  expect(result.outputs.map(({ record: r }) => [r['objectKey'], r['purpose'], r['topic'], r['state'], r['extras']])).toEqual([
+    ['a%2F1/1', 'news', 'x', 'granted', '{"$item":{"color":"red"}}'], ['a%2F1/2', 'news', 'y', 'withdrawn', null], ['b/1', 'sms', 'x', 'withdrawn', '{"$parent":{"size":3}}'],
+  ]);
+  const ids = (items: object[]) => {
+    const again = mapping.apply(JSON.parse(JSON.stringify({ person: { id: 'u', lists: items } })), undefined, meta);
+    return again.kind === 'mapped' ? again.outputs.map((o) => o.outputId).sort() : [];
+  };
+  expect(new Set(ids(lists)).size).toBe(3);
+  expect(ids([...lists].reverse().map((list) => ({ ...list, topics: [...(list.topics ?? [])].reverse() })))).toEqual(ids(lists));
+});
+
+test('a list in a list gives what a plain loop gives, whatever stands in it, and at most 1000 records', () => {
+  const mapping = compileMapping(file(nested('{ all: [$parent.id, $item.id] }')));
+  const topics = fc.uniqueArray(fc.record({ id: fc.nat(9), name: fc.string({ minLength: 1 }), on: fc.boolean() }), { selector: (t) => t.id, maxLength: 5 });
+  fc.assert(fc.property(fc.uniqueArray(fc.record({ id: fc.string({ unit: 'binary' }), name: fc.string({ minLength: 1 }), topics }), { selector: (l) => l.id, minLength: 1, maxLength: 5 }), (lists) => {
+    const expected = lists.flatMap((list) => list.topics.map((t) => [list.name, t.name, t.on ? 'granted' : 'withdrawn']));
+    const result = mapping.apply({ person: { id: 'u', lists } }, undefined, meta);
+    if (expected.length === 0) expect(result).toMatchObject({ kind: 'failed', reasons: [{ code: 'mapping-no-output' }] });
+    else expect(result.kind === 'mapped' ? result.outputs.map(({ record: r }) => [r['purpose'], r['topic'], r['state']]) : result).toEqual(expected);
+  }));
+  const many = (n: number) => mapping.apply({ person: { id: 'u', lists: Array.from({ length: 10 }, (_, i) => ({ id: i, name: 'p', topics: Array.from({ length: n }, (__, t) => ({ id: t, name: 'x', on: true })) })) } }, undefined, meta);
+  expect([many(100).kind, many(101)]).toMatchObject(['mapped', { kind: 'failed', reasons: [{ message: 'one item gives more than 1000 records' }, { code: 'consent-unresolved' }] }]);
+});
+
+test.each([
+  ['a key that lacks a part', [{ id: 'a', name: 'n', topics: [{ name: 'x', on: false }] }], 'topic.objectKey needs every part of it'],
+  ['topics that are no list', [{ id: 'a', name: 'n', topics: { id: 1, name: 'x', on: false } }], 'each of topic: expected a list'],
+  ['lists that are no list', { id: 'a' }, 'each of topic: expected a list'],
+])('a change of consent in a list in a list: %s goes to the dead letters as one that binds nobody', (_name, lists, message) => {
+  expect(compileMapping(file(nested('{ all: [$parent.id, $item.id] }'))).apply({ person: { id: 'u', lists } }, undefined, meta)).toMatchObject({ kind: 'failed', reasons: [{ message }, { code: 'consent-unresolved' }] });
+});
+
+test('each over the pairs of a table', () => {
+  const mapping = compileMapping(file(`mapping: banner
+outputs:
+  choice:
+    record: ConsentChange
+    each: { entries: consent }
+    when: { path: $item.value, exists: true }
+    objectKey: $item.key
+    fields: { userId: id, purpose: $item.key, state: { from: $item.value, map: { 'true': granted, 'false': denied } } }
+`));
+  const result = mapping.apply(JSON.parse('{"id":"u","consent":{"ads":false,"stats":true,"none":null,"__proto_":true},"page":1}'), undefined, meta);
+  if (result.kind !== 'mapped') throw new Error(JSON.stringify(result));
+  expect(result.outputs.map(({ record: r }) => [r['objectKey'], r['purpose'], r['state'], r['extras']])).toEqual([['ads', 'ads', 'denied', '{"page":1}'], ['stats', 'stats', 'granted', '{"page":1}'], ['__proto_', '__proto_', 'granted', '{"page":1}']]);
+  expect(mapping.apply({ id: 'u', consent: [true] }, undefined, meta)).toMatchObject({ kind: 'failed', reasons: [{ message: 'each of choice: expected a table' }, { code: 'consent-unresolved' }] });
+});
+
+test.each([
+  ['each: [person.lists, topics]', 'the second list stands in the elements of the first'],
+  ['each: [a, $item.b, $item.c]', 'each takes one list, or 2'],
+  ['each: { entries: a, of: b }', 'not a path'],
+  ['each: []', 'each takes one list, or 2'],
+  ['each: a', '$parent is the element around $item: there is none'],
+])('%s is refused: %s', (each, message) => {
+  const yaml = `mapping: m\noutputs:\n  o:\n    record: ConsentChange\n    ${each}\n    objectKey: { all: [$parent.a, $item.id] }\n    fields: { userId: id, purpose: p, state: s }\n`;
+  let problems: readonly string[] = [];
+  try {
+    compileMapping(file(yaml));
+  } catch (error) {
+    problems = (error as WorkspaceError).problems.map((p) => p.message);
+  }
+  expect(problems).toContain(message);
+});

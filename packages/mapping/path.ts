@@ -4,6 +4,8 @@ import type { Json, JsonObject } from '@weir/adapter';
 export interface Roots {
   readonly root: Json;
   readonly item: Json;
+  /** The element that `item` stands in, where `each` goes two lists deep. */
+  readonly parent?: Json;
   readonly envelope: JsonObject | undefined;
   readonly meta: JsonObject;
   /** List elements that the item may still give, over all of its records. */
@@ -12,7 +14,7 @@ export interface Roots {
 
 export interface Path {
   readonly text: string;
-  readonly root: 'root' | 'item' | 'envelope' | 'meta';
+  readonly root: 'root' | 'item' | 'parent' | 'envelope' | 'meta';
   readonly keys: readonly string[];
 }
 
@@ -28,7 +30,7 @@ function unquote(text: string): string | undefined {
 }
 
 /**
- * `a.b`, `a["total billed"]`, `a[0].b`; roots `$item`, `$envelope`, `$meta`, else the whole item.
+ * `a.b`, `a["total billed"]`, `a[0].b`; roots `$item`, `$parent`, `$envelope`, `$meta`, else the whole item.
  * Undefined when it is not a path.
  */
 export function parsePath(text: string): Path | undefined {
@@ -47,13 +49,13 @@ export function parsePath(text: string): Path | undefined {
     } else if (rest !== '' && !rest.startsWith('[')) return undefined;
   }
   if (keys.length === 0 || keys.length > 16 || keys.some((k) => k === '__proto__' || k === 'constructor' || k === 'prototype')) return undefined;
-  const root = keys[0] === '$item' ? 'item' : keys[0] === '$envelope' ? 'envelope' : keys[0] === '$meta' ? 'meta' : 'root';
+  const root = keys[0] === '$item' ? 'item' : keys[0] === '$parent' ? 'parent' : keys[0] === '$envelope' ? 'envelope' : keys[0] === '$meta' ? 'meta' : 'root';
   return { text, root, keys: root === 'root' ? keys : keys.slice(1) };
 }
 
 /** Own properties only; undefined where the path ends early; null counts as absent. */
 export function readPath(path: Path, roots: Roots): Json | undefined {
-  let value: Json | undefined = roots[path.root];
+  let value: Json | undefined = roots[path.root] ?? null;
   for (let i = 0; i < path.keys.length; i++) {
     if (value === null || typeof value !== 'object') return undefined;
     const key = path.keys[i]!;

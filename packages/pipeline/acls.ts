@@ -25,7 +25,7 @@ export const acls = {
     groups: { normalizer: read },
   },
   policy: {
-    topics: { canonical: ['Read', 'Write', 'DescribeConfigs'], 'consent.changes': read, consent: both, 'consent.applied': both, identity: read, 'dispatch.*': both, outcome: write, dlq: write, keys: read, control: both },
+    topics: { canonical: ['Read', 'Write', 'DescribeConfigs'], 'consent.changes': both, consent: both, 'consent.applied': both, identity: both, 'dispatch.*': both, outcome: write, dlq: write, keys: read, control: both },
     groups: { policy: read, 'consent-fold': read, 'consent-applied': read },
   },
   dispatcher: {
@@ -36,7 +36,7 @@ export const acls = {
     groups: { 'dispatcher.*': read },
   },
   control: {
-    topics: { '*': ['Read', 'Create', 'DescribeConfigs'], 'raw.*': write, canonical: write, 'consent.changes': write, 'consent.applied': write, 'dispatch.*': write, outcome: write, keys: write, control: write, audit: write },
+    topics: { '*': ['Read', 'Create', 'DescribeConfigs'], 'raw.*': write, canonical: write, 'consent.changes': write, 'consent.applied': write, identity: write, 'dispatch.*': write, outcome: write, keys: write, control: write, audit: write },
     groups: { '*': ['Describe'] },
   },
   /** `weir apply` and `weir topics` with KAFKA_BROKERS, and scripts/prepare.ts. */

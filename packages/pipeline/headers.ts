@@ -64,3 +64,5 @@ export const H = {
 
 /** Mapping of the changes that the consent API writes onto weir.consent.changes: what follows from one is written by who folds it. */
 export const consentApi = 'weir:consent-api';
+/** In the header `mapping` of a change of consent whose item is a dead letter: it holds within Weir, and no destination was told of it yet. */
+export const ofDeadLetter = 'weir:dead-letter';

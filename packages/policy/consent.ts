@@ -21,6 +21,8 @@ export interface ConsentChange {
   readonly noticeVersion?: string | null;
   /** The source says its state again and again: a yes is no act of the person. */
   readonly standing?: boolean;
+  /** Its item is a dead letter: no destination was told of it. Who says the same later is no echo. */
+  readonly untold?: boolean;
 }
 
 export const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
@@ -48,17 +50,18 @@ function wordOf(state: string): ConsentState['state'] {
 /**
  * Whether a change that was not folded before has effect. A denial or withdrawal always has. A grant, and `unknown`,
  * only when it was accepted after everything that had effect so far; in the same millisecond only while no id has
- * been forgotten, because then it is surely new. `unknown` never lifts a denial. What is said to have happened before
+ * been forgotten, because then it is surely new. `unknown` lifts a denial only as far as its source says all the time
+ * (`standing`) that it stands by its own no no longer; without opening anything (`takesBack`). What is said to have happened before
  * the person said no lifts it neither: a tool that Weir told of a grant tells it back later, when it may be withdrawn.
  *
  * Accept times are of the clocks of the processes that accepted, which step. So a grant must also have come onto the log
  * after the no, and what its sender dates (`occurredAt`) must lie after it, both by the brokers' clock.
  */
-function hasEffect(before: ConsentState, state: string, { acceptedAt, occurredAt, loggedAt }: Pick<ConsentChange, 'acceptedAt' | 'occurredAt' | 'loggedAt'>): boolean {
+function hasEffect(before: ConsentState, state: string, { acceptedAt, occurredAt, loggedAt }: Pick<ConsentChange, 'acceptedAt' | 'occurredAt' | 'loggedAt'>, takesBack: boolean): boolean {
   if (closes(state)) return true;
   const happenedAt = occurredAt ?? acceptedAt;
   const closedAt = before.loggedAt ?? 0;
-  if (closes(before.state) && (state === 'unknown' || happenedAt < before.changedAt || (happenedAt < acceptedAt && happenedAt < closedAt))) return false;
+  if (closes(before.state) && ((state === 'unknown' && !takesBack) || happenedAt < before.changedAt || (happenedAt < acceptedAt && happenedAt < closedAt))) return false;
   if (loggedAt !== undefined && loggedAt < closedAt) return false;
   return acceptedAt > before.changedAt || (acceptedAt === before.changedAt && before.seen.length < remembered);
 }
@@ -98,7 +101,7 @@ function remaining(closers: readonly string[], change: ConsentChange, rule: Conf
  * the change stands on its partition. What was folded before, by id, changes nothing; what is at or below the state's
  * offset changes nothing; a grant re-opens a closed state only if it was accepted, came onto the log, and happened, after the change that
  * closed it, and only as far as the workspace's rule for several sources lets it; one that its source says all the time
- * (`standing`) only what the same source closed that way, under any rule. A late withdrawal closes, whatever its source.
+ * (`standing`) only what the same source closed that way, under any rule; so does an `unknown` of that kind, which then opens nothing. A late withdrawal closes, whatever its source.
  * `stop` is the state of the same identifier for every purpose: while it closes, a change is folded as onto a state
  * that it had closed, and a grant that opens all the same names it (`over`).
  *
@@ -115,7 +118,7 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
   const before = over === '' || own?.over === over ? own : stoppedBy(stop!, own, id, change);
   const seen = remember(before?.seen ?? [], change.changeId);
   // Under a no to every purpose its own state stays what it was: a closed one of its own would outlive what lifts that no.
-  if (before !== undefined && !hasEffect(before, state, change)) return { ...(before === own ? before : own ?? { ...before, state: 'unknown', closedBy: [] }), version: offset, seen };
+  if (before !== undefined && !hasEffect(before, state, change, change.standing === true && over === '')) return { ...(before === own ? before : own ?? { ...before, state: 'unknown', closedBy: [] }), version: offset, seen };
   const closers = closersOf(before);
   const closedBy = closes(state) ? closedWith(closers, closerOf(change)) : remaining(closers, change, rule);
   if (before !== undefined && !closes(state) && closedBy.length > 0) {
@@ -127,7 +130,7 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
     id, purpose: consentPart(change.purpose), channel: consentPart(change.channel), topic: consentPart(change.topic), state, version: offset,
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
-    changeId: change.changeId, seen, closedBy, setBy: (before !== undefined && says(before.state) === says(state) ? before.setBy : undefined) || change.changeId,
+    changeId: change.changeId, seen, closedBy, setBy: (before !== undefined && says(before.state) === says(state) ? before.setBy : undefined) || (change.untold === true ? '' : change.changeId),
     loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0), over: state === 'granted' ? over : '',
   };
 }

@@ -18,6 +18,12 @@ export interface Subject {
   readonly key: string;
   /** All linked identifiers; undefined = too many to decide on. */
   readonly ids: readonly string[] | undefined;
+  /**
+   * Where earlier records of the person last said that it is, by any of these identifiers: ISO 3166 codes, each once; '' among
+   * them = one that cannot be read. Asked only when a rule or route wants to know. @param own the record says it by itself, so
+   * that what was said by the identifiers that it carries counts no more. Absent = nothing is known.
+   */
+  readonly regions?: (own: boolean) => readonly string[];
   readonly eventId?: string;
   /** ms since the epoch. */
   readonly acceptedAt?: number;
@@ -54,15 +60,33 @@ function metaOf(subject: Subject, now: number): Variables {
   return { __proto__: null, eventId: subject.eventId ?? '', acceptedAt: BigInt(subject.acceptedAt ?? 0), now: BigInt(now), hour: BigInt(date.getUTCHours()), weekday: BigInt(date.getUTCDay() || 7) } as Variables;
 }
 
-/** ISO 3166 code of where the person is: the record's own country, the jurisdiction of a consent, else the region of the source; '' = not known. */
-export function regionOf(policy: CompiledPolicy, subject: Pick<Subject, 'record' | 'source'>): string {
-  for (const code of [subject.record['country'], subject.record['jurisdiction']]) {
+const whereFields = ['country', 'jurisdiction'] as const;
+
+/** ISO 3166 code of where a record itself says that the person is: its country, or the jurisdiction of a consent; undefined = it does not say. */
+export function saidRegion(record: Readonly<Record<string, unknown>>): string | undefined {
+  for (const field of whereFields) {
+    const code = record[field];
     if (typeof code !== 'string' || !isRegionCode(code)) continue;
-    const part = subject.record['region'];
+    const part = record['region'];
     const whole = typeof part === 'string' ? `${code}-${part}` : code;
     return code.length === 2 && isRegionCode(whole) ? whole : code;
   }
-  return policy.governance?.sourceRegions.get(subject.source) ?? '';
+  return undefined;
+}
+
+const unknownRegion: readonly string[] = [''];
+
+/**
+ * ISO 3166 codes of where the person is, at least one; '' = not known. What the record says, with what is known by identifiers
+ * that are linked and that it does not carry; where it says nothing, all that earlier records said; else the region of the source.
+ */
+export function regionsOf(policy: CompiledPolicy, subject: Pick<Subject, 'record' | 'source' | 'regions'>): readonly string[] {
+  const own = saidRegion(subject.record);
+  const known = subject.regions?.(own !== undefined) ?? [];
+  if (own !== undefined) return known.length === 0 ? [own] : [own, ...known.filter((code) => code !== own)];
+  if (known.length > 0) return known;
+  const source = policy.governance?.sourceRegions.get(subject.source);
+  return source === undefined ? unknownRegion : [source];
 }
 
 /** One record on its way through its routes; what holds for all of them is evaluated once, when first asked. */
@@ -74,21 +98,38 @@ class Run {
   readonly values: (boolean | 'error' | undefined)[];
   private readonly asked: CompiledRoute[] = [];
   private readonly answers: ConsentAnswer[] = [];
-  private code: string | undefined;
+  private codes: readonly string[] | undefined;
+  /** Regions of the person that expressions must hold for, where there are more than one. */
+  readonly several: readonly string[] | undefined;
 
   constructor(policy: CompiledPolicy, plan: RecordPlan, subject: Subject, context: DecisionContext) {
     this.policy = policy;
     this.subject = subject;
     this.context = context;
     this.values = plan.shared === 0 ? [] : new Array<boolean | 'error' | undefined>(plan.shared).fill(undefined);
+    const regions = plan.region ? this.regions() : unknownRegion;
+    this.several = regions.length > 1 ? regions : undefined;
     this.variables = {
       record: plan.view(subject.record), source: subject.source, destination: '', operation: '', purpose: '', channel: '', topic: '', now: BigInt(context.now),
-      meta: plan.meta ? metaOf(subject, context.now) : null, region: plan.region ? this.region() : '',
+      meta: plan.meta ? metaOf(subject, context.now) : null, region: regions[0]!,
     };
   }
 
-  region(): string {
-    return this.code ??= regionOf(this.policy, this.subject);
+  regions(): readonly string[] {
+    return this.codes ??= regionsOf(this.policy, this.subject);
+  }
+
+  /** Of a person with several regions the stricter counts: what opens must hold in each, what restricts in one; what fails in one fails. */
+  holds(when: NonNullable<CompiledRule['when']>, opens: boolean): boolean | 'error' {
+    if (this.several === undefined) return holds(when.evaluate(this.variables));
+    let result = opens;
+    for (const code of this.several) {
+      this.variables['region'] = code;
+      const here = holds(when.evaluate(this.variables));
+      if (here === 'error') return here;
+      if (here !== opens) result = here;
+    }
+    return result;
   }
 
   at(route: CompiledRoute): void {
@@ -110,7 +151,7 @@ class Run {
   }
 
   applies({ rule, when, shared }: Step, route: CompiledRoute): boolean | 'error' {
-    const result = when === undefined ? true : when === 'error' ? when : shared < 0 ? holds(when.evaluate(this.variables)) : (this.values[shared] ??= holds(when.evaluate(this.variables)));
+    const result = when === undefined ? true : when === 'error' ? when : shared < 0 ? this.holds(when, rule.effect === 'allow') : (this.values[shared] ??= this.holds(when, rule.effect === 'allow'));
     this.context.looked?.(route, rule, result);
     return result;
   }
@@ -133,7 +174,7 @@ export function decide(policy: CompiledPolicy, subject: Subject, context: Decisi
     if (approval !== undefined && (approval.destination !== route.destination || approval.operation !== route.operation)) continue;
     if (decided(decisions, route)) continue;
     run.at(route);
-    const matches = route.when === undefined ? true : holds(route.when.evaluate(run.variables));
+    const matches = route.when === undefined ? true : run.holds(route.when, route.kind !== 'restrict');
     if (matches === false) continue;
     if (route.kind === 'restrict') decisions.push({ effect: 'allow', route, rule: 'restrict', consent: noneSeen, notBefore: null, minimiser: routePlan.minimiser(0) });
     else if (matches === 'error') decisions.push({ effect: 'deny', route, rule: null, reason: 'policy-error', detail: `the condition of the route failed${place(route)}`, consent: noneSeen });
@@ -242,9 +283,11 @@ function effect(verdict: Verdict, run: Run, route: CompiledRoute, rule: Compiled
 function residencyRefusal(run: Run, route: CompiledRoute, rule: CompiledRule): Decision | undefined {
   const { subject } = rule.residency!;
   if (subject === undefined) return deny(route, `residency:${rule.name}`, rule.name);
-  const region = run.region();
-  if (region === '') return deny(route, `residency:${rule.name}`, rule.name, noneSeen, 'the region of the person is not known');
-  return inSet(subject, region) ? deny(route, `residency:${rule.name}`, rule.name) : undefined;
+  for (const region of run.regions()) {
+    if (region === '') return deny(route, `residency:${rule.name}`, rule.name, noneSeen, 'the region of the person is not known');
+    if (inSet(subject, region)) return deny(route, `residency:${rule.name}`, rule.name);
+  }
+  return undefined;
 }
 
 /** Bits of the minimise, hash and mask rules that apply. */
@@ -266,7 +309,19 @@ function delayUntil(rule: CompiledRule, run: Run): number | 'error' {
     const zone = field === undefined ? undefined : run.subject.record[field];
     return quietUntil(typeof zone === 'string' && isZone(zone) ? { ...rule.quietHours, timezone: zone } : rule.quietHours, now) ?? 0;
   }
-  const result = rule.until!.evaluate(run.variables);
+  if (run.several === undefined) return untilOf(rule, run);
+  let last = 0;
+  for (const code of run.several) {
+    run.variables['region'] = code;
+    const at = untilOf(rule, run);
+    if (at === 'error') return at;
+    last = Math.max(last, at);
+  }
+  return last;
+}
+
+function untilOf(rule: CompiledRule, { variables, context: { now } }: Run): number | 'error' {
+  const result = rule.until!.evaluate(variables);
   if (!result.ok) return 'error';
   const at = result.value instanceof Date ? result.value.getTime() : result.value;
   return typeof at !== 'number' || !Number.isFinite(at) || at > now + maxDelayMs ? 'error' : Math.ceil(at);

@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 import { checkPolicy } from './check.ts';
 import { dataClass, fieldUses, type ClassPurposes, type DataClass, type FieldTerms } from './classes.ts';
 import { compilePurposes, compilePurposesFile, compileRoutes, type CompiledPolicy, type CompiledRoute } from './compile.ts';
-import { decide, regionOf, type Decision, type DecisionContext, type Subject } from './decide.ts';
+import { decide, regionsOf, type Decision, type DecisionContext, type Subject } from './decide.ts';
 import { compileRegions, isRegionCode, standardRegions, type Regions } from './regions.ts';
 import { compileRules } from './rules.ts';
 
@@ -142,10 +142,46 @@ test.each([
   expect(outcomes(policy, subject({}, { ...ada, country }))).toEqual([`crm: ${expected}`]);
 });
 
+const event = (fields: Record<string, unknown>, known: readonly string[]) => subject({ recordName: 'Event', record: decoded('Event', { name: 'Order Completed', category: 'track', ...fields }), regions: () => known }, {});
+test.each<[string, readonly string[], string]>([
+  ['of a person who is known to be inside, from a source outside', ['DE'], 'deny residency:stay'], ['of one who is known to be outside', ['US-CA'], 'allow'], ['of one of whom nothing is known', [], 'allow'],
+  ['of one who is known to be inside and outside', ['US', 'DE'], 'deny residency:stay'], ['of one who is known to be outside, twice', ['US', 'BR'], 'allow'], ['of one who is said to be where nobody can read', ['US', ''], 'deny residency:stay'],
+])('residency of a record without a country, %s', (_name, known, expected) => {
+  const routes = { crm: ['{ on: Event, operation: send, purpose: news, channel: email }'] };
+  const policy = policyOf({ routes, where: { crm: ['US'] }, sources: { shop: 'US' }, rules: '  - { name: stay, effect: residency, residency: { subject: [EEA], destinations: [EEA] } }\n' });
+  expect(outcomes(policy, event({}, known))).toEqual([`crm: ${expected}`]);
+  const inside = policyOf({ routes, where: { crm: ['FR'] }, sources: { shop: 'US' }, rules: '  - { name: stay, effect: residency, residency: { subject: [EEA], destinations: [EEA] } }\n' });
+  expect(outcomes(inside, event({}, known))).toEqual(['crm: allow']);
+});
+
+test('what a record says itself counts before what is known of its identifiers, and beside what is known of linked ones', () => {
+  const policy = policyOf({ where: { crm: ['US'] }, rules: '  - { name: stay, effect: residency, residency: { subject: [EEA], destinations: [EEA] } }\n' });
+  const known = (linked: readonly string[]) => subject({ regions: (own) => (own ? linked : ['DE']) }, { ...ada, country: 'US' });
+  expect(outcomes(policy, known([]))).toEqual(['crm: allow']);
+  expect(outcomes(policy, known(['US-CA']))).toEqual(['crm: allow']);
+  expect(outcomes(policy, known(['DE']))).toEqual(['crm: deny residency:stay']);
+});
+
+test('of several regions the stricter counts: what allows must hold in each, what restricts in one', () => {
+  const routes = { crm: ['{ on: Event, operation: send, purpose: service }'] };
+  const rules = (text: string) => policyOf({ routes, rules: text });
+  const both = event({}, ['US', 'DE']);
+  expect(outcomes(rules('  - { name: out, effect: deny, when: region == "US" }\n'), both)).toEqual(['crm: deny rule:out']);
+  expect(outcomes(rules('  - { name: out, effect: deny, when: region == "DE" }\n'), both)).toEqual(['crm: deny rule:out']);
+  expect(outcomes(rules('  - { name: out, effect: deny, when: region == "BR" }\n'), both)).toEqual(['crm: allow']);
+  expect(outcomes(rules('  - { name: out, effect: deny, when: \'inRegion(region, "EU")\' }\n'), event({}, ['US', '']))).toEqual(['crm: deny policy-error']);
+  const only = policyOf({ routes: { crm: ['{ on: Event, operation: send, purpose: service, when: region == "US" }'] } });
+  expect([outcomes(only, both), outcomes(only, event({}, ['US']))]).toEqual([['undefined: deny no-route'], ['crm: allow']]);
+  const allowing = (code: string) => ({ ...policyOf({ routes }), rules: compileRules({ path: 'policies/a.yaml', content: `rules:\n  - { name: here, effect: allow, when: 'region == "${code}" || region == "US"' }\n` }, purposes, regions) });
+  expect([outcomes(allowing('DE'), both), outcomes(allowing('BR'), both)]).toEqual([['crm: allow'], ['crm: deny no-allow-rule']]);
+  const [later] = decide(rules('  - { name: wait, effect: delay, until: \'region == "DE" ? 5000000 : 2000000\' }\n'), event({}, ['DE', 'US']), context());
+  expect(later).toMatchObject({ effect: 'allow', notBefore: 5_000_000 });
+});
+
 test('where a person is: the record, with its subdivision, then the source', () => {
   const policy = policyOf({ sources: { shop: 'AT' } });
-  const at = (fields: Record<string, unknown>) => regionOf(policy, { record: fields, source: 'shop' });
-  expect([at({ country: 'US', region: 'CA' }), at({ country: 'DE', region: 'Bavaria' }), at({ country: 'XX' }), at({}), regionOf(policy, { record: {}, source: 'other' })]).toEqual(['US-CA', 'DE', 'AT', 'AT', '']);
+  const at = (fields: Record<string, unknown>) => regionsOf(policy, { record: fields, source: 'shop' }).join();
+  expect([at({ country: 'US', region: 'CA' }), at({ country: 'DE', region: 'Bavaria' }), at({ country: 'XX' }), at({}), regionsOf(policy, { record: {}, source: 'other' }).join()]).toEqual(['US-CA', 'DE', 'AT', 'AT', '']);
 });
 
 test('every country code is one that CLDR names, and there are the 249 of ISO 3166-1', () => {

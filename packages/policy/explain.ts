@@ -1,5 +1,5 @@
 import type { CompiledPolicy, CompiledRoute } from './compile.ts';
-import { decide, regionOf, type Decision, type DecisionContext, type Subject } from './decide.ts';
+import { decide, regionsOf, type Decision, type DecisionContext, type Subject } from './decide.ts';
 import { planOf, type RoutePlan } from './plan.ts';
 import { readsOf } from './record-view.ts';
 import type { CompiledRule } from './rules.ts';
@@ -56,7 +56,7 @@ export function explain(policy: CompiledPolicy, subject: Subject, context: Decis
       looked.set(route, found.set(rule, result));
     },
   }));
-  const region = regionOf(policy, subject);
+  const region = regionsOf(policy, subject).join(', ');
   const one = (plan: RoutePlan, decision: Decision | undefined, standsInFor: string | null): Explanation => explainRoute(policy, plan, decision, looked.get(plan.route), subject, context, region, standsInFor);
   const routes = (planOf(policy, subject.recordName)?.routes ?? []).flatMap((plan) => {
     const decision = decisions.find((d) => d.route === plan.route);

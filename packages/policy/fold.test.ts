@@ -154,10 +154,45 @@ test.each([
   ['A-~ B+', 'granted', 'withdrawn', 'withdrawn'],
   ['B-~ A+', 'granted', 'withdrawn', 'granted'],
   ['A+~', 'granted', 'granted', 'granted'],
+  // `?` = it says neither any more: of what it says all the time, its own no goes, and nothing opens.
+  ['A-~ A?~', 'unknown', 'unknown', 'unknown'],
+  ['A- A?~', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A-~ A?', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A-~ B- A?~', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A-~ B- A?~ B+', 'granted', 'granted', 'granted'],
+  ['B-~ A?~', 'withdrawn', 'withdrawn', 'withdrawn'],
+  ['A+ A?~', 'unknown', 'unknown', 'unknown'],
 ])('what a tool says all the time, %s, gives %s by log order, %s by the strictest, %s by the priority A, B', (story, logOrder, strictest, priority) => {
-  const told = story.split(' ').map((word, i) => change({ changeId: `c${i}`, source: word[0]!, state: word[1] === '+' ? 'granted' : 'withdrawn', standing: word[2] === '~', acceptedAt: 1000 + i }));
+  const told = story.split(' ').map((word, i) => change({ changeId: `c${i}`, source: word[0]!, state: word[1] === '+' ? 'granted' : word[1] === '?' ? 'unknown' : 'withdrawn', standing: word[2] === '~', acceptedAt: 1000 + i }));
   const under = (rule: ConflictRule) => told.reduce<ConsentState | undefined>((state, c, offset) => foldConsent(state, 'email:x', c, offset, rule) ?? state, undefined)!.state;
   expect([under({ kind: 'log-order', priority: [] }), under({ kind: 'strictest', priority: [] }), under({ kind: 'source-priority', priority: ['A', 'B'] })]).toEqual([logOrder, strictest, priority]);
+});
+
+test('acts and what is said all the time, of several tools, in any order: a no goes only with an act of yes, or with what its own tool says all the time', () => {
+  const words = fc.array(fc.record({ source: fc.constantFrom('A', 'B', 'C'), state: fc.constantFrom('granted' as const, 'withdrawn' as const, 'denied' as const, 'unknown' as const), standing: fc.boolean() }), { minLength: 1, maxLength: 40 });
+  fc.assert(fc.property(words, (said) => {
+    const noes = new Set<string>();
+    let word = '';
+    for (const { source, state, standing } of said) {
+      const name = `${source}${standing ? '~' : ''}`;
+      const wasClosed = noes.size > 0;
+      if (closes(state)) noes.add(name);
+      else if (standing) noes.delete(name);
+      else if (state === 'granted') noes.clear();
+      if (closes(state) || (noes.size === 0 && !(wasClosed && state === 'unknown' && !standing))) word = state;
+    }
+    const state = fold(said.map((one, i) => change({ ...one, changeId: `c${i}`, acceptedAt: 1000 + i })))!;
+    expect([state.state, closes(state.state)]).toEqual([word, noes.size > 0]);
+  }), { numRuns: 2000 });
+});
+
+test('what is said all the time takes back no no to every purpose, and none that came later than it happened', () => {
+  const stop = foldConsent(undefined, 'email:x', change({ changeId: 'stop', purpose: '*', state: 'withdrawn', source: 'A', standing: true, acceptedAt: 2000 }), 0)!;
+  const own = foldConsent(undefined, 'email:x', change({ changeId: 'n', state: 'withdrawn', source: 'A', standing: true, acceptedAt: 1000 }), 1)!;
+  const told = foldConsent(own, 'email:x', change({ changeId: 'u', state: 'unknown', source: 'A', standing: true, acceptedAt: 3000 }), 2, undefined, stop)!;
+  expect(checkUse(['email:x'], 'p', null, null, 'contract', () => [stop, told], 4000).ok).toBe(false);
+  expect(told.state).toBe('withdrawn');
+  expect(foldConsent(own, 'email:x', change({ changeId: 'u', state: 'unknown', source: 'A', standing: true, acceptedAt: 3000, occurredAt: 500 }), 2)!.state).toBe('withdrawn');
 });
 
 test('a yes that is said all the time, and lifts nothing, leaves a yes that was given before it and comes later its effect', () => {

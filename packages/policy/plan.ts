@@ -73,7 +73,7 @@ function makePlan(policy: CompiledPolicy, recordName: string, routes: readonly C
   return { reads: fieldsRead(policy, recordName, reads), view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), shared: shared.size, routes: made };
 }
 
-/** By where a person is (`regionOf`), whatever the rules say. */
+/** By where a person is (`saidRegion`), whatever the rules say. */
 const regionFields = ['country', 'jurisdiction', 'region'];
 
 function fieldsRead({ rules }: CompiledPolicy, recordName: string, reads: readonly Reads[]): readonly string[] {

@@ -29,12 +29,20 @@ test.each([
   ['meta', 'lastName', "O'Neil-Smith", 'oneilsmith'],
   ['meta', 'city', 'New York', 'newyork'],
   ['meta', 'birthday', '1985-02-06', '19850206'],
+  ['meta', 'gender', ' Female', 'f'],
+  ['meta', 'gender', 'M', 'm'],
+  ['meta', 'gender', 'Mujer', 'f'],
+  ['meta', 'gender', 'männlich', 'm'],
   ['meta', 'postalCode', 'SW1A 1AA', 'sw1a1aa'],
   ['meta', 'postalCode', ' 94035-1234', '94035'],
   ['meta', 'postalCode', '12345-678', '12345678'],
   ['sha256', 'plan', ' Gold ', 'Gold'],
 ])('%s normalises %s as it asks for', (scheme, field, value, normal) => {
   expect(hasher(scheme, field)!(value)).toBe(sha(normal));
+});
+
+test.each(['Mme', 'Mr', 'Mx', 'Madame', 'masked', 'fluid', 'Miss', 'mutter', 'family', 'unknown', '', 'constructor'])('meta: %j is no gender that is known, and is left out', (value) => {
+  expect(hasher('meta', 'gender')!(value)).toBeNull();
 });
 
 test('what a vendor could not match is not sent, and what it does not take hashed has no hash', () => {

@@ -38,7 +38,12 @@ const isoDate: Transform = (value) => {
 const zip: Normalise = (value) => lower(value).replace(/[\s-]/g, '');
 /** Of a US ZIP+4 the first five digits. */
 const metaZip: Normalise = (value) => zip(value.trim().replace(/^(\d{5})-\d{4}$/, '$1'));
-const genderLetter: Transform = (value) => (/^[fm]/.test(lower(value)) ? lower(value)[0]! : null);
+/** Words of which the gender is sure. A first letter is not: Mme and mujer say female. */
+const genders = new Map(Object.entries({
+  f: ['f', 'female', 'woman', 'girl', 'w', 'weiblich', 'frau', 'femme', 'féminin', 'feminin', 'femenino', 'mujer', 'feminino', 'mulher', 'femminile', 'donna', 'vrouw', 'vrouwelijk', 'kvinna', 'kvinde', 'kvinne', 'kobieta'],
+  m: ['m', 'male', 'man', 'boy', 'männlich', 'maennlich', 'mann', 'homme', 'masculin', 'masculino', 'hombre', 'homem', 'maschile', 'uomo', 'mannelijk', 'mand', 'mężczyzna'],
+}).flatMap(([letter, words]) => words.map((word) => [word, letter] as const)));
+const genderLetter: Transform = (value) => genders.get(lower(value)) ?? null;
 const exact: Normalise = (value) => value.trim();
 
 /**

@@ -12,7 +12,11 @@ export interface Encoded extends Pick<Canonical, 'recordType' | 'outputId' | 'ou
   readonly to: number;
 }
 
-export type Encodable = Exclude<Normalized, { readonly kind: 'ok' }> | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Encoded[] };
+export type Encodable = Exclude<Normalized, { readonly kind: 'ok' | 'dead' }> | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Encoded[] }
+  | { readonly kind: 'dead'; readonly reasons: readonly Reason[]; /** Changes of consent that hold all the same: they are written to weir.consent.changes, and nowhere else. */ readonly closing?: readonly Encoded[] };
+
+/** What of a result is written: its records, or the changes that close of a dead letter. */
+export const outputsOf = (result: { readonly kind: string; readonly outputs?: readonly Encoded[]; readonly closing?: readonly Encoded[] }): readonly Encoded[] => (result.kind === 'ok' ? result.outputs! : result.kind === 'dead' ? result.closing ?? [] : []);
 
 /** A delivery and a dead letter carry the record in theirs: half of what a topic takes leaves room for both. */
 const maxRecordBytes = 1_000_000;
@@ -25,7 +29,8 @@ const maxItemBytes = 4_000_000;
  * every restart.
  */
 export function encodeAll(result: Normalized, encode: (recordType: string, record: unknown, sink: Sink) => void, sink: Sink): Encodable {
-  if (result.kind !== 'ok') return result;
+  if (result.kind === 'dropped') return result;
+  if (result.kind === 'dead') return deadOf(result.reasons, result.closing ?? [], encode, sink);
   const reasons: Reason[] = [];
   const outputs: Encoded[] = [];
   const began = sink.at;
@@ -46,7 +51,33 @@ export function encodeAll(result: Normalized, encode: (recordType: string, recor
   if (reasons.length === 0) return { ...result, outputs };
   for (const { recordType, outputName } of result.outputs) if (recordType === consentRecord) reasons.push(unresolved(outputName));
   sink.at = began;
-  return { kind: 'dead', reasons: boundReasons(reasons) };
+  return deadOf(boundReasons(reasons), result.outputs.filter((output) => saysNo(output) && output.ids.length > 0).map((output) => ({ ...output, record: { ...output.record, extras: null } })), encode, sink);
+}
+
+/** A change of consent that closes. */
+export const saysNo = ({ recordType, record }: Pick<Canonical, 'recordType' | 'record'>): boolean => recordType === consentRecord && (record['state'] === 'withdrawn' || record['state'] === 'denied');
+
+/** One that does not fit its schema, or is too large even so, waits with the letter. */
+function deadOf(reasons: readonly Reason[], closing: readonly Canonical[], encode: (recordType: string, record: unknown, sink: Sink) => void, sink: Sink): Encodable {
+  const written: Encoded[] = [];
+  let bytes = 0;
+  for (const { recordType, record, outputId, outputName, ids, subject } of closing) {
+    const from = sink.at;
+    try {
+      encode(recordType, record, sink);
+    } catch (error) {
+      if (error instanceof WeirError) throw error;
+      // The reasons of the letter have it: a record of this item did not fit.
+      sink.at = from;
+      continue;
+    }
+    bytes += sink.at - from;
+    if (sink.at - from > maxRecordBytes || bytes > maxItemBytes) {
+      bytes -= sink.at - from;
+      sink.at = from;
+    } else written.push({ recordType, outputId, outputName, person: personOf(ids, subject), from, to: sink.at });
+  }
+  return written.length === 0 ? { kind: 'dead', reasons } : { kind: 'dead', reasons, closing: written };
 }
 
 /** What of the records of one item is more than the log takes. */

@@ -1,9 +1,9 @@
 import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
-import { consentRecord, unresolved } from '@weir/mapping';
+import { consentRecord, unresolved, type MappedOutput } from '@weir/mapping';
 import type { Reason } from '@weir/pipeline';
-import { boundReasons } from './encode.ts';
+import { boundReasons, saysNo } from './encode.ts';
 import { identifiersOf } from './identity.ts';
 import type { RawHeaders } from './raw-headers.ts';
 import type { Release } from './types.ts';
@@ -25,7 +25,8 @@ export interface Canonical {
 export type Normalized =
   | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Canonical[] }
   | { readonly kind: 'dropped'; readonly reason: string }
-  | { readonly kind: 'dead'; readonly reasons: readonly Reason[] };
+  /** `closing`: what of it says no, as far as it can be read; it holds within Weir all the same. */
+  | { readonly kind: 'dead'; readonly reasons: readonly Reason[]; readonly closing?: readonly Canonical[] };
 
 /**
  * Pure: raw record + release → canonical records, or every reason why not (I5). Ids come from the event id, so
@@ -46,7 +47,7 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
   }
   const result = config.mapping.apply(item, envelope, { eventId: headers.eventId, source, acceptedAt: headers.acceptedAt });
   if (result.kind === 'dropped') return result;
-  if (result.kind === 'failed') return { kind: 'dead', reasons: boundReasons(result.reasons) };
+  if (result.kind === 'failed') return dead(result.reasons, closingOf(result.outputs ?? [], keyed));
   const reasons: Reason[] = [];
   const outputs: Canonical[] = [];
   for (const output of result.outputs) {
@@ -59,6 +60,23 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
     if (ids.length === 0 && output.recordType === consentRecord) reasons.push({ code: 'mapping-failed', message: `output ${output.name} names nobody`, file: config.mapping.file });
     outputs.push({ recordType: output.recordType, record: output.record, outputId: output.outputId, outputName: output.name, ids, subject: ids[0] ?? `event:${headers.eventId}` });
   }
-  if (reasons.length > 0) return { kind: 'dead', reasons: boundReasons([...reasons, ...result.outputs.filter((o) => o.recordType === consentRecord).map((o) => unresolved(o.name, config.mapping.file))]) };
+  if (reasons.length > 0) return dead([...reasons, ...result.outputs.filter((o) => o.recordType === consentRecord).map((o) => unresolved(o.name, config.mapping.file))], closingOf(result.outputs, keyed));
   return { kind: 'ok', mapping: config.mapping.name, outputs };
+}
+
+const dead = (reasons: readonly Reason[], closing: readonly Canonical[]): Normalized => ({ kind: 'dead', reasons: boundReasons(reasons), ...(closing.length === 0 ? {} : { closing }) });
+
+/**
+ * Of an item that goes to the dead letters, the changes of consent that close and can be read: they name a purpose and
+ * somebody. What of them failed is left out: a no without its channel or topic is one to all of them, which is the safe
+ * reading, and an identifier that is none waits with the letter. They have the ids that they have when the item is put
+ * right, so that nothing is closed twice.
+ */
+export function closingOf(outputs: readonly MappedOutput[], keyed: (type: string, value: string) => string): Canonical[] {
+  return outputs.flatMap(({ name, recordType, outputId, record }) => {
+    if (!saysNo({ recordType, record }) || typeof record['purpose'] !== 'string' || record['purpose'] === '') return [];
+    const ids = identifiersOf(record, keyed, maxIdentifiers);
+    if (ids === undefined || ids.length === 0) return [];
+    return [{ recordType, record: { ...record, extras: null }, outputId, outputName: name, ids, subject: ids[0]! }];
+  });
 }

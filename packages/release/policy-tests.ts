@@ -1,5 +1,5 @@
 import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
-import { canonicalSchemas, checkUse, decide, type ConsentEntry, type Decision, type Subject } from '@weir/policy';
+import { canonicalSchemas, checkUse, decide, isRegionCode, type ConsentEntry, type Decision, type Subject } from '@weir/policy';
 import type { AvroField, AvroRecord } from '@weir/schemas';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { isPolicyTest } from './governance.ts';
@@ -17,7 +17,7 @@ export interface PolicyTest {
 type Table = { [key: string]: YamlValue };
 type At = readonly (string | number)[];
 const isTable = (v: YamlValue | undefined): v is Table => v !== null && typeof v === 'object' && !Array.isArray(v);
-const testKeys = ['name', 'doc', 'record', 'source', 'at', 'acceptedAt', 'consent', 'approved', 'expect'];
+const testKeys = ['name', 'doc', 'record', 'source', 'regions', 'at', 'acceptedAt', 'consent', 'approved', 'expect'];
 const expectKeys = ['destination', 'operation', 'effect', 'rule', 'reason', 'notBefore', 'fields', 'without', 'values'];
 const stateWords = ['granted', 'denied', 'withdrawn', 'unknown'];
 const identifierFields = ['userId', 'email', 'phone', 'anonymousId'];
@@ -95,10 +95,18 @@ class TestRun {
     const record = this.record(schema, fields);
     const source = String(spec['source'] ?? [...release.sources.keys()][0] ?? 'test');
     if (spec['source'] !== undefined && !release.sources.has(source)) this.add(['source'], `no source ${source}`, `use one of ${[...release.sources.keys()].join(', ')}`);
+    const regions = this.regions(spec['regions']);
     const ids = identifierFields.filter((f) => typeof record[f] === 'string').map((f) => `${f}:${String(record[f])}`);
     const approved = isTable(spec['approved']) ? spec['approved'] : undefined;
     const approval = approved === undefined ? undefined : { destination: String(approved['destination']), operation: String(approved['operation']), rules: Array.isArray(approved['rules']) ? approved['rules'].map(String) : [] };
-    return { recordName: String(type), record, source, key: ids[0] ?? 'event:test', ids, eventId: 'evt_test', acceptedAt: this.time(spec['acceptedAt'], ['acceptedAt']) ?? this.time(spec['at'], ['at']) ?? Date.now(), approval };
+    return { recordName: String(type), record, source, key: ids[0] ?? 'event:test', ids, regions: () => regions, eventId: 'evt_test', acceptedAt: this.time(spec['acceptedAt'], ['acceptedAt']) ?? this.time(spec['at'], ['at']) ?? Date.now(), approval };
+  }
+
+  /** A code or a list of them: where other records of the person said that it is. */
+  private regions(spec: YamlValue | undefined): readonly string[] {
+    const list = spec === undefined ? [] : (Array.isArray(spec) ? spec : [spec]).map(String);
+    for (const code of list) if (!isRegionCode(code)) this.add(['regions'], `unknown region ${JSON.stringify(code)}`, 'use ISO 3166 codes such as DE or US-CA');
+    return list;
   }
 
   private record(schema: AvroRecord, fields: Table): Record<string, unknown> {

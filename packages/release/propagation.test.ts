@@ -13,13 +13,13 @@ const allowed = allowing(['a', 'b', 'c']);
 function world(of: Release = release, decisions: readonly Decision[] = allowed) {
   const states = new Map<string, ConsentState>();
   let n = 0;
-  return (source: string, state: ConsentState['state'], ids: readonly string[], again?: string): { id: string; told: string[]; reasons: string[] } => {
+  return (source: string, state: ConsentState['state'], ids: readonly string[], again?: string, { repeats = false, untold = false }: { readonly repeats?: boolean; readonly untold?: boolean } = {}): { id: string; told: string[]; reasons: string[] } => {
     const outputId = again ?? `out_${++n}`;
     for (const id of ids) {
-      const next = foldConsent(states.get(`${id}|news||`), id, { changeId: outputId, purpose: 'news', channel: '', topic: '', state, source, acceptedAt: 1000 + n, legalBasis: null, proof: null, expiresAt: null }, states.get(`${id}|news||`) === undefined ? n : n + 100);
+      const next = foldConsent(states.get(`${id}|news||`), id, { changeId: outputId, purpose: 'news', channel: '', topic: '', state, source, acceptedAt: 1000 + n, legalBasis: null, proof: null, expiresAt: null, untold }, states.get(`${id}|news||`) === undefined ? n : n + 100);
       if (next !== undefined) states.set(`${id}|news||`, next);
     }
-    const change: ChangeSeen = { outputId, source, ids, purpose: 'news', channel: null, topic: null, state };
+    const change: ChangeSeen = { outputId, source, ids, purpose: 'news', channel: null, topic: null, state, repeats };
     const propagated = propagate(decisions, change, { stored: (key) => (states.has(key) ? ({ partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) }) : undefined) }, of);
     return { id: outputId, told: propagated.flatMap((d) => (d.effect === 'allow' ? [d.route.destination] : [])), reasons: propagated.flatMap((d) => (d.effect === 'deny' ? [d.reason] : [])) };
   };
@@ -52,6 +52,28 @@ test('a person who says it again is heard again: only a tool that is told can ec
   const told = world();
   told('site', 'withdrawn', ['email:x']);
   expect(told('site', 'withdrawn', ['email:x']).told).toEqual(['a', 'b', 'c']);
+});
+
+test('what is said with every call goes everywhere once, and again after a yes; what a person says in between is heard', () => {
+  const told = world();
+  const page = () => told('site', 'denied', ['anonymousId:x'], undefined, { repeats: true });
+  expect(page().told).toEqual(['a', 'b', 'c']);
+  for (let i = 0; i < 100; i++) expect(page()).toMatchObject({ told: [], reasons: ['consent-echo', 'consent-echo', 'consent-echo'] });
+  expect(told('site', 'withdrawn', ['anonymousId:x']).told).toEqual(['a', 'b', 'c']);
+  told('site', 'granted', ['anonymousId:x']);
+  expect(page().told).toEqual(['a', 'b', 'c']);
+  expect(page().told).toEqual([]);
+});
+
+test('a no of a dead letter was told to nobody: neither itself, put right, nor who says the same after it, is an echo', () => {
+  const told = world();
+  const held = told('site', 'withdrawn', ['userId:1'], undefined, { untold: true }).id;
+  expect(told('site', 'withdrawn', ['userId:1', 'email:x'], held).told).toEqual(['a', 'b', 'c']);
+  const other = world();
+  const letter = other('site', 'withdrawn', ['userId:1'], undefined, { untold: true }).id;
+  expect(other('b', 'withdrawn', ['userId:1']).told).toEqual(['a', 'c']);
+  expect(other('a', 'withdrawn', ['userId:1']).told).toEqual([]);
+  expect(other('site', 'withdrawn', ['userId:1', 'email:x'], letter).told).toEqual(['a', 'b', 'c']);
 });
 
 test('what brings an identifier that had not said it is no echo', () => {

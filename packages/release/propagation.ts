@@ -15,6 +15,8 @@ export interface ChangeSeen {
   readonly channel: string | null;
   readonly topic: string | null;
   readonly state: string;
+  /** It is said with every call, no act of the person: once every destination was told, it says nothing new. */
+  readonly repeats?: boolean;
 }
 
 const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
@@ -52,7 +54,7 @@ function isOrigin(destination: string, source: string, release: Release): boolea
 /** The decisions on a change of consent, without those that would tell a tool what it knows: `consent-origin`, `consent-echo`. */
 export function propagate(decisions: readonly Decision[], change: ChangeSeen, tables: StatesSeen, release: Release): readonly Decision[] {
   if (decisions.every((d) => d.effect !== 'allow')) return decisions;
-  const echo = isTold(change.source, release) && isEcho(change, tables);
+  const echo = (change.repeats === true || isTold(change.source, release)) && isEcho(change, tables);
   return decisions.map((decision): Decision => {
     if (decision.effect !== 'allow') return decision;
     const reason = isOrigin(decision.route.destination, change.source, release) ? 'consent-origin' : echo ? 'consent-echo' : undefined;

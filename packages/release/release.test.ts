@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Adapter } from '@weir/adapter';
 import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { compileRelease, readWorkspace, releaseHash, resolveConfig, withDefaults, type ReleaseFile } from './index.ts';
+import { compileRelease, readWorkspace, releaseHash, resolveConfig, runPolicyTests, withDefaults, type ReleaseFile } from './index.ts';
 
 /** An adapter as packages see one: nothing of adapters/ is imported here. */
 const shop: Adapter = {
@@ -49,6 +49,21 @@ test('the adapter\'s own mapping is part of the release, so that it does not cha
   expect(filesOf().map((f) => f.path)).toContain('adapters/shop/mappings/shop.yaml');
   expect(compile().sources.get('web')!.mapping.name).toBe('shop');
   expect(compile().sources.get('web')!.config).toMatchObject({ tolerance: 300, secret: { secret: 'SHOP_KEY' } });
+});
+
+test('a test of policies says what is known of where a person is: an event that does not say it is judged by that, and not by its source', () => {
+  const event = '    record: { type: Event, userId: u-7, name: Order Completed, category: track }\n    source: web\n';
+  const table = (regions: string): string => `  - name: "${regions}"\n${event}${regions === '' ? '' : `    regions: ${regions}\n`}    expect:\n      - { destination: us, effect: deny, reason: "residency:stay" }\n`;
+  const profile = '  - name: her profile\n    record: { type: Profile, userId: u-7, country: DE }\n    source: web\n    expect: [{ destination: us, effect: deny, reason: "residency:stay" }]\n';
+  const release = compile({
+    'sources/web.yaml': `${base['sources/web.yaml']}region: US\n`,
+    'destinations/us.yaml': 'adapter: sink\nregion: US\nroutes:\n  - { on: Profile, operation: put, purpose: service }\n  - { on: Event, operation: put, purpose: service }\n',
+    'policies/a.yaml': 'rules:\n  - { name: all, effect: allow }\n  - { name: stay, effect: residency, residency: { subject: [EEA], destinations: [EEA] } }\n',
+    'policies/a.test.yaml': `tests:\n${profile}${['DE', '[US, FR]', 'US', '', 'Europe'].map(table).join('')}`,
+  });
+  expect(runPolicyTests(release).map(({ name, problems: of }) => `${name}: ${of.map((p) => p.message).join()}`)).toEqual([
+    'her profile: ', 'DE: ', '[US, FR]: ', 'US: test "US": us: expected deny, got allow (rule all)', ': test "": us: expected deny, got allow (rule all)', 'Europe: unknown region "Europe"',
+  ]);
 });
 
 test('problems of every file are told at once, each with file, line and remedy', () => {

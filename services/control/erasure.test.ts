@@ -22,6 +22,7 @@ let known: boolean;
 /** Another control service has ended the erasure, and destroyed the key of its order. */
 let ended: boolean;
 let states: Map<string, { purpose: string }[] | 'too-many'>;
+let regions: Map<string, { code: string; at: number }>;
 let records: Pick<SubjectRecord, 'type' | 'value'>[];
 /** Runs while the records are read, as a scan of 30 days takes its time. */
 let whileReading: () => void;
@@ -67,7 +68,7 @@ function open(): Erasures {
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
   const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
   return createErasures({
-    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, remains: { find: async (_ids: readonly string[], _until: number, goOn: () => void) => { goOn(); return remaining; } }, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [], readToEnd: async () => undefined, regions: (ids: readonly string[], tell: (id: string, region: { code: string; at: number }) => void) => ids.forEach((id) => { const region = regions.get(id); if (region !== undefined) tell(id, region); }) }, subjects, remains: { find: async (_ids: readonly string[], _until: number, goOn: () => void) => { goOn(); return remaining; } }, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
@@ -82,6 +83,7 @@ beforeEach(() => {
   [unsealed, remaining, leaves, retention] = [false, { readable: 0, newest: new Map() }, [], '604800000'];
   routes = [{ destination: 'crm', operation: 'erase' }];
   states = new Map();
+  regions = new Map();
   whileReading = whileMarking = () => {};
   ended = false;
   gate = Promise.resolve();
@@ -120,6 +122,15 @@ test('the order is answered before any record is read, and what is accepted whil
   const withdrawals = log.filter((l) => l.topic === topics.consentChanges).map((l) => Number(l.record.headers!.find(([n]) => n === H.accepted)![1].toString()));
   expect(withdrawals.every((at) => at === marked.markedAt)).toBe(true);
   expect(told()[0]).toMatchObject({ accepted: marked.markedAt! + 1, value: { email: ada.email, userId: 'u-7' } });
+});
+
+test('where the person is known to be is taken from the topic, and not what was said since by one who came again', async () => {
+  const [before, since] = ['userId:before', 'userId:since'];
+  linked = [adaId, before, since];
+  regions.set(before, { code: 'DE', at: now }).set(since, { code: 'US', at: now + minute });
+  await order();
+  await until((e) => e.state === 'erased');
+  expect(log.filter((l) => l.topic === topics.identity).map(({ record }) => [record.key!.toString(), record.value])).toEqual([[`@${before}`, null]]);
 });
 
 test('what is linked while the records are read, or the mark is written, is read and marked with the rest', async () => {

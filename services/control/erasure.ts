@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { ConsentBarrier, ConsentTables } from '@weir/consent';
+import { regionKey, type ConsentBarrier, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
 import { eventId, H, outputId, type TopicNames } from '@weir/pipeline';
@@ -64,7 +64,7 @@ export interface ErasurePorts {
   readonly policyGroup: string;
   readonly keys: KeyRing;
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
-  readonly tables: Pick<ConsentTables, 'states'>;
+  readonly tables: Pick<ConsentTables, 'states' | 'regions' | 'readToEnd'>;
   readonly subjects: Subjects;
   readonly remains: Remains;
   readonly store: Pick<Store, 'stages' | 'places' | 'position'>;
@@ -303,6 +303,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   async function destroy(erasure: Erasure): Promise<Erasure> {
     const keysDestroyed = erasure.keysDestroyed + await keys.destroy(erasure.ids, 'marked');
+    await forgetRegions(erasure);
     const left = await keysLeft(erasure.ids);
     if (left > 0) throw new WeirError('not-ready', `${left} keys of before the mark are there after they were destroyed`);
     return verify({ ...erasure, keysDestroyed });
@@ -372,6 +373,16 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return found.destinations.some((part, i) => part !== before.destinations[i]) ? save({ ...before, destinations: found.destinations }) : before;
   }
 
+  /** Where the person is stands in the clear beside its links. What a decision of before it read the mark writes behind this counts for nobody (`createKnownRegions`). */
+  async function forgetRegions(erasure: Erasure): Promise<void> {
+    await ports.tables.readToEnd();
+    const mark = markOf(erasure)!;
+    const known: Buffer[] = [];
+    // One who came again since has said it anew.
+    ports.tables.regions(erasure.ids, (id, { at }) => { if (at <= mark) known.push(Buffer.from(regionKey(id))); });
+    if (known.length > 0) await appender.append(topics.identity, known.map((key) => ({ partition: appender.partitionFor(topics.identity, key), key, value: null })));
+  }
+
   /** Those that stand before the last mark of their owner; by a reader from the beginning, not by the ring that destroyed them. */
   async function keysLeft(ids: readonly string[]): Promise<number> {
     const owners = new Set(ids);
@@ -427,7 +438,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   return {
     async start() {
-      await Promise.all([topics.control, topics.canonical, topics.consentChanges, topics.keys].map((topic) => appender.partitions(topic)));
+      await Promise.all([topics.control, topics.canonical, topics.consentChanges, topics.identity, topics.keys].map((topic) => appender.partitions(topic)));
       const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
       await reader.read(topics.control, 0, 0, end, async (batch) => {
         for (const { key, value } of batch.records) {

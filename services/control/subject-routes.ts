@@ -38,7 +38,7 @@ export function subjectRoutes(app: FastifyInstance, ports: { readonly subjects: 
     const { identifier, destination, limit = 50 } = request.body;
     return ports.subjects().decisions(parseIdentifier(identifier), destination, limit);
   });
-  app.post<Asked>('/v1/subjects/export', { schema: { body }, config: { permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, and what links keep of it, as NDJSON.' } }, async (request, reply) => {
+  app.post<Asked>('/v1/subjects/export', { schema: { body }, config: { permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, what links keep of it and where it was last said to be, as NDJSON.' } }, async (request, reply) => {
     const subjects = ports.subjects();
     const { ids, onlyGiven } = await subjects.resolve(parseIdentifier(request.body.identifier));
     return reply.type('application/x-ndjson').send(Readable.from(lines(subjects, ids, onlyGiven)));
@@ -78,7 +78,10 @@ async function* lines(subjects: Subjects, ids: readonly string[], onlyGiven: boo
       before.resolve();
     }
     // Of those that are too many the links are of several people.
-    if (!onlyGiven) for (const { at, ...link } of await subjects.linkValues(ids)) chunk += `${JSON.stringify({ at: new Date(at).toISOString(), link })}\n`;
+    if (!onlyGiven) {
+      for (const { at, ...link } of await subjects.linkValues(ids)) chunk += `${JSON.stringify({ at: new Date(at).toISOString(), link })}\n`;
+      for (const { at, region } of subjects.regions(ids)) chunk += `${JSON.stringify({ at: new Date(at).toISOString(), region })}\n`;
+    }
     if (chunk !== '') yield chunk;
   } finally {
     left = true;

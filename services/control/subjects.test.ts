@@ -16,7 +16,7 @@ function subjects(linked: (ids: readonly string[]) => readonly string[] | undefi
   return createSubjects({
     reader: { read: async (_t: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: [record] }) }, admin: { beginningOffsets: async () => new Map(), endOffsets: async () => new Map([[0, 1]]) },
     appender: { partitions: async () => 1, partitionFor: () => 0 }, serde: { known: () => true, decode: () => ({ name: 'weir.canonical.Profile', value: { userId: 'u-7' } }) }, topics: topicNames('weir'),
-    keys: { erasedUntil: () => 0, current: () => undefined }, tables: { readToEnd: async () => {}, linkValues: () => [], linked, states: () => [], allows: (ids: readonly string[]) => (linked(ids) === undefined ? { ok: false, reason: 'identity-too-wide' } : { ok: true }) },
+    keys: { erasedUntil: () => 0, current: () => undefined }, tables: { readToEnd: async () => {}, linkValues: () => [], regions: () => undefined, linked, states: () => [], allows: (ids: readonly string[]) => (linked(ids) === undefined ? { ok: false, reason: 'identity-too-wide' } : { ok: true }) },
     store: { stages: () => [{ stage: 'decided', at: 1, destination: 'crm', operation: 'send', effect: 'deny', reason: 'identity-too-wide' }] }, workspaceKey, now: () => 0,
     release: () => ({ policy: { routes: new Map([['Profile', [{ purpose: 'email-marketing', channel: 'email' }]]]), purposes: new Map() } }), ...over,
   } as never);
@@ -38,6 +38,17 @@ test('an export of a part says so in its first line', async () => {
     const lines = answer.body.trim().split('\n').map((line) => JSON.parse(line) as object);
     expect(Object.keys(lines[0]!)[0]).toBe(first);
     expect(lines.at(-1)).toMatchObject({ record: { userId: 'u-7' } });
+    await app.close();
+  }
+});
+
+test('an export tells where the person was last said to be, and nothing of before an erasure', async () => {
+  const tables = { readToEnd: async () => {}, linkValues: () => [], linked: (ids: readonly string[]) => ids, states: () => [], regions: (ids: readonly string[], tell: (id: string, region: object) => void) => tell(ids[0]!, { code: 'DE', at: 5 }) };
+  for (const [erasedUntil, regions] of [[0, [{ at: new Date(5).toISOString(), region: 'DE' }]], [5, []]] as const) {
+    const app = fastify();
+    subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, keys: { erasedUntil: () => erasedUntil, current: () => undefined } }), erasures: () => ({}) as never });
+    const answer = await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7' } });
+    expect(answer.body.trim().split('\n').map((line) => JSON.parse(line) as object).filter((line) => 'region' in line)).toEqual(regions);
     await app.close();
   }
 });

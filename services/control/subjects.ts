@@ -1,4 +1,4 @@
-import type { ConsentTables } from '@weir/consent';
+import { createKnownRegions, type ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
@@ -14,7 +14,7 @@ export interface SubjectPorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly keys: KeyRing;
-  readonly tables: Pick<ConsentTables, 'linked' | 'allows' | 'readToEnd' | 'states' | 'linkValues'>;
+  readonly tables: Pick<ConsentTables, 'linked' | 'allows' | 'readToEnd' | 'states' | 'linkValues' | 'regions'>;
   readonly store: Pick<Store, 'stages'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
@@ -155,6 +155,13 @@ export function createSubjects(ports: SubjectPorts) {
     return found;
   }
 
+  /** Where a person is known to be, by each identifier that says it; nothing of what was erased. @param ids as `resolve` gives them for one person */
+  function regions(ids: readonly string[]): ReadonlyArray<{ readonly at: number; readonly region: string }> {
+    const found: { at: number; region: string }[] = [];
+    createKnownRegions({ tables, keys }).each(ids, (_id, { at, code }) => found.push({ at, region: code }));
+    return found;
+  }
+
   async function summary(identifiers: Identifiers): Promise<SubjectSummary> {
     const { ids, onlyGiven } = await resolve(identifiers);
     const events = new Set<string>();
@@ -203,6 +210,6 @@ export function createSubjects(ports: SubjectPorts) {
     return { onlyGiven, decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
   }
 
-  return { resolve, close, known, scan, linkValues, summary, decisions };
+  return { resolve, close, known, scan, linkValues, regions, summary, decisions };
 }
 export type Subjects = ReturnType<typeof createSubjects>;

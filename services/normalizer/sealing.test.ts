@@ -46,3 +46,17 @@ test('what came after the erasure whose tombstone is read meanwhile is sealed un
   const bytes = sink.bytes.subarray(from, to);
   expect([isSealed(bytes), unseal(state.keys.get('ann')!, bytes).toString()]).toEqual([true, 'hello']);
 });
+
+test('what closes of a dead letter is sealed, too; of who was erased nothing of it goes on, and the letter stays', async () => {
+  const { keys, state } = ring(() => undefined);
+  const dead = (subject: string, acceptedAt: number) => ({ headers: { acceptedAt }, result: { kind: 'dead', reasons: [], closing: [{ from: 0, to: plain.length, person: { subject, ids: [subject] } }] } as any });
+  state.marks.set('ann', 1000);
+  const sealing = createSealing(keys);
+  expect(sealing.withoutErased(dead('ann', 900).result, 900)).toEqual({ kind: 'dead', reasons: [], closing: [] });
+  const works = [dead('ann', 900), dead('bob', 900), { headers: { acceptedAt: 900 }, result: { kind: 'dead', reasons: [] } as any }];
+  const sink = sinkOf();
+  await sealing.seal(works, sink);
+  expect(works.map((w) => [w.result.kind, w.result.closing?.length])).toEqual([['dead', 0], ['dead', 1], ['dead', undefined]]);
+  const [{ from, to }] = works[1]!.result.closing;
+  expect(unseal(state.keys.get('bob')!, sink.bytes.subarray(from, to)).toString()).toBe('hello');
+});

@@ -1,7 +1,7 @@
 import { findWeirError } from '@weir/errors';
 import { room, type Headers, type LogRecord, type Sink } from '@weir/log';
 import { H } from '@weir/pipeline';
-import type { Encodable, Encoded } from '@weir/release';
+import { outputsOf, type Encodable, type Encoded } from '@weir/release';
 import { isSealed, sealedBy, sealOverhead, sealTo, unseal, type KeyRing, type SealKey } from '@weir/seal';
 
 type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
@@ -60,21 +60,25 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
       let next = 0;
       for (const work of works) {
         const { result } = work;
-        if (result.kind !== 'ok') continue;
+        const before = outputsOf(result);
+        if (before.length === 0) continue;
         const outputs: Encoded[] = [];
-        for (const output of result.outputs) {
+        for (const output of before) {
           const key = found[next++]!;
           // A mark that was read since the record was mapped: its key is gone, and the one of now would make it readable again.
           if (keys.erasedUntil(output.person.ids) < work.headers.acceptedAt) outputs.push(sealed(key, output, sink));
         }
-        work.result = outputs.length === 0 && result.outputs.length > 0 ? { kind: 'dropped', reason: 'subject-erased' } : { kind: 'ok', mapping: result.mapping, outputs };
+        if (result.kind === 'dead') work.result = { ...result, closing: outputs };
+        else if (result.kind === 'ok') work.result = outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { kind: 'ok', mapping: result.mapping, outputs };
       }
     },
   };
 
   function withoutErased<T extends Result>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }> {
-    if (result.kind !== 'ok' || !result.outputs.some((output) => keys!.erasedUntil(output.person.ids) >= acceptedAt)) return result;
-    const outputs = result.outputs.filter((output) => keys!.erasedUntil(output.person.ids) < acceptedAt);
+    const before = outputsOf(result);
+    if (!before.some((output) => keys!.erasedUntil(output.person.ids) >= acceptedAt)) return result;
+    const outputs = before.filter((output) => keys!.erasedUntil(output.person.ids) < acceptedAt);
+    if (result.kind === 'dead') return { ...result, closing: outputs };
     return outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs };
   }
 
@@ -83,8 +87,7 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
     found.length = 0;
     const missing = new Set<string>();
     for (const { result } of works) {
-      if (result.kind !== 'ok') continue;
-      for (const { person } of result.outputs) {
+      for (const { person } of outputsOf(result)) {
         const key = keys!.current(person.subject);
         if (key === undefined) missing.add(person.subject);
         else found.push(key);

@@ -27,6 +27,21 @@ test('a raw record with more headers of a replay than a record can carry stops n
   expect(left).toEqual([['shop', 97], ['shop', 97]]);
 });
 
+test('what closes of a dead letter goes to weir.consent.changes under each identifier, before the letter, and nowhere else', async () => {
+  const appended: { topic: string; keys: string[]; outputs: (string | undefined)[] }[] = [];
+  const write = createWriter({
+    appender: { partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => {
+      if (records.length > 0) appended.push({ topic, keys: records.map(({ key }) => key!.toString()), outputs: records.map(({ headers }) => headers?.find(([name]) => name === H.output)?.[1].toString()) });
+      return Promise.resolve(records.map((_, i) => i));
+    } },
+    serde: { encode: () => Buffer.alloc(0) }, topics: topicNames('t'), now: () => 1, left: () => {},
+  } as never);
+  const raw = { source: 'shop', topic: 't.raw.shop', partition: 0, record: { offset: 1, timestamp: 1, key: null, value: Buffer.from('v'), headers: [] }, headers: { eventId: 'e', hash: 'h', acceptedAt: 1, traceparent: 't', redriven: false, common: undefined }, known: null };
+  const closing = [{ recordType: 'weir.canonical.ConsentChange', from: 0, to: 1, outputId: 'o', outputName: 'no', person: personOf(['userId:u', 'anonymousId:a'], 'userId:u') }];
+  await write([{ ...raw, result: { kind: 'dead', reasons: [{ code: 'mapping-failed', message: 'm' }], closing } }] as unknown as Work[], { bytes: Buffer.alloc(1), at: 1 } as Sink, { hash: 'r', linkedIdentifiers: false });
+  expect(appended).toEqual([{ topic: 't.consent.changes', keys: ['userId:u', 'anonymousId:a'], outputs: ['o', 'o'] }, { topic: 't.dlq', keys: ['e'], outputs: [undefined] }, { topic: 't.outcome', keys: ['e'], outputs: [undefined] }]);
+});
+
 /** A writer over a log in memory, with sealed records of ann; `links` gives what went to weir.identity since it was asked last. */
 function linking(keep = true) {
   const key = { now: sealKey(randomBytes(16), randomBytes(32)) };

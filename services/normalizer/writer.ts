@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { failpoint } from '@weir/failpoint';
 import { headerBytes, Packer, type Appender, type LogRecord, type OutRecord, type RecordBody, type Serde, type Sink } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
-import { H, type Reason, type TopicNames } from '@weir/pipeline';
-import { carried, linksOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders, type Release } from '@weir/release';
+import { H, ofDeadLetter, type Reason, type TopicNames } from '@weir/pipeline';
+import { carried, linksOf, outputsOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders, type Release } from '@weir/release';
 import { identifiersSealer, type KeyRing } from '@weir/seal';
 import type { First } from './seen.ts';
 
@@ -60,7 +60,7 @@ const named = (name: string): Buffer => headerBytes(name, '').subarray(0, -1);
 const names = { hash: named(H.hash), event: named(H.event), accepted: named(H.accepted), traceparent: named(H.traceparent), output: named(H.output), ids: named(H.ids), logged: named(H.logged), afterConsent: named(H.afterConsent), afterIdentity: named(H.afterIdentity) };
 
 /**
- * Writes one batch: consent changes and identity links first, and only when they are acknowledged the
+ * Writes one batch: consent changes (those of dead letters that close and can be read, too) and identity links first, and only when they are acknowledged the
  * canonical records, which name those positions; then dead letters and outcomes. Resolves when all of it is
  * acknowledged. Order per raw key is kept: canonical records are appended in the order of the batch.
  */
@@ -133,14 +133,16 @@ export function createWriter(ports: WriterPorts) {
     const records: OutRecord[] = [];
     const owners: Work[] = [];
     for (const work of works) {
-      if (work.result.kind !== 'ok') continue;
+      const outputs = outputsOf(work.result);
+      if (outputs.length === 0) continue;
+      const mapping = work.result.kind === 'ok' ? work.result.mapping : ofDeadLetter;
       // One that was put back came onto the log when it first did.
       const logged = String(work.headers.redriven ? Math.min(work.headers.acceptedAt, work.record.timestamp) : work.record.timestamp);
-      for (const output of work.result.outputs) {
+      for (const output of outputs) {
         if (output.recordType !== consentRecord) continue;
         for (const id of output.person.ids) {
           const key = Buffer.from(id);
-          records.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.consentChanges, key), release, work.result.mapping, { logged }));
+          records.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.consentChanges, key), release, mapping, { logged }));
           owners.push(work);
         }
       }
@@ -238,7 +240,7 @@ export function createWriter(ports: WriterPorts) {
     return { consent: new Map([...changes].map(([work, last]) => [work, positions(last)])), identity };
   }
 
-  function deadLetter(work: Work, reasons: readonly Reason[], release: string): OutRecord {
+  function letterOf(work: Work, reasons: readonly Reason[], release: string): OutRecord {
     const { record, headers } = work;
     const key = Buffer.from(headers.eventId);
     const value = serde.encode('weir.internal.DeadLetter', {
@@ -280,10 +282,10 @@ export function createWriter(ports: WriterPorts) {
         }
       } else if (result.kind === 'dropped') outcomes.push(outcome(work, 'dropped', result.reason, null, release));
       else if (result.kind === 'conflict') {
-        letters.push(deadLetter(work, [{ code: 'event-conflict', message: `event ${work.headers.eventId} arrived before with another body (hash ${result.first}, now ${work.headers.hash})` }], release));
+        letters.push(letterOf(work, [{ code: 'event-conflict', message: `event ${work.headers.eventId} arrived before with another body (hash ${result.first}, now ${work.headers.hash})` }], release));
         outcomes.push(outcome(work, 'quarantined', 'event-conflict', null, release));
       } else {
-        letters.push(deadLetter(work, result.reasons, release));
+        letters.push(letterOf(work, result.reasons, release));
         outcomes.push(outcome(work, 'dead-lettered', result.reasons[0]!.code, result.reasons[0]!.message, release));
       }
     }

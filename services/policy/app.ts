@@ -19,7 +19,7 @@ export async function createPolicy(context: ServiceContext, config: PolicyConfig
   const fail = (error: unknown): void => failWith(error instanceof Error ? error : new Error(String(error)));
   // The fold has its own connection: a state must not wait behind deliveries.
   const [appender, states, admin, tables] = await Promise.all([
-    context.log.appender({ deadlineMs: appendDeadlineMs }), context.log.appender({ deadlineMs: appendDeadlineMs, urgent: true }), context.log.admin(), createConsentTables(context, fail, { open, linkValues: true }),
+    context.log.appender({ deadlineMs: appendDeadlineMs }), context.log.appender({ deadlineMs: appendDeadlineMs, urgent: true }), context.log.admin(), createConsentTables(context, fail, { open, linkValues: true, regions: true }),
   ]);
   const progress = createProgress({ monotonic: () => context.clock.monotonic() });
   const retention = createRetentionWatch({ admin, clock: context.clock, logger: context.logger, registry: context.registry });

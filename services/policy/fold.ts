@@ -1,7 +1,7 @@
 import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { consentApi, H } from '@weir/pipeline';
+import { consentApi, H, ofDeadLetter } from '@weir/pipeline';
 import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import { coPartitioned } from '@weir/service';
 import { deadLetter } from './dead-letter.ts';
@@ -138,7 +138,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
-      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true,
+      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true, untold: textOf(record, H.mapping) === ofDeadLetter,
     };
     const release = context.releases.current();
     const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';

@@ -14,6 +14,7 @@ import { readTaken, type TakenSlot } from './limits.ts';
 import { createOpener, type Opened } from './opened.ts';
 import type { PolicyPorts } from './ports.ts';
 import { prepare } from './prepare.ts';
+import { createRegions } from './regions.ts';
 import { createReleaseTopics } from './release-topics.ts';
 import { basisOf, createDecisionWriter, createOutputs, put, type Outputs } from './write.ts';
 
@@ -60,6 +61,8 @@ const maxChunks = 4;
 const maxSpare = 6;
 const remembered = 10_000;
 const canonicalPrefix = 'weir.canonical.';
+/** Of the records about a person it alone says where that one is. */
+const profile = 'weir.canonical.Profile';
 const nothing = (): undefined => undefined;
 /** Of what the control service writes for an erasure. */
 const erasureSource = 'weir-erasure';
@@ -78,9 +81,14 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
   const idle = new Set<() => void>();
   const write = createDecisionWriter(ports);
   const open = createOpener(serde);
+  const regions = createRegions(ports);
   const clearLinks = createClearLinks({ tables, serde, keys, workspaceKey: context.workspaceKey });
   const releaseTopics = createReleaseTopics(ports, () => { for (const lane of lanes.values()) pump(lane); });
-  const wakeWaiting = (): void => { for (const lane of lanes.values()) if (lane.waitingSince > 0) pump(lane); };
+  const wakeWaiting = (): void => {
+    const full = regions.full();
+    regions.advanced();
+    for (const lane of lanes.values()) if (lane.waitingSince > 0 || full) pump(lane);
+  };
   const dependencies = createDependencies(ports, wakeWaiting);
 
   tables.onAdvance(wakeWaiting);
@@ -117,7 +125,9 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const from: Canonical = { ...base, bytes, name, value: opened.value };
     if (keys !== undefined && name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return void erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${heads.intent}`;
-    const subject: Subject = { recordName: name.slice(canonicalPrefix.length), record: opened.fields, source: from.source, key: record.key.toString(), ids: tables.linked(ids), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
+    const linked = tables.linked(ids);
+    if (name === profile) for (const region of regions.said(opened.fields, heads)) put(outputs, topics.identity, region);
+    const subject: Subject = { recordName: name.slice(canonicalPrefix.length), record: opened.fields, source: from.source, key: record.key.toString(), ids: linked, regions: (own) => regions.of(linked, ids, own), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
     const decisions = decide(release.policy, subject, {
       now, take: lane.take,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
@@ -235,7 +245,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
 
   /** Decides one chunk and sends it; false = nothing can go on. */
   function step(lane: Lane, until: number): boolean {
-    if (lane.closed || lane.busy || lane.batches.length === 0 || lane.chunks.length >= maxChunks || !tables.caughtUp()) return false;
+    if (lane.closed || lane.busy || lane.batches.length === 0 || lane.chunks.length >= maxChunks || !tables.caughtUp() || regions.full()) return false;
     const release = releaseTopics.ready();
     const chunk = release === undefined ? undefined : nextChunk(lane, release, until);
     if (chunk === undefined) return false;
@@ -252,7 +262,10 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const chunk: Chunk = { nextOffset, done: false };
     lane.chunks.push(chunk);
     failpoint('policy.decided');
-    Promise.all([...outputs.topics].map(([topic, records]) => appender.append(topic, records))).then(() => {
+    Promise.all([...outputs.topics].map(async ([topic, records]) => {
+      const offsets = await appender.append(topic, records);
+      if (topic === topics.identity) regions.written(records, offsets);
+    })).then(() => {
       failpoint('policy.outputs-acked');
       giveBack(outputs);
       chunk.done = true;

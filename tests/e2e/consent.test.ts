@@ -104,6 +104,19 @@ test('a withdrawal that names nobody is an incident with its letter and command,
   expect((await weir.cli('audit', 'list')).out).toMatch(/consent\.settle/);
 });
 
+test('a withdrawal with an address that is none closes the user id at once, and is an incident until the letter is closed', async () => {
+  const who = 'userId:u-broken';
+  await weir.segment('identify', { type: 'identify', messageId: 'broken-1', userId: 'u-broken', traits: { plan: 'gold' } });
+  expect((await weir.cli('consent', 'set', who, '--purpose', 'email-marketing', '--channel', 'email', '--state', 'granted')).code).toBe(0);
+  expect((await weir.segment('track', { type: 'track', messageId: 'broken-2', userId: 'u-broken', event: 'Unsubscribed', properties: { email: 'una at larkspur' } })).status).toBe(200);
+  await waitFor('the no holds', async () => marketing(await show(who)).reason === 'consent-withdrawn');
+  await waitFor('the incident', async () => ((await weir.status()).incidents as any[]).some((i) => i.destination === 'consent/segment'));
+  const [letter] = JSON.parse((await weir.cli('dlq', 'list', '--code', 'consent-unresolved', '--source', 'segment', '--open', '--json')).out).deadLetters;
+  expect((await weir.cli('consent', 'settle', letter.id, '--reason', 'a test of the shop')).code).toBe(0);
+  await waitFor('the end of the incident', async () => ((await weir.status()).incidents as any[]).every((i) => i.destination !== 'consent/segment'));
+  expect(marketing(await show(who)).reason).toBe('consent-withdrawn');
+});
+
 test('why did she (not) get it, prove it, stop it now: each is one command, and what is proven fails on a forged log', async () => {
   const who = 'una@larkspur.example';
   let n = 0;
@@ -135,7 +148,7 @@ test('why did she (not) get it, prove it, stop it now: each is one command, and 
   const stopped = await json('subject', 'stop', 'userId:u-una', '--proof', 'letter of today');
   expect(stopped.toldAgain).toBeUndefined();
   expect((await weir.effects('newsletter')).filter((e) => e.operation === 'unsubscribes' && e.subject === who)).toHaveLength(1);
-  expect(stopped).toMatchObject({ code: 0, stopped: true, changes: ['*', 'service', 'analytics', 'email-marketing'].map((purpose) => expect.objectContaining({ purpose, state: 'applied', id: expect.stringMatching(/^evt_/) })) });
+  expect(stopped).toMatchObject({ code: 0, stopped: true, changes: ['*', 'service', 'analytics', 'email-marketing', 'advertising'].map((purpose) => expect.objectContaining({ purpose, state: 'applied', id: expect.stringMatching(/^evt_/) })) });
   const later = await identify();
   const now = (await json('subject', 'why', who)).decisions.filter((d: any) => d.eventId === later);
   expect(now.map((d: any) => [d.destination, d.end.state, d.reason]).sort()).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse'].map((d) => [d, 'denied', 'consent-withdrawn']));

@@ -6,6 +6,7 @@ import { createLog, createSerde, type Log, type LogRecord } from '@weir/log';
 import { groupNames, H, keyedId, topicNames } from '@weir/pipeline';
 import { compilePurposes, compileRoutes, compileRules, type CompiledRoute } from '@weir/policy';
 import type { Release } from '@weir/release';
+import { loadSchemas } from '@weir/schemas';
 import { createKeyRing, sealedSerde, sealIdentifiers, type KeyRing } from '@weir/seal';
 import { systemClock, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
@@ -134,6 +135,11 @@ export async function createWorld(prefix: string, partitions = 3) {
     profile(fields: Record<string, string>, extras: string | null = null): Buffer {
       const empty = Object.fromEntries(['firstName', 'lastName', 'name', 'title', 'gender', 'birthday', 'avatar', 'website', 'company', 'locale', 'timezone', 'street', 'city', 'region', 'postalCode', 'country', 'plan', 'lifecycleStage', 'currency', 'balance', 'createdAt', 'updatedAt', 'deleted'].map((f) => [f, null]));
       return complete('weir.canonical.Profile', { ...empty, attributes: {}, ...person(fields), extras });
+    },
+    /** A page that somebody looked at, as a tracker tells it: it says nothing of where that was. */
+    event(fields: Record<string, string>): Buffer {
+      const empty = Object.fromEntries(loadSchemas().get('weir.canonical.Event')!.fields.flatMap((field) => ('default' in field ? [[field.name, field.default]] : [])));
+      return complete('weir.canonical.Event', { ...empty, ...person(fields), name: 'Page Viewed', category: 'page' });
     },
     async canonical(event: string, fields: Record<string, string>, value: Buffer, more: Record<string, string> = {}): Promise<{ partition: number; offset: number }> {
       const ids = idsOf(fields);

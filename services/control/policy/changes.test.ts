@@ -1,5 +1,5 @@
 import { registry } from '@weir/adapters';
-import { compilePurposes, compileRoutes } from '@weir/policy';
+import { compilePurposes, compileRoutes, type Subject } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { parseYaml } from '@weir/yaml';
 import { expect, test } from 'vitest';
@@ -31,7 +31,7 @@ const release = releaseOf();
 const past: PastRecord = { eventId: 'evt_a', outputId: 'out_a', acceptedAt: 1, subject: { recordName: 'ConsentChange', record: { purpose: 'news', channel: null, topic: null, state: 'withdrawn', userId: 'u', email: null, phone: null }, source: 'crm', key: 'userId:u', ids: ['userId:u'], eventId: 'evt_a', acceptedAt: 1 } };
 const decided = (destination: string, operation: string, reason: string): Recorded => ({ destination, operation, effect: 'deny', reason, rule: 'restrict', release: 'rel_a', at: 1, consent: [], outputId: 'out_a' });
 const recorded = [decided('crm', 'stop', 'consent-origin'), decided('mail', 'unsubscribe', 'identifier-unknown')];
-const history = { clearLinks: () => () => undefined, recordedOf: () => recorded, recordsOf: async () => [past], subjectOf: () => past, release: async () => release, compile: () => release, tables: { linked: (ids: readonly string[]) => [...ids, 'email:e'], stored: () => undefined, check: () => ({ ok: true, seen: [] }) } } as unknown as History;
+const history = { clearLinks: () => () => undefined, recordedOf: () => recorded, recordsOf: async () => [past], subjectOf: () => past, release: async () => release, compile: () => release, whole: (subject: Subject) => ({ ...subject, ids: [...subject.ids ?? [], 'email:e'] }), tables: { linked: (ids: readonly string[]) => [...ids, 'email:e'], stored: () => undefined, check: () => ({ ok: true, seen: [] }) } } as unknown as History;
 
 test.each(['recorded', 'current'] as const)('explain (%s) says why a tool is not told of a change of consent: it told it, or it knows the person by what the change lacks', async (against) => {
   const { records } = await explainEvent(history, 'evt_a', against, release, 5);

@@ -40,7 +40,7 @@ export async function explainEvent(history: History, eventId: string, against: '
     eventId, release: release.hash, at: new Date(at).toISOString(),
     records: records.map(({ outputId, subject }) => {
       const own = recorded.filter((r) => r.outputId === null || r.outputId === outputId);
-      const whole = { ...subject, ids: tables.linked(subject.ids ?? []) };
+      const whole = history.whole(subject);
       const { region, routes } = explain(release.policy, whole, {
         now: at, take: () => true,
         consent: (ids, route) => (against === 'recorded' ? recordedConsent(own, route) : undefined) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),

@@ -5,7 +5,7 @@ import { H } from '@weir/pipeline';
 import type { CompiledRoute, ConsentAnswer, ConsentSeen, Subject } from '@weir/policy';
 import { compileRelease, controlKeys, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
-import { createClearLinks, type ConsentTables } from '@weir/consent';
+import { createClearLinks, createKnownRegions, type ConsentTables, type KnownRegions } from '@weir/consent';
 import type { Stage, Store } from '../store.ts';
 import { header } from '../indexer.ts';
 
@@ -44,6 +44,8 @@ export interface History {
   readonly tables: ConsentTables;
   /** What linked identifiers are in the clear, as links keep it: of a person, by keyed identifier. */
   readonly clearLinks: ReturnType<typeof createClearLinks>;
+  /** The person of a past record as it is known now: all linked identifiers, and where its records said that it is. */
+  whole(subject: Subject): Subject;
 }
 
 interface Ports {
@@ -60,6 +62,7 @@ const maxReleases = 8;
 export function createHistory(context: ServiceContext, { store, reader, admin, tables, adapters }: Ports): History {
   const { serde, topics } = context;
   const releases = new Map<string, Release>();
+  const regions: KnownRegions = createKnownRegions({ tables, keys: context.keys });
   const compile = (files: readonly ReleaseFile[]): Release => compileRelease(files, { adapters, workspaceKey: context.workspaceKey });
 
   async function filesOf(hash: string): Promise<readonly ReleaseFile[]> {
@@ -91,6 +94,11 @@ export function createHistory(context: ServiceContext, { store, reader, admin, t
 
   return {
     compile, subjectOf, tables,
+    whole(subject) {
+      const ids = subject.ids ?? [];
+      const linked = tables.linked(ids);
+      return { ...subject, ids: linked, regions: (own) => regions.of(linked, ids, own) };
+    },
     clearLinks: createClearLinks({ tables, serde, keys: context.keys, workspaceKey: context.workspaceKey }),
     async recordsOf(eventId) {
       const found = new Map<string, PastRecord>();

@@ -141,7 +141,7 @@ export function createRehearsals(ports: Ports): RehearsalApi {
   function compare(run: Run, past: PastRecord, tables: History['tables']): void {
     const recorded = ports.history.recordedOf(past.eventId).filter((r) => r.outputId === null || r.outputId === past.outputId);
     const at = recorded.at(-1)?.at ?? past.acceptedAt;
-    const subject = { ...past.subject, ids: tables.linked(past.subject.ids ?? []) };
+    const subject = ports.history.whole(past.subject);
     const valueOf = ports.history.clearLinks(subject.ids);
     const under = (release: Release, takeLimit: DecisionContext['take']): readonly Decision[] => shown(changeDecisions(decide(release.policy, subject, {
       now: at, take: takeLimit,

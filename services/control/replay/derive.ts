@@ -1,9 +1,10 @@
-import type { ConsentTables } from '@weir/consent';
+import { createKnownRegions, type ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Headers, LogRecord, Serde } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { decide, type Decision, type DecisionContext, type Subject } from '@weir/policy';
 import { createKeyedCache, normalize, rawHeaders, type Release } from '@weir/release';
+import type { KeyRing } from '@weir/seal';
 import type { DeliveryFacts, StandingPorts } from './standing.ts';
 
 /** What the running release makes of a record: the deliveries that policy lets through today, and those that it denies. */
@@ -25,7 +26,9 @@ export interface DerivePorts {
   readonly serde: Serde;
   readonly release: () => Release;
   readonly workspaceKey: Buffer;
-  readonly tables: Pick<ConsentTables, 'linked' | 'check'>;
+  readonly tables: Pick<ConsentTables, 'linked' | 'check' | 'regions'>;
+  /** Undefined = nothing is sealed, and nobody is erased. */
+  readonly keys: Pick<KeyRing, 'erasedUntil'> | undefined;
   /** The plain bytes of a value; undefined when its key is destroyed (I11). */
   readonly open: (bytes: Buffer) => Buffer | undefined;
   readonly standing: Pick<StandingPorts, 'mayRead'>;
@@ -57,6 +60,7 @@ function approvalOf(headers: Headers): Subject['approval'] {
 export function createDeriver(ports: DerivePorts) {
   const { serde, tables } = ports;
   const keyed = createKeyedCache(ports.workspaceKey);
+  const regions = createKnownRegions({ tables, keys: ports.keys });
 
   function decideNow(from: CanonicalRecord, eventId: string, source: string, acceptedAt: number) {
     const { policy } = ports.release();
@@ -68,9 +72,10 @@ export function createDeriver(ports: DerivePorts) {
       now, take: () => true,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(route.purpose), now),
     };
+    const linked = tables.linked(from.ids);
     return {
       name, basisOf,
-      decisions: decide(policy, { recordName: name.slice(canonicalPrefix.length), record: value, source, key: from.subject, ids: tables.linked(from.ids), eventId, acceptedAt, approval: from.approval }, context),
+      decisions: decide(policy, { recordName: name.slice(canonicalPrefix.length), record: value, source, key: from.subject, ids: linked, regions: (own) => regions.of(linked, from.ids, own), eventId, acceptedAt, approval: from.approval }, context),
       /** What the vendor would get: the record in the schema of this version, less what the destination has no purpose for. */
       payloadOf: (decision: Extract<Decision, { effect: 'allow' }>): Buffer => decision.minimiser.bytes(current ??= from.value.readInt32BE(1) === serde.idOf(name) ? from.value : serde.encode(name, value)),
     };

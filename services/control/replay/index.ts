@@ -106,7 +106,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     return found.filter((record) => record !== undefined && record.value !== null) as LogRecord[];
   }
   const select: SelectPorts = {
-    serde, topics, tables, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, canonicalOf, now: () => clock.now(),
+    serde, topics, tables, keys, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, canonicalOf, now: () => clock.now(),
     open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), hasKey: (sealed) => keys?.has(sealedBy(sealed)) ?? true, keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
   };
   const runner: Runner = createRunner({

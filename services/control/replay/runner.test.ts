@@ -114,7 +114,7 @@ class World {
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
-      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }) }, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
+      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
       verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], has: () => false, forget: () => undefined },
       settle: { admin, reader, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
       audit: async () => 'leaf_end', fail: (error) => { throw error; }, ...over,

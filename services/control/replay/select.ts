@@ -4,7 +4,7 @@ import { WeirError } from '@weir/errors';
 import { fieldReader, type FieldReader, type Headers, type LogRecord, type Serde } from '@weir/log';
 import { H, linkedFrom, type TopicNames } from '@weir/pipeline';
 import { rawHeaders, type Release } from '@weir/release';
-import { isReadable, isSealed } from '@weir/seal';
+import { isReadable, isSealed, type KeyRing } from '@weir/seal';
 import { recentAnswers } from './answers.ts';
 import { createDeriver, textOf, type Derived } from './derive.ts';
 import { LetterHeaders } from './letter-headers.ts';
@@ -69,7 +69,9 @@ export interface SelectPorts {
   readonly topics: TopicNames;
   readonly release: () => Release;
   readonly workspaceKey: Buffer;
-  readonly tables: Pick<ConsentTables, 'linked' | 'check'>;
+  readonly tables: Pick<ConsentTables, 'linked' | 'check' | 'regions'>;
+  /** Undefined = nothing is sealed, and nobody is erased. */
+  readonly keys: Pick<KeyRing, 'erasedUntil'> | undefined;
   readonly standing: StandingPorts;
   /** The plain bytes of a value; undefined when its key is destroyed. */
   readonly open: (bytes: Buffer) => Buffer | undefined;

@@ -30,7 +30,7 @@ const canonical = (fields: object, approval = ''): LogRecord => {
 interface Asked { readonly before: Release; readonly today: Release; readonly fields: object; readonly kept?: readonly LogRecord[]; readonly now?: number; readonly destination?: string; readonly over?: Partial<DecidedDelivery> }
 /** What policy says today of the delivery that `before` made of a record; the records that are kept are asked for at most once. */
 async function today({ before, today: release, fields, kept, now = 2_000_000, destination = 'crm', over = {} }: Asked): Promise<{ readonly says: Today; readonly reads: number }> {
-  const ports = { serde, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids: readonly string[]) => ids, check: () => ({ ok: true as const, seen: [] }) }, open: (b: Buffer) => b, standing: { mayRead: () => true }, now: () => now };
+  const ports = { serde, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids: readonly string[]) => ids, check: () => ({ ok: true as const, seen: [] }), regions: () => undefined }, keys: undefined, open: (b: Buffer) => b, standing: { mayRead: () => true }, now: () => now };
   const whole = bytesOf(fields);
   const made = createDeriver({ ...ports, release: () => before }).now(canonical(fields), destination, 'put');
   let reads = 0;

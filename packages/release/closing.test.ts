@@ -1,0 +1,81 @@
+/** Of an item that goes to the dead letters, what says no and can be read. */
+import type { Sink } from '@weir/log';
+import { compileMapping } from '@weir/mapping';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { encodeAll } from './encode.ts';
+import { normalize, type Normalized } from './normalize.ts';
+
+const mapping = compileMapping({ path: 'm.yaml', content: `mapping: m
+outputs:
+  choice:
+    record: ConsentChange
+    each: choices
+    objectKey: $item.id
+    fields:
+      userId: user
+      email: { from: email, pipe: [email] }
+      purpose: { from: $item.purpose, map: { news: news, ads: ads } }
+      channel: { from: $item.channel, map: { email: email, sms: sms } }
+      state: { from: $item.on, map: { 'true': granted, 'false': withdrawn } }
+  profile:
+    record: Profile
+    fields: { userId: user, birthday: { from: birthday, pipe: [date] } }
+` });
+const headers = { eventId: 'evt_1', hash: 'h', acceptedAt: 1000, traceparent: '', envelope: undefined, redriven: false, common: undefined };
+const keyed = (_type: string, value: string): string => value;
+function taken(item: object, contract?: string): Normalized {
+  const release = { hash: 'r', sources: new Map([['shop', { mapping, limits: { depth: 8 } }]]), contracts: new Map(contract === undefined ? [] : [['weir.canonical.Profile', [{ check: () => [{ code: 'contract-broken', message: contract }] }]]]) };
+  return normalize('shop', { value: Buffer.from(JSON.stringify(item)) } as never, headers as never, release as never, keyed);
+}
+const closing = (result: Normalized) => (result.kind === 'dead' ? (result.closing ?? []).map(({ record: r, ids, outputId }) => ({ ids, purpose: r['purpose'], channel: r['channel'], state: r['state'], outputId })) : result.kind);
+const whole = { user: 'u', email: 'ann@larkspur.example', choices: [{ id: 1, purpose: 'news', channel: 'email', on: false }, { id: 2, purpose: 'ads', channel: 'sms', on: true }] };
+const outputIds = (() => {
+  const result = taken(whole);
+  return result.kind === 'ok' ? result.outputs.map((o) => o.outputId) : [];
+})();
+
+test.each([
+  ['an address that is none', { ...whole, email: 'ann at larkspur' }, ['userId:u'], 'email'],
+  ['another output that fails', { ...whole, birthday: 'soon' }, ['userId:u', 'email:ann@larkspur.example'], 'email'],
+  ['a channel that nobody knows: the no is one to all', { ...whole, choices: [{ id: 1, purpose: 'news', channel: 'pigeon', on: false }] }, ['userId:u', 'email:ann@larkspur.example'], null],
+])('%s: the no holds for who can be read, under the id that it has when the item is put right', (_name, item, ids, channel) => {
+  const result = taken(item);
+  expect(closing(result)).toEqual([{ ids, purpose: 'news', channel, state: 'withdrawn', outputId: outputIds[0] }]);
+  expect(result).toMatchObject({ reasons: expect.arrayContaining([expect.objectContaining({ code: 'consent-unresolved' })]) });
+});
+
+test.each([
+  ['a purpose that nobody knows', { ...whole, choices: [{ id: 1, purpose: 'other', on: false }] }],
+  ['a word that is neither yes nor no', { ...whole, choices: [{ id: 1, purpose: 'news', on: 'maybe' }] }],
+  ['nobody', { choices: [{ id: 1, purpose: 'news', on: false }], email: 'none' }],
+  ['a yes', { ...whole, email: 'none', choices: [{ id: 1, purpose: 'news', on: true }] }],
+])('%s closes nothing and waits with the letter', (_name, item) => {
+  expect(closing(taken(item))).toEqual([]);
+  expect(taken(item)).not.toHaveProperty('closing');
+});
+
+test('a contract that another record breaks holds no no back', () => {
+  expect(closing(taken(whole, 'no birthday'))).toMatchObject([{ ids: ['userId:u', 'email:ann@larkspur.example'], purpose: 'news' }]);
+});
+
+test('a record that is too large holds no no back; one that is none of the schema stays with the letter', () => {
+  const sink = (): Sink => ({ bytes: Buffer.alloc(8), at: 0 });
+  const size = (record: unknown): number => ((record as Record<string, unknown>)['birthday'] !== undefined ? 1_000_001 : 10);
+  const encoded = encodeAll(taken(whole), (_type, record, to) => { to.at += size(record); }, sink());
+  expect(encoded).toMatchObject({ kind: 'dead', closing: [{ outputId: outputIds[0], person: { text: 'userId:u,email:ann@larkspur.example' }, from: 0, to: 10 }] });
+  const bad = encodeAll(taken({ ...whole, email: 'none' }), () => { throw new Error('invalid'); }, sink());
+  expect(bad.kind === 'dead' && bad.closing).toBe(undefined);
+});
+
+test('whatever fails: what closes is among what the item says no to, no yes is, and it is the same each time', () => {
+  const choice = fc.record({ id: fc.nat(5), purpose: fc.constantFrom('news', 'ads', 'other'), channel: fc.constantFrom('email', 'pigeon', null), on: fc.constantFrom(true, false, 'maybe') });
+  fc.assert(fc.property(fc.uniqueArray(choice, { selector: (c) => c.id, maxLength: 5 }), fc.constantFrom('u', null), fc.constantFrom('ann@larkspur.example', 'none', null), fc.constantFrom('2000-01-01', 'soon', null), (choices, user, email, birthday) => {
+    const item = { choices, user, email, birthday };
+    const result = taken(item);
+    const named = [...(user === null ? [] : [`userId:${user}`]), ...(email === 'ann@larkspur.example' ? [`email:${email}`] : [])];
+    const noes = choices.filter((c) => c.on === false && c.purpose !== 'other' && named.length > 0);
+    if (result.kind === 'dead') expect(closing(result)).toEqual(noes.map((c) => ({ ids: named, purpose: c.purpose, channel: c.channel === 'pigeon' ? null : c.channel, state: 'withdrawn', outputId: expect.any(String) })));
+    expect(taken(item)).toEqual(result);
+  }));
+});
