@@ -56,17 +56,19 @@ test('every route is opened by a token or by its source, and by nothing else', a
   expect(recorded).toBe(0);
 });
 
-test('routes × roles × scopes: a change of consent binds a person at every destination, so only a grant over everything records one', async () => {
+test('routes × roles × scopes × states: a no of any scope is recorded, and what may open a person at every destination only by a grant over everything', async () => {
   for (const [route, permission] of Object.entries(byToken)) {
     const [method, url] = route.split(' ') as ['POST', string];
     for (const role of roleNames) {
       for (const scope of ['', '@*:*', '@shop:*', '@*:crm', '@shop:crm', '@consent-api:crm/news']) {
         const grant = parseGrant(role + scope);
         await tell({ id: 'tok_a', name: 'a', hash: createHash('sha256').update(token).digest('hex'), grants: [grantText(grant)], createdAt: 0, createdBy: 'admin', expiresAt: 2000, revokedAt: null, leaf: 'leaf_x' });
-        recorded = 0;
-        const { statusCode } = await app.inject({ method, url, payload: JSON.stringify(body[route]), headers: { authorization: `Bearer ${token}` } });
-        const allowed = (roles[role] as readonly string[]).includes(permission) && grant.sources === '*' && grant.destinations === '*';
-        expect([route, role + scope, statusCode, recorded]).toEqual([route, role + scope, ...(allowed ? [202, 1] : [403, 0])]);
+        for (const state of ['withdrawn', 'denied', 'granted', 'unknown']) {
+          recorded = 0;
+          const { statusCode } = await app.inject({ method, url, payload: JSON.stringify({ ...body[route], state }), headers: { authorization: `Bearer ${token}` } });
+          const allowed = (roles[role] as readonly string[]).includes(permission) && (state === 'withdrawn' || state === 'denied' || (grant.sources === '*' && grant.destinations === '*'));
+          expect([route, role + scope, state, statusCode, recorded]).toEqual([route, role + scope, state, ...(allowed ? [202, 1] : [403, 0])]);
+        }
       }
     }
   }

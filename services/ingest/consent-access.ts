@@ -1,13 +1,16 @@
 import { hash, timingSafeEqual } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
-import { allows, createTokenIndex, everything, tokenKey, type Principal, type StoredToken } from '@weir/release';
+import { allows, createTokenIndex, everything, nothing, tokenKey, type Principal, type StoredToken } from '@weir/release';
 
 export interface ConsentAccess {
-  /** Who sends this Authorization header and may record consent: a grant over some sources or destinations is not enough. Throws unauthorized or forbidden. */
+  /** Who sends this Authorization header and may record a no, whatever the sources and destinations of the grant: `mayOpen` says who may record the rest. Throws unauthorized or forbidden. */
   authorize(authorization: string | undefined): Principal;
   close(): Promise<void>;
 }
+
+/** Whether this principal may record what is no denial or withdrawal: it holds at every destination, whatever source told of it, so the grant must be over everything. */
+export const mayOpen = (principal: Principal): boolean => allows(principal, 'consent.write', everything);
 
 const maxTokenChars = 256;
 const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
@@ -36,8 +39,7 @@ export async function openConsentAccess(ports: { readonly reader: Reader; readon
       const admin = ports.adminToken();
       const principal: Principal | undefined = admin !== undefined && timingSafeEqual(digest(token), digest(admin)) ? { id: 'admin', grants: [{ role: 'admin', ...everything }] } : tokens.principalOf(token);
       if (principal === undefined) throw new WeirError('unauthorized');
-      // A change binds the person at every destination, whatever source told of it.
-      if (!allows(principal, 'consent.write', everything)) throw new WeirError('forbidden');
+      if (!allows(principal, 'consent.write', nothing)) throw new WeirError('forbidden');
       return principal;
     },
     close: () => follower.close(),

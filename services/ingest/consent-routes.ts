@@ -5,7 +5,7 @@ import { childTraceparent } from '@weir/telemetry';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { discard, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
-import type { ConsentAccess } from './consent-access.ts';
+import { mayOpen, type ConsentAccess } from './consent-access.ts';
 import type { ConsentIntake } from './consent-intake.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Refusal } from './refusals.ts';
@@ -54,6 +54,7 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     const key = request.headers['idempotency-key'];
     if (key !== undefined && (typeof key !== 'string' || !keyPattern.test(key))) throw new WeirError('bad-request', 'Idempotency-Key: expected 1 to 200 visible characters');
     const order = parseOrder(await readBody(request.raw, maxOrderBytes, () => undefined), ports.policy());
+    if (order.state !== 'withdrawn' && order.state !== 'denied' && !mayOpen(principal)) throw new WeirError('forbidden', `state: a token that is limited to some sources or destinations records withdrawn and denied, not ${order.state}, which would hold at all of them`);
     const traceparent = childTraceparent(request.headers['traceparent'] as string | undefined);
     const context = { source: 'consent-api', actor: principal.id, traceparent, ...(key === undefined ? {} : { key: `${principal.id}/${key}` }) };
     const changes = changesOf(order, ports.policy());
