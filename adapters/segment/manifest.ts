@@ -16,6 +16,7 @@ export const manifest: Manifest = {
     retryHorizonMs: 12 * hour,
     limits: { bodyBytes: 512 * 1024, items: 2500, depth: 32 },
     mapping: 'mappings/segment.yaml',
+    publicKey: true,
     signing: 'Basic <write key>:, or X-Signature: HMAC-SHA1 hex of the body (Segment docs, webhooks destination). Segment signs a batch by its first event only; that is refused, for the other events are not covered.',
   },
 };

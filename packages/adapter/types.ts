@@ -38,6 +38,8 @@ export interface SourceManifest {
   readonly limits: { readonly bodyBytes: number; readonly items: number; readonly depth: number };
   /** Default mapping, relative to the adapter folder, e.g. 'mappings/segment.yaml'. Absent: the workspace must give one. */
   readonly mapping?: string;
+  /** The key that senders give can be read from a web page or an app, so anybody may send as any person. */
+  readonly publicKey?: true;
   /** How the sender signs, with the document it is from. */
   readonly signing?: string;
 }

@@ -4,4 +4,4 @@ export { type KeptValue } from './link-values.ts';
 export { createClearLinks, type ClearLinksPorts, type Unread } from './clear-links.ts';
 export { createConsentTables, type ConsentOptions, type ConsentPorts, type ConsentTables, type StoredState } from './tables.ts';
 export { createKnownRegions, type KnownRegions } from './known-regions.ts';
-export { personRegion, regionKey, type KnownRegion } from './regions.ts';
+export { addedTo, movedTo, personRegion, regionKey, regionsIn, regionValue, type KnownRegion } from './regions.ts';

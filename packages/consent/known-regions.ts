@@ -1,5 +1,5 @@
 import type { KeyRing } from '@weir/seal';
-import type { KnownRegion } from './regions.ts';
+import { regionsIn, type KnownRegion } from './regions.ts';
 import type { ConsentTables } from './tables.ts';
 
 export interface KnownRegionsPorts {
@@ -43,7 +43,7 @@ export function createKnownRegions({ tables, keys, pending }: KnownRegionsPorts)
       const asked = own ? linked.filter((id) => !ids.includes(id)) : linked;
       if (asked.length === 0) return none;
       const codes: string[] = [];
-      each(asked, (_id, { code }) => { if (!codes.includes(code)) codes.push(code); });
+      each(asked, (_id, { code: text }) => { for (const code of regionsIn(text)) if (!codes.includes(code)) codes.push(code); });
       return codes;
     },
   };

@@ -39,6 +39,8 @@ export interface SourceConfig {
   readonly dedupeWindowMs: number;
   /** ISO 3166 code of where its people are, where a record does not say. */
   readonly region?: readonly string[];
+  /** Whether what it says of where a person is takes the place of what was known (`saysRegion: last`), or is only added. */
+  readonly movesPeople?: boolean;
   /** Vendor account whose quota its polls use. */
   readonly account: string;
   readonly accountLimit?: AccountLimit;

@@ -1,4 +1,4 @@
-import { createKnownRegions, type ConsentTables } from '@weir/consent';
+import { createKnownRegions, regionsIn, type ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
@@ -158,7 +158,7 @@ export function createSubjects(ports: SubjectPorts) {
   /** Where a person is known to be, by each identifier that says it; nothing of what was erased. @param ids as `resolve` gives them for one person */
   function regions(ids: readonly string[]): ReadonlyArray<{ readonly at: number; readonly region: string }> {
     const found: { at: number; region: string }[] = [];
-    createKnownRegions({ tables, keys }).each(ids, (_id, { at, code }) => found.push({ at, region: code }));
+    createKnownRegions({ tables, keys }).each(ids, (_id, { at, code }) => { for (const region of regionsIn(code)) found.push({ at, region }); });
     return found;
   }
 

@@ -1,4 +1,4 @@
-import { regionKey, type KnownRegion } from '@weir/consent';
+import { regionKey, regionsIn, regionValue, type KnownRegion } from '@weir/consent';
 import type { OutRecord } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
 import fc from 'fast-check';
@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 import type { Heads } from './heads.ts';
 import { createRegions, type Regions } from './regions.ts';
 
-interface Profile { readonly ids: readonly string[]; readonly country: string | null; readonly acceptedAt: number }
+interface Profile { readonly ids: readonly string[]; readonly country: string | null; readonly acceptedAt: number; /** Undefined: yes. */ readonly moves?: boolean }
 
 const partitions = [0, 1];
 const max = 100;
@@ -35,8 +35,8 @@ class World {
     }, max);
   }
 
-  said({ ids, country, acceptedAt }: Profile): number {
-    const records = this.regions.said({ country }, { ids, acceptedAt, source: 'shop' } as unknown as Heads);
+  said({ ids, country, acceptedAt, moves = true }: Profile): number {
+    const records = this.regions.said({ country }, { ids, acceptedAt, source: 'shop' } as unknown as Heads, moves);
     if (records.length > 0) this.sent.push({ records, offsets: records.map(() => undefined) });
     return records.length;
   }
@@ -77,24 +77,35 @@ class World {
   }
 }
 
+/** What a trusted source said last, and what others have added since. */
+interface Slots { readonly moved: string | undefined; readonly at: number; readonly added: readonly string[] }
+const slotsOf = ({ code, at }: KnownRegion): Slots => ({ moved: code.startsWith('+') ? undefined : code.split('+')[0], at, added: code.split('+').slice(1) });
+
 /** One after another, with nothing on its way. */
 class Model {
-  readonly known = new Map<string, KnownRegion>();
-  of(id: string, erased: ReadonlyMap<string, number>): KnownRegion | undefined {
+  readonly known = new Map<string, Slots>();
+  of(id: string, erased: ReadonlyMap<string, number>): Slots | undefined {
     const found = this.known.get(id);
     return found !== undefined && found.at > (erased.get(id) ?? -1) ? found : undefined;
   }
-  said({ ids, country, acceptedAt: at }: Profile, erased: ReadonlyMap<string, number>): void {
+  codes(id: string, erased: ReadonlyMap<string, number>): string[] {
+    const known = this.of(id, erased);
+    return known === undefined ? [] : [...(known.moved === undefined ? [] : [known.moved]), ...known.added];
+  }
+  said({ ids, country, acceptedAt: at, moves = true }: Profile, erased: ReadonlyMap<string, number>): void {
     if (country === null) return;
     ids.forEach((id, i) => {
       const known = this.of(id, erased);
-      if (known === undefined ? i === 0 : known.code !== country && known.at <= at) this.known.set(id, { code: country, at });
+      const late = known?.moved !== undefined && known.at > at;
+      if (!moves) {
+        if (i === 0 && !late && !this.codes(id, erased).includes(country)) this.known.set(id, { moved: known?.moved, at: known?.at ?? at, added: [...(known?.added ?? []), country] });
+      } else if (known === undefined ? i === 0 : !late && (known.moved !== country || known.added.length > 0)) this.known.set(id, { moved: country, at, added: [] });
     });
   }
 }
 
 const ids = ['userId:a', 'email:b', 'phone:c'];
-const profile = fc.record({ ids: fc.subarray(ids), country: fc.constantFrom('DE', 'US', 'FR', null), acceptedAt: fc.integer({ min: 1, max: 40 }) });
+const profile = fc.record({ ids: fc.subarray(ids), country: fc.constantFrom('DE', 'US', 'FR', null), acceptedAt: fc.integer({ min: 1, max: 40 }), moves: fc.boolean() });
 const step = fc.oneof(
   { weight: 6, arbitrary: fc.record({ kind: fc.constant('said' as const), profile }) }, { weight: 3, arbitrary: fc.record({ kind: fc.constant('acknowledge' as const), partition: fc.constantFrom(...partitions) }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('read' as const), partition: fc.constantFrom(...partitions), count: fc.integer({ min: 1, max: 3 }) }) }, { weight: 1, arbitrary: fc.record({ kind: fc.constant('commit' as const) }) },
@@ -108,7 +119,7 @@ test('where people are is what their records said one after another, whatever is
     /** Decided since the last commit: whoever goes on decides them again. */
     let uncommitted: Profile[] = [];
     const said: Profile[] = [];
-    const same = (): void => { for (const id of ids) expect(world.regions.of([id], [], false)).toEqual([model.of(id, world.erased)?.code].filter((code) => code !== undefined)); };
+    const same = (): void => { for (const id of ids) expect(world.regions.of([id], [], false)).toEqual(model.codes(id, world.erased)); };
     for (const one of steps) {
       if (one.kind === 'said') {
         if (one.profile.ids.some((id) => (world.erased.get(id) ?? -1) >= one.profile.acceptedAt)) continue;
@@ -130,7 +141,7 @@ test('where people are is what their records said one after another, whatever is
         world.crash();
         // What is on the log stays, also of a Profile that is decided again before the one that it stood behind.
         model.known.clear();
-        for (const [id, region] of world.table) model.known.set(id, region);
+        for (const [id, region] of world.table) model.known.set(id, slotsOf(region));
         for (const again of uncommitted) {
           world.said(again);
           model.said(again, world.erased);
@@ -138,19 +149,21 @@ test('where people are is what their records said one after another, whatever is
       }
       same();
       // Nothing that was said is forgotten: what was accepted or said since takes its place.
-      for (const [i, { ids: [strongest], country, acceptedAt }] of said.entries()) {
+      for (const [i, { ids: [strongest], country, acceptedAt, moves }] of said.entries()) {
         if (strongest === undefined || country === null || (world.erased.get(strongest) ?? -1) >= acceptedAt) continue;
         const known = model.of(strongest, world.erased);
         // Of one who said the same before a mark that was not read yet, what was said first is gone with it.
-        if (known === undefined) expect(world.erased.has(strongest)).toBe(true);
-        if (known === undefined) continue;
-        const { code, at } = known;
-        expect(code === country || at >= acceptedAt || said.slice(i + 1).some((later) => later.country === code && later.ids.includes(strongest))).toBe(true);
+        if (world.erased.has(strongest)) continue;
+        if (known === undefined) expect.unreachable(`${strongest} is not known`);
+        const { moved, at } = known;
+        expect(model.codes(strongest, world.erased).includes(country) || (moved !== undefined && at >= acceptedAt) || said.slice(i + 1).some((later) => later.moves !== false && later.country === moved && later.ids.includes(strongest))).toBe(true);
+        // Who may not move the person takes no region away that a trusted source said.
+        if (moves) expect(moved).toBeDefined();
       }
     }
     world.settle();
     same();
-    for (const id of ids) if (model.known.has(id)) expect(world.table.get(id)).toEqual(model.known.get(id));
+    for (const id of ids) if (model.known.has(id)) expect(slotsOf(world.table.get(id)!)).toEqual(model.known.get(id));
   }), { numRuns: 500 });
 });
 
@@ -178,4 +191,44 @@ test('what is not read back is bounded: nothing is decided until the table has i
   expect(world.regions.full()).toBe(true);
   world.settle();
   expect([world.regions.full(), world.regions.of(['userId:7'], [], false)]).toEqual([false, ['DE']]);
+});
+
+test('a source that may not move people adds where they are: a region that was said stays, until a trusted source says it anew', () => {
+  const world = new World();
+  const known = (): readonly string[] => world.regions.of(['userId:a'], [], false);
+  const web = (country: string, acceptedAt: number): number => world.said({ ids: ['userId:a', 'email:b'], country, acceptedAt, moves: false });
+  world.said({ ids: ['userId:a'], country: 'DE', acceptedAt: 5 });
+  expect([web('US', 6), web('US', 7), known()]).toEqual([1, 0, ['DE', 'US']]);
+  world.settle();
+  expect([known(), web('DE', 8)]).toEqual([['DE', 'US'], 0]);
+  // What is replayed of before the trusted one changes nothing.
+  world.said({ ids: ['userId:a'], country: 'FR', acceptedAt: 9 });
+  expect([web('US', 6), known()]).toEqual([0, ['FR']]);
+});
+
+test('one who is known by such sources alone keeps all that they said, and past eight counts as not known; a trusted one puts it right, also one that was accepted before', () => {
+  const world = new World();
+  const known = (): readonly string[] => world.regions.of(['userId:a'], [], false);
+  const codes = ['US', 'CA', 'BR', 'JP', 'IN', 'AU', 'NZ', 'MX'];
+  codes.forEach((country, i) => world.said({ ids: ['userId:a'], country, acceptedAt: 10 + i, moves: false }));
+  expect(known()).toEqual(codes);
+  expect([world.said({ ids: ['userId:a'], country: 'DE', acceptedAt: 30, moves: false }), world.said({ ids: ['userId:a'], country: 'FR', acceptedAt: 31, moves: false }), known()]).toEqual([1, 0, [...codes, '']]);
+  world.settle();
+  expect(known()).toEqual([...codes, '']);
+  world.said({ ids: ['userId:a'], country: 'DE', acceptedAt: 4 });
+  expect(known()).toEqual(['DE']);
+});
+
+test('what nobody can read stays closed for a source that may not move people', () => {
+  const world = new World();
+  world.table.set('userId:a', { code: '', at: 0 });
+  expect([world.said({ ids: ['userId:a'], country: 'US', acceptedAt: 4, moves: false }), world.regions.of(['userId:a'], [], false)]).toEqual([0, ['']]);
+  expect([world.said({ ids: ['userId:a'], country: 'US', acceptedAt: 4 }), world.regions.of(['userId:a'], [], false)]).toEqual([1, ['US']]);
+});
+
+test('the text of several regions is read as it was written, and nothing else is', () => {
+  const serde = { decode: (value: Buffer) => ({ name: 'weir.internal.PersonRegion', value: { region: value.toString(), at: 7 } }) } as never;
+  for (const text of ['DE', 'US-CA', 'DE+US', '+US', '+US-CA+DE', `DE${'+US'.repeat(8)}+`]) expect(regionValue(serde, Buffer.from(text))).toEqual({ code: text, at: 7 });
+  for (const text of ['', '+', '++', 'de', 'DE+us', 'DE++US', 'DE#', 'DE~US', `DE${'+US'.repeat(9)}`]) expect([text, regionValue(serde, Buffer.from(text))]).toEqual([text, { code: '', at: 0 }]);
+  expect([regionsIn('DE'), regionsIn('DE+US'), regionsIn('+US'), regionsIn('DE+US+'), regionsIn('')]).toEqual([['DE'], ['DE', 'US'], ['US'], ['DE', 'US', ''], ['']]);
 });

@@ -1,4 +1,4 @@
-import { createKnownRegions, personRegion, regionKey, type KnownRegion } from '@weir/consent';
+import { addedTo, createKnownRegions, movedTo, personRegion, regionKey, type KnownRegion } from '@weir/consent';
 import type { OutRecord } from '@weir/log';
 import { saidRegion } from '@weir/policy';
 import type { Heads } from './heads.ts';
@@ -14,8 +14,8 @@ interface Pending {
 
 /** What the stage knows and keeps of where people are. */
 export interface Regions {
-  /** The records for weir.identity by which the person of this Profile becomes known there; mostly none. */
-  said(record: Readonly<Record<string, unknown>>, heads: Heads): readonly OutRecord[];
+  /** The records for weir.identity by which the person of this Profile becomes known there; mostly none. @param moves whether its source may move people */
+  said(record: Readonly<Record<string, unknown>>, heads: Heads, moves: boolean): readonly OutRecord[];
   /** As `Subject.regions` needs it. */
   of(linked: readonly string[] | undefined, ids: readonly string[], own: boolean): readonly string[];
   /** These records of `said` are on weir.identity. */
@@ -32,7 +32,8 @@ const none: readonly OutRecord[] = [];
 /**
  * Where a Profile says that its person is goes onto weir.identity when it is another region than the known one, under the
  * strongest identifier, by which all linked ones find it, and under others of the record that are known to be elsewhere. It
- * holds from the next record on, before it is read back. What was accepted before the known one changes nothing.
+ * holds from the next record on, before it is read back. What was accepted before the known one changes nothing. What a source
+ * says that may not move people is added under the strongest identifier: of linked ones all that is known holds.
  */
 export function createRegions({ appender, tables, context: { serde, topics, keys } }: Pick<PolicyPorts, 'appender' | 'tables'> & { readonly context: Pick<PolicyPorts['context'], 'serde' | 'topics' | 'keys'> }, max = maxPending): Regions {
   const pending = new Map<string, Pending>();
@@ -53,14 +54,19 @@ export function createRegions({ appender, tables, context: { serde, topics, keys
     of: known.of,
     advanced,
     full: () => pending.size >= max,
-    said(record, { ids, acceptedAt, source }) {
+    said(record, { ids, acceptedAt, source }, moves) {
       const code = saidRegion(record);
       if (code === undefined || ids.length === 0) return none;
       let first: KnownRegion | undefined;
+      if (!moves) {
+        known.each(ids.slice(0, 1), (_id, region) => { first = region; });
+        const next = addedTo(first, code, acceptedAt);
+        return next === undefined ? none : [take(ids[0]!, next, source)];
+      }
       let stale: string[] | undefined;
       known.each(ids, (id, region) => {
         if (id === ids[0]) first = region;
-        if (region.code !== code && region.at <= acceptedAt) (stale ??= []).push(id);
+        if (movedTo(region, code, acceptedAt) !== undefined) (stale ??= []).push(id);
       });
       if (first !== undefined && stale === undefined) return none;
       const found = first === undefined ? [ids[0]!, ...(stale ?? [])] : stale!;

@@ -126,7 +126,7 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     if (keys !== undefined && name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return void erased(from, release, outputs);
     lane.deciding = `${from.outputId}/${heads.intent}`;
     const linked = tables.linked(ids);
-    if (name === profile) for (const region of regions.said(opened.fields, heads)) put(outputs, topics.identity, region);
+    if (name === profile) for (const region of regions.said(opened.fields, heads, release.sources.get(heads.source)?.movesPeople === true)) put(outputs, topics.identity, region);
     const subject: Subject = { recordName: name.slice(canonicalPrefix.length), record: opened.fields, source: from.source, key: record.key.toString(), ids: linked, regions: (own) => regions.of(linked, ids, own), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
     const decisions = decide(release.policy, subject, {
       now, take: lane.take,

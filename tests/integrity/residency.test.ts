@@ -18,7 +18,9 @@ function usRelease(): Release {
   const routes = compileRoutes((yaml.value as { routes: never }).routes, 'crm', { send: { kind: 'use', accepts: ['weir.canonical.Event'] } } as never, purposes, file, yaml, problems, { regions: standardRegions });
   expect(problems).toEqual([]);
   const rules = compileRules({ path: 'policies/a.yaml', content: 'rules:\n  - { name: stay, effect: residency, residency: { subject: [EEA], destinations: [EEA] } }\n  - { name: everything, effect: allow }\n' }, purposes, standardRegions);
-  return { ...base, policy: { purposes, rules, routes: new Map([['Event', routes]]), governance: { regions: standardRegions, sourceRegions: new Map([['shop', 'US']]), destinationRegions: new Map([['crm', ['US']]]), fields: new Map() } } };
+  const tool = { manifest: { name: 'shop' } };
+  const sources = new Map([['shop', { movesPeople: true, adapter: tool }], ['web', { movesPeople: false, adapter: tool }]]) as never;
+  return { ...base, sources, policy: { purposes, rules, routes: new Map([['Event', routes]]), governance: { regions: standardRegions, sourceRegions: new Map([['shop', 'US'], ['web', 'US']]), destinationRegions: new Map([['crm', ['US']]]), fields: new Map() } } };
 }
 const release = usRelease();
 const at = (accepted: number): Record<string, string> => ({ [H.accepted]: String(accepted) });
@@ -67,6 +69,36 @@ test('an event without a country is judged by where the person was last said to 
   await said(mail, 'FR', 4000);
   expect([await send(user), await send(mail)]).toEqual(['denied residency:stay', 'denied residency:stay']);
   await anew.close();
+  await world.close();
+}, 120_000);
+
+test('a source that may not move people does not take a region from anybody, whatever it says of them', async () => {
+  const world = await createWorld('resweb', 1);
+  let policy = await world.policy(() => release);
+  const user = { userId: 'v1' };
+  const send = async (source: string): Promise<string> => {
+    const event = world.next('page');
+    await world.canonical(event, user, world.event(user), { ...at(9000), [H.source]: source });
+    return endOf(world, event);
+  };
+  const said = async (source: string, country: string, accepted: number): Promise<void> => {
+    const event = world.next('profile');
+    await world.canonical(event, user, world.profile({ ...user, country }), { ...at(accepted), [H.source]: source });
+    await endOf(world, event);
+  };
+  await said('shop', 'DE', 1000);
+  await said('web', 'US', 2000);
+  expect([await send('shop'), await send('web')]).toEqual(['denied residency:stay', 'denied residency:stay']);
+  await policy.close();
+  policy = await world.policy(() => release);
+  expect(await send('shop')).toBe('denied residency:stay');
+  expect((await regionsOn(world)).at(-1)).toEqual([expect.any(String), 'DE+US']);
+  await said('shop', 'US', 3000);
+  expect(await send('web')).toBe('delivered');
+  // What it adds closes all the same.
+  await said('web', 'FR', 4000);
+  expect(await send('shop')).toBe('denied residency:stay');
+  await policy.close();
   await world.close();
 }, 120_000);
 
