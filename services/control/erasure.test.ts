@@ -27,6 +27,7 @@ let records: Pick<SubjectRecord, 'type' | 'value'>[];
 /** Runs while the records are read, as a scan of 30 days takes its time. */
 let whileReading: () => void;
 let whileMarking: () => void;
+let whileLooking: () => void;
 let gate: Promise<void>;
 let scans: number;
 let stages: Record<string, unknown>[];
@@ -61,14 +62,14 @@ function open(): Erasures {
     close: async (ids: readonly string[]) => (wide ? { ids, onlyGiven: true } : { ids: linked, onlyGiven: false }), known: () => known,
     scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take((destroyed.some((owner) => !owner.startsWith('erasure/')) && !unsealed ? { value: undefined } : { at: now, ...r }) as SubjectRecord); whileReading(); },
   };
-  const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
+  const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => { if (topic === topics.identity && record.value === null) regions.delete(record.key!.toString().slice(1)); return log.push({ topic, record }) - 1; }), partitionFor: () => 0, partitions: async () => 1 };
   // What was on the second partition has left by retention, and the index has nothing of it.
   const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': retention, 'segment.ms': '3600000' } })), committed: async () => new Map([[0, policyCommitted]]) };
   const reader = { read: async (topic: string, _p: number, _f: number, _t: number, take: (batch: object) => Promise<void>) => take({ records: log.filter((l) => l.topic === topic).map((l) => l.record) }) };
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
   const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
   return createErasures({
-    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [], readToEnd: async () => undefined, regions: (ids: readonly string[], tell: (id: string, region: { code: string; at: number }) => void) => ids.forEach((id) => { const region = regions.get(id); if (region !== undefined) tell(id, region); }) }, subjects, remains: { find: async (_ids: readonly string[], _until: number, goOn: () => void) => { goOn(); return remaining; } }, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, remains: { find: async (_ids: readonly string[], _until: number, goOn: () => void) => { goOn(); whileLooking(); return remaining; }, regions: async (ids: readonly string[], mark: number) => ids.filter((id) => (regions.get(id)?.at ?? Infinity) <= mark).map((id) => `@${id}`) }, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
@@ -84,7 +85,7 @@ beforeEach(() => {
   routes = [{ destination: 'crm', operation: 'erase' }];
   states = new Map();
   regions = new Map();
-  whileReading = whileMarking = () => {};
+  whileReading = whileMarking = whileLooking = () => {};
   ended = false;
   gate = Promise.resolve();
   erasures = open();
@@ -131,6 +132,21 @@ test('where the person is known to be is taken from the topic, and not what was 
   await order();
   await until((e) => e.state === 'erased');
   expect(log.filter((l) => l.topic === topics.identity).map(({ record }) => [record.key!.toString(), record.value])).toEqual([[`@${before}`, null]]);
+});
+
+test('where the person is known to be is taken from the topic before the acknowledgement also where it was written behind its deletion, and once more before the end', async () => {
+  const tombstones = (): string[] => log.filter((l) => l.topic === topics.identity && l.record.value === null).map(({ record }) => record.key!.toString());
+  regions.set(adaId, { code: 'DE', at: now });
+  // A policy service that had not read the mark decided a Profile, and its append comes late.
+  whileLooking = () => { regions.set(adaId, { code: 'FR', at: 0 }); };
+  await order();
+  await until((e) => e.state === 'erased');
+  expect([tombstones().at(-1), regions.size]).toEqual([`@${adaId}`, 0]);
+  const count = tombstones().length;
+  regions.set(adaId, { code: 'FR', at: 0 });
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, { stage: 'outcome', at: now, destination: 'crm', operation: 'erase', state: 'delivered' }];
+  await until((e) => e.state === 'done');
+  expect([tombstones().length, regions.size]).toEqual([count + 1, 0]);
 });
 
 test('what is linked while the records are read, or the mark is written, is read and marked with the rest', async () => {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { regionKey, type ConsentBarrier, type ConsentTables } from '@weir/consent';
+import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
 import { eventId, H, outputId, type TopicNames } from '@weir/pipeline';
@@ -64,7 +64,7 @@ export interface ErasurePorts {
   readonly policyGroup: string;
   readonly keys: KeyRing;
   readonly barrier: Pick<ConsentBarrier, 'applied'>;
-  readonly tables: Pick<ConsentTables, 'states' | 'regions' | 'readToEnd'>;
+  readonly tables: Pick<ConsentTables, 'states'>;
   readonly subjects: Subjects;
   readonly remains: Remains;
   readonly store: Pick<Store, 'stages' | 'places' | 'position'>;
@@ -211,7 +211,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     let records = 0;
     add(given.externalIds);
     await ports.subjects.scan(ids, ({ value }) => {
-      if (stopped) throw new WeirError('not-ready', 'the control service stops');
+      goOn();
       records++;
       for (const name of ['userId', 'email', 'phone', 'anonymousId'] as const) if (typeof value?.[name] === 'string') found[name] = value[name];
       add(value?.['externalIds']);
@@ -303,7 +303,6 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   async function destroy(erasure: Erasure): Promise<Erasure> {
     const keysDestroyed = erasure.keysDestroyed + await keys.destroy(erasure.ids, 'marked');
-    await forgetRegions(erasure);
     const left = await keysLeft(erasure.ids);
     if (left > 0) throw new WeirError('not-ready', `${left} keys of before the mark are there after they were destroyed`);
     return verify({ ...erasure, keysDestroyed });
@@ -313,6 +312,8 @@ export function createErasures(ports: ErasurePorts): Erasures {
   async function verify(erasure: Erasure): Promise<Erasure> {
     const { keysDestroyed } = erasure;
     const { unreadable, readable, until } = await look(erasure);
+    // Last of all: what was in flight when the mark was written has come meanwhile.
+    await forgetRegions(erasure);
     const found = { ...erasure, recordsUnreadable: unreadable, recordsReadable: readable, readableUntil: until };
     if (readable > 0) {
       logger.warn({ erasure: erasure.id, readable, until }, 'records of the person can be read without the keys that were destroyed: the erasure is not acknowledged before retention has taken them');
@@ -331,7 +332,6 @@ export function createErasures(ports: ErasurePorts): Erasures {
   }
 
   async function lookFor({ id, ids, ...erasure }: Erasure): Promise<{ unreadable: number; readable: number; until: number | null }> {
-    const goOn = (): void => { if (stopped) throw new WeirError('not-ready', 'the control service stops'); };
     let unreadable = 0;
     let unknown = 0;
     let readable = 0;
@@ -373,14 +373,21 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return found.destinations.some((part, i) => part !== before.destinations[i]) ? save({ ...before, destinations: found.destinations }) : before;
   }
 
-  /** Where the person is stands in the clear beside its links. What a decision of before it read the mark writes behind this counts for nobody (`createKnownRegions`). */
-  async function forgetRegions(erasure: Erasure): Promise<void> {
-    await ports.tables.readToEnd();
-    const mark = markOf(erasure)!;
-    const known: Buffer[] = [];
-    // One who came again since has said it anew.
-    ports.tables.regions(erasure.ids, (id, { at }) => { if (at <= mark) known.push(Buffer.from(regionKey(id))); });
-    if (known.length > 0) await appender.append(topics.identity, known.map((key) => ({ partition: appender.partitionFor(topics.identity, key), key, value: null })));
+  /**
+   * Where the person is stands in the clear beside its links: deleted until a reader from the beginning finds none, as a
+   * decision of before its process read the mark may come behind a deletion. It counts for nobody (`createKnownRegions`), and
+   * must not stand there. What one says who came again since stays.
+   */
+  async function forgetRegions({ ids, ...erasure }: Erasure): Promise<void> {
+    for (;;) {
+      const left = await ports.remains.regions(ids, markOf(erasure)!, goOn);
+      if (left.length === 0) return;
+      await appender.append(topics.identity, left.map((name) => ({ partition: appender.partitionFor(topics.identity, name), key: Buffer.from(name), value: null })));
+    }
+  }
+
+  function goOn(): void {
+    if (stopped) throw new WeirError('not-ready', 'the control service stops');
   }
 
   /** Those that stand before the last mark of their owner; by a reader from the beginning, not by the ring that destroyed them. */
@@ -412,6 +419,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const erasure = await progress.of(before);
     if (erasure === before) return before;
     if (erasure.state !== 'done') return save(erasure);
+    await forgetRegions(erasure);
     await keys.destroy([receiptKey(erasure.id)]);
     const done = await save({ ...erasure, sealed: null });
     progress.forget(erasure.id);

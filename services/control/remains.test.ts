@@ -82,6 +82,19 @@ test('exactly what is of the person, of before the mark and open is found, where
   }), { numRuns: 200 });
 });
 
+type Said = { readonly id: string; readonly at: number | 'broken' | 'deleted' };
+const saids = fc.array(fc.record<Said>({ id: fc.constantFrom('email:ada', 'userId:u', 'email:bob'), at: fc.constantFrom<Said['at'][]>(0, mark - 1, mark, mark + 1, 'broken', 'deleted') }), { maxLength: 20 });
+
+test('where a person is said to be is found as long as the last record under an identifier says it, of before the mark or unreadable', async () => {
+  await fc.assert(fc.asyncProperty(saids, async (list) => {
+    const placed = list.map(({ id, at }, n): Placed => ({ topic: topics.identity, record: { offset: n, timestamp: n, key: Buffer.from(`@${id}`), value: at === 'deleted' ? null : at === 'broken' ? Buffer.from('none of it') : encode('weir.internal.PersonRegion', { id, region: 'DE', source: 'shop', at }), headers: [] } }));
+    const link: Placed = { topic: topics.identity, record: { offset: placed.length, timestamp: 0, key: Buffer.from('email:ada~userId:u'), value: encode('weir.internal.IdentityLink', {}), headers: [] } };
+    const last = (id: string): Said['at'] | undefined => list.findLast((said) => said.id === id)?.at;
+    const stands = ['email:ada', 'userId:u'].filter((id) => last(id) === 'broken' || (last(id) as number) <= mark);
+    expect((await remainsOf([...placed, link]).regions(['email:ada', 'userId:u'], mark, () => {})).toSorted()).toEqual(stands.map((id) => `@${id}`));
+  }), { numRuns: 200 });
+});
+
 test('a search ends when it is told to, and an error that is not of the bytes is not taken for a record that is shut', async () => {
   const one: Case = { place: 'dispatch', mine: true, acceptedAt: 0, form: 'plain', source: 'shop', second: false };
   const stop = new Error('stops');

@@ -1,3 +1,4 @@
+import { regionKey, regionValue } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
@@ -20,6 +21,8 @@ export interface Remains {
    * `goOn` is called for each fetch; what it throws ends the search.
    */
   find(ids: readonly string[], until: number, goOn: () => void): Promise<Remaining>;
+  /** Keys on weir.identity that say where one of these identifiers is known to be (in the clear) by a record that was accepted until `until`, or that nobody can read. */
+  regions(ids: readonly string[], until: number, goOn: () => void): Promise<readonly string[]>;
 }
 
 export interface RemainsPorts {
@@ -73,7 +76,40 @@ export function createRemains(ports: RemainsPorts): Remains {
     return opens(found.value['payload']) || opens(standby?.payload);
   }
 
+  async function read(topic: string, partitions: Iterable<number> | undefined, goOn: () => void, take: (topic: string, record: LogRecord) => Promise<void>): Promise<void> {
+    const [begins, ends] = await Promise.all([admin.beginningOffsets(topic), admin.endOffsets(topic)]);
+    for (const partition of partitions ?? ends.keys()) {
+      await reader.read(topic, partition, begins.get(partition) ?? 0, ends.get(partition) ?? 0, async (batch) => {
+        goOn();
+        for (const record of batch.records) await take(topic, record);
+      });
+    }
+  }
+
+  /** When what it says was accepted; 0 = nobody can read it. */
+  async function saidAt(value: Buffer): Promise<number> {
+    try {
+      if (!serde.known(value)) await serde.prepare(value);
+    } catch (error) {
+      if (!shut.has(findWeirError(error)?.code ?? '')) throw error;
+      return 0;
+    }
+    return regionValue(serde, value).at;
+  }
+
   return {
+    async regions(ids, until, goOn) {
+      const wanted = new Set(ids.map(regionKey));
+      const found = new Set<string>();
+      await appender.partitions(topics.identity);
+      await read(topics.identity, new Set([...wanted].map((key) => appender.partitionFor(topics.identity, key))), goOn, async (_topic, { key, value }) => {
+        const name = key?.toString() ?? '';
+        if (!wanted.has(name)) return;
+        if (value !== null && await saidAt(value) <= until) found.add(name);
+        else found.delete(name);
+      });
+      return [...found];
+    },
     async find(ids, until, goOn) {
       const wanted = new Set(ids);
       const newest = new Map<string, number>();
@@ -100,22 +136,12 @@ export function createRemains(ports: RemainsPorts): Remains {
         if (await opensAs(value)) count(topic, record);
       }
 
-      async function read(topic: string, partitions: Iterable<number> | undefined, take: (topic: string, record: LogRecord) => Promise<void>): Promise<void> {
-        const [begins, ends] = await Promise.all([admin.beginningOffsets(topic), admin.endOffsets(topic)]);
-        for (const partition of partitions ?? ends.keys()) {
-          await reader.read(topic, partition, begins.get(partition) ?? 0, ends.get(partition) ?? 0, async (batch) => {
-            goOn();
-            for (const record of batch.records) await take(topic, record);
-          });
-        }
-      }
-
       const bySubject = (await admin.listTopics()).filter((name) => name.startsWith(topics.dispatch('')) || name.startsWith(topics.parked('')));
       for (const topic of [topics.consentChanges, ...bySubject]) {
         await appender.partitions(topic);
-        await read(topic, new Set(ids.map((id) => appender.partitionFor(topic, id))), keyed);
+        await read(topic, new Set(ids.map((id) => appender.partitionFor(topic, id))), goOn, keyed);
       }
-      await read(topics.dlq, undefined, letter);
+      await read(topics.dlq, undefined, goOn, letter);
       return { readable, newest };
     },
   };
