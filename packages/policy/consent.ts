@@ -21,6 +21,8 @@ export interface ConsentChange {
   readonly noticeVersion?: string | null;
   /** The source says its state again and again: a yes is no act of the person. */
   readonly standing?: boolean;
+  /** It is said with every call: once a day destinations are told again, also of what they should know (`setBy`). */
+  readonly repeats?: boolean;
   /** Its item is a dead letter: no destination was told of it. Who says the same later is no echo. */
   readonly untold?: boolean;
 }
@@ -32,6 +34,8 @@ export const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
  */
 export const everyPurpose = '*';
 const remembered = 64;
+/** How long what is said with every call is no news, ms of accept times. */
+export const echoMs = 86_400_000;
 const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 /** Longer purposes, channels and topics are kept as their hash: a key, percent-encoded, stays within what the local store takes. */
 const maxPartBytes = 128;
@@ -126,11 +130,14 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
     const changedAt = closedBy.length < closers.length || change.standing !== true ? Math.max(before.changedAt, change.acceptedAt) : before.changedAt;
     return { ...before, version: offset, seen, closedBy, changedAt };
   }
+  // A day after it was told, one that is said with every call is told anew: who was not reached, or came later, hears it then.
+  const anew = change.repeats === true && change.untold !== true && change.acceptedAt - (before?.setAt ?? 0) >= echoMs;
+  const told = !anew && before !== undefined && says(before.state) === says(state) && before.setBy !== undefined && before.setBy !== '' ? before : undefined;
   return {
     id, purpose: consentPart(change.purpose), channel: consentPart(change.channel), topic: consentPart(change.topic), state, version: offset,
     changedAt: Math.max(before?.changedAt ?? 0, change.acceptedAt), source: change.source, legalBasis: change.legalBasis, proof: change.proof,
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
-    changeId: change.changeId, seen, closedBy, setBy: (before !== undefined && says(before.state) === says(state) ? before.setBy : undefined) || (change.untold === true ? '' : change.changeId),
+    changeId: change.changeId, seen, closedBy, setBy: told?.setBy ?? (change.untold === true ? '' : change.changeId), setAt: told === undefined ? change.acceptedAt : told.setAt ?? 0,
     loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0), over: state === 'granted' ? over : '',
   };
 }
@@ -140,7 +147,7 @@ function stoppedBy(stop: ConsentState, own: ConsentState | undefined, id: string
   return {
     ...stop, id, purpose: consentPart(purpose), channel: consentPart(channel), topic: consentPart(topic), version: own?.version ?? -1, seen: own?.seen ?? [], over: '',
     changedAt: Math.max(stop.changedAt, own?.changedAt ?? 0), loggedAt: Math.max(stop.loggedAt ?? 0, own?.loggedAt ?? 0),
-    closedBy: closersOf(own).reduce(closedWith, closersOf(stop)), setBy: own !== undefined && closes(own.state) ? own.setBy ?? '' : '',
+    closedBy: closersOf(own).reduce(closedWith, closersOf(stop)), setBy: own !== undefined && closes(own.state) ? own.setBy ?? '' : '', setAt: own?.setAt ?? 0,
   };
 }
 

@@ -65,8 +65,13 @@ export interface ConsentState {
   readonly noticeVersion?: string | null;
   /** Sources whose last statement closes it; `*` = more than are told apart. */
   readonly closedBy?: readonly string[];
-  /** Output id of the change that brought it to what it says (yes, no or unknown); those that said it again are not named. */
+  /**
+   * Output id of the change that brought it to what it says (yes, no or unknown); those that said it again are not named, but
+   * for the first in a day of what is said with every call (`repeats`).
+   */
   readonly setBy?: string;
+  /** When that change was accepted, ms; 0 or absent = not known, long ago. */
+  readonly setAt?: number;
   /** Latest time, by the brokers' clock, at which a change that closes came onto the log, ms; 0 or absent = not known. */
   readonly loggedAt?: number;
   /** A grant that was given after a no to every purpose: the change id of that no, which it lifts for this purpose. */

@@ -1,6 +1,6 @@
 export { advise } from './advice.ts';
 export { shownOnward, type Onward } from './linked.ts';
-export { changeDecisions, isConsentChange, type ChangeDecisions, type DecidedRecord } from './change-decisions.ts';
+export { changeDecisions, isConsentChange, isRepeated, type ChangeDecisions, type DecidedRecord } from './change-decisions.ts';
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';

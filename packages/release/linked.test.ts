@@ -34,10 +34,10 @@ function releaseOf(routes: Readonly<Record<string, string>>, over: object = {}):
 }
 const clear: Readonly<Record<string, string>> = { 'email:e': 'ann@larkspur.example', 'email:f': 'ann@home.example', 'phone:p': '+4930901820', 'userId:u': 'u-1' };
 
-interface Asked { readonly value: Readonly<Record<string, unknown>>; readonly ids: readonly string[]; readonly linked: readonly string[] | undefined; readonly known?: readonly string[]; readonly said?: Readonly<Record<string, string>>; readonly source?: string }
-function decided(release: Release, { value, ids, linked, known = Object.keys(clear), said = {}, source = 'shop' }: Asked) {
+interface Asked { readonly value: Readonly<Record<string, unknown>>; readonly ids: readonly string[]; readonly linked: readonly string[] | undefined; readonly known?: readonly string[]; readonly said?: Readonly<Record<string, string>>; readonly source?: string; readonly acceptedAt?: number }
+function decided(release: Release, { value, ids, linked, known = Object.keys(clear), said = {}, source = 'shop', acceptedAt = 1 }: Asked) {
   const record = { purpose: 'news', channel: null, topic: null, state: 'withdrawn', userId: null, email: null, phone: null, ...value };
-  const subject = { recordName: 'ConsentChange', record, source, key: ids[0] ?? '', ids: linked };
+  const subject = { recordName: 'ConsentChange', record, source, key: ids[0] ?? '', ids: linked, acceptedAt };
   const tables = { stored: (key: string) => (said[key.split('|')[0]!] === undefined ? undefined : { state: { setBy: said[key.split('|')[0]!]!, state: 'withdrawn' } as ConsentState }) };
   const found = changeDecisions(decide(release.policy, subject, { now: 1, take: () => false, consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) }), { outputId: 'out_own', subject, ids, now: 1 }, release, tables, (id) => (known.includes(id) ? clear[id] : undefined));
   return {
@@ -46,6 +46,7 @@ function decided(release: Release, { value, ids, linked, known = Object.keys(cle
     further: found.onward.flatMap((o) => o.decisions.map((d) => [o.id, `${d.route!.destination}/${d.route!.operation} ${d.effect === 'allow' ? 'allow' : d.reason}`, o.record['userId'], o.record['email'], o.record['phone']])),
   };
 }
+const day = 86_400_000;
 const [U, E, F, P] = ['userId:u', 'email:e', 'email:f', 'phone:p'];
 const user = { userId: 'u-1' };
 const all = releaseOf({ mail: '  - { on: ConsentChange, operation: unsubscribe, when: record.email != null && record.state == "withdrawn" }\n' });
@@ -124,4 +125,12 @@ test('whoever is linked and known: each missing identifier of each restrict oper
       expect(told).toBe(known.includes(id) && !knows);
     }
   }), { numRuns: 500 });
+});
+
+test('the Privacy Control of a browser is said with every call; the same word as a reason of the consent API is an act, and heard each time', () => {
+  const said = { [E]: 'out_before' };
+  const value = { email: clear[E], reason: 'gpc' };
+  const ends = (source: string, acceptedAt = 1, more = {}): string[] => decided(all, { value: { ...value, ...more }, ids: [E], linked: [E], said, source, acceptedAt }).own;
+  expect([ends('shop'), ends('consent-api'), ends('shop', 1, { reason: 'other' }), ends('shop', 1, { reason: null, standing: true })]).toEqual([['mail/unsubscribe consent-echo'], ['mail/unsubscribe allow'], ['mail/unsubscribe allow'], ['mail/unsubscribe consent-echo']]);
+  expect([ends('shop', day - 1), ends('shop', day)]).toEqual([['mail/unsubscribe consent-echo'], ['mail/unsubscribe allow']]);
 });

@@ -10,17 +10,18 @@ const allowing = (names: readonly string[]): Decision[] => names.map((destinatio
 const allowed = allowing(['a', 'b', 'c']);
 
 /** Folds and decides one change after the other, as the service does. */
-function world(of: Release = release, decisions: readonly Decision[] = allowed) {
+function world(of: Release = release, decisions: readonly Decision[] | (() => readonly Decision[]) = allowed) {
   const states = new Map<string, ConsentState>();
   let n = 0;
-  return (source: string, state: ConsentState['state'], ids: readonly string[], again?: string, { repeats = false, untold = false }: { readonly repeats?: boolean; readonly untold?: boolean } = {}): { id: string; told: string[]; reasons: string[] } => {
+  return (source: string, state: ConsentState['state'], ids: readonly string[], again?: string, { repeats = false, untold = false, at }: { readonly repeats?: boolean; readonly untold?: boolean; readonly at?: number } = {}): { id: string; told: string[]; reasons: string[] } => {
     const outputId = again ?? `out_${++n}`;
+    const acceptedAt = at ?? 1000 + n;
     for (const id of ids) {
-      const next = foldConsent(states.get(`${id}|news||`), id, { changeId: outputId, purpose: 'news', channel: '', topic: '', state, source, acceptedAt: 1000 + n, legalBasis: null, proof: null, expiresAt: null, untold }, states.get(`${id}|news||`) === undefined ? n : n + 100);
+      const next = foldConsent(states.get(`${id}|news||`), id, { changeId: outputId, purpose: 'news', channel: '', topic: '', state, source, acceptedAt, legalBasis: null, proof: null, expiresAt: null, repeats, untold }, states.get(`${id}|news||`) === undefined ? n : n + 100);
       if (next !== undefined) states.set(`${id}|news||`, next);
     }
-    const change: ChangeSeen = { outputId, source, ids, purpose: 'news', channel: null, topic: null, state, repeats };
-    const propagated = propagate(decisions, change, { stored: (key) => (states.has(key) ? ({ partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) }) : undefined) }, of);
+    const change: ChangeSeen = { outputId, source, ids, purpose: 'news', channel: null, topic: null, state, repeats, acceptedAt };
+    const propagated = propagate(typeof decisions === 'function' ? decisions() : decisions, change, { stored: (key) => (states.has(key) ? ({ partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) }) : undefined) }, of);
     return { id: outputId, told: propagated.flatMap((d) => (d.effect === 'allow' ? [d.route.destination] : [])), reasons: propagated.flatMap((d) => (d.effect === 'deny' ? [d.reason] : [])) };
   };
 }
@@ -63,6 +64,29 @@ test('what is said with every call goes everywhere once, and again after a yes; 
   told('site', 'granted', ['anonymousId:x']);
   expect(page().told).toEqual(['a', 'b', 'c']);
   expect(page().told).toEqual([]);
+});
+
+test('what is said with every call goes everywhere once a day, so that a destination that was not reached, or came later, hears it; the same change is decided alike again', () => {
+  let names = ['a', 'b'];
+  const told = world(release, () => allowing(names));
+  const day = 86_400_000;
+  const page = (at: number, again?: string) => told('site', 'denied', ['anonymousId:x'], again, { repeats: true, at });
+  expect(page(1000).told).toEqual(['a', 'b']);
+  // Its delivery to b is given up, and a release brings c: the next one of the same day says nothing.
+  names = ['a', 'b', 'c'];
+  expect(page(1001 + day / 2)).toMatchObject({ told: [], reasons: ['consent-echo', 'consent-echo', 'consent-echo'] });
+  expect(page(999 + day).told).toEqual([]);
+  const next = page(1000 + day);
+  expect(next.told).toEqual(['a', 'b', 'c']);
+  expect(page(1001 + day).told).toEqual([]);
+  expect([page(0, next.id).told, page(2 * day - 1).told, page(1000 + day, next.id).told]).toEqual([['a', 'b', 'c'], [], ['a', 'b', 'c']]);
+  expect(page(1000 + 2 * day).told).toEqual(['a', 'b', 'c']);
+});
+
+test('the answers of a tool that was told stay echoes, however long they come', () => {
+  const told = world();
+  told('site', 'withdrawn', ['email:x'], undefined, { at: 1000 });
+  for (let day = 1; day < 5; day++) expect(told('b', 'withdrawn', ['email:x'], undefined, { at: 1000 + day * 86_400_000 }).told).toEqual([]);
 });
 
 test('a no of a dead letter was told to nobody: neither itself, put right, nor who says the same after it, is an echo', () => {

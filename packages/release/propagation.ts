@@ -1,4 +1,4 @@
-import { consentKey, type ConsentState, type Decision } from '@weir/policy';
+import { consentKey, echoMs, type ConsentState, type Decision } from '@weir/policy';
 import type { Release } from './types.ts';
 
 /** States of consent, as the tables have them. */
@@ -15,8 +15,10 @@ export interface ChangeSeen {
   readonly channel: string | null;
   readonly topic: string | null;
   readonly state: string;
-  /** It is said with every call, no act of the person: once every destination was told, it says nothing new. */
+  /** It is said with every call, no act of the person: once every destination was told, it says nothing new for a day. */
   readonly repeats?: boolean;
+  /** ms since the epoch; absent = of the same day. */
+  readonly acceptedAt?: number;
 }
 
 const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
@@ -25,12 +27,15 @@ const said = (state: string): string => (closes(state) ? 'no' : state);
 /**
  * Whether every identifier of the change had said the same before, by another change: the answer of a tool that Weir
  * told, or a repetition. What told it first has gone to every destination, so going on would be a loop. The state names
- * the change that set it, so the same change is decided alike whenever it is decided again.
+ * the change that set it, so the same change is decided alike whenever it is decided again. That it has gone says not that it
+ * has arrived, and a destination may be new, so of what is said with every call it counts for a day (`echoMs`): then the fold
+ * names the one that is told anew.
  */
 function isEcho(change: ChangeSeen, tables: StatesSeen): boolean {
   return change.ids.length > 0 && change.ids.every((id) => {
     const state = tables.stored(consentKey(id, change.purpose, change.channel ?? '', change.topic ?? ''))?.state;
-    return state?.setBy !== undefined && state.setBy !== '' && state.setBy !== change.outputId && said(state.state) === said(change.state);
+    if (state?.setBy === undefined || state.setBy === '' || state.setBy === change.outputId || said(state.state) !== said(change.state)) return false;
+    return change.repeats !== true || (change.acceptedAt ?? 0) - (state.setAt ?? 0) < echoMs;
   });
 }
 

@@ -3,6 +3,7 @@ import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
 import { consentApi, H, ofDeadLetter } from '@weir/pipeline';
 import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
+import { isRepeated } from '@weir/release';
 import { coPartitioned } from '@weir/service';
 import { deadLetter } from './dead-letter.ts';
 import { headerOf, numberOf, textOf, type PolicyPorts } from './ports.ts';
@@ -138,7 +139,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
-      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true, untold: textOf(record, H.mapping) === ofDeadLetter,
+      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true, repeats: isRepeated(value, value.source), untold: textOf(record, H.mapping) === ofDeadLetter,
     };
     const release = context.releases.current();
     const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';
