@@ -85,7 +85,7 @@ class Model {
 const name = fc.oneof(fc.integer({ min: 0, max: 5 }).map((n) => `userId:${n}`), fc.integer({ min: 0, max: 5 }).map((n) => `email:${n}`), fc.constantFrom('phone:1', '>', '=', 'x', 'userId:0x'));
 const change = fc.tuple(name, name, fc.boolean().chain((likely) => (likely ? fc.constant(true) : fc.boolean())));
 const many = fc.tuple(name, fc.integer({ min: 1, max: 80 })).map(([hub, count]): Change[] => Array.from({ length: count }, (_, i) => [`anonymousId:${i}`, hub, true]));
-const said = fc.record({ id: name, region: fc.option(fc.record({ code: fc.constantFrom('DE', 'US-CA', ''), at: fc.integer({ min: 0, max: 1_790_000_000_000 }) }), { nil: undefined, freq: 3 }) });
+const said = fc.record({ id: name, region: fc.option(fc.record({ code: fc.constantFrom('DE', 'US-CA', 'DE+US', '+US-CA', ''), at: fc.integer({ min: 0, max: 1_790_000_000_000 }) }), { nil: undefined, freq: 3 }) });
 const batch = fc.oneof({ weight: 12, arbitrary: fc.array(fc.oneof({ weight: 2, arbitrary: change }, { weight: 1, arbitrary: said }), { maxLength: 10 }) }, { weight: 1, arbitrary: many });
 const step = fc.record({ batch, reopens: fc.integer({ min: 0, max: 4 }).map((n) => n === 0), loads: fc.boolean() });
 
