@@ -279,7 +279,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
         const appender = await log.appender({ deadlineMs: 5000 });
         for (const topic of new Set(chosen.map((l) => l.topic))) await appender.partitions(topic);
         // As a replay order does it: services/control/replay.
-        const order = { id: `rpl_${orders}`, destination: null, unknown: 'hold' as const };
+        const order = { id: `rpl_${orders}`, from: 'dlq', destination: null, unknown: 'hold' } as const;
         for (const [topic, list] of Map.groupBy(chosen, (l) => l.topic)) await appender.append(topic, list.map((l) => recordOf(order, { origin: { ...l, offset: 0, headers: l.headers.map((h) => [h.name, h.value] as const) }, from: l.id, kind: 'derived', deliveries: [] })));
         note(`redriven ${chosen.length}`);
       })().catch((error: unknown) => note(`redrive refused ${(error as Error).message}`));
