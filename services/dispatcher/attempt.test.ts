@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { H } from '@weir/pipeline';
+import { deliveryKey, H } from '@weir/pipeline';
 import type { Cap, DestinationConfig } from '@weir/release';
 import { expect, test } from 'vitest';
 import { consentRefusal, prepare } from './attempt.ts';
@@ -112,7 +112,7 @@ const yesterday: Partial<EndValue> = { state: 'denied', effect: 'maybe', maybeSi
 
 test('a redrive under the same key is asked for its caps at the call, whatever an earlier call may have done; what it may have called itself was under them', () => {
   const cap = (over: 'deny' | 'delay'): Cap => ({ name: 'daily', max: 1, purpose: 'service', channel: undefined, operation: undefined, destination: undefined, timezone: 'UTC', over, file: 'x', line: 1 });
-  const today: Counted = { at: now - 1, purpose: 'service', channel: null, operation: 'put' };
+  const today: Counted = { key: 'another', at: now - 1, purpose: 'service', channel: null, operation: 'put' };
   const redriven = (over: 'deny' | 'delay', readable: boolean, task: Partial<Task> = {}, counted = [today]) => prepared('hold', readable, { redrive: 'order-1', attempts: 0, maybeSince: 0, ...task }, { windowMs: day, ended: yesterday, caps: [cap(over)], counted });
   for (const readable of [false, true]) {
     expect(redriven('deny', readable)).toBe('end denied cap:daily');
@@ -120,6 +120,14 @@ test('a redrive under the same key is asked for its caps at the call, whatever a
     expect(redriven('deny', readable, {}, [])).toBe('call');
   }
   expect(redriven('deny', false, { maybeSince: now - 1000 })).toBe('call');
+  // Its own end of today, which may have been the one: under the same key it is one still. Who sends it again whatever it was may make it two.
+  const own = { ...today, key: deliveryKey('out_1', 'crm', 'put', '0', 0) };
+  expect(redriven('deny', false, {}, [own])).toBe('call');
+  expect(redriven('deny', false, {}, [own, today])).toBe('end denied cap:daily');
+  expect(redriven('deny', false, { record: told('order-1') }, [own])).toBe('end denied cap:daily');
+  const found = { timestamp: now - 1000, headers: [[H.verified, Buffer.from('not-applied')]] } as unknown as Task['record'];
+  expect(redriven('deny', false, { record: found }, [own])).toBe('call');
+  expect(redriven('deny', true, { record: told('order-1'), readBacks: 1, notApplied: true }, [own])).toBe('call');
 });
 
 test('what an earlier end says may have taken effect is no call of the owner that has its redrive in hand: its neighbours are not taken for called when it leaves', () => {

@@ -73,7 +73,9 @@ export function prepare(ports: DestinationPorts, runner: PartitionRunner, destin
 
 function overCap(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation | undefined {
   const counted = (since: number): Counted[] => [...ports.ledger.counted(task.subject, since), ...runner.writer.recentOf(task.subject).flatMap((end) => countedOf(end) ?? [])];
-  const capped = cappedBy(destination.caps, task.delivery, counted, ports.clock.now());
+  // Under the key that it had it counts once, by its end of before or by this call; unless both may take effect.
+  const again = task.doubtSince > 0 && resends(task);
+  const capped = cappedBy(destination.caps, task.delivery, (since) => (again ? counted(since) : counted(since).filter(({ key }) => key !== task.key)), ports.clock.now());
   if (capped === undefined) return undefined;
   const { cap, until } = capped;
   if (cap.over === 'delay') return { kind: 'park', due: until, reason: `cap:${cap.name}` };
