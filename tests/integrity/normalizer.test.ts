@@ -88,7 +88,7 @@ async function normalizer(release: Release, options: { wrap?: (log: Log) => Log;
   const own = createLog({ brokers: inject('brokers'), clientId: `${prefix}-normalizer` });
   let current = release;
   const listeners = new Set<(release: Release) => void>();
-  const releases: ReleaseFeed = { current: () => current, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, onChange: (listener) => { listeners.add(listener); return () => listeners.delete(listener); }, close: async () => {} };
+  const releases: ReleaseFeed = { current: () => current, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, onChange: (listener) => { listeners.add(listener); return () => listeners.delete(listener); }, close: async () => {} };
   const context: ServiceContext = {
     name: 'normalizer', config: {} as never, log: (options.wrap ?? ((l) => l))(own), serde: shared, topics, groups: groupNames(prefix), releases, vault: openVault({ dataDir: dir, env: {} }), workspaceKey,
     logger: createLogger({ service: 'normalizer', level: 'silent' }), registry: new Registry(), clock: systemClock, stateDir: options.stateDir ?? mkdtempSync(join(dir, 'state-')),

@@ -139,7 +139,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
 
   function contextOf(instance: Instance, log: Log): ServiceContext {
     // A process that is started again has the name that it had.
-    return { name: instance.kind, config: { instance: `${instance.kind}-${instance.index}`, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
+    return { name: instance.kind, config: { instance: `${instance.kind}-${instance.index}`, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
   }
 
   async function compose(instance: Instance): Promise<Service> {
