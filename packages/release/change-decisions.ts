@@ -24,8 +24,11 @@ export interface ChangeDecisions {
   readonly onward: readonly Onward[];
 }
 
-/** A browser sends the Global Privacy Control with every request. It is no state that a tool keeps, so it is not `standing`: no yes of a tool lifts it that says its state all the time. */
-const privacyControl = 'gpc';
+/**
+ * Reasons of a no that comes again and again: a browser sends the Global Privacy Control with every request, a platform an opt-out
+ * in the US (GPP) with every string. It is not `standing`, so that no yes which is said all the time lifts it.
+ */
+const signals: ReadonlySet<unknown> = new Set(['gpc', 'gpp']);
 const none: readonly Onward[] = [];
 /** Whether `changeDecisions` has something to say of it. */
 export const isConsentChange = ({ recordName }: Pick<Subject, 'recordName'>): boolean => recordName === consentChange;
@@ -42,7 +45,7 @@ const unknown = (): undefined => undefined;
 export function changeDecisions(decisions: readonly Decision[], { outputId, subject, ids, now }: DecidedRecord, release: Release, tables: StatesSeen, valueOf: (id: string) => string | undefined = unknown): ChangeDecisions {
   if (!isConsentChange(subject)) return { decisions, onward: none };
   const value = subject.record as Readonly<Record<string, unknown>> & { readonly purpose: string; readonly channel: string | null; readonly topic: string | null; readonly state: string; readonly standing?: boolean | null; readonly reason?: string | null };
-  const seen = { outputId, source: subject.source, ids, purpose: value.purpose, channel: value.channel, topic: value.topic, state: value.state, repeats: value.standing === true || value.reason === privacyControl };
+  const seen = { outputId, source: subject.source, ids, purpose: value.purpose, channel: value.channel, topic: value.topic, state: value.state, repeats: value.standing === true || signals.has(value.reason) };
   const told = propagate(decisions, seen, tables, release);
   // A correction or restriction is what consent is not asked about, and nothing is taken of a limit.
   const decideAs = (record: Readonly<Record<string, unknown>>): readonly Decision[] => decide(release.policy, { ...subject, record }, { now, take: () => false, consent: () => ({ ok: false, reason: 'consent-missing', seen: [] }) });
