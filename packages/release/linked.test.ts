@@ -60,7 +60,7 @@ test('a no by user id goes once more to who knows the address, under every addre
   expect(shown.map((d) => d.route!.operation)).toEqual(['unsubscribe (by email:e)']);
 });
 
-test.each([['gpc', null, 'consent-echo'], ['gpp', null, 'consent-echo'], ['tcf', true, 'consent-echo'], ['unsubscribed', null, 'allow']])('a no of %s that was told before and comes again is %s', (reason, standing, end) => {
+test.each([['gpc', 'consent-echo', null], ['gpp', 'consent-echo', null], ['tcf', 'consent-echo', true], ['unsubscribed', 'allow', null]])('a no of %s that was told before and comes again is %s', (reason, end, standing) => {
   const stop = releaseOf({ crm: '  - { on: ConsentChange, operation: stop, when: record.userId != null }\n' });
   expect(decided(stop, { value: { ...user, state: 'denied', reason, standing }, ids: [U], linked: [U], said: { [U]: 'out_before' } }).own).toEqual([`crm/stop ${end}`]);
 });
