@@ -65,7 +65,7 @@ function folding(purpose: string, erasedUntil?: number, registry = { here: true 
   let offset = 100;
   const shared = {
     context: {
-      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ hash: release.hash, policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn: (fields: object, message: string) => { warned.push(message); } },
+      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ hash: release.hash, policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn: (_fields: object, message: string) => { warned.push(message); } },
       serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
