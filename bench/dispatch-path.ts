@@ -129,7 +129,7 @@ lists.length = 0;
 const context = {
   name: 'dispatcher', config: { instance: 'd', host: '127.0.0.1' }, log, serde: sealedSerde(plain, keys), keys, topics, groups, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir,
   vault: { revision: () => 1, onChange: () => () => {}, refresh: () => Promise.resolve(), get: () => undefined },
-  releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, close: () => Promise.resolve() },
+  releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, close: () => Promise.resolve() },
 } as unknown as ServiceContext;
 const service = createDispatcher(context, { sessionTimeoutMs: 30_000, callTimeoutMs: 10_000, inLaneTries: 3, allowPrivate: true, sandboxUrl: '' });
 void service.failed.then(fail);

@@ -125,7 +125,7 @@ const batches: { partition: number; from: number; count: number; bytes: Buffer }
 
 const context = {
   name: 'normalizer', config: {}, log, serde: sealedSerde(plain, keys), keys, topics, groups, vault: undefined, workspaceKey: benchWorkspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir,
-  releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, close: () => Promise.resolve() },
+  releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, close: () => Promise.resolve() },
 } as unknown as ServiceContext;
 const service = createNormalizer(context, { sessionTimeoutMs: 30_000 });
 void service.failed.then(fail);

@@ -153,7 +153,7 @@ const keys = await ring();
 await keys.start();
 const context = {
   name: 'policy', config: { instance: 'p', host: '127.0.0.1' }, log, serde: sealedSerde(plain, keys), keys, topics, groups, vault: undefined, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir,
-  releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, close: () => Promise.resolve() },
+  releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, close: () => Promise.resolve() },
 } as unknown as ServiceContext;
 const service = await createPolicy(context, { sessionTimeoutMs: 30_000, windowRecords: 10_000, windowBytes: 16_777_216 });
 void service.failed.then(fail);

@@ -81,7 +81,7 @@ for (const records of chunks) {
   const fresh = steps.step('fetch', () => records.map(({ topic, partition, record }) => ({ topic, partition, record: record as LogRecord })));
   const items = await steps.step('select', () => selector.take(fresh));
   packer.reset();
-  const out = steps.step('record', () => items.filter((item) => goesBack(item, 'hold')).map((item) => record(packer, item)));
+  const out = steps.step('record', () => items.filter((item) => goesBack(item, order)).map((item) => record(packer, item)));
   put += out.length;
   await append(dispatch, out);
   if (performance.now() - flushed < 200) continue;

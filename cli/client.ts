@@ -10,7 +10,8 @@ const callTimeoutMs = 30_000;
 /** The control API of the running instance. */
 export interface Client {
   get<T>(path: string, signal?: AbortSignal): Promise<T>;
-  post<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T>;
+  /** @param timeoutMs for an answer; default 30,000 */
+  post<T>(path: string, body: unknown, signal?: AbortSignal, timeoutMs?: number): Promise<T>;
   delete<T>(path: string): Promise<T>;
   /** The text of an answer as it comes; no deadline but that of the server. */
   stream(path: string, body: unknown): AsyncIterable<string>;
@@ -69,11 +70,11 @@ export function createClient(target: Target): Client {
     }
     throw new Refused(response.status, parsed);
   }
-  const ask = async <T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> => (await call(method, path, body, AbortSignal.any([AbortSignal.timeout(callTimeoutMs), ...(signal === undefined ? [] : [signal])]))).json() as Promise<T>;
+  const ask = async <T>(method: string, path: string, body?: unknown, signal?: AbortSignal, timeoutMs = callTimeoutMs): Promise<T> => (await call(method, path, body, AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal === undefined ? [] : [signal])]))).json() as Promise<T>;
 
   return {
     get: (path, signal) => ask('GET', path, undefined, signal),
-    post: (path, body, signal) => ask('POST', path, body, signal),
+    post: (path, body, signal, timeoutMs) => ask('POST', path, body, signal, timeoutMs),
     delete: (path) => ask('DELETE', path),
     async *stream(path, body) {
       const response = await call('POST', path, body, new AbortController().signal);

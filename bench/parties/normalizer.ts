@@ -39,7 +39,7 @@ async function service(): Promise<void> {
     { path: 'mappings/contacts.yaml', content: mapping }, { path: 'contracts/contacts.odcs.yaml', content: contract },
     { path: 'sources/contacts.yaml', content: 'adapter: standard-webhooks\nconfig: { secret: { secret: SECRET } }\nmapping: contacts.yaml\n' },
   ], { adapters: registry });
-  const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, close: async () => {} };
+  const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, close: async () => {} };
   const dir = process.env['WEIR_DATA']!;
   const stateDir = mkdtempSync(join(dir, 'state-'));
   const keys = await benchKeys(log, plain, names.keys, stateDir);

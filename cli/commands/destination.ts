@@ -10,16 +10,20 @@ interface Switch {
   readonly since: string;
 }
 
-/** `applied`: nobody starts a call that it forbids; `missing` may. */
+/** `applied`: nobody starts a call that it forbids; `missing` may. A control service of a version before says neither. */
 interface Switched extends Switch {
-  readonly applied: boolean;
-  readonly missing: readonly string[];
+  readonly applied?: boolean;
+  readonly missing?: readonly string[];
 }
 
-function paused({ destination, applied, missing }: Switched): string {
+/** Control answers within 25 s of the order, and the audit leaf is written before. */
+const answerMs = 60_000;
+
+function paused({ destination, applied, missing = [] }: Switched): string {
+  if (applied === undefined) return `${destination} is paused. This control service is of a version before and does not tell whether every dispatcher knows: some may still call it for a moment`;
   if (applied) return `${destination} is paused: no call starts, its events are kept`;
   if (missing.length === 0) return `${destination} is paused, but the brokers do not tell whether every dispatcher knows: some may still call it. Pause it again to ask again`;
-  return `${destination} is paused, but these dispatchers do not know yet and may still call it: ${missing.map(printable).join(', ')}. Stop them, or pause it again to ask again`;
+  return `${destination} is paused, but these dispatchers do not know yet and may still call it: ${missing.map(printable).join(', ')}. Stop them, or pause it again to ask again: of one that has died, when its lease (WEIR_DISPATCHER_SESSION_MS) is over`;
 }
 
 export const command: Command = {
@@ -43,9 +47,9 @@ export const command: Command = {
     if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(name)) throw new UsageError(`${printable(name)} is no destination name`);
     const reason = textOption(context, 'reason');
     if (reason !== undefined && (reason === '' || reason.length > 500)) throw new UsageError('--reason takes 1 to 500 characters');
-    const done = await client.post<Switched>(`/v1/destinations/${name}/${action}`, reason === undefined ? {} : { reason });
+    const done = await client.post<Switched>(`/v1/destinations/${name}/${action}`, reason === undefined ? {} : { reason }, undefined, answerMs);
     if (json) terminal.json(done);
     else terminal.line(done.paused ? paused(done) : `${done.destination} goes on`);
-    return done.applied ? 0 : 1;
+    return !done.paused || done.applied === true ? 0 : 1;
   },
 };

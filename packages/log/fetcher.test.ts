@@ -364,3 +364,37 @@ test('whatever comes, is paused, taken away and given back: each gets every reco
     expect(wrong).toEqual([]);
   }), { numRuns: 30 });
 });
+
+test('an answer that does not come costs the reader its grace, twice as long each time in a row and never more than the default; one that comes begins anew', async () => {
+  vi.useFakeTimers();
+  try {
+    const asked: number[] = [];
+    let answers = false;
+    const cluster = {
+      deadlineMs: 1000, closed: false, leader: () => 1, partitions: () => Promise.resolve(1), refresh: () => Promise.resolve(), discard: () => undefined,
+      ask: async (_purpose: string, _node: number, _what: string, deadlineMs: number) => {
+        asked.push(deadlineMs);
+        await new Promise((done) => { setTimeout(done, answers ? 500 : deadlineMs); });
+        if (!answers) throw new Error('no answer');
+        return { errorCode: 0, partitions: [{ topic: 't', partition: 0, errorCode: 0, highWatermark: 0, logStartOffset: 0, bytes: Buffer.alloc(0) }] };
+      },
+    } as unknown as Cluster;
+    const read = async (graceMs: number | undefined): Promise<number[]> => {
+      asked.length = 0;
+      answers = false;
+      const fetcher = new Fetcher({ maxBytesPerPartition: 100, onFatal: (error) => { throw error; }, onBatch: () => undefined }, new FetchRequests(cluster, { purpose: 'test', maxWaitMs: 500, graceMs }));
+      fetcher.add({ topic: 't', partition: 0, epoch: 0, position: 0, paused: false });
+      while (asked.length < 4) await vi.advanceTimersByTimeAsync(100);
+      answers = true;
+      while (asked.length < 6) await vi.advanceTimersByTimeAsync(100);
+      const stopped = fetcher.stop();
+      await vi.advanceTimersByTimeAsync(11_000);
+      await stopped;
+      return asked.slice(0, 6);
+    };
+    expect(await read(4000)).toEqual([4500, 8500, 10_500, 10_500, 4500, 4500]);
+    expect(await read(undefined)).toEqual([10_500, 10_500, 10_500, 10_500, 10_500, 10_500]);
+  } finally {
+    vi.useRealTimers();
+  }
+});

@@ -57,10 +57,12 @@ export interface RequestOptions {
   /** Names the connections: one per broker. */
   readonly purpose: string;
   readonly maxWaitMs: number;
+  /** For how long an answer may be late before it is asked anew: what a connection that was lost without a sign costs. It doubles with each that does not come, up to the default: a slow way must not be cut off each time. Default: 10,000. */
+  readonly graceMs?: number | undefined;
 }
 
 const maxBytes = 16 * 1024 * 1024;
-const graceMs = 10_000;
+const longestGraceMs = 10_000;
 /** From the begin of one request to that of the next, as long as what comes is little: a request costs both sides as much as tens of records. */
 const spacingMs = 8;
 /** So many urgent requests go without it, as long as there are no more of them in as many times the spacing. */
@@ -251,7 +253,7 @@ export class FetchRequests {
       }
       begins.push(performance.now());
       begins.shift();
-      const answer = leader < 0 ? undefined : await this.#fetch(leader, wanted, mine.some((p) => !wanted.includes(p) && !rests(p)));
+      const answer = leader < 0 ? undefined : await this.#fetch(leader, wanted, mine.some((p) => !wanted.includes(p) && !rests(p)), failures);
       if (answer !== undefined) {
         failures = 0;
         if (answer.bytes >= fullBytes) continue;
@@ -285,17 +287,17 @@ export class FetchRequests {
     }
   }
 
-  async #fetch(leader: number, wanted: readonly Position[], someLeftOut: boolean): Promise<Answer | undefined> {
+  async #fetch(leader: number, wanted: readonly Position[], someLeftOut: boolean, failures: number): Promise<Answer | undefined> {
     for (const p of wanted) p.busy = true;
     try {
-      return await this.#fetchNow(leader, wanted, someLeftOut);
+      return await this.#fetchNow(leader, wanted, someLeftOut, failures);
     } finally {
       for (const p of wanted) p.busy = false;
     }
   }
 
-  /** Undefined: the broker did not answer. */
-  async #fetchNow(leader: number, wanted: readonly Position[], someLeftOut: boolean): Promise<Answer | undefined> {
+  /** Undefined: the broker did not answer. @param failures so many times in a row before */
+  async #fetchNow(leader: number, wanted: readonly Position[], someLeftOut: boolean, failures: number): Promise<Answer | undefined> {
     const { purpose } = this.#options;
     const maxWaitMs = someLeftOut ? pausedWaitMs : this.#options.maxWaitMs;
     // The broker fills the answer in the order of the request, and only the first with data surely gets a whole batch: who waits longest comes first.
@@ -309,6 +311,7 @@ export class FetchRequests {
       else list.push(entry);
     }
     const request: FetchTopic[] = [...topics].map(([topic, partitions]) => ({ topic, partitions }));
+    const graceMs = Math.min(longestGraceMs, (this.#options.graceMs ?? longestGraceMs) * 2 ** failures);
     const asked = moment();
     let answer: Fetched;
     try {

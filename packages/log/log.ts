@@ -46,7 +46,7 @@ export function createLog(options: LogOptions, driver: Driver = drivers[options.
       return keep(createAppender(createProducePort(newCluster()), { deadlineMs: asked?.deadlineMs ?? deadlineMs, maxPendingBytes: asked?.maxPendingBytes ?? defaultPendingBytes, requestTimeoutMs: Math.min(longestProduceMs, deadlineMs), urgent: asked?.urgent === true, counts }));
     },
     consumer: (asked) => keep(createGroupConsumer(cluster, asked, share)),
-    reader: async (asked) => keep(createReader(cluster, { urgent: asked?.urgent === true, share: asked?.shared === true ? share : undefined })),
+    reader: async (asked) => keep(createReader(cluster, { urgent: asked?.urgent === true, share: asked?.shared === true ? share : undefined, graceMs: asked?.graceMs })),
     admin: async () => createAdmin(cluster),
     async close() {
       await Promise.all([...own].map((thing) => thing.close()));

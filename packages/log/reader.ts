@@ -27,10 +27,12 @@ export interface ReaderOptions {
   readonly urgent?: boolean;
   /** Whose requests its followers share. */
   readonly share?: ShareFetcher;
+  /** Of its followers' own requests (RequestOptions). */
+  readonly graceMs?: number | undefined;
 }
 
 /** Reads without a group. `read` and `readOne` use short polls of their own; `follow` has a fetcher each, looked after every `watchMs`. */
-export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgent = false, share }: ReaderOptions = {}): Reader {
+export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgent = false, share, graceMs }: ReaderOptions = {}): Reader {
   const purpose = `read-${++readers}`;
   const followers = new Set<Follower>();
   const closing = new AbortController();
@@ -100,7 +102,7 @@ export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgen
         return taking instanceof Promise ? taking.then(taken) : taken();
       },
     };
-    const fetcher = share === undefined ? new Fetcher(taker, new FetchRequests(cluster, { purpose: `follow-${++readers}`, maxWaitMs: followWaitMs })) : share([topic], taker);
+    const fetcher = share === undefined ? new Fetcher(taker, new FetchRequests(cluster, { purpose: `follow-${++readers}`, maxWaitMs: followWaitMs, graceMs })) : share([topic], taker);
     let failed = false;
     function fail(error: Error): void {
       if (failed) return;

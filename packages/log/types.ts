@@ -180,8 +180,8 @@ export interface Log {
   /** `urgent`: requests are not spaced, each goes in the turn of its call. Costs a request for each call that finds none under way: for what a withdrawal waits for. */
   appender(options?: { deadlineMs?: number; maxPendingBytes?: number; urgent?: boolean }): Promise<Appender>;
   consumer(options: GroupConsumerOptions): GroupConsumer;
-  /** `urgent`: its followers fetch few records as they come, not 8 ms apart. `shared`: they have no requests of their own, but come with what the consumers of this log fetch, for handlers that return at once: whoever waits in one keeps all of them waiting. */
-  reader(options?: { urgent?: boolean; shared?: boolean }): Promise<Reader>;
+  /** `urgent`: its followers fetch few records as they come, not 8 ms apart. `shared`: they have no requests of their own, but come with what the consumers of this log fetch, for handlers that return at once: whoever waits in one keeps all of them waiting. `graceMs`: for how long its followers wait for an answer that is late before they ask anew; default 10,000, to which it doubles with each answer that does not come. */
+  reader(options?: { urgent?: boolean; shared?: boolean; graceMs?: number }): Promise<Reader>;
   admin(): Promise<LogAdmin>;
   close(): Promise<void>;
 }

@@ -19,6 +19,18 @@ export function incidentAbout(name: string): { readonly kind: 'destination' | 'p
 }
 const maxReleaseBytes = 1_500_000;
 const retryMs = 500;
+/** Of one lost answer: half a lease of a dispatcher (docs/decisions/0031) must be left for the next. */
+const graceMs = 4000;
+/** A leader that was cut off is fenced within 9 s (broker.session.timeout.ms): for longer only a log that is shorter than it was says that the next offset is not on it. */
+const shorterMs = 10_000;
+/** Failures further apart than this are not one. */
+const apartMs = 5000;
+/** Records whose schema cannot be had, for which nobody behind them waits. */
+const maxWaiting = 100;
+const maxWaitingBytes = 8 * 1024 * 1024;
+
+/** Keys that a feed reads. */
+const kinds = ['release/', 'incident/', 'switch/', 'escalation/', 'partitions/', 'reserve/'] as const;
 
 /** Header of a record on weir.control: the audit leaf of the change it is. */
 export const leafHeader = 'weir-audit';
@@ -84,6 +96,8 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   const switches = new Map<string, DestinationSwitch>();
   const reserves = new Map<string, QuotaReserve>();
   const switchListeners = new Set<(change: DestinationSwitch) => void>();
+  /** The newest of each key whose schema could not be had. */
+  const waiting = new Map<string, { readonly bytes: Buffer; readonly offset: number }>();
   let current: Release | undefined;
   let wanted: string | undefined;
 
@@ -113,61 +127,115 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     }
   }
 
-  function switched(change: DestinationSwitch): void {
+  function switched(change: DestinationSwitch): DestinationSwitch {
     switches.set(change.destination, change);
     logger.info({ destination: change.destination, paused: change.paused, by: change.by, reason: change.reason }, 'kill switch');
+    return change;
   }
 
-  /** Resolves with what was switched; the last word counts at once. */
-  async function take(batch: RecordBatch): Promise<readonly DestinationSwitch[]> {
-    const changes: DestinationSwitch[] = [];
+  /** The last word counts at once. Returns what was switched. */
+  function keep(key: string, value: unknown): DestinationSwitch | undefined {
+    if (key.startsWith('partitions/')) options.counts?.keep((value as { topic: string }).topic, (value as { partitions: number }).partitions);
+    else if (key.startsWith('reserve/')) reserves.set((value as QuotaReserve).account, value as QuotaReserve);
+    else if (key.startsWith('switch/')) return switched(value as DestinationSwitch);
+    else if (key.startsWith('escalation/')) escalations.set(key.slice('escalation/'.length), value as Escalation);
+    else if (key.startsWith('incident/')) incidents.set((value as Incident).destination, value as Incident);
+    else if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
+    else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
+    return undefined;
+  }
+
+  /** What this feed reads, in the order of the log. Rejects when the schema of one cannot be had; with `mayWait` only for one that those behind it must wait for. */
+  async function decodeAll(batch: Pick<RecordBatch, 'records'>, say: (key: string, value: unknown) => void, mayWait: boolean): Promise<void> {
     for (const record of batch.records) {
       const key = record.key?.toString('utf8') ?? '';
-      const isIncident = key.startsWith('incident/');
-      const isSwitch = key.startsWith('switch/');
-      const isEscalation = key.startsWith('escalation/');
-      const isCount = key.startsWith('partitions/');
-      const isReserve = key.startsWith('reserve/');
-      if ((!key.startsWith('release/') && !isIncident && !isSwitch && !isEscalation && !isCount && !isReserve) || record.value === null) continue;
-      const value = await decode(record.value, record.offset);
-      if (value === undefined) continue;
-      if (isCount) options.counts?.keep((value as { topic: string }).topic, (value as { partitions: number }).partitions);
-      else if (isReserve) reserves.set((value as QuotaReserve).account, value as QuotaReserve);
-      else if (isSwitch) {
-        switched(value as DestinationSwitch);
-        changes.push(value as DestinationSwitch);
+      if (!kinds.some((kind) => key.startsWith(kind)) || record.value === null) continue;
+      let value: unknown;
+      try {
+        value = await decode(record.value, record.offset);
+      } catch (error) {
+        if (!mayWait || !waits(key, record.value)) throw error;
+        logger.error({ err: error, topic, key, offset: record.offset }, 'its schema cannot be had: this record waits, those behind it do not');
+        waiting.set(key, { bytes: Buffer.from(record.value), offset: record.offset });
+        retryWaiting();
+        continue;
       }
-      else if (isEscalation) escalations.set(key.slice('escalation/'.length), value as Escalation);
-      else if (isIncident) incidents.set((value as Incident).destination, value as Incident);
-      else if (key === controlKeys.current) wanted = (value as { hash: string }).hash;
-      else stored.set((value as { hash: string }).hash, (value as { files: ReleaseFile[] }).files);
+      waiting.delete(key);
+      if (value !== undefined) say(key, value);
     }
-    return changes;
   }
 
-  const reader = await log.reader();
+  /** Whoever calls destinations waits for switches, and a count of partitions says where keys go. */
+  function waits(key: string, bytes: Buffer): boolean {
+    if (key.startsWith('switch/') || key.startsWith('partitions/')) return false;
+    let held = bytes.length;
+    for (const [other, at] of waiting) if (other !== key) held += at.bytes.length;
+    return (waiting.has(key) || waiting.size < maxWaiting) && held <= maxWaitingBytes;
+  }
+
+  function retryWaiting(): void {
+    if (!closed) retrying ??= setTimeout(() => { void decodeWaiting(); }, retryMs);
+  }
+
+  async function decodeWaiting(): Promise<void> {
+    for (const [key, held] of [...waiting]) {
+      let value: unknown;
+      try {
+        value = await decode(held.bytes, held.offset);
+      } catch (error) {
+        logger.debug({ err: error, topic, key, offset: held.offset }, 'its schema cannot be had yet');
+        continue;
+      }
+      // A later one of the key may have come.
+      if (waiting.get(key) !== held) continue;
+      waiting.delete(key);
+      if (value !== undefined) keep(key, value);
+    }
+    retrying = undefined;
+    if (waiting.size > 0) retryWaiting();
+    if (!closed) activate();
+  }
+
+  const reader = await log.reader({ graceMs });
   const admin = await log.admin();
   let known = moment();
   const end = (await admin.endOffsets(topic)).get(0) ?? 0;
-  await reader.read(topic, 0, 0, end, async (batch) => { await take(batch); });
+  await reader.read(topic, 0, 0, end, (batch) => decodeAll(batch, keep, false));
   activate();
   let position = end;
   let closed = false;
   let timer: NodeJS.Timeout | undefined;
+  let retrying: NodeJS.Timeout | undefined;
+  /** What following ended with last, and when. */
+  let failed: { readonly code: string; readonly at: number } | undefined;
+  /** The next offset is not on the log: since when, and when it was told last. */
+  let shorter: { readonly since: number; readonly at: number } | undefined;
   let follower = await follow();
 
   function follow(): Promise<Follower> {
     return reader.follow(topic, new Map([[0, position]]), async (batch) => {
-      const changes = await take(batch);
+      const changes: DestinationSwitch[] = [];
+      await decodeAll(batch, (key, value) => {
+        const change = keep(key, value);
+        if (change !== undefined) changes.push(change);
+      }, true);
       position = batch.nextOffset;
-      for (const change of changes) for (const listener of switchListeners) listener(change);
-      activate();
+      shorter = undefined;
+      tell(changes);
     }, again);
+  }
+
+  function tell(changes: readonly DestinationSwitch[]): void {
+    for (const change of changes) for (const listener of switchListeners) listener(change);
+    activate();
   }
 
   /** A feed that ended would keep the old release running for ever without a sign: it is begun anew until it follows. */
   function again(error: unknown): void {
     if (closed) return;
+    const at = performance.now();
+    failed = { code: (error as { code?: string }).code ?? (error as Error).name, at };
+    if (failed.code === 'log-out-of-range') shorter = { since: shorter !== undefined && at - shorter.at < apartMs ? shorter.since : at, at };
     logger.error({ err: error, position }, 'following releases failed; the running one goes on, the next try is in 0.5 s');
     timer = setTimeout(() => { void anew(); }, retryMs);
   }
@@ -175,12 +243,41 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   async function anew(): Promise<void> {
     try {
       await follower.close();
+      if (shorter !== undefined && shorter.at - shorter.since >= shorterMs) await readWhole();
       follower = await follow();
       if (closed) await follower.close();
     } catch (error) {
       again(error);
     }
   }
+
+  /**
+   * The log is shorter than what was read of it: the brokers lost its end, or it was made anew. It is read to its end before any of it
+   * counts: a word that is not the last one would resume a destination, or run a release, for a moment. A pause stays that is newer
+   * than the last word, or has none: it was acknowledged.
+   */
+  async function readWhole(): Promise<void> {
+    const asked = moment();
+    const last = new Map<string, unknown>();
+    const whole = (await admin.endOffsets(topic)).get(0) ?? 0;
+    await reader.read(topic, 0, 0, whole, (batch) => decodeAll(batch, (key, value) => { last.set(key, value); }, true));
+    logger.warn({ topic, position, end: whole }, 'the topic is shorter than what was read of it: it was read again');
+    const changes: DestinationSwitch[] = [];
+    for (const [key, value] of last) {
+      const before = key.startsWith('switch/') ? switches.get(key.slice('switch/'.length)) : undefined;
+      if (before?.paused === true && before.at > (value as DestinationSwitch).at) continue;
+      const change = keep(key, value);
+      if (change !== undefined) changes.push(change);
+    }
+    position = whole;
+    shorter = undefined;
+    known = asked;
+    tell(changes);
+  }
+
+  /** Whether the follower has answered since. */
+  const since = (at: number): boolean => follower.asOf().monotonic > at;
+
   return {
     current() {
       if (current === undefined) throw new WeirError('release-missing');
@@ -190,7 +287,8 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     escalations: () => escalations,
     switches: () => switches,
     reserves: () => reserves,
-    position: () => position,
+    position: () => (shorter === undefined || since(shorter.at) ? position : 0),
+    trouble: () => (failed === undefined || since(failed.at) ? undefined : failed.code),
     ageMs() {
       const asOf = follower.asOf();
       // A follower that was begun anew knows less at first.
@@ -209,6 +307,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
     async close() {
       closed = true;
       clearTimeout(timer);
+      clearTimeout(retrying);
       await reader.close();
     },
   };

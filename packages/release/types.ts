@@ -107,8 +107,10 @@ export interface ReleaseFeed {
   reserves(): ReadonlyMap<string, QuotaReserve>;
   /** Called after a kill switch was read, and `position` is behind it. Returns an unsubscribe function. */
   onSwitch(listener: (change: DestinationSwitch) => void): () => void;
-  /** Next offset of weir.control that is not read: whatever was switched before it is in `switches`. */
+  /** Next offset of weir.control that is not read: whatever was switched before it is in `switches`. 0 while the brokers say that it is not on the topic: what was switched there since is not known. */
   position(): number;
+  /** Code of what following weir.control failed with; undefined = it was followed since. */
+  trouble(): string | undefined;
   /** How old what is known may be, ms: since a broker was asked last that had no more than was read, by the stricter of the monotonic and the wall clock. */
   ageMs(): number;
   /** Throws release-missing before the first release was read. */

@@ -53,7 +53,7 @@ export function createHeldDeliveries({ store, reader, appender, serde, topics }:
       const letter = await readDeadLetter(store, reader, serde, topics, id);
       const order = `res_${leaf.replace(/^leaf_/, '')}`;
       const headers: Headers = letter.headers.map((h) => [h.name, h.value] as const);
-      const record = recordOf({ id: order, destination: null, unknown: 'hold' }, { origin: { ...letter, offset: 0, headers }, from: id, kind: 'derived', deliveries: [] });
+      const record = recordOf({ id: order, from: 'dlq', destination: null, unknown: 'hold' }, { origin: { ...letter, offset: 0, headers }, from: id, kind: 'derived', deliveries: [] });
       await appender.partitions(letter.topic);
       await appender.append(letter.topic, [{ ...record, headers: [...record.headers ?? [], [H.verified, Buffer.from(finding)]] }]);
       return { ...done, order };

@@ -35,8 +35,10 @@ export interface SwitchApi {
 
 export const viewOf = ({ destination, paused, reason, by, at }: DestinationSwitch): SwitchView => ({ destination, paused, reason, by, since: new Date(at).toISOString() });
 
-/** Longer than a lease of the default length (WEIR_DISPATCHER_SESSION_MS), shorter than clients wait for an answer. */
+/** From the order on, of all that is waited for. Longer than a lease of the default length (WEIR_DISPATCHER_SESSION_MS), shorter than clients wait for an answer. */
 const deadlineMs = 25_000;
+/** Asked for at least so long, however long the record took: whoever has read it says so within milliseconds. */
+const leastMs = 1000;
 
 export function createSwitchApi(context: Pick<ServiceContext, 'releases' | 'serde' | 'topics' | 'clock'>, appender: Appender, barrier: Pick<ConsentBarrier, 'switchedOff'>): SwitchApi {
   const { releases, serde, topics, clock } = context;
@@ -44,9 +46,10 @@ export function createSwitchApi(context: Pick<ServiceContext, 'releases' | 'serd
     async set(destination, paused, reason, { actor, leaf }) {
       // One that has left the release can still be resumed: its switch must not wait there for a new one of the name.
       if (!releases.current().destinations.has(destination) && !releases.switches().has(destination)) throw new WeirError('not-found', `no destination ${destination}`);
+      const from = clock.monotonic();
       const change: DestinationSwitch = { destination, paused, reason, by: actor, at: clock.now() };
       const offset = await saveSwitch({ appender, serde, topic: topics.control, change, leaf });
-      const missing = paused ? await barrier.switchedOff(offset, deadlineMs) : [];
+      const missing = paused ? await barrier.switchedOff(offset, Math.max(leastMs, deadlineMs - (clock.monotonic() - from))) : [];
       return { ...viewOf(change), applied: missing?.length === 0, missing: missing ?? [] };
     },
     list: () => [...releases.switches().values()].map(viewOf),

@@ -76,7 +76,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
   const { log, serde, topics, groups, releases, logger, clock, vault } = context;
   const metrics = createMetrics(context.registry);
   const failure = Promise.withResolvers<Error>();
-  const switches = createSwitches(releases, options.sessionTimeoutMs);
+  const switches = createSwitches(releases, options.sessionTimeoutMs, clock);
   let switchesKnown = true;
   const turns = createTurns(clock.monotonic);
   const running = new Map<string, Running>();
@@ -191,7 +191,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     const known = switches.known();
     if (known === switchesKnown) return;
     switchesKnown = known;
-    if (!known) return logger.error({ topic: topics.control, ms: Math.round(releases.ageMs()) }, 'weir.control has not been read for longer than a lease: a kill switch may be on it, so nothing is called');
+    if (!known) return logger.error({ topic: topics.control, ms: Math.round(releases.ageMs()), code: releases.trouble() }, 'weir.control has not been read for longer than a lease: a kill switch may be on it, so nothing is called');
     logger.info({ topic: topics.control }, 'weir.control is read again');
   }
 
@@ -216,10 +216,16 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
     }, ms);
   }
 
+  /** What following weir.control ended with; nothing where the broker only does not answer. */
+  function why(): string {
+    const trouble = releases.trouble();
+    return trouble === undefined ? '' : ` (${trouble})`;
+  }
+
   function readiness(): Readiness {
     const [taking] = takeovers;
     if (taking !== undefined) return { ready: false, reason: `taking over ${taking[0]}: ${taking[1].read} of ${taking[1].total} records of its ledger are read` };
-    if (!switches.known()) return { ready: false, reason: 'weir.control cannot be read, and with it kill switches: nothing is called' };
+    if (!switches.known()) return { ready: false, reason: `weir.control cannot be read${why()}, and with it kill switches: nothing is called` };
     if (consent?.caughtUp() !== true) return { ready: false, reason: 'consent tables are not caught up' };
     const missing = absences.reason();
     return missing === undefined ? progress.readiness() : { ready: false, reason: missing };

@@ -1,8 +1,11 @@
 import type { OperationManifest } from '@weir/adapter';
-import { H } from '@weir/pipeline';
-import type { DestinationConfig } from '@weir/release';
+import { deliveryKey, H } from '@weir/pipeline';
+import type { Cap, DestinationConfig } from '@weir/release';
 import { expect, test } from 'vitest';
 import { consentRefusal, prepare } from './attempt.ts';
+import type { Counted } from './caps.ts';
+import { endValue } from './ends.ts';
+import { coveredOnLeaving } from './ledger.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { EndValue, Task } from './types.ts';
@@ -13,21 +16,23 @@ const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispat
 const verify = { settleMs: 5000, cite: 'test' };
 type Rule = OperationManifest['idempotency']['pastWindow'];
 
-interface Options { openedAt?: number; windowMs?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string; keys?: DestinationPorts['keys'] }
+interface Options { caps?: readonly Cap[]; counted?: readonly Counted[]; openedAt?: number; windowMs?: number; acceptedAt?: number; ended?: Partial<EndValue>; recent?: readonly Partial<EndValue>[]; recordType?: string; retired?: boolean; keys?: DestinationPorts['keys'] }
 /** What is to be done with a delivery of a vendor without keys, in a word. */
 function prepared(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
   const answer = given(rule, readable, task, options);
   return answer.kind === 'end' ? `end ${answer.ending.state} ${answer.ending.code}` : answer.kind;
 }
 
-function given(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}) {
+/** @param into the task itself, to see what became of it */
+function given(rule: Rule, readable: boolean, task: Partial<Task>, options: Options = {}, into: object = {}) {
   const operation: OperationManifest = { kind: 'use', accepts: [], doc: '', idempotency: options.windowMs === undefined ? { scheme: 'none', pastWindow: rule, cite: 'test' } : { scheme: 'header', windowMs: options.windowMs, pastWindow: rule, cite: 'test' }, ...(readable ? { verify } : {}) };
-  const destination = { operations: { put: operation }, caps: [], retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
+  const destination = { operations: options.retired === true ? {} : { put: operation }, caps: options.caps ?? [], retryHorizonMs: 72 * hour, adapter: { destination: { verify: readable ? {} : undefined } } } as unknown as DestinationConfig;
   const delivery = { outputId: 'out_1', destination: 'crm', operation: 'put', recordType: options.recordType ?? 'weir.canonical.Event', intent: '0', itemHash: 'h', acceptedAt: options.acceptedAt ?? now - 1000, notBefore: null, ids: [], purpose: 'service', consentOffsets: [], identityOffsets: [] };
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end, recentOf: () => options.recent ?? [] }, coveredBefore: () => false } as unknown as PartitionRunner;
-  const full = { delivery, sealedBy: '', subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task } as Task;
-  return prepare(options.keys === undefined ? ports : { ...ports, keys: options.keys }, runner, destination, full);
+  const full = Object.assign(into, { delivery, sealedBy: '', subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task }) as unknown as Task;
+  const all = { ...ports, ledger: { lastDelivered: () => 0, counted: () => options.counted ?? [] } } as unknown as DestinationPorts;
+  return prepare(options.keys === undefined ? all : { ...all, keys: options.keys }, runner, destination, full);
 }
 
 test('a delivery of unknown effect is asked for, held or sent again, as the manifest says', () => {
@@ -81,8 +86,11 @@ test('a redrive of unknown effect asks first where it can, and is the decision t
   expect(prepared('hold', true, told('order-1'), { ended })).toBe('read-back');
   // Of an earlier order, whose headers another version of control did not know to drop.
   expect(prepared('hold', false, told('order-0'), { ended })).toBe('end quarantined delivery-held');
-  // Answered: not applied.
-  expect(prepared('hold', true, { ...redrive, readBacks: 1, attempts: 1 }, { ended })).toBe('call');
+  // Answered: not applied. An answer that tells nothing (a limit, trouble of the vendor) leaves it in doubt.
+  expect(prepared('hold', true, { ...redrive, readBacks: 1, attempts: 1, notApplied: true }, { ended })).toBe('call');
+  expect(prepared('hold', true, { ...redrive, readBacks: 1, attempts: 1 }, { ended })).toBe('read-back');
+  // The call of that end may not show yet, whoever made it.
+  expect(prepared('hold', true, redrive, { ended: { ...ended, at: now - 100 } })).toBe('park');
   // What this redrive itself may have called before a crash is no decision of a person.
   expect(prepared('hold', false, { ...told('order-1'), maybeSince: now - 60_000 }, { ended })).toBe('end quarantined delivery-held');
   // Told by a person: not applied.
@@ -96,6 +104,62 @@ test('a redrive goes under the key that the vendor knows while it knows it, and 
   expect(keyed(24 * hour + 1, 'verify')).toBe('end quarantined delivery-held');
   expect(keyed(24 * hour + 1, 'resend')).toBe('call');
   expect(keyed(24 * hour + 1, 'hold', [[H.resend, Buffer.from('order-1')]])).toBe('call');
+});
+
+const day = 24 * hour;
+const told = (order: string): Task['record'] => ({ timestamp: now - 1000, headers: [[H.resend, Buffer.from(order)]] }) as unknown as Task['record'];
+const yesterday: Partial<EndValue> = { state: 'denied', effect: 'maybe', maybeSince: now - 20 * hour, at: now - 19 * hour };
+
+test('a redrive under the same key is asked for its caps at the call, whatever an earlier call may have done; what it may have called itself was under them', () => {
+  const cap = (over: 'deny' | 'delay'): Cap => ({ name: 'daily', max: 1, purpose: 'service', channel: undefined, operation: undefined, destination: undefined, timezone: 'UTC', over, file: 'x', line: 1 });
+  const today: Counted = { key: 'another', at: now - 1, purpose: 'service', channel: null, operation: 'put' };
+  const redriven = (over: 'deny' | 'delay', readable: boolean, task: Partial<Task> = {}, counted = [today]) => prepared('hold', readable, { redrive: 'order-1', attempts: 0, maybeSince: 0, ...task }, { windowMs: day, ended: yesterday, caps: [cap(over)], counted });
+  for (const readable of [false, true]) {
+    expect(redriven('deny', readable)).toBe('end denied cap:daily');
+    expect(redriven('delay', readable)).toBe('park');
+    expect(redriven('deny', readable, {}, [])).toBe('call');
+  }
+  expect(redriven('deny', false, { maybeSince: now - 1000 })).toBe('call');
+  // Its own end of today, which may have been the one: under the same key it is one still. Who sends it again whatever it was may make it two.
+  const own = { ...today, key: deliveryKey('out_1', 'crm', 'put', '0', 0) };
+  expect(redriven('deny', false, {}, [own])).toBe('call');
+  expect(redriven('deny', false, {}, [own, today])).toBe('end denied cap:daily');
+  expect(redriven('deny', false, { record: told('order-1') }, [own])).toBe('end denied cap:daily');
+  const found = { timestamp: now - 1000, headers: [[H.verified, Buffer.from('not-applied')]] } as unknown as Task['record'];
+  expect(redriven('deny', false, { record: found }, [own])).toBe('call');
+  expect(redriven('deny', true, { record: told('order-1'), readBacks: 1, notApplied: true }, [own])).toBe('call');
+});
+
+test('what an earlier end says may have taken effect is no call of the owner that has its redrive in hand: its neighbours are not taken for called when it leaves', () => {
+  const redrive = { redrive: 'order-1', offset: 9, parkedOffset: -1, attempts: 0, maybeSince: 0 };
+  for (const [readable, record] of [[false, undefined], [true, undefined], [true, told('order-1')]] as const) {
+    const task = { ...redrive, ...(record === undefined ? {} : { record }) } as Task;
+    const answer = given('hold', readable, task, { windowMs: day, ended: yesterday }, task);
+    expect(answer.kind).toBe('call');
+    expect(coveredOnLeaving(5, undefined, [{ offset: 5, parkedOffset: -1, maybeSince: 0 }, task])).toBeUndefined();
+    // Its own call is, since it was made.
+    task.maybeSince = now - 10;
+    expect(coveredOnLeaving(5, undefined, [task])).toEqual({ fromOffset: 5, toOffset: 10, at: now - 10 });
+  }
+});
+
+test('a redrive that ends without a call leaves in doubt what was, whether its order resends or not: the next one goes under the same key', () => {
+  const waited = { timestamp: now - 29 * day, headers: [[H.resend, Buffer.from('order-1')]] } as unknown as Task['record'];
+  const kept = { state: 'dead-lettered', effect: 'maybe' };
+  const redrive = (record: Task['record']): Task => ({ redrive: 'order-1', attempts: 0, maybeSince: 0, record }) as unknown as Task;
+  const ended = (task: Task, options: Options) => {
+    const answer = given('hold', false, task, { ended: yesterday, ...options }, task);
+    if (answer.kind !== 'end') throw new Error(`it is to ${answer.kind}`);
+    expect(endValue(answer.ending, now, 'o').maybeSince).toBe(answer.ending.effect === 'maybe' ? now - 20 * hour : 0);
+    return answer.ending;
+  };
+  for (const headers of [[], waited.headers]) expect(ended(redrive({ ...waited, headers }), {})).toMatchObject({ ...kept, code: 'expiring' });
+  expect(ended(redrive(told('order-1')), { retired: true })).toMatchObject({ ...kept, code: 'destination-retired' });
+  expect(ended(redrive(told('order-1')), { acceptedAt: now - 70 * day })).toMatchObject({ state: 'expired', effect: 'maybe' });
+  // Told by a person.
+  expect(ended(redrive({ ...waited, headers: [[H.verified, Buffer.from('not-applied')]] }), {})).toMatchObject({ code: 'expiring', effect: 'none' });
+  // The vendor has answered.
+  expect(ended({ ...redrive(told('order-1')), readBacks: 1, notApplied: true }, { retired: true })).toMatchObject({ code: 'destination-retired', effect: 'none' });
 });
 
 test('a replayed profile is superseded by one that was delivered a moment ago, before its end is acknowledged', () => {

@@ -4,10 +4,10 @@ import type { DestinationConfig } from '@weir/release';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
 import { repeat, type Ending } from './ends.ts';
 import { failOver, handOverOf, secondOf } from './fail-over.ts';
-import { lookUp, pastWindow } from './ledger.ts';
+import { lookUp, pastWindow, type Lookup } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { PartitionRunner } from './partition.ts';
-import { headerOf } from './task.ts';
+import { effectSoFar, headerOf, unsureSince } from './task.ts';
 import type { EndValue, Task } from './types.ts';
 
 /** What is to be done with the head of a lane before (or instead of) a call. */
@@ -24,19 +24,29 @@ export type Preparation =
 
 export type ToStart = Extract<Preparation, { readonly kind: 'call' | 'read-back' }>;
 
-function give(task: Task, state: Ending['state'], code: string | null, detail: string | null, deadLetter: boolean, effect: Ending['effect'] = task.maybeSince > 0 ? 'maybe' : 'none'): Preparation {
+function give(task: Task, state: Ending['state'], code: string | null, detail: string | null, deadLetter: boolean, effect: Ending['effect'] = effectSoFar(task)): Preparation {
   return { kind: 'end', ending: { task, state, effect, code, detail, deadLetter } };
+}
+
+/**
+ * The key under which the delivery is open. An end of unknown effect that stands there leaves it in doubt, whatever becomes of
+ * this redrive without a call, until the vendor or a person has said that it was not applied.
+ */
+export function takeUp(task: Task, { key, generation, reopened }: Extract<Lookup, { readonly kind: 'open' }>): void {
+  task.key = key;
+  task.generation = generation;
+  task.doubtSince = reopened === undefined || task.notApplied || headerOf(task.record, H.verified) === 'not-applied' ? 0 : reopened.maybeSince || reopened.at;
 }
 
 /** What the ledger has of the delivery: an end (then nothing is left to do), or the key under which it is open. */
 function standing(runner: PartitionRunner, task: Task): { readonly ended: Preparation } | { readonly reopened: EndValue | undefined } {
   const found = lookUp(task.delivery, task.redrive, task.offset, runner.writer.endOf);
   if (found.kind === 'conflict') return { ended: conflict(runner, task, found.end) };
-  task.key = found.key;
   if (found.kind === 'open') {
-    task.generation = found.generation;
+    takeUp(task, found);
     return { reopened: found.reopened };
   }
+  task.key = found.key;
   const { end } = found;
   // The crash may have been before the second vendor's topic had it.
   if (end.state === 'failed-over' && task.redrive === '') return { ended: again(task, end, handOverOf(end)) };
@@ -57,13 +67,15 @@ export function expire(ports: DestinationPorts, runner: PartitionRunner, task: T
 /** Every rule that can end, park or delay a delivery without a call, in the order in which they bind. */
 export function prepare(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
   const prepared = byRules(ports, runner, destination, task);
-  // What may have taken effect already was under its caps then.
+  // What this record may have done already was under its caps then.
   return prepared.kind === 'call' && destination.caps.length > 0 && task.maybeSince === 0 ? overCap(ports, runner, destination, task) ?? prepared : prepared;
 }
 
 function overCap(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation | undefined {
   const counted = (since: number): Counted[] => [...ports.ledger.counted(task.subject, since), ...runner.writer.recentOf(task.subject).flatMap((end) => countedOf(end) ?? [])];
-  const capped = cappedBy(destination.caps, task.delivery, counted, ports.clock.now());
+  // Under the key that it had it counts once, by its end of before or by this call; unless both may take effect.
+  const again = task.doubtSince > 0 && resends(task);
+  const capped = cappedBy(destination.caps, task.delivery, (since) => (again ? counted(since) : counted(since).filter(({ key }) => key !== task.key)), ports.clock.now());
   if (capped === undefined) return undefined;
   const { cap, until } = capped;
   if (cap.over === 'delay') return { kind: 'park', due: until, reason: `cap:${cap.name}` };
@@ -82,14 +94,12 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
     if (delivery.recordType !== 'weir.canonical.Erasure' && ports.keys.erasedUntil(delivery.ids) < delivery.acceptedAt) return give(task, 'dead-lettered', 'key-destroyed', null, true);
     return give(task, 'denied', 'subject-erased', null, false);
   }
-  const verified = task.redrive === '' ? undefined : headerOf(task.record, H.verified);
-  if (verified === 'applied') return give(task, 'delivered', null, `known by ${task.redrive}`, false, 'done');
-  if (found.reopened !== undefined && verified !== 'not-applied' && task.maybeSince === 0 && task.readBacks === 0 && (!resends(task) || canReadBack(destination, destination.operations[delivery.operation]))) task.maybeSince = found.reopened.maybeSince || found.reopened.at;
+  if (task.redrive !== '' && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `known by ${task.redrive}`, false, 'done');
   const operation = destination.operations[delivery.operation];
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
   if (now - delivery.acceptedAt > oldestSent(ports.retention.ledgerMs(), ports.dedupeWindowMs(delivery.source))) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
-  const unknown = settleUnknown(runner, destination, task, operation, now);
+  const unknown = settleUnknown(runner, destination, task, operation, found.reopened?.at ?? 0, now);
   if (unknown !== undefined) return unknown;
   // Given up only after a call that was made past the horizon: time that a destination was off is not held against its events.
   if (task.last !== undefined && task.last.at - task.queuedAt > destination.retryHorizonMs) return exhausted(ports, runner, destination, task);
@@ -127,8 +137,8 @@ function newestDelivered(ports: DestinationPorts, runner: PartitionRunner, { sub
 /** The order that put it back sends what may have taken effect. One of which nothing tells so holds it: records of a control service before this header, too. */
 const resends = (task: Task): boolean => headerOf(task.record, H.resend) === task.redrive;
 
-function canReadBack(destination: DestinationConfig, operation: OperationManifest | undefined): boolean {
-  return operation?.verify !== undefined && destination.adapter.destination?.verify !== undefined;
+function canReadBack(destination: DestinationConfig, operation: OperationManifest): boolean {
+  return operation.verify !== undefined && destination.adapter.destination?.verify !== undefined;
 }
 
 /** Sooner than this the head waits in its lane; longer waits are parked. */
@@ -137,17 +147,19 @@ const waitInLaneMs = 1000;
 /**
  * A delivery that may have taken effect, past the time for which the vendor knows its key: asked for at the vendor
  * (verify), set aside for a person (hold, and what the vendor cannot tell), or sent again (resend). A redrive that
- * resends what cannot be read back is that person's decision to send: it is not counted as called before.
+ * resends what cannot be read back is that person's decision to send: only what it may have called itself counts.
+ * @param endedAt when the end was written that it takes up: a call was made before that. 0 = it takes up none
  */
-function settleUnknown(runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest, now: number): Preparation | undefined {
-  const rule = pastWindow(task.maybeSince, now, operation.idempotency);
+function settleUnknown(runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest, endedAt: number, now: number): Preparation | undefined {
   const readable = canReadBack(destination, operation);
+  const since = !readable && task.doubtSince > 0 && resends(task) ? task.maybeSince : unsureSince(task);
+  const rule = pastWindow(since, now, operation.idempotency);
   if (rule === 'send') return undefined;
   const held = (why: string): Preparation => give(task, 'quarantined', 'delivery-held', `unknown whether it was applied, and the key window has passed${why}`, true, 'maybe');
   if (rule === 'hold' && task.redrive === '') return held('');
   if (!readable) return held(': the vendor cannot be asked');
   if (task.readBacks > 0 && now - task.queuedAt > destination.retryHorizonMs) return held(`: ${task.readBacks} questions to the vendor had no answer`);
-  const lastCall = task.last === undefined ? runner.openedAt() : task.last.at + task.last.durationMs;
+  const lastCall = Math.max(endedAt, task.last === undefined ? runner.openedAt() : task.last.at + task.last.durationMs);
   const wait = lastCall + (operation.verify!.settleMs ?? defaultSettleMs) - now;
   if (wait > waitInLaneMs) return { kind: 'park', due: now + wait, reason: 'read-back' };
   return wait > 0 ? { kind: 'wait', ms: wait } : { kind: 'read-back', operation };

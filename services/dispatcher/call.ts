@@ -119,7 +119,7 @@ export async function readBack(ports: DestinationPorts, runner: PartitionRunner,
   const read = verify.classify(done.response, delivery, task.key, destination.config);
   task.attempts++;
   task.readBacks++;
-  if (read.kind === 'not-applied') task.maybeSince = 0;
+  if (read.kind === 'not-applied') Object.assign(task, { maybeSince: 0, doubtSince: 0, notApplied: true });
   const effect = read.kind === 'applied' ? 'done' : read.kind === 'not-applied' ? 'none' : 'maybe';
   task.last = { at: done.startedAt, durationMs: done.durationMs, verdict: `read-back: ${read.kind}`, effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
   ports.metrics.readBacks.inc({ destination: ports.name, operation: task.delivery.operation, answer: read.kind });

@@ -6,7 +6,7 @@ import type { EndValue } from './types.ts';
 
 const cap = (over: Partial<Cap> = {}): Cap => ({ name: 'mail', max: 2, purpose: 'email-marketing', channel: undefined, operation: undefined, destination: undefined, timezone: 'UTC', over: 'deny', file: 'x', line: 1, ...over });
 const noon = Date.UTC(2026, 5, 1, 12);
-const one = (at: number, over: Partial<Counted> = {}): Counted => ({ at, purpose: 'email-marketing', channel: 'email', operation: 'send', ...over });
+const one = (at: number, over: Partial<Counted> = {}): Counted => ({ key: 'k', at, purpose: 'email-marketing', channel: 'email', operation: 'send', ...over });
 const delivery = { purpose: 'email-marketing', channel: 'email', operation: 'send' };
 const capped = (caps: readonly Cap[], counted: readonly Counted[], of: { purpose: string | null; channel: string | null; operation: string } = delivery, now = noon) => cappedBy(caps, of, () => counted, now)?.cap.name;
 

@@ -3,6 +3,8 @@ import type { DeliveryValue, EndValue } from './types.ts';
 
 /** A delivery that counts against caps: it took effect, or may have, here or at the second vendor that it went to. */
 export interface Counted {
+  /** Of the delivery. */
+  readonly key: string;
   readonly at: number;
   readonly purpose: string;
   readonly channel: string | null;
@@ -12,7 +14,7 @@ export interface Counted {
 /** What an end counts as; undefined = nothing. `restrict` has no purpose and never counts. */
 export function countedOf(end: EndValue): Counted | undefined {
   if (end.purpose === null || (end.state !== 'delivered' && end.state !== 'failed-over' && end.effect === 'none')) return undefined;
-  return { at: end.at, purpose: end.purpose, channel: end.channel, operation: end.operation };
+  return { key: end.key, at: end.at, purpose: end.purpose, channel: end.channel, operation: end.operation };
 }
 
 export interface Capped {

@@ -8,6 +8,7 @@ import { secondBody, secondRecord, withoutTopic, type HandOver } from './fail-ov
 import { ledgerKeys } from './ledger.ts';
 import type { LedgerEntry } from './ledger-store.ts';
 import type { DestinationPorts } from './ports.ts';
+import { unsureSince } from './task.ts';
 import type { DeliveryValue, EndState, EndValue, Task } from './types.ts';
 import type { LogRecord } from '@weir/log';
 
@@ -45,7 +46,7 @@ export function endValue(ending: Ending, at: number, owner: string): EndValue {
     key: ending.key ?? task.key, outputId: task.delivery.outputId, eventId: task.delivery.eventId, operation: task.delivery.operation,
     state: ending.state, effect: ending.effect, code: ending.code, reason: reasonOf(ending), status: task.last?.status ?? null,
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
-    offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? task.maybeSince : 0,
+    offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? unsureSince(task) : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,
     owner, toDestination: handOver?.destination ?? null, toOperation: handOver?.operation ?? null, toKey: handOver?.key ?? null,
   };

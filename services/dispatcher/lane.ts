@@ -8,6 +8,7 @@ export interface HeadState {
   reason: string;
   attempts: number;
   readBacks: number;
+  notApplied: boolean;
   /** Its last call by this owner. */
   last: AttemptSummary | undefined;
   maybeSince: number;
@@ -78,7 +79,7 @@ export function createLane(subject: string, fence = 0): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined, fence, place: undefined, restricting: false };
 }
 
-const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, last: undefined, maybeSince: 0 });
+const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, notApplied: false, last: undefined, maybeSince: 0 });
 const createLine = (): Line => ({ offsets: [], ...fresh() });
 
 export function createParked(key: string, now: number): Parked {

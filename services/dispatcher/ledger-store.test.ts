@@ -45,7 +45,7 @@ test('counts outlive the process, are the subject\'s own, and what is older than
   ledger.apply(0, [entry('k1', 0), entry('k2', 1, { subject: 'a' }), entry('k3', 2, { purpose: null })], 3);
   await ledger.close();
   ledger = store(true, path);
-  expect(ledger.counted('a/b', 0)).toEqual([{ at: 1000, purpose: 'marketing', channel: 'email', operation: 'send' }]);
+  expect(ledger.counted('a/b', 0)).toEqual([{ key: 'k1', at: 1000, purpose: 'marketing', channel: 'email', operation: 'send' }]);
   expect(ledger.counted('a', 0)).toHaveLength(1);
   expect(ledger.counted('a/b', 1001)).toEqual([]);
   ledger.apply(0, [entry('k4', 3, { at: 3 * 86_400_000 })], 4);

@@ -236,7 +236,7 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
         const at = timeOf(key, prefix);
         if (at < since) continue;
         const [purpose, channel, operation] = JSON.parse(value.toString('utf8')) as [string, string | null, string];
-        found.push({ at, purpose, channel, operation });
+        found.push({ key: key.slice(prefix.length + 16), at, purpose, channel, operation });
       }
       return found;
     },

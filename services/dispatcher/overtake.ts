@@ -1,9 +1,10 @@
 import { checkUse, consentPart, type ConsentEntry } from '@weir/policy';
-import { consentRefusal } from './attempt.ts';
+import { consentRefusal, takeUp } from './attempt.ts';
 import type { Ending } from './ends.ts';
 import { forgetHead, type Parked } from './lane.ts';
 import { lookUp } from './ledger.ts';
 import type { DestinationPorts } from './ports.ts';
+import { effectSoFar } from './task.ts';
 import type { EndValue, Task } from './types.ts';
 
 interface Context {
@@ -42,9 +43,9 @@ export async function goAhead(context: Context, parked: Parked, restrict: Task):
     if (context.gone()) return false;
     const found = lookUp(use.delivery, use.redrive, use.offset, context.endOf);
     const code = found.kind === 'open' ? refusalOf(ports, use, restrict) : undefined;
-    if (found.kind === 'open') Object.assign(use, { key: found.key, generation: found.generation });
+    if (found.kind === 'open') takeUp(use, found);
     if (code === undefined) kept.push(offset);
-    else context.end({ task: use, state: 'denied', effect: use.maybeSince > 0 ? 'maybe' : 'none', code, detail: null, deadLetter: false });
+    else context.end({ task: use, state: 'denied', effect: effectSoFar(use), code, detail: null, deadLetter: false });
   }
   if (kept.length < before.length) {
     const head = uses.offsets[0];

@@ -232,9 +232,9 @@ export function createParking(context: Context): Parking {
     if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
     const task = await decode(record);
     await context.reach([task]);
-    const { offsets, attempts, readBacks, last, maybeSince } = lineFor(parked, task.delivery);
+    const { offsets, attempts, readBacks, notApplied, last, maybeSince } = lineFor(parked, task.delivery);
     // Of one that nobody has had in hand since it was parked, its record knows whether an earlier owner may have called it.
-    if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, last, maybeSince: maybeSince > 0 || attempts > 0 ? maybeSince : task.maybeSince });
+    if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, notApplied, last, maybeSince: maybeSince > 0 || attempts > 0 ? maybeSince : task.maybeSince });
     return task;
   }
 
@@ -295,10 +295,10 @@ export function createParking(context: Context): Parking {
     park(lane, due, reason) {
       const tasks = lane.queue.splice(0);
       const head = tasks[0]!;
-      const { attempts, readBacks, last, maybeSince } = head;
+      const { attempts, readBacks, notApplied, last, maybeSince } = head;
       lane.busy = true;
       if (head.parkedOffset >= 0) {
-        Object.assign(lineFor(lane.parked!, head.delivery), { due, reason, attempts, readBacks, last, maybeSince });
+        Object.assign(lineFor(lane.parked!, head.delivery), { due, reason, attempts, readBacks, notApplied, last, maybeSince });
         spawn(async () => {
           await mark(lane);
           next(lane);
@@ -306,7 +306,7 @@ export function createParking(context: Context): Parking {
         return;
       }
       const parked = createParked(keyFor(lane.subject), ports.clock.now());
-      Object.assign(lineFor(parked, head.delivery), { due, reason, attempts, readBacks, last, maybeSince });
+      Object.assign(lineFor(parked, head.delivery), { due, reason, attempts, readBacks, notApplied, last, maybeSince });
       parked.pending = tasks.length;
       lane.parked = parked;
       awake.add(lane);

@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest';
 import { closed, onFailure, onStart, type BreakerState } from './breaker.ts';
+import type { CallResult } from './call.ts';
+import type { Ending } from './ends.ts';
 import type { Lane } from './lane.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -26,4 +28,21 @@ test('a refused delivery waits with its destination for the credential; where th
   // The probe of another is out: its result is not waited for.
   expect(refused(1, onStart(paused))).toBe('later 150');
   expect(refused(9, onFailure(closed, 1000, 'vendor-unavailable', { force: true }))).toMatch(/^later \d{4,5}$/);
+});
+
+test('a resend that the vendor refuses, that cannot be built or may not be sent any more leaves in doubt what was before it', () => {
+  const endings: Ending[] = [];
+  const ports = { name: 'crm', metrics: { refused: { inc: () => undefined } }, destination: () => undefined } as unknown as DestinationPorts;
+  const settle = createSettle({ ports, breaker: () => closed, end: (_lane, _runner, ending) => { endings.push(ending); }, later: () => undefined, offer: () => undefined });
+  const results: CallResult[] = [
+    { kind: 'verdict', verdict: { kind: 'permanent', effect: 'none', code: 'delivery-rejected' } },
+    { kind: 'unbuildable', code: 'delivery-unbuildable', detail: '' },
+    { kind: 'refused', reason: 'consent', detail: 'consent-withdrawn' },
+  ];
+  const effects = (doubtSince: number): string[] => {
+    for (const result of results) settle.call({} as Lane, {} as PartitionRunner, { doubtSince, maybeSince: 0 } as Task, result);
+    return endings.splice(0).map(({ state, effect }) => `${state} ${effect}`);
+  };
+  expect(effects(5)).toEqual(['dead-lettered maybe', 'dead-lettered maybe', 'denied maybe']);
+  expect(effects(0)).toEqual(['dead-lettered none', 'dead-lettered none', 'denied none']);
 });

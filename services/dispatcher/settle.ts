@@ -9,6 +9,7 @@ import { failOver, secondOf } from './fail-over.ts';
 import type { Lane } from './lane.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
+import { effectSoFar } from './task.ts';
 import type { Task } from './types.ts';
 
 interface Context {
@@ -20,7 +21,7 @@ interface Context {
   offer(lane: Lane, runner: PartitionRunner): void;
 }
 
-export const unbuildable = (task: Task, result: Unbuildable): Ending => ({ task, state: 'dead-lettered', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: result.code, detail: result.detail, deadLetter: true });
+export const unbuildable = (task: Task, result: Unbuildable): Ending => ({ task, state: 'dead-lettered', effect: effectSoFar(task), code: result.code, detail: result.detail, deadLetter: true });
 
 /** The one place that acts on what a call came to for a delivery: it ends, waits, is parked, or is tried again. */
 export function createSettle({ ports, breaker, end, later, offer }: Context) {
@@ -44,7 +45,7 @@ export function createSettle({ ports, breaker, end, later, offer }: Context) {
     const destination = verdict.vendorSide === true && effect === 'none' ? ports.destination() : undefined;
     const second = destination === undefined ? undefined : secondOf(ports, runner, destination, task);
     if (second !== undefined) return failOver(task, second, code, detail ?? code);
-    return { task, state: 'dead-lettered', effect: effect === 'none' && task.maybeSince > 0 ? 'maybe' : effect, code, detail, deadLetter: true };
+    return { task, state: 'dead-lettered', effect: effect === 'none' ? effectSoFar(task) : effect, code, detail, deadLetter: true };
   }
 
   /** What the vendor says of an earlier call: it ends the delivery, or opens the way for a call, or leaves it to a person. */
@@ -69,7 +70,7 @@ export function createSettle({ ports, breaker, end, later, offer }: Context) {
     ports.metrics.refused.inc({ destination: ports.name, reason: refusal.reason });
     switch (refusal.reason) {
       case 'consent':
-        return end(lane, runner, { task, state: 'denied', effect: task.maybeSince > 0 ? 'maybe' : 'none', code: refusal.detail, detail: null, deadLetter: false });
+        return end(lane, runner, { task, state: 'denied', effect: effectSoFar(task), code: refusal.detail, detail: null, deadLetter: false });
       case 'returned':
         return offer(lane, runner);
       default:

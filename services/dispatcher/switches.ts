@@ -1,4 +1,5 @@
 import type { DestinationConfig, ReleaseFeed } from '@weir/release';
+import type { Clock } from '@weir/service';
 
 export interface Switches {
   /** The destination as it may be called now. */
@@ -16,11 +17,21 @@ export interface Switches {
  * destination, so that asking on every call costs a look-up.
  * @param leaseMs for so long what was read of weir.control counts: who cannot read it may have missed a switch
  */
-export function createSwitches(releases: Pick<ReleaseFeed, 'switches' | 'ageMs'>, leaseMs: number): Switches {
+export function createSwitches(releases: Pick<ReleaseFeed, 'switches' | 'ageMs'>, leaseMs: number, clock: Pick<Clock, 'now' | 'monotonic'>): Switches {
   const off = new WeakMap<DestinationConfig, DestinationConfig>();
   const paused = (name: string): boolean => releases.switches().get(name)?.paused === true;
-  const known = (): boolean => releases.ageMs() < leaseMs;
+  /** When what was read by the last look runs out: asked several times for each call. */
+  let until = { monotonic: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY };
   let held = false;
+
+  function known(): boolean {
+    const monotonic = clock.monotonic();
+    const wall = clock.now();
+    if (monotonic < until.monotonic && wall < until.wall) return true;
+    const left = leaseMs - releases.ageMs();
+    until = { monotonic: monotonic + left, wall: wall + left };
+    return left > 0;
+  }
   return {
     paused,
     known,

@@ -4,6 +4,12 @@ import { isSealed, sealedBy } from '@weir/seal';
 import type { DestinationPorts } from './ports.ts';
 import type { DeliveryValue, Task } from './types.ts';
 
+/** Since when the delivery may have taken effect, ms since the epoch, by calls of an earlier record of it or of this one; 0 = it surely has not. */
+export const unsureSince = ({ doubtSince, maybeSince }: Pick<Task, 'doubtSince' | 'maybeSince'>): number => doubtSince || maybeSince;
+
+/** The effect that a delivery has which ends without another call. */
+export const effectSoFar = (task: Pick<Task, 'doubtSince' | 'maybeSince'>): 'none' | 'maybe' => (unsureSince(task) > 0 ? 'maybe' : 'none');
+
 /** One for all: nothing else runs while it goes. */
 const walk = new HeaderWalk();
 
@@ -26,5 +32,5 @@ export function taskOf(keys: DestinationPorts['keys'], delivery: DeliveryValue, 
   const plain = sealed === '' ? undefined : keys?.open(delivery.payload);
   // Of this task alone: it was decoded for it.
   if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
-  return { delivery, record, sealedBy: sealed, ...at, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, readBacks: 0, path: '', last: undefined, ahead: '' };
+  return { delivery, record, sealedBy: sealed, ...at, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, attempts: 0, doubtSince: 0, notApplied: false, readBacks: 0, path: '', last: undefined, ahead: '' };
 }

@@ -92,8 +92,12 @@ export interface Task {
   generation: number;
   /** Calls made. */
   attempts: number;
-  /** Start of the first call that may have had an effect, ms since the epoch; 0 = none. */
+  /** Start of the first call of this record that may have had an effect, by this owner or an earlier one, ms since the epoch; 0 = none. */
   maybeSince: number;
+  /** Of a redrive: since when an earlier record of the delivery may have had an effect, by an end that stands in the ledger, ms since the epoch; 0 = surely not. */
+  doubtSince: number;
+  /** The vendor has answered that no earlier call took effect, whatever the ledger says. */
+  notApplied: boolean;
   /** Those of them that asked whether it took effect. */
   readBacks: number;
   /** Operation whose path the next call takes, and the last took; empty = its own. */

@@ -6,7 +6,7 @@ import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import { createLog, createSerde, type Appender, type Log, type LogRecord } from '@weir/log';
 import { groupNames, H, itemHash, keyedId, topicNames } from '@weir/pipeline';
-import { applyRelease, compileRelease, createReleaseFeed, releaseHash, type Release, type ReleaseFeed } from '@weir/release';
+import { applyRelease, compileRelease, createReleaseFeed, releaseHash, saveSwitch, type Release, type ReleaseFeed } from '@weir/release';
 import { systemClock, type Service, type ServiceContext } from '@weir/service';
 import { createLogger } from '@weir/telemetry';
 import { testPrefix, waitFor } from '@weir/testing';
@@ -88,7 +88,7 @@ async function normalizer(release: Release, options: { wrap?: (log: Log) => Log;
   const own = createLog({ brokers: inject('brokers'), clientId: `${prefix}-normalizer` });
   let current = release;
   const listeners = new Set<(release: Release) => void>();
-  const releases: ReleaseFeed = { current: () => current, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, onChange: (listener) => { listeners.add(listener); return () => listeners.delete(listener); }, close: async () => {} };
+  const releases: ReleaseFeed = { current: () => current, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, onChange: (listener) => { listeners.add(listener); return () => listeners.delete(listener); }, close: async () => {} };
   const context: ServiceContext = {
     name: 'normalizer', config: {} as never, log: (options.wrap ?? ((l) => l))(own), serde: shared, topics, groups: groupNames(prefix), releases, vault: openVault({ dataDir: dir, env: {} }), workspaceKey,
     logger: createLogger({ service: 'normalizer', level: 'silent' }), registry: new Registry(), clock: systemClock, stateDir: options.stateDir ?? mkdtempSync(join(dir, 'state-')),
@@ -254,6 +254,31 @@ test('a feed that fails on the way goes on by itself, without missing a release'
   await waitFor('the next release runs', () => feed.current().hash === next.hash);
   expect(errors).toHaveLength(2);
 });
+
+test('a feed whose topic was made anew follows the new one by itself, without the old one\'s position', async () => {
+  const apply = (by: Appender, release: Release) => applyRelease({ appender: by, serde: shared, topic: topics.control, release, by: 'test', message: null, now: 1, leaf: 'leaf' });
+  const pause = (by: Appender, destination: string, at: number) => saveSwitch({ appender: by, serde: shared, topic: topics.control, change: { destination, paused: true, reason: null, by: 'test', at }, leaf: 'leaf' });
+  for (const name of ['a', 'b', 'c', 'd']) await apply(appender, releaseOf(['web'], name));
+  await pause(appender, 'crm', 1);
+  const logger = { info: () => undefined, warn: () => undefined, error: () => undefined } as never;
+  const feed = await createReleaseFeed({ log, serde: shared, topic: topics.control, adapters, workspaceKey: Buffer.alloc(32), logger });
+  running.push({ stop: () => feed.close() });
+  expect(feed.position()).toBe(9);
+  const admin = await log.admin();
+  await admin.deleteTopics([topics.control]);
+  await waitFor('the topic is gone', async () => !(await admin.listTopics()).includes(topics.control));
+  await admin.createTopics([{ name: topics.control, partitions: 1, replicationFactor: 1, config: { 'max.message.bytes': '2097152' } }]);
+  const next = releaseOf(['till'], 'made anew');
+  const fresh = await log.appender();
+  await fresh.partitions(topics.control);
+  await apply(fresh, next);
+  await waitFor('the release on the new topic runs', () => feed.current().hash === next.hash, 60_000);
+  await waitFor('what is known is new', () => feed.ageMs() < 5000);
+  expect([feed.switches().get('crm')?.paused, feed.position()]).toEqual([true, 2]);
+  await waitFor('it is followed', () => feed.trouble() === undefined);
+  await pause(fresh, 'mail', 2);
+  await waitFor('a switch on the new topic is read', () => feed.switches().get('mail')?.paused === true);
+}, 120_000);
 
 test('a release that does not fit into a record is refused before anything is written', async () => {
   const release = releaseOf(['web']);

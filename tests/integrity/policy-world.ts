@@ -92,7 +92,7 @@ export async function createWorld(prefix: string, partitions = 3) {
     await ownSerde.start();
     const keys = ring === undefined ? undefined : ring(await ringIn(stateDir));
     const context: ServiceContext = {
-      name: 'policy', config: {} as never, log: wrap(own), serde: keys === undefined ? ownSerde : sealedSerde(ownSerde, keys), ...(keys === undefined ? {} : { keys }), topics, groups: groupNames(prefix), releases: { current: release, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, onChange: () => () => {}, close: async () => {} },
+      name: 'policy', config: {} as never, log: wrap(own), serde: keys === undefined ? ownSerde : sealedSerde(ownSerde, keys), ...(keys === undefined ? {} : { keys }), topics, groups: groupNames(prefix), releases: { current: release, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, onChange: () => () => {}, close: async () => {} },
       vault: openVault({ dataDir, env: {} }), workspaceKey, logger: createLogger({ service: 'policy', level: 'silent' }), registry: new Registry(), clock: systemClock, stateDir,
     };
     const service = await createPolicy(context, { sessionTimeoutMs: 6000, windowRecords: 10_000, windowBytes: 16_777_216 });

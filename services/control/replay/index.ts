@@ -84,6 +84,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const verifier = createVerifier({
     serde, http, table, clock, quota,
     destination: (name) => withSecrets(context, ports.sandboxUrl, name),
+    unreadMs: () => Math.max(0, releases.ageMs() - knownMs),
     mayCall: (name) => releases.ageMs() < knownMs && releases.current().destinations.get(name)?.enabled === true && releases.switches().get(name)?.paused !== true && releases.incidents().get(name)?.until !== null,
     asked: (destination, answer) => metrics.asked.inc({ destination, answer }),
   });

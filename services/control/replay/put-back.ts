@@ -4,7 +4,7 @@ import type { Clock } from '@weir/service';
 import { textOf } from './derive.ts';
 import type { ReplayOrder } from './order.ts';
 import type { Position } from './scan.ts';
-import type { Item } from './select.ts';
+import { unknownRule, type Item, type UnknownRule } from './select.ts';
 
 export interface PutBackPorts {
   readonly appender: Appender;
@@ -23,13 +23,13 @@ const dropped: readonly string[] = [H.intent, H.resend, H.origin, H.verified, H.
 /**
  * The record as it was, on its topic and partition, under its key; its headers without those of an earlier replay, and
  * with those of this one. A canonical or raw record goes the whole way again, for one destination when the order names it.
- * Whether the order sends what may have taken effect goes with it: the key window may pass before its turn comes.
+ * Whether the order sends what may have taken effect (unknownRule) goes with it: the key window may pass before its turn comes.
  */
-export function recordOf(order: Pick<ReplayOrder, 'id' | 'destination' | 'unknown'>, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects'>): OutRecord {
+export function recordOf(order: Pick<ReplayOrder, 'id'> & UnknownRule, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects'>): OutRecord {
   const { partition, key, value } = item.origin;
   const headers: (readonly [string, Buffer])[] = item.origin.headers.filter(([name]) => !dropped.includes(name));
   headers.push([H.intent, Buffer.from(order.id)], [H.origin, Buffer.from(item.from)]);
-  if (order.unknown === 'resend') headers.push([H.resend, Buffer.from(order.id)]);
+  if (unknownRule(order, item.kind) === 'resend') headers.push([H.resend, Buffer.from(order.id)]);
   if (item.kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') headers.push([H.verified, Buffer.from('applied')]);
   if (item.kind === 'derived' && order.destination !== null) headers.push([H.only, Buffer.from(order.destination)]);
   if (item.corrects !== undefined) headers.push([H.corrects, Buffer.from(item.corrects)]);
@@ -45,7 +45,7 @@ function headerName(name: string): Buffer {
 }
 
 /** Writes the same records as `recordOf`, those of dead letters with their headers as they stand in the letter, into one packer. */
-export function createRecords(order: Pick<ReplayOrder, 'id' | 'destination' | 'unknown'>): (packer: Packer, item: Parameters<typeof recordOf>[1]) => OutRecord {
+export function createRecords(order: Pick<ReplayOrder, 'id'> & UnknownRule): (packer: Packer, item: Parameters<typeof recordOf>[1]) => OutRecord {
   const intent = headerBytes(H.intent, order.id);
   const resend = headerBytes(H.resend, order.id);
   const only = headerBytes(H.only, order.destination ?? '');
@@ -59,7 +59,7 @@ export function createRecords(order: Pick<ReplayOrder, 'id' | 'destination' | 'u
     if (!encoded.pack(packer, dropped)) return recordOf(order, item);
     packer.headers(intent, 0, intent.length, 1);
     packer.header(originName, item.from);
-    if (order.unknown === 'resend') packer.headers(resend, 0, resend.length, 1);
+    if (unknownRule(order, kind) === 'resend') packer.headers(resend, 0, resend.length, 1);
     if (kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') packer.headers(verified, 0, verified.length, 1);
     if (kind === 'derived' && order.destination !== null) packer.headers(only, 0, only.length, 1);
     return packer.end(partition);

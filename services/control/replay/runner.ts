@@ -146,7 +146,7 @@ export function createRunner(ports: RunnerPorts): Runner {
         for (const item of items) {
           const differences = correct?.differences(item) ?? [];
           for (const d of differences) survey.differs(d.destination, d.operation, d.fields);
-          survey.add(item, differences.length > 0, order.unknown);
+          survey.add(item, differences.length > 0, order);
         }
       }
     } finally {
@@ -215,7 +215,7 @@ export function createRunner(ports: RunnerPorts): Runner {
         if (order.verify) await verify(entry, items.filter((item) => !already.has(item.from)), 'running');
         const back: Item[] = [];
         const over: Item[] = [];
-        for (const item of items) (already.has(item.from) || goesBack(item, order.unknown) ? back : over).push(item);
+        for (const item of items) (already.has(item.from) || goesBack(item, order) ? back : over).push(item);
         if (!await settle()) return;
         const acknowledged = (): void => {
           tally(counts, { read: records.length, lost, selected: items.length, requeued: back.length }, over);

@@ -339,10 +339,21 @@ function subjectsOf(ports: SelectPorts, order: ReplayOrder): (ids: readonly stri
   return (ids) => ids.some((id) => all.has(id));
 }
 
+export type UnknownRule = Pick<ReplayOrder, 'from' | 'destination' | 'unknown'>;
+
+/**
+ * What an order does with what nothing can tell of, by record. A dead letter that is no delivery may lead to destinations that
+ * nobody named, whose deliveries of unknown effect nobody looked at: these are held, unless the order is for one destination.
+ */
+export function unknownRule(order: UnknownRule, kind: Item['kind']): 'hold' | 'resend' {
+  return kind === 'delivery' || order.from !== 'dlq' || order.destination !== null ? order.unknown : 'hold';
+}
+
 /** True when a replay puts the record back. */
-export function goesBack(item: Item, unknown: 'hold' | 'resend'): boolean {
+export function goesBack(item: Item, order: UnknownRule): boolean {
   if (item.note !== undefined && item.note !== 'goes-on') return false;
   if (item.corrects !== undefined) return true;
+  const unknown = unknownRule(order, item.kind);
   if (item.deliveries.some((d) => sends(d.found.standing, unknown))) return true;
   return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');
 }

@@ -3,7 +3,7 @@ import { steadyPerSecond } from '@weir/http';
 import type { Release } from '@weir/release';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import type { Item, Looked } from './select.ts';
+import { goesBack, type Item, type Looked } from './select.ts';
 import { createSurvey } from './survey.ts';
 
 const passed = { repeated: 0, unreadable: 0, keyDestroyed: 0, held: 0 };
@@ -11,9 +11,10 @@ const options = { derived: false, rate: 0, goneBefore: null };
 type Operations = Readonly<Record<string, Partial<OperationManifest>>>;
 const releaseOf = (destinations: Readonly<Record<string, { readonly account?: string; readonly accountLimit?: object; readonly operations: Operations }>>): Release => ({ hash: 'rel_x', destinations: new Map(Object.entries(destinations).map(([name, d]) => [name, { account: name, ...d }])) }) as unknown as Release;
 const item = (destination: string, operation: string, standing: Looked['found']['standing'] = 'notApplied'): Item => ({ kind: 'delivery', note: undefined, deliveries: [{ facts: { destination, operation }, found: { standing }, allowed: true }] }) as unknown as Item;
+const order = { from: 'dlq', destination: null, unknown: 'hold' } as const;
 function preview(release: Release, items: readonly Item[]) {
   const survey = createSurvey();
-  for (const one of items) survey.add(one, false, 'hold');
+  for (const one of items) survey.add(one, false, order);
   return survey.result(release, passed, options);
 }
 const many = (n: number, ...args: Parameters<typeof item>): Item[] => Array.from({ length: n }, () => item(...args));
@@ -47,7 +48,7 @@ test('where nothing is stated nothing is told, and the rate of the order counts 
   // A destination that has left the release.
   expect(preview(release, many(3, 'gone', 'put'))).toMatchObject({ calls: [{ calls: 3, seconds: null }], limits: [], seconds: null });
   const survey = createSurvey();
-  for (const one of many(30, 'crm', 'put')) survey.add(one, false, 'hold');
+  for (const one of many(30, 'crm', 'put')) survey.add(one, false, order);
   expect(survey.result(release, passed, { ...options, rate: 10 }).seconds).toBe(3);
 });
 
@@ -58,4 +59,22 @@ test('the time is never less with more deliveries, a smaller limit or a smaller 
     const harder = { n: Math.max(a.n, b.n), limit: Math.min(a.limit, b.limit), account: Math.min(a.account, b.account), items: Math.min(a.items, b.items) };
     expect(seconds(harder)).toBeGreaterThanOrEqual(Math.max(seconds(a), seconds(b)));
   }), { numRuns: 30 });
+});
+
+test('of a dead letter that is no delivery what nothing can tell of is held, in the preview as in the run, unless the order is for one destination', () => {
+  const release = releaseOf({ mail: { operations: { send: {} } } });
+  const told = (from: 'dlq' | 'raw', destination: string | null, unknown: 'hold' | 'resend', kind: Item['kind']): number[] => {
+    const order = { from, destination, unknown };
+    const survey = createSurvey();
+    const one = { ...item('mail', 'send', 'unknownHeld'), kind };
+    survey.add(one, false, order);
+    const { back, calls } = survey.result(release, passed, options);
+    return [Number(goesBack(one, order)), back, calls?.length ?? 0];
+  };
+  const [sent, held] = [[1, 1, 1], [0, 0, 0]];
+  expect(told('dlq', null, 'resend', 'delivery')).toEqual(sent);
+  expect(told('dlq', null, 'resend', 'derived')).toEqual(held);
+  expect(told('dlq', 'mail', 'resend', 'derived')).toEqual(sent);
+  expect(told('raw', null, 'resend', 'derived')).toEqual(sent);
+  for (const kind of ['delivery', 'derived'] as const) expect(told('dlq', 'mail', 'hold', kind)).toEqual(held);
 });

@@ -1,7 +1,7 @@
 import { costOf, drawOf, readBackDraw, steadyPerSecond, type Draw, type Limit } from '@weir/http';
 import { standings, type ReadBackAnswer, type ReplayPreview, type Standing } from '@weir/pipeline';
 import type { Release } from '@weir/release';
-import { goesBack, type Item, type Passed } from './select.ts';
+import { goesBack, unknownRule, type Item, type Passed, type UnknownRule } from './select.ts';
 import { sends } from './standing.ts';
 
 const maxFields = 200;
@@ -31,18 +31,19 @@ export function createSurvey() {
 
   return {
     /** After it was verified: `deliveries` has what is unknown still. */
-    add(item: Item, corrected: boolean, unknown: 'hold' | 'resend'): void {
+    add(item: Item, corrected: boolean, order: UnknownRule): void {
       counts.records++;
       if (item.note === 'fails') counts.fails++;
       else if (item.note === 'dropped') counts.dropped++;
       else if (item.note === 'erased') deliveries.erased++;
       else if (item.note === 'key-destroyed') counts.keyDestroyed++;
+      const unknown = unknownRule(order, item.kind);
       for (const { facts, found, today } of item.deliveries) {
         deliveries[found.standing]++;
         if (today === 'otherwise' || today === 'undecided') counts[today]++;
         if (found.standing !== 'applied' && sends(found.standing, unknown)) called(facts.destination, facts.operation, found.standing === 'unknownReadable');
       }
-      if (!corrected && !goesBack(item, unknown)) return;
+      if (!corrected && !goesBack(item, order)) return;
       counts.back++;
       if (item.note === 'goes-on') counts.goesOn++;
     },

@@ -14,7 +14,7 @@ const most = (times: readonly number[], windowMs: number): number => Math.max(0,
 /** A vendor whose answers take 20 ms, and a verifier on a clock turned by hand. */
 function world(options: { limit?: OperationManifest['limit']; operations?: readonly string[]; accountLimit?: DestinationConfig['accountLimit'] } = {}) {
   const clock = createHandClock(1_800_000_000_000);
-  const state = { paused: false, enabled: true, pauseBeforeWrite: false, answer: (_path: string): HttpResponse | HttpFailure => ({ status: 200, headers: {}, body: Buffer.alloc(0) }) };
+  const state = { paused: false, enabled: true, pauseBeforeWrite: false, unreadSince: Number.POSITIVE_INFINITY, readAt: Number.POSITIVE_INFINITY, answer: (_path: string): HttpResponse | HttpFailure => ({ status: 200, headers: {}, body: Buffer.alloc(0) }) };
   const calls: { at: number; path: string }[] = [];
   const operation = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'header', pastWindow: 'verify', cite: '' }, limit: options.limit, verify: { settleMs: 0, cite: '' } } as unknown as OperationManifest;
   const adapter = { destination: { verify: {
@@ -29,6 +29,7 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
     range: (prefix: string) => [...rows].filter(([key]) => key.startsWith(prefix)).map(([key, value]) => ({ key, value })),
   } as unknown as Table;
   const quota = createAskQuota({ release: () => ({ sources: new Map(), destinations: new Map([['till', till()]]) }) as unknown as Release, partitions: async () => 6, save: async () => undefined, clock });
+  const unreadMs = (): number => (clock.at < state.readAt ? Math.max(0, clock.at - state.unreadSince) : 0);
   const verifier = createVerifier({
     serde: { known: () => true, decode: () => ({ name: 'weir.canonical.Event', value: {} }) } as unknown as Serde, table, clock, quota,
     http: {
@@ -40,7 +41,7 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
         return state.answer(url);
       },
     },
-    destination: () => till(), mayCall: () => state.enabled && !state.paused, asked: () => undefined,
+    destination: () => till(), mayCall: () => state.enabled && !state.paused && unreadMs() === 0, unreadMs, asked: () => undefined,
   });
   const looked = (n: number): Looked[] => Array.from({ length: n }, (_, i): Looked => ({ facts: { outputId: `out_${i}`, eventId: `evt_${i}`, destination: 'till', operation: (options.operations ?? ['put'])[i % (options.operations ?? ['put']).length]!, recordType: 'weir.canonical.Event' } as Looked['facts'], found: { standing: 'unknownKeyed', key: `k${i}`, at: 0 }, allowed: true, payload: Buffer.alloc(1) }));
   /** The answers, after as long as they take. */
@@ -69,6 +70,25 @@ test.each(['paused', 'enabled'] as const)('a destination that is off (%s) is not
   // An answer of the vendor counts in the next pass.
   await ask(3);
   expect(calls).toHaveLength(3);
+});
+
+test('while weir.control cannot be read nothing is asked, and the order waits for it; for half a minute, then the rest is unknown', async () => {
+  const { state, calls, ask, clock } = world();
+  state.unreadSince = clock.at - 1;
+  state.readAt = clock.at + 20_000;
+  const back = state.readAt;
+  expect(await ask(3)).toEqual(['applied', 'applied', 'applied']);
+  expect(calls).toHaveLength(3);
+  expect(Math.min(...calls.map((c) => c.at))).toBeGreaterThanOrEqual(back);
+  Object.assign(state, { unreadSince: clock.at - 1, readAt: Number.POSITIVE_INFINITY });
+  const from = clock.at;
+  const answers = await ask(40);
+  expect(new Set(answers.slice(3))).toEqual(new Set(['unknown']));
+  expect(calls).toHaveLength(3);
+  expect(clock.at - from).toBeLessThan(35_000);
+  // Nobody waits for an order that was stopped.
+  state.unreadSince = clock.at - 1;
+  expect(await ask(9, 0.1, () => false)).toContain('unknown');
 });
 
 test('a kill switch that comes while the call waits for its connection holds in the tick of the write', async () => {

@@ -18,6 +18,8 @@ export interface VerifyPorts {
   readonly destination: (name: string) => DestinationConfig | undefined;
   /** False: not enabled, paused by its kill switch, or its credential is refused; no call to it starts. */
   readonly mayCall: (name: string) => boolean;
+  /** For how long nothing may be called because weir.control is not read and a kill switch may be on it; 0 = it is. */
+  readonly unreadMs: () => number;
   readonly quota: AskQuota;
   /** Cache of answers; it may be deleted, then it is asked again. */
   readonly table: Table;
@@ -98,6 +100,12 @@ export function createVerifier(ports: VerifyPorts): Verifier {
       const destination = ports.destination(facts.destination);
       const operation = destination?.operations[facts.operation];
       if (destination === undefined || operation === undefined || !canReadBack(destination, operation)) return unreadable;
+      const unreadMs = ports.unreadMs();
+      // What passes: without it all that is left of the order would be unknown in a moment.
+      if (unreadMs > 0 && unreadMs <= longestClosedMs) {
+        await pause(lookMs);
+        continue;
+      }
       if (!ports.mayCall(facts.destination)) return unasked;
       const draw = readBackDraw(facts.operation, operation);
       const ms = await quota.take(destination, draw, order.share);

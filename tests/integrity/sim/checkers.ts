@@ -335,12 +335,17 @@ export function bounded(history: History): string[] {
   return history.answers.filter((a) => a.status !== 200 && !((a.status === 429 || a.status === 503) && a.retryAfter)).map((a) => `I7: ${a.by} answered ${a.status}${a.retryAfter ? '' : ' without Retry-After'} at ${a.at.toFixed(1)}`);
 }
 
+/** Kill switch: who could not read weir.control for a lease may have missed a switch, and starts no call. */
+export function switchable(history: History): string[] {
+  return history.calls.filter((c) => c.controlAgeMs >= history.leaseMs).map((c) => `switch: ${c.actor} called ${c.destination} at ${c.at.toFixed(1)}, ${c.controlAgeMs.toFixed(1)} ms after it could read weir.control last`);
+}
+
 /** I8: all lag was gone in time. */
 export function settled(history: History): string[] {
   return history.stuck === undefined ? [] : [`I8: ${history.stuck}`];
 }
 
-export const checkers = { settled, bounded, nothingLost, effectsOnce, consentHeld, ordered, endedBeforeTheNext, sameBytes, leased, intended } as const;
+export const checkers = { settled, bounded, nothingLost, effectsOnce, consentHeld, ordered, endedBeforeTheNext, sameBytes, leased, switchable, intended } as const;
 
 /** Everything that does not hold. */
 export function check(history: History): string[] {

@@ -10,7 +10,9 @@ export const points = {
 } as const;
 /** Faults of the plan: each at a chosen time. */
 export const planned = ['leader.move', 'broker.down', 'coordinator.move', 'compact', 'instance.crash', 'instance.crash-disk-lost', 'instance.stop', 'instance.restart', 'vendor.subject-down', 'vendor.down', 'retention', 'redrive'] as const;
-export type Point = keyof typeof points | (typeof planned)[number];
+/** Faults of some runs, drawn apart from all others: with a new one the runs that do not have it stay as they are. */
+export const apart = ['control.away'] as const;
+export type Point = keyof typeof points | (typeof planned)[number] | (typeof apart)[number];
 
 export interface Faults {
   on: boolean;

@@ -17,6 +17,8 @@ export interface Call {
   readonly arrivesAt: number;
   /** What the instance had read of weir.consent when it wrote. */
   readonly consent: ReadonlyMap<number, number>;
+  /** How long before it the instance could read weir.control last, virtual ms. */
+  readonly controlAgeMs: number;
   /** dispatch partition → instance that held it by the broker's books. */
   readonly holders: ReadonlyMap<number, string | undefined>;
 }
@@ -32,7 +34,7 @@ export interface Vendors {
   down(destination: string, ms: number): void;
   /** The client of a poller: pages of the list, and the ways in which they do not come. */
   pages(actor: Actor, list: PolledList): HttpClient;
-  client(actor: Actor, look: (destination: string) => Pick<Call, 'consent' | 'holders'>): HttpClient;
+  client(actor: Actor, look: (destination: string) => Pick<Call, 'consent' | 'controlAgeMs' | 'holders'>): HttpClient;
 }
 
 export function createVendors(options: { scheduler: Scheduler; random: Random; faults: Faults; tight: boolean }): Vendors {

@@ -36,6 +36,8 @@ const settleMs = 600_000;
 /** When senders begin. */
 const firstMs = 1500;
 const polled = 25;
+/** Of the runs, those in which dispatchers cannot read weir.control for a while. */
+const controlShare = 0.3;
 const workspaceKey = Buffer.alloc(32, 7);
 const destinations = ['warehouse', 'blind', 'newsletter'] as const;
 const logger = createLogger({ service: 'sim', level: 'silent' });
@@ -65,6 +67,8 @@ export interface History {
   readonly sent: readonly Sent[];
   readonly records: ReadonlyMap<string, ReadonlyArray<readonly LogRecord[]>>;
   readonly calls: readonly Call[];
+  /** For how long a dispatcher may call on what it read of weir.control. */
+  readonly leaseMs: number;
   readonly effects: readonly Effect[];
   readonly decode: (bytes: Buffer) => { name: string; value: any };
   /** Offsets that were committed before what they stand for was on the topics. */
@@ -96,7 +100,7 @@ function prepare(): Promise<{ serde: Serde; release: Release }> {
 
 export const defaultEvents = 200;
 
-export async function simulate(seed: number, options: { events?: number; faults?: boolean; oldEnds?: boolean; consent?: number; trace?: (line: string) => void } = {}): Promise<Run> {
+export async function simulate(seed: number, options: { events?: number; faults?: boolean; oldEnds?: boolean; controlAway?: boolean; consent?: number; trace?: (line: string) => void } = {}): Promise<Run> {
   const { serde, release } = await prepare();
   const stream = (n: number): Random => createRandom(Math.imul(seed, 0x9e3779b1) + n);
   const scheduler = new Scheduler();
@@ -137,9 +141,36 @@ export async function simulate(seed: number, options: { events?: number; faults?
     revision: () => 0, onChange: () => () => {}, refresh: () => Promise.resolve(), status: () => ({ available: true }), close: () => {},
   };
 
+  /** When instances cannot read weir.control, virtual ms. */
+  const unread = new Map<Instance, { readonly from: number; readonly to: number; counted: boolean }>();
+  function controlAgeMs(instance: Instance): number {
+    const away = unread.get(instance);
+    if (away === undefined || scheduler.now < away.from || scheduler.now >= away.to) return 0;
+    const age = scheduler.now - away.from;
+    if (age >= sessionTimeoutMs && !away.counted) {
+      away.counted = true;
+      faults.count('control.away');
+    }
+    return age;
+  }
+
+  /** Some runs: from some moment on a dispatcher, or both, cannot read it for 3 to 25 s, which is less and more than a lease. */
+  function loseControl(fromMs: number, toMs: number): void {
+    const random = stream(10);
+    if (random() >= controlShare) return;
+    const both = random() < 0.5;
+    const first = Math.floor(random() * 2);
+    for (const instance of instances.filter(({ kind, index }) => kind === 'dispatcher' && (both || index === first))) {
+      const from = fromMs + random() * (toMs - fromMs);
+      const to = from + 3000 + random() * 22_000;
+      unread.set(instance, { from, to, counted: false });
+      scheduler.after(from, scheduler.world, () => note(`control away dispatcher-${instance.index} until ${to.toFixed(0)}`));
+    }
+  }
+
   function contextOf(instance: Instance, log: Log): ServiceContext {
     // A process that is started again has the name that it had.
-    return { name: instance.kind, config: { instance: `${instance.kind}-${instance.index}`, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, ageMs: () => 0, close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
+    return { name: instance.kind, config: { instance: `${instance.kind}-${instance.index}`, host: '127.0.0.1' } as never, log, serde, topics, groups, releases: { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => controlAgeMs(instance), close: () => Promise.resolve() }, vault, workspaceKey, logger, registry: new Registry(), clock: systemClock, stateDir: '/state' };
   }
 
   async function compose(instance: Instance): Promise<Service> {
@@ -164,7 +195,8 @@ export async function simulate(seed: number, options: { events?: number; faults?
     }
     if (kind === 'normalizer') return createNormalizer(context, { sessionTimeoutMs }, disk.open);
     if (kind === 'policy') return createPolicy(context, { sessionTimeoutMs, windowRecords: 10_000, windowBytes: 16_777_216 }, disk.open);
-    const look = (destination: string): Pick<Call, 'consent' | 'holders'> => ({
+    const look = (destination: string): Pick<Call, 'consent' | 'controlAgeMs' | 'holders'> => ({
+      controlAgeMs: controlAgeMs(instance),
       consent: disk.open({ path: join(context.stateDir, 'consent') }).positions(),
       holders: new Map(Array.from({ length: partitions }, (_, p) => [p, broker.holder(groups.dispatcher(destination), topics.dispatch(destination), p)])),
     });
@@ -279,7 +311,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
         const appender = await log.appender({ deadlineMs: 5000 });
         for (const topic of new Set(chosen.map((l) => l.topic))) await appender.partitions(topic);
         // As a replay order does it: services/control/replay.
-        const order = { id: `rpl_${orders}`, destination: null, unknown: 'hold' as const };
+        const order = { id: `rpl_${orders}`, from: 'dlq', destination: null, unknown: 'hold' } as const;
         for (const [topic, list] of Map.groupBy(chosen, (l) => l.topic)) await appender.append(topic, list.map((l) => recordOf(order, { origin: { ...l, offset: 0, headers: l.headers.map((h) => [h.name, h.value] as const) }, from: l.id, kind: 'derived', deliveries: [] })));
         note(`redriven ${chosen.length}`);
       })().catch((error: unknown) => note(`redrive refused ${(error as Error).message}`));
@@ -333,6 +365,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     race?.schedule(options.consent!, firstMs, endMs - 3000);
     if (options.faults !== false) {
       scheduler.after(firstMs, scheduler.world, () => { faults.on = true; });
+      if (race === undefined && options.controlAway !== false) loseControl(firstMs, endMs);
       for (let i = 0; i < 7; i++) scheduler.after(firstMs + plan() * (endMs - firstMs), scheduler.world, disturb);
       scheduler.after(endMs, scheduler.world, () => { faults.on = false; });
     }
@@ -350,7 +383,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
     }, endMs + settleMs);
     const records = new Map([...broker.topics].map(([name, topic]) => [name, topic.partitions.map((p) => p.records)]));
     for (const call of vendors.calls) hash.update(`${call.at} ${call.actor} ${call.key}`);
-    return { history: { seed, sent: [...sent, ...profiles, ...list.items], answers, records, calls: vendors.calls, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, endedAt: watch.endedAt, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
+    return { history: { seed, sent: [...sent, ...profiles, ...list.items], answers, records, calls: vendors.calls, leaseMs: sessionTimeoutMs, effects: vendors.effects, decode: (bytes) => serde.decode(bytes), early: watch.early, endedAt: watch.endedAt, uncovered: watch.uncovered(vendors.calls), stuck, consent: race?.history() }, hash: hash.digest('hex').slice(0, 16), faults: faults.counts, steps: scheduler.steps, virtualMs: scheduler.now };
   } finally {
     for (const { actor } of instances) actor.alive = false;
     restore();
