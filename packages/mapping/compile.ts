@@ -7,7 +7,7 @@ import { fieldKinds, type FieldKind } from './avro-kind.ts';
 import { compileCondition, type Condition, type Located } from './condition.ts';
 import { compileDirect, type DirectSpec } from './direct/compile.ts';
 import { compileField, markConsumed, type FieldContext, type FieldFailure, type FieldReader } from './field.ts';
-import { consume, extrasText, leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
+import { consume, ExtrasText, extrasText, leftover, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
 import { TransformError, type TransformContext } from './transforms.ts';
 import type { CompiledMapping, MappedOutput, MappingMeta, MappingResult } from './types.ts';
 
@@ -210,10 +210,22 @@ function apply(outputs: readonly Output[], drops: readonly Drop[], file: string,
   for (const drop of drops) if (holds(drop, drop.when, roots)) return { kind: 'dropped', reason: drop.name };
   const mapped: MappedOutput[] = [];
   const seen = new Set<string>();
+  let full = false;
   for (const output of outputs) {
-    const elements = output.each.length === 0 ? [roots] : elementsOf(output, roots, file, reasons, changes);
-    if (mapped.length + elements.length > maxOutputs) return { kind: 'failed', reasons: [{ code: 'mapping-failed', message: `one item gives more than ${maxOutputs} records`, file, line: output.line }, ...[...(output.recordType === consentRecord ? changes.add(output) : changes)].map((o) => unresolved(o.name, file, o.line))] };
-    const extras = Math.max(leastExtras, Math.floor(maxExtras / elements.length));
+    const found = output.each.length === 0 ? { elements: [roots], over: false } : elementsOf(output, roots, file, reasons, changes);
+    let { elements } = found;
+    if (full || found.over || mapped.length + elements.length > maxOutputs) {
+      if (!full) reasons.push({ code: 'mapping-failed', message: `one item gives more than ${maxOutputs} records`, file, line: output.line });
+      full = true;
+      // The item has failed: what else it says no to is read, as far as there is room.
+      if (output.recordType !== consentRecord) continue;
+      if (output.each.length > 0) {
+        const fitting = elements.slice(0, Math.max(0, maxOutputs - mapped.length));
+        if (found.over || fitting.length < elements.length) changes.add(output);
+        elements = fitting;
+      }
+    }
+    const extras = new Leavings(output, item, Math.max(leastExtras, Math.floor(maxExtras / elements.length)));
     for (const here of elements) {
       const failures = reasons.length;
       const applies = output.when === undefined || holds(output, output.when, here);
@@ -232,13 +244,15 @@ function apply(outputs: readonly Output[], drops: readonly Drop[], file: string,
 
 /**
  * Where each record of an output is read from. What should be a list and is none gives no record; of a change of consent,
- * and of a list in a list, that is a reason: it might hold a no.
+ * and of a list in a list, that is a reason: it might hold a no. `over`: a list has more than one item may give.
  */
-function elementsOf(output: Output, roots: Roots, file: string, reasons: Reason[], changes: Set<Output>): readonly Roots[] {
+function elementsOf(output: Output, roots: Roots, file: string, reasons: Reason[], changes: Set<Output>): { readonly elements: readonly Roots[]; readonly over: boolean } {
   let here: readonly Roots[] = [roots];
+  let over = false;
   for (const [i, level] of output.each.entries()) {
     const inner: Roots[] = [];
     for (const around of here) {
+      if (inner.length > maxOutputs) break;
       const value = readPath(level.path, around);
       const found = level.entries ? pairsOf(value) : Array.isArray(value) ? value : undefined;
       if (found === undefined) {
@@ -249,13 +263,14 @@ function elementsOf(output: Output, roots: Roots, file: string, reasons: Reason[
       }
       for (const item of found) {
         // One more than may be is enough to tell that there are too many.
-        if (inner.length > maxOutputs) return inner;
+        if (inner.length > maxOutputs) break;
         inner.push(i === 0 ? { ...roots, item } : { ...roots, item, parent: around.item });
       }
     }
+    over ||= inner.length > maxOutputs;
     here = inner;
   }
-  return here;
+  return { elements: here, over };
 }
 
 const pairsOf = (value: Json | undefined): Json[] | undefined => (isObject(value) ? Object.keys(value).slice(0, maxOutputs + 1).map((key) => ({ key, value: value[key]! })) : undefined);
@@ -268,7 +283,7 @@ export function unresolved(name: string, file?: string, line?: number): Reason {
   return { code: 'consent-unresolved', message: `output ${name} is a change of consent: but for a no that can be read, it binds nobody until this is put right`, ...(file === undefined ? {} : { file }), ...(line === undefined ? {} : { line }) };
 }
 
-function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, maxText: number, reasons: Reason[]): MappedOutput {
+function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, extras: Leavings, reasons: Reason[]): MappedOutput {
   const fail = (f: FieldFailure): void => { reasons.push({ code: 'mapping-failed', message: `${output.name}.${f.field} ${f.message}`, file, line: f.line, field: f.field, path: f.path }); };
   const key = keyOf(output, roots, fail);
   const id = outputId(meta.eventId, output.name, output.each.length === 0 ? '' : key);
@@ -281,8 +296,8 @@ function fill(output: Output, file: string, roots: Roots, meta: MappingMeta, max
   record['source'] = meta.source;
   record['objectKey'] = key === '' ? null : key;
   record['occurredAt'] ??= meta.acceptedAt;
-  const rest = restOf(output, roots);
-  if (rest !== undefined) record['extras'] = extrasText(rest, maxText);
+  const left = extras.of(roots);
+  if (left !== undefined) record['extras'] = left;
   return { name: output.name, recordType: output.recordType, outputId: id, record };
 }
 
@@ -298,15 +313,57 @@ function keyOf({ objectKey, line }: Output, roots: Roots, fail: (f: FieldFailure
   return parts.join('/');
 }
 
-/** Source fields that no path of the output names. With `each`: those of the element under `$item`, beside those of the item around it. */
-function restOf(output: Output, roots: Roots): JsonObject | undefined {
-  const around = leftover(roots.root, output.consumed);
-  const rest = isObject(around) ? around : undefined;
-  if (output.each.length === 0) return rest;
-  const own = leftover(roots.item, output.consumedOfElement);
-  const parent = roots.parent === undefined ? undefined : leftover(roots.parent, output.consumedOfParent);
-  const found = { ...rest, ...(isObject(parent) ? { $parent: parent } : {}), ...(isObject(own) ? { $item: own } : {}) };
-  return Object.keys(found).length === 0 ? undefined : found;
+/**
+ * Extras of the records of one output: the source fields that none of its paths names; with `each`, those of the element
+ * under `$item` (and of the element around it under `$parent`), beside those of the item. What elements share is read and
+ * written out once for all of them: the work is that of the item, however many elements it has.
+ */
+class Leavings {
+  private readonly output: Output;
+  private readonly root: Json;
+  private readonly max: number;
+  private around: JsonObject | undefined;
+  /** Texts of what elements share, begun: by whether the element, and the one around it, leave something. */
+  private bases: (ExtrasText | undefined)[] = [];
+  private parent: { readonly of: Json; readonly rest: JsonObject | undefined; readonly texts: (ExtrasText | undefined)[] } | undefined;
+
+  constructor(output: Output, root: Json, max: number) {
+    this.output = output;
+    this.root = root;
+    this.max = max;
+  }
+
+  /** Text of at most `max` characters; undefined = nothing is left over. */
+  of(roots: Roots): string | undefined {
+    const { consumed, consumedOfElement, each } = this.output;
+    if (each.length === 0) {
+      const rest = tableOf(leftover(this.root, consumed));
+      return rest === undefined ? undefined : extrasText(rest, this.max);
+    }
+    const own = tableOf(leftover(roots.item, consumedOfElement));
+    const parent = roots.parent === undefined ? undefined : this.parentOf(roots.parent);
+    const at = (own === undefined ? 0 : 1) + (parent?.rest === undefined ? 0 : 2);
+    const base = this.bases[at] ??= this.begin(own !== undefined, parent?.rest !== undefined);
+    if (at === 0) return this.around === undefined ? undefined : base.end();
+    const shared = parent?.rest === undefined ? base : parent.texts[at] ??= base.copy().add('$parent', parent.rest);
+    return own === undefined ? shared.end() : shared.copy().add('$item', own).end();
+  }
+
+  /** Elements of one parent come one after the other. */
+  private parentOf(of: Json): NonNullable<Leavings['parent']> {
+    if (this.parent?.of !== of) this.parent = { of, rest: tableOf(leftover(of, this.output.consumedOfParent)), texts: [] };
+    return this.parent!;
+  }
+
+  /** A field of the item that has one of these two names gives way to what an element leaves. */
+  private begin(item: boolean, parent: boolean): ExtrasText {
+    if (this.bases.length === 0) this.around = tableOf(leftover(this.root, this.output.consumed));
+    const text = new ExtrasText(this.max);
+    if (this.around === undefined) return text;
+    for (const key of Object.keys(this.around)) if (!(item && key === '$item') && !(parent && key === '$parent')) text.add(key, this.around[key]!);
+    return text;
+  }
 }
 
+const tableOf = (value: Json | undefined): JsonObject | undefined => (isObject(value) ? value : undefined);
 const isObject = (value: Json | undefined): value is JsonObject => value !== null && typeof value === 'object' && !Array.isArray(value);

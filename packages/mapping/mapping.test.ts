@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { cpuMs } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { compileContract, compileMapping } from './index.ts';
+import { ExtrasText, extrasText } from './path.ts';
 
 const meta = { eventId: 'evt_1', source: 'shop', acceptedAt: 1_700_000_000_000 };
 const file = (content: string) => ({ path: 'm.yaml', content });
@@ -127,6 +128,68 @@ test('extras are bounded: what fits is kept, the rest is counted, and the elemen
   expect(extrasOf(profile!)).toEqual({ small: 1, last: true, $omitted: 2 });
   const many = mapped('  a:\n    record: Profile\n    each: list\n    objectKey: $item\n    fields: { userId: $item }\n', { list: Array.from({ length: 1000 }, (_, i) => i), rest: 'x'.repeat(50_000) });
   expect(many.reduce((sum, r) => sum + (r['extras'] as string).length, 0)).toBeLessThan(1_100_000);
+});
+
+/** Extras as they were made before: the whole of what is left over, as text, for each element. */
+function plainExtras(rest: Record<string, unknown>, max: number): string {
+  const whole = JSON.stringify(rest);
+  if (whole.length <= max) return whole;
+  const parts: string[] = [];
+  let room = max - 32;
+  for (const [key, value] of Object.entries(rest)) {
+    const text = `${JSON.stringify(key)}:${JSON.stringify(value)}`;
+    if (text.length + 1 > room) continue;
+    parts.push(text);
+    room -= text.length + 1;
+  }
+  return `{${[...parts, `"$omitted":${Object.keys(rest).length - parts.length}`].join(',')}}`;
+}
+const anything = fc.oneof(fc.json({ maxDepth: 3 }).map((text) => JSON.parse(text) as unknown), fc.string({ maxLength: 60, unit: 'binary' }), fc.integer({ min: 0, max: 900 }).map((n) => 'é"'.repeat(n)));
+const table = fc.dictionary(fc.string({ maxLength: 8 }).filter((key) => key !== '__proto__' && key !== '$item' && key !== '$parent'), anything, { maxKeys: 6 });
+
+test('extras are what the plain way gives, to the character, whatever is left over and however much room there is', () => {
+  fc.assert(fc.property(table, table, fc.integer({ min: 2, max: 4000 }), (shared, own, max) => {
+    expect(extrasText(shared as never, max)).toBe(plainExtras(shared, max));
+    const begun = new ExtrasText(max);
+    for (const key of Object.keys(shared)) begun.add(key, shared[key] as never);
+    expect(begun.copy().add('$item', own as never).end()).toBe(plainExtras({ ...shared, $item: own }, max));
+    // The copy went on by itself.
+    expect(begun.end()).toBe(plainExtras(shared, max));
+  }), { numRuns: 500 });
+});
+
+test('the extras of elements are theirs beside what they share, by the plain way', () => {
+  const mapping = compileMapping(file('mapping: x\noutputs:\n  a:\n    record: Profile\n    each: [people, $item.choices]\n    objectKey: { all: [$parent.id, $item.id] }\n    fields: { userId: $item.id }\n'));
+  const person = fc.record({ left: table, choices: fc.array(table, { minLength: 1, maxLength: 6 }) });
+  fc.assert(fc.property(table, fc.array(person, { minLength: 1, maxLength: 20 }), (around, people) => {
+    const item = { ...around, people: people.map(({ left, choices }, id) => ({ ...left, id, choices: choices.map((choice, i) => ({ ...choice, id: i })) })) };
+    delete (around as Record<string, unknown>)['people'];
+    const result = mapping.apply(item as never, undefined, meta);
+    if (result.kind !== 'mapped') throw new Error(JSON.stringify(result));
+    const max = Math.max(1024, Math.floor(65_536 / result.outputs.length));
+    const without = ({ id: _id, choices: _choices, ...rest }: Record<string, unknown>) => rest;
+    const withoutId = ({ id: _id, ...rest }: Record<string, unknown>) => rest;
+    const wanted = item.people.flatMap((parent) => parent.choices.map((choice) => {
+      const [ofParent, own] = [without(parent), withoutId(choice)];
+      const rest = { ...around, ...(Object.keys(ofParent).length > 0 ? { $parent: ofParent } : {}), ...(Object.keys(own).length > 0 ? { $item: own } : {}) };
+      return Object.keys(rest).length === 0 ? null : plainExtras(rest, max);
+    }));
+    expect(result.outputs.map((o) => o.record['extras'])).toEqual(wanted);
+  }), { numRuns: 100 });
+});
+
+test('a field of the item that is called as what an element leaves gives way to it', () => {
+  const records = mapped('  a:\n    record: Profile\n    each: list\n    objectKey: $item.id\n    fields: { userId: $item.id }\n', { $item: 'mine', $parent: 'too', list: [{ id: 1, note: 'n' }, { id: 2 }] });
+  expect(records.map(extrasOf)).toEqual([{ $parent: 'too', $item: { note: 'n' } }, { $item: 'mine', $parent: 'too' }]);
+});
+
+test('what elements share is read once for all of them, and no further than has room', () => {
+  const reads = { around: 0, parent: 0 };
+  const large = (of: 'around' | 'parent') => Object.assign(Object.defineProperty({}, 'first', { enumerable: true, get: () => { reads[of]++; return 1; } }), { rest: 'x'.repeat(480_000) });
+  const choices = Array.from({ length: 900 }, (_, id) => ({ id, note: 'n' }));
+  const records = mapped('  a:\n    record: Profile\n    each: [people, $item.choices]\n    objectKey: $item.id\n    fields: { userId: $item.id }\n', { properties: large('around'), plan: 'gold', people: [{ large: large('parent'), choices }] });
+  expect([...new Set(records.map((r) => r['extras']))]).toEqual(['{"plan":"gold","$item":{"note":"n"},"$omitted":2}']);
+  expect(reads.around + reads.parent).toBeLessThan(10);
 });
 
 test('an item that would give too many records or elements is one failure, not a flood', () => {

@@ -101,20 +101,82 @@ export function leftover(value: Json, tree: Consumed): Json | undefined {
   return out;
 }
 
+/** What is left of `room` characters after the least that JSON text of the value takes; below 0 = it does not fit. It leaves off there: no more is read than has room. */
+function leftOf(value: Json, room: number): number {
+  if (typeof value === 'string') return room - value.length - 2;
+  if (value === null || typeof value !== 'object') return room - 1;
+  let left = room - 2;
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length && left >= 0; i++) left = leftOf(value[i]!, i === 0 ? left : left - 1);
+    return left;
+  }
+  let begun = false;
+  for (const key in value) {
+    if (left < 0) break;
+    left = leftOf(value[key]!, left - key.length - (begun ? 4 : 3));
+    begun = true;
+  }
+  return left;
+}
+
+/** `"key":value` of at most `max` characters; undefined = it has more. */
+function entryText(key: string, value: Json, max: number): string | undefined {
+  if (leftOf(value, max - key.length - 3) < 0) return undefined;
+  const text = `${JSON.stringify(key)}:${JSON.stringify(value)}`;
+  return text.length <= max ? text : undefined;
+}
+
+/**
+ * JSON text of a table, put together entry by entry, at most `max` characters: it keeps the entries that fit and counts the
+ * others under `$omitted`. Nothing is written out that does not fit.
+ */
+export class ExtrasText {
+  /** All entries so far; undefined = they do not fit together. */
+  private whole: string | undefined = '';
+  private kept = '';
+  private omitted = 0;
+  private room: number;
+  private readonly max: number;
+
+  constructor(max: number) {
+    this.max = max;
+    this.room = max - 32;
+  }
+
+  /** One that goes on by itself. */
+  copy(): ExtrasText {
+    const copy = new ExtrasText(this.max);
+    [copy.whole, copy.kept, copy.omitted, copy.room] = [this.whole, this.kept, this.omitted, this.room];
+    return copy;
+  }
+
+  /** Each key once. */
+  add(key: string, value: Json): this {
+    const left = this.whole === undefined ? -1 : this.max - 2 - this.whole.length - (this.whole === '' ? 0 : 1);
+    const text = entryText(key, value, Math.max(left, this.room - 1));
+    this.whole = this.whole === undefined || text === undefined || text.length > left ? undefined : joined(this.whole, text);
+    if (text === undefined || text.length + 1 > this.room) this.omitted++;
+    else {
+      this.kept = joined(this.kept, text);
+      this.room -= text.length + 1;
+    }
+    return this;
+  }
+
+  end(): string {
+    return `{${this.whole ?? joined(this.kept, `"$omitted":${this.omitted}`)}}`;
+  }
+}
+
+const joined = (texts: string, text: string): string => (texts === '' ? text : `${texts},${text}`);
+
 /** JSON text of what is left over, at most `max` characters: it keeps the fields that fit and counts the others under `$omitted`. */
 export function extrasText(rest: JsonObject, max: number): string {
-  const whole = JSON.stringify(rest);
-  if (whole.length <= max) return whole;
-  const parts: string[] = [];
-  let omitted = 0;
-  let room = max - 32;
-  for (const [key, value] of Object.entries(rest)) {
-    const text = `${JSON.stringify(key)}:${JSON.stringify(value)}`;
-    if (text.length + 1 > room) omitted++;
-    else {
-      parts.push(text);
-      room -= text.length + 1;
-    }
+  if (leftOf(rest, max) >= 0) {
+    const whole = JSON.stringify(rest);
+    if (whole.length <= max) return whole;
   }
-  return `{${[...parts, `"$omitted":${omitted}`].join(',')}}`;
+  const text = new ExtrasText(max);
+  for (const key of Object.keys(rest)) text.add(key, rest[key]!);
+  return text.end();
 }

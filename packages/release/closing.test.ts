@@ -24,8 +24,31 @@ outputs:
 ` });
 const headers = { eventId: 'evt_1', hash: 'h', acceptedAt: 1000, traceparent: '', envelope: undefined, redriven: false, common: undefined };
 const keyed = (_type: string, value: string): string => value;
-function taken(item: object, contract?: string): Normalized {
-  const release = { hash: 'r', sources: new Map([['shop', { mapping, limits: { depth: 8 } }]]), contracts: new Map(contract === undefined ? [] : [['weir.canonical.Profile', [{ check: () => [{ code: 'contract-broken', message: contract }] }]]]) };
+/** Lists of people and of choices, and a signal beside them. */
+const wide = compileMapping({ path: 'm.yaml', content: `mapping: m
+outputs:
+  person:
+    record: Profile
+    each: people
+    objectKey: $item.id
+    fields: { userId: $item.id }
+  choice:
+    record: ConsentChange
+    each: [people, $item.choices]
+    objectKey: $item.id
+    fields: { userId: user, purpose: { const: news }, state: { from: $item.on, map: { 'true': granted, 'false': withdrawn } } }
+  more:
+    record: ConsentChange
+    each: more
+    objectKey: $item
+    fields: { userId: user, purpose: { const: more }, state: { const: denied } }
+  signal:
+    record: ConsentChange
+    when: { path: gpc, equals: true }
+    fields: { userId: user, purpose: { const: ads }, state: { const: denied } }
+` });
+function taken(item: object, contract?: string, of = mapping): Normalized {
+  const release = { hash: 'r', sources: new Map([['shop', { mapping: of, limits: { depth: 8 } }]]), contracts: new Map(contract === undefined ? [] : [['weir.canonical.Profile', [{ check: () => [{ code: 'contract-broken', message: contract }] }]]]) };
   return normalize('shop', { value: Buffer.from(JSON.stringify(item)) } as never, headers as never, release as never, keyed);
 }
 const closing = (result: Normalized) => (result.kind === 'dead' ? (result.closing ?? []).map(({ record: r, ids, outputId }) => ({ ids, purpose: r['purpose'], channel: r['channel'], state: r['state'], outputId })) : result.kind);
@@ -78,4 +101,28 @@ test('whatever fails: what closes is among what the item says no to, no yes is, 
     if (result.kind === 'dead') expect(closing(result)).toEqual(noes.map((c) => ({ ids: named, purpose: c.purpose, channel: c.channel === 'pigeon' ? null : c.channel, state: 'withdrawn', outputId: expect.any(String) })));
     expect(taken(item)).toEqual(result);
   }));
+});
+
+test('of an item that gives more records than it may, the first 1000 and what goes over no list are read for a no', () => {
+  fc.assert(fc.property(fc.integer({ min: 1, max: 3 }), fc.integer({ min: 990, max: 1100 }), fc.integer({ min: 0, max: 5 }), fc.boolean(), (groups, choices, more, gpc) => {
+    const all = Array.from({ length: choices }, (_, id) => ({ id: `c${id}`, on: id % 2 === 0 }));
+    const people = Array.from({ length: groups }, (_, i) => ({ id: `p${i}`, choices: all.slice(Math.floor((i * choices) / groups), Math.floor(((i + 1) * choices) / groups)) }));
+    const item = { user: 'u', people, more: Array.from({ length: more }, (_, i) => `m${i}`), gpc };
+    const outputs = [...all.map(({ on }) => ({ purpose: 'news', no: !on })), ...item.more.map(() => ({ purpose: 'more', no: true }))];
+    // The signal takes a place whether or not it applies.
+    const count = groups + outputs.length + 1;
+    const result = taken(item, undefined, wide);
+    if (result.kind === 'dead') {
+      expect(result.closing?.map((c) => c.record['purpose'])).toEqual([...outputs.slice(0, 1000 - groups).filter((o) => o.no).map((o) => o.purpose), ...(gpc ? ['ads'] : [])]);
+      expect(result.reasons.map((r) => r.message)).toContain('one item gives more than 1000 records');
+      expect(count).toBeGreaterThan(1000);
+      expect(result.reasons.filter((r) => r.code === 'consent-unresolved').length).toBeGreaterThan(0);
+    } else expect(count).toBeLessThanOrEqual(1000);
+  }), { numRuns: 40 });
+});
+
+test('a list of more than 1000 around the list of choices loses none of those that are read, and the item fails', () => {
+  const people = Array.from({ length: 1200 }, (_, i) => ({ id: `p${i}`, choices: i % 400 === 0 ? [{ id: i, on: false }] : [] }));
+  const result = taken({ user: 'u', people, gpc: true }, undefined, wide);
+  expect([result.kind, closing(result)]).toMatchObject(['dead', [{ purpose: 'news' }, { purpose: 'news' }, { purpose: 'news' }, { purpose: 'ads' }]]);
 });

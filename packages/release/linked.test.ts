@@ -61,6 +61,11 @@ test('a no by user id goes once more to who knows the address, under every addre
   expect(shown.map((d) => d.route!.operation)).toEqual(['unsubscribe (by email:e)']);
 });
 
+test.each([['gpc', 'consent-echo', null], ['gpp', 'consent-echo', null], ['tcf', 'consent-echo', true], ['unsubscribed', 'allow', null]])('a no of %s that was told before and comes again is %s', (reason, end, standing) => {
+  const stop = releaseOf({ crm: '  - { on: ConsentChange, operation: stop, when: record.userId != null }\n' });
+  expect(decided(stop, { value: { ...user, state: 'denied', reason, standing }, ids: [U], linked: [U], said: { [U]: 'out_before' } }).own).toEqual([`crm/stop ${end}`]);
+});
+
 test('a grant, a use, too many identifiers, and a workspace that keeps none: nothing more goes out', () => {
   expect(decided(all, { value: { ...user, state: 'granted' }, ids: [U], linked: [U, E] }).onward).toEqual([]);
   expect(decided(all, { value: { ...user, state: 'unknown' }, ids: [U], linked: [U, E] }).onward).toEqual([]);

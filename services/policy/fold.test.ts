@@ -58,12 +58,14 @@ function folding(purpose: string, erasedUntil?: number, registry = { here: true 
   const steps: string[] = [];
   const appended: { topic: string; record: OutRecord }[] = [];
   const counted: string[] = [];
+  const warned: string[] = [];
+  const release = { hash: 'one' };
   const thrown = (code: ErrorCode): never => { throw new WeirError(code); };
   let handlers: ConsumerHandlers | undefined;
   let offset = 100;
   const shared = {
     context: {
-      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn() {} },
+      topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ hash: release.hash, policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn: (_fields: object, message: string) => { warned.push(message); } },
       serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
@@ -76,7 +78,7 @@ function folding(purpose: string, erasedUntil?: number, registry = { here: true 
       },
     },
     tables: { readToEnd: async () => {}, regressed: () => [], consentPositions: () => [0], onAdvance() {}, stored: () => undefined },
-    metrics: { folded: { inc: ({ changed }: { changed: string }) => { counted.push(changed); } }, deadLettered: { inc: ({ code }: { code: string }) => { counted.push(code); } }, foldLatency: { observe() {} }, unknownPurpose: { inc() {} }, lag: { set() {} } }, progress: { committed() {}, lag() {} },
+    metrics: { folded: { inc: ({ changed }: { changed: string }) => { counted.push(changed); } }, deadLettered: { inc: ({ code }: { code: string }) => { counted.push(code); } }, foldLatency: { observe() {} }, unknownPurpose: { inc: () => { counted.push('unknown purpose'); } }, lag: { set() {} } }, progress: { committed() {}, lag() {} },
     fail: (error: unknown) => { throw error as Error; },
   } as unknown as PolicyPorts;
   createFolder(shared, createRelay(shared));
@@ -85,7 +87,7 @@ function folding(purpose: string, erasedUntil?: number, registry = { here: true 
     headers: [[H.mapping, consentApi], [H.output, `out-${at}`], [H.ids, ids.join(',')], [H.accepted, '1500'], [H.source, 'consent-api']].map(([name, text]) => [name!, Buffer.from(text!)]),
   }) as unknown as LogRecord;
   return {
-    topics, steps, appended, counted,
+    topics, steps, appended, counted, warned, release,
     revoke: () => handlers!.revoked([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }], 'rebalance'),
     async fold(...keys: string[]): Promise<void> {
       await handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 0 }]);
@@ -145,4 +147,13 @@ test('a change that was said after the erasure and sealed under the key of befor
   const covered = folding('news', 1500);
   await covered.fold(ids[0]);
   expect([covered.steps, covered.counted, late.counted]).toEqual([[covered.topics.consent, 'commit 1'], ['erased'], ['key-destroyed']]);
+});
+
+test('changes for a purpose that the workspace does not have are kept and each is counted; the first of a source is logged, once a release', async () => {
+  const { topics, steps, counted, warned, release, fold } = folding('segment-category-unmapped');
+  await fold(ids[1], ids[1], ids[1]);
+  expect([steps, counted.filter((c) => c === 'unknown purpose').length, warned]).toEqual([[topics.consent, 'commit 3'], 3, [expect.stringContaining('purpose that the workspace does not have')]]);
+  release.hash = 'two';
+  await fold(ids[1], ids[1]);
+  expect([counted.filter((c) => c === 'unknown purpose').length, warned.length]).toEqual([5, 2]);
 });

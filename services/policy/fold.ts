@@ -143,7 +143,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     };
     const release = context.releases.current();
     const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';
-    if (!ofAll && !release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', fold.partition, record.offset);
+    if (!ofAll && !release.policy.purposes.has(change.purpose)) noteUnknown(release.sources.has(change.source) ? change.source : 'other', release.hash, fold.partition, record.offset);
     const key = consentKey(id, change.purpose, change.channel, change.topic);
     const stopKey = consentKey(id, everyPurpose, '', '');
     const next = foldConsent(changed.get(key) ?? stateOf(fold, key), id, change, record.offset, release.consent, changed.get(stopKey) ?? stateOf(fold, stopKey));
@@ -152,10 +152,16 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
     return undefined;
   }
 
-  /** It is kept: the purpose may come with a later release. It binds nothing until then, so somebody must see it. */
-  function noteUnknown(source: string, partition: number, offset: number): void {
+  /** Sources of which it was said under this release. */
+  let told: { readonly release: string; readonly sources: Set<string> } | undefined;
+
+  /** It is kept: the purpose may come with a later release. It binds nothing until then, so somebody must see it. Each is counted, and the first of a source is logged: a tool may say it with every call. */
+  function noteUnknown(source: string, release: string, partition: number, offset: number): void {
     metrics.unknownPurpose.inc({ source });
-    logger.warn({ source, partition, offset }, 'a change of consent is for a purpose that the workspace does not have');
+    if (told?.release !== release) told = { release, sources: new Set() };
+    if (told.sources.has(source)) return;
+    told.sources.add(source);
+    logger.warn({ source, partition, offset }, 'a change of consent is for a purpose that the workspace does not have: weir_consent_unknown_purpose_total counts those that follow');
   }
 
   async function foldBatch(fold: Fold, batch: RecordBatch): Promise<void> {

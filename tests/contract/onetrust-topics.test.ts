@@ -17,10 +17,10 @@ function person() {
   }
   const now = (): number => start + step * 60_000;
   return {
-    /** @param topics name → switched on; undefined = the purpose has none */
-    oneTrust(status: string, topics?: Record<string, boolean>, lastTransaction = now()): void {
+    /** @param topics name → switched on; undefined = the purpose has none. @param lastTransaction ms, or the text as it stands; null = it is left out */
+    oneTrust(status: string, topics?: Record<string, boolean | string>, lastTransaction: number | string | null = now()): void {
       const list = topics === undefined ? [] : Object.entries(topics).map(([name, value]) => ({ topicGuid: `guid-${name}`, integrationKey: name, value }));
-      const item = { eventId: `e${step}`, eventTime: new Date(now()).toISOString(), payload: { dataSubjectEmail: 'ann@larkspur.example', profiles: [{ purposeId: 'news', topics: list, profileFields: { TransactionStatus: status, LastTransaction: String(lastTransaction / 1000) } }] } };
+      const item = { eventId: `e${step}`, eventTime: new Date(now()).toISOString(), payload: { dataSubjectEmail: 'ann@larkspur.example', profiles: [{ purposeId: 'news', topics: list, profileFields: { TransactionStatus: status, ...(lastTransaction === null ? {} : { LastTransaction: typeof lastTransaction === 'number' ? String(lastTransaction / 1000) : lastTransaction }) } }] } };
       const result = mappingOf('onetrust').apply(item, {} as JsonObject, { eventId: `evt_${step}`, source: 'onetrust', acceptedAt: now() });
       if (result.kind !== 'mapped') throw new Error(JSON.stringify(result));
       const acceptedAt = now();
@@ -31,6 +31,7 @@ function person() {
       fold({ changeId: `api-${step}`, purpose: 'news', channel: '', topic, state, source: 'consent-api', acceptedAt: now(), legalBasis: null, proof: null, expiresAt: null });
       step++;
     },
+    state: (): string[] => [...states.values()].map((s) => s.state),
     open: (...topics: (string | null)[]): boolean[] => topics.map((topic) => checkUse(['email:ann'], 'news', 'email', topic, 'consent', () => [...states.values()], now()).ok),
   };
 }
@@ -84,4 +85,38 @@ test('a yes to the whole that an event repeats is as old as the last transaction
   expect(ann.open(null)).toEqual([false]);
   ann.oneTrust('ACTIVE');
   expect(ann.open(null)).toEqual([true]);
+});
+
+test.each([['is absent', null], ['is empty', '']])('a yes to the whole whose last transaction %s is no act: it opens what OneTrust closed, and nothing else', (_name, lastTransaction) => {
+  const ann = person();
+  ann.oneTrust('ACTIVE');
+  ann.api('withdrawn');
+  ann.oneTrust('ACTIVE', undefined, lastTransaction);
+  expect(ann.open(null)).toEqual([false]);
+  const bob = person();
+  bob.oneTrust('WITHDRAWN', undefined, lastTransaction);
+  bob.oneTrust('ACTIVE', undefined, lastTransaction);
+  expect(bob.open(null)).toEqual([true]);
+});
+
+test('a last transaction that is no time fails the event: taken for now, it would open what was closed elsewhere', () => {
+  const ann = person();
+  expect(() => ann.oneTrust('ACTIVE', undefined, '12/01/2026')).toThrow('purpose.occurredAt');
+  expect(() => ann.oneTrust('ACTIVE', { fishing: true }, 'yesterday')).toThrow('topic.occurredAt');
+});
+
+test('without a date, that nobody chose (unknown) takes no no back', () => {
+  const ann = person();
+  ann.oneTrust('WITHDRAWN', undefined, null);
+  ann.oneTrust('PENDING', undefined, null);
+  expect(ann.open(null)).toEqual([false]);
+  expect(ann.state()).toEqual(['withdrawn']);
+});
+
+test.each([true, 'true'])('a topic that is on (%j) under a status that does not grant opens nothing', (on) => {
+  const ann = person();
+  ann.oneTrust('PENDING', { fishing: on });
+  expect(ann.open('fishing')).toEqual([false]);
+  ann.oneTrust('ACTIVE', { fishing: on });
+  expect(ann.open('fishing')).toEqual([true]);
 });
