@@ -3,15 +3,22 @@ import { defineConfig } from 'vitest/config';
 
 const ignored = ['**/node_modules/**', '.cache/**', '.weir/**'];
 
-/** unit: no broker, short. sim: the seeds of the simulation. broker: one cluster per run, a topic prefix per test. conformance (three brokers of its own), full: the long suites of `npm run test:full`. */
+/** They look at how long something takes, or take the broker away from themselves only: nothing runs beside them. */
+const alone = ['tests/integrity/kill-switch.test.ts', 'tests/integrity/consent-barrier.test.ts', 'tests/integrity/throttling.test.ts', 'tests/integrity/replay-verify.test.ts', 'tests/integrity/outage.test.ts'];
+
+/**
+ * unit: no broker, short. sim: the seeds of the simulation. broker: one cluster per run, a topic prefix per test, two files at a time, which mostly wait;
+ * alone: of those, one at a time. conformance (three brokers of its own), full: the long suites of `npm run test:full`.
+ */
 export default defineConfig({
   test: {
-    // What needs a broker goes first and alone; the rest takes every core.
+    // What needs a broker goes first; the rest takes every core; what looks at times goes last, with nothing beside it.
     maxWorkers: availableParallelism(),
     projects: [
       { test: { name: 'unit', sequence: { groupOrder: 1 }, include: ['packages/**/*.test.ts', 'services/**/*.test.ts', 'adapters/**/*.test.ts', 'cli/**/*.test.ts', 'infra/**/*.test.ts', 'scripts/**/*.test.ts', 'schemas/**/*.test.ts', 'tests/contract/**/*.test.ts', 'tests/conformance/checker.test.ts', 'tests/chaos/**/*.test.ts', 'tests/consent-race/**/*.test.ts', 'tests/mutants/**/*.test.ts'], exclude: ignored, testTimeout: 60_000 } },
       { test: { name: 'sim', sequence: { groupOrder: 1 }, include: ['tests/integrity/sim/**/*.test.ts'], exclude: ignored, testTimeout: 300_000 } },
-      { test: { name: 'broker', include: ['tests/e2e/**/*.test.ts', 'tests/integrity/**/*.test.ts', 'tests/security/**/*.test.ts'], exclude: [...ignored, 'tests/integrity/sim/**'], globalSetup: ['tests/setup/global.ts'], testTimeout: 90_000, hookTimeout: 90_000, fileParallelism: false } },
+      { test: { name: 'broker', include: ['tests/e2e/**/*.test.ts', 'tests/integrity/**/*.test.ts', 'tests/security/**/*.test.ts'], exclude: [...ignored, 'tests/integrity/sim/**', ...alone], globalSetup: ['tests/setup/global.ts'], testTimeout: 90_000, hookTimeout: 90_000, maxWorkers: 2 } },
+      { test: { name: 'alone', sequence: { groupOrder: 2 }, include: alone, exclude: ignored, globalSetup: ['tests/setup/global.ts'], testTimeout: 90_000, hookTimeout: 90_000, fileParallelism: false } },
       { test: { name: 'conformance', include: ['tests/conformance/full.test.ts'], exclude: ignored, fileParallelism: false } },
       { test: { name: 'full', include: ['tests/full/**/*.test.ts'], exclude: ignored, globalSetup: ['tests/setup/global.ts'], testTimeout: 1_200_000, hookTimeout: 120_000, fileParallelism: false } },
     ],

@@ -146,11 +146,16 @@ test('a redrive under hold whose turn comes after the key window sends nothing t
   await waitFor('the vendor has refused what it had applied', async () => (await letters()).join() === 'delivery-rejected');
   const refusedAt = Date.now();
   expect((await weir.cli('destination', 'pause', 'knows')).code).toBe(0);
-  // The vendor knows the key still: it is put back.
-  expect((await weir.cli('dlq', 'redrive', '--destination', 'knows')).out).toContain('1 redriven');
+  // The vendor knows the key still: it is put back. The command ends with the delivery.
+  const redrive = weir.cli('dlq', 'redrive', '--destination', 'knows', '--yes');
+  await waitFor('it is put back', async () => {
+    const { replays } = (await (await weir.api('/v1/replays')).json()) as { replays: { destination: string | null; counts: { requeued?: number } }[] };
+    return replays.some((r) => r.destination === 'knows' && r.counts.requeued === 1);
+  });
   expect(Date.now() - refusedAt).toBeLessThan(keyWindowMs);
   await waitFor('the key window is over', () => Date.now() > refusedAt + keyWindowMs, 2 * keyWindowMs);
   expect((await weir.cli('destination', 'resume', 'knows')).code).toBe(0);
+  expect((await redrive).code).toBe(0);
   await weir.settled();
   expect(await callsTo()).toEqual([true, false]);
   expect((await letters()).sort()).toEqual(['delivery-held', 'delivery-rejected']);
