@@ -11,3 +11,4 @@ export { refusalOf } from './refusal.ts';
 export { createLocalSerde } from './serde.ts';
 export { spawnTied } from './tied.ts';
 export { testPrefix, waitFor } from './wait.ts';
+export { mostInWindow } from './window.ts';

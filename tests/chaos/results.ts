@@ -9,10 +9,10 @@ import { stages } from './world.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const file = join(root, 'docs/results/chaos.json');
-const product = ['services', 'packages', 'adapters', 'schemas', ':(exclude)*.md', ':(exclude)*.test.ts'];
+const product = ['services', 'packages', ':(exclude)packages/testing', 'adapters', 'schemas', ':(exclude)*.md', ':(exclude)*.test.ts'];
 
 export interface Round {
-  /** Last commit that changed the product: services, packages, adapters, schemas, without their documents and tests. */
+  /** Last commit that changed the product: services, packages, adapters, schemas, without their documents, tests and what tests share. */
   readonly commit: string;
   readonly at: string;
   readonly machine: string;

@@ -1,3 +1,4 @@
+import { mostInWindow } from '@weir/testing';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { costOf, createAccountQuota, planBuckets, readRateHeaders, steadyPerSecond, timeFor, type Limit, type QuotaShare, type Want } from './index.ts';
@@ -5,14 +6,6 @@ import { costOf, createAccountQuota, planBuckets, readRateHeaders, steadyPerSeco
 const whole: QuotaShare = { operation: { slots: 1, held: () => 1 }, account: { slots: 1, held: () => 1 } };
 const quotaOf = (share: () => QuotaShare = () => whole, limit?: Limit) => createAccountQuota({ share, limit: () => limit, random: () => 0.5, now: () => 1_800_000_000_000 });
 const want = (limit: Want['limit'], over: Partial<Want> = {}): Want => ({ bucket: 'send', limit, class: 'live', who: 'crm', ...over });
-const most = (times: readonly number[], windowMs: number): number => {
-  let best = 0;
-  for (let i = 0, j = 0; i < times.length; i++) {
-    while (times[i]! - times[j]! >= windowMs - 1e-6) j++;
-    best = Math.max(best, i - j + 1);
-  }
-  return best;
-};
 const ended = { throttled: false, answered: true };
 
 test('in no window are more calls let through than the limit says, burst and steady, for one holder', () => {
@@ -28,8 +21,8 @@ test('in no window are more calls let through than the limit says, burst and ste
         quota.finished('send', ended, now);
       }
     }
-    expect(most(taken, 1000)).toBeLessThanOrEqual(burst);
-    expect(most(taken, 20_000)).toBeLessThanOrEqual(burst * factor);
+    expect(mostInWindow(taken, 1000)).toBeLessThanOrEqual(burst);
+    expect(mostInWindow(taken, 20_000)).toBeLessThanOrEqual(burst * factor);
   }));
 });
 
@@ -55,7 +48,7 @@ test('shares over instances: partitions move, instances crash and come back, and
       } else owner[partition] = to;
       for (const quota of instances) while (quota.take(want(limit), now) === 0) { taken.push(now); quota.finished('send', ended, now); }
     }
-    expect(most(taken, 2000)).toBeLessThanOrEqual(count + restarts);
+    expect(mostInWindow(taken, 2000)).toBeLessThanOrEqual(count + restarts);
   }));
 });
 
@@ -166,11 +159,11 @@ test('a refusal at an operation whose limit nobody stated teaches a rate below t
   }
   const times: number[] = [];
   for (let now = 4000; now < 12_000; now += 5) while (quota.take(want(undefined), now) === 0) { times.push(now); quota.finished('send', ended, now); }
-  expect(most(times, 1000)).toBeLessThanOrEqual(70);
+  expect(mostInWindow(times, 1000)).toBeLessThanOrEqual(70);
   expect(times.length).toBeGreaterThan(300);
   times.length = 0;
   for (let now = 12_000; now < 100_000; now += 5) for (let i = 0; i < 10 && quota.take(want(undefined), now) === 0; i++) { times.push(now); quota.finished('send', ended, now); }
-  expect(most(times, 1000)).toBeGreaterThan(1000);
+  expect(mostInWindow(times, 1000)).toBeGreaterThan(1000);
 });
 
 test('a refusal at a few calls a second teaches no rate: Retry-After says enough', () => {
@@ -252,7 +245,7 @@ test('an account\'s own limit holds over all its operations, and a refusal close
   const quota = quotaOf(() => whole, { burst: { count: 10, perMs: 1000 } });
   const times: number[] = [];
   for (let now = 0; now < 5000; now += 10) for (const bucket of ['a', 'b', 'c']) if (quota.take(want(undefined, { bucket }), now) === 0) { times.push(now); quota.finished(bucket, ended, now); }
-  expect(most(times, 1000)).toBeLessThanOrEqual(10);
+  expect(mostInWindow(times, 1000)).toBeLessThanOrEqual(10);
   expect(times.length).toBeGreaterThan(30);
   expect(quota.take(want(undefined, { bucket: 'a' }), 9000)).toBe(0);
   quota.finished('a', { throttled: true, answered: true, retryAfterMs: 5000 }, 9000);

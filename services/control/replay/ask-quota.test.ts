@@ -1,19 +1,12 @@
 import { createAccountQuota, createUnreserved, type AccountQuota, type Draw, type QuotaReserve } from '@weir/http';
 import type { Release } from '@weir/release';
+import { mostInWindow } from '@weir/testing';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createAskQuota } from './ask-quota.ts';
 
 const ended = { throttled: false, answered: true };
 const till = { name: 'till', account: 'till' };
-const most = (times: readonly number[], windowMs: number): number => {
-  let best = 0;
-  for (let i = 0, j = 0; i < times.length; i++) {
-    while (times[i]! - times[j]! >= windowMs - 1e-6) j++;
-    best = Math.max(best, i - j + 1);
-  }
-  return best;
-};
 const releaseOf = (accountLimit?: object): Release => ({ sources: new Map(), destinations: new Map([['till', { ...till, accountLimit }]]) }) as unknown as Release;
 
 /** One account: dispatchers that follow a topic, and control. */
@@ -79,7 +72,7 @@ test('live traffic at the limit and questions beside it: together never more tha
   await fc.assert(fc.asyncProperty(fc.integer({ min: 24, max: 200 }), fc.constantFrom('operation', 'account'), fc.integer({ min: 0, max: 1900 }), fc.array(phase, { minLength: 2, maxLength: 6 }), async (count, whose, lagMs, phases) => {
     const { times, restarts } = await play(count, whose, lagMs, phases);
     // A bucket begins with one token, and holds one whole at the least.
-    expect(most(times, 2000)).toBeLessThanOrEqual(count + restarts + 1);
+    expect(mostInWindow(times, 2000)).toBeLessThanOrEqual(count + restarts + 1);
   }), { numRuns: 40 });
 });
 
@@ -88,7 +81,7 @@ test.each([
   ['a smaller share that follows a greater one holds here before others read of it', [phaseOf(20_000, {}), phaseOf(60_000, { share: 0.05 })]],
   ['a share that comes back is not paid for the time in which the whole was left to others', [phaseOf(5000, {}), phaseOf(40_000, { asks: false }), phaseOf(5000, { live: false, asks: false }), phaseOf(50, { live: false }), phaseOf(5000, {})]],
 ])('%s', async (_name, phases) => {
-  expect(most((await play(200, 'operation', 1950, phases)).times, 2000)).toBeLessThanOrEqual(201);
+  expect(mostInWindow((await play(200, 'operation', 1950, phases)).times, 2000)).toBeLessThanOrEqual(201);
 });
 
 test('questions get their share, which live traffic has back after they end', async () => {
