@@ -3,6 +3,7 @@ import { execFileSync, fork, spawn, type ChildProcess } from 'node:child_process
 import { createWriteStream, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { imageSettings } from '@weir/testing';
 import { startPlatform } from '../infra/local/platform.ts';
 import { resultFile, type Figure, type PartyResult, type Result, type Sample } from './results.ts';
 
@@ -109,16 +110,12 @@ function watch(child: ChildProcess, logFile: string, collect: () => Promise<void
   };
 }
 
-/** What the image starts services with. */
-const image = readFileSync(join(root, 'Dockerfile'), 'utf8');
-const ofImage = (name: string): string => new RegExp(`^ENV ${name}=(.*)$`, 'm').exec(image)![1]!;
-const nodeOptions = ofImage('NODE_OPTIONS');
-const imageEnv = { MALLOC_MMAP_THRESHOLD_: ofImage('MALLOC_MMAP_THRESHOLD_') };
+const image = imageSettings();
 
 /** A script of this repository as a process of its own, with the options of the image; with WEIR_BENCH_PROFILE its CPU profile goes to that folder. */
 export function startNode(script: string, args: readonly string[], env: Readonly<Record<string, string>>, logFile: string): Child {
   const profile = process.env['WEIR_BENCH_PROFILE'];
-  const child = fork(join(root, script), args, { cwd: root, env: { ...process.env, ...imageEnv, ...env }, stdio: ['ignore', 'pipe', 'pipe', 'ipc'], execArgv: [...nodeOptions.split(' '), '--expose-gc', '--import', join(root, 'bench/collect.ts'), ...(profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${script.replaceAll('/', '-')}-${args[0] ?? ''}-${Date.now()}.cpuprofile`])] });
+  const child = fork(join(root, script), args, { cwd: root, env: { ...process.env, ...image.env, ...env }, stdio: ['ignore', 'pipe', 'pipe', 'ipc'], execArgv: [...image.execArgv, '--expose-gc', '--import', join(root, 'bench/collect.ts'), ...(profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${script.replaceAll('/', '-')}-${args[0] ?? ''}-${Date.now()}.cpuprofile`])] });
   const watched = watch(child, logFile, () => new Promise((done) => {
     child.once('message', () => done());
     child.send('collect');

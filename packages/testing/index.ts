@@ -5,6 +5,7 @@ export { runCli, type CliRun } from './cli.ts';
 export { cpuMs } from './cpu.ts';
 export { freeze } from './freeze.ts';
 export { createHandClock, type HandClock } from './hand-clock.ts';
+export { imageSettings } from './image.ts';
 export { readKeys } from './keys.ts';
 export { freePort } from './port.ts';
 export { refusalOf } from './refusal.ts';

@@ -6,7 +6,7 @@ import { readAdapterFile, registry } from '@weir/adapters';
 import { createLog, createSerde, type Appender, type OutRecord, type Serde } from '@weir/log';
 import { H, planTopics, topicNames, type TopicNames } from '@weir/pipeline';
 import { applyAudited, compileRelease, withDefaults, type Release } from '@weir/release';
-import { testPrefix, waitFor } from '@weir/testing';
+import { imageSettings, testPrefix, waitFor } from '@weir/testing';
 import type { Look as DispatcherLook, Order as DispatcherOrder } from './dispatcher.ts';
 import type { Look as VendorLook, Order as VendorOrder } from './vendor.ts';
 
@@ -33,6 +33,7 @@ export interface LoadOptions {
 }
 
 const here = import.meta.dirname;
+const image = imageSettings();
 const batch = 500;
 const ahead = 20;
 
@@ -76,7 +77,7 @@ export async function startLoad(options: LoadOptions): Promise<LoadWorld> {
   await admin.createTopics(planTopics({ path: 'infra/topics.yaml', content: readFileSync(declared, 'utf8') }, release, { prefix, brokers: 1 }));
   await applyAudited({ appender, serde, topic: topics.control, auditTopic: topics.audit, release, by: 'test', message: null, now: Date.now });
   const env = { WEIR_DATA: dataDir, WEIR_TOPIC_PREFIX: prefix, WEIR_LOG_LEVEL: 'error', KAFKA_BROKERS: options.brokers.join(','), SCHEMA_REGISTRY_URL: options.registryUrl, WEIR_ALLOW_PRIVATE_DESTINATIONS: 'true' };
-  const dispatcher = await child<string>('dispatcher.ts', env, ['--expose-gc']);
+  const dispatcher = await child<string>('dispatcher.ts', { ...image.env, ...env }, [...image.execArgv, '--expose-gc']);
   const writer = createWriter({ appender, serde, topics, release, people: options.people });
   for (const name of Object.keys(options.destinations)) await appender.partitions(topics.dispatch(name));
 
@@ -136,12 +137,15 @@ function createWriter(ports: { appender: Appender; serde: Serde; topics: TopicNa
 }
 
 export interface OutageFigures {
+  /** Deliveries before the outage, as fast as they go. */
+  readonly before: number;
   readonly events: number;
   readonly simulatedHours: number;
   readonly anonBeforeMb: number;
   readonly anonMostMb: number;
   readonly anonGrowthMb: number;
   readonly otherP99BeforeMs: number;
+  /** In the first part of the outage, in which time passes ten times as fast as it does. */
   readonly otherP99DuringMs: number;
   readonly otherMeasured: number;
   readonly probes: number;
@@ -154,8 +158,8 @@ export interface OutageFigures {
 const hour = 3_600_000;
 const mb = (bytes: number): number => Math.round(bytes / 1024 / 1024 * 10) / 10;
 
-/** One destination down for two simulated hours with `events` deliveries behind it, another one that goes on meanwhile. */
-export async function runOutage(world: LoadWorld, options: { readonly events: number; readonly otherPerSecond: number; readonly baselineMs: number; readonly steps: number }): Promise<OutageFigures> {
+/** One destination down for two simulated hours with `events` deliveries behind it, another one that goes on meanwhile; `before` deliveries as fast as they go come first. */
+export async function runOutage(world: LoadWorld, options: { readonly before: number; readonly events: number; readonly otherPerSecond: number; readonly baselineMs: number; readonly steps: number }): Promise<OutageFigures> {
   let stop = false;
   let other = 0;
   /** Small batches at an even pace, as traffic comes. */
@@ -169,9 +173,9 @@ export async function runOutage(world: LoadWorld, options: { readonly events: nu
     }
   })();
   try {
-    // Both destinations at work, so that what any traffic needs is not counted as of the outage.
-    await world.write('down', 3000);
-    await waitFor('the first deliveries', async () => (await world.vendor('down')).effects >= 3000, 60_000);
+    // Both destinations at full work, so that what any traffic needs is not counted as of the outage.
+    await world.write('down', options.before);
+    await waitFor('the first deliveries', async () => (await world.vendor('down')).effects >= options.before, 120_000);
     await world.vendor('steady');
     await new Promise((done) => setTimeout(done, options.baselineMs));
     const before = await world.vendor('steady');
@@ -183,12 +187,21 @@ export async function runOutage(world: LoadWorld, options: { readonly events: nu
     await waitFor('the other destination has caught up', async () => (await world.lag('steady')) < options.otherPerSecond / 4, 120_000);
     await world.vendor('steady');
     const refusedBefore = (await world.vendor('down')).refused;
-    for (let i = 0; i < options.steps; i++) {
-      world.advance(2 * hour / options.steps);
-      await new Promise((done) => setTimeout(done, Math.max(50, options.baselineMs / options.steps)));
-      if (i % Math.ceil(options.steps / 8) === 0) most = Math.max(most, (await world.look()).rssAnon);
-    }
+    const pass = async (simulatedMs: number, steps: number, everyMs: number, after?: (i: number) => Promise<void>): Promise<void> => {
+      for (let i = 0; i < steps; i++) {
+        world.advance(Math.ceil(simulatedMs / steps));
+        await new Promise((done) => setTimeout(done, everyMs));
+        await after?.(i);
+      }
+    };
+    // Latencies while time passes ten times as fast, memory while it passes some hundred times as fast: what is done every few seconds would
+    // come as often as an event there, and a look collects three times, for which whatever arrives waits.
+    const measured = 10 * options.baselineMs;
+    await pass(measured, 40, options.baselineMs / 40);
     const during = await world.vendor('steady');
+    await pass(2 * hour - measured, options.steps, Math.max(50, options.baselineMs / options.steps), async (i) => {
+      if (i % Math.ceil(options.steps / 8) === 0) most = Math.max(most, (await world.look()).rssAnon);
+    });
     most = Math.max(most, (await world.look()).rssAnon);
     const probes = (await world.vendor('down')).refused - refusedBefore;
     world.down();
@@ -204,8 +217,8 @@ export async function runOutage(world: LoadWorld, options: { readonly events: nu
     const steady = await world.vendor('steady');
     if (steady.effects !== other) throw new Error(`${steady.effects} of ${other} of the other destination`);
     return {
-      events: options.events, simulatedHours: 2, anonBeforeMb: mb(anonBefore), anonMostMb: mb(most), anonGrowthMb: mb(most - anonBefore),
-      otherP99BeforeMs: before.p99, otherP99DuringMs: during.p99, otherMeasured: during.measured, probes, deliveredAfter: after.effects - 3000, outOfOrder: after.outOfOrder + steady.outOfOrder, repeated: after.repeated + steady.repeated,
+      before: options.before, events: options.events, simulatedHours: 2, anonBeforeMb: mb(anonBefore), anonMostMb: mb(most), anonGrowthMb: mb(most - anonBefore),
+      otherP99BeforeMs: before.p99, otherP99DuringMs: during.p99, otherMeasured: during.measured, probes, deliveredAfter: after.effects - options.before, outOfOrder: after.outOfOrder + steady.outOfOrder, repeated: after.repeated + steady.repeated,
       deliveredPerSecond: Math.round(options.events / seconds),
     };
   } finally {
