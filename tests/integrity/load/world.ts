@@ -175,7 +175,7 @@ export async function runOutage(world: LoadWorld, options: { readonly before: nu
   try {
     // Both destinations at full work, so that what any traffic needs is not counted as of the outage.
     await world.write('down', options.before);
-    await waitFor('the first deliveries', async () => (await world.vendor('down')).effects >= options.before, 120_000);
+    await waitFor('the first deliveries', async () => (await world.vendor('down')).effects >= options.before, 60_000);
     await world.vendor('steady');
     await new Promise((done) => setTimeout(done, options.baselineMs));
     const before = await world.vendor('steady');
