@@ -13,7 +13,7 @@ import type { DeliveryValue, Task } from './types.ts';
 export interface ParkedRecords {
   /** Their offsets, once they are acknowledged. */
   append(tasks: readonly Task[]): Promise<readonly number[]>;
-  /** The delivery at this offset. Rejects with log-out-of-range when the topic has lost it; waits while brokers, registry or keys are away, until it is `closed`. */
+  /** The delivery at this offset. Rejects with log-out-of-range when the topic has lost it; waits while brokers, registry or keys are away, until it is `closed`: with log-assignment-stale then, where it has not been shown. */
   get(offset: number): Promise<Task>;
   /** The delivery of a record that was read from the topic. Rejects as `get` does. */
   decode(record: LogRecord): Promise<Task>;
@@ -58,6 +58,7 @@ export function createParkedRecords({ ports, partition, createTask, closed }: Co
     append: (tasks) => ports.appender.append(topic, tasks.map(recordOf)),
     async get(offset) {
       const record = await patiently(ports.clock, closed, () => found(offset));
+      if (record === undefined && closed()) throw new WeirError('log-assignment-stale', `${topic}/${partition} is another one's`);
       if (record === undefined) throw new WeirError('log-out-of-range', `${topic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
       return decode(record);
     },
