@@ -1,7 +1,8 @@
 import { recordFault, WeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
-import { createCommitWindow, expiringBefore, isPassing, patiently, soon, type CommitWindow } from '@weir/pipeline';
+import { expiringBefore, isPassing, patiently, soon } from '@weir/pipeline';
 import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import { createCommits } from './commits.ts';
 import { writeDeparture } from './departure.ts';
 import type { EndPace } from './end-pace.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
@@ -68,7 +69,6 @@ export interface PartitionEvents {
 /** @param pace of the ends of all partitions of the destination */
 export function createPartitionRunner(ports: DestinationPorts, assignment: Assignment, pace: EndPace, on: PartitionEvents): PartitionRunner {
   const { partition, epoch, topic } = assignment;
-  const window: CommitWindow = createCommitWindow({ position: assignment.position, get maxRecords() { return ports.window().records; }, get maxBytes() { return ports.window().bytes; } });
   const lanes = new Map<string, Lane>();
   const inbox: RecordBatch[] = [];
   /** Records being dead-lettered. */
@@ -85,25 +85,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   let before: IntentValue | undefined;
   /** Offset of its mark on the ledger, then of its last intent: the next is acknowledged behind it. */
   let writtenAt = -1;
-  let committed = assignment.position;
-  let committing: Promise<void> | undefined;
-  let paused = false;
-  let stale = false;
   let openedAt = 0;
   /** Intents written by this owner, and since when it may have called what it has in hand. */
   let intents = 0;
   const calledSince = createCalledSince();
-  /** Batches that are not finished: where each ends, and when its first record was written. */
-  const stamps: { readonly next: number; readonly timestamp: number }[] = [];
-  /** Records on the topic behind the last batch. */
-  let behind = 0;
-
+  const commits = createCommits(ports, assignment, () => closed);
   // Not the instance alone: one that was killed and is back is another owner.
   const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
-  const writer = createEndWriter({ ...ports, fail }, partition, { name: owner, owned, gone: () => closed }, pace, (tasks) => {
-    for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
-    commit();
-  });
+  const writer = createEndWriter({ ...ports, fail }, partition, { name: owner, owned, gone: () => closed }, pace, commits.finished);
 
   /** Nothing is begun from here on. */
   function giveUp(): void {
@@ -132,33 +121,6 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       reading = undefined;
       await now;
     }));
-  }
-
-  function commit(): void {
-    if (paused && !closed && !window.full()) {
-      paused = false;
-      ports.consumer().resume(topic, partition);
-    }
-    if (stale || committing !== undefined || window.committable() <= committed) return;
-    committing = commitLoop().catch((error: unknown) => {
-      stale = true;
-      // The assignment ended meanwhile: the next owner finds the ends in the ledger.
-      if (!isPassing(error)) ports.fail(error);
-    }).finally(() => {
-      committing = undefined;
-      // What finished between the last look of the loop and now must not wait for the next event.
-      commit();
-    });
-  }
-
-  async function commitLoop(): Promise<void> {
-    for (let next = window.committable(); next > committed; next = window.committable()) {
-      const offset = next;
-      await patiently(ports.clock, () => closed, () => ports.consumer().commit([{ topic, partition, epoch, offset }]));
-      committed = next;
-      ports.progress.committed();
-      if (!closed) ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
-    }
   }
 
   /** Whether the assignment holds. A lease that ran out is renewed or lost within the next heartbeat, which is waited for. */
@@ -259,8 +221,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   function take(record: LogRecord, tasks: Task[]): Promise<void> | undefined {
     // Of an owner that asked where its topic ends, see calledBeforeLoss.
     if (record.key === null && record.value === null) {
-      window.done(record.offset);
-      commit();
+      commits.done(record.offset);
       return undefined;
     }
     const made = (delivery: DeliveryValue): void => { tasks.push(createTask(delivery, record, record.offset, -1, record.timestamp)); };
@@ -277,10 +238,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   function setAside(record: LogRecord, error: unknown): void {
     if (recordFault(error) === undefined) throw error;
     // Not waited for: its neighbours of the batch are not held up by it.
-    const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => {
-      window.done(record.offset);
-      commit();
-    }).catch(fail).finally(() => asides.delete(aside));
+    const aside: Promise<void> = deadLetterUndecodable(ports, partition, record, error).then(() => commits.done(record.offset)).catch(fail).finally(() => asides.delete(aside));
     asides.add(aside);
   }
 
@@ -290,7 +248,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
    */
   async function writeIntent(batchEnd: number): Promise<void> {
     const toOffset = Math.max(batchEnd, before?.toOffset ?? 0);
-    const from = window.committable();
+    const from = commits.upTo();
     const since = calledSince.next(from, batchEnd, ports.clock.now());
     const at = before !== undefined && before.toOffset > from ? Math.min(before.at, since) : since;
     const written = writeOwn(intentPuts(partition, owner, intents++, encodeIntent({ fromOffset: from, toOffset, at })));
@@ -317,7 +275,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
    */
   async function leave(): Promise<void> {
     if (!loaded || broken || !writer.acknowledged(writer.place())) return; // What is in hand may not be all that was called.
-    const covered = coveredOnLeaving(window.committable(), before, [...lanes.values()].flatMap(({ queue, parked }) => [...queue, ...parked?.held ?? []]));
+    const covered = coveredOnLeaving(commits.upTo(), before, [...lanes.values()].flatMap(({ queue, parked }) => [...queue, ...parked?.held ?? []]));
     const intentsLeft = leavingPuts(partition, owner, intents, intents === 0 || covered === undefined ? undefined : encodeIntent(covered));
     await writeDeparture(ports.clock, parking.forNext(lanes.values(), intentsLeft), writeOwn);
   }
@@ -357,10 +315,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const parking = createParking({
     ports: { ...ports, fail }, partition, epoch,
     createTask,
-    finished(tasks) {
-      for (const task of tasks) if (task.parkedOffset < 0) window.done(task.offset);
-      commit();
-    },
+    finished: commits.finished,
     applyLedger: (records, keys, offsets) => writer.applyOwn(records, keys, offsets),
     endOf: (key) => writer.endOf(key),
     reach, laneOf, offer, hurry, forget: (lane) => { lanes.delete(lane.subject); },
@@ -379,18 +334,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       opened = open().catch(fail);
     },
     accept(batch) {
-      window.begin(batch);
-      if (batch.records.length > 0) stamps.push({ next: batch.nextOffset, timestamp: batch.records[0]!.timestamp });
-      behind = Math.max(0, batch.highWatermark - batch.nextOffset);
-      ports.metrics.lag.set({ destination: ports.name, partition }, behind);
-      ports.progress.lag(`${topic}/${partition}`, behind + window.unfinished());
       inbox.push(batch);
-      if (window.full() && !paused) {
-        paused = true;
-        ports.consumer().pause(topic, partition);
-      }
+      commits.read(batch);
       takeUp();
-      commit();
     },
     lane: laneOf,
     release(lane) {
@@ -399,7 +345,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       else if (lane.parked !== undefined) parking.next(lane);
       else lanes.delete(lane.subject);
     },
-    holdsUp: (lane, waits) => (lane.queue[0]!.parkedOffset < 0 ? window.full() : parking.crowds(lane, waits)),
+    holdsUp: (lane, waits) => (lane.queue[0]!.parkedOffset < 0 ? commits.full() : parking.crowds(lane, waits)),
     callStarted() { inFlight++; },
     callEnded() {
       inFlight--;
@@ -411,8 +357,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       giveUp();
       // Nothing is gathered from here on.
       void writer.drained();
-      ports.progress.lag(`${topic}/${partition}`, 0);
-      ports.metrics.lag.remove({ destination: ports.name, partition });
+      commits.leave();
       if (reason === 'lost') return;
       await opened;
       if (inFlight > 0) await new Promise<void>((resolve) => { onIdle = resolve; });
@@ -421,16 +366,14 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       await parking.drained();
       await writer.drained();
       await leave().catch(fail);
-      commit();
-      while (committing !== undefined) await committing;
+      await commits.drained();
     },
     closed: () => closed,
     fail,
     sweep() {
-      while (stamps.length > 0 && stamps[0]!.next <= window.committable()) stamps.shift();
       parking.renew();
       const { retention } = ports;
-      const waiting = [[topic, stamps[0]?.timestamp, retention.dispatchMs()], [ports.topics.parked(ports.name), parking.oldest(), retention.parkedMs()]] as const;
+      const waiting = [[topic, commits.oldest(), retention.dispatchMs()], [ports.topics.parked(ports.name), parking.oldest(), retention.parkedMs()]] as const;
       for (const [of, oldest] of waiting) retention.oldest(of, partition, oldest);
       return waiting.some(([, oldest, retentionMs]) => oldest !== undefined && oldest <= expiringBefore(retentionMs, ports.clock.now()));
     },
