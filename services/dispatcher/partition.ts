@@ -1,19 +1,16 @@
-import { recordFault, WeirError } from '@weir/errors';
+import { recordFault } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import { expiringBefore, isPassing, patiently, soon } from '@weir/pipeline';
-import type { Assignment, LogRecord, OutRecord, RecordBatch } from '@weir/log';
+import type { Assignment, LogRecord, RecordBatch } from '@weir/log';
 import { createCommits } from './commits.ts';
-import { writeDeparture } from './departure.ts';
 import type { EndPace } from './end-pace.ts';
 import { createEndWriter, type Ending, type EndWriter } from './ends.ts';
 import { createLane, type Lane, type QuotaWait } from './lane.ts';
-import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
-import { sinceEver, type IntentValue } from './ledger-store.ts';
-import { becomeOwner, isNone, ownerKey } from './owners.ts';
 import { createParking, type Parking } from './parking.ts';
 import type { DestinationPorts } from './ports.ts';
 import { readDelivery } from './read-delivery.ts';
 import { taskOf } from './task.ts';
+import { createTenure } from './tenure.ts';
 import { deadLetterUndecodable } from './undecodable.ts';
 import type { DeliveryValue, Task } from './types.ts';
 
@@ -82,17 +79,10 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   const givenUp = Promise.withResolvers<undefined>();
   let inFlight = 0;
   let onIdle: (() => void) | undefined;
-  let before: IntentValue | undefined;
-  /** Offset of its mark on the ledger, then of its last intent: the next is acknowledged behind it. */
-  let writtenAt = -1;
   let openedAt = 0;
-  /** Intents written by this owner, and since when it may have called what it has in hand. */
-  let intents = 0;
-  const calledSince = createCalledSince();
   const commits = createCommits(ports, assignment, () => closed);
-  // Not the instance alone: one that was killed and is back is another owner.
-  const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
-  const writer = createEndWriter({ ...ports, fail }, partition, { name: owner, owned, gone: () => closed }, pace, commits.finished);
+  const tenure = createTenure({ ports, assignment, pace, closed: () => closed, unlessGivenUp, applyOwn: (records, keys, offsets) => writer.applyOwn(records, keys, offsets) });
+  const writer = createEndWriter({ ...ports, fail }, partition, { name: tenure.owner, owned: tenure.owned, gone: () => closed }, pace, commits.finished);
 
   /** Nothing is begun from here on. */
   function giveUp(): void {
@@ -110,7 +100,9 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
   }
 
   /** Work on the log that may take longer than the group waits for a partition: who gives that up does not wait for it, and it ends by itself. Undefined: it was given up. */
-  const unlessGivenUp = <T>(work: Promise<T>): Promise<T | undefined> => Promise.race([work, givenUp.promise]);
+  function unlessGivenUp<T>(work: Promise<T>): Promise<T | undefined> {
+    return Promise.race([work, givenUp.promise]);
+  }
 
   function reach(tasks: readonly Task[]): Promise<void> | undefined {
     const ask = (): Promise<void> | undefined => ports.takeover.reach(partition, oldestAsked(tasks), () => closed);
@@ -123,41 +115,12 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     }));
   }
 
-  /** Whether the assignment holds. A lease that ran out is renewed or lost within the next heartbeat, which is waited for. */
-  async function owned(): Promise<boolean> {
-    for (;;) {
-      if (ports.consumer().holds(topic, partition, epoch)) return true;
-      if (!ports.consumer().assignments().some((a) => a.topic === topic && a.partition === partition && a.epoch === epoch)) return false;
-      await new Promise<void>((resolve) => { ports.clock.setTimer(resolve, 20); });
-    }
-  }
-
-  function takeOver(): Promise<boolean> {
-    return becomeOwner(owner, {
-      load: (atLeast) => unlessGivenUp(ports.takeover.load(partition, assignment.position, () => closed, atLeast)),
-      current: () => ports.ledger.owner(partition),
-      read: () => ports.ledger.position(partition),
-      owned: async () => !closed && await owned(),
-      async append(mark) {
-        const calledTo = await calledBeforeLoss();
-        if (calledTo === undefined) return undefined;
-        const value = ports.serde.encode('weir.internal.LedgerOwner', { partition, ...mark, at: ports.clock.now(), calledTo });
-        const offsets = await unlessGivenUp(ports.appender.append(ports.topics.ledger(ports.name), [{ partition, key: Buffer.from(ownerKey(partition, mark)), value }]));
-        writtenAt = offsets?.[0] ?? -1;
-        return offsets?.[0];
-      },
-    });
-  }
-
   async function open(): Promise<void> {
     failpoint('dispatcher.taking-over');
     openedAt = ports.clock.now();
     while (!closed && !loaded) {
       try {
-        if (!await takeOver()) giveUp();
-        if (closed) return;
-        before = ports.ledger.intent(partition, assignment.position);
-        if (before?.at === sinceEver) ports.logger.error({ topic: ports.topics.ledger(ports.name), partition, committed: assignment.position, toOffset: before.toOffset }, 'the ledger had no owner, though deliveries were committed: it was deleted and made anew; what waits up to toOffset is taken for perhaps called, and a repetition of what was called before is not recognised');
+        if (!await tenure.begin()) return giveUp();
         await parking.load();
         loaded = true;
       } catch (error) {
@@ -166,19 +129,6 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         if (!closed) await soon(ports.clock);
       }
     }
-  }
-
-  /**
-   * Behind what earlier owners may have called, where a ledger that begins at 0 shows none of them though deliveries are committed:
-   * it was deleted and made anew. 0 = it was not. It goes with the mark, so that it is on the ledger as soon as an owner is, and counts
-   * where that mark is the first: a leader that was cut off may show less than there is. It is the offset of an empty record, for the end
-   * that is told may be an old one. Undefined: the assignment has ended.
-   */
-  async function calledBeforeLoss(): Promise<number | undefined> {
-    if (!isNone(ports.ledger.owner(partition))) return 0;
-    const [begin, commits] = await Promise.all([ports.admin.beginningOffsets(ports.topics.ledger(ports.name)), ports.admin.committed(ports.group, topic)]);
-    if ((begin.get(partition) ?? 0) > 0 || !commits.has(partition)) return 0;
-    return (await unlessGivenUp(ports.appender.append(topic, [{ partition, key: null, value: null }])))?.[0];
   }
 
   async function work(): Promise<void> {
@@ -195,7 +145,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
         if (++taken % clockEvery === 0 && ports.turns.over()) await ports.turns.next();
       }
       if (closed) return;
-      if (tasks.length > 0) await writeIntent(batches[batches.length - 1]!.nextOffset);
+      if (tasks.length > 0) await tenure.intend(commits.upTo(), batches[batches.length - 1]!.nextOffset);
       await reach(tasks);
       if (closed) return;
       for (const task of tasks) enqueue(task);
@@ -219,7 +169,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
 
   /** Decode one record into a task; what cannot be read for its bytes is dead-lettered with them, and whatever else is in the way is waited for or ends the process. Undefined = nothing is waited for. */
   function take(record: LogRecord, tasks: Task[]): Promise<void> | undefined {
-    // Of an owner that asked where its topic ends, see calledBeforeLoss.
+    // Of an owner that asked where its topic ends, see tenure.ts.
     if (record.key === null && record.value === null) {
       commits.done(record.offset);
       return undefined;
@@ -242,47 +192,15 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
     asides.add(aside);
   }
 
-  /**
-   * Acknowledged before any call of the batch. It covers everything unfinished, also what an earlier owner may have
-   * called behind the first batch of this one: the last intent is enough.
-   */
-  async function writeIntent(batchEnd: number): Promise<void> {
-    const toOffset = Math.max(batchEnd, before?.toOffset ?? 0);
-    const from = commits.upTo();
-    const since = calledSince.next(from, batchEnd, ports.clock.now());
-    const at = before !== undefined && before.toOffset > from ? Math.min(before.at, since) : since;
-    const written = writeOwn(intentPuts(partition, owner, intents++, encodeIntent({ fromOffset: from, toOffset, at })));
-    pace.ride();
-    await written;
-    failpoint('dispatcher.intent-written');
-  }
-
-  const encodeIntent = (covered: IntentValue): Buffer => ports.serde.encode('weir.internal.LedgerIntent', { destination: ports.name, partition, epoch, instance: ports.instance, ...covered });
-
-  async function writeOwn(puts: readonly { readonly key: string; readonly value: Buffer | null }[], patience?: Promise<undefined>): Promise<void> {
-    const records = puts.map((put): OutRecord => ({ partition, key: Buffer.from(put.key), value: put.value }));
-    const appended = ports.appender.append(ports.topics.ledger(ports.name), records);
-    const offsets = await (patience === undefined ? appended : Promise.race([appended, patience]));
-    if (offsets === undefined || offsets.length === 0) return;
-    if (offsets[0]! <= writtenAt) throw new WeirError('log-fatal', `${ports.topics.ledger(ports.name)}/${partition} took a record at ${offsets[0]}, and the one before it stood at ${writtenAt}: the topic was made anew meanwhile`);
-    writtenAt = offsets.at(-1)!;
-    writer.applyOwn(records, puts.map(({ key }) => key), offsets);
-  }
-
-  /**
-   * For the next owner, when nothing is open any more: an intent covers all that was read, and would have it take for called
-   * what only waited. It is of this owner's calls alone and true whenever it is written: not waited for long, it spares less when it is late.
-   */
+  /** For the next owner, when nothing is open any more. */
   async function leave(): Promise<void> {
     if (!loaded || broken || !writer.acknowledged(writer.place())) return; // What is in hand may not be all that was called.
-    const covered = coveredOnLeaving(commits.upTo(), before, [...lanes.values()].flatMap(({ queue, parked }) => [...queue, ...parked?.held ?? []]));
-    const intentsLeft = leavingPuts(partition, owner, intents, intents === 0 || covered === undefined ? undefined : encodeIntent(covered));
-    await writeDeparture(ports.clock, parking.forNext(lanes.values(), intentsLeft), writeOwn);
+    const tasks = [...lanes.values()].flatMap(({ queue, parked }) => [...queue, ...parked?.held ?? []]);
+    await tenure.leave(commits.upTo(), tasks, (intents) => parking.forNext(lanes.values(), intents));
   }
 
   function createTask(delivery: DeliveryValue, record: LogRecord, offset: number, parkedOffset: number, queuedAt: number): Task {
-    const maybeSince = parkedOffset < 0 && before !== undefined && offset < before.toOffset ? before.at : 0;
-    return taskOf(ports.keys, delivery, record, { offset, parkedOffset, queuedAt, maybeSince });
+    return taskOf(ports.keys, delivery, record, { offset, parkedOffset, queuedAt, maybeSince: parkedOffset < 0 ? tenure.maybeSince(offset) : 0 });
   }
 
   function laneOf(subject: string): Lane {
@@ -351,8 +269,8 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       inFlight--;
       if (inFlight === 0) onIdle?.();
     },
-    neverCalledBefore: (offset) => offset >= Math.max(assignment.position, before?.toOffset ?? 0),
-    coveredBefore: (offset) => before !== undefined && offset < before.toOffset,
+    neverCalledBefore: tenure.neverCalledBefore,
+    coveredBefore: tenure.coveredBefore,
     async close(reason) {
       giveUp();
       // Nothing is gathered from here on.
