@@ -5,6 +5,7 @@ import { moment, type Appender, type Follower, type Headers, type Log, type Part
 import type { Logger } from 'pino';
 import { compileRelease } from './compile.ts';
 import { secretNames } from './config.ts';
+import { readControl } from './control-topic.ts';
 import { escalationSecrets } from './escalation.ts';
 import type { DestinationSwitch, Escalation, Incident, Release, ReleaseFeed, ReleaseFile } from './types.ts';
 import { releaseHash } from './workspace.ts';
@@ -199,8 +200,7 @@ export async function createReleaseFeed(options: { log: Log; serde: Serde; topic
   const reader = await log.reader({ graceMs });
   const admin = await log.admin();
   let known = moment();
-  const end = (await admin.endOffsets(topic)).get(0) ?? 0;
-  await reader.read(topic, 0, 0, end, (batch) => decodeAll(batch, keep, false));
+  const end = await readControl({ reader, admin, topic }, (batch) => decodeAll(batch, keep, false));
   activate();
   let position = end;
   let closed = false;

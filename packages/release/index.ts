@@ -2,6 +2,7 @@ export { advise } from './advice.ts';
 export { shownOnward, type Onward } from './linked.ts';
 export { changeDecisions, isConsentChange, isRepeated, type ChangeDecisions, type DecidedRecord } from './change-decisions.ts';
 export { compileRelease, withDefaults, type CompileContext } from './compile.ts';
+export { followControl, readControl, valuesUnder } from './control-topic.ts';
 export { isSecretRef, resolveConfig, secretNames } from './config.ts';
 export { applyAudited, createTopicsAudited } from './direct.ts';
 export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentName, leafHeader, saveEscalation, saveIncident, savePartitions, saveReserve, saveSwitch, secretsOf } from './feed.ts';

@@ -3,7 +3,7 @@ import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
 import { eventId, H, outputId, type TopicNames } from '@weir/pipeline';
-import { keyedIdsOf, leafHeader, type Identifiers, type Release } from '@weir/release';
+import { keyedIdsOf, leafHeader, readControl, valuesUnder, type Identifiers, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
@@ -369,15 +369,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
   return {
     async start() {
       await Promise.all([topics.control, topics.canonical, topics.consentChanges, topics.identity, topics.keys].map((topic) => appender.partitions(topic)));
-      const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
-      await reader.read(topics.control, 0, 0, end, async (batch) => {
-        for (const { key, value } of batch.records) {
-          if (value === null || key?.toString('latin1').startsWith('erasure/') !== true) continue;
-          await serde.prepare(value);
-          const erasure = serde.decode(value).value as Erasure;
-          all.set(erasure.id, erasure);
-        }
-      });
+      await readControl({ reader, admin, topic: topics.control }, valuesUnder<Erasure>(serde, receiptKey(''), (erasure) => { all.set(erasure.id, erasure); }));
       // Of an end that a crash cut off before its key was destroyed.
       const left = [...all.values()].filter(({ state }) => ended.has(state)).map(({ id }) => receiptKey(id)).filter((owner) => keys.current(owner) !== undefined);
       if (left.length > 0) await keys.destroy(left);

@@ -4,7 +4,7 @@ import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader } from '@weir/log';
 import { checkTopics, planTopics, type TopicFinding } from '@weir/pipeline';
-import { applyRelease, assertPolicyTests, compileRelease, secretsOf, type Release, type ReleaseFile } from '@weir/release';
+import { applyRelease, assertPolicyTests, compileRelease, readControl, secretsOf, valuesUnder, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import type { AuditLog } from './audit.ts';
 import type { TopicCounts } from './topic-counts.ts';
@@ -102,15 +102,9 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     },
     async list() {
       const found = new Map<string, Omit<StoredRelease, 'current'>>();
-      const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
-      await reader.read(topics.control, 0, 0, end, async (batch) => {
-        for (const { key, value } of batch.records) {
-          if (value === null || key?.toString('latin1').startsWith('release/rel_') !== true) continue;
-          await serde.prepare(value);
-          const { hash, appliedAt, appliedBy, message } = serde.decode(value).value as { hash: string; appliedAt: number; appliedBy: string; message: string | null };
-          found.set(hash, { hash, appliedAt: new Date(appliedAt).toISOString(), appliedBy, message });
-        }
-      });
+      await readControl({ reader, admin, topic: topics.control }, valuesUnder<{ hash: string; appliedAt: number; appliedBy: string; message: string | null }>(serde, 'release/rel_', ({ hash, appliedAt, appliedBy, message }) => {
+        found.set(hash, { hash, appliedAt: new Date(appliedAt).toISOString(), appliedBy, message });
+      }));
       const current = releases.current().hash;
       return [...found.values()].map((r) => ({ ...r, current: r.hash === current })).sort((a, b) => (a.appliedAt < b.appliedAt ? 1 : -1));
     },

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import type { Appender, Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
-import { createTokenIndex, grantText, leafHeader, parseGrant, tokenKey, type Principal, type ReleaseFile, type StoredToken, type TokenView } from '@weir/release';
+import type { Appender, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
+import { createTokenIndex, followControl, grantText, leafHeader, parseGrant, tokenKey, type Principal, type ReleaseFile, type StoredToken, type TokenView } from '@weir/release';
 
 export interface Proposal {
   readonly id: string;
@@ -44,7 +44,7 @@ export interface Access {
 
 /** Reads weir.control to its end, then follows it, so a revocation by another instance counts here too. */
 export async function openAccess(ports: { readonly reader: Reader; readonly appender: Appender; readonly admin: Pick<LogAdmin, 'endOffsets'>; readonly serde: Serde; readonly topic: string; readonly now: () => number; readonly failed: (error: Error) => void }): Promise<Access> {
-  const { reader, appender, serde, topic, now } = ports;
+  const { appender, serde, topic, now } = ports;
   const index = createTokenIndex(now);
   const proposals = new Map<string, Proposal>();
   const leaves = new Set<string>();
@@ -77,9 +77,7 @@ export async function openAccess(ports: { readonly reader: Reader; readonly appe
     for (const id of gone) proposals.delete(id);
   }
 
-  const end = (await ports.admin.endOffsets(topic)).get(0) ?? 0;
-  await reader.read(topic, 0, 0, end, take);
-  const follower: Follower = await reader.follow(topic, new Map([[0, end]]), take, ports.failed);
+  const follower = await followControl(ports, take, ports.failed);
   const view = ({ hash: _hash, leaf: _leaf, ...rest }: StoredToken): TokenView => rest;
 
   return {

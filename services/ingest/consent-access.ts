@@ -1,7 +1,7 @@
 import { hash, timingSafeEqual } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import type { Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
-import { allows, createTokenIndex, everything, nothing, tokenKey, type Principal, type StoredToken } from '@weir/release';
+import type { LogAdmin, Reader, Serde } from '@weir/log';
+import { allows, createTokenIndex, everything, followControl, nothing, tokenKey, valuesUnder, type Principal, type StoredToken } from '@weir/release';
 
 export interface ConsentAccess {
   /** Who sends this Authorization header and may record a no, whatever the sources and destinations of the grant: `mayOpen` says who may record the rest. Throws unauthorized or forbidden. */
@@ -17,20 +17,9 @@ const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
 
 /** API tokens as weir.control tells them, followed: a token that is revoked there is refused here. */
 export async function openConsentAccess(ports: { readonly reader: Reader; readonly admin: Pick<LogAdmin, 'endOffsets'>; readonly serde: Serde; readonly topic: string; readonly now: () => number; readonly adminToken: () => string | undefined; readonly fail: (error: Error) => void }): Promise<ConsentAccess> {
-  const { reader, serde, topic } = ports;
   const tokens = createTokenIndex(ports.now);
 
-  async function take(batch: RecordBatch): Promise<void> {
-    for (const { key, value } of batch.records) {
-      if (value === null || key?.toString('latin1').startsWith(tokenKey) !== true) continue;
-      await serde.prepare(value);
-      tokens.keep(serde.decode(value).value as StoredToken);
-    }
-  }
-
-  const end = (await ports.admin.endOffsets(topic)).get(0) ?? 0;
-  await reader.read(topic, 0, 0, end, take);
-  const follower: Follower = await reader.follow(topic, new Map([[0, end]]), take, ports.fail);
+  const follower = await followControl(ports, valuesUnder<StoredToken>(ports.serde, tokenKey, (token) => tokens.keep(token)), ports.fail);
 
   return {
     authorize(authorization) {

@@ -1,6 +1,7 @@
 import type { Json } from '@weir/adapter';
-import type { Appender, Log, Reader, Serde } from '@weir/log';
+import type { Appender, Log, LogAdmin, Reader, Serde } from '@weir/log';
 import type { TopicNames } from '@weir/pipeline';
+import { readControl } from '@weir/release';
 
 export interface Cursors {
   /** The last saved cursor; null when there is none. Read to the end offset of this moment. */
@@ -27,9 +28,9 @@ export function createCursors(source: string, ports: Ports): Cursors {
   const topic = ports.topics.control;
   const key = Buffer.from(`cursor/${source}`);
 
-  async function lastOf(reader: Reader, end: number): Promise<Json> {
+  async function lastOf(reader: Reader, admin: LogAdmin): Promise<Json> {
     let last: Buffer | null = null;
-    await reader.read(topic, 0, 0, end, (batch) => {
+    await readControl({ reader, admin, topic }, (batch) => {
       // The bytes are a view on the whole fetch.
       for (const record of batch.records) if (record.key?.equals(key) === true) last = record.value === null ? null : Buffer.from(record.value);
     });
@@ -43,7 +44,7 @@ export function createCursors(source: string, ports: Ports): Cursors {
       const admin = await ports.log.admin();
       const reader = await ports.log.reader();
       try {
-        return await lastOf(reader, (await admin.endOffsets(topic)).get(0) ?? 0);
+        return await lastOf(reader, admin);
       } finally {
         await reader.close();
         await admin.close();

@@ -1,7 +1,7 @@
 import { WeirError } from '@weir/errors';
-import type { Appender, Follower, Headers, LogAdmin, OutRecord, Reader, RecordBatch } from '@weir/log';
+import type { Appender, Headers, LogAdmin, OutRecord, Reader, RecordBatch } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
-import { incidentName, leafHeader, saveIncident } from '@weir/release';
+import { followControl, incidentName, leafHeader, saveIncident, valuesUnder } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import type { AuditLog } from '../audit.ts';
 import { readDeadLetter, type DeadLetterRecord } from '../letters.ts';
@@ -74,19 +74,15 @@ export async function openHeld(context: Pick<ServiceContext, 'serde' | 'topics' 
   /** weir.control below this offset was read. */
   let read = 0;
 
+  const takeApprovals = valuesUnder<Approval>(serde, approvalKey, (found) => {
+    const first = decided.get(found.id);
+    if (first === undefined || first.leaf === found.leaf || (found.done && !first.done)) decided.set(found.id, first?.done === true ? first : found);
+  });
   async function take(batch: RecordBatch): Promise<void> {
-    for (const { key, value } of batch.records) {
-      if (value === null || key?.toString('latin1').startsWith(approvalKey) !== true) continue;
-      await serde.prepare(value);
-      const found = serde.decode(value).value as Approval;
-      const first = decided.get(found.id);
-      if (first === undefined || first.leaf === found.leaf || (found.done && !first.done)) decided.set(found.id, first?.done === true ? first : found);
-    }
+    await takeApprovals(batch);
     read = Math.max(read, batch.nextOffset);
   }
-  const end = (await ports.admin.endOffsets(topics.control)).get(0) ?? 0;
-  await reader.read(topics.control, 0, 0, end, take);
-  const follower: Follower = await reader.follow(topics.control, new Map([[0, end]]), take, ports.failed);
+  const follower = await followControl({ reader, admin: ports.admin, topic: topics.control }, take, ports.failed);
 
   function view(letter: Record<string, unknown>): HeldDelivery | undefined {
     const held = letter['held'] as { rule: string; until: number } | undefined;

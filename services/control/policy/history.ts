@@ -3,7 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { LogAdmin, LogRecord, Reader } from '@weir/log';
 import { H } from '@weir/pipeline';
 import type { CompiledRoute, ConsentAnswer, ConsentSeen, Subject } from '@weir/policy';
-import { compileRelease, controlKeys, type Release, type ReleaseFile } from '@weir/release';
+import { compileRelease, controlKeys, readControl, valuesUnder, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import { createClearLinks, createKnownRegions, type ConsentTables, type KnownRegions } from '@weir/consent';
 import type { Stage, Store } from '../store.ts';
@@ -67,14 +67,9 @@ export function createHistory(context: ServiceContext, { store, reader, admin, t
 
   async function filesOf(hash: string): Promise<readonly ReleaseFile[]> {
     let files: readonly ReleaseFile[] | undefined;
-    const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
-    await reader.read(topics.control, 0, 0, end, async (batch) => {
-      for (const { key, value } of batch.records) {
-        if (value === null || key?.toString('latin1') !== controlKeys.release(hash)) continue;
-        await serde.prepare(value);
-        ({ files } = serde.decode(value).value as { files: readonly ReleaseFile[] });
-      }
-    });
+    await readControl({ reader, admin, topic: topics.control }, valuesUnder<{ readonly hash: string; readonly files: readonly ReleaseFile[] }>(serde, controlKeys.release(hash), (release) => {
+      if (release.hash === hash) ({ files } = release);
+    }));
     if (files === undefined) throw new WeirError('not-found', `release ${hash} is not on ${topics.control}`);
     return files;
   }

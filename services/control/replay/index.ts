@@ -4,9 +4,9 @@ import { randomUUID } from 'node:crypto';
 import type { ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
-import type { Appender, Follower, LogAdmin, LogRecord, Reader } from '@weir/log';
+import type { Appender, LogAdmin, LogRecord, Reader } from '@weir/log';
 import { oldestSent } from '@weir/pipeline';
-import { dedupeWindow, everything, nothing, resolveConfig, saveReserve, type DestinationConfig, type Scope } from '@weir/release';
+import { dedupeWindow, everything, followControl, nothing, resolveConfig, saveReserve, type DestinationConfig, type Scope } from '@weir/release';
 import { sealedBy } from '@weir/seal';
 import { createRetentionWatch, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
@@ -16,7 +16,7 @@ import { createAskQuota } from './ask-quota.ts';
 import { createCorrector } from './correct.ts';
 import { createReplayMetrics } from './metrics.ts';
 import { parseRequest } from './order.ts';
-import { createOrders, loadOrders, type Entry } from './orders.ts';
+import { createOrders, type Entry } from './orders.ts';
 import type { ReplayApi } from './routes.ts';
 import { createRowSweep } from './rows.ts';
 import { createRunner, type Runner } from './runner.ts';
@@ -96,9 +96,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
       corrector.forget(id);
     },
   });
-  const end = (await admin.endOffsets(topics.control)).get(0) ?? 0;
-  await loadOrders(orders, reader, topics.control, end);
-  const follower: Follower = await reader.follow(topics.control, new Map([[0, end]]), (batch) => orders.take(batch), ports.fail);
+  const follower = await followControl({ reader, admin, topic: topics.control }, (batch) => orders.take(batch), ports.fail);
   await appender.partitions(topics.control);
 
   /** By the places that the index has of the event, the last of them (each replay puts a copy there); what retention took is left out. */

@@ -1,5 +1,5 @@
 import { WeirError } from '@weir/errors';
-import type { Appender, LogRecord, Reader, RecordBatch, Serde } from '@weir/log';
+import type { Appender, LogRecord, RecordBatch, Serde } from '@weir/log';
 import { leafHeader } from '@weir/release';
 import type { ReplayOrder } from './order.ts';
 import type { Position } from './scan.ts';
@@ -134,9 +134,4 @@ export function firstProgress(order: ReplayOrder, runner: string): ReplayProgres
 /** Everything in the range was read and put back. */
 export function atEnd(order: ReplayOrder, positions: readonly Position[]): boolean {
   return order.range.every(({ topic, partition, end }) => positions.some((p) => p.topic === topic && p.partition === partition && p.offset >= end));
-}
-
-/** Read weir.control to its end. */
-export async function loadOrders(orders: Orders, reader: Reader, topic: string, end: number): Promise<void> {
-  await reader.read(topic, 0, 0, end, (batch) => orders.take(batch));
 }

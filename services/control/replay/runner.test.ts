@@ -9,7 +9,7 @@ import { expect, test } from 'vitest';
 import type { EndFacts } from '../store.ts';
 import { createReplayMetrics } from './metrics.ts';
 import { parseRequest, type ReplayOrder, type ReplayRequest } from './order.ts';
-import { createOrders, loadOrders, type Orders } from './orders.ts';
+import { createOrders, type Orders } from './orders.ts';
 import { createPutBack } from './put-back.ts';
 import type { Corrector } from './correct.ts';
 import { createRunner, type Runner, type RunnerPorts } from './runner.ts';
@@ -111,7 +111,7 @@ class World {
     const release = { hash: 'rel_x', policy, sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
     const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
-    await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
+    await reader.read(topics.control, 0, 0, this.list(topics.control, 0).length, (batch) => orders.take(batch));
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
       select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
@@ -278,7 +278,7 @@ test('an order that is cancelled while its preview is made stays cancelled, also
   for (let n = 0; n < 200; n++) world.letter(n, {});
   const { runner, orders } = await world.process('a');
   const { entry: { order: { id } } } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
-  await loadOrders(orders, world.reader, world.topics.control, world.list(world.topics.control, 0).length);
+  await world.reader.read(world.topics.control, 0, 0, world.list(world.topics.control, 0).length, (batch) => orders.take(batch));
   expect(orders.get(id).progress.state).toBe('previewing');
   await runner.cancel(id, by(2));
   // Previews come one after the other: with the next one the first is over.
@@ -361,7 +361,7 @@ test('a second order over the same range is told of the first, and a process tha
   await second.runner.start(id, by(3));
   await until(second.orders, id, 'finished');
   // The first process reads what the second wrote.
-  await loadOrders(first.orders, world.reader, world.topics.control, world.list(world.topics.control, 0).length);
+  await world.reader.read(world.topics.control, 0, 0, world.list(world.topics.control, 0).length, (batch) => first.orders.take(batch));
   await expect(first.orders.save({ ...first.orders.get(id).progress })).rejects.toThrow(WeirError);
 });
 
