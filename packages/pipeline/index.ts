@@ -2,6 +2,7 @@ export { createCommitWindow, type CommitWindow } from './commit-window.ts';
 export { aclRules, acls, type AclGrants, type AclOperation, type AclPrincipal, type AclRule } from './acls.ts';
 export { consentApi, H, ofDeadLetter } from './headers.ts';
 export * from './ids.ts';
+export { createInTurn } from './in-turn.ts';
 export * from './outcome.ts';
 export { isPassing, patiently, soon, type Timers } from './patience.ts';
 export { standings, type ReadBackAnswer, type ReplayPreview, type Standing } from './replay-preview.ts';

@@ -1,6 +1,7 @@
 import { appendLeaf, createTree, decodeLeaf, leafHash, leafId, signCheckpoint, verifierOf, verifyTree, type AuditLeaf, type PendingLeaf, type Signer } from '@weir/audit';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader, RecordBatch } from '@weir/log';
+import { createInTurn } from '@weir/pipeline';
 import type { Logger } from 'pino';
 import type { Witness } from './audit-witness.ts';
 
@@ -65,7 +66,7 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
   /** Leaves that the secrets named and the log did not have, and files that are no leaf: told once. */
   const told = new Set<string>();
   let next = 0;
-  let serial: Promise<unknown> = Promise.resolve();
+  const inTurn = createInTurn();
   let broken: string | undefined;
   let signed = -1;
 
@@ -96,13 +97,6 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
     if (tree.size !== signed) await witness.publish(text);
     signed = tree.size;
     return text;
-  }
-
-  /** One at a time. */
-  function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = serial.then(work);
-    serial = result.catch(() => undefined);
-    return result;
   }
 
   /**
@@ -198,7 +192,7 @@ export async function openAuditLog(ports: AuditPorts): Promise<AuditLog> {
       return { from, to: tree.size, path: tree.consistency(from).map((h) => h.toString('base64')), fromRoot: tree.root(from).toString('base64'), toRoot: tree.root().toString('base64') };
     }),
     async close() {
-      await serial;
+      await inTurn(() => undefined);
       witness.close();
     },
   };

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
-import { eventId, H, outputId, type TopicNames } from '@weir/pipeline';
+import { createInTurn, eventId, H, outputId, type TopicNames } from '@weir/pipeline';
 import { keyedIdsOf, leafHeader, readControl, valuesUnder, type Identifiers, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import { newTraceparent } from '@weir/telemetry';
@@ -125,7 +125,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
   const marking = new Set<string>();
   /** When what can be read was last looked for, of those that wait for it to go. */
   const looked = new Map<string, number>();
-  let ordering: Promise<unknown> = Promise.resolve();
+  const inTurn = createInTurn();
   let stopped = false;
 
   async function save(erasure: Erasure): Promise<Erasure> {
@@ -375,11 +375,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
       if (left.length > 0) await keys.destroy(left);
       for (const { id, state } of all.values()) if (!ended.has(state)) go(id);
     },
-    order(identifiers, given) {
-      const result = ordering.then(() => begin(identifiers, given));
-      ordering = result.catch(() => undefined);
-      return result;
-    },
+    order: (identifiers, given) => inTurn(() => begin(identifiers, given)),
     list: () => [...all.values()].sort((a, b) => b.orderedAt - a.orderedAt),
     get(id) {
       const found = all.get(id);

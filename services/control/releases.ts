@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader } from '@weir/log';
-import { checkTopics, planTopics, type TopicFinding } from '@weir/pipeline';
+import { checkTopics, createInTurn, planTopics, type TopicFinding } from '@weir/pipeline';
 import { applyRelease, assertPolicyTests, compileRelease, readControl, secretsOf, valuesUnder, type Release, type ReleaseFile } from '@weir/release';
 import type { ServiceContext } from '@weir/service';
 import type { AuditLog } from './audit.ts';
@@ -51,7 +51,7 @@ const switchDeadlineMs = 10_000;
 export function createReleaseApi(context: ServiceContext, ports: { readonly admin: LogAdmin; readonly appender: Appender; readonly reader: Reader; readonly adapters: ReadonlyMap<string, Adapter>; readonly audit: () => AuditLog; readonly counts: TopicCounts }): ReleaseApi {
   const { releases, serde, topics } = context;
   const { admin, appender, reader } = ports;
-  let applying: Promise<unknown> = Promise.resolve();
+  const inTurn = createInTurn();
 
   async function plan(release: Release) {
     const declared = { path: 'infra/topics.yaml', content: readFileSync(topicsFile, 'utf8') };
@@ -109,12 +109,8 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
       return [...found.values()].map((r) => ({ ...r, current: r.hash === current })).sort((a, b) => (a.appliedAt < b.appliedAt ? 1 : -1));
     },
     check: (order) => ({ hash: compile(order).hash }),
-    apply(order, by, proposedBy) {
-      // One at a time: two orders must not write their releases between each other.
-      const next = applying.then(() => apply(order, by, proposedBy));
-      applying = next.catch(() => undefined);
-      return next;
-    },
+    // Two orders must not write their releases between each other.
+    apply: (order, by, proposedBy) => inTurn(() => apply(order, by, proposedBy)),
     async topics(create) {
       const release = releases.current();
       const { declared, specs } = await plan(release);

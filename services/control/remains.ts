@@ -1,7 +1,7 @@
 import { regionKey, regionValue } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
-import { H, type TopicNames } from '@weir/pipeline';
+import { createInTurn, H, type TopicNames } from '@weir/pipeline';
 import type { KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
 import type { Subjects } from './subjects.ts';
@@ -64,7 +64,7 @@ const day = 86_400_000;
 /** A search keeps counts and what one fetch brings, whatever the topics hold. */
 export function createRemains(ports: RemainsPorts): Remains {
   const { reader, admin, appender, serde, topics, keys, subjects } = ports;
-  let looking: Promise<unknown> = Promise.resolve();
+  const inTurn = createInTurn();
 
   /** Undefined: it does not open. */
   async function decoded(bytes: Buffer): Promise<Decoded | undefined> {
@@ -178,7 +178,7 @@ export function createRemains(ports: RemainsPorts): Remains {
     return Number.isFinite(last) ? last : null;
   }
 
-  async function lookNow(ids: readonly string[], mark: number, goOn: () => void): Promise<Remaining> {
+  async function look(ids: readonly string[], mark: number, goOn: () => void): Promise<Remaining> {
     let unreadable = 0;
     let broken = 0;
     let readable = 0;
@@ -200,11 +200,7 @@ export function createRemains(ports: RemainsPorts): Remains {
   }
 
   return {
-    look(ids, mark, goOn) {
-      const result = looking.then(() => lookNow(ids, mark, goOn));
-      looking = result.catch(() => undefined);
-      return result;
-    },
+    look: (ids, mark, goOn) => inTurn(() => look(ids, mark, goOn)),
     async forgetRegions(ids, mark, goOn) {
       for (;;) {
         const left = await regions(ids, mark, goOn);

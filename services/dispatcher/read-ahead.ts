@@ -1,4 +1,5 @@
 import type { LogRecord, Reader } from '@weir/log';
+import { createInTurn } from '@weir/pipeline';
 
 /** Records of one partition by offset, read some at a time and kept until they are asked for. */
 export interface ReadAhead {
@@ -16,7 +17,7 @@ const heldBytes = 1024 * 1024;
 export function createReadAhead(reader: Pick<Reader, 'read'>, topic: string, partition: number): ReadAhead {
   const held = new Map<number, LogRecord>();
   let bytes = 0;
-  let reading: Promise<void> = Promise.resolve();
+  const inTurn = createInTurn();
   const sizeOf = (record: LogRecord): number => 200 + (record.key?.length ?? 0) + (record.value?.length ?? 0);
 
   function take(offset: number): LogRecord | undefined {
@@ -47,11 +48,7 @@ export function createReadAhead(reader: Pick<Reader, 'read'>, topic: string, par
 
   return {
     async get(offset) {
-      const known = take(offset);
-      if (known !== undefined) return known;
-      const mine = reading.then(() => take(offset) ?? fill(offset));
-      reading = mine.then(() => undefined, () => undefined);
-      return mine;
+      return take(offset) ?? inTurn(() => take(offset) ?? fill(offset));
     },
   };
 }
