@@ -1,3 +1,5 @@
+import type { Clock } from '@weir/service';
+
 /** Who owns a partition by the order of its ledger: the last one that wrote a token above all before it. */
 export interface OwnerMark {
   readonly token: number;
@@ -5,6 +7,9 @@ export interface OwnerMark {
 }
 
 const unknown = '';
+
+/** A name that no other owner has: not the instance alone, for one that was killed and is back is another owner, and so is one that begins again to load. */
+export const nameOwner = ({ instance, clock }: { readonly instance: string; readonly clock: Pick<Clock, 'random'> }, epoch: number): string => `${instance}/${epoch}/${Math.floor(clock.random() * 2 ** 32).toString(36)}`;
 
 /** Whether a reader who has seen this one knows of no owner, from the beginning of the ledger on. */
 export const isNone = (current: OwnerMark | undefined): boolean => current === undefined || current.token === 0;

@@ -9,6 +9,7 @@ import { ledgerKeys } from './ledger.ts';
 import { goAhead } from './overtake.ts';
 import { createMarkWriter, type Mark } from './mark-writer.ts';
 import { loadParked } from './park-load.ts';
+import { nameOwner } from './owners.ts';
 import { createParkedRecords } from './parked-records.ts';
 import type { DestinationPorts } from './ports.ts';
 import { createSleepers } from './sleepers.ts';
@@ -78,9 +79,7 @@ const maxRenewed = 500;
 
 export function createParking(context: Context): Parking {
   const { ports, partition } = context;
-  // Not the instance alone: one that was killed and is back is another owner, and so is one that begins again to load.
-  const nameOwner = (): string => `${ports.instance}/${context.epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
-  let owner = nameOwner();
+  let owner = nameOwner(ports, context.epoch);
   const write = createMarkWriter({ ports, topic: ports.topics.ledger(ports.name), partition, applyLedger: context.applyLedger });
   const records = createParkedRecords({ ports, partition, createTask: context.createTask, closed: () => closed });
   const sleepers = createSleepers(ports.parkedTable, partition);
@@ -242,7 +241,7 @@ export function createParking(context: Context): Parking {
   return {
     async load() {
       leaveAll();
-      owner = nameOwner();
+      owner = nameOwner(ports, context.epoch);
       await loadParked({ ports, partition, sleepers, keyFor, isOwn: (key) => key.startsWith(ledgerKeys.parkOwner(owner)), write, enter, decode: records.decode, reach: context.reach, endOf: context.endOf, end: context.end, closed: () => closed });
       loading = false;
       if (count === 0) return;

@@ -5,7 +5,7 @@ import { writeDeparture, type KeyedPut } from './departure.ts';
 import type { EndPace } from './end-pace.ts';
 import { coveredOnLeaving, createCalledSince, intentPuts, leavingPuts } from './ledger.ts';
 import { sinceEver, type IntentValue } from './ledger-store.ts';
-import { becomeOwner, isNone, ownerKey } from './owners.ts';
+import { becomeOwner, isNone, nameOwner, ownerKey } from './owners.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { Task } from './types.ts';
 
@@ -56,8 +56,7 @@ const lookAgainMs = 20;
 export function createTenure({ ports, assignment, pace, closed, unlessGivenUp, applyOwn }: Context): Tenure {
   const { topic, partition, epoch } = assignment;
   const ledgerTopic = ports.topics.ledger(ports.name);
-  // Not the instance alone: one that was killed and is back is another owner.
-  const owner = `${ports.instance}/${epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
+  const owner = nameOwner(ports, epoch);
   /** What earlier owners may have called. */
   let before: IntentValue | undefined;
   /** Offset of its mark on the ledger, then of its last intent: the next is acknowledged behind it. */
