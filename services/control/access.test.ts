@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createApi, type ApiPorts } from './api.ts';
 import type { NewLeaf } from './audit.ts';
 import { createAuthenticate } from './authenticate.ts';
+import { object, text } from '@weir/service';
 import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from '@weir/release';
 
 const admin = 'the-admin-token';
@@ -149,7 +150,7 @@ test('no grant allows nothing, and every permission is given by some role', () =
   for (const bad of ['', 'root', 'constructor', '__proto__', 'admin@shop', 'admin@:crm', 'admin@shop:crm:x', 'Admin']) expect(() => parseGrant(bad)).toThrow(/grant/);
 });
 
-test('a route without a permission, or a change without an audit action, does not start', () => {
+test('a route without a permission or without a schema of its answer, or a change without an audit action, does not start', () => {
   const add = (config: object, method = 'GET') => () => createApi({ authenticate: async () => ({ id: 'x', grants: [] }), releases: {}, access: {} } as unknown as ApiPorts).route({ method, url: '/v1/new', config, handler: async () => ({}) });
   const scope = () => everything;
   expect(add({})).toThrow(/declares no permission/);
@@ -157,7 +158,10 @@ test('a route without a permission, or a change without an audit action, does no
   expect(add({ permission: 'nope', scope })).toThrow(/declares no permission/);
   expect(add({ permission: 'status.read' })).toThrow(/declares no permission/);
   expect(add({ permission: 'status.read', scope }, 'POST')).toThrow(/no audit action/);
-  expect(add({ permission: 'status.read', scope })).not.toThrow();
+  const replies = { 200: object('An answer.', { name: text('A field.') }) };
+  expect(add({ permission: 'status.read', scope, summary: 'A route.' })).toThrow(/no summary and answers/);
+  expect(add({ permission: 'status.read', scope, replies })).toThrow(/no summary and answers/);
+  expect(add({ permission: 'status.read', scope, summary: 'A route.', replies })).not.toThrow();
 });
 
 test('a leaf says nothing of a body that names a person, not even a hash: an address could be guessed from it', async () => {
