@@ -27,6 +27,8 @@ declare module 'fastify' {
     refusal?: AnySchema;
     summary?: string;
     tag?: string;
+    /** What the route reads by hand, and who may send it. */
+    inputs?: Pick<DocumentedRoute, 'body' | 'parameters' | 'description'> & { readonly security: readonly string[] };
     /** It stands in no document, for this reason. */
     undocumented?: string;
   }
@@ -43,7 +45,7 @@ export interface DocumentedRoute {
   readonly errors: readonly Refusal[];
   readonly refusal?: AnySchema;
   /** What is read by hand: body, header and query parameters that are in no schema of fastify. */
-  readonly body?: { readonly types: readonly string[]; readonly description: string; readonly schema?: JsonSchema };
+  readonly body?: { readonly types: readonly string[]; readonly description: string; readonly schema?: JsonSchema; readonly example?: unknown };
   readonly parameters?: readonly Json[];
   readonly schema: FastifySchema | undefined;
   /** Names of security schemes, one of which is needed; none = everybody. */
@@ -96,18 +98,28 @@ export function openApiDocument(head: DocumentHead, routes: readonly DocumentedR
     }
     return { $ref: `#/components/schemas/${schema.component}` };
   };
+  const responses: Record<string, Json> = {};
+  const parts: Parts = { refer, responses, retryAfter: head.retryAfter === true };
   const paths: Record<string, Record<string, unknown>> = {};
-  for (const route of routes) (paths[pathOf(route.url)] ??= {})[route.method.toLowerCase()] = operation(route, refer, head.retryAfter === true);
+  for (const route of routes) (paths[pathOf(route.url)] ??= {})[route.method.toLowerCase()] = operation(route, parts);
   return {
     openapi: '3.1.0',
     info: { title: head.title, version: '1.0.0', description: head.description, license: { name: 'Apache-2.0', identifier: 'Apache-2.0' } },
     servers: [{ url: '/' }],
     tags: Object.entries(head.tags).map(([name, description]) => ({ name, description })),
     paths,
-    components: { securitySchemes: head.securitySchemes, schemas: Object.fromEntries(Object.entries(schemas).sort(([a], [b]) => (a < b ? -1 : 1))) },
+    components: { securitySchemes: head.securitySchemes, responses: sorted(responses), schemas: sorted(schemas) },
   };
 }
 
+/** What operations share. */
+interface Parts {
+  readonly refer: (schema: AnySchema) => unknown;
+  readonly responses: Record<string, Json>;
+  readonly retryAfter: boolean;
+}
+
+const sorted = (table: Readonly<Record<string, unknown>>): Json => Object.fromEntries(Object.entries(table).sort(([a], [b]) => (a < b ? -1 : 1)));
 const pathOf = (url: string): string => url.replace(/:([a-zA-Z]+)/g, '{$1}');
 const idOf = (method: string, url: string): string => `${method.toLowerCase()}${url.replace(/^\/v1/, '').replace(/[^a-zA-Z]+(\w?)/g, (_, c: string) => c.toUpperCase())}`;
 interface Inputs { readonly properties?: Readonly<Record<string, Json>>; readonly required?: readonly string[] }
@@ -117,7 +129,8 @@ function parameter(name: string, place: string, { description, ...schema }: Json
   return { name, in: place, required, ...(description === undefined ? {} : { description }), schema };
 }
 
-function operation(route: DocumentedRoute, refer: (schema: AnySchema) => unknown, retryAfter: boolean): Json {
+function operation(route: DocumentedRoute, parts: Parts): Json {
+  const { refer } = parts;
   const { method, url, schema, replies } = route;
   const [params, query] = [schema?.params as Inputs | undefined, schema?.querystring as Inputs | undefined];
   const parameters = [
@@ -130,12 +143,12 @@ function operation(route: DocumentedRoute, refer: (schema: AnySchema) => unknown
     security: route.security.map((name) => ({ [name]: [] })),
     ...(parameters.length === 0 ? {} : { parameters }),
     ...bodyOf(route),
-    responses: { ...Object.fromEntries(Object.entries(replies).map(([status, reply]) => [status, good(reply, refer)])), ...refusals(route, refer, retryAfter) },
+    responses: { ...Object.fromEntries(Object.entries(replies).map(([status, reply]) => [status, good(reply, refer)])), ...refusals(route, parts) },
   };
 }
 
 function bodyOf({ body, schema }: DocumentedRoute): Json {
-  if (body !== undefined) return { requestBody: { required: true, description: body.description, content: Object.fromEntries(body.types.map((type) => [type, body.schema === undefined ? {} : { schema: body.schema }])) } };
+  if (body !== undefined) return { requestBody: { required: true, description: body.description, content: Object.fromEntries(body.types.map((type) => [type, { ...(body.schema === undefined ? {} : { schema: body.schema }), ...(body.example === undefined ? {} : { example: body.example }) }])) } };
   if (schema?.body === undefined) return {};
   const { type } = schema.body as { readonly type?: string | readonly string[] };
   return { requestBody: { required: !(Array.isArray(type) && type.includes('null')), content: { 'application/json': { schema: schema.body } } } };
@@ -150,15 +163,21 @@ function good(reply: Reply, refer: (schema: AnySchema) => unknown): Json {
 /** Retry-After is sent with these. */
 const retried: ReadonlySet<number> = new Set([429, 503]);
 
-function refusals({ errors, refusal = errorBody }: DocumentedRoute, refer: (schema: AnySchema) => unknown, retryAfter: boolean): Json {
+/** One answer for each status, shared by all routes with the same codes under it. */
+function refusals({ errors, refusal = errorBody }: DocumentedRoute, { refer, responses, retryAfter }: Parts): Json {
   const byStatus = new Map<number, ErrorCode[]>();
   for (const one of errors) {
     const codes = byStatus.get(statusOf(one)) ?? [];
     if (!codes.includes(codeOf(one))) byStatus.set(statusOf(one), [...codes, codeOf(one)]);
   }
-  return Object.fromEntries([...byStatus].sort(([a], [b]) => a - b).map(([status, codes]) => [status, {
-    description: codes.map((code) => `\`${code}\`: ${catalogue[code].meaning}`).join(' '),
-    ...(retryAfter && retried.has(status) ? { headers: { 'Retry-After': { description: 'Seconds.', schema: { type: 'integer' } } } } : {}),
-    content: { 'application/json': { schema: { allOf: [refer(refusal), { type: 'object', properties: { error: { enum: codes } } }] } } },
-  }]));
+  return Object.fromEntries([...byStatus].sort(([a], [b]) => a - b).map(([status, codes]) => {
+    const given = codes.toSorted();
+    const name = [refusal.component ?? 'Error', status, ...given].join('.');
+    responses[name] ??= {
+      description: given.map((code) => `\`${code}\`: ${catalogue[code].meaning}`).join(' '),
+      ...(retryAfter && retried.has(status) ? { headers: { 'Retry-After': { description: 'Seconds.', schema: { type: 'integer' } } } } : {}),
+      content: { 'application/json': { schema: { allOf: [refer(refusal), { type: 'object', properties: { error: { enum: given } } }] } } },
+    };
+    return [status, { $ref: `#/components/responses/${name}` }];
+  }));
 }

@@ -62,8 +62,9 @@ function isPrivate(request: FastifyRequest): boolean {
 /** What fastify, the token, the input, the permission and the audit leaf may refuse with, and what the route says of itself. */
 function errorsOf(method: string, { public: open, action, errors = [] }: FastifyContextConfig, schema: FastifySchema | undefined): Refusal[] {
   if (open === true) return [...errors];
-  const input: Refusal[] = schema?.params !== undefined || schema?.querystring !== undefined || schema?.body !== undefined || method !== 'GET' ? ['bad-request'] : [];
-  const body: Refusal[] = method === 'GET' || method === 'HEAD' ? [] : [{ code: 'bad-request', status: 413 }, { code: 'bad-request', status: 415 }];
+  const reading = method === 'GET' || method === 'HEAD';
+  const input: Refusal[] = reading && schema?.params === undefined && schema?.querystring === undefined ? [] : ['bad-request'];
+  const body: Refusal[] = reading ? [] : [{ code: 'bad-request', status: 413 }, { code: 'bad-request', status: 415 }];
   return [...new Set<Refusal>([...input, ...body, 'unauthorized', 'forbidden', 'log-unavailable', 'not-ready', ...(action === undefined ? [] : ['audit-broken'] as const), ...errors])];
 }
 

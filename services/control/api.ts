@@ -105,6 +105,9 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   return Object.assign(app, { declaredRoutes });
 }
 
+/** OpenAPI 3.1 of everything that control serves: the routes are added as in the service, and none is called. */
+export const controlDocument = (): Readonly<Record<string, unknown>> => openApi(createApi({} as ApiPorts).declaredRoutes);
+
 function routes(app: FastifyInstance, ports: ApiPorts): void {
   const idParams = { params: { type: 'object', properties: { id: { type: 'string', pattern: idPattern, description: 'Id of the event or the dead letter.' } } } };
   app.get('/v1/status', { config: { replies: { 200: statusReply }, permission: 'status.read', scope: none, summary: 'Counts of events, deliveries and dead letters, and lag.' } }, async () => ports.status());
