@@ -77,13 +77,18 @@ export const workspaceErrorBody = named('WorkspaceError', object('Why a request 
   problems: optional(list(workspaceProblem, 'Every problem, not only the first.')),
 }));
 
-/** Health and readiness, as every service answers them. */
+/** `GET /healthz`. */
 export const healthReply = object('The process answers.', { status: oneOf(['ok'], 'Always ok.') });
+/** `GET /readyz`. */
 export const readinessReply = named('Readiness', object('Whether requests can be taken now.', { ready: flag('Take requests.'), reason: optional(nullable(text('Why not.'))) }));
+/** `GET /metrics`. */
 export const metricsReply: Media = { type: 'text/plain', description: 'Metrics in the text format of Prometheus (docs/metrics.md).' };
 
+/** Whether an answer is not one JSON value. */
 export const isMedia = (reply: AnySchema | Media): reply is Media => 'type' in reply;
+/** HTTP status of a refusal. */
 export const statusOf = (refusal: Refusal): number => (typeof refusal === 'object' ? refusal.status : (catalogue[refusal] as CatalogueEntry).http ?? 503);
+/** Code of a refusal. */
 export const codeOf = (refusal: Refusal): ErrorCode => (typeof refusal === 'object' ? refusal.code : refusal);
 
 /** OpenAPI 3.1 of a table of routes: what is declared there is all there is. */
