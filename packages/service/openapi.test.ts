@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { count, inlined, instant, list, named, nullable, object, oneOf, optional, text, type TypeOf } from './json-schema.ts';
-import { errorBody, openApiDocument, workspaceErrorBody, type DocumentedRoute } from './openapi.ts';
+import { errorBody, openApiDocument, type DocumentedRoute } from './openapi.ts';
 
 const part = named('Part', object('A part.', { size: count('Bytes.'), kind: nullable(oneOf(['a', 'b'], 'Its kind.')) }));
 const thing = named('Thing', object('A thing.', { name: text('Its name.', { example: 'x' }), at: optional(instant('When.')), parts: list(part, 'Its parts.'), best: nullable(part) }));
@@ -31,13 +31,13 @@ test('named schemas are components, each once; the rest stands in its place', ()
 });
 
 test('a route has the codes that it gives under their statuses, shared by routes with the same', () => {
-  const { components, paths } = documentOf(route(), route({ url: '/v1/other' }), route({ url: '/v1/third', errors: ['workspace-invalid'], refusal: workspaceErrorBody }));
+  const { components, paths } = documentOf(route(), route({ url: '/v1/other' }), route({ url: '/v1/third', errors: ['workspace-invalid', 'not-found'] }));
   const { responses } = paths['/v1/things/{id}'].get;
   expect(Object.keys(responses)).toEqual(['200', '403', '404', '413']);
   expect(responses[403]).toEqual({ $ref: '#/components/responses/Error.403.forbidden.self-approval' });
   expect(paths['/v1/other'].get.responses[403]).toEqual(responses[403]);
   expect(components.responses['Error.403.forbidden.self-approval'].content['application/json'].schema).toEqual({ allOf: [{ $ref: `#/components/schemas/${errorBody.component}` }, { type: 'object', properties: { error: { enum: ['forbidden', 'self-approval'] } } }] });
-  expect(components.responses['WorkspaceError.422.workspace-invalid']).toBeDefined();
+  expect(Object.values(paths['/v1/third'].get.responses).slice(1)).toEqual(['Error.404.not-found', 'WorkspaceError.422.workspace-invalid'].map((name) => ({ $ref: `#/components/responses/${name}` })));
   expect(components.responses['Error.404.not-found'].headers).toBeUndefined();
 });
 

@@ -23,7 +23,7 @@ declare module 'fastify' {
     replies?: Replies;
     /** Codes that it may refuse with; those that every route of the service has are added. */
     errors?: readonly Refusal[];
-    /** Body of a refusal; the error alone when it is absent. */
+    /** Body of a refusal; `refusalBody` when it is absent. */
     refusal?: AnySchema;
     summary?: string;
     tag?: string;
@@ -72,10 +72,13 @@ const workspaceProblem: Schema<WorkspaceProblem> = named('WorkspaceProblem', obj
   file: text('Path in the workspace.'), line: integer('Counted from 1; 0 when the whole file is meant.'), message: text('What is wrong.'), remedy: text('What to do.'),
 }));
 /** With what is wrong in the files of a workspace. */
-export const workspaceErrorBody = named('WorkspaceError', object('Why a request was refused; of a workspace that does not compile, each of its problems.', {
+const workspaceErrorBody = named('WorkspaceError', object('Why a workspace was refused.', {
   ...errorFields,
-  problems: optional(list(workspaceProblem, 'Every problem, not only the first.')),
+  problems: optional(list(workspaceProblem, 'Every problem, not only the first; absent of a workspace that is too large.')),
 }));
+
+/** Body of a refusal with one of these codes, where the route says nothing else. */
+export const refusalBody = (codes: readonly ErrorCode[]): AnySchema => (codes.includes('workspace-invalid') ? workspaceErrorBody : errorBody);
 
 /** `GET /healthz`. */
 export const healthReply = object('The process answers.', { status: oneOf(['ok'], 'Always ok.') });
@@ -169,7 +172,7 @@ function good(reply: Reply, refer: (schema: AnySchema) => unknown): Json {
 const retried: ReadonlySet<number> = new Set([429, 503]);
 
 /** One answer for each status, shared by all routes with the same codes under it. */
-function refusals({ errors, refusal = errorBody }: DocumentedRoute, { refer, responses, retryAfter }: Parts): Json {
+function refusals({ errors, refusal: own }: DocumentedRoute, { refer, responses, retryAfter }: Parts): Json {
   const byStatus = new Map<number, ErrorCode[]>();
   for (const one of errors) {
     const codes = byStatus.get(statusOf(one)) ?? [];
@@ -177,6 +180,7 @@ function refusals({ errors, refusal = errorBody }: DocumentedRoute, { refer, res
   }
   return Object.fromEntries([...byStatus].sort(([a], [b]) => a - b).map(([status, codes]) => {
     const given = codes.toSorted();
+    const refusal = own ?? refusalBody(given);
     const name = [refusal.component ?? 'Error', status, ...given].join('.');
     responses[name] ??= {
       description: given.map((code) => `\`${code}\`: ${catalogue[code].meaning}`).join(' '),

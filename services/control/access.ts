@@ -3,7 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { FastifyContextConfig, FastifyInstance, FastifyRequest, FastifySchema } from 'fastify';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
-import { errorBody, type AnySchema, type Refusal, type Replies } from '@weir/service';
+import type { Refusal, Replies } from '@weir/service';
 import { allows, permissions, type Permission, type Principal, type Scope } from '@weir/release';
 
 declare module 'fastify' {
@@ -39,7 +39,6 @@ export interface DeclaredRoute {
   readonly replies: Replies;
   /** What it may refuse with, those that every route may among them. */
   readonly errors: readonly Refusal[];
-  readonly refusal: AnySchema;
 }
 
 /** The action of the leaf of a request. */
@@ -86,7 +85,7 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
       if (!isPublic && one !== 'GET' && one !== 'HEAD' && action === undefined) throw new WeirError('invariant-broken', `${one} ${url} declares no audit action`);
       if (undocumented === undefined && (replies === undefined || summary === undefined)) throw new WeirError('invariant-broken', `${one} ${url} declares no summary and answers`);
       if (config !== undefined) config.errors = errorsOf(one, config, schema);
-      declared.push({ method: one, url, permission, action: typeof action === 'function' ? 'by the body' : action, summary, schema, replies: replies ?? {}, errors: config?.errors ?? [], refusal: config?.refusal ?? errorBody });
+      declared.push({ method: one, url, permission, action: typeof action === 'function' ? 'by the body' : action, summary, schema, replies: replies ?? {}, errors: config?.errors ?? [] });
     }
   });
 

@@ -15,7 +15,7 @@ import { statusReply, type Status } from './status.ts';
 import { tailReply } from './tail.ts';
 import { traceReply, type Trace } from './trace.ts';
 import { everything, nothing, type Scope } from '@weir/release';
-import { healthReply, metricsReply, readinessReply, workspaceErrorBody, type TypeOf } from '@weir/service';
+import { healthReply, metricsReply, readinessReply, type TypeOf } from '@weir/service';
 import { consentRoutes, type ConsentLookup } from './consent.ts';
 import { consentPreviewRoute, type ConsentPreview } from './consent-preview.ts';
 import { consentReceiptRoutes, type ConsentReceipts } from './consent-receipts.ts';
@@ -145,14 +145,14 @@ function releaseRoutes(app: FastifyInstance, ports: ApiPorts): void {
   const { releases, access } = ports;
   app.get('/v1/releases', { config: { replies: { 200: releasesReply }, permission: 'release.read', scope: whole, summary: 'All releases.' } }, async () => ({ releases: await releases.list() }));
   app.get('/v1/releases/current', { config: { replies: { 200: runningRelease }, permission: 'release.read', scope: whole, summary: 'The running release with its files.' } }, async () => releases.current());
-  app.post<{ Body: ReleaseOrder }>('/v1/releases', { bodyLimit: releaseBytes, schema: { body: releaseOrder }, config: { replies: { 200: proposedReply }, errors: ['workspace-invalid'], refusal: workspaceErrorBody, permission: 'release.propose', scope: whole, action: 'release.apply', summary: 'Apply a release, or propose it where approval is required.' } }, async (request) => {
+  app.post<{ Body: ReleaseOrder }>('/v1/releases', { bodyLimit: releaseBytes, schema: { body: releaseOrder }, config: { replies: { 200: proposedReply }, errors: ['workspace-invalid'], permission: 'release.propose', scope: whole, action: 'release.apply', summary: 'Apply a release, or propose it where approval is required.' } }, async (request) => {
     if (!ports.approval) return releases.apply(request.body, changedBy(request), null);
     const { hash } = releases.check(request.body);
     const { id } = await access.propose({ hash, files: request.body.files, message: request.body.message ?? null }, request.principal.id, request.leaf);
     return { hash, changed: false, topicsCreated: [], proposal: id };
   });
   app.get('/v1/proposals', { config: { replies: { 200: proposalsReply }, permission: 'release.read', scope: whole, summary: 'Proposed releases.' } }, async () => ({ proposals: access.proposals().map(({ files: _files, leaf: _leaf, ...rest }) => rest) }));
-  app.post<{ Params: { id: string } }>('/v1/proposals/:id/approve', { schema: idOnly, config: { replies: { 200: appliedReply }, errors: ['not-found', 'self-approval', 'workspace-invalid'], refusal: workspaceErrorBody, permission: 'release.approve', scope: whole, action: 'release.approve', target: (request) => (request.params as { id: string }).id, summary: 'Approve what somebody else proposed; it is applied.' } }, async (request) => {
+  app.post<{ Params: { id: string } }>('/v1/proposals/:id/approve', { schema: idOnly, config: { replies: { 200: appliedReply }, errors: ['not-found', 'self-approval', 'workspace-invalid'], permission: 'release.approve', scope: whole, action: 'release.approve', target: (request) => (request.params as { id: string }).id, summary: 'Approve what somebody else proposed; it is applied.' } }, async (request) => {
     const proposal = access.approvable(request.params.id, request.principal.id);
     const done = await releases.apply(proposal, changedBy(request), proposal.proposedBy);
     await access.approved(proposal, request.principal.id, request.leaf);

@@ -34,11 +34,11 @@ export function openApi(routes: readonly DeclaredRoute[], issuer = 'https://issu
   }, routes.filter(({ method }) => method !== 'HEAD').map(documented));
 }
 
-function documented({ method, url, permission, action, summary, schema, replies, errors, refusal }: DeclaredRoute): DocumentedRoute {
+function documented({ method, url, permission, action, summary, schema, replies, errors }: DeclaredRoute): DocumentedRoute {
   const tag = url.startsWith('/v1/') ? tagOf[url.split('/')[2]!] : 'service';
   if (tag === undefined) throw new Error(`${method} ${url} is in no group of the OpenAPI document: services/control/openapi.ts`);
   return {
-    method, url, summary: summary!, tag, replies, errors, refusal, schema, security: permission === undefined ? [] : ['bearer', 'oidc'],
+    method, url, summary: summary!, tag, replies, errors, schema, security: permission === undefined ? [] : ['bearer', 'oidc'],
     ...(permission === undefined ? {} : { description: `Permission ${permission}: ${permissions[permission]}${action === undefined ? '' : ` Audit action ${action}.`}`, extensions: { 'x-permission': permission } }),
   };
 }

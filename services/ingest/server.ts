@@ -1,5 +1,5 @@
 import { catalogue, WeirError, type ErrorCode } from '@weir/errors';
-import { errorBody, type Refusal } from '@weir/service';
+import type { Refusal } from '@weir/service';
 import Fastify, { type FastifyContextConfig, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 
 export interface ServerOptions {
@@ -61,7 +61,6 @@ export function createServer(options: ServerOptions): FastifyInstance & { readon
   app.addHook('onRoute', ({ method, url, config }) => {
     if (config?.undocumented === undefined && (config?.replies === undefined || config.summary === undefined)) throw new WeirError('invariant-broken', `${String(method)} ${url} declares no summary and answers`);
     config.errors = [...everywhere, ...(config.errors ?? [])];
-    config.refusal ??= errorBody;
     for (const one of [method].flat()) declaredRoutes.push({ method: one, url, config });
   });
   app.server.maxConnections = maxConnections;

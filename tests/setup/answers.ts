@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream';
-import { codeOf, errorBody, inlined, isMedia, statusOf, type AnySchema, type JsonSchema, type Replies } from '@weir/service';
+import type { ErrorCode } from '@weir/errors';
+import { codeOf, inlined, isMedia, refusalBody, statusOf, type AnySchema, type JsonSchema, type Replies } from '@weir/service';
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import type { FastifyContextConfig, FastifyInstance } from 'fastify';
 
@@ -42,7 +43,7 @@ export function mismatch(schema: AnySchema, body: string): string {
 function refused(config: FastifyContextConfig, { status, body }: Answer): string {
   const { error } = JSON.parse(body) as { error?: string };
   if (!(config.errors ?? []).some((one) => statusOf(one) === status && codeOf(one) === error)) return `${status} ${error} is not declared`;
-  return mismatch(config.refusal ?? errorBody, body);
+  return mismatch(config.refusal ?? refusalBody([error as ErrorCode]), body);
 }
 
 /** What of an answer is not as its route declares it; '' = nothing. Routes of servers that declare nothing are passed over. */
