@@ -2,6 +2,7 @@ import { WeirError } from '@weir/errors';
 import { eventually, type Cluster } from './cluster.ts';
 import { coordinatorMoved } from './coordinator.ts';
 import { E } from './driver.ts';
+import { partitionKey } from './partition-key.ts';
 
 export interface CommitOffset {
   readonly topic: string;
@@ -35,8 +36,7 @@ export function createCommits(cluster: Cluster, groupId: string, holds: (offset:
   let hurried = false;
   /** Ends the wait for the turn of the next request. */
   let go: (() => void) | undefined;
-  const key = (o: { topic: string; partition: number }): string => `${o.topic}/${o.partition}`;
-  const fresh = (o: CommitOffset): boolean => o.offset > (done.get(key(o)) ?? -1);
+  const fresh = (o: CommitOffset): boolean => o.offset > (done.get(partitionKey(o)) ?? -1);
   const stale = (): WeirError => new WeirError('log-assignment-stale', `a commit of ${groupId} belongs to an assignment that has ended`);
 
   /** Until the next request may begin. */
@@ -63,7 +63,7 @@ export function createCommits(cluster: Cluster, groupId: string, holds: (offset:
       if (!coordinatorMoved.has(code) && code !== E.requestTimedOut) throw new WeirError('log-fatal', `commit of ${groupId} refused: broker error ${code}`);
       return undefined;
     });
-    for (const o of offsets) if (holds(o) && fresh(o)) done.set(key(o), o.offset);
+    for (const o of offsets) if (holds(o) && fresh(o)) done.set(partitionKey(o), o.offset);
   }
 
   return {
@@ -83,8 +83,8 @@ export function createCommits(cluster: Cluster, groupId: string, holds: (offset:
         next = { offsets: batch, sent };
       }
       for (const o of wanted) {
-        const known = next.offsets.get(key(o));
-        if (known === undefined || known.epoch !== o.epoch || known.offset < o.offset) next.offsets.set(key(o), o);
+        const known = next.offsets.get(partitionKey(o));
+        if (known === undefined || known.epoch !== o.epoch || known.offset < o.offset) next.offsets.set(partitionKey(o), o);
       }
       await next.sent;
     },
@@ -95,7 +95,7 @@ export function createCommits(cluster: Cluster, groupId: string, holds: (offset:
     reset(offsets) {
       hurried = false;
       done.clear();
-      for (const o of offsets) done.set(key(o), o.offset);
+      for (const o of offsets) done.set(partitionKey(o), o.offset);
     },
   };
 }

@@ -1,5 +1,6 @@
 import { eventually, type Cluster } from './cluster.ts';
 import { E } from './driver.ts';
+import { partitionKey } from './partition-key.ts';
 
 const requestMs = 5000;
 
@@ -46,6 +47,6 @@ export function fetchCommitted(cluster: Cluster, coordinator: () => Promise<numb
     const node = await coordinator();
     const { errorCode, offsets } = await cluster.ask('committed', node, 'offset fetch', requestMs, (broker) => broker.committed(groupId, topics));
     if (errorCode !== 0 || offsets.some((o) => o.errorCode !== 0)) return undefined;
-    return new Map(offsets.filter((o) => o.offset >= 0).map((o) => [`${o.topic}/${o.partition}`, o.offset]));
+    return new Map(offsets.filter((o) => o.offset >= 0).map((o) => [partitionKey(o), o.offset]));
   }, signal);
 }

@@ -3,9 +3,11 @@ import type { Cluster } from './cluster.ts';
 import { createCommits } from './commits.ts';
 import { fetchCommitted, listOffsets } from './coordinator.ts';
 import { delay, settlesWithin, withDeadline } from './deadline.ts';
-import { Fetcher, FetchRequests, type ShareFetcher, type Taker } from './fetcher.ts';
+import { FetchRequests, type Taker } from './fetch-requests.ts';
+import { Fetcher, type ShareFetcher } from './fetcher.ts';
 import { createLease, moment } from './lease.ts';
 import { Membership, type Generation } from './membership.ts';
+import { partitionKey } from './partition-key.ts';
 import type { Assignment, GroupConsumer, GroupConsumerOptions } from './types.ts';
 import { watchFetcher, watchPartitions } from './watchdog.ts';
 
@@ -15,7 +17,6 @@ const shortestBeatDeadlineMs = 500;
 const leaveDeadlineMs = 3000;
 
 type Why = 'rebalance' | 'lost' | 'close';
-const keyOf = (p: { topic: string; partition: number }): string => `${p.topic}/${p.partition}`;
 
 /**
  * A group consumer whose rules are ours: heartbeats on their own timer, whatever the handlers do; calls drain
@@ -42,7 +43,7 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
   let running: Promise<void> | undefined;
   let ended = Promise.withResolvers<Why>();
 
-  const holds = (o: { topic: string; partition: number; epoch: number }): boolean => owned.get(keyOf(o))?.epoch === o.epoch;
+  const holds = (o: { topic: string; partition: number; epoch: number }): boolean => owned.get(partitionKey(o))?.epoch === o.epoch;
   const commits = createCommits(cluster, groupId, holds, (offsets) => membership.commit(offsets));
   const taker: Taker = {
     maxBytesPerPartition: options.maxBytesPerPartition ?? 1024 * 1024,
@@ -99,10 +100,10 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
     const found = await fetchCommitted(cluster, () => membership.coordinator(), groupId, generation.assigned, closing.signal);
     const list: Assignment[] = [];
     for (const { topic, partitions } of generation.assigned) {
-      const missing = partitions.filter((partition) => !found.has(keyOf({ topic, partition })));
+      const missing = partitions.filter((partition) => !found.has(partitionKey({ topic, partition })));
       await cluster.partitions(topic);
       const begin = missing.length > 0 ? await listOffsets(cluster, topic, missing, -2, closing.signal) : new Map<number, number>();
-      for (const partition of partitions) list.push({ topic, partition, epoch: cluster.counts.next(), position: found.get(keyOf({ topic, partition })) ?? begin.get(partition)! });
+      for (const partition of partitions) list.push({ topic, partition, epoch: cluster.counts.next(), position: found.get(partitionKey({ topic, partition })) ?? begin.get(partition)! });
     }
     return list;
   }
@@ -116,10 +117,10 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
 
   async function takeOver(generation: Generation): Promise<void> {
     given = await positionsOf(generation);
-    for (const part of given) owned.set(keyOf(part), part);
+    for (const part of given) owned.set(partitionKey(part), part);
     commits.reset(given.map((part) => ({ ...part, offset: part.position })));
     if (!await handle('assigned', handlers.assigned(given), rebalanceMs)) return;
-    for (const part of given) if (holds(part) && !closing.signal.aborted) fetcher.add({ ...part, paused: paused.has(keyOf(part)) });
+    for (const part of given) if (holds(part) && !closing.signal.aborted) fetcher.add({ ...part, paused: paused.has(partitionKey(part)) });
   }
 
   async function giveUp(why: Why): Promise<void> {
@@ -196,11 +197,11 @@ export function createGroupConsumer(cluster: Cluster, options: GroupConsumerOpti
       });
     },
     pause(topic, partition) {
-      paused.add(`${topic}/${partition}`);
+      paused.add(partitionKey({ topic, partition }));
       fetcher.pause(topic, partition);
     },
     resume(topic, partition) {
-      paused.delete(`${topic}/${partition}`);
+      paused.delete(partitionKey({ topic, partition }));
       fetcher.resume(topic, partition);
     },
     commit: (offsets) => commits.commit(offsets),

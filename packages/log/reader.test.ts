@@ -58,33 +58,48 @@ test('what a follower has is as of the last request that left nothing: not of on
   let away = false;
   let handing = Promise.withResolvers<void>();
   const taken: number[] = [];
-  const { reader } = world(9, () => {
+  const { reader, fetches } = world(9, () => {
     if (away) throw new Error('away');
     return end;
   });
+  const fail = (error: Error): never => { throw error; };
   const started = performance.now();
   const follower = await reader.follow('t', new Map([[0, 0]]), async (batch) => {
     taken.push(batch.nextOffset);
     await handing.promise;
-  }, (error) => { throw error; });
+  }, fail);
+  // Asks as often, and its handler is never in the way: by it is told that there was time to ask.
+  const other = await reader.follow('t', new Map([[0, 0]]), () => undefined, fail);
   const until = async (holds: () => boolean): Promise<void> => { while (!holds()) await new Promise((done) => { setTimeout(done, 2); }); };
+  const otherAsks = async (): Promise<void> => {
+    const now = performance.now();
+    await until(() => other.asOf().monotonic > now);
+  };
   await until(() => taken.length === 1);
+  await otherAsks();
   expect(follower.asOf().monotonic).toBe(Number.NEGATIVE_INFINITY);
   handing.resolve();
   await until(() => follower.asOf().monotonic >= started);
   handing = Promise.withResolvers<void>();
+  const grown = performance.now();
   end = 3;
   await until(() => taken.length === 2);
   const held = follower.asOf();
-  await new Promise((done) => { setTimeout(done, 30); });
+  expect(held.monotonic).toBeLessThanOrEqual(grown);
+  for (let i = 0; i < 3; i++) await otherAsks();
   expect(follower.asOf()).toEqual(held);
   handing.resolve();
   const released = performance.now();
   await until(() => follower.asOf().monotonic > released);
   away = true;
-  await new Promise((done) => { setTimeout(done, 30); });
+  const refused = async (requests: number): Promise<void> => {
+    const before = fetches();
+    await until(() => fetches() >= before + requests);
+  };
+  // Both have been refused once, and then again and again.
+  await refused(3);
   const last = follower.asOf();
-  await new Promise((done) => { setTimeout(done, 30); });
+  await refused(4);
   expect(follower.asOf()).toEqual(last);
   expect(Math.abs(performance.now() - last.monotonic - (Date.now() - last.wall))).toBeLessThan(50);
   await reader.close();

@@ -3,6 +3,7 @@ import { type Cluster } from './cluster.ts';
 import { listOffsets } from './coordinator.ts';
 import type { Fetcher } from './fetcher.ts';
 import type { Membership } from './membership.ts';
+import { partitionKey } from './partition-key.ts';
 
 const strikesAllowed = 3;
 
@@ -37,16 +38,16 @@ export function watchFetcher(cluster: Cluster, fetcher: Fetcher, everyMs: number
     const since = lookedAt;
     lookedAt = performance.now();
     const still = [...fetcher.all()].filter((p) => {
-      const known = seen.get(`${p.topic}/${p.partition}`);
+      const known = seen.get(partitionKey(p));
       if (!p.paused && !p.giving && known?.position === p.position) return true;
-      seen.set(`${p.topic}/${p.partition}`, { position: p.position, strikes: 0, refused: p.refused });
+      seen.set(partitionKey(p), { position: p.position, strikes: 0, refused: p.refused });
       return false;
     });
     let stalled = false;
     for (const [topic, list] of Map.groupBy(still, (p) => p.topic)) {
       const ends = await listOffsets(cluster, topic, list.map((p) => p.partition), -1);
       for (const p of list) {
-        const known = seen.get(`${topic}/${p.partition}`)!;
+        const known = seen.get(partitionKey(p))!;
         // It moved, was paused, or its records are being worked on, while the end was asked for; or those of others are, and its turn has not come.
         const waits = p.refused === known.refused && fetcher.gaveAt(cluster.leader(topic, p.partition)) > since;
         known.refused = p.refused;

@@ -4,7 +4,7 @@ import { groupNames, H, topicNames } from '@weir/pipeline';
 import { keyedIdsOf, type Identifiers } from '@weir/release';
 import type { NewLeaf } from './audit.ts';
 import { createErasures, type Erasure, type Erasures } from './erasure.ts';
-import type { Remaining } from './remains.ts';
+import type { Remaining, Remains } from './remains.ts';
 import type { SubjectRecord } from './subjects.ts';
 
 const topics = topicNames('weir');
@@ -12,6 +12,9 @@ const workspaceKey = Buffer.alloc(32, 7);
 const ada: Identifiers = { email: 'ada@larkspur.example', externalIds: [] };
 const [adaId] = keyedIdsOf(workspaceKey, ada) as [string];
 const minute = 60_000;
+
+/** All is destroyed. */
+const nothing: Remaining = { readable: 0, unreadable: 2, broken: 0, until: null };
 
 let now: number;
 let log: { topic: string; record: OutRecord }[];
@@ -22,7 +25,9 @@ let known: boolean;
 /** Another control service has ended the erasure, and destroyed the key of its order. */
 let ended: boolean;
 let states: Map<string, { purpose: string }[] | 'too-many'>;
-let regions: Map<string, { code: string; at: number }>;
+/** Since when the person is said to be somewhere, by identifier. */
+let regions: Map<string, number>;
+let forgotten: string[];
 let records: Pick<SubjectRecord, 'type' | 'value'>[];
 /** Runs while the records are read, as a scan of 30 days takes its time. */
 let whileReading: () => void;
@@ -33,10 +38,9 @@ let scans: number;
 let stages: Record<string, unknown>[];
 let routes: { destination: string; operation: string }[];
 let destroyed: string[];
-/** Canonical records that open without the keys that were destroyed. */
-let unsealed: boolean;
-/** What stands on the topics behind weir.canonical. */
+/** What stands on the topics. */
 let remaining: Remaining;
+let looks: number;
 let leaves: NewLeaf[];
 let policyCommitted: number;
 let indexed: number;
@@ -60,20 +64,32 @@ function open(): Erasures {
   const subjects = {
     resolve: async (given: Identifiers) => (wide ? { ids: keyedIdsOf(workspaceKey, given), onlyGiven: true } : { ids: linked, onlyGiven: false }),
     close: async (ids: readonly string[]) => (wide ? { ids, onlyGiven: true } : { ids: linked, onlyGiven: false }), known: () => known,
-    scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take((destroyed.some((owner) => !owner.startsWith('erasure/')) && !unsealed ? { value: undefined } : { at: now, ...r }) as SubjectRecord); whileReading(); },
+    scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take({ at: now, ...r } as SubjectRecord); whileReading(); },
   };
-  const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => { if (topic === topics.identity && record.value === null) regions.delete(record.key!.toString().slice(1)); return log.push({ topic, record }) - 1; }), partitionFor: () => 0, partitions: async () => 1 };
+  const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
   // What was on the second partition has left by retention, and the index has nothing of it.
-  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': retention, 'segment.ms': '3600000' } })), committed: async () => new Map([[0, policyCommitted]]) };
+  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': '604800000' } })), committed: async () => new Map([[0, policyCommitted]]) };
   const reader = { read: async (topic: string, _p: number, _f: number, _t: number, take: (batch: object) => Promise<void>) => take({ records: log.filter((l) => l.topic === topic).map((l) => l.record) }) };
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
   const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
+  const remains: Remains = {
+    async look(_ids, _mark, goOn) {
+      goOn();
+      looks++;
+      whileLooking();
+      return remaining;
+    },
+    async forgetRegions(ids, mark) {
+      for (const id of ids) if ((regions.get(id) ?? Infinity) <= mark && regions.delete(id)) forgotten.push(id);
+    },
+    keysLeft: async () => keysLeft,
+  };
   return createErasures({
-    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, remains: { find: async (_ids: readonly string[], _until: number, goOn: () => void) => { goOn(); whileLooking(); return remaining; }, regions: async (ids: readonly string[], mark: number) => ids.filter((id) => (regions.get(id)?.at ?? Infinity) <= mark).map((id) => `@${id}`) }, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, remains, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
-let retention: string;
+let keysLeft: number;
 let failures: Error[];
 const { sealKey: makeKey, unseal } = await import('@weir/seal');
 const sealKey = makeKey(key.id, key.secret);
@@ -81,10 +97,10 @@ const sealKey = makeKey(key.id, key.secret);
 beforeEach(() => {
   now = 12 * 60 * minute;
   [log, marks, linked, wide, known, records, scans, stages, destroyed, policyCommitted, indexed, timers, failures] = [[], new Map(), [adaId], false, true, [{ type: 'weir.canonical.Profile', value: { email: ada.email, userId: 'u-7' } }], 0, [], [], 0, 10, [], []];
-  [unsealed, remaining, leaves, retention] = [false, { readable: 0, newest: new Map() }, [], '604800000'];
+  [remaining, looks, keysLeft, leaves] = [nothing, 0, 0, []];
   routes = [{ destination: 'crm', operation: 'erase' }];
   states = new Map();
-  regions = new Map();
+  [regions, forgotten] = [new Map(), []];
   whileReading = whileMarking = whileLooking = () => {};
   ended = false;
   gate = Promise.resolve();
@@ -128,25 +144,24 @@ test('the order is answered before any record is read, and what is accepted whil
 test('where the person is known to be is taken from the topic, and not what was said since by one who came again', async () => {
   const [before, since] = ['userId:before', 'userId:since'];
   linked = [adaId, before, since];
-  regions.set(before, { code: 'DE', at: now }).set(since, { code: 'US', at: now + minute });
+  regions.set(before, now).set(since, now + minute);
   await order();
   await until((e) => e.state === 'erased');
-  expect(log.filter((l) => l.topic === topics.identity).map(({ record }) => [record.key!.toString(), record.value])).toEqual([[`@${before}`, null]]);
+  expect(forgotten).toEqual([before]);
 });
 
 test('where the person is known to be is taken from the topic before the acknowledgement also where it was written behind its deletion, and once more before the end', async () => {
-  const tombstones = (): string[] => log.filter((l) => l.topic === topics.identity && l.record.value === null).map(({ record }) => record.key!.toString());
-  regions.set(adaId, { code: 'DE', at: now });
+  regions.set(adaId, now);
   // A policy service that had not read the mark decided a Profile, and its append comes late.
-  whileLooking = () => { regions.set(adaId, { code: 'FR', at: 0 }); };
+  whileLooking = () => { regions.set(adaId, 0); };
   await order();
   await until((e) => e.state === 'erased');
-  expect([tombstones().at(-1), regions.size]).toEqual([`@${adaId}`, 0]);
-  const count = tombstones().length;
-  regions.set(adaId, { code: 'FR', at: 0 });
+  expect([forgotten.at(-1), regions.size]).toEqual([adaId, 0]);
+  const count = forgotten.length;
+  regions.set(adaId, 0);
   stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, { stage: 'outcome', at: now, destination: 'crm', operation: 'erase', state: 'delivered' }];
   await until((e) => e.state === 'done');
-  expect([tombstones().length, regions.size]).toEqual([count + 1, 0]);
+  expect([forgotten.length, regions.size]).toEqual([count + 1, 0]);
 });
 
 test('what is linked while the records are read, or the mark is written, is read and marked with the rest', async () => {
@@ -170,11 +185,10 @@ test('what the person said for a purpose that only a later release has is withdr
 });
 
 test('an erasure with records that open all the same is not acknowledged until retention has taken them, over a restart too', async () => {
-  unsealed = true;
-  remaining = { readable: 2, newest: new Map([[topics.dispatch('crm'), now + 5 * minute]]) };
+  const end = now + 8 * 24 * 60 * minute;
+  remaining = { readable: 3, unreadable: 0, broken: 1, until: end };
   await order();
   const held = await until((e) => e.state === 'readable');
-  const end = now + 5 * minute + 7 * 24 * 60 * minute + 60 * minute;
   expect(held).toMatchObject({ erasedAt: null, recordsReadable: 3, readableUntil: end });
   expect(leaves).toEqual([{ kind: 'fact', actor: 'control', action: 'subject.readable', target: 'leaf_1', of: 'leaf_1', details: { keysDestroyed: held.keysDestroyed, recordsUnreadable: 0, recordsReadable: 3, readableUntil: new Date(end).toISOString() } }]);
   // The destinations go on meanwhile, and none of them ends it.
@@ -183,29 +197,28 @@ test('an erasure with records that open all the same is not acknowledged until r
   await erasures.stop();
   erasures = open();
   await erasures.start();
-  const before = scans;
+  const before = looks;
   now = end - 1;
   await rounds();
-  expect([erasures.get('leaf_1').state, scans]).toEqual(['readable', before]);
+  expect([erasures.get('leaf_1').state, looks]).toEqual(['readable', before]);
   // One is there still: it is looked for again a day later, and not at each turn.
-  [unsealed, remaining] = [false, { readable: 1, newest: new Map([[topics.dlq, now]]) }];
   now = end;
+  remaining = { readable: 1, unreadable: 1, broken: 0, until: end + 7 * 24 * 60 * minute };
   expect(await until((e) => e.recordsReadable === 1)).toMatchObject({ state: 'readable', recordsUnreadable: 1 });
-  const looked = scans;
+  const looked = looks;
   await rounds();
-  expect(scans).toBe(looked);
-  remaining = { readable: 0, newest: new Map() };
+  expect(looks).toBe(looked);
+  remaining = nothing;
   now = erasures.get('leaf_1').readableUntil!;
   expect(await until((e) => e.state === 'done')).toMatchObject({ erasedAt: now, recordsReadable: 0, readableUntil: null });
   expect(leaves.map((l) => l.action)).toEqual(['subject.readable', 'subject.erased']);
 });
 
 test('where what can be read is kept for ever there is no time at which it is gone, and it is looked for once a day', async () => {
-  retention = '-1';
-  remaining = { readable: 1, newest: new Map([[topics.dlq, now]]) };
+  remaining = { readable: 1, unreadable: 0, broken: 0, until: null };
   await order();
   expect(await until((e) => e.state === 'readable')).toMatchObject({ recordsReadable: 1, readableUntil: null });
-  remaining = { readable: 0, newest: new Map() };
+  remaining = nothing;
   now += 24 * 60 * minute - 1;
   await rounds();
   expect(erasures.get('leaf_1').state).toBe('readable');
@@ -213,12 +226,13 @@ test('where what can be read is kept for ever there is no time at which it is go
   expect((await until((e) => e.erasedAt !== null)).recordsReadable).toBe(0);
 });
 
-test('what came after the mark, what the erasure wrote and what nobody can read holds no acknowledgement up', async () => {
-  unsealed = true;
-  const [late, own, broken] = [{ acceptedAt: now + 1 }, { acceptedAt: now, source: 'weir-erasure' }, { broken: true, value: undefined }].map((of) => ({ ...records[0]!, ...of }));
-  records = [late!, own!, broken!];
+test('an erasure is not acknowledged while a key of before the mark stands', async () => {
+  keysLeft = 1;
   await order();
-  expect(await until((e) => e.state === 'erased')).toMatchObject({ recordsReadable: 0, recordsUnreadable: 0 });
+  await expect(until((e) => e.erasedAt !== null)).rejects.toThrow('1 keys of before the mark are there');
+  expect(looks).toBe(0);
+  [keysLeft, failures] = [0, []];
+  await until((e) => e.state === 'erased');
 });
 
 test('the key of who came back between the mark and the end of the erasure stays: what is sealed under it is not erased', async () => {

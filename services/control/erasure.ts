@@ -9,7 +9,7 @@ import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
 import type { NewLeaf } from './audit.ts';
 import { createErasureProgress } from './erasure-progress.ts';
-import type { Remains } from './remains.ts';
+import { erasureSource, type Remains } from './remains.ts';
 import type { Store } from './store.ts';
 import type { Subjects } from './subjects.ts';
 
@@ -98,8 +98,6 @@ const receiptName = 'weir.internal.ErasureReceipt';
 const receiptKey = (id: string): string => `erasure/${id}`;
 const canonicalName = 'weir.canonical.Erasure';
 const changeName = 'weir.canonical.ConsentChange';
-/** Source of what an erasure writes itself: it names nobody in the clear, or is sealed under the key of its order. */
-export const erasureSource = 'weir-erasure';
 const source = erasureSource;
 const retryMs = 1000;
 const watchMs = 2000;
@@ -120,7 +118,7 @@ const ended: ReadonlySet<Erasure['state']> = new Set(['done', 'unknown']);
  *   done       every destination has ended, and no failed one can be tried again; the sealed identifiers are destroyed, too
  */
 export function createErasures(ports: ErasurePorts): Erasures {
-  const { appender, reader, admin, serde, topics, keys, logger, now } = ports;
+  const { appender, reader, admin, serde, topics, keys, remains, logger, now } = ports;
   const all = new Map<string, Erasure>();
   const timers = new Set<unknown>();
   const running = new Set<Promise<void>>();
@@ -129,8 +127,6 @@ export function createErasures(ports: ErasurePorts): Erasures {
   const marking = new Set<string>();
   /** When what can be read was last looked for, of those that wait for it to go. */
   const looked = new Map<string, number>();
-  /** One at a time: each holds what one fetch brings. */
-  let looking: Promise<unknown> = Promise.resolve();
   let ordering: Promise<unknown> = Promise.resolve();
   let stopped = false;
 
@@ -305,7 +301,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   async function destroy(erasure: Erasure): Promise<Erasure> {
     const keysDestroyed = erasure.keysDestroyed + await keys.destroy(erasure.ids, 'marked');
-    const left = await keysLeft(erasure.ids);
+    const left = await remains.keysLeft(erasure.ids);
     if (left > 0) throw new WeirError('not-ready', `${left} keys of before the mark are there after they were destroyed`);
     return verify({ ...erasure, keysDestroyed });
   }
@@ -313,9 +309,11 @@ export function createErasures(ports: ErasurePorts): Erasures {
   /** Acknowledged when nothing of before the mark opens, on any topic that has it under the person's name, by a reader from the beginning. */
   async function verify(erasure: Erasure): Promise<Erasure> {
     const { keysDestroyed } = erasure;
-    const { unreadable, readable, until } = await look(erasure);
+    const { unreadable, broken, readable, until } = await remains.look(erasure.ids, markOf(erasure)!, goOn);
+    looked.set(erasure.id, now());
+    if (broken > 0) logger.warn({ erasure: erasure.id, unknown: broken }, 'records under the identifiers of the person are none that anybody can read: they leave with the retention of weir.canonical');
     // Last of all: what was in flight when the mark was written has come meanwhile.
-    await forgetRegions(erasure);
+    await remains.forgetRegions(erasure.ids, markOf(erasure)!, goOn);
     const found = { ...erasure, recordsUnreadable: unreadable, recordsReadable: readable, readableUntil: until };
     if (readable > 0) {
       logger.warn({ erasure: erasure.id, readable, until }, 'records of the person can be read without the keys that were destroyed: the erasure is not acknowledged before retention has taken them');
@@ -327,45 +325,6 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return save({ ...found, state: 'erased', erasedAt: now() });
   }
 
-  function look(erasure: Erasure): Promise<{ unreadable: number; readable: number; until: number | null }> {
-    const result = looking.then(() => lookFor(erasure));
-    looking = result.catch(() => undefined);
-    return result;
-  }
-
-  async function lookFor({ id, ids, ...erasure }: Erasure): Promise<{ unreadable: number; readable: number; until: number | null }> {
-    let unreadable = 0;
-    let unknown = 0;
-    let readable = 0;
-    let newest = 0;
-    goOn();
-    await ports.subjects.scan(ids, ({ value, broken, acceptedAt, source: of, at }) => {
-      goOn();
-      if (broken) unknown++;
-      else if (value === undefined) unreadable++;
-      // What came since is not covered; without a time it is.
-      else if (of !== source && !(acceptedAt > markOf(erasure)!)) {
-        readable++;
-        newest = Math.max(newest, at);
-      }
-    });
-    if (unknown > 0) logger.warn({ erasure: id, unknown }, 'records under the identifiers of the person are none that anybody can read: they leave with the retention of weir.canonical');
-    const rest = await ports.remains.find(ids, markOf(erasure)!, goOn);
-    looked.set(id, now());
-    return { unreadable, readable: readable + rest.readable, until: await goneBy(readable === 0 ? rest.newest : new Map([...rest.newest, [topics.canonical, newest]])) };
-  }
-
-  /** When retention has taken what stands on these topics, at the latest, by the time of the newest on each: a segment is deleted as one, once all of it is past. Null = nothing stands there, or one is kept for ever. */
-  async function goneBy(newest: ReadonlyMap<string, number>): Promise<number | null> {
-    if (newest.size === 0) return null;
-    const ends = (await admin.describeTopics([...newest.keys()])).map(({ name, config }) => {
-      const kept = Number(config['retention.ms'] ?? 7 * day);
-      return kept < 0 ? Number.POSITIVE_INFINITY : newest.get(name)! + kept + Number(config['segment.ms'] ?? 7 * day);
-    });
-    const last = Math.max(...ends);
-    return Number.isFinite(last) ? last : null;
-  }
-
   /** Waits for retention, and follows the destinations meanwhile. */
   async function hold(before: Erasure): Promise<Erasure> {
     const { readableUntil: until } = before;
@@ -375,45 +334,8 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return found.destinations.some((part, i) => part !== before.destinations[i]) ? save({ ...before, destinations: found.destinations }) : before;
   }
 
-  /**
-   * Where the person is stands in the clear beside its links: deleted until a reader from the beginning finds none, as a
-   * decision of before its process read the mark may come behind a deletion. It counts for nobody (`createKnownRegions`), and
-   * must not stand there. What one says who came again since stays.
-   */
-  async function forgetRegions({ ids, ...erasure }: Erasure): Promise<void> {
-    for (;;) {
-      const left = await ports.remains.regions(ids, markOf(erasure)!, goOn);
-      if (left.length === 0) return;
-      await appender.append(topics.identity, left.map((name) => ({ partition: appender.partitionFor(topics.identity, name), key: Buffer.from(name), value: null })));
-    }
-  }
-
   function goOn(): void {
     if (stopped) throw new WeirError('not-ready', 'the control service stops');
-  }
-
-  /** Those that stand before the last mark of their owner; by a reader from the beginning, not by the ring that destroyed them. */
-  async function keysLeft(ids: readonly string[]): Promise<number> {
-    const owners = new Set(ids);
-    const alive = new Set<string>();
-    const before = new Set<string>();
-    const ends = await admin.endOffsets(topics.keys);
-    for (const partition of new Set(ids.map((id) => appender.partitionFor(topics.keys, id)))) {
-      await reader.read(topics.keys, partition, 0, ends.get(partition) ?? 0, (batch) => {
-        for (const { key, value } of batch.records) {
-          const name = key?.toString() ?? '';
-          const owner = name.slice(0, name.lastIndexOf('#'));
-          if (!owners.has(owner)) continue;
-          if (name.endsWith('#erased')) {
-            for (const key of alive) if (key.startsWith(`${owner}#`)) before.add(key);
-          } else if (value === null) {
-            alive.delete(name);
-            before.delete(name);
-          } else alive.add(name);
-        }
-      });
-    }
-    return before.size;
   }
 
   /** The same object while nothing changes: then there is something to wait for. */
@@ -421,7 +343,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const erasure = await progress.of(before);
     if (erasure === before) return before;
     if (erasure.state !== 'done') return save(erasure);
-    await forgetRegions(erasure);
+    await remains.forgetRegions(erasure.ids, markOf(erasure)!, goOn);
     await keys.destroy([receiptKey(erasure.id)]);
     const done = await save({ ...erasure, sealed: null });
     progress.forget(erasure.id);

@@ -8,7 +8,7 @@ const events = Number(process.env['WEIR_OUTAGE_EVENTS'] ?? 1_000_000);
 test('two hours down with a million events behind it: at most 64 MB more, the others as before, order kept, all delivered after', async () => {
   const world = await startLoad({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), people: 20_000, destinations: { down: 64, steady: 16 } });
   try {
-    const figures = await runOutage(world, { before: 50_000, events, otherPerSecond: 100, baselineMs: 20_000, steps: 240 });
+    const figures = await runOutage(world, { before: 3_000, events, otherPerSecond: 100, baselineMs: 20_000, steps: 240 });
     console.log(JSON.stringify(figures));
     saveResult('destination-outage', 'npm run test:full -- tests/full/destination-outage', figures);
     expect(figures).toMatchObject({ deliveredAfter: events, outOfOrder: 0, repeated: 0 });

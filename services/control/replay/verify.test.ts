@@ -3,13 +3,11 @@ import type { CallOptions } from '@weir/http';
 import type { Serde } from '@weir/log';
 import type { DestinationConfig, Release } from '@weir/release';
 import type { Put, Table } from '@weir/state';
-import { createHandClock } from '@weir/testing';
+import { createHandClock, mostInWindow } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { createAskQuota } from './ask-quota.ts';
 import type { Looked } from './select.ts';
 import { createVerifier } from './verify.ts';
-
-const most = (times: readonly number[], windowMs: number): number => Math.max(0, ...times.map((from) => times.filter((t) => t >= from && t < from + windowMs).length));
 
 /** A vendor whose answers take 20 ms, and a verifier on a clock turned by hand. */
 function world(options: { limit?: OperationManifest['limit']; operations?: readonly string[]; accountLimit?: DestinationConfig['accountLimit'] } = {}) {
@@ -115,7 +113,7 @@ test.each([
   expect(new Set(await ask(100, 0.2))).toEqual(new Set(['applied']));
   const times = calls.map((c) => c.at);
   // A fifth of 50.
-  expect(most(times, 1000)).toBeLessThanOrEqual(10);
+  expect(mostInWindow(times, 1000)).toBeLessThanOrEqual(10);
   expect(times.length / ((times.at(-1)! - times[0]!) / 1000)).toBeGreaterThan(8);
 });
 

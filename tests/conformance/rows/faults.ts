@@ -46,7 +46,7 @@ export const faultRows: readonly Row[] = [
   {
     id: 'leader-killed', hazards: ['K13', '#206', 'faults.md: leader of a hot partition'], limitMs: 300_000,
     title: 'the leader of a third of the partitions is killed (SIGKILL) under load and comes back',
-    guard: 'appender.ts, fetcher.ts, cluster.ts: a request that fails ends its connection, leaders are learnt anew, the same batch is sent again',
+    guard: 'appender.ts, fetch-requests.ts, cluster.ts: a request that fails ends its connection, leaders are learnt anew, the same batch is sent again',
     run: (world, driver) => underLoad(world, driver, async ({ topic, goesOn }) => {
       const [leader] = await world.operator.leaders(topic);
       await kill(world, leader!);

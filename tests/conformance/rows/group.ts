@@ -110,7 +110,7 @@ export const groupRows: readonly Row[] = [
   {
     id: 'out-of-range', hazards: ['K11', '#304'], limitMs: 120_000,
     title: 'the committed position is deleted, or lies past the end: the line stops once, with the exact offsets; nothing is skipped or read again',
-    guard: 'fetcher.ts: an out-of-range answer is checked against the range and then ends the consumer; there is no reset',
+    guard: 'fetch-requests.ts: an out-of-range answer is checked against the range and then ends the consumer; there is no reset',
     async run(world, driver) {
       const history = createHistory(world, await world.topic(1));
       const log = world.log(driver);
@@ -160,7 +160,7 @@ export const groupRows: readonly Row[] = [
   {
     id: 'pause-resume', hazards: ['#228', '#260'], limitMs: 120_000,
     title: 'partitions are paused and resumed all the time under load: none of them is forgotten',
-    guard: 'fetcher.ts: what came while paused is held and given first; a resume wakes the loop',
+    guard: 'fetch-requests.ts: what came while paused is held and given first; a resume wakes the loop',
     async run(world, driver) {
       const history = createHistory(world, await world.topic(6));
       const log = world.log(driver);
