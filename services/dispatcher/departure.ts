@@ -1,4 +1,8 @@
 import type { Clock } from '@weir/service';
+import { firstLine, nextLine, type Lane, type Parked } from './lane.ts';
+import type { DestinationPorts } from './ports.ts';
+import type { Sleepers } from './sleepers.ts';
+import type { Task } from './types.ts';
 
 export interface KeyedPut {
   readonly key: string;
@@ -7,6 +11,10 @@ export interface KeyedPut {
 
 /** What is left for the next owner is not waited for any longer. */
 const leaveMs = 2000;
+/** A next owner has taken over by then. If not, it takes what is parked for called, as after a crash. */
+const takenOverMs = 60_000;
+/** Markers left for the next owner in one append. */
+const maxMarks = 500;
 
 /** Writes what an owner leaves for the next one, part by part, as far as it gets in two seconds. `patience` resolves when these are over. */
 export async function writeDeparture(clock: Pick<Clock, 'monotonic' | 'setTimer' | 'clearTimer'>, parts: Iterable<readonly KeyedPut[]>, write: (puts: readonly KeyedPut[], patience: Promise<undefined>) => Promise<void>): Promise<void> {
@@ -21,4 +29,29 @@ export async function writeDeparture(clock: Pick<Clock, 'monotonic' | 'setTimer'
   } finally {
     clock.clearTimer(timer);
   }
+}
+
+/**
+ * Markers of what these lanes, and those that sleep, have parked and surely had no effect, for the next owner, where nothing is open any
+ * more: due in a moment, for what is due already is taken for called. Some at a time, `left` with the first.
+ */
+export function* leftOfParked({ clock, serde }: Pick<DestinationPorts, 'clock' | 'serde'>, sleepers: Pick<Sleepers, 'dueBefore' | 'peek'>, lanes: Iterable<Lane>, left: readonly KeyedPut[] = []): Generator<readonly KeyedPut[]> {
+  const due = clock.now() + takenOverMs;
+  let found: KeyedPut[] = [...left];
+  const spare = (subject: string, parked: Parked, loaded?: Task): void => {
+    if (parked.pending > 0 || nextLine(parked) === undefined) return;
+    const line = firstLine(parked);
+    const { attempts, maybeSince } = loaded !== undefined && loaded.parkedOffset === line.offsets[0] ? loaded : line;
+    if (maybeSince === 0 && line.due < due) found.push({ key: parked.key, value: serde.encode('weir.internal.LedgerPark', { subject, fromOffset: line.offsets[0]!, due, reason: line.reason, attempts, maybeSince, since: parked.since }) });
+  };
+  for (const { subject, parked, queue: [loaded] } of lanes) if (parked !== undefined) spare(subject, parked, loaded);
+  yield found;
+  found = [];
+  for (const subject of sleepers.dueBefore(due)) {
+    spare(subject, sleepers.peek(subject)!.parked);
+    if (found.length < maxMarks) continue;
+    yield found;
+    found = [];
+  }
+  yield found;
 }

@@ -2,17 +2,17 @@ import type { Assignment, ConsumerHandlers, RecordBatch } from '@weir/log';
 import { expire, prepare, type Preparation, type ToStart } from './attempt.ts';
 import { createAlarm } from './alarm.ts';
 import { joinBatch, type Batch, type Ready } from './batch.ts';
-import { call, callBatch, readBack, tellQuota } from './call.ts';
 import { waitMs, type BreakerState } from './breaker.ts';
 import { createEndPace } from './end-pace.ts';
 import type { Ending } from './ends.ts';
 import { createHeads } from './heads.ts';
+import { createInFlight } from './in-flight.ts';
 import { restrictSince, type Lane } from './lane.ts';
 import type { SecondState } from './fail-over.ts';
 import { createLeaving } from './leaving.ts';
 import { createPartitionRunner, type PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
-import { costOf, createPaths, measurePath, withPath } from './paths.ts';
+import { costOf, createPaths, withPath } from './paths.ts';
 import { drawnFrom } from './quota.ts';
 import type { Ordered } from './ready.ts';
 import { createRoom, type Delayed } from './room.ts';
@@ -55,7 +55,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const paths = createPaths();
   const pace = createEndPace(ports.clock);
   let pumping = false;
-  let inFlight = 0;
   /** Heads that are looked at again in a moment: the more, the later, for what they wait for is read by this process, too. */
   let waiting = 0;
   /** Lanes whose head waits for a timer for longer than what restricts waits for a use. */
@@ -66,6 +65,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const room = createRoom({ clock: ports.clock, heads, delayed, timeLeft, wakeIn: (ms) => alarm.in(ms), offer: inLine });
   const standing = createStanding(ports, () => leaving.breakerChanged());
   const settle = createSettle({ ports, breaker: standing.breaker, end, later, offer: inLine });
+  const inFlight = createInFlight({ ports, paths, standing, settle, finished: pump });
   const leaving = createLeaving({ destination: ports, ready: heads, breaker: standing.breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
@@ -91,7 +91,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     try {
       leaving.comeBack(waitMs(standing.breaker(), ports.clock.monotonic()));
       if (standing.breaker().state === 'closed' && held() > 0) room.look();
-      while (inFlight < destination.concurrency && timeLeft()) {
+      while (inFlight.count() < destination.concurrency && timeLeft()) {
         const next = heads.next((bucket) => !empty.has(bucket));
         if (next === undefined || !tryHead(next, destination, empty)) return;
       }
@@ -179,8 +179,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next.item, task, destination, prepared.operation);
     if (batch === 'ended') return true;
     const wait = blocked > 0 ? blocked : ports.quota.take(bucket, limit, next.class, now);
-    if (wait === 0 && batch !== undefined) startBatch(fillBatch(batch, [bucket, next.bucket], destination, prepared.operation), destination, prepared.operation, bucket);
-    else if (wait === 0) start(lane, runner, task, destination, prepared, bucket);
+    if (wait === 0 && batch !== undefined) inFlight.startBatch(fillBatch(batch, [bucket, next.bucket], destination, prepared.operation), destination, prepared.operation, bucket);
+    else if (wait === 0) inFlight.start(lane, runner, task, destination, prepared, bucket);
     else if (blocked === 0 && makesWay(lane, wait)) park(lane, runner, wait);
     else {
       heads.putBack({ ...next, bucket });
@@ -224,22 +224,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       }
     }
     return batch;
-  }
-
-  function startBatch({ members, items }: Batch<Ready>, destination: DestinationConfig, operation: OperationManifest, bucket: string): void {
-    const since = began();
-    ports.metrics.batchItems.observe({ destination: ports.name }, members.length);
-    for (const { runner } of members) runner.callStarted();
-    callBatch(ports, members, items, destination, operation).then((results) => {
-      const trouble = results.find((r) => r.kind === 'verdict' && r.verdict.kind === 'throttled') ?? results[0]!;
-      tellQuota(ports, bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
-      standing.judge(results, members.map((m) => m.task), destination, since);
-      if (results[0]!.kind === 'verdict') measurePath(paths, members.map((m) => m.task), ports.clock.monotonic());
-      members.forEach(({ lane, runner, task }, i) => settle.call(lane, runner, task, results[i]!));
-    }).catch((error: unknown) => { for (const { runner } of members) runner.fail(error); }).finally(() => {
-      for (const { runner } of members) runner.callEnded();
-      finished();
-    });
   }
 
   function act(lane: Lane, runner: PartitionRunner, task: Task, prepared: Exclude<Preparation, ToStart>): void {
@@ -319,39 +303,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     }
   }
 
-  function start(lane: Lane, runner: PartitionRunner, task: Task, destination: DestinationConfig, { kind, operation }: ToStart, bucket: string): void {
-    const since = began();
-    runner.callStarted();
-    const settled = kind === 'call'
-      ? call(ports, runner, destination, task, operation).then((result) => {
-        tellQuota(ports, bucket, result, result.kind === 'verdict' ? result.verdict : undefined);
-        standing.judge([result], [task], destination, since);
-        if (result.kind === 'verdict') measurePath(paths, [task], ports.clock.monotonic());
-        settle.call(lane, runner, task, result);
-      })
-      : readBack(ports, runner, destination, task, operation).then((result) => {
-        tellQuota(ports, bucket, result, result.kind === 'read' ? result.read : undefined);
-        standing.judge([result], [task], destination, since);
-        settle.read(lane, runner, task, result);
-      });
-    settled.catch(runner.fail).finally(() => {
-      runner.callEnded();
-      finished();
-    });
-  }
-
-  function began(): number {
-    inFlight++;
-    ports.metrics.callsInFlight(ports.name, inFlight);
-    return standing.began();
-  }
-
-  function finished(): void {
-    inFlight--;
-    ports.metrics.callsInFlight(ports.name, inFlight);
-    pump();
-  }
-
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
       const opened = parts.map((part) => createPartitionRunner(ports, part, pace, { ready: inLine, restrict: hurry, end: count }));
@@ -396,6 +347,6 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     oldestAsked: () => Math.min(...[...partitions.values()].map((runner) => runner.oldestAsked())),
     held,
     health: standing.health,
-    status: () => ({ breaker: standing.breaker().state, reason: standing.breaker().reason, inFlight, ready: heads.size(), parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
+    status: () => ({ breaker: standing.breaker().state, reason: standing.breaker().reason, inFlight: inFlight.count(), ready: heads.size(), parked: [...partitions.values()].reduce((n, r) => n + r.parking.count(), 0) }),
   };
 }

@@ -138,6 +138,17 @@ test('a parked record that is acknowledged and not shown, by a leader that was c
   expect([offered.map((lane) => lane.subject), questions]).toEqual([['anna'], 5]);
 });
 
+test('a partition that goes while a parked record is not shown leaves it to the next owner: nothing is said to be lost, and the process goes on', async () => {
+  apply([{ key: '#park/1/1/abc/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due: 500 }) }]);
+  let questions = 0;
+  const lanes = await takeOver(1, undefined, { setTimer: (run) => setImmediate(run), shows: () => {
+    if (++questions === 4) lanes.parking.close();
+    return questions === 1;
+  } });
+  await lanes.parking.drained();
+  expect([ledger.parks(0).map((m) => m.subject), questions]).toEqual([['anna'], 4]);
+});
+
 test('what is parked and due, and was not called, is not taken for called by the owner after a rebalance; what may have taken effect is', async () => {
   for (const maybeSince of [0, 400]) {
     apply([...ledger.parks(0).map((m) => ({ key: m.key, value: null })), { key: '#park/1/1/abc/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due: 5000 }) }]);

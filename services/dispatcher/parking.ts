@@ -1,18 +1,16 @@
 import { failpoint } from '@weir/failpoint';
-import { expiringShare, H, isPassing, patiently, soon } from '@weir/pipeline';
-import type { Headers, LogRecord, OutRecord } from '@weir/log';
-import { WeirError } from '@weir/errors';
+import { expiringShare, isPassing } from '@weir/pipeline';
+import type { LogRecord, OutRecord } from '@weir/log';
 import { createAlarm } from './alarm.ts';
-import type { KeyedPut } from './departure.ts';
+import { leftOfParked, type KeyedPut } from './departure.ts';
 import type { Ending } from './ends.ts';
 import { createLane, createParked, dueOf, firstLine, forgetHead, isQuotaWait, lineFor, nextLine, waitsAs, type Lane, type Line, type Parked, type QuotaWait } from './lane.ts';
 import { ledgerKeys } from './ledger.ts';
 import { goAhead } from './overtake.ts';
 import { createMarkWriter, type Mark } from './mark-writer.ts';
 import { loadParked } from './park-load.ts';
-import { readDelivery } from './read-delivery.ts';
+import { createParkedRecords } from './parked-records.ts';
 import type { DestinationPorts } from './ports.ts';
-import { createReadAhead } from './read-ahead.ts';
 import { createSleepers } from './sleepers.ts';
 import { createSlots } from './slots.ts';
 import type { DeliveryValue, EndValue, Task } from './types.ts';
@@ -75,12 +73,6 @@ export interface Parking {
   close(): void;
 }
 
-/** A next owner has taken over by then. If not, it takes what is parked for called, as after a crash. */
-const takenOverMs = 60_000;
-/** Markers left for the next owner in one append. */
-const maxMarks = 500;
-/** Looks for a parked record that is acknowledged and not shown, 200 ms apart: as long as a broker takes to learn that another one leads. */
-const maxMisses = 300;
 /** Of subjects that sleep, renewed in one go. */
 const maxRenewed = 500;
 
@@ -89,9 +81,8 @@ export function createParking(context: Context): Parking {
   // Not the instance alone: one that was killed and is back is another owner, and so is one that begins again to load.
   const nameOwner = (): string => `${ports.instance}/${context.epoch}/${Math.floor(ports.clock.random() * 2 ** 32).toString(36)}`;
   let owner = nameOwner();
-  const parkedTopic = ports.topics.parked(ports.name);
   const write = createMarkWriter({ ports, topic: ports.topics.ledger(ports.name), partition, applyLedger: context.applyLedger });
-  const ahead = createReadAhead(ports.reader, parkedTopic, partition);
+  const records = createParkedRecords({ ports, partition, createTask: context.createTask, closed: () => closed });
   const sleepers = createSleepers(ports.parkedTable, partition);
   const running = new Set<Promise<void>>();
   let closed = false;
@@ -110,11 +101,6 @@ export function createParking(context: Context): Parking {
       if (!closed || !isPassing(error)) ports.fail(error);
     }).finally(() => running.delete(promise));
     running.add(promise);
-  }
-
-  function toParked(task: Task): OutRecord {
-    const headers: Headers = [...task.record.headers.filter(([name]) => name !== H.dispatched), [H.dispatched, Buffer.from(`${task.offset}:${task.queuedAt}${task.maybeSince > 0 ? `:${task.maybeSince}` : ''}`)]];
-    return { partition, key: task.record.key, value: task.record.value, headers };
   }
 
   const keyFor = (subject: string): string => ledgerKeys.park(owner, stays++, subject);
@@ -228,29 +214,12 @@ export function createParking(context: Context): Parking {
 
   /** A parked record as a task, with what is known of it where it is the head of its line. */
   async function load(parked: Parked, offset: number): Promise<Task> {
-    const record = await patiently(ports.clock, () => closed, () => found(offset));
-    if (record === undefined) throw new WeirError('log-out-of-range', `${parkedTopic}/${partition} lost offset ${offset} of a parked delivery before it was sent`, { details: { offset } });
-    const task = await decode(record);
+    const task = await records.get(offset);
     await context.reach([task]);
     const { offsets, attempts, readBacks, notApplied, last, maybeSince } = lineFor(parked, task.delivery);
     // Of one that nobody has had in hand since it was parked, its record knows whether an earlier owner may have called it.
     if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, notApplied, last, maybeSince: maybeSince > 0 || attempts > 0 ? maybeSince : task.maybeSince });
     return task;
-  }
-
-  /** Undefined = it is gone. A leader that was cut off and does not know it yet may not show it, though it was acknowledged: it is waited for a while. */
-  async function found(offset: number): Promise<LogRecord | undefined> {
-    for (let misses = 0; ; misses++) {
-      const record = await ahead.get(offset);
-      if (record !== undefined || closed || misses >= maxMisses || ((await ports.admin.beginningOffsets(parkedTopic)).get(partition) ?? 0) > offset) return record;
-      await soon(ports.clock);
-    }
-  }
-
-  async function decode(record: LogRecord): Promise<Task> {
-    const delivery = await readDelivery(ports, record.value, () => closed);
-    const at = record.headers.find(([name]) => name === H.dispatched)?.[1].toString('utf8').split(':') ?? ['-1', '0'];
-    return Object.assign(context.createTask(delivery, record, Number(at[0]), record.offset, Number(at[1])), { maybeSince: Number(at[2] ?? 0) });
   }
 
   async function lift(lane: Lane): Promise<void> {
@@ -274,7 +243,7 @@ export function createParking(context: Context): Parking {
     async load() {
       leaveAll();
       owner = nameOwner();
-      await loadParked({ ports, partition, sleepers, keyFor, isOwn: (key) => key.startsWith(ledgerKeys.parkOwner(owner)), write, enter, decode, reach: context.reach, endOf: context.endOf, end: context.end, closed: () => closed });
+      await loadParked({ ports, partition, sleepers, keyFor, isOwn: (key) => key.startsWith(ledgerKeys.parkOwner(owner)), write, enter, decode: records.decode, reach: context.reach, endOf: context.endOf, end: context.end, closed: () => closed });
       loading = false;
       if (count === 0) return;
       this.renew();
@@ -312,7 +281,7 @@ export function createParking(context: Context): Parking {
       awake.add(lane);
       enter();
       spawn(async () => {
-        const [offsets, mine] = await Promise.all([ports.appender.append(parkedTopic, tasks.map(toParked)), context.written()]);
+        const [offsets, mine] = await Promise.all([records.append(tasks), context.written()]);
         // What ended before it in its lane must have its end first: a new owner would take it up behind what is parked here.
         if (!mine) return;
         // Arrivals appended behind this call were acknowledged behind it: the head's offsets come first.
@@ -334,7 +303,7 @@ export function createParking(context: Context): Parking {
       }
       parked.pending++;
       spawn(async () => {
-        const [offset] = await ports.appender.append(parkedTopic, [toParked(task)]);
+        const [offset] = await records.append([task]);
         const line = lineFor(parked, task.delivery);
         line.offsets.push(offset!);
         parked.pending--;
@@ -360,26 +329,7 @@ export function createParking(context: Context): Parking {
       for (const { parked } of awake) oldest = Math.min(oldest ?? parked!.since, parked!.since);
       return oldest;
     },
-    *forNext(lanes, left = []) {
-      const due = ports.clock.now() + takenOverMs;
-      let found: KeyedPut[] = [...left];
-      const spare = (subject: string, parked: Parked, loaded?: Task): void => {
-        if (parked.pending > 0 || nextLine(parked) === undefined) return;
-        const line = firstLine(parked);
-        const { attempts, maybeSince } = loaded !== undefined && loaded.parkedOffset === line.offsets[0] ? loaded : line;
-        if (maybeSince === 0 && line.due < due) found.push({ key: parked.key, value: ports.serde.encode('weir.internal.LedgerPark', { subject, fromOffset: line.offsets[0]!, due, reason: line.reason, attempts, maybeSince, since: parked.since }) });
-      };
-      for (const { subject, parked, queue: [loaded] } of lanes) if (parked !== undefined) spare(subject, parked, loaded);
-      yield found;
-      found = [];
-      for (const subject of sleepers.dueBefore(due)) {
-        spare(subject, sleepers.peek(subject)!.parked);
-        if (found.length < maxMarks) continue;
-        yield found;
-        found = [];
-      }
-      yield found;
-    },
+    forNext: (lanes, left) => leftOfParked(ports, sleepers, lanes, left),
     renew() {
       if (closed || loading) return;
       const now = ports.clock.now();
