@@ -29,6 +29,8 @@ class World {
   now = 1_800_000_000_000;
   /** Of every operation. */
   kind: 'use' | 'restrict' = 'restrict';
+  /** Of control is whole; one that is being built anew has nothing of any topic yet. */
+  indexed = true;
   /** Grows with every look: the cursor is saved after every few chunks. */
   tick = 0;
 
@@ -109,14 +111,14 @@ class World {
     const operation = { kind: this.kind, accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
     const policy = { purposes: new Map(), rules: [], routes: new Map([['Event', ['till', 'crm'].map((destination) => ({ destination, on: 'Event', operation: 'put', kind: this.kind, purpose: 'service', when: undefined }))]]) };
     const release = { hash: 'rel_x', policy, sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
-    const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
+    const standing: StandingPorts = { end: (d, key) => (this.indexed ? this.ends.get(`${d}/${key}`) : undefined), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
       select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
       verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], has: () => false, forget: () => undefined },
-      settle: { admin, reader, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
+      settle: { admin, reader, store: { position: (topic, p) => (this.indexed ? this.list(topic, p).length : 0), counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
       audit: async () => 'leaf_end', fail: (error) => { throw error; }, ...over,
     });
     runner.resume();
@@ -242,6 +244,39 @@ test('a copy behind the cursor of what was put back before it is known for one a
     expect(second.orders.get(id).progress.counts).toMatchObject({ selected: 40, requeued: 40 });
     expect(world.back()).toHaveLength(40);
   }
+});
+
+test('previews and runs wait for an index that is being built anew, visibly, and are paused and cancelled meanwhile', async () => {
+  const world = new World();
+  for (let n = 0; n < 20; n++) world.letter(n, {});
+  const first = await world.process('a');
+  const { id } = (await first.runner.add(world.order({ from: 'dlq', all: true, rate: 100 }), by(1))).entry.order;
+  await until(first.orders, id, 'previewed');
+  await first.runner.start(id, by(2));
+  for (let i = 0; i < 20_000 && world.back().length === 0; i++) await new Promise((done) => setImmediate(done));
+  await first.runner.close();
+  const before = world.back().length;
+  expect([before > 0, before < 20]).toEqual([true, true]);
+  // The machine fell, and with it the index.
+  world.indexed = false;
+  const { runner, orders } = await world.process('b');
+  const looks = async (): Promise<void> => { for (let i = 0; i < 50; i++) await new Promise((done) => setTimeout(done, 1)); };
+  await looks();
+  expect([orders.get(id).progress.state, runner.waitingFor(id), world.back().length]).toEqual(['running', 'the index of control', before]);
+  const late = (await runner.add(world.order({ from: 'dlq', all: true }), by(3))).entry.order.id;
+  await looks();
+  expect([orders.get(late).progress.state, runner.waitingFor(late)]).toEqual(['previewing', 'the index of control']);
+  await runner.cancel(late, by(4));
+  await runner.pause(id, by(5));
+  await looks();
+  expect([orders.get(late).progress.state, orders.get(id).progress.state, runner.waitingFor(id), runner.waitingFor(late)]).toEqual(['cancelled', 'paused', undefined, undefined]);
+  await runner.start(id, by(6));
+  await looks();
+  world.indexed = true;
+  await until(orders, id, 'finished');
+  expect(orders.get(id).progress.counts).toEqual({ read: 20, selected: 20, requeued: 20 });
+  expect(new Set(world.back()).size).toBe(20);
+  await runner.close();
 });
 
 test('records of two megabytes are put back a few at a time, each once and in order', async () => {

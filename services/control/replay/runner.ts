@@ -51,7 +51,7 @@ export interface Runner {
   cancel(id: string, by: By): Promise<Entry>;
   /** Take up what a crash or a stop left open. */
   resume(): void;
-  /** What a run waits for; undefined = nothing. */
+  /** What a preview or a run waits for; undefined = nothing. */
   waitingFor(id: string): string | undefined;
   close(): Promise<void>;
 }
@@ -78,6 +78,8 @@ export function createRunner(ports: RunnerPorts): Runner {
   const lines = { preview: Promise.resolve(), run: Promise.resolve() };
   const delivering = new Set<Promise<void>>();
   const running = new Map<string, PutBack>();
+  /** What an order waits for that is not at its put-back. */
+  const waiting = new Map<string, string>();
   let closed = false;
 
   async function save(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
@@ -132,9 +134,23 @@ export function createRunner(ports: RunnerPorts): Runner {
     }
   }
 
+  /**
+   * An index that is being built anew (a new folder, a torn file) knows of no end: what it is asked before it is whole would be
+   * taken for on its way, and passed over. False: the order left the state before.
+   */
+  async function indexed(entry: Entry, state: State): Promise<boolean> {
+    const { id } = entry.order;
+    waiting.set(id, 'the index of control');
+    try {
+      return await settled.indexed(() => goesOn(entry, state));
+    } finally {
+      waiting.delete(id);
+    }
+  }
+
   async function preview(entry: Entry): Promise<void> {
     const { order } = entry;
-    await settled.indexed();
+    if (!await indexed(entry, 'previewing')) return;
     const survey = createSurvey();
     const selector = createSelector(select, order);
     const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'previewing')) : undefined;
@@ -184,7 +200,7 @@ export function createRunner(ports: RunnerPorts): Runner {
 
   async function run(entry: Entry): Promise<void> {
     const { order } = entry;
-    if (!goesOn(entry, 'running')) return;
+    if (!goesOn(entry, 'running') || !await indexed(entry, 'running')) return;
     const selector = createSelector(select, order);
     await remember(entry, selector);
     const already = await putBackSince(ports.putBack, order, entry.progress.tails);
@@ -352,7 +368,7 @@ export function createRunner(ports: RunnerPorts): Runner {
         else awaitDelivery(order.id);
       }
     },
-    waitingFor: (id) => running.get(id)?.waitingFor(),
+    waitingFor: (id) => waiting.get(id) ?? running.get(id)?.waitingFor(),
     async close() {
       closed = true;
       await Promise.all([...Object.values(lines), ...delivering]);
