@@ -234,7 +234,8 @@ async function follow(context: CommandContext, client: Client, first: OrderView)
   if (json) terminal.json(view);
   else if (signal.aborted) terminal.line(`the replay goes on: weir replay watch ${view.id}`);
   else printReport(context, view);
-  return view.state === 'failed' ? 1 : 0;
+  // Paused by control itself, with a reason.
+  return view.state === 'failed' || (view.state === 'paused' && view.reason !== null) ? 1 : 0;
 }
 
 function show(context: CommandContext, view: OrderView): number {

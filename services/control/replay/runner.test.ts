@@ -29,6 +29,8 @@ class World {
   now = 1_800_000_000_000;
   /** Of every operation. */
   kind: 'use' | 'restrict' = 'restrict';
+  /** That runs. */
+  release = 'rel_x';
   /** Of control is whole; one that is being built anew has nothing of any topic yet. */
   indexed = true;
   /** Grows with every look: the cursor is saved after every few chunks. */
@@ -111,12 +113,14 @@ class World {
     const operation = { kind: this.kind, accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
     const policy = { purposes: new Map(), rules: [], routes: new Map([['Event', ['till', 'crm'].map((destination) => ({ destination, on: 'Event', operation: 'put', kind: this.kind, purpose: 'service', when: undefined }))]]) };
     const release = { hash: 'rel_x', policy, sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
+    let current = release;
+    const running = (): Release => (current.hash === this.release ? current : (current = { ...release, hash: this.release }));
     const standing: StandingPorts = { end: (d, key) => (this.indexed ? this.ends.get(`${d}/${key}`) : undefined), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
-      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
+      select: { serde, topics, release: running, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
       verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], has: () => false, forget: () => undefined },
       settle: { admin, reader, store: { position: (topic, p) => (this.indexed ? this.list(topic, p).length : 0), counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
       audit: async () => 'leaf_end', fail: (error) => { throw error; }, ...over,
@@ -438,6 +442,62 @@ test('a corrected order whose differences went with a restart is not started bef
   await until(second.orders, late, 'previewed');
   again.forget(late);
   await expect(second.runner.start(late, by(6))).rejects.toThrow(/order it again/);
+  await second.runner.close();
+});
+
+test('a corrected order sends nothing under another release than its preview showed: it is not started, and one that runs is paused', async () => {
+  const world = new World();
+  for (let n = 0; n < 30; n++) world.letter(n, {});
+  const first = await world.process('a', { corrector: corrector() });
+  const add = async (n: number, more: object = {}): Promise<string> => {
+    const { id } = (await first.runner.add({ ...world.order({ from: 'dlq', all: true }), corrected: true, ...more }, by(n))).entry.order;
+    await until(first.orders, id, 'previewed');
+    return id;
+  };
+  const [id, plain] = [await add(1, { rate: 100 }), await add(2, { corrected: false })];
+  world.release = 'rel_y';
+  await expect(first.runner.start(id, by(3))).rejects.toThrow(/shown under rel_x, and rel_y runs now, which would send others: order it again/);
+  expect(world.back()).toEqual([]);
+  await first.runner.start(plain, by(4));
+  await until(first.orders, plain, 'finished');
+  const before = world.back().length;
+  world.release = 'rel_x';
+  await first.runner.start(id, by(5));
+  for (let i = 0; i < 20_000 && world.back().length === before; i++) await new Promise((done) => setTimeout(done, 1));
+  world.release = 'rel_y';
+  await until(first.orders, id, 'paused');
+  expect(world.back().length).toBeLessThan(before + 30);
+  expect(first.orders.get(id).progress).toMatchObject({ by: 'control', reason: expect.stringMatching(/shown under rel_x, and rel_y runs now/) });
+  await expect(first.runner.start(id, by(6))).rejects.toThrow(/order it again/);
+  // What it showed runs again.
+  world.release = 'rel_x';
+  await first.runner.start(id, by(7));
+  await until(first.orders, id, 'finished');
+  expect(first.orders.get(id).progress).toMatchObject({ counts: { selected: 30, requeued: 30 }, reason: null });
+  expect(world.back()).toHaveLength(before + 30);
+  await first.runner.close();
+});
+
+test('a corrected order is previewed again when the release changes meanwhile; one that was shown is not, by a restart, under another release', async () => {
+  const world = new World();
+  for (let n = 0; n < 3; n++) world.letter(n, {});
+  const changing = corrector();
+  let opened = 0;
+  const first = await world.process('a', { corrector: { ...changing, open(order, goesOn) {
+    if (++opened === 1) world.release = 'rel_y';
+    return changing.open(order, goesOn);
+  } } });
+  const { id } = (await first.runner.add({ ...world.order({ from: 'dlq', all: true }), corrected: true }, by(1))).entry.order;
+  await until(first.orders, id, 'previewed');
+  expect([opened, JSON.parse(first.orders.get(id).progress.preview)]).toMatchObject([2, { release: 'rel_y', differs: 3 }]);
+  await first.runner.close();
+  world.release = 'rel_z';
+  const again = corrector();
+  const second = await world.process('b', { corrector: again });
+  const next = (await second.runner.add(world.order({ from: 'dlq', all: true }), by(2))).entry.order.id;
+  await until(second.orders, next, 'previewed');
+  expect([again.has(id), second.orders.get(id).progress.state]).toEqual([false, 'previewed']);
+  await expect(second.runner.start(id, by(3))).rejects.toThrow(/shown under rel_y, and rel_z runs now/);
   await second.runner.close();
 });
 

@@ -61,6 +61,8 @@ const saveEveryMs = 1000;
 const keptNames = 20;
 const unknowns = new Set(['unknownKeyed', 'unknownReadable', 'unknownHeld']);
 
+const previewOf = ({ progress }: Pick<Entry, 'progress'>): ReplayPreview => JSON.parse(progress.preview) as ReplayPreview;
+
 /** Adds what came of a chunk; `over` was passed over. */
 function tally(counts: Record<string, number>, chunk: Readonly<Record<'read' | 'lost' | 'selected' | 'requeued', number>>, over: readonly Item[]): void {
   const count = (name: string, n: number): void => { counts[name] = (counts[name] ?? 0) + n; };
@@ -122,6 +124,13 @@ export function createRunner(ports: RunnerPorts): Runner {
 
   const goesOn = (entry: Entry, state: State): boolean => !closed && entry.progress.state === state;
 
+  /** The release under which a corrected order showed what it would send, where another one runs now: its differences are others, and nobody saw them. */
+  function otherRelease({ order, progress }: Entry): string | undefined {
+    if (!order.corrected || progress.preview === '') return undefined;
+    const shown = previewOf({ progress }).release;
+    return shown === select.release().hash ? undefined : `its differences were shown under ${shown}, and ${select.release().hash} runs now, which would send others`;
+  }
+
   /** Ask the vendors about what is unknown; what they have becomes applied, what they surely have not is to be sent. */
   async function verify(entry: Entry, items: readonly Item[], state: State, survey?: Survey): Promise<void> {
     const unknown: Looked[] = items.flatMap((item) => item.deliveries.filter((d) => unknowns.has(d.found.standing)));
@@ -151,6 +160,8 @@ export function createRunner(ports: RunnerPorts): Runner {
   async function preview(entry: Entry): Promise<void> {
     const { order } = entry;
     if (!await indexed(entry, 'previewing')) return;
+    const release = select.release();
+    const shown = entry.progress.preview === '' ? undefined : previewOf(entry).release;
     const survey = createSurvey();
     const selector = createSelector(select, order);
     const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'previewing')) : undefined;
@@ -168,9 +179,16 @@ export function createRunner(ports: RunnerPorts): Runner {
     } finally {
       correct?.close();
     }
-    const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate, goneBefore: await goneBefore(order) });
+    const result = survey.result(release, selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate, goneBefore: await goneBefore(order) });
     const empty = result.records === 0;
     if (!goesOn(entry, 'previewing')) return;
+    if (order.corrected && select.release() !== release) {
+      // It is of two releases.
+      ports.corrector.forget(order.id);
+      return preview(entry);
+    }
+    // Made again by itself, of what nobody has looked at: the one that was shown stays, and a start is refused.
+    if (shown !== undefined && shown !== release.hash) return save(entry, { state: 'previewed' });
     await save(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
     if (order.start && goesOn(entry, 'previewed')) await begin(entry, { actor: order.by, leaf: order.leaf });
   }
@@ -180,7 +198,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     const { state } = entry.progress;
     const tails = entry.progress.startedAt === null ? await endsOf(admin, targets(entry.order)) : entry.progress.tails;
     if (entry.progress.state !== state) return false;
-    await save(entry, { state: 'running', by: by.actor, leaf: by.leaf, startedAt: entry.progress.startedAt ?? clock.now(), tails });
+    await save(entry, { state: 'running', by: by.actor, leaf: by.leaf, startedAt: entry.progress.startedAt ?? clock.now(), tails, reason: null });
     enqueue('run', entry.order.id, run);
     return true;
   }
@@ -198,14 +216,30 @@ export function createRunner(ports: RunnerPorts): Runner {
     }
   }
 
+  /** To the end, or until it is paused, cancelled or closed; a corrected order is paused when the release changes under it. */
   async function run(entry: Entry): Promise<void> {
     const { order } = entry;
-    if (!goesOn(entry, 'running') || !await indexed(entry, 'running')) return;
+    while (goesOn(entry, 'running')) {
+      const other = otherRelease(entry);
+      if (other === undefined) await pass(entry);
+      else {
+        const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.paused', target: order.id, of: order.leaf, details: { release: select.release().hash } });
+        if (goesOn(entry, 'running')) await save(entry, { state: 'paused', by: 'control', leaf, reason: `${other}: order it again` });
+      }
+    }
+  }
+
+  /** From the cursor on; at the end the order is `delivering`. Comes back before when the order left its state, or a corrected one its release. */
+  async function pass(entry: Entry): Promise<void> {
+    const { order } = entry;
+    const release = select.release();
+    const on = (): boolean => goesOn(entry, 'running') && (!order.corrected || select.release() === release);
+    if (!on() || !await indexed(entry, 'running')) return;
     const selector = createSelector(select, order);
     await remember(entry, selector);
     const already = await putBackSince(ports.putBack, order, entry.progress.tails);
     if (already.size > 0) logger.info({ order: order.id, records: already.size }, 'put back behind the cursor, known by their origin');
-    const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'running')) : undefined;
+    const correct = order.corrected ? await ports.corrector.open(order, on) : undefined;
     const counts: Record<string, number> = { ...entry.progress.counts };
     const putBack = createPutBack(ports.putBack, order);
     running.set(order.id, putBack);
@@ -214,7 +248,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     let under: { readonly whole: Promise<boolean>; readonly acknowledged: () => void; readonly positions: readonly Position[] } | undefined;
     /** False: paused, cancelled or closed within the chunk: what of it was put back is found again by its origin. */
     async function settle(): Promise<boolean> {
-      if (under === undefined) return goesOn(entry, 'running');
+      if (under === undefined) return on();
       const { whole, acknowledged, positions } = under;
       under = undefined;
       if (!await whole) return false;
@@ -222,7 +256,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       if (clock.monotonic() - savedAt < saveEveryMs && !atEnd(order, positions)) return true;
       await save(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
       savedAt = clock.monotonic();
-      return goesOn(entry, 'running');
+      return on();
     }
     try {
       for await (const { records, positions, lost } of scan(reader, order.range, entry.progress.positions)) {
@@ -237,7 +271,7 @@ export function createRunner(ports: RunnerPorts): Runner {
           tally(counts, { read: records.length, lost, selected: items.length, requeued: back.length }, over);
           ports.metrics.requeued.inc(back.length);
         };
-        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), () => goesOn(entry, 'running')), acknowledged, positions };
+        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), on), acknowledged, positions };
         // Told when it is waited for.
         under.whole.catch(() => {});
       }
@@ -316,7 +350,7 @@ export function createRunner(ports: RunnerPorts): Runner {
 
   /** Nothing is sent anew that could not be looked at first. One that was ordered to start at once was not to be looked at. */
   function lacksDifferences({ order, progress }: Entry): boolean {
-    return progress.state === 'previewed' && order.corrected && !order.start && (JSON.parse(progress.preview) as ReplayPreview).differs > 0 && !ports.corrector.has(order.id);
+    return progress.state === 'previewed' && order.corrected && !order.start && previewOf({ progress }).differs > 0 && !ports.corrector.has(order.id);
   }
 
   function refuse(entry: Entry, wanted: string): never {
@@ -338,6 +372,8 @@ export function createRunner(ports: RunnerPorts): Runner {
       const entry = orders.get(id);
       const wanted = 'only what is previewed or paused can be started';
       if (entry.progress.state !== 'previewed' && entry.progress.state !== 'paused') refuse(entry, wanted);
+      const other = otherRelease(entry);
+      if (other !== undefined) refuse(entry, `${other}: order it again, and look at the new preview`);
       if (lacksDifferences(entry)) refuse(entry, 'its differences, which the run would send, are not at hand any more: wait until they are made again, or order it again');
       if (!await begin(entry, by)) refuse(entry, wanted);
       return entry;
@@ -355,7 +391,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       return entry;
     },
     resume() {
-      const again = new Set(orders.list().filter(lacksDifferences).slice(0, maxOrders).map(({ order }) => order.id));
+      const again = new Set(orders.list().filter((entry) => lacksDifferences(entry) && otherRelease(entry) === undefined).slice(0, maxOrders).map(({ order }) => order.id));
       for (const { order, progress } of orders.list().toReversed()) {
         ports.metrics.moved(undefined, progress.state);
         if (again.has(order.id)) enqueue('preview', order.id, previewAgain);
