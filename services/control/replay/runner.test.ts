@@ -29,6 +29,11 @@ class World {
   now = 1_800_000_000_000;
   /** Of every operation. */
   kind: 'use' | 'restrict' = 'restrict';
+  /** The registry, to which every value is new then. */
+  away = false;
+  /** Appends from now on after which brokers are away: half of the records is written, and nobody learns of it. */
+  readonly lost = new Set<number>();
+  appends = 0;
   /** That runs. */
   release = 'rel_x';
   /** Of control is whole; one that is being built anew has nothing of any topic yet. */
@@ -59,6 +64,10 @@ class World {
       append: async (topic, records) => {
         await new Promise((done) => setImmediate(done));
         if (!alive) return new Promise(() => undefined);
+        if (this.lost.delete(this.appends++)) {
+          for (const record of records.slice(0, Math.ceil(records.length / 2))) this.put(topic, record);
+          throw new WeirError('log-unavailable', 'the broker does not answer');
+        }
         const offsets: number[] = [];
         for (const record of records) {
           // A kill in the middle of an append: some of it is written, nobody learns of it.
@@ -120,7 +129,7 @@ class World {
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
-      select: { serde, topics, release: running, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
+      select: { serde: { ...serde, known: () => !this.away, prepare: async () => { if (this.away) throw new WeirError('log-unavailable', 'the registry does not answer'); } }, topics, release: running, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
       verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], has: () => false, forget: () => undefined },
       settle: { admin, reader, store: { position: (topic, p) => (this.indexed ? this.list(topic, p).length : 0), counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
       audit: async () => 'leaf_end', fail: (error) => { throw error; }, ...over,
@@ -231,6 +240,54 @@ test('killed anywhere, however often, every record that is to go back is put bac
     expect([counts['selected'] ?? 0, counts['requeued'] ?? 0, counts['confirmed'] ?? 0]).toEqual([list.length, open.length, list.length - open.length]);
   }), { numRuns: 60 });
 }, 60_000);
+
+test('brokers that go away in the middle of any append end no order: every record that is to go back is put back exactly once', async () => {
+  await fc.assert(fc.asyncProperty(letters, fc.array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 4 }), async (list, lost) => {
+    const world = new World();
+    for (let copy = 0; copy < 3; copy++) for (const [n, { end, copies }] of list.entries()) if (copy < copies) world.letter(n, end, copy);
+    const { runner, orders } = await world.process('a');
+    for (const n of lost) world.lost.add(n);
+    const { id } = (await runner.add(world.order({ from: 'dlq', all: true, ahead: 0, start: true }), by(1))).entry.order;
+    await until(orders, id, 'finished');
+    const open = list.flatMap(({ end }, n) => (end.state === 'delivered' ? [] : [n]));
+    const back = world.back();
+    expect([new Set(back).size, back.length]).toEqual([open.length, open.length]);
+    const { counts } = orders.get(id).progress;
+    expect([counts['selected'] ?? 0, counts['requeued'] ?? 0, counts['confirmed'] ?? 0]).toEqual([list.length, open.length, list.length - open.length]);
+    // What it says on the topic is, in the end, what it came to.
+    for (let i = 0; i < 20; i++) await new Promise((done) => setTimeout(done, 1));
+    await runner.close();
+    const kept = (await world.process('b')).orders.get(id).progress;
+    expect([kept.state, kept.counts]).toEqual(['finished', counts]);
+  }), { numRuns: 60 });
+}, 60_000);
+
+test('an order waits, visibly, for a registry that is away, in preview and in run, and is paused meanwhile', async () => {
+  const world = new World();
+  for (let n = 0; n < 20; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  const looks = async (): Promise<void> => { for (let i = 0; i < 30; i++) await new Promise((done) => setTimeout(done, 1)); };
+  world.away = true;
+  const { id } = (await runner.add(world.order({ from: 'dlq', all: true }), by(1))).entry.order;
+  await looks();
+  expect([orders.get(id).progress.state, runner.waitingFor(id)]).toEqual(['previewing', 'log-unavailable: the registry does not answer']);
+  world.away = false;
+  await until(orders, id, 'previewed');
+  expect(runner.waitingFor(id)).toBeUndefined();
+  world.away = true;
+  await runner.start(id, by(2));
+  await looks();
+  expect([orders.get(id).progress.state, runner.waitingFor(id), world.back()]).toEqual(['running', 'log-unavailable: the registry does not answer', []]);
+  await runner.pause(id, by(3));
+  await looks();
+  expect([orders.get(id).progress.state, runner.waitingFor(id)]).toEqual(['paused', undefined]);
+  await runner.start(id, by(4));
+  await looks();
+  world.away = false;
+  await until(orders, id, 'finished');
+  expect(world.back()).toHaveLength(20);
+  await runner.close();
+});
 
 test('a copy behind the cursor of what was put back before it is known for one after a kill, wherever that was', async () => {
   for (let cut = 38; cut <= 46; cut++) {

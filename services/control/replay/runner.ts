@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { findWeirError, WeirError } from '@weir/errors';
 import type { LogAdmin } from '@weir/log';
-import { retentionOf, type ReplayPreview } from '@weir/pipeline';
+import { isPassing, patiently, retentionOf, soon, type ReplayPreview } from '@weir/pipeline';
 import type { Logger } from 'pino';
 import type { NewLeaf } from '../audit.ts';
 import { maxOrders, type Corrector } from './correct.ts';
@@ -57,6 +57,10 @@ export interface Runner {
 }
 
 const saveEveryMs = 1000;
+/** What was read of a range before brokers or registry went away is read again after each wait. */
+const maxAwayMs = 30_000;
+/** An order that another process has taken over is not waited for. */
+const isAway = (error: unknown): boolean => isPassing(error) && (error as { code?: string }).code !== 'log-assignment-stale';
 /** Ended orders whose names of those that a vendor was asked about are kept. */
 const keptNames = 20;
 const unknowns = new Set(['unknownKeyed', 'unknownReadable', 'unknownHeld']);
@@ -82,20 +86,34 @@ export function createRunner(ports: RunnerPorts): Runner {
   const running = new Map<string, PutBack>();
   /** What an order waits for that is not at its put-back. */
   const waiting = new Map<string, string>();
+  /** What did not answer an order, and how often in a row. */
+  const away = new Map<string, { readonly tries: number; readonly what: string }>();
   let closed = false;
 
+  /** Counts at once, also when the write is refused: who asked for it is told. */
   async function save(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
     const before = entry.progress;
-    await orders.save({ ...before, ...patch, at: Math.max(clock.now(), before.at + 1), runner: ports.runner });
-    if (patch.state !== undefined && patch.state !== before.state) ports.metrics.moved(before.state, patch.state);
+    const saved = orders.save({ ...before, ...patch, at: Math.max(clock.now(), before.at + 1), runner: ports.runner });
+    if (entry.progress.state !== before.state) ports.metrics.moved(before.state, entry.progress.state);
+    await saved;
   }
 
-  /** What fails in a declared way ends the order, not the process. */
+  /** As `save`, of the work itself: brokers that are away are waited for. What is written in the end is how the order is by then. */
+  async function keep(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
+    await save(entry, patch).catch((error: unknown) => {
+      if (closed || !isAway(error)) throw error;
+      return patiently(clock, () => closed, () => orders.save(entry.progress));
+    });
+  }
+
+  /** What fails in a declared way ends the order, not the process; brokers or a registry that are away end neither: the work is taken up where a crash would have left it. */
   async function attempt(id: string, work: (entry: Entry) => Promise<void>): Promise<void> {
     try {
-      if (closed) return;
-      const entry = orders.get(id);
-      await work(entry).catch((error: unknown) => failed(entry, error));
+      for (let again = true; again && !closed;) {
+        const entry = orders.get(id);
+        again = await work(entry).then(() => false, (error: unknown) => failed(entry, error));
+      }
+      away.delete(id);
     } catch (error) {
       if (!closed) ports.fail(error);
     }
@@ -112,14 +130,35 @@ export function createRunner(ports: RunnerPorts): Runner {
     delivering.add(waiting);
   }
 
-  async function failed(entry: Entry, error: unknown): Promise<void> {
-    if (closed) return;
+  /** True: it is to be tried again, now. */
+  async function failed(entry: Entry, error: unknown): Promise<boolean> {
+    if (closed) return false;
     const known = findWeirError(error);
-    if (known?.code === 'log-assignment-stale') return logger.warn({ order: entry.order.id }, known.message);
+    if (known?.code === 'log-assignment-stale') {
+      logger.warn({ order: entry.order.id }, known.message);
+      return false;
+    }
     if (known === undefined || known.entry.retry === 'stop') throw error;
-    if (endedStates.has(entry.progress.state)) return logger.warn({ order: entry.order.id, err: error }, 'the work on a replay order that was cancelled failed');
+    if (endedStates.has(entry.progress.state)) {
+      logger.warn({ order: entry.order.id, err: error }, 'the work on a replay order that was cancelled failed');
+      return false;
+    }
+    if (isAway(known)) {
+      await outlast(entry, known);
+      return true;
+    }
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.failed', target: entry.order.id, of: entry.order.leaf, details: { code: known.code } });
-    await save(entry, { state: 'failed', by: 'control', leaf, finishedAt: clock.now(), reason: known.message });
+    await keep(entry, { state: 'failed', by: 'control', leaf, finishedAt: clock.now(), reason: known.message });
+    return false;
+  }
+
+  /** Longer each time that nothing could be done between; no longer than the order stays as it is. */
+  async function outlast({ order: { id }, progress: { state } }: Entry, error: WeirError): Promise<void> {
+    const tries = (away.get(id)?.tries ?? 0) + 1;
+    if (tries === 1) logger.warn({ order: id, err: error }, 'a replay waits until brokers and registry answer');
+    away.set(id, { tries, what: `${error.code}: ${error.message}` });
+    const until = clock.monotonic() + Math.min(maxAwayMs, 250 * 2 ** tries);
+    while (!closed && clock.monotonic() < until && orders.get(id).progress.state === state) await soon(clock);
   }
 
   const goesOn = (entry: Entry, state: State): boolean => !closed && entry.progress.state === state;
@@ -162,6 +201,8 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (!await indexed(entry, 'previewing')) return;
     const release = select.release();
     const shown = entry.progress.preview === '' ? undefined : previewOf(entry).release;
+    // Of an attempt before.
+    if (order.corrected) ports.corrector.forget(order.id);
     const survey = createSurvey();
     const selector = createSelector(select, order);
     const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'previewing')) : undefined;
@@ -169,6 +210,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       for await (const { records } of scan(reader, order.range)) {
         if (!goesOn(entry, 'previewing')) return;
         const items = await selector.take(records);
+        away.delete(order.id);
         if (order.verify) await verify(entry, items, 'previewing', survey);
         for (const item of items) {
           const differences = correct?.differences(item) ?? [];
@@ -184,13 +226,12 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (!goesOn(entry, 'previewing')) return;
     if (order.corrected && select.release() !== release) {
       // It is of two releases.
-      ports.corrector.forget(order.id);
       return preview(entry);
     }
     // Made again by itself, of what nobody has looked at: the one that was shown stays, and a start is refused.
-    if (shown !== undefined && shown !== release.hash) return save(entry, { state: 'previewed' });
-    await save(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
-    if (order.start && goesOn(entry, 'previewed')) await begin(entry, { actor: order.by, leaf: order.leaf });
+    if (shown !== undefined && shown !== release.hash) return keep(entry, { state: 'previewed' });
+    await keep(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
+    if (order.start && goesOn(entry, 'previewed')) await patiently(clock, () => !goesOn(entry, 'previewed'), () => begin(entry, { actor: order.by, leaf: order.leaf }));
   }
 
   /** Ends of the target topics first: whatever is put back from now on lies behind them. False: somebody else changed the order meanwhile. */
@@ -198,7 +239,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     const { state } = entry.progress;
     const tails = entry.progress.startedAt === null ? await endsOf(admin, targets(entry.order)) : entry.progress.tails;
     if (entry.progress.state !== state) return false;
-    await save(entry, { state: 'running', by: by.actor, leaf: by.leaf, startedAt: entry.progress.startedAt ?? clock.now(), tails, reason: null });
+    await keep(entry, { state: 'running', by: by.actor, leaf: by.leaf, startedAt: entry.progress.startedAt ?? clock.now(), tails, reason: null });
     enqueue('run', entry.order.id, run);
     return true;
   }
@@ -224,7 +265,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       if (other === undefined) await pass(entry);
       else {
         const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.paused', target: order.id, of: order.leaf, details: { release: select.release().hash } });
-        if (goesOn(entry, 'running')) await save(entry, { state: 'paused', by: 'control', leaf, reason: `${other}: order it again` });
+        if (goesOn(entry, 'running')) await keep(entry, { state: 'paused', by: 'control', leaf, reason: `${other}: order it again` });
       }
     }
   }
@@ -254,13 +295,14 @@ export function createRunner(ports: RunnerPorts): Runner {
       if (!await whole) return false;
       acknowledged();
       if (clock.monotonic() - savedAt < saveEveryMs && !atEnd(order, positions)) return true;
-      await save(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
+      await keep(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
       savedAt = clock.monotonic();
       return on();
     }
     try {
       for await (const { records, positions, lost } of scan(reader, order.range, entry.progress.positions)) {
         const found = await selector.take(records);
+        away.delete(order.id);
         const items = correct === undefined ? found : found.map((item) => correct.mark(item));
         if (order.verify) await verify(entry, items.filter((item) => !already.has(item.from)), 'running');
         const back: Item[] = [];
@@ -281,7 +323,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       running.delete(order.id);
       correct?.close();
     }
-    await save(entry, { state: 'delivering' });
+    await keep(entry, { state: 'delivering' });
     awaitDelivery(order.id);
   }
 
@@ -291,7 +333,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (!(await settled.taken(entry.order, entry.progress.startedAt ?? entry.order.at, () => goesOn(entry, 'delivering')))) return;
     const report = { ...entry.progress.counts, ended: settled.outcomes(entry.order.id), seconds: Math.round((clock.now() - (entry.progress.startedAt ?? clock.now())) / 1000) };
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.finished', target: entry.order.id, of: entry.order.leaf, details: { selected: report['selected' as never] ?? 0, requeued: report['requeued' as never] ?? 0 } });
-    await save(entry, { state: 'finished', by: 'control', leaf, finishedAt: clock.now(), report: JSON.stringify(report) });
+    await keep(entry, { state: 'finished', by: 'control', leaf, finishedAt: clock.now(), report: JSON.stringify(report) });
     ports.corrector.forget(entry.order.id);
     forgetNames();
     logger.info({ order: entry.order.id, ...report }, 'replay finished');
@@ -306,7 +348,7 @@ export function createRunner(ports: RunnerPorts): Runner {
   /** Its preview once more, for the differences that went with a restart. */
   async function previewAgain(entry: Entry): Promise<void> {
     if (!goesOn(entry, 'previewed')) return;
-    await save(entry, { state: 'previewing' });
+    await keep(entry, { state: 'previewing' });
     await preview(entry);
   }
 
@@ -404,7 +446,7 @@ export function createRunner(ports: RunnerPorts): Runner {
         else awaitDelivery(order.id);
       }
     },
-    waitingFor: (id) => waiting.get(id) ?? running.get(id)?.waitingFor(),
+    waitingFor: (id) => away.get(id)?.what ?? waiting.get(id) ?? running.get(id)?.waitingFor(),
     async close() {
       closed = true;
       await Promise.all([...Object.values(lines), ...delivering]);
