@@ -139,7 +139,7 @@ class World {
   }
   order = (request: ReplayRequest) => parseRequest(request, { sources: new Map([['shop', {} as never]]), destinations: new Map([['till', {} as never], ['crm', {} as never]]) }, Buffer.alloc(32), this.now);
   /** Origins of what the order put back, in the order of the topic. */
-  back = (): string[] => [0, 1].flatMap((p) => this.list(this.topics.dispatch('till'), p).map((r) => r.headers.find(([n]) => n === H.origin)![1].toString()));
+  back = (destination = 'till'): string[] => [0, 1].flatMap((p) => this.list(this.topics.dispatch(destination), p).map((r) => r.headers.find(([n]) => n === H.origin)![1].toString()));
 }
 const by = (n: number) => ({ actor: 'admin', leaf: `leaf_00000000-0000-4000-8000-${String(n).padStart(12, '0')}` });
 async function until(orders: Orders, id: string, ...wanted: string[]): Promise<string> {
@@ -442,6 +442,57 @@ test('an order whose destination is paused stays open until that has taken it, a
   expect(orders.get(first).progress.state).toBe('delivering');
   world.paused.clear();
   await until(orders, first, 'finished');
+  await runner.close();
+});
+
+test('an order with no room before a paused destination lets the others go first, says what it waits for, and goes on when there is room, also after a restart', async () => {
+  const world = new World();
+  world.paused.add('crm');
+  for (let n = 0; n < 40; n++) world.letter(n, {}, 0, n % 2 === 0 ? 'crm' : 'till');
+  let { runner, orders } = await world.process('a');
+  const add = async (destination: string, n: number): Promise<string> => {
+    const { id } = (await runner.add(world.order({ from: 'dlq', destination, ahead: 4, start: true }), by(n))).entry.order;
+    return id;
+  };
+  const told = async (id: string, what: string): Promise<void> => {
+    for (let i = 0; i < 20_000 && runner.waitingFor(id) !== what; i++) await new Promise((done) => setImmediate(done));
+    expect([orders.get(id).progress.state, runner.waitingFor(id)]).toEqual(['running', what]);
+  };
+  const first = await add('crm', 1);
+  await told(first, world.topics.dispatch('crm'));
+  // Nobody waits behind it, so it stays.
+  const second = await add('crm', 2);
+  await told(second, world.topics.dispatch('crm'));
+  const till = await add('till', 3);
+  await until(orders, till, 'finished');
+  for (const id of [first, second]) await told(id, world.topics.dispatch('crm'));
+  await runner.close();
+  ({ runner, orders } = await world.process('b'));
+  const next = await add('till', 4);
+  await until(orders, next, 'finished');
+  await runner.pause(second, by(5));
+  await runner.start(second, by(6));
+  world.paused.clear();
+  for (const id of [first, second]) {
+    await until(orders, id, 'finished');
+    expect(orders.get(id).progress.counts).toEqual({ read: 40, selected: 20, requeued: 20 });
+  }
+  // Each of the two put each record back once; the dispatcher sends it once.
+  const back = world.back('crm');
+  expect([back.length, new Set(back).size]).toEqual([40, 20]);
+  await runner.close();
+});
+
+test('an order behind another one says which', async () => {
+  const world = new World();
+  for (let n = 0; n < 30; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  const ids = await Promise.all([1, 2].map(async (n) => (await runner.add(world.order({ from: 'dlq', all: true, rate: 100 }), by(n))).entry.order.id));
+  for (const id of ids) await until(orders, id, 'previewed');
+  for (const [i, id] of ids.entries()) await runner.start(id, by(3 + i));
+  expect(ids.map((id) => runner.waitingFor(id)).at(1)).toBe(`order ${ids[0]}`);
+  for (const id of ids) await until(orders, id, 'finished');
+  expect(ids.map((id) => runner.waitingFor(id))).toEqual([undefined, undefined]);
   await runner.close();
 });
 

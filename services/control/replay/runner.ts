@@ -40,7 +40,7 @@ export interface By {
 
 /**
  * Replay orders as resumable machines: previewing → previewed → running ⇄ paused → delivering → finished. One order
- * runs at a time, in the order of their starts; previews have a line of their own, and delivery is waited for by each for itself. Everything that is needed to go on
+ * runs at a time, in the order of their starts, and one whose stages have no room lets the others go first; previews have a line of their own, and delivery is waited for by each for itself. Everything that is needed to go on
  * is on weir.control, see docs/decisions/0008-replay.md.
  */
 export interface Runner {
@@ -57,6 +57,9 @@ export interface Runner {
 }
 
 const saveEveryMs = 1000;
+/** A run whose stages have no room for so long lets those behind it go first. */
+const asideMs = 3000;
+const asideLookMs = 1000;
 /** What was read of a range before brokers or registry went away is read again after each wait. */
 const maxAwayMs = 30_000;
 /** An order that another process has taken over is not waited for. */
@@ -82,6 +85,9 @@ export function createRunner(ports: RunnerPorts): Runner {
   const { topics, clock, reader } = ports.putBack;
   const settled = createSettled(ports.settle);
   const lines = { preview: Promise.resolve(), run: Promise.resolve() };
+  /** Orders of each line; the first one is worked on. */
+  const queued: Readonly<Record<keyof typeof lines, string[]>> = { preview: [], run: [] };
+  /** What is waited for outside of the lines. */
   const delivering = new Set<Promise<void>>();
   const running = new Map<string, PutBack>();
   /** What an order waits for that is not at its put-back. */
@@ -121,7 +127,21 @@ export function createRunner(ports: RunnerPorts): Runner {
 
   /** Work of one line, one after the other. */
   function enqueue(line: keyof typeof lines, id: string, work: (entry: Entry) => Promise<void>): void {
-    lines[line] = lines[line].then(() => attempt(id, work));
+    queued[line].push(id);
+    lines[line] = lines[line].then(() => attempt(id, work)).finally(() => queued[line].shift());
+  }
+
+  /** Leaves the line to those behind it until the stages have taken enough of what it put back: a destination that is paused holds up its own orders only. Then its turn comes again. */
+  function stepAside(id: string, putBack: PutBack): void {
+    running.set(id, putBack);
+    const mine = (): boolean => running.get(id) === putBack;
+    const waits: Promise<void> = attempt(id, (entry) => putBack.room(() => mine() && goesOn(entry, 'running'), asideLookMs)).then(() => {
+      // Paused and started meanwhile: it has another turn already.
+      if (!mine()) return;
+      running.delete(id);
+      enqueue('run', id, run);
+    }).finally(() => delivering.delete(waits));
+    delivering.add(waits);
   }
 
   /** Each by itself: one whose destination is paused holds up no other. */
@@ -262,20 +282,22 @@ export function createRunner(ports: RunnerPorts): Runner {
     const { order } = entry;
     while (goesOn(entry, 'running')) {
       const other = otherRelease(entry);
-      if (other === undefined) await pass(entry);
-      else {
+      if (other === undefined) {
+        const blocked = await pass(entry);
+        if (blocked !== undefined) return stepAside(order.id, blocked);
+      } else {
         const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.paused', target: order.id, of: order.leaf, details: { release: select.release().hash } });
         if (goesOn(entry, 'running')) await keep(entry, { state: 'paused', by: 'control', leaf, reason: `${other}: order it again` });
       }
     }
   }
 
-  /** From the cursor on; at the end the order is `delivering`. Comes back before when the order left its state, or a corrected one its release. */
-  async function pass(entry: Entry): Promise<void> {
+  /** From the cursor on; at the end the order is `delivering`. Comes back before when the order left its state, or a corrected one its release; with its put-back when that has no room, and others wait. */
+  async function pass(entry: Entry): Promise<PutBack | undefined> {
     const { order } = entry;
     const release = select.release();
     const on = (): boolean => goesOn(entry, 'running') && (!order.corrected || select.release() === release);
-    if (!on() || !await indexed(entry, 'running')) return;
+    if (!on() || !await indexed(entry, 'running')) return undefined;
     const selector = createSelector(select, order);
     await remember(entry, selector);
     const already = await putBackSince(ports.putBack, order, entry.progress.tails);
@@ -284,6 +306,13 @@ export function createRunner(ports: RunnerPorts): Runner {
     const counts: Record<string, number> = { ...entry.progress.counts };
     const putBack = createPutBack(ports.putBack, order);
     running.set(order.id, putBack);
+    let noRoomSince: number | undefined;
+    /** What was put back is found again by its origin. */
+    const stepsAside = (): boolean => noRoomSince !== undefined && queued.run.length > 1 && clock.monotonic() - noRoomSince > asideMs;
+    function puts(): boolean {
+      noRoomSince = putBack.waitingFor() === undefined ? undefined : noRoomSince ?? clock.monotonic();
+      return on() && !stepsAside();
+    }
     let savedAt = clock.monotonic();
     /** What is being put back; the next chunk is selected meanwhile, and put back behind it. */
     let under: { readonly whole: Promise<boolean>; readonly acknowledged: () => void; readonly positions: readonly Position[] } | undefined;
@@ -308,16 +337,16 @@ export function createRunner(ports: RunnerPorts): Runner {
         const back: Item[] = [];
         const over: Item[] = [];
         for (const item of items) (already.has(item.from) || goesBack(item, order) ? back : over).push(item);
-        if (!await settle()) return;
+        if (!await settle()) return on() ? putBack : undefined;
         const acknowledged = (): void => {
           tally(counts, { read: records.length, lost, selected: items.length, requeued: back.length }, over);
           ports.metrics.requeued.inc(back.length);
         };
-        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), on), acknowledged, positions };
+        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), puts), acknowledged, positions };
         // Told when it is waited for.
         under.whole.catch(() => {});
       }
-      if (!await settle()) return;
+      if (!await settle()) return on() ? putBack : undefined;
     } finally {
       await under?.whole.catch(() => {});
       running.delete(order.id);
@@ -325,6 +354,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     }
     await keep(entry, { state: 'delivering' });
     awaitDelivery(order.id);
+    return undefined;
   }
 
   /** Everything was put back: wait until the stages have taken it, then tell how it ended. */
@@ -446,7 +476,11 @@ export function createRunner(ports: RunnerPorts): Runner {
         else awaitDelivery(order.id);
       }
     },
-    waitingFor: (id) => away.get(id)?.what ?? waiting.get(id) ?? running.get(id)?.waitingFor(),
+    waitingFor(id) {
+      if (!workingStates.has(orders.get(id).progress.state)) return undefined;
+      const line = Object.values(queued).find((ids) => ids.indexOf(id) > 0);
+      return away.get(id)?.what ?? waiting.get(id) ?? running.get(id)?.waitingFor() ?? (line === undefined ? undefined : `order ${line[0]}`);
+    },
     async close() {
       closed = true;
       await Promise.all([...Object.values(lines), ...delivering]);
