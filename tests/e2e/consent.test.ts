@@ -120,19 +120,19 @@ test('a withdrawal with an address that is none closes the user id at once, and 
 test('a no under an event id that came before with another body holds at once and is an incident; put back, it closes nothing that a yes has opened meanwhile', async () => {
   const who = 'userId:u-twice';
   const say = async (event: string): Promise<string> => ((await (await weir.segment('track', { type: 'track', messageId: 'twice-1', userId: 'u-twice', event, properties: {} })).json()) as { eventId: string }).eventId;
-  const open = async (is: boolean): Promise<void> => {
-    expect((await weir.cli('consent', 'set', who, '--purpose', 'email-marketing', '--channel', 'email', '--state', 'granted')).code).toBe(0);
-    await waitFor('the yes holds', async () => marketing(await show(who)).open === is);
+  const grant = async (...channel: string[]): Promise<void> => {
+    expect((await weir.cli('consent', 'set', who, '--purpose', 'email-marketing', '--state', 'granted', ...channel)).code).toBe(0);
+    await waitFor('the yes holds', async () => marketing(await show(who)).open === true);
   };
   const first = await say('Product Viewed');
-  await open(true);
+  await grant();
   expect(await say('Unsubscribed')).toBe(first);
   await waitFor('the no holds', async () => marketing(await show(who)).reason === 'consent-withdrawn');
   const incident = async (): Promise<boolean> => ((await weir.status()).incidents as any[]).some((i) => i.destination === 'consent/segment');
   await waitFor('the incident', incident);
   const [letter] = JSON.parse((await weir.cli('dlq', 'list', '--code', 'event-conflict', '--source', 'segment', '--open', '--json')).out).deadLetters;
   expect(letter).toMatchObject({ eventId: first, stage: 'normalizer', codes: ['event-conflict', 'consent-unresolved'] });
-  await open(true);
+  await grant('--channel', 'email');
   expect((await weir.cli('dlq', 'redrive', letter.id, '--json')).code).toBe(0);
   await waitFor('the end of the incident', async () => !(await incident()));
   await weir.settled();
