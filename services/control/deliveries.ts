@@ -2,6 +2,7 @@ import { WeirError } from '@weir/errors';
 import type { Appender, Headers, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
 import type { Scope } from '@weir/release';
+import { named, nullable, object, oneOf, text, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
 import { readDeadLetter } from './letters.ts';
 import type { ChangedBy } from './releases.ts';
@@ -9,19 +10,15 @@ import { recordOf } from './replay/put-back.ts';
 import type { Today } from './replay/today.ts';
 import type { Store } from './store.ts';
 
+const findings = ['applied', 'not-applied'] as const;
 /** What a person found out about a delivery of which nobody knows whether it took effect. */
-export type Finding = 'applied' | 'not-applied';
+export type Finding = (typeof findings)[number];
 
-export interface Resolved {
-  /** Dead letter id of the held delivery. */
-  readonly id: string;
-  readonly eventId: string;
-  readonly destination: string;
-  readonly operation: string;
-  readonly finding: Finding;
-  /** Order under which it goes on, with the audit leaf of this change in it; null = it had ended as delivered already. */
-  readonly order: string | null;
-}
+const resolvedReply = named('ResolvedDelivery', object('What became of a held delivery.', {
+  id: text('Dead letter id of the held delivery.'), eventId: text('Event.'), destination: text('Destination.'), operation: text('Operation there.'), finding: oneOf(findings, 'What was found out.'),
+  order: nullable(text('Order under which it goes on, with the audit leaf of this change in it; null = it had ended as delivered already.')),
+}));
+export type Resolved = TypeOf<typeof resolvedReply>;
 
 export interface HeldDeliveries {
   /**
@@ -76,8 +73,8 @@ export function createHeldDeliveries({ store, reader, appender, serde, topics, t
 
 const idOf = (request: { params: unknown }): string => (request.params as { id: string }).id;
 const schema = {
-  params: { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$' } } },
-  body: { type: 'object', additionalProperties: false, required: ['finding'], properties: { finding: { enum: ['applied', 'not-applied'], description: 'Whether it took effect at the destination.' }, reason: { type: 'string', minLength: 1, maxLength: 500, description: 'Stands in the audit leaf.' } } },
+  params: { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$', description: 'Dead letter id of the held delivery.' } } },
+  body: { type: 'object', additionalProperties: false, required: ['finding'], properties: { finding: { enum: findings, description: 'Whether it took effect at the destination.' }, reason: { type: 'string', minLength: 1, maxLength: 500, description: 'Stands in the audit leaf.' } } },
 };
 
 /** POST /v1/deliveries/:id/resolve. What is held is listed by GET /v1/dlq?code=delivery-held&open=true. */
@@ -85,6 +82,7 @@ export function heldDeliveryRoutes(app: FastifyInstance, held: HeldDeliveries, s
   app.post<{ Body: { finding: Finding; reason?: string } }>('/v1/deliveries/:id/resolve', {
     schema,
     config: {
+      replies: { 200: resolvedReply }, errors: ['not-found'],
       permission: 'delivery.resolve', scope: (request) => scopeOf('letter', idOf(request)), action: 'delivery.resolve', summary: 'Say whether a held delivery took effect: it ends as delivered, or is sent again.',
       target: (request) => {
         const { finding, reason } = request.body as { finding: string; reason?: string };
