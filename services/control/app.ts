@@ -183,7 +183,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit, counts }),
-        deliveries: createHeldDeliveries({ store, reader, appender, serde, topics }),
+        deliveries: createHeldDeliveries({ store, reader, appender, serde, topics, today: replays.today }),
         switches: createSwitchApi(context, own, barrier),
         subjects: () => privacy.subjects(),
         erasures: () => privacy.erasures(),
