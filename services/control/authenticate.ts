@@ -1,7 +1,8 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import { createRemoteJWKSet, errors, jwtVerify, type JWTPayload } from 'jose';
+import { errors, jwtVerify, type JWTPayload } from 'jose';
 import { everything, isApiToken, parseGrant, type Grant, type Principal } from '@weir/release';
+import { createIssuerKeys } from './issuer-keys.ts';
 
 export interface OidcOptions {
   /** Exactly as in `iss`; its discovery document names the keys. */
@@ -22,7 +23,7 @@ const digest = (text: string): Buffer => createHash('sha256').update(text).diges
 
 export type Authenticate = (authorization: string | undefined) => Promise<Principal>;
 
-/** Who sends this Authorization header. Rejects with `unauthorized` for whatever is not a valid token, `log-unavailable` when the issuer does not answer. */
+/** Who sends this Authorization header. Rejects with `unauthorized` for whatever is not a valid token, `log-unavailable` when the issuer does not answer. Throws config-invalid for an issuer that is not https. */
 export function createAuthenticate(ports: { readonly adminToken: () => string; readonly principalOf: (token: string) => Principal | undefined; readonly oidc?: OidcOptions; readonly now: () => number }): Authenticate {
   const verify = ports.oidc === undefined ? undefined : oidcVerifier(ports.oidc, ports.now);
   return async (authorization) => {
@@ -36,25 +37,16 @@ export function createAuthenticate(ports: { readonly adminToken: () => string; r
 }
 
 function oidcVerifier({ issuer, audience, rolesClaim }: OidcOptions, now: () => number): (token: string) => Promise<Principal | undefined> {
-  let keys: ReturnType<typeof createRemoteJWKSet> | undefined;
-
-  /** The address of the keys comes from the configured issuer, never from a token. */
-  async function discover(): Promise<ReturnType<typeof createRemoteJWKSet>> {
-    const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`;
-    const response = await fetch(url, { redirect: 'error', signal: AbortSignal.timeout(fetchTimeoutMs) });
-    const found = (await response.json()) as { issuer?: unknown; jwks_uri?: unknown };
-    if (!response.ok || found.issuer !== issuer || typeof found.jwks_uri !== 'string') throw new WeirError('log-unavailable', `${url} does not describe the issuer`);
-    return createRemoteJWKSet(new URL(found.jwks_uri), { timeoutDuration: fetchTimeoutMs });
-  }
+  const keysOf = createIssuerKeys({ issuer, timeoutMs: fetchTimeoutMs, now });
 
   return async (token) => {
     let payload: JWTPayload;
     try {
-      keys ??= await discover();
-      ({ payload } = await jwtVerify(token, keys, { issuer, audience, algorithms, clockTolerance, requiredClaims: ['exp', 'sub'], currentDate: new Date(now()) }));
+      ({ payload } = await jwtVerify(token, await keysOf(), { issuer, audience, algorithms, clockTolerance, requiredClaims: ['exp', 'sub'], currentDate: new Date(now()) }));
     } catch (error) {
-      if (error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout) && !(error instanceof errors.JWKSInvalid)) return undefined;
       if (error instanceof WeirError) throw error;
+      // JOSEError itself, without a class of its own, is what jose says of a key set that it could not fetch.
+      if (error instanceof errors.JOSEError && !['ERR_JOSE_GENERIC', 'ERR_JWKS_TIMEOUT', 'ERR_JWKS_INVALID'].includes(error.code)) return undefined;
       throw new WeirError('log-unavailable', 'the OIDC issuer does not answer', { cause: error });
     }
     const listed = payload[rolesClaim];
