@@ -9,6 +9,8 @@ export interface OidcOptions {
   readonly issuer: string;
   /** Of this API, as in `aud`. */
   readonly audience: string;
+  /** What `typ` of the header must be: `at+jwt` (RFC 9068), which no ID token has, or `any`. */
+  readonly tokenType: 'at+jwt' | 'any';
   /** Claim with the grants: a list of texts. */
   readonly rolesClaim: string;
 }
@@ -20,6 +22,17 @@ const clockTolerance = '5s';
 const maxTokenChars = 8192;
 const maxGrants = 50;
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+
+/**
+ * The OIDC options of the environment; undefined without an issuer. The audience defaults to `weir` for access tokens that
+ * say that they are: an ID token of a client that is named `weir` has that audience too. Throws config-invalid where it must be named.
+ */
+export function oidcOptions(config: { readonly oidcIssuer?: string | undefined; readonly oidcAudience?: string | undefined; readonly oidcTokenType: OidcOptions['tokenType']; readonly oidcRolesClaim: string }): OidcOptions | undefined {
+  const { oidcIssuer: issuer, oidcAudience, oidcTokenType: tokenType, oidcRolesClaim: rolesClaim } = config;
+  if (issuer === undefined) return undefined;
+  if (oidcAudience === undefined && tokenType === 'any') throw new WeirError('config-invalid', 'WEIR_OIDC_TOKEN_TYPE=any needs WEIR_OIDC_AUDIENCE: an audience that is the id of no client, since an ID token has that of its client');
+  return { issuer, audience: oidcAudience ?? 'weir', tokenType, rolesClaim };
+}
 
 export type Authenticate = (authorization: string | undefined) => Promise<Principal>;
 
@@ -36,13 +49,13 @@ export function createAuthenticate(ports: { readonly adminToken: () => string; r
   };
 }
 
-function oidcVerifier({ issuer, audience, rolesClaim }: OidcOptions, now: () => number): (token: string) => Promise<Principal | undefined> {
+function oidcVerifier({ issuer, audience, tokenType, rolesClaim }: OidcOptions, now: () => number): (token: string) => Promise<Principal | undefined> {
   const keysOf = createIssuerKeys({ issuer, timeoutMs: fetchTimeoutMs, now });
 
   return async (token) => {
     let payload: JWTPayload;
     try {
-      ({ payload } = await jwtVerify(token, await keysOf(), { issuer, audience, algorithms, clockTolerance, requiredClaims: ['exp', 'sub'], currentDate: new Date(now()) }));
+      ({ payload } = await jwtVerify(token, await keysOf(), { issuer, audience, ...(tokenType === 'any' ? {} : { typ: tokenType }), algorithms, clockTolerance, requiredClaims: ['exp', 'sub'], currentDate: new Date(now()) }));
     } catch (error) {
       if (error instanceof WeirError) throw error;
       // JOSEError itself, without a class of its own, is what jose says of a key set that it could not fetch.

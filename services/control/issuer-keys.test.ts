@@ -33,7 +33,7 @@ beforeEach(async () => {
 });
 
 const signed = (kid = 'k1') => new SignJWT({ iss: issuer, aud: 'weir', sub: 's', exp: Math.floor(now / 1000) + 60 }).setProtectedHeader({ alg: 'RS256', typ: 'at+jwt', kid }).sign(privateKey);
-const create = () => createAuthenticate({ adminToken: () => 'the-admin-token', principalOf: () => undefined, oidc: { issuer, audience: 'weir', rolesClaim: 'weir_roles' }, now: () => now });
+const create = () => createAuthenticate({ adminToken: () => 'the-admin-token', principalOf: () => undefined, oidc: { issuer, audience: 'weir', tokenType: 'at+jwt', rolesClaim: 'weir_roles' }, now: () => now });
 const codeOf = async (result: Promise<unknown>): Promise<unknown> => result.then(() => 'ok', (error: { code?: unknown }) => error.code);
 
 test('a good issuer is asked once for its document and once for its keys, whoever comes at the same time', async () => {
