@@ -1,5 +1,4 @@
 /** Canonical bytes in, deliveries out: 4 destinations, 20 rules, 3 identifiers a person; every route of every record is decided. */
-import { personRegion, regionKey } from '@weir/consent';
 import { createLog, createSerde, partitionOf } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
 import { linksOf } from '@weir/release';
@@ -33,7 +32,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const maker: Maker = { serde, workspaceKey, keys, release: 'rel_0123456789abcdef', partitionFor: (bytes) => partitionOf(bytes, partitions) };
   await people();
 
-  /** What the tables of policy hold of each subject: links of three identifiers, where it is, as its records say again, and a consent. */
+  /** What the tables of policy hold of each subject: links of three identifiers, and a consent. */
   async function people(): Promise<void> {
     const size = 5000;
     for (let at = 0; at < subjects; at += size) {
@@ -42,12 +41,8 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
         const [a, b] = link.split('~');
         return { partition: appender.partitionFor(topics.identity, link), key: Buffer.from(link), value: serde.encode('weir.internal.IdentityLink', { a, b, source: 'contacts', at: 1_790_000_000_000 }) };
       });
-      const regions = ids.map(([id]) => {
-        const key = Buffer.from(regionKey(id!));
-        return { partition: appender.partitionFor(topics.identity, key), key, value: serde.encode(personRegion, { id: id!, region: 'DE-BE', source: 'contacts', at: 1_790_000_000_000 }) };
-      });
       const states = ids.map(([, email], i) => ({ partition: appender.partitionFor(topics.consent, email!), ...consentOf(serde, email!, at + i) }));
-      await Promise.all([appender.append(topics.identity, [...links, ...regions]), appender.append(topics.consent, states)]);
+      await Promise.all([appender.append(topics.identity, links), appender.append(topics.consent, states)]);
     }
   }
 

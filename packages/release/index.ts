@@ -13,7 +13,7 @@ export { boundReasons, encodeAll, outputsOf, tooLarge, type Encodable, type Enco
 export { createKeyedCache, createPersons, identifiersOf, linksOf, personOf, type Person } from './identity.ts';
 export { keyedIdsOf, parseExternalId, parseIdentifier, type ExternalId, type Identifiers } from './identifier.ts';
 export { consentOrderSchema, changesOf, checkOrder, consentIds, maxOrderBytes, parseOrder, type ConsentOrder } from './consent-order.ts';
-export { maxIdentifiers, normalize, type Canonical, type Normalized } from './normalize.ts';
+export { maxIdentifiers, normalize, ofSecondBody, setAside, type Canonical, type Normalized } from './normalize.ts';
 export { dedupeWindow, longestDedupeWindow } from './dedupe.ts';
 export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';

@@ -16,7 +16,7 @@ import { createConsentLookup } from './consent.ts';
 import { createConsentPreview } from './consent-preview.ts';
 import { createConsentReceipts } from './consent-receipts.ts';
 import { createConsentBarrier, createConsentTables, type ConsentBarrier, type ConsentTables } from '@weir/consent';
-import { createAuthenticate } from './authenticate.ts';
+import { createAuthenticate, oidcOptions } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer, indexFrom } from './indexer.ts';
@@ -161,7 +161,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       // The topics of a release that came meanwhile would be in no index until the next one.
       off = releases.onChange(() => { changing = changing.then(follow).then(() => counts.keep([])).catch(fail); }, begun);
       api = createApi({
-        authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
+        authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: oidcOptions(options), now: () => context.clock.now() }),
         audit: () => audit,
         access,
         consent: createConsentLookup(context, consent),
@@ -183,7 +183,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit, counts }),
-        deliveries: createHeldDeliveries({ store, reader, appender, serde, topics }),
+        deliveries: createHeldDeliveries({ store, reader, appender, serde, topics, today: replays.today }),
         switches: createSwitchApi(context, own, barrier),
         subjects: () => privacy.subjects(),
         erasures: () => privacy.erasures(),

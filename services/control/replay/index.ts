@@ -21,7 +21,7 @@ import type { ReplayApi } from './routes.ts';
 import type { ReplayView, VerifiedDelivery } from './view.ts';
 import { createRowSweep } from './rows.ts';
 import { createRunner, type Runner } from './runner.ts';
-import type { SelectPorts } from './select.ts';
+import { createAsksToday, type SelectPorts } from './select.ts';
 import type { StandingPorts } from './standing.ts';
 import { createVerifier } from './verify.ts';
 
@@ -43,6 +43,8 @@ export interface ReplayPorts {
 
 export interface Replays {
   readonly api: ReplayApi;
+  /** What policy says today of a delivery that was decided earlier. */
+  readonly today: ReturnType<typeof createAsksToday>;
   /** After the audit log is open. */
   resume(): void;
   close(): Promise<void>;
@@ -143,6 +145,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   };
   return {
     api,
+    today: createAsksToday(select),
     resume: () => runner.resume(),
     async close() {
       off();
