@@ -55,8 +55,8 @@ const unasked: Asked = { answer: 'unknown', lasting: false };
 export interface Verifier {
   /** The answers, in order. Of an order that was cancelled or paused meanwhile the rest is `unknown`. Rejects while a registry is away; what was answered before counts when it is asked again. */
   ask(order: { readonly id: string; readonly share: number }, unknown: readonly Looked[], goesOn: () => boolean): Promise<ReadBackAnswer[]>;
-  /** Deliveries of an order that the vendor was asked about: `[event id, output id, destination, operation, answer]`. */
-  answers(order: string): Iterable<{ readonly eventId: string; readonly outputId: string; readonly destination: string; readonly operation: string; readonly answer: ReadBackAnswer }>;
+  /** Deliveries of an order that the vendor was asked about, of those behind `after`: `place` of another one. */
+  answers(order: string, after?: string): Iterable<{ readonly place: string; readonly eventId: string; readonly outputId: string; readonly destination: string; readonly operation: string; readonly answer: ReadBackAnswer }>;
   forget(order: string): void;
 }
 
@@ -168,10 +168,11 @@ export function createVerifier(ports: VerifyPorts): Verifier {
       if (failed !== undefined) throw failed.reason;
       return answers.map((answer) => answer ?? 'unknown');
     },
-    *answers(order) {
-      for (const { value } of table.range(`v/${order}/`)) {
+    *answers(order, after) {
+      const prefix = `v/${order}/`;
+      for (const { key, value } of table.range(prefix, after === undefined ? undefined : prefix + after)) {
         const [answer, , eventId, outputId, destination, operation] = value.toString('utf8').split('|') as [ReadBackAnswer, string, string, string, string, string];
-        yield { answer, eventId, outputId, destination, operation };
+        yield { place: key.slice(prefix.length), answer, eventId, outputId, destination, operation };
       }
     },
     forget(order) {
