@@ -18,12 +18,12 @@ import { createReplayMetrics } from './metrics.ts';
 import { parseRequest, type ReplayOrder } from './order.ts';
 import { createOrders, loadOrders, type Entry } from './orders.ts';
 import type { ReplayApi } from './routes.ts';
-import type { ReplayView, VerifiedDelivery } from './view.ts';
+import type { ReplayView } from './view.ts';
 import { createRowSweep } from './rows.ts';
 import { createRunner, type Runner } from './runner.ts';
 import { createAsksToday, type SelectPorts } from './select.ts';
 import type { StandingPorts } from './standing.ts';
-import { createVerifier } from './verify.ts';
+import { createVerifier, pageOfAnswers } from './verify.ts';
 
 export interface ReplayPorts {
   readonly context: ServiceContext;
@@ -50,8 +50,6 @@ export interface Replays {
   close(): Promise<void>;
 }
 
-/** Looked at in one turn of the event loop: a few milliseconds. */
-const turnAnswers = 1000;
 /** Of the canonical records of one event. */
 const maxCopies = 32;
 /** What is known of weir.control counts so long, as at a dispatcher: past that a kill switch may be on it, and no vendor is asked. */
@@ -130,23 +128,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     list: () => orders.list().map((entry) => view(entry, store, runner)),
     view: (id) => view(orders.get(id), store, runner),
     change: async (id, action, by) => view(await runner[action](id, by), store, runner),
-    async answers(id, answer, limit, after) {
-      const deliveries: VerifiedDelivery[] = [];
-      let looked = 0;
-      let left = 0;
-      let last: string | null = null;
-      for (const { place, ...one } of verifier.answers(orders.get(id).order.id, after)) {
-        // Among many a kill switch must not wait for them.
-        if (++looked % turnAnswers === 0) await new Promise<void>((resume) => { setImmediate(resume); });
-        if (answer !== undefined && one.answer !== answer) continue;
-        if (deliveries.length >= limit) left++;
-        else {
-          deliveries.push(one);
-          last = place;
-        }
-      }
-      return { deliveries, left, next: left === 0 ? null : last };
-    },
+    answers: (id, answer, limit, after) => pageOfAnswers(verifier.answers(orders.get(id).order.id, after), answer, limit),
     differences: (id) => [...corrector.samples(orders.get(id).order.id)],
     letterScope: ports.letterScope,
     scope(id) {

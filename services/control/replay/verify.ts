@@ -10,6 +10,7 @@ import type { AskQuota } from './ask-quota.ts';
 import type { Looked } from './select.ts';
 import type { DeliveryFacts } from './standing.ts';
 import { canReadBack } from './standing.ts';
+import type { VerifiedReply } from './view.ts';
 
 export interface VerifyPorts {
   readonly serde: Serde;
@@ -38,6 +39,8 @@ const longestClosedMs = 30_000;
 const lookMs = 500;
 /** An answer of the vendor counts this long: what was not applied then may have been meanwhile, by somebody else's replay. */
 const answerCountsMs = 15 * 60_000;
+/** Looked at in one turn of the event loop: a few milliseconds. */
+const turnAnswers = 1000;
 
 /** `lasting`: it counts in a later pass of the order, too; else the vendor was not asked, or it refused to say. */
 interface Asked {
@@ -179,6 +182,24 @@ export function createVerifier(ports: VerifyPorts): Verifier {
       table.putBatch([...table.range(`v/${order}/`)].map(({ key }) => ({ key, value: null })));
     },
   };
+}
+
+/** The first `limit` that the vendor was said to answer so (undefined = anything), how many are left behind them, and from where. */
+export async function pageOfAnswers(found: ReturnType<Verifier['answers']>, answer: string | undefined, limit: number): Promise<VerifiedReply> {
+  const deliveries: VerifiedReply['deliveries'][number][] = [];
+  let [looked, left] = [0, 0];
+  let last: string | null = null;
+  for (const { place, ...one } of found) {
+    // Among many a kill switch must not wait for them.
+    if (++looked % turnAnswers === 0) await new Promise<void>((resume) => { setImmediate(resume); });
+    if (answer !== undefined && one.answer !== answer) continue;
+    if (deliveries.length >= limit) left++;
+    else {
+      deliveries.push(one);
+      last = place;
+    }
+  }
+  return { deliveries, left, next: left === 0 ? null : last };
 }
 
 const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone']] as const;
