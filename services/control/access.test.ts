@@ -1,12 +1,15 @@
 import { createServer, type Server } from 'node:http';
-import { BaseResolver, createConfig, lintDocument, makeDocumentFromString } from '@redocly/openapi-core';
 import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
 import { WeirError } from '@weir/errors';
 import { Provider } from 'oidc-provider';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { lintOpenApi } from '../../scripts/openapi.ts';
+import { mismatch } from '../../tests/setup/answers.ts';
 import { createApi, type ApiPorts } from './api.ts';
 import type { NewLeaf } from './audit.ts';
 import { createAuthenticate } from './authenticate.ts';
+import { documentReply } from './openapi.ts';
+import { object, text } from '@weir/service';
 import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from '@weir/release';
 
 const admin = 'the-admin-token';
@@ -149,7 +152,7 @@ test('no grant allows nothing, and every permission is given by some role', () =
   for (const bad of ['', 'root', 'constructor', '__proto__', 'admin@shop', 'admin@:crm', 'admin@shop:crm:x', 'Admin']) expect(() => parseGrant(bad)).toThrow(/grant/);
 });
 
-test('a route without a permission, or a change without an audit action, does not start', () => {
+test('a route without a permission or without a schema of its answer, or a change without an audit action, does not start', () => {
   const add = (config: object, method = 'GET') => () => createApi({ authenticate: async () => ({ id: 'x', grants: [] }), releases: {}, access: {} } as unknown as ApiPorts).route({ method, url: '/v1/new', config, handler: async () => ({}) });
   const scope = () => everything;
   expect(add({})).toThrow(/declares no permission/);
@@ -157,7 +160,10 @@ test('a route without a permission, or a change without an audit action, does no
   expect(add({ permission: 'nope', scope })).toThrow(/declares no permission/);
   expect(add({ permission: 'status.read' })).toThrow(/declares no permission/);
   expect(add({ permission: 'status.read', scope }, 'POST')).toThrow(/no audit action/);
-  expect(add({ permission: 'status.read', scope })).not.toThrow();
+  const replies = { 200: object('An answer.', { name: text('A field.') }) };
+  expect(add({ permission: 'status.read', scope, summary: 'A route.' })).toThrow(/no summary and answers/);
+  expect(add({ permission: 'status.read', scope, replies })).toThrow(/no summary and answers/);
+  expect(add({ permission: 'status.read', scope, summary: 'A route.', replies })).not.toThrow();
 });
 
 test('a leaf says nothing of a body that names a person, not even a hash: an address could be guessed from it', async () => {
@@ -281,10 +287,10 @@ test('tokens that are none: 401', async () => {
 });
 
 test('the OpenAPI document passes the linter and describes every route with its permission', async () => {
-  const document = (await call('GET', '/v1/openapi.json', `Bearer ${admin}`)).json() as { openapi: string; paths: Record<string, Record<string, { 'x-permission': string }>> };
-  const config = await createConfig({ extends: ['recommended'] });
-  const problems = await lintDocument({ document: makeDocumentFromString(JSON.stringify(document), '/openapi.json'), externalRefResolver: new BaseResolver(), config });
-  expect(problems.map((p) => `${p.severity} ${p.ruleId}: ${p.message} ${p.location[0]?.pointer}`)).toEqual([]);
+  const text = (await call('GET', '/v1/openapi.json', `Bearer ${admin}`)).body;
+  const document = JSON.parse(text) as { openapi: string; paths: Record<string, Record<string, { 'x-permission': string }>> };
+  expect(await lintOpenApi('openapi.json', text)).toEqual([]);
+  expect(mismatch(documentReply, text)).toBe('');
   expect(document.openapi).toBe('3.1.0');
   for (const { method, url, permission } of requests()) expect(document.paths[url.replace(/:(\w+)/g, '{$1}')]![method.toLowerCase()]!['x-permission']).toBe(permission);
   expect(Object.keys(permissions)).toEqual(allPermissions);

@@ -49,7 +49,7 @@ test('what came after the erasure whose tombstone is read meanwhile is sealed un
 
 test('what closes of a dead letter is sealed, too; of who was erased nothing of it goes on, and the letter stays', async () => {
   const { keys, state } = ring(() => undefined);
-  const dead = (subject: string, acceptedAt: number) => ({ headers: { acceptedAt }, result: { kind: 'dead', reasons: [], closing: [{ from: 0, to: plain.length, person: { subject, ids: [subject] } }] } as any });
+  const dead = (subject: string, acceptedAt: number) => ({ headers: { acceptedAt }, result: { kind: 'dead', reasons: [], closing: [{ from: 0, to: plain.length, changeId: 'own', person: { subject, ids: [subject] } }] } as any });
   state.marks.set('ann', 1000);
   const sealing = createSealing(keys);
   expect(sealing.withoutErased(dead('ann', 900).result, 900)).toEqual({ kind: 'dead', reasons: [], closing: [] });
@@ -57,6 +57,7 @@ test('what closes of a dead letter is sealed, too; of who was erased nothing of 
   const sink = sinkOf();
   await sealing.seal(works, sink);
   expect(works.map((w) => [w.result.kind, w.result.closing?.length])).toEqual([['dead', 0], ['dead', 1], ['dead', undefined]]);
-  const [{ from, to }] = works[1]!.result.closing;
+  const [{ from, to, changeId }] = works[1]!.result.closing;
   expect(unseal(state.keys.get('bob')!, sink.bytes.subarray(from, to)).toString()).toBe('hello');
+  expect(changeId).toBe('own');
 });
