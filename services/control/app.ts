@@ -16,7 +16,7 @@ import { createConsentLookup } from './consent.ts';
 import { createConsentPreview } from './consent-preview.ts';
 import { createConsentReceipts } from './consent-receipts.ts';
 import { createConsentBarrier, createConsentTables, type ConsentBarrier, type ConsentTables } from '@weir/consent';
-import { createAuthenticate } from './authenticate.ts';
+import { createAuthenticate, oidcOptions } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer, indexFrom } from './indexer.ts';
@@ -161,7 +161,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       // The topics of a release that came meanwhile would be in no index until the next one.
       off = releases.onChange(() => { changing = changing.then(follow).then(() => counts.keep([])).catch(fail); }, begun);
       api = createApi({
-        authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
+        authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: oidcOptions(options), now: () => context.clock.now() }),
         audit: () => audit,
         access,
         consent: createConsentLookup(context, consent),
