@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ReplayPreview } from '@weir/pipeline';
 import { createClient, Refused, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { printLeft, type Page } from '../page.ts';
 import { printable } from '../terminal.ts';
 
 /** A replay order as the control API tells it. */
@@ -69,9 +70,10 @@ export const command: Command = {
     ahead: { type: 'string', value: '<n>', doc: 'at most n records ahead of the stages, 0 = no bound (default 2000)' },
     yes: { type: 'boolean', short: 'y', doc: 'run after the preview without asking' },
     limit: { type: 'string', value: '<n>', doc: 'verified: at most n names (default 1000)' },
+    after: { type: 'string', value: '<place>', doc: 'verified: those behind, as an earlier list says' },
     answer: { type: 'string', value: '<answer>', doc: 'verified: only applied, not-applied, unknown or unreadable' },
   },
-  takes: { ...Object.fromEntries(froms.map((from) => [from, ofOrder])), ...Object.fromEntries(actions.map((action) => [action, action === 'verified' ? ['limit', 'answer'] : []])) },
+  takes: { ...Object.fromEntries(froms.map((from) => [from, ofOrder])), ...Object.fromEntries(actions.map((action) => [action, action === 'verified' ? ['limit', 'answer', 'after'] : []])) },
   positionals: [1, 2],
   async run(context) {
     const [action, id] = context.positionals as [string, string | undefined];
@@ -221,19 +223,21 @@ async function poll(context: CommandContext, client: Client, first: OrderView, s
   return view;
 }
 
-/** Until it ends or is paused; Ctrl-C leaves the order running. Off a terminal a line whenever the state changes. */
+/** Until it ends or is paused; Ctrl-C leaves the order running. Off a terminal a line whenever the state changes, or it waits for something else. */
 async function follow(context: CommandContext, client: Client, first: OrderView): Promise<number> {
   const { terminal, json, signal } = context;
-  let state = '';
+  const told = new Set<string>();
   const view = await poll(context, client, first, (v) => {
-    if (v.state !== state && !json && !process.stderr.isTTY) terminal.error(`${v.state}: ${v.read} of ${v.total} read, ${v.counts['requeued'] ?? 0} put back${v.waitingFor === null ? '' : `, waiting for ${v.waitingFor}`}`);
-    state = v.state;
+    const now = `${v.state} ${v.waitingFor ?? ''}`;
+    if (!told.has(now) && !(v.waitingFor === null && told.has(v.state)) && !json && !process.stderr.isTTY) terminal.error(`${v.state}: ${v.read} of ${v.total} read, ${v.counts['requeued'] ?? 0} put back${v.waitingFor === null ? '' : `, waiting for ${printable(v.waitingFor)}`}`);
+    told.add(now).add(v.state);
     return !ended.has(v.state) && v.state !== 'paused' && v.state !== 'previewed';
   }, 'replay');
   if (json) terminal.json(view);
   else if (signal.aborted) terminal.line(`the replay goes on: weir replay watch ${view.id}`);
   else printReport(context, view);
-  return view.state === 'failed' ? 1 : 0;
+  // Paused by control itself, with a reason.
+  return view.state === 'failed' || (view.state === 'paused' && view.reason !== null) ? 1 : 0;
 }
 
 function show(context: CommandContext, view: OrderView): number {
@@ -242,6 +246,7 @@ function show(context: CommandContext, view: OrderView): number {
     context.terminal.line(`${context.terminal.paint.bold(view.id)}  ${view.state}, from ${view.from}, ordered by ${printable(view.by)} at ${view.at}`);
     if (view.preview !== null) printPreview(context, view);
     if (view.startedAt !== null) printReport(context, view);
+    if (view.waitingFor !== null) context.terminal.line(`waiting for ${printable(view.waitingFor)}`);
   }
   return 0;
 }
@@ -307,9 +312,14 @@ async function verified(context: CommandContext, client: Client, id: string): Pr
   const query = new URLSearchParams({ limit: String(numberOption(context, 'limit', 1000, 1, 100_000)) });
   const answer = textOption(context, 'answer');
   if (answer !== undefined) query.set('answer', answer);
-  const found = await client.get<{ deliveries: ReadonlyArray<{ eventId: string; destination: string; operation: string; answer: string }> }>(`/v1/replays/${id}/verified?${query}`);
+  const after = textOption(context, 'after');
+  if (after !== undefined) query.set('after', after);
+  const found = await client.get<Page & { deliveries: ReadonlyArray<{ eventId: string; destination: string; operation: string; answer: string }> }>(`/v1/replays/${id}/verified?${query}`);
   if (context.json) context.terminal.json(found);
-  else context.terminal.table(['event', 'destination', 'operation', 'answer'], found.deliveries.map((d) => [d.eventId, d.destination, d.operation, d.answer]));
+  else {
+    context.terminal.table(['event', 'destination', 'operation', 'answer'], found.deliveries.map((d) => [d.eventId, d.destination, d.operation, d.answer]));
+    printLeft(context, found.deliveries.length, found, Number.POSITIVE_INFINITY);
+  }
   return 0;
 }
 
