@@ -118,7 +118,11 @@ function checkHeaderSafe(name: string, value: string): void {
   if (!isHeaderSafe(value)) throw new WeirError('config-invalid', `secret ${name} cannot stand in a header: it holds a ${/[\r\n]/.test(value) ? 'line end: set it without one (a file that ends with a newline gives it one)' : 'control character, or one that is not Latin-1'}`);
 }
 
-/** Names of the secrets that a config refers to, with the option they stand in. */
+/** Names of the secrets that a config refers to, also inside tables and lists, with the option they stand in. */
 export function secretNames(config: AdapterConfig): { readonly option: string; readonly name: string }[] {
-  return Object.entries(config).flatMap(([option, value]) => (isSecretRef(value) ? [{ option, name: value.secret }] : []));
+  const within = (option: string, value: unknown): { readonly option: string; readonly name: string }[] => {
+    if (isSecretRef(value)) return [{ option, name: value.secret }];
+    return value === null || typeof value !== 'object' ? [] : Object.entries(value).flatMap(([key, child]) => within(`${option}.${key}`, child));
+  };
+  return Object.entries(config).flatMap(([option, value]) => within(option, value));
 }
