@@ -17,6 +17,7 @@ export { dedupeWindow, longestDedupeWindow } from './dedupe.ts';
 export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';
 export * from './roles.ts';
+export { isRouted, routedConsent, type Unrouted } from './routed-consent.ts';
 export { secondKey } from './seconds.ts';
 export { createTokenIndex, isApiToken, tokenKey, type StoredToken, type TokenIndex, type TokenView } from './tokens.ts';
 export { compileEscalation, escalationSecrets, type EscalationConfig, type EscalationEmail } from './escalation.ts';

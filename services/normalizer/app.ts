@@ -52,6 +52,8 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const partitions = new Map<string, Partition>();
   /** Sources of which it was told that headers are left. */
   const leftOf = new Set<string>();
+  /** Sources of which it was told that a change of consent has a channel or topic that no route has, under this release. */
+  let unroutedOf: { readonly release: string; readonly sources: Set<string> } | undefined;
   let consumer: GroupConsumer | undefined;
   let admin: LogAdmin;
   let seen: Seen;
@@ -106,11 +108,25 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     logger.warn({ source, topic: topics.raw(source), headers }, 'a raw record has a header of a replay more than once: the first counts, and somebody else writes this topic');
   }
 
-  function count(source: string, works: readonly Work[]): void {
+  /** Each is counted; of a source and release the first is told. Not what it says: it is the sender's text, where anything may stand. */
+  function noteUnrouted({ source, topic, partition, record, result }: Work, release: Release): void {
+    if ((result.kind !== 'ok' && result.kind !== 'dead') || result.unrouted === undefined) return;
+    for (const { part, said } of result.unrouted) metrics.unrouted.inc({ source, part, said });
+    if (unroutedOf?.release !== release.hash) unroutedOf = { release: release.hash, sources: new Set() };
+    if (unroutedOf.sources.has(source)) return;
+    unroutedOf.sources.add(source);
+    const { part, said, output } = result.unrouted[0]!;
+    const effect = said === 'no' ? `it was taken for a no to every ${part}` : 'it opens nothing';
+    logger.warn({ source, output, part, topic, partition, offset: record.offset }, `a change of consent has a ${part} that no route of the release has: ${effect}; give the output of the mapping a ${part} of the routes. weir_consent_unrouted_total counts those that follow`);
+  }
+
+  function count(source: string, works: readonly Work[], release: Release): void {
     const results = new Map<string, number>();
     const outputs = new Map<string, number>();
     const add = (to: Map<string, number>, key: string): void => { to.set(key, (to.get(key) ?? 0) + 1); };
-    for (const { result } of works) {
+    for (const work of works) {
+      const { result } = work;
+      noteUnrouted(work, release);
       add(results, result.kind);
       if (result.kind === 'ok') for (const output of result.outputs) add(outputs, output.recordType);
       else if (result.kind === 'dead') metrics.failures.inc({ source, code: result.reasons[0]!.code });
@@ -154,7 +170,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
       seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp, known: w.known })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
-      count(source, works);
+      count(source, works, release);
     }
     // One that grew for a large batch is not kept.
     if (sink.bytes.length <= 2 * sliceBytes) sinks.push(sink);

@@ -69,7 +69,7 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
           if (keys.erasedUntil(output.person.ids) < work.headers.acceptedAt) outputs.push(sealed(key, output, sink));
         }
         if (result.kind === 'dead') work.result = { ...result, closing: outputs };
-        else if (result.kind === 'ok') work.result = outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { kind: 'ok', mapping: result.mapping, outputs };
+        else if (result.kind === 'ok') work.result = outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs };
       }
     },
   };

@@ -117,6 +117,18 @@ test('a withdrawal with an address that is none closes the user id at once, and 
   expect(marketing(await show(who)).reason).toBe('consent-withdrawn');
 });
 
+test.each([['EMAIL', 'email'], ['all', null]])('an unsubscription of a signed webhook with the channel %s closes the route on email, and the newsletter is told', async (channel, holds) => {
+  const [who, user] = [`fay-${channel}@larkspur.example`.toLowerCase(), `u-fay-${channel}`];
+  expect((await weir.cli('consent', 'set', who, '--purpose', 'email-marketing', '--channel', 'email', '--state', 'granted')).code).toBe(0);
+  await waitFor('she is open', async () => marketing(await show(who)).open === true);
+  const body = join(folder, `${user}.json`);
+  writeFileSync(body, JSON.stringify({ type: 'contact.unsubscribed', timestamp: new Date().toISOString(), data: { user_id: user, email: who, channel } }));
+  expect((await weir.cli('send', 'partner', '--body', body)).code).toBe(0);
+  await waitFor('the no holds', async () => marketing(await show(who)).reason === 'consent-withdrawn');
+  expect((await show(who)).states.filter((s: any) => s.state === 'withdrawn' && s.of === 'email').map((s: any) => s.channel ?? null)).toEqual([holds]);
+  await waitFor('the newsletter was told', async () => (await weir.effects('newsletter')).some((e) => e.operation === 'unsubscribes' && e.subject === who));
+});
+
 test('why did she (not) get it, prove it, stop it now: each is one command, and what is proven fails on a forged log', async () => {
   const who = 'una@larkspur.example';
   let n = 0;
