@@ -8,7 +8,7 @@ export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentNa
 export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
-export { boundReasons, encodeAll, outputsOf, tooLarge, type Encodable, type Encoded } from './encode.ts';
+export { boundReasons, encodeAll, outputsOf, saysNo, tooLarge, type Encodable, type Encoded } from './encode.ts';
 export { createKeyedCache, createPersons, identifiersOf, linksOf, personOf, type Person } from './identity.ts';
 export { keyedIdsOf, parseExternalId, parseIdentifier, type ExternalId, type Identifiers } from './identifier.ts';
 export { changesOf, checkOrder, consentIds, maxOrderBytes, parseOrder, type ConsentOrder } from './consent-order.ts';

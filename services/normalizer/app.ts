@@ -10,6 +10,7 @@ import { createConvert } from './convert.ts';
 import { createMetrics } from './metrics.ts';
 import { createSealing } from './sealing.ts';
 import { createSeen, type First, type Seen } from './seen.ts';
+import { createUnerased } from './unerased.ts';
 import { createWriter, type Work, type Writer } from './writer.ts';
 
 /** Well within what docs/architecture.md allows (Window): a few fetches are enough to keep it busy, and what waits is memory. */
@@ -41,10 +42,11 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const { log, serde, topics, groups, releases, logger, clock } = context;
   const metrics = createMetrics(context.registry);
   const progress = createProgress({ monotonic: clock.monotonic });
-  const convert = createConvert(serde, createKeyedCache(context.workspaceKey));
+  const keyed = createKeyedCache(context.workspaceKey);
+  const convert = createConvert(serde, keyed);
   /** Bytes of canonical records; one for each batch at work, used again when it is written. */
   const sinks: Sink[] = [];
-  const sealing = createSealing(context.keys);
+  const sealing = createSealing(context.keys, createUnerased(serde, keyed));
   /** A fetch brings megabytes for each partition: heartbeats and acknowledgements come in between. */
   const turns = createTurns(clock.monotonic);
   const failure = Promise.withResolvers<Error>();
@@ -93,7 +95,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     if (plain === undefined) return { kind: 'dead', reasons: [{ code: 'key-destroyed', message: `the key of the items that ${source} gave on that day is destroyed: what was sent cannot be read any more` }] };
     if (plain === 'changed') return { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] };
     try {
-      return sealing.withoutErased(convert(source, plain, headers, release, sink), headers.acceptedAt);
+      return sealing.withoutErased(convert(source, plain, headers, release, sink), headers.acceptedAt, sink);
     } catch (error) {
       // Its envelope is sealed, too.
       if (plain === record || findWeirError(error)?.code !== 'avro-undecodable') throw error;
