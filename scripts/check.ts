@@ -1,8 +1,9 @@
-/** `npm run check`: types, lint, import boundaries, generated files, schemas. One line per part; exit 1 when one fails. */
+/** `npm run check`: types, lint, import boundaries, generated files, OpenAPI documents, schemas. One line per part; exit 1 when one fails. */
 import { spawn } from 'node:child_process';
 import { join, resolve } from 'node:path';
 import { checkBoundaries } from './check-boundaries.ts';
 import { stale } from './generate.ts';
+import { lintOpenApi, openApiDocuments } from './openapi.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const bin = (name: string): string => join(root, 'node_modules/.bin', name);
@@ -23,6 +24,7 @@ const parts: [string, () => Promise<string[]>][] = [
   ['lint', () => run(bin('oxlint'), '--quiet')],
   ['boundaries', async () => checkBoundaries().map((v) => `${v.file}: ${v.message}`)],
   ['generated files', async () => (await stale()).map((path) => `${path} is out of date: npm run generate`)],
+  ['OpenAPI', async () => (await Promise.all([...openApiDocuments()].map(([path, text]) => lintOpenApi(path, text)))).flat()],
   ['schemas', () => run(process.execPath, 'schemas/check.ts')],
 ];
 

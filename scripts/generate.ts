@@ -1,6 +1,6 @@
-/** Everything that is generated from code and results: error page, environment tables, adapter tables, metrics, roles, what was measured. `--check` compares instead of writing. */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+/** Everything that is generated from code and results: error page, environment tables, adapter tables, metrics, roles, OpenAPI documents, what was measured. `--check` compares instead of writing. */
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { registry } from '@weir/adapters';
 import type { ConfigSchema as AdapterSchema } from '@weir/adapter';
 import { configTable, vaultOptions, type ConfigSchema } from '@weir/config';
@@ -13,6 +13,7 @@ import { brokerOptions } from '../cli/brokers.ts';
 import { options as cliOptions } from '../cli/config.ts';
 import { chaosTable, mutantsTable } from '../tests/chaos/tables.ts';
 import { metricsTable } from './metrics-table.ts';
+import { openApiDocuments } from './openapi.ts';
 
 const root = resolve(import.meta.dirname, '..');
 
@@ -51,7 +52,8 @@ function between(path: string, table: string, name = 'config', text = readFileSy
 async function wanted(): Promise<Map<string, string>> {
   const faults = 'docs/faults.md';
   const performance = 'docs/performance.md';
-  const files = new Map([
+  const files = new Map<string, string>([
+    ...openApiDocuments(),
     ['docs/errors.md', errorsPage()], [faults, between(faults, mutantsTable(), 'mutants', between(faults, chaosTable(), 'chaos'))],
     [performance, between(performance, machineLines(), 'machine', between(performance, limitsTable(), 'limits'))], ['docs/scaling.md', between('docs/scaling.md', scalingTables(), 'scaling')], ['README.md', between('README.md', ratiosTable(), 'bench')],
     ['cli/README.md', between('cli/README.md', configTable({ ...cliOptions, ...brokerOptions, ...vaultOptions }))], ['docs/metrics.md', between('docs/metrics.md', metricsTable(), 'metrics')], ['docs/operate.md', between('docs/operate.md', aclsTable(), 'acls', between('docs/operate.md', rolesTable(), 'roles'))],
@@ -83,5 +85,8 @@ if (import.meta.main) {
   if (process.argv.includes('--check')) {
     for (const path of list) console.error(`${path} is out of date: npm run generate`);
     process.exitCode = list.length > 0 ? 1 : 0;
-  } else for (const [path, content] of await wanted()) if (list.includes(path)) writeFileSync(join(root, path), content);
+  } else for (const [path, content] of await wanted()) if (list.includes(path)) {
+    mkdirSync(dirname(join(root, path)), { recursive: true });
+    writeFileSync(join(root, path), content);
+  }
 }

@@ -29,7 +29,7 @@ export const command: Command = {
     destination: { type: 'string', value: '<name>', doc: 'held: only of this destination' },
     limit: { type: 'string', value: '<n>', doc: 'held: at most n (default 50)' },
     applied: { type: 'boolean', doc: 'resolve: it took effect; it ends as delivered, without a call' },
-    'not-applied': { type: 'boolean', doc: 'resolve: it did not; it is sent again, under the same key' },
+    'not-applied': { type: 'boolean', doc: 'resolve: it did not; it is sent again, under the same key, if the policy of today lets it go as it stands' },
     reason: { type: 'string', value: '<text>', doc: 'resolve: how you know; stands in the audit leaf' },
   },
   takes: { held: ['destination', 'limit'], resolve: ['applied', 'not-applied', 'reason'] },

@@ -221,19 +221,21 @@ async function poll(context: CommandContext, client: Client, first: OrderView, s
   return view;
 }
 
-/** Until it ends or is paused; Ctrl-C leaves the order running. Off a terminal a line whenever the state changes. */
+/** Until it ends or is paused; Ctrl-C leaves the order running. Off a terminal a line whenever the state changes, or it waits for something else. */
 async function follow(context: CommandContext, client: Client, first: OrderView): Promise<number> {
   const { terminal, json, signal } = context;
-  let state = '';
+  const told = new Set<string>();
   const view = await poll(context, client, first, (v) => {
-    if (v.state !== state && !json && !process.stderr.isTTY) terminal.error(`${v.state}: ${v.read} of ${v.total} read, ${v.counts['requeued'] ?? 0} put back${v.waitingFor === null ? '' : `, waiting for ${v.waitingFor}`}`);
-    state = v.state;
+    const now = `${v.state} ${v.waitingFor ?? ''}`;
+    if (!told.has(now) && !(v.waitingFor === null && told.has(v.state)) && !json && !process.stderr.isTTY) terminal.error(`${v.state}: ${v.read} of ${v.total} read, ${v.counts['requeued'] ?? 0} put back${v.waitingFor === null ? '' : `, waiting for ${printable(v.waitingFor)}`}`);
+    told.add(now).add(v.state);
     return !ended.has(v.state) && v.state !== 'paused' && v.state !== 'previewed';
   }, 'replay');
   if (json) terminal.json(view);
   else if (signal.aborted) terminal.line(`the replay goes on: weir replay watch ${view.id}`);
   else printReport(context, view);
-  return view.state === 'failed' ? 1 : 0;
+  // Paused by control itself, with a reason.
+  return view.state === 'failed' || (view.state === 'paused' && view.reason !== null) ? 1 : 0;
 }
 
 function show(context: CommandContext, view: OrderView): number {
@@ -242,6 +244,7 @@ function show(context: CommandContext, view: OrderView): number {
     context.terminal.line(`${context.terminal.paint.bold(view.id)}  ${view.state}, from ${view.from}, ordered by ${printable(view.by)} at ${view.at}`);
     if (view.preview !== null) printPreview(context, view);
     if (view.startedAt !== null) printReport(context, view);
+    if (view.waitingFor !== null) context.terminal.line(`waiting for ${printable(view.waitingFor)}`);
   }
   return 0;
 }

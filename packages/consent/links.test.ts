@@ -161,6 +161,11 @@ test('where a person is stands in the row of the links: no read more for who ask
   expect([found, reads]).toEqual([['userId:1', region], 1]);
   index.regions(index.linked(['anonymousId:9'])!, (id, known) => found.push(id, known));
   expect([found.slice(2), reads]).toEqual([['anonymousId:9', region], 2]);
+  // Asked again by the same list after it was said anew: as it is now.
+  const linked = index.linked(ids)!;
+  apply([{ id: 'userId:1', region: { code: 'AT', at: 6 } }]);
+  index.regions(linked, (id, known) => found.push(id, known));
+  expect(found.slice(4)).toEqual(['userId:1', { code: 'AT', at: 6 }]);
 });
 
 test('a row does not grow with all whom an identifier that many share is linked with', () => {

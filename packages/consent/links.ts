@@ -66,10 +66,16 @@ function encodeLinks(bundle: Bundle['links']): string {
 
 /** Tells each region of a row. */
 function decodeRegions(text: string, tell: (id: string, region: KnownRegion) => void): void {
-  const mark = text.indexOf(regionsMark);
-  if (mark < 0) return;
-  const parts = text.slice(mark + 1).split('~');
-  for (let i = 0; i + 2 < parts.length; i += 3) tell(parts[i]!, { code: parts[i + 1]!, at: parseInt(parts[i + 2]!, 36) });
+  let at = text.indexOf(regionsMark) + 1;
+  while (at > 0 && at < text.length) {
+    const id = text.indexOf('~', at);
+    const code = id < 0 ? -1 : text.indexOf('~', id + 1);
+    if (code < 0) return;
+    const next = text.indexOf('~', code + 1);
+    const end = next < 0 ? text.length : next;
+    tell(text.slice(at, id), { code: text.slice(id + 1, code), at: parseInt(text.slice(code + 1, end), 36) });
+    at = end + 1;
+  }
 }
 
 /** Tells each identifier of a row, in its order. */
@@ -118,6 +124,8 @@ function weightOf({ links: bundle }: Bundle): number {
 export function createLinkIndex(table: Table, read?: (value: Buffer) => KnownRegion): LinkIndex {
   /** By identifier the row in which it lies, or would. */
   let rows = createRecent<string>(cached);
+  /** Who was asked about last, and the row that no link leads out of and has nobody else: where they are is asked next. */
+  let last: { readonly ids: readonly string[]; readonly row: string } | undefined;
   const textOf = (name: string): string | undefined => table.text(rowOf(name));
 
   /** '' = there is none. */
@@ -156,11 +164,19 @@ export function createLinkIndex(table: Table, read?: (value: Buffer) => KnownReg
       }
       const puts = changes.puts();
       // All of them: a row is remembered under whoever was asked about.
-      if (puts.length > 0) rows = createRecent(cached);
+      if (puts.length > 0) {
+        rows = createRecent(cached);
+        last = undefined;
+      }
       return puts;
     },
     links,
-    linked: (ids) => (ids.length > 0 && isAllOf(rowWith(ids[0]!), ids) ? ids : linkedWith(ids, links)),
+    linked(ids) {
+      const row = ids.length === 0 ? '' : rowWith(ids[0]!);
+      if (!isAllOf(row, ids)) return linkedWith(ids, links);
+      last = { ids, row };
+      return ids;
+    },
     region(id) {
       let found: KnownRegion | undefined;
       decodeRegions(rowWith(id), (of, region) => { if (of === id) found = region; });
@@ -168,8 +184,9 @@ export function createLinkIndex(table: Table, read?: (value: Buffer) => KnownReg
     },
     regions(ids, tell) {
       if (ids.length === 0) return;
-      const first = rowWith(ids[0]!);
-      const whole = isAllOf(first, ids);
+      const known = last?.ids === ids ? last.row : undefined;
+      const first = known ?? rowWith(ids[0]!);
+      const whole = known !== undefined || isAllOf(first, ids);
       decodeRegions(first, (id, region) => { if (whole ? ids.includes(id) : id === ids[0]) tell(id, region); });
       if (!whole) for (let i = 1; i < ids.length; i++) decodeRegions(rowWith(ids[i]!), (id, region) => { if (id === ids[i]) tell(id, region); });
     },

@@ -12,6 +12,8 @@ export const H = {
   accepted: 'weir-accepted',
   /** Consent change out of a raw record: the broker's time of that record (LogAppendTime), ms since the epoch. */
   logged: 'weir-logged',
+  /** In the dead letter of an item in quarantine, raw when it is put back: hash of the body that came first under its event id. */
+  firstHash: 'weir-first-hash',
   /** W3C trace context. */
   traceparent: 'traceparent',
   contentType: 'content-type',
@@ -66,3 +68,5 @@ export const H = {
 export const consentApi = 'weir:consent-api';
 /** In the header `mapping` of a change of consent whose item is a dead letter: it holds within Weir, and no destination was told of it yet. */
 export const ofDeadLetter = 'weir:dead-letter';
+/** The same of a change whose item is in quarantine, also when the item is put back: its event id came before with another body, so of when it was said nothing else is known. */
+export const ofQuarantine = 'weir:quarantine';

@@ -40,6 +40,14 @@ export function outputId(event: string, outputName: string, objectKey: string): 
 }
 
 /**
+ * Id of the change of consent that a second body under one event id brings. The output id is a function of the event id, so it
+ * would be that of the first body's change, and the fold would take it for known. `hash` is that of the second body (`itemHash`).
+ */
+export function secondBodyChange(output: string, hash: string): string {
+  return 'out_' + digest(['second-body', output, hash]);
+}
+
+/**
  * What a change of consent goes out as under an identifier that is linked and that it does not carry: the output, and the
  * keyed identifier, so that the same one has the same delivery key whatever else is linked meanwhile.
  */

@@ -1,6 +1,6 @@
 export { createCommitWindow, type CommitWindow } from './commit-window.ts';
 export { aclRules, acls, type AclGrants, type AclOperation, type AclPrincipal, type AclRule } from './acls.ts';
-export { consentApi, H, ofDeadLetter } from './headers.ts';
+export { consentApi, H, ofDeadLetter, ofQuarantine } from './headers.ts';
 export * from './ids.ts';
 export * from './outcome.ts';
 export { isPassing, patiently, soon, type Timers } from './patience.ts';

@@ -26,6 +26,8 @@ export interface ConsentChange {
   readonly repeats?: boolean;
   /** Its item is a dead letter: no destination was told of it. Who says the same later is no echo. */
   readonly untold?: boolean;
+  /** Its item came under the id of another one: perhaps what was said before, written another way. */
+  readonly secondBody?: boolean;
 }
 
 export const logOrder: ConflictRule = { kind: 'log-order', priority: [] };
@@ -52,8 +54,21 @@ function wordOf(state: string): ConsentState['state'] {
   return state === 'granted' || state === 'withdrawn' || state === 'unknown' ? state : 'denied';
 }
 
+type Dated = Pick<ConsentChange, 'acceptedAt' | 'occurredAt' | 'source' | 'standing' | 'repeats'>;
+const isDated = ({ acceptedAt, occurredAt }: Dated): boolean => occurredAt !== undefined && occurredAt !== null && occurredAt < acceptedAt;
+
+/** `happenedAt` of a grant over the state before. What is said all the time, or with every call, is no act, whatever its date. */
+function grantedAt(before: ConsentState | undefined, change: Dated): number {
+  const known = before?.state === 'granted' && before.source === change.source ? before.happenedAt ?? 0 : 0;
+  return isDated(change) && change.standing !== true && change.repeats !== true ? Math.max(known, change.occurredAt!) : known;
+}
+
+/** A no that its sender dates before the act of yes that stands, by the clock of the same source. */
+const isOlder = (change: Dated, before: ConsentState): boolean => before.state === 'granted' && before.source === change.source && isDated(change) && change.occurredAt! < (before.happenedAt ?? 0);
+
 /**
- * Whether a change that was not folded before has effect. A denial or withdrawal always has. A grant, and `unknown`,
+ * Whether a change that was not folded before has effect. A denial or withdrawal always has, but for that of a second body
+ * under one event id that says itself that it is older than the yes: it may be a repetition, and waits for a person. A grant, and `unknown`,
  * only when it was accepted after everything that had effect so far; in the same millisecond only while no id has
  * been forgotten, because then it is surely new. `unknown` lifts a denial only as far as its source says all the time
  * (`standing`) that it stands by its own no no longer; without opening anything (`takesBack`). What is said to have happened before
@@ -62,8 +77,9 @@ function wordOf(state: string): ConsentState['state'] {
  * Accept times are of the clocks of the processes that accepted, which step. So a grant must also have come onto the log
  * after the no, and what its sender dates (`occurredAt`) must lie after it, both by the brokers' clock.
  */
-function hasEffect(before: ConsentState, state: string, { acceptedAt, occurredAt, loggedAt }: Pick<ConsentChange, 'acceptedAt' | 'occurredAt' | 'loggedAt'>, takesBack: boolean): boolean {
-  if (closes(state)) return true;
+function hasEffect(before: ConsentState, state: string, change: ConsentChange, takesBack: boolean): boolean {
+  const { acceptedAt, occurredAt, loggedAt } = change;
+  if (closes(state)) return change.secondBody !== true || !isOlder(change, before);
   const happenedAt = occurredAt ?? acceptedAt;
   const closedAt = before.loggedAt ?? 0;
   if (closes(before.state) && ((state === 'unknown' && !takesBack) || happenedAt < before.changedAt || (happenedAt < acceptedAt && happenedAt < closedAt))) return false;
@@ -106,7 +122,7 @@ function remaining(closers: readonly string[], change: ConsentChange, rule: Conf
  * the change stands on its partition. What was folded before, by id, changes nothing; what is at or below the state's
  * offset changes nothing; a grant re-opens a closed state only if it was accepted, came onto the log, and happened, after the change that
  * closed it, and only as far as the workspace's rule for several sources lets it; one that its source says all the time
- * (`standing`) only what the same source closed that way, under any rule; so does an `unknown` of that kind, which then opens nothing. A late withdrawal closes, whatever its source.
+ * (`standing`) only what the same source closed that way, under any rule; so does an `unknown` of that kind, which then opens nothing. A late withdrawal closes, whatever its source, but for one that is in doubt (`secondBody`).
  * `stop` is the state of the same identifier for every purpose: while it closes, a change is folded as onto a state
  * that it had closed, and a grant that opens all the same names it (`over`).
  *
@@ -140,6 +156,7 @@ export function foldConsent(own: ConsentState | undefined, id: string, change: C
     expiresAt: state === 'granted' ? change.expiresAt : null, jurisdiction: change.jurisdiction ?? null, noticeVersion: change.noticeVersion ?? null,
     changeId: change.changeId, seen, closedBy, setBy: told?.setBy ?? (change.untold === true ? '' : change.changeId), setAt: told === undefined ? change.acceptedAt : told.setAt ?? 0,
     loggedAt: Math.max(before?.loggedAt ?? 0, closes(state) ? change.loggedAt ?? 0 : 0), over: state === 'granted' ? over : '',
+    happenedAt: state === 'granted' ? grantedAt(before, change) : 0,
   };
 }
 

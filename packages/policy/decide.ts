@@ -1,4 +1,5 @@
 import type { CompiledPolicy, CompiledRoute } from './compile.ts';
+import type { Shared, Values } from './conditions.ts';
 import type { ConsentAnswer } from './consent.ts';
 import type { Minimiser } from './minimise.ts';
 import { planOf, type RecordPlan, type RoutePlan, type Step } from './plan.ts';
@@ -99,7 +100,9 @@ class Run {
   readonly subject: Subject;
   readonly context: DecisionContext;
   readonly variables: Variables;
-  readonly values: (boolean | 'error' | undefined)[];
+  private readonly record: Readonly<Record<string, unknown>>;
+  /** Of the groups of conditions that were asked. */
+  private readonly values: (Values | undefined)[];
   private readonly asked: CompiledRoute[] = [];
   private readonly answers: ConsentAnswer[] = [];
   private codes: readonly string[] | undefined;
@@ -110,11 +113,12 @@ class Run {
     this.policy = policy;
     this.subject = subject;
     this.context = context;
-    this.values = plan.shared === 0 ? [] : new Array<boolean | 'error' | undefined>(plan.shared).fill(undefined);
+    this.values = new Array<Values | undefined>(plan.groups).fill(undefined);
     const regions = plan.region ? this.regions() : unknownRegion;
     this.several = regions.length > 1 ? regions : undefined;
+    this.record = plan.view(subject.record);
     this.variables = {
-      record: plan.view(subject.record), source: subject.source, destination: '', operation: '', purpose: '', channel: '', topic: '', now: BigInt(context.now),
+      record: this.record, source: subject.source, destination: '', operation: '', purpose: '', channel: '', topic: '', now: BigInt(context.now),
       meta: plan.meta ? metaOf(subject, context.now) : null, region: regions[0]!,
     };
   }
@@ -136,6 +140,13 @@ class Run {
     return result;
   }
 
+  /** The same of a condition that other routes have, too. */
+  holdsFor(shared: Shared | undefined, when: NonNullable<CompiledRule['when']>, opens: boolean): boolean | 'error' {
+    if (shared === undefined) return this.holds(when, opens);
+    const values = this.values[shared.at] ??= shared.group.valuesOf(this.record);
+    return values[shared.place] ??= this.holds(when, opens);
+  }
+
   at(route: CompiledRoute): void {
     this.variables['destination'] = route.destination;
     this.variables['operation'] = route.operation;
@@ -155,7 +166,7 @@ class Run {
   }
 
   applies({ rule, when, shared }: Step, route: CompiledRoute): boolean | 'error' {
-    const result = when === undefined ? true : when === 'error' ? when : shared < 0 ? this.holds(when, rule.effect === 'allow') : (this.values[shared] ??= this.holds(when, rule.effect === 'allow'));
+    const result = when === undefined ? true : when === 'error' ? when : this.holdsFor(shared, when, rule.effect === 'allow');
     this.context.looked?.(route, rule, result);
     return result;
   }
@@ -178,7 +189,7 @@ export function decide(policy: CompiledPolicy, subject: Subject, context: Decisi
     if (approval !== undefined && (approval.destination !== route.destination || approval.operation !== route.operation)) continue;
     if (decided(decisions, route)) continue;
     run.at(route);
-    const matches = route.when === undefined ? true : run.holds(route.when, route.kind !== 'restrict');
+    const matches = route.when === undefined ? true : run.holdsFor(routePlan.shared, route.when, route.kind !== 'restrict');
     if (matches === false) continue;
     if (route.kind === 'restrict') decisions.push({ effect: 'allow', route, rule: 'restrict', consent: noneSeen, notBefore: null, minimiser: routePlan.minimiser(0) });
     else if (matches === 'error') decisions.push({ effect: 'deny', route, rule: null, reason: 'policy-error', detail: `the condition of the route failed${place(route)}`, consent: noneSeen });

@@ -73,6 +73,53 @@ test('a grant of before the withdrawal that a tool tells late does not open agai
   expect(fold([yes, change({ changeId: 'late', state: 'withdrawn', acceptedAt: 2000, occurredAt: 1 })])!.state).toBe('withdrawn');
 });
 
+// `@` = it is dated. A no in quarantine (`!`) is perhaps an old one, written another way; it waits only where the same source dates an act of yes after it.
+test.each([
+  ['A+@20 A!@10', 'granted'],
+  ['A+@20 A!@20', 'withdrawn'],
+  ['A+@20 A!@30', 'withdrawn'],
+  ['A+@20 A!', 'withdrawn'],
+  ['A+ A!@10', 'withdrawn'],
+  ['A+@20 A-@10', 'withdrawn'],
+  ['A+@20 B!@10', 'withdrawn'],
+  ['A+@20 B+@25 A!@10', 'withdrawn'],
+  ['A+@20 A+@5 A!@10', 'granted'],
+  ['A+@5 A+~@20 A!@10', 'withdrawn'],
+  ['A+@20 A+~ A!@10', 'granted'],
+  ['A!@10', 'withdrawn'],
+  // As after any no: what opens happened after the no came.
+  ['A!@10 A+@20', 'withdrawn'],
+  ['A-@30 A!@10', 'withdrawn'],
+  ['A+@20 A-@30 A!@10', 'withdrawn'],
+  ['A?@20 A!@10', 'withdrawn'],
+])('a no of a second body under one event id: %s gives %s', (told, expected) => {
+  const list = told.split(' ').map((word, i) => {
+    const [, source, what, standing, at] = /^(\w)([-+?!])(~?)(?:@(\d+))?$/.exec(word)!;
+    return change({ changeId: `c${i}`, source: source!, state: what === '+' ? 'granted' : what === '?' ? 'unknown' : 'withdrawn', secondBody: what === '!', standing: standing === '~', acceptedAt: 1000 + i, occurredAt: at === undefined ? 1000 + i : Number(at) });
+  });
+  expect(fold(list)!.state).toBe(expected);
+});
+
+test('a no of a second body, among whatever is said and however often it comes again: it closes as any other, or the same source has dated an act of yes after it', () => {
+  const word = fc.record({ id: fc.nat(12), source: fc.constantFrom('A', 'B'), state: fc.constantFrom('granted' as const, 'withdrawn' as const, 'unknown' as const), secondBody: fc.boolean(), standing: fc.boolean(), acceptedAt: fc.integer({ min: 1000, max: 1020 }), occurredAt: fc.option(fc.integer({ min: 990, max: 1020 })) });
+  fc.assert(fc.property(fc.array(word, { minLength: 1, maxLength: 40 }), (words) => {
+    const first = new Map<number, ConsentChange>();
+    let state: ConsentState | undefined;
+    words.forEach(({ id, ...over }, offset) => {
+      if (!first.has(id)) first.set(id, change({ ...over, changeId: `c${id}` }));
+      const said = first.get(id)!;
+      const before = state;
+      const known = before?.seen.includes(said.changeId) === true;
+      state = foldConsent(before, 'email:x', said, offset) ?? before;
+      if (!closes(said.state) || known) return;
+      const later = [...first.values()].some((c) => c !== said && c.source === said.source && c.state === 'granted' && c.standing !== true && before!.seen.includes(c.changeId) && c.occurredAt !== null && c.occurredAt! < c.acceptedAt && c.occurredAt! > said.occurredAt!);
+      if (!closes(state!.state)) expect([said.secondBody, before!.state, said.occurredAt! < said.acceptedAt, later]).toEqual([true, 'granted', true, true]);
+      // What waited once is known, and closes nothing later.
+      expect(state!.seen).toContain(said.changeId);
+    });
+  }), { numRuns: 2000 });
+});
+
 test('what is remembered of a key is bounded', () => {
   expect(fold(Array.from({ length: 500 }, (_, i) => change({ changeId: `c${i}`, acceptedAt: i })))!.seen.length).toBe(64);
 });

@@ -1,6 +1,7 @@
 import type { AvroRecord } from '@weir/schemas';
 import { fieldUses, restrictFields, type FieldUse } from './classes.ts';
 import type { CompiledPolicy, CompiledRoute } from './compile.ts';
+import { createConditions, type Conditions, type Shared } from './conditions.ts';
 import { compileMinimiser, type FieldAction, type KeyFilter, type Minimiser } from './minimise.ts';
 import { canonicalSchemas, namesRead, readsOf, recordView, type Reads } from './record-view.ts';
 import { inSet } from './regions.ts';
@@ -12,12 +13,14 @@ export interface Step {
   readonly rule: CompiledRule;
   /** Undefined = it applies; 'error' = its condition fails whatever the record. */
   readonly when: CompiledRule['when'] | 'error';
-  /** Place among the conditions whose value is the same for every route of a record; -1 = it differs. */
-  readonly shared: number;
+  /** Its value is the same for every route of a record. */
+  readonly shared: Shared | undefined;
 }
 
 export interface RoutePlan {
   readonly route: CompiledRoute;
+  /** The value of its condition is the same for every route of a record that has the same one. */
+  readonly shared: Shared | undefined;
   readonly steps: readonly Step[];
   /** minimise, hash, mask. */
   readonly transforms: readonly Step[];
@@ -34,7 +37,8 @@ export interface RecordPlan {
   readonly view: (record: Readonly<Record<string, unknown>>) => Readonly<Record<string, unknown>>;
   readonly meta: boolean;
   readonly region: boolean;
-  readonly shared: number;
+  /** Groups of conditions that routes share. */
+  readonly groups: number;
   readonly routes: readonly RoutePlan[];
 }
 
@@ -65,12 +69,12 @@ function findPlan(policy: CompiledPolicy, recordName: string): RecordPlan | unde
 }
 
 function makePlan(policy: CompiledPolicy, recordName: string, routes: readonly CompiledRoute[]): RecordPlan {
-  const shared = new Map<CompiledRule, number>();
+  const conditions = createConditions();
   const minimisers = createMinimisers(canonicalSchemas().get(recordName)!);
-  const made = routes.map((route) => makeRoute(policy, recordName, route, shared, minimisers));
+  const made = routes.map((route) => makeRoute(policy, recordName, route, conditions, minimisers));
   const dynamic = [...made, ...made.flatMap((plan) => plan.second ?? [])].flatMap(({ route, steps, transforms }) => [route.when, ...[...steps, ...transforms].flatMap(({ rule, when }) => [when === 'error' ? undefined : when, rule.until])]);
   const reads = dynamic.flatMap((cel) => (cel === undefined ? [] : [readsOf(cel.source)]));
-  return { reads: fieldsRead(policy, recordName, reads), view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), shared: shared.size, routes: made };
+  return { reads: fieldsRead(policy, recordName, reads), view: recordView(recordName, reads), meta: reads.some((r) => r.meta), region: reads.some((r) => r.region), groups: conditions.count(), routes: made };
 }
 
 /** By where a person is (`saidRegion`), whatever the rules say. */
@@ -81,17 +85,17 @@ function fieldsRead({ rules }: CompiledPolicy, recordName: string, reads: readon
   return canonicalSchemas().get(recordName)!.fields.map(({ name }) => name).filter((name) => wanted.has(name));
 }
 
-function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRoute, shared: Map<CompiledRule, number>, minimisers: Minimisers): RoutePlan {
+function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRoute, conditions: Conditions, minimisers: Minimisers): RoutePlan {
   const steps: Step[] = [];
   const transforms: Step[] = [];
   for (const rule of route.kind === 'restrict' ? [] : policy.rules) {
-    const step = stepOf(policy, route, rule, shared);
+    const step = stepOf(policy, route, rule, conditions);
     if (step !== undefined) (isTransform(rule) ? transforms : steps).push(step);
   }
   const kept = new Map<number, Minimiser>();
   const base = baseActions(policy, recordName, route);
   return {
-    route, steps, transforms, ...(route.second === undefined ? {} : { second: makeRoute(policy, recordName, route.second, shared, minimisers) }),
+    route, shared: sharedOf(route, conditions), steps, transforms, ...(route.second === undefined ? {} : { second: makeRoute(policy, recordName, route.second, conditions, minimisers) }),
     minimiser(applied) {
       let found = kept.get(applied);
       if (found === undefined) {
@@ -103,19 +107,23 @@ function makeRoute(policy: CompiledPolicy, recordName: string, route: CompiledRo
   };
 }
 
-function stepOf(policy: CompiledPolicy, route: CompiledRoute, rule: CompiledRule, shared: Map<CompiledRule, number>): Step | undefined {
+function stepOf(policy: CompiledPolicy, route: CompiledRoute, rule: CompiledRule, conditions: Conditions): Step | undefined {
   if (rule.purpose !== undefined && rule.purpose !== route.purpose) return undefined;
   if (rule.route !== undefined && (!rule.route.among.has(route.destination) || rule.route.to.has(route.destination))) return undefined;
   if (rule.residency !== undefined && staysInside(policy, route.destination, rule)) return undefined;
-  if (rule.when === undefined) return { rule, when: undefined, shared: -1 };
+  if (rule.when === undefined) return { rule, when: undefined, shared: undefined };
   const reads = readsOf(rule.when.source);
   if (!reads.perRecord) {
     const result = rule.when.evaluate({ record: null, source: '', now: 0n, meta: null, region: '', ...routeVariables(route) });
     if (result.ok && result.value !== true) return undefined;
-    return { rule, when: result.ok ? undefined : 'error', shared: -1 };
+    return { rule, when: result.ok ? undefined : 'error', shared: undefined };
   }
-  if (!reads.perRoute && !shared.has(rule)) shared.set(rule, shared.size);
-  return { rule, when: rule.when, shared: reads.perRoute ? -1 : shared.get(rule)! };
+  return { rule, when: rule.when, shared: reads.perRoute ? undefined : conditions.add('rule', rule.when, reads, rule.effect === 'allow') };
+}
+
+function sharedOf({ when, kind }: CompiledRoute, conditions: Conditions): Shared | undefined {
+  const reads = when === undefined ? undefined : readsOf(when.source);
+  return when === undefined || reads!.perRoute ? undefined : conditions.add('route', when, reads!, kind !== 'restrict');
 }
 
 /** A destination without a region is inside of nothing. */

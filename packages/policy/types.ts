@@ -74,6 +74,8 @@ export interface ConsentState {
   readonly setAt?: number;
   /** Latest time, by the brokers' clock, at which a change that closes came onto the log, ms; 0 or absent = not known. */
   readonly loggedAt?: number;
+  /** Of a grant that was an act and that its sender dates: when it happened, ms, the latest of those of its source; 0 or absent = not known. */
+  readonly happenedAt?: number;
   /** A grant that was given after a no to every purpose: the change id of that no, which it lifts for this purpose. */
   readonly over?: string;
 }

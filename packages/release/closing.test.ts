@@ -1,10 +1,11 @@
 /** Of an item that goes to the dead letters, what says no and can be read. */
 import type { Sink } from '@weir/log';
 import { compileMapping } from '@weir/mapping';
+import { secondBodyChange } from '@weir/pipeline';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { encodeAll } from './encode.ts';
-import { normalize, type Normalized } from './normalize.ts';
+import { normalize, ofSecondBody, setAside, type Canonical, type Normalized } from './normalize.ts';
 
 const mapping = compileMapping({ path: 'm.yaml', content: `mapping: m
 outputs:
@@ -125,4 +126,38 @@ test('a list of more than 1000 around the list of choices loses none of those th
   const people = Array.from({ length: 1200 }, (_, i) => ({ id: `p${i}`, choices: i % 400 === 0 ? [{ id: i, on: false }] : [] }));
   const result = taken({ user: 'u', people, gpc: true }, undefined, wide);
   expect([result.kind, closing(result)]).toMatchObject(['dead', [{ purpose: 'news' }, { purpose: 'news' }, { purpose: 'news' }, { purpose: 'ads' }]]);
+});
+
+const conflict = { code: 'event-conflict', message: 'another body came first' } as const;
+const aside = (item: object) => setAside(ofSecondBody(taken(item), 'h2'), [conflict]);
+
+test('of a second body under one event id its noes are changes of their own, by the body; its yeses, and the records of both, keep the ids of the first', () => {
+  const result = ofSecondBody(taken(whole), 'h2');
+  const changes = (of: Normalized): unknown[] => (of.kind === 'ok' ? of.outputs.map(({ outputId, changeId, record }) => [record['state'], outputId, changeId]) : [of.kind]);
+  expect(changes(result)).toEqual([['withdrawn', outputIds[0], secondBodyChange(outputIds[0]!, 'h2')], ['granted', outputIds[1], undefined], [undefined, outputIds[2], undefined]]);
+  expect(new Set([outputIds[0], ...['h2', 'h3'].map((hash) => secondBodyChange(outputIds[0]!, hash)), secondBodyChange(outputIds[1]!, 'h2')]).size).toBe(4);
+});
+
+test('an item that is set aside before it is mapped: what says no holds, the reason for it stands first, and nothing else comes of it', () => {
+  expect(aside({ user: 'u' })).toEqual({ kind: 'dead', reasons: [conflict] });
+  expect(aside({ ...whole, choices: [whole.choices[1]] })).toEqual({ kind: 'dead', reasons: [conflict] });
+  const result = aside(whole);
+  expect([result.kind === 'dead' && result.reasons.map((r) => r.code), closing(result)]).toMatchObject([['event-conflict', 'consent-unresolved'], [{ purpose: 'news', state: 'withdrawn' }]]);
+  // What cannot be read may be a no: somebody has to look.
+  expect(aside({ ...whole, email: 'none', choices: [{ id: 1, purpose: 'news', on: 'maybe' }] })).toMatchObject({ reasons: [conflict, { code: 'consent-unresolved' }] });
+});
+
+test('whatever the body: what closes of it set aside is what it says no to, each once, and it is the same each time and when it is put back', () => {
+  const choice = fc.record({ id: fc.nat(300), purpose: fc.constantFrom('news', 'ads', 'other'), channel: fc.constantFrom('email', 'pigeon', null), on: fc.constantFrom(true, false, 'maybe') });
+  const own = (outputs: readonly Canonical[]): unknown[] => outputs.map(({ record: r, changeId, ids }) => [r['purpose'], r['state'], ids, changeId]);
+  fc.assert(fc.property(fc.uniqueArray(choice, { selector: (c) => c.id, maxLength: 250 }), fc.constantFrom('u', null), fc.constantFrom('2000-01-01', 'soon', null), (choices, user, birthday) => {
+    const item = { choices, user, birthday };
+    const result = aside(item);
+    const noes = choices.filter((c) => c.on === false && c.purpose !== 'other' && user !== null);
+    expect(result.kind === 'dead' && [own(result.closing ?? []), result.reasons[0], result.reasons.length <= 102]).toEqual([noes.map((c) => [c.purpose, 'withdrawn', ['userId:u'], expect.stringMatching(/^out_[0-9a-f]{32}$/)]), conflict, true]);
+    expect(aside(item)).toEqual(result);
+    const back = ofSecondBody(taken(item), 'h2');
+    const held = back.kind === 'ok' ? back.outputs.filter((o) => o.changeId !== undefined) : back.kind === 'dead' ? back.closing ?? [] : [];
+    expect(own(held)).toEqual(result.kind === 'dead' && own(result.closing ?? []));
+  }), { numRuns: 60 });
 });

@@ -37,15 +37,37 @@ export interface ConsentOrder {
 export const maxOrderBytes = 16 * 1024;
 const maxDepth = 4;
 const maxExternalIds = 16;
-const states = new Set(['granted', 'denied', 'withdrawn', 'unknown']);
-const legalBases = new Set(['consent', 'contract', 'legitimate-interest', 'legal-obligation']);
 // As transforms.ts of packages/mapping has it: what a mapping makes of an address must be the same identifier.
 const email = /^[^\s@"<>(),:;[\]\\]{1,64}@[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)+$/;
 const phone = /^\+[1-9]\d{6,14}$/;
 const region = /^[A-Z]{2}(?:-[A-Z0-9]{1,3})?$/;
 const control = /[\u0000-\u001f\u007f]/;
-const known = ['identifiers', 'purpose', 'channel', 'topic', 'state', 'legalBasis', 'jurisdiction', 'noticeVersion', 'proof', 'reason', 'expiresAt', 'occurredAt'];
-const knownIdentifiers = ['userId', 'email', 'phone', 'anonymousId', 'externalIds'];
+const text = (maxLength: number, description: string) => ({ type: ['string', 'null'], maxLength, description });
+const time = (description: string) => ({ type: ['string', 'null'], format: 'date-time', description: `${description} With Z or an offset.` });
+
+/** JSON Schema of the body of `POST /v1/consent`: the fields there are, with their bounds. */
+export const consentOrderSchema = {
+  type: 'object', additionalProperties: false, required: ['identifiers', 'purpose', 'state'],
+  properties: {
+    identifiers: {
+      type: 'object', additionalProperties: false, minProperties: 1, description: 'Whom it is of: at least one.',
+      properties: {
+        userId: text(254, 'User id.'), email: text(254, 'E-mail address.'), phone: text(254, 'Phone number with + and country code, in any form.'), anonymousId: text(254, 'Id of a browser or an app before anybody signed in.'),
+        externalIds: { type: ['array', 'null'], maxItems: maxExternalIds, description: 'Ids of other systems.', items: { type: 'object', additionalProperties: false, required: ['type', 'value'], properties: { type: { type: 'string', maxLength: 64, description: 'System, without a colon.' }, value: { type: 'string', maxLength: 254, description: 'Id there, verbatim.' } } } },
+      },
+    },
+    purpose: { type: 'string', maxLength: 128, description: 'A purpose of the workspace; `*` = every one, those of later releases included, for withdrawn and denied.' },
+    channel: text(64, 'Channel, as the routes write it; absent = every one.'), topic: text(128, 'Topic, as the routes write it; absent = every one.'),
+    state: { type: 'string', enum: ['granted', 'denied', 'withdrawn', 'unknown'], description: 'What the person said.' },
+    legalBasis: { type: ['string', 'null'], enum: ['consent', 'contract', 'legitimate-interest', 'legal-obligation', null], description: 'Legal basis.' },
+    jurisdiction: { ...text(254, 'ISO 3166 code, such as DE or US-CA.'), pattern: region.source }, noticeVersion: text(128, 'Version of the notice that was shown.'), proof: text(2000, 'Where the proof is.'), reason: text(200, 'Why, for people.'),
+    expiresAt: time('Until when it counts.'), occurredAt: time('When the person said it; absent = now.'),
+  },
+};
+const known = Object.keys(consentOrderSchema.properties);
+const knownIdentifiers = Object.keys(consentOrderSchema.properties.identifiers.properties);
+const states = new Set(consentOrderSchema.properties.state.enum);
+const legalBases = new Set(consentOrderSchema.properties.legalBasis.enum.filter((basis) => basis !== null));
 
 const bad = (message: string): WeirError => new WeirError('bad-request', message);
 

@@ -7,7 +7,7 @@ import type { Canonical, Normalized } from './normalize.ts';
 import type { Unrouted } from './routed-consent.ts';
 
 /** A canonical record as bytes of the Confluent wire format, at [from, to) of the sink of its batch. */
-export interface Encoded extends Pick<Canonical, 'recordType' | 'outputId' | 'outputName'> {
+export interface Encoded extends Pick<Canonical, 'recordType' | 'outputId' | 'changeId' | 'outputName'> {
   readonly person: Person;
   readonly from: number;
   readonly to: number;
@@ -37,7 +37,7 @@ export function encodeAll(result: Normalized, encode: (recordType: string, recor
   const outputs: Encoded[] = [];
   const began = sink.at;
   const fail = (message: string): void => { reasons.push({ code: 'mapping-failed', message }); };
-  for (const { recordType, record, outputId, outputName, ids, subject } of result.outputs) {
+  for (const { recordType, record, outputId, changeId, outputName, ids, subject } of result.outputs) {
     const from = sink.at;
     try {
       encode(recordType, record, sink);
@@ -47,7 +47,7 @@ export function encodeAll(result: Normalized, encode: (recordType: string, recor
       fail(`output ${outputName} does not fit ${recordType}`);
       continue;
     }
-    outputs.push({ recordType, outputId, outputName, person: personOf(ids, subject), from, to: sink.at });
+    outputs.push({ recordType, outputId, changeId, outputName, person: personOf(ids, subject), from, to: sink.at });
   }
   reasons.push(...tooLarge(outputs));
   if (reasons.length === 0) return { ...result, outputs };
@@ -63,7 +63,7 @@ export const saysNo = ({ recordType, record }: Pick<Canonical, 'recordType' | 'r
 function deadOf(reasons: readonly Reason[], closing: readonly Canonical[], encode: (recordType: string, record: unknown, sink: Sink) => void, sink: Sink): Extract<Encodable, { readonly kind: 'dead' }> {
   const written: Encoded[] = [];
   let bytes = 0;
-  for (const { recordType, record, outputId, outputName, ids, subject } of closing) {
+  for (const { recordType, record, outputId, changeId, outputName, ids, subject } of closing) {
     const from = sink.at;
     try {
       encode(recordType, record, sink);
@@ -77,7 +77,7 @@ function deadOf(reasons: readonly Reason[], closing: readonly Canonical[], encod
     if (sink.at - from > maxRecordBytes || bytes > maxItemBytes) {
       bytes -= sink.at - from;
       sink.at = from;
-    } else written.push({ recordType, outputId, outputName, person: personOf(ids, subject), from, to: sink.at });
+    } else written.push({ recordType, outputId, changeId, outputName, person: personOf(ids, subject), from, to: sink.at });
   }
   return written.length === 0 ? { kind: 'dead', reasons } : { kind: 'dead', reasons, closing: written };
 }

@@ -2,7 +2,7 @@ import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import type { LogRecord } from '@weir/log';
 import { consentRecord, unresolved, type MappedOutput } from '@weir/mapping';
-import type { Reason } from '@weir/pipeline';
+import { secondBodyChange, type Reason } from '@weir/pipeline';
 import { boundReasons, saysNo } from './encode.ts';
 import { identifiersOf } from './identity.ts';
 import type { RawHeaders } from './raw-headers.ts';
@@ -17,6 +17,8 @@ export interface Canonical {
   readonly recordType: string;
   readonly record: Readonly<Record<string, unknown>>;
   readonly outputId: string;
+  /** Of a no: the id of its change on weir.consent.changes, where that is not its output id (`ofSecondBody`). */
+  readonly changeId?: string | undefined;
   readonly outputName: string;
   /** Keyed identifiers, strongest first. */
   readonly ids: readonly string[];
@@ -72,7 +74,8 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
   return { kind: 'ok', mapping: config.mapping.name, outputs: routed.outputs, ...(routed.unrouted.length === 0 ? {} : { unrouted: routed.unrouted }) };
 }
 
-const dead = (reasons: readonly Reason[], closing: readonly Canonical[], unrouted: readonly Unrouted[]): Normalized => ({ kind: 'dead', reasons: boundReasons(reasons), ...(closing.length === 0 ? {} : { closing }), ...(unrouted.length === 0 ? {} : { unrouted }) });
+/** `first` stands before the others and is not counted among them. */
+const dead = (reasons: readonly Reason[], closing: readonly Canonical[], unrouted: readonly Unrouted[], first: readonly Reason[] = []): Normalized => ({ kind: 'dead', reasons: [...first, ...boundReasons(reasons)], ...(closing.length === 0 ? {} : { closing }), ...(unrouted.length === 0 ? {} : { unrouted }) });
 
 /** With changes of consent as the routes of the release take them. */
 function asRoutes(outputs: readonly Canonical[], release: Release): { readonly outputs: readonly Canonical[]; readonly unrouted: readonly Unrouted[] } {
@@ -100,4 +103,25 @@ export function closingOf(outputs: readonly MappedOutput[], keyed: (type: string
     if (ids === undefined || ids.length === 0) return [];
     return [{ recordType, record: { ...record, extras: null }, outputId, outputName: name, ids, subject: ids[0]! }];
   });
+}
+
+/**
+ * Of an item that goes to the dead letters whatever its mapping makes of it (`reasons`): what closes holds all the same,
+ * and that it waits, or what it says of consent and cannot be read, is told by `consent-unresolved`.
+ */
+export function setAside(result: Normalized, reasons: readonly Reason[]): Normalized {
+  if (result.kind === 'dropped') return { kind: 'dead', reasons };
+  if (result.kind === 'dead') return dead(result.reasons.filter(({ code }) => code === 'consent-unresolved'), result.closing ?? [], result.unrouted ?? [], reasons);
+  const closing = result.outputs.filter((output) => saysNo(output) && output.record['purpose'] !== '').map((output) => ({ ...output, record: { ...output.record, extras: null } }));
+  return dead(closing.map(({ outputName }) => unresolved(outputName)), closing, result.unrouted ?? [], reasons);
+}
+
+/**
+ * Of a body that came under the event id of another one (`hash` is its own): its noes are changes of their own. Its yeses keep
+ * the ids of the first body's, so that a repetition of an old yes, written another way, opens nothing anew.
+ */
+export function ofSecondBody(result: Normalized, hash: string): Normalized {
+  const own = (output: Canonical): Canonical => (saysNo(output) ? { ...output, changeId: secondBodyChange(output.outputId, hash) } : output);
+  if (result.kind === 'ok') return { ...result, outputs: result.outputs.map(own) };
+  return result.kind === 'dead' && result.closing !== undefined ? { ...result, closing: result.closing.map(own) } : result;
 }

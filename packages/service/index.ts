@@ -6,6 +6,8 @@ export { closeContext, createContext } from './context.ts';
 export { startOps, type OpsServer } from './ops.ts';
 export { createProgress, type Progress } from './progress.ts';
 export { createRetentionWatch, type RetentionWatch } from './retention.ts';
+export * from './json-schema.ts';
+export { codeOf, errorBody, errorFields, healthReply, isMedia, metricsReply, openApiDocument, readinessReply, refusalBody, statusOf, type DocumentedRoute, type DocumentHead, type Media, type Refusal, type Replies, type Reply } from './openapi.ts';
 export { runService } from './run.ts';
 export * from './types.ts';
 export { armFailpoints } from './failpoints.ts';

@@ -3,6 +3,7 @@ export { createKvProvider, type KvOptions, type SecretProvider } from './kv-prov
 export { createTokenSource, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
 export { barerKey, loadSecrets, migrateSecrets, rotateRootKey, sealedLeaf, type FileStoreOptions } from './sealed-file.ts';
 export { Secret } from '@weir/config';
+export { isProtected } from './session.ts';
 export { openTransit, startVault, unwrapEnv, unwrapWorkspaceKey, type VaultSettings } from './start-vault.ts';
 export { createTransit, isWrapped, type Transit, type TransitOptions } from './transit.ts';
 export { readWorkspaceKey } from './workspace-key.ts';

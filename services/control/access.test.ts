@@ -1,12 +1,15 @@
 import { createServer, type Server } from 'node:http';
-import { BaseResolver, createConfig, lintDocument, makeDocumentFromString } from '@redocly/openapi-core';
 import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
 import { WeirError } from '@weir/errors';
 import { Provider } from 'oidc-provider';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { lintOpenApi } from '../../scripts/openapi.ts';
+import { mismatch } from '../../tests/setup/answers.ts';
 import { createApi, type ApiPorts } from './api.ts';
 import type { NewLeaf } from './audit.ts';
-import { createAuthenticate } from './authenticate.ts';
+import { createAuthenticate, oidcOptions } from './authenticate.ts';
+import { documentReply } from './openapi.ts';
+import { object, text } from '@weir/service';
 import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from '@weir/release';
 
 const admin = 'the-admin-token';
@@ -43,7 +46,7 @@ beforeAll(async () => {
     features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false }, resourceIndicators: { enabled: true, getResourceServerInfo: (_ctx: unknown, resource: string) => ({ scope: 'weir', audience: resource, accessTokenFormat: 'jwt' as const, accessTokenTTL: 300, jwt: { sign: { alg: 'RS256' as const } } }) } },
     extraTokenClaims: () => ({ weir_roles: ['viewer', 'a-role-of-another-application'] }),
   });
-  const authenticate = createAuthenticate({ adminToken: () => admin, principalOf: (t) => (t === token && granted !== null ? { id: 'token:t', grants: granted } : undefined), oidc: { issuer, audience, rolesClaim: 'weir_roles' }, now: () => Date.now() });
+  const authenticate = createAuthenticate({ adminToken: () => admin, principalOf: (t) => (t === token && granted !== null ? { id: 'token:t', grants: granted } : undefined), oidc: oidcOptions({ oidcIssuer: issuer, oidcAudience: audience, oidcTokenType: 'at+jwt', oidcRolesClaim: 'weir_roles' }), now: () => Date.now() });
   const ports = {
     authenticate,
     audit: () => ({
@@ -149,7 +152,7 @@ test('no grant allows nothing, and every permission is given by some role', () =
   for (const bad of ['', 'root', 'constructor', '__proto__', 'admin@shop', 'admin@:crm', 'admin@shop:crm:x', 'Admin']) expect(() => parseGrant(bad)).toThrow(/grant/);
 });
 
-test('a route without a permission, or a change without an audit action, does not start', () => {
+test('a route without a permission or without a schema of its answer, or a change without an audit action, does not start', () => {
   const add = (config: object, method = 'GET') => () => createApi({ authenticate: async () => ({ id: 'x', grants: [] }), releases: {}, access: {} } as unknown as ApiPorts).route({ method, url: '/v1/new', config, handler: async () => ({}) });
   const scope = () => everything;
   expect(add({})).toThrow(/declares no permission/);
@@ -157,7 +160,10 @@ test('a route without a permission, or a change without an audit action, does no
   expect(add({ permission: 'nope', scope })).toThrow(/declares no permission/);
   expect(add({ permission: 'status.read' })).toThrow(/declares no permission/);
   expect(add({ permission: 'status.read', scope }, 'POST')).toThrow(/no audit action/);
-  expect(add({ permission: 'status.read', scope })).not.toThrow();
+  const replies = { 200: object('An answer.', { name: text('A field.') }) };
+  expect(add({ permission: 'status.read', scope, summary: 'A route.' })).toThrow(/no summary and answers/);
+  expect(add({ permission: 'status.read', scope, replies })).toThrow(/no summary and answers/);
+  expect(add({ permission: 'status.read', scope, summary: 'A route.', replies })).not.toThrow();
 });
 
 test('a leaf says nothing of a body that names a person, not even a hash: an address could be guessed from it', async () => {
@@ -236,13 +242,23 @@ async function fromProvider(resource = audience): Promise<string> {
   const response = await fetch(`${issuer}/token`, { method: 'POST', headers: { 'content-type': 'application/x-www-form-urlencoded', authorization: `Basic ${Buffer.from('cli:cli-secret').toString('base64')}` }, body: new URLSearchParams({ grant_type: 'client_credentials', resource, scope: 'weir' }) });
   return ((await response.json()) as { access_token: string }).access_token;
 }
-const jwt = (claims: object = {}, header: object = {}, key = keys.privateKey) => new SignJWT({ weir_roles: ['admin'], iss: issuer, aud: audience, sub: 's', exp: Math.floor(Date.now() / 1000) + 60, ...claims }).setProtectedHeader({ alg: 'RS256', kid: 'k1', ...header } as { alg: string }).sign(key);
+const jwt = (claims: object = {}, header: object = {}, key = keys.privateKey) => new SignJWT({ weir_roles: ['admin'], iss: issuer, aud: audience, sub: 's', exp: Math.floor(Date.now() / 1000) + 60, ...claims }).setProtectedHeader({ alg: 'RS256', kid: 'k1', typ: 'at+jwt', ...header } as { alg: string }).sign(key);
 
 test('an access token of the OIDC provider has the roles of its claim, and no others', async () => {
   const given = await fromProvider();
   expect((await call('GET', '/v1/status', `Bearer ${given}`)).statusCode).toBe(200);
   expect((await call('GET', '/v1/tokens', `Bearer ${given}`)).statusCode).toBe(403);
   expect((await call('GET', '/v1/tokens', `Bearer ${await jwt()}`)).statusCode).toBe(200);
+});
+
+test('a provider that does not say at+jwt is taken by a setting, with an audience that is named', async () => {
+  const base = { oidcIssuer: issuer, oidcRolesClaim: 'weir_roles' };
+  const authenticate = createAuthenticate({ adminToken: () => admin, principalOf: () => undefined, oidc: oidcOptions({ ...base, oidcAudience: audience, oidcTokenType: 'any' }), now: () => Date.now() });
+  for (const typ of ['JWT', undefined, 'at+jwt']) expect(await authenticate(`Bearer ${await jwt({}, { typ })}`)).toMatchObject({ id: 'oidc:s' });
+  expect(() => oidcOptions({ ...base, oidcTokenType: 'any' })).toThrow(/WEIR_OIDC_AUDIENCE/);
+  expect(oidcOptions({ ...base, oidcTokenType: 'at+jwt' })).toMatchObject({ audience: 'weir' });
+  expect(oidcOptions({ oidcTokenType: 'any', oidcRolesClaim: 'weir_roles' })).toBeUndefined();
+  expect((await call('GET', '/v1/tokens', `Bearer ${await jwt({}, { typ: 'application/AT+JWT' })}`)).statusCode).toBe(200);
 });
 
 test('tokens that are none: 401', async () => {
@@ -272,6 +288,9 @@ test('tokens that are none: 401', async () => {
     'address of keys in the header': `Bearer ${await jwt({}, { jku: `${issuer}/evil`, kid: 'k9' }, stranger.privateKey)}`,
     'changed body': `Bearer ${head}.${Buffer.from(JSON.stringify({ sub: 'x', weir_roles: ['admin'] })).toString('base64url')}.${signature}`,
     'no signature': `Bearer ${head}.${body}.`,
+    'an ID token': `Bearer ${await jwt({ nonce: 'n', at_hash: 'h' }, { typ: 'JWT' })}`,
+    'an ID token without a type': `Bearer ${await jwt({}, { typ: undefined })}`,
+    'another type': `Bearer ${await jwt({}, { typ: 'logout+jwt' })}`,
     'too long': `Bearer ${'a'.repeat(9000)}`,
   };
   expect((await call('GET', '/v1/status', `Bearer ${good}`)).statusCode).toBe(200);
@@ -281,10 +300,10 @@ test('tokens that are none: 401', async () => {
 });
 
 test('the OpenAPI document passes the linter and describes every route with its permission', async () => {
-  const document = (await call('GET', '/v1/openapi.json', `Bearer ${admin}`)).json() as { openapi: string; paths: Record<string, Record<string, { 'x-permission': string }>> };
-  const config = await createConfig({ extends: ['recommended'] });
-  const problems = await lintDocument({ document: makeDocumentFromString(JSON.stringify(document), '/openapi.json'), externalRefResolver: new BaseResolver(), config });
-  expect(problems.map((p) => `${p.severity} ${p.ruleId}: ${p.message} ${p.location[0]?.pointer}`)).toEqual([]);
+  const text = (await call('GET', '/v1/openapi.json', `Bearer ${admin}`)).body;
+  const document = JSON.parse(text) as { openapi: string; paths: Record<string, Record<string, { 'x-permission': string }>> };
+  expect(await lintOpenApi('openapi.json', text)).toEqual([]);
+  expect(mismatch(documentReply, text)).toBe('');
   expect(document.openapi).toBe('3.1.0');
   for (const { method, url, permission } of requests()) expect(document.paths[url.replace(/:(\w+)/g, '{$1}')]![method.toLowerCase()]!['x-permission']).toBe(permission);
   expect(Object.keys(permissions)).toEqual(allPermissions);

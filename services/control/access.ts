@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import type { FastifyInstance, FastifyRequest, FastifySchema } from 'fastify';
+import type { FastifyContextConfig, FastifyInstance, FastifyRequest, FastifySchema } from 'fastify';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
+import type { Refusal, Replies } from '@weir/service';
 import { allows, permissions, type Permission, type Principal, type Scope } from '@weir/release';
 
 declare module 'fastify' {
@@ -19,7 +20,6 @@ declare module 'fastify' {
     privateBody?: true | ((request: FastifyRequest) => boolean);
     /** For everybody; only for routes outside /v1. */
     public?: true;
-    summary?: string;
   }
   interface FastifyRequest {
     principal: Principal;
@@ -36,6 +36,9 @@ export interface DeclaredRoute {
   readonly action: string | undefined;
   readonly summary: string | undefined;
   readonly schema: FastifySchema | undefined;
+  readonly replies: Replies;
+  /** What it may refuse with, those that every route may among them. */
+  readonly errors: readonly Refusal[];
 }
 
 /** The action of the leaf of a request. */
@@ -55,9 +58,18 @@ function isPrivate(request: FastifyRequest): boolean {
   return typeof privateBody === 'function' ? privateBody(request) : privateBody === true;
 }
 
+/** What fastify, the token, the input, the permission and the audit leaf may refuse with, and what the route says of itself. */
+function errorsOf(method: string, { public: open, action, errors = [] }: FastifyContextConfig, schema: FastifySchema | undefined): Refusal[] {
+  if (open === true) return [...errors];
+  const reading = method === 'GET' || method === 'HEAD';
+  const input: Refusal[] = reading && schema?.params === undefined && schema?.querystring === undefined ? [] : ['bad-request'];
+  const body: Refusal[] = reading ? [] : [{ code: 'bad-request', status: 413 }, { code: 'bad-request', status: 415 }];
+  return [...new Set<Refusal>([...input, ...body, 'unauthorized', 'forbidden', 'log-unavailable', 'not-ready', ...(action === undefined ? [] : ['audit-broken'] as const), ...errors])];
+}
+
 /**
- * Default deny. A route under /v1 without a permission and a scope, or one that changes something without an
- * action, throws when it is added. Order of a request: token, input, permission over the scope, audit leaf, handler,
+ * Default deny. A route under /v1 without a permission and a scope, one that changes something without an action, or
+ * one that does not say what it answers, throws when it is added. Order of a request: token, input, permission over the scope, audit leaf, handler,
  * end leaf. Must be installed before any route.
  */
 export function installAccess(app: FastifyInstance, ports: { readonly authenticate: Authenticate; readonly audit: () => AuditLog; readonly endFailed: (error: unknown, leaf: string) => void }): readonly DeclaredRoute[] {
@@ -67,11 +79,13 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
 
   app.addHook('onRoute', ({ method, url, config, schema }) => {
     for (const one of [method].flat()) {
-      const { permission, scope, action, summary } = config ?? {};
+      const { permission, scope, action, summary, replies, undocumented } = config ?? {};
       const isPublic = config?.public === true && !url.startsWith('/v1');
       if (!isPublic && (permission === undefined || !Object.hasOwn(permissions, permission) || scope === undefined)) throw new WeirError('invariant-broken', `${one} ${url} declares no permission and scope`);
       if (!isPublic && one !== 'GET' && one !== 'HEAD' && action === undefined) throw new WeirError('invariant-broken', `${one} ${url} declares no audit action`);
-      declared.push({ method: one, url, permission, action: typeof action === 'function' ? 'by the body' : action, summary, schema });
+      if (undocumented === undefined && (replies === undefined || summary === undefined)) throw new WeirError('invariant-broken', `${one} ${url} declares no summary and answers`);
+      if (config !== undefined) config.errors = errorsOf(one, config, schema);
+      declared.push({ method: one, url, permission, action: typeof action === 'function' ? 'by the body' : action, summary, schema, replies: replies ?? {}, errors: config?.errors ?? [] });
     }
   });
 

@@ -2,23 +2,27 @@ import { randomUUID } from 'node:crypto';
 import { catalogue, findWeirError, WorkspaceError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { installAccess, type DeclaredRoute } from './access.ts';
-import type { AuditLog } from './audit.ts';
+import { checkpointReply, consistencyReply, leavesReply, proofReply, type AuditLog } from './audit.ts';
 import type { Authenticate } from './authenticate.ts';
 import type { Erasures } from './erasure.ts';
 import { heldDeliveryRoutes, type HeldDeliveries } from './deliveries.ts';
-import { openApi } from './openapi.ts';
+import { documentReply, openApi } from './openapi.ts';
 import { policyRoutes, type PolicyApi } from './policy/routes.ts';
 import { replayRoutes, type ReplayApi } from './replay/routes.ts';
-import type { LetterApi, LetterFilter } from './letters.ts';
-import type { ChangedBy, ReleaseApi, ReleaseOrder } from './releases.ts';
+import { letterReply, lettersReply, statsReply, type LetterApi, type LetterFilter } from './letters.ts';
+import { appliedReply, proposedReply, releasesReply, runningRelease, shortRelease, topicsReply, type ChangedBy, type ReleaseApi, type ReleaseOrder } from './releases.ts';
+import { statusReply, type Status } from './status.ts';
+import { tailReply } from './tail.ts';
+import { traceReply, type Trace } from './trace.ts';
 import { everything, nothing, type Scope } from '@weir/release';
+import { healthReply, metricsReply, readinessReply, type TypeOf } from '@weir/service';
 import { consentRoutes, type ConsentLookup } from './consent.ts';
 import { consentPreviewRoute, type ConsentPreview } from './consent-preview.ts';
 import { consentReceiptRoutes, type ConsentReceipts } from './consent-receipts.ts';
 import { subjectRoutes } from './subject-routes.ts';
 import type { Subjects } from './subjects.ts';
 import { switchRoutes, type SwitchApi } from './switches.ts';
-import type { Access } from './tokens.ts';
+import { issuedToken, proposalsReply, revokedToken, tokensReply, type Access } from './tokens.ts';
 import { vaultRoutes } from './vault-changes.ts';
 
 export interface ApiPorts {
@@ -33,11 +37,11 @@ export interface ApiPorts {
   readonly approval: boolean;
   /** Sources and destinations of an event or a dead letter; everything when it is not known. */
   scopeOf(kind: 'event' | 'letter', id: string): Scope;
-  status(): Promise<unknown>;
-  trace(eventId: string): unknown;
+  status(): Promise<Status>;
+  trace(eventId: string): Trace;
   readonly letters: LetterApi;
   readonly replays: ReplayApi;
-  release(): unknown;
+  release(): TypeOf<typeof shortRelease>;
   readonly consent: ConsentLookup;
   readonly consentPreview: ConsentPreview;
   readonly consentReceipts: ConsentReceipts;
@@ -48,7 +52,9 @@ export interface ApiPorts {
   readonly subjects: () => Subjects;
   readonly erasures: () => Erasures;
   /** Next events from a cursor on; long-polls up to `waitMs`. */
-  tail(after: number, waitMs: number): Promise<unknown>;
+  tail(after: number, waitMs: number): Promise<TypeOf<typeof tailReply>>;
+  /** Issuer of OIDC tokens; undefined = none are taken. */
+  readonly oidcIssuer?: string;
   readonly metrics: () => Promise<string>;
   readonly readiness: () => { ready: boolean; reason?: string };
 }
@@ -62,12 +68,12 @@ const none = (): Scope => nothing;
 export function createApi(ports: ApiPorts): FastifyInstance & { readonly declaredRoutes: readonly DeclaredRoute[] } {
   const app = Fastify({ bodyLimit: 256 * 1024, logger: false, requestTimeout: 60_000, forceCloseConnections: true });
   const declaredRoutes = installAccess(app, ports);
-  app.get('/healthz', { config: { public: true } }, async () => ({ status: 'ok' }));
-  app.get('/readyz', { config: { public: true } }, async (_request, reply) => {
+  app.get('/healthz', { config: { public: true, summary: 'Whether the process answers.', replies: { 200: healthReply } } }, async () => ({ status: 'ok' }));
+  app.get('/readyz', { config: { public: true, summary: 'Whether requests can be taken now.', replies: { 200: readinessReply, 503: readinessReply } } }, async (_request, reply) => {
     const readiness = ports.readiness();
     return reply.code(readiness.ready ? 200 : 503).send(readiness);
   });
-  app.get('/metrics', { config: { public: true } }, async (_request, reply) => reply.type('text/plain; version=0.0.4').send(await ports.metrics()));
+  app.get('/metrics', { config: { public: true, summary: 'Metrics.', replies: { 200: metricsReply } } }, async (_request, reply) => reply.type('text/plain; version=0.0.4').send(await ports.metrics()));
   app.setErrorHandler((error: Error & { statusCode?: number; validation?: unknown }, _request, reply: FastifyReply) => {
     const known = findWeirError(error);
     const code: ErrorCode = known?.code ?? (error.validation !== undefined || (error.statusCode ?? 500) < 500 ? 'bad-request' : 'log-unavailable');
@@ -95,30 +101,34 @@ export function createApi(ports: ApiPorts): FastifyInstance & { readonly declare
   auditRoutes(app, ports);
   subjectRoutes(app, ports);
   vaultRoutes(app);
-  app.get('/v1/openapi.json', { config: { permission: 'status.read', scope: none, summary: 'This document.' } }, async () => openApi(declaredRoutes));
+  app.get('/v1/openapi.json', { config: { permission: 'status.read', scope: none, summary: 'This document.', replies: { 200: documentReply } } }, async () => openApi(declaredRoutes, ports.oidcIssuer));
   return Object.assign(app, { declaredRoutes });
 }
 
+/** OpenAPI 3.1 of everything that control serves: the routes are added as in the service, and none is called. */
+export const controlDocument = (): Readonly<Record<string, unknown>> => openApi(createApi({} as ApiPorts).declaredRoutes);
+
 function routes(app: FastifyInstance, ports: ApiPorts): void {
-  const idParams = { params: { type: 'object', properties: { id: { type: 'string', pattern: idPattern } } } };
-  app.get('/v1/status', { config: { permission: 'status.read', scope: none, summary: 'Counts of events, deliveries and dead letters, and lag.' } }, async () => ports.status());
-  app.get('/v1/release', { config: { permission: 'status.read', scope: none, summary: 'The running release in short.' } }, async () => ports.release());
-  app.get<{ Params: { id: string } }>('/v1/events/:id/trace', { schema: idParams, config: { permission: 'trace.read', scope: (request) => ports.scopeOf('event', (request.params as { id: string }).id), summary: 'What happened to an event.' } }, async (request) => ports.trace(request.params.id));
-  app.get<{ Querystring: { after?: number; wait?: number } }>('/v1/tail', { config: { permission: 'trace.read', scope: whole, summary: 'Records after a cursor.' }, schema: { querystring: { type: 'object', properties: { after: { type: 'integer', minimum: 0 }, wait: { type: 'integer', minimum: 0, maximum: 30_000 } } } } }, async (request) => ports.tail(request.query.after ?? -1, request.query.wait ?? 0));
-  app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams, config: { permission: 'dlq.payload', scope: (request) => ports.scopeOf('letter', (request.params as { id: string }).id), action: 'dlq.show', target: (request) => (request.params as { id: string }).id, summary: 'A dead letter with its bytes.' } }, async (request) => ports.letters.show(request.params.id));
-  const text = { type: 'string', minLength: 1, maxLength: 80 };
-  const filter = { stage: text, code: text, source: text, destination: text, release: text };
-  const time = { type: 'integer', minimum: 0, maximum: 9_000_000_000_000 };
-  app.get<{ Querystring: LetterFilter & { limit?: number } }>('/v1/dlq', { config: { permission: 'dlq.read', scope: letterScope, summary: 'Dead letters, the newest first.' }, schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000 }, since: time, until: time, open: { type: 'boolean' }, ...filter } } } }, async (request) => ({ deadLetters: await ports.letters.list(request.query.limit ?? 100, request.query) }));
-  app.get<{ Querystring: LetterFilter }>('/v1/dlq/stats', { config: { permission: 'dlq.read', scope: statsScope, summary: 'Dead letters by stage, code, destination and release.' }, schema: { querystring: { type: 'object', properties: { stage: text, code: text, destination: text, release: text } } } }, async (request) => ports.letters.stats(request.query));
+  const idParams = { params: { type: 'object', properties: { id: { type: 'string', pattern: idPattern, description: 'Id of the event or the dead letter.' } } } };
+  app.get('/v1/status', { config: { replies: { 200: statusReply }, permission: 'status.read', scope: none, summary: 'Counts of events, deliveries and dead letters, and lag.' } }, async () => ports.status());
+  app.get('/v1/release', { config: { replies: { 200: shortRelease }, permission: 'status.read', scope: none, summary: 'The running release in short.' } }, async () => ports.release());
+  app.get<{ Params: { id: string } }>('/v1/events/:id/trace', { schema: idParams, config: { replies: { 200: traceReply }, errors: ['not-found'], permission: 'trace.read', scope: (request) => ports.scopeOf('event', (request.params as { id: string }).id), summary: 'What happened to an event.' } }, async (request) => ports.trace(request.params.id));
+  app.get<{ Querystring: { after?: number; wait?: number } }>('/v1/tail', { config: { replies: { 200: tailReply }, permission: 'trace.read', scope: whole, summary: 'Records after a cursor.' }, schema: { querystring: { type: 'object', properties: { after: { type: 'integer', minimum: 0, description: 'Cursor of the answer before; absent = only the cursor is given.' }, wait: { type: 'integer', minimum: 0, maximum: 30_000, description: 'Milliseconds that are waited for the first record; 0 when absent.' } } } } }, async (request) => ports.tail(request.query.after ?? -1, request.query.wait ?? 0));
+  app.get<{ Params: { id: string } }>('/v1/dlq/:id', { schema: idParams, config: { replies: { 200: letterReply }, errors: ['not-found'], permission: 'dlq.payload', scope: (request) => ports.scopeOf('letter', (request.params as { id: string }).id), action: 'dlq.show', target: (request) => (request.params as { id: string }).id, summary: 'A dead letter with its bytes.' } }, async (request) => ports.letters.show(request.params.id));
+  const only = (description: string) => ({ type: 'string', minLength: 1, maxLength: 80, description });
+  const counted = { stage: only('Only of this stage.'), code: only('Only with this code of docs/errors.md.'), destination: only('Only for this destination.'), release: only('Only under this release.') };
+  const filter = { ...counted, source: only('Only of this source.') };
+  const time = (description: string) => ({ type: 'integer', minimum: 0, maximum: 9_000_000_000_000, description });
+  app.get<{ Querystring: LetterFilter & { limit?: number } }>('/v1/dlq', { config: { replies: { 200: lettersReply }, permission: 'dlq.read', scope: letterScope, summary: 'Dead letters, the newest first.' }, schema: { querystring: { type: 'object', properties: { limit: { type: 'integer', minimum: 1, maximum: 10_000, description: '100 when absent.' }, since: time('Died at or after, milliseconds since the epoch.'), until: time('Died before.'), open: { type: 'boolean', description: 'Only those whose record has not gone through since.' }, ...filter } } } }, async (request) => ({ deadLetters: await ports.letters.list(request.query.limit ?? 100, request.query) }));
+  app.get<{ Querystring: LetterFilter }>('/v1/dlq/stats', { config: { replies: { 200: statsReply }, permission: 'dlq.read', scope: statsScope, summary: 'Dead letters by stage, code, destination and release.' }, schema: { querystring: { type: 'object', properties: counted } } }, async (request) => ports.letters.stats(request.query));
 }
 
 const releaseBytes = 2 * 1024 * 1024;
 const releaseOrder = {
   type: 'object', additionalProperties: false, required: ['files'],
   properties: {
-    files: { type: 'array', minItems: 1, maxItems: 600, items: { type: 'object', additionalProperties: false, required: ['path', 'content'], properties: { path: { type: 'string', pattern: '^[a-z0-9][a-z0-9./-]{0,200}$' }, content: { type: 'string', maxLength: 262_144 } } } },
-    message: { type: ['string', 'null'], maxLength: 2000 },
+    files: { description: 'The whole workspace.', type: 'array', minItems: 1, maxItems: 600, items: { type: 'object', additionalProperties: false, required: ['path', 'content'], properties: { path: { type: 'string', pattern: '^[a-z0-9][a-z0-9./-]{0,200}$' }, content: { type: 'string', maxLength: 262_144 } } } },
+    message: { type: ['string', 'null'], maxLength: 2000, description: 'What is said of it.' },
   },
 };
 
@@ -133,38 +143,38 @@ const statsScope = (request: FastifyRequest): Scope => ({ ...letterScope(request
 
 function releaseRoutes(app: FastifyInstance, ports: ApiPorts): void {
   const { releases, access } = ports;
-  app.get('/v1/releases', { config: { permission: 'release.read', scope: whole, summary: 'All releases.' } }, async () => ({ releases: await releases.list() }));
-  app.get('/v1/releases/current', { config: { permission: 'release.read', scope: whole, summary: 'The running release with its files.' } }, async () => releases.current());
-  app.post<{ Body: ReleaseOrder }>('/v1/releases', { bodyLimit: releaseBytes, schema: { body: releaseOrder }, config: { permission: 'release.propose', scope: whole, action: 'release.apply', summary: 'Apply a release, or propose it where approval is required.' } }, async (request) => {
+  app.get('/v1/releases', { config: { replies: { 200: releasesReply }, permission: 'release.read', scope: whole, summary: 'All releases.' } }, async () => ({ releases: await releases.list() }));
+  app.get('/v1/releases/current', { config: { replies: { 200: runningRelease }, permission: 'release.read', scope: whole, summary: 'The running release with its files.' } }, async () => releases.current());
+  app.post<{ Body: ReleaseOrder }>('/v1/releases', { bodyLimit: releaseBytes, schema: { body: releaseOrder }, config: { replies: { 200: proposedReply }, errors: ['workspace-invalid'], permission: 'release.propose', scope: whole, action: 'release.apply', summary: 'Apply a release, or propose it where approval is required.' } }, async (request) => {
     if (!ports.approval) return releases.apply(request.body, changedBy(request), null);
     const { hash } = releases.check(request.body);
     const { id } = await access.propose({ hash, files: request.body.files, message: request.body.message ?? null }, request.principal.id, request.leaf);
     return { hash, changed: false, topicsCreated: [], proposal: id };
   });
-  app.get('/v1/proposals', { config: { permission: 'release.read', scope: whole, summary: 'Proposed releases.' } }, async () => ({ proposals: access.proposals().map(({ files: _files, leaf: _leaf, ...rest }) => rest) }));
-  app.post<{ Params: { id: string } }>('/v1/proposals/:id/approve', { schema: idOnly, config: { permission: 'release.approve', scope: whole, action: 'release.approve', target: (request) => (request.params as { id: string }).id, summary: 'Approve what somebody else proposed; it is applied.' } }, async (request) => {
+  app.get('/v1/proposals', { config: { replies: { 200: proposalsReply }, permission: 'release.read', scope: whole, summary: 'Proposed releases.' } }, async () => ({ proposals: access.proposals().map(({ files: _files, leaf: _leaf, ...rest }) => rest) }));
+  app.post<{ Params: { id: string } }>('/v1/proposals/:id/approve', { schema: idOnly, config: { replies: { 200: appliedReply }, errors: ['not-found', 'self-approval', 'workspace-invalid'], permission: 'release.approve', scope: whole, action: 'release.approve', target: (request) => (request.params as { id: string }).id, summary: 'Approve what somebody else proposed; it is applied.' } }, async (request) => {
     const proposal = access.approvable(request.params.id, request.principal.id);
     const done = await releases.apply(proposal, changedBy(request), proposal.proposedBy);
     await access.approved(proposal, request.principal.id, request.leaf);
     return done;
   });
-  app.get('/v1/topics/check', { config: { permission: 'status.read', scope: none, summary: 'Topics against their declaration.' } }, async () => releases.topics(false));
-  app.post('/v1/topics/apply', { config: { permission: 'topics.apply', scope: whole, action: 'topics.apply', summary: 'Create missing topics.' } }, async () => releases.topics(true));
+  app.get('/v1/topics/check', { config: { replies: { 200: topicsReply }, permission: 'status.read', scope: none, summary: 'Topics against their declaration.' } }, async () => releases.topics(false));
+  app.post('/v1/topics/apply', { config: { replies: { 200: topicsReply }, permission: 'topics.apply', scope: whole, action: 'topics.apply', summary: 'Create missing topics.' } }, async () => releases.topics(true));
 }
 
-const idOnly = { params: { type: 'object', properties: { id: { type: 'string', pattern: idPattern } } } };
+const idOnly = { params: { type: 'object', properties: { id: { type: 'string', pattern: idPattern, description: 'Id of the proposal, the token or the audit leaf.' } } } };
 
 function accessRoutes(app: FastifyInstance, { access }: ApiPorts): void {
-  const order = { type: 'object', additionalProperties: false, required: ['name', 'grants', 'days'], properties: { name: { type: 'string', minLength: 1, maxLength: 100 }, grants: { type: 'array', minItems: 1, maxItems: 20, items: { type: 'string', maxLength: 500 } }, days: { type: 'integer', minimum: 1, maximum: 366 } } };
-  app.get('/v1/tokens', { config: { permission: 'token.read', scope: whole, summary: 'API tokens, without the tokens themselves.' } }, async () => ({ tokens: access.tokens() }));
-  app.post<{ Body: { name: string; grants: string[]; days: number } }>('/v1/tokens', { schema: { body: order }, config: { permission: 'token.manage', scope: whole, action: 'token.issue', target: (request) => { const { name, grants } = request.body as { name: string; grants: string[] }; return `${name}: ${grants.join(' ')}`.slice(0, 4000); }, summary: 'Issue an API token; it is shown once.' } }, async (request) => access.issue(request.body, request.principal.id, request.leaf));
-  app.delete<{ Params: { id: string } }>('/v1/tokens/:id', { schema: idOnly, config: { permission: 'token.manage', scope: whole, action: 'token.revoke', target: (request) => (request.params as { id: string }).id, summary: 'Revoke an API token.' } }, async (request) => access.revoke(request.params.id, request.leaf));
+  const order = { type: 'object', additionalProperties: false, required: ['name', 'grants', 'days'], properties: { name: { type: 'string', minLength: 1, maxLength: 100, description: 'What it is for.' }, grants: { type: 'array', minItems: 1, maxItems: 20, items: { type: 'string', maxLength: 500 }, description: '`<role>` or `<role>@<source>:<destination>`, each.' }, days: { type: 'integer', minimum: 1, maximum: 366, description: 'Days until it ends.' } } };
+  app.get('/v1/tokens', { config: { replies: { 200: tokensReply }, permission: 'token.read', scope: whole, summary: 'API tokens, without the tokens themselves.' } }, async () => ({ tokens: access.tokens() }));
+  app.post<{ Body: { name: string; grants: string[]; days: number } }>('/v1/tokens', { schema: { body: order }, config: { replies: { 200: issuedToken }, permission: 'token.manage', scope: whole, action: 'token.issue', target: (request) => { const { name, grants } = request.body as { name: string; grants: string[] }; return `${name}: ${grants.join(' ')}`.slice(0, 4000); }, summary: 'Issue an API token; it is shown once.' } }, async (request) => access.issue(request.body, request.principal.id, request.leaf));
+  app.delete<{ Params: { id: string } }>('/v1/tokens/:id', { schema: idOnly, config: { replies: { 200: revokedToken }, errors: ['not-found'], permission: 'token.manage', scope: whole, action: 'token.revoke', target: (request) => (request.params as { id: string }).id, summary: 'Revoke an API token.' } }, async (request) => access.revoke(request.params.id, request.leaf));
 }
 
 function auditRoutes(app: FastifyInstance, { audit }: ApiPorts): void {
-  const from = { type: 'integer', minimum: 0, maximum: 2 ** 31 };
-  app.get<{ Querystring: { from?: number; limit?: number } }>('/v1/audit/leaves', { schema: { querystring: { type: 'object', properties: { from, limit: { type: 'integer', minimum: 1, maximum: 1000 } } } }, config: { permission: 'audit.read', scope: whole, summary: 'Leaves of the audit log, with the bytes that are hashed.' } }, async (request) => audit().leaves(request.query.from ?? 0, request.query.limit ?? 100));
-  app.get('/v1/audit/checkpoint', { config: { permission: 'audit.read', scope: whole, summary: 'The signed checkpoint over all leaves.' } }, async () => audit().checkpoint());
-  app.get<{ Params: { id: string } }>('/v1/audit/leaves/:id/proof', { schema: idOnly, config: { permission: 'audit.read', scope: whole, summary: 'Proof that a leaf is in the log.' } }, async (request) => audit().proof(request.params.id));
-  app.get<{ Querystring: { from: number } }>('/v1/audit/consistency', { schema: { querystring: { type: 'object', required: ['from'], properties: { from } } }, config: { permission: 'audit.read', scope: whole, summary: 'Proof that the first leaves are the beginning of all.' } }, async (request) => audit().consistency(request.query.from));
+  const from = { type: 'integer', minimum: 0, maximum: 2 ** 31, description: 'Place of the first leaf; of a consistency proof: leaves of the older tree.' };
+  app.get<{ Querystring: { from?: number; limit?: number } }>('/v1/audit/leaves', { schema: { querystring: { type: 'object', properties: { from, limit: { type: 'integer', minimum: 1, maximum: 1000, description: '100 when absent.' } } } }, config: { replies: { 200: leavesReply }, permission: 'audit.read', scope: whole, summary: 'Leaves of the audit log, with the bytes that are hashed.' } }, async (request) => audit().leaves(request.query.from ?? 0, request.query.limit ?? 100));
+  app.get('/v1/audit/checkpoint', { config: { replies: { 200: checkpointReply }, permission: 'audit.read', scope: whole, summary: 'The signed checkpoint over all leaves.' } }, async () => audit().checkpoint());
+  app.get<{ Params: { id: string } }>('/v1/audit/leaves/:id/proof', { schema: idOnly, config: { replies: { 200: proofReply }, errors: ['not-found', 'audit-broken'], permission: 'audit.read', scope: whole, summary: 'Proof that a leaf is in the log.' } }, async (request) => audit().proof(request.params.id));
+  app.get<{ Querystring: { from: number } }>('/v1/audit/consistency', { schema: { querystring: { type: 'object', required: ['from'], properties: { from } } }, config: { replies: { 200: consistencyReply }, permission: 'audit.read', scope: whole, summary: 'Proof that the first leaves are the beginning of all.' } }, async (request) => audit().consistency(request.query.from));
 }

@@ -16,7 +16,7 @@ import { createConsentLookup } from './consent.ts';
 import { createConsentPreview } from './consent-preview.ts';
 import { createConsentReceipts } from './consent-receipts.ts';
 import { createConsentBarrier, createConsentTables, type ConsentBarrier, type ConsentTables } from '@weir/consent';
-import { createAuthenticate } from './authenticate.ts';
+import { createAuthenticate, oidcOptions } from './authenticate.ts';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer, indexFrom } from './indexer.ts';
@@ -34,6 +34,7 @@ import { openReplays, type Replays } from './replay/index.ts';
 import { status } from './status.ts';
 import { createStore, type Store } from './store.ts';
 import { createTail } from './tail.ts';
+import type { Trace } from './trace.ts';
 import { createTopicCounts, type TopicCounts } from './topic-counts.ts';
 import { createUnresolved, type UnresolvedConsent } from './unresolved.ts';
 import { createSwitchApi, viewOf } from './switches.ts';
@@ -160,7 +161,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       // The topics of a release that came meanwhile would be in no index until the next one.
       off = releases.onChange(() => { changing = changing.then(follow).then(() => counts.keep([])).catch(fail); }, begun);
       api = createApi({
-        authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: options.oidcIssuer === undefined ? undefined : { issuer: options.oidcIssuer, audience: options.oidcAudience, rolesClaim: options.oidcRolesClaim }, now: () => context.clock.now() }),
+        authenticate: createAuthenticate({ adminToken: () => vault.get(adminToken).reveal(), principalOf: access.principalOf, oidc: oidcOptions(options), now: () => context.clock.now() }),
         audit: () => audit,
         access,
         consent: createConsentLookup(context, consent),
@@ -169,19 +170,20 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
         endFailed: (error, leaf) => logger.error({ err: error, leaf }, 'the end of a change is not in the audit log yet; the next start writes it'),
         unexpected: (error, id) => logger.error({ err: error, id }, 'a request failed by an error that was not expected'),
         approval: options.approval,
+        oidcIssuer: options.oidcIssuer,
         scopeOf,
         status: () => status(admin, store, releases.current(), topics, groups, [...followers.keys()], releases.incidents(), [...releases.switches().values()].map(viewOf), unresolved!.view(), privacy.callers()),
         trace(eventId) {
           const stages = store.stages(eventId);
           if (stages.length === 0) throw new WeirError('not-found', `no event ${eventId}`);
-          return { eventId, traceId: stages[0]!['traceId'] ?? null, stages: stages.map((s) => ({ ...s, at: new Date(s.at).toISOString() })) };
+          return { eventId, traceId: (stages[0]!['traceId'] as string | undefined) ?? null, stages: stages.map((s) => ({ ...s, at: new Date(s.at).toISOString() })) as unknown as Trace['stages'] };
         },
         letters,
         replays: replays.api,
         release: () => ({ hash: releases.current().hash, name: releases.current().name, sources: [...releases.current().sources.keys()], destinations: [...releases.current().destinations.keys()] }),
         policy: { held, rehearsals, explain: (id, against) => explainEvent(history, id, against, releases.current(), context.clock.now()) },
         releases: createReleaseApi(context, { admin, appender, reader, adapters: options.adapters, audit: () => audit, counts }),
-        deliveries: createHeldDeliveries({ store, reader, appender, serde, topics }),
+        deliveries: createHeldDeliveries({ store, reader, appender, serde, topics, today: replays.today }),
         switches: createSwitchApi(context, own, barrier),
         subjects: () => privacy.subjects(),
         erasures: () => privacy.erasures(),

@@ -1,14 +1,20 @@
 import { appendLeaf, createTree, decodeLeaf, leafHash, leafId, signCheckpoint, verifierOf, verifyTree, type AuditLeaf, type PendingLeaf, type Signer } from '@weir/audit';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader, RecordBatch } from '@weir/log';
+import { count, list, named, object, text, type Schema, type TypeOf } from '@weir/service';
 import type { Logger } from 'pino';
 import type { Witness } from './audit-witness.ts';
 
-export interface ServedLeaf {
-  readonly index: number;
-  /** Base64 of the bytes that are hashed. */
-  readonly bytes: string;
-}
+const base64 = (description: string): Schema<string> => text(`${description} Base64.`);
+const path = list(base64('A hash.'), 'Hashes from the bottom of the tree to its root (RFC 9162).');
+const checkpointText = text('Signed note: origin, size, root, signature.');
+const servedLeaf = named('AuditLeaf', object('A leaf of the audit log.', { index: count('Its place in the log.'), bytes: base64('The bytes that are hashed.') }));
+export type ServedLeaf = TypeOf<typeof servedLeaf>;
+export const leavesReply = named('AuditLeaves', object('Leaves of the audit log.', { size: count('Leaves there are.'), leaves: list(servedLeaf, 'In the order of the log.') }));
+export const checkpointReply = named('AuditCheckpoint', object('The signed checkpoint over all leaves.', { checkpoint: checkpointText, verifier: text('Key by which the signature is checked, as signed notes write it.') }));
+export const proofReply = named('AuditProof', object('Proof that a leaf is in the log.', { index: count('Place of the leaf.'), size: count('Leaves that the checkpoint covers.'), bytes: base64('The bytes of the leaf.'), path, checkpoint: checkpointText }));
+export const consistencyReply = named('AuditConsistency', object('Proof that the first leaves are the beginning of all.', { from: count('Leaves of the older tree.'), to: count('Leaves of the newer one.'), path, fromRoot: base64('Root of the older tree.'), toRoot: base64('Root of the newer one.') }));
+
 /** Action of the leaf that tells of secrets that were changed without one; its target is the leaf that they name. */
 const unexplained = 'vault.unexplained';
 
@@ -18,10 +24,10 @@ export type NewLeaf = Pick<AuditLeaf, 'kind' | 'actor' | 'action'> & Partial<Pic
 export interface AuditLog {
   /** Append a leaf; resolves with its id after it is acknowledged and the checkpoint over it is signed and kept. Rejects with audit-broken when the log is not what was signed. */
   record(leaf: NewLeaf): Promise<string>;
-  checkpoint(): Promise<{ readonly checkpoint: string; readonly verifier: string }>;
-  leaves(from: number, limit: number): Promise<{ readonly size: number; readonly leaves: readonly ServedLeaf[] }>;
-  proof(id: string): Promise<{ readonly index: number; readonly size: number; readonly bytes: string; readonly path: readonly string[]; readonly checkpoint: string }>;
-  consistency(from: number): Promise<{ readonly from: number; readonly to: number; readonly path: readonly string[]; readonly fromRoot: string; readonly toRoot: string }>;
+  checkpoint(): Promise<TypeOf<typeof checkpointReply>>;
+  leaves(from: number, limit: number): Promise<TypeOf<typeof leavesReply>>;
+  proof(id: string): Promise<TypeOf<typeof proofReply>>;
+  consistency(from: number): Promise<TypeOf<typeof consistencyReply>>;
   /** Why nothing may be changed; undefined when all is well. */
   readonly broken: string | undefined;
   close(): Promise<void>;

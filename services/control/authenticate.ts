@@ -1,13 +1,16 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import { createRemoteJWKSet, errors, jwtVerify, type JWTPayload } from 'jose';
+import { errors, jwtVerify, type JWTPayload } from 'jose';
 import { everything, isApiToken, parseGrant, type Grant, type Principal } from '@weir/release';
+import { createIssuerKeys } from './issuer-keys.ts';
 
 export interface OidcOptions {
   /** Exactly as in `iss`; its discovery document names the keys. */
   readonly issuer: string;
   /** Of this API, as in `aud`. */
   readonly audience: string;
+  /** What `typ` of the header must be: `at+jwt` (RFC 9068), which no ID token has, or `any`. */
+  readonly tokenType: 'at+jwt' | 'any';
   /** Claim with the grants: a list of texts. */
   readonly rolesClaim: string;
 }
@@ -20,9 +23,20 @@ const maxTokenChars = 8192;
 const maxGrants = 50;
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
 
+/**
+ * The OIDC options of the environment; undefined without an issuer. The audience defaults to `weir` for access tokens that
+ * say that they are: an ID token of a client that is named `weir` has that audience too. Throws config-invalid where it must be named.
+ */
+export function oidcOptions(config: { readonly oidcIssuer?: string | undefined; readonly oidcAudience?: string | undefined; readonly oidcTokenType: OidcOptions['tokenType']; readonly oidcRolesClaim: string }): OidcOptions | undefined {
+  const { oidcIssuer: issuer, oidcAudience, oidcTokenType: tokenType, oidcRolesClaim: rolesClaim } = config;
+  if (issuer === undefined) return undefined;
+  if (oidcAudience === undefined && tokenType === 'any') throw new WeirError('config-invalid', 'WEIR_OIDC_TOKEN_TYPE=any needs WEIR_OIDC_AUDIENCE: an audience that is the id of no client, since an ID token has that of its client');
+  return { issuer, audience: oidcAudience ?? 'weir', tokenType, rolesClaim };
+}
+
 export type Authenticate = (authorization: string | undefined) => Promise<Principal>;
 
-/** Who sends this Authorization header. Rejects with `unauthorized` for whatever is not a valid token, `log-unavailable` when the issuer does not answer. */
+/** Who sends this Authorization header. Rejects with `unauthorized` for whatever is not a valid token, `log-unavailable` when the issuer does not answer. Throws config-invalid for an issuer that is not https. */
 export function createAuthenticate(ports: { readonly adminToken: () => string; readonly principalOf: (token: string) => Principal | undefined; readonly oidc?: OidcOptions; readonly now: () => number }): Authenticate {
   const verify = ports.oidc === undefined ? undefined : oidcVerifier(ports.oidc, ports.now);
   return async (authorization) => {
@@ -35,26 +49,17 @@ export function createAuthenticate(ports: { readonly adminToken: () => string; r
   };
 }
 
-function oidcVerifier({ issuer, audience, rolesClaim }: OidcOptions, now: () => number): (token: string) => Promise<Principal | undefined> {
-  let keys: ReturnType<typeof createRemoteJWKSet> | undefined;
-
-  /** The address of the keys comes from the configured issuer, never from a token. */
-  async function discover(): Promise<ReturnType<typeof createRemoteJWKSet>> {
-    const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`;
-    const response = await fetch(url, { redirect: 'error', signal: AbortSignal.timeout(fetchTimeoutMs) });
-    const found = (await response.json()) as { issuer?: unknown; jwks_uri?: unknown };
-    if (!response.ok || found.issuer !== issuer || typeof found.jwks_uri !== 'string') throw new WeirError('log-unavailable', `${url} does not describe the issuer`);
-    return createRemoteJWKSet(new URL(found.jwks_uri), { timeoutDuration: fetchTimeoutMs });
-  }
+function oidcVerifier({ issuer, audience, tokenType, rolesClaim }: OidcOptions, now: () => number): (token: string) => Promise<Principal | undefined> {
+  const keysOf = createIssuerKeys({ issuer, timeoutMs: fetchTimeoutMs, now });
 
   return async (token) => {
     let payload: JWTPayload;
     try {
-      keys ??= await discover();
-      ({ payload } = await jwtVerify(token, keys, { issuer, audience, algorithms, clockTolerance, requiredClaims: ['exp', 'sub'], currentDate: new Date(now()) }));
+      ({ payload } = await jwtVerify(token, await keysOf(), { issuer, audience, ...(tokenType === 'any' ? {} : { typ: tokenType }), algorithms, clockTolerance, requiredClaims: ['exp', 'sub'], currentDate: new Date(now()) }));
     } catch (error) {
-      if (error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout) && !(error instanceof errors.JWKSInvalid)) return undefined;
       if (error instanceof WeirError) throw error;
+      // JOSEError itself, without a class of its own, is what jose says of a key set that it could not fetch.
+      if (error instanceof errors.JOSEError && !['ERR_JOSE_GENERIC', 'ERR_JWKS_TIMEOUT', 'ERR_JWKS_INVALID'].includes(error.code)) return undefined;
       throw new WeirError('log-unavailable', 'the OIDC issuer does not answer', { cause: error });
     }
     const listed = payload[rolesClaim];

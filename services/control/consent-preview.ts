@@ -3,7 +3,7 @@ import type { ConsentTables } from '@weir/consent';
 import { findWeirError, WeirError } from '@weir/errors';
 import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import { checkOrder, consentIds, everything, keyedIdsOf, maxOrderBytes, type ConsentOrder, type Release } from '@weir/release';
-import type { ServiceContext } from '@weir/service';
+import { anyOf, list, named, nullable, object, text, type ServiceContext, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
 
 /** A change for `POST /v1/consent` that is not sent yet, with the Idempotency-Key that it would have. */
@@ -13,16 +13,12 @@ export interface PreviewedChange {
   readonly key?: string;
 }
 
-/** What would become of a change: why it is refused, or the state of the person at its purpose, channel and topic before and after it. */
-export type ChangePreview =
-  | { readonly problem: string }
-  | {
-    /** granted, denied, withdrawn, unknown, expired; none = nothing is known. Of several identifiers what closes counts first. */
-    readonly before: string;
-    readonly after: string;
-    /** Of a grant that opens nothing. */
-    readonly why: string | null;
-  };
+const word = 'granted, denied, withdrawn, unknown, expired; none = nothing is known. Of several identifiers what closes counts first.';
+const changePreview = named('ConsentPreview', anyOf('What would become of a change: why it is refused, or the state of the person at its purpose, channel and topic before and after it.',
+  object('It would be refused.', { problem: text('Why.') }),
+  object('It would be taken.', { before: text(word), after: text(word), why: nullable(text('Of a grant that opens nothing: why.')) }),
+));
+export type ChangePreview = TypeOf<typeof changePreview>;
 
 export interface ConsentPreview {
   /** One after the other, each on what those before it made. `principal` is who would send them. Throws not-ready while the tables are read. */
@@ -109,11 +105,11 @@ function whyClosed(order: ConsentOrder, output: string, own: ConsentState | unde
 
 const body = {
   type: 'object', additionalProperties: false, required: ['changes'],
-  properties: { changes: { type: 'array', minItems: 1, maxItems: 500, items: { type: 'object', additionalProperties: false, required: ['order'], properties: { order: { type: 'object' }, key: { type: 'string', pattern: '^[\\x21-\\x7e]{1,200}$' } } } } },
+  properties: { changes: { type: 'array', minItems: 1, maxItems: 500, items: { type: 'object', additionalProperties: false, required: ['order'], properties: { order: { type: 'object', description: 'A body of POST /v1/consent.' }, key: { type: 'string', pattern: '^[\\x21-\\x7e]{1,200}$', description: 'The Idempotency-Key that it would have; absent = a new one.' } } } } },
 };
 const bodyBytes = 4 * 1024 * 1024;
 
 /** POST /v1/consent/preview: nothing is recorded; who looked is in the audit log, at whom is not. */
 export function consentPreviewRoute(app: FastifyInstance, consent: ConsentPreview): void {
-  app.post<{ Body: { changes: PreviewedChange[] } }>('/v1/consent/preview', { bodyLimit: bodyBytes, schema: { body }, config: { permission: 'consent.read', scope: () => everything, action: 'consent.preview', privateBody: true, target: (request) => `${(request.body as { changes: unknown[] }).changes.length} changes`, summary: 'What changes of consent would do, or why each is refused; nothing is recorded.' } }, async (request) => ({ changes: consent.preview(request.body.changes, request.principal.id) }));
+  app.post<{ Body: { changes: PreviewedChange[] } }>('/v1/consent/preview', { bodyLimit: bodyBytes, schema: { body }, config: { replies: { 200: object('What would become of each.', { changes: list(changePreview, 'In the order of the request, each on what those before it made.') }) }, permission: 'consent.read', scope: () => everything, action: 'consent.preview', privateBody: true, target: (request) => `${(request.body as { changes: unknown[] }).changes.length} changes`, summary: 'What changes of consent would do, or why each is refused; nothing is recorded.' } }, async (request) => ({ changes: consent.preview(request.body.changes, request.principal.id) }));
 }

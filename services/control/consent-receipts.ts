@@ -3,34 +3,23 @@ import type { Appender, Serde } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
 import { H, type TopicNames } from '@weir/pipeline';
 import { everything, parseIdentifier, type Release, type Scope } from '@weir/release';
+import { count, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
 import type { DeadLetterRecord } from './letters.ts';
 import type { ChangedBy } from './releases.ts';
 import type { Store } from './store.ts';
 import type { Subjects } from './subjects.ts';
 
-/** What became of a change of consent at one destination. */
-export interface ConsentReceipt {
-  readonly destination: string;
-  readonly operation: string | null;
-  /** delivered, denied, pending, dead-lettered, quarantined, superseded; no-route = the release has no route that carries this change there. */
-  readonly state: string;
-  readonly reason: string | null;
-  /** ISO 8601; when it ended. */
-  readonly at: string | null;
-  /** What the vendor answered. */
-  readonly status: number | null;
-  readonly attempts: number | null;
-}
+const receipt = named('ConsentReceipt', object('What became of a change of consent at one destination.', {
+  destination: text('Destination.'), operation: nullable(text('Operation there.')),
+  state: text('delivered, denied, pending, dead-lettered, quarantined, superseded; no-route = the release has no route that carries this change there.'),
+  reason: nullable(text('Why.')), at: nullable(instant('When it ended.')), status: nullable(integer('What the vendor answered, HTTP status.')), attempts: nullable(count('Calls that were made.')),
+}));
+export type ConsentReceipt = TypeOf<typeof receipt>;
 
-export interface ChangeReceipts {
-  /** Id of the change: the event that carried it. */
-  readonly id: string;
-  readonly source: string;
-  /** ISO 8601. */
-  readonly acceptedAt: string;
-  readonly receipts: readonly ConsentReceipt[];
-}
+const changeReceipts = named('ChangeReceipts', object('A change of consent with its receipts.', { id: text('Id of the change: the event that carried it.'), source: text('Who said it.'), acceptedAt: instant('When it was accepted.'), receipts: list(receipt, 'Destination by destination.') }));
+export type ChangeReceipts = TypeOf<typeof changeReceipts>;
+const settledReply = object('The event is closed.', { id: text('Dead letter.'), eventId: text('Event; it ended as dropped.') });
 
 interface Ports {
   readonly store: Pick<Store, 'stages' | 'deadLetter' | 'endedAs'>;
@@ -49,13 +38,13 @@ export interface ConsentReceipts {
   /** Of a person, the newest first, at most 100. Rejects with bad-request, not-ready. */
   ofPerson(identifier: string): Promise<readonly ChangeReceipts[]>;
   /** Closes what can be bound to nobody: the event ends as dropped, with who said so and why. Resolves when that is acknowledged. Rejects with not-found, bad-request. */
-  settle(letter: string, reason: string, by: ChangedBy): Promise<{ readonly id: string; readonly eventId: string }>;
+  settle(letter: string, reason: string, by: ChangedBy): Promise<TypeOf<typeof settledReply>>;
 }
 
 const maxChanges = 100;
 const iso = (at: number): string => new Date(at).toISOString();
-const text = (value: unknown): string | null => (typeof value === 'string' && value !== '' ? value : null);
-const number = (value: unknown): number | null => (typeof value === 'number' ? value : null);
+const textOf = (value: unknown): string | null => (typeof value === 'string' && value !== '' ? value : null);
+const numberOf = (value: unknown): number | null => (typeof value === 'number' ? value : null);
 
 export function createConsentReceipts(ports: Ports): ConsentReceipts {
   const { store } = ports;
@@ -67,18 +56,18 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
     const receipts = new Map<string, ConsentReceipt>();
     const key = (stage: { readonly [field: string]: unknown }): string => `${String(stage['destination'])}|${String(stage['operation'])}`;
     for (const stage of stages) {
-      const destination = text(stage['destination']);
+      const destination = textOf(stage['destination']);
       if (stage.stage !== 'decided' || destination === null || !outputs.has(stage['outputId'])) continue;
-      receipts.set(key(stage), { destination, operation: text(stage['operation']), state: stage['effect'] === 'allow' ? 'pending' : 'denied', reason: text(stage['reason']), at: stage['effect'] === 'allow' ? null : iso(stage.at), status: null, attempts: null });
+      receipts.set(key(stage), { destination, operation: textOf(stage['operation']), state: stage['effect'] === 'allow' ? 'pending' : 'denied', reason: textOf(stage['reason']), at: stage['effect'] === 'allow' ? null : iso(stage.at), status: null, attempts: null });
     }
     for (const stage of stages) {
       const before = receipts.get(key(stage));
-      if (stage.stage === 'outcome' && before !== undefined) receipts.set(key(stage), { ...before, state: String(stage['state']), reason: text(stage['reason']), at: iso(stage.at), status: number(stage['status']), attempts: number(stage['attempts']) });
+      if (stage.stage === 'outcome' && before !== undefined) receipts.set(key(stage), { ...before, state: String(stage['state']), reason: textOf(stage['reason']), at: iso(stage.at), status: numberOf(stage['status']), attempts: numberOf(stage['attempts']) });
     }
     const asked = new Set([...receipts.values()].map((r) => r.destination));
     for (const destination of ports.release().destinations.keys()) if (!asked.has(destination)) receipts.set(destination, { destination, operation: null, state: 'no-route', reason: null, at: null, status: null, attempts: null });
     const accepted = stages.find((s) => s.stage === 'accepted') ?? stages[0]!;
-    return { id, source: text(accepted['source']) ?? 'consent-api', acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : 1)) };
+    return { id, source: textOf(accepted['source']) ?? 'consent-api', acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : 1)) };
   }
 
   return {
@@ -113,14 +102,14 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
 }
 
 const whole = (): Scope => everything;
-const id = { params: { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$' } } } };
+const id = { params: { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$', description: 'Id of the change (its event); of a settlement: of the dead letter.' } } } };
 const idOf = (request: { params: unknown }): string => (request.params as { id: string }).id;
-const identifier = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500 } } };
-const why = { type: 'object', additionalProperties: false, required: ['reason'], properties: { reason: { type: 'string', minLength: 1, maxLength: 500 } } };
+const identifier = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500, description: 'An identifier as every command takes it, `<type>:<value>`, or an e-mail address.' } } };
+const why = { type: 'object', additionalProperties: false, required: ['reason'], properties: { reason: { type: 'string', minLength: 1, maxLength: 500, description: 'Stands in the outcome and the trace.' } } };
 
 /** GET /v1/consent/changes/:id/receipts, POST /v1/consent/receipts (a person, in the body) and POST /v1/consent/unresolved/:id/settle. */
 export function consentReceiptRoutes(app: FastifyInstance, receipts: ConsentReceipts, scopeOf: (kind: 'event' | 'letter', id: string) => Scope): void {
-  app.get('/v1/consent/changes/:id/receipts', { schema: id, config: { permission: 'trace.read', scope: (request) => scopeOf('event', idOf(request)), summary: 'What became of a change of consent, destination by destination.' } }, async (request) => receipts.ofChange(idOf(request)));
-  app.post<{ Body: { identifier: string } }>('/v1/consent/receipts', { schema: { body: identifier }, config: { permission: 'consent.read', scope: whole, action: 'consent.receipts', privateBody: true, summary: 'Changes of consent of a person, each with its receipts.' } }, async (request) => ({ changes: await receipts.ofPerson(request.body.identifier) }));
-  app.post<{ Body: { reason: string } }>('/v1/consent/unresolved/:id/settle', { schema: { ...id, body: why }, config: { permission: 'consent.settle', scope: (request) => scopeOf('letter', idOf(request)), action: 'consent.settle', target: idOf, summary: 'Close a change of consent that can be bound to nobody.' } }, async (request) => receipts.settle(idOf(request), request.body.reason, { actor: request.principal.id, leaf: request.leaf }));
+  app.get('/v1/consent/changes/:id/receipts', { schema: id, config: { replies: { 200: changeReceipts }, errors: ['not-found'], permission: 'trace.read', scope: (request) => scopeOf('event', idOf(request)), summary: 'What became of a change of consent, destination by destination.' } }, async (request) => receipts.ofChange(idOf(request)));
+  app.post<{ Body: { identifier: string } }>('/v1/consent/receipts', { schema: { body: identifier }, config: { replies: { 200: object('Changes of consent of a person.', { changes: list(changeReceipts, 'At most 100, the newest first.') }) }, permission: 'consent.read', scope: whole, action: 'consent.receipts', privateBody: true, summary: 'Changes of consent of a person, each with its receipts.' } }, async (request) => ({ changes: await receipts.ofPerson(request.body.identifier) }));
+  app.post<{ Body: { reason: string } }>('/v1/consent/unresolved/:id/settle', { schema: { ...id, body: why }, config: { replies: { 200: settledReply }, errors: ['not-found'], permission: 'consent.settle', scope: (request) => scopeOf('letter', idOf(request)), action: 'consent.settle', target: idOf, summary: 'Close a change of consent that can be bound to nobody.' } }, async (request) => receipts.settle(idOf(request), request.body.reason, { actor: request.principal.id, leaf: request.leaf }));
 }

@@ -2,42 +2,26 @@ import type { ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { phoneNumber } from '@weir/mapping';
 import { consentKey, type ConsentEntry } from '@weir/policy';
-import type { ServiceContext } from '@weir/service';
+import { count, flag, instant, list, named, nullable, object, oneOf, text as words, type ServiceContext, type TypeOf } from '@weir/service';
 import { everything, keyedIdsOf, type Identifiers } from '@weir/release';
 import type { FastifyInstance } from 'fastify';
 
 export type Person = Partial<Identifiers>;
 
-export interface StateView {
-  /** Type of the identifier it is of; `linked` when it was not asked for by name. */
-  readonly of: string;
-  readonly purpose: string;
-  readonly channel: string;
-  readonly topic: string;
-  readonly state: string;
-  readonly source: string;
-  readonly changedAt: string;
-  readonly expiresAt: string | null;
-  readonly legalBasis: string | null;
-  readonly jurisdiction: string | null;
-  readonly noticeVersion: string | null;
-  readonly proof: string | null;
-  readonly closedBy: readonly string[];
-}
+const stateView = named('ConsentState', object('A state of consent that is known.', {
+  of: words('Type of the identifier it is of; `linked <type>` when it was not asked for by name.', { example: 'email' }), purpose: words('Purpose; `*` = every one.'), channel: words('Channel; empty = every one.'), topic: words('Topic; empty = every one.'),
+  state: words('granted, denied, withdrawn or unknown.'), source: words('Who said it last.'), changedAt: words('When, ISO 8601; empty = not known.'), expiresAt: nullable(instant('Until when it counts.')),
+  legalBasis: nullable(words('Legal basis, DPV term.')), jurisdiction: nullable(words('Jurisdiction.')), noticeVersion: nullable(words('Version of the notice that was shown.')), proof: nullable(words('Where the proof is.')), closedBy: list(words('Source.'), 'Sources that closed it and have not opened it again.'),
+}));
+export type StateView = TypeOf<typeof stateView>;
 
-export interface PersonView {
-  /**
-   * Whether anybody is known by these. `nobody`: no key, link, state of consent or mark of erasure is, so it is mistyped, or
-   * somebody whose first event is not normalised yet. `unclear`: nothing but a no that the consent API recorded, or
-   * nothing is sealed, so that records would not show.
-   */
-  readonly known: 'yes' | 'unclear' | 'nobody';
-  /** Identifiers of the person, with those that are linked; null = too many to decide on, everything is closed. */
-  readonly identifiers: number | null;
-  readonly states: readonly StateView[];
-  /** Per purpose of the workspace, for every channel and topic: may the person be used for it now, and why not. */
-  readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly legalBasis: string; readonly open: boolean; readonly reason: string | null }>;
-}
+const personView = named('PersonConsent', object('What is known of the consent of a person, and what is open now.', {
+  known: oneOf(['yes', 'unclear', 'nobody'], 'Whether anybody is known by these. `nobody`: no key, link, state of consent or mark of erasure is, so it is mistyped, or somebody whose first event is not normalised yet. `unclear`: nothing but a no that the consent API recorded, or nothing is sealed, so that records would not show.'),
+  identifiers: nullable(count('Identifiers of the person, with those that are linked; null = too many to decide on, everything is closed.')),
+  states: list(stateView, 'Of all of them.'),
+  purposes: list(object('One purpose of the workspace, for every channel and topic.', { purpose: words('Purpose.'), legalBasis: words('Its legal basis.'), open: flag('The person may be used for it now.'), reason: nullable(words('Why not.')) }), 'Every purpose of the workspace.'),
+}));
+export type PersonView = TypeOf<typeof personView>;
 
 export interface ConsentLookup { lookup(people: readonly Person[]): PersonView[] }
 
@@ -95,5 +79,5 @@ const body = {
 
 /** POST, so that no identifier stands in a URL; who looked is in the audit log, at whom is not. */
 export function consentRoutes(app: FastifyInstance, consent: ConsentLookup): void {
-  app.post<{ Body: { people: Person[] } }>('/v1/consent/lookup', { schema: { body }, config: { permission: 'consent.read', scope: () => everything, action: 'consent.lookup', privateBody: true, target: (request) => `${(request.body as { people: unknown[] }).people.length} people`, summary: 'What is known of the consent of people, and what is open for them now.' } }, async (request) => ({ people: consent.lookup(request.body.people) }));
+  app.post<{ Body: { people: Person[] } }>('/v1/consent/lookup', { schema: { body }, config: { replies: { 200: object('What is known, person by person.', { people: list(personView, 'In the order of the request.') }) }, permission: 'consent.read', scope: () => everything, action: 'consent.lookup', privateBody: true, target: (request) => `${(request.body as { people: unknown[] }).people.length} people`, summary: 'What is known of the consent of people, and what is open for them now.' } }, async (request) => ({ people: consent.lookup(request.body.people) }));
 }

@@ -13,6 +13,8 @@ import { erasureSource, type Remains } from './remains.ts';
 import type { Store } from './store.ts';
 import type { Subjects } from './subjects.ts';
 
+export const erasureStates = ['ordered', 'collected', 'marked', 'stopped', 'told', 'readable', 'erased', 'done', 'unknown'] as const;
+
 /** weir.internal.ErasureReceipt, decoded. Times are ms since the epoch. */
 export interface Erasure {
   readonly id: string;
@@ -20,7 +22,7 @@ export interface Erasure {
   readonly by: string;
   readonly sealed: Buffer | null;
   readonly orderedAt: number;
-  readonly state: 'ordered' | 'collected' | 'marked' | 'stopped' | 'told' | 'readable' | 'erased' | 'done' | 'unknown';
+  readonly state: (typeof erasureStates)[number];
   readonly stoppedAt: number | null;
   readonly erasedAt: number | null;
   readonly keysDestroyed: number;

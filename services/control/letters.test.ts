@@ -25,7 +25,7 @@ test('a list that finds few among many letters lets others work meanwhile, and i
     setImmediate(other);
   };
   setImmediate(other);
-  const found = (await letters.list(10, { code: 'delivery-held' })) as { id: string }[];
+  const found = (await letters.list(10, { code: 'delivery-held' })) as readonly { id: string }[];
   listed = true;
   expect([found.map((l) => l.id), turns]).toEqual([['l2000', 'l1000', 'l0'], expect.any(Number)]);
   expect(turns).toBeGreaterThanOrEqual(5);

@@ -1,6 +1,7 @@
 import { WeirError } from '@weir/errors';
 import type { LogRecord, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
+import { count, epochMs, flag, integer, list, named, nullable, object, optional, text, type TypeOf } from '@weir/service';
 import type { Hidden, PlainItem } from './letter-privacy.ts';
 import type { Store } from './store.ts';
 
@@ -27,26 +28,45 @@ export interface DeadLetterRecord {
   readonly [field: string]: unknown;
 }
 
+const about = {
+  id: text('Dead letter id: the same for the same record, stage and reasons.', { example: 'dlq_9f86d081884c7d659a2feaa0c55ad015' }), eventId: text('Event; empty when it is not known.', { example: 'evt_60303ae22b998861bce3b28f33eec1be' }),
+  stage: text('normalizer, policy or dispatcher; ingest, of what a poller could not take.'), source: nullable(text('Source.')), destination: nullable(text('Destination.')), operation: nullable(text('Operation.')), release: nullable(text('Hash of the release under which it died.')), at: epochMs('When it died.'),
+};
+const now = text('What became of it: open, put back, dropped, or how the delivery stands now.');
+const letterSummary = named('DeadLetter', object('A record that could not go on.', {
+  ...about, codes: list(text('Code of docs/errors.md.', { example: 'contract-breached' }), 'Every reason, the first one first.'), message: text('The first reason, in words.'),
+  outputId: nullable(text('The delivery\'s output; null before it was routed.')), partition: count('Where it stands on weir.dlq.'), offset: count('Where it stands on weir.dlq.'),
+  held: optional(object('Of one that a rule holds for an approver.', { rule: text('The rule.'), until: epochMs('After that nobody can let it through.') })), now,
+}));
+export type LetterSummary = TypeOf<typeof letterSummary>;
+export const lettersReply = object('Dead letters.', { deadLetters: list(letterSummary, 'The newest first.') });
+
+const letterCount = named('DeadLetterCount', object('Dead letters of one stage, code, destination and release.', { stage: text('Stage.'), code: text('The first reason.'), destination: nullable(text('Destination.')), release: nullable(text('Release.')), letters: count('How many.') }));
 /** Dead letters by one stage, code, destination and release. */
-export interface LetterCount {
-  readonly stage: string;
-  /** The first reason. */
-  readonly code: string;
-  readonly destination: string | null;
-  readonly release: string | null;
-  readonly letters: number;
-}
+export type LetterCount = TypeOf<typeof letterCount>;
+export const statsReply = named('DeadLetterStats', object('Dead letters by stage, code, destination and release.', { total: count('All that were asked for.'), counts: list(letterCount, 'The most first.') }));
+
+const reason = named('Reason', object('One thing that is wrong with a record.', { code: text('Code of docs/errors.md.'), message: text('In words.'), file: nullable(text('Mapping or contract file.')), line: nullable(integer('Line in that file, from 1.')), field: nullable(text('Canonical field.')), path: nullable(text('Path in the source item.')) }));
+export const letterReply = named('DeadLetterWithBytes', object('A dead letter with the record that it is about.', {
+  ...about, reasons: list(reason, 'Every reason, the first one first.'), attempts: count('Calls that were made.'), effect: text('Whether a call may have taken effect: none, maybe or done.'), acceptedAt: epochMs('When the event was accepted.'),
+  topic: text('Topic that the record was read from.'), partition: count('Its partition there.'), offset: count('Its offset there.'), key: nullable(text('Its key.')),
+  value: nullable(text('Its bytes, opened where they were sealed, in base64; null where they cannot or must not be read.')), text: optional(text('The same as text, when it is a raw item that can be read.')),
+  headers: list(object('A header of the record.', { name: text('Name.'), value: text('Value.') }), 'Its headers.'),
+  erased: flag('The key of the person is destroyed.'),
+  hidden: nullable(text('Why bytes are left out: it is, or may be, of an erased person; `key-destroyed`: nobody can read it any more, and no erasure is why (docs/erasure.md).')), now,
+}));
+export type ShownLetter = TypeOf<typeof letterReply>;
 
 export interface LetterApi {
   /** Newest first. `now` is what became of it: open, or how the delivery or event stands. */
-  list(limit: number, filter: LetterFilter): Promise<unknown[]>;
-  stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): { readonly total: number; readonly counts: readonly LetterCount[] };
+  list(limit: number, filter: LetterFilter): Promise<readonly LetterSummary[]>;
+  stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): TypeOf<typeof statsReply>;
   /**
    * With its bytes (base64); `text` when it is a raw item that can be read. `hidden`: it is, or may be, of an erased person, and
    * its bytes are left out; `key-destroyed`: nobody can read it any more, and no erasure is why (docs/erasure.md). `erased`: the
    * key of the person is destroyed.
    */
-  show(id: string): Promise<unknown>;
+  show(id: string): Promise<ShownLetter>;
 }
 
 /** Looked at in one turn of the event loop: a few milliseconds. */
@@ -105,7 +125,7 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
         if (filter.open === true && now !== 'open') continue;
         if (found.push({ ...letter, now }) >= limit) break;
       }
-      return found;
+      return found as unknown as LetterSummary[];
     },
     stats(filter) {
       const counts = Object.entries(store.counters('q/')).map(([name, letters]): LetterCount => {
@@ -126,7 +146,7 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
       return {
         ...letter, key: letter.key?.toString('utf8') ?? null, value: shown?.toString('base64') ?? null, ...lockOf(letter, raw, value, hidden), now: nowOf(store.deadLetter(id)!),
         text: raw ? shown?.toString('utf8') : undefined, headers: letter.headers.filter((h) => hidden === undefined || h.name !== H.envelope).map((h) => ({ name: h.name, value: open(h.value)?.toString('utf8') ?? '' })),
-      };
+      } as unknown as ShownLetter;
     },
   };
 }

@@ -5,7 +5,7 @@ import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader } from '@weir/log';
 import { checkTopics, planTopics, type TopicFinding } from '@weir/pipeline';
 import { applyRelease, assertPolicyTests, compileRelease, secretsOf, type Release, type ReleaseFile } from '@weir/release';
-import type { ServiceContext } from '@weir/service';
+import { count, flag, instant, list, named, nullable, object, optional, text, type Schema, type ServiceContext, type TypeOf } from '@weir/service';
 import type { AuditLog } from './audit.ts';
 import type { TopicCounts } from './topic-counts.ts';
 
@@ -13,19 +13,25 @@ export interface ReleaseOrder {
   readonly files: readonly ReleaseFile[];
   readonly message?: string | null;
 }
-export interface StoredRelease {
-  readonly hash: string;
-  /** ISO 8601. */
-  readonly appliedAt: string;
-  readonly appliedBy: string;
-  readonly message: string | null;
-  readonly current: boolean;
-}
-export interface TopicsReport {
-  readonly created: readonly string[];
-  readonly topics: number;
-  readonly findings: readonly TopicFinding[];
-}
+const storedRelease = named('StoredRelease', object('A release that was applied.', {
+  hash: text('Its name: a hash of its content.', { example: 'rel_2f1c0a9b4d6e' }), appliedAt: instant('When it was last applied.'), appliedBy: text('Who applied it.'), message: nullable(text('What was said of it.')), current: flag('It runs now.'),
+}));
+export type StoredRelease = TypeOf<typeof storedRelease>;
+export const releasesReply = object('Releases.', { releases: list(storedRelease, 'The newest first.') });
+
+const releaseFile: Schema<ReleaseFile> = named('ReleaseFile', object('A file of the workspace.', { path: text('Path in the workspace.', { example: 'sources/segment.yaml' }), content: text('The file as it is; secrets stand in it by name only.') }));
+/** The running release with its files. */
+export const runningRelease = named('RunningRelease', object('The running release with its files.', { hash: text('Hash of the release.'), name: text('Name of the workspace.'), files: list(releaseFile, 'Everything it was made of.') }));
+export const shortRelease = named('ShortRelease', object('The running release in short.', { hash: text('Hash of the release.'), name: text('Name of the workspace.'), sources: list(text('Source.'), 'Sources by name.'), destinations: list(text('Destination.'), 'Destinations by name.') }));
+export const appliedReply = named('AppliedRelease', object('What came of a release.', {
+  hash: text('Hash of the release.'), changed: flag('False: it ran already, or waits for its approval.'), topicsCreated: list(text('Topic.'), 'Topics that were missing.'),
+}));
+export type AppliedRelease = TypeOf<typeof appliedReply>;
+export const proposedReply = named('OrderedRelease', object('What came of a release: applied, or proposed where approval is required.', { ...appliedReply.fields, proposal: optional(text('Id of the proposal that somebody else has to approve.')) }));
+
+const topicFinding: Schema<TopicFinding> = named('TopicFinding', object('A topic that is not as it is declared.', { topic: text('Topic.'), message: text('What is wrong.'), remedy: text('What to do.') }));
+export const topicsReply = named('TopicsReport', object('Topics against their declaration.', { created: list(text('Topic.'), 'Topics that were made now.'), topics: count('How many the running release needs.'), findings: list(topicFinding, 'What is not as it is declared; none = all is well.') }));
+export type TopicsReport = TypeOf<typeof topicsReply>;
 
 /** Who changes it, and the audit leaf that says so. */
 export interface ChangedBy {
@@ -36,10 +42,10 @@ export interface ChangedBy {
 /** Releases and the topics they need. */
 export interface ReleaseApi {
   /** The running release with its files; secrets stand in them by name only. */
-  current(): { readonly hash: string; readonly name: string; readonly files: readonly ReleaseFile[] };
+  current(): TypeOf<typeof runningRelease>;
   list(): Promise<readonly StoredRelease[]>;
   /** Compile, create missing topics, apply; resolves when this instance runs it. `proposedBy`: who proposed what `by` approves; null = nobody else was asked, and the audit leaf says so. Rejects with WorkspaceError. */
-  apply(order: ReleaseOrder, by: ChangedBy, proposedBy: string | null): Promise<{ readonly hash: string; readonly changed: boolean; readonly topicsCreated: readonly string[] }>;
+  apply(order: ReleaseOrder, by: ChangedBy, proposedBy: string | null): Promise<AppliedRelease>;
   /** Compile only. Rejects with WorkspaceError. */
   check(order: ReleaseOrder): { readonly hash: string };
   topics(create: boolean): Promise<TopicsReport>;
@@ -82,7 +88,7 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     return release;
   }
 
-  async function apply(order: ReleaseOrder, { actor, leaf }: ChangedBy, proposedBy: string | null): Promise<{ hash: string; changed: boolean; topicsCreated: readonly string[] }> {
+  async function apply(order: ReleaseOrder, { actor, leaf }: ChangedBy, proposedBy: string | null): Promise<AppliedRelease> {
     const release = compile(order);
     const { specs } = await plan(release);
     const topicsCreated = await admin.createTopics(specs);

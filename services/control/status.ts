@@ -1,27 +1,29 @@
 import type { LogAdmin } from '@weir/log';
 import type { groupNames, TopicNames } from '@weir/pipeline';
 import { incidentAbout, type Incident, type Release } from '@weir/release';
+import { count, flag, instant, list, map, named, nullable, object, optional, text, type TypeOf } from '@weir/service';
 import type { Store } from './store.ts';
-import type { SwitchView } from './switches.ts';
+import { switchView, type SwitchView } from './switches.ts';
 import type { Unresolved } from './unresolved.ts';
 
-export interface Status {
-  readonly events: { readonly accepted: number; readonly pending: number; readonly dropped: number; readonly deadLettered: number; readonly quarantined: number };
-  readonly deliveries: { readonly delivered: number; readonly denied: number; readonly deadLettered: number; readonly quarantined: number; readonly superseded: number; readonly failedOver: number; readonly pending: number };
-  readonly deadLetters: number;
-  /** Deliveries of unknown effect that wait for a person; they are among the quarantined. */
-  readonly held: number;
-  /** Records between the end of the topic and the committed offset, by stage; `index` is this service's own. */
-  readonly lag: Readonly<Record<string, number>>;
-  readonly release: string;
-  readonly ready: boolean;
-  /** Dispatchers that have read the tables of consent: no other starts a `use` call. Null while that is not known. */
-  readonly callers: number | null;
-  /** Destinations that are paused for their credential, and since when: nothing of them is lost, they go on by themselves; `policy/<rule>`: deliveries that an escalating rule holds; `consent/<source>`: changes of consent that bind nobody, with how many events wait to be put right. */
-  readonly incidents: readonly { readonly destination: string; readonly code: string; readonly since: string; readonly open?: number; /** The command that sends again, from the start of the incident, what was not delivered; of destinations. */ readonly replay?: string | null }[];
-  /** Destinations that the kill switch holds; their events are kept. */
-  readonly paused: readonly SwitchView[];
-}
+const incident = named('Incident', object('Something that people have to look at; nothing is lost meanwhile.', {
+  destination: text('Destination that is paused for its credential; `policy/<rule>`: deliveries that an escalating rule holds; `source/<name>`: a polled source; `consent/<source>`: changes of consent that bind nobody.'),
+  code: text('Code of docs/errors.md.', { example: 'credential-rejected' }), since: instant('Since when.'),
+  open: optional(count('Of consent: events that wait to be put right.')),
+  replay: optional(nullable(text('The command that sends again, from the start of the incident, what was not delivered; of destinations.'))),
+}));
+export const statusReply = named('Status', object('Counts of events, deliveries and dead letters, and lag.', {
+  events: object('Events.', { accepted: count('Accepted, each once.'), pending: count('On their way to a decision; 0 only when everything accepted before the call has ended.'), dropped: count('Dropped by a mapping, or by a person.'), deadLettered: count('Set aside before they were routed.'), quarantined: count('Set aside with an alarm before they were routed.') }),
+  deliveries: object('Deliveries: an output, a destination and an operation each.', { delivered: count('Taken by the vendor.'), denied: count('Not let through by policy or consent.'), deadLettered: count('Refused for good, or out of retries.'), quarantined: count('Set aside with an alarm.'), superseded: count('Older than what was delivered meanwhile.'), failedOver: count('Gone on to the second vendor.'), pending: count('On their way.') }),
+  deadLetters: count('Dead letters that are kept.'),
+  held: count('Deliveries of unknown effect that wait for a person; they are among the quarantined.'),
+  lag: map(count('Records.'), 'Records between the end of the topic and the committed offset, by stage; `index` is this service\'s own.'),
+  release: text('Hash of the running release.', { example: 'rel_2f1c0a9b4d6e' }), ready: flag('Always true: it answers once it has started.'),
+  callers: nullable(count('Dispatchers that have read the tables of consent: no other starts a `use` call. Null while that is not known.')),
+  incidents: list(incident, 'Open ones.'),
+  paused: list(switchView, 'Destinations that the kill switch holds; their events are kept.'),
+}));
+export type Status = TypeOf<typeof statusReply>;
 
 /** Incidents of rules, and of polled sources of the release; those of consent are counted from their letters. */
 function isShown(incident: string, release: Release): boolean {

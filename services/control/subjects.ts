@@ -3,6 +3,7 @@ import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
 import { keyedIdsOf, type Identifiers, type Release } from '@weir/release';
+import { count, flag, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import { openIdentifiers, type ClearIdentifiers, type KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
 import type { Stage, Store } from './store.ts';
@@ -43,34 +44,22 @@ export interface Person {
   readonly onlyGiven: boolean;
 }
 
-export interface SubjectSummary extends Person {
-  /** ISO 8601; what was accepted until then is erased. Null = never erased. */
-  readonly erasedUntil: string | null;
-  /** Per purpose and channel that some route uses: may the person be used for it now? */
-  readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly channel: string | null; readonly allowed: boolean; readonly reason: string | null }>;
-  readonly records: { readonly total: number; readonly readable: number };
-  /** Where something of the person was delivered. */
-  readonly destinations: ReadonlyArray<{ readonly destination: string; readonly delivered: number; readonly last: string }>;
-}
+export const subjectReply = named('Subject', object('What is known of a person, in short.', {
+  ids: list(text('Keyed identifier, `<type>:<keyed id>`.'), 'The person\'s.'), onlyGiven: flag('More than 64 are linked to those given, too many for one person: `ids` are those given alone.'),
+  erasedUntil: nullable(instant('What was accepted until then is erased; null = never erased.')),
+  purposes: list(object('A purpose and channel that some route uses.', { purpose: text('Purpose.'), channel: nullable(text('Channel.')), allowed: flag('The person may be used for it now.'), reason: nullable(text('Why not.')) }), 'Per purpose and channel.'),
+  records: object('Canonical records.', { total: count('All that are kept.'), readable: count('Those whose key is not destroyed.') }),
+  destinations: list(object('A destination.', { destination: text('Destination.'), delivered: count('Deliveries.'), last: instant('The last of them.') }), 'Where something of the person was delivered.'),
+}));
+export type SubjectSummary = TypeOf<typeof subjectReply>;
 
-/** What was decided about one record of a person for one operation of a destination, and what became of it. */
-export interface SubjectDecision {
-  readonly eventId: string;
-  /** ISO 8601. */
-  readonly at: string;
-  readonly source: string;
-  /** Canonical record name without namespace; null when its key is destroyed. */
-  readonly record: string | null;
-  readonly destination: string | null;
-  readonly operation: string | null;
-  readonly effect: string;
-  readonly rule: string | null;
-  readonly purpose: string | null;
-  readonly reason: string | null;
-  readonly release: string | null;
-  /** How it ended; null = on its way. */
-  readonly end: { readonly state: string; readonly at: string; readonly reason: string | null; readonly status: number | null } | null;
-}
+const decision = named('SubjectDecision', object('What was decided about one record of a person for one operation of a destination, and what became of it.', {
+  eventId: text('Event.'), at: instant('When it was decided.'), source: text('Source.'), record: nullable(text('Canonical record name without namespace; null when its key is destroyed.')), destination: nullable(text('Destination; null = of all.')), operation: nullable(text('Operation there.')),
+  effect: text('allow, deny, hold or dead-letter.'), rule: nullable(text('Rule that decided.')), purpose: nullable(text('Purpose.')), reason: nullable(text('Why not.')), release: nullable(text('Hash of the release.')),
+  end: nullable(object('How it ended.', { state: text('delivered, denied, dead-lettered, …'), at: instant('When.'), reason: nullable(text('Why.')), status: nullable(integer('HTTP status of the last answer.')) })),
+}));
+export type SubjectDecision = TypeOf<typeof decision>;
+export const decisionsReply = object('What was decided about a person.', { decisions: list(decision, 'The newest first; of a decision that was made again the last.'), onlyGiven: flag('More than 64 are linked to those given: only the records under those are looked at.') });
 
 /** Events whose deliveries are looked up for one summary. */
 const maxEvents = 20_000;
@@ -198,7 +187,7 @@ export function createSubjects(ports: SubjectPorts) {
   }
 
   /** The newest `limit` decisions about the person, of the destination when one is named, the newest first; of a decision that was made again the last. */
-  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number): Promise<{ readonly decisions: SubjectDecision[]; readonly onlyGiven: boolean }> {
+  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number): Promise<TypeOf<typeof decisionsReply>> {
     const { ids, onlyGiven } = await resolve(identifiers);
     const events = new Map<string, { source: string; type: string | undefined }>();
     await scan(ids, ({ eventId, source, type }) => {

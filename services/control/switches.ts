@@ -2,26 +2,22 @@ import type { ConsentBarrier } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender } from '@weir/log';
 import { saveSwitch, type DestinationSwitch } from '@weir/release';
-import type { ServiceContext } from '@weir/service';
+import { flag, instant, list, named, nullable, object, text, type ServiceContext, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
 import type { ChangedBy } from './releases.ts';
 
-export interface SwitchView {
-  readonly destination: string;
-  readonly paused: boolean;
-  readonly reason: string | null;
-  readonly by: string;
-  /** ISO 8601. */
-  readonly since: string;
-}
+export const switchView = named('Switch', object('A kill switch of a destination, as it was last set.', {
+  destination: text('Destination.'), paused: flag('No call to it starts; its events are kept.'), reason: nullable(text('Why, by who set it.')), by: text('Who set it.', { example: 'admin' }), since: instant('Since when.'),
+}));
+export type SwitchView = TypeOf<typeof switchView>;
 
 /** What came of a switch. */
-export interface Switched extends SwitchView {
-  /** Of a pause: no dispatcher starts a call to it from now on. False: some may, or nobody could be asked. */
-  readonly applied: boolean;
-  /** Dispatchers that may still start calls, by the names of their instances. */
-  readonly missing: readonly string[];
-}
+const switched = named('Switched', object('What came of a switch.', {
+  ...switchView.fields,
+  applied: flag('Of a pause: no dispatcher starts a call to it from now on. False: some may, or nobody could be asked.'),
+  missing: list(text('Name of an instance.'), 'Dispatchers that may still start calls.'),
+}));
+export type Switched = TypeOf<typeof switched>;
 
 /** Kill switches of destinations. */
 export interface SwitchApi {
@@ -56,17 +52,17 @@ export function createSwitchApi(context: Pick<ServiceContext, 'releases' | 'serd
   };
 }
 
-const name = { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,62}$' };
-const schema = { params: { type: 'object', properties: { name } }, body: { type: ['object', 'null'], additionalProperties: false, properties: { reason: { type: 'string', minLength: 1, maxLength: 500 } } } };
+const name = { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,62}$', description: 'Name of the destination.' };
+const schema = { params: { type: 'object', properties: { name } }, body: { type: ['object', 'null'], additionalProperties: false, properties: { reason: { type: 'string', minLength: 1, maxLength: 500, description: 'Shown to whoever looks at the switch.' } } } };
 const nameOf = (request: { params: unknown }): string => (request.params as { name: string }).name;
 
 /** POST /v1/destinations/:name/pause and /resume, GET /v1/destinations/switches. */
 export function switchRoutes(app: FastifyInstance, switches: SwitchApi): void {
-  app.get('/v1/destinations/switches', { config: { permission: 'status.read', scope: () => ({ sources: [], destinations: [] }), summary: 'Kill switches of destinations.' } }, async () => ({ switches: switches.list() }));
+  app.get('/v1/destinations/switches', { config: { permission: 'status.read', scope: () => ({ sources: [], destinations: [] }), summary: 'Kill switches of destinations.', replies: { 200: object('Kill switches.', { switches: list(switchView, 'Of every destination that has or had one.') }) } } }, async () => ({ switches: switches.list() }));
   for (const action of ['pause', 'resume'] as const) {
     app.post<{ Body: { reason?: string } | null }>(`/v1/destinations/:name/${action}`, {
       schema,
-      config: { permission: 'destination.switch', scope: (request) => ({ sources: [], destinations: [nameOf(request)] }), action: `destination.${action}`, target: nameOf, summary: action === 'pause' ? 'Kill switch: no call to the destination starts, its events are kept. Answers when every dispatcher has it, with those that may still call.' : 'Let a paused destination go on.' },
+      config: { replies: { 200: switched }, errors: ['not-found'], permission: 'destination.switch', scope: (request) => ({ sources: [], destinations: [nameOf(request)] }), action: `destination.${action}`, target: nameOf, summary: action === 'pause' ? 'Kill switch: no call to the destination starts, its events are kept. Answers when every dispatcher has it, with those that may still call.' : 'Let a paused destination go on.' },
     }, async (request) => switches.set(nameOf(request), action === 'pause', request.body?.reason ?? null, { actor: request.principal.id, leaf: request.leaf }));
   }
 }

@@ -1,14 +1,13 @@
 import type { RecordBatch } from '@weir/log';
 import { H, type TopicNames } from '@weir/pipeline';
+import { epochMs, integer, list, named, object, optional, text, type TypeOf } from '@weir/service';
 import { header } from './indexer.ts';
 
-export interface TailLine {
-  readonly n: number;
-  readonly at: number;
-  readonly topic: string;
-  readonly eventId: string;
-  readonly source: string | undefined;
-}
+const tailLine = named('TailLine', object('A record that came.', {
+  n: integer('Its number.'), at: epochMs('When it was written.'), topic: text('Topic, without the prefix.', { example: 'raw.segment' }), eventId: text('Event, or the key of the record where it names none.'), source: optional(text('Source.')),
+}));
+export const tailReply = object('Records after the cursor.', { cursor: integer('Give it as `after` to go on.'), lines: list(tailLine, 'The oldest first; none without `after`.') });
+export type TailLine = TypeOf<typeof tailLine>;
 
 const kept = 1000;
 
@@ -34,7 +33,7 @@ export function createTail() {
       wake();
     },
     /** Lines after `after` (-1: only the cursor); waits up to `waitMs` for the first. */
-    async next(after: number, waitMs: number): Promise<{ cursor: number; lines: TailLine[] }> {
+    async next(after: number, waitMs: number): Promise<TypeOf<typeof tailReply>> {
       if (after < 0) return { cursor: n, lines: [] };
       if (since(after).length === 0 && waitMs > 0) {
         await new Promise<void>((resolve) => {

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { Appender, Follower, LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
+import { epochMs, list, named, nullable, object, text, type Schema, type TypeOf } from '@weir/service';
 import { createTokenIndex, grantText, leafHeader, parseGrant, tokenKey, type Principal, type ReleaseFile, type StoredToken, type TokenView } from '@weir/release';
 
 export interface Proposal {
@@ -14,6 +15,17 @@ export interface Proposal {
   readonly leaf: string;
 }
 
+const tokenView = named('Token', object('An API token, without the token itself.', {
+  id: text('Id of the token.', { example: 'tok_1b4f0e9851971998' }), name: text('What it is for.'), grants: list(text('`<role>` or `<role>@<source>:<destination>`.', { example: 'operator@*:crm' }), 'What it may do.'), createdAt: epochMs('When it was issued.'), createdBy: text('Who issued it.'), expiresAt: epochMs('When it ends.'), revokedAt: nullable(epochMs('When it was revoked; null = it was not.')),
+}));
+const proposalView = named('Proposal', object('A release that waits for another person, or was approved.', {
+  id: text('Id of the proposal.', { example: 'prop_9f86d081884c7d65' }), hash: text('Hash of the release.'), message: nullable(text('What was said of it.')), proposedBy: text('Who proposed it.'), proposedAt: epochMs('When.'), approvedBy: nullable(text('Who approved it.')),
+}));
+export const tokensReply = object('API tokens.', { tokens: list(tokenView, 'The newest first, also those that were revoked.') });
+export const proposalsReply = object('Proposed releases.', { proposals: list(proposalView, 'The newest 100 of the last 30 days, the newest first.') });
+export const revokedToken: Schema<TokenView> = tokenView;
+export const issuedToken = named('IssuedToken', object('An API token; it is shown this once.', { ...tokenView.fields, token: text('The token.', { pattern: '^weir_[A-Za-z0-9_-]{43}$' }) }));
+
 const proposalKey = 'proposal/';
 const dayMs = 86_400_000;
 const maxDays = 366;
@@ -24,7 +36,7 @@ const proposalMs = 30 * dayMs;
 /** API tokens and proposals: what weir.control says of them. */
 export interface Access {
   /** The token itself is in this answer and nowhere else. */
-  issue(order: { readonly name: string; readonly grants: readonly string[]; readonly days: number }, by: string, leaf: string): Promise<TokenView & { readonly token: string }>;
+  issue(order: { readonly name: string; readonly grants: readonly string[]; readonly days: number }, by: string, leaf: string): Promise<TypeOf<typeof issuedToken>>;
   revoke(id: string, leaf: string): Promise<TokenView>;
   tokens(): TokenView[];
   /** Undefined: no such token, revoked, or past its end. */

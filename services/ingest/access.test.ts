@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto';
 import { grantText, parseGrant, roleNames, roles, type StoredToken } from '@weir/release';
+import { object, text } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { hold } from '../../tests/setup/answers.ts';
 import { createBudget } from './budget.ts';
 import { openConsentAccess, type ConsentAccess } from './consent-access.ts';
 import { registerConsent } from './consent-routes.ts';
@@ -22,6 +24,8 @@ let access: ConsentAccess;
 let tell: (stored: StoredToken) => Promise<void>;
 let recorded = 0;
 const routes: string[] = [];
+/** Of answers that are not as their route declares them. */
+const problems: string[] = [];
 
 beforeAll(async () => {
   let follow: (batch: never) => Promise<void> = async () => {};
@@ -29,6 +33,7 @@ beforeAll(async () => {
   access = await openConsentAccess({ reader: reader as never, admin: { endOffsets: async () => new Map() }, serde: { prepare: async () => {}, decode: (value: unknown) => ({ name: 'weir.internal.ApiToken', value }) } as never, topic: 'weir.control', now: () => 1000, adminToken: () => 'the-admin-token', fail: (error) => { throw error; } });
   tell = (value) => follow({ records: [{ key: Buffer.from(`token/${value.id}`), value }] } as never);
   app = createServer({ requestTimeoutMs: 1000, refused: () => {} });
+  hold(app, (problem) => problems.push(problem));
   app.addHook('onRoute', ({ method, url }) => { routes.push(...[method].flat().map((one) => `${one} ${url}`)); });
   const common = { budget: createBudget(1e6), metrics: createMetrics(new Registry(), () => 0), refused: () => {} };
   registerRoutes(app, { ...common, sources: () => ({ webhook: () => undefined, segment: () => undefined, hasSegment: true }) } as never);
@@ -41,6 +46,13 @@ beforeAll(async () => {
 afterAll(async () => {
   await app?.close();
   await access?.close();
+});
+
+test('a route that does not say what it answers does not start', () => {
+  const add = (config: object) => () => createServer({ requestTimeoutMs: 1000, refused: () => {} }).get('/new', { config }, async () => ({}));
+  const replies = { 200: object('An answer.', { name: text('A field.') }) };
+  for (const config of [{}, { summary: 'A route.' }, { replies }]) expect(add(config)).toThrow(/GET \/new declares no summary and answers/);
+  expect(add({ summary: 'A route.', replies })).not.toThrow();
 });
 
 test('every route is opened by a token or by its source, and by nothing else', async () => {
@@ -72,4 +84,8 @@ test('routes × roles × scopes × states: a no of any scope is recorded, and wh
       }
     }
   }
+});
+
+test('what was answered here is what the routes declare', () => {
+  expect(problems).toEqual([]);
 });

@@ -15,6 +15,7 @@ import { createMetrics } from './metrics.ts';
 import { createPoller, type Poller } from './poller.ts';
 import { createPollQuotas } from './quota.ts';
 import { createRefusalLog, type Refusal } from './refusals.ts';
+import { registerOps } from './ops-routes.ts';
 import { registerRoutes } from './routes.ts';
 import { createServer } from './server.ts';
 import { resolveSources, type Sources } from './sources.ts';
@@ -131,13 +132,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
 
   function createApp(): FastifyInstance {
     const made = createServer({ requestTimeoutMs: options.requestTimeoutMs, refused: (code) => metrics.requests.inc({ source: 'unknown', result: code }) });
-    // Not /readyz: who routes by that would take the other sources away, too.
-    made.get('/healthz', () => Promise.resolve({ status: 'ok', waits: absences!.reason() }));
-    made.get('/readyz', (_request, reply) => {
-      const found = readiness();
-      return reply.code(found.ready ? 200 : 503).send(found);
-    });
-    made.get('/metrics', async (_request, reply) => reply.type(context.registry.contentType).send(await context.registry.metrics()));
+    registerOps(made, { waits: () => absences!.reason(), readiness, registry: context.registry });
     registerRoutes(made, { appender: appender!, topics, now: clock.now, ackTimeoutMs: options.ackTimeoutMs, sealing, maxInflightBytes: options.maxInflightBytes, budget, metrics, logger, sources, missing: absences!.lacks, refused });
     consent!.register(made, { budget, metrics, refused });
     return made;

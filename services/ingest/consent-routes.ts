@@ -1,8 +1,9 @@
 import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import type { CompiledPolicy } from '@weir/policy';
-import { changesOf, maxOrderBytes, parseOrder } from '@weir/release';
+import { changesOf, consentOrderSchema, maxOrderBytes, parseOrder } from '@weir/release';
+import { count, errorFields, integer, list, named, object, oneOf, optional, text } from '@weir/service';
 import { childTraceparent } from '@weir/telemetry';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { discard, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import { mayOpen, type ConsentAccess } from './consent-access.ts';
@@ -29,6 +30,31 @@ export interface ConsentRoutePorts {
 const maxWaiting = 2000;
 const heldBytes = 32 * 1024;
 const keyPattern = /^[\x21-\x7e]{1,200}$/;
+
+const recordedFields = {
+  id: text('Id of the change: its event; of a change for every purpose that of the first.', { example: 'evt_60303ae22b998861bce3b28f33eec1be' }), offset: integer('Offset of the first record on weir.consent.changes.'),
+  offsets: list(object('A record of the change.', { partition: count('Partition of weir.consent.changes.'), offset: count('Offset there.') }), 'Every record of it.'), waitedMs: count('Milliseconds from the request to this answer.'),
+  changes: optional(list(object('The change of one purpose.', { purpose: text('Purpose; `*` = every one.'), id: text('Its id.') }), 'Of a change for every purpose.')),
+};
+const appliedReply = named('ConsentApplied', object('Recorded, and applied: no `use` call that it forbids starts any more.', { ...recordedFields, state: oneOf(['applied'], 'How far it is.') }));
+const pendingReply = named('ConsentPending', object('Recorded; nobody can say yet that it is applied everywhere, or that was not asked for.', { ...recordedFields, state: oneOf(['pending'], 'How far it is.') }));
+const supersededReply = named('ConsentSuperseded', object('Recorded, and a grant that came after it has opened again what it closed.', { ...errorFields, ...recordedFields, state: oneOf(['superseded'], 'How far it is.') }));
+const header = (name: string, description: string) => ({ name, in: 'header', required: false, description, schema: { type: 'string' } });
+
+/** As the document has it. */
+const consentRoute = (): FastifyContextConfig => ({
+  tag: 'consent', summary: 'Record a change of consent.', replies: { 200: appliedReply, 202: pendingReply, 409: supersededReply },
+  errors: ['unauthorized', 'forbidden', 'body-malformed', 'body-too-deep', 'body-too-large', 'encoding-unsupported', 'overloaded', 'log-unavailable'],
+  inputs: {
+    description: 'Permission consent.write; what is no denial or withdrawal needs it over every source and destination. Answered when the log has the change. See docs/consent.md.', security: ['bearer'],
+    parameters: [
+      { name: 'wait', in: 'query', required: false, description: 'applied: answer when the change is applied everywhere, 202 when that is not known in time.', schema: { type: 'string', enum: ['applied'] } },
+      { name: 'timeout', in: 'query', required: false, description: 'Longest wait in milliseconds; at most, and when absent, WEIR_CONSENT_WAIT_MS.', schema: { type: 'integer', minimum: 0 } },
+      header('idempotency-key', '1 to 200 visible characters: the same key with the same order is the same change, unless a grant has undone a no in between.'), header('traceparent', 'W3C trace context; the trace goes on with it.'),
+    ],
+    body: { types: ['application/json'], description: 'At most 16 KiB.', schema: consentOrderSchema, example: { identifiers: { email: 'ann@example.com' }, purpose: 'marketing', channel: 'email', state: 'withdrawn' } },
+  },
+});
 
 /** `?wait=applied` and `&timeout=<ms>`; anything else is refused, so that a typo is not an answer that says less. */
 function waitOf(url: string, maxWaitMs: number): number {
@@ -79,7 +105,7 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     return reply.code(state === 'applied' ? 200 : state === 'pending' ? 202 : catalogue['consent-superseded'].http).send({ ...superseded, id: recorded[0]!.id, state, offset: offsets[0]!.offset, offsets, waitedMs, ...each });
   }
 
-  onPost(app, '/v1/consent', async (request, reply) => {
+  onPost(app, '/v1/consent', consentRoute(), async (request, reply) => {
     if (!ports.budget.take(heldBytes)) return reply.send(refuse(request, reply, new WeirError('overloaded')));
     try {
       return await take(request, reply);

@@ -11,6 +11,7 @@ import type { FastifyInstance } from 'fastify';
 import pino from 'pino';
 import { Registry } from 'prom-client';
 import { afterEach, expect, test, vi } from 'vitest';
+import { hold } from '../../tests/setup/answers.ts';
 import { createBudget } from './budget.ts';
 import { createMetrics } from './metrics.ts';
 import { createRefusalLog } from './refusals.ts';
@@ -68,6 +69,9 @@ function world(options: Partial<Pick<RoutePorts, 'ackTimeoutMs' | 'maxInflightBy
   const lines: string[] = [];
   const logger = pino({ level: 'info' }, { write: (line: string) => { lines.push(line); } });
   const app = createServer({ requestTimeoutMs: options.requestTimeoutMs ?? 5000, refused: (code) => counters.requests.inc({ source: 'unknown', result: code }) });
+  const problems: string[] = [];
+  hold(app, (problem) => problems.push(problem));
+  cleanups.push(() => expect(problems).toEqual([]));
   registerRoutes(app, { appender, topics: topicNames('t'), now: () => 1_700_000_000_000, ackTimeoutMs: options.ackTimeoutMs ?? 1000, maxInflightBytes: options.maxInflightBytes ?? 10_000_000, budget, metrics: counters, logger, sources: () => sources, missing: options.missing ?? (() => false), refused: createRefusalLog(logger, () => performance.now()) });
   cleanups.push(() => {
     app.server.closeAllConnections();

@@ -2,8 +2,9 @@ import type { InboundRequest, WebhookSource } from '@weir/adapter';
 import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import { failpoint, isArmed } from '@weir/failpoint';
 import type { SourceConfig } from '@weir/release';
+import { errorFields, flag, list, named, nullable, object, optional, text, type TypeOf } from '@weir/service';
 import { childTraceparent, parseTraceparent, traceIdOf } from '@weir/telemetry';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { accept, type AcceptPorts } from './accept.ts';
 import { discard, encodingOf, readBody } from './body.ts';
@@ -24,10 +25,18 @@ export interface RoutePorts extends AcceptPorts {
   readonly refused: (refusal: Refusal) => void;
 }
 
-interface Answer {
-  readonly eventIds: readonly string[];
-  readonly traceId: string;
-}
+const taken = {
+  eventId: nullable(text('Event of the first item; null when the body has none.', { example: 'evt_60303ae22b998861bce3b28f33eec1be' })),
+  eventIds: list(text('Event.'), 'Of every item, in the order of the body. The same item has the same id when it comes again.'), traceId: text('Trace id (W3C): that of `traceparent`, or a new one.'),
+};
+const webhookReply = named('Accepted', object('Every item is on the log.', taken));
+const segmentReply = named('SegmentAccepted', object('Every event is on the log.', { success: flag('true.'), ...taken }));
+const segmentError = named('SegmentError', object('Why a request was refused.', { success: optional(flag('false; absent where HTTP itself refuses, before a route is known.')), ...errorFields }));
+/** `take` may refuse with these. */
+const takeErrors = ['signature-invalid', 'source-unknown', 'body-malformed', 'body-too-deep', 'body-too-large', 'too-many-items', 'encoding-unsupported', 'overloaded', 'log-unavailable', 'topic-missing'] as const;
+const traceparent = { name: 'traceparent', in: 'header', required: false, description: 'W3C trace context; the trace goes on with it.', schema: { type: 'string' } };
+const encoding = { name: 'content-encoding', in: 'header', required: false, description: 'How the body is packed.', schema: { type: 'string', enum: ['identity', 'gzip', 'deflate', 'br'] } };
+type Answer = Pick<TypeOf<typeof webhookReply>, 'eventIds' | 'traceId'>;
 
 const segmentTypes = ['identify', 'track', 'page', 'screen', 'group', 'alias', 'batch', 'import'] as const;
 /** Segment's own limit of one event: twilio.com/docs/segment/connections/sources/catalog/libraries/server/http-api, "Max request size". */
@@ -102,7 +111,13 @@ function refuse(ports: RoutePorts, source: string, request: Pick<FastifyRequest,
 
 /** `POST /webhooks/<source>` and the Segment tracking API. */
 export function registerRoutes(app: FastifyInstance, ports: RoutePorts): void {
-  onPost<{ source: string }>(app, '/webhooks/:source', async (request, reply) => {
+  onPost<{ source: string }>(app, '/webhooks/:source', {
+    tag: 'webhooks', summary: 'Accept a webhook of a source.', replies: { 202: webhookReply }, errors: takeErrors,
+    inputs: {
+      description: 'Answered when every in-sync replica has every item; of a refused request nothing is kept. The signature is checked on the whole body, as the adapter of the source says.',
+      security: [], parameters: [traceparent, encoding], body: { types: ['*/*'], description: 'What the vendor sends, whatever type it names; its bytes are kept untouched.' },
+    },
+  }, async (request, reply) => {
     const source = ports.sources().webhook(request.params.source);
     try {
       if (source === undefined) throw new WeirError('source-unknown');
@@ -121,11 +136,24 @@ function writeKeyOf(request: Pick<FastifyRequest, 'headers'>): string | undefine
   return basic === undefined ? undefined : Buffer.from(basic, 'base64').toString('utf8').split(':')[0];
 }
 
+const isBatch = (type: string): boolean => type === 'batch' || type === 'import';
+
+function segmentRoute(type: (typeof segmentTypes)[number]): FastifyContextConfig {
+  const event = { type: 'object', description: 'An event of the Segment spec.', properties: { messageId: { type: 'string', description: 'The same event has the same.' }, userId: { type: 'string', description: 'User id.' }, anonymousId: { type: 'string', description: 'Id before anybody signed in.' }, timestamp: { type: 'string', description: 'When it happened, ISO 8601.' } } };
+  return {
+    tag: 'tracking', summary: isBatch(type) ? `Accept many events (${type}).` : `Accept an event: ${type}.`, replies: { 200: segmentReply }, errors: takeErrors, refusal: segmentError,
+    inputs: {
+      description: 'The Segment HTTP tracking API. The write key names the source. Answered when every in-sync replica has every event. An event has at most 32 KB, a body 512 KB.', security: ['writeKey'], parameters: [traceparent, encoding],
+      body: { types: ['application/json'], description: isBatch(type) ? 'Events, each with its type.' : 'The event.', schema: isBatch(type) ? { type: 'object', required: ['batch'], properties: { batch: { type: 'array', items: event, description: 'Events.' } } } : event },
+    },
+  };
+}
+
 /** The Segment HTTP tracking API. Its SDKs take 200 as accepted (analytics-python nothing else), so 200 it is. */
 function registerSegment(app: FastifyInstance, ports: RoutePorts): void {
-  app.options('/v1/*', (_request, reply) => reply.headers({ 'access-control-allow-origin': '*', 'access-control-allow-methods': 'POST, OPTIONS', 'access-control-allow-headers': 'authorization, content-type, content-encoding, traceparent', 'access-control-max-age': '86400' }).code(204).send());
+  app.options('/v1/*', { config: { undocumented: 'the preflight of browsers (CORS)' } }, (_request, reply) => reply.headers({ 'access-control-allow-origin': '*', 'access-control-allow-methods': 'POST, OPTIONS', 'access-control-allow-headers': 'authorization, content-type, content-encoding, traceparent', 'access-control-max-age': '86400' }).code(204).send());
   for (const type of segmentTypes) {
-    onPost(app, `/v1/${type}`, async (request, reply) => {
+    onPost(app, `/v1/${type}`, segmentRoute(type), async (request, reply) => {
       reply.header('access-control-allow-origin', '*').header('access-control-expose-headers', 'retry-after');
       const sources = ports.sources();
       // The key only names the source: its adapter compares it again, in constant time.

@@ -1,5 +1,6 @@
-import { catalogue, type ErrorCode } from '@weir/errors';
-import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { catalogue, WeirError, type ErrorCode } from '@weir/errors';
+import type { Refusal } from '@weir/service';
+import Fastify, { type FastifyContextConfig, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 
 export interface ServerOptions {
   /** From the first byte of a request to its last. */
@@ -26,8 +27,18 @@ function codeOf(error: Error & { code?: string }): 'request-timeout' | 'headers-
   return error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 'request-timeout' : error.code === 'HPE_HEADER_OVERFLOW' ? 'headers-too-large' : 'bad-request';
 }
 
-/** Fastify with bounds on time, headers and connections, bodies left to the routes, and answers that echo nothing. */
-export function createServer(options: ServerOptions): FastifyInstance {
+/** What HTTP itself refuses, and what nobody declared. */
+const everywhere: readonly Refusal[] = ['bad-request', 'request-timeout', 'headers-too-large', 'invariant-broken'];
+
+/** A route of this service, as documents and tests need it; what it answers is not looked at when it is sent. */
+export interface DeclaredRoute {
+  readonly method: string;
+  readonly url: string;
+  readonly config: FastifyContextConfig;
+}
+
+/** Fastify with bounds on time, headers and connections, bodies left to the routes, and answers that echo nothing. A route that does not say what it answers throws when it is added. */
+export function createServer(options: ServerOptions): FastifyInstance & { readonly declaredRoutes: readonly DeclaredRoute[] } {
   const { refused } = options;
   const app = Fastify({
     logger: false, requestTimeout: options.requestTimeoutMs, forceCloseConnections: 'idle', exposeHeadRoutes: false,
@@ -46,6 +57,12 @@ export function createServer(options: ServerOptions): FastifyInstance {
       void (reply as unknown as FastifyReply).code(400).send(answerOf('bad-request', 'the URL is malformed'));
     },
   });
+  const declaredRoutes: DeclaredRoute[] = [];
+  app.addHook('onRoute', ({ method, url, config }) => {
+    if (config?.undocumented === undefined && (config?.replies === undefined || config.summary === undefined)) throw new WeirError('invariant-broken', `${String(method)} ${url} declares no summary and answers`);
+    config.errors = [...everywhere, ...(config.errors ?? [])];
+    for (const one of [method].flat()) declaredRoutes.push({ method: one, url, config });
+  });
   app.server.maxConnections = maxConnections;
   app.setNotFoundHandler((_request, reply) => {
     refused('not-found');
@@ -58,13 +75,13 @@ export function createServer(options: ServerOptions): FastifyInstance {
     return reply.code(known ? error.statusCode! : 500).send(answerOf(code));
   });
   app.removeAllContentTypeParsers();
-  return app;
+  return Object.assign(app, { declaredRoutes });
 }
 
 /**
  * A POST route that does its work before fastify looks at content type and body: senders name any type, or none, and the
- * route reads the body itself, under its own limits. `work` sends the answer.
+ * route reads the body itself, under its own limits. `work` sends the answer, one that `config` declares.
  */
-export function onPost<P = unknown>(app: FastifyInstance, url: string, work: (request: FastifyRequest<{ Params: P }>, reply: FastifyReply) => Promise<FastifyReply>): void {
-  app.route<{ Params: P }>({ method: 'POST', url, onRequest: (request, reply) => work(request, reply as FastifyReply), handler: (_request, reply) => reply });
+export function onPost<P = unknown>(app: FastifyInstance, url: string, config: FastifyContextConfig, work: (request: FastifyRequest<{ Params: P }>, reply: FastifyReply) => Promise<FastifyReply>): void {
+  app.route<{ Params: P }>({ method: 'POST', url, config, onRequest: (request, reply) => work(request, reply as FastifyReply), handler: (_request, reply) => reply });
 }

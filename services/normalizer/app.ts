@@ -2,16 +2,16 @@ import { join } from 'node:path';
 import { findWeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
-import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import { createCommitWindow, H, type CommitWindow, type Reason } from '@weir/pipeline';
 import { acceptedAs, createKeyedCache, rawHeaders, type RawHeaders, type Release } from '@weir/release';
 import { appendDeadlineMs, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
-import { createConvert } from './convert.ts';
+import { createConvert, type Special } from './convert.ts';
 import { createMetrics } from './metrics.ts';
 import { createSealing } from './sealing.ts';
 import { createSeen, type First, type Seen } from './seen.ts';
 import { createUnerased } from './unerased.ts';
-import { createWriter, type Work, type Writer } from './writer.ts';
+import { createWriter, isConflict, type Work, type Writer } from './writer.ts';
 
 /** Well within what docs/architecture.md allows (Window): a few fetches are enough to keep it busy, and what waits is memory. */
 const maxRecords = 10_000;
@@ -36,6 +36,9 @@ interface Partition {
   closed: boolean;
   paused: boolean;
 }
+
+const conflictOf = ({ eventId, hash }: RawHeaders, firstHash: string): Reason => ({ code: 'event-conflict', message: `event ${eventId} arrived before with another body (hash ${firstHash}, now ${hash})` });
+const expiringOn = (topic: string): Reason => ({ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` });
 
 /** raw → canonical. One group over every raw topic of the workspace; a release with other sources makes it join anew. */
 export function createNormalizer(context: ServiceContext, options: { sessionTimeoutMs: number }, open: typeof openTable = openTable): Service {
@@ -76,30 +79,33 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number, release: Release, sink: Sink): Work {
     const { topic, partition: number } = partition.assignment;
     const found = rawHeaders(record);
-    if (record.timestamp <= expiring) return { source, topic, partition: number, record, headers: found, known: undefined, result: { kind: 'dead', reasons: [{ code: 'expiring', message: `it waited for nine tenths of the retention of ${topic}` }] } };
     const { eventId, hash, redriven } = found;
     const known = seen.find(topic, number, { eventId, hash, offset: record.offset, timestamp: record.timestamp, acceptedAt: found.acceptedAt }, windowOf(source)) ?? null;
     const earlier = inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known : undefined);
-    // An operator put it back: another body is his choice, the same body is the same item all the same.
-    if (!redriven && earlier !== undefined && earlier.hash !== hash) return { source, topic, partition: number, record, headers: found, known, result: { kind: 'conflict', first: earlier.hash } };
     const first = earlier?.hash === hash ? earlier : undefined;
+    const firstHash = earlier !== undefined && first === undefined ? earlier.hash : redriven ? record.headers.find(([name]) => name === H.firstHash)?.[1].toString('latin1') : undefined;
+    // An operator put it back: another body is his choice, the same body is the same item all the same.
+    const conflict = firstHash !== undefined && !redriven;
     // A repetition is the same item: it was accepted when it first was (I5), and must not look newer than what followed it.
     const headers = first === undefined ? found : acceptedAs(found, first.acceptedAt);
     if (!inBatch.has(eventId)) inBatch.set(eventId, earlier ?? { hash, acceptedAt: headers.acceptedAt, offset: record.offset });
-    return { source, topic, partition: number, record, headers, known, result: resultOf(source, record, headers, release, sink) };
+    const expires = record.timestamp <= expiring;
+    const special = firstHash === undefined && !expires ? undefined : { second: firstHash !== undefined, reasons: conflict ? [conflictOf(found, firstHash)] : expires ? [expiringOn(topic)] : undefined };
+    return { source, topic, partition: number, record, headers, known, firstHash, result: resultOf(source, record, headers, release, sink, special) };
   }
 
-  /** What comes of a record that is not a conflict. */
-  function resultOf(source: string, record: LogRecord, headers: RawHeaders, release: Release, sink: Sink): Work['result'] {
+  /** What comes of a record; of one that is set aside (`special.reasons`), also where nobody can read it, a dead letter with these reasons. */
+  function resultOf(source: string, record: LogRecord, headers: RawHeaders, release: Release, sink: Sink, special?: Special): Work['result'] {
+    const unread = (code: Reason['code'], message: string): Work['result'] => ({ kind: 'dead', reasons: special?.reasons ?? [{ code, message }] });
     const plain = sealing.open(record);
-    if (plain === undefined) return { kind: 'dead', reasons: [{ code: 'key-destroyed', message: `the key of the items that ${source} gave on that day is destroyed: what was sent cannot be read any more` }] };
-    if (plain === 'changed') return { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'the sealed item was changed on the topic' }] };
+    if (plain === undefined) return unread('key-destroyed', `the key of the items that ${source} gave on that day is destroyed: what was sent cannot be read any more`);
+    if (plain === 'changed') return unread('item-undecodable', 'the sealed item was changed on the topic');
     try {
-      return sealing.withoutErased(convert(source, plain, headers, release, sink), headers.acceptedAt, sink);
+      return sealing.withoutErased(convert(source, plain, headers, release, sink, special), headers.acceptedAt, sink);
     } catch (error) {
       // Its envelope is sealed, too.
       if (plain === record || findWeirError(error)?.code !== 'avro-undecodable') throw error;
-      return { kind: 'dead', reasons: [{ code: 'item-undecodable', message: 'what surrounds the sealed item was changed on the topic' }] };
+      return unread('item-undecodable', 'what surrounds the sealed item was changed on the topic');
     }
   }
 
@@ -129,10 +135,9 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     for (const work of works) {
       const { result } = work;
       noteUnrouted(work, release);
-      add(results, result.kind);
+      add(results, isConflict(result) ? 'conflict' : result.kind);
       if (result.kind === 'ok') for (const output of result.outputs) add(outputs, output.recordType);
       else if (result.kind === 'dead') metrics.failures.inc({ source, code: result.reasons[0]!.code });
-      else if (result.kind === 'conflict') metrics.failures.inc({ source, code: 'event-conflict' });
     }
     for (const [result, n] of results) metrics.records.inc({ source, result }, n);
     for (const [record, n] of outputs) metrics.outputs.inc({ source, record }, n);

@@ -2,11 +2,20 @@ import { parseJson } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import { RecordBody, type LogRecord, type Serde, type Sink } from '@weir/log';
 import { consentRecord, type DirectMapping } from '@weir/mapping';
-import { acceptedAs, createPersons, encodeAll, isRouted, maxIdentifiers, normalize, rawHeaders, tooLarge, type Encodable, type Encoded, type RawHeaders, type Release, type SourceConfig } from '@weir/release';
+import { acceptedAs, createPersons, encodeAll, isRouted, maxIdentifiers, normalize, ofSecondBody, rawHeaders, setAside, tooLarge, type Encodable, type Encoded, type RawHeaders, type Release, type SourceConfig } from '@weir/release';
+import type { Reason } from '@weir/pipeline';
 import { isSealed } from '@weir/seal';
 
+/** What is not usual with an item. */
+export interface Special {
+  /** Why it goes to the dead letters whatever its mapping makes of it; undefined = it does not. */
+  readonly reasons?: readonly Reason[] | undefined;
+  /** Another body came first under its event id. */
+  readonly second: boolean;
+}
+
 /** Raw record + release → canonical records as bytes in the sink, or why not. */
-export type Convert = (source: string, record: LogRecord, headers: RawHeaders, release: Release, sink: Sink) => Encodable;
+export type Convert = (source: string, record: LogRecord, headers: RawHeaders, release: Release, sink: Sink, special?: Special) => Encodable;
 
 /**
  * normalize, then encode; for plain items under a plain mapping both at once, straight from the bytes
@@ -52,14 +61,20 @@ export function createConvert(serde: Pick<Serde, 'encodeTo' | 'idOf'>, keyed: (t
     return { kind: 'ok', mapping: config.mapping.name, outputs };
   }
 
-  return (source, record, headers, release, sink) => {
+  return (source, record, headers, release, sink, special) => {
+    const general = () => normalize(source, record, plainHeaders(record, headers), release, keyed);
+    const encoded = (result: ReturnType<typeof general>): Encodable => encodeAll(result, (name, value, to) => serde.encodeTo(name, value, to), sink);
+    if (special !== undefined) {
+      const result = special.second ? ofSecondBody(general(), headers.hash) : general();
+      return encoded(special.reasons === undefined ? result : setAside(result, special.reasons));
+    }
     const config = release.sources.get(source);
     if (config !== undefined && (headers.envelope === undefined || isSealed(headers.envelope) || isJson(headers.envelope, config.limits.depth))) {
       const mapping = directOf(config, release);
       const result = mapping === null ? undefined : straight(mapping, config, source, record, headers, release, sink);
       if (result !== undefined) return result;
     }
-    return encodeAll(normalize(source, record, plainHeaders(record, headers), release, keyed), (name, value, to) => serde.encodeTo(name, value, to), sink);
+    return encoded(general());
   };
 }
 

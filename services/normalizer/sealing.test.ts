@@ -55,7 +55,7 @@ test('what came after the erasure whose tombstone is read meanwhile is sealed un
 
 test('what closes of a dead letter is sealed, too; of who was erased nothing of it goes on, and the letter stays', async () => {
   const { keys, state } = ring(() => undefined);
-  const dead = (subject: string, acceptedAt: number) => ({ headers: { acceptedAt }, result: { kind: 'dead', reasons: [], closing: [{ from: 0, to: plain.length, person: { subject, ids: [subject] } }] } as any });
+  const dead = (subject: string, acceptedAt: number) => ({ headers: { acceptedAt }, result: { kind: 'dead', reasons: [], closing: [{ from: 0, to: plain.length, changeId: 'own', person: { subject, ids: [subject] } }] } as any });
   state.marks.set('ann', 1000);
   const sealing = createSealing(keys, none);
   expect(sealing.withoutErased(dead('ann', 900).result, 900, sinkOf())).toEqual({ kind: 'dead', reasons: [], closing: [] });
@@ -63,8 +63,9 @@ test('what closes of a dead letter is sealed, too; of who was erased nothing of 
   const sink = sinkOf();
   await sealing.seal(works, sink);
   expect(works.map((w) => [w.result.kind, w.result.closing?.length])).toEqual([['dead', 0], ['dead', 1], ['dead', undefined]]);
-  const [{ from, to }] = works[1]!.result.closing;
+  const [{ from, to, changeId }] = works[1]!.result.closing;
   expect(unseal(state.keys.get('bob')!, sink.bytes.subarray(from, to)).toString()).toBe('hello');
+  expect(changeId).toBe('own');
 });
 
 const serde = await createLocalSerde();
@@ -81,7 +82,7 @@ function mapped(state: string, kind: 'ok' | 'dead' = 'ok') {
   const encoded = outputs.map(([recordType, record]) => {
     const from = sink.at;
     serde.encodeTo(recordType, record, sink);
-    return { recordType, outputId: record.id, outputName: 'o', person: personOf(ids, ids[0]!), from, to: sink.at };
+    return { recordType, outputId: record.id, changeId: recordType === consentRecord ? 'own' : undefined, outputName: 'o', person: personOf(ids, ids[0]!), from, to: sink.at };
   });
   const result = kind === 'ok' ? { kind, mapping: 'm', outputs: encoded } : { kind, reasons: [], closing: encoded.slice(1) };
   return { sink, result: result as any };
@@ -103,8 +104,8 @@ test.each(['ok', 'dead'] as const)('a no of somebody who was erased stays for th
     expect(left.length).toBe(stays);
     if (kind === 'ok' && erased.length > 0) expect(works[0]!.result).toMatchObject(stays === 1 ? { kind: 'ok', outputs: [{ recordType: consentRecord }] } : { kind: 'dropped', reason: 'subject-erased' });
     if (stays === 0) return;
-    const [{ from, to, person, outputId }] = left;
-    expect([new Set(person.ids), outputId, person.subject]).toEqual([new Set(others), 'out_1', person.ids[0]]);
+    const [{ from, to, person, outputId, changeId }] = left;
+    expect([new Set(person.ids), outputId, changeId, person.subject]).toEqual([new Set(others), 'out_1', 'own', person.ids[0]]);
     const bytes = unseal(known.keys.get(person.subject)!, sink.bytes.subarray(from, to));
     const record = serde.decode(bytes).value as any;
     expect([record.purpose, record.channel, record.state, Number(record.occurredAt), record.proof, record.id]).toEqual(['news', 'sms', state, 1000, 'ticket 4711', 'out_1']);

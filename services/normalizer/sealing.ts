@@ -5,10 +5,8 @@ import { outputsOf, type Encodable, type Encoded } from '@weir/release';
 import { isSealed, sealedBy, sealOverhead, sealTo, unseal, type KeyRing, type SealKey } from '@weir/seal';
 import type { Unerased } from './unerased.ts';
 
-type Result = Encodable | { readonly kind: 'conflict'; readonly first: string };
-
 interface Sealable {
-  result: Result;
+  result: Encodable;
   readonly headers: { readonly acceptedAt: number };
 }
 
@@ -19,7 +17,7 @@ export interface Sealing {
   /** The record with its plain value and envelope (opened when somebody asks), undefined when its key is destroyed, 'changed' when its bytes are not what was sealed. What is not sealed comes back as it is. */
   open(record: LogRecord): LogRecord | undefined | 'changed';
   /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. Of a no, what it says of the others stays (`unerased.ts`), behind what the sink holds. */
-  withoutErased<T extends Result>(result: T, acceptedAt: number, sink: Sink): T | Extract<Encodable, { kind: 'dropped' }>;
+  withoutErased<T extends Encodable>(result: T, acceptedAt: number, sink: Sink): T | Extract<Encodable, { kind: 'dropped' }>;
   /** Seals the outputs of these works, behind what the sink holds, under keys that are acknowledged; those of who was erased meanwhile are left out. */
   seal(works: readonly Sealable[], sink: Sink): Promise<void>;
 }
@@ -82,7 +80,7 @@ export function createSealing(keys: KeyRing | undefined, unerased: Unerased): Se
     return some;
   }
 
-  function withoutErased<T extends Result>(result: T, acceptedAt: number, sink: Sink): T | Extract<Encodable, { kind: 'dropped' }> {
+  function withoutErased<T extends Encodable>(result: T, acceptedAt: number, sink: Sink): T | Extract<Encodable, { kind: 'dropped' }> {
     const before = outputsOf(result);
     if (!before.some((output) => keys!.erasedUntil(output.person.ids) >= acceptedAt)) return result;
     const isErased = (id: string): boolean => keys!.erasedUntil([id]) >= acceptedAt;
@@ -106,11 +104,11 @@ export function createSealing(keys: KeyRing | undefined, unerased: Unerased): Se
   }
 
   function sealed(key: SealKey, output: Encoded, sink: Sink): Encoded {
-    const { recordType, outputId, outputName, person } = output;
+    const { recordType, outputId, changeId, outputName, person } = output;
     const from = sink.at;
     room(sink, output.to - output.from + sealOverhead);
     sink.at = sealTo(key, sink.bytes.subarray(output.from, output.to), sink.bytes, from);
-    return { recordType, outputId, outputName, person, from, to: sink.at };
+    return { recordType, outputId, changeId, outputName, person, from, to: sink.at };
   }
 }
 

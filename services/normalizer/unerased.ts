@@ -39,6 +39,6 @@ export function createUnerased(serde: Pick<Serde, 'decode' | 'encodeTo'>, keyed:
     if (ids === undefined || ids.length === 0) return undefined;
     const from = sink.at;
     serde.encodeTo(output.recordType, record, sink);
-    return { recordType: output.recordType, outputId: output.outputId, outputName: output.outputName, person: personOf(ids, ids[0]!), from, to: sink.at };
+    return { ...output, person: personOf(ids, ids[0]!), from, to: sink.at };
   };
 }

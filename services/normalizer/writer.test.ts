@@ -42,6 +42,32 @@ test('what closes of a dead letter goes to weir.consent.changes under each ident
   expect(appended).toEqual([{ topic: 't.consent.changes', keys: ['userId:u', 'anonymousId:a'], outputs: ['o', 'o'] }, { topic: 't.dlq', keys: ['e'], outputs: [undefined] }, { topic: 't.outcome', keys: ['e'], outputs: [undefined] }]);
 });
 
+test('a no of a second body is the same change in quarantine and put back, told to nobody; its canonical record keeps its output id, and the letter says which body was first', async () => {
+  const appended: [string, (string | undefined)[]][] = [];
+  const letters: any[] = [];
+  const textOf = (headers: OutRecord['headers'], wanted: string) => headers?.find(([name]) => name === wanted)?.[1].toString();
+  const write = createWriter({
+    appender: { partitionFor: () => 0, append: (topic: string, records: readonly OutRecord[]) => {
+      for (const { headers } of records) appended.push([topic, [textOf(headers, H.output), textOf(headers, H.mapping)]]);
+      return Promise.resolve(records.map((_, i) => i));
+    } },
+    serde: { encode: (_name: string, value: object) => { letters.push(value); return Buffer.alloc(0); } }, topics: topicNames('t'), now: () => 1, left: () => {},
+  } as never);
+  const raw = (redriven: boolean, headers: [string, Buffer][] = []) => ({ source: 'shop', topic: 't.raw.shop', partition: 0, record: { offset: 1, timestamp: 1, key: null, value: Buffer.from('v'), headers }, headers: { eventId: 'e', hash: 'h2', acceptedAt: 1, traceparent: 't', redriven, common: undefined }, known: null, firstHash: 'h1' });
+  const no = { recordType: 'weir.canonical.ConsentChange', from: 0, to: 1, outputId: 'o', changeId: 'own', outputName: 'no', person: personOf(['userId:u'], 'userId:u') };
+  const yes = { ...no, outputId: 'y', changeId: undefined };
+  const sink = { bytes: Buffer.alloc(1), at: 1 } as Sink;
+  const reasons = [{ code: 'event-conflict', message: 'm' }];
+  await write([{ ...raw(false), result: { kind: 'dead', reasons, closing: [no] } }] as unknown as Work[], sink, { hash: 'r', linkedIdentifiers: false });
+  expect(appended.splice(0)).toEqual([['t.consent.changes', ['own', 'weir:quarantine']], ['t.dlq', [undefined, undefined]], ['t.outcome', [undefined, undefined]]]);
+  expect([letters[0].headers, letters[1].state]).toEqual([[{ name: H.firstHash, value: Buffer.from('h1') }], 'quarantined']);
+  await write([{ ...raw(true), result: { kind: 'ok', mapping: 'm', outputs: [no, yes] } }] as unknown as Work[], sink, { hash: 'r', linkedIdentifiers: false });
+  expect(appended.splice(0)).toEqual([['t.consent.changes', ['own', 'weir:quarantine']], ['t.consent.changes', ['y', 'm']], ['t.canonical', ['o', 'm']], ['t.canonical', ['y', 'm']]]);
+  letters.length = 0;
+  await write([{ ...raw(true, [[H.firstHash, Buffer.from('h1')]]), result: { kind: 'dead', reasons: [{ code: 'mapping-failed', message: 'm' }] } }] as unknown as Work[], sink, { hash: 'r', linkedIdentifiers: false });
+  expect([letters[0].headers.length, letters[1].state]).toEqual([1, 'dead-lettered']);
+});
+
 /** A writer over a log in memory, with sealed records of ann; `links` gives what went to weir.identity since it was asked last. */
 function linking(keep = true) {
   const key = { now: sealKey(randomBytes(16), randomBytes(32)) };

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { failpoint } from '@weir/failpoint';
-import { headerBytes, Packer, type Appender, type LogRecord, type OutRecord, type RecordBody, type Serde, type Sink } from '@weir/log';
+import { headerBytes, Packer, type Appender, type Headers, type LogRecord, type OutRecord, type RecordBody, type Serde, type Sink } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
-import { H, ofDeadLetter, type Reason, type TopicNames } from '@weir/pipeline';
+import { H, ofDeadLetter, ofQuarantine, type Reason, type TopicNames } from '@weir/pipeline';
 import { carried, linksOf, outputsOf, replayHeaders, type Encodable, type Encoded, type Person, type RawHeaders, type Release } from '@weir/release';
 import { identifiersSealer, type KeyRing } from '@weir/seal';
 import type { First } from './seen.ts';
@@ -16,8 +16,13 @@ export interface Work {
   readonly headers: RawHeaders;
   /** How its event id first came; null = it is new, undefined = nobody looked. */
   readonly known: First | null | undefined;
-  result: Encodable | { readonly kind: 'conflict'; readonly first: string };
+  /** Hash of the body that came first under its event id, when that was another one. */
+  readonly firstHash: string | undefined;
+  result: Encodable;
 }
+
+/** It goes to the dead letters because its event id came before with another body. */
+export const isConflict = (result: Encodable): boolean => result.kind === 'dead' && result.reasons[0]!.code === 'event-conflict';
 
 export interface WriterPorts {
   readonly appender: Appender;
@@ -97,7 +102,7 @@ export function createWriter(ports: WriterPorts) {
   }
 
   /** One record of a canonical type, in Kafka's form. */
-  function pack(packer: Packer, work: Work, output: Encoded, sink: Sink, key: Buffer, partition: number, release: string, mapping: string, after: { readonly consent?: string; readonly identity?: string; readonly logged?: string }): OutRecord {
+  function pack(packer: Packer, work: Work, output: Encoded, sink: Sink, key: Buffer, partition: number, release: string, mapping: string, id: string, after: { readonly consent?: string; readonly identity?: string; readonly logged?: string }): OutRecord {
     const { headers, record } = work;
     const always = (name: string, text: string): void => {
       const bytes = constant(name, text);
@@ -119,7 +124,7 @@ export function createWriter(ports: WriterPorts) {
     if (after.consent !== undefined) packer.header(names.afterConsent, after.consent);
     if (after.identity !== undefined) packer.header(names.afterIdentity, after.identity);
     if (after.logged !== undefined) packer.header(names.logged, after.logged);
-    packer.header(names.output, output.outputId);
+    packer.header(names.output, id);
     always(H.outputName, output.outputName);
     packer.header(names.ids, output.person.text);
     if (headers.redriven) for (const [header, value] of replayed(work)) packer.header(named(header), value.toString('utf8'));
@@ -140,9 +145,11 @@ export function createWriter(ports: WriterPorts) {
       const logged = String(work.headers.redriven ? Math.min(work.headers.acceptedAt, work.record.timestamp) : work.record.timestamp);
       for (const output of outputs) {
         if (output.recordType !== consentRecord) continue;
+        // A no of a second body is the same change when it is put back: nobody was told of it when it first held.
+        const [by, change] = output.changeId === undefined ? [mapping, output.outputId] : [ofQuarantine, output.changeId];
         for (const id of output.person.ids) {
           const key = Buffer.from(id);
-          records.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.consentChanges, key), release, mapping, { logged }));
+          records.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.consentChanges, key), release, by, change, { logged }));
           owners.push(work);
         }
       }
@@ -240,6 +247,11 @@ export function createWriter(ports: WriterPorts) {
     return { consent: new Map([...changes].map(([work, last]) => [work, positions(last)])), identity };
   }
 
+  /** Of a second body with the hash of the first: put back, it is one still when nobody remembers the first any more. */
+  function letterHeaders({ record: { headers }, firstHash }: Work): Headers {
+    return firstHash === undefined || headers.some(([name]) => name === H.firstHash) ? headers : [...headers, [H.firstHash, Buffer.from(firstHash)]];
+  }
+
   function letterOf(work: Work, reasons: readonly Reason[], release: string): OutRecord {
     const { record, headers } = work;
     const key = Buffer.from(headers.eventId);
@@ -247,7 +259,7 @@ export function createWriter(ports: WriterPorts) {
       id: `dlq_${createHash('sha256').update(`normalizer\u0000${work.topic}\u0000${work.partition}\u0000${record.offset}`).digest('hex').slice(0, 32)}`,
       eventId: headers.eventId, stage: 'normalizer', reasons: reasons.map((r) => ({ code: r.code, message: r.message, file: r.file ?? null, line: r.line ?? null, field: r.field ?? null, path: r.path ?? null })),
       source: work.source, destination: null, operation: null, attempts: 0, release, topic: work.topic, partition: work.partition, offset: record.offset,
-      key: record.key, value: record.value, headers: record.headers.map(([name, v]) => ({ name, value: v })), effect: 'none', acceptedAt: headers.acceptedAt, at: ports.now(),
+      key: record.key, value: record.value, headers: letterHeaders(work).map(([name, v]) => ({ name, value: v })), effect: 'none', acceptedAt: headers.acceptedAt, at: ports.now(),
     });
     return { partition: appender.partitionFor(topics.dlq, key), key, value, headers: [[H.event, key], [H.traceparent, Buffer.from(headers.traceparent)]] };
   }
@@ -278,15 +290,13 @@ export function createWriter(ports: WriterPorts) {
         const after = { consent: consent.get(work), identity: identity.get(work) };
         for (const output of result.outputs) {
           const { key } = output.person;
-          canonical.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.canonical, key), release, result.mapping, after as { consent?: string; identity?: string }));
+          canonical.push(pack(packer, work, output, sink, key, appender.partitionFor(topics.canonical, key), release, result.mapping, output.outputId, after as { consent?: string; identity?: string }));
         }
       } else if (result.kind === 'dropped') outcomes.push(outcome(work, 'dropped', result.reason, null, release));
-      else if (result.kind === 'conflict') {
-        letters.push(letterOf(work, [{ code: 'event-conflict', message: `event ${work.headers.eventId} arrived before with another body (hash ${result.first}, now ${work.headers.hash})` }], release));
-        outcomes.push(outcome(work, 'quarantined', 'event-conflict', null, release));
-      } else {
+      else {
         letters.push(letterOf(work, result.reasons, release));
-        outcomes.push(outcome(work, 'dead-lettered', result.reasons[0]!.code, result.reasons[0]!.message, release));
+        const [{ code, message }] = result.reasons as readonly [Reason, ...Reason[]];
+        outcomes.push(isConflict(result) ? outcome(work, 'quarantined', code, null, release) : outcome(work, 'dead-lettered', code, message, release));
       }
     }
     if (letters.length > 0) {

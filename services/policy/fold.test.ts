@@ -1,6 +1,6 @@
 import { WeirError, type ErrorCode } from '@weir/errors';
 import type { ConsumerHandlers, LogRecord, OutRecord } from '@weir/log';
-import { consentApi, groupNames, H, topicNames } from '@weir/pipeline';
+import { consentApi, groupNames, H, ofDeadLetter, ofQuarantine, topicNames } from '@weir/pipeline';
 import type { ConsentState } from '@weir/policy';
 import { expect, test } from 'vitest';
 import { createFolder } from './fold.ts';
@@ -53,7 +53,7 @@ const ids = ['userId:u', 'email:e'] as const;
 const bytes = Buffer.from('\0\0\0\0\x01a change');
 
 /** A folder that owns partition 0 of two and folds what it is given; every append and commit, in order. */
-function folding(purpose: string, erasedUntil?: number, registry = { here: true }) {
+function folding(purpose: string, erasedUntil?: number, registry = { here: true }, { by = consentApi, stored }: { readonly by?: string; readonly stored?: Partial<ConsentState> } = {}) {
   const topics = topicNames('t');
   const steps: string[] = [];
   const appended: { topic: string; record: OutRecord }[] = [];
@@ -66,7 +66,7 @@ function folding(purpose: string, erasedUntil?: number, registry = { here: true 
   const shared = {
     context: {
       topics, groups: groupNames('t'), clock: { now: () => 5000, setTimer: (callback: () => void) => setImmediate(callback) }, keys: { erasedUntil: () => erasedUntil }, releases: { current: () => ({ hash: release.hash, policy: { purposes: new Map([['news', {}]]) }, sources: new Map() }) }, logger: { warn: (_fields: object, message: string) => { warned.push(message); } },
-      serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', occurredAt: 1000 } }) },
+      serde: { known: () => registry.here, prepare: async () => { if (!registry.here) throw new WeirError('log-unavailable'); }, encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)), decode: () => erasedUntil !== undefined ? thrown('subject-erased') : ({ name: 'weir.canonical.ConsentChange', value: { purpose, channel: null, topic: null, state: 'withdrawn', source: 'shop', occurredAt: 1000 } }) },
       log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return { commit: async ([{ offset: to }]: [{ offset: number }]) => { steps.push(`commit ${to}`); }, pause() {}, resume() {} }; } },
     },
     appender: {
@@ -77,14 +77,14 @@ function folding(purpose: string, erasedUntil?: number, registry = { here: true 
         return records.map(() => offset++);
       },
     },
-    tables: { readToEnd: async () => {}, regressed: () => [], consentPositions: () => [0], onAdvance() {}, stored: () => undefined },
+    tables: { readToEnd: async () => {}, regressed: () => [], consentPositions: () => [0], onAdvance() {}, stored: (key: string) => (stored === undefined || key.includes('|*|') ? undefined : { partition: 0, state: stored }) },
     metrics: { folded: { inc: ({ changed }: { changed: string }) => { counted.push(changed); } }, deadLettered: { inc: ({ code }: { code: string }) => { counted.push(code); } }, foldLatency: { observe() {} }, unknownPurpose: { inc: () => { counted.push('unknown purpose'); } }, lag: { set() {} } }, progress: { committed() {}, lag() {} },
     fail: (error: unknown) => { throw error as Error; },
   } as unknown as PolicyPorts;
   createFolder(shared, createRelay(shared));
   const change = (key: string, at: number): LogRecord => ({
     offset: at, timestamp: 2000, key: Buffer.from(key), value: bytes,
-    headers: [[H.mapping, consentApi], [H.output, `out-${at}`], [H.ids, ids.join(',')], [H.accepted, '1500'], [H.source, 'consent-api']].map(([name, text]) => [name!, Buffer.from(text!)]),
+    headers: [[H.mapping, by], [H.output, `out-${at}`], [H.ids, ids.join(',')], [H.accepted, '1500'], [H.source, 'consent-api']].map(([name, text]) => [name!, Buffer.from(text!)]),
   }) as unknown as LogRecord;
   return {
     topics, steps, appended, counted, warned, release,
@@ -156,4 +156,16 @@ test('changes for a purpose that the workspace does not have are kept and each i
   release.hash = 'two';
   await fold(ids[1], ids[1]);
   expect([counted.filter((c) => c === 'unknown purpose').length, warned.length]).toEqual([5, 2]);
+});
+
+// The change is of the source shop, accepted at 1500 and dated 1000; the act of yes is of the same source.
+test.each([
+  ['shop', 900, 'withdrawn', 'out-0'],
+  [ofDeadLetter, 1200, 'withdrawn', ''],
+  [ofQuarantine, 900, 'withdrawn', ''],
+  [ofQuarantine, 1200, 'granted', 'yes'],
+])('a no by %s after a yes of %i: %s, brought about by "%s"', async (by, happenedAt, state, setBy) => {
+  const { appended, fold, topics } = folding('news', undefined, undefined, { by, stored: { state: 'granted', source: 'shop', seen: [], version: -1, changedAt: 1300, happenedAt, setBy: 'yes' } });
+  await fold(ids[1]);
+  expect(JSON.parse(appended.find(({ topic }) => topic === topics.consent)!.record.value!.toString())).toMatchObject({ state, setBy, seen: ['out-0'] });
 });

@@ -1,7 +1,7 @@
 import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, OutRecord, RecordBatch } from '@weir/log';
-import { consentApi, H, ofDeadLetter } from '@weir/pipeline';
+import { consentApi, H, ofDeadLetter, ofQuarantine } from '@weir/pipeline';
 import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import { isRepeated } from '@weir/release';
 import { coPartitioned } from '@weir/service';
@@ -135,11 +135,12 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
       return undefined;
     }
     if (textOf(record, H.mapping) === consentApi && textOf(record, H.ids).split(',', 1)[0] === id) relayed.push({ record, partition: fold.partition, purpose: value.purpose });
+    const by = textOf(record, H.mapping);
     const change = {
       changeId: textOf(record, H.output) || `${topics.consentChanges}/${fold.partition}/${record.offset}`,
       purpose: value.purpose, channel: value.channel ?? '', topic: value.topic ?? '', state: value.state, source: value.source,
       acceptedAt: numberOf(record, H.accepted), loggedAt: loggedAt(record), occurredAt: Number(value.occurredAt), legalBasis: value.legalBasis, proof: value.proof, expiresAt: value.expiresAt,
-      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true, repeats: isRepeated(value, value.source), untold: textOf(record, H.mapping) === ofDeadLetter,
+      jurisdiction: value.jurisdiction, noticeVersion: value.noticeVersion, standing: value.standing === true, repeats: isRepeated(value, value.source), untold: by === ofDeadLetter || by === ofQuarantine, secondBody: by === ofQuarantine,
     };
     const release = context.releases.current();
     const ofAll = change.purpose === everyPurpose && change.channel === '' && change.topic === '';

@@ -129,6 +129,29 @@ test.each([['EMAIL', 'email'], ['all', '']])('an unsubscription of a signed webh
   await waitFor('the newsletter was told', async () => (await weir.effects('newsletter')).some((e) => e.operation === 'unsubscribes' && e.subject === who));
 });
 
+test('a no under an event id that came before with another body holds at once and is an incident; put back, it closes nothing that a yes has opened meanwhile', async () => {
+  const who = 'userId:u-twice';
+  const say = async (event: string): Promise<string> => ((await (await weir.segment('track', { type: 'track', messageId: 'twice-1', userId: 'u-twice', event, properties: {} })).json()) as { eventId: string }).eventId;
+  const grant = async (...channel: string[]): Promise<void> => {
+    expect((await weir.cli('consent', 'set', who, '--purpose', 'email-marketing', '--state', 'granted', ...channel)).code).toBe(0);
+    await waitFor('the yes holds', async () => marketing(await show(who)).open === true);
+  };
+  const first = await say('Product Viewed');
+  await grant();
+  expect(await say('Unsubscribed')).toBe(first);
+  await waitFor('the no holds', async () => marketing(await show(who)).reason === 'consent-withdrawn');
+  const incident = async (): Promise<boolean> => ((await weir.status()).incidents as any[]).some((i) => i.destination === 'consent/segment');
+  await waitFor('the incident', incident);
+  const [letter] = JSON.parse((await weir.cli('dlq', 'list', '--code', 'event-conflict', '--source', 'segment', '--open', '--json')).out).deadLetters;
+  expect(letter).toMatchObject({ eventId: first, stage: 'normalizer', codes: ['event-conflict', 'consent-unresolved'] });
+  await grant('--channel', 'email');
+  expect((await weir.cli('dlq', 'redrive', letter.id, '--json')).code).toBe(0);
+  await waitFor('the end of the incident', async () => !(await incident()));
+  await weir.settled();
+  expect(JSON.parse((await weir.cli('trace', first, '--json')).out).stages.some((s: any) => s.stage === 'normalized' && s.output === 'unsubscribed')).toBe(true);
+  expect(marketing(await show(who)).open).toBe(true);
+});
+
 test('why did she (not) get it, prove it, stop it now: each is one command, and what is proven fails on a forged log', async () => {
   const who = 'una@larkspur.example';
   let n = 0;

@@ -208,6 +208,29 @@ test('of what is held a person says whether it was applied: then it ends, withou
   expect((await weir.cli('deliveries', 'resolve', id)).code).toBe(2);
 });
 
+test('what was not applied is decided by the policy of today before it is sent: what it does not let go stays held, and is sent once when it does', async () => {
+  await weir.fault({ destination: 'mute', operation: 'things', subject: 'rule@larkspur.example', mode: 'cut', count: 1 });
+  const event = await weir.send('rule');
+  await weir.settled();
+  const { id } = (await weir.deadLetters('code=delivery-held&destination=mute&open=true')).find((l) => l.eventId === event);
+  const { files } = (await (await weir.api('/v1/releases/current')).json()) as { files: { path: string; content: string }[] };
+  async function apply(rule: string): Promise<void> {
+    const next = files.map((f) => (f.path === 'policies/all.yaml' ? { ...f, content: `${f.content}${rule}` } : f));
+    const { hash } = (await (await weir.api('/v1/releases', { method: 'POST', body: JSON.stringify({ files: next }) })).json()) as { hash: string };
+    await waitFor('the release runs', async () => (await weir.status()).release === hash);
+  }
+  const resolve = () => weir.cli('deliveries', 'resolve', id, '--not-applied');
+  await apply('  - { name: not-now, effect: deny, when: record.plan == "a" }\n');
+  expect(await resolve()).toMatchObject({ code: 1, err: expect.stringMatching(/policy of the running release does not let it go now/) });
+  await weir.settled();
+  expect(await weir.effectsOf('mute', 'rule')).toHaveLength(0);
+  expect((await weir.deadLetters('code=delivery-held&destination=mute&open=true')).map((l) => l.id)).toContain(id);
+  await apply('');
+  expect(await resolve()).toMatchObject({ code: 0 });
+  await weir.settled();
+  expect(await weir.effectsOf('mute', 'rule')).toHaveLength(1);
+});
+
 test('heads of different people go in one call, each with its own key, verdict and end, and the order of each stays', async () => {
   await weir.fault({ destination: 'bulk', mode: 'slow', delayMs: 400, count: 1 });
   const people = Array.from({ length: 30 }, (_, i) => `many${i}`);

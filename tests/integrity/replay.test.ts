@@ -149,6 +149,28 @@ test('policy of today holds back what was decided before it, from the dead lette
   expect(await apply('')).toBe(hash);
 });
 
+test('two orders over one range at once, both of which put everything back, take effect once each', async () => {
+  const names = Array.from({ length: 20 }, (_, i) => `twin${i}`);
+  const before = new Set((await weir.deadLetters('limit=1000')).map((l) => l.id));
+  await weir.fault({ destination: 'crm', mode: 'permanent', count: names.length });
+  await Promise.all(names.map((name) => weir.send(name)));
+  await weir.settled();
+  const ids = (await weir.deadLetters('limit=1000')).map((l) => l.id).filter((id) => !before.has(id));
+  expect(ids).toHaveLength(names.length);
+  const call = async (path: string, body?: unknown): Promise<any> => (await weir.api(path, body === undefined ? undefined : { method: 'POST', body: JSON.stringify(body) })).json();
+  // Neither sees what the other one delivers: all that both put back stands on the topic.
+  await call('/v1/destinations/crm/pause', { reason: 'two orders' });
+  const both = await Promise.all([1, 2].map(() => call('/v1/replays', { from: 'dlq', ids, start: true })));
+  const state = async (wanted: string): Promise<any[]> => {
+    await waitFor(`both are ${wanted}`, async () => (await Promise.all(both.map(({ id }) => call(`/v1/replays/${id}`)))).every((o) => o.state === wanted));
+    return Promise.all(both.map(({ id }) => call(`/v1/replays/${id}`)));
+  };
+  expect((await state('delivering')).map((o) => o.counts.requeued)).toEqual([names.length, names.length]);
+  await call('/v1/destinations/crm/resume', {});
+  await state('finished');
+  expect((await Promise.all(names.map(bodies))).map((list) => list.length)).toEqual(names.map(() => 1));
+});
+
 test('an older update that died is superseded by the newer one that was delivered: the replay does not roll the person back', async () => {
   await weir.fault({ destination: 'crm', mode: 'permanent', count: 1, subject: 'fay@larkspur.example' });
   await weir.send('fay', 'old');

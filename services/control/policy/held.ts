@@ -2,27 +2,17 @@ import { WeirError } from '@weir/errors';
 import type { Appender, Follower, Headers, LogAdmin, OutRecord, Reader, RecordBatch } from '@weir/log';
 import { deliveryKey, H } from '@weir/pipeline';
 import { incidentName, leafHeader, saveIncident } from '@weir/release';
-import type { ServiceContext } from '@weir/service';
+import { instant, named, nullable, object, oneOf, text, type ServiceContext, type TypeOf } from '@weir/service';
 import type { AuditLog } from '../audit.ts';
 import { readDeadLetter, type DeadLetterRecord } from '../letters.ts';
 import type { ChangedBy } from '../releases.ts';
 import type { Store } from '../store.ts';
 
-/** A delivery that a rule holds until somebody lets it through. */
-export interface HeldDelivery {
-  /** Dead letter id. */
-  readonly id: string;
-  readonly eventId: string;
-  readonly rule: string;
-  readonly source: string | null;
-  readonly destination: string;
-  readonly operation: string;
-  /** ISO 8601. */
-  readonly at: string;
-  readonly until: string;
-  readonly state: 'waiting' | 'approved' | 'refused' | 'expired';
-  readonly by: string | null;
-}
+export const heldDelivery = named('HeldDelivery', object('A delivery that a rule holds until somebody lets it through.', {
+  id: text('Dead letter id.'), eventId: text('Event.'), rule: text('The rule.'), source: nullable(text('Source.')), destination: text('Destination.'), operation: text('Operation there.'), at: instant('When it was held.'), until: instant('After that nobody can let it through.'),
+  state: oneOf(['waiting', 'approved', 'refused', 'expired'], 'How it stands.'), by: nullable(text('Who decided.')),
+}));
+export type HeldDelivery = TypeOf<typeof heldDelivery>;
 
 export interface HeldApi {
   list(limit: number): readonly HeldDelivery[];

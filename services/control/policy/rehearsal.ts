@@ -3,48 +3,23 @@ import { WeirError } from '@weir/errors';
 import type { LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
 import { createLimits, decide, type Decision, type DecisionContext } from '@weir/policy';
 import { assertPolicyTests, changeDecisions, shownOnward, type ChangeDecisions, type Release, type ReleaseFile } from '@weir/release';
+import { count as counted, instant, list, named, nullable, object, oneOf, text, type TypeOf } from '@weir/service';
 import { isUnreadable, recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
 
+const examples = list(text('Event id.'), 'The first few.');
 /** What would be decided otherwise, of one kind. */
-export interface Flip {
-  readonly destination: string;
-  readonly operation: string;
-  /** `allow`, `hold <reason>`, `deny <reason>` or `none`. */
-  readonly from: string;
-  readonly to: string;
-  /** The rule that decides now; null where none does. */
-  readonly rule: string | null;
-  readonly count: number;
-  /** Event ids, the first few. */
-  readonly examples: readonly string[];
-}
-
+const flip = named('Flip', object('Deliveries that would be decided otherwise, of one kind.', {
+  destination: text('Destination.'), operation: text('Operation there.'), from: text('`allow`, `hold <reason>`, `deny <reason>` or `none`.'), to: text('The same, by the changed policy.'), rule: nullable(text('The rule that decides now; null where none does.')), count: counted('How many.'), examples,
+}));
 /** Deliveries that would still go, with other fields. */
-export interface FieldChange {
-  readonly destination: string;
-  readonly operation: string;
-  readonly added: readonly string[];
-  readonly removed: readonly string[];
-  readonly count: number;
-  readonly examples: readonly string[];
-}
+const fieldChange = named('FieldChange', object('Deliveries that would still go, with other fields.', { destination: text('Destination.'), operation: text('Operation there.'), added: list(text('Field.'), 'Fields that would leave, too.'), removed: list(text('Field.'), 'Fields that would stay.'), count: counted('How many.'), examples }));
 
-export interface Rehearsal {
-  readonly id: string;
-  readonly release: string;
-  /** ISO 8601. */
-  readonly since: string;
-  readonly state: 'running' | 'done' | 'stopped' | 'failed';
-  readonly message: string | null;
-  /** Records of weir.canonical read, of those there were when it began. */
-  readonly read: number;
-  readonly total: number;
-  readonly decisions: number;
-  readonly flips: readonly Flip[];
-  readonly fields: readonly FieldChange[];
-  /** Records whose recorded decision is not in the index: compared with what the running release decides. */
-  readonly unrecorded: number;
-}
+export const rehearsal = named('Rehearsal', object('History decided once more by a changed policy; nothing is sent.', {
+  id: text('Id of the rehearsal.'), release: text('Hash of the changed workspace.'), since: instant('Since when history is decided.'), state: oneOf(['running', 'done', 'stopped', 'failed'], 'How far it is.'), message: nullable(text('Why it failed.')),
+  read: counted('Records of weir.canonical read.'), total: counted('Of those there were when it began.'), decisions: counted('Decisions that were compared.'), flips: list(flip, 'What would be decided otherwise, the most first.'), fields: list(fieldChange, 'What would go with other fields, the most first.'),
+  unrecorded: counted('Records whose recorded decision is not in the index: compared with what the running release decides.'),
+}));
+export type Rehearsal = TypeOf<typeof rehearsal>;
 
 interface Ports {
   readonly history: History;

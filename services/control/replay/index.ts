@@ -15,12 +15,13 @@ import type { Store } from '../store.ts';
 import { createAskQuota } from './ask-quota.ts';
 import { createCorrector } from './correct.ts';
 import { createReplayMetrics } from './metrics.ts';
-import { parseRequest } from './order.ts';
+import { parseRequest, type ReplayOrder } from './order.ts';
 import { createOrders, loadOrders, type Entry } from './orders.ts';
 import type { ReplayApi } from './routes.ts';
+import type { ReplayView, VerifiedDelivery } from './view.ts';
 import { createRowSweep } from './rows.ts';
 import { createRunner, type Runner } from './runner.ts';
-import type { SelectPorts } from './select.ts';
+import { createAsksToday, type SelectPorts } from './select.ts';
 import type { StandingPorts } from './standing.ts';
 import { createVerifier } from './verify.ts';
 
@@ -42,6 +43,8 @@ export interface ReplayPorts {
 
 export interface Replays {
   readonly api: ReplayApi;
+  /** What policy says today of a delivery that was decided earlier. */
+  readonly today: ReturnType<typeof createAsksToday>;
   /** After the audit log is open. */
   resume(): void;
   close(): Promise<void>;
@@ -126,7 +129,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     view: (id) => view(orders.get(id), store, runner),
     change: async (id, action, by) => view(await runner[action](id, by), store, runner),
     answers(id, answer, limit) {
-      const found: unknown[] = [];
+      const found: VerifiedDelivery[] = [];
       for (const one of verifier.answers(orders.get(id).order.id)) if ((answer === undefined || one.answer === answer) && found.push(one) >= limit) break;
       return found;
     },
@@ -144,6 +147,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   };
   return {
     api,
+    today: createAsksToday(select),
     resume: () => runner.resume(),
     async close() {
       off();
@@ -170,8 +174,8 @@ function withSecrets(context: ServiceContext, sandboxUrl: string, name: string):
 }
 
 /** An order as the API tells it. */
-function view({ order, progress }: Entry, store: Store, runner: Runner): Record<string, unknown> {
-  const { range, events, subject, leaf, at, since, until, ...rest } = order;
+function view({ order, progress }: Entry, store: Store, runner: Runner): ReplayView {
+  const { range, events, subject, leaf, at, since, until, ...rest } = order as ReplayOrder & { readonly stage: ReplayView['stage'] };
   const total = totals(range.map((r) => r.end - r.start));
   const left = progress.positions.length === 0 ? total : totals(progress.positions.map((p) => Math.max(0, (range.find((r) => r.topic === p.topic && r.partition === p.partition)?.end ?? p.offset) - p.offset)));
   const iso = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());

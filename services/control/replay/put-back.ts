@@ -70,7 +70,9 @@ export function createRecords(order: Pick<ReplayOrder, 'id'> & UnknownRule): (pa
 export interface PutBack {
   /** Resolves when all are acknowledged; false = stopped before the end (`goesOn` said so). */
   put(items: readonly Item[], goesOn: () => boolean): Promise<boolean>;
-  /** Records that the stages have not taken yet, as far as it is known. */
+  /** Resolves when what is ahead of the stages is little enough to put back more, or `goesOn` says no. `everyMs`: how often it looks. */
+  room(goesOn: () => boolean, everyMs?: number): Promise<void>;
+  /** Topic whose stage has not taken enough yet of what was put there, as far as it is known. */
   waitingFor(): string | undefined;
 }
 
@@ -95,7 +97,7 @@ export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack 
   }
 
   /** Until every stage has less than `order.ahead` of it before it. */
-  async function room(goesOn: () => boolean): Promise<void> {
+  async function room(goesOn: () => boolean, everyMs = pollMs): Promise<void> {
     if (order.ahead === 0 || unseen < order.ahead / 2) return;
     for (;;) {
       let behind: string | undefined;
@@ -108,7 +110,7 @@ export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack 
       unseen = most;
       waiting = behind;
       if (behind === undefined || !goesOn()) return;
-      await pause(pollMs);
+      await pause(everyMs);
     }
   }
 
@@ -139,6 +141,7 @@ export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack 
   }
 
   return {
+    room,
     waitingFor: () => waiting,
     async put(items, goesOn) {
       const size = Math.max(1, Math.min(items.length, order.rate > 0 ? Math.ceil(order.rate / 10) : items.length, order.ahead > 0 ? Math.ceil(order.ahead / 2) : items.length));

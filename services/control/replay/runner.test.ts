@@ -29,6 +29,15 @@ class World {
   now = 1_800_000_000_000;
   /** Of every operation. */
   kind: 'use' | 'restrict' = 'restrict';
+  /** The registry, to which every value is new then. */
+  away = false;
+  /** Appends from now on after which brokers are away: half of the records is written, and nobody learns of it. */
+  readonly lost = new Set<number>();
+  appends = 0;
+  /** That runs. */
+  release = 'rel_x';
+  /** Of control is whole; one that is being built anew has nothing of any topic yet. */
+  indexed = true;
   /** Grows with every look: the cursor is saved after every few chunks. */
   tick = 0;
 
@@ -55,6 +64,10 @@ class World {
       append: async (topic, records) => {
         await new Promise((done) => setImmediate(done));
         if (!alive) return new Promise(() => undefined);
+        if (this.lost.delete(this.appends++)) {
+          for (const record of records.slice(0, Math.ceil(records.length / 2))) this.put(topic, record);
+          throw new WeirError('log-unavailable', 'the broker does not answer');
+        }
         const offsets: number[] = [];
         for (const record of records) {
           // A kill in the middle of an append: some of it is written, nobody learns of it.
@@ -109,14 +122,16 @@ class World {
     const operation = { kind: this.kind, accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 86_400_000, pastWindow: 'hold', cite: '' } };
     const policy = { purposes: new Map(), rules: [], routes: new Map([['Event', ['till', 'crm'].map((destination) => ({ destination, on: 'Event', operation: 'put', kind: this.kind, purpose: 'service', when: undefined }))]]) };
     const release = { hash: 'rel_x', policy, sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
-    const standing: StandingPorts = { end: (d, key) => this.ends.get(`${d}/${key}`), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
+    let current = release;
+    const running = (): Release => (current.hash === this.release ? current : (current = { ...release, hash: this.release }));
+    const standing: StandingPorts = { end: (d, key) => (this.indexed ? this.ends.get(`${d}/${key}`) : undefined), newest: () => 0, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await loadOrders(orders, reader, topics.control, this.list(topics.control, 0).length);
     const runner = createRunner({
       putBack: { appender, reader, admin, topics, groups: groupNames('t'), clock }, admin, orders, runner: name, logger: createLogger({ service: 'test', level: 'silent' }), metrics: createReplayMetrics(new Registry()),
-      select: { serde, topics, release: () => release, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
+      select: { serde: { ...serde, known: () => !this.away, prepare: async () => { if (this.away) throw new WeirError('log-unavailable', 'the registry does not answer'); } }, topics, release: running, workspaceKey: Buffer.alloc(32), tables: { linked: (ids) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing, canonicalOf: async () => [], endedAs: () => undefined, open: (b) => b, hasKey: () => true, keysToEnd: async () => undefined, now: () => this.now },
       verifier: { ask: async (_o, list) => list.map(() => 'unknown' as const), answers: () => [], forget: () => undefined }, corrector: { open: () => { throw new Error('not asked for'); }, samples: () => [], has: () => false, forget: () => undefined },
-      settle: { admin, reader, store: { position: (topic, p) => this.list(topic, p).length, counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
+      settle: { admin, reader, store: { position: (topic, p) => (this.indexed ? this.list(topic, p).length : 0), counters: () => ({}) }, topics, groups: groupNames('t'), release: () => release, clock },
       audit: async () => 'leaf_end', fail: (error) => { throw error; }, ...over,
     });
     runner.resume();
@@ -124,7 +139,7 @@ class World {
   }
   order = (request: ReplayRequest) => parseRequest(request, { sources: new Map([['shop', {} as never]]), destinations: new Map([['till', {} as never], ['crm', {} as never]]) }, Buffer.alloc(32), this.now);
   /** Origins of what the order put back, in the order of the topic. */
-  back = (): string[] => [0, 1].flatMap((p) => this.list(this.topics.dispatch('till'), p).map((r) => r.headers.find(([n]) => n === H.origin)![1].toString()));
+  back = (destination = 'till'): string[] => [0, 1].flatMap((p) => this.list(this.topics.dispatch(destination), p).map((r) => r.headers.find(([n]) => n === H.origin)![1].toString()));
 }
 const by = (n: number) => ({ actor: 'admin', leaf: `leaf_00000000-0000-4000-8000-${String(n).padStart(12, '0')}` });
 async function until(orders: Orders, id: string, ...wanted: string[]): Promise<string> {
@@ -226,6 +241,54 @@ test('killed anywhere, however often, every record that is to go back is put bac
   }), { numRuns: 60 });
 }, 60_000);
 
+test('brokers that go away in the middle of any append end no order: every record that is to go back is put back exactly once', async () => {
+  await fc.assert(fc.asyncProperty(letters, fc.array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 4 }), async (list, lost) => {
+    const world = new World();
+    for (let copy = 0; copy < 3; copy++) for (const [n, { end, copies }] of list.entries()) if (copy < copies) world.letter(n, end, copy);
+    const { runner, orders } = await world.process('a');
+    for (const n of lost) world.lost.add(n);
+    const { id } = (await runner.add(world.order({ from: 'dlq', all: true, ahead: 0, start: true }), by(1))).entry.order;
+    await until(orders, id, 'finished');
+    const open = list.flatMap(({ end }, n) => (end.state === 'delivered' ? [] : [n]));
+    const back = world.back();
+    expect([new Set(back).size, back.length]).toEqual([open.length, open.length]);
+    const { counts } = orders.get(id).progress;
+    expect([counts['selected'] ?? 0, counts['requeued'] ?? 0, counts['confirmed'] ?? 0]).toEqual([list.length, open.length, list.length - open.length]);
+    // What it says on the topic is, in the end, what it came to.
+    for (let i = 0; i < 20; i++) await new Promise((done) => setTimeout(done, 1));
+    await runner.close();
+    const kept = (await world.process('b')).orders.get(id).progress;
+    expect([kept.state, kept.counts]).toEqual(['finished', counts]);
+  }), { numRuns: 60 });
+}, 60_000);
+
+test('an order waits, visibly, for a registry that is away, in preview and in run, and is paused meanwhile', async () => {
+  const world = new World();
+  for (let n = 0; n < 20; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  const looks = async (): Promise<void> => { for (let i = 0; i < 30; i++) await new Promise((done) => setTimeout(done, 1)); };
+  world.away = true;
+  const { id } = (await runner.add(world.order({ from: 'dlq', all: true }), by(1))).entry.order;
+  await looks();
+  expect([orders.get(id).progress.state, runner.waitingFor(id)]).toEqual(['previewing', 'log-unavailable: the registry does not answer']);
+  world.away = false;
+  await until(orders, id, 'previewed');
+  expect(runner.waitingFor(id)).toBeUndefined();
+  world.away = true;
+  await runner.start(id, by(2));
+  await looks();
+  expect([orders.get(id).progress.state, runner.waitingFor(id), world.back()]).toEqual(['running', 'log-unavailable: the registry does not answer', []]);
+  await runner.pause(id, by(3));
+  await looks();
+  expect([orders.get(id).progress.state, runner.waitingFor(id)]).toEqual(['paused', undefined]);
+  await runner.start(id, by(4));
+  await looks();
+  world.away = false;
+  await until(orders, id, 'finished');
+  expect(world.back()).toHaveLength(20);
+  await runner.close();
+});
+
 test('a copy behind the cursor of what was put back before it is known for one after a kill, wherever that was', async () => {
   for (let cut = 38; cut <= 46; cut++) {
     const world = new World();
@@ -242,6 +305,39 @@ test('a copy behind the cursor of what was put back before it is known for one a
     expect(second.orders.get(id).progress.counts).toMatchObject({ selected: 40, requeued: 40 });
     expect(world.back()).toHaveLength(40);
   }
+});
+
+test('previews and runs wait for an index that is being built anew, visibly, and are paused and cancelled meanwhile', async () => {
+  const world = new World();
+  for (let n = 0; n < 20; n++) world.letter(n, {});
+  const first = await world.process('a');
+  const { id } = (await first.runner.add(world.order({ from: 'dlq', all: true, rate: 100 }), by(1))).entry.order;
+  await until(first.orders, id, 'previewed');
+  await first.runner.start(id, by(2));
+  for (let i = 0; i < 20_000 && world.back().length === 0; i++) await new Promise((done) => setImmediate(done));
+  await first.runner.close();
+  const before = world.back().length;
+  expect([before > 0, before < 20]).toEqual([true, true]);
+  // The machine fell, and with it the index.
+  world.indexed = false;
+  const { runner, orders } = await world.process('b');
+  const looks = async (): Promise<void> => { for (let i = 0; i < 50; i++) await new Promise((done) => setTimeout(done, 1)); };
+  await looks();
+  expect([orders.get(id).progress.state, runner.waitingFor(id), world.back().length]).toEqual(['running', 'the index of control', before]);
+  const late = (await runner.add(world.order({ from: 'dlq', all: true }), by(3))).entry.order.id;
+  await looks();
+  expect([orders.get(late).progress.state, runner.waitingFor(late)]).toEqual(['previewing', 'the index of control']);
+  await runner.cancel(late, by(4));
+  await runner.pause(id, by(5));
+  await looks();
+  expect([orders.get(late).progress.state, orders.get(id).progress.state, runner.waitingFor(id), runner.waitingFor(late)]).toEqual(['cancelled', 'paused', undefined, undefined]);
+  await runner.start(id, by(6));
+  await looks();
+  world.indexed = true;
+  await until(orders, id, 'finished');
+  expect(orders.get(id).progress.counts).toEqual({ read: 20, selected: 20, requeued: 20 });
+  expect(new Set(world.back()).size).toBe(20);
+  await runner.close();
 });
 
 test('records of two megabytes are put back a few at a time, each once and in order', async () => {
@@ -349,6 +445,57 @@ test('an order whose destination is paused stays open until that has taken it, a
   await runner.close();
 });
 
+test('an order with no room before a paused destination lets the others go first, says what it waits for, and goes on when there is room, also after a restart', async () => {
+  const world = new World();
+  world.paused.add('crm');
+  for (let n = 0; n < 40; n++) world.letter(n, {}, 0, n % 2 === 0 ? 'crm' : 'till');
+  let { runner, orders } = await world.process('a');
+  const add = async (destination: string, n: number): Promise<string> => {
+    const { id } = (await runner.add(world.order({ from: 'dlq', destination, ahead: 4, start: true }), by(n))).entry.order;
+    return id;
+  };
+  const told = async (id: string, what: string): Promise<void> => {
+    for (let i = 0; i < 20_000 && runner.waitingFor(id) !== what; i++) await new Promise((done) => setImmediate(done));
+    expect([orders.get(id).progress.state, runner.waitingFor(id)]).toEqual(['running', what]);
+  };
+  const first = await add('crm', 1);
+  await told(first, world.topics.dispatch('crm'));
+  // Nobody waits behind it, so it stays.
+  const second = await add('crm', 2);
+  await told(second, world.topics.dispatch('crm'));
+  const till = await add('till', 3);
+  await until(orders, till, 'finished');
+  for (const id of [first, second]) await told(id, world.topics.dispatch('crm'));
+  await runner.close();
+  ({ runner, orders } = await world.process('b'));
+  const next = await add('till', 4);
+  await until(orders, next, 'finished');
+  await runner.pause(second, by(5));
+  await runner.start(second, by(6));
+  world.paused.clear();
+  for (const id of [first, second]) {
+    await until(orders, id, 'finished');
+    expect(orders.get(id).progress.counts).toEqual({ read: 40, selected: 20, requeued: 20 });
+  }
+  // Each of the two put each record back once; the dispatcher sends it once.
+  const back = world.back('crm');
+  expect([back.length, new Set(back).size]).toEqual([40, 20]);
+  await runner.close();
+});
+
+test('an order behind another one says which', async () => {
+  const world = new World();
+  for (let n = 0; n < 30; n++) world.letter(n, {});
+  const { runner, orders } = await world.process('a');
+  const ids = await Promise.all([1, 2].map(async (n) => (await runner.add(world.order({ from: 'dlq', all: true, rate: 100 }), by(n))).entry.order.id));
+  for (const id of ids) await until(orders, id, 'previewed');
+  for (const [i, id] of ids.entries()) await runner.start(id, by(3 + i));
+  expect(ids.map((id) => runner.waitingFor(id)).at(1)).toBe(`order ${ids[0]}`);
+  for (const id of ids) await until(orders, id, 'finished');
+  expect(ids.map((id) => runner.waitingFor(id))).toEqual([undefined, undefined]);
+  await runner.close();
+});
+
 test('a second order over the same range is told of the first, and a process that lost an order to another one stands down', async () => {
   const world = new World();
   for (let n = 0; n < 20; n++) world.letter(n, {});
@@ -403,6 +550,62 @@ test('a corrected order whose differences went with a restart is not started bef
   await until(second.orders, late, 'previewed');
   again.forget(late);
   await expect(second.runner.start(late, by(6))).rejects.toThrow(/order it again/);
+  await second.runner.close();
+});
+
+test('a corrected order sends nothing under another release than its preview showed: it is not started, and one that runs is paused', async () => {
+  const world = new World();
+  for (let n = 0; n < 30; n++) world.letter(n, {});
+  const first = await world.process('a', { corrector: corrector() });
+  const add = async (n: number, more: object = {}): Promise<string> => {
+    const { id } = (await first.runner.add({ ...world.order({ from: 'dlq', all: true }), corrected: true, ...more }, by(n))).entry.order;
+    await until(first.orders, id, 'previewed');
+    return id;
+  };
+  const [id, plain] = [await add(1, { rate: 100 }), await add(2, { corrected: false })];
+  world.release = 'rel_y';
+  await expect(first.runner.start(id, by(3))).rejects.toThrow(/shown under rel_x, and rel_y runs now, which would send others: order it again/);
+  expect(world.back()).toEqual([]);
+  await first.runner.start(plain, by(4));
+  await until(first.orders, plain, 'finished');
+  const before = world.back().length;
+  world.release = 'rel_x';
+  await first.runner.start(id, by(5));
+  for (let i = 0; i < 20_000 && world.back().length === before; i++) await new Promise((done) => setTimeout(done, 1));
+  world.release = 'rel_y';
+  await until(first.orders, id, 'paused');
+  expect(world.back().length).toBeLessThan(before + 30);
+  expect(first.orders.get(id).progress).toMatchObject({ by: 'control', reason: expect.stringMatching(/shown under rel_x, and rel_y runs now/) });
+  await expect(first.runner.start(id, by(6))).rejects.toThrow(/order it again/);
+  // What it showed runs again.
+  world.release = 'rel_x';
+  await first.runner.start(id, by(7));
+  await until(first.orders, id, 'finished');
+  expect(first.orders.get(id).progress).toMatchObject({ counts: { selected: 30, requeued: 30 }, reason: null });
+  expect(world.back()).toHaveLength(before + 30);
+  await first.runner.close();
+});
+
+test('a corrected order is previewed again when the release changes meanwhile; one that was shown is not, by a restart, under another release', async () => {
+  const world = new World();
+  for (let n = 0; n < 3; n++) world.letter(n, {});
+  const changing = corrector();
+  let opened = 0;
+  const first = await world.process('a', { corrector: { ...changing, open(order, goesOn) {
+    if (++opened === 1) world.release = 'rel_y';
+    return changing.open(order, goesOn);
+  } } });
+  const { id } = (await first.runner.add({ ...world.order({ from: 'dlq', all: true }), corrected: true }, by(1))).entry.order;
+  await until(first.orders, id, 'previewed');
+  expect([opened, JSON.parse(first.orders.get(id).progress.preview)]).toMatchObject([2, { release: 'rel_y', differs: 3 }]);
+  await first.runner.close();
+  world.release = 'rel_z';
+  const again = corrector();
+  const second = await world.process('b', { corrector: again });
+  const next = (await second.runner.add(world.order({ from: 'dlq', all: true }), by(2))).entry.order.id;
+  await until(second.orders, next, 'previewed');
+  expect([again.has(id), second.orders.get(id).progress.state]).toEqual([false, 'previewed']);
+  await expect(second.runner.start(id, by(3))).rejects.toThrow(/shown under rel_y, and rel_z runs now/);
   await second.runner.close();
 });
 

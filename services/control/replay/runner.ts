@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { findWeirError, WeirError } from '@weir/errors';
 import type { LogAdmin } from '@weir/log';
-import { retentionOf, type ReplayPreview } from '@weir/pipeline';
+import { isPassing, patiently, retentionOf, soon, type ReplayPreview } from '@weir/pipeline';
 import type { Logger } from 'pino';
 import type { NewLeaf } from '../audit.ts';
 import { maxOrders, type Corrector } from './correct.ts';
@@ -40,7 +40,7 @@ export interface By {
 
 /**
  * Replay orders as resumable machines: previewing → previewed → running ⇄ paused → delivering → finished. One order
- * runs at a time, in the order of their starts; previews have a line of their own, and delivery is waited for by each for itself. Everything that is needed to go on
+ * runs at a time, in the order of their starts, and one whose stages have no room lets the others go first; previews have a line of their own, and delivery is waited for by each for itself. Everything that is needed to go on
  * is on weir.control, see docs/decisions/0008-replay.md.
  */
 export interface Runner {
@@ -51,15 +51,24 @@ export interface Runner {
   cancel(id: string, by: By): Promise<Entry>;
   /** Take up what a crash or a stop left open. */
   resume(): void;
-  /** What a run waits for; undefined = nothing. */
+  /** What a preview or a run waits for; undefined = nothing. */
   waitingFor(id: string): string | undefined;
   close(): Promise<void>;
 }
 
 const saveEveryMs = 1000;
+/** A run whose stages have no room for so long lets those behind it go first. */
+const asideMs = 3000;
+const asideLookMs = 1000;
+/** What was read of a range before brokers or registry went away is read again after each wait. */
+const maxAwayMs = 30_000;
+/** An order that another process has taken over is not waited for. */
+const isAway = (error: unknown): boolean => isPassing(error) && (error as { code?: string }).code !== 'log-assignment-stale';
 /** Ended orders whose names of those that a vendor was asked about are kept. */
 const keptNames = 20;
 const unknowns = new Set(['unknownKeyed', 'unknownReadable', 'unknownHeld']);
+
+const previewOf = ({ progress }: Pick<Entry, 'progress'>): ReplayPreview => JSON.parse(progress.preview) as ReplayPreview;
 
 /** Adds what came of a chunk; `over` was passed over. */
 function tally(counts: Record<string, number>, chunk: Readonly<Record<'read' | 'lost' | 'selected' | 'requeued', number>>, over: readonly Item[]): void {
@@ -76,22 +85,41 @@ export function createRunner(ports: RunnerPorts): Runner {
   const { topics, clock, reader } = ports.putBack;
   const settled = createSettled(ports.settle);
   const lines = { preview: Promise.resolve(), run: Promise.resolve() };
+  /** Orders of each line; the first one is worked on. */
+  const queued: Readonly<Record<keyof typeof lines, string[]>> = { preview: [], run: [] };
+  /** What is waited for outside of the lines. */
   const delivering = new Set<Promise<void>>();
   const running = new Map<string, PutBack>();
+  /** What an order waits for that is not at its put-back. */
+  const waiting = new Map<string, string>();
+  /** What did not answer an order, and how often in a row. */
+  const away = new Map<string, { readonly tries: number; readonly what: string }>();
   let closed = false;
 
+  /** Counts at once, also when the write is refused: who asked for it is told. */
   async function save(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
     const before = entry.progress;
-    await orders.save({ ...before, ...patch, at: Math.max(clock.now(), before.at + 1), runner: ports.runner });
-    if (patch.state !== undefined && patch.state !== before.state) ports.metrics.moved(before.state, patch.state);
+    const saved = orders.save({ ...before, ...patch, at: Math.max(clock.now(), before.at + 1), runner: ports.runner });
+    if (entry.progress.state !== before.state) ports.metrics.moved(before.state, entry.progress.state);
+    await saved;
   }
 
-  /** What fails in a declared way ends the order, not the process. */
+  /** As `save`, of the work itself: brokers that are away are waited for. What is written in the end is how the order is by then. */
+  async function keep(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
+    await save(entry, patch).catch((error: unknown) => {
+      if (closed || !isAway(error)) throw error;
+      return patiently(clock, () => closed, () => orders.save(entry.progress));
+    });
+  }
+
+  /** What fails in a declared way ends the order, not the process; brokers or a registry that are away end neither: the work is taken up where a crash would have left it. */
   async function attempt(id: string, work: (entry: Entry) => Promise<void>): Promise<void> {
     try {
-      if (closed) return;
-      const entry = orders.get(id);
-      await work(entry).catch((error: unknown) => failed(entry, error));
+      for (let again = true; again && !closed;) {
+        const entry = orders.get(id);
+        again = await work(entry).then(() => false, (error: unknown) => failed(entry, error));
+      }
+      away.delete(id);
     } catch (error) {
       if (!closed) ports.fail(error);
     }
@@ -99,7 +127,21 @@ export function createRunner(ports: RunnerPorts): Runner {
 
   /** Work of one line, one after the other. */
   function enqueue(line: keyof typeof lines, id: string, work: (entry: Entry) => Promise<void>): void {
-    lines[line] = lines[line].then(() => attempt(id, work));
+    queued[line].push(id);
+    lines[line] = lines[line].then(() => attempt(id, work)).finally(() => queued[line].shift());
+  }
+
+  /** Leaves the line to those behind it until the stages have taken enough of what it put back: a destination that is paused holds up its own orders only. Then its turn comes again. */
+  function stepAside(id: string, putBack: PutBack): void {
+    running.set(id, putBack);
+    const mine = (): boolean => running.get(id) === putBack;
+    const waits: Promise<void> = attempt(id, (entry) => putBack.room(() => mine() && goesOn(entry, 'running'), asideLookMs)).then(() => {
+      // Paused and started meanwhile: it has another turn already.
+      if (!mine()) return;
+      running.delete(id);
+      enqueue('run', id, run);
+    }).finally(() => delivering.delete(waits));
+    delivering.add(waits);
   }
 
   /** Each by itself: one whose destination is paused holds up no other. */
@@ -108,17 +150,45 @@ export function createRunner(ports: RunnerPorts): Runner {
     delivering.add(waiting);
   }
 
-  async function failed(entry: Entry, error: unknown): Promise<void> {
-    if (closed) return;
+  /** True: it is to be tried again, now. */
+  async function failed(entry: Entry, error: unknown): Promise<boolean> {
+    if (closed) return false;
     const known = findWeirError(error);
-    if (known?.code === 'log-assignment-stale') return logger.warn({ order: entry.order.id }, known.message);
+    if (known?.code === 'log-assignment-stale') {
+      logger.warn({ order: entry.order.id }, known.message);
+      return false;
+    }
     if (known === undefined || known.entry.retry === 'stop') throw error;
-    if (endedStates.has(entry.progress.state)) return logger.warn({ order: entry.order.id, err: error }, 'the work on a replay order that was cancelled failed');
+    if (endedStates.has(entry.progress.state)) {
+      logger.warn({ order: entry.order.id, err: error }, 'the work on a replay order that was cancelled failed');
+      return false;
+    }
+    if (isAway(known)) {
+      await outlast(entry, known);
+      return true;
+    }
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.failed', target: entry.order.id, of: entry.order.leaf, details: { code: known.code } });
-    await save(entry, { state: 'failed', by: 'control', leaf, finishedAt: clock.now(), reason: known.message });
+    await keep(entry, { state: 'failed', by: 'control', leaf, finishedAt: clock.now(), reason: known.message });
+    return false;
+  }
+
+  /** Longer each time that nothing could be done between; no longer than the order stays as it is. */
+  async function outlast({ order: { id }, progress: { state } }: Entry, error: WeirError): Promise<void> {
+    const tries = (away.get(id)?.tries ?? 0) + 1;
+    if (tries === 1) logger.warn({ order: id, err: error }, 'a replay waits until brokers and registry answer');
+    away.set(id, { tries, what: `${error.code}: ${error.message}` });
+    const until = clock.monotonic() + Math.min(maxAwayMs, 250 * 2 ** tries);
+    while (!closed && clock.monotonic() < until && orders.get(id).progress.state === state) await soon(clock);
   }
 
   const goesOn = (entry: Entry, state: State): boolean => !closed && entry.progress.state === state;
+
+  /** The release under which a corrected order showed what it would send, where another one runs now: its differences are others, and nobody saw them. */
+  function otherRelease({ order, progress }: Entry): string | undefined {
+    if (!order.corrected || progress.preview === '') return undefined;
+    const shown = previewOf({ progress }).release;
+    return shown === select.release().hash ? undefined : `its differences were shown under ${shown}, and ${select.release().hash} runs now, which would send others`;
+  }
 
   /** Ask the vendors about what is unknown; what they have becomes applied, what they surely have not is to be sent. */
   async function verify(entry: Entry, items: readonly Item[], state: State, survey?: Survey): Promise<void> {
@@ -132,9 +202,27 @@ export function createRunner(ports: RunnerPorts): Runner {
     }
   }
 
+  /**
+   * An index that is being built anew (a new folder, a torn file) knows of no end: what it is asked before it is whole would be
+   * taken for on its way, and passed over. False: the order left the state before.
+   */
+  async function indexed(entry: Entry, state: State): Promise<boolean> {
+    const { id } = entry.order;
+    waiting.set(id, 'the index of control');
+    try {
+      return await settled.indexed(() => goesOn(entry, state));
+    } finally {
+      waiting.delete(id);
+    }
+  }
+
   async function preview(entry: Entry): Promise<void> {
     const { order } = entry;
-    await settled.indexed();
+    if (!await indexed(entry, 'previewing')) return;
+    const release = select.release();
+    const shown = entry.progress.preview === '' ? undefined : previewOf(entry).release;
+    // Of an attempt before.
+    if (order.corrected) ports.corrector.forget(order.id);
     const survey = createSurvey();
     const selector = createSelector(select, order);
     const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'previewing')) : undefined;
@@ -142,6 +230,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       for await (const { records } of scan(reader, order.range)) {
         if (!goesOn(entry, 'previewing')) return;
         const items = await selector.take(records);
+        away.delete(order.id);
         if (order.verify) await verify(entry, items, 'previewing', survey);
         for (const item of items) {
           const differences = correct?.differences(item) ?? [];
@@ -152,11 +241,17 @@ export function createRunner(ports: RunnerPorts): Runner {
     } finally {
       correct?.close();
     }
-    const result = survey.result(select.release(), selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate, goneBefore: await goneBefore(order) });
+    const result = survey.result(release, selector.passed, { derived: order.from === 'raw' || order.from === 'canonical', rate: order.rate, goneBefore: await goneBefore(order) });
     const empty = result.records === 0;
     if (!goesOn(entry, 'previewing')) return;
-    await save(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
-    if (order.start && goesOn(entry, 'previewed')) await begin(entry, { actor: order.by, leaf: order.leaf });
+    if (order.corrected && select.release() !== release) {
+      // It is of two releases.
+      return preview(entry);
+    }
+    // Made again by itself, of what nobody has looked at: the one that was shown stays, and a start is refused.
+    if (shown !== undefined && shown !== release.hash) return keep(entry, { state: 'previewed' });
+    await keep(entry, { state: empty ? 'empty' : 'previewed', preview: JSON.stringify(result), finishedAt: empty ? clock.now() : null });
+    if (order.start && goesOn(entry, 'previewed')) await patiently(clock, () => !goesOn(entry, 'previewed'), () => begin(entry, { actor: order.by, leaf: order.leaf }));
   }
 
   /** Ends of the target topics first: whatever is put back from now on lies behind them. False: somebody else changed the order meanwhile. */
@@ -164,7 +259,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     const { state } = entry.progress;
     const tails = entry.progress.startedAt === null ? await endsOf(admin, targets(entry.order)) : entry.progress.tails;
     if (entry.progress.state !== state) return false;
-    await save(entry, { state: 'running', by: by.actor, leaf: by.leaf, startedAt: entry.progress.startedAt ?? clock.now(), tails });
+    await keep(entry, { state: 'running', by: by.actor, leaf: by.leaf, startedAt: entry.progress.startedAt ?? clock.now(), tails, reason: null });
     enqueue('run', entry.order.id, run);
     return true;
   }
@@ -182,57 +277,84 @@ export function createRunner(ports: RunnerPorts): Runner {
     }
   }
 
+  /** To the end, or until it is paused, cancelled or closed; a corrected order is paused when the release changes under it. */
   async function run(entry: Entry): Promise<void> {
     const { order } = entry;
-    if (!goesOn(entry, 'running')) return;
+    while (goesOn(entry, 'running')) {
+      const other = otherRelease(entry);
+      if (other === undefined) {
+        const blocked = await pass(entry);
+        if (blocked !== undefined) return stepAside(order.id, blocked);
+      } else {
+        const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.paused', target: order.id, of: order.leaf, details: { release: select.release().hash } });
+        if (goesOn(entry, 'running')) await keep(entry, { state: 'paused', by: 'control', leaf, reason: `${other}: order it again` });
+      }
+    }
+  }
+
+  /** From the cursor on; at the end the order is `delivering`. Comes back before when the order left its state, or a corrected one its release; with its put-back when that has no room, and others wait. */
+  async function pass(entry: Entry): Promise<PutBack | undefined> {
+    const { order } = entry;
+    const release = select.release();
+    const on = (): boolean => goesOn(entry, 'running') && (!order.corrected || select.release() === release);
+    if (!on() || !await indexed(entry, 'running')) return undefined;
     const selector = createSelector(select, order);
     await remember(entry, selector);
     const already = await putBackSince(ports.putBack, order, entry.progress.tails);
     if (already.size > 0) logger.info({ order: order.id, records: already.size }, 'put back behind the cursor, known by their origin');
-    const correct = order.corrected ? await ports.corrector.open(order, () => goesOn(entry, 'running')) : undefined;
+    const correct = order.corrected ? await ports.corrector.open(order, on) : undefined;
     const counts: Record<string, number> = { ...entry.progress.counts };
     const putBack = createPutBack(ports.putBack, order);
     running.set(order.id, putBack);
+    let noRoomSince: number | undefined;
+    /** What was put back is found again by its origin. */
+    const stepsAside = (): boolean => noRoomSince !== undefined && queued.run.length > 1 && clock.monotonic() - noRoomSince > asideMs;
+    function puts(): boolean {
+      noRoomSince = putBack.waitingFor() === undefined ? undefined : noRoomSince ?? clock.monotonic();
+      return on() && !stepsAside();
+    }
     let savedAt = clock.monotonic();
     /** What is being put back; the next chunk is selected meanwhile, and put back behind it. */
     let under: { readonly whole: Promise<boolean>; readonly acknowledged: () => void; readonly positions: readonly Position[] } | undefined;
     /** False: paused, cancelled or closed within the chunk: what of it was put back is found again by its origin. */
     async function settle(): Promise<boolean> {
-      if (under === undefined) return goesOn(entry, 'running');
+      if (under === undefined) return on();
       const { whole, acknowledged, positions } = under;
       under = undefined;
       if (!await whole) return false;
       acknowledged();
       if (clock.monotonic() - savedAt < saveEveryMs && !atEnd(order, positions)) return true;
-      await save(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
+      await keep(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
       savedAt = clock.monotonic();
-      return goesOn(entry, 'running');
+      return on();
     }
     try {
       for await (const { records, positions, lost } of scan(reader, order.range, entry.progress.positions)) {
         const found = await selector.take(records);
+        away.delete(order.id);
         const items = correct === undefined ? found : found.map((item) => correct.mark(item));
         if (order.verify) await verify(entry, items.filter((item) => !already.has(item.from)), 'running');
         const back: Item[] = [];
         const over: Item[] = [];
         for (const item of items) (already.has(item.from) || goesBack(item, order) ? back : over).push(item);
-        if (!await settle()) return;
+        if (!await settle()) return on() ? putBack : undefined;
         const acknowledged = (): void => {
           tally(counts, { read: records.length, lost, selected: items.length, requeued: back.length }, over);
           ports.metrics.requeued.inc(back.length);
         };
-        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), () => goesOn(entry, 'running')), acknowledged, positions };
+        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), puts), acknowledged, positions };
         // Told when it is waited for.
         under.whole.catch(() => {});
       }
-      if (!await settle()) return;
+      if (!await settle()) return on() ? putBack : undefined;
     } finally {
       await under?.whole.catch(() => {});
       running.delete(order.id);
       correct?.close();
     }
-    await save(entry, { state: 'delivering' });
+    await keep(entry, { state: 'delivering' });
     awaitDelivery(order.id);
+    return undefined;
   }
 
   /** Everything was put back: wait until the stages have taken it, then tell how it ended. */
@@ -241,7 +363,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (!(await settled.taken(entry.order, entry.progress.startedAt ?? entry.order.at, () => goesOn(entry, 'delivering')))) return;
     const report = { ...entry.progress.counts, ended: settled.outcomes(entry.order.id), seconds: Math.round((clock.now() - (entry.progress.startedAt ?? clock.now())) / 1000) };
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.finished', target: entry.order.id, of: entry.order.leaf, details: { selected: report['selected' as never] ?? 0, requeued: report['requeued' as never] ?? 0 } });
-    await save(entry, { state: 'finished', by: 'control', leaf, finishedAt: clock.now(), report: JSON.stringify(report) });
+    await keep(entry, { state: 'finished', by: 'control', leaf, finishedAt: clock.now(), report: JSON.stringify(report) });
     ports.corrector.forget(entry.order.id);
     forgetNames();
     logger.info({ order: entry.order.id, ...report }, 'replay finished');
@@ -256,7 +378,7 @@ export function createRunner(ports: RunnerPorts): Runner {
   /** Its preview once more, for the differences that went with a restart. */
   async function previewAgain(entry: Entry): Promise<void> {
     if (!goesOn(entry, 'previewed')) return;
-    await save(entry, { state: 'previewing' });
+    await keep(entry, { state: 'previewing' });
     await preview(entry);
   }
 
@@ -300,7 +422,7 @@ export function createRunner(ports: RunnerPorts): Runner {
 
   /** Nothing is sent anew that could not be looked at first. One that was ordered to start at once was not to be looked at. */
   function lacksDifferences({ order, progress }: Entry): boolean {
-    return progress.state === 'previewed' && order.corrected && !order.start && (JSON.parse(progress.preview) as ReplayPreview).differs > 0 && !ports.corrector.has(order.id);
+    return progress.state === 'previewed' && order.corrected && !order.start && previewOf({ progress }).differs > 0 && !ports.corrector.has(order.id);
   }
 
   function refuse(entry: Entry, wanted: string): never {
@@ -322,6 +444,8 @@ export function createRunner(ports: RunnerPorts): Runner {
       const entry = orders.get(id);
       const wanted = 'only what is previewed or paused can be started';
       if (entry.progress.state !== 'previewed' && entry.progress.state !== 'paused') refuse(entry, wanted);
+      const other = otherRelease(entry);
+      if (other !== undefined) refuse(entry, `${other}: order it again, and look at the new preview`);
       if (lacksDifferences(entry)) refuse(entry, 'its differences, which the run would send, are not at hand any more: wait until they are made again, or order it again');
       if (!await begin(entry, by)) refuse(entry, wanted);
       return entry;
@@ -339,7 +463,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       return entry;
     },
     resume() {
-      const again = new Set(orders.list().filter(lacksDifferences).slice(0, maxOrders).map(({ order }) => order.id));
+      const again = new Set(orders.list().filter((entry) => lacksDifferences(entry) && otherRelease(entry) === undefined).slice(0, maxOrders).map(({ order }) => order.id));
       for (const { order, progress } of orders.list().toReversed()) {
         ports.metrics.moved(undefined, progress.state);
         if (again.has(order.id)) enqueue('preview', order.id, previewAgain);
@@ -352,7 +476,11 @@ export function createRunner(ports: RunnerPorts): Runner {
         else awaitDelivery(order.id);
       }
     },
-    waitingFor: (id) => running.get(id)?.waitingFor(),
+    waitingFor(id) {
+      if (!workingStates.has(orders.get(id).progress.state)) return undefined;
+      const line = Object.values(queued).find((ids) => ids.indexOf(id) > 0);
+      return away.get(id)?.what ?? waiting.get(id) ?? running.get(id)?.waitingFor() ?? (line === undefined ? undefined : `order ${line[0]}`);
+    },
     async close() {
       closed = true;
       await Promise.all([...Object.values(lines), ...delivering]);

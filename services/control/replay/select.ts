@@ -161,9 +161,50 @@ export interface Selector {
   readonly passed: Passed;
 }
 
+/** Of records: keys and schemas that are not here yet. A key that is still missing after that is destroyed. */
+function createPrepare({ serde, topics, hasKey, keysToEnd }: SelectPorts): (records: ReadonlyArray<{ readonly topic: string; readonly value: Buffer | null }>) => Promise<void> {
+  const rawPrefix = topics.raw('');
+  return async (records) => {
+    let readKeys = false;
+    for (const { topic, value } of records) {
+      if (value === null) continue;
+      const sealed = isSealed(value);
+      if (sealed && !readKeys && !hasKey(value)) {
+        readKeys = true;
+        await keysToEnd();
+      }
+      if (topic.startsWith(rawPrefix) || !isReadable(value) || (sealed && !hasKey(value)) || serde.known(value)) continue;
+      await serde.prepare(value).catch((error: unknown) => { if (!(error instanceof WeirError) || error.code !== 'schema-unknown') throw error; });
+    }
+  };
+}
+
+const usesData = (standing: Pick<StandingPorts, 'destination'>, { destination, operation }: DeliveryFacts): boolean => standing.destination(destination)?.operations[operation]?.kind === 'use';
+
+/**
+ * What policy says today of one delivery that was decided earlier, as a replay of it asks (docs/decisions/0033). What restricts use
+ * is not asked, nor is what nobody can read or what has no such operation any more: `same`, and the dispatcher ends it.
+ * @param record of a dispatch topic
+ */
+export function createAsksToday(ports: SelectPorts): (record: Pick<Origin, 'topic' | 'value'>) => Promise<Today> {
+  const prepare = createPrepare(ports);
+  const today = createToday({ ...ports, decideNow: createDeriver(ports).now, prepare: (records) => prepare(records.map(({ value }) => ({ topic: ports.topics.canonical, value }))) });
+  return async (record) => {
+    await prepare([record]);
+    let delivery: DeliveryRecord | undefined;
+    try {
+      delivery = isReadable(record.value) ? readDelivery(ports.serde, record.value) : undefined;
+    } catch (error) {
+      if (!(error instanceof WeirError)) throw error;
+    }
+    return delivery === undefined || !usesData(ports.standing, delivery) || today.stands(delivery) ? 'same' : today.decide(delivery);
+  };
+}
+
 export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector {
   const { serde, topics } = ports;
   const rawPrefix = topics.raw('');
+  const prepare = createPrepare(ports);
   const dispatchPrefix = topics.dispatch('');
   const readLetter = letterReader(order);
   const standing: StandingPorts = { ...ports.standing, allows: recentAnswers(ports.standing.allows) };
@@ -189,21 +230,6 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
   /** Of a kind that is nearly always `usual`. Every other kind is one of its own, in a set for all: there may be as many as ids. */
   function isNewOf(kind: string, usual: string, id: string, among: string): boolean {
     return kind === usual ? isNew(among, id) : isNew(`${among}/other`, `oth_${hash('sha256', `${kind}\n${id}`).slice(0, 32)}`);
-  }
-
-  /** Keys and schemas that are not here yet. A key that is still missing after that is destroyed. */
-  async function prepare(records: ReadonlyArray<{ readonly topic: string; readonly value: Buffer | null }>): Promise<void> {
-    let readKeys = false;
-    for (const { topic, value } of records) {
-      if (value === null) continue;
-      const sealed = isSealed(value);
-      if (sealed && !readKeys && !ports.hasKey(value)) {
-        readKeys = true;
-        await ports.keysToEnd();
-      }
-      if (topic.startsWith(rawPrefix) || !isReadable(value) || (sealed && !ports.hasKey(value)) || serde.known(value)) continue;
-      await serde.prepare(value).catch((error: unknown) => { if (!(error instanceof WeirError) || error.code !== 'schema-unknown') throw error; });
-    }
   }
 
   function decode<T>(value: Buffer | null, read: FieldReader<T>): T | undefined {
@@ -241,7 +267,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
 
   /** A delivery that was decided earlier does not go when policy would not let it through as it stands today (I3: consent alone is asked again at the call). What restricts use goes whatever the rules say. */
   async function decideAgain(items: readonly Item[]): Promise<void> {
-    const asked = items.flatMap(({ kind, deliveries: [looked] }) => (kind === 'delivery' && looked !== undefined && sends(looked.found.standing, 'resend') && standing.destination(looked.facts.destination)?.operations[looked.facts.operation]?.kind === 'use' && !today.stands(looked.facts as DeliveryRecord) ? [looked] : []));
+    const asked = items.flatMap(({ kind, deliveries: [looked] }) => (kind === 'delivery' && looked !== undefined && sends(looked.found.standing, 'resend') && usesData(standing, looked.facts) && !today.stands(looked.facts as DeliveryRecord) ? [looked] : []));
     let at = 0;
     async function worker(): Promise<void> {
       while (at < asked.length) {

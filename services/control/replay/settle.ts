@@ -85,9 +85,9 @@ export function createSettled(ports: SettlePorts) {
     return until(taken, goesOn);
   }
 
-  /** The index has what the topics hold now. */
-  async function indexed(goesOn: () => boolean = () => true): Promise<boolean> {
-    const list = [topics.dlq, topics.outcome, ...[...ports.release().destinations.keys()].map(topics.ledger)];
+  /** The index has what the topics that a selection asks it about hold now: where each delivery stands, and where the canonical records of an event are. */
+  async function indexed(goesOn: () => boolean): Promise<boolean> {
+    const list = [topics.canonical, topics.dlq, topics.outcome, ...[...ports.release().destinations.keys()].flatMap((name) => [topics.dispatch(name), topics.ledger(name)])];
     const waits = await Promise.all(list.map(async (topic) => {
       const ends = await admin.endOffsets(topic);
       return until(async () => [...ends].every(([partition, end]) => store.position(topic, partition) >= end), goesOn);

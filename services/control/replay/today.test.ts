@@ -1,12 +1,13 @@
 import type { Adapter } from '@weir/adapter';
 import type { LogRecord } from '@weir/log';
-import { H } from '@weir/pipeline';
+import { H, topicNames } from '@weir/pipeline';
 import { canonicalSchemas, dependsOnTime, planOf } from '@weir/policy';
 import { compileRelease, type Release } from '@weir/release';
 import { createLocalSerde } from '@weir/testing';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createDeriver } from './derive.ts';
+import { createAsksToday, type SelectPorts } from './select.ts';
 import { createToday, isWithin, type DecidedDelivery, type Today } from './today.ts';
 
 const put = { kind: 'use', accepts: ['weir.canonical.Profile'], idempotency: { scheme: 'natural-upsert', pastWindow: 'hold' } };
@@ -124,6 +125,19 @@ test('it goes as it stands where, and only where, today\'s policy lets all of it
     expect((await today({ before, today: now, fields })).says).toBe(denied === country ? 'denied' : more ? 'otherwise' : 'same');
   }), { numRuns: 100 });
 }, 60_000);
+
+test('one delivery as it stands on its topic: what uses data is asked of, what restricts it, has no operation any more or cannot be read is left to its dispatcher', async () => {
+  const [before, no] = [release(allow), release(`${allow}  - { name: no, effect: deny, when: record.country == "DE" }\n`)];
+  const kinds: Readonly<Record<string, string>> = { put: 'use', off: 'restrict' };
+  const asks = (now: Release) => createAsksToday({
+    serde, topics: topicNames('t'), release: () => now, workspaceKey: Buffer.alloc(32), tables: { linked: (ids: readonly string[]) => ids, check: () => ({ ok: true as const, seen: [] }), regions: () => undefined }, keys: undefined, open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined,
+    canonicalOf: async () => [canonical(person)], now: () => 2_000_000, standing: { mayRead: () => true, destination: () => ({ operations: Object.fromEntries(Object.entries(kinds).map(([name, kind]) => [name, { kind }])) }) },
+  } as unknown as SelectPorts);
+  const delivery = (operation: string): Buffer => serde.encode('weir.internal.Delivery', { outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation, kind: 'use', recordType: 'weir.canonical.Profile', payload: bytesOf(person), decidedAt: 1000, itemHash: 'h', source: 'shop', acceptedAt: 1000, purpose: 'service', channel: null, topic: null, legalBasis: 'contract', rule: 'all', ids: ['email:x'], consent: [], consentOffsets: [], identityOffsets: [], intent: '0', release: before.hash, notBefore: null });
+  const says = async (now: Release, value: Buffer | null): Promise<Today> => asks(now)({ topic: 't.dispatch.crm', value });
+  expect([await says(before, delivery('put')), await says(no, delivery('put'))]).toEqual(['same', 'denied']);
+  for (const value of [delivery('off'), delivery('gone'), Buffer.from('no Avro'), null]) expect(await says(no, value)).toBe('same');
+});
 
 test('a payload is within another one when each field, and each key of its maps, is there with the same value', () => {
   expect([isWithin({ a: 1, m: { x: 1 }, n: null, l: [], extras: { z: '1' } }, { a: 1, m: { x: 1, y: 2 }, n: 5, l: [1], extras: {} }), isWithin({ a: 1 }, { a: 2 }), isWithin({ m: { x: 1 } }, { m: { x: 2 } }), isWithin({ m: { x: 1 } }, { m: {} }), isWithin({ l: [1] }, { l: [1, 2] }), isWithin({ a: 1 }, { a: null })]).toEqual([true, false, false, false, false, false]);

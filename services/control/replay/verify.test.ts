@@ -12,7 +12,7 @@ import { createVerifier } from './verify.ts';
 /** A vendor whose answers take 20 ms, and a verifier on a clock turned by hand. */
 function world(options: { limit?: OperationManifest['limit']; operations?: readonly string[]; accountLimit?: DestinationConfig['accountLimit'] } = {}) {
   const clock = createHandClock(1_800_000_000_000);
-  const state = { paused: false, enabled: true, pauseBeforeWrite: false, unreadSince: Number.POSITIVE_INFINITY, readAt: Number.POSITIVE_INFINITY, answer: (_path: string): HttpResponse | HttpFailure => ({ status: 200, headers: {}, body: Buffer.alloc(0) }) };
+  const state = { /** Payloads that are known still. */ registry: undefined as number | undefined, paused: false, enabled: true, pauseBeforeWrite: false, unreadSince: Number.POSITIVE_INFINITY, readAt: Number.POSITIVE_INFINITY, answer: (_path: string): HttpResponse | HttpFailure => ({ status: 200, headers: {}, body: Buffer.alloc(0) }) };
   const calls: { at: number; path: string }[] = [];
   const operation = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'header', pastWindow: 'verify', cite: '' }, limit: options.limit, verify: { settleMs: 0, cite: '' } } as unknown as OperationManifest;
   const adapter = { destination: { verify: {
@@ -29,7 +29,7 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
   const quota = createAskQuota({ release: () => ({ sources: new Map(), destinations: new Map([['till', till()]]) }) as unknown as Release, partitions: async () => 6, save: async () => undefined, clock });
   const unreadMs = (): number => (clock.at < state.readAt ? Math.max(0, clock.at - state.unreadSince) : 0);
   const verifier = createVerifier({
-    serde: { known: () => true, decode: () => ({ name: 'weir.canonical.Event', value: {} }) } as unknown as Serde, table, clock, quota,
+    serde: { known: () => state.registry === undefined || --state.registry >= 0, prepare: async () => { throw new Error('the registry is away'); }, decode: () => ({ name: 'weir.canonical.Event', value: {} }) } as unknown as Serde, table, clock, quota,
     http: {
       async call({ url }: { url: string }, { onBeforeWrite }: CallOptions) {
         if (state.pauseBeforeWrite) state.paused = true;
@@ -45,7 +45,11 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
   /** The answers, after as long as they take. */
   async function ask(n: number, share = 0.1, goesOn: () => boolean = () => true): Promise<string[]> {
     let answers: string[] | undefined;
-    const asking = verifier.ask({ id: 'o', share }, looked(n), goesOn).then((found) => { answers = found; });
+    const asking = verifier.ask({ id: 'o', share }, looked(n), goesOn).then((found) => { answers = found; }, (error: unknown) => {
+      answers = [];
+      throw error;
+    });
+    asking.catch(() => undefined);
     for (let i = 0; answers === undefined && i < 20_000; i++) {
       for (const _ of clock.turn(20)) await new Promise(setImmediate);
       await new Promise(setImmediate);
@@ -55,6 +59,17 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
   }
   return { clock, state, calls, verifier, ask };
 }
+
+test('what was answered before a registry went away is not asked again', async () => {
+  const { state, calls, ask } = world();
+  state.registry = 10;
+  await expect(ask(40)).rejects.toThrow(/registry is away/);
+  const asked = calls.length;
+  expect(asked).toBe(10);
+  state.registry = undefined;
+  expect(await ask(40)).toEqual(Array.from({ length: 40 }, () => 'applied'));
+  expect(calls).toHaveLength(40);
+});
 
 test.each(['paused', 'enabled'] as const)('a destination that is off (%s) is not called; its deliveries are unknown, and are asked about in the next pass after it is on', async (how) => {
   const { state, calls, ask, verifier } = world();

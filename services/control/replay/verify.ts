@@ -53,7 +53,7 @@ const unasked: Asked = { answer: 'unknown', lasting: false };
  * `not-applied` counts only when the last call is longer ago than the vendor needs to show it.
  */
 export interface Verifier {
-  /** The answers, in order. Of an order that was cancelled or paused meanwhile the rest is `unknown`. */
+  /** The answers, in order. Of an order that was cancelled or paused meanwhile the rest is `unknown`. Rejects while a registry is away; what was answered before counts when it is asked again. */
   ask(order: { readonly id: string; readonly share: number }, unknown: readonly Looked[], goesOn: () => boolean): Promise<ReadBackAnswer[]>;
   /** Deliveries of an order that the vendor was asked about: `[event id, output id, destination, operation, answer]`. */
   answers(order: string): Iterable<{ readonly eventId: string; readonly outputId: string; readonly destination: string; readonly operation: string; readonly answer: ReadBackAnswer }>;
@@ -145,8 +145,9 @@ export function createVerifier(ports: VerifyPorts): Verifier {
       const answers = unknown.map((looked) => known(order.id, looked));
       let at = 0;
       const puts: Put[] = [];
+      let failing = false;
       const worker = async (): Promise<void> => {
-        while (at < unknown.length && goesOn()) {
+        while (at < unknown.length && !failing && goesOn()) {
           const i = at++;
           if (answers[i] !== undefined) continue;
           const looked = unknown[i]!;
@@ -157,8 +158,14 @@ export function createVerifier(ports: VerifyPorts): Verifier {
           if (puts.length >= 200) table.putBatch(puts.splice(0));
         }
       };
-      await Promise.all(Array.from({ length: Math.min(concurrency, unknown.length) }, worker));
+      // What was answered is kept, also when one fails: the whole is asked for again then.
+      const ended = await Promise.allSettled(Array.from({ length: Math.min(concurrency, unknown.length) }, () => worker().catch((error: unknown) => {
+        failing = true;
+        throw error;
+      })));
       table.putBatch(puts);
+      const failed = ended.find((e) => e.status === 'rejected');
+      if (failed !== undefined) throw failed.reason;
       return answers.map((answer) => answer ?? 'unknown');
     },
     *answers(order) {
