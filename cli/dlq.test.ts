@@ -20,7 +20,7 @@ const letter = `dlq_${'a'.repeat(32)}`;
 interface Asked { readonly path: string; readonly body: any }
 
 /** Runs `weir dlq …` against a control API that knows the destination crm, has no letter in its lists, and whose orders are previewed, and finished once started. */
-async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
+async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object, list: object = { deadLetters: [] }): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
   const asked: Asked[] = [];
   let state = 'previewed';
   server = createServer((request, response) => {
@@ -30,7 +30,7 @@ async function dlq(positionals: readonly string[], values: CommandContext['value
       if (request.method === 'POST') asked.push({ path: request.url!, body });
       if (request.url!.endsWith('/start') || body?.start === true) state = 'finished';
       const answer = refusal !== undefined && request.method === 'POST' ? refusal
-        : request.url === '/v1/release' ? { sources: ['shop'], destinations: ['crm'] } : request.url!.startsWith('/v1/dlq/stats') ? { total: 0, counts: [] } : request.url!.startsWith('/v1/dlq') ? { deadLetters: [] } : { ...order, state };
+        : request.url === '/v1/release' ? { sources: ['shop'], destinations: ['crm'] } : request.url!.startsWith('/v1/dlq/stats') ? { total: 0, counts: [] } : request.url!.startsWith('/v1/dlq') ? list : { ...order, state };
       response.writeHead(answer === refusal ? 400 : 200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
     });
   });
@@ -43,6 +43,14 @@ async function dlq(positionals: readonly string[], values: CommandContext['value
   });
   return { code, out, asked };
 }
+
+test('a list that is not all says how many there are and how to see the rest', async () => {
+  const one = { id: letter, eventId: 'evt_1', stage: 'dispatcher', at: 1, codes: ['delivery-rejected'], message: 'no', source: 'shop', destination: 'crm', operation: 'put', now: 'open' };
+  const listed = async (left: number, values: object = {}): Promise<string> => (await dlq(['list'], { limit: '1', ...values }, undefined, { deadLetters: [one], left, next: left === 0 ? null : '0000000000000001/x' })).out;
+  expect(await listed(39_999)).toContain('the first 1 of more than 40,000; the rest: the same with --after 0000000000000001/x');
+  expect(await listed(9000, { after: '0000000000000002/x' })).toContain('the next 1 of 9,001; the rest');
+  expect(await listed(0)).not.toContain('the rest');
+});
 
 test('a redrive of a selection passes all of it on, shows what it is, and starts nothing that was not said yes to', async () => {
   const before = Date.now();

@@ -1,11 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { printLeft, type Page } from '../page.ts';
 import { printable } from '../terminal.ts';
 import { knownNames } from '../known-names.ts';
 import { parseTime, passedOver, postOrder, previewAndRun, type OrderView } from './replay.ts';
 
 const pollMs = 100;
+/** So many of what is left are counted by the control service. */
+const maxLeft = 10_000;
 
 interface Letter {
   readonly id: string;
@@ -56,12 +59,13 @@ export const command: Command = {
     open: { type: 'boolean', doc: 'list: only what has not gone through since' },
     all: { type: 'boolean', doc: 'redrive: every letter' },
     limit: { type: 'string', value: '<n>', doc: 'list: at most n letters (default 50)' },
+    after: { type: 'string', value: '<place>', doc: 'list: those behind, as an earlier list says' },
     yes: { type: 'boolean', short: 'y', doc: 'redrive of a selection: run after the preview without asking' },
   },
   notes: `redrive <id>… sends these letters at once, without a preview; what was delivered meanwhile is not sent again. One of
 unknown effect that nothing can tell of is sent, too, for it was named: it may take effect twice. A selection (and --all)
 is shown first, as by weir replay dlq, and such letters are held back.`,
-  takes: { list: [...filters, 'since', 'until', 'open', 'limit'], show: [], stats: ['stage', 'code', 'destination', 'release'], redrive: [...filters, 'since', 'until', 'all', 'yes'] },
+  takes: { list: [...filters, 'since', 'until', 'open', 'limit', 'after'], show: [], stats: ['stage', 'code', 'destination', 'release'], redrive: [...filters, 'since', 'until', 'all', 'yes'] },
   positionals: [1, 1000],
   async run(context) {
     const [action, ...ids] = context.positionals;
@@ -89,12 +93,17 @@ async function list(context: CommandContext): Promise<number> {
     if (text !== undefined) query.set(name, String(parseTime(name, text, Date.now())));
   }
   if (context.values['open'] === true) query.set('open', 'true');
+  const after = textOption(context, 'after');
+  if (after !== undefined) query.set('after', after);
   const client = createClient(context.target);
-  const found = await client.get<{ deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
+  const found = await client.get<Page & { deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
   if (found.deadLetters.length === 0) await knownNames(context, client);
   if (context.json) context.terminal.json(found);
   else if (found.deadLetters.length === 0) context.terminal.line('no dead letters');
-  else context.terminal.table(['id', 'at', 'stage', 'code', 'about', 'now', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), l.stage, l.codes.join(','), about(l), l.now, l.message]));
+  else {
+    context.terminal.table(['id', 'at', 'stage', 'code', 'about', 'now', 'reason'], found.deadLetters.map((l) => [l.id, new Date(l.at).toISOString(), l.stage, l.codes.join(','), about(l), l.now, l.message]));
+    printLeft(context, found.deadLetters.length, found, maxLeft);
+  }
   return 0;
 }
 

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ReplayPreview } from '@weir/pipeline';
 import { createClient, Refused, type Client } from '../client.ts';
 import { Finding, numberOption, textOption, UsageError, type Command, type CommandContext } from '../command.ts';
+import { printLeft, type Page } from '../page.ts';
 import { printable } from '../terminal.ts';
 
 /** A replay order as the control API tells it. */
@@ -69,9 +70,10 @@ export const command: Command = {
     ahead: { type: 'string', value: '<n>', doc: 'at most n records ahead of the stages, 0 = no bound (default 2000)' },
     yes: { type: 'boolean', short: 'y', doc: 'run after the preview without asking' },
     limit: { type: 'string', value: '<n>', doc: 'verified: at most n names (default 1000)' },
+    after: { type: 'string', value: '<place>', doc: 'verified: those behind, as an earlier list says' },
     answer: { type: 'string', value: '<answer>', doc: 'verified: only applied, not-applied, unknown or unreadable' },
   },
-  takes: { ...Object.fromEntries(froms.map((from) => [from, ofOrder])), ...Object.fromEntries(actions.map((action) => [action, action === 'verified' ? ['limit', 'answer'] : []])) },
+  takes: { ...Object.fromEntries(froms.map((from) => [from, ofOrder])), ...Object.fromEntries(actions.map((action) => [action, action === 'verified' ? ['limit', 'answer', 'after'] : []])) },
   positionals: [1, 2],
   async run(context) {
     const [action, id] = context.positionals as [string, string | undefined];
@@ -310,9 +312,14 @@ async function verified(context: CommandContext, client: Client, id: string): Pr
   const query = new URLSearchParams({ limit: String(numberOption(context, 'limit', 1000, 1, 100_000)) });
   const answer = textOption(context, 'answer');
   if (answer !== undefined) query.set('answer', answer);
-  const found = await client.get<{ deliveries: ReadonlyArray<{ eventId: string; destination: string; operation: string; answer: string }> }>(`/v1/replays/${id}/verified?${query}`);
+  const after = textOption(context, 'after');
+  if (after !== undefined) query.set('after', after);
+  const found = await client.get<Page & { deliveries: ReadonlyArray<{ eventId: string; destination: string; operation: string; answer: string }> }>(`/v1/replays/${id}/verified?${query}`);
   if (context.json) context.terminal.json(found);
-  else context.terminal.table(['event', 'destination', 'operation', 'answer'], found.deliveries.map((d) => [d.eventId, d.destination, d.operation, d.answer]));
+  else {
+    context.terminal.table(['event', 'destination', 'operation', 'answer'], found.deliveries.map((d) => [d.eventId, d.destination, d.operation, d.answer]));
+    printLeft(context, found.deliveries.length, found, Number.POSITIVE_INFINITY);
+  }
   return 0;
 }
 

@@ -104,7 +104,11 @@ export function resolveConfig(config: AdapterConfig, options: { vault: Vault; sa
   return Object.freeze(resolve(config) as Record<string, unknown>);
 }
 
-/** Names of the secrets that a config refers to, with the option they stand in. */
+/** Names of the secrets that a config refers to, also inside tables and lists, with the option they stand in. */
 export function secretNames(config: AdapterConfig): { readonly option: string; readonly name: string }[] {
-  return Object.entries(config).flatMap(([option, value]) => (isSecretRef(value) ? [{ option, name: value.secret }] : []));
+  const within = (option: string, value: unknown): { readonly option: string; readonly name: string }[] => {
+    if (isSecretRef(value)) return [{ option, name: value.secret }];
+    return value === null || typeof value !== 'object' ? [] : Object.entries(value).flatMap(([key, child]) => within(`${option}.${key}`, child));
+  };
+  return Object.entries(config).flatMap(([option, value]) => within(option, value));
 }

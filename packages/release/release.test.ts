@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Adapter } from '@weir/adapter';
 import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { compileRelease, readWorkspace, releaseHash, resolveConfig, runPolicyTests, withDefaults, type ReleaseFile } from './index.ts';
+import { compileRelease, readWorkspace, releaseHash, resolveConfig, runPolicyTests, secretNames, withDefaults, type ReleaseFile } from './index.ts';
 
 /** An adapter as packages see one: nothing of adapters/ is imported here. */
 const shop: Adapter = {
@@ -99,6 +99,7 @@ test('secrets are revealed where they stand, also inside tables, and the release
   const vault = { get: (name: string) => ({ reveal: () => `value of ${name}` }), signing: () => undefined } as never;
   const config = { a: { secret: 'A_KEY' }, headers: { 'x-key': { secret: 'B_KEY' } }, list: [{ secret: 'C_KEY' }], url: 'sandbox://crm' };
   expect(resolveConfig(config, { vault, sandboxUrl: 'http://127.0.0.1:1' })).toEqual({ a: 'value of A_KEY', headers: { 'x-key': 'value of B_KEY' }, list: ['value of C_KEY'], url: 'http://127.0.0.1:1/d/crm' });
+  expect(secretNames(config)).toEqual([{ option: 'a', name: 'A_KEY' }, { option: 'headers.x-key', name: 'B_KEY' }, { option: 'list.0', name: 'C_KEY' }]);
   expect(JSON.stringify(compile().files)).not.toContain('value of');
 });
 

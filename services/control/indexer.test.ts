@@ -37,7 +37,7 @@ test('a delivery on its way is in the index as its records say, an intent of the
   const aside = { ...letter, id: 'dlq_2', stage: 'policy', topic: topics.canonical, reasons: [{ ...letter.reasons[0]!, code: 'contract-breached' }] };
   await index(batch(topics.dlq, 3, serde.encode('weir.internal.DeadLetter', aside), serde.encode('weir.internal.DeadLetter', { ...aside, id: 'dlq_3', destination: null, operation: null })));
   const letters = createLetters({ store, topics } as never);
-  const open = async (): Promise<unknown[]> => ((await letters.list(9, { open: true })) as readonly { id: string }[]).map(({ id }) => id).sort();
+  const open = async (): Promise<unknown[]> => (await letters.list(9, { open: true })).deadLetters.map(({ id }) => id).sort();
   expect(await open()).toEqual(['dlq_1', 'dlq_2', 'dlq_3']);
   const { outputId, destination, operation } = delivery;
   await index(batch(topics.outcome, 1, serde.encode('weir.internal.Outcome', { ...outcome, outputId, destination, operation, state: 'delivered', reason: null, at: 9, attempt: null })));

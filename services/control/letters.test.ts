@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { topicNames } from '@weir/pipeline';
 import { openTable } from '@weir/state';
+import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createLetters } from './letters.ts';
 import { createStore } from './store.ts';
@@ -25,12 +26,37 @@ test('a list that finds few among many letters lets others work meanwhile, and i
     setImmediate(other);
   };
   setImmediate(other);
-  const found = (await letters.list(10, { code: 'delivery-held' })) as readonly { id: string }[];
+  const { deadLetters: found } = await letters.list(10, { code: 'delivery-held' });
   listed = true;
   expect([found.map((l) => l.id), turns]).toEqual([['l2000', 'l1000', 'l0'], expect.any(Number)]);
   expect(turns).toBeGreaterThanOrEqual(5);
   await store.close();
   rmSync(dir, { recursive: true, force: true });
+});
+
+test('a list says how many are left and where it goes on: page by page every letter once, whatever is asked for', async () => {
+  await fc.assert(fc.asyncProperty(fc.array(fc.record({ at: fc.integer({ min: 1, max: 9 }), held: fc.boolean() }), { maxLength: 30 }), fc.integer({ min: 1, max: 7 }), fc.boolean(), async (all, limit, onlyHeld) => {
+    const dir = mkdtempSync(join(tmpdir(), 'weir-letters-'));
+    const store = createStore(openTable({ path: dir }));
+    for (const [n, { at, held }] of all.entries()) {
+      const tx = store.begin();
+      tx.deadLetter(`l${n}`, { id: `l${n}`, eventId: `evt_${n}`, stage: 'dispatcher', codes: [held ? 'delivery-held' : 'delivery-rejected'], source: 'shop', destination: 'crm', release: null, at, outputId: null });
+      tx.commit('t', 0, n + 1);
+    }
+    const letters = createLetters({ store, reader: {} as never, serde: {} as never, topics: topicNames('t'), open: (bytes) => bytes, guard: () => undefined });
+    const wanted = all.flatMap(({ held }, n) => (held || !onlyHeld ? [`l${n}`] : []));
+    const found: string[] = [];
+    for (let after: string | undefined; ;) {
+      const { deadLetters, left, next } = await letters.list(limit, onlyHeld ? { code: 'delivery-held' } : {}, after);
+      found.push(...deadLetters.map((l) => l.id));
+      expect([left, next === null]).toEqual([wanted.length - found.length, left === 0]);
+      if (next === null) break;
+      after = next;
+    }
+    expect(found.toSorted()).toEqual(wanted.toSorted());
+    await store.close();
+    rmSync(dir, { recursive: true, force: true });
+  }), { numRuns: 30 });
 });
 
 test.each([

@@ -39,7 +39,9 @@ const letterSummary = named('DeadLetter', object('A record that could not go on.
   held: optional(object('Of one that a rule holds for an approver.', { rule: text('The rule.'), until: epochMs('After that nobody can let it through.') })), now,
 }));
 export type LetterSummary = TypeOf<typeof letterSummary>;
-export const lettersReply = object('Dead letters.', { deadLetters: list(letterSummary, 'The newest first.') });
+/** So many of what is left are counted. */
+const maxLeft = 10_000;
+export const lettersReply = object('Dead letters.', { deadLetters: list(letterSummary, 'The newest first.'), left: count(`How many of those asked for come behind the last one; ${maxLeft} = as many or more.`), next: nullable(text('Give it as `after` for those; null = there are none.')) });
 
 const letterCount = named('DeadLetterCount', object('Dead letters of one stage, code, destination and release.', { stage: text('Stage.'), code: text('The first reason.'), destination: nullable(text('Destination.')), release: nullable(text('Release.')), letters: count('How many.') }));
 /** Dead letters by one stage, code, destination and release. */
@@ -58,8 +60,8 @@ export const letterReply = named('DeadLetterWithBytes', object('A dead letter wi
 export type ShownLetter = TypeOf<typeof letterReply>;
 
 export interface LetterApi {
-  /** Newest first. `now` is what became of it: open, or how the delivery or event stands. */
-  list(limit: number, filter: LetterFilter): Promise<readonly LetterSummary[]>;
+  /** Newest first. `now` is what became of it: open, or how the delivery or event stands. `after`: behind this place, `next` of an earlier list. */
+  list(limit: number, filter: LetterFilter, after?: string): Promise<TypeOf<typeof lettersReply>>;
   stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): TypeOf<typeof statsReply>;
   /**
    * With its bytes (base64); `text` when it is a raw item that can be read. `hidden`: it is, or may be, of an erased person, and
@@ -111,10 +113,11 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
   }
 
   return {
-    async list(limit, filter) {
+    async list(limit, filter, after) {
       const found: Record<string, unknown>[] = [];
       let looked = 0;
-      for (const letter of store.deadLetters()) {
+      let left = 0;
+      for (const letter of store.deadLetters(after)) {
         // Among a million letters a few may be asked for: a kill switch must not wait for it.
         if (++looked % turnLetters === 0) await new Promise<void>((resume) => { setImmediate(resume); });
         if (!matches(letter, filter)) {
@@ -123,9 +126,11 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
         }
         const now = nowOf(letter);
         if (filter.open === true && now !== 'open') continue;
-        if (found.push({ ...letter, now }) >= limit) break;
+        if (found.length < limit) found.push({ ...letter, now });
+        else if (++left >= maxLeft) break;
       }
-      return found as unknown as LetterSummary[];
+      const deadLetters = found as unknown as LetterSummary[];
+      return { deadLetters, left, next: left === 0 ? null : store.letterPlace(deadLetters.at(-1)!.id) ?? null };
     },
     stats(filter) {
       const counts = Object.entries(store.counters('q/')).map(([name, letters]): LetterCount => {

@@ -98,7 +98,10 @@ export interface Store {
   places(eventId: string): Where[];
   counter(name: string): number;
   /** Newest first. */
-  deadLetters(): Iterable<Record<string, unknown>>;
+  /** Newest first; only those behind this place. */
+  deadLetters(after?: string): Iterable<Record<string, unknown>>;
+  /** Of a dead letter among the others; undefined = there is none of this id. */
+  letterPlace(id: string): string | undefined;
   /** Those that a rule held for an approver, newest first. */
   heldLetters(): Iterable<Record<string, unknown>>;
   end(destination: string, key: string): EndFacts | undefined;
@@ -284,8 +287,12 @@ export function createStore(table: Table, gathered?: number): Store {
     stages: (eventId) => blocks.of(eventId).map(({ json }) => JSON.parse(json) as Stage).sort((a, b) => order[a.stage] - order[b.stage] || a.at - b.at),
     places: (eventId) => blocks.of(eventId).map(({ topic, partition, offset }) => ({ topic, partition, offset })),
     counter: (name) => counters.get(name) ?? 0,
-    *deadLetters() {
-      for (const { value } of table.range('y/')) yield parse(value);
+    *deadLetters(after) {
+      for (const { value } of table.range('y/', after === undefined ? undefined : `y/${after}`)) yield parse(value);
+    },
+    letterPlace(id) {
+      const at = table.text(`q/${id}`);
+      return at === undefined ? undefined : `${at}/${id}`;
     },
     heldLetters,
     end(destination, key) {

@@ -117,7 +117,13 @@ export async function replayProof(world: ReplayWorld, events: number, options: {
   const { id } = await world.api('/v1/replays', { from: 'dlq', destination: 'till', verify: true, rate: options.rate, ahead: 5000 });
   const { preview } = await world.order(id, 'the preview is there', (v) => v.state === 'previewed', options.deadlineMs);
   const previewMs = Math.round(performance.now() - began);
-  const named = (await world.api(`/v1/replays/${id}/verified?answer=applied&limit=100000`)).deliveries as { eventId: string }[];
+  const named: { eventId: string }[] = [];
+  for (let after = ''; ;) {
+    const { deliveries, left, next } = await world.api(`/v1/replays/${id}/verified?answer=applied&limit=${Math.ceil(events / 8)}${after}`);
+    named.push(...deliveries);
+    if (left === 0) break;
+    after = `&after=${encodeURIComponent(next)}`;
+  }
   const plain = await world.api('/v1/replays', { from: 'dlq', destination: 'till' });
   const plainPreview = (await world.order(plain.id, 'the plain preview is there', (v) => v.state === 'previewed', options.deadlineMs)).preview;
   const overlaps = plain.overlaps as { id: string }[];

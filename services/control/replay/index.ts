@@ -18,12 +18,12 @@ import { createReplayMetrics } from './metrics.ts';
 import { parseRequest, type ReplayOrder } from './order.ts';
 import { createOrders, loadOrders, type Entry } from './orders.ts';
 import type { ReplayApi } from './routes.ts';
-import type { ReplayView, VerifiedDelivery } from './view.ts';
+import type { ReplayView } from './view.ts';
 import { createRowSweep } from './rows.ts';
 import { createRunner, type Runner } from './runner.ts';
 import { createAsksToday, type SelectPorts } from './select.ts';
 import type { StandingPorts } from './standing.ts';
-import { createVerifier } from './verify.ts';
+import { createVerifier, pageOfAnswers } from './verify.ts';
 
 export interface ReplayPorts {
   readonly context: ServiceContext;
@@ -128,11 +128,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     list: () => orders.list().map((entry) => view(entry, store, runner)),
     view: (id) => view(orders.get(id), store, runner),
     change: async (id, action, by) => view(await runner[action](id, by), store, runner),
-    answers(id, answer, limit) {
-      const found: VerifiedDelivery[] = [];
-      for (const one of verifier.answers(orders.get(id).order.id)) if ((answer === undefined || one.answer === answer) && found.push(one) >= limit) break;
-      return found;
-    },
+    answers: (id, answer, limit, after) => pageOfAnswers(verifier.answers(orders.get(id).order.id, after), answer, limit),
     differences: (id) => [...corrector.samples(orders.get(id).order.id)],
     letterScope: ports.letterScope,
     scope(id) {

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { everything, nothing, type Scope } from '@weir/release';
-import { differencesReply, orderedReplay, answers, replayView, replaysReply, verifiedReply, type OrderedReplay, type ReplayView, type VerifiedDelivery } from './view.ts';
+import { differencesReply, orderedReplay, answers, replayView, replaysReply, verifiedReply, type OrderedReplay, type ReplayView, type VerifiedReply } from './view.ts';
 import type { FieldDifference } from './correct.ts';
 import { froms, maxIds, stages, type ReplayRequest } from './order.ts';
 import type { By } from './runner.ts';
@@ -11,8 +11,8 @@ export interface ReplayApi {
   list(): readonly ReplayView[];
   view(id: string): ReplayView;
   change(id: string, action: 'start' | 'pause' | 'cancel', by: By): Promise<ReplayView>;
-  /** Deliveries that the vendor was asked about, with its answer. */
-  answers(id: string, answer: string | undefined, limit: number): readonly VerifiedDelivery[];
+  /** Deliveries that the vendor was asked about, with its answer; of those behind `after`, `next` of an earlier answer. */
+  answers(id: string, answer: string | undefined, limit: number, after: string | undefined): Promise<VerifiedReply>;
   /** What a corrected order would change, with values. */
   differences(id: string): readonly FieldDifference[];
   letterScope(id: string): Scope;
@@ -64,7 +64,7 @@ export function replayRoutes(app: FastifyInstance, api: ReplayApi): void {
   const scope = (request: FastifyRequest): Scope => api.scope(idOf(request));
   app.get('/v1/replays', { config: { replies: { 200: replaysReply }, permission: 'replay.read', scope: () => everything, summary: 'Replay orders, the newest first.' } }, async () => ({ replays: api.list() }));
   app.get('/v1/replays/:id', { schema: idOnly, config: { replies: { 200: replayView }, errors: ['not-found'], permission: 'replay.read', scope, summary: 'A replay order: its preview, how far it is, its report.' } }, async (request) => api.view(idOf(request)));
-  app.get<{ Querystring: { answer?: string; limit?: number } }>('/v1/replays/:id/verified', { schema: { ...idOnly, querystring: { type: 'object', properties: { answer: { enum: answers, description: 'Only those with this answer.' }, limit: { type: 'integer', minimum: 1, maximum: 100_000, description: '1000 when absent.' } } } }, config: { replies: { 200: verifiedReply }, errors: ['not-found'], permission: 'replay.read', scope, summary: 'Deliveries of unknown effect that the vendor was asked about, by name.' } }, async (request) => ({ deliveries: api.answers(idOf(request), request.query.answer, request.query.limit ?? 1000) }));
+  app.get<{ Querystring: { answer?: string; limit?: number; after?: string } }>('/v1/replays/:id/verified', { schema: { ...idOnly, querystring: { type: 'object', properties: { answer: { enum: answers, description: 'Only those with this answer.' }, limit: { type: 'integer', minimum: 1, maximum: 100_000, description: '1000 when absent.' }, after: { ...text(200), description: 'Only those behind: `next` of an earlier answer.' } } } }, config: { replies: { 200: verifiedReply }, errors: ['not-found'], permission: 'replay.read', scope, summary: 'Deliveries of unknown effect that the vendor was asked about, by name.' } }, async (request) => api.answers(idOf(request), request.query.answer, request.query.limit ?? 1000, request.query.after));
   app.get('/v1/replays/:id/diff', { schema: idOnly, config: { replies: { 200: differencesReply }, errors: ['not-found'], permission: 'dlq.payload', scope, action: 'replay.diff', target: idOf, summary: 'What a corrected replay would change, field by field: of its first 50 deliveries.' } }, async (request) => ({ differences: api.differences(idOf(request)) }));
   app.post<{ Body: ReplayRequest }>('/v1/replays', { bodyLimit: orderBytes, schema: { body: order }, config: { replies: { 200: orderedReplay }, permission: 'replay.order', scope: (request) => orderScope(request, api), action: 'replay.order', privateBody: (request) => (request.body as ReplayRequest).subject !== undefined, target: describe, summary: 'Order a replay: a preview, and the run when `start` is set.' } }, async (request) => api.add(request.body, by(request)));
   for (const [action, summary] of [['start', 'Run what was previewed, or go on with what was paused.'], ['pause', 'Stop after the records in hand.'], ['cancel', 'Stop for good; what was put back stays.']] as const) {

@@ -7,7 +7,7 @@ import { createHandClock, mostInWindow } from '@weir/testing';
 import { expect, test } from 'vitest';
 import { createAskQuota } from './ask-quota.ts';
 import type { Looked } from './select.ts';
-import { createVerifier } from './verify.ts';
+import { createVerifier, pageOfAnswers } from './verify.ts';
 
 /** A vendor whose answers take 20 ms, and a verifier on a clock turned by hand. */
 function world(options: { limit?: OperationManifest['limit']; operations?: readonly string[]; accountLimit?: DestinationConfig['accountLimit'] } = {}) {
@@ -24,7 +24,7 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
   const table = {
     get: (key: string) => rows.get(key),
     putBatch: (puts: readonly Put[]) => { for (const { key, value } of puts) if (value === null) rows.delete(String(key)); else rows.set(String(key), value as Buffer); },
-    range: (prefix: string) => [...rows].filter(([key]) => key.startsWith(prefix)).map(([key, value]) => ({ key, value })),
+    range: (prefix: string, after = '') => [...rows].filter(([key]) => key.startsWith(prefix) && key > after).sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, value]) => ({ key, value })),
   } as unknown as Table;
   const quota = createAskQuota({ release: () => ({ sources: new Map(), destinations: new Map([['till', till()]]) }) as unknown as Release, partitions: async () => 6, save: async () => undefined, clock });
   const unreadMs = (): number => (clock.at < state.readAt ? Math.max(0, clock.at - state.unreadSince) : 0);
@@ -59,6 +59,24 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
   }
   return { clock, state, calls, verifier, ask };
 }
+
+test('answers are told page by page, each once, with how many are left', async () => {
+  const { state, ask, verifier } = world();
+  state.answer = (path) => ({ status: /[05]$/.test(path) ? 404 : 200, headers: {}, body: Buffer.alloc(0) });
+  await ask(50);
+  for (const [answer, wanted] of [['applied', 40], ['not-applied', 10], [undefined, 50]] as const) {
+    const names = new Set<string>();
+    const left: number[] = [];
+    for (let after: string | undefined; ;) {
+      const page = await pageOfAnswers(verifier.answers('o', after), answer, 15);
+      for (const d of page.deliveries) names.add(d.eventId);
+      left.push(page.left);
+      if (page.next === null) break;
+      after = page.next;
+    }
+    expect([names.size, left]).toEqual([wanted, Array.from({ length: Math.ceil(wanted / 15) }, (_, i) => Math.max(0, wanted - 15 * (i + 1)))]);
+  }
+});
 
 test('what was answered before a registry went away is not asked again', async () => {
   const { state, calls, ask } = world();

@@ -10,6 +10,7 @@ import type { AskQuota } from './ask-quota.ts';
 import type { Looked } from './select.ts';
 import type { DeliveryFacts } from './standing.ts';
 import { canReadBack } from './standing.ts';
+import type { VerifiedReply } from './view.ts';
 
 export interface VerifyPorts {
   readonly serde: Serde;
@@ -38,6 +39,8 @@ const longestClosedMs = 30_000;
 const lookMs = 500;
 /** An answer of the vendor counts this long: what was not applied then may have been meanwhile, by somebody else's replay. */
 const answerCountsMs = 15 * 60_000;
+/** Looked at in one turn of the event loop: a few milliseconds. */
+const turnAnswers = 1000;
 
 /** `lasting`: it counts in a later pass of the order, too; else the vendor was not asked, or it refused to say. */
 interface Asked {
@@ -55,8 +58,8 @@ const unasked: Asked = { answer: 'unknown', lasting: false };
 export interface Verifier {
   /** The answers, in order. Of an order that was cancelled or paused meanwhile the rest is `unknown`. Rejects while a registry is away; what was answered before counts when it is asked again. */
   ask(order: { readonly id: string; readonly share: number }, unknown: readonly Looked[], goesOn: () => boolean): Promise<ReadBackAnswer[]>;
-  /** Deliveries of an order that the vendor was asked about: `[event id, output id, destination, operation, answer]`. */
-  answers(order: string): Iterable<{ readonly eventId: string; readonly outputId: string; readonly destination: string; readonly operation: string; readonly answer: ReadBackAnswer }>;
+  /** Deliveries of an order that the vendor was asked about, of those behind `after`: `place` of another one. */
+  answers(order: string, after?: string): Iterable<{ readonly place: string; readonly eventId: string; readonly outputId: string; readonly destination: string; readonly operation: string; readonly answer: ReadBackAnswer }>;
   forget(order: string): void;
 }
 
@@ -168,16 +171,35 @@ export function createVerifier(ports: VerifyPorts): Verifier {
       if (failed !== undefined) throw failed.reason;
       return answers.map((answer) => answer ?? 'unknown');
     },
-    *answers(order) {
-      for (const { value } of table.range(`v/${order}/`)) {
+    *answers(order, after) {
+      const prefix = `v/${order}/`;
+      for (const { key, value } of table.range(prefix, after === undefined ? undefined : prefix + after)) {
         const [answer, , eventId, outputId, destination, operation] = value.toString('utf8').split('|') as [ReadBackAnswer, string, string, string, string, string];
-        yield { answer, eventId, outputId, destination, operation };
+        yield { place: key.slice(prefix.length), answer, eventId, outputId, destination, operation };
       }
     },
     forget(order) {
       table.putBatch([...table.range(`v/${order}/`)].map(({ key }) => ({ key, value: null })));
     },
   };
+}
+
+/** The first `limit` that the vendor was said to answer so (undefined = anything), how many are left behind them, and from where. */
+export async function pageOfAnswers(found: ReturnType<Verifier['answers']>, answer: string | undefined, limit: number): Promise<VerifiedReply> {
+  const deliveries: VerifiedReply['deliveries'][number][] = [];
+  let [looked, left] = [0, 0];
+  let last: string | null = null;
+  for (const { place, ...one } of found) {
+    // Among many a kill switch must not wait for them.
+    if (++looked % turnAnswers === 0) await new Promise<void>((resume) => { setImmediate(resume); });
+    if (answer !== undefined && one.answer !== answer) continue;
+    if (deliveries.length >= limit) left++;
+    else {
+      deliveries.push(one);
+      last = place;
+    }
+  }
+  return { deliveries, left, next: left === 0 ? null : last };
 }
 
 const identifierFields = [['userId', 'userId'], ['email', 'email'], ['phone', 'phone']] as const;

@@ -46,7 +46,8 @@ export const replaysReply = object('Replay orders.', { replays: list(replayView,
 const delivery = { eventId: text('Event.'), outputId: text('Id of the output.'), destination: text('Destination.'), operation: text('Operation there.') };
 const verifiedDelivery = named('VerifiedDelivery', object('A delivery that the vendor was asked about.', { ...delivery, answer: oneOf(answers, 'What it said; `unreadable` = it cannot be asked.') }));
 export type VerifiedDelivery = TypeOf<typeof verifiedDelivery>;
-export const verifiedReply = object('Deliveries of unknown effect that the vendor was asked about.', { deliveries: list(verifiedDelivery, 'By name.') });
+export const verifiedReply = object('Deliveries of unknown effect that the vendor was asked about.', { deliveries: list(verifiedDelivery, 'By name.'), left: count('How many of those asked for come behind the last one.'), next: nullable(text('Give it as `after` for those; null = there are none.')) });
+export type VerifiedReply = TypeOf<typeof verifiedReply>;
 
 const difference: Schema<FieldDifference> = named('FieldDifference', object('A delivery that would be corrected.', { ...delivery, fields: list(object('A field that differs.', { field: text('Field.'), before: optional(anything('What was delivered.')), after: optional(anything('What would be.')) }), 'Field by field.') })) as Schema<FieldDifference>;
 export const differencesReply = object('What a corrected replay would change.', { differences: list(difference, 'Of its first 50 deliveries.') });
