@@ -43,6 +43,17 @@ function checkHeader(name: string, path: string): string {
   return headerName.test(lower) && !reserved.has(lower) ? lower : fail(path, `${JSON.stringify(name.slice(0, 80))} is no header that can be set`);
 }
 
+const secretName = /^[A-Z][A-Z0-9_]{0,63}$/;
+
+/** A template, or `{ secret: NAME }`, which is text by the time of a call. What is wrong is told without the text: it may be the secret. */
+function compileHeader(value: Json, path: string): Template {
+  if (value !== null && typeof value === 'object' && !Array.isArray(value)) {
+    const { secret, ...more } = value;
+    if (typeof secret !== 'string' || !secretName.test(secret) || Object.keys(more).length > 0) fail(path, 'a header is text, or { secret: NAME }');
+  }
+  return compileTemplate(value, { roots, fail: () => fail(path, `a placeholder is {{ path }} with one of ${roots.join(', ')}`) });
+}
+
 /** Keys of a JSON pointer (RFC 6901). */
 function pointer(text: string, path: string): string[] {
   const parts = text.split('/').slice(1).map((k) => k.replaceAll('~1', '/').replaceAll('~0', '~'));
@@ -109,7 +120,7 @@ function compile(name: string, value: Json): HttpOperation {
   const path = spec['path'];
   if (typeof path !== 'string' || !path.startsWith('/')) fail(`${name}.path`, 'a path begins with /');
   const context = (at: string): TemplateContext => ({ roots, fail: (message) => fail(at, message) });
-  const headersAt = (given: Json | undefined, at: string): HttpOperation['headers'] => Object.entries(given === undefined ? {} : table(given, at)).map(([header, v]) => [checkHeader(header, at), compileTemplate(v, context(`${at}.${header}`))] as const);
+  const headersAt = (given: Json | undefined, at: string): HttpOperation['headers'] => Object.entries(given === undefined ? {} : table(given, at)).map(([header, v]) => [checkHeader(header, at), compileHeader(v, `${at}.${header}`)] as const);
   const headers = headersAt(spec['headers'], `${name}.headers`);
   const keyRule = idempotency(spec['idempotency'], `${name}.idempotency`);
   const inBody = keyRule.scheme === 'body-field';

@@ -44,3 +44,22 @@ test.each([
   const found = advise(release([], [{ adapter: { source: { kind }, manifest: { source: { config: {} } } }, config: {} }], undefined, consent(fields)));
   expect(found.map(({ file, line }) => `${file}:${line}`)).toEqual(times === 0 ? [] : ['mappings/m.yaml:6']);
 });
+
+test('a header that looks like a credential and stands in the clear is named with its line and without its value; one by name or by a template is not', () => {
+  const files = [{ path: 'destinations/crm.yaml', content: `adapter: http
+config:
+  operations:
+    put:
+      headers:
+        X-App-Key: hunter2
+        x-api-key: { secret: CRM_KEY }
+        Idempotency-Key: '{{key}}'
+        x-region: eu
+      verify:
+        headers: { Authorization: Bearer hunter2, cookie: '' }
+      limit: { headers: { remaining: x-left-token } }
+` }, { path: 'mappings/m.yaml', content: 'headers: { x-token: hunter2 }' }];
+  const found = advise({ ...release([]), files });
+  expect(found.map(({ file, line, message }) => [file, line, message.split(' ')[2]])).toEqual([['destinations/crm.yaml', 6, 'X-App-Key'], ['destinations/crm.yaml', 11, 'Authorization']]);
+  expect(JSON.stringify(found)).not.toContain('hunter2');
+});

@@ -9,10 +9,11 @@ import type { Release } from './types.ts';
  * its objects: one that becomes again what it was (yes, no, yes) is taken for a repetition. And a `region` of the workspace,
  * which looks as if it answered a residency rule: where people are is asked of the record and its source. And a poll that
  * takes the state of its objects for acts of people (`standing`); of a webhook nobody can tell: what it calls a change of a
- * contact may be the click of a person, or the contact as it is.
+ * contact may be the click of a person, or the contact as it is. And a header that looks like a credential and stands in
+ * the file in the clear: whoever may see a release sees it.
  */
 export function advise(release: Release): WorkspaceProblem[] {
-  return [...withoutWord(release), ...withoutVersion(release), ...withoutStanding(release), ...unreadRegion(release)];
+  return [...withoutWord(release), ...withoutVersion(release), ...withoutStanding(release), ...unreadRegion(release), ...openCredentials(release)];
 }
 
 function unreadRegion({ files }: Release): WorkspaceProblem[] {
@@ -51,6 +52,27 @@ function withoutStanding({ files, sources }: Release): WorkspaceProblem[] {
         remedy: 'add standing: { const: true } to the fields, or standing: { const: false } where each object is one act of a person',
       }];
     });
+  });
+}
+
+const credentialHeader = /^(?:authorization|cookie|apikey|(?:.*[-_])?(?:key|token|secret))$/i;
+
+/** Headers of requests in the files of sources and destinations; what a template makes, and a secret by name, is none in the clear. */
+function openCredentials({ files }: Release): WorkspaceProblem[] {
+  return files.filter(({ path }) => /^(?:sources|destinations)\/[^/]+\.yaml$/.test(path)).flatMap((file) => {
+    const { value, lineOf } = parseYaml(file);
+    const found: WorkspaceProblem[] = [];
+    const look = (part: unknown, at: readonly (string | number)[]): void => {
+      if (Array.isArray(part)) part.forEach((child, i) => { look(child, [...at, i]); });
+      if (!isTable(part)) return;
+      for (const [name, child] of Object.entries(part)) {
+        if (at.at(-1) === 'headers' && credentialHeader.test(name) && typeof child === 'string' && child !== '' && !child.includes('{{')) {
+          found.push({ file: file.path, line: lineOf([...at, name]), message: `the header ${name} stands in the file in the clear: whoever may see the release sees it`, remedy: 'write { secret: NAME } and weir vault set NAME; take another value, as this one is known' });
+        } else look(child, [...at, name]);
+      }
+    };
+    look(value, []);
+    return found;
   });
 }
 
