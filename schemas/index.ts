@@ -4,6 +4,9 @@ import { join } from 'node:path';
 export interface AvroField { readonly name: string; readonly type: unknown; readonly doc?: string; readonly default?: unknown }
 export interface AvroRecord { readonly type: 'record'; readonly name: string; readonly namespace: string; readonly doc?: string; readonly fields: readonly AvroField[] }
 
+/** A `country` that was said and cannot be read: user-assigned in ISO 3166-1, nobody's. It stays within Weir. */
+export const unknownCountry = 'ZZ';
+
 let loaded: ReadonlyMap<string, AvroRecord> | undefined;
 
 /** Every schema of schemas/{canonical,internal}, by full record name, e.g. weir.canonical.Profile. */

@@ -16,6 +16,8 @@ export interface ConfigField {
   readonly default?: Json;
   /** Secret values are given as `{ secret: NAME }`, resolved by the vault and never printed. */
   readonly secret?: boolean;
+  /** Of a secret: it signs what is sent, and goes into no header itself, so it may hold any text. Every other secret of a destination or poller must be able to stand in a header. */
+  readonly signs?: boolean;
   /** Scopes that the vendor must have given the credential; more than these is more than the adapter needs. */
   readonly scopes?: readonly string[];
   readonly enum?: readonly string[];

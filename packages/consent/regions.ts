@@ -5,8 +5,8 @@ import type { Serde } from '@weir/log';
 export interface KnownRegion {
   /**
    * ISO 3166 code that a source said last which may move people, with what others have added since (`DE+US`; `+US` where only
-   * such have said something; an empty one at the end: too many were added). `regionsIn` takes it apart. '' = a record said so
-   * that nobody can read now: not known, which closes.
+   * such have said something; an empty one at the end: too many were added, or one that is no code). `regionsIn` takes it apart. '' = what
+   * was said is no code, or a record said so that nobody can read now: not known, which closes.
    */
   readonly code: string;
   /** When the record that said the first one was accepted, ms since the epoch. */
@@ -29,7 +29,7 @@ const iso = '[A-Z]{2}(?:-[A-Z0-9]{1,3})?';
 const plus = '+';
 /** Of different codes that sources may add which move nobody: past it where the person is counts as not known, so that nobody fills the list before the true one comes. */
 const maxAdded = 8;
-const code = new RegExp(`^(?:${iso})?(?:\\+${iso}){0,${maxAdded}}(?<=.)\\+?$`);
+const code = new RegExp(`^(?:${iso})?(?:\\+${iso}){0,${maxAdded}}\\+?$`);
 
 /** ISO codes of all regions that hold, at least one; '' among them = not known, which closes. */
 export function regionsIn(text: string): readonly string[] {

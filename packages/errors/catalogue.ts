@@ -67,7 +67,7 @@ export const catalogue = {
   // --- delivery -----------------------------------------------------------------------------------------------
   'delivery-rejected': { meaning: 'The vendor refuses this request for good.', retry: 'permanent', action: 'Read the reason, fix mapping or data, redrive.' },
   'delivery-unbuildable': { meaning: 'The adapter cannot build a request from this record.', retry: 'permanent', action: 'Fix the destination config or mapping, redrive.' },
-  'delivery-exhausted': { meaning: 'Retries reached the horizon of the destination.', retry: 'permanent', action: 'Check the vendor, then redrive.' },
+  'delivery-exhausted': { meaning: 'Calls failed for as long as the horizon of the destination.', retry: 'permanent', action: 'Check the vendor, then redrive.' },
   'delivery-held': { meaning: 'It is unknown whether the vendor applied it, the key window has passed, and the vendor cannot be asked or does not tell.', retry: 'quarantine', action: 'Look at the vendor, then weir deliveries resolve <id> --applied or --not-applied.' },
   'delivery-expired': { meaning: 'The event is older than the ledger remembers: sending it could be sending it twice.', retry: 'quarantine', action: 'Look at the vendor. Weir does not send it any more, nor by redrive or replay: what was not applied is entered there, or sent again by the source as a new event.' },
   'destination-retired': { meaning: 'The running release has no such destination or operation.', retry: 'permanent', action: 'Restore the destination, apply, redrive.' },

@@ -378,3 +378,12 @@ test.each([
   }
   expect(problems).toContain(message);
 });
+
+test.each([
+  ['DE', 'DE'], [' de ', 'DE'], ['UK', 'GB'], ['uk', 'GB'], ['EL', 'GR'], ['XX', 'XX'], ['Germany', 'ZZ'], ['DEU', 'ZZ'], ['276', 'ZZ'], [276, 'ZZ'], [true, 'ZZ'], [{ code: 'DE' }, 'ZZ'], [['DE'], 'ZZ'],
+  ['', null], [' ', null], [null, null], [undefined, null],
+])('the country %o is %o: what is said and is no code is not as good as not said', (said, expected) => {
+  const mapping = compileMapping({ path: 'm.yaml', content: 'mapping: m\noutputs:\n  profile:\n    record: Profile\n    fields:\n      userId: user\n      country: { from: country, pipe: [country] }\n' });
+  const result = mapping.apply({ user: 'u', ...(said === undefined ? {} : { country: said }) } as never, undefined, { eventId: 'evt_1', source: 's', acceptedAt: 1000 });
+  expect(result.kind === 'mapped' ? result.outputs[0]!.record['country'] : result).toBe(expected);
+});

@@ -1,6 +1,7 @@
 import { createHmac } from 'node:crypto';
 import type { Json, JsonObject } from '@weir/adapter';
 import { isSupportedCountry, parsePhoneNumberFromString, type CountryCode } from 'libphonenumber-js/min';
+import { unknownCountry } from '@weir/schemas';
 import { gppDecoder, tcfDecoder } from './consent-strings.ts';
 import { parsePath, readPath, type Roots } from './path.ts';
 
@@ -94,6 +95,15 @@ function timestamp(unit: 's' | 'ms' | 'iso' | 'auto'): Transform {
   };
 }
 
+/** Codes that people write for another one (ISO 3166-1 has them reserved, or not at all). */
+const countryAliases: Readonly<Record<string, string>> = { UK: 'GB', EL: 'GR' };
+
+/** ISO 3166-1 alpha-2; what is said and is none says that nobody knows where (`ZZ`): not said would let the region of the source stand for it. */
+function country(value: Json): string | undefined {
+  const said = typeof value === 'string' ? value.trim().toUpperCase() : unknownCountry;
+  return said === '' ? undefined : countryAliases[said] ?? (/^[A-Z]{2}$/.test(said) ? said : unknownCountry);
+}
+
 function phone(options: JsonObject): Transform | string {
   const country = options['country'];
   const expected = 'takes { country: <ISO code or path> }';
@@ -176,11 +186,7 @@ export const transforms: Readonly<Record<string, Factory>> = Object.assign(Objec
     if (!/^\d{4}-\d{2}-\d{2}$/.test(iso) || Number.isNaN(Date.parse(iso)) || !isDay(iso)) throw new TransformError('expected a date, YYYY-MM-DD');
     return iso;
   }),
-  country: plain((v) => {
-    const code = text(v).trim().toUpperCase();
-    if (!/^[A-Z]{2}$/.test(code)) throw new TransformError('expected an ISO 3166-1 alpha-2 code');
-    return code;
-  }),
+  country: plain(country),
   currency: plain((v) => {
     const code = text(v).trim().toUpperCase();
     if (!/^[A-Z]{3}$/.test(code)) throw new TransformError('expected an ISO 4217 code');

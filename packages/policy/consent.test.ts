@@ -143,3 +143,17 @@ test('who was stopped stays so whatever a source says with every call', () => {
   say({ purpose: 'news', source: 'consent-api' });
   expect(open('news')).toBe(true);
 });
+
+test.each([
+  ['another spelling of the channel', { channel: 'E-Mail' }],
+  ['another spelling of the topic', { channel: 'email', topic: 'PROMO' }],
+  ['every purpose on the channel', { purpose: everyPurpose, channel: 'email' }],
+  ['every purpose on the channel, in another spelling', { purpose: everyPurpose, channel: 'EMAIL' }],
+  ['every purpose for the topic', { purpose: everyPurpose, topic: 'promo' }],
+])('a no of before, of %s, closes until a grant for the same comes behind it', (_name, said) => {
+  const no = state({ state: 'withdrawn', version: 5, ...said });
+  const ask = (...states: ConsentState[]): boolean => checkUse(['email:x'], 'p', 'email', 'promo', 'consent', () => states, 100).ok;
+  const yes = (version: number): ConsentState => state({ version, channel: (said as { channel?: string }).channel === undefined ? '' : 'email', topic: (said as { topic?: string }).topic === undefined ? '' : 'promo' });
+  expect([ask(state({})), ask(state({}), no), ask(yes(4), no), ask(state({}), yes(6), no)]).toEqual([true, false, false, true]);
+  expect(checkUse(['email:x'], 'p', 'sms', 'other', 'contract', () => [no], 100).ok).toBe(true);
+});

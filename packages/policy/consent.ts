@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import { sameSpelling } from './spelling.ts';
 import type { ConflictRule, ConsentSeen, ConsentState } from './types.ts';
 
 /** One change of consent for one identifier, as it stands on weir.consent.changes. */
@@ -229,12 +230,25 @@ class Tally {
 }
 
 const covers = (state: string, use: string) => state === use || state === '';
+/** A state bears on a part of a use, as it is written or nearly so; a use that names none is one on all. */
+const bearsOn = (state: string, use: string): boolean => covers(state, use) || use === '' || sameSpelling(state, use);
+
+/**
+ * Whether a no that is not written as the routes write it was undone: by a grant of the purpose, for the same channel and topic in
+ * whatever spelling, that was folded after it. As where both have one key, it is undone also when the grant expires.
+ */
+function isUndone(no: ConsentEntry, states: readonly ConsentEntry[], purpose: string): boolean {
+  return states.some((entry) => entry.state === 'granted' && entry.purpose === purpose && entry.version > no.version
+    && (entry.channel === no.channel || sameSpelling(entry.channel, no.channel)) && (entry.topic === no.topic || sameSpelling(entry.topic, no.topic)));
+}
 
 /**
  * May a person be used for this purpose now? `ids` are all linked identifiers, each with every state that is known of
  * it. A denial or withdrawal at any level (all channels and topics, this channel, this topic) of any identifier closes,
  * whatever the legal basis; where a use names no channel (or no topic) it is one on every channel, so a denial of any
- * of them closes it. So does one of every purpose, but for what was granted over it since. Basis `consent`, and null,
+ * of them closes it. So does one of every purpose, but for what was granted over it since. A no whose channel or topic only differs
+ * in spelling from the use's, and one of every purpose on one channel or topic, are what the normalizer of before wrote: they
+ * close, too, until a grant for the same is folded after them. Basis `consent`, and null,
  * also need a grant, not expired, at a level that covers the channel and topic. Nothing known: closed for these, open
  * for the others (contract, legitimate interest, legal obligation).
  */
@@ -248,12 +262,15 @@ export function checkUse(ids: readonly string[], purpose: string, channel: strin
     let overs: string[] | undefined;
     for (const entry of states) {
       if (entry.purpose !== ofPurpose) {
-        if (entry.purpose === everyPurpose && entry.channel === '' && entry.topic === '' && closes(entry.state)) stop = entry;
+        if (entry.purpose !== everyPurpose || !closes(entry.state)) continue;
+        if (entry.channel === '' && entry.topic === '') stop = entry;
+        else if (bearsOn(entry.channel, onChannel) && bearsOn(entry.topic, onTopic) && !isUndone(entry, states, ofPurpose)) tally.add(id, entry, false, now);
         continue;
       }
       const whole = covers(entry.channel, onChannel) && covers(entry.topic, onTopic);
       if (whole && entry.state === 'granted' && entry.over && (entry.expiresAt === null || entry.expiresAt > now)) (overs ??= []).push(entry.over);
       if (whole || ((covers(entry.channel, onChannel) || onChannel === '') && (covers(entry.topic, onTopic) || onTopic === ''))) tally.add(id, entry, whole, now);
+      else if (closes(entry.state) && bearsOn(entry.channel, onChannel) && bearsOn(entry.topic, onTopic) && !isUndone(entry, states, ofPurpose)) tally.add(id, entry, false, now);
     }
     if (stop !== undefined && (stop.changeId === undefined || overs?.includes(stop.changeId) !== true)) tally.add(id, stop, true, now);
   }

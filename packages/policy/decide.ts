@@ -63,11 +63,15 @@ function metaOf(subject: Subject, now: number): Variables {
 
 const whereFields = ['country', 'jurisdiction'] as const;
 
-/** ISO 3166 code of where a record itself says that the person is: its country, or the jurisdiction of a consent; undefined = it does not say. */
+/**
+ * ISO 3166 code of where a record itself says that the person is: its country, or the jurisdiction of a consent; undefined = it
+ * does not say, '' = what it says is no code: where the person is is not known, whatever else is.
+ */
 export function saidRegion(record: Readonly<Record<string, unknown>>): string | undefined {
   for (const field of whereFields) {
     const code = record[field];
-    if (typeof code !== 'string' || !isRegionCode(code)) continue;
+    if (typeof code !== 'string' || code === '') continue;
+    if (!isRegionCode(code)) return '';
     const part = record['region'];
     const whole = typeof part === 'string' ? `${code}-${part}` : code;
     return code.length === 2 && isRegionCode(whole) ? whole : code;

@@ -181,7 +181,16 @@ test('of several regions the stricter counts: what allows must hold in each, wha
 test('where a person is: the record, with its subdivision, then the source', () => {
   const policy = policyOf({ sources: { shop: 'AT' } });
   const at = (fields: Record<string, unknown>) => regionsOf(policy, { record: fields, source: 'shop' }).join();
-  expect([at({ country: 'US', region: 'CA' }), at({ country: 'DE', region: 'Bavaria' }), at({ country: 'XX' }), at({}), regionsOf(policy, { record: {}, source: 'other' }).join()]).toEqual(['US-CA', 'DE', 'AT', 'AT', '']);
+  expect([at({ country: 'US', region: 'CA' }), at({ country: 'DE', region: 'Bavaria' }), at({}), regionsOf(policy, { record: {}, source: 'other' }).join()]).toEqual(['US-CA', 'DE', 'AT', '']);
+});
+
+test.each(['Germany', 'UK', 'XX', 'ZZ', 'de', ' '])('a record that says %o said something that is no code: it is not known, and neither the source nor the person opens', (country) => {
+  const known = (codes: readonly string[]) => (own: boolean): readonly string[] => (own ? [] : codes);
+  const policy = policyOf({ sources: { shop: 'US' }, where: { crm: ['US'] }, routes: { crm: ['{ on: Profile, operation: send, purpose: service }'] }, rules: '  - { name: stay, effect: residency, residency: { subject: [EEA, GB], destinations: [EEA] } }\n' });
+  expect(regionsOf(policy, { record: { country }, source: 'shop', regions: known(['US']) })).toEqual(['']);
+  expect(regionsOf(policy, { record: { jurisdiction: country }, source: 'shop' })).toEqual(['']);
+  expect(outcomes(policy, subject({ source: 'shop' }, { ...ada, country }))).toEqual(['crm: deny residency:stay']);
+  expect(outcomes(policy, subject({ source: 'shop' }, { ...ada, country: 'US' }))).toEqual(['crm: allow']);
 });
 
 test('every country code is one that CLDR names, and there are the 249 of ISO 3166-1', () => {

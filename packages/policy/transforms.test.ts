@@ -75,3 +75,7 @@ test.each([
 ] as const)('mask %s of %s', (name, value, expected) => {
   expect(masks[name]!(value)).toBe(expected);
 });
+
+test('that the country is not known is told nobody, hashed neither', () => {
+  for (const scheme of ['meta', 'sha256']) expect([hasher(scheme, 'country')!('ZZ'), hasher(scheme, 'country')!('DE')]).toEqual([null, expect.stringMatching(/^[0-9a-f]{64}$/)]);
+});

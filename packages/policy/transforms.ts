@@ -1,4 +1,5 @@
 import { hash as digest } from 'node:crypto';
+import { unknownCountry } from '@weir/schemas';
 
 /** Text in, text out; null = there is nothing a receiver could use, so nothing is sent. Pure. */
 export type Transform = (value: string) => string | null;
@@ -45,6 +46,8 @@ const genders = new Map(Object.entries({
 }).flatMap(([letter, words]) => words.map((word) => [word, letter] as const)));
 const genderLetter: Transform = (value) => genders.get(lower(value)) ?? null;
 const exact: Normalise = (value) => value.trim();
+/** That Weir does not know the country is nothing to tell a vendor. */
+const country = (normalise: Normalise): Transform => (value) => (value === unknownCountry ? null : normalise(value));
 
 /**
  * How each vendor wants values before SHA-256 (lower-case hex). Fields that a vendor does not want hashed are not here.
@@ -61,7 +64,7 @@ export const hashers = {
   google: { email: then(googleEmail), phone: then(e164), firstName: then(lower), lastName: then(lower), street: then(lower) },
   meta: {
     email: then(email), phone: then(digits), firstName: then(unpunctuated), lastName: then(unpunctuated), birthday: then(isoDate), gender: then(genderLetter),
-    city: then(compact), region: then(compact), postalCode: then(metaZip), country: then(lower), userId: then(exact), anonymousId: then(exact),
+    city: then(compact), region: then(compact), postalCode: then(metaZip), country: then(country(lower)), userId: then(exact), anonymousId: then(exact),
   },
   tiktok: { email: then(email), phone: then(e164), firstName: then(unpunctuated), lastName: then(unpunctuated), postalCode: then(zip), userId: then(exact), anonymousId: then(exact) },
 } as const satisfies Record<string, Readonly<Record<string, Transform>>>;
@@ -70,7 +73,7 @@ export const hashSchemes: readonly string[] = [...Object.keys(hashers), 'sha256'
 
 /** The transform of a field for a scheme; undefined = the vendor does not take this field hashed. */
 export function hasher(scheme: string, field: string): Transform | undefined {
-  if (scheme === 'sha256') return then(exact);
+  if (scheme === 'sha256') return then(field === 'country' ? country(exact) : exact);
   const fields: Readonly<Record<string, Transform>> | undefined = Object.hasOwn(hashers, scheme) ? hashers[scheme as keyof typeof hashers] : undefined;
   return fields !== undefined && Object.hasOwn(fields, field) ? fields[field] : undefined;
 }

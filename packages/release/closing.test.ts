@@ -49,7 +49,7 @@ outputs:
     fields: { userId: user, purpose: { const: ads }, state: { const: denied } }
 ` });
 function taken(item: object, contract?: string, of = mapping): Normalized {
-  const release = { hash: 'r', sources: new Map([['shop', { mapping: of, limits: { depth: 8 } }]]), contracts: new Map(contract === undefined ? [] : [['weir.canonical.Profile', [{ check: () => [{ code: 'contract-broken', message: contract }] }]]]) };
+  const release = { hash: 'r', policy: { routes: new Map() }, sources: new Map([['shop', { mapping: of, limits: { depth: 8 } }]]), contracts: new Map(contract === undefined ? [] : [['weir.canonical.Profile', [{ check: () => [{ code: 'contract-broken', message: contract }] }]]]) };
   return normalize('shop', { value: Buffer.from(JSON.stringify(item)) } as never, headers as never, release as never, keyed);
 }
 const closing = (result: Normalized) => (result.kind === 'dead' ? (result.closing ?? []).map(({ record: r, ids, outputId }) => ({ ids, purpose: r['purpose'], channel: r['channel'], state: r['state'], outputId })) : result.kind);

@@ -1,4 +1,5 @@
-import type { AdapterConfig, ConfigField, ConfigSchema } from '@weir/adapter';
+import { isHeaderSafe, type AdapterConfig, type ConfigField, type ConfigSchema } from '@weir/adapter';
+import { WeirError } from '@weir/errors';
 import { isName } from '@weir/pipeline';
 import { durationMs } from '@weir/policy';
 import type { Vault } from '@weir/vault';
@@ -86,9 +87,18 @@ function checkUrl(value: YamlValue): string | undefined {
 
 /**
  * The config as an adapter gets it: secrets revealed (signing halves with `signing`, the values before a rotation with `previous` where both are accepted), `sandbox://<name>` turned
- * into the sandbox's address. Never log the result.
+ * into the sandbox's address. Never log the result. With `sentBy`, the schema of an adapter that calls with it, a secret that cannot stand in a header
+ * is thrown as config-invalid that names it and quotes nothing: found at a call it would be the fault of each record.
  */
-export function resolveConfig(config: AdapterConfig, options: { vault: Vault; sandboxUrl?: string; signing?: boolean; previous?: boolean }): AdapterConfig {
+export function resolveConfig(config: AdapterConfig, options: { vault: Vault; sandboxUrl?: string; signing?: boolean; previous?: boolean; sentBy?: ConfigSchema | undefined }): AdapterConfig {
+  const { sentBy } = options;
+  if (sentBy !== undefined) {
+    const check = (value: unknown): void => {
+      if (isSecretRef(value)) checkHeaderSafe(value.secret, options.vault.get(value.secret).reveal());
+      else if (value !== null && typeof value === 'object') for (const child of Object.values(value)) check(child);
+    };
+    for (const [option, value] of Object.entries(config)) if (!Object.hasOwn(sentBy, option) || sentBy[option]!.signs !== true) check(value);
+  }
   const resolve = (value: unknown): unknown => {
     if (isSecretRef(value) && options.previous === true) return (options.vault.previous(value.secret) ?? options.vault.get(value.secret)).reveal();
     if (isSecretRef(value)) return (options.signing === true ? options.vault.signing(value.secret) : undefined)?.reveal() ?? options.vault.get(value.secret).reveal();
@@ -102,6 +112,10 @@ export function resolveConfig(config: AdapterConfig, options: { vault: Vault; sa
     return value;
   };
   return Object.freeze(resolve(config) as Record<string, unknown>);
+}
+
+function checkHeaderSafe(name: string, value: string): void {
+  if (!isHeaderSafe(value)) throw new WeirError('config-invalid', `secret ${name} cannot stand in a header: it holds a ${/[\r\n]/.test(value) ? 'line end: set it without one (a file that ends with a newline gives it one)' : 'control character, or one that is not Latin-1'}`);
 }
 
 /** Names of the secrets that a config refers to, also inside tables and lists, with the option they stand in. */

@@ -2,7 +2,7 @@ import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
 import { phoneNumber } from '@weir/mapping';
 import { consentApi, eventId, itemHash, outputId } from '@weir/pipeline';
-import { everyPurpose, type CompiledPolicy } from '@weir/policy';
+import { asRouted, everyPurpose, type CompiledPolicy } from '@weir/policy';
 import type { ExternalId } from './identifier.ts';
 
 /**
@@ -120,15 +120,12 @@ function externalIdsIn(table: JsonObject): readonly ExternalId[] {
 /** What an order is checked against. */
 type Policy = Pick<CompiledPolicy, 'purposes' | 'routes'>;
 
-const plain = (text: string): string => text.toLowerCase().replace(/[\s_-]/g, '');
-
 /** One that is almost written as in the routes would bind none of them: a withdrawal for `E-Mail` closes nothing of `email`. */
-function asRouted(table: JsonObject, field: 'channel' | 'topic', max: number, { routes }: Policy): string | null {
+function writtenAsRouted(table: JsonObject, field: 'channel' | 'topic', max: number, policy: Policy): string | null {
   const text = textIn(table, field, max);
   if (text === null) return null;
-  const written = new Set([...routes.values()].flat().flatMap((route) => route[field] ?? []));
-  const meant = written.has(text) ? undefined : [...written].find((name) => plain(name) === plain(text));
-  if (meant !== undefined) throw bad(`${field}: the routes of the workspace write ${meant}`);
+  const meant = asRouted(policy, field, text);
+  if (meant !== undefined && meant !== text) throw bad(`${field}: the routes of the workspace write ${meant}`);
   return text;
 }
 
@@ -173,7 +170,7 @@ export function checkOrder(json: Json, policy: Policy): ConsentOrder {
   if (legalBasis !== null && !legalBases.has(legalBasis)) throw bad(`legalBasis: expected one of ${[...legalBases].join(', ')}`);
   return {
     identifiers, purpose, state: state as ConsentOrder['state'], legalBasis,
-    channel: asRouted(table, 'channel', 64, policy), topic: asRouted(table, 'topic', 128, policy), noticeVersion: textIn(table, 'noticeVersion', 128),
+    channel: writtenAsRouted(table, 'channel', 64, policy), topic: writtenAsRouted(table, 'topic', 128, policy), noticeVersion: textIn(table, 'noticeVersion', 128),
     jurisdiction: matching(table, 'jurisdiction', region, 'an ISO 3166 code such as DE or US-CA'),
     proof: textIn(table, 'proof', 2000), reason: textIn(table, 'reason', 200), expiresAt: timeIn(table, 'expiresAt'), occurredAt: timeIn(table, 'occurredAt'),
   };

@@ -4,6 +4,7 @@ import { consentRecord, unresolved } from '@weir/mapping';
 import type { Reason } from '@weir/pipeline';
 import { personOf, type Person } from './identity.ts';
 import type { Canonical, Normalized } from './normalize.ts';
+import type { Unrouted } from './routed-consent.ts';
 
 /** A canonical record as bytes of the Confluent wire format, at [from, to) of the sink of its batch. */
 export interface Encoded extends Pick<Canonical, 'recordType' | 'outputId' | 'changeId' | 'outputName'> {
@@ -12,8 +13,8 @@ export interface Encoded extends Pick<Canonical, 'recordType' | 'outputId' | 'ch
   readonly to: number;
 }
 
-export type Encodable = Exclude<Normalized, { readonly kind: 'ok' | 'dead' }> | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Encoded[] }
-  | { readonly kind: 'dead'; readonly reasons: readonly Reason[]; /** Changes of consent that hold all the same: they are written to weir.consent.changes, and nowhere else. */ readonly closing?: readonly Encoded[] };
+export type Encodable = Exclude<Normalized, { readonly kind: 'ok' | 'dead' }> | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Encoded[]; readonly unrouted?: readonly Unrouted[] }
+  | { readonly kind: 'dead'; readonly reasons: readonly Reason[]; /** Changes of consent that hold all the same: they are written to weir.consent.changes, and nowhere else. */ readonly closing?: readonly Encoded[]; readonly unrouted?: readonly Unrouted[] };
 
 /** What of a result is written: its records, or the changes that close of a dead letter. */
 export const outputsOf = (result: { readonly kind: string; readonly outputs?: readonly Encoded[]; readonly closing?: readonly Encoded[] }): readonly Encoded[] => (result.kind === 'ok' ? result.outputs! : result.kind === 'dead' ? result.closing ?? [] : []);
@@ -30,7 +31,8 @@ const maxItemBytes = 4_000_000;
  */
 export function encodeAll(result: Normalized, encode: (recordType: string, record: unknown, sink: Sink) => void, sink: Sink): Encodable {
   if (result.kind === 'dropped') return result;
-  if (result.kind === 'dead') return deadOf(result.reasons, result.closing ?? [], encode, sink);
+  const unrouted = result.unrouted === undefined ? {} : { unrouted: result.unrouted };
+  if (result.kind === 'dead') return { ...deadOf(result.reasons, result.closing ?? [], encode, sink), ...unrouted };
   const reasons: Reason[] = [];
   const outputs: Encoded[] = [];
   const began = sink.at;
@@ -51,14 +53,14 @@ export function encodeAll(result: Normalized, encode: (recordType: string, recor
   if (reasons.length === 0) return { ...result, outputs };
   for (const { recordType, outputName } of result.outputs) if (recordType === consentRecord) reasons.push(unresolved(outputName));
   sink.at = began;
-  return deadOf(boundReasons(reasons), result.outputs.filter((output) => saysNo(output) && output.ids.length > 0).map((output) => ({ ...output, record: { ...output.record, extras: null } })), encode, sink);
+  return { ...deadOf(boundReasons(reasons), result.outputs.filter((output) => saysNo(output) && output.ids.length > 0).map((output) => ({ ...output, record: { ...output.record, extras: null } })), encode, sink), ...unrouted };
 }
 
 /** A change of consent that closes. */
 export const saysNo = ({ recordType, record }: Pick<Canonical, 'recordType' | 'record'>): boolean => recordType === consentRecord && (record['state'] === 'withdrawn' || record['state'] === 'denied');
 
 /** One that does not fit its schema, or is too large even so, waits with the letter. */
-function deadOf(reasons: readonly Reason[], closing: readonly Canonical[], encode: (recordType: string, record: unknown, sink: Sink) => void, sink: Sink): Encodable {
+function deadOf(reasons: readonly Reason[], closing: readonly Canonical[], encode: (recordType: string, record: unknown, sink: Sink) => void, sink: Sink): Extract<Encodable, { readonly kind: 'dead' }> {
   const written: Encoded[] = [];
   let bytes = 0;
   for (const { recordType, record, outputId, changeId, outputName, ids, subject } of closing) {

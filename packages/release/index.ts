@@ -8,7 +8,7 @@ export { applyRelease, controlKeys, createReleaseFeed, incidentAbout, incidentNa
 export { isPolicyTest } from './governance.ts';
 export { assertPolicyTests, runPolicyTests, type PolicyTest } from './policy-tests.ts';
 export { readWorkspace, releaseHash } from './workspace.ts';
-export { boundReasons, encodeAll, outputsOf, tooLarge, type Encodable, type Encoded } from './encode.ts';
+export { boundReasons, encodeAll, outputsOf, saysNo, tooLarge, type Encodable, type Encoded } from './encode.ts';
 export { createKeyedCache, createPersons, identifiersOf, linksOf, personOf, type Person } from './identity.ts';
 export { keyedIdsOf, parseExternalId, parseIdentifier, type ExternalId, type Identifiers } from './identifier.ts';
 export { consentOrderSchema, changesOf, checkOrder, consentIds, maxOrderBytes, parseOrder, type ConsentOrder } from './consent-order.ts';
@@ -17,6 +17,7 @@ export { dedupeWindow, longestDedupeWindow } from './dedupe.ts';
 export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';
 export * from './roles.ts';
+export { isRouted, routedConsent, type Unrouted } from './routed-consent.ts';
 export { secondKey } from './seconds.ts';
 export { createTokenIndex, isApiToken, tokenKey, type StoredToken, type TokenIndex, type TokenView } from './tokens.ts';
 export { compileEscalation, escalationSecrets, type EscalationConfig, type EscalationEmail } from './escalation.ts';

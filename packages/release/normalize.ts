@@ -6,6 +6,7 @@ import { secondBodyChange, type Reason } from '@weir/pipeline';
 import { boundReasons, saysNo } from './encode.ts';
 import { identifiersOf } from './identity.ts';
 import type { RawHeaders } from './raw-headers.ts';
+import { routedConsent, type Unrouted } from './routed-consent.ts';
 import type { Release } from './types.ts';
 
 /** Identifiers of one record: a person with more is too wide to decide on (packages/policy, closure). */
@@ -25,10 +26,10 @@ export interface Canonical {
 }
 
 export type Normalized =
-  | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Canonical[] }
+  | { readonly kind: 'ok'; readonly mapping: string; readonly outputs: readonly Canonical[]; readonly unrouted?: readonly Unrouted[] }
   | { readonly kind: 'dropped'; readonly reason: string }
-  /** `closing`: what of it says no, as far as it can be read; it holds within Weir all the same. */
-  | { readonly kind: 'dead'; readonly reasons: readonly Reason[]; readonly closing?: readonly Canonical[] };
+  /** `closing`: what of it says no, as far as it can be read; it holds within Weir all the same. `unrouted`: what of its changes of consent no route has. */
+  | { readonly kind: 'dead'; readonly reasons: readonly Reason[]; readonly closing?: readonly Canonical[]; readonly unrouted?: readonly Unrouted[] };
 
 /**
  * Pure: raw record + release → canonical records, or every reason why not (I5). Ids come from the event id, so
@@ -49,7 +50,10 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
   }
   const result = config.mapping.apply(item, envelope, { eventId: headers.eventId, source, acceptedAt: headers.acceptedAt });
   if (result.kind === 'dropped') return result;
-  if (result.kind === 'failed') return dead(result.reasons, closingOf(result.outputs ?? [], keyed));
+  if (result.kind === 'failed') {
+    const closing = asRoutes(closingOf(result.outputs ?? [], keyed), release);
+    return dead(result.reasons, closing.outputs, closing.unrouted);
+  }
   const reasons: Reason[] = [];
   const outputs: Canonical[] = [];
   for (const output of result.outputs) {
@@ -62,12 +66,29 @@ export function normalize(source: string, record: LogRecord, headers: RawHeaders
     if (ids.length === 0 && output.recordType === consentRecord) reasons.push({ code: 'mapping-failed', message: `output ${output.name} names nobody`, file: config.mapping.file });
     outputs.push({ recordType: output.recordType, record: output.record, outputId: output.outputId, outputName: output.name, ids, subject: ids[0] ?? `event:${headers.eventId}` });
   }
-  if (reasons.length > 0) return dead([...reasons, ...result.outputs.filter((o) => o.recordType === consentRecord).map((o) => unresolved(o.name, config.mapping.file))], closingOf(result.outputs, keyed));
-  return { kind: 'ok', mapping: config.mapping.name, outputs };
+  if (reasons.length > 0) {
+    const closing = asRoutes(closingOf(result.outputs, keyed), release);
+    return dead([...reasons, ...result.outputs.filter((o) => o.recordType === consentRecord).map((o) => unresolved(o.name, config.mapping.file))], closing.outputs, closing.unrouted);
+  }
+  const routed = asRoutes(outputs, release);
+  return { kind: 'ok', mapping: config.mapping.name, outputs: routed.outputs, ...(routed.unrouted.length === 0 ? {} : { unrouted: routed.unrouted }) };
 }
 
 /** `first` stands before the others and is not counted among them. */
-const dead = (reasons: readonly Reason[], closing: readonly Canonical[], first: readonly Reason[] = []): Normalized => ({ kind: 'dead', reasons: [...first, ...boundReasons(reasons)], ...(closing.length === 0 ? {} : { closing }) });
+const dead = (reasons: readonly Reason[], closing: readonly Canonical[], unrouted: readonly Unrouted[], first: readonly Reason[] = []): Normalized => ({ kind: 'dead', reasons: [...first, ...boundReasons(reasons)], ...(closing.length === 0 ? {} : { closing }), ...(unrouted.length === 0 ? {} : { unrouted }) });
+
+/** With changes of consent as the routes of the release take them. */
+function asRoutes(outputs: readonly Canonical[], release: Release): { readonly outputs: readonly Canonical[]; readonly unrouted: readonly Unrouted[] } {
+  const unrouted: Unrouted[] = [];
+  return {
+    outputs: outputs.map((output) => {
+      if (output.recordType !== consentRecord) return output;
+      const record = routedConsent(output.record, release.policy, (part, said) => unrouted.push({ part, said, output: output.outputName }));
+      return record === output.record ? output : { ...output, record };
+    }),
+    unrouted,
+  };
+}
 
 /**
  * Of an item that goes to the dead letters, the changes of consent that close and can be read: they name a purpose and
@@ -90,9 +111,9 @@ export function closingOf(outputs: readonly MappedOutput[], keyed: (type: string
  */
 export function setAside(result: Normalized, reasons: readonly Reason[]): Normalized {
   if (result.kind === 'dropped') return { kind: 'dead', reasons };
-  if (result.kind === 'dead') return dead(result.reasons.filter(({ code }) => code === 'consent-unresolved'), result.closing ?? [], reasons);
+  if (result.kind === 'dead') return dead(result.reasons.filter(({ code }) => code === 'consent-unresolved'), result.closing ?? [], result.unrouted ?? [], reasons);
   const closing = result.outputs.filter((output) => saysNo(output) && output.record['purpose'] !== '').map((output) => ({ ...output, record: { ...output.record, extras: null } }));
-  return dead(closing.map(({ outputName }) => unresolved(outputName)), closing, reasons);
+  return dead(closing.map(({ outputName }) => unresolved(outputName)), closing, result.unrouted ?? [], reasons);
 }
 
 /**

@@ -1,7 +1,7 @@
 import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Adapter } from '@weir/adapter';
+import type { Adapter, ConfigSchema } from '@weir/adapter';
 import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { compileRelease, readWorkspace, releaseHash, resolveConfig, runPolicyTests, secretNames, withDefaults, type ReleaseFile } from './index.ts';
@@ -101,6 +101,17 @@ test('secrets are revealed where they stand, also inside tables, and the release
   expect(resolveConfig(config, { vault, sandboxUrl: 'http://127.0.0.1:1' })).toEqual({ a: 'value of A_KEY', headers: { 'x-key': 'value of B_KEY' }, list: ['value of C_KEY'], url: 'http://127.0.0.1:1/d/crm' });
   expect(secretNames(config)).toEqual([{ option: 'a', name: 'A_KEY' }, { option: 'headers.x-key', name: 'B_KEY' }, { option: 'list.0', name: 'C_KEY' }]);
   expect(JSON.stringify(compile().files)).not.toContain('value of');
+});
+
+test('a secret that cannot stand in a header is told by its name where it is resolved for one, and not repeated; one that signs may hold any text', () => {
+  const schema: ConfigSchema = { auth: { type: 'string', doc: '', secret: true }, key: { type: 'string', doc: '', secret: true, signs: true }, headers: { type: 'object', doc: '' } };
+  const resolved = (value: string, config: object) => () => resolveConfig(config, { vault: { get: () => ({ reveal: () => value }) } as never, sentBy: schema });
+  for (const value of ['t0ken\n', 't0ken\r\nx: y', 't0k\u0000en', 't0ken€']) for (const config of [{ auth: { secret: 'A_KEY' } }, { headers: { 'x-key': { secret: 'A_KEY' } } }]) {
+    expect(resolved(value, config)).toThrow(expect.objectContaining({ code: 'config-invalid', message: expect.stringContaining('secret A_KEY ') }));
+    expect(resolved(value, config)).not.toThrow('t0k');
+  }
+  expect(resolved('t0ken', { auth: { secret: 'A_KEY' } })()).toEqual({ auth: 't0ken' });
+  expect(resolved('k1\n', { key: { secret: 'A_KEY' } })()).toEqual({ key: 'k1\n' });
 });
 
 const crm = 'adapter: sink\nregion: [DE, US-CA]\nroutes:\n  - { on: Profile, operation: put, purpose: service }\n';

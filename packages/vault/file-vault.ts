@@ -85,12 +85,17 @@ export function openVault(options: VaultOptions): Vault {
   }
 
   /** Clients that were asked for: a process that does not use a token must not turn its refresh token over. */
-  function clients(): TokenSource[] {
+  function clients(tell: (error: unknown) => void): TokenSource[] {
     return [...sources.keys()].flatMap((name) => {
-      const text = find(name)?.value;
-      const client = text === undefined ? undefined : parseOAuthClient(name, text);
-      if (client !== undefined) return [sourceOf(name, text!, client)];
-      sources.delete(name);
+      try {
+        const text = find(name)?.value;
+        const client = text === undefined ? undefined : parseOAuthClient(name, text);
+        if (client !== undefined) return [sourceOf(name, text!, client)];
+        sources.delete(name);
+      } catch (error) {
+        // The others have theirs all the same.
+        tell(error);
+      }
       return [];
     });
   }
@@ -102,11 +107,7 @@ export function openVault(options: VaultOptions): Vault {
       problems.push(error.message);
     };
     if (remote !== undefined) await remote.read().then((secrets) => { fetched = { secrets, at: now() }; }, tell);
-    try {
-      await Promise.all(clients().map((source) => source.refresh(force).catch(tell)));
-    } catch (error) {
-      tell(error);
-    }
+    await Promise.all(clients(tell).map((source) => source.refresh(force).catch(tell)));
     status = problems.length === 0 ? { available: true } : { available: false, reason: problems.join('; ').slice(0, 500), since: status.since ?? now() };
     let stamp = '';
     try {

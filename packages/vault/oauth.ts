@@ -12,16 +12,27 @@ export interface OAuthClient {
   readonly scope?: string;
 }
 
-/** The client in a secret's value; undefined when it is an ordinary secret. Throws config-invalid that quotes nothing. */
+/** What is never sent as a credential of its own: it would take the client's secret to a vendor. */
+const clientLike = /client_?secret|token_?url/i;
+
+/**
+ * The client in a secret's value, whatever space is around it; undefined when it is an ordinary secret. Throws config-invalid, which
+ * quotes nothing, of what is meant for a client and is none.
+ */
 export function parseOAuthClient(name: string, value: string): OAuthClient | undefined {
-  if (!value.startsWith('{') || !value.includes('"oauth2"')) return undefined;
-  let parsed: Partial<OAuthClient>;
+  const text = value.trim();
+  if (!text.startsWith('{')) return undefined;
+  let parsed: Partial<OAuthClient> | undefined;
   try {
-    parsed = JSON.parse(value) as Partial<OAuthClient>;
+    parsed = JSON.parse(text) as Partial<OAuthClient>;
   } catch {
-    return undefined;
+    // What it says of the place would quote it.
+    parsed = undefined;
   }
-  if (parsed.type !== 'oauth2') return undefined;
+  if (parsed?.type !== 'oauth2') {
+    if (!clientLike.test(text)) return undefined;
+    throw new WeirError('config-invalid', `secret ${name}: it looks like an oauth2 client, and ${parsed === undefined ? 'is no JSON' : 'its type is not "oauth2"'}: {"type":"oauth2","tokenUrl":…,"clientId":…,"clientSecret":…}`);
+  }
   for (const field of ['tokenUrl', 'clientId', 'clientSecret'] as const) if (typeof parsed[field] !== 'string' || parsed[field] === '') throw new WeirError('config-invalid', `secret ${name}: an oauth2 client needs ${field}`);
   if (!isProtected(parsed.tokenUrl!)) throw new WeirError('config-invalid', `secret ${name}: tokenUrl must be an https URL`);
   return parsed as OAuthClient;

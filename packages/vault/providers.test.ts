@@ -251,6 +251,41 @@ test('client credentials against a real server: one request for many callers, re
   expect(vault.status().reason).not.toContain('s3cr3t');
 });
 
+test('what looks like an OAuth2 client and is none is told by its name, quotes nothing, and never stands for itself', () => {
+  const client = { type: 'oauth2', tokenUrl: 'https://id.example/token', clientId: 'c', clientSecret: 's3cr3t' };
+  const text = JSON.stringify(client);
+  const got = (value: string) => () => openVault({ dataDir, env: { WEIR_SECRET_CRM: value } }).get('CRM').reveal();
+  const { type: _type, ...typeless } = client;
+  for (const wrong of [
+    text.slice(0, -1), `${text},`, text.replaceAll('"', "'"), JSON.stringify(typeless), JSON.stringify({ ...client, type: 'OAuth2' }), JSON.stringify({ ...client, type: 'client_credentials' }), JSON.stringify({ ...client, clientId: '' }),
+    JSON.stringify({ client_id: 'c', client_secret: 's3cr3t' }), JSON.stringify({ token_url: 'https://id.example/token', secret: 's3cr3t' }), `\n ${JSON.stringify({ installed: { client_secret: 's3cr3t' } })}\n`, `\ufeff${text.slice(0, -1)}`,
+  ]) {
+    expect(got(wrong), wrong).toThrow(expect.objectContaining({ code: 'config-invalid', message: expect.stringMatching(/^(?!.*s3cr3t)secret CRM: /s) }));
+  }
+  // A client, whatever stands around it; it has no token yet.
+  for (const right of [text, `\n ${text}\n`, `\ufeff${text}`]) expect(got(right)).toThrow(expect.objectContaining({ code: 'secret-unavailable' }));
+  for (const ordinary of ['{', '{"a":1}', '{clientless}', 'x{"clientSecret":1}', '{"type":"service_account","private_key":"k"}']) expect(got(ordinary)()).toBe(ordinary);
+});
+
+test('a client that was set wrong takes no token from the others, and heals when it is set right', async () => {
+  const { tokenUrl } = await startTokenServer(100);
+  const text = JSON.stringify({ type: 'oauth2', tokenUrl, clientId: 'weir', clientSecret: 's3cr3t-of-the-client', scope: 'contacts' });
+  let now = Date.now();
+  const env: Record<string, string> = { WEIR_SECRET_CRM: text, WEIR_SECRET_ADS: text };
+  const vault = openVault({ dataDir, env, now: () => now });
+  for (const name of ['CRM', 'ADS']) expect(() => vault.get(name)).toThrow(/cannot be had/);
+  await vault.refresh();
+  env['WEIR_SECRET_CRM'] = text.slice(0, -1);
+  now += 101_000;
+  await vault.refresh();
+  expect(vault.get('ADS').reveal()).not.toBe('');
+  expect(() => vault.get('CRM')).toThrow(expect.objectContaining({ code: 'config-invalid' }));
+  expect(vault.status()).toMatchObject({ available: false, reason: expect.stringMatching(/^(?!.*s3cr3t)secret CRM: /s) });
+  env['WEIR_SECRET_CRM'] = text;
+  await vault.refresh();
+  expect([vault.get('CRM').reveal() !== '', vault.status()]).toEqual([true, { available: true }]);
+});
+
 /** A token server that puts another refresh token in place of each that it is given, and takes each once. */
 async function startRotating() {
   const given: string[] = [];

@@ -54,9 +54,12 @@ test('the vendor is not asked before the last call can show', () => {
 });
 
 test('a vendor that gives no answer to the question is asked until the horizon, then a person is', () => {
-  expect(prepared('verify', true, { queuedAt: now - 71 * hour, readBacks: 5 })).toBe('read-back');
-  expect(prepared('verify', true, { queuedAt: now - 73 * hour, readBacks: 5 })).toBe('end quarantined delivery-held');
-  expect(prepared('verify', true, { queuedAt: now - 73 * hour, readBacks: 0 })).toBe('read-back');
+  const asked = (hours: number) => ({ queuedAt: now - 80 * hour, trouble: { since: now - hours * hour, at: now - 10_000 } });
+  expect(prepared('verify', true, { ...asked(71), readBacks: 5 })).toBe('read-back');
+  expect(prepared('verify', true, { ...asked(73), readBacks: 5 })).toBe('end quarantined delivery-held');
+  expect(prepared('verify', true, { ...asked(73), readBacks: 0 })).toBe('read-back');
+  // It waited for its turn, and then its first question met a limit.
+  expect(prepared('verify', true, { queuedAt: now - 80 * hour, readBacks: 1 })).toBe('read-back');
 });
 
 test('what its topic is about to lose leaves for the dead letters, what the ledger would forget is not sent', () => {
@@ -67,13 +70,18 @@ test('what its topic is about to lose leaves for the dead letters, what the ledg
   expect(one(1, 69)).toBe('end expired delivery-expired');
 });
 
-test('retries end after a call that was made past the horizon, not for time in which nothing could be called', () => {
-  const last = (hours: number) => ({ at: now - hours * hour, durationMs: 1, verdict: 'retry', effect: 'none', status: 503, path: null });
+test('retries end when trouble of the delivery has lasted for the horizon, not for time in which nothing of it was called, nor for a limit of the vendor', () => {
+  const last = { at: now - hour, durationMs: 1, verdict: 'retry', effect: 'none', status: 503, path: null };
   const queuedAt = now - 100 * hour;
-  expect(prepared('resend', false, { queuedAt, last: last(90) })).toBe('call');
-  expect(prepared('resend', false, { queuedAt, last: last(1) })).toBe('end dead-lettered delivery-exhausted');
+  const lasted = (hours: number) => ({ since: now - (hours + 1) * hour, at: now - hour });
+  // Its destination was off, or it waited for a cap or its time: the first call that fails is no reason to give it up.
+  expect(prepared('resend', false, { queuedAt, last, trouble: lasted(0) })).toBe('call');
+  expect(prepared('resend', false, { queuedAt, last: { ...last, verdict: 'throttled', status: 429 } })).toBe('call');
+  expect(prepared('resend', false, { queuedAt, last: { ...last, verdict: 'auth-broken', status: 401 } })).toBe('call');
+  expect(prepared('resend', false, { queuedAt, last, trouble: lasted(72) })).toBe('call');
+  expect(prepared('resend', false, { queuedAt, last, trouble: lasted(73) })).toBe('end dead-lettered delivery-exhausted');
   // The letter says what it was that lasted.
-  expect(given('resend', false, { queuedAt, maybeSince: 0, last: { ...last(1), code: 'address-forbidden' } })).toMatchObject({ ending: { detail: '1 calls; last: retry, address-forbidden' } });
+  expect(given('resend', false, { queuedAt, maybeSince: 0, last: { ...last, code: 'address-forbidden' }, trouble: lasted(73) })).toMatchObject({ ending: { detail: '1 calls; last: retry, address-forbidden' } });
 });
 
 test('a redrive of unknown effect asks first where it can, and is the decision to send where it cannot', () => {

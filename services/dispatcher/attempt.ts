@@ -101,14 +101,16 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
   const unknown = settleUnknown(runner, destination, task, operation, found.reopened?.at ?? 0, now);
   if (unknown !== undefined) return unknown;
-  // Given up only after a call that was made past the horizon: time that a destination was off is not held against its events.
-  if (task.last !== undefined && task.last.at - task.queuedAt > destination.retryHorizonMs) return exhausted(ports, runner, destination, task);
+  if (lastsTooLong(task, destination)) return exhausted(ports, runner, destination, task);
   if (task.redrive !== '' && setsState(delivery.recordType, operation) && newestDelivered(ports, runner, task) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);
   if (refusal !== undefined) return give(task, 'denied', refusal, null, false);
   return { kind: 'call', operation };
 }
+
+/** Given up only after a call that failed so long after the first one that did: how long it waited, also for a destination that was off or at its limit, is not held against it. */
+const lastsTooLong = ({ trouble }: Task, { retryHorizonMs }: DestinationConfig): boolean => trouble !== undefined && trouble.at - trouble.since > retryHorizonMs;
 
 /** Out of time, without an effect: the second vendor gets it, or the dead letters. */
 function exhausted(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task): Preparation {
@@ -158,7 +160,7 @@ function settleUnknown(runner: PartitionRunner, destination: DestinationConfig, 
   const held = (why: string): Preparation => give(task, 'quarantined', 'delivery-held', `unknown whether it was applied, and the key window has passed${why}`, true, 'maybe');
   if (rule === 'hold' && task.redrive === '') return held('');
   if (!readable) return held(': the vendor cannot be asked');
-  if (task.readBacks > 0 && now - task.queuedAt > destination.retryHorizonMs) return held(`: ${task.readBacks} questions to the vendor had no answer`);
+  if (task.readBacks > 0 && lastsTooLong(task, destination)) return held(`: ${task.readBacks} questions to the vendor had no answer`);
   const lastCall = Math.max(endedAt, task.last === undefined ? runner.openedAt() : task.last.at + task.last.durationMs);
   const wait = lastCall + (operation.verify!.settleMs ?? defaultSettleMs) - now;
   if (wait > waitInLaneMs) return { kind: 'park', due: now + wait, reason: 'read-back' };

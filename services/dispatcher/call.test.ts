@@ -15,17 +15,18 @@ test('a request that may not be sent ends its delivery, and is no call and no an
   expect(task).toMatchObject({ attempts: 0, maybeSince: 0 });
 });
 
-test('what no mapping named is handed to no adapter', async () => {
+test('what no mapping named is handed to no adapter, and no country that is not known', async () => {
   const bodies: string[] = [];
+  const countries = ['ZZ', 'DE', undefined];
   const task = { delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: 'k', path: '', attempts: 0, maybeSince: 0 } as unknown as Task;
   const ports = {
-    callTimeoutMs: 1000, clock: { now: () => 1, monotonic: () => 1 }, serde: { decode: () => ({ value: { email: 'a@x.example', extras: '{"secret":1}' } }) },
+    callTimeoutMs: 1000, clock: { now: () => 1, monotonic: () => 1 }, serde: { decode: () => ({ value: { email: 'a@x.example', extras: '{"secret":1}', country: countries.shift() } }) },
     http: { call: () => Promise.resolve({ failure: 'unsendable', sent: false, detail: '' }) },
   } as unknown as DestinationPorts;
   const destination = { config: {}, adapter: { destination: { request: ({ record }: { record: object }) => {
     bodies.push(JSON.stringify(record));
     return {};
   } } } } as never;
-  await call(ports, {} as PartitionRunner, destination, task, { kind: 'use' } as never);
-  expect(bodies).toEqual(['{"email":"a@x.example"}']);
+  for (let i = 0; i < 3; i++) await call(ports, {} as PartitionRunner, destination, task, { kind: 'use' } as never);
+  expect(bodies).toEqual(['{"email":"a@x.example","country":null}', '{"email":"a@x.example","country":"DE"}', '{"email":"a@x.example"}']);
 });

@@ -2,6 +2,7 @@ import type { BatchItem, Delivery, HttpFailure, HttpRequest, HttpResponse, Opera
 import { findWeirError, type ErrorCode } from '@weir/errors';
 import { failpoint, failpointSoon } from '@weir/failpoint';
 import type { DestinationConfig } from '@weir/release';
+import { unknownCountry } from '@weir/schemas';
 import { consentRefusal } from './attempt.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { PartitionRunner } from './partition.ts';
@@ -167,6 +168,8 @@ function toAdapterDelivery(ports: DestinationPorts, task: Task, operation = task
   const record = ports.serde.decode(delivery.payload).value;
   // It was decoded for this call; what no mapping named goes nowhere.
   if (record.extras !== undefined) record.extras = undefined;
+  // That Weir does not know the country is nothing to tell a vendor.
+  if (record.country === unknownCountry) record.country = null;
   const identifiers: { type: 'userId' | 'email' | 'phone' | 'external' | 'anonymousId'; value: string }[] = [];
   if (typeof record.userId === 'string') identifiers.push({ type: 'userId', value: record.userId });
   if (typeof record.email === 'string') identifiers.push({ type: 'email', value: record.email });

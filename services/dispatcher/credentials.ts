@@ -97,13 +97,13 @@ export function createCredentials(ports: Ports): Credentials {
     for (const config of releases.current().destinations.values()) {
       try {
         const known = before.get(config.name)?.config;
-        const found = resolveConfig(config.config, { vault, sandboxUrl: ports.sandboxUrl });
+        const found = resolveConfig(config.config, { vault, sandboxUrl: ports.sandboxUrl, sentBy: config.adapter.manifest.destination?.config });
         resolved.set(config.name, { ...config, config: isDeepStrictEqual(known, found) ? known! : found });
         if (open.get(config.name)?.code !== 'credential-rejected') end(config.name);
       } catch (error) {
         const known = findWeirError(error);
         if (known === undefined) throw error;
-        if (open.get(config.name)?.code !== known.code) logger.warn({ destination: config.name, reason: known.message }, 'secret missing');
+        if (open.get(config.name)?.code !== known.code) logger.warn({ destination: config.name, reason: known.message }, 'no usable secret');
         begin(config.name, known.code);
         missing = true;
       }

@@ -1,5 +1,5 @@
 import type { Ready } from './batch.ts';
-import type { AttemptSummary, Task } from './types.ts';
+import type { AttemptSummary, Task, Trouble } from './types.ts';
 
 /** What is known of the first of some records that wait. */
 export interface HeadState {
@@ -11,6 +11,7 @@ export interface HeadState {
   notApplied: boolean;
   /** Its last call by this owner. */
   last: AttemptSummary | undefined;
+  trouble: Trouble | undefined;
   maybeSince: number;
 }
 
@@ -79,7 +80,7 @@ export function createLane(subject: string, fence = 0): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined, fence, place: undefined, restricting: false };
 }
 
-const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, notApplied: false, last: undefined, maybeSince: 0 });
+const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, notApplied: false, last: undefined, trouble: undefined, maybeSince: 0 });
 const createLine = (): Line => ({ offsets: [], ...fresh() });
 
 export function createParked(key: string, now: number): Parked {

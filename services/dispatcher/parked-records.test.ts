@@ -29,18 +29,19 @@ function world({ first = 0, shows = (_read: number): boolean => true, closed = (
 }
 
 const tasks = fc.array(fc.record({
-  offset: fc.nat(), queuedAt: fc.nat(), maybeSince: fc.oneof(fc.constant(0), fc.nat()), parkedOffset: fc.constantFrom(-1, 5),
+  offset: fc.nat(), queuedAt: fc.nat(), maybeSince: fc.oneof(fc.constant(0), fc.nat()), trouble: fc.option(fc.record({ since: fc.integer({ min: 1 }), at: fc.nat() }), { nil: undefined }), parkedOffset: fc.constantFrom(-1, 5),
   record: fc.record({ offset: fc.nat(), timestamp: fc.nat(), key: fc.string().map((s) => Buffer.from(s)), value: fc.string().map((s) => Buffer.from(s)), headers: fc.array(fc.tuple(fc.constantFrom(H.event, H.ids, H.dispatched), fc.string().map((s) => Buffer.from(s))), { maxLength: 4 }) }),
 }), { minLength: 1, maxLength: 8 });
 
-test('what is parked comes back as it was: its bytes, its other headers, where it stood on the dispatch topic, since when, and since when it may have been called', async () => {
+test('what is parked comes back as it was: its bytes, its other headers, where it stood on the dispatch topic, since when, and since when it may have been called and is in trouble', async () => {
   await fc.assert(fc.asyncProperty(tasks, fc.nat(7), async (list, n) => {
     const { records, topic } = world();
     const offsets = await records.append(list as unknown as Task[]);
     const i = n % list.length;
-    const { record, ...at } = list[i]!;
+    const { record, trouble, ...at } = list[i]!;
     const found = await records.get(offsets[i]!);
     expect(found).toMatchObject({ offset: at.offset, queuedAt: at.queuedAt, maybeSince: at.maybeSince, parkedOffset: offsets[i] });
+    expect(found.trouble).toEqual(trouble === undefined ? undefined : { since: trouble.since, at: trouble.since });
     expect([found.record.key, found.record.value]).toEqual([record.key, record.value]);
     expect(found.record.headers.filter(([name]) => name !== H.dispatched)).toEqual(record.headers.filter(([name]) => name !== H.dispatched));
     expect(topic[i]!.headers!.filter(([name]) => name === H.dispatched)).toHaveLength(1);

@@ -8,7 +8,7 @@ import type { DeliveryValue, Task } from './types.ts';
 
 /**
  * The deliveries of one partition on weir.parked.<destination>: each record as it came from the dispatch topic, with one header
- * (`H.dispatched`) of where it stood there, since when, and since when it may have been called before it was parked.
+ * (`H.dispatched`) of where it stood there, since when, and since when it may have been called and was in trouble before it was parked.
  */
 export interface ParkedRecords {
   /** Their offsets, once they are acknowledged. */
@@ -35,7 +35,9 @@ export function createParkedRecords({ ports, partition, createTask, closed }: Co
   const ahead = createReadAhead(ports.reader, topic, partition);
 
   function recordOf(task: Task): OutRecord {
-    const headers: Headers = [...task.record.headers.filter(([name]) => name !== H.dispatched), [H.dispatched, Buffer.from(`${task.offset}:${task.queuedAt}${task.maybeSince > 0 ? `:${task.maybeSince}` : ''}`)]];
+    const since = [task.maybeSince, task.trouble?.since ?? 0];
+    while (since.at(-1) === 0) since.pop();
+    const headers: Headers = [...task.record.headers.filter(([name]) => name !== H.dispatched), [H.dispatched, Buffer.from([task.offset, task.queuedAt, ...since].join(':'))]];
     return { partition, key: task.record.key, value: task.record.value, headers };
   }
 
@@ -51,7 +53,7 @@ export function createParkedRecords({ ports, partition, createTask, closed }: Co
   async function decode(record: LogRecord): Promise<Task> {
     const delivery = await readDelivery(ports, record.value, closed);
     const at = record.headers.find(([name]) => name === H.dispatched)?.[1].toString('utf8').split(':') ?? ['-1', '0'];
-    return Object.assign(createTask(delivery, record, Number(at[0]), record.offset, Number(at[1])), { maybeSince: Number(at[2] ?? 0) });
+    return Object.assign(createTask(delivery, record, Number(at[0]), record.offset, Number(at[1])), { maybeSince: Number(at[2] ?? 0), trouble: at[3] === undefined ? undefined : { since: Number(at[3]), at: Number(at[3]) } });
   }
 
   return {

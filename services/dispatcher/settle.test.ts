@@ -1,3 +1,4 @@
+import type { Verdict } from '@weir/adapter';
 import { expect, test } from 'vitest';
 import { closed, onFailure, onStart, type BreakerState } from './breaker.ts';
 import type { CallResult } from './call.ts';
@@ -8,13 +9,15 @@ import type { DestinationPorts } from './ports.ts';
 import { createSettle } from './settle.ts';
 import type { Task } from './types.ts';
 
+const settlePorts = { name: 'crm', inLaneTries: 4, clock: { now: () => 0, monotonic: () => 1000, random: () => 0.5 }, topics: { ledger: () => 'ledger' }, serde: { encode: () => Buffer.alloc(0) }, appender: { append: () => Promise.resolve([0]) } } as unknown as DestinationPorts;
+const settleRunner = { partition: 0, closed: () => false, writer: { applyOwn: () => undefined }, parking: { park: () => undefined } } as unknown as PartitionRunner;
+
 /** What becomes of a delivery that was refused with 403 at its so many-th call. */
 function refused(attempts: number, breaker: BreakerState): string {
   let found = '';
-  const ports = { name: 'crm', inLaneTries: 4, clock: { now: () => 0, monotonic: () => 1000, random: () => 0.5 }, topics: { ledger: () => 'ledger' }, serde: { encode: () => Buffer.alloc(0) }, appender: { append: () => Promise.resolve([0]) } } as unknown as DestinationPorts;
-  const settle = createSettle({ ports, breaker: () => breaker, end: () => { found = 'end'; }, later: (_lane, _runner, ms) => { found = `later ${ms}`; }, offer: () => { found = 'offer'; } });
-  const runner = { partition: 0, closed: () => false, writer: { applyOwn: () => undefined }, parking: { park: (_lane: Lane, _due: number, reason: string) => { found = `park ${reason}`; } } } as unknown as PartitionRunner;
-  settle.call({} as Lane, runner, { delivery: {}, key: 'k', attempts } as unknown as Task, { kind: 'verdict', verdict: { kind: 'auth-broken', effect: 'none', code: 'credential-rejected' } });
+  const settle = createSettle({ ports: settlePorts, breaker: () => breaker, end: () => { found = 'end'; }, later: (_lane, _runner, ms) => { found = `later ${ms}`; }, offer: () => { found = 'offer'; } });
+  const runner = { ...settleRunner, parking: { park: (_lane: Lane, _due: number, reason: string) => { found = `park ${reason}`; } } } as unknown as PartitionRunner;
+  settle.call({} as Lane, runner, { delivery: {}, key: 'k', attempts, last: { at: 0 } } as unknown as Task, { kind: 'verdict', verdict: { kind: 'auth-broken', effect: 'none', code: 'credential-rejected' } });
   return found;
 }
 
@@ -28,6 +31,27 @@ test('a refused delivery waits with its destination for the credential; where th
   // The probe of another is out: its result is not waited for.
   expect(refused(1, onStart(paused))).toBe('later 150');
   expect(refused(9, onFailure(closed, 1000, 'vendor-unavailable', { force: true }))).toMatch(/^later \d{4,5}$/);
+});
+
+test('the horizon of a delivery begins at its first call that met trouble of its own: a limit of the vendor and a credential that is broken for all are none', () => {
+  const task = { delivery: {}, key: 'k', attempts: 1 } as unknown as Task;
+  const met = (at: number, verdict: Verdict, breaker: BreakerState = closed) => {
+    task.last = { at, durationMs: 1, verdict: verdict.kind, effect: 'none', status: 503, path: null };
+    createSettle({ ports: settlePorts, breaker: () => breaker, end: () => undefined, later: () => undefined, offer: () => undefined }).call({} as Lane, settleRunner, task, { kind: 'verdict', verdict });
+    return task.trouble;
+  };
+  const rejected: Verdict = { kind: 'auth-broken', effect: 'none', code: 'credential-rejected' };
+  const failed: Verdict = { kind: 'retry', effect: 'none', code: 'vendor-unavailable' };
+  expect(met(10, { kind: 'throttled', effect: 'none', code: 'vendor-throttled' })).toBeUndefined();
+  expect(met(20, rejected, onFailure(closed, 1000, 'credential-rejected', { force: true }))).toBeUndefined();
+  expect(met(30, failed)).toEqual({ since: 30, at: 30 });
+  expect(met(40, { kind: 'throttled', effect: 'none', code: 'vendor-throttled' })).toEqual({ since: 30, at: 30 });
+  // The credential is in order: others pass.
+  expect(met(50, rejected)).toEqual({ since: 30, at: 50 });
+  // A question that had no answer is no other trouble.
+  task.last = { ...task.last!, at: 60 };
+  createSettle({ ports: settlePorts, breaker: () => closed, end: () => undefined, later: () => undefined, offer: () => undefined }).read({} as Lane, settleRunner, task, { kind: 'read', read: failed as never });
+  expect(task.trouble).toEqual({ since: 30, at: 60 });
 });
 
 test('a resend that the vendor refuses, that cannot be built or may not be sent any more leaves in doubt what was before it', () => {

@@ -84,6 +84,8 @@ export function createSettle({ ports, breaker, end, later, offer }: Context) {
     if (verdict.kind === 'throttled') return offer(lane, runner);
     // The destination waits for its credential, and the head in line with it: it goes when that works again, whatever the breaker waited for. Where it does not, the refusal is trouble of this delivery as any other.
     if (verdict.kind === 'auth-broken' && breaker().state === 'open' && breaker().reason === verdict.code) return offer(lane, runner);
+    const { at } = task.last!;
+    task.trouble = { since: task.trouble?.since ?? at, at };
     const backoff = Math.max(boundedRetryAfter(verdict.retryAfterMs) ?? 0, backoffMs(task.attempts, ports.clock.random()));
     if (breaker().state === 'closed' && task.attempts >= ports.inLaneTries) return runner.parking.park(lane, ports.clock.now() + backoff, verdict.code);
     later(lane, runner, backoff);

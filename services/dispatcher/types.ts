@@ -81,7 +81,7 @@ export interface Task {
   readonly offset: number;
   /** Offset on weir.parked.<destination>, or -1 when it was read from the dispatch topic. */
   readonly parkedOffset: number;
-  /** When it was put on weir.dispatch.<destination>, ms: the retry horizon counts from here. */
+  /** When it was put on weir.dispatch.<destination>, ms. */
   readonly queuedAt: number;
   readonly record: LogRecord;
   /** Id of the key that the payload was sealed under (as `sealedBy` gives it); empty = it was not. `delivery.payload` is open already, unless the key was destroyed. */
@@ -108,6 +108,14 @@ export interface Task {
   allowed?: { readonly version: number; readonly until: number };
   /** Last answer, for the outcome. */
   last: AttemptSummary | undefined;
+  /** Undefined = its calls have met none. */
+  trouble: Trouble | undefined;
+}
+
+/** Calls of a delivery that failed by trouble that is not the whole destination's (its limit, its credential), ms since the epoch: the first that is known, from which the retry horizon counts, and the last. */
+export interface Trouble {
+  readonly since: number;
+  readonly at: number;
 }
 
 export interface AttemptSummary {

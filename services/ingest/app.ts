@@ -70,7 +70,7 @@ export function createIngest(context: ServiceContext, options: IngestOptions, ou
     const revision = vault.revision();
     // One that lacks a secret is looked at again, so that it opens by itself.
     if (resolved === undefined || resolved.hash !== release.hash || resolved.revision !== revision || (!resolved.sources.complete && clock.monotonic() - resolved.at > closedRetryMs)) {
-      const closed = (source: string, error: unknown): void => logger.error({ err: error, source }, 'source closed: a secret is missing');
+      const closed = (source: string, error: unknown): void => logger.error({ err: error, source }, 'source closed: no usable secret');
       resolved = { hash: release.hash, revision, at: clock.monotonic(), sources: resolveSources(release, { vault, sandboxUrl: options.sandboxUrl, closed }) };
     }
     return resolved.sources;

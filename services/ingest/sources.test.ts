@@ -31,6 +31,14 @@ test('a rotated write key and its predecessor are both accepted while they overl
   }
 });
 
+test('a poller whose credential ends with a line end is closed and named; what only verifies a webhook may be any text', () => {
+  const closed: [string, unknown][] = [];
+  const source = (name: string, adapter: string, config: object): [string, SourceConfig] => [name, { name, adapter: registry.get(adapter)!, config } as unknown as SourceConfig];
+  const found = resolveSources({ sources: new Map([source('poll', 'http-poll', { auth: { secret: 'A' } }), source('hook', 'sendgrid', { verificationKey: { secret: 'A' } })]) } as unknown as Release, { vault: openVault({ dataDir: '/nonexistent', env: { WEIR_SECRET_A: 'k1\n' } }), closed: (name, error) => closed.push([name, error]) });
+  expect([...found.all.keys()]).toEqual(['hook']);
+  expect(closed).toEqual([['poll', expect.objectContaining({ code: 'config-invalid', message: expect.stringMatching(/^(?!.*k1)secret A cannot/) })]]);
+});
+
 test('a source whose secret is missing is closed and named, the others go on', () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'weir-sources-'));
   try {

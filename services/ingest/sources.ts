@@ -16,13 +16,13 @@ export interface Sources {
   segment(writeKey: string | undefined): SourceConfig | undefined;
 }
 
-/** `closed` is told of every source that cannot run because a secret of it is missing; the others go on. */
+/** `closed` is told of every source that cannot run because a secret of it is missing or, of a poller, cannot be sent; the others go on. */
 export function resolveSources(release: Release, options: { readonly vault: Vault; readonly sandboxUrl?: string; readonly closed: (name: string, error: unknown) => void }): Sources {
   const all = new Map<string, SourceConfig>();
   let complete = true;
   for (const source of release.sources.values()) {
     try {
-      all.set(source.name, { ...source, config: resolveConfig(source.config, options) });
+      all.set(source.name, { ...source, config: resolveConfig(source.config, { ...options, sentBy: source.adapter.source?.kind === 'poll' ? source.adapter.manifest.source?.config : undefined }) });
     } catch (error) {
       complete = false;
       options.closed(source.name, error);

@@ -10,6 +10,7 @@ import { createConvert, type Special } from './convert.ts';
 import { createMetrics } from './metrics.ts';
 import { createSealing } from './sealing.ts';
 import { createSeen, type First, type Seen } from './seen.ts';
+import { createUnerased } from './unerased.ts';
 import { createWriter, isConflict, type Work, type Writer } from './writer.ts';
 
 /** Well within what docs/architecture.md allows (Window): a few fetches are enough to keep it busy, and what waits is memory. */
@@ -44,10 +45,11 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const { log, serde, topics, groups, releases, logger, clock } = context;
   const metrics = createMetrics(context.registry);
   const progress = createProgress({ monotonic: clock.monotonic });
-  const convert = createConvert(serde, createKeyedCache(context.workspaceKey));
+  const keyed = createKeyedCache(context.workspaceKey);
+  const convert = createConvert(serde, keyed);
   /** Bytes of canonical records; one for each batch at work, used again when it is written. */
   const sinks: Sink[] = [];
-  const sealing = createSealing(context.keys);
+  const sealing = createSealing(context.keys, createUnerased(serde, keyed));
   /** A fetch brings megabytes for each partition: heartbeats and acknowledgements come in between. */
   const turns = createTurns(clock.monotonic);
   const failure = Promise.withResolvers<Error>();
@@ -55,6 +57,8 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
   const partitions = new Map<string, Partition>();
   /** Sources of which it was told that headers are left. */
   const leftOf = new Set<string>();
+  /** Sources of which it was told that a change of consent has a channel or topic that no route has, under this release. */
+  let unroutedOf: { readonly release: string; readonly sources: Set<string> } | undefined;
   let consumer: GroupConsumer | undefined;
   let admin: LogAdmin;
   let seen: Seen;
@@ -97,7 +101,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     if (plain === undefined) return unread('key-destroyed', `the key of the items that ${source} gave on that day is destroyed: what was sent cannot be read any more`);
     if (plain === 'changed') return unread('item-undecodable', 'the sealed item was changed on the topic');
     try {
-      return sealing.withoutErased(convert(source, plain, headers, release, sink, special), headers.acceptedAt);
+      return sealing.withoutErased(convert(source, plain, headers, release, sink, special), headers.acceptedAt, sink);
     } catch (error) {
       // Its envelope is sealed, too.
       if (plain === record || findWeirError(error)?.code !== 'avro-undecodable') throw error;
@@ -112,11 +116,25 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
     logger.warn({ source, topic: topics.raw(source), headers }, 'a raw record has a header of a replay more than once: the first counts, and somebody else writes this topic');
   }
 
-  function count(source: string, works: readonly Work[]): void {
+  /** Each is counted; of a source and release the first is told. Not what it says: it is the sender's text, where anything may stand. */
+  function noteUnrouted({ source, topic, partition, record, result }: Work, release: Release): void {
+    if ((result.kind !== 'ok' && result.kind !== 'dead') || result.unrouted === undefined) return;
+    for (const { part, said } of result.unrouted) metrics.unrouted.inc({ source, part, said });
+    if (unroutedOf?.release !== release.hash) unroutedOf = { release: release.hash, sources: new Set() };
+    if (unroutedOf.sources.has(source)) return;
+    unroutedOf.sources.add(source);
+    const { part, said, output } = result.unrouted[0]!;
+    const effect = said === 'no' ? `it was taken for a no to every ${part}` : 'it opens nothing';
+    logger.warn({ source, output, part, topic, partition, offset: record.offset }, `a change of consent has a ${part} that no route of the release has: ${effect}; give the output of the mapping a ${part} of the routes. weir_consent_unrouted_total counts those that follow`);
+  }
+
+  function count(source: string, works: readonly Work[], release: Release): void {
     const results = new Map<string, number>();
     const outputs = new Map<string, number>();
     const add = (to: Map<string, number>, key: string): void => { to.set(key, (to.get(key) ?? 0) + 1); };
-    for (const { result } of works) {
+    for (const work of works) {
+      const { result } = work;
+      noteUnrouted(work, release);
       add(results, isConflict(result) ? 'conflict' : result.kind);
       if (result.kind === 'ok') for (const output of result.outputs) add(outputs, output.recordType);
       else if (result.kind === 'dead') metrics.failures.inc({ source, code: result.reasons[0]!.code });
@@ -159,7 +177,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
       failpoint('normalizer.outputs-acked');
       if (partition.closed) return;
       seen.add(topic, number, works.map((w) => ({ eventId: w.headers.eventId, hash: w.headers.hash, acceptedAt: w.headers.acceptedAt, offset: w.record.offset, timestamp: w.record.timestamp, known: w.known })), batch.records[at]?.offset ?? batch.nextOffset, windowOf(source));
-      count(source, works);
+      count(source, works, release);
     }
     // One that grew for a large batch is not kept.
     if (sink.bytes.length <= 2 * sliceBytes) sinks.push(sink);

@@ -2,7 +2,7 @@ import { parseJson } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import { RecordBody, type LogRecord, type Serde, type Sink } from '@weir/log';
 import { consentRecord, type DirectMapping } from '@weir/mapping';
-import { acceptedAs, createPersons, encodeAll, maxIdentifiers, normalize, ofSecondBody, rawHeaders, setAside, tooLarge, type Encodable, type Encoded, type RawHeaders, type Release, type SourceConfig } from '@weir/release';
+import { acceptedAs, createPersons, encodeAll, isRouted, maxIdentifiers, normalize, ofSecondBody, rawHeaders, setAside, tooLarge, type Encodable, type Encoded, type RawHeaders, type Release, type SourceConfig } from '@weir/release';
 import type { Reason } from '@weir/pipeline';
 import { isSealed } from '@weir/seal';
 
@@ -39,7 +39,7 @@ export function createConvert(serde: Pick<Serde, 'encodeTo' | 'idOf'>, keyed: (t
   }
 
   /** Undefined: the general way says. */
-  function straight(mapping: DirectMapping, config: SourceConfig, source: string, record: LogRecord, headers: RawHeaders, sink: Sink): Encodable | undefined {
+  function straight(mapping: DirectMapping, config: SourceConfig, source: string, record: LogRecord, headers: RawHeaders, release: Release, sink: Sink): Encodable | undefined {
     const began = sink.at;
     const meta = { eventId: headers.eventId, source, acceptedAt: headers.acceptedAt };
     const { depth } = config.limits;
@@ -51,7 +51,7 @@ export function createConvert(serde: Pick<Serde, 'encodeTo' | 'idOf'>, keyed: (t
       const output = mapping.output(i);
       const person = persons(output.value, headers.eventId);
       // What is no case for the short way ends it: the general one says why.
-      if (person === undefined || (person.ids.length === 0 && output.recordType === consentRecord)) break;
+      if (person === undefined || (output.recordType === consentRecord && (person.ids.length === 0 || !isRouted(output.value, release.policy)))) break;
       outputs.push({ recordType: output.recordType, outputId: output.outputId, outputName: output.name, person, from: output.from, to: output.to });
     }
     if (outputs.length < count || tooLarge(outputs).length > 0) {
@@ -71,7 +71,7 @@ export function createConvert(serde: Pick<Serde, 'encodeTo' | 'idOf'>, keyed: (t
     const config = release.sources.get(source);
     if (config !== undefined && (headers.envelope === undefined || isSealed(headers.envelope) || isJson(headers.envelope, config.limits.depth))) {
       const mapping = directOf(config, release);
-      const result = mapping === null ? undefined : straight(mapping, config, source, record, headers, sink);
+      const result = mapping === null ? undefined : straight(mapping, config, source, record, headers, release, sink);
       if (result !== undefined) return result;
     }
     return encoded(general());

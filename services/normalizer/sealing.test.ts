@@ -1,7 +1,12 @@
 import { randomBytes } from 'node:crypto';
+import { consentRecord } from '@weir/mapping';
+import { identifiersOf, personOf } from '@weir/release';
 import { isSealed, sealKey, unseal, type KeyRing, type SealKey } from '@weir/seal';
+import { createLocalSerde } from '@weir/testing';
+import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createSealing } from './sealing.ts';
+import { createUnerased } from './unerased.ts';
 
 /** A ring that reads what `reads` does while it waits for the acknowledgement of a key that it makes. */
 function ring(reads: (ring: { keys: Map<string, SealKey>; marks: Map<string, number> }) => void) {
@@ -21,6 +26,7 @@ function ring(reads: (ring: { keys: Map<string, SealKey>; marks: Map<string, num
   state.keys.set('ann', sealKey(randomBytes(16), randomBytes(32)));
   return { keys, made, state };
 }
+const none = (): undefined => undefined;
 const plain = Buffer.from('hello');
 const work = (subject: string, acceptedAt: number) => ({ headers: { acceptedAt }, result: { kind: 'ok', outputs: [{ from: 0, to: plain.length, person: { subject, ids: [subject] } }] } as any });
 const sinkOf = () => ({ bytes: Buffer.concat([plain, Buffer.alloc(1000)]), at: plain.length });
@@ -32,7 +38,7 @@ const erase = (at: number) => ({ keys, marks }: { keys: Map<string, SealKey>; ma
 test('who is erased while keys are made for others is left out: a new key would make the record readable again', async () => {
   const { keys } = ring(erase(1000));
   const works = [work('ann', 900), work('bob', 900)];
-  await createSealing(keys).seal(works, sinkOf());
+  await createSealing(keys, none).seal(works, sinkOf());
   expect(works.map((w) => w.result.kind)).toEqual(['dropped', 'ok']);
 });
 
@@ -40,7 +46,7 @@ test('what came after the erasure whose tombstone is read meanwhile is sealed un
   const { keys, made, state } = ring(erase(1000));
   const works = [work('ann', 2000), work('bob', 900)];
   const sink = sinkOf();
-  await createSealing(keys).seal(works, sink);
+  await createSealing(keys, none).seal(works, sink);
   expect(made).toEqual(['bob', 'ann']);
   const [{ from, to }] = works[0]!.result.outputs;
   const bytes = sink.bytes.subarray(from, to);
@@ -51,8 +57,8 @@ test('what closes of a dead letter is sealed, too; of who was erased nothing of 
   const { keys, state } = ring(() => undefined);
   const dead = (subject: string, acceptedAt: number) => ({ headers: { acceptedAt }, result: { kind: 'dead', reasons: [], closing: [{ from: 0, to: plain.length, changeId: 'own', person: { subject, ids: [subject] } }] } as any });
   state.marks.set('ann', 1000);
-  const sealing = createSealing(keys);
-  expect(sealing.withoutErased(dead('ann', 900).result, 900)).toEqual({ kind: 'dead', reasons: [], closing: [] });
+  const sealing = createSealing(keys, none);
+  expect(sealing.withoutErased(dead('ann', 900).result, 900, sinkOf())).toEqual({ kind: 'dead', reasons: [], closing: [] });
   const works = [dead('ann', 900), dead('bob', 900), { headers: { acceptedAt: 900 }, result: { kind: 'dead', reasons: [] } as any }];
   const sink = sinkOf();
   await sealing.seal(works, sink);
@@ -60,4 +66,51 @@ test('what closes of a dead letter is sealed, too; of who was erased nothing of 
   const [{ from, to, changeId }] = works[1]!.result.closing;
   expect(unseal(state.keys.get('bob')!, sink.bytes.subarray(from, to)).toString()).toBe('hello');
   expect(changeId).toBe('own');
+});
+
+const serde = await createLocalSerde();
+const keyed = (_type: string, value: string): string => value;
+const fields = { userId: 'ann', email: 'ann@larkspur.example', phone: '+4930123456', anonymousId: 'browser', externalIds: [{ type: 'crm', value: 'c-1' }, { type: 'crm', value: 'c-2' }] };
+const idOf = { userId: 'userId:ann', email: 'email:ann@larkspur.example', phone: 'phone:+4930123456', anonymousId: 'anonymousId:browser', one: 'external:crm:c-1', two: 'external:crm:c-2' } as const;
+
+/** An item that gave a profile and one change of consent of a person with all identifiers. */
+function mapped(state: string, kind: 'ok' | 'dead' = 'ok') {
+  const sink = { bytes: Buffer.alloc(4096), at: 0 };
+  const base = { id: 'out_1', source: 'crm', objectKey: 'ann', occurredAt: 1000, extras: '{"note":"ann"}', ...fields };
+  const outputs = [['weir.canonical.Profile', { ...base, id: 'out_0', firstName: 'Ann' }], [consentRecord, { ...base, purpose: 'news', channel: 'sms', state, reason: 'ann@larkspur.example wrote', proof: 'ticket 4711' }]] as const;
+  const ids = identifiersOf(fields, keyed, 64)!;
+  const encoded = outputs.map(([recordType, record]) => {
+    const from = sink.at;
+    serde.encodeTo(recordType, record, sink);
+    return { recordType, outputId: record.id, changeId: recordType === consentRecord ? 'own' : undefined, outputName: 'o', person: personOf(ids, ids[0]!), from, to: sink.at };
+  });
+  const result = kind === 'ok' ? { kind, mapping: 'm', outputs: encoded } : { kind, reasons: [], closing: encoded.slice(1) };
+  return { sink, result: result as any };
+}
+const all = Object.values(idOf);
+
+test.each(['ok', 'dead'] as const)('a no of somebody who was erased stays for the identifiers that nobody erased, whatever they are (%s)', async (kind) => {
+  await fc.assert(fc.asyncProperty(fc.subarray(all), fc.constantFrom('withdrawn', 'denied', 'granted', 'unknown'), fc.boolean(), async (erased, state, late) => {
+    const { sink, result } = mapped(state, kind);
+    // What is read late comes while the key of the person is made.
+    const { keys, state: known } = ring(({ marks }) => { if (late) for (const id of erased) marks.set(id, 2000); });
+    if (!late) for (const id of erased) known.marks.set(id, 2000);
+    const sealing = createSealing(keys, createUnerased(serde, keyed));
+    const works = [{ headers: { acceptedAt: 1500 }, result: sealing.withoutErased(result, 1500, sink) as any }];
+    await sealing.seal(works, sink);
+    const left = ((works[0]!.result.outputs ?? works[0]!.result.closing ?? []) as any[]).filter((o) => o.recordType === consentRecord);
+    const others = all.filter((id) => !erased.includes(id));
+    const stays = kind === 'ok' && erased.length === 0 ? 1 : (state === 'withdrawn' || state === 'denied' || erased.length === 0) && others.length > 0 ? 1 : 0;
+    expect(left.length).toBe(stays);
+    if (kind === 'ok' && erased.length > 0) expect(works[0]!.result).toMatchObject(stays === 1 ? { kind: 'ok', outputs: [{ recordType: consentRecord }] } : { kind: 'dropped', reason: 'subject-erased' });
+    if (stays === 0) return;
+    const [{ from, to, person, outputId, changeId }] = left;
+    expect([new Set(person.ids), outputId, changeId, person.subject]).toEqual([new Set(others), 'out_1', 'own', person.ids[0]]);
+    const bytes = unseal(known.keys.get(person.subject)!, sink.bytes.subarray(from, to));
+    const record = serde.decode(bytes).value as any;
+    expect([record.purpose, record.channel, record.state, Number(record.occurredAt), record.proof, record.id]).toEqual(['news', 'sms', state, 1000, 'ticket 4711', 'out_1']);
+    expect(new Set(identifiersOf(record, keyed, 64))).toEqual(new Set(others));
+    if (erased.includes(idOf.email)) expect(bytes.includes('ann@larkspur.example')).toBe(false);
+    if (erased.includes(idOf.userId) && erased.includes(idOf.email)) expect(bytes.includes('ann')).toBe(false);
+  }), { numRuns: 60 });
 });

@@ -3,6 +3,7 @@ import { room, type Headers, type LogRecord, type Sink } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { outputsOf, type Encodable, type Encoded } from '@weir/release';
 import { isSealed, sealedBy, sealOverhead, sealTo, unseal, type KeyRing, type SealKey } from '@weir/seal';
+import type { Unerased } from './unerased.ts';
 
 interface Sealable {
   result: Encodable;
@@ -15,14 +16,14 @@ export interface Sealing {
   prepare(records: readonly LogRecord[]): Promise<void> | undefined;
   /** The record with its plain value and envelope (opened when somebody asks), undefined when its key is destroyed, 'changed' when its bytes are not what was sealed. What is not sealed comes back as it is. */
   open(record: LogRecord): LogRecord | undefined | 'changed';
-  /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. */
-  withoutErased<T extends Encodable>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }>;
+  /** Without what was erased: an output that any identifier of an erased person is on, accepted before the erasure. Of a no, what it says of the others stays (`unerased.ts`), behind what the sink holds. */
+  withoutErased<T extends Encodable>(result: T, acceptedAt: number, sink: Sink): T | Extract<Encodable, { kind: 'dropped' }>;
   /** Seals the outputs of these works, behind what the sink holds, under keys that are acknowledged; those of who was erased meanwhile are left out. */
   seal(works: readonly Sealable[], sink: Sink): Promise<void>;
 }
 
 /** @param keys undefined = nothing is sealed; everything passes as it is */
-export function createSealing(keys: KeyRing | undefined): Sealing {
+export function createSealing(keys: KeyRing | undefined, unerased: Unerased): Sealing {
   if (keys === undefined) return { prepare: () => undefined, open: (record) => record, withoutErased: (result) => result, seal: () => Promise.resolve() };
   const sealedOf = (record: LogRecord): Buffer | undefined => (record.value !== null && isSealed(record.value) ? record.value : undefined);
 
@@ -54,28 +55,36 @@ export function createSealing(keys: KeyRing | undefined): Sealing {
     async seal(works, sink) {
       const found: SealKey[] = [];
       // While keys are made the tombstone of another one may be read: what was found before is found again.
-      for (let missing = findKeys(works, found); missing.size > 0; missing = findKeys(works, found)) await keys.ensure(missing);
+      for (let missing = findKeys(works, found); missing.size > 0 || leaveOutErased(works, sink); missing = findKeys(works, found)) await keys.ensure(missing);
       let next = 0;
       for (const work of works) {
         const { result } = work;
         const before = outputsOf(result);
         if (before.length === 0) continue;
         const outputs: Encoded[] = [];
-        for (const output of before) {
-          const key = found[next++]!;
-          // A mark that was read since the record was mapped: its key is gone, and the one of now would make it readable again.
-          if (keys.erasedUntil(output.person.ids) < work.headers.acceptedAt) outputs.push(sealed(key, output, sink));
-        }
+        for (const output of before) outputs.push(sealed(found[next++]!, output, sink));
         if (result.kind === 'dead') work.result = { ...result, closing: outputs };
-        else if (result.kind === 'ok') work.result = outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { kind: 'ok', mapping: result.mapping, outputs };
+        else if (result.kind === 'ok') work.result = { ...result, outputs };
       }
     },
   };
 
-  function withoutErased<T extends Encodable>(result: T, acceptedAt: number): T | Extract<Encodable, { kind: 'dropped' }> {
+  /** A mark that was read since a record was mapped: its key is gone, and the one of now would make it readable again. True: there is other work than before. */
+  function leaveOutErased(works: readonly Sealable[], sink: Sink): boolean {
+    let some = false;
+    for (const work of works) {
+      const left = withoutErased(work.result, work.headers.acceptedAt, sink);
+      some ||= left !== work.result;
+      work.result = left;
+    }
+    return some;
+  }
+
+  function withoutErased<T extends Encodable>(result: T, acceptedAt: number, sink: Sink): T | Extract<Encodable, { kind: 'dropped' }> {
     const before = outputsOf(result);
     if (!before.some((output) => keys!.erasedUntil(output.person.ids) >= acceptedAt)) return result;
-    const outputs = before.filter((output) => keys!.erasedUntil(output.person.ids) < acceptedAt);
+    const isErased = (id: string): boolean => keys!.erasedUntil([id]) >= acceptedAt;
+    const outputs = before.flatMap((output) => (keys!.erasedUntil(output.person.ids) < acceptedAt ? output : unerased(output, isErased, sink) ?? []));
     if (result.kind === 'dead') return { ...result, closing: outputs };
     return outputs.length === 0 ? { kind: 'dropped', reason: 'subject-erased' } : { ...result, outputs };
   }

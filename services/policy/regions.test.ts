@@ -77,6 +77,8 @@ class World {
   }
 }
 
+/** What is no code is said, and not known. */
+const codeOf = (country: string): string => (country === 'Germany' ? '' : country);
 /** What a trusted source said last, and what others have added since. */
 interface Slots { readonly moved: string | undefined; readonly at: number; readonly added: readonly string[] }
 const slotsOf = ({ code, at }: KnownRegion): Slots => ({ moved: code.startsWith('+') ? undefined : code.split('+')[0], at, added: code.split('+').slice(1) });
@@ -92,20 +94,21 @@ class Model {
     const known = this.of(id, erased);
     return known === undefined ? [] : [...(known.moved === undefined ? [] : [known.moved]), ...known.added];
   }
-  said({ ids, country, acceptedAt: at, moves = true }: Profile, erased: ReadonlyMap<string, number>): void {
-    if (country === null) return;
+  said({ ids, country: said, acceptedAt: at, moves = true }: Profile, erased: ReadonlyMap<string, number>): void {
+    if (said === null) return;
+    const country = codeOf(said);
     ids.forEach((id, i) => {
       const known = this.of(id, erased);
       const late = known?.moved !== undefined && known.at > at;
       if (!moves) {
-        if (i === 0 && !late && !this.codes(id, erased).includes(country)) this.known.set(id, { moved: known?.moved, at: known?.at ?? at, added: [...(known?.added ?? []), country] });
+        if (i === 0 && !late && !this.codes(id, erased).some((code) => code === country || code === '')) this.known.set(id, { moved: known?.moved, at: known?.at ?? at, added: [...(known?.added ?? []), country] });
       } else if (known === undefined ? i === 0 : !late && (known.moved !== country || known.added.length > 0)) this.known.set(id, { moved: country, at, added: [] });
     });
   }
 }
 
 const ids = ['userId:a', 'email:b', 'phone:c'];
-const profile = fc.record({ ids: fc.subarray(ids), country: fc.constantFrom('DE', 'US', 'FR', null), acceptedAt: fc.integer({ min: 1, max: 40 }), moves: fc.boolean() });
+const profile = fc.record({ ids: fc.subarray(ids), country: fc.constantFrom('DE', 'US', 'FR', 'Germany', null), acceptedAt: fc.integer({ min: 1, max: 40 }), moves: fc.boolean() });
 const step = fc.oneof(
   { weight: 6, arbitrary: fc.record({ kind: fc.constant('said' as const), profile }) }, { weight: 3, arbitrary: fc.record({ kind: fc.constant('acknowledge' as const), partition: fc.constantFrom(...partitions) }) },
   { weight: 3, arbitrary: fc.record({ kind: fc.constant('read' as const), partition: fc.constantFrom(...partitions), count: fc.integer({ min: 1, max: 3 }) }) }, { weight: 1, arbitrary: fc.record({ kind: fc.constant('commit' as const) }) },
@@ -156,7 +159,7 @@ test('where people are is what their records said one after another, whatever is
         if (world.erased.has(strongest)) continue;
         if (known === undefined) expect.unreachable(`${strongest} is not known`);
         const { moved, at } = known;
-        expect(model.codes(strongest, world.erased).includes(country) || (moved !== undefined && at >= acceptedAt) || said.slice(i + 1).some((later) => later.moves !== false && later.country === moved && later.ids.includes(strongest))).toBe(true);
+        expect(model.codes(strongest, world.erased).some((code) => code === codeOf(country) || code === '') || (moved !== undefined && at >= acceptedAt) || said.slice(i + 1).some((later) => later.moves !== false && later.country !== null && codeOf(later.country) === moved && later.ids.includes(strongest))).toBe(true);
         // Who may not move the person takes no region away that a trusted source said.
         if (moves) expect(moved).toBeDefined();
       }
@@ -170,9 +173,20 @@ test('where people are is what their records said one after another, whatever is
 test('who says again what is known writes nothing, and no identifier but the strongest is written for one who is new', () => {
   const world = new World();
   const ada = { ids, country: 'DE', acceptedAt: 5 };
-  expect([world.said(ada), world.said(ada), world.said({ ...ada, country: null }), world.said({ ...ada, country: 'XX' })]).toEqual([1, 0, 0, 0]);
+  expect([world.said(ada), world.said(ada), world.said({ ...ada, country: null })]).toEqual([1, 0, 0]);
   world.settle();
   expect([world.said({ ...ada, acceptedAt: 9 }), world.said({ ...ada, country: 'US', acceptedAt: 4 }), [...world.table.keys()]]).toEqual([0, 0, ['userId:a']]);
+});
+
+test.each([[true, ['DE']], [false, ['']]])('a country that is no code is remembered as not known until one that is a code comes; of a source that moves nobody until one comes that may (%s)', (moves, after) => {
+  const world = new World();
+  world.said({ ids, country: 'Germany', acceptedAt: 5, moves });
+  expect(world.regions.of(ids, [], false)).toEqual(['']);
+  world.settle();
+  world.crash();
+  world.said({ ids, country: 'DE', acceptedAt: 9, moves });
+  world.settle();
+  expect(world.regions.of(ids, [], false)).toEqual(after);
 });
 
 test('known of linked identifiers: all that are linked count, but those that a record carries not against what it says itself', () => {
@@ -228,7 +242,7 @@ test('what nobody can read stays closed for a source that may not move people', 
 
 test('the text of several regions is read as it was written, and nothing else is', () => {
   const serde = { decode: (value: Buffer) => ({ name: 'weir.internal.PersonRegion', value: { region: value.toString(), at: 7 } }) } as never;
-  for (const text of ['DE', 'US-CA', 'DE+US', '+US', '+US-CA+DE', `DE${'+US'.repeat(8)}+`]) expect(regionValue(serde, Buffer.from(text))).toEqual({ code: text, at: 7 });
-  for (const text of ['', '+', '++', 'de', 'DE+us', 'DE++US', 'DE#', 'DE~US', `DE${'+US'.repeat(9)}`]) expect([text, regionValue(serde, Buffer.from(text))]).toEqual([text, { code: '', at: 0 }]);
+  for (const text of ['', '+', 'DE', 'US-CA', 'DE+US', '+US', '+US-CA+DE', `DE${'+US'.repeat(8)}+`]) expect(regionValue(serde, Buffer.from(text))).toEqual({ code: text, at: 7 });
+  for (const text of ['++', 'de', 'DE+us', 'DE++US', 'DE#', 'DE~US', `DE${'+US'.repeat(9)}`]) expect([text, regionValue(serde, Buffer.from(text))]).toEqual([text, { code: '', at: 0 }]);
   expect([regionsIn('DE'), regionsIn('DE+US'), regionsIn('+US'), regionsIn('DE+US+'), regionsIn('')]).toEqual([['DE'], ['DE', 'US'], ['US'], ['DE', 'US', ''], ['']]);
 });

@@ -117,6 +117,18 @@ test('a withdrawal with an address that is none closes the user id at once, and 
   expect(marketing(await show(who)).reason).toBe('consent-withdrawn');
 });
 
+test.each([['EMAIL', 'email'], ['all', '']])('an unsubscription of a signed webhook with the channel %s closes the route on email, and the newsletter is told', async (channel, holds) => {
+  const [who, user] = [`fay-${channel}@larkspur.example`.toLowerCase(), `u-fay-${channel}`];
+  expect((await weir.cli('consent', 'set', who, '--purpose', 'email-marketing', '--channel', 'email', '--state', 'granted')).code).toBe(0);
+  await waitFor('the grant is known', async () => (await show(who)).states[0]?.state === 'granted');
+  const body = join(folder, `${user}.json`);
+  writeFileSync(body, JSON.stringify({ type: 'contact.unsubscribed', timestamp: new Date().toISOString(), data: { user_id: user, email: who, channel } }));
+  expect((await weir.cli('send', 'partner', '--body', body)).code).toBe(0);
+  await waitFor('the no holds', async () => marketing(await show(who)).reason === 'consent-withdrawn');
+  expect((await show(who)).states.filter((s: any) => s.state === 'withdrawn' && s.of === 'email').map((s: any) => s.channel)).toEqual([holds]);
+  await waitFor('the newsletter was told', async () => (await weir.effects('newsletter')).some((e) => e.operation === 'unsubscribes' && e.subject === who));
+});
+
 test('a no under an event id that came before with another body holds at once and is an incident; put back, it closes nothing that a yes has opened meanwhile', async () => {
   const who = 'userId:u-twice';
   const say = async (event: string): Promise<string> => ((await (await weir.segment('track', { type: 'track', messageId: 'twice-1', userId: 'u-twice', event, properties: {} })).json()) as { eventId: string }).eventId;

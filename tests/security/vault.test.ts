@@ -21,7 +21,7 @@ const oauthSecret = 'planted"oauth+client/secret&27182818284';
 const firstRefresh = 'planted-first-refresh-16180339887';
 
 /** KV v2, as its API documentation says. */
-const kv = { mode: 'ok' as 'ok' | 'down' | 'sealed' | 'slow' | 'denied', reads: 0, values: {} as Record<string, string> };
+const kv = { mode: 'ok' as 'ok' | 'down' | 'sealed' | 'slow' | 'denied' | 'line-end', reads: 0, values: {} as Record<string, string> };
 /** A token server (RFC 6749) whose tokens live ten seconds, and which gives another refresh token each time. */
 const oauth = { given: [] as string[], refused: 0, asked: 0 };
 function tokens(json: (status: number, body: unknown) => void): void {
@@ -49,7 +49,7 @@ beforeAll(async () => {
     if (kv.mode === 'sealed') return json(503, { errors: ['Vault is sealed', planted] });
     if (kv.mode !== 'denied' && request.url === '/v1/auth/approle/login') return json(200, { auth: { client_token: vaultToken, lease_duration: 3600, renewable: true } });
     if (kv.mode === 'denied' || request.headers['x-vault-token'] !== vaultToken) return json(403, { errors: ['permission denied', planted] });
-    json(200, { data: { data: kv.values, metadata: { version: 1, created_time: new Date().toISOString() } } });
+    json(200, { data: { data: kv.mode === 'line-end' ? { ...kv.values, CRM_TOKEN: `${kv.values['CRM_TOKEN']}\n` } : kv.values, metadata: { version: 1, created_time: new Date().toISOString() } } });
   });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   workspace = mkdtempSync(join(tmpdir(), 'weir-vault-ws-'));
@@ -80,9 +80,9 @@ const send = async (name: string): Promise<void> => {
 const effects = async (name: string): Promise<number> => ((await (await fetch(`${fleet.sandbox}/effects?destination=crm`)).json()) as any[]).filter((e) => e.subject === `${name}@larkspur.example`).length;
 const metrics = async (): Promise<string> => (await fetch(`http://127.0.0.1:${fleet.base + 4}/metrics`)).text();
 
-test.each(['down', 'sealed', 'slow', 'denied'] as const)('a vault that is %s pauses the destination, dead-letters nothing, and everything arrives when it is back', async (mode) => {
+test.each(['down', 'sealed', 'slow', 'denied', 'line-end'] as const)('a vault that is %s (line-end: gives the credential with one) pauses the destination, dead-letters nothing, and everything arrives when it is back', async (mode) => {
   kv.mode = mode;
-  await waitFor('the destination is paused', async () => /weir_destination_credential_paused\{destination="crm",code="secret-unavailable"\} 1/.test(await metrics()), 30_000);
+  await waitFor('the destination is paused', async () => (await metrics()).includes(`weir_destination_credential_paused{destination="crm",code="${mode === 'line-end' ? 'config-invalid' : 'secret-unavailable'}"} 1`), 30_000);
   const since = await waitFor('status shows the incident', async () => (await fleet.status()).incidents?.find((i: any) => i.destination === 'crm')?.since, 20_000);
   await send(`person-${mode}`);
   await waitFor('the delivery waits', async () => (await fleet.status()).deliveries.pending > 0, 30_000);

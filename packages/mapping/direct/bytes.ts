@@ -82,6 +82,14 @@ const code = (letters: number): ByteStep => (scan, slot, sink, prefix) => {
   return written;
 };
 
+const letters = code(2);
+/** Two letters; UK and EL stand for others. */
+const country: ByteStep = (scan, slot, sink, prefix) => {
+  const from = scan.from[slot]!;
+  const [first, second] = [scan.src[from]! & 0xdf, scan.src[from + 1]! & 0xdf];
+  return (first === 0x55 && second === 0x4b) || (first === 0x45 && second === 0x4c) ? other : letters(scan, slot, sink, prefix);
+};
+
 /** The usual e-mail addresses: letters, digits and `.!#$%&'*+-/=?^_{|}~` before the @, a host of labels behind it. */
 const email: ByteStep = (scan, slot, sink, prefix) => {
   const { src } = scan;
@@ -106,7 +114,7 @@ const email: ByteStep = (scan, slot, sink, prefix) => {
   return labels < 2 ? other : writeLower(src, from, to, sink, prefix);
 };
 
-const byteSteps: Readonly<Record<string, ByteStep>> = { trim, lower, email, country: code(2), currency: code(3), string: copy };
+const byteSteps: Readonly<Record<string, ByteStep>> = { trim, lower, email, country, currency: code(3), string: copy };
 
 /** The transforms of a text field over bytes; undefined when they have no such form. */
 export function byteStepOf(steps: readonly { readonly name: string }[]): ByteStep | undefined {
