@@ -82,6 +82,19 @@ function open(): Erasures {
     async forgetRegions(ids, mark) {
       for (const id of ids) if ((regions.get(id) ?? Infinity) <= mark && regions.delete(id)) forgotten.push(id);
     },
+    // As the policy service folds it: a withdrawal of the key takes the words of before away.
+    async statesWithProof(ids, mark) {
+      for (const { record } of log.filter((l) => l.topic === topics.consentChanges)) {
+        if (folded.has(record)) continue;
+        folded.add(record);
+        const value = JSON.parse(record.value!.toString()) as { purpose: string; channel: string | null; topic: string | null };
+        const i = proofs.findIndex((state) => state.id === record.key!.toString() && state.purpose === value.purpose && state.channel === (value.channel ?? '') && state.topic === (value.topic ?? ''));
+        if (i >= 0) proofs.splice(i, 1);
+      }
+      const left = proofs.filter((state) => ids.includes(state.id) && state.changedAt <= mark);
+      if (left.length === 0) proofs.push(...late.splice(0, 1));
+      return left;
+    },
     keysLeft: async () => keysLeft,
   };
   return createErasures({
@@ -89,6 +102,10 @@ function open(): Erasures {
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
+let proofs: any[];
+/** Comes behind the search that found nothing, one at a time. */
+let late: any[];
+let folded: Set<OutRecord>;
 let keysLeft: number;
 let failures: Error[];
 const { sealKey: makeKey, unseal } = await import('@weir/seal');
@@ -100,6 +117,7 @@ beforeEach(() => {
   [remaining, looks, keysLeft, leaves] = [nothing, 0, 0, []];
   routes = [{ destination: 'crm', operation: 'erase' }];
   states = new Map();
+  [proofs, late, folded] = [[], [], new Set()];
   [regions, forgotten] = [new Map(), []];
   whileReading = whileMarking = whileLooking = () => {};
   ended = false;
@@ -139,6 +157,25 @@ test('the order is answered before any record is read, and what is accepted whil
   const withdrawals = log.filter((l) => l.topic === topics.consentChanges).map((l) => Number(l.record.headers!.find(([n]) => n === H.accepted)![1].toString()));
   expect(withdrawals.every((at) => at === marked.markedAt)).toBe(true);
   expect(told()[0]).toMatchObject({ accepted: marked.markedAt! + 1, value: { email: ada.email, userId: 'u-7' } });
+});
+
+test('a proof that stands with a state of a channel or topic is withdrawn before the acknowledgement, what comes late before the end, and what is of one who came again stays', async () => {
+  const state = { id: adaId, purpose: 'email-marketing', channel: 'email', topic: '', version: 7, changedAt: now, proof: 'form signed by Ada' };
+  proofs = [state, { ...state, channel: '', topic: 'weekly' }, { ...state, channel: 'sms', changedAt: now + minute }];
+  late = [{ ...state, version: 9 }];
+  await order();
+  const acknowledged = await until((e) => e.state === 'erased');
+  const written = () => log.filter((l) => l.topic === topics.consentChanges && l.record.key!.toString() === adaId).map(({ record }) => [JSON.parse(record.value!.toString()), record.headers!.find(([n]) => n === H.output)![1].toString()] as const);
+  expect(written().map(([{ purpose, channel, topic, state: word, proof }]) => [purpose, channel, topic, word, proof])).toEqual([
+    ['email-marketing', null, null, 'withdrawn', undefined], ['email-marketing', 'email', null, 'withdrawn', undefined], ['email-marketing', null, 'weekly', 'withdrawn', undefined],
+  ]);
+  expect(new Set(written().map(([, output]) => output)).size).toBe(3);
+  expect(proofs.map(({ channel, version }) => [channel, version])).toEqual([['sms', 7], ['email', 9]]);
+  expect(acknowledged.keysDestroyed).toBeGreaterThan(0);
+  stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, { stage: 'outcome', at: now, destination: 'crm', operation: 'erase', state: 'delivered' }];
+  await until((e) => e.state === 'done');
+  // Under an id of its own: the state remembers the one that it had folded.
+  expect([proofs.map(({ channel }) => channel), new Set(written().map(([, output]) => output)).size]).toEqual([['sms'], 4]);
 });
 
 test('where the person is known to be is taken from the topic, and not what was said since by one who came again', async () => {

@@ -3,6 +3,7 @@ import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
 import { createInTurn, eventId, H, outputId, type TopicNames } from '@weir/pipeline';
+import { consentKey } from '@weir/policy';
 import { keyedIdsOf, leafHeader, readControl, valuesUnder, type Identifiers, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import { newTraceparent } from '@weir/telemetry';
@@ -283,20 +284,35 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   /** Every purpose is withdrawn for every identifier, as if the person had said so: that survives a replay of everything. */
   async function stopUses(erasure: Erasure): Promise<Erasure> {
+    await withdraw(erasure, [...purposesOf(erasure.ids)].flatMap((purpose) => erasure.ids.map((id) => ({ id, purpose, channel: '', topic: '', parts: [purpose] }))));
+    return save({ ...erasure, state: 'stopped', stoppedAt: now() });
+  }
+
+  /** Writes withdrawals without any words of the person, and waits until they hold everywhere. What has the same `parts` is the same change. */
+  async function withdraw(erasure: Erasure, of: ReadonlyArray<{ readonly id: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly parts: readonly string[] }>): Promise<void> {
     const marks = new Map<number, number>();
-    const records: OutRecord[] = [];
     const at = markOf(erasure)!;
-    for (const purpose of purposesOf(erasure.ids)) {
-      const change = eventId(source, [erasure.id, purpose]);
+    const records = of.map(({ id, purpose, channel, topic, parts }): OutRecord => {
+      const change = eventId(source, [erasure.id, ...parts]);
       const output = outputId(change, 'consent', '');
-      const value = serde.encode(changeName, { id: output, source, objectKey: null, occurredAt: at, purpose, state: 'withdrawn', reason: 'erasure' });
-      const headers = headersOf(erasure, change, output, at);
-      for (const id of erasure.ids) records.push({ partition: appender.partitionFor(topics.consentChanges, id), key: Buffer.from(id), value, headers });
-    }
+      const value = serde.encode(changeName, { id: output, source, objectKey: null, occurredAt: at, purpose, channel: channel || null, topic: topic || null, state: 'withdrawn', reason: 'erasure' });
+      return { partition: appender.partitionFor(topics.consentChanges, id), key: Buffer.from(id), value, headers: headersOf(erasure, change, output, at) };
+    });
     const offsets = await appender.append(topics.consentChanges, records);
     records.forEach(({ partition }, i) => marks.set(partition, Math.max(marks.get(partition) ?? 0, offsets[i]!)));
     if (!await ports.barrier.applied(marks, erasure.ids, barrierMs)) throw new WeirError('not-ready', 'not every dispatcher has applied the withdrawal yet');
-    return save({ ...erasure, state: 'stopped', stoppedAt: now() });
+  }
+
+  /**
+   * States keep proof and notice of their last change in the clear: those of before the mark are withdrawn anew, key by key, until a
+   * reader finds none. Named by version, as a change that was in flight may have come behind the withdrawal of before.
+   */
+  async function forgetProofs(erasure: Erasure): Promise<void> {
+    for (;;) {
+      const left = await remains.statesWithProof(erasure.ids, markOf(erasure)!, goOn);
+      if (left.length === 0) return;
+      await withdraw(erasure, left.map(({ id, purpose, channel, topic, version }) => ({ id, purpose, channel, topic, parts: [consentKey(id, purpose, channel, topic), String(version)] })));
+    }
   }
 
   async function destroy(erasure: Erasure): Promise<Erasure> {
@@ -313,6 +329,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     looked.set(erasure.id, now());
     if (broken > 0) logger.warn({ erasure: erasure.id, unknown: broken }, 'records under the identifiers of the person are none that anybody can read: they leave with the retention of weir.canonical');
     // Last of all: what was in flight when the mark was written has come meanwhile.
+    await forgetProofs(erasure);
     await remains.forgetRegions(erasure.ids, markOf(erasure)!, goOn);
     const found = { ...erasure, recordsUnreadable: unreadable, recordsReadable: readable, readableUntil: until };
     if (readable > 0) {
@@ -343,6 +360,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const erasure = await progress.of(before);
     if (erasure === before) return before;
     if (erasure.state !== 'done') return save(erasure);
+    await forgetProofs(erasure);
     await remains.forgetRegions(erasure.ids, markOf(erasure)!, goOn);
     await keys.destroy([receiptKey(erasure.id)]);
     const done = await save({ ...erasure, sealed: null });

@@ -176,3 +176,16 @@ test('a search ends when it is told to, and an error that is not of the bytes is
     serde.known = before;
   }
 });
+
+test('states with words of before the mark: the newest of each key of the person, and nothing of others or of one who came again', async () => {
+  const states = fc.array(fc.record({ id: fc.constantFrom('email:ada', 'userId:7', 'email:ada2'), channel: fc.constantFrom('', 'email'), changedAt: fc.constantFrom(mark - 1, mark, mark + 1), proof: fc.constantFrom(null, '', 'a form'), noticeVersion: fc.constantFrom(null, 'v2'), jurisdiction: fc.constantFrom(null, 'DE'), gone: fc.boolean() }), { maxLength: 20 });
+  await fc.assert(fc.asyncProperty(states, async (list) => {
+    const keyOf = (s: { id: string; channel: string }): string => `${s.id}|news|${s.channel}|`;
+    const placed = list.map((s, n): Placed => ({ topic: topics.consent, record: { offset: n, timestamp: n, key: Buffer.from(keyOf(s)), value: s.gone ? null : encode('weir.internal.ConsentState', s), headers: [] } as unknown as LogRecord }));
+    const watermark: Placed = { topic: topics.consent, record: { offset: 99, timestamp: 99, key: Buffer.from('#folded/0'), value: encode('weir.internal.ConsentFolded', {}), headers: [] } as unknown as LogRecord };
+    const newest = new Map(list.map((s) => [keyOf(s), s]));
+    const expected = [...newest.values()].filter((s) => s.id !== 'email:ada2' && !s.gone && s.changedAt <= mark && (s.proof === 'a form' || s.noticeVersion !== null || s.jurisdiction !== null));
+    const found = await remainsOf([...placed, watermark]).statesWithProof(['email:ada', 'userId:7'], mark, () => {});
+    expect(new Set(found.map(keyOf))).toEqual(new Set(expected.map(keyOf)));
+  }));
+});

@@ -2,6 +2,7 @@ import { regionKey, regionValue } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
 import { createInTurn, H, type TopicNames } from '@weir/pipeline';
+import type { ConsentState } from '@weir/policy';
 import type { KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
 import type { Subjects } from './subjects.ts';
@@ -38,6 +39,11 @@ export interface Remains {
    * (`createKnownRegions`), and must not stand there. What one says who came again since stays.
    */
   forgetRegions(ids: readonly string[], mark: number, goOn: () => void): Promise<void>;
+  /**
+   * States of consent of the person, the newest of each key on weir.consent, that have words of a change of before the mark in the
+   * clear: `proof`, `noticeVersion`, `jurisdiction`. What one says who came again since is not among them.
+   */
+  statesWithProof(ids: readonly string[], mark: number, goOn: () => void): Promise<readonly ConsentState[]>;
   /** Keys of the person that stand before the last mark of their owner; not by the ring that destroyed them. */
   keysLeft(ids: readonly string[]): Promise<number>;
 }
@@ -207,6 +213,20 @@ export function createRemains(ports: RemainsPorts): Remains {
         if (left.length === 0) return;
         await appender.append(topics.identity, left.map((name) => ({ partition: appender.partitionFor(topics.identity, name), key: Buffer.from(name), value: null })));
       }
+    },
+    async statesWithProof(ids, mark, goOn) {
+      const owners = new Set(ids);
+      const found = new Map<string, ConsentState>();
+      await appender.partitions(topics.consentChanges);
+      await read(topics.consent, new Set(ids.map((id) => appender.partitionFor(topics.consentChanges, id))), goOn, async (_topic, { key, value }) => {
+        const name = key?.toString() ?? '';
+        if (!owners.has(name.slice(0, Math.max(0, name.indexOf('|'))))) return;
+        const state = (value === null ? undefined : await decoded(value))?.value as unknown as ConsentState | undefined;
+        const has = (text: string | null | undefined): boolean => text !== null && text !== undefined && text !== '';
+        if (state !== undefined && state.changedAt <= mark && (has(state.proof) || has(state.noticeVersion) || has(state.jurisdiction))) found.set(name, state);
+        else found.delete(name);
+      });
+      return [...found.values()];
     },
     async keysLeft(ids) {
       const owners = new Set(ids);

@@ -63,6 +63,15 @@ test('what is known of a person is shown and exported, under each of their ident
   expect(lines.filter((l) => l.link !== undefined).map((l) => l.link)).toEqual([{ userId: ada.userId, email: ada.email, phone: null }]);
 });
 
+test('a proof stands with the state of a channel while the person is there', async () => {
+  for (const person of [ada, bob]) {
+    const given = await fleet.cli('consent', 'set', person.email, '--purpose', 'email-marketing', '--channel', 'email', '--topic', 'weekly', '--state', 'granted', '--proof', `form signed by ${person.userId}, 203.0.113.7`);
+    expect(given).toMatchObject({ code: 0 });
+  }
+  await fleet.settled();
+  for (const person of [ada, bob]) expect((await fleet.cli('consent', 'show', person.email, '--json')).out).toContain(`form signed by ${person.userId}`);
+});
+
 test('a bad identifier is refused, and nobody without the role may look or erase', async () => {
   for (const identifier of ['ada', 'mail:ada@larkspur.example', 'external:x', 'userId:   ', 'phone:030 90018']) expect((await api('/v1/subjects/erase', { identifier })).status, identifier).toBe(400);
   const { token } = (await (await api('/v1/tokens', { name: 'viewer', grants: ['viewer'], days: 1 })).json()) as { token: string };
@@ -124,6 +133,14 @@ test('nothing of the person opens any more, by a reader that begins anew; the ot
   expect(exported.out.includes('"link":{')).toBe(false);
   expect((await fleet.cli('subject', 'export', bob.email)).out).toContain('gold');
   expect((await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any).toMatchObject({ records: { readable: 0 }, erasedUntil: receipt.markedAt });
+});
+
+test('no state of consent has the proof of the erased person, on the topic or in the answer; that of the other one stays', async () => {
+  const newest = new Map<string, string>();
+  for (const { record } of await records(`${fleet.prefix}.consent`)) newest.set(record.key!.toString(), record.value?.toString('latin1') ?? '');
+  expect([...newest.values()].filter((value) => value.includes('signed by')).map((value) => [value.includes(ada.userId), value.includes(bob.userId)])).toEqual([[false, true]]);
+  expect((await fleet.cli('consent', 'show', ada.email, '--json')).out).not.toContain('signed by');
+  expect((await fleet.cli('consent', 'show', bob.email, '--json')).out).toContain(`form signed by ${bob.userId}`);
 });
 
 test('a replay of the whole history sends nothing of the person', async () => {
