@@ -3,7 +3,7 @@ import { asRouted, everyPurpose, isRoutedPurpose, type CompiledPolicy } from '@w
 /** A part of a change of consent that no route has, with what was done about it. */
 export interface Unrouted {
   readonly part: 'channel' | 'topic';
-  /** `no`: it was taken for one to all channels, or topics. `yes`: it opens nothing. */
+  /** `no`: of a channel, it was taken for one to all of them; of a topic, it closes that alone. `yes`: it opens nothing. */
   readonly said: 'no' | 'yes';
   /** Name of the output in its mapping. */
   readonly output: string;
@@ -28,7 +28,10 @@ function meant(value: Value, part: Unrouted['part'], policy: Policy): { readonly
   if (routed !== undefined) return { text: routed, unrouted: false };
   // What nobody is used for binds nothing yet: the release that brings its routes says which channels it has.
   if (!isRoutedPurpose(policy, String(value('purpose')))) return undefined;
-  return no ? { text: null, unrouted: true } : yes ? { text, unrouted: true } : undefined;
+  // A channel in words that nobody knows may be any of them. Topics are the sender's own, and most are not sent about by Weir: a no to
+  // one of those says nothing about the others.
+  if (no) return { text: part === 'channel' ? null : text, unrouted: true };
+  return yes ? { text, unrouted: true } : undefined;
 }
 
 /** Whether a change of consent stays as its mapping gives it. @param value of a field of the record */
@@ -36,8 +39,8 @@ export const isRouted = (value: Value, policy: Policy): boolean => parts.every((
 
 /**
  * A change of consent as the routes of the release take it: what binds nobody by its spelling binds whom it means. A channel or
- * topic that differs from that of a route by case, `-`, `_` or spaces becomes that one. Of a no, one that no route has becomes all
- * of them, and so does any beside a no to every purpose (`*`); a yes stays as it is, and opens nothing. A function of record and
+ * topic that differs from that of a route by case, `-`, `_` or spaces becomes that one. Of a no, a channel that no route has becomes all
+ * of them, a topic stays what it is, and any beside a no to every purpose (`*`) becomes all; a yes stays as it is, and opens nothing. A function of record and
  * release. @param tell of each part that no route has
  */
 export function routedConsent(record: Readonly<Record<string, unknown>>, policy: Policy, tell: (part: Unrouted['part'], said: Unrouted['said']) => void): Readonly<Record<string, unknown>> {

@@ -6,7 +6,7 @@ export function createMetrics(registry: Registry) {
     records: new Counter({ name: 'weir_normalizer_records_total', help: 'Raw records that ended, by result.', labelNames: ['source', 'result'], registers }),
     outputs: new Counter({ name: 'weir_normalizer_outputs_total', help: 'Canonical records written, by type.', labelNames: ['source', 'record'], registers }),
     failures: new Counter({ name: 'weir_normalizer_dead_letters_total', help: 'Dead letters, by code of the first reason.', labelNames: ['source', 'code'], registers }),
-    unrouted: new Counter({ name: 'weir_consent_unrouted_total', help: 'Changes of consent of a mapping with a channel or topic (part) that no route has: a no (said) closes all of them, a yes opens nothing.', labelNames: ['source', 'part', 'said'], registers }),
+    unrouted: new Counter({ name: 'weir_consent_unrouted_total', help: 'Changes of consent of a mapping with a channel or topic (part) that no route has: a no (said) to a channel closes all of them, to a topic that alone, a yes opens nothing.', labelNames: ['source', 'part', 'said'], registers }),
     headersLeft: new Counter({ name: 'weir_normalizer_headers_left_total', help: 'Headers of replayed raw records that were not carried on, for their name had come before: somebody else writes the raw topic.', labelNames: ['source'], registers }),
     batch: new Histogram({ name: 'weir_normalizer_batch_seconds', help: 'From taking a batch to its acknowledged outputs.', buckets: [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5], registers }),
     topicMissing: new Gauge({ name: 'weir_source_topic_missing', help: '1 while nothing of the source is taken or read because its raw topic does not exist.', labelNames: ['source'], registers }),

@@ -185,7 +185,7 @@ export function createConsentRace(ports: RacePorts) {
     const from = random() < 0.4 ? topics.canonical : topics.dispatch('newsletter');
     const all = broker.topics.get(from)!.partitions;
     const partition = Math.floor(random() * all.length);
-    const of = person === undefined ? undefined : all.flatMap(({ records }, p) => records.flatMap((r) => (person.includes(r.key!.toString()) ? [[p, r] as const] : []))).at(-1);
+    const of = person === undefined ? undefined : all.flatMap(({ records }, p) => records.flatMap((r) => (r.key !== null && person.includes(r.key.toString()) ? [[p, r] as const] : []))).at(-1);
     const record = of?.[1] ?? all[partition]!.records.at(-1 - Math.floor(random() * 40));
     const instance = one(ofKind('ingest'));
     if (record === undefined || instance.appender === undefined || !instance.actor.alive || instance.actor.stopped) return;
