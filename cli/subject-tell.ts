@@ -52,7 +52,7 @@ async function missedBy(client: Pick<Client, 'find'>, change: string, waitMs: nu
   }
 }
 
-/** The newest of each type in the readable records of the person; none where they may be of several people. */
+/** The newest of each type in the readable records of the person, by every link: a no holds for all of them. None where they may be of several people. */
 async function identifiersOfRecords(client: Pick<Client, 'stream'>, identifier: string): Promise<Identifiers> {
   const found: { userId?: string; email?: string; phone?: string } = {};
   let rest = '';
@@ -62,7 +62,7 @@ async function identifiersOfRecords(client: Pick<Client, 'stream'>, identifier: 
     for (const type of types) if (typeof record?.[type] === 'string') found[type] = record[type];
     return incomplete === undefined;
   };
-  for await (const text of client.stream('/v1/subjects/export', { identifier })) {
+  for await (const text of client.stream('/v1/subjects/export', { identifier, linked: 'all' })) {
     const lines = (rest + text).split('\n');
     rest = lines.pop()!;
     for (const line of lines) if (!take(line)) return {};

@@ -3,12 +3,14 @@ import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { identifiersOf } from '../consent-api.ts';
 import { stop } from '../subject-stop.ts';
+import { countsOf, howToAdd, leftOutText, linkedOf } from '../subject-linked.ts';
 import { why } from '../subject-why.ts';
 import { printable } from '../terminal.ts';
 
 interface Summary {
   readonly ids: readonly string[];
   readonly onlyGiven: boolean;
+  readonly leftOut: readonly string[];
   readonly erasedUntil: string | null;
   readonly purposes: ReadonlyArray<{ readonly purpose: string; readonly channel: string | null; readonly allowed: boolean; readonly reason: string | null }>;
   readonly records: { readonly total: number; readonly readable: number };
@@ -32,6 +34,8 @@ interface Receipt {
   readonly deadline: string | null;
   readonly eventId: string | null;
   readonly unnamed: readonly string[];
+  readonly everyLink: boolean;
+  readonly leftOut: readonly string[];
   readonly destinations: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; readonly state: string; readonly at: string | null }>;
 }
 
@@ -51,6 +55,7 @@ export const command: Command = {
   usage: 'show|why|stop|export|erase <e-mail address, number with +, or type:value> | receipt <erasure-id>',
   options: {
     destination: { type: 'string', value: '<name>', doc: 'why: only what was decided for this destination' },
+    linked: { type: 'string', value: 'trusted|all', doc: 'show, why, export, erase: all = also what only sources with identityLinks: untrusted have linked (default trusted)' },
     limit: { type: 'string', value: '<n>', doc: 'why: at most n decisions, the newest (default 20)' },
     purpose: { type: 'string', multiple: true, value: '<name>', doc: 'stop: only this purpose; may be given again (default all)' },
     proof: { type: 'string', value: '<text>', doc: 'stop: how the person asked for it: a letter, a ticket' },
@@ -59,7 +64,7 @@ export const command: Command = {
     days: { type: 'string', value: '<n>', doc: 'erase: deadline of the destinations in days (default 30)' },
     wait: { type: 'string', value: '<seconds>', doc: 'erase: how long to wait for the acknowledgement (default 120)' },
   },
-  takes: { show: [], why: ['destination', 'limit'], stop: ['purpose', 'proof'], export: [], erase: ['yes', 'force', 'days', 'wait'], receipt: [] },
+  takes: { show: ['linked'], why: ['destination', 'limit', 'linked'], stop: ['purpose', 'proof'], export: ['linked'], erase: ['yes', 'force', 'days', 'wait', 'linked'], receipt: [] },
   positionals: [2, 2],
   async run(context) {
     const [action, identifier] = context.positionals as [string, string];
@@ -67,11 +72,12 @@ export const command: Command = {
     if (withIdentifier.has(action)) identifiersOf(identifier);
     const client = createClient(context.target);
     switch (action) {
-      case 'show': return show(context, await client.post<Summary>('/v1/subjects/show', { identifier }));
+      case 'show': return show(context, await client.post<Summary>('/v1/subjects/show', { identifier, ...linkedOf(context) }));
       case 'export': {
         let first = true;
-        for await (const text of client.stream('/v1/subjects/export', { identifier })) {
+        for await (const text of client.stream('/v1/subjects/export', { identifier, ...linkedOf(context) })) {
           if (first && text.startsWith('{"incomplete"')) context.terminal.error(wide);
+          if (first && text.startsWith('{"leftOut"')) context.terminal.error(`left out: what only untrusted sources have linked, in the first line; ${howToAdd('export')}`);
           first = false;
           context.terminal.write(text);
         }
@@ -97,6 +103,7 @@ function show({ terminal, json }: CommandContext, summary: Summary): number {
   }
   terminal.line(`${summary.ids.length} linked identifiers, ${summary.records.total} records, ${summary.records.readable} readable${summary.erasedUntil === null ? '' : `; erased until ${summary.erasedUntil}`}`);
   if (summary.onlyGiven) terminal.line(wide);
+  if (summary.leftOut.length > 0) terminal.line(leftOutText(summary.leftOut, 'export, erase'));
   terminal.line('');
   terminal.table(['purpose', 'channel', 'now', 'because'], summary.purposes.map((p) => [p.purpose, p.channel ?? 'any', p.allowed ? 'allowed' : 'denied', p.reason ?? '']));
   terminal.line('');
@@ -115,10 +122,11 @@ async function erase(context: CommandContext, client: Client, identifier: string
     if (answer.trim() !== 'erase') throw new Finding('nothing was erased');
   }
   const say = (text: string): void => { if (!context.json) context.terminal.error(text); };
-  const ordered = await client.post<Ordered>('/v1/subjects/erase', { identifier, deadlineDays: days, force: context.values['force'] === true });
+  const ordered = await client.post<Ordered>('/v1/subjects/erase', { identifier, deadlineDays: days, force: context.values['force'] === true, ...linkedOf(context) });
   say(ordered.joined ? `an erasure of this person is under way already: ${ordered.id}` : `erasure ${ordered.id}`);
   for (const id of ordered.underWay) say(`an earlier one of this person is not acknowledged yet: ${id}`);
   let found: Receipt = ordered;
+  if (found.leftOut.length > 0) say(leftOutText(found.leftOut, 'erase'));
   say(found.state);
   for (const end = Date.now() + waitMs; found.erasedAt === null && found.state !== 'unknown' && found.state !== 'readable' && Date.now() < end;) {
     await new Promise((done) => { setTimeout(done, pollMs); });
@@ -136,9 +144,6 @@ async function erase(context: CommandContext, client: Client, identifier: string
   throw new Finding(`it is not acknowledged yet and goes on by itself: weir subject receipt ${found.id}`);
 }
 
-/** `2 email, 1 phone` */
-const countsOf = (types: readonly string[]): string => [...Map.groupBy(types, (type) => type)].map(([type, list]) => `${list.length} ${type}`).join(', ');
-
 const readableText = ({ recordsReadable, readableUntil }: Receipt): string => `${recordsReadable} records can still be read, ${readableUntil === null ? 'on a topic that is kept for ever' : `until retention takes them, at the latest ${readableUntil}`}`;
 
 function receipt({ terminal, json }: CommandContext, found: Receipt): number {
@@ -153,6 +158,7 @@ function receipt({ terminal, json }: CommandContext, found: Receipt): number {
   ];
   if (found.recordsReadable > 0) facts.push(['readable', `${readableText(found)}: they are not sealed, or under a key that is not of these identifiers. It is acknowledged once they are gone`]);
   if (found.onlyGiven) facts.push(['only', wide]);
+  if (found.leftOut.length > 0) facts.push(['left out', leftOutText(found.leftOut, 'erase')]);
   if (found.unnamed.length > 0) facts.push(['not told', `destinations are not told of ${countsOf(found.unnamed)} linked to this person: no record that is kept has it in the clear, or a newer one is told. Who has it: weir subject erase <it>`]);
   for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);
   terminal.line('');

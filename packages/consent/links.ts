@@ -326,3 +326,27 @@ function within(links: readonly string[], ids: readonly string[]): boolean {
 export function linkedWith(ids: readonly string[], links: (id: string) => readonly string[]): readonly string[] | undefined {
   return ids.length <= fewIds && ids.every((id) => within(links(id), ids)) ? ids : closure(ids, links);
 }
+
+/** Identifiers that belong together by the links of trusted sources. */
+export interface Trusted {
+  /** Undefined = too many for one person. */
+  readonly ids: readonly string[] | undefined;
+  /** What only other sources have linked with one of these, at most 64. */
+  readonly leftOut: readonly string[];
+}
+
+/** As `linkedWith`, by links alone of which somebody trusted said that they are. */
+export function trustedWith(ids: readonly string[], links: (id: string) => readonly string[], said: (a: string, b: string) => boolean): Trusted {
+  const others = new Set<string>();
+  const found = closure(ids, (id) => {
+    const all = links(id);
+    // Of one with too many nobody knows whom it is linked with.
+    if (all.length > maxLinked) return all;
+    return all.filter((other) => {
+      const follows = said(id, other);
+      if (!follows) others.add(other);
+      return follows;
+    });
+  });
+  return { ids: found, leftOut: found === undefined ? none : [...others].filter((id) => !found.includes(id)).slice(0, maxLinked) };
+}

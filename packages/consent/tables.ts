@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import type { LogAdmin, Log, Reader, RecordBatch, Serde } from '@weir/log';
 import { patiently, type Timers } from '@weir/pipeline';
 import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
-import { isReadable, linkValue } from '@weir/seal';
+import { isReadable, linkSource, linkValue } from '@weir/seal';
 import { createLateTable, createTopicTable, openTable, type LateClock, type Put } from '@weir/state';
 import type { Logger } from 'pino';
-import { createLinkValues, type KeptValue } from './link-values.ts';
-import { createLinkIndex } from './links.ts';
+import { createLinkValues, type KeptValue, type TrustsLink } from './link-values.ts';
+import { createLinkIndex, trustedWith, type Trusted } from './links.ts';
 import { regionOwner, regionValue, type KnownRegion } from './regions.ts';
 import { createStateIndex, type StoredState } from './states.ts';
 
@@ -18,7 +18,7 @@ export interface ConsentPorts {
   readonly log: Log;
   readonly serde: Serde;
   readonly topics: { readonly consent: string; readonly identity: string };
-  /** Caches are made in <stateDir>/consent, <stateDir>/links (with `regions` <stateDir>/people) and, with `linkValues`, <stateDir>/link-values. */
+  /** Caches are made in <stateDir>/consent, <stateDir>/links (with `regions` <stateDir>/people) and, with `linkValues`, <stateDir>/link-values (with `linkSources` <stateDir>/link-records). */
   readonly stateDir: string;
   readonly logger: Logger;
   readonly clock: Timers & LateClock;
@@ -28,6 +28,8 @@ export interface ConsentOptions {
   readonly open?: typeof openTable | undefined;
   /** Keeps what links have sealed (`linkValues`): for who opens it. */
   readonly linkValues?: boolean;
+  /** Keeps which source said each link, beside `linkValues`: for who must not follow all of them. */
+  readonly linkSources?: boolean;
   /** Keeps where records said that people are: for who decides on them. */
   readonly regions?: boolean;
 }
@@ -53,6 +55,8 @@ export interface ConsentTables {
   version(): number;
   /** The identifiers and all that are linked to them; undefined = more than 64, too wide to decide on. */
   linked(ids: readonly string[]): readonly string[] | undefined;
+  /** The same by links alone that a trusted source said. Without the option `linkSources` nobody is trusted. A read of each link: not for every record. */
+  trusted(ids: readonly string[], trusts: TrustsLink): Trusted;
   /** Tells where records of these identifiers last said that the person is; nothing without the option `regions`. Of those that `linked` gave just now most need no read of the table. */
   regions(ids: readonly string[], tell: (id: string, region: KnownRegion) => void): void;
   /** The sealed identifiers that stand with the links of these, which `linked` gave, the newest first; none without the option `linkValues`. A read of each: not for every record. */
@@ -76,7 +80,7 @@ export interface ConsentTables {
  * Tables of consent and identity over local caches that may be deleted at any time.
  * @param onError told once when a topic can not be followed any more: the process must stop. All answers are closed from then on.
  */
-export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, { open = openTable, linkValues: keepsValues = false, regions: keepsRegions = false }: ConsentOptions = {}): Promise<ConsentTables> {
+export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, { open = openTable, linkValues: keepsValues = false, linkSources: keepsSources = false, regions: keepsRegions = false }: ConsentOptions = {}): Promise<ConsentTables> {
   const { log, serde, topics, stateDir, logger } = ports;
   // Links come with every person who is new: with what is fetched anyway.
   const [reader, linkReader, admin]: [Reader, Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.reader({ shared: true }), log.admin()]);
@@ -92,8 +96,11 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     logger.error({ partition, offset: record.offset, reason: error.message }, 'a state of consent is not readable: its identifier is closed');
   });
   const links = createLinkIndex(identityCache, keepsRegions ? (value) => regionValue(serde, value) : undefined);
-  const valueCache = keepsValues ? open({ path: join(stateDir, 'link-values'), onDiscard: onDiscard('link-values') }) : undefined;
-  const values = valueCache === undefined ? undefined : createLinkValues(valueCache, identityCache, (value) => linkValue(serde, value));
+  const records = keepsSources ? 'link-records' : 'link-values';
+  // What was read without sources has none: it is read again.
+  if (keepsSources) rmSync(join(stateDir, 'link-values'), { recursive: true, force: true });
+  const valueCache = keepsValues ? open({ path: join(stateDir, records), onDiscard: onDiscard(records) }) : undefined;
+  const values = valueCache === undefined ? undefined : createLinkValues(valueCache, identityCache, (value) => linkValue(serde, value), keepsSources ? (value) => linkSource(serde, value) : undefined);
   let broken = false;
   let stopping = false;
   const fail = (error: Error) => {
@@ -120,7 +127,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     return links.puts(batch);
   }
   const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare: (batch) => prepare(batch), onError: fail });
-  const identity = createTopicTable({ reader: linkReader, admin, topic: topics.identity, table: identityCache, puts: putLinks, ...(keepsRegions ? { prepare: (batch: RecordBatch) => prepare(batch, saysRegion) } : {}), onError: fail });
+  const identity = createTopicTable({ reader: linkReader, admin, topic: topics.identity, table: identityCache, puts: putLinks, ...(keepsSources ? { prepare: (batch: RecordBatch) => prepare(batch) } : keepsRegions ? { prepare: (batch: RecordBatch) => prepare(batch, saysRegion) } : {}), onError: fail });
   const caughtUp = () => !broken && consent.caughtUp() && identity.caughtUp();
   const refuse = (reason: string): ConsentAnswer => ({ ok: false, reason, seen: [] });
   const { linked } = links;
@@ -167,6 +174,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     },
     version: () => (caughtUp() ? version : -1),
     linked,
+    trusted: (ids, trusts) => trustedWith(ids, links.links, (a, b) => values?.saidBy(a, b, trusts) ?? false),
     regions: links.regions,
     linkValues: (ids) => values?.of(ids, links.links) ?? [],
     check,

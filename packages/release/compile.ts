@@ -185,7 +185,7 @@ export function mappingPath(source: Table, adapter: Adapter): string | undefined
 
 /** The mapping is undefined where its own problems were reported already: such a source is left out. */
 function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, CompiledMapping | undefined>, context: CompileContext): SourceConfig | undefined {
-  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'account', 'accountLimit', 'region', 'saysRegion', 'doc']);
+  const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'account', 'accountLimit', 'region', 'saysRegion', 'identityLinks', 'doc']);
   const { table, report } = opened;
   const adapter = adapterOf(opened, context, 'source');
   const manifest = adapter.manifest.source!;
@@ -207,9 +207,11 @@ function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, Compiled
   const region = regionCodes(opened, false);
   const says = table['saysRegion'] ?? (manifest.publicKey === true ? 'adds' : 'last');
   if (says !== 'last' && says !== 'adds') report(['saysRegion'], `saysRegion ${JSON.stringify(says)}`, 'use last (its profiles move people) or adds (they only add a region)');
+  const links = table['identityLinks'] ?? (manifest.publicKey === true ? 'untrusted' : 'trusted');
+  if (links !== 'trusted' && links !== 'untrusted') report(['identityLinks'], `identityLinks ${JSON.stringify(links)}`, 'use trusted (export and erasure of a person follow its links) or untrusted (they do not)');
   if (opened.problems.length > 0) throw new WorkspaceError(opened.problems);
   const mapping = mappings.get(path!);
-  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window!, movesPeople: says === 'last', account, accountLimit: limit, ...(region === undefined ? {} : { region }) };
+  return mapping === undefined ? undefined : { name: opened.name, adapter, config, mapping, limits, dedupeWindowMs: window!, movesPeople: says === 'last', trustsLinks: links === 'trusted', account, accountLimit: limit, ...(region === undefined ? {} : { region }) };
 }
 
 /** `region:` of a source (where its people are) or a destination (where it keeps data, one or several). */

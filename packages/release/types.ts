@@ -41,6 +41,8 @@ export interface SourceConfig {
   readonly region?: readonly string[];
   /** Whether what it says of where a person is takes the place of what was known (`saysRegion: last`), or is only added. */
   readonly movesPeople?: boolean;
+  /** False: export and erasure of a person follow no link that it alone has said (`identityLinks: untrusted`). */
+  readonly trustsLinks?: boolean;
   /** Vendor account whose quota its polls use. */
   readonly account: string;
   readonly accountLimit?: AccountLimit;

@@ -66,6 +66,19 @@ export function linkValue(serde: Pick<Serde, 'idOf' | 'decode' | 'known'>, value
   }
 }
 
+const readSource = fieldReader<{ readonly source: string }>(linkName, ['source']);
+
+/** The source that said a link; undefined: as for `linkValue`. */
+export function linkSource(serde: Pick<Serde, 'idOf' | 'decode' | 'known'>, value: Buffer | null): string | undefined {
+  if (!isReadable(value) || isSealed(value) || !serde.known(value)) return undefined;
+  try {
+    return readSource(serde, value)?.source;
+  } catch (error) {
+    if (recordFault(error) === undefined) throw error;
+    return undefined;
+  }
+}
+
 /** The identifiers that a link keeps; undefined: their key is destroyed or not read yet, or nobody can read them. @param serde one that opens what is sealed */
 export function openIdentifiers(serde: Pick<Serde, 'decode'>, sealed: Buffer): ClearIdentifiers | undefined {
   try {

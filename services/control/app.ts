@@ -135,7 +135,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       access = await openAccess({ reader, appender, admin, serde, topic: topics.control, now: () => context.clock.now(), failed: fail });
       held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, sameHand: access.sameHand, failed: fail });
       // One for all of control: two tables over one cache would write each other's positions.
-      consent = await createConsentTables(context, fail, { linkValues: true, regions: true });
+      consent = await createConsentTables(context, fail, { linkValues: true, linkSources: true, regions: true });
       await consent.start();
       history = createHistory(context, { store, reader, admin, tables: consent, adapters: options.adapters });
       rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });

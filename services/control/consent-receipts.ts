@@ -79,7 +79,7 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
     async ofPerson(identifier) {
       const subjects = ports.subjects();
       const events = new Map<string, number>();
-      const { ids, onlyGiven } = await subjects.resolve(parseIdentifier(identifier));
+      const { ids, onlyGiven } = await subjects.resolve(parseIdentifier(identifier), 'all');
       if (onlyGiven) throw new WeirError('bad-request', 'more than 64 identifiers are linked to this one: that is not one person');
       await subjects.scan(ids, ({ eventId, type, at }) => { if (type === consentRecord) events.set(eventId, at); });
       return [...events].sort((a, b) => b[1] - a[1]).slice(0, maxChanges).flatMap(([id]) => receiptsOf(id) ?? []);

@@ -12,7 +12,7 @@ import type { NewLeaf } from './audit.ts';
 import { createErasureProgress } from './erasure-progress.ts';
 import { erasureSource, type Remains } from './remains.ts';
 import type { Store } from './store.ts';
-import type { Subjects } from './subjects.ts';
+import type { Follow, Subjects } from './subjects.ts';
 
 export const erasureStates = ['ordered', 'collected', 'marked', 'stopped', 'told', 'readable', 'erased', 'done', 'unknown'] as const;
 
@@ -41,6 +41,10 @@ export interface Erasure {
   readonly known: boolean;
   /** Types of the linked identifiers that destinations are not told, each once per identifier. */
   readonly unnamed: readonly string[];
+  /** It follows also links that only sources said which are not trusted. */
+  readonly everyLink: boolean;
+  /** What only such sources have linked with the person, at most 64: it is not erased. As of the last reading of the links. */
+  readonly leftOut: readonly string[];
 }
 
 /** What was accepted until then is erased; null before the mark. */
@@ -50,12 +54,13 @@ export function markOf({ state, markedAt, orderedAt }: Pick<Erasure, 'state' | '
 }
 const unmarked: ReadonlySet<Erasure['state']> = new Set(['ordered', 'collected', 'unknown']);
 
-/** Who orders, under which audit leaf; `forced`: go on also where nobody is known by what was given. */
+/** Who orders, under which audit leaf; `forced`: go on also where nobody is known by what was given; `everyLink`: by links of sources that are not trusted, too. */
 export interface ErasureOrder {
   readonly by: string;
   readonly leaf: string;
   readonly deadlineMs: number;
   readonly forced: boolean;
+  readonly everyLink: boolean;
 }
 
 export interface ErasurePorts {
@@ -185,9 +190,9 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   /** Reads the records of the person, as far back as they are kept: destinations know it by what stands there. */
   async function collect(erasure: Erasure): Promise<Erasure> {
-    const { ids, onlyGiven } = erasure.onlyGiven ? erasure : await ports.subjects.close(erasure.ids);
-    if (onlyGiven) return save({ ...erasure, onlyGiven, state: 'collected' });
-    const { found, records } = await identifiersIn(ids, identifiersOf(erasure));
+    const { ids, onlyGiven, leftOut } = erasure.onlyGiven ? erasure : await ports.subjects.close(erasure.ids, followOf(erasure));
+    if (onlyGiven) return save({ ...erasure, onlyGiven, leftOut, state: 'collected' });
+    const { found, records } = await identifiersIn(ids, identifiersOf(erasure), erasure.everyLink);
     const known = records > 0 || ports.subjects.known(ids);
     if (!known && !erasure.forced) {
       // First what it is, then its key: without that it could not be read once more.
@@ -199,21 +204,29 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const named = keyedIdsOf(ports.workspaceKey, found);
     const unnamed = ids.filter((id) => !named.includes(id)).map((id) => id.split(':')[0]!).sort();
     if (unnamed.length > 0) logger.warn({ erasure: erasure.id, unnamed }, 'destinations are not told of identifiers that are linked: no record that is kept has them in the clear, or a newer one is told');
-    return save({ ...erasure, state: 'collected', known, unnamed, ids: [...new Set([...ids, ...named])], sealed: sealFor(erasure.id, found) });
+    return save({ ...erasure, state: 'collected', known, unnamed, leftOut, ids: [...new Set([...ids, ...named])], sealed: sealFor(erasure.id, found) });
   }
 
-  /** The identifiers in the clear, the newest of each kind, as the records have them, with those given before them. */
-  async function identifiersIn(ids: readonly string[], given: Identifiers): Promise<{ found: Identifiers; records: number }> {
+  const followOf = ({ everyLink }: Erasure): Follow => (everyLink ? 'all' : 'trusted');
+
+  /** The identifiers in the clear, the newest of each kind, as the records have them, with those given before them. Of a record of a source that is not trusted only those that are the person's. */
+  async function identifiersIn(ids: readonly string[], given: Identifiers, everyLink: boolean): Promise<{ found: Identifiers; records: number }> {
     const found: Identifiers = { externalIds: [] };
     const external = new Map<string, { type: string; value: string }>();
-    const add = (list: unknown): void => { for (const e of (list ?? []) as { type: string; value: string }[]) if (external.size < 64) external.set(`${e.type}:${e.value}`, e); };
+    const own = new Set(ids);
+    const isOwn = (identifiers: Partial<Identifiers>): boolean => keyedIdsOf(ports.workspaceKey, { externalIds: [], ...identifiers }).every((id) => own.has(id));
+    const add = (list: unknown, takes: (e: { type: string; value: string }) => boolean = () => true): void => { for (const e of (list ?? []) as { type: string; value: string }[]) if (external.size < 64 && takes(e)) external.set(`${e.type}:${e.value}`, e); };
     let records = 0;
     add(given.externalIds);
-    await ports.subjects.scan(ids, ({ value }) => {
+    await ports.subjects.scan(ids, ({ source: said, value }) => {
       goOn();
       records++;
-      for (const name of ['userId', 'email', 'phone', 'anonymousId'] as const) if (typeof value?.[name] === 'string') found[name] = value[name];
-      add(value?.['externalIds']);
+      const whole = everyLink || ports.subjects.trustsSource(said);
+      for (const name of ['userId', 'email', 'phone', 'anonymousId'] as const) {
+        const text = value?.[name];
+        if (typeof text === 'string' && (whole || isOwn({ [name]: text }))) found[name] = text;
+      }
+      add(value?.['externalIds'], (e) => whole || isOwn({ externalIds: [e] }));
     });
     return { found: { ...found, ...Object.fromEntries(Object.entries(given).filter(([name]) => name !== 'externalIds')), externalIds: [...external.values()] }, records };
   }
@@ -232,7 +245,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
   /** Back to reading, with what was linked since; undefined when nothing was, or too much. */
   async function linkedSince(erasure: Erasure): Promise<Erasure | undefined> {
     if (erasure.onlyGiven) return undefined;
-    const { ids, onlyGiven } = await ports.subjects.close(erasure.ids);
+    const { ids, onlyGiven } = await ports.subjects.close(erasure.ids, followOf(erasure));
     if (onlyGiven) return save({ ...erasure, onlyGiven });
     const all = new Set([...erasure.ids, ...ids]);
     return all.size === erasure.ids.length ? undefined : save({ ...erasure, ids: [...all], state: 'ordered' });
@@ -370,17 +383,17 @@ export function createErasures(ports: ErasurePorts): Erasures {
   }
 
   /** One at a time, so that two orders of one person find each other. */
-  async function begin(identifiers: Identifiers, { by, leaf, deadlineMs, forced }: ErasureOrder): ReturnType<Erasures['order']> {
-    const { ids, onlyGiven } = await ports.subjects.resolve(identifiers);
+  async function begin(identifiers: Identifiers, { by, leaf, deadlineMs, forced, everyLink }: ErasureOrder): ReturnType<Erasures['order']> {
+    const { ids, onlyGiven, leftOut } = await ports.subjects.resolve(identifiers, everyLink ? 'all' : 'trusted');
     const own = keyedIdsOf(ports.workspaceKey, identifiers);
     const same = [...all.values()].filter((e) => own.every((id) => e.ids.includes(id)) || (!onlyGiven && !e.onlyGiven && ids.some((id) => e.ids.includes(id))));
-    const waiting = same.find((e) => unmarked.has(e.state) && !ended.has(e.state) && !marking.has(e.id) && (e.forced || !forced));
+    const waiting = same.find((e) => unmarked.has(e.state) && !ended.has(e.state) && !marking.has(e.id) && (e.forced || !forced) && (e.everyLink || !everyLink));
     if (waiting !== undefined) return { erasure: waiting, joined: true, underWay: [] };
     await keys.ensure([receiptKey(leaf)]);
     const orderedAt = now();
     const erasure = await save({
       id: leaf, ids, by, sealed: sealFor(leaf, identifiers), orderedAt, state: 'ordered', stoppedAt: null, erasedAt: null, keysDestroyed: 0, recordsUnreadable: 0, recordsReadable: 0, readableUntil: null, rawUntil: null, deadline: orderedAt + deadlineMs,
-      eventId: null, destinations: [], markedAt: null, onlyGiven, forced, known: true, unnamed: [],
+      eventId: null, destinations: [], markedAt: null, onlyGiven, forced, known: true, unnamed: [], everyLink, leftOut,
     });
     go(leaf);
     return { erasure, joined: false, underWay: same.filter((e) => e.erasedAt === null && !ended.has(e.state)).map((e) => e.id) };

@@ -3,10 +3,10 @@ import { anyOf, anything, count, flag, instant, list, map, named, nullable, obje
 import type { FastifyInstance } from 'fastify';
 import { erasureStates, markOf, type Erasure, type Erasures } from './erasure.ts';
 import { everything, parseIdentifier } from '@weir/release';
-import { decisionsReply, subjectReply, type Subjects } from './subjects.ts';
+import { decisionsReply, leftOutList, subjectReply, type Follow, type Person, type Subjects } from './subjects.ts';
 
 const whole = () => everything;
-const body = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500, description: 'An identifier as every command takes it, `<type>:<value>`, or an e-mail address.' } } } as const;
+const body = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500, description: 'An identifier as every command takes it, `<type>:<value>`, or an e-mail address.' }, linked: { type: 'string', enum: ['trusted', 'all'], description: 'Which links make the person: `trusted` (when absent) those that a trusted source said, `all` also those that only sources with `identityLinks: untrusted` said.' } } } as const;
 const order = { ...body, properties: { ...body.properties, deadlineDays: { type: 'integer', minimum: 1, maximum: 366, description: 'Days that destinations have; 30 when absent.' }, force: { type: 'boolean', description: 'Go on also where nobody is known by what was given.' } } };
 const ask = { ...body, properties: { ...body.properties, destination: { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,62}$', description: 'Only those of this one.' }, limit: { type: 'integer', minimum: 1, maximum: 1000, description: '50 when absent.' } } };
 const id = { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$', description: 'Id of the erasure.' } } };
@@ -29,6 +29,7 @@ const erasureView = named('Erasure', object('The receipt of an erasure.', {
   destinations: list(object('A destination.', { destination: text('Destination.'), operation: nullable(text('Operation; null = it has none that erases.')), state: text('pending, late, not-asked, or how the delivery ended.'), at: nullable(instant('When.')) }), 'Those that are told.'),
   onlyGiven: flag('More than 64 identifiers are linked to those given: only those are erased.'), forced: flag('It goes on also where nobody is known by what was given.'), known: flag('Somebody was known by what was given.'),
   unnamed: list(text('Type of an identifier.'), 'Linked identifiers that destinations are not told, each once.'),
+  everyLink: flag('It follows also links that only sources with `identityLinks: untrusted` said.'), leftOut: leftOutList,
 }));
 const orderedErasure = named('OrderedErasure', object('The receipt as it is, of a new erasure or of one that was under way.', { ...erasureView.fields, joined: flag('It is one that was ordered before and covers this order.'), underWay: list(text('Id.'), 'Erasures of the person that are marked and not acknowledged.') }));
 
@@ -37,6 +38,7 @@ const exportReply: Media = {
   type: 'application/x-ndjson', description: 'One JSON value a line, while they are read.',
   line: named('ExportLine', anyOf('A line of an export.',
     object('First line of an export that is not of all that is linked.', { incomplete: text('Why.') }),
+    object('First line of an export that leaves something out.', { leftOut: leftOutList }),
     object('A canonical record.', { at, acceptedAt: nullable({ json: { type: 'number', description: 'When the event was accepted, milliseconds since the epoch.' } }), eventId: text('Event.'), source: text('Source.'), type: optional(text('Canonical record.')), erased: flag('Its key is destroyed.'), broken: optional(flag('Its bytes are none of a record.')), record: nullable(map(anything('A field.'), 'The record.')) }),
     object('What a link keeps in the clear.', { at, link: object('Identifiers.', { userId: optional(nullable(text('User id.'))), email: optional(nullable(text('E-mail address.'))), phone: optional(nullable(text('Phone number.'))) }) }),
     object('Where the person was last said to be.', { at, region: text('ISO 3166 code.') }))),
@@ -55,20 +57,20 @@ export function shownErasure({ sealed: _sealed, ...erasure }: Erasure): TypeOf<t
  * audit leaf says that somebody looked, not at whom by a hash that can be guessed (`privateBody`).
  */
 export function subjectRoutes(app: FastifyInstance, ports: { readonly subjects: () => Subjects; readonly erasures: () => Erasures }): void {
-  type Asked = { Body: { identifier: string; deadlineDays?: number; force?: boolean; destination?: string; limit?: number } };
-  app.post<Asked>('/v1/subjects/show', { schema: { body }, config: { replies: { 200: subjectReply }, permission: 'subject.read', scope: whole, action: 'subject.show', privateBody: true, summary: 'What Weir knows of a person, in short.' } }, async (request) => ports.subjects().summary(parseIdentifier(request.body.identifier)));
+  type Asked = { Body: { identifier: string; deadlineDays?: number; force?: boolean; destination?: string; limit?: number; linked?: Follow } };
+  app.post<Asked>('/v1/subjects/show', { schema: { body }, config: { replies: { 200: subjectReply }, permission: 'subject.read', scope: whole, action: 'subject.show', privateBody: true, summary: 'What Weir knows of a person, in short.' } }, async (request) => ports.subjects().summary(parseIdentifier(request.body.identifier), request.body.linked ?? 'trusted'));
   app.post<Asked>('/v1/subjects/decisions', { schema: { body: ask }, config: { replies: { 200: decisionsReply }, permission: 'subject.read', scope: whole, action: 'subject.decisions', privateBody: true, summary: 'What was decided about a person, the newest first, and why.' } }, async (request) => {
-    const { identifier, destination, limit = 50 } = request.body;
-    return ports.subjects().decisions(parseIdentifier(identifier), destination, limit);
+    const { identifier, destination, limit = 50, linked = 'trusted' } = request.body;
+    return ports.subjects().decisions(parseIdentifier(identifier), destination, limit, linked);
   });
   app.post<Asked>('/v1/subjects/export', { schema: { body }, config: { replies: { 200: exportReply }, permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, what links keep of it and where it was last said to be, as NDJSON.' } }, async (request, reply) => {
     const subjects = ports.subjects();
-    const { ids, onlyGiven } = await subjects.resolve(parseIdentifier(request.body.identifier));
-    return reply.type('application/x-ndjson').send(Readable.from(lines(subjects, ids, onlyGiven)));
+    const person = await subjects.resolve(parseIdentifier(request.body.identifier), request.body.linked ?? 'trusted');
+    return reply.type('application/x-ndjson').send(Readable.from(lines(subjects, person)));
   });
   app.post<Asked>('/v1/subjects/erase', { schema: { body: order }, config: { replies: { 202: orderedErasure }, permission: 'erasure.order', scope: whole, action: 'subject.erase', privateBody: true, summary: 'Erase a person: answered once the order is written, or with one that is under way; poll the erasure for its receipt.' } }, async (request, reply) => {
-    const { identifier, deadlineDays = defaultDays, force = false } = request.body;
-    const { erasure, joined, underWay } = await ports.erasures().order(parseIdentifier(identifier), { by: request.principal.id, leaf: request.leaf, deadlineMs: deadlineDays * day, forced: force });
+    const { identifier, deadlineDays = defaultDays, force = false, linked = 'trusted' } = request.body;
+    const { erasure, joined, underWay } = await ports.erasures().order(parseIdentifier(identifier), { by: request.principal.id, leaf: request.leaf, deadlineMs: deadlineDays * day, forced: force, everyLink: linked === 'all' });
     return reply.code(202).send({ ...shownErasure(erasure), joined, underWay });
   });
   app.get('/v1/erasures', { config: { replies: { 200: object('Erasures.', { erasures: list(erasureView, 'The newest 1000, the newest first.') }) }, permission: 'subject.read', scope: whole, summary: 'Erasures, newest first.' } }, async () => ({ erasures: ports.erasures().list().slice(0, 1000).map(shownErasure) }));
@@ -76,8 +78,8 @@ export function subjectRoutes(app: FastifyInstance, ports: { readonly subjects: 
 }
 
 /** Records as NDJSON text, while they are read: the reader waits for who takes them, and stops when he has left. */
-async function* lines(subjects: Subjects, ids: readonly string[], onlyGiven: boolean): AsyncGenerator<string> {
-  let chunk = onlyGiven ? `${JSON.stringify(wideNote)}\n` : '';
+async function* lines(subjects: Subjects, { ids, onlyGiven, leftOut }: Person): AsyncGenerator<string> {
+  let chunk = onlyGiven ? `${JSON.stringify(wideNote)}\n` : leftOut.length > 0 ? `${JSON.stringify({ leftOut })}\n` : '';
   let left = false;
   let give = Promise.withResolvers<string>();
   let taken = Promise.withResolvers<void>();

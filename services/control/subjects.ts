@@ -1,7 +1,7 @@
 import { createKnownRegions, regionsIn, type ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
-import { H, type TopicNames } from '@weir/pipeline';
+import { H, keyedId, type TopicNames } from '@weir/pipeline';
 import { keyedIdsOf, type Identifiers, type Release } from '@weir/release';
 import { count, flag, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import { openIdentifiers, type ClearIdentifiers, type KeyRing } from '@weir/seal';
@@ -15,7 +15,7 @@ export interface SubjectPorts {
   readonly serde: Serde;
   readonly topics: TopicNames;
   readonly keys: KeyRing;
-  readonly tables: Pick<ConsentTables, 'linked' | 'allows' | 'readToEnd' | 'states' | 'linkValues' | 'regions'>;
+  readonly tables: Pick<ConsentTables, 'linked' | 'trusted' | 'allows' | 'readToEnd' | 'states' | 'linkValues' | 'regions'>;
   readonly store: Pick<Store, 'stages'>;
   readonly workspaceKey: Buffer;
   readonly release: () => Release;
@@ -42,10 +42,18 @@ export interface Person {
   readonly ids: readonly string[];
   /** More than 64 are linked to those given, too many for one person: `ids` are those given alone. */
   readonly onlyGiven: boolean;
+  /** What only sources that are not trusted have linked with one of `ids`, at most 64. */
+  readonly leftOut: readonly string[];
 }
 
+/** Which links make a person: those that a trusted source said, or all that there are. */
+export type Follow = 'trusted' | 'all';
+
+const leftOutDoc = 'What only sources with `identityLinks: untrusted` have linked with the person, at most 64: no part of it unless `linked` is `all`.';
+export const leftOutList = list(text('Keyed identifier.'), leftOutDoc);
+
 export const subjectReply = named('Subject', object('What is known of a person, in short.', {
-  ids: list(text('Keyed identifier, `<type>:<keyed id>`.'), 'The person\'s.'), onlyGiven: flag('More than 64 are linked to those given, too many for one person: `ids` are those given alone.'),
+  ids: list(text('Keyed identifier, `<type>:<keyed id>`.'), 'The person\'s.'), onlyGiven: flag('More than 64 are linked to those given, too many for one person: `ids` are those given alone.'), leftOut: leftOutList,
   erasedUntil: nullable(instant('What was accepted until then is erased; null = never erased.')),
   purposes: list(object('A purpose and channel that some route uses.', { purpose: text('Purpose.'), channel: nullable(text('Channel.')), allowed: flag('The person may be used for it now.'), reason: nullable(text('Why not.')) }), 'Per purpose and channel.'),
   records: object('Canonical records.', { total: count('All that are kept.'), readable: count('Those whose key is not destroyed.') }),
@@ -59,7 +67,7 @@ const decision = named('SubjectDecision', object('What was decided about one rec
   end: nullable(object('How it ended.', { state: text('delivered, denied, dead-lettered, …'), at: instant('When.'), reason: nullable(text('Why.')), status: nullable(integer('HTTP status of the last answer.')) })),
 }));
 export type SubjectDecision = TypeOf<typeof decision>;
-export const decisionsReply = object('What was decided about a person.', { decisions: list(decision, 'The newest first; of a decision that was made again the last.'), onlyGiven: flag('More than 64 are linked to those given: only the records under those are looked at.') });
+export const decisionsReply = object('What was decided about a person.', { decisions: list(decision, 'The newest first; of a decision that was made again the last.'), onlyGiven: flag('More than 64 are linked to those given: only the records under those are looked at.'), leftOut: leftOutList });
 
 /** Events whose deliveries are looked up for one summary. */
 const maxEvents = 20_000;
@@ -92,14 +100,20 @@ function decisionsOf(stages: readonly Stage[], wanted: string | undefined): Deci
 export function createSubjects(ports: SubjectPorts) {
   const { reader, admin, appender, serde, topics, keys, tables } = ports;
 
-  /** The keyed identifiers of the person: those given and all that are linked to them now. */
-  const resolve = (identifiers: Identifiers): Promise<Person> => close(keyedIdsOf(ports.workspaceKey, identifiers));
+  /** The keyed identifiers of the person: those given and what is linked to them now by the links that are followed. */
+  const resolve = (identifiers: Identifiers, follow: Follow): Promise<Person> => close(keyedIdsOf(ports.workspaceKey, identifiers), follow);
 
-  async function close(given: readonly string[]): Promise<Person> {
+  async function close(given: readonly string[], follow: Follow): Promise<Person> {
     await tables.readToEnd();
-    const ids = tables.linked(given);
-    return { ids: ids ?? given, onlyGiven: ids === undefined };
+    const { ids, leftOut } = follow === 'all' ? { ids: tables.linked(given), leftOut: [] } : tables.trusted(given, trusts);
+    return { ids: ids ?? given, onlyGiven: ids === undefined, leftOut };
   }
+
+  /** As the release of now says of the source; of one that it does not have, as it was when the link was written. */
+  const trusts = (source: string, trusted: boolean): boolean => ports.release().sources.get(source)?.trustsLinks ?? trusted;
+
+  /** Whether what a record of this source says belongs to its person. */
+  const trustsSource = (source: string): boolean => trusts(source, true);
 
   /** Whether a key, a link, a state of consent or a mark of erasure is of one of these; records are for `scan`. */
   function known(ids: readonly string[]): boolean {
@@ -139,7 +153,10 @@ export function createSubjects(ports: SubjectPorts) {
       if (keys.erasedUntil(ids) >= at) continue;
       if (!serde.known(sealed)) await serde.prepare(sealed);
       const clear = openIdentifiers(serde, sealed);
-      if (clear !== undefined) found.push({ at, userId: clear.userId, email: clear.email, phone: clear.phone });
+      if (clear === undefined) continue;
+      // A record may name somebody beside the person.
+      const own = (type: 'userId' | 'email' | 'phone'): string | null => (clear[type] !== null && ids.includes(`${type}:${keyedId(ports.workspaceKey, type, clear[type])}`) ? clear[type] : null);
+      found.push({ at, userId: own('userId'), email: own('email'), phone: own('phone') });
     }
     return found;
   }
@@ -151,8 +168,8 @@ export function createSubjects(ports: SubjectPorts) {
     return found;
   }
 
-  async function summary(identifiers: Identifiers): Promise<SubjectSummary> {
-    const { ids, onlyGiven } = await resolve(identifiers);
+  async function summary(identifiers: Identifiers, follow: Follow): Promise<SubjectSummary> {
+    const { ids, onlyGiven, leftOut } = await resolve(identifiers, follow);
     const events = new Set<string>();
     let total = 0;
     let readable = 0;
@@ -163,7 +180,7 @@ export function createSubjects(ports: SubjectPorts) {
     });
     const until = keys.erasedUntil(ids);
     return {
-      ids, onlyGiven, erasedUntil: until === 0 ? null : new Date(until).toISOString(),
+      ids, onlyGiven, leftOut: [...leftOut], erasedUntil: until === 0 ? null : new Date(until).toISOString(),
       purposes: usesOf(ports.release()).map(([purpose, channel]) => {
         const answer = tables.allows(ids, purpose, channel, null, ports.release().policy.purposes.get(purpose)?.legalBasis ?? null, ports.now());
         return { purpose, channel, allowed: answer.ok, reason: answer.ok ? null : answer.reason };
@@ -187,8 +204,8 @@ export function createSubjects(ports: SubjectPorts) {
   }
 
   /** The newest `limit` decisions about the person, of the destination when one is named, the newest first; of a decision that was made again the last. */
-  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number): Promise<TypeOf<typeof decisionsReply>> {
-    const { ids, onlyGiven } = await resolve(identifiers);
+  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number, follow: Follow): Promise<TypeOf<typeof decisionsReply>> {
+    const { ids, onlyGiven, leftOut } = await resolve(identifiers, follow);
     const events = new Map<string, { source: string; type: string | undefined }>();
     await scan(ids, ({ eventId, source, type }) => {
       events.delete(eventId);
@@ -196,9 +213,9 @@ export function createSubjects(ports: SubjectPorts) {
       if (events.size > maxEvents) events.delete(events.keys().next().value!);
     });
     const found = [...events].flatMap(([eventId, { source, type }]) => decisionsOf(ports.store.stages(eventId), destination).map((d): SubjectDecision & { order: number } => ({ eventId, source, record: type?.slice('weir.canonical.'.length) ?? null, ...d })));
-    return { onlyGiven, decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
+    return { onlyGiven, leftOut: [...leftOut], decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
   }
 
-  return { resolve, close, known, scan, linkValues, regions, summary, decisions };
+  return { resolve, close, trustsSource, known, scan, linkValues, regions, summary, decisions };
 }
 export type Subjects = ReturnType<typeof createSubjects>;

@@ -54,6 +54,14 @@ function constant(name: string, text: string): Buffer {
 /** Links already acknowledged by this process: link → partition and offset. Bounded; a link sent again changes nothing. */
 const maxLinks = 100_000;
 
+type Sources = Release['sources'] | undefined;
+
+/** Key of a link that a source says which is not trusted: who reads links takes both ways as one (docs/decisions/0038). */
+function otherWay(pair: string): string {
+  const at = pair.indexOf('~');
+  return `${pair.slice(at + 1)}~${pair.slice(0, at)}`;
+}
+
 /** A reader that is past the last offset of a partition is past the others: one position per partition says it all. */
 function reach(last: Map<number, number>, partition: number, offset: number): void {
   last.set(partition, Math.max(offset, last.get(partition) ?? 0));
@@ -73,8 +81,8 @@ export function createWriter(ports: WriterPorts) {
   const { appender, serde, topics, keys } = ports;
   const sealer = keys === undefined ? undefined : identifiersSealer(serde, keys);
   const links = new Map<string, readonly [partition: number, offset: number]>();
-  /** How far the links of a person got, by its identifiers, when all of them are acknowledged. */
-  const linked = new Map<string, string>();
+  /** How far the links of a person got, by its identifiers, when all of them are acknowledged; as a source said it that is trusted, and as one that is not. */
+  const linked = { trusted: new Map<string, string>(), untrusted: new Map<string, string>() };
   /** Identifiers erased since what is known was gone over: their links are written again, for the value that they keep cannot be read any more. */
   const erased = new Set<string>();
   /** How often that was; what was being written meanwhile is not taken for known. */
@@ -157,51 +165,62 @@ export function createWriter(ports: WriterPorts) {
     return { records, owners };
   }
 
+  /** Of a source that is not trusted nothing has to be written that a trusted one has said. */
+  const linkedText = (trusted: boolean, text: string): string | undefined => linked.trusted.get(text) ?? (trusted ? undefined : linked.untrusted.get(text));
+
+  function forgetAll(): void {
+    links.clear();
+    linked.trusted.clear();
+    linked.untrusted.clear();
+  }
+
   /** What is known of links, less what has to be written again. */
   function forget(keeps: boolean): void {
     if (kept !== keeps) {
       kept = keeps;
-      links.clear();
-      linked.clear();
+      forgetAll();
     }
     if (erased.size === 0) return;
     for (const link of links.keys()) {
       const at = link.indexOf('~');
       if (erased.has(link.slice(0, at)) || erased.has(link.slice(at + 1))) links.delete(link);
     }
-    for (const text of linked.keys()) if (text.split(',').some((id) => erased.has(id))) linked.delete(text);
+    for (const known of [linked.trusted, linked.untrusted]) for (const text of known.keys()) if (text.split(',').some((id) => erased.has(id))) known.delete(text);
     erased.clear();
   }
 
   /** A work whose links are not all known by the identifiers of one person; with where each of them is, as that becomes known. */
-  interface Linking { readonly work: Work; readonly persons: readonly Person[] }
+  interface Linking { readonly work: Work; readonly persons: readonly Person[]; readonly trusted: boolean }
 
   /** What is known of links now goes to `texts` and `known`: nothing that others forget meanwhile is asked for later. Those that nobody has written come back as records, once each. */
-  function newLinks(works: readonly Work[], sink: Sink, keeps: boolean, texts: Map<Work, string>, known: Map<string, readonly [number, number]>, open: Linking[]): { records: OutRecord[]; names: string[] } {
+  function newLinks(works: readonly Work[], sink: Sink, keeps: boolean, texts: Map<Work, string>, known: Map<string, readonly [number, number]>, open: Linking[], sources: Sources): { records: OutRecord[]; names: string[] } {
     const records: OutRecord[] = [];
     const found = new Set<string>();
     forget(keeps);
     for (const work of works) {
       if (work.result.kind !== 'ok') continue;
       const { outputs } = work.result;
-      const text = outputs.length === 1 ? linked.get(outputs[0]!.person.text) : undefined;
+      const trusted = sources?.get(work.source)?.trustsLinks !== false;
+      const text = outputs.length === 1 ? linkedText(trusted, outputs[0]!.person.text) : undefined;
       if (text !== undefined) {
         texts.set(work, text);
         continue;
       }
       const persons = outputs.map((output) => output.person).filter((person) => person.ids.length > 1);
       if (persons.length === 0) continue;
-      open.push({ work, persons });
+      open.push({ work, persons, trusted });
       for (const output of outputs) {
         if (output.person.ids.length < 2) continue;
         /** Of the record that says so; undefined = not asked for yet. */
         let sealed: Buffer | null | undefined;
-        for (const link of linksOf(output.person.ids)) {
-          const at = links.get(link);
+        for (const pair of linksOf(output.person.ids)) {
+          // What nobody trusted says never takes the place of what somebody trusted said: the topic is compacted by key.
+          const link = trusted ? pair : otherWay(pair);
+          const at = links.get(link) ?? links.get(pair);
           if (at !== undefined) known.set(link, at);
           if (at !== undefined || found.has(link)) continue;
           found.add(link);
-          const [a, b] = link.split('~');
+          const [a, b] = pair.split('~');
           const key = Buffer.from(link);
           if (sealed === undefined) sealed = keeps ? sealer?.(output.recordType, sink.bytes.subarray(output.from, output.to)) ?? null : null;
           records.push({ partition: appender.partitionFor(topics.identity, key), key, value: serde.encode('weir.internal.IdentityLink', { a, b, source: work.source, at: work.headers.acceptedAt, sealed }) });
@@ -212,31 +231,28 @@ export function createWriter(ports: WriterPorts) {
   }
 
   /** How far each of `works` got on the two topics, per partition, after all was acknowledged. */
-  async function first(works: readonly Work[], sink: Sink, release: string, keeps: boolean, packer: Packer): Promise<Reached> {
+  async function first(works: readonly Work[], sink: Sink, release: string, keeps: boolean, packer: Packer, sources: Sources): Promise<Reached> {
     const asked = consentOf(works, sink, release, packer);
     const identity = new Map<Work, string>();
     const known = new Map<string, readonly [number, number]>();
     const open: Linking[] = [];
-    const fresh = newLinks(works, sink, keeps, identity, known, open);
+    const fresh = newLinks(works, sink, keeps, identity, known, open, sources);
     const [before, mode] = [erasures, kept];
     const none: readonly number[] = [];
     const [consentOffsets, linkOffsets] = asked.records.length + fresh.records.length === 0 ? [none, none] : await Promise.all([appender.append(topics.consentChanges, asked.records), appender.append(topics.identity, fresh.records)]);
-    if (links.size > maxLinks) {
-      links.clear();
-      linked.clear();
-    }
+    if (links.size > maxLinks) forgetAll();
     const counts = before === erasures && mode === kept;
     fresh.names.forEach((name, i) => {
       const at = [fresh.records[i]!.partition, linkOffsets[i]!] as const;
       if (counts) links.set(name, at);
       known.set(name, at);
     });
-    for (const { work, persons } of open) {
+    for (const { work, persons, trusted } of open) {
       const last = new Map<number, number>();
-      for (const person of persons) for (const link of linksOf(person.ids)) reach(last, ...known.get(link)!);
+      for (const person of persons) for (const pair of linksOf(person.ids)) reach(last, ...known.get(trusted ? pair : otherWay(pair))!);
       const text = positions(last);
       identity.set(work, text);
-      if (counts && persons.length === 1) linked.set(persons[0]!.text, text);
+      if (counts && persons.length === 1) (trusted ? linked.trusted : linked.untrusted).set(persons[0]!.text, text);
     }
     const changes = new Map<Work, Map<number, number>>();
     asked.owners.forEach((work, i) => {
@@ -271,15 +287,15 @@ export function createWriter(ports: WriterPorts) {
   }
 
   /** Nothing of `sink` and of the raw records is used after it resolved. */
-  async function write(works: readonly Work[], sink: Sink, { hash, linkedIdentifiers }: Pick<Release, 'hash' | 'linkedIdentifiers'>): Promise<void> {
+  async function write(works: readonly Work[], sink: Sink, { hash, linkedIdentifiers, sources }: Pick<Release, 'hash' | 'linkedIdentifiers'> & Partial<Pick<Release, 'sources'>>): Promise<void> {
     const packer = spare.pop() ?? new Packer();
-    await writeAll(works, sink, hash, linkedIdentifiers === true, packer);
+    await writeAll(works, sink, hash, linkedIdentifiers === true, packer, sources);
     packer.reset();
     spare.push(packer);
   }
 
-  async function writeAll(works: readonly Work[], sink: Sink, release: string, keeps: boolean, packer: Packer): Promise<void> {
-    const { consent, identity } = await first(works, sink, release, keeps, packer);
+  async function writeAll(works: readonly Work[], sink: Sink, release: string, keeps: boolean, packer: Packer, sources: Sources): Promise<void> {
+    const { consent, identity } = await first(works, sink, release, keeps, packer, sources);
     failpoint('normalizer.dependencies-written');
     const canonical: OutRecord[] = [];
     const letters: OutRecord[] = [];
