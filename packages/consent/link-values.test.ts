@@ -7,7 +7,7 @@ import { openTable, type Table } from '@weir/state';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createLinkValues, type LinkValues } from './link-values.ts';
-import { createLinkIndex, type LinkIndex } from './links.ts';
+import { createLinkIndex, trustedWith, type LinkIndex } from './links.ts';
 
 let dir: string;
 let links: Table;
@@ -134,4 +134,61 @@ test('of a person with very many links no more than a few hundred rows are read'
   } }, links, read);
   expect(counted.of(ids, () => ids)).toEqual([]);
   expect(reads).toBeLessThanOrEqual(256);
+});
+
+test('a link is trusted when one who is trusted said it, whoever said it before or after, over loads and restarts; a closure by such links is what a model says', async () => {
+  const sources = ['shop', 'crm', 'web', 'gone'] as const;
+  const trusts = (source: string, then: boolean): boolean => (source === 'gone' ? then : source !== 'web');
+  const said = fc.record({ a: name, b: name, source: fc.constantFrom(...sources), trusted: fc.boolean(), read: fc.boolean() });
+  const openAll = (): void => {
+    links = openTable({ path: join(dir, 'links') });
+    values = openTable({ path: join(dir, 'values') });
+    index = createLinkIndex(links);
+    kept = createLinkValues(values, links, read, (value) => (value === null || value.toString() === '?' ? undefined : (JSON.parse(value.toString()) as { source: string }).source));
+  };
+  await fc.assert(fc.asyncProperty(fc.array(fc.record({ batch: fc.array(said, { maxLength: 6 }), restarts: fc.boolean(), loads: fc.boolean() }), { maxLength: 10 }), async (steps) => {
+    await close();
+    rmSync(dir, { recursive: true, force: true });
+    openAll();
+    const model = new Map<string, string | undefined>();
+    for (const { batch, restarts, loads } of steps) {
+      const list = batch.filter(({ a, b }) => a !== b).map((one) => ({ ...one, key: (one.trusted ? [one.a, one.b].toSorted() : [one.a, one.b].toSorted().reverse()).join('~') }));
+      const records = list.map(({ key, source, read: can }, offset): LogRecord => ({ offset, timestamp: 1, key: Buffer.from(key), value: Buffer.from(can ? JSON.stringify({ at: 1, sealed: null, source }) : '?'), headers: [] }));
+      const fetched = { topic: 'i', partition: 0, epoch: 0, records, nextOffset: ++next, highWatermark: next };
+      if (loads) {
+        kept.loading();
+        links.loading();
+      }
+      kept.put(fetched);
+      links.putBatch(index.puts(fetched), new Map([[0, next]]));
+      if (loads) {
+        links.loaded();
+        kept.loaded();
+      }
+      // What nobody can read is said by nobody who is trusted.
+      for (const { key, source, read: can } of list) model.set(key, can ? source : undefined);
+      if (restarts) {
+        await close();
+        openAll();
+      }
+      const ids = ['userId:1', 'userId:2', 'email:1', 'email:2', 'phone:1', 'anonymousId:1', 'external:1'];
+      const follows = (a: string, b: string): boolean => [[a, b].toSorted(), [a, b].toSorted().reverse()].some((pair, i) => {
+        const source = model.get(pair.join('~'));
+        return source !== undefined && trusts(source, i === 0);
+      });
+      for (const id of ids) {
+        const group = new Set([id]);
+        for (const one of group) for (const other of ids) if (other !== one && follows(one, other)) group.add(other);
+        const near = ids.filter((other) => !group.has(other) && [...group].some((one) => model.has(`${one}~${other}`) || model.has(`${other}~${one}`)));
+        const found = trustedWith([id], index.links, (a, b) => kept.saidBy(a, b, trusts));
+        expect([found.ids!.toSorted(), found.leftOut.toSorted()]).toEqual([[...group].toSorted(), near.toSorted()]);
+      }
+    }
+  }), { numRuns: 60 });
+});
+
+test('of one with too many links nobody is told apart, and where sources are not kept nobody is trusted', () => {
+  const many = Array.from({ length: 65 }, (_, i) => `userId:${i}`);
+  expect(trustedWith(['email:1'], (id) => (id === 'email:1' ? many : []), () => false)).toEqual({ ids: undefined, leftOut: [] });
+  expect(kept.saidBy('email:1', 'userId:1', () => true)).toBe(false);
 });

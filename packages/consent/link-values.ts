@@ -71,7 +71,7 @@ export function createLinkValues(table: Table, links: Table, read: (value: Buffe
     },
     of(ids, linksOf) {
       const rows = new Set<string>();
-      for (const id of ids) for (const other of linksOf(id)) if (rows.size < maxRows && ids.includes(other)) rows.add(rowOf(id < other ? `${id}~${other}` : `${other}~${id}`));
+      for (const id of ids) for (const other of linksOf(id)) if (rows.size < maxRows) rows.add(rowOf(id < other ? `${id}~${other}` : `${other}~${id}`));
       const found: KeptValue[] = [];
       for (const row of rows) {
         const value = table.get(row);

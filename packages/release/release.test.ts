@@ -145,6 +145,16 @@ test('where its people are is said for good by a source whose key is secret, and
   expect([moves('shop', ''), moves('shop', 'saysRegion: adds\n'), moves('open', ''), moves('open', 'saysRegion: last\n')]).toEqual([true, false, false, true]);
 });
 
+test('links are trusted of a source whose key is secret, and not of one whose key is public, unless the workspace says other', () => {
+  const open: Adapter = { ...shop, manifest: { ...shop.manifest, name: 'open', source: { ...shop.manifest.source!, publicKey: true } } };
+  const trusts = (adapter: string, line: string): boolean | undefined => {
+    const known = new Map([...adapters, ['open', open]]);
+    const files = withDefaults(Object.entries({ ...base, 'sources/web.yaml': `adapter: ${adapter}\n${line}config: { secret: { secret: SHOP_KEY } }\n` }).map(([path, content]) => ({ path, content })), known, () => defaultMapping);
+    return compileRelease(files, { adapters: known }).sources.get('web')!.trustsLinks;
+  };
+  expect([trusts('shop', ''), trusts('shop', 'identityLinks: untrusted\n'), trusts('open', ''), trusts('open', 'identityLinks: trusted\n')]).toEqual([true, false, false, true]);
+});
+
 test.each<[string, Record<string, string>, string, RegExp]>([
   ['a classification nobody knows', { 'contracts/a.odcs.yaml': contract('a', '      - { name: email, classification: topsecret }\n') }, 'contracts/a.odcs.yaml:9', /unknown classification topsecret/],
   ['a class of a key that nobody knows', { 'contracts/a.odcs.yaml': contract('a', '      - name: attributes\n        properties:\n          - { name: x, classification: topsecret }\n') }, 'contracts/a.odcs.yaml:11', /unknown classification topsecret/],
@@ -153,6 +163,7 @@ test.each<[string, Record<string, string>, string, RegExp]>([
   ['a purpose of a field that is not declared', { 'contracts/a.odcs.yaml': contract('a', '      - { name: email, customProperties: [{ property: purposes, value: [spying] }] }\n') }, 'contracts/a.odcs.yaml:9', /unknown purpose spying/],
   ['a region of a destination that is none', { 'destinations/crm.yaml': crm.replace('US-CA', 'EU') }, 'destinations/crm.yaml:2', /unknown region "EU"/],
   ['a word for who moves people that is none', { 'sources/web.yaml': 'adapter: shop\nsaysRegion: first\nconfig: { secret: { secret: SHOP_KEY } }\n' }, 'sources/web.yaml:2', /saysRegion "first"/],
+  ['a word for whose links are trusted that is none', { 'sources/web.yaml': 'adapter: shop\nidentityLinks: yes\nconfig: { secret: { secret: SHOP_KEY } }\n' }, 'sources/web.yaml:2', /identityLinks/],
   ['two regions of a source', { 'sources/web.yaml': 'adapter: shop\nregion: [DE, AT]\nconfig: { secret: { secret: SHOP_KEY } }\n' }, 'sources/web.yaml:2', /expected one region/],
   ['a route for what the destination may not', { 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract }\n  ads: { legalBasis: consent }\n', 'destinations/crm.yaml': `${crm}purposes: [ads]\n` }, 'destinations/crm.yaml:4', /may not use data for service/],
   ['a purpose of a destination that is not declared', { 'destinations/crm.yaml': `${crm}purposes: [service, nope]\n` }, 'destinations/crm.yaml:5', /unknown purpose "nope"/],

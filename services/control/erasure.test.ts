@@ -5,7 +5,7 @@ import { keyedIdsOf, type Identifiers } from '@weir/release';
 import type { NewLeaf } from './audit.ts';
 import { createErasures, type Erasure, type Erasures } from './erasure.ts';
 import type { Remaining, Remains } from './remains.ts';
-import type { SubjectRecord } from './subjects.ts';
+import type { Follow, SubjectRecord } from './subjects.ts';
 
 const topics = topicNames('weir');
 const workspaceKey = Buffer.alloc(32, 7);
@@ -22,13 +22,15 @@ let marks: Map<string, number>;
 let linked: string[];
 let wide: boolean;
 let known: boolean;
+/** What only a source that is not trusted has linked with the person. */
+let doubtful: string[];
 /** Another control service has ended the erasure, and destroyed the key of its order. */
 let ended: boolean;
 let states: Map<string, { purpose: string }[] | 'too-many'>;
 /** Since when the person is said to be somewhere, by identifier. */
 let regions: Map<string, number>;
 let forgotten: string[];
-let records: Pick<SubjectRecord, 'type' | 'value'>[];
+let records: (Pick<SubjectRecord, 'type' | 'value'> & { source?: string })[];
 /** Runs while the records are read, as a scan of 30 days takes its time. */
 let whileReading: () => void;
 let whileMarking: () => void;
@@ -62,8 +64,8 @@ function open(): Erasures {
     },
   };
   const subjects = {
-    resolve: async (given: Identifiers) => (wide ? { ids: keyedIdsOf(workspaceKey, given), onlyGiven: true } : { ids: linked, onlyGiven: false }),
-    close: async (ids: readonly string[]) => (wide ? { ids, onlyGiven: true } : { ids: linked, onlyGiven: false }), known: () => known,
+    resolve: async (given: Identifiers, follow: Follow) => (wide ? { ids: keyedIdsOf(workspaceKey, given), onlyGiven: true, leftOut: [] } : person(follow)),
+    close: async (ids: readonly string[], follow: Follow) => (wide ? { ids, onlyGiven: true, leftOut: [] } : person(follow)), known: () => known, trustsSource: (source: string) => source !== 'web',
     scan: async (_ids: readonly string[], take: (r: SubjectRecord) => void) => { await gate; scans++; for (const r of records) take({ at: now, ...r } as SubjectRecord); whileReading(); },
   };
   const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
@@ -102,6 +104,7 @@ function open(): Erasures {
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
+const person = (follow: Follow) => (follow === 'all' ? { ids: [...linked, ...doubtful], onlyGiven: false, leftOut: [] } : { ids: linked, onlyGiven: false, leftOut: doubtful });
 let proofs: any[];
 /** Comes behind the search that found nothing, one at a time. */
 let late: any[];
@@ -119,12 +122,13 @@ beforeEach(() => {
   states = new Map();
   [proofs, late, folded] = [[], [], new Set()];
   [regions, forgotten] = [new Map(), []];
+  doubtful = [];
   whileReading = whileMarking = whileLooking = () => {};
   ended = false;
   gate = Promise.resolve();
   erasures = open();
 });
-const order = (id = 'leaf_1', forced = false, given = ada) => erasures.order(given, { by: 'token:dpo', leaf: id, deadlineMs: 30 * 24 * 60 * minute, forced });
+const order = (id = 'leaf_1', forced = false, given = ada, everyLink = false) => erasures.order(given, { by: 'token:dpo', leaf: id, deadlineMs: 30 * 24 * 60 * minute, forced, everyLink });
 async function until(check: (e: Erasure) => boolean, id = 'leaf_1'): Promise<Erasure> {
   for (let i = 0; i < 500; i++) {
     if (failures.length > 0) throw failures[0]!;
@@ -397,4 +401,36 @@ test('a second control service that goes on with an erasure which the other one 
   await order();
   await expect(until((e) => e.state === 'erased')).rejects.toThrow('ended by another control service');
   expect([marks.size, destroyed]).toEqual([0, []]);
+});
+
+/** Somebody sends his own user id and the address of ada with a key that stands in a page, and asks to be erased. */
+const eve: Identifiers = { userId: 'u-eve', externalIds: [] };
+const [eveId] = keyedIdsOf(workspaceKey, eve) as [string];
+function attack(): void {
+  [linked, doubtful] = [[eveId], [adaId]];
+  records = [{ type: 'weir.canonical.Profile', source: 'web', value: { userId: 'u-eve', email: ada.email, externalIds: [{ type: 'crm', value: 'of-ada' }] } }];
+}
+
+test('who says with a public key that the address of somebody is his erases nothing of hers: no mark, no key, no withdrawal, and no destination is told; the receipt says what was left out', async () => {
+  attack();
+  await order('leaf_1', false, eve);
+  const found = await until((e) => e.erasedAt !== null);
+  expect(found).toMatchObject({ ids: [eveId], leftOut: [adaId], everyLink: false });
+  expect([[...marks.keys()], destroyed.filter((owner) => !owner.startsWith('erasure/'))]).toEqual([[eveId], [eveId]]);
+  expect(log.filter((l) => l.topic === topics.consentChanges).map((l) => l.record.key!.toString())).toEqual([eveId]);
+  expect(told()[0].value).toMatchObject({ userId: 'u-eve', email: null, externalIds: [] });
+});
+
+test('an order by every link takes it all, and does not join one that does not', async () => {
+  attack();
+  const gated = Promise.withResolvers<void>();
+  gate = gated.promise;
+  await order('leaf_1', false, eve);
+  expect((await order('leaf_2', false, eve, true)).joined).toBe(false);
+  expect((await order('leaf_3', false, eve)).joined).toBe(true);
+  gated.resolve();
+  const found = await until((e) => e.erasedAt !== null, 'leaf_2');
+  expect(found).toMatchObject({ leftOut: [], everyLink: true });
+  expect(found.ids).toEqual(expect.arrayContaining([eveId, adaId]));
+  expect(told().map(({ value }) => value.email)).toContain(ada.email);
 });

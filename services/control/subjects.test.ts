@@ -16,7 +16,7 @@ function subjects(linked: (ids: readonly string[]) => readonly string[] | undefi
   return createSubjects({
     reader: { read: async (_t: string, _p: number, _f: number, _e: number, take: (batch: object) => Promise<void>) => take({ records: [record] }) }, admin: { beginningOffsets: async () => new Map(), endOffsets: async () => new Map([[0, 1]]) },
     appender: { partitions: async () => 1, partitionFor: () => 0 }, serde: { known: () => true, decode: () => ({ name: 'weir.canonical.Profile', value: { userId: 'u-7' } }) }, topics: topicNames('weir'),
-    keys: { erasedUntil: () => 0, current: () => undefined }, tables: { readToEnd: async () => {}, linkValues: () => [], regions: () => undefined, linked, states: () => [], allows: (ids: readonly string[]) => (linked(ids) === undefined ? { ok: false, reason: 'identity-too-wide' } : { ok: true }) },
+    keys: { erasedUntil: () => 0, current: () => undefined }, tables: { readToEnd: async () => {}, linkValues: () => [], regions: () => undefined, linked, trusted: (ids: readonly string[]) => ({ ids: linked(ids), leftOut: [] }), states: () => [], allows: (ids: readonly string[]) => (linked(ids) === undefined ? { ok: false, reason: 'identity-too-wide' } : { ok: true }) },
     store: { stages: () => [{ stage: 'decided', at: 1, destination: 'crm', operation: 'send', effect: 'deny', reason: 'identity-too-wide' }] }, workspaceKey, now: () => 0,
     release: () => ({ policy: { routes: new Map([['Profile', [{ purpose: 'email-marketing', channel: 'email' }]]]), purposes: new Map() } }), ...over,
   } as never);
@@ -24,10 +24,10 @@ function subjects(linked: (ids: readonly string[]) => readonly string[] | undefi
 
 test('a person with too many links is shown and explained under the identifier that was given, says so, and stays closed', async () => {
   const found = subjects(() => undefined);
-  expect(await found.resolve(given)).toEqual({ ids: [own], onlyGiven: true });
-  expect(await found.summary(given)).toMatchObject({ ids: [own], onlyGiven: true, records: { total: 1 }, purposes: [{ allowed: false, reason: 'identity-too-wide' }] });
-  expect(await found.decisions(given, undefined, 5)).toMatchObject({ onlyGiven: true, decisions: [{ eventId: 'evt_1', destination: 'crm' }] });
-  expect(await subjects((ids) => ids).decisions(given, undefined, 5)).toMatchObject({ onlyGiven: false });
+  expect(await found.resolve(given, 'trusted')).toEqual({ ids: [own], onlyGiven: true, leftOut: [] });
+  expect(await found.summary(given, 'trusted')).toMatchObject({ ids: [own], onlyGiven: true, records: { total: 1 }, purposes: [{ allowed: false, reason: 'identity-too-wide' }] });
+  expect(await found.decisions(given, undefined, 5, 'trusted')).toMatchObject({ onlyGiven: true, decisions: [{ eventId: 'evt_1', destination: 'crm' }] });
+  expect(await subjects((ids) => ids).decisions(given, undefined, 5, 'trusted')).toMatchObject({ onlyGiven: false });
 });
 
 test('an export of a part says so in its first line', async () => {
@@ -43,7 +43,7 @@ test('an export of a part says so in its first line', async () => {
 });
 
 test('an export tells where the person was last said to be, and nothing of before an erasure', async () => {
-  const tables = { readToEnd: async () => {}, linkValues: () => [], linked: (ids: readonly string[]) => ids, states: () => [], regions: (ids: readonly string[], tell: (id: string, region: object) => void) => tell(ids[0]!, { code: 'DE', at: 5 }) };
+  const tables = { readToEnd: async () => {}, linkValues: () => [], linked: (ids: readonly string[]) => ids, trusted: (ids: readonly string[]) => ({ ids, leftOut: [] }), states: () => [], regions: (ids: readonly string[], tell: (id: string, region: object) => void) => tell(ids[0]!, { code: 'DE', at: 5 }) };
   for (const [erasedUntil, regions] of [[0, [{ at: new Date(5).toISOString(), region: 'DE' }]], [5, []]] as const) {
     const app = fastify();
     subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, keys: { erasedUntil: () => erasedUntil, current: () => undefined } }), erasures: () => ({}) as never });
@@ -69,4 +69,34 @@ test.each(['avro-undecodable', 'schema-unknown'])('a record that is %s is passed
   await subjects((ids) => ids, failing(code)).scan([own], ({ eventId, value, broken }) => { found.push([eventId, value, broken]); });
   expect(found).toEqual([['evt_1', undefined, true]]);
   await expect(subjects((ids) => ids, failing('log-unavailable')).scan([own], () => {})).rejects.toMatchObject({ code: 'log-unavailable' });
+});
+
+test('an export follows links of trusted sources alone, names in its first line what it leaves out, and takes all when it is told to', async () => {
+  const [theirs] = keyedIdsOf(workspaceKey, parseIdentifier('email:ada@larkspur.example')) as [string];
+  const said: [string, boolean][] = [['web', false], ['web', true], ['gone', true], ['gone', false], ['shop', false]];
+  const trusted: boolean[] = [];
+  const tables = {
+    readToEnd: async () => {}, states: () => [], regions: () => undefined, linked: (ids: readonly string[]) => [...ids, theirs],
+    trusted: (ids: readonly string[], trusts: (source: string, trusted: boolean) => boolean) => {
+      trusted.push(...said.map(([source, then]) => trusts(source, then)));
+      return { ids, leftOut: [theirs] };
+    },
+    // A link of the person with a device; its record named somebody else, too.
+    linkValues: () => [{ at: 7, sealed: Buffer.from('v') }],
+  };
+  const serde = { known: () => true, decode: (bytes: Buffer) => (bytes.toString() === 'v' ? { name: 'weir.internal.LinkedIdentifiers', value: { userId: 'u-7', email: 'ada@larkspur.example', phone: null } } : { name: 'weir.canonical.Profile', value: { userId: 'u-7' } }) };
+  const release = () => ({ sources: new Map([['web', { trustsLinks: false }], ['shop', { trustsLinks: true }]]), policy: { routes: new Map(), purposes: new Map() } });
+  const app = fastify();
+  subjectRoutes(app, { subjects: () => subjects((ids) => ids, { tables, serde, release }), erasures: () => ({}) as never });
+  const ask = async (body: object): Promise<any[]> => (await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7', ...body } })).body.trim().split('\n').map((line) => JSON.parse(line));
+  const lines = await ask({});
+  expect(lines[0]).toEqual({ leftOut: [theirs] });
+  expect(lines.filter((line) => line.link !== undefined).map((line) => line.link)).toEqual([{ userId: 'u-7', email: null, phone: null }]);
+  const all = await ask({ linked: 'all' });
+  expect(all.some((line) => line.leftOut !== undefined)).toBe(false);
+  expect(all.filter((line) => line.link !== undefined).map((line) => line.link.email)).toEqual(['ada@larkspur.example']);
+  // As the release of now says; of a source that is gone, as it was when the link was written.
+  expect(trusted).toEqual([false, false, true, false, true]);
+  expect((await app.inject({ method: 'POST', url: '/v1/subjects/export', payload: { identifier: 'userId:u-7', linked: 'some' } })).statusCode).toBe(400);
+  await app.close();
 });

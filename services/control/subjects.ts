@@ -154,9 +154,10 @@ export function createSubjects(ports: SubjectPorts) {
       if (!serde.known(sealed)) await serde.prepare(sealed);
       const clear = openIdentifiers(serde, sealed);
       if (clear === undefined) continue;
-      // A record may name somebody beside the person.
+      // A record may name somebody beside the person, and a link that is not followed does.
       const own = (type: 'userId' | 'email' | 'phone'): string | null => (clear[type] !== null && ids.includes(`${type}:${keyedId(ports.workspaceKey, type, clear[type])}`) ? clear[type] : null);
-      found.push({ at, userId: own('userId'), email: own('email'), phone: own('phone') });
+      const link = { userId: own('userId'), email: own('email'), phone: own('phone') };
+      if (Object.values(link).some((value) => value !== null)) found.push({ at, ...link });
     }
     return found;
   }

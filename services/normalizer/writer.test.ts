@@ -91,10 +91,10 @@ function linking(keep = true) {
   return {
     key, erase: (id: string) => { key.now = sealKey(randomBytes(16), randomBytes(32)); for (const mark of marks) mark(id); },
     hold: (until: Promise<void> | undefined) => { held = until; },
-    async record(keeps = keep, with_ = { userId: 'u', email: 'e@x.example', phone: null }) {
+    async record(keeps = keep, with_ = { userId: 'u', email: 'e@x.example', phone: null }, source = 'shop') {
       const bytes = seal(key.now, json('weir.canonical.Profile', with_));
-      const work = { source: 'shop', topic: 't.raw.shop', partition: 0, record: { offset: 1, timestamp: 1, key: null, value: bytes, headers: [] }, headers: { eventId: 'e', hash: 'h', acceptedAt: 7, traceparent: 't', redriven: false, common: undefined }, known: null, result: { kind: 'ok', mapping: 'm', outputs: [{ recordType: 'weir.canonical.Profile', from: 0, to: bytes.length, outputId: 'o', outputName: 'main', person }] } };
-      await write([work] as unknown as Work[], { bytes, at: bytes.length } as Sink, { hash: 'r', linkedIdentifiers: keeps });
+      const work = { source, topic: `t.raw.${source}`, partition: 0, record: { offset: 1, timestamp: 1, key: null, value: bytes, headers: [] }, headers: { eventId: 'e', hash: 'h', acceptedAt: 7, traceparent: 't', redriven: false, common: undefined }, known: null, result: { kind: 'ok', mapping: 'm', outputs: [{ recordType: 'weir.canonical.Profile', from: 0, to: bytes.length, outputId: 'o', outputName: 'main', person }] } };
+      await write([work] as unknown as Work[], { bytes, at: bytes.length } as Sink, { hash: 'r', linkedIdentifiers: keeps, sources: new Map([['shop', { trustsLinks: true }], ['web', { trustsLinks: false }]]) as never });
     },
     links: () => written.splice(0).map(({ key: name, value }) => {
       const { sealed } = JSON.parse(value!.toString()) as { sealed: { data: number[] } | null };
@@ -111,6 +111,25 @@ test('a new link keeps what its record says of the person, sealed; one that is k
   expect(w.links()).toEqual(both('e@x.example'));
   await w.record();
   expect(w.links()).toEqual([]);
+});
+
+test('what a source says that is not trusted stands beside what a trusted one said, and never in its place', async () => {
+  const w = linking();
+  const by = async (source: string): Promise<string[]> => {
+    await w.record(true, undefined, source);
+    return w.links().map(([name]) => name as string);
+  };
+  const [sorted, other] = [['email:e~userId:u', 'anonymousId:a~userId:u'], ['userId:u~email:e', 'userId:u~anonymousId:a']];
+  expect([await by('web'), await by('web'), await by('shop'), await by('shop'), await by('web')]).toEqual([other, [], sorted, [], []]);
+  // After a trusted one nothing of it has to be written.
+  const fresh = linking();
+  await fresh.record();
+  fresh.links();
+  await fresh.record(true, undefined, 'web');
+  expect(fresh.links()).toEqual([]);
+  // What nobody can read any more is written again by whoever comes, each its own way.
+  w.erase('userId:u');
+  expect([await by('web'), await by('shop')]).toEqual([other, sorted]);
 });
 
 test('after an erasure the links of who comes back are written again, with a value that can be read, and nobody else\'s', async () => {

@@ -108,16 +108,16 @@ test('a grant by user id goes to no address that it did not name', async () => {
 
 test('the export shows what links keep; after the erasure nothing is told under the address, and one who comes back is a new person', async () => {
   const email = 'lin@larkspur.example';
-  const exported = (await weir.cli('subject', 'export', 'userId:u-lin')).out.trim().split('\n').map((line) => JSON.parse(line) as { link?: object });
+  const exported = (await weir.cli('subject', 'export', 'userId:u-lin', '--linked', 'all')).out.trim().split('\n').map((line) => JSON.parse(line) as { link?: object });
   expect(exported.filter((line) => line.link !== undefined)).toEqual([{ at: expect.any(String), link: { userId: 'u-lin', email, phone: null } }]);
-  const erased = await weir.cli('subject', 'erase', 'userId:u-lin', '--yes', '--json');
+  const erased = await weir.cli('subject', 'erase', 'userId:u-lin', '--linked', 'all', '--yes', '--json');
   expect(erased.code, erased.out + erased.err).toBe(0);
   await weir.settled();
   const before = await told(email);
   const id = await change({ userId: 'u-lin' }, 'withdrawn', 'lin-3');
   await toldTimes(email, before['newsletter']!, before['klaviyo']!);
   expect((await receipts(id))!.filter((r) => r.reason === 'identifier-unknown').map((r) => r.destination).sort()).toEqual(['klaviyo', 'newsletter']);
-  expect((await weir.cli('subject', 'export', 'userId:u-lin')).out).not.toContain(email);
+  expect((await weir.cli('subject', 'export', 'userId:u-lin', '--linked', 'all')).out).not.toContain(email);
   // Her link was known to the normalizer: it is written once more, with what can be read.
   await identify('u-lin', email);
   await change({ userId: 'u-lin' }, 'withdrawn', 'lin-4');

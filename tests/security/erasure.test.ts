@@ -48,19 +48,39 @@ test('what is known of a person is shown and exported, under each of their ident
     await fleet.settled();
   }
   for (const identifier of [ada.email, `userId:${ada.userId}`]) {
-    const shown = (await (await api('/v1/subjects/show', { identifier })).json()) as any;
-    expect(shown).toMatchObject({ erasedUntil: null, records: { readable: expect.any(Number) } });
+    const shown = (await (await api('/v1/subjects/show', { identifier, linked: 'all' })).json()) as any;
+    expect(shown).toMatchObject({ erasedUntil: null, leftOut: [], records: { readable: expect.any(Number) } });
     expect(shown.ids).toHaveLength(2);
     expect(shown.records.readable).toBeGreaterThanOrEqual(2);
     expect(shown.destinations.map((d: any) => d.destination)).toEqual(['crm', 'klaviyo', 'newsletter', 'warehouse']);
     expect(shown.purposes).toContainEqual({ purpose: 'email-marketing', channel: 'email', allowed: true, reason: null });
   }
-  const exported = await fleet.cli('subject', 'export', ada.email);
+  const exported = await fleet.cli('subject', 'export', ada.email, '--linked', 'all');
   expect(exported.code).toBe(0);
   const lines = exported.out.trim().split('\n').map((line) => JSON.parse(line));
   expect(lines.filter((l) => l.type === 'weir.canonical.Profile').map((l) => l.record.plan)).toEqual(['free', 'gold', 'silver']);
   expect(exported.out).not.toContain(bob.email);
   expect(lines.filter((l) => l.link !== undefined).map((l) => l.link)).toEqual([{ userId: ada.userId, email: ada.email, phone: null }]);
+});
+
+test('whoever sends the address of somebody with the public key is not told of her, and is erased without her', async () => {
+  expect((await fleet.segment('identify', { messageId: `e-${n++}`, userId: 'erase-eve', timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { email: ada.email } })).status).toBe(200);
+  await fleet.settled();
+  const [theirs, hers] = await Promise.all(['userId:erase-eve', `userId:${ada.userId}`].map(async (identifier) => (await (await api('/v1/subjects/show', { identifier })).json()) as any));
+  expect([theirs.ids.length, theirs.leftOut.length, hers.ids.includes(theirs.ids[0])]).toEqual([1, 1, false]);
+  const exported = await fleet.cli('subject', 'export', 'userId:erase-eve');
+  expect([exported.code, exported.err]).toEqual([0, expect.stringContaining('--linked all')]);
+  expect(JSON.parse(exported.out.split('\n')[0]!)).toEqual({ leftOut: theirs.leftOut });
+  expect(exported.out).not.toContain(ada.userId);
+  // By every link she is his, which is why nobody follows them unasked.
+  expect((await fleet.cli('subject', 'export', 'userId:erase-eve', '--linked', 'all')).out).toContain(ada.userId);
+  const erased = await fleet.cli('subject', 'erase', 'userId:erase-eve', '--yes', '--json');
+  expect([erased.code, JSON.parse(erased.out)]).toMatchObject([0, { ids: theirs.ids, leftOut: theirs.leftOut, everyLink: false }]);
+  await fleet.settled();
+  expect(of(await arrivals(), ada).filter(erasing)).toEqual([]);
+  const after = (await (await api('/v1/subjects/show', { identifier: ada.email, linked: 'all' })).json()) as any;
+  expect(after.records.readable).toBeGreaterThanOrEqual(2);
+  expect((await fleet.cli('subject', 'export', `userId:${ada.userId}`)).out).toContain('gold');
 });
 
 test('a proof stands with the state of a channel while the person is there', async () => {
@@ -86,7 +106,7 @@ test('one whom nobody knows is not acknowledged as erased, and no destination is
 });
 
 test('an erasure is acknowledged with a receipt, also when the control service is killed on the way', async () => {
-  const ordered = (await (await api('/v1/subjects/erase', { identifier: ada.email })).json()) as any;
+  const ordered = (await (await api('/v1/subjects/erase', { identifier: ada.email, linked: 'all' })).json()) as any;
   await fleet.restart('control');
   receipt = await waitFor('every destination has erased', async () => {
     const found = (await (await api(`/v1/erasures/${ordered.id}`)).json()) as any;
@@ -128,11 +148,11 @@ test('nothing of the person opens any more, by a reader that begins anew; the ot
   } finally {
     await ring.stop();
   }
-  const exported = await fleet.cli('subject', 'export', ada.email);
+  const exported = await fleet.cli('subject', 'export', ada.email, '--linked', 'all');
   expect(exported.out.includes('"record":{')).toBe(false);
   expect(exported.out.includes('"link":{')).toBe(false);
-  expect((await fleet.cli('subject', 'export', bob.email)).out).toContain('gold');
-  expect((await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any).toMatchObject({ records: { readable: 0 }, erasedUntil: receipt.markedAt });
+  expect((await fleet.cli('subject', 'export', bob.email, '--linked', 'all')).out).toContain('gold');
+  expect((await (await api('/v1/subjects/show', { identifier: ada.email, linked: 'all' })).json()) as any).toMatchObject({ records: { readable: 0 }, erasedUntil: receipt.markedAt });
 });
 
 test('no state of consent has the proof of the erased person, on the topic or in the answer; that of the other one stays', async () => {
@@ -165,7 +185,7 @@ test('one who comes back is a new person to Weir: the record opens, and nothing 
   const response = await fleet.segment('identify', { messageId: 'back-1', userId: ada.userId, timestamp: new Date().toISOString(), traits: { email: ada.email, plan: 'back' } });
   expect(response.status).toBe(200);
   await fleet.settled();
-  const shown = (await (await api('/v1/subjects/show', { identifier: ada.email })).json()) as any;
+  const shown = (await (await api('/v1/subjects/show', { identifier: ada.email, linked: 'all' })).json()) as any;
   expect(shown.records.readable).toBe(1);
   expect(shown.purposes.every((p: any) => !p.allowed)).toBe(true);
   expect(of(await arrivals(), ada).filter((a) => !erasing(a))).toHaveLength(before);

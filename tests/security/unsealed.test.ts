@@ -17,7 +17,7 @@ test('a person with records of before the sealing is stopped and told, and not a
   for (const service of fleetServices.filter((s) => s !== 'sandbox')) await fleet.restart(service);
   await send(2);
   await fleet.settled();
-  const erased = await fleet.cli('subject', 'erase', email, '--yes');
+  const erased = await fleet.cli('subject', 'erase', email, '--linked', 'all', '--yes');
   expect([erased.code, erased.err]).toEqual([1, expect.stringMatching(/it is not acknowledged: \d+ records can still be read, until retention takes them, at the latest 20/)]);
   expect(erased.out).toMatch(/^state +readable$/m);
   expect(erased.out).toMatch(/^erased +not yet$/m);
@@ -29,7 +29,7 @@ test('a person with records of before the sealing is stopped and told, and not a
   }, 60_000);
   expect(receipt).toMatchObject({ state: 'readable', erasedAt: null });
   // The record itself, and each delivery of it; the one that is sealed does not count.
-  const exported = (await fleet.cli('subject', 'export', email)).out.trim().split('\n').map((line) => JSON.parse(line));
+  const exported = (await fleet.cli('subject', 'export', email, '--linked', 'all')).out.trim().split('\n').map((line) => JSON.parse(line));
   const readable = exported.filter((l) => l.record?.email === email && l.type !== 'weir.canonical.Erasure');
   expect(readable.map((l) => l.record.plan)).toEqual(['plan-1']);
   expect(receipt.recordsReadable).toBeGreaterThanOrEqual(1 + 3);
