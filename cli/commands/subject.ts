@@ -55,7 +55,7 @@ export const command: Command = {
   usage: 'show|why|stop|export|erase <e-mail address, number with +, or type:value> | receipt <erasure-id>',
   options: {
     destination: { type: 'string', value: '<name>', doc: 'why: only what was decided for this destination' },
-    linked: { type: 'string', value: 'trusted|all', doc: 'show, why, export, erase: all = also what only sources with identityLinks: untrusted have linked (default trusted)' },
+    linked: { type: 'string', value: 'trusted|all', doc: 'show, export, erase: all = also what only sources with identityLinks: untrusted have linked (default trusted)' },
     limit: { type: 'string', value: '<n>', doc: 'why: at most n decisions, the newest (default 20)' },
     purpose: { type: 'string', multiple: true, value: '<name>', doc: 'stop: only this purpose; may be given again (default all)' },
     proof: { type: 'string', value: '<text>', doc: 'stop: how the person asked for it: a letter, a ticket' },
@@ -64,7 +64,7 @@ export const command: Command = {
     days: { type: 'string', value: '<n>', doc: 'erase: deadline of the destinations in days (default 30)' },
     wait: { type: 'string', value: '<seconds>', doc: 'erase: how long to wait for the acknowledgement (default 120)' },
   },
-  takes: { show: ['linked'], why: ['destination', 'limit', 'linked'], stop: ['purpose', 'proof'], export: ['linked'], erase: ['yes', 'force', 'days', 'wait', 'linked'], receipt: [] },
+  takes: { show: ['linked'], why: ['destination', 'limit'], stop: ['purpose', 'proof'], export: ['linked'], erase: ['yes', 'force', 'days', 'wait', 'linked'], receipt: [] },
   positionals: [2, 2],
   async run(context) {
     const [action, identifier] = context.positionals as [string, string];

@@ -6,8 +6,10 @@ import { everything, parseIdentifier } from '@weir/release';
 import { decisionsReply, leftOutList, subjectReply, type Follow, type Person, type Subjects } from './subjects.ts';
 
 const whole = () => everything;
-const body = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500, description: 'An identifier as every command takes it, `<type>:<value>`, or an e-mail address.' }, linked: { type: 'string', enum: ['trusted', 'all'], description: 'Which links make the person: `trusted` (when absent) those that a trusted source said, `all` also those that only sources with `identityLinks: untrusted` said.' } } } as const;
-const order = { ...body, properties: { ...body.properties, deadlineDays: { type: 'integer', minimum: 1, maximum: 366, description: 'Days that destinations have; 30 when absent.' }, force: { type: 'boolean', description: 'Go on also where nobody is known by what was given.' } } };
+const body = { type: 'object', additionalProperties: false, required: ['identifier'], properties: { identifier: { type: 'string', minLength: 3, maxLength: 500, description: 'An identifier as every command takes it, `<type>:<value>`, or an e-mail address.' } } } as const;
+const linked = { type: 'string', enum: ['trusted', 'all'], description: 'Which links make the person: `trusted` (when absent) those that a trusted source said, `all` also those that only sources with `identityLinks: untrusted` said.' } as const;
+const person = { ...body, properties: { ...body.properties, linked } };
+const order = { ...body, properties: { ...body.properties, linked, deadlineDays: { type: 'integer', minimum: 1, maximum: 366, description: 'Days that destinations have; 30 when absent.' }, force: { type: 'boolean', description: 'Go on also where nobody is known by what was given.' } } };
 const ask = { ...body, properties: { ...body.properties, destination: { type: 'string', pattern: '^[a-z0-9][a-z0-9-]{0,62}$', description: 'Only those of this one.' }, limit: { type: 'integer', minimum: 1, maximum: 1000, description: '50 when absent.' } } };
 const id = { type: 'object', properties: { id: { type: 'string', pattern: '^[a-zA-Z0-9_-]{1,100}$', description: 'Id of the erasure.' } } };
 const day = 86_400_000;
@@ -58,15 +60,15 @@ export function shownErasure({ sealed: _sealed, ...erasure }: Erasure): TypeOf<t
  */
 export function subjectRoutes(app: FastifyInstance, ports: { readonly subjects: () => Subjects; readonly erasures: () => Erasures }): void {
   type Asked = { Body: { identifier: string; deadlineDays?: number; force?: boolean; destination?: string; limit?: number; linked?: Follow } };
-  app.post<Asked>('/v1/subjects/show', { schema: { body }, config: { replies: { 200: subjectReply }, permission: 'subject.read', scope: whole, action: 'subject.show', privateBody: true, summary: 'What Weir knows of a person, in short.' } }, async (request) => ports.subjects().summary(parseIdentifier(request.body.identifier), request.body.linked ?? 'trusted'));
+  app.post<Asked>('/v1/subjects/show', { schema: { body: person }, config: { replies: { 200: subjectReply }, permission: 'subject.read', scope: whole, action: 'subject.show', privateBody: true, summary: 'What Weir knows of a person, in short.' } }, async (request) => ports.subjects().summary(parseIdentifier(request.body.identifier), request.body.linked ?? 'trusted'));
   app.post<Asked>('/v1/subjects/decisions', { schema: { body: ask }, config: { replies: { 200: decisionsReply }, permission: 'subject.read', scope: whole, action: 'subject.decisions', privateBody: true, summary: 'What was decided about a person, the newest first, and why.' } }, async (request) => {
-    const { identifier, destination, limit = 50, linked = 'trusted' } = request.body;
-    return ports.subjects().decisions(parseIdentifier(identifier), destination, limit, linked);
+    const { identifier, destination, limit = 50 } = request.body;
+    return ports.subjects().decisions(parseIdentifier(identifier), destination, limit);
   });
-  app.post<Asked>('/v1/subjects/export', { schema: { body }, config: { replies: { 200: exportReply }, permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, what links keep of it and where it was last said to be, as NDJSON.' } }, async (request, reply) => {
+  app.post<Asked>('/v1/subjects/export', { schema: { body: person }, config: { replies: { 200: exportReply }, permission: 'subject.read', scope: whole, action: 'subject.export', privateBody: true, summary: 'Every readable canonical record of a person, what links keep of it and where it was last said to be, as NDJSON.' } }, async (request, reply) => {
     const subjects = ports.subjects();
-    const person = await subjects.resolve(parseIdentifier(request.body.identifier), request.body.linked ?? 'trusted');
-    return reply.type('application/x-ndjson').send(Readable.from(lines(subjects, person)));
+    const found = await subjects.resolve(parseIdentifier(request.body.identifier), request.body.linked ?? 'trusted');
+    return reply.type('application/x-ndjson').send(Readable.from(lines(subjects, found)));
   });
   app.post<Asked>('/v1/subjects/erase', { schema: { body: order }, config: { replies: { 202: orderedErasure }, permission: 'erasure.order', scope: whole, action: 'subject.erase', privateBody: true, summary: 'Erase a person: answered once the order is written, or with one that is under way; poll the erasure for its receipt.' } }, async (request, reply) => {
     const { identifier, deadlineDays = defaultDays, force = false, linked = 'trusted' } = request.body;

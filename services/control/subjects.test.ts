@@ -26,8 +26,8 @@ test('a person with too many links is shown and explained under the identifier t
   const found = subjects(() => undefined);
   expect(await found.resolve(given, 'trusted')).toEqual({ ids: [own], onlyGiven: true, leftOut: [] });
   expect(await found.summary(given, 'trusted')).toMatchObject({ ids: [own], onlyGiven: true, records: { total: 1 }, purposes: [{ allowed: false, reason: 'identity-too-wide' }] });
-  expect(await found.decisions(given, undefined, 5, 'trusted')).toMatchObject({ onlyGiven: true, decisions: [{ eventId: 'evt_1', destination: 'crm' }] });
-  expect(await subjects((ids) => ids).decisions(given, undefined, 5, 'trusted')).toMatchObject({ onlyGiven: false });
+  expect(await found.decisions(given, undefined, 5)).toMatchObject({ onlyGiven: true, decisions: [{ eventId: 'evt_1', destination: 'crm' }] });
+  expect(await subjects((ids) => ids).decisions(given, undefined, 5)).toMatchObject({ onlyGiven: false });
 });
 
 test('an export of a part says so in its first line', async () => {

@@ -67,7 +67,7 @@ const decision = named('SubjectDecision', object('What was decided about one rec
   end: nullable(object('How it ended.', { state: text('delivered, denied, dead-lettered, …'), at: instant('When.'), reason: nullable(text('Why.')), status: nullable(integer('HTTP status of the last answer.')) })),
 }));
 export type SubjectDecision = TypeOf<typeof decision>;
-export const decisionsReply = object('What was decided about a person.', { decisions: list(decision, 'The newest first; of a decision that was made again the last.'), onlyGiven: flag('More than 64 are linked to those given: only the records under those are looked at.'), leftOut: leftOutList });
+export const decisionsReply = object('What was decided about a person.', { decisions: list(decision, 'The newest first; of a decision that was made again the last.'), onlyGiven: flag('More than 64 are linked to those given: only the records under those are looked at.') });
 
 /** Events whose deliveries are looked up for one summary. */
 const maxEvents = 20_000;
@@ -204,9 +204,9 @@ export function createSubjects(ports: SubjectPorts) {
     return [...found].map(([destination, { delivered, last }]) => ({ destination, delivered, last: new Date(last).toISOString() })).sort((a, b) => (a.destination < b.destination ? -1 : 1));
   }
 
-  /** The newest `limit` decisions about the person, of the destination when one is named, the newest first; of a decision that was made again the last. */
-  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number, follow: Follow): Promise<TypeOf<typeof decisionsReply>> {
-    const { ids, onlyGiven, leftOut } = await resolve(identifiers, follow);
+  /** The newest `limit` decisions about the person, of the destination when one is named, the newest first; of a decision that was made again the last. By every link, as decisions are made. */
+  async function decisions(identifiers: Identifiers, destination: string | undefined, limit: number): Promise<TypeOf<typeof decisionsReply>> {
+    const { ids, onlyGiven } = await resolve(identifiers, 'all');
     const events = new Map<string, { source: string; type: string | undefined }>();
     await scan(ids, ({ eventId, source, type }) => {
       events.delete(eventId);
@@ -214,7 +214,7 @@ export function createSubjects(ports: SubjectPorts) {
       if (events.size > maxEvents) events.delete(events.keys().next().value!);
     });
     const found = [...events].flatMap(([eventId, { source, type }]) => decisionsOf(ports.store.stages(eventId), destination).map((d): SubjectDecision & { order: number } => ({ eventId, source, record: type?.slice('weir.canonical.'.length) ?? null, ...d })));
-    return { onlyGiven, leftOut: [...leftOut], decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
+    return { onlyGiven, decisions: found.sort((a, b) => b.order - a.order).slice(0, limit).map(({ order: _order, ...decision }) => decision) };
   }
 
   return { resolve, close, trustsSource, known, scan, linkValues, regions, summary, decisions };

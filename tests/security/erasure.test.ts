@@ -63,26 +63,6 @@ test('what is known of a person is shown and exported, under each of their ident
   expect(lines.filter((l) => l.link !== undefined).map((l) => l.link)).toEqual([{ userId: ada.userId, email: ada.email, phone: null }]);
 });
 
-test('whoever sends the address of somebody with the public key is not told of her, and is erased without her', async () => {
-  expect((await fleet.segment('identify', { messageId: `e-${n++}`, userId: 'erase-eve', timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { email: ada.email } })).status).toBe(200);
-  await fleet.settled();
-  const [theirs, hers] = await Promise.all(['userId:erase-eve', `userId:${ada.userId}`].map(async (identifier) => (await (await api('/v1/subjects/show', { identifier })).json()) as any));
-  expect([theirs.ids.length, theirs.leftOut.length, hers.ids.includes(theirs.ids[0])]).toEqual([1, 1, false]);
-  const exported = await fleet.cli('subject', 'export', 'userId:erase-eve');
-  expect([exported.code, exported.err]).toEqual([0, expect.stringContaining('--linked all')]);
-  expect(JSON.parse(exported.out.split('\n')[0]!)).toEqual({ leftOut: theirs.leftOut });
-  expect(exported.out).not.toContain(ada.userId);
-  // By every link she is his, which is why nobody follows them unasked.
-  expect((await fleet.cli('subject', 'export', 'userId:erase-eve', '--linked', 'all')).out).toContain(ada.userId);
-  const erased = await fleet.cli('subject', 'erase', 'userId:erase-eve', '--yes', '--json');
-  expect([erased.code, JSON.parse(erased.out)]).toMatchObject([0, { ids: theirs.ids, leftOut: theirs.leftOut, everyLink: false }]);
-  await fleet.settled();
-  expect(of(await arrivals(), ada).filter(erasing)).toEqual([]);
-  const after = (await (await api('/v1/subjects/show', { identifier: ada.email, linked: 'all' })).json()) as any;
-  expect(after.records.readable).toBeGreaterThanOrEqual(2);
-  expect((await fleet.cli('subject', 'export', `userId:${ada.userId}`)).out).toContain('gold');
-});
-
 test('a proof stands with the state of a channel while the person is there', async () => {
   for (const person of [ada, bob]) {
     const given = await fleet.cli('consent', 'set', person.email, '--purpose', 'email-marketing', '--channel', 'email', '--topic', 'weekly', '--state', 'granted', '--proof', `form signed by ${person.userId}, 203.0.113.7`);
@@ -222,4 +202,26 @@ test('what was accepted after the erasure and sealed under the key of before it 
   expect(await endOf(late!.event)).toMatchObject({ state: 'dead-lettered', reason: 'key-destroyed' });
   expect(await endOf(covered!.event)).toMatchObject({ state: 'denied', reason: 'subject-erased' });
   await fleet.settled();
+});
+
+test('whoever sends the address of somebody with the public key is not told of her, and is erased without her', async () => {
+  const mia = { userId: 'keep-mia', email: 'mia.keep@larkspur.example' };
+  await send(mia, 'gold');
+  expect((await fleet.segment('identify', { messageId: `e-${n++}`, userId: 'erase-eve', timestamp: new Date(Date.UTC(2026, 2, 4) + n * 1000).toISOString(), traits: { email: mia.email } })).status).toBe(200);
+  await fleet.settled();
+  const [theirs, hers] = await Promise.all(['userId:erase-eve', `userId:${mia.userId}`].map(async (identifier) => (await (await api('/v1/subjects/show', { identifier })).json()) as any));
+  expect([theirs.ids.length, theirs.leftOut.length, hers.ids.includes(theirs.ids[0])]).toEqual([1, 1, false]);
+  const exported = await fleet.cli('subject', 'export', 'userId:erase-eve');
+  expect([exported.code, exported.err]).toEqual([0, expect.stringContaining('--linked all')]);
+  expect(JSON.parse(exported.out.split('\n')[0]!)).toEqual({ leftOut: theirs.leftOut });
+  expect(exported.out).not.toContain(mia.userId);
+  // By every link she is his, which is why nobody follows them unasked.
+  expect((await fleet.cli('subject', 'export', 'userId:erase-eve', '--linked', 'all')).out).toContain(mia.userId);
+  const erased = await fleet.cli('subject', 'erase', 'userId:erase-eve', '--yes', '--json');
+  expect([erased.code, JSON.parse(erased.out)]).toMatchObject([0, { ids: theirs.ids, leftOut: theirs.leftOut, everyLink: false }]);
+  await fleet.settled();
+  expect(of(await arrivals(), mia).filter(erasing)).toEqual([]);
+  const after = (await (await api('/v1/subjects/show', { identifier: mia.email, linked: 'all' })).json()) as any;
+  expect(after.records.readable).toBeGreaterThanOrEqual(2);
+  expect((await fleet.cli('subject', 'export', `userId:${mia.userId}`)).out).toContain('gold');
 });
