@@ -380,6 +380,7 @@ export function goesBack(item: Item, order: UnknownRule): boolean {
   if (item.note !== undefined && item.note !== 'goes-on') return false;
   if (item.corrects !== undefined) return true;
   const unknown = unknownRule(order, item.kind);
-  if (item.deliveries.some((d) => sends(d.found.standing, unknown))) return true;
-  return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');
+  // What the vendor said goes with a delivery and ends it; with a record that is decided anew it does not, and the vendor could be called.
+  if (item.deliveries.some(({ found: { standing } }) => sends(standing, unknown) && (item.kind === 'delivery' || standing !== 'applied'))) return true;
+  return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'applied' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');
 }
