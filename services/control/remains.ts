@@ -1,14 +1,11 @@
 import { regionKey, regionValue } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
-import { createInTurn, H, type TopicNames } from '@weir/pipeline';
+import { createInTurn, erasureSource, H, type TopicNames } from '@weir/pipeline';
 import type { ConsentState } from '@weir/policy';
 import type { KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
 import type { Subjects } from './subjects.ts';
-
-/** Source of what an erasure writes itself: it names nobody in the clear, or is sealed under the key of its order. */
-export const erasureSource = 'weir-erasure';
 
 /** What of a person stands on the topics. */
 export interface Remaining {

@@ -2,7 +2,7 @@ import { createClearLinks } from '@weir/consent';
 import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, Packer, RecordBatch } from '@weir/log';
-import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
+import { createCommitWindow, erasureSource, type CommitWindow } from '@weir/pipeline';
 import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Limits, type Subject } from '@weir/policy';
 import { changeDecisions, isConsentChange, type Release } from '@weir/release';
 import { isReadable } from '@weir/seal';
@@ -64,8 +64,6 @@ const canonicalPrefix = 'weir.canonical.';
 /** Of the records about a person it alone says where that one is. */
 const profile = 'weir.canonical.Profile';
 const nothing = (): undefined => undefined;
-/** Of what the control service writes for an erasure. */
-const erasureSource = 'weir-erasure';
 
 /**
  * Decides canonical records, in order per partition. A record waits until the consent changes and identity links of
