@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
-import { createInTurn, erasureSource as source, eventId, H, outputId, type TopicNames } from '@weir/pipeline';
+import { createInTurn, erasureSource as source, eventId, H, outputId, retentionOf, type TopicNames } from '@weir/pipeline';
 import { consentKey } from '@weir/policy';
 import { keyedIdsOf, leafHeader, readControl, valuesUnder, type Identifiers, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
@@ -237,12 +237,12 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return all.size === erasure.ids.length ? undefined : save({ ...erasure, ids: [...all], state: 'ordered' });
   }
 
-  /** When the last raw key of that day is destroyed: the longest retention of a raw topic or of the dead letters, and a day of each end; null = never, one of them is kept for ever. */
+  /** When the last raw key of that day is destroyed: the longest retention of a raw topic or of the dead letters, and a day of each end; null = not as far as is known, one of them is kept for ever, or for a time that the brokers do not tell. */
   async function rawUntil(at: number): Promise<number | null> {
     const names = [...[...ports.release().sources.keys()].map(topics.raw), topics.dlq];
     const found = await admin.describeTopics(names);
-    const kept = found.map((topic) => Number(topic.config['retention.ms'] ?? 7 * day));
-    return kept.some((ms) => ms < 0) ? null : Math.floor(at / day) * day + 2 * day + Math.max(...kept);
+    const kept = Math.max(...found.map((topic) => retentionOf(topic.config)));
+    return Number.isFinite(kept) ? Math.floor(at / day) * day + 2 * day + kept : null;
   }
 
   /** Under its own key, which outlives those of the person: destinations need to know whom they erase. */

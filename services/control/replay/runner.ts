@@ -406,7 +406,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       if (begins.length === 0) return [];
       const [ends, [spec]] = await Promise.all([admin.endOffsets(topic), admin.describeTopics([topic])]);
       const kept = retentionOf(spec?.config);
-      // Deleted otherwise (by size, by hand): it may have been of any time.
+      // Deleted otherwise (by size, by hand), or after a time that the brokers do not tell: it may have been of any time.
       const emptied = clock.now() - (Number.isFinite(kept) ? kept : 0);
       return Promise.all(begins.map(async ([partition, begin]) => (begin >= (ends.get(partition) ?? 0) ? emptied : (await reader.readOne(topic, partition, begin))?.timestamp ?? emptied)));
     }));
