@@ -139,7 +139,7 @@ async function erase(context: CommandContext, client: Client, identifier: string
 /** `2 email, 1 phone` */
 const countsOf = (types: readonly string[]): string => [...Map.groupBy(types, (type) => type)].map(([type, list]) => `${list.length} ${type}`).join(', ');
 
-const readableText = ({ recordsReadable, readableUntil }: Receipt): string => `${recordsReadable} records can still be read, ${readableUntil === null ? 'on a topic that is kept for ever' : `until retention takes them, at the latest ${readableUntil}`}`;
+const readableText = ({ recordsReadable, readableUntil }: Receipt): string => `${recordsReadable} records can still be read, ${readableUntil === null ? 'on a topic that is kept for ever, or for a time that the brokers do not tell' : `until retention takes them, at the latest ${readableUntil}`}`;
 
 function receipt({ terminal, json }: CommandContext, found: Receipt): number {
   if (json) {
@@ -149,7 +149,7 @@ function receipt({ terminal, json }: CommandContext, found: Receipt): number {
   const facts: [string, string][] = [
     ['erasure', found.id], ['ordered', `${found.orderedAt} by ${found.by}`], ['state', found.state], ['marked', found.markedAt === null ? 'not yet' : `${found.markedAt}; what was accepted until then is erased`], ['stopped', found.stoppedAt ?? 'not yet'], ['erased', found.erasedAt ?? 'not yet'],
     ['keys', `${found.keysDestroyed} destroyed, over ${found.ids.length} linked identifiers; ${found.recordsUnreadable} records cannot be read any more`],
-    ['raw items', found.rawUntil === null ? (found.markedAt === null ? 'not known yet' : 'a topic of them is kept for ever, so their key is, too') : `their last key is destroyed ${found.rawUntil}`], ['deadline', found.deadline ?? '-'],
+    ['raw items', found.rawUntil === null ? (found.markedAt === null ? 'not known yet' : 'a topic of them is kept for ever, or the brokers do not tell how long, so their key stays, too') : `their last key is destroyed ${found.rawUntil}`], ['deadline', found.deadline ?? '-'],
   ];
   if (found.recordsReadable > 0) facts.push(['readable', `${readableText(found)}: they are not sealed, or under a key that is not of these identifiers. It is acknowledged once they are gone`]);
   if (found.onlyGiven) facts.push(['only', wide]);

@@ -45,8 +45,11 @@ export interface ConsentTables {
   identityPosition(partition: number): number;
   /** True when both tables are at or past these next offsets. */
   atLeast(consentOffsets: readonly number[], identityOffsets: readonly number[]): boolean;
-  /** Resolves when both tables have what the topics hold at the time of the call. */
-  readToEnd(): Promise<void>;
+  /**
+   * Resolves when both tables have what the topics hold at the time of the call, as the brokers tell it: a broker that was cut off
+   * tells less. `atLeast`: next offsets per partition of weir.consent that it is read to all the same, behind records that were acknowledged.
+   */
+  readToEnd(atLeast?: ReadonlyMap<number, number>): Promise<void>;
   /** May a use for this purpose take place now, for all linked identifiers? Rule: docs/policies.md, Consent. */
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
   /** Another number after every change of either table; -1 while everything is closed. While it stays, `allows` answers the same until the answer's `until`. */
@@ -147,9 +150,9 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
     identityPositions: () => Array.from(identity.positions(), (n) => n ?? 0),
     identityPosition: (partition) => identity.positions()[partition] ?? 0,
     atLeast: (consentOffsets, identityOffsets) => !broken && consent.atLeast(consentOffsets) && identity.atLeast(identityOffsets),
-    async readToEnd() {
+    async readToEnd(atLeast = new Map()) {
       const [ends, links] = await Promise.all([admin.endOffsets(topics.consent), admin.endOffsets(topics.identity)]);
-      const reached = () => consent.atLeast(toList(ends)) && identity.atLeast(toList(links));
+      const reached = () => consent.atLeast(toList(ends)) && identity.atLeast(toList(links)) && consent.atLeast(toList(atLeast));
       if (reached()) return;
       await new Promise<void>((resolve) => {
         const check = () => {

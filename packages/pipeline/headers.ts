@@ -66,6 +66,8 @@ export const H = {
 
 /** Mapping of the changes that the consent API writes onto weir.consent.changes: what follows from one is written by who folds it. */
 export const consentApi = 'weir:consent-api';
+/** Source and mapping of what an erasure writes itself: it names nobody in the clear, or is sealed under the key of its order, which ends with it. */
+export const erasureSource = 'weir-erasure';
 /** In the header `mapping` of a change of consent whose item is a dead letter: it holds within Weir, and no destination was told of it yet. */
 export const ofDeadLetter = 'weir:dead-letter';
 /** The same of a change whose item is in quarantine, also when the item is put back: its event id came before with another body, so of when it was said nothing else is known. */

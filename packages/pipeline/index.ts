@@ -1,6 +1,6 @@
 export { createCommitWindow, type CommitWindow } from './commit-window.ts';
 export { aclRules, acls, type AclGrants, type AclOperation, type AclPrincipal, type AclRule } from './acls.ts';
-export { consentApi, H, ofDeadLetter, ofQuarantine } from './headers.ts';
+export { consentApi, erasureSource, H, ofDeadLetter, ofQuarantine } from './headers.ts';
 export * from './ids.ts';
 export { createInTurn } from './in-turn.ts';
 export { isNewer, type Age } from './newest.ts';

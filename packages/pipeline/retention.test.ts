@@ -10,5 +10,15 @@ test('retention is what the broker applies: -1 and a topic that is only compacte
   expect(retentionOf({ 'retention.ms': '604800000', 'cleanup.policy': 'delete' })).toBe(604_800_000);
   expect(retentionOf({ 'retention.ms': '604800000', 'cleanup.policy': 'compact,delete' })).toBe(604_800_000);
   expect(retentionOf({ 'retention.ms': '604800000', 'cleanup.policy': 'compact' })).toBe(Number.POSITIVE_INFINITY);
-  for (const config of [undefined, {} as Record<string, string>, { 'retention.ms': '-1' }]) expect(retentionOf(config)).toBe(Number.POSITIVE_INFINITY);
+  expect(retentionOf({ 'retention.ms': '-1' })).toBe(Number.POSITIVE_INFINITY);
+  expect(retentionOf({ 'retention.ms': '0' })).toBe(0);
+});
+
+test('a retention that the brokers do not tell is not known: for ever, or what the caller takes then, and never 7 days', () => {
+  for (const config of [undefined, {} as Record<string, string>, { 'retention.ms': '' }, { 'retention.ms': 'week' }, { 'cleanup.policy': 'delete' }]) {
+    expect([config, retentionOf(config)]).toEqual([config, Number.POSITIVE_INFINITY]);
+    expect([config, retentionOf(config, 5)]).toEqual([config, 5]);
+  }
+  // That is told: it deletes nothing by age.
+  expect(retentionOf({ 'cleanup.policy': 'compact' }, 5)).toBe(Number.POSITIVE_INFINITY);
 });

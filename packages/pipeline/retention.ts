@@ -12,10 +12,16 @@ export function oldestSent(ledgerRetentionMs: number, dedupeWindowMs: number): n
   return ledgerRetentionMs - dedupeWindowMs;
 }
 
-/** Value of `retention.ms` as a duration: -1, unset or no number is for ever. */
-export function retentionOf(config: Readonly<Record<string, string>> | undefined): number {
-  const value = Number(config?.['retention.ms'] ?? -1);
+/**
+ * How long the brokers keep what is on a topic by its age, ms; Infinity = for ever (`retention.ms` is -1, or the topic is compacted and deletes nothing).
+ * `unknown` is given where they do not tell. Kafka tells the value in force, its own `log.retention.ms` where a topic sets none: a config without
+ * one says neither 7 days nor anything else. An erasure must not say that data is gone earlier than it is, and nothing is deleted because of a
+ * guess: for ever, unless the caller knows better. One that counts on data being there must take for ever as not known.
+ */
+export function retentionOf(config: Readonly<Record<string, string>> | undefined, unknown = Number.POSITIVE_INFINITY): number {
   // A compacted topic without delete keeps by key, whatever retention.ms says.
   const deletes = (config?.['cleanup.policy'] ?? 'delete').split(',').some((p) => p.trim() === 'delete');
-  return Number.isFinite(value) && value >= 0 && deletes ? value : Number.POSITIVE_INFINITY;
+  if (!deletes) return Number.POSITIVE_INFINITY;
+  const ms = Number(config?.['retention.ms'] || Number.NaN);
+  return Number.isNaN(ms) ? unknown : ms < 0 ? Number.POSITIVE_INFINITY : ms;
 }

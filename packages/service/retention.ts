@@ -9,7 +9,7 @@ const quietMs = 3_600_000;
 
 /**
  * The retention in force of the topics that a stage reads, and the alarm when lag uses more than half of it. It is
- * read again every ten minutes; while the brokers do not answer the last known values stand.
+ * read again every ten minutes; while the brokers do not answer, or do not tell it, the last known values stand.
  */
 export interface RetentionWatch {
   /** Read it now, and from then on. */
@@ -33,7 +33,7 @@ export function createRetentionWatch(options: { admin: Pick<LogAdmin, 'describeT
   let closed = false;
 
   async function read(): Promise<void> {
-    for (const topic of await admin.describeTopics([...known.keys()])) if (topic.exists) known.set(topic.name, retentionOf(topic.config));
+    for (const topic of await admin.describeTopics([...known.keys()])) if (topic.exists) known.set(topic.name, retentionOf(topic.config, known.get(topic.name)));
   }
 
   function later(): void {

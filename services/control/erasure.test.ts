@@ -68,7 +68,7 @@ function open(): Erasures {
   };
   const appender = { append: async (topic: string, list: OutRecord[]) => list.map((record) => log.push({ topic, record }) - 1), partitionFor: () => 0, partitions: async () => 1 };
   // What was on the second partition has left by retention, and the index has nothing of it.
-  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: { 'retention.ms': '604800000' } })), committed: async () => new Map([[0, policyCommitted]]) };
+  const admin = { beginningOffsets: async () => new Map([[0, 0], [1, 50]]), endOffsets: async (topic: string) => new Map([[1, 50], [0, topic === topics.control ? log.length : topic === topics.keys ? 0 : 10]]), describeTopics: async (names: string[]) => names.map((name) => ({ name, config: retentions(name) })), committed: async () => new Map([[0, policyCommitted]]) };
   const reader = { read: async (topic: string, _p: number, _f: number, _t: number, take: (batch: object) => Promise<void>) => take({ records: log.filter((l) => l.topic === topic).map((l) => l.record) }) };
   const release = { hash: 'rel', sources: new Map([['shop', {}]]), destinations: new Map([['crm', {}], ['ads', {}]]), policy: { purposes: new Map([['email-marketing', {}]]), get routes() { return new Map([['Erasure', routes]]); } } };
   const store = { stages: () => stages, places: () => [{ topic: topics.canonical, partition: 0, offset: 3 }], position: (_topic: string, partition: number) => (partition === 0 ? indexed : 0) };
@@ -102,6 +102,8 @@ function open(): Erasures {
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
+/** Settings of a topic. */
+let retentions: (topic: string) => Record<string, string>;
 let proofs: any[];
 /** Comes behind the search that found nothing, one at a time. */
 let late: any[];
@@ -120,6 +122,7 @@ beforeEach(() => {
   [proofs, late, folded] = [[], [], new Set()];
   [regions, forgotten] = [new Map(), []];
   whileReading = whileMarking = whileLooking = () => {};
+  retentions = () => ({ 'retention.ms': '604800000' });
   ended = false;
   gate = Promise.resolve();
   erasures = open();
@@ -219,6 +222,20 @@ test('what the person said for a purpose that only a later release has is withdr
   const { ids } = await until((e) => e.state === 'erased');
   const withdrawn = log.filter((l) => l.topic === topics.consentChanges).map(({ record }) => `${record.key!.toString()} ${JSON.parse(record.value!.toString()).purpose}`);
   expect(withdrawn.toSorted()).toEqual(ids.flatMap((id) => [`${id} email-marketing`, `${id} sms-marketing`]).toSorted());
+});
+
+test('the receipt says when the last raw key dies, by the longest retention of the topics that they seal; never earlier than is known', async () => {
+  const day = 86_400_000;
+  const rawUntilWith = async (id: string, ofDlq: Record<string, string>): Promise<number | null> => {
+    retentions = (topic) => (topic === topics.dlq ? ofDlq : { 'retention.ms': `${7 * day}` });
+    erasures = open();
+    await order(id);
+    return (await until(({ state }) => state !== 'ordered' && state !== 'collected', id)).rawUntil;
+  };
+  const midnight = Math.floor(now / day) * day;
+  expect(await rawUntilWith('leaf_1', { 'retention.ms': `${30 * day}` })).toBe(midnight + 32 * day);
+  const noTime: Record<string, string>[] = [{ 'retention.ms': '-1' }, { 'retention.ms': `${day}`, 'cleanup.policy': 'compact' }, {}];
+  for (const [i, kept] of noTime.entries()) expect([kept, await rawUntilWith(`leaf_${i + 2}`, kept)]).toEqual([kept, null]);
 });
 
 test('an erasure with records that open all the same is not acknowledged until retention has taken them, over a restart too', async () => {

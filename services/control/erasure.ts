@@ -1,16 +1,15 @@
-import { createHash } from 'node:crypto';
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
-import type { Appender, LogAdmin, OutRecord, Reader, Serde } from '@weir/log';
-import { createInTurn, eventId, H, outputId, type TopicNames } from '@weir/pipeline';
+import type { Appender, LogAdmin, Reader, Serde } from '@weir/log';
+import { createInTurn, retentionOf, type TopicNames } from '@weir/pipeline';
 import { consentKey } from '@weir/policy';
 import { keyedIdsOf, leafHeader, readControl, valuesUnder, type Identifiers, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
-import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
 import type { NewLeaf } from './audit.ts';
 import { createErasureProgress } from './erasure-progress.ts';
-import { erasureSource, type Remains } from './remains.ts';
+import { createErasureRecords, type Withdrawal } from './erasure-records.ts';
+import type { Remains } from './remains.ts';
 import type { Store } from './store.ts';
 import type { Subjects } from './subjects.ts';
 
@@ -97,9 +96,6 @@ export interface Erasures {
 
 const receiptName = 'weir.internal.ErasureReceipt';
 const receiptKey = (id: string): string => `erasure/${id}`;
-const canonicalName = 'weir.canonical.Erasure';
-const changeName = 'weir.canonical.ConsentChange';
-const source = erasureSource;
 const retryMs = 1000;
 const watchMs = 2000;
 const barrierMs = 60_000;
@@ -124,6 +120,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
   const timers = new Set<unknown>();
   const running = new Set<Promise<void>>();
   const progress = createErasureProgress(ports);
+  const toWrite = createErasureRecords(ports);
   /** Their mark is being written: its time is taken, so an order of now is not covered by it. */
   const marking = new Set<string>();
   /** When what can be read was last looked for, of those that wait for it to go. */
@@ -238,38 +235,25 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return all.size === erasure.ids.length ? undefined : save({ ...erasure, ids: [...all], state: 'ordered' });
   }
 
-  /** When the last raw key of that day is destroyed: the longest retention of a raw topic or of the dead letters, and a day of each end; null = never, one of them is kept for ever. */
+  /** When the last raw key of that day is destroyed: the longest retention of a raw topic or of the dead letters, and a day of each end; null = not as far as is known, one of them is kept for ever, or for a time that the brokers do not tell. */
   async function rawUntil(at: number): Promise<number | null> {
     const names = [...[...ports.release().sources.keys()].map(topics.raw), topics.dlq];
     const found = await admin.describeTopics(names);
-    const kept = found.map((topic) => Number(topic.config['retention.ms'] ?? 7 * day));
-    return kept.some((ms) => ms < 0) ? null : Math.floor(at / day) * day + 2 * day + Math.max(...kept);
+    const kept = Math.max(...found.map((topic) => retentionOf(topic.config)));
+    return Number.isFinite(kept) ? Math.floor(at / day) * day + 2 * day + kept : null;
   }
 
   /** Under its own key, which outlives those of the person: destinations need to know whom they erase. */
   async function tell(erasure: Erasure): Promise<Erasure> {
     if (!erasure.known) return save({ ...erasure, state: 'told', destinations: [...ports.release().destinations.keys()].map((destination) => ({ destination, operation: null, state: 'not-asked', at: null })) });
-    const identifiers = identifiersOf(erasure);
-    const event = eventId(source, [erasure.id]);
-    const output = outputId(event, 'erasure', '');
-    const at = markOf(erasure)! + 1;
-    const value = seal(keys.current(receiptKey(erasure.id))!, serde.encode(canonicalName, {
-      id: output, source, objectKey: null, occurredAt: at, userId: identifiers.userId ?? null, anonymousId: identifiers.anonymousId ?? null, email: identifiers.email ?? null, phone: identifiers.phone ?? null,
-      externalIds: identifiers.externalIds, erasure: erasure.id, deadline: erasure.deadline!, extras: null,
-    }));
-    const key = Buffer.from(erasure.ids[0]!);
-    await appender.append(topics.canonical, [{ partition: appender.partitionFor(topics.canonical, key), key, value, headers: headersOf(erasure, event, output, at) }]);
+    const { event, record } = toWrite.toTell(erasure, markOf(erasure)! + 1, identifiersOf(erasure), keys.current(receiptKey(erasure.id))!);
+    await appender.append(topics.canonical, [record]);
     const routes = ports.release().policy.routes.get('Erasure') ?? [];
     const destinations = [...ports.release().destinations.keys()].flatMap((destination): Erasure['destinations'][number][] => {
       const operations = routes.filter((route) => route.destination === destination);
       return operations.length === 0 ? [{ destination, operation: null, state: 'by-hand', at: null }] : operations.map(({ operation }) => ({ destination, operation, state: 'pending', at: null }));
     });
     return save({ ...erasure, state: 'told', eventId: event, destinations });
-  }
-
-  function headersOf(erasure: Erasure, event: string, output: string, at: number): [string, Buffer][] {
-    const hash = createHash('sha256').update(erasure.id).digest('hex').slice(0, 32);
-    return ([[H.event, event], [H.hash, hash], [H.source, source], [H.accepted, String(at)], [H.traceparent, newTraceparent()], [H.release, ports.release().hash], [H.mapping, source], [H.output, output], [H.outputName, 'erasure'], [H.ids, erasure.ids.join(',')]] as const).map(([name, text]) => [name, Buffer.from(text)]);
   }
 
   /** Of the workspace, and those that something is known for: a grant for one that a later release brings would come to life with it. */
@@ -288,18 +272,12 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return save({ ...erasure, state: 'stopped', stoppedAt: now() });
   }
 
-  /** Writes withdrawals without any words of the person, and waits until they hold everywhere. What has the same `parts` is the same change. */
-  async function withdraw(erasure: Erasure, of: ReadonlyArray<{ readonly id: string; readonly purpose: string; readonly channel: string; readonly topic: string; readonly parts: readonly string[] }>): Promise<void> {
+  /** Writes withdrawals without any words of the person, and waits until they hold everywhere. */
+  async function withdraw(erasure: Erasure, of: readonly Withdrawal[]): Promise<void> {
     const marks = new Map<number, number>();
-    const at = markOf(erasure)!;
-    const records = of.map(({ id, purpose, channel, topic, parts }): OutRecord => {
-      const change = eventId(source, [erasure.id, ...parts]);
-      const output = outputId(change, 'consent', '');
-      const value = serde.encode(changeName, { id: output, source, objectKey: null, occurredAt: at, purpose, channel: channel || null, topic: topic || null, state: 'withdrawn', reason: 'erasure' });
-      return { partition: appender.partitionFor(topics.consentChanges, id), key: Buffer.from(id), value, headers: headersOf(erasure, change, output, at) };
-    });
-    const offsets = await appender.append(topics.consentChanges, records);
-    records.forEach(({ partition }, i) => marks.set(partition, Math.max(marks.get(partition) ?? 0, offsets[i]!)));
+    const written = of.map((change) => toWrite.withdrawal(erasure, markOf(erasure)!, change));
+    const offsets = await appender.append(topics.consentChanges, written);
+    written.forEach(({ partition }, i) => marks.set(partition, Math.max(marks.get(partition) ?? 0, offsets[i]!)));
     if (!await ports.barrier.applied(marks, erasure.ids, barrierMs)) throw new WeirError('not-ready', 'not every dispatcher has applied the withdrawal yet');
   }
 

@@ -1,6 +1,6 @@
 import { WeirError } from '@weir/errors';
 import type { LogAdmin } from '@weir/log';
-import type { TopicNames } from '@weir/pipeline';
+import { retentionOf, type TopicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import { expiredRawOwners, type KeyRing } from '@weir/seal';
 import type { Logger } from 'pino';
@@ -28,10 +28,10 @@ export function createRawKeyJanitor(ports: { readonly keys: Pick<KeyRing, 'owner
   /** By topic; undefined = there is none, as far as the broker that was asked can tell. Throws not-ready for one that is there and does not tell: a key that was destroyed too early is gone for ever. */
   async function retentions(names: readonly string[]): Promise<ReadonlyMap<string, number | undefined>> {
     return new Map((await admin.describeTopics(names)).map(({ name, exists, config }) => {
-      const ms = Number(config['retention.ms'] ?? Number.NaN);
-      if (exists && !Number.isFinite(ms)) throw new WeirError('not-ready', `the retention of ${name} is not told`);
-      // -1: kept for ever, so the key is, too.
-      return [name, exists ? (ms < 0 ? Number.POSITIVE_INFINITY : ms) : undefined];
+      const ms = retentionOf(config, Number.NaN);
+      if (exists && Number.isNaN(ms)) throw new WeirError('not-ready', `the retention of ${name} is not told`);
+      // Kept for ever: so the key is, too.
+      return [name, exists ? ms : undefined];
     }));
   }
 
@@ -49,8 +49,8 @@ export function createRawKeyJanitor(ports: { readonly keys: Pick<KeyRing, 'owner
       missing.set(source, missed);
       return [source, ms ?? (missed >= looksUntilGone ? 0 : Number.POSITIVE_INFINITY)];
     }));
-    const retentionOf = (source: string): number => Math.max(ofRaw.get(source) ?? Number.POSITIVE_INFINITY, ofDlq);
-    const expired = expiredRawOwners(keys, retentionOf, ports.now());
+    const keptOf = (source: string): number => Math.max(ofRaw.get(source) ?? Number.POSITIVE_INFINITY, ofDlq);
+    const expired = expiredRawOwners(keys, keptOf, ports.now());
     if (expired.length === 0) return;
     await ports.audit({ kind: 'fact', actor: 'control', action: 'raw-keys.destroy', target: `${expired.length} source days`, details: { owners: expired.slice(0, 500) } });
     const destroyed = await keys.destroy(expired);

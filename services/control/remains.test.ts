@@ -38,6 +38,8 @@ const kept = new Map([[topics.canonical, 5 * hour], [topics.consentChanges, 4 * 
 interface Options {
   readonly canonical?: readonly Canonical[];
   readonly retention?: (topic: string) => number;
+  /** What the brokers do not tell, of any topic. */
+  readonly untold?: string;
   readonly written?: (topic: string, records: readonly OutRecord[]) => void;
 }
 
@@ -46,7 +48,7 @@ function portsOf(placed: readonly Placed[], options: Options = {}) {
   const names = [...new Set([...placed.map((p) => p.topic), topics.consentChanges, topics.dlq])];
   const of = (topic: string): LogRecord[] => placed.filter((p) => p.topic === topic).map((p) => p.record);
   const admin = { listTopics: async () => [...names, 'other.dispatch.crm'], beginningOffsets: async () => new Map([[0, 0]]), endOffsets: async (topic: string) => new Map([[0, of(topic).length]]),
-    describeTopics: async (wanted: readonly string[]) => wanted.map((name) => ({ name, config: { 'retention.ms': String(retention(name)), 'segment.ms': '1000' } })) };
+    describeTopics: async (wanted: readonly string[]) => wanted.map((name) => ({ name, config: Object.fromEntries([['retention.ms', String(retention(name))], ['segment.ms', '1000']].filter(([setting]) => setting !== options.untold)) })) };
   const reader = {
     async read(topic: string, _partition: number, from: number, to: number, take: (batch: RecordBatch) => Promise<void>) {
       if (topic.startsWith('other.')) throw new Error('a topic of another workspace was read');
@@ -101,6 +103,8 @@ test('exactly what is of the person, of before the mark and open is found, where
     const expected = [...open, ...placed.filter((_, i) => counts(list[i]!)).map((p) => ({ topic: p.topic, at: p.record.timestamp }))];
     const until = expected.length === 0 ? null : Math.max(...expected.map(({ topic, at }) => at + (kept.get(topic) ?? hour) + 1000));
     expect(await remainsOf(placed, { canonical }).look(['email:ada', 'userId:u'], mark, () => {})).toEqual({ readable: expected.length, unreadable: whole.filter((c) => c.value === undefined).length, broken: canonical.length - whole.length, until });
+    // Not told: nothing says when it is gone.
+    for (const untold of ['retention.ms', 'segment.ms']) expect([untold, (await remainsOf(placed, { canonical, untold }).look(['email:ada', 'userId:u'], mark, () => {})).until]).toEqual([untold, null]);
     // For ever on the one topic that has something.
     expect((await remainsOf(placed, { canonical, retention: (topic) => (expected.some((e) => e.topic === topic) ? -1 : hour) }).look(['email:ada', 'userId:u'], mark, () => {})).until).toBeNull();
   }), { numRuns: 200 });

@@ -1,14 +1,11 @@
 import { regionKey, regionValue } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import type { Appender, LogAdmin, LogRecord, Reader, Serde } from '@weir/log';
-import { createInTurn, H, type TopicNames } from '@weir/pipeline';
+import { createInTurn, erasureSource, H, retentionOf, type TopicNames } from '@weir/pipeline';
 import type { ConsentState } from '@weir/policy';
 import type { KeyRing } from '@weir/seal';
 import { header } from './indexer.ts';
 import type { Subjects } from './subjects.ts';
-
-/** Source of what an erasure writes itself: it names nobody in the clear, or is sealed under the key of its order. */
-export const erasureSource = 'weir-erasure';
 
 /** What of a person stands on the topics. */
 export interface Remaining {
@@ -18,7 +15,7 @@ export interface Remaining {
   readonly unreadable: number;
   /** Canonical records that nobody can read whatever keys he has: they leave with retention. */
   readonly broken: number;
-  /** When retention has taken all that is readable, at the latest, ms since the epoch; null = nothing is, or one of the topics is kept for ever. */
+  /** When retention has taken all that is readable, at the latest, ms since the epoch; null = nothing is, or one of the topics is kept for ever, or for a time that the brokers do not tell. */
   readonly until: number | null;
 }
 
@@ -65,7 +62,6 @@ const letterName = 'weir.internal.DeadLetter';
 const shut: ReadonlySet<string> = new Set(['subject-erased', 'avro-undecodable', 'schema-unknown']);
 /** Dead letters are decoded to see whose they are: between so many the event loop gets a turn. */
 const turnLetters = 500;
-const day = 86_400_000;
 
 /** A search keeps counts and what one fetch brings, whatever the topics hold. */
 export function createRemains(ports: RemainsPorts): Remains {
@@ -173,13 +169,10 @@ export function createRemains(ports: RemainsPorts): Remains {
     return { readable, newest };
   }
 
-  /** When retention has taken what stands on these topics, at the latest, by the time of the newest on each: a segment is deleted as one, once all of it is past. Null = nothing stands there, or one is kept for ever. */
+  /** When retention has taken what stands on these topics, at the latest, by the time of the newest on each: a segment is deleted as one, once all of it is past. Null = nothing stands there, or one is kept for ever, or for a time that the brokers do not tell. */
   async function goneBy(newest: ReadonlyMap<string, number>): Promise<number | null> {
     if (newest.size === 0) return null;
-    const ends = (await admin.describeTopics([...newest.keys()])).map(({ name, config }) => {
-      const kept = Number(config['retention.ms'] ?? 7 * day);
-      return kept < 0 ? Number.POSITIVE_INFINITY : newest.get(name)! + kept + Number(config['segment.ms'] ?? 7 * day);
-    });
+    const ends = (await admin.describeTopics([...newest.keys()])).map(({ name, config }) => newest.get(name)! + retentionOf(config) + Number(config['segment.ms'] ?? Number.POSITIVE_INFINITY));
     const last = Math.max(...ends);
     return Number.isFinite(last) ? last : null;
   }

@@ -49,6 +49,28 @@ test('a state that a late writer overwrote is written again when that is seen, o
   expect(await read(['a', 'b'])).toEqual(['a: the newest of a', 'b: the newest of b']);
 });
 
+// A broker that was cut off told an old end: a grant that the owner before had folded was not known, and opened again when it came once more.
+test('a new owner folds nothing before its table has a record that it wrote itself', async () => {
+  const topics = topicNames('t');
+  const steps: string[] = [];
+  let asked: ReadonlyMap<number, number> | undefined;
+  let reached!: () => void;
+  let handlers: ConsumerHandlers | undefined;
+  createFolder({
+    context: { topics, groups: groupNames('t'), serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) }, logger: { warn() {} }, log: { consumer: (options: { handlers: ConsumerHandlers }) => { handlers = options.handlers; return {}; } } },
+    appender: { partitions: async () => 3, append: async (_topic: string, records: readonly OutRecord[]) => { steps.push(...records.map(({ key, value }) => `${key!.toString()} ${value!.toString()}`)); return records.map((_, i) => 100 + 10 * i); } },
+    tables: { readToEnd: (atLeast: ReadonlyMap<number, number>) => { asked = atLeast; return new Promise<void>((done) => { reached = done; }); }, regressed: () => [], consentPositions: () => [0, 0, 0], onAdvance() {} },
+    fail: (error: unknown) => { throw error as Error; },
+  } as unknown as PolicyPorts, async () => {});
+  let done = false;
+  const assigned = handlers!.assigned([{ topic: topics.consentChanges, partition: 0, epoch: 1, position: 7 }, { topic: topics.consentChanges, partition: 2, epoch: 1, position: 9 }]);
+  void Promise.resolve(assigned).then(() => { done = true; });
+  for (let i = 0; i < 10; i++) await Promise.resolve();
+  expect([steps, [...asked!], done]).toEqual([['#folded/0 {"partition":0,"nextOffset":7}', '#folded/2 {"partition":2,"nextOffset":9}'], [[0, 101], [2, 111]], false]);
+  reached();
+  await assigned;
+});
+
 const ids = ['userId:u', 'email:e'] as const;
 const bytes = Buffer.from('\0\0\0\0\x01a change');
 

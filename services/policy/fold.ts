@@ -52,19 +52,22 @@ const identifier = /^[A-Za-z][A-Za-z0-9_]{0,31}:[A-Za-z0-9_-]{1,64}$/;
  * Folds weir.consent.changes into weir.consent, partition by partition: one state per key and batch, then the
  * watermark of the partition, in one append; the commit follows the acks, and those of what follows from changes of the
  * consent API (`relay`), which the next batch does not wait for. Repeating a batch gives the same states.
- * Nothing of a partition is folded before its states were read to the end taken after the assignment.
+ * Nothing of a partition is folded before its states were read up to a record that was written after the assignment.
  */
 export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiChange[]) => Promise<void>): GroupConsumer {
   const { context, appender, tables, metrics } = ports;
   const { serde, topics, clock, logger } = context;
   const folds = new Map<number, Fold>();
 
+  /** A record of its own tells where the states of the owner before end: the end that is told, and what is shown, may be of a broker that was cut off (docs/decisions/0030). */
   async function assigned(parts: readonly Assignment[]): Promise<void> {
-    await tables.readToEnd();
-    await Promise.all(parts.map(async ({ partition, epoch, position }) => {
+    if (parts.length === 0) return;
+    const marks = await appender.append(topics.consent, parts.map(({ partition, position }) => watermark(partition, position)));
+    await tables.readToEnd(new Map(parts.map(({ partition }, i) => [partition, marks[i]! + 1])));
+    await Promise.all(parts.map(async ({ partition, epoch }) => {
       const fold: Fold = { partition, epoch, written: new Map(), work: Promise.resolve(), committing: Promise.resolve(), relaying: Promise.resolve(), toRelay: 0, mending: true, mendedAt: -1, waiting: 0, leaving: false, closed: false };
       folds.set(partition, fold);
-      await writeAgain(fold, watermark(partition, position));
+      await writeAgain(fold);
       fold.mending = false;
     }));
   }
@@ -72,7 +75,7 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
   const readBackOf = ({ partition }: Fold): number => tables.consentPositions()[partition] ?? 0;
 
   /** States of which an older one came onto the topic behind them: by an owner that had lost the partition, or by a request that was given up and sent again. */
-  async function writeAgain(fold: Fold, ...more: readonly OutRecord[]): Promise<void> {
+  async function writeAgain(fold: Fold): Promise<void> {
     const { partition } = fold;
     const readBack = readBackOf(fold);
     const again = tables.regressed(partition).flatMap((key): OutRecord[] => {
@@ -80,8 +83,9 @@ export function createFolder(ports: PolicyPorts, relay: (changes: readonly ApiCh
       const stored = (fold.written.get(key)?.offset ?? -1) >= readBack ? undefined : tables.stored(key);
       return stored?.partition !== partition ? [] : [{ partition, key: Buffer.from(key), value: stored.bytes }];
     });
-    if (again.length > 0) logger.warn({ partition, states: again.length }, 'states that a late writer overwrote are written again');
-    if (again.length + more.length > 0) fold.mendedAt = (await appender.append(topics.consent, [...again, ...more])).at(-1)!;
+    if (again.length === 0) return;
+    logger.warn({ partition, states: again.length }, 'states that a late writer overwrote are written again');
+    fold.mendedAt = (await appender.append(topics.consent, again)).at(-1)!;
   }
 
   /** At once and not at the next assignment: when the topic is compacted, who reads it anew has only the late ones. */

@@ -1,8 +1,11 @@
 import type { LogRecord } from '@weir/log';
 import { H } from '@weir/pipeline';
-import { limitsAt, type CompiledRule, type Decision } from '@weir/policy';
+import { limitsAt, type CompiledRoute, type CompiledRule, type Decision, type DecisionContext, type Limits } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { headerOf, textOf, type PolicyPorts } from './ports.ts';
+
+/** Answers that are kept. */
+const remembered = 10_000;
 
 /** One slot of a limit rule that a delivery took. */
 export interface TakenSlot {
@@ -71,4 +74,21 @@ function slotsOf(record: LogRecord, destination: string, rules: ReadonlyMap<stri
     const rule = rules.get(name);
     return rule === undefined ? [] : [{ rule, key: rule.limit!.by === 'subject' ? subject : destination, at: Number(at), destination, operation: operation!, output: `${textOf(record, H.output)}/${textOf(record, H.intent)}` }];
   });
+}
+
+/** The same output at the same rule and route asks once: duplicates and repeats get the first answer and are not counted again. `output` is the one that is decided now, `taken` what was counted before. @param now ms since the epoch */
+export function countOnce({ take, restore }: Limits, output: () => string, taken: readonly TakenSlot[], now: number): DecisionContext['take'] {
+  const answers = new Map<string, boolean>();
+  for (const { rule, key, at } of taken) restore(rule, key, at, now);
+  // What was decided and not committed is decided once more: it has its slot.
+  for (const { rule, destination, operation, output: decided } of taken.slice(-remembered)) answers.set(`${rule.name}/${destination}/${operation}/${decided}`, true);
+  return (rule: CompiledRule, key: string, now: number, route: CompiledRoute) => {
+    const id = `${rule.name}/${route.destination}/${route.operation}/${output()}`;
+    const known = answers.get(id);
+    if (known !== undefined) return known;
+    const answer = take(rule, key, now);
+    if (answers.size >= remembered) answers.delete(answers.keys().next().value!);
+    answers.set(id, answer);
+    return answer;
+  };
 }

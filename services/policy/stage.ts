@@ -2,15 +2,15 @@ import { createClearLinks } from '@weir/consent';
 import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, Packer, RecordBatch } from '@weir/log';
-import { createCommitWindow, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type CompiledRoute, type CompiledRule, type DecisionContext, type Limits, type Subject } from '@weir/policy';
+import { createCommitWindow, erasureSource, type CommitWindow } from '@weir/pipeline';
+import { createLimits, decide, type DecisionContext, type Subject } from '@weir/policy';
 import { changeDecisions, isConsentChange, type Release } from '@weir/release';
 import { isReadable } from '@weir/seal';
 import { deadLetter } from './dead-letter.ts';
 import { onwardOf, type Canonical } from './delivery.ts';
 import { createDependencies } from './dependencies.ts';
 import { Heads } from './heads.ts';
-import { readTaken, type TakenSlot } from './limits.ts';
+import { countOnce, readTaken } from './limits.ts';
 import { createOpener, type Opened } from './opened.ts';
 import type { PolicyPorts } from './ports.ts';
 import { prepare } from './prepare.ts';
@@ -59,13 +59,10 @@ const clockEvery = 8;
 const maxChunks = 4;
 /** Packers that are kept; each has up to 1 MiB. */
 const maxSpare = 6;
-const remembered = 10_000;
 const canonicalPrefix = 'weir.canonical.';
 /** Of the records about a person it alone says where that one is. */
 const profile = 'weir.canonical.Profile';
 const nothing = (): undefined => undefined;
-/** Of what the control service writes for an erasure. */
-const erasureSource = 'weir-erasure';
 
 /**
  * Decides canonical records, in order per partition. A record waits until the consent changes and identity links of
@@ -384,21 +381,4 @@ function approvalOf({ approval }: Heads): Subject['approval'] {
   if (approval === undefined) return undefined;
   const [destination = '', operation = '', rules = ''] = approval.split('/');
   return { destination, operation, rules: rules.split(',') };
-}
-
-/** The same output at the same rule and route asks once: duplicates and repeats get the first answer and are not counted again. */
-function countOnce({ take, restore }: Limits, output: () => string, taken: readonly TakenSlot[], now: number): DecisionContext['take'] {
-  const answers = new Map<string, boolean>();
-  for (const { rule, key, at } of taken) restore(rule, key, at, now);
-  // What was decided and not committed is decided once more: it has its slot.
-  for (const { rule, destination, operation, output: decided } of taken.slice(-remembered)) answers.set(`${rule.name}/${destination}/${operation}/${decided}`, true);
-  return (rule: CompiledRule, key: string, now: number, route: CompiledRoute) => {
-    const id = `${rule.name}/${route.destination}/${route.operation}/${output()}`;
-    const known = answers.get(id);
-    if (known !== undefined) return known;
-    const answer = take(rule, key, now);
-    if (answers.size >= remembered) answers.delete(answers.keys().next().value!);
-    answers.set(id, answer);
-    return answer;
-  };
 }

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { findWeirError, WeirError } from '@weir/errors';
+import { WeirError } from '@weir/errors';
 import type { LogAdmin } from '@weir/log';
-import { isPassing, patiently, retentionOf, soon, type ReplayPreview } from '@weir/pipeline';
+import { patiently, retentionOf, type ReplayPreview } from '@weir/pipeline';
 import type { Logger } from 'pino';
 import type { NewLeaf } from '../audit.ts';
 import { maxOrders, type Corrector } from './correct.ts';
+import { createLines, isAway } from './lines.ts';
 import type { ReplayMetrics } from './metrics.ts';
 import { overlap, type ReplayOrder, type ReplayRange, type Selection } from './order.ts';
 import { atEnd, endedStates, firstProgress, workingStates, type Entry, type Orders, type ReplayProgress, type State } from './orders.ts';
@@ -57,13 +58,6 @@ export interface Runner {
 }
 
 const saveEveryMs = 1000;
-/** A run whose stages have no room for so long lets those behind it go first. */
-const asideMs = 3000;
-const asideLookMs = 1000;
-/** What was read of a range before brokers or registry went away is read again after each wait. */
-const maxAwayMs = 30_000;
-/** An order that another process has taken over is not waited for. */
-const isAway = (error: unknown): boolean => isPassing(error) && (error as { code?: string }).code !== 'log-assignment-stale';
 /** Ended orders whose names of those that a vendor was asked about are kept. */
 const keptNames = 20;
 const unknowns = new Set(['unknownKeyed', 'unknownReadable', 'unknownHeld']);
@@ -84,17 +78,14 @@ export function createRunner(ports: RunnerPorts): Runner {
   const { orders, admin, select, logger } = ports;
   const { topics, clock, reader } = ports.putBack;
   const settled = createSettled(ports.settle);
-  const lines = { preview: Promise.resolve(), run: Promise.resolve() };
-  /** Orders of each line; the first one is worked on. */
-  const queued: Readonly<Record<keyof typeof lines, string[]>> = { preview: [], run: [] };
-  /** What is waited for outside of the lines. */
-  const delivering = new Set<Promise<void>>();
-  const running = new Map<string, PutBack>();
-  /** What an order waits for that is not at its put-back. */
-  const waiting = new Map<string, string>();
-  /** What did not answer an order, and how often in a row. */
-  const away = new Map<string, { readonly tries: number; readonly what: string }>();
-  let closed = false;
+  const lines = createLines({
+    clock, orders, logger, fail: ports.fail,
+    async ends(entry, { code, message }) {
+      const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.failed', target: entry.order.id, of: entry.order.leaf, details: { code } });
+      await keep(entry, { state: 'failed', by: 'control', leaf, finishedAt: clock.now(), reason: message });
+    },
+  });
+  const { goesOn, enqueue } = lines;
 
   /** Counts at once, also when the write is refused: who asked for it is told. */
   async function save(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
@@ -107,81 +98,10 @@ export function createRunner(ports: RunnerPorts): Runner {
   /** As `save`, of the work itself: brokers that are away are waited for. What is written in the end is how the order is by then. */
   async function keep(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
     await save(entry, patch).catch((error: unknown) => {
-      if (closed || !isAway(error)) throw error;
-      return patiently(clock, () => closed, () => orders.save(entry.progress));
+      if (lines.closed() || !isAway(error)) throw error;
+      return patiently(clock, lines.closed, () => orders.save(entry.progress));
     });
   }
-
-  /** What fails in a declared way ends the order, not the process; brokers or a registry that are away end neither: the work is taken up where a crash would have left it. */
-  async function attempt(id: string, work: (entry: Entry) => Promise<void>): Promise<void> {
-    try {
-      for (let again = true; again && !closed;) {
-        const entry = orders.get(id);
-        again = await work(entry).then(() => false, (error: unknown) => failed(entry, error));
-      }
-      away.delete(id);
-    } catch (error) {
-      if (!closed) ports.fail(error);
-    }
-  }
-
-  /** Work of one line, one after the other. */
-  function enqueue(line: keyof typeof lines, id: string, work: (entry: Entry) => Promise<void>): void {
-    queued[line].push(id);
-    lines[line] = lines[line].then(() => attempt(id, work)).finally(() => queued[line].shift());
-  }
-
-  /** Leaves the line to those behind it until the stages have taken enough of what it put back: a destination that is paused holds up its own orders only. Then its turn comes again. */
-  function stepAside(id: string, putBack: PutBack): void {
-    running.set(id, putBack);
-    const mine = (): boolean => running.get(id) === putBack;
-    const waits: Promise<void> = attempt(id, (entry) => putBack.room(() => mine() && goesOn(entry, 'running'), asideLookMs)).then(() => {
-      // Paused and started meanwhile: it has another turn already.
-      if (!mine()) return;
-      running.delete(id);
-      enqueue('run', id, run);
-    }).finally(() => delivering.delete(waits));
-    delivering.add(waits);
-  }
-
-  /** Each by itself: one whose destination is paused holds up no other. */
-  function awaitDelivery(id: string): void {
-    const waiting: Promise<void> = attempt(id, deliver).finally(() => delivering.delete(waiting));
-    delivering.add(waiting);
-  }
-
-  /** True: it is to be tried again, now. */
-  async function failed(entry: Entry, error: unknown): Promise<boolean> {
-    if (closed) return false;
-    const known = findWeirError(error);
-    if (known?.code === 'log-assignment-stale') {
-      logger.warn({ order: entry.order.id }, known.message);
-      return false;
-    }
-    if (known === undefined || known.entry.retry === 'stop') throw error;
-    if (endedStates.has(entry.progress.state)) {
-      logger.warn({ order: entry.order.id, err: error }, 'the work on a replay order that was cancelled failed');
-      return false;
-    }
-    if (isAway(known)) {
-      await outlast(entry, known);
-      return true;
-    }
-    const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.failed', target: entry.order.id, of: entry.order.leaf, details: { code: known.code } });
-    await keep(entry, { state: 'failed', by: 'control', leaf, finishedAt: clock.now(), reason: known.message });
-    return false;
-  }
-
-  /** Longer each time that nothing could be done between; no longer than the order stays as it is. */
-  async function outlast({ order: { id }, progress: { state } }: Entry, error: WeirError): Promise<void> {
-    const tries = (away.get(id)?.tries ?? 0) + 1;
-    if (tries === 1) logger.warn({ order: id, err: error }, 'a replay waits until brokers and registry answer');
-    away.set(id, { tries, what: `${error.code}: ${error.message}` });
-    const until = clock.monotonic() + Math.min(maxAwayMs, 250 * 2 ** tries);
-    while (!closed && clock.monotonic() < until && orders.get(id).progress.state === state) await soon(clock);
-  }
-
-  const goesOn = (entry: Entry, state: State): boolean => !closed && entry.progress.state === state;
 
   /** The release under which a corrected order showed what it would send, where another one runs now: its differences are others, and nobody saw them. */
   function otherRelease({ order, progress }: Entry): string | undefined {
@@ -206,14 +126,8 @@ export function createRunner(ports: RunnerPorts): Runner {
    * An index that is being built anew (a new folder, a torn file) knows of no end: what it is asked before it is whole would be
    * taken for on its way, and passed over. False: the order left the state before.
    */
-  async function indexed(entry: Entry, state: State): Promise<boolean> {
-    const { id } = entry.order;
-    waiting.set(id, 'the index of control');
-    try {
-      return await settled.indexed(() => goesOn(entry, state));
-    } finally {
-      waiting.delete(id);
-    }
+  function indexed(entry: Entry, state: State): Promise<boolean> {
+    return lines.named(entry.order.id, 'the index of control', () => settled.indexed(() => goesOn(entry, state)));
   }
 
   async function preview(entry: Entry): Promise<void> {
@@ -230,7 +144,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       for await (const { records } of scan(reader, order.range)) {
         if (!goesOn(entry, 'previewing')) return;
         const items = await selector.take(records);
-        away.delete(order.id);
+        lines.answered(order.id);
         if (order.verify) await verify(entry, items, 'previewing', survey);
         for (const item of items) {
           const differences = correct?.differences(item) ?? [];
@@ -284,7 +198,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       const other = otherRelease(entry);
       if (other === undefined) {
         const blocked = await pass(entry);
-        if (blocked !== undefined) return stepAside(order.id, blocked);
+        if (blocked !== undefined) return lines.stepAside(order.id, blocked, run);
       } else {
         const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.paused', target: order.id, of: order.leaf, details: { release: select.release().hash } });
         if (goesOn(entry, 'running')) await keep(entry, { state: 'paused', by: 'control', leaf, reason: `${other}: order it again` });
@@ -305,14 +219,12 @@ export function createRunner(ports: RunnerPorts): Runner {
     const correct = order.corrected ? await ports.corrector.open(order, on) : undefined;
     const counts: Record<string, number> = { ...entry.progress.counts };
     const putBack = createPutBack(ports.putBack, order);
-    running.set(order.id, putBack);
-    let noRoomSince: number | undefined;
-    /** What was put back is found again by its origin. */
-    const stepsAside = (): boolean => noRoomSince !== undefined && queued.run.length > 1 && clock.monotonic() - noRoomSince > asideMs;
-    function puts(): boolean {
-      noRoomSince = putBack.waitingFor() === undefined ? undefined : noRoomSince ?? clock.monotonic();
-      return on() && !stepsAside();
-    }
+    const leaves = lines.putsBack(order.id, putBack);
+    const puts = (): boolean => {
+      // What was put back is found again by its origin.
+      const aside = leaves();
+      return on() && !aside;
+    };
     let savedAt = clock.monotonic();
     /** What is being put back; the next chunk is selected meanwhile, and put back behind it. */
     let under: { readonly whole: Promise<boolean>; readonly acknowledged: () => void; readonly positions: readonly Position[] } | undefined;
@@ -331,7 +243,7 @@ export function createRunner(ports: RunnerPorts): Runner {
     try {
       for await (const { records, positions, lost } of scan(reader, order.range, entry.progress.positions)) {
         const found = await selector.take(records);
-        away.delete(order.id);
+        lines.answered(order.id);
         const items = correct === undefined ? found : found.map((item) => correct.mark(item));
         if (order.verify) await verify(entry, items.filter((item) => !already.has(item.from)), 'running');
         const back: Item[] = [];
@@ -349,11 +261,11 @@ export function createRunner(ports: RunnerPorts): Runner {
       if (!await settle()) return on() ? putBack : undefined;
     } finally {
       await under?.whole.catch(() => {});
-      running.delete(order.id);
+      lines.putBackEnds(order.id);
       correct?.close();
     }
     await keep(entry, { state: 'delivering' });
-    awaitDelivery(order.id);
+    lines.beside(order.id, deliver);
     return undefined;
   }
 
@@ -406,7 +318,7 @@ export function createRunner(ports: RunnerPorts): Runner {
       if (begins.length === 0) return [];
       const [ends, [spec]] = await Promise.all([admin.endOffsets(topic), admin.describeTopics([topic])]);
       const kept = retentionOf(spec?.config);
-      // Deleted otherwise (by size, by hand): it may have been of any time.
+      // Deleted otherwise (by size, by hand), or after a time that the brokers do not tell: it may have been of any time.
       const emptied = clock.now() - (Number.isFinite(kept) ? kept : 0);
       return Promise.all(begins.map(async ([partition, begin]) => (begin >= (ends.get(partition) ?? 0) ? emptied : (await reader.readOne(topic, partition, begin))?.timestamp ?? emptied)));
     }));
@@ -473,17 +385,10 @@ export function createRunner(ports: RunnerPorts): Runner {
         logger.info({ order: order.id, state: progress.state }, 'going on with a replay');
         if (progress.state === 'previewing') enqueue('preview', order.id, preview);
         else if (progress.state === 'running') enqueue('run', order.id, run);
-        else awaitDelivery(order.id);
+        else lines.beside(order.id, deliver);
       }
     },
-    waitingFor(id) {
-      if (!workingStates.has(orders.get(id).progress.state)) return undefined;
-      const line = Object.values(queued).find((ids) => ids.indexOf(id) > 0);
-      return away.get(id)?.what ?? waiting.get(id) ?? running.get(id)?.waitingFor() ?? (line === undefined ? undefined : `order ${line[0]}`);
-    },
-    async close() {
-      closed = true;
-      await Promise.all([...Object.values(lines), ...delivering]);
-    },
+    waitingFor: lines.waitingFor,
+    close: lines.close,
   };
 }

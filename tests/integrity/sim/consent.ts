@@ -240,7 +240,9 @@ export function afterApplied(history: History): string[] {
   const problems: string[] = [];
   const idsOf = new Map<string, readonly string[]>();
   for (const record of (history.records.get('sim.dispatch.newsletter') ?? []).flat()) {
-    const { value } = history.decode(record.value!);
+    // An empty one is of an owner that found no mark on its ledger.
+    if (record.value === null) continue;
+    const { value } = history.decode(record.value);
     for (const generation of generations) for (const intent of new Set(['0', value.intent])) idsOf.set(deliveryKey(value.outputId, 'newsletter', value.operation, intent, generation), value.ids);
   }
   const firstOf = new Map<string, ChangeSeen>();
