@@ -25,8 +25,8 @@ const dropped: readonly string[] = [H.intent, H.resend, H.origin, H.verified, H.
  * with those of this one. A canonical or raw record goes the whole way again, for one destination when the order names it.
  * Whether the order sends what may have taken effect (unknownRule) goes with it: the key window may pass before its turn comes.
  */
-export function recordOf(order: Pick<ReplayOrder, 'id'> & UnknownRule, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects'>): OutRecord {
-  const { partition, key, value } = item.origin;
+export function recordOf(order: Pick<ReplayOrder, 'id'> & UnknownRule, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects'>, partition = item.origin.partition): OutRecord {
+  const { key, value } = item.origin;
   const headers: (readonly [string, Buffer])[] = item.origin.headers.filter(([name]) => !dropped.includes(name));
   headers.push([H.intent, Buffer.from(order.id)], [H.origin, Buffer.from(item.from)]);
   if (unknownRule(order, item.kind) === 'resend') headers.push([H.resend, Buffer.from(order.id)]);
@@ -45,18 +45,18 @@ function headerName(name: string): Buffer {
 }
 
 /** Writes the same records as `recordOf`, those of dead letters with their headers as they stand in the letter, into one packer. */
-export function createRecords(order: Pick<ReplayOrder, 'id'> & UnknownRule): (packer: Packer, item: Parameters<typeof recordOf>[1]) => OutRecord {
+export function createRecords(order: Pick<ReplayOrder, 'id'> & UnknownRule): (packer: Packer, item: Parameters<typeof recordOf>[1], partition?: number) => OutRecord {
   const intent = headerBytes(H.intent, order.id);
   const resend = headerBytes(H.resend, order.id);
   const only = headerBytes(H.only, order.destination ?? '');
-  return (packer, item) => {
-    const { origin: { partition, key, value, encoded }, kind } = item;
+  return (packer, item, partition = item.origin.partition) => {
+    const { origin: { key, value, encoded }, kind } = item;
     // Few, or of another version of Weir.
-    if (encoded === undefined || key === null || value === null || item.corrects !== undefined) return recordOf(order, item);
+    if (encoded === undefined || key === null || value === null || item.corrects !== undefined) return recordOf(order, item, partition);
     packer.begin();
     packer.key(key, 0, key.length);
     packer.value(value, 0, value.length);
-    if (!encoded.pack(packer, dropped)) return recordOf(order, item);
+    if (!encoded.pack(packer, dropped)) return recordOf(order, item, partition);
     packer.headers(intent, 0, intent.length, 1);
     packer.header(originName, item.from);
     if (unknownRule(order, kind) === 'resend') packer.headers(resend, 0, resend.length, 1);
@@ -129,7 +129,7 @@ export function createPutBack(ports: PutBackPorts, order: ReplayOrder): PutBack 
     idle = undefined;
     await Promise.all([...byTopic].map(async ([topic, list]) => {
       await appender.partitions(topic);
-      const records = list.map((item) => make(packer, item));
+      const records = list.map((item) => make(packer, item, item.origin.unplaced === true ? appender.partitionFor(topic, item.origin.key!) : undefined));
       const offsets = await appender.append(topic, records);
       let ends = put.get(topic);
       if (ends === undefined) put.set(topic, ends = new Map());

@@ -24,6 +24,8 @@ export interface Origin {
   readonly headers: Headers;
   /** Of a dead letter: its headers as they stand in it. */
   readonly encoded?: LetterHeaders;
+  /** It never stood on that topic: partition and offset are those of another one, and it goes to the partition of its key. */
+  readonly unplaced?: boolean;
 }
 
 export interface Looked {
@@ -112,9 +114,13 @@ class LetterOrigin implements Origin {
   readonly key: Buffer | null;
   readonly value: Buffer | null;
   readonly encoded: LetterHeaders | undefined;
+  unplaced = false;
+  readonly #letter: Buffer;
   readonly #decoded: Headers;
 
-  constructor({ topic, partition, offset, key, value, headers }: Letter) {
+  /** @param bytes the letter as it is encoded */
+  constructor({ topic, partition, offset, key, value, headers }: Letter, bytes: Buffer) {
+    this.#letter = bytes;
     this.topic = topic;
     this.partition = partition;
     this.offset = offset;
@@ -130,7 +136,19 @@ class LetterOrigin implements Origin {
   get held(): boolean {
     return this.encoded?.has(H.held) ?? this.#decoded.some(([name]) => name === H.held);
   }
+  /**
+   * Whether the dispatcher of the first vendor wrote it in place of an append to the second's topic, which was gone: it says so,
+   * and its id is that of the place on the first's topic (services/dispatcher/ends.ts; a test holds the two together).
+   */
+  wasNeverOn(serde: Serde, firstTopic: string): boolean {
+    const { id, reasons } = readWhy(serde, this.#letter)!;
+    if (this.key === null || !reasons.some(({ code }) => code === 'destination-retired')) return false;
+    return id === `dlq_${hash('sha256', `dispatcher\0${firstTopic}\0${this.partition}\0${this.offset}`).slice(0, 32)}`;
+  }
 }
+
+/** Of a few letters only. */
+const readWhy = fieldReader<Required<Pick<Letter, 'id' | 'reasons'>>>('weir.internal.DeadLetter', ['id', 'reasons']);
 
 interface DeliveryRecord extends DeliveryFacts {
   /** Of the record's key. */
@@ -138,6 +156,8 @@ interface DeliveryRecord extends DeliveryFacts {
   readonly payload: Buffer;
   readonly release: string;
   readonly notBefore: number | null;
+  /** Of a second vendor's: the first. Absent: of another version of Weir. */
+  readonly failedOver?: { readonly destination: string } | null;
 }
 
 function letterReader({ code, stage, source, destination, release, events, letters }: ReplayOrder): FieldReader<Letter> {
@@ -145,7 +165,7 @@ function letterReader({ code, stage, source, destination, release, events, lette
   return fieldReader<Letter>('weir.internal.DeadLetter', [...asked.flatMap(([name, is]) => (is ? [name] : [])), 'topic', 'partition', 'offset', 'key', 'value', 'headers'], ['headers']);
 }
 
-const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent', 'release', 'notBefore']);
+const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent', 'release', 'notBefore', 'failedOver']);
 
 /** Deliveries that are decided again at a time: each takes a read of weir.canonical. */
 const decidedAtOnce = 16;
@@ -262,7 +282,14 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     if (d.destination !== last.destination || d.operation !== last.operation) last = { destination: d.destination, operation: d.operation, among: `${d.destination}/${d.operation}` };
     if (!isNewOf(linkedFrom(d.outputId) === undefined ? d.intent : `linked ${d.intent}`, '0', d.outputId, last.among) || onlyMeets) return undefined;
     d.subject = origin.key?.toString('utf8') ?? '';
-    return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found: standingOf(standing, d, true, ports.now()) }] };
+    const now = ports.now();
+    let found = standingOf(standing, d, true, now);
+    if (origin instanceof LetterOrigin && d.failedOver && origin.wasNeverOn(serde, topics.dispatch(d.failedOver.destination))) {
+      origin.unplaced = true;
+      // No end of it is on its way: that it is a dead letter is its only one (docs/decisions/0015).
+      if (found.standing === 'pending' && standing.deliveryState(`${d.outputId}|${d.destination}|${d.operation}`) === 'dead-lettered') found = standingOf(standing, d, false, now);
+    }
+    return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found }] };
   }
 
   /** A delivery that was decided earlier does not go when policy would not let it through as it stands today (I3: consent alone is asked again at the call). What restricts use goes whatever the rules say. */
@@ -326,7 +353,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
       else {
         const letter = decode(record.value, readLetter);
         if (letter === undefined || !wantsLetter(letter)) continue;
-        const origin = new LetterOrigin(letter);
+        const origin = new LetterOrigin(letter, record.value!);
         if (origin.held) passed.held++;
         else origins.push([origin, from]);
       }
@@ -380,6 +407,7 @@ export function goesBack(item: Item, order: UnknownRule): boolean {
   if (item.note !== undefined && item.note !== 'goes-on') return false;
   if (item.corrects !== undefined) return true;
   const unknown = unknownRule(order, item.kind);
-  if (item.deliveries.some((d) => sends(d.found.standing, unknown))) return true;
-  return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');
+  // What the vendor said goes with a delivery and ends it; with a record that is decided anew it does not, and the vendor could be called.
+  if (item.deliveries.some(({ found: { standing } }) => sends(standing, unknown) && (item.kind === 'delivery' || standing !== 'applied'))) return true;
+  return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'applied' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');
 }

@@ -78,3 +78,13 @@ test('of a dead letter that is no delivery what nothing can tell of is held, in 
   expect(told('raw', null, 'resend', 'derived')).toEqual(sent);
   for (const kind of ['delivery', 'derived'] as const) expect(told('dlq', 'mail', 'hold', kind)).toEqual(held);
 });
+
+test('what the vendor said it has is no reason to put back the record that it came of: nothing of that goes with it, and it could be called again', () => {
+  const of = (kind: Item['kind'], note: Item['note'], ...standing: Looked['found']['standing'][]): boolean => goesBack({ kind, note, deliveries: standing.map((s) => ({ facts: {}, found: { standing: s }, allowed: true })) } as unknown as Item, order);
+  // The answer goes with a delivery, and ends it without a call.
+  expect(of('delivery', undefined, 'applied')).toBe(true);
+  expect(of('derived', undefined, 'applied')).toBe(false);
+  expect(of('derived', undefined, 'applied', 'confirmed')).toBe(false);
+  expect(of('derived', 'goes-on', 'applied')).toBe(false);
+  expect(of('derived', undefined, 'applied', 'notApplied')).toBe(true);
+});
