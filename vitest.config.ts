@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
+import LongestFirst from './tests/setup/longest-first.ts';
 
 const ignored = ['**/node_modules/**', '.cache/**', '.weir/**'];
 
@@ -14,6 +15,7 @@ export default defineConfig({
   test: {
     // What needs a broker goes first; the rest takes every core; what looks at times goes last, with nothing beside it.
     maxWorkers: availableParallelism(),
+    sequence: { sequencer: LongestFirst },
     projects: [
       { test: { name: 'unit', sequence: { groupOrder: 1 }, include: ['packages/**/*.test.ts', 'services/**/*.test.ts', 'adapters/**/*.test.ts', 'cli/**/*.test.ts', 'infra/**/*.test.ts', 'scripts/**/*.test.ts', 'schemas/**/*.test.ts', 'tests/contract/**/*.test.ts', 'tests/conformance/checker.test.ts', 'tests/chaos/**/*.test.ts', 'tests/consent-race/**/*.test.ts', 'tests/mutants/**/*.test.ts', 'tests/setup/**/*.test.ts'], exclude: ignored, testTimeout: 60_000 } },
       { test: { name: 'sim', sequence: { groupOrder: 1 }, include: ['tests/integrity/sim/**/*.test.ts'], exclude: ignored, testTimeout: 300_000 } },

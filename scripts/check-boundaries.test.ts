@@ -17,4 +17,5 @@ test.each([
 
 test('what the layout allows is no violation', () => {
   expect(checkFile('services/ingest/app.ts', "import type { X } from '@weir/log';\nimport { y } from './routes.ts';")).toEqual([]);
+  expect(checkFile('vitest.config.ts', "import X from './tests/setup/x.ts';")).toEqual([]);
 });

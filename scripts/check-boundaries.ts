@@ -39,7 +39,7 @@ export function checkFile(path: string, text: string): Violation[] {
   const found: Violation[] = [];
   const report = (message: string): void => { found.push({ file: path, message }); };
   const unit = unitOf(path);
-  const isTest = path.includes('.test.') || path.startsWith('tests/');
+  const isTest = path.includes('.test.') || path.startsWith('tests/') || path === 'vitest.config.ts';
   for (const match of text.matchAll(/(?:^|\n)\s*(?:import|export)\s[^'"`;]*?from\s+['"]([^'"]+)['"]|import\(\s*['"]([^'"]+)['"]\s*\)|(?:^|\n)\s*import\s+['"]([^'"]+)['"]/g)) {
     const spec = match[1] ?? match[2] ?? match[3]!;
     if (kafkaClients.has(spec) && unit !== 'packages/log' && path !== 'bench/parties/bare-loop.ts') report(`imports ${spec}: only packages/log may, and the benchmark that measures against it`);

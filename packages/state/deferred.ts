@@ -9,10 +9,15 @@ import type { Put, Table } from './table.ts';
 export interface DeferredRows {
   /** The number that counts; undefined = none. */
   find(hash: Hash): number | undefined;
+  /** What was put beside the number that counts; 0 = nothing. */
+  beside(hash: Hash): number;
   /** The second halves of all hashes with this first one, in order. */
   under(high: number): number[];
-  /** @param value above 0, exact as a number */
-  put(hash: Hash, value: number): void;
+  /**
+   * @param value above 0, exact as a number
+   * @param beside kept by the rule `largest`: of equal values the one with the larger one counts
+   */
+  put(hash: Hash, value: number, beside?: number): void;
   /** True: the table may have it, and has it until the removal is written: the caller must know of it when it is lost. */
   remove(hash: Hash): boolean;
   /** Entries gathered since the last freeze. */
@@ -33,7 +38,8 @@ const halfDigits = 13;
  * may outlive a removal that another put followed before it was written.
  */
 export function createDeferredRows(table: Table, prefix: string, rule: 'newest' | 'largest'): DeferredRows {
-  let active = createSortedHashes();
+  const create = (): SortedHashes => createSortedHashes(rule === 'largest');
+  let active = create();
   let frozen: SortedHashes | undefined;
   /** Of what was frozen, behind what is written, and behind what the last step gave; -1 = all. */
   let cursor = 0;
@@ -48,6 +54,12 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
     return table.get(prefix + hexOf(high, low))?.readDoubleLE(0);
   }
 
+  /** Of the row, the number and what is beside it. */
+  function pairOf(high: number, low: number): readonly [number, number] {
+    const row = table.get(prefix + hexOf(high, low));
+    return row === undefined ? none : [row.readDoubleLE(0), row.length < 16 ? 0 : row.readDoubleLE(8)];
+  }
+
   function find([high, low]: Hash): number | undefined {
     const first = active.get(high, low);
     if (first === removed || (first !== undefined && rule === 'newest')) return first === removed ? undefined : first;
@@ -60,22 +72,34 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
   }
 
   /** What is larger already, or gathered anew, needs no row now. */
-  function counts(high: number, low: number, value: number): boolean {
-    return (active.get(high, low) ?? 0) < value && (value > highest || (stored(high, low) ?? 0) < value);
+  function counts(high: number, low: number, value: number, beside: number): boolean {
+    const known = active.get(high, low) ?? 0;
+    if (known > value || (known === value && active.second(high, low) >= beside)) return false;
+    return value > highest || isLarger([value, beside], pairOf(high, low));
   }
 
   return {
     find,
+    beside([high, low]) {
+      if (rule === 'newest' || active.get(high, low) === removed) return 0;
+      const pairs: (readonly [number, number])[] = [[active.get(high, low) ?? 0, active.second(high, low)]];
+      const second = frozen?.get(high, low);
+      if (second !== removed) pairs.push([second ?? 0, frozen?.second(high, low) ?? 0], pairOf(high, low));
+      return pairs.reduce((a, b) => (isLarger(b, a) ? b : a))[1];
+    },
     under(high) {
       const found = new Set<number>();
       for (const { key } of table.range(prefix + hexOf(high, 0).slice(0, halfDigits))) found.add(Number.parseInt(key.slice(-halfDigits), 16));
       for (const hashes of [frozen, active]) hashes?.under(high, (low, value) => { if (value === removed) found.delete(low); else found.add(low); });
       return [...found].sort((a, b) => a - b);
     },
-    put([high, low], value) {
+    put([high, low], value, beside = 0) {
       highestHere = Math.max(highestHere, value);
-      if (rule === 'largest' && (active.get(high, low) ?? removed) >= value) return;
-      active.set(high, low, value);
+      if (rule === 'largest') {
+        const known = active.get(high, low) ?? removed;
+        if (known > value || (known === value && active.second(high, low) >= beside)) return;
+      }
+      active.set(high, low, value, beside);
     },
     remove([high, low]) {
       const written = frozen?.get(high, low) !== undefined || stored(high, low) !== undefined;
@@ -86,16 +110,16 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
     size: () => active.size(),
     freeze() {
       frozen = active;
-      active = createSortedHashes();
+      active = create();
       cursor = reached = 0;
       [highestFrozen, highestHere] = [highestHere, 0];
     },
     step(limit, puts) {
       if (frozen === undefined) return true;
-      reached = frozen.each(cursor, limit, (high, low, value) => {
+      reached = frozen.each(cursor, limit, (high, low, value, beside) => {
         const key = prefix + hexOf(high, low);
         if (value === removed) puts.push({ key, value: null });
-        else if (rule === 'newest' || counts(high, low, value)) puts.push({ key, value: encoded(value) });
+        else if (rule === 'newest' || counts(high, low, value, beside)) puts.push({ key, value: encoded(value, beside) });
       });
       if (reached < 0 && rule === 'largest') puts.push({ key: highestKey, value: encoded(Math.max(highest, highestFrozen)) });
       return reached < 0;
@@ -109,8 +133,14 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
   };
 }
 
-function encoded(value: number): Buffer {
-  const bytes = Buffer.allocUnsafe(8);
+const none = [0, 0] as const;
+
+const isLarger = ([value, beside]: readonly [number, number], [other, otherBeside]: readonly [number, number]): boolean => value > other || (value === other && beside > otherBeside);
+
+/** A row as before where nothing is beside the number. */
+function encoded(value: number, beside = 0): Buffer {
+  const bytes = Buffer.allocUnsafe(beside === 0 ? 8 : 16);
   bytes.writeDoubleLE(value);
+  if (beside !== 0) bytes.writeDoubleLE(beside, 8);
   return bytes;
 }

@@ -40,10 +40,13 @@ function digitsOf(number: number): string {
 /** What `hashOf` was made from, 26 digits. */
 export const hexOf = (high: number, low: number): string => digitsOf(high) + digitsOf(low);
 
-/** Numbers (not 0) under hashes, in the order of the hashes, in 24 bytes each and a third more of room. */
+/** Numbers (not 0) under hashes, in the order of the hashes, in 24 bytes each (32 where each has a second number) and a third more of room. */
 export interface SortedHashes {
   get(high: number, low: number): number | undefined;
-  set(high: number, low: number, value: number): void;
+  /** The second number of what is there; 0 = there is none. */
+  second(high: number, low: number): number;
+  /** @param second kept only where they were made with second numbers */
+  set(high: number, low: number, value: number, second?: number): void;
   delete(high: number, low: number): void;
   size(): number;
   /** Forgets all and keeps the memory. */
@@ -51,18 +54,19 @@ export interface SortedHashes {
   /** Shows what is under one first half, in order. */
   under(high: number, show: (low: number, value: number) => void): void;
   /** Shows up to `limit` from a place on, in order; gives the next place, -1 = that was all. 0 is the first. Nothing may be set or deleted between. */
-  each(place: number, limit: number, show: (high: number, low: number, value: number) => void): number;
+  each(place: number, limit: number, show: (high: number, low: number, value: number, second: number) => void): number;
 }
 
-const width = 3;
 const spareSlots = 64;
 const fullest = 0.7;
 
 /**
  * Open addressing by the highest bits, with the entries of a run kept in order (Amble and Knuth, Ordered hash tables, 1974):
  * a scan gives them sorted. Many with the same beginning make one long run, which costs time and nothing else.
+ * @param seconds each has a second number, 0 unless it is said
  */
-export function createSortedHashes(): SortedHashes {
+export function createSortedHashes(seconds = false): SortedHashes {
+  const width = seconds ? 4 : 3;
   let bits = 10;
   let data = new Float64Array(width * (2 ** bits + spareSlots));
   let size = 0;
@@ -91,6 +95,7 @@ export function createSortedHashes(): SortedHashes {
       data[at] = before[i]!;
       data[at + 1] = before[i + 1]!;
       data[at + 2] = before[i + 2]!;
+      if (seconds) data[at + 3] = before[i + 3]!;
     }
   }
 
@@ -107,7 +112,11 @@ export function createSortedHashes(): SortedHashes {
       const i = placeOf(high, low);
       return isAt(i, high, low) ? data[i + 2] : undefined;
     },
-    set(high, low, value) {
+    second(high, low) {
+      const i = placeOf(high, low);
+      return seconds && isAt(i, high, low) ? data[i + 3]! : 0;
+    },
+    set(high, low, value, second = 0) {
       const i = placeOf(high, low);
       if (!isAt(i, high, low)) {
         let empty = i;
@@ -119,6 +128,7 @@ export function createSortedHashes(): SortedHashes {
         size++;
       }
       data[i + 2] = value;
+      if (seconds) data[i + 3] = second;
       if (size > fullest * 2 ** bits) grow();
     },
     delete(high, low) {
@@ -144,7 +154,7 @@ export function createSortedHashes(): SortedHashes {
       for (let i = place; i < data.length; i += width) {
         if (data[i + 2] === 0) continue;
         if (shown++ === limit) return i;
-        show(data[i]!, data[i + 1]!, data[i + 2]!);
+        show(data[i]!, data[i + 1]!, data[i + 2]!, seconds ? data[i + 3]! : 0);
       }
       return -1;
     },

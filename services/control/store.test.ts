@@ -8,7 +8,8 @@ import { afterEach, expect, test } from 'vitest';
 import { forgetRows } from './replay/rows.ts';
 import { indexFrom, type IndexGap } from './indexer.ts';
 import { walk, type DeliveryFacts } from './replay/standing.ts';
-import { createStore, deliveryStates, eventEnds, type DeliveryState, type Store } from './store.ts';
+import { createDisk } from '../../tests/integrity/sim/table.ts';
+import { createStore, deliveryStates, eventEnds, type DeliveryState, type NewEnd, type Store } from './store.ts';
 
 const dirs: string[] = [];
 const stores: Store[] = [];
@@ -175,4 +176,28 @@ test('a delivery that is held for an approver is found behind however many other
   tx.commit('t', 0, 1);
   expect([...store.heldLetters()].map((l) => l['id'])).toEqual(['new', 'old']);
   expect([...store.deadLetters()]).toHaveLength(52);
+});
+
+test('an index of the version before goes on, and an update is told from another one of its accept time where both are known', () => {
+  const disk = createDisk();
+  const table = disk.open({ path: 'x' });
+  const before = createStore(table);
+  const end = (n: number, acceptedAt: number, firstOffset?: number): NewEnd => ({ outputId: `out_${n}`, generation: 0, destination: 'crm', key: `dlv_${n}`, operation: 'put', subject: 's', acceptedAt, partition: 0, owner: 'o', state: 'delivered', effect: 'done', itemHash: 'h', at: 5, offset: 40 + n, maybeSince: 0, ...(firstOffset === undefined ? {} : { firstOffset }) });
+  const put = (store: Store, ...ends: readonly NewEnd[]): void => {
+    const tx = store.begin();
+    for (const one of ends) tx.end(one);
+    tx.commit('w.ledger.crm', 0, 1);
+  };
+  put(before, end(1, 100));
+  // What that version wrote is the same text under its own layout.
+  expect([table.text('n/crm/put/s'), table.text('l/crm/dlv_1')]).toEqual(['100', 'delivered|done|h|5|41|0|']);
+  table.putBatch([{ key: '#layout', value: Buffer.from('6') }]);
+  const store = createStore(disk.open({ path: 'x' }));
+  expect([store.newest('crm', 'put', 's'), store.end('crm', 'dlv_1')?.firstOffset, store.position('w.ledger.crm', 0)]).toEqual([{ acceptedAt: 100, firstOffset: -1 }, undefined, 1]);
+  put(store, end(2, 100, 7), end(3, 100, 6), end(4, 99, 9));
+  expect(store.newest('crm', 'put', 's')).toEqual({ acceptedAt: 100, firstOffset: 7 });
+  expect(store.end('crm', 'dlv_2')).toMatchObject({ state: 'delivered', offset: 42, firstOffset: 7, more: false });
+  put(store, end(5, 101));
+  expect(store.newest('crm', 'put', 's')).toEqual({ acceptedAt: 101, firstOffset: -1 });
+  expect(table.text('#layout')).toBe('7');
 });

@@ -1,4 +1,4 @@
-import { deliveryKey } from '@weir/pipeline';
+import { deliveryKey, type Age } from '@weir/pipeline';
 import type { Put, Table } from '@weir/state';
 import { deliveryHash, deliveryOf, numberOf, rank, type DeliveryState } from './delivery-states.ts';
 import { sweepRows, type Kept, type Swept } from './index-sweep.ts';
@@ -17,9 +17,10 @@ import { createStageBlocks, type Where } from './stage-blocks.ts';
  *   a/<inverted ms>/<id> of those that a rule holds for an approver, in the same order
  *   u/<event>            its dead letter carries a change of consent that binds nobody: `<source>@<ms of the first letter>`
  *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect|1 when the
- *                        next generation has an end`; state `?`: only that is known of it
+ *                        next generation has an end`; state `?`: only that is known of it; the offset of a profile is
+ *                        `<offset>@<offset of the first record of the delivery>` where that is known
  *   w/<destination>/<partition>   owner by the order of the ledger, JSON
- *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record
+ *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record; of a profile `<time>@<offset of its first record>`
  *   o/<order>/<delivery>   how what a replay order put back ended
  *   h/<output>|<destination>|<operation>   it is held: of unknown effect, for a person to find out about
  *   c/<counter>          a counter
@@ -28,8 +29,9 @@ import { createStageBlocks, type Where } from './stage-blocks.ts';
  * a little later, that of many batches together (`flush`): after a kill the index is a moment older, positions with it.
  */
 export { deliveryStates, type DeliveryState } from './delivery-states.ts';
-/** Of another layout: the index is built anew. */
-const layout = '6';
+/** Of another layout: the index is built anew; one of the layout before is a beginning of this one, in which no first offset is known. */
+const layout = '7';
+const layoutBefore = '6';
 
 /** End of one delivery key, as the ledger has it. */
 export interface EndFacts {
@@ -41,6 +43,8 @@ export interface EndFacts {
   readonly offset: number;
   /** First call that may have had an effect; 0 = none. */
   readonly maybeSince: number;
+  /** Of a profile: offset there of the first record of the delivery; absent = not known. */
+  readonly firstOffset?: number;
   /** Of intent 0: whether the next generation has an end. Undefined = not known. */
   readonly more?: boolean;
 }
@@ -105,8 +109,8 @@ export interface Store {
   /** Those that a rule held for an approver, newest first. */
   heldLetters(): Iterable<Record<string, unknown>>;
   end(destination: string, key: string): EndFacts | undefined;
-  /** Accept time of the newest delivered record of the subject; 0 = none. */
-  newest(destination: string, operation: string, subject: string): number;
+  /** The newest delivered record of the subject; undefined = none. */
+  newest(destination: string, operation: string, subject: string): Age | undefined;
   deliveryState(id: string): DeliveryState | undefined;
   /** How an event ended before it was routed; undefined when it did not, or was put back since. */
   endedAs(eventId: string): string | undefined;
@@ -132,16 +136,25 @@ const newestKey = (destination: string, operation: string, subject: string): str
 
 function parseEnd(text: string): EndFacts | undefined {
   const [state, effect, itemHash, at, offset, maybeSince, more] = text.split('|') as [string, string, string, string, string, string, string];
-  return state === notKnown ? undefined : { state, effect, itemHash, at: Number(at), offset: Number(offset), maybeSince: Number(maybeSince), more: more === '1' };
+  const [place, first] = offset.split('@');
+  return state === notKnown ? undefined : { state, effect, itemHash, at: Number(at), offset: Number(place), maybeSince: Number(maybeSince), ...(first === undefined ? {} : { firstOffset: Number(first) }), more: more === '1' };
 }
+
+/** A row of the version before is the accept time alone. */
+function parseAge(text: string): Age {
+  const [acceptedAt, first] = text.split('@');
+  return { acceptedAt: Number(acceptedAt), firstOffset: Number(first ?? -1) };
+}
+const withFirst = (number: number, firstOffset: number): string => (firstOffset < 0 ? String(number) : `${number}@${firstOffset}`);
 
 /** Rows that wait are written when there are so many, which takes some 100 ms; many at once cost less each. */
 const maxWaiting = 10_000;
 
 /** @param gathered places of stages and states that are gathered before they are written; a test has it smaller */
 export function createStore(table: Table, gathered?: number): Store {
-  if (table.get('#layout')?.toString('latin1') !== layout) {
-    table.clear();
+  const found = table.get('#layout')?.toString('latin1');
+  if (found !== layout) {
+    if (found !== layoutBefore) table.clear();
     table.putBatch([{ key: '#layout', value: Buffer.from(layout) }]);
   }
   const parse = (value: Buffer): Record<string, unknown> => JSON.parse(value.toString('utf8')) as Record<string, unknown>;
@@ -235,19 +248,20 @@ export function createStore(table: Table, gathered?: number): Store {
           const before = read(name);
           if (before === undefined || (JSON.parse(before) as { token: number }).token < mark.token) write(name, JSON.stringify({ token: mark.token, owner: mark.owner }));
         },
-        end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt, outputId, generation }) {
+        end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt, firstOffset = -1, outputId, generation }) {
           const name = endKey(destination, key);
           const before = read(name);
           const owns = state === 'failed-over' ? read(ownerKey(destination, partition)) : undefined;
           if (owns !== undefined && (JSON.parse(owns) as { owner: string }).owner !== owner) return;
-          if (before === undefined || rankOfEnd(state) > rankOfEnd(before.slice(0, before.indexOf('|')))) write(name, `${state}|${effect}|${itemHash}|${at}|${offset}|${maybeSince}|${before?.endsWith('|1') === true ? '1' : ''}`);
+          if (before === undefined || rankOfEnd(state) > rankOfEnd(before.slice(0, before.indexOf('|')))) write(name, `${state}|${effect}|${itemHash}|${at}|${withFirst(offset, firstOffset)}|${maybeSince}|${before?.endsWith('|1') === true ? '1' : ''}`);
           if (generation > 0 && (before === undefined || before.startsWith(notKnown)) && deliveryKey(outputId, destination, operation, '0', generation) === key) {
             const last = endKey(destination, deliveryKey(outputId, destination, operation, '0', generation - 1));
             write(last, `${(read(last) ?? `${notKnown}||||||`).replace(/\|1?$/, '')}|1`);
           }
           if (state !== 'delivered') return;
           const newest = newestKey(destination, operation, subject);
-          if (Number(read(newest) ?? 0) < acceptedAt) write(newest, String(acceptedAt));
+          const known = parseAge(read(newest) ?? '0');
+          if (known.acceptedAt < acceptedAt || (known.acceptedAt === acceptedAt && known.firstOffset < firstOffset)) write(newest, withFirst(acceptedAt, firstOffset));
         },
         replayed(order, delivery, state) {
           const name = `o/${order}/${delivery}`;
@@ -299,7 +313,10 @@ export function createStore(table: Table, gathered?: number): Store {
       const value = table.text(endKey(destination, key));
       return value === undefined ? undefined : parseEnd(value);
     },
-    newest: (destination, operation, subject) => Number(table.text(newestKey(destination, operation, subject)) ?? 0),
+    newest(destination, operation, subject) {
+      const text = table.text(newestKey(destination, operation, subject));
+      return text === undefined ? undefined : parseAge(text);
+    },
     deliveryState(id) {
       const number = blocks.find(deliveryHash(id));
       return number === undefined ? undefined : deliveryOf(number).state;

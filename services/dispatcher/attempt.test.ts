@@ -12,7 +12,7 @@ import type { EndValue, Task } from './types.ts';
 
 const now = 1_800_000_000_000;
 const hour = 3_600_000;
-const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispatchMs: () => 30 * 24 * hour, parkedMs: () => 30 * 24 * hour }, dedupeWindowMs: () => 7 * 24 * hour, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => 0 } } as unknown as DestinationPorts;
+const ports = { name: 'crm', retention: { ledgerMs: () => 75 * 24 * hour, dispatchMs: () => 30 * 24 * hour, parkedMs: () => 30 * 24 * hour }, dedupeWindowMs: () => 7 * 24 * hour, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => undefined } } as unknown as DestinationPorts;
 const verify = { settleMs: 5000, cite: 'test' };
 type Rule = OperationManifest['idempotency']['pastWindow'];
 
@@ -31,7 +31,7 @@ function given(rule: Rule, readable: boolean, task: Partial<Task>, options: Opti
   const end = options.ended === undefined ? undefined : { itemHash: 'h', offset: 1, ...options.ended } as EndValue;
   const runner = { openedAt: () => options.openedAt ?? now - hour, writer: { endOf: () => end, recentOf: () => options.recent ?? [] }, coveredBefore: () => false } as unknown as PartitionRunner;
   const full = Object.assign(into, { delivery, sealedBy: '', subject: 's', offset: 9, parkedOffset: -1, queuedAt: now - 1000, redrive: '', key: '', generation: 0, attempts: 1, readBacks: 0, maybeSince: now - 60_000, last: undefined, record: { timestamp: now - 1000, headers: [] }, ...task }) as unknown as Task;
-  const all = { ...ports, ledger: { lastDelivered: () => 0, counted: () => options.counted ?? [] } } as unknown as DestinationPorts;
+  const all = { ...ports, ledger: { lastDelivered: () => undefined, counted: () => options.counted ?? [] } } as unknown as DestinationPorts;
   return prepare(options.keys === undefined ? all : { ...all, keys: options.keys }, runner, destination, full);
 }
 

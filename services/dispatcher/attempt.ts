@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey, expiringBefore, H, oldestSent } from '@weir/pipeline';
+import { deliveryKey, expiringBefore, H, isNewer, oldestSent, type Age } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
 import { repeat, type Ending } from './ends.ts';
@@ -41,6 +41,7 @@ export function takeUp(task: Task, { key, generation, reopened }: Extract<Lookup
 /** What the ledger has of the delivery: an end (then nothing is left to do), or the key under which it is open. */
 function standing(runner: PartitionRunner, task: Task): { readonly ended: Preparation } | { readonly reopened: EndValue | undefined } {
   const found = lookUp(task.delivery, task.redrive, task.offset, runner.writer.endOf);
+  if (task.redrive !== '') task.firstOffset = firstOffsetOf(task, runner);
   if (found.kind === 'conflict') return { ended: conflict(runner, task, found.end) };
   if (found.kind === 'open') {
     takeUp(task, found);
@@ -102,7 +103,7 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
   const unknown = settleUnknown(runner, destination, task, operation, found.reopened?.at ?? 0, now);
   if (unknown !== undefined) return unknown;
   if (lastsTooLong(task, destination)) return exhausted(ports, runner, destination, task);
-  if (task.redrive !== '' && setsState(delivery.recordType, operation) && newestDelivered(ports, runner, task) > delivery.acceptedAt) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
+  if (task.redrive !== '' && setsState(delivery.recordType, operation) && isOvertaken(ports, runner, task)) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);
   if (refusal !== undefined) return give(task, 'denied', refusal, null, false);
@@ -129,11 +130,17 @@ function setsState(recordType: string, operation: OperationManifest): boolean {
   return recordType === 'weir.canonical.Profile' || operation.idempotency.scheme === 'natural-upsert';
 }
 
-/** Accept time of the newest delivered record of the subject by this operation, 0 = none; also of one whose end is not acknowledged yet, which may have been called a moment ago. */
-function newestDelivered(ports: DestinationPorts, runner: PartitionRunner, { subject, delivery }: Task): number {
-  let newest = ports.ledger.lastDelivered(subject, delivery.operation);
-  for (const end of runner.writer.recentOf(subject)) if (end.state === 'delivered' && end.operation === delivery.operation) newest = Math.max(newest, end.acceptedAt);
-  return newest;
+/** Whether a newer record of the subject was delivered by this operation; also one whose end is not acknowledged yet, which may have been called a moment ago. */
+function isOvertaken(ports: DestinationPorts, runner: PartitionRunner, { subject, delivery: { operation, acceptedAt }, firstOffset }: Task): boolean {
+  const own: Age = { acceptedAt, firstOffset };
+  const newest = ports.ledger.lastDelivered(subject, operation);
+  if (newest !== undefined && isNewer(newest, own)) return true;
+  return runner.writer.recentOf(subject).some((end) => end.state === 'delivered' && end.operation === operation && isNewer({ acceptedAt: end.acceptedAt, firstOffset: end.firstOffset ?? -1 }, own));
+}
+
+/** Of a profile that an order put back: where its first record stood, by the first end of the delivery; of a correction that of what it corrects. */
+function firstOffsetOf({ delivery: { recordType, outputId, destination, operation } }: Task, runner: PartitionRunner): number {
+  return recordType === 'weir.canonical.Profile' ? runner.writer.endOf(deliveryKey(outputId, destination, operation, '0', 0))?.firstOffset ?? -1 : -1;
 }
 
 /** The order that put it back sends what may have taken effect. One of which nothing tells so holds it: records of a control service before this header, too. */

@@ -25,7 +25,7 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
     progress: { committed: () => undefined, lag: () => undefined },
     metrics: new Proxy({}, { get: () => gauge }),
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * dayMs, parkedMs: () => 30 * dayMs, oldest: () => undefined },
-    ledger: { owner: () => mark, position: () => 40, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => 0 },
+    ledger: { owner: () => mark, position: () => 40, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => undefined },
     serde: {
       known: () => true, decode: () => ({ name: 'weir.internal.Delivery', value: { ...delivery } }),
       encode: (name: string, value: { owner?: string; token?: number; state?: string }) => {

@@ -1,3 +1,4 @@
+import type { Age } from '@weir/pipeline';
 import { createDeferredRows, hashOf, type Hash, type Put, type Table } from '@weir/state';
 import { hash } from 'node:crypto';
 
@@ -7,6 +8,8 @@ export interface KeptEnd {
   /** Of the subject and operation, where it was delivered. */
   readonly last: Hash | undefined;
   readonly acceptedAt: number;
+  /** Of a delivered one, see EndValue; -1 = not known. */
+  readonly firstOffset: number;
   /** Not let go while this is recent, ms. */
   readonly time: number;
   /** As it is on the topic. */
@@ -15,7 +18,7 @@ export interface KeptEnd {
 
 /**
  * The ends of the ledger's cache, in blocks in the order in which they came (`b/<number>`, each listed under the time of its newest end, `t/`),
- * and where each is (`e/<hash>`), and the newest accept time of each subject and operation (`l/<hash>`), which are written
+ * and where each is (`e/<hash>`), and the newest accept time of each subject and operation (`l/<hash>`), with where it stood among those of the same time, which are written
  * late and sorted. A transaction has its blocks, so what is not written of the rest is taken from them at the next start.
  * After `add` or `prune` the caller writes `rows()` in one transaction, and says so by `written`.
  */
@@ -23,9 +26,9 @@ export interface EndBlocks {
   /** The end of this key, with the time that it was added with. */
   find(key: string): Pick<KeptEnd, 'value' | 'time'> | undefined;
   /** Counts from now on, also against one that is known under the key. `time` (ms): see KeptEnd. `delivered`: whose, and by what. */
-  add(key: string, value: Buffer, time: number, acceptedAt: number, delivered: { readonly subject: string; readonly operation: string } | undefined): void;
-  /** Largest accept time of a delivered one; 0 = none. */
-  lastDelivered(subject: string, operation: string): number;
+  add(key: string, value: Buffer, time: number, acceptedAt: number, delivered: { readonly subject: string; readonly operation: string; readonly firstOffset?: number } | undefined): void;
+  /** The newest delivered one; undefined = none. */
+  lastDelivered(subject: string, operation: string): Age | undefined;
   /** Takes out whole blocks from before a time (ms), about `limit` ends; gives how many were looked at. `forgotten` is told of those that counted. */
   prune(time: number, limit: number, forgotten: (value: Buffer) => void): number;
   rows(): Put[];
@@ -39,6 +42,8 @@ const maxGathered = 65_536;
 /** Rows written for each end that comes, so that they are out before as many have come again, and not much sooner: a subject that comes again needs none. */
 const rowsAnEnd = 1.25;
 const headBytes = 52;
+/** In the length of the value: eight bytes of the first offset stand before it. Ends of most kinds have none. */
+const hasFirst = 0x8000_0000;
 
 const blockKey = (block: number): string => `b/${String(block).padStart(12, '0')}`;
 /** Of ends that were forgotten, with their place as the value. */
@@ -87,14 +92,14 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
   function gather(at: number, ends: readonly KeptEnd[]): void {
     ends.forEach((end, i) => {
       places.put(end.hash, placeOf(at, i));
-      if (end.last !== undefined) lasts.put(end.last, end.acceptedAt);
+      if (end.last !== undefined) lasts.put(end.last, end.acceptedAt, besideOf(end));
     });
   }
 
   /** True: a row may have it, until the removal is written. */
-  function forget({ hash, last, acceptedAt }: KeptEnd): boolean {
+  function forget({ hash, last, acceptedAt, firstOffset }: KeptEnd): boolean {
     const written = places.remove(hash);
-    return (last !== undefined && lasts.find(last) === acceptedAt && lasts.remove(last)) || written;
+    return (last !== undefined && lasts.find(last) === acceptedAt && lasts.beside(last) === besideOf({ firstOffset }) && lasts.remove(last)) || written;
   }
 
   function freezeIfMuch(): void {
@@ -121,14 +126,18 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
     },
     add(key, value, time, acceptedAt, delivered) {
       if (open === undefined || open.ends.length === endsABlock) blocks.set(next++, open = { ends: [], time: 0 });
-      const end: KeptEnd = { hash: hashOfKey(key), last: delivered === undefined || acceptedAt <= 0 ? undefined : hashOfLast(delivered.subject, delivered.operation), acceptedAt, time, value };
+      const end: KeptEnd = { hash: hashOfKey(key), last: delivered === undefined || acceptedAt <= 0 ? undefined : hashOfLast(delivered.subject, delivered.operation), acceptedAt, firstOffset: delivered?.firstOffset ?? -1, time, value };
       places.put(end.hash, placeOf(next - 1, open.ends.length));
-      if (end.last !== undefined) lasts.put(end.last, acceptedAt);
+      if (end.last !== undefined) lasts.put(end.last, acceptedAt, besideOf(end));
       open.ends.push(end);
       open.time = Math.max(open.time, time);
       added++;
     },
-    lastDelivered: (subject, operation) => lasts.find(hashOfLast(subject, operation)) ?? 0,
+    lastDelivered(subject, operation) {
+      const of = hashOfLast(subject, operation);
+      const acceptedAt = lasts.find(of);
+      return acceptedAt === undefined ? undefined : { acceptedAt, firstOffset: lasts.beside(of) - 1 };
+    },
     prune(time, limit, forgotten) {
       let looked = 0;
       const journal: KeptEnd[] = [];
@@ -183,18 +192,22 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
   };
 }
 
-/** Per end: both halves of its hash and of the other (0 = none), accept time, time, length of the value (4 bytes), the value. */
+/** As it lies beside an accept time, where 0 is nothing. */
+const besideOf = ({ firstOffset }: Pick<KeptEnd, 'firstOffset'>): number => firstOffset + 1;
+
+/** Per end: both halves of its hash and of the other (0 = none), accept time, time, length of the value (4 bytes), the first offset where the length says so, the value. */
 function encodeEnds(ends: readonly KeptEnd[]): Buffer {
-  const out = Buffer.allocUnsafe(ends.reduce((sum, { value }) => sum + headBytes + value.length, 0));
+  const out = Buffer.allocUnsafe(ends.reduce((sum, { firstOffset, value }) => sum + headBytes + (firstOffset < 0 ? 0 : 8) + value.length, 0));
   let at = 0;
-  for (const { hash, last, acceptedAt, time, value } of ends) {
+  for (const { hash, last, acceptedAt, firstOffset, time, value } of ends) {
     at = out.writeDoubleLE(hash[0], at);
     at = out.writeDoubleLE(hash[1], at);
     at = out.writeDoubleLE(last?.[0] ?? 0, at);
     at = out.writeDoubleLE(last?.[1] ?? 0, at);
     at = out.writeDoubleLE(acceptedAt, at);
     at = out.writeDoubleLE(time, at);
-    at = out.writeUInt32LE(value.length, at);
+    at = out.writeUInt32LE((firstOffset < 0 ? 0 : hasFirst) + value.length, at);
+    if (firstOffset >= 0) at = out.writeDoubleLE(firstOffset, at);
     out.set(value, at);
     at += value.length;
   }
@@ -205,10 +218,12 @@ function decodeEnds(bytes: Buffer): KeptEnd[] {
   const ends: KeptEnd[] = [];
   for (let at = 0; at < bytes.length;) {
     const double = (i: number): number => bytes.readDoubleLE(at + 8 * i);
-    const begin = at + headBytes;
-    const end = begin + bytes.readUInt32LE(begin - 4);
+    const length = bytes.readUInt32LE(at + headBytes - 4);
+    const isKnown = length >= hasFirst;
+    const begin = at + headBytes + (isKnown ? 8 : 0);
+    const end = begin + length - (isKnown ? hasFirst : 0);
     const last: Hash = [double(2), double(3)];
-    ends.push({ hash: [double(0), double(1)], last: last[0] === 0 && last[1] === 0 ? undefined : last, acceptedAt: double(4), time: double(5), value: bytes.subarray(begin, end) });
+    ends.push({ hash: [double(0), double(1)], last: last[0] === 0 && last[1] === 0 ? undefined : last, acceptedAt: double(4), firstOffset: isKnown ? bytes.readDoubleLE(begin - 8) : -1, time: double(5), value: bytes.subarray(begin, end) });
     at = end;
   }
   return ends;

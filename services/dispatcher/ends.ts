@@ -39,6 +39,12 @@ function reasonOf({ detail, task: { ahead } }: Ending): string | null {
   return ahead ? `${detail}; ${ahead}` : detail;
 }
 
+/** Only a profile sets all that an earlier one set: of other records several of one request stand side by side. */
+function firstOffsetOf({ delivery, redrive, offset, firstOffset }: Task): number {
+  if (delivery.recordType !== 'weir.canonical.Profile') return -1;
+  return redrive === '' ? offset : firstOffset;
+}
+
 /** @param owner who writes it, by the order of the ledger (owners.ts) */
 export function endValue(ending: Ending, at: number, owner: string): EndValue {
   const { task, handOver } = ending;
@@ -48,7 +54,7 @@ export function endValue(ending: Ending, at: number, owner: string): EndValue {
     attempts: task.attempts, generation: task.generation, itemHash: task.delivery.itemHash, subject: task.subject,
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? unsureSince(task) : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,
-    owner, toDestination: handOver?.destination ?? null, toOperation: handOver?.operation ?? null, toKey: handOver?.key ?? null,
+    owner, toDestination: handOver?.destination ?? null, toOperation: handOver?.operation ?? null, toKey: handOver?.key ?? null, firstOffset: firstOffsetOf(task),
   };
 }
 

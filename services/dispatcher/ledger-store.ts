@@ -1,4 +1,5 @@
 import type { Serde } from '@weir/log';
+import type { Age } from '@weir/pipeline';
 import { createRecent, type Seen, type Table } from '@weir/state';
 import { countedOf, type Counted } from './caps.ts';
 import { createEndBlocks } from './end-blocks.ts';
@@ -44,7 +45,7 @@ export interface IntentValue {
 
 /**
  * Cache of the ledger partitions that this instance owns or owned, in a local table. It follows the rules of ledger.ts,
- * and keeps per (subject, operation) the accept time of the newest delivered record. Deleting the folder
+ * and keeps per (subject, operation) how old the newest delivered record is. Deleting the folder
  * costs a read of the topic, nothing else.
  */
 export interface LedgerStore {
@@ -57,8 +58,8 @@ export interface LedgerStore {
   owner(partition: number): SeenMark | undefined;
   /** The topic is read from `offset` on, without what lies before: who owned the partition there is not known. */
   passOver(partition: number, offset: number): void;
-  /** Accept time of the newest delivered record of this subject and operation; 0 = none. */
-  lastDelivered(subject: string, operation: string): number;
+  /** The newest delivered record of this subject and operation; undefined = none. */
+  lastDelivered(subject: string, operation: string): Age | undefined;
   /** What of the subject counts against caps, since a time; empty where the cache was opened without counts. */
   counted(subject: string, since: number): Counted[];
   /** Next offset of the topic partition that this cache has not applied. */
@@ -86,8 +87,9 @@ const ownerOf = (partition: number) => `w/${partition}`;
 /** Of kept counts; the longest day has 26 hours. */
 const countedForMs = 48 * 3_600_000;
 const stamp = (time: number): string => String(Math.max(0, time)).padStart(15, '0');
-/** A cache with another one is read again. */
-const layout = Buffer.from('4');
+/** A cache with another one is read again; one of the layout before is a beginning of this one, in which no first offset is known. */
+const layout = Buffer.from('5');
+const layoutBefore = Buffer.from('4');
 /** Of a generation: more than a destination has in hand. */
 const maxAbsent = 8000;
 const countPrefix = (subject: string) => `c/${encodeURIComponent(subject)}/`;
@@ -97,8 +99,9 @@ const countPrefix = (subject: string) => `c/${encodeURIComponent(subject)}/`;
  * @param gathered see createEndBlocks
  */
 export function createLedgerStore(table: Table, serde: Serde, counts = false, gathered?: number): LedgerStore {
-  if (table.get('#layout')?.equals(layout) !== true) {
-    table.clear();
+  const found = table.get('#layout');
+  if (found?.equals(layout) !== true) {
+    if (found?.equals(layoutBefore) !== true) table.clear();
     table.putBatch([{ key: '#layout', value: layout }]);
   }
   function decodeIntent(value: Buffer): IntentValue {

@@ -66,7 +66,7 @@ class World {
       retention: { ledgerMs: () => 1e15, dispatchMs: () => (this.because === 'expiring' ? 0 : 1e15), parkedMs: () => 1e15 },
       clock: { now: () => this.now, monotonic: () => this.now, random: () => 0.5 },
       consent: { atLeast: () => true, version: () => -1, allows: () => (this.because === 'denied' ? { ok: false, reason: 'consent-withdrawn' } : { ok: true }) },
-      ledger: { lastDelivered: () => 0, counted: () => [] }, serde: { decode: () => ({ value: {} }), encode: () => Buffer.alloc(0) },
+      ledger: { lastDelivered: () => undefined, counted: () => [] }, serde: { decode: () => ({ value: {} }), encode: () => Buffer.alloc(0) },
       topics: { dispatch: () => 'd', ledger: () => 'l' }, appender: { append: () => Promise.resolve([0]) },
       consumer: () => ({ leaseUntil: () => Number.POSITIVE_INFINITY, holds: () => true }), lease: { covers: () => true, began: () => () => undefined }, destination: () => ({ enabled: true }),
       metrics: { calls: { observe: () => undefined }, readBacks: { inc: () => undefined }, refused: { inc: () => undefined } },

@@ -58,6 +58,8 @@ export interface EndValue {
   readonly toDestination: string | null;
   readonly toOperation: string | null;
   readonly toKey: string | null;
+  /** Of a profile: offset on weir.dispatch.<destination> of the first record of the delivery; -1 = not known. Absent in ends of the version before. */
+  readonly firstOffset?: number;
 }
 
 export type EndState = 'delivered' | 'denied' | 'dead-lettered' | 'quarantined' | 'superseded' | 'expired' | 'failed-over';
@@ -90,6 +92,8 @@ export interface Task {
   readonly redrive: string;
   key: string;
   generation: number;
+  /** Of a profile: offset on weir.dispatch.<destination> of the first record of the delivery, this one or the one that an order put back; -1 = not known. */
+  firstOffset: number;
   /** Calls made. */
   attempts: number;
   /** Start of the first call of this record that may have had an effect, by this owner or an earlier one, ms since the epoch; 0 = none. */

@@ -34,7 +34,7 @@ test('the index keeps the end that the ledger keeps', () => {
 const day = 86_400_000;
 const operation = (over: object) => ({ kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 1000, pastWindow: 'hold', cite: '' }, ...over });
 const ports = (over: Partial<StandingPorts>, op: object = operation({})): StandingPorts => ({
-  end: () => undefined, newest: () => 0, deliveryState: () => undefined, allows: () => true, mayRead: () => true, oldestSent: () => 68 * day,
+  end: () => undefined, newest: () => undefined, deliveryState: () => undefined, allows: () => true, mayRead: () => true, oldestSent: () => 68 * day,
   destination: (name) => (name === 'crm' ? ({ operations: { put: op }, adapter: { destination: { verify: {} } } } as unknown as DestinationConfig) : undefined), ...over,
 });
 const maybe = (at: number): Partial<StandingPorts> => ({ end: (_d, key) => (key === keyOf(0) ? { state: 'dead-lettered', effect: 'maybe', itemHash: 'h', at, offset: 1, maybeSince: at } : undefined) });
@@ -45,8 +45,8 @@ test.each<[string, Partial<StandingPorts>, object, boolean, number, string]>([
   ['what was never decided is to be sent', {}, operation({}), false, 2000, 'notApplied'],
   ['a withdrawn consent closes', { allows: () => false }, operation({}), false, 2000, 'denied'],
   ['a restrict needs no consent', { allows: () => false }, operation({ kind: 'restrict' }), false, 2000, 'notApplied'],
-  ['a newer profile was delivered', { newest: () => 1001 }, operation({}), false, 2000, 'superseded'],
-  ['the same profile was not superseded by itself', { newest: () => 1000 }, operation({}), false, 2000, 'notApplied'],
+  ['a newer profile was delivered', { newest: () => ({ acceptedAt: 1001, firstOffset: -1 }) }, operation({}), false, 2000, 'superseded'],
+  ['the same profile was not superseded by itself', { newest: () => ({ acceptedAt: 1000, firstOffset: -1 }) }, operation({}), false, 2000, 'notApplied'],
   ['an event that the ledger has forgotten', {}, operation({}), false, 1000 + 68 * day + 1, 'expired'],
   ['one that it just remembers', {}, operation({}), false, 1000 + 68 * day, 'notApplied'],
   ['an operation that is gone', { destination: () => undefined }, operation({}), false, 2000, 'retired'],
@@ -65,7 +65,7 @@ test('a preview calls expired what the dispatcher does not send any more, whatev
     const windowOf = (name: string): number => dedupeWindow(release, name);
     const now = facts.acceptedAt + age * day + ms;
     const seen = standingOf(ports({ oldestSent: (_destination, name) => oldestSent(ledger * day, windowOf(name)) }), { ...facts, source }, false, now).standing;
-    const sending = { name: 'crm', retention: { ledgerMs: () => ledger * day, dispatchMs: () => Infinity, parkedMs: () => Infinity }, dedupeWindowMs: windowOf, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => 0 } } as unknown as DestinationPorts;
+    const sending = { name: 'crm', retention: { ledgerMs: () => ledger * day, dispatchMs: () => Infinity, parkedMs: () => Infinity }, dedupeWindowMs: windowOf, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => undefined } } as unknown as DestinationPorts;
     const runner = { openedAt: () => 0, coveredBefore: () => false, writer: { endOf: () => undefined, recentOf: () => [] } } as unknown as PartitionRunner;
     const task = { delivery: { ...facts, source, notBefore: null, consentOffsets: [], identityOffsets: [] }, subject: 's', offset: 9, parkedOffset: -1, redrive: 'rpl_1', sealedBy: '', maybeSince: 0, readBacks: 0, record: { timestamp: now, headers: [] } } as unknown as Task;
     const done = prepare(sending, runner, { operations: { put: operation({}) }, caps: [], adapter: { destination: {} } } as unknown as DestinationConfig, task);

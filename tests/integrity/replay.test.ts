@@ -181,3 +181,16 @@ test('an older update that died is superseded by the newer one that was delivere
   expect(looked.out).toMatch(/superseded +1 /);
   expect((await bodies('fay')).map((b) => b.plan)).toEqual(['new']);
 });
+
+test('of two updates that came in one request, the first one that died is superseded by the second', async () => {
+  await weir.fault({ destination: 'crm', mode: 'permanent', count: 1, subject: 'flo@larkspur.example' });
+  const call = (plan: string): object => ({ type: 'identify', messageId: `flo-${plan}`, userId: 'flo', timestamp: '2026-03-04T05:06:07Z', traits: { email: 'flo@larkspur.example', plan } });
+  expect((await weir.segment('batch', { batch: [call('old'), call('new')] })).ok).toBe(true);
+  await weir.settled();
+  expect((await bodies('flo')).map((b) => b.plan)).toEqual(['new']);
+  const [letter] = (await weir.deadLetters('destination=crm&code=delivery-rejected&open=true')).filter((l) => l.now === 'open');
+  expect((await weir.cli('replay', 'dlq', '--subject', 'email:flo@larkspur.example', '--yes')).out).toMatch(/superseded +1 /);
+  expect((await weir.cli('dlq', 'redrive', letter.id)).code).toBe(0);
+  await weir.settled();
+  expect((await bodies('flo')).map((b) => b.plan)).toEqual(['new']);
+});

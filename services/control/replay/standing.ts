@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey, type Standing } from '@weir/pipeline';
+import { deliveryKey, isNewer, type Age, type Standing } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { DeliveryState, EndFacts } from '../store.ts';
 
@@ -35,7 +35,7 @@ export interface Found {
 
 export interface StandingPorts {
   end(destination: string, key: string): EndFacts | undefined;
-  newest(destination: string, operation: string, subject: string): number;
+  newest(destination: string, operation: string, subject: string): Age | undefined;
   deliveryState(id: string): DeliveryState | undefined;
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): boolean;
   destination(name: string): DestinationConfig | undefined;
@@ -95,9 +95,17 @@ function unknownOf(operation: OperationManifest, readable: boolean, since: numbe
 }
 
 /** A newer record of the subject was delivered, and this one would roll it back. */
-export function isSuperseded(ports: Pick<StandingPorts, 'destination' | 'newest'>, d: DeliveryFacts): boolean {
+export function isSuperseded(ports: Pick<StandingPorts, 'destination' | 'newest' | 'end'>, d: DeliveryFacts): boolean {
   const operation = ports.destination(d.destination)?.operations[d.operation];
-  return operation !== undefined && setsState(d.recordType, operation) && ports.newest(d.destination, d.operation, d.subject) > d.acceptedAt;
+  if (operation === undefined || !setsState(d.recordType, operation)) return false;
+  const newest = ports.newest(d.destination, d.operation, d.subject);
+  if (newest === undefined || newest.acceptedAt < d.acceptedAt) return false;
+  return isNewer(newest, { acceptedAt: d.acceptedAt, firstOffset: newest.acceptedAt === d.acceptedAt ? firstOffsetOf(ports, d) : -1 });
+}
+
+/** Of a profile: where its first record stood, by the first end of the delivery, as the dispatcher knows it (services/dispatcher/attempt.ts). */
+function firstOffsetOf({ end }: Pick<StandingPorts, 'end'>, { recordType, outputId, destination, operation }: DeliveryFacts): number {
+  return recordType === 'weir.canonical.Profile' ? end(destination, deliveryKey(outputId, destination, operation, '0', 0))?.firstOffset ?? -1 : -1;
 }
 
 /** The dispatcher's rule (services/dispatcher/attempt.ts). */
