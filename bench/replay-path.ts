@@ -17,6 +17,7 @@ import { parseRequest, type ReplayOrder } from '../services/control/replay/order
 import { createRecords } from '../services/control/replay/put-back.ts';
 import type { ScannedRecord } from '../services/control/replay/scan.ts';
 import { createSelector, goesBack, type SelectPorts } from '../services/control/replay/select.ts';
+import { objectReader } from '../services/control/replay/standing.ts';
 import { createStore } from '../services/control/store.ts';
 import { endRecord, letterRecord, type Maker } from './deliveries.ts';
 import { createSteps, startProfile } from './measure.ts';
@@ -66,7 +67,7 @@ const destinations = new Map([['crm', { operations: { 'upsert-contact': operatio
 const policy = { purposes: new Map(), rules: [], routes: new Map([['Profile', [{ destination: 'crm', on: 'Profile', operation: 'upsert-contact', kind: 'use', when: undefined }]]]) };
 const ports: SelectPorts = {
   serde, topics, tables: {} as never, keys: undefined, release: () => ({ hash: maker.release, policy, sources: new Map(), destinations }) as never, canonicalOf: () => { throw new Error('what the running release decided is not decided again'); }, workspaceKey: maker.workspaceKey, endedAs: store.endedAs, now: () => Date.now(), open: (bytes) => bytes, hasKey: () => true, keysToEnd: () => Promise.resolve(),
-  standing: { end: store.end, newest: store.newest, deliveryState: store.deliveryState, destination: (name) => destinations.get(name) as never, allows: () => true, mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY },
+  standing: { end: store.end, newest: store.newest, objectOf: objectReader(serde, maker.workspaceKey), deliveryState: store.deliveryState, destination: (name) => destinations.get(name) as never, allows: () => true, mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY },
 };
 const order = { ...parseRequest({ from: 'dlq', all: true }, { sources: new Map(), destinations: new Map() }, maker.workspaceKey, 1), id: 'rpl_0123456789abcdef0123456789abcdef' } as unknown as ReplayOrder;
 const record = createRecords(order);

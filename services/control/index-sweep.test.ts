@@ -63,13 +63,13 @@ test('what retention took of the topics leaves the index, in steps, with the cou
   sweep(store, gone);
   sweep(store, gone);
   expect(sweep(store, gone)).toBe(0);
-  expect([store.stages('evt_old'), store.endedAs('evt_old'), store.deadLetter('dlq_old'), store.end('crm', 'dlv_old'), store.newest('crm', 'put', 'old'), store.deliveryState('out_old|crm|put')]).toEqual([[], undefined, undefined, undefined, undefined, undefined]);
+  expect([store.stages('evt_old'), store.endedAs('evt_old'), store.deadLetter('dlq_old'), store.end('crm', 'dlv_old'), store.newest('crm', 'put', 'old', ''), store.deliveryState('out_old|crm|put')]).toEqual([[], undefined, undefined, undefined, undefined, undefined]);
   expect([store.counter('deadLetters'), store.counters('q/')]).toEqual([1, { [JSON.stringify(['dispatcher', 'delivery-rejected', 'crm', 'r'])]: 1 }]);
   expect([[...store.deadLetters()].map((l) => l['id']), [...store.heldLetters()].map((l) => l['id'])]).toEqual([['dlq_new'], ['dlq_new']]);
   // What was never delivered is still known to be on its way, and totals are totals.
   expect(store.deliveryState('out_stuck|crm|put')).toBe('pending');
   expect([store.counter('events.accepted'), store.counter('events.dead-lettered'), store.counter('deliveries.dead-lettered')]).toEqual([3, 3, 2]);
-  expect([store.stages('evt_new').length, store.endedAs('evt_new'), store.deadLetter('dlq_new')?.['id'], store.end('crm', 'dlv_new')?.state, store.newest('crm', 'put', 'new')?.acceptedAt, store.deliveryState('out_new|crm|put'), store.position('w.dlq', 0)]).toEqual([2, 'dead-lettered', 'dlq_new', 'delivered', now - day, 'dead-lettered', 8]);
+  expect([store.stages('evt_new').length, store.endedAs('evt_new'), store.deadLetter('dlq_new')?.['id'], store.end('crm', 'dlv_new')?.state, store.newest('crm', 'put', 'new', '')?.acceptedAt, store.deliveryState('out_new|crm|put'), store.position('w.dlq', 0)]).toEqual([2, 'dead-lettered', 'dlq_new', 'delivered', now - day, 'dead-lettered', 8]);
 });
 
 test('nothing is swept while no topic has lost a record; the age that counts is that of the longest retention, and none where one keeps for ever', async () => {

@@ -66,6 +66,7 @@ export function sweepRows(table: Pick<Table, 'get' | 'range' | 'putBatch'>, bloc
         const [state, , , at] = text().split('|');
         return state !== '?' && Number(at) < kept.before ? drop(key) : undefined;
       }
+      case 'm/':
       case 'n/': return Number(text().split('@')[0]) < kept.before ? drop(key) : undefined;
       case 'y/': return letter(key, value);
     }

@@ -79,7 +79,7 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
 
 function ended(tx: Transaction, v: Value, destination: string, partition: number): void {
   if (v['state'] === 'delivered') tx.delivery(deliveryId(v, destination), 'delivered', v['at']);
-  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], firstOffset: v['firstOffset'] ?? -1, state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'], partition, owner: v['owner'], outputId: v['outputId'], generation: v['generation'] });
+  tx.end({ destination, key: v['key'], operation: v['operation'], subject: v['subject'], acceptedAt: v['acceptedAt'], firstOffset: v['firstOffset'] ?? -1, object: v['object'] ?? '', state: v['state'], effect: v['effect'], itemHash: v['itemHash'], at: v['at'], offset: v['offset'], maybeSince: v['maybeSince'], partition, owner: v['owner'], outputId: v['outputId'], generation: v['generation'] });
 }
 
 /** Rule and end of a hold, from the header that the policy stage put on the letter. */
@@ -107,7 +107,7 @@ const kinds: readonly Kind[] = [
   kind('weir.internal.Attempt', ['eventId', 'at', 'destination', 'operation', 'number', 'verdict', 'effect', 'status', 'code', 'durationMs', 'path'], (tx, v, _record, where) => attempt(tx, v, where)),
   kind('weir.internal.Outcome', ['eventId', 'outputId', 'destination', 'operation', 'state', 'stage', 'at', 'reason', 'detail', 'attempts', 'status', 'to', 'rule', 'purpose', 'consent', 'release', 'attempt'], (tx, v, record, where) => outcome(tx, v, header(record, H.intent), where)),
   kind('weir.internal.DeadLetter', ['id', 'eventId', 'stage', 'reasons', 'source', 'destination', 'operation', 'release', 'topic', 'at', 'headers'], (tx, v, _record, where) => deadLetter(tx, v, where)),
-  kind('weir.internal.LedgerEnd', ['key', 'outputId', 'eventId', 'operation', 'state', 'effect', 'generation', 'itemHash', 'subject', 'offset', 'at', 'acceptedAt', 'maybeSince', 'owner', 'firstOffset'], (tx, v, _record, { topic, partition }, topics) => ended(tx, v, destinationOf(topic, topics), partition)),
+  kind('weir.internal.LedgerEnd', ['key', 'outputId', 'eventId', 'operation', 'state', 'effect', 'generation', 'itemHash', 'subject', 'offset', 'at', 'acceptedAt', 'maybeSince', 'owner', 'firstOffset', 'object'], (tx, v, _record, { topic, partition }, topics) => ended(tx, v, destinationOf(topic, topics), partition)),
   kind('weir.internal.LedgerOwner', ['token', 'owner'], (tx, v, _record, { topic, partition }, topics) => tx.owner(destinationOf(topic, topics), partition, v as { token: number; owner: string })),
 ];
 

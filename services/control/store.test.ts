@@ -193,11 +193,13 @@ test('an index of the version before goes on, and an update is told from another
   expect([table.text('n/crm/put/s'), table.text('l/crm/dlv_1')]).toEqual(['100', 'delivered|done|h|5|41|0|']);
   table.putBatch([{ key: '#layout', value: Buffer.from('6') }]);
   const store = createStore(disk.open({ path: 'x' }));
-  expect([store.newest('crm', 'put', 's'), store.end('crm', 'dlv_1')?.firstOffset, store.position('w.ledger.crm', 0)]).toEqual([{ acceptedAt: 100, firstOffset: -1 }, undefined, 1]);
+  expect([store.newest('crm', 'put', 's', ''), store.end('crm', 'dlv_1')?.firstOffset, store.position('w.ledger.crm', 0)]).toEqual([{ acceptedAt: 100, firstOffset: -1 }, undefined, 1]);
   put(store, end(2, 100, 7), end(3, 100, 6), end(4, 99, 9));
-  expect(store.newest('crm', 'put', 's')).toEqual({ acceptedAt: 100, firstOffset: 7 });
+  expect(store.newest('crm', 'put', 's', '')).toEqual({ acceptedAt: 100, firstOffset: 7 });
   expect(store.end('crm', 'dlv_2')).toMatchObject({ state: 'delivered', offset: 42, firstOffset: 7, more: false });
   put(store, end(5, 101));
-  expect(store.newest('crm', 'put', 's')).toEqual({ acceptedAt: 101, firstOffset: -1 });
+  expect(store.newest('crm', 'put', 's', '')).toEqual({ acceptedAt: 101, firstOffset: -1 });
+  put(store, { ...end(6, 200), object: 'p' }, { ...end(7, 150), object: 'x' }, { ...end(8, 300), object: '-' });
+  expect(['', 'p', 'x', '-', 'y'].map((object) => store.newest('crm', 'put', 's', object)?.acceptedAt)).toEqual([101, 200, 150, undefined, undefined]);
   expect(table.text('#layout')).toBe('7');
 });

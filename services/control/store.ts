@@ -1,4 +1,4 @@
-import { deliveryKey, type Age } from '@weir/pipeline';
+import { deliveryKey, ofItsOwn, type Age } from '@weir/pipeline';
 import type { Put, Table } from '@weir/state';
 import { deliveryHash, deliveryOf, numberOf, rank, type DeliveryState } from './delivery-states.ts';
 import { sweepRows, type Kept, type Swept } from './index-sweep.ts';
@@ -20,7 +20,8 @@ import { createStageBlocks, type Where } from './stage-blocks.ts';
  *                        next generation has an end`; state `?`: only that is known of it; the offset of a profile is
  *                        `<offset>@<offset of the first record of the delivery>` where that is known
  *   w/<destination>/<partition>   owner by the order of the ledger, JSON
- *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record; of a profile `<time>@<offset of its first record>`
+ *   n/<destination>/<operation>/<subject>   accept time of the newest delivered record of those that do not say what they set; of a profile `<time>@<offset of its first record>`
+ *   m/<destination>/<operation>/<object>/<subject>   the same of those that set this object
  *   o/<order>/<delivery>   how what a replay order put back ended
  *   h/<output>|<destination>|<operation>   it is held: of unknown effect, for a person to find out about
  *   c/<counter>          a counter
@@ -29,7 +30,7 @@ import { createStageBlocks, type Where } from './stage-blocks.ts';
  * a little later, that of many batches together (`flush`): after a kill the index is a moment older, positions with it.
  */
 export { deliveryStates, type DeliveryState } from './delivery-states.ts';
-/** Of another layout: the index is built anew; one of the layout before is a beginning of this one, in which no first offset is known. */
+/** Of another layout: the index is built anew; one of the layout before is a beginning of this one, in which neither first offsets nor objects are known. */
 const layout = '7';
 const layoutBefore = '6';
 
@@ -57,6 +58,8 @@ export interface NewEnd extends Omit<EndFacts, 'more'> {
   readonly operation: string;
   readonly subject: string;
   readonly acceptedAt: number;
+  /** Of a delivered one: what it set (objectOf); empty or absent = not known. */
+  readonly object?: string;
   readonly partition: number;
   /** Of failed-over: who wrote it. One of an owner that was passed counts for nobody. */
   readonly owner: string | null;
@@ -109,8 +112,8 @@ export interface Store {
   /** Those that a rule held for an approver, newest first. */
   heldLetters(): Iterable<Record<string, unknown>>;
   end(destination: string, key: string): EndFacts | undefined;
-  /** The newest delivered record of the subject; undefined = none. */
-  newest(destination: string, operation: string, subject: string): Age | undefined;
+  /** The newest delivered record of the subject that set this object; '' = of those that do not say what they set. Undefined = none. */
+  newest(destination: string, operation: string, subject: string, object: string): Age | undefined;
   deliveryState(id: string): DeliveryState | undefined;
   /** How an event ended before it was routed; undefined when it did not, or was put back since. */
   endedAs(eventId: string): string | undefined;
@@ -132,7 +135,7 @@ const endRank: Readonly<Record<string, number>> = { [notKnown]: 0, quarantined: 
 const rankOfEnd = (state: string): number => endRank[state] ?? 1;
 const endKey = (destination: string, key: string): string => `l/${destination}/${key}`;
 const ownerKey = (destination: string, partition: number): string => `w/${destination}/${partition}`;
-const newestKey = (destination: string, operation: string, subject: string): string => `n/${destination}/${operation}/${subject}`;
+const newestKey = (destination: string, operation: string, subject: string, object: string): string => (object === '' ? `n/${destination}/${operation}/${subject}` : `m/${destination}/${operation}/${object}/${subject}`);
 
 function parseEnd(text: string): EndFacts | undefined {
   const [state, effect, itemHash, at, offset, maybeSince, more] = text.split('|') as [string, string, string, string, string, string, string];
@@ -248,7 +251,7 @@ export function createStore(table: Table, gathered?: number): Store {
           const before = read(name);
           if (before === undefined || (JSON.parse(before) as { token: number }).token < mark.token) write(name, JSON.stringify({ token: mark.token, owner: mark.owner }));
         },
-        end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt, firstOffset = -1, outputId, generation }) {
+        end({ destination, key, state, partition, owner, effect, itemHash, at, offset, maybeSince, operation, subject, acceptedAt, firstOffset = -1, object = '', outputId, generation }) {
           const name = endKey(destination, key);
           const before = read(name);
           const owns = state === 'failed-over' ? read(ownerKey(destination, partition)) : undefined;
@@ -258,8 +261,8 @@ export function createStore(table: Table, gathered?: number): Store {
             const last = endKey(destination, deliveryKey(outputId, destination, operation, '0', generation - 1));
             write(last, `${(read(last) ?? `${notKnown}||||||`).replace(/\|1?$/, '')}|1`);
           }
-          if (state !== 'delivered') return;
-          const newest = newestKey(destination, operation, subject);
+          if (state !== 'delivered' || object === ofItsOwn) return;
+          const newest = newestKey(destination, operation, subject, object);
           const known = parseAge(read(newest) ?? '0');
           if (known.acceptedAt < acceptedAt || (known.acceptedAt === acceptedAt && known.firstOffset < firstOffset)) write(newest, withFirst(acceptedAt, firstOffset));
         },
@@ -313,8 +316,8 @@ export function createStore(table: Table, gathered?: number): Store {
       const value = table.text(endKey(destination, key));
       return value === undefined ? undefined : parseEnd(value);
     },
-    newest(destination, operation, subject) {
-      const text = table.text(newestKey(destination, operation, subject));
+    newest(destination, operation, subject, object) {
+      const text = table.text(newestKey(destination, operation, subject, object));
       return text === undefined ? undefined : parseAge(text);
     },
     deliveryState(id) {

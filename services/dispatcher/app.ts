@@ -121,7 +121,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       logger, instance: context.config.instance, callTimeoutMs: options.callTimeoutMs, inLaneTries: options.inLaneTries,
       takeover,
       retention: { ledgerMs: () => retention.of(topics.ledger(name)), dispatchMs: () => retention.of(topics.dispatch(name)), parkedMs: () => retention.of(topics.parked(name)), oldest: retention.oldest },
-      dedupeWindowMs: (source) => dedupeWindow(releases.current(), source),
+      workspaceKey: context.workspaceKey, dedupeWindowMs: (source) => dedupeWindow(releases.current(), source),
       release: () => releases.current(),
       destination: () => switches.apply(credentials.destination(name)),
       configured: () => switches.apply(releases.current().destinations.get(name)),

@@ -1,6 +1,8 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey, expiringBefore, H, isNewer, oldestSent, type Age } from '@weir/pipeline';
+import { findWeirError } from '@weir/errors';
+import { deliveryKey, expiringBefore, H, isNewer, objectOf, ofItsOwn, oldestSent, type Age } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
+import { isSealed } from '@weir/seal';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
 import { repeat, type Ending } from './ends.ts';
 import { failOver, handOverOf, secondOf } from './fail-over.ts';
@@ -95,15 +97,17 @@ function byRules(ports: DestinationPorts, runner: PartitionRunner, destination: 
     if (delivery.recordType !== 'weir.canonical.Erasure' && ports.keys.erasedUntil(delivery.ids) < delivery.acceptedAt) return give(task, 'dead-lettered', 'key-destroyed', null, true);
     return give(task, 'denied', 'subject-erased', null, false);
   }
-  if (task.redrive !== '' && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `known by ${task.redrive}`, false, 'done');
   const operation = destination.operations[delivery.operation];
+  // A live record's is read for its call.
+  if (task.redrive !== '' && task.object === '') task.object = objectOf(ports.workspaceKey, delivery, operation, () => recordOf(ports, delivery.payload));
+  if (task.redrive !== '' && headerOf(task.record, H.verified) === 'applied') return give(task, 'delivered', null, `known by ${task.redrive}`, false, 'done');
   if (operation === undefined) return give(task, 'dead-lettered', 'destination-retired', `${ports.name} has no operation ${delivery.operation}`, true);
   if (now - delivery.acceptedAt > oldestSent(ports.retention.ledgerMs(), ports.dedupeWindowMs(delivery.source))) return give(task, 'expired', 'delivery-expired', 'older than the ledger remembers', true);
   if (delivery.notBefore !== null && delivery.notBefore > now) return { kind: 'park', due: delivery.notBefore, reason: 'delay-until' };
   const unknown = settleUnknown(runner, destination, task, operation, found.reopened?.at ?? 0, now);
   if (unknown !== undefined) return unknown;
   if (lastsTooLong(task, destination)) return exhausted(ports, runner, destination, task);
-  if (task.redrive !== '' && setsState(delivery.recordType, operation) && isOvertaken(ports, runner, task)) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
+  if (task.redrive !== '' && isOvertaken(ports, runner, task)) return give(task, 'superseded', 'superseded', 'a newer record of the subject was delivered', false);
   if (!ports.consent.atLeast(delivery.consentOffsets, delivery.identityOffsets)) return { kind: 'wait', ms: 5 };
   const refusal = consentRefusal(ports, task, operation.kind, now);
   if (refusal !== undefined) return give(task, 'denied', refusal, null, false);
@@ -122,20 +126,29 @@ function exhausted(ports: DestinationPorts, runner: PartitionRunner, destination
 
 const again = (task: Task, end: EndValue, handOver?: Ending['handOver']): Preparation => ({ kind: 'end', ending: repeat(task, end, handOver) });
 
-/**
- * Whether a record replaces what an earlier one of its subject set, so that a replayed older one would roll it back
- * (I4). A profile does, whatever the vendor's rule for repeated calls; of the others only what the vendor upserts.
- */
-function setsState(recordType: string, operation: OperationManifest): boolean {
-  return recordType === 'weir.canonical.Profile' || operation.idempotency.scheme === 'natural-upsert';
+/** The record as the vendor would get it; undefined = it cannot be read now. */
+function recordOf({ serde }: DestinationPorts, payload: Buffer): Readonly<Record<string, unknown>> | undefined {
+  if (isSealed(payload)) return undefined;
+  try {
+    return serde.decode(payload).value;
+  } catch (error) {
+    if (findWeirError(error) === undefined) throw error;
+    return undefined;
+  }
 }
 
-/** Whether a newer record of the subject was delivered by this operation; also one whose end is not acknowledged yet, which may have been called a moment ago. */
-function isOvertaken(ports: DestinationPorts, runner: PartitionRunner, { subject, delivery: { operation, acceptedAt }, firstOffset }: Task): boolean {
+/**
+ * Whether a newer record that set the same (objectOf) was delivered by this operation, so that this one would roll it back (I4);
+ * also one whose end is not acknowledged yet, which may have been called a moment ago. Of ends that do not say what they set any may have set it.
+ */
+function isOvertaken(ports: DestinationPorts, runner: PartitionRunner, { subject, delivery: { operation, acceptedAt }, firstOffset, object }: Task): boolean {
+  if (object === ofItsOwn) return false;
   const own: Age = { acceptedAt, firstOffset };
-  const newest = ports.ledger.lastDelivered(subject, operation);
-  if (newest !== undefined && isNewer(newest, own)) return true;
-  return runner.writer.recentOf(subject).some((end) => end.state === 'delivered' && end.operation === operation && isNewer({ acceptedAt: end.acceptedAt, firstOffset: end.firstOffset ?? -1 }, own));
+  for (const of of object === '' ? [''] : [object, '']) {
+    const newest = ports.ledger.lastDelivered(subject, operation, of);
+    if (newest !== undefined && isNewer(newest, own)) return true;
+  }
+  return runner.writer.recentOf(subject).some((end) => end.state === 'delivered' && end.operation === operation && (end.object === object || (end.object ?? '') === '') && isNewer({ acceptedAt: end.acceptedAt, firstOffset: end.firstOffset ?? -1 }, own));
 }
 
 /** Of a profile that an order put back: where its first record stood, by the first end of the delivery; of a correction that of what it corrects. */

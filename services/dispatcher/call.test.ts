@@ -5,7 +5,7 @@ import type { DestinationPorts } from './ports.ts';
 import type { Task } from './types.ts';
 
 test('a request that may not be sent ends its delivery, and is no call and no answer of the vendor', async () => {
-  const task = { delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: 'k', path: '', attempts: 0, maybeSince: 0 } as unknown as Task;
+  const task = { delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: 'k', path: '', object: 'p', attempts: 0, maybeSince: 0 } as unknown as Task;
   const ports = {
     callTimeoutMs: 1000, clock: { now: () => 1, monotonic: () => 1 }, serde: { decode: () => ({ value: {} }) },
     http: { call: () => Promise.resolve({ failure: 'unsendable', sent: false, detail: 'header "x" has characters that are not allowed' }) },
@@ -18,7 +18,7 @@ test('a request that may not be sent ends its delivery, and is no call and no an
 test('what no mapping named is handed to no adapter, and no country that is not known', async () => {
   const bodies: string[] = [];
   const countries = ['ZZ', 'DE', undefined];
-  const task = { delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: 'k', path: '', attempts: 0, maybeSince: 0 } as unknown as Task;
+  const task = { delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: 'k', path: '', object: 'p', attempts: 0, maybeSince: 0 } as unknown as Task;
   const ports = {
     callTimeoutMs: 1000, clock: { now: () => 1, monotonic: () => 1 }, serde: { decode: () => ({ value: { email: 'a@x.example', extras: '{"secret":1}', country: countries.shift() } }) },
     http: { call: () => Promise.resolve({ failure: 'unsendable', sent: false, detail: '' }) },

@@ -1,6 +1,7 @@
 import type { BatchItem, Delivery, HttpFailure, HttpRequest, HttpResponse, OperationManifest, ReadBack, Verdict } from '@weir/adapter';
 import { findWeirError, type ErrorCode } from '@weir/errors';
 import { failpoint, failpointSoon } from '@weir/failpoint';
+import { objectOf } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { unknownCountry } from '@weir/schemas';
 import { consentRefusal } from './attempt.ts';
@@ -79,7 +80,7 @@ function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Ex
 /** One call for one delivery. */
 export async function call(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<CallResult> {
   const adapter = destination.adapter.destination!;
-  const delivery = toAdapterDelivery(ports, task);
+  const delivery = toAdapterDelivery(ports, destination, task);
   const done = await exchange(ports, [{ runner, task }], operation, () => adapter.request(delivery, task.key, destination.config, ports.clock.now()));
   if (done.kind === 'kept-back') return done.refusals[0]!;
   return done.kind === 'answered' ? account(ports, task, adapter.classify(done.response, delivery, destination.config), done) : done;
@@ -100,7 +101,7 @@ export async function callBatch(ports: DestinationPorts, members: readonly Membe
 
 /** The delivery as an item of a batch, or why it cannot be one. */
 export function itemOf(ports: DestinationPorts, task: Task, destination: DestinationConfig): BatchItem | Unbuildable {
-  const delivery = toAdapterDelivery(ports, task);
+  const delivery = toAdapterDelivery(ports, destination, task);
   try {
     return { delivery, key: task.key, text: destination.adapter.destination!.batch!.item(delivery, task.key, destination.config) };
   } catch (error) {
@@ -113,7 +114,7 @@ export function itemOf(ports: DestinationPorts, task: Task, destination: Destina
 /** Ask the vendor whether the delivery took effect. Of kind restrict: it changes nothing and needs no consent. A `not-applied` clears the doubt. */
 export async function readBack(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<ReadBackResult> {
   const verify = destination.adapter.destination!.verify!;
-  const delivery = toAdapterDelivery(ports, task, task.delivery.operation);
+  const delivery = toAdapterDelivery(ports, destination, task, task.delivery.operation);
   const done = await exchange(ports, [{ runner, task }], { kind: 'restrict', timeoutMs: operation.verify!.timeoutMs }, () => verify.request(delivery, task.key, destination.config, ports.clock.now()));
   if (done.kind === 'kept-back') return done.refusals[0]!;
   if (done.kind !== 'answered') return done;
@@ -163,9 +164,10 @@ function statusOf(response: HttpResponse | HttpFailure): number | null {
   return 'status' in response ? response.status : null;
 }
 
-function toAdapterDelivery(ports: DestinationPorts, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery {
+function toAdapterDelivery(ports: DestinationPorts, destination: DestinationConfig, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery {
   const { delivery } = task;
   const record = ports.serde.decode(delivery.payload).value;
+  if (task.object === '') task.object = objectOf(ports.workspaceKey, delivery, destination.operations[delivery.operation], () => record);
   // It was decoded for this call; what no mapping named goes nowhere.
   if (record.extras !== undefined) record.extras = undefined;
   // That Weir does not know the country is nothing to tell a vendor.

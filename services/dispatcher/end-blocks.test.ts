@@ -23,29 +23,34 @@ const step: fc.Arbitrary<Step> = fc.record({
 /** As one number that grows with the accept time, and among equal ones with the first offset. */
 const ageOf = ({ acceptedAt, firstOffset }: { readonly acceptedAt: number; readonly firstOffset?: number }): number => acceptedAt * 10 + (firstOffset ?? -1) + 1;
 
-/** What counts under each key, until when it is kept, and between what the age of the newest delivered one lies. */
+/** What the end of a key set. */
+const objects = ['', 'p', 'x', '-'] as const;
+const objectOf = (key: string): string => objects[Number(key) % objects.length]!;
+
+/** What counts under each key, until when it is kept, and between what the age of the newest delivered one of an object lies. */
 function createModel() {
   const ends = new Map<string, { readonly end: EndValue; readonly time: number }>();
-  let newest = 0;
+  const newest = new Map<string, number>();
   /** Age of the newest one that was let go: older ones may be gone with it. */
-  let gone = 0;
+  const gone = new Map<string, number>();
+  const raise = (of: Map<string, number>, end: EndValue): void => { of.set(objectOf(end.key), Math.max(of.get(objectOf(end.key)) ?? 0, ageOf(end))); };
   return {
     end: (key: string): EndValue | undefined => ends.get(key)?.end,
     put(end: EndValue): void {
       const known = ends.get(end.key);
       if (known !== undefined && !replaces(known.end.state, end.state)) return;
       ends.set(end.key, { end, time: Math.max(end.at, known?.time ?? 0) });
-      if (end.state === 'delivered') newest = Math.max(newest, ageOf(end));
+      if (end.state === 'delivered') raise(newest, end);
     },
     /** What lies in a block with a newer one stays. */
     prune(time: number, stays: (key: string) => boolean): void {
       for (const [key, { end, time: kept }] of ends) if (kept < time && !stays(key)) {
-        gone = Math.max(gone, ageOf(end));
+        raise(gone, end);
         ends.delete(key);
       }
     },
-    least: (): number => Math.max(0, ...[...ends.values()].map(({ end }) => (end.state === 'delivered' && ageOf(end) > gone ? ageOf(end) : 0))),
-    newest: (): number => newest,
+    least: (object: string): number => Math.max(0, ...[...ends.values()].map(({ end }) => (end.state === 'delivered' && objectOf(end.key) === object && ageOf(end) > (gone.get(object) ?? 0) ? ageOf(end) : 0))),
+    newest: (object: string): number => newest.get(object) ?? 0,
   };
 }
 
@@ -71,7 +76,7 @@ test.for<[title: string, runs: fc.Parameters<[Step[], number]>]>([
     for (const { act, key, state, at, age: nth } of steps) {
       // Three accept times; of each one whose first offset is not known, and two.
       const over = { state, at, acceptedAt: Math.ceil(nth / 3), firstOffset: ((nth - 1) % 3) - 1 };
-      const end = endOf(String(key), over);
+      const end = endOf(String(key), { ...over, object: objectOf(String(key)) });
       if (act === 'prune') {
         while (ledger.prune(at, 3) > 0);
         model.prune(at, (k) => batched.has(k) && ledger.end(k) !== undefined);
@@ -82,7 +87,7 @@ test.for<[title: string, runs: fc.Parameters<[Step[], number]>]>([
         full = false;
         ledger = open();
       } else {
-        const batch = act === 'end' ? [end] : Array.from({ length: 40 }, (_, i) => endOf(String((key + i) % 26), over));
+        const batch = act === 'end' ? [end] : Array.from({ length: 40 }, (_, i) => endOf(String((key + i) % 26), { ...over, object: objectOf(String((key + i) % 26)) }));
         ledger.apply(0, batch.map(entryOf), ++offset);
         for (const one of batch) {
           model.put(one);
@@ -91,10 +96,13 @@ test.for<[title: string, runs: fc.Parameters<[Step[], number]>]>([
       }
       for (let k = 0; k <= 25; k++) expect(ledger.end(String(k))).toEqual(model.end(String(k)));
       expect(ledger.position(0)).toBe(offset);
-      const last = ledger.lastDelivered('s', 'send');
-      const age = last === undefined ? 0 : ageOf(last);
-      expect(age).toBeGreaterThanOrEqual(model.least());
-      expect(age).toBeLessThanOrEqual(model.newest());
+      for (const object of objects) {
+        const last = ledger.lastDelivered('s', 'send', object);
+        const age = last === undefined ? 0 : ageOf(last);
+        // Of those that replace nothing none is kept.
+        expect(age).toBeGreaterThanOrEqual(object === '-' ? 0 : model.least(object));
+        expect(age).toBeLessThanOrEqual(object === '-' ? 0 : model.newest(object));
+      }
     }
     await ledger.close();
   }), runs);
@@ -114,7 +122,7 @@ test('nothing is left of ends that were let go, though the process was killed be
   table = openTable({ path });
   ledger = createLedgerStore(table, serde, false, 50);
   put(300, 20);
-  expect([ledger.end('k0'), ledger.end('k199'), ledger.lastDelivered('s5', 'send')]).toEqual([undefined, undefined, undefined]);
+  expect([ledger.end('k0'), ledger.end('k199'), ledger.lastDelivered('s5', 'send', '')]).toEqual([undefined, undefined, undefined]);
   expect(ledger.end('k499')?.at).toBe(20);
   for (const prefix of ['e/', 'l/']) expect(rows(table, prefix)).toBeLessThanOrEqual(300);
   expect([rows(table, 'g/'), rows(table, 'b/'), rows(table, 't/')]).toEqual([0, 300, 300]);
@@ -130,9 +138,9 @@ test('a cache of the version before goes on: its ends are there, and where they 
   // What that version wrote is the same bytes under its own layout.
   table.putBatch([{ key: '#layout', value: Buffer.from('4') }]);
   const ledger = createLedgerStore(disk.open({ path: 'x' }), serde, false, 2);
-  for (let i = 0; i < 9; i++) expect([ledger.end(`k${i}`)?.acceptedAt, ledger.lastDelivered(`s${i}`, 'send')]).toEqual([7, { acceptedAt: 7, firstOffset: -1 }]);
+  for (let i = 0; i < 9; i++) expect([ledger.end(`k${i}`)?.acceptedAt, ledger.lastDelivered(`s${i}`, 'send', '')]).toEqual([7, { acceptedAt: 7, firstOffset: -1 }]);
   expect(ledger.position(0)).toBe(9);
   ledger.apply(0, [entryOf(endOf('k9', { subject: 's1', acceptedAt: 7, firstOffset: 0 }))], 10);
-  for (const reader of [ledger, createLedgerStore(disk.open({ path: 'x' }), serde, false, 2)]) expect(reader.lastDelivered('s1', 'send')).toEqual({ acceptedAt: 7, firstOffset: 0 });
+  for (const reader of [ledger, createLedgerStore(disk.open({ path: 'x' }), serde, false, 2)]) expect(reader.lastDelivered('s1', 'send', '')).toEqual({ acceptedAt: 7, firstOffset: 0 });
   expect(table.get('#layout')?.toString()).toBe('5');
 });

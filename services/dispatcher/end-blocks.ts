@@ -1,11 +1,11 @@
-import type { Age } from '@weir/pipeline';
+import { ofItsOwn, type Age } from '@weir/pipeline';
 import { createDeferredRows, hashOf, type Hash, type Put, type Table } from '@weir/state';
 import { hash } from 'node:crypto';
 
 /** An end as it lies in a block. */
 export interface KeptEnd {
   readonly hash: Hash;
-  /** Of the subject and operation, where it was delivered. */
+  /** Of the subject, operation and object, where it was delivered; of one that replaces nothing there is none. */
   readonly last: Hash | undefined;
   readonly acceptedAt: number;
   /** Of a delivered one, see EndValue; -1 = not known. */
@@ -18,7 +18,7 @@ export interface KeptEnd {
 
 /**
  * The ends of the ledger's cache, in blocks in the order in which they came (`b/<number>`, each listed under the time of its newest end, `t/`),
- * and where each is (`e/<hash>`), and the newest accept time of each subject and operation (`l/<hash>`), with where it stood among those of the same time, which are written
+ * and where each is (`e/<hash>`), and the newest accept time of each subject, operation and object (`l/<hash>`), with where it stood among those of the same time, which are written
  * late and sorted. A transaction has its blocks, so what is not written of the rest is taken from them at the next start.
  * After `add` or `prune` the caller writes `rows()` in one transaction, and says so by `written`.
  */
@@ -26,9 +26,9 @@ export interface EndBlocks {
   /** The end of this key, with the time that it was added with. */
   find(key: string): Pick<KeptEnd, 'value' | 'time'> | undefined;
   /** Counts from now on, also against one that is known under the key. `time` (ms): see KeptEnd. `delivered`: whose, and by what. */
-  add(key: string, value: Buffer, time: number, acceptedAt: number, delivered: { readonly subject: string; readonly operation: string; readonly firstOffset?: number } | undefined): void;
-  /** The newest delivered one; undefined = none. */
-  lastDelivered(subject: string, operation: string): Age | undefined;
+  add(key: string, value: Buffer, time: number, acceptedAt: number, delivered: { readonly subject: string; readonly operation: string; readonly firstOffset?: number; readonly object?: string } | undefined): void;
+  /** The newest delivered one of this object; undefined = none. */
+  lastDelivered(subject: string, operation: string, object: string): Age | undefined;
   /** Takes out whole blocks from before a time (ms), about `limit` ends; gives how many were looked at. `forgotten` is told of those that counted. */
   prune(time: number, limit: number, forgotten: (value: Buffer) => void): number;
   rows(): Put[];
@@ -56,7 +56,8 @@ const writtenKey = '#written';
 const derived = /^dlv_[0-9a-f]{32}$/;
 /** A delivery key is the beginning of a hash already. */
 const hashOfKey = (key: string): Hash => (derived.test(key) ? hashOf(key, 4) : hashOf(hash('sha256', key, 'hex')));
-const hashOfLast = (subject: string, operation: string): Hash => hashOf(hash('sha256', `last\0${operation}\0${subject}`, 'hex'));
+/** Where the object is not known, as before there were objects. */
+const hashOfLast = (subject: string, operation: string, object: string): Hash => hashOf(hash('sha256', `last\0${operation}\0${subject}${object === '' ? '' : `\0${object}`}`, 'hex'));
 
 /** @param most ends gathered; a test has it smaller */
 export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
@@ -126,15 +127,15 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
     },
     add(key, value, time, acceptedAt, delivered) {
       if (open === undefined || open.ends.length === endsABlock) blocks.set(next++, open = { ends: [], time: 0 });
-      const end: KeptEnd = { hash: hashOfKey(key), last: delivered === undefined || acceptedAt <= 0 ? undefined : hashOfLast(delivered.subject, delivered.operation), acceptedAt, firstOffset: delivered?.firstOffset ?? -1, time, value };
+      const end: KeptEnd = { hash: hashOfKey(key), last: delivered === undefined || delivered.object === ofItsOwn || acceptedAt <= 0 ? undefined : hashOfLast(delivered.subject, delivered.operation, delivered.object ?? ''), acceptedAt, firstOffset: delivered?.firstOffset ?? -1, time, value };
       places.put(end.hash, placeOf(next - 1, open.ends.length));
       if (end.last !== undefined) lasts.put(end.last, acceptedAt, besideOf(end));
       open.ends.push(end);
       open.time = Math.max(open.time, time);
       added++;
     },
-    lastDelivered(subject, operation) {
-      const of = hashOfLast(subject, operation);
+    lastDelivered(subject, operation, object) {
+      const of = hashOfLast(subject, operation, object);
       const acceptedAt = lasts.find(of);
       return acceptedAt === undefined ? undefined : { acceptedAt, firstOffset: lasts.beside(of) - 1 };
     },

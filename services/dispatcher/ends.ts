@@ -55,6 +55,7 @@ export function endValue(ending: Ending, at: number, owner: string): EndValue {
     offset: task.offset, at, acceptedAt: task.delivery.acceptedAt, maybeSince: ending.effect === 'maybe' ? unsureSince(task) : 0,
     purpose: task.delivery.purpose, channel: task.delivery.channel,
     owner, toDestination: handOver?.destination ?? null, toOperation: handOver?.operation ?? null, toKey: handOver?.key ?? null, firstOffset: firstOffsetOf(task),
+    object: ending.state === 'delivered' ? task.object : '',
   };
 }
 

@@ -107,10 +107,10 @@ test('an end that was replaced lately outlives its first list, and what an old o
   const ledger = store(true);
   ledger.apply(0, [entry('given-up', 0, { state: 'dead-lettered', effect: 'maybe', at: 10 }), entry('old', 1, { at: 20, acceptedAt: 5 })], 2);
   ledger.apply(0, [entry('given-up', 2, { at: 5000, acceptedAt: 6, operation: 'other' })], 3);
-  expect(ledger.lastDelivered('a/b', 'send')?.acceptedAt).toBe(5);
+  expect(ledger.lastDelivered('a/b', 'send', '')?.acceptedAt).toBe(5);
   expect(ledger.prune(1000, 100)).toBe(2);
   expect([ledger.end('given-up')?.state, ledger.end('old')]).toEqual(['delivered', undefined]);
-  expect([ledger.lastDelivered('a/b', 'send'), ledger.lastDelivered('a/b', 'other')?.acceptedAt]).toEqual([undefined, 6]);
+  expect([ledger.lastDelivered('a/b', 'send', ''), ledger.lastDelivered('a/b', 'other', '')?.acceptedAt]).toEqual([undefined, 6]);
   expect(ledger.counted('a/b', 0)).toHaveLength(1);
   expect(ledger.prune(1000, 100)).toBe(0);
   await ledger.close();

@@ -45,7 +45,7 @@ export interface IntentValue {
 
 /**
  * Cache of the ledger partitions that this instance owns or owned, in a local table. It follows the rules of ledger.ts,
- * and keeps per (subject, operation) how old the newest delivered record is. Deleting the folder
+ * and keeps per (subject, operation, object) how old the newest delivered record is. Deleting the folder
  * costs a read of the topic, nothing else.
  */
 export interface LedgerStore {
@@ -58,8 +58,8 @@ export interface LedgerStore {
   owner(partition: number): SeenMark | undefined;
   /** The topic is read from `offset` on, without what lies before: who owned the partition there is not known. */
   passOver(partition: number, offset: number): void;
-  /** The newest delivered record of this subject and operation; undefined = none. */
-  lastDelivered(subject: string, operation: string): Age | undefined;
+  /** The newest delivered record of this subject and operation that set this object (EndValue); '' = of those that do not say what they set. Undefined = none. */
+  lastDelivered(subject: string, operation: string, object: string): Age | undefined;
   /** What of the subject counts against caps, since a time; empty where the cache was opened without counts. */
   counted(subject: string, since: number): Counted[];
   /** Next offset of the topic partition that this cache has not applied. */
@@ -87,7 +87,7 @@ const ownerOf = (partition: number) => `w/${partition}`;
 /** Of kept counts; the longest day has 26 hours. */
 const countedForMs = 48 * 3_600_000;
 const stamp = (time: number): string => String(Math.max(0, time)).padStart(15, '0');
-/** A cache with another one is read again; one of the layout before is a beginning of this one, in which no first offset is known. */
+/** A cache with another one is read again; one of the layout before is a beginning of this one, in which neither first offsets nor objects are known. */
 const layout = Buffer.from('5');
 const layoutBefore = Buffer.from('4');
 /** Of a generation: more than a destination has in hand. */

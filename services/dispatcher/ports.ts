@@ -61,6 +61,7 @@ export interface DestinationPorts {
   readonly lease: Pick<ConsentLease, 'covers' | 'began'>;
   /** Keys of sealed payloads and marks of erasure; undefined = nothing is sealed. */
   readonly keys: Pick<KeyRing, 'open' | 'has' | 'erasedUntil'> | undefined;
+  readonly workspaceKey: Buffer;
   readonly ledger: LedgerStore;
   readonly clock: Clock;
   readonly turns: Turns;

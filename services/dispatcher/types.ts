@@ -60,6 +60,8 @@ export interface EndValue {
   readonly toKey: string | null;
   /** Of a profile: offset on weir.dispatch.<destination> of the first record of the delivery; -1 = not known. Absent in ends of the version before. */
   readonly firstOffset?: number;
+  /** Of a delivered one: what it set (objectOf); empty = not known. Absent in ends of the version before. */
+  readonly object?: string;
 }
 
 export type EndState = 'delivered' | 'denied' | 'dead-lettered' | 'quarantined' | 'superseded' | 'expired' | 'failed-over';
@@ -94,6 +96,8 @@ export interface Task {
   generation: number;
   /** Of a profile: offset on weir.dispatch.<destination> of the first record of the delivery, this one or the one that an order put back; -1 = not known. */
   firstOffset: number;
+  /** What it sets (objectOf); empty = not known yet: of what is no profile, until its record was read for a call, or an order put it back. */
+  object: string;
   /** Calls made. */
   attempts: number;
   /** Start of the first call of this record that may have had an effect, by this owner or an earlier one, ms since the epoch; 0 = none. */

@@ -43,7 +43,7 @@ async function letterOf(name: string, ending: Ending): Promise<OutRecord> {
 async function seen({ value, key }: OutRecord) {
   const ports = {
     serde, topics, release: () => ({ hash: 'rel_1' }), workspaceKey: Buffer.alloc(32), tables: {}, hasKey: () => true, now: () => 3000,
-    standing: { end: () => undefined, newest: () => undefined, deliveryState: () => 'dead-lettered', mayRead: () => true, oldestSent: () => 1e12, destination: () => ({ operations: { put: { kind: 'restrict', idempotency: { scheme: 'none', pastWindow: 'hold' } } }, adapter: {} }) },
+    standing: { end: () => undefined, newest: () => undefined, objectOf: () => '', deliveryState: () => 'dead-lettered', mayRead: () => true, oldestSent: () => 1e12, destination: () => ({ operations: { put: { kind: 'restrict', idempotency: { scheme: 'none', pastWindow: 'hold' } } }, adapter: {} }) },
   } as unknown as SelectPorts;
   const [item] = await createSelector(ports, order).take([{ topic: topics.dlq, partition: 0, record: { offset: 4, timestamp: 2000, key, value, headers: [] } }] as never);
   const { origin, deliveries: [looked] } = item!;

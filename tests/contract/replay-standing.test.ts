@@ -34,7 +34,7 @@ test('the index keeps the end that the ledger keeps', () => {
 const day = 86_400_000;
 const operation = (over: object) => ({ kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'header', windowMs: 1000, pastWindow: 'hold', cite: '' }, ...over });
 const ports = (over: Partial<StandingPorts>, op: object = operation({})): StandingPorts => ({
-  end: () => undefined, newest: () => undefined, deliveryState: () => undefined, allows: () => true, mayRead: () => true, oldestSent: () => 68 * day,
+  end: () => undefined, newest: () => undefined, objectOf: () => 'p', deliveryState: () => undefined, allows: () => true, mayRead: () => true, oldestSent: () => 68 * day,
   destination: (name) => (name === 'crm' ? ({ operations: { put: op }, adapter: { destination: { verify: {} } } } as unknown as DestinationConfig) : undefined), ...over,
 });
 const maybe = (at: number): Partial<StandingPorts> => ({ end: (_d, key) => (key === keyOf(0) ? { state: 'dead-lettered', effect: 'maybe', itemHash: 'h', at, offset: 1, maybeSince: at } : undefined) });
@@ -55,7 +55,7 @@ test.each<[string, Partial<StandingPorts>, object, boolean, number, string]>([
   ['unknown past it, the manifest sends again', maybe(1500), operation({ idempotency: { scheme: 'none', pastWindow: 'resend', cite: '' } }), true, 2501, 'unknownKeyed'],
   ['unknown past it, the vendor can be asked', maybe(1500), operation({ verify: { cite: '' } }), true, 2501, 'unknownReadable'],
 ])('%s', (_name, over, op, queued, now, standing) => {
-  expect(standingOf(ports(over, op), facts, queued, now).standing).toBe(standing);
+  expect(standingOf(ports(over, op), facts, queued, now, undefined).standing).toBe(standing);
 });
 
 test('a preview calls expired what the dispatcher does not send any more, whatever the ledger is kept for and however long the source repeats', () => {
@@ -64,10 +64,10 @@ test('a preview calls expired what the dispatcher does not send any more, whatev
     const release = { sources: new Map([['shop', { dedupeWindowMs: window * day }]]) } as unknown as Release;
     const windowOf = (name: string): number => dedupeWindow(release, name);
     const now = facts.acceptedAt + age * day + ms;
-    const seen = standingOf(ports({ oldestSent: (_destination, name) => oldestSent(ledger * day, windowOf(name)) }), { ...facts, source }, false, now).standing;
+    const seen = standingOf(ports({ oldestSent: (_destination, name) => oldestSent(ledger * day, windowOf(name)) }), { ...facts, source }, false, now, undefined).standing;
     const sending = { name: 'crm', retention: { ledgerMs: () => ledger * day, dispatchMs: () => Infinity, parkedMs: () => Infinity }, dedupeWindowMs: windowOf, clock: { now: () => now }, consent: { atLeast: () => true, allows: () => ({ ok: true }) }, ledger: { lastDelivered: () => undefined } } as unknown as DestinationPorts;
     const runner = { openedAt: () => 0, coveredBefore: () => false, writer: { endOf: () => undefined, recentOf: () => [] } } as unknown as PartitionRunner;
-    const task = { delivery: { ...facts, source, notBefore: null, consentOffsets: [], identityOffsets: [] }, subject: 's', offset: 9, parkedOffset: -1, redrive: 'rpl_1', sealedBy: '', maybeSince: 0, readBacks: 0, record: { timestamp: now, headers: [] } } as unknown as Task;
+    const task = { delivery: { ...facts, source, notBefore: null, consentOffsets: [], identityOffsets: [] }, subject: 's', offset: 9, parkedOffset: -1, redrive: 'rpl_1', object: 'p', sealedBy: '', maybeSince: 0, readBacks: 0, record: { timestamp: now, headers: [] } } as unknown as Task;
     const done = prepare(sending, runner, { operations: { put: operation({}) }, caps: [], adapter: { destination: {} } } as unknown as DestinationConfig, task);
     expect(seen).toBe(done.kind === 'call' ? 'notApplied' : done.kind === 'end' ? done.ending.state : done.kind);
   }), { numRuns: 500 });

@@ -46,7 +46,7 @@ function corrector(values: readonly Buffer[]): Corrector {
   const ends = new Map(values.flatMap((value, offset) => (value[0] === 0x7b ? [[deliveryKey(serde.decode(value).value.outputId as string, 'crm', 'put', '0', 0), { state: 'delivered', effect: 'done', itemHash: 'h', at: 9, offset, maybeSince: 0 }] as const] : [])));
   const reader = { read: async (topic: string, partition: number, _from: number, _to: number, take: (b: object) => Promise<void>) => take({ topic, partition, records: values.map((value, offset) => ({ offset, value })) }) } as unknown as Reader;
   const admin = { endOffsets: async () => new Map([[0, values.length]]), beginningOffsets: async () => new Map([[0, 0]]) } as unknown as LogAdmin;
-  const standing = { end: (_d: string, key: string) => ends.get(key), newest: () => undefined, destination: () => undefined, mayRead: ([id]: readonly string[]) => !erased.has(id!) } as unknown as StandingPorts;
+  const standing = { end: (_d: string, key: string) => ends.get(key), newest: () => undefined, objectOf: () => '', destination: () => undefined, mayRead: ([id]: readonly string[]) => !erased.has(id!) } as unknown as StandingPorts;
   return createCorrector({ reader, admin, serde, topics, release: () => ({ destinations: new Map([['crm', {}]]) }) as unknown as Release, standing, table });
 }
 const rows = (): number => [...table.range('p/')].length;

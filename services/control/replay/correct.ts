@@ -137,7 +137,7 @@ export function createCorrector(ports: CorrectPorts): Corrector {
 
   function differs(order: ReplayOrder, looked: Looked): { readonly detail: FieldDifference; readonly intent: string } | undefined {
     const { facts, found, payload } = looked;
-    if (found.standing !== 'confirmed' || !looked.allowed || payload === undefined || isSuperseded(standing, facts)) return undefined;
+    if (found.standing !== 'confirmed' || !looked.allowed || payload === undefined || isSuperseded(standing, facts, payload)) return undefined;
     const stored = table.get(storeKey(order.id, facts));
     if (stored === undefined) return undefined;
     const before = serde.decode(stored.subarray(64)).value as Record<string, unknown>;

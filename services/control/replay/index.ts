@@ -22,7 +22,7 @@ import type { ReplayView } from './view.ts';
 import { createRowSweep } from './rows.ts';
 import { createRunner, type Runner } from './runner.ts';
 import { createAsksToday, type SelectPorts } from './select.ts';
-import type { StandingPorts } from './standing.ts';
+import { objectReader, type StandingPorts } from './standing.ts';
 import { createVerifier, pageOfAnswers } from './verify.ts';
 
 export interface ReplayPorts {
@@ -73,7 +73,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const off = releases.onChange(() => { watchLedgers().catch((error: unknown) => logger.warn({ err: error }, 'retention of the ledgers not read, it is asked for again')); });
 
   const standing: StandingPorts = {
-    end: store.end, newest: store.newest, deliveryState: store.deliveryState,
+    end: store.end, newest: store.newest, objectOf: objectReader(serde, context.workspaceKey), deliveryState: store.deliveryState,
     destination: (name) => releases.current().destinations.get(name),
     oldestSent: (destination, source) => oldestSent(retention.of(topics.ledger(destination)), dedupeWindow(releases.current(), source)),
     allows: (ids, purpose, channel, topic, legalBasis, now) => tables.allows(ids, purpose, channel, topic, legalBasis, now).ok,

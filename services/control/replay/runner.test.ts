@@ -124,7 +124,7 @@ class World {
     const release = { hash: 'rel_x', policy, sources: new Map([['shop', {}]]), destinations: new Map(['till', 'crm'].map((name) => [name, { name, operations: { put: operation }, adapter: {} } as unknown as DestinationConfig])) } as unknown as Release;
     let current = release;
     const running = (): Release => (current.hash === this.release ? current : (current = { ...release, hash: this.release }));
-    const standing: StandingPorts = { end: (d, key) => (this.indexed ? this.ends.get(`${d}/${key}`) : undefined), newest: () => undefined, deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
+    const standing: StandingPorts = { end: (d, key) => (this.indexed ? this.ends.get(`${d}/${key}`) : undefined), newest: () => undefined, objectOf: () => '', deliveryState: () => undefined, allows: () => true, destination: (d) => release.destinations.get(d), mayRead: () => true, oldestSent: () => Number.POSITIVE_INFINITY };
     const orders = createOrders({ appender, serde, topic: topics.control, runner: name });
     await reader.read(topics.control, 0, 0, this.list(topics.control, 0).length, (batch) => orders.take(batch));
     const runner = createRunner({

@@ -283,13 +283,21 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     if (!isNewOf(linkedFrom(d.outputId) === undefined ? d.intent : `linked ${d.intent}`, '0', d.outputId, last.among) || onlyMeets) return undefined;
     d.subject = origin.key?.toString('utf8') ?? '';
     const now = ports.now();
-    let found = standingOf(standing, d, true, now);
+    let found = standingOf(standing, d, true, now, d.payload);
     if (origin instanceof LetterOrigin && d.failedOver && origin.wasNeverOn(serde, topics.dispatch(d.failedOver.destination))) {
       origin.unplaced = true;
       // No end of it is on its way: that it is a dead letter is its only one (docs/decisions/0015).
-      if (found.standing === 'pending' && standing.deliveryState(`${d.outputId}|${d.destination}|${d.operation}`) === 'dead-lettered') found = standingOf(standing, d, false, now);
+      if (found.standing === 'pending' && standing.deliveryState(`${d.outputId}|${d.destination}|${d.operation}`) === 'dead-lettered') found = standingOf(standing, d, false, now, d.payload);
     }
     return { origin, from, eventId: d.eventId, kind: 'delivery', note: undefined, deliveries: [{ facts: d, payload: d.payload, allowed: true, found }] };
+  }
+
+  /** Those whose record could not be read for want of its schema, or of its key: what it sets tells whether it is superseded. */
+  async function readAgain(items: readonly Item[]): Promise<void> {
+    const unread = items.filter(({ kind, deliveries: [looked] }) => kind === 'delivery' && looked?.payload !== undefined && looked.facts.recordType !== 'weir.canonical.Profile' && (looked.found.standing === 'superseded' || sends(looked.found.standing, 'resend')) && isReadable(looked.payload) && !serde.known(looked.payload));
+    if (unread.length === 0) return;
+    await prepare(unread.map(({ deliveries: [looked] }) => ({ topic: topics.canonical, value: looked!.payload! })));
+    for (const { origin, deliveries: [looked] } of unread) looked!.found = standingOf(standing, looked!.facts, origin.unplaced !== true, ports.now(), looked!.payload);
   }
 
   /** A delivery that was decided earlier does not go when policy would not let it through as it stands today (I3: consent alone is asked again at the call). What restricts use goes whatever the rules say. */
@@ -313,7 +321,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     const deliveries: Looked[] = [];
     for (const { facts, payload, allowed } of derived.deliveries) {
       if (order.destination !== null && facts.destination !== order.destination) continue;
-      const found = standingOf(standing, facts, false, now);
+      const found = standingOf(standing, facts, false, now, payload);
       // Policy says no today, whatever consent alone would say.
       const denied = !allowed && sends(found.standing, 'resend');
       deliveries.push({ facts, payload, allowed, found: denied ? { standing: 'denied' } : found });
@@ -368,6 +376,7 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
       const item = fromOrigin(origin, from);
       if (item !== undefined) items.push(item);
     }
+    await readAgain(items);
     await decideAgain(items);
     return items;
   }

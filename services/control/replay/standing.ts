@@ -1,5 +1,7 @@
 import type { OperationManifest } from '@weir/adapter';
-import { deliveryKey, isNewer, type Age, type Standing } from '@weir/pipeline';
+import { findWeirError } from '@weir/errors';
+import type { Serde } from '@weir/log';
+import { deliveryKey, isNewer, objectOf, ofItsOwn, type Age, type Standing } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { DeliveryState, EndFacts } from '../store.ts';
 
@@ -35,7 +37,9 @@ export interface Found {
 
 export interface StandingPorts {
   end(destination: string, key: string): EndFacts | undefined;
-  newest(destination: string, operation: string, subject: string): Age | undefined;
+  newest(destination: string, operation: string, subject: string, object: string): Age | undefined;
+  /** What the delivery sets (objectOf), by its record (Confluent wire format, sealed or not); empty = not known. */
+  objectOf(facts: DeliveryFacts, operation: OperationManifest, payload: Buffer | undefined): string;
   deliveryState(id: string): DeliveryState | undefined;
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): boolean;
   destination(name: string): DestinationConfig | undefined;
@@ -68,9 +72,9 @@ export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledge
  * Where a delivery stands now, in the order in which the dispatcher's rules bind. It is what the index knows: the
  * dispatcher decides again, on the ledger itself and in the tick of the call, so a wrong guess here costs a record on
  * the topic and never an effect. `queued` = the delivery's own record stands on weir.dispatch: without an end it is on
- * its way.
+ * its way. `payload`: the record that the vendor gets.
  */
-export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boolean, now: number): Found {
+export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boolean, now: number, payload: Buffer | undefined): Found {
   if (!ports.mayRead(d.ids, d.acceptedAt)) return { standing: 'erased' };
   const ledger = walk(ports, d);
   if (ledger.kind === 'delivered') return { standing: 'confirmed', delivered: ledger.end };
@@ -80,7 +84,7 @@ export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boole
   const operation = destination?.operations[d.operation];
   if (destination === undefined || operation === undefined) return { standing: 'retired' };
   if (now - d.acceptedAt > ports.oldestSent(d.destination, d.source)) return { standing: 'expired' };
-  if (isSuperseded(ports, d)) return { standing: 'superseded' };
+  if (isSuperseded(ports, d, payload)) return { standing: 'superseded' };
   if (operation.kind === 'use' && (d.purpose === null || !ports.allows(d.ids, d.purpose, d.channel, d.topic, d.legalBasis, now))) return { standing: 'denied' };
   if (ledger.kind !== 'unknown') return { standing: 'notApplied' };
   const since = ledger.end.maybeSince || ledger.end.at;
@@ -94,13 +98,17 @@ function unknownOf(operation: OperationManifest, readable: boolean, since: numbe
   return readable ? 'unknownReadable' : 'unknownHeld';
 }
 
-/** A newer record of the subject was delivered, and this one would roll it back. */
-export function isSuperseded(ports: Pick<StandingPorts, 'destination' | 'newest' | 'end'>, d: DeliveryFacts): boolean {
+/** A newer record that set the same was delivered, and this one would roll it back: the dispatcher's rule (services/dispatcher/attempt.ts). */
+export function isSuperseded(ports: Pick<StandingPorts, 'destination' | 'newest' | 'objectOf' | 'end'>, d: DeliveryFacts, payload: Buffer | undefined): boolean {
   const operation = ports.destination(d.destination)?.operations[d.operation];
-  if (operation === undefined || !setsState(d.recordType, operation)) return false;
-  const newest = ports.newest(d.destination, d.operation, d.subject);
-  if (newest === undefined || newest.acceptedAt < d.acceptedAt) return false;
-  return isNewer(newest, { acceptedAt: d.acceptedAt, firstOffset: newest.acceptedAt === d.acceptedAt ? firstOffsetOf(ports, d) : -1 });
+  if (operation === undefined) return false;
+  const object = ports.objectOf(d, operation, payload);
+  if (object === ofItsOwn) return false;
+  return (object === '' ? [''] : [object, '']).some((of) => {
+    const newest = ports.newest(d.destination, d.operation, d.subject, of);
+    if (newest === undefined || newest.acceptedAt < d.acceptedAt) return false;
+    return isNewer(newest, { acceptedAt: d.acceptedAt, firstOffset: newest.acceptedAt === d.acceptedAt ? firstOffsetOf(ports, d) : -1 });
+  });
 }
 
 /** Of a profile: where its first record stood, by the first end of the delivery, as the dispatcher knows it (services/dispatcher/attempt.ts). */
@@ -108,9 +116,16 @@ function firstOffsetOf({ end }: Pick<StandingPorts, 'end'>, { recordType, output
   return recordType === 'weir.canonical.Profile' ? end(destination, deliveryKey(outputId, destination, operation, '0', 0))?.firstOffset ?? -1 : -1;
 }
 
-/** The dispatcher's rule (services/dispatcher/attempt.ts). */
-function setsState(recordType: string, operation: OperationManifest): boolean {
-  return recordType === 'weir.canonical.Profile' || operation.idempotency.scheme === 'natural-upsert';
+/** Tells what deliveries set, by their records; empty where key or schema are not here. */
+export function objectReader(serde: Pick<Serde, 'decode'>, workspaceKey: Buffer): StandingPorts['objectOf'] {
+  return (facts, operation, payload) => objectOf(workspaceKey, facts, operation, () => {
+    try {
+      return payload === undefined ? undefined : serde.decode(payload).value;
+    } catch (error) {
+      if (findWeirError(error) === undefined) throw error;
+      return undefined;
+    }
+  });
 }
 
 /** Whether the vendor can be asked whether a delivery took effect. */
