@@ -5,14 +5,14 @@ import { waitFor } from '@weir/testing';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 import { startDeliveryWorld, type DeliveryWorld } from './delivery-world.ts';
 
-const mapping = (more: string): string => `mapping: mine\noutputs:\n  profile:\n    record: Profile\n    objectKey: userId\n    fields:\n      userId: userId\n      email: { from: traits.email, pipe: [email] }\n      plan: traits.plan\n${more}`;
+const mapping = (more: string): string => `mapping: mine\noutputs:\n  order:\n    record: Order\n    when: { path: properties.order_id, exists: true }\n    objectKey: properties.order_id\n    fields:\n      userId: userId\n      email: { from: properties.email, pipe: [email] }\n      orderId: properties.order_id\n      status: properties.status\n  profile:\n    record: Profile\n    objectKey: userId\n    fields:\n      userId: userId\n      email: { from: traits.email, pipe: [email] }\n      plan: traits.plan\n${more}`;
 const dir = mkdtempSync(join(tmpdir(), 'weir-ids-'));
 let weir: DeliveryWorld;
 beforeAll(async () => {
   weir = await startDeliveryWorld({
     brokers: inject('brokers'), registryUrl: inject('registryUrl'),
     files: { 'sources/segment.yaml': 'adapter: segment\nmapping: mine.yaml\nconfig: { writeKey: { secret: SEGMENT_WRITE_KEY } }\n', 'mappings/mine.yaml': mapping('') },
-    destinations: { crm: 'adapter: http\nconfig:\n  baseUrl: sandbox://crm\n  operations:\n    put:\n      accepts: [Profile]\n      path: /contacts\n      body: { email: "{{record.email}}", plan: "{{record.plan}}", first_name: "{{record.firstName}}" }\n      idempotency: { scheme: header, window: 24h }\nroutes:\n  - { on: Profile, operation: put, purpose: service }\n' },
+    destinations: { crm: 'adapter: http\nconfig:\n  baseUrl: sandbox://crm\n  operations:\n    put:\n      accepts: [Profile]\n      path: /contacts\n      body: { email: "{{record.email}}", plan: "{{record.plan}}", first_name: "{{record.firstName}}" }\n      idempotency: { scheme: header, window: 24h }\nroutes:\n  - { on: Profile, operation: put, purpose: service }\n', till: 'adapter: http\nconfig:\n  baseUrl: sandbox://till\n  operations:\n    upsert:\n      accepts: [Order]\n      method: PUT\n      path: /orders/{{record.orderId}}\n      body: { email: "{{record.email}}", order: "{{record.orderId}}", status: "{{record.status}}" }\n      idempotency: { scheme: natural-upsert, pastWindow: resend }\nroutes:\n  - { on: Order, operation: upsert, purpose: service }\n' },
   });
 });
 afterAll(async () => {
@@ -193,4 +193,25 @@ test('of two updates that came in one request, the first one that died is supers
   expect((await weir.cli('dlq', 'redrive', letter.id)).code).toBe(0);
   await weir.settled();
   expect((await bodies('flo')).map((b) => b.plan)).toEqual(['new']);
+});
+
+test('an order that died is put back though a later order of the person was delivered; not when that was the same order', async () => {
+  const track = async (order_id: string, status: string): Promise<void> => {
+    expect((await weir.segment('track', { event: 'Order Updated', messageId: `${order_id}-${status}`, userId: 'gil', timestamp: '2026-03-04T05:06:07Z', properties: { order_id, status, email: 'gil@larkspur.example' } })).ok).toBe(true);
+    await weir.settled();
+  };
+  await weir.fault({ destination: 'till', mode: 'permanent', count: 2, subject: 'gil@larkspur.example' });
+  await track('one', 'placed');
+  await track('two', 'placed');
+  await track('two', 'paid');
+  const told = async (): Promise<string[]> => (await weir.effectsOf('till', 'gil')).map(({ body }) => `${body.order} ${body.status}`).sort();
+  expect(await told()).toEqual(['two paid']);
+  const looked = await weir.cli('replay', 'dlq', '--destination', 'till', '--yes');
+  expect(looked.out).toMatch(/superseded +1 /);
+  expect(looked.out).toMatch(/not applied +1 /);
+  await weir.settled();
+  expect(await told()).toEqual(['one placed', 'two paid']);
+  for (const letter of await weir.deadLetters('destination=till&code=delivery-rejected')) expect((await weir.cli('dlq', 'redrive', letter.id)).code).toBe(0);
+  await weir.settled();
+  expect(await told()).toEqual(['one placed', 'two paid']);
 });
