@@ -14,7 +14,10 @@ export const countsOf = (types: readonly string[]): string => [...Map.groupBy(ty
 /** How what is left out is taken in; by hand, once somebody has looked whose it is. */
 export const howToAdd = (commands: string): string => `where it is surely this person's, give ${commands} each of them, too, or --linked all`;
 
-/** What is said of identifiers that only untrusted sources have linked. @param ids keyed identifiers @param commands what may be told to take them in */
-export function leftOutText(ids: readonly string[], commands: string): string {
-  return `left out: ${countsOf(ids.map((id) => id.split(':')[0]!))} that only untrusted sources have linked, so anybody may have said it; ${howToAdd(commands)}`;
+/** Of identifiers that only untrusted sources have linked, which, and what may be done. @param ids keyed identifiers @param commands what may be told to take them in */
+export function whatIsLeftOut(ids: readonly string[], commands: string): string {
+  return `${countsOf(ids.map((id) => id.split(':')[0]!))} that only untrusted sources have linked, so anybody may have said it; ${howToAdd(commands)}`;
 }
+
+/** The same as a line by itself. */
+export const leftOutText = (ids: readonly string[], commands: string): string => `left out: ${whatIsLeftOut(ids, commands)}`;

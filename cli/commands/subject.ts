@@ -3,7 +3,7 @@ import { createClient, type Client } from '../client.ts';
 import { Finding, numberOption, UsageError, type Command, type CommandContext } from '../command.ts';
 import { identifiersOf } from '../consent-api.ts';
 import { stop } from '../subject-stop.ts';
-import { countsOf, howToAdd, leftOutText, linkedOf } from '../subject-linked.ts';
+import { countsOf, howToAdd, leftOutText, linkedOf, whatIsLeftOut } from '../subject-linked.ts';
 import { why } from '../subject-why.ts';
 import { printable } from '../terminal.ts';
 
@@ -158,7 +158,7 @@ function receipt({ terminal, json }: CommandContext, found: Receipt): number {
   ];
   if (found.recordsReadable > 0) facts.push(['readable', `${readableText(found)}: they are not sealed, or under a key that is not of these identifiers. It is acknowledged once they are gone`]);
   if (found.onlyGiven) facts.push(['only', wide]);
-  if (found.leftOut.length > 0) facts.push(['left out', leftOutText(found.leftOut, 'erase')]);
+  if (found.leftOut.length > 0) facts.push(['left out', whatIsLeftOut(found.leftOut, 'erase')]);
   if (found.unnamed.length > 0) facts.push(['not told', `destinations are not told of ${countsOf(found.unnamed)} linked to this person: no record that is kept has it in the clear, or a newer one is told. Who has it: weir subject erase <it>`]);
   for (const [name, value] of facts) terminal.line(`${terminal.paint.bold(name.padEnd(9))} ${printable(value)}`);
   terminal.line('');
