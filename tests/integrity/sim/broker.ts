@@ -304,7 +304,7 @@ export class SimBroker {
       if (p.leader !== node) return { ...part, errorCode: E.notLeader };
       if (offset > p.end || offset < p.start) return { ...part, errorCode: E.offsetOutOfRange };
       let size = 0;
-      const found = p.segments.slice(firstAfter(p.segments, offset)).filter((s) => s.base < shown && (size += s.bytes.length) <= maxBytes || size === s.bytes.length);
+      const found = p.segments.slice(firstAfter(p.segments, offset)).filter((s) => s.base < shown && ((size += s.bytes.length) <= maxBytes || size === s.bytes.length));
       const last = found.at(-1);
       if (last !== undefined) this.#fetched.set(name, Math.max(this.#fetched.get(name) ?? 0, last.base + last.count));
       return { ...part, errorCode: 0, bytes: found.length === 0 ? empty : Buffer.concat(found.map((s) => s.bytes)) };

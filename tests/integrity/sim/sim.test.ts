@@ -35,6 +35,10 @@ test.each([70205, 70257])('seed %i, in which leaders that were cut off show an o
   expect(faults.get('offsets.old-end')).toBeGreaterThan(0);
 });
 
+test('seed 779 holds, in which a leader that was cut off had a batch behind the end that it told with as many bytes as the first before it', async () => {
+  expect(check((await simulate(779)).history)).toEqual([]);
+});
+
 /** What a reader gets of three records; `spoil` is asked for each answer to a fetch. */
 async function readThree(hit: Faults['hit'], spoil: (answer: Fetched) => Fetched = (answer) => answer, last = false): Promise<readonly number[]> {
   const scheduler = new Scheduler();
