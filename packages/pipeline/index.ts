@@ -3,7 +3,7 @@ export { aclRules, acls, type AclGrants, type AclOperation, type AclPrincipal, t
 export { consentApi, erasureSource, H, ofDeadLetter, ofQuarantine } from './headers.ts';
 export * from './ids.ts';
 export { createInTurn } from './in-turn.ts';
-export { isNewer, objectOf, ofItsOwn, ofSubject, type Age } from './newest.ts';
+export { isNewer, objectOf, objectsLike, ofItsOwn, ofSubject, type Age } from './newest.ts';
 export * from './outcome.ts';
 export { isPassing, patiently, soon, type Timers } from './patience.ts';
 export { standings, type ReadBackAnswer, type ReplayPreview, type Standing } from './replay-preview.ts';

@@ -19,6 +19,9 @@ export const ofSubject = 'p';
 /** Of a record that replaces nothing which another one set. */
 export const ofItsOwn = '-';
 
+/** Under which objects the newest delivered one is looked for that may have set the same: its own, and that of ends which do not say what they set. */
+export const objectsLike = (object: string): readonly string[] => (object === ofItsOwn ? [] : object === '' ? [''] : [object, '']);
+
 /**
  * What a delivery sets at the vendor, told apart from what others of its subject set by the same operation: of two of one object
  * the older one, redriven, rolls the newer one back. A profile sets its subject, whatever the vendor's rule for repeated calls. Of

@@ -1,6 +1,6 @@
 import type { OperationManifest } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
-import { deliveryKey, expiringBefore, H, isNewer, objectOf, ofItsOwn, oldestSent, type Age } from '@weir/pipeline';
+import { deliveryKey, expiringBefore, H, isNewer, objectOf, objectsLike, oldestSent, type Age } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import { isSealed } from '@weir/seal';
 import { cappedBy, countedOf, type Counted } from './caps.ts';
@@ -142,13 +142,13 @@ function recordOf({ serde }: DestinationPorts, payload: Buffer): Readonly<Record
  * also one whose end is not acknowledged yet, which may have been called a moment ago. Of ends that do not say what they set any may have set it.
  */
 function isOvertaken(ports: DestinationPorts, runner: PartitionRunner, { subject, delivery: { operation, acceptedAt }, firstOffset, object }: Task): boolean {
-  if (object === ofItsOwn) return false;
+  const objects = objectsLike(object);
   const own: Age = { acceptedAt, firstOffset };
-  for (const of of object === '' ? [''] : [object, '']) {
+  for (const of of objects) {
     const newest = ports.ledger.lastDelivered(subject, operation, of);
     if (newest !== undefined && isNewer(newest, own)) return true;
   }
-  return runner.writer.recentOf(subject).some((end) => end.state === 'delivered' && end.operation === operation && (end.object === object || (end.object ?? '') === '') && isNewer({ acceptedAt: end.acceptedAt, firstOffset: end.firstOffset ?? -1 }, own));
+  return runner.writer.recentOf(subject).some((end) => end.state === 'delivered' && end.operation === operation && objects.includes(end.object ?? '') && isNewer({ acceptedAt: end.acceptedAt, firstOffset: end.firstOffset ?? -1 }, own));
 }
 
 /** Of a profile that an order put back: where its first record stood, by the first end of the delivery; of a correction that of what it corrects. */

@@ -1,7 +1,7 @@
 import type { OperationManifest } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import type { Serde } from '@weir/log';
-import { deliveryKey, isNewer, objectOf, ofItsOwn, type Age, type Standing } from '@weir/pipeline';
+import { deliveryKey, isNewer, objectOf, objectsLike, type Age, type Standing } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { DeliveryState, EndFacts } from '../store.ts';
 
@@ -102,9 +102,7 @@ function unknownOf(operation: OperationManifest, readable: boolean, since: numbe
 export function isSuperseded(ports: Pick<StandingPorts, 'destination' | 'newest' | 'objectOf' | 'end'>, d: DeliveryFacts, payload: Buffer | undefined): boolean {
   const operation = ports.destination(d.destination)?.operations[d.operation];
   if (operation === undefined) return false;
-  const object = ports.objectOf(d, operation, payload);
-  if (object === ofItsOwn) return false;
-  return (object === '' ? [''] : [object, '']).some((of) => {
+  return objectsLike(ports.objectOf(d, operation, payload)).some((of) => {
     const newest = ports.newest(d.destination, d.operation, d.subject, of);
     if (newest === undefined || newest.acceptedAt < d.acceptedAt) return false;
     return isNewer(newest, { acceptedAt: d.acceptedAt, firstOffset: newest.acceptedAt === d.acceptedAt ? firstOffsetOf(ports, d) : -1 });
