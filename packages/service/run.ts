@@ -32,13 +32,19 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
     console.error(`${name} cannot start: ${(error as Error).message}`);
     process.exit(findWeirError(error)?.code === 'config-invalid' ? 2 : 1);
   });
+  /** Nothing of it may commit or clean up: what is half started is left as after a crash. One line, not the stack of an error that nobody caught. */
+  const giveUp = (error: unknown): never => {
+    console.error(`${name} cannot start: ${(error as Error).message}`);
+    context.logger.flush();
+    return process.exit(1);
+  };
   const service = await (async () => create(context, config))().catch(async (error: unknown) => {
     console.error(`${name} cannot start: ${(error as Error).message}`);
     await closeContext(context);
     process.exit(2);
   });
   const port = opsPort(config);
-  const ops = port === undefined ? undefined : await startOps({ host: common.host, port, registry: context.registry, readiness: () => service.readiness() });
+  const ops = port === undefined ? undefined : await startOps({ host: common.host, port, registry: context.registry, readiness: () => service.readiness() }).catch(giveUp);
   let ending: Promise<void> | undefined;
   const end = (code: number): void => {
     ending ??= (async () => {
@@ -58,6 +64,12 @@ export async function runService<S extends ConfigSchema & typeof commonOptions>(
     // Not end(1): an undeclared error must not commit anything on its way out.
     setTimeout(() => process.exit(1), 50);
   });
-  await service.start();
+  try {
+    await service.start();
+  } catch (error) {
+    // Told to stop while it starts: what it was waiting for ends with an error, and the stop has the last word.
+    if (ending !== undefined) return;
+    giveUp(error);
+  }
   context.logger.info({ port }, `${name} started`);
 }
