@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { Incident } from '@weir/release';
 import { createHandClock } from '@weir/testing';
 import { Secret, type Vault } from '@weir/vault';
@@ -46,4 +47,143 @@ test('the config of a destination stays the same object until one of its own val
   revision++;
   expect(credentials.destination('crm')!.config).not.toBe(first);
   expect(credentials.destination('crm')!.config).toMatchObject({ apiKey: 'k2' });
+});
+
+/** Dispatchers, one after the other, before a vault whose secrets are undefined while they cannot be had, and one weir.control. */
+function world(names: readonly string[] = ['crm']) {
+  const clock = createHandClock(1000);
+  const state = { secrets: {} as Record<string, string | undefined>, revision: 1, refreshes: 0, /** What a read of the vault does. */ read: async (): Promise<void> => undefined, saved: [] as Incident[], changes: 0, logged: [] as string[] };
+  const control = new Map<string, Incident>();
+  const destinations = new Map(names.map((name) => [name, { name, adapter: { manifest: {} }, config: { apiKey: { secret: name.toUpperCase() } } }]));
+  const vault = {
+    onChange: () => () => undefined, revision: () => state.revision,
+    get(name: string) {
+      const value = state.secrets[name];
+      if (value === undefined) throw new WeirError('secret-unavailable', `secret ${name} cannot be had`);
+      return new Secret(value);
+    },
+    refresh() { state.refreshes++; return state.read(); },
+  } as unknown as Vault;
+  const line = (fields: object, message: string): void => { state.logged.push(message); };
+  const start = () => createCredentials({
+    vault, releases: { current: () => ({ hash: 'a', destinations }), incidents: () => control } as never, sandboxUrl: '', logger: { warn: line, error: line, info: line } as never, registry: new Registry(), clock,
+    save: async (incident) => { state.saved.push(incident); control.set(incident.destination, incident); }, changed: () => { state.changes++; },
+  });
+  /** The secret has another value, or none, and the vault has noticed it. */
+  const set = (name: string, value: string | undefined): void => { state.secrets[name] = value; state.revision++; };
+  const pass = async (ms: number): Promise<void> => { for (const _ of clock.turn(ms)) await new Promise(setImmediate); await new Promise(setImmediate); };
+  return { clock, state, control, start, set, pass };
+}
+
+test('a credential that was refused keeps its incident while the vault is away, over a restart, and until the vendor takes it', async () => {
+  const { clock, state, control, start, set, pass } = world();
+  set('CRM', 'bad');
+  let credentials = start();
+  expect(credentials.destination('crm')!.config).toEqual({ apiKey: 'bad' });
+  credentials.rejected('crm');
+  const turns: (() => Promise<unknown> | unknown)[] = [
+    () => set('CRM', undefined),
+    () => set('CRM', 'bad'),
+    () => credentials.rejected('crm'),
+    () => set('CRM', undefined),
+    async () => { await credentials.close(); credentials = start(); },
+    () => set('CRM', 'bad'),
+    async () => { await credentials.close(); credentials = start(); },
+    () => credentials.rejected('crm'),
+    () => set('CRM', 'good'),
+  ];
+  for (const [i, turn] of turns.entries()) {
+    await pass(60_000);
+    await turn();
+    credentials.destination('crm');
+    await pass(60_000);
+    expect(credentials.destination('crm')?.config, `turn ${i}`).toEqual(state.secrets['CRM'] === undefined ? undefined : { apiKey: state.secrets['CRM'] });
+    expect(control.get('crm'), `turn ${i}`).toEqual({ destination: 'crm', code: 'credential-rejected', since: 1000, until: null });
+  }
+  credentials.accepted('crm');
+  await credentials.close();
+  expect(control.get('crm')).toEqual({ destination: 'crm', code: 'credential-rejected', since: 1000, until: clock.at });
+  // Nor is it told again and again while nothing changes.
+  expect(state.logged.length).toBeLessThan(20);
+});
+
+test('of another instance that finds the secret away the start and the refusal are kept, too', async () => {
+  const { control, start, set, pass } = world();
+  set('CRM', 'bad');
+  const [one, other] = [start(), start()];
+  one.destination('crm');
+  one.rejected('crm');
+  await pass(60_000);
+  set('CRM', undefined);
+  other.destination('crm');
+  await pass(60_000);
+  other.destination('crm');
+  set('CRM', 'bad');
+  other.destination('crm');
+  await pass(1000);
+  expect(control.get('crm')).toEqual({ destination: 'crm', code: 'credential-rejected', since: 1000, until: null });
+  await Promise.all([one.close(), other.close()]);
+});
+
+test('what begins right after an incident was ended is one of its own, although weir.control tells the one before as open yet', async () => {
+  const { clock, state, control, start, set, pass } = world();
+  set('CRM', 'bad');
+  const credentials = start();
+  credentials.destination('crm');
+  credentials.rejected('crm');
+  await pass(60_000);
+  const before = control.get('crm')!;
+  credentials.accepted('crm');
+  await pass(0);
+  control.set('crm', before);
+  set('CRM', undefined);
+  credentials.destination('crm');
+  await pass(0);
+  credentials.destination('crm');
+  await pass(0);
+  expect(state.saved.at(-1)).toEqual({ destination: 'crm', code: 'secret-unavailable', since: clock.at, until: null });
+  await credentials.close();
+});
+
+test('a token that was not asked for before is fetched before it counts as missing: no incident, and the others are called meanwhile', async () => {
+  const { state, start, set, pass } = world(['crm', 'ads']);
+  const answer = Promise.withResolvers<void>();
+  state.read = async () => { await answer.promise; set('CRM', 'token'); };
+  set('ADS', 'key');
+  const credentials = start();
+  expect([credentials.destination('crm'), credentials.destination('ads')?.config]).toEqual([undefined, { apiKey: 'key' }]);
+  await pass(2000);
+  expect([credentials.destination('crm'), credentials.destination('ads')?.config, state.refreshes]).toEqual([undefined, { apiKey: 'key' }, 1]);
+  answer.resolve();
+  await pass(1);
+  expect(state.changes).toBeGreaterThan(0);
+  expect(credentials.destination('crm')?.config).toEqual({ apiKey: 'token' });
+  await pass(60_000);
+  await credentials.close();
+  expect([state.saved, state.logged]).toEqual([[], []]);
+});
+
+test.each([['refuses', 0], ['hangs', 5000]] as const)('a token server that %s: the incident begins after one read of the vault (at the latest after %d ms), with the time at which the secret was missed', async (how, ms) => {
+  const { state, control, start, set, pass } = world(['crm', 'ads']);
+  if (how === 'hangs') state.read = () => new Promise(() => undefined);
+  set('ADS', 'key');
+  const credentials = start();
+  expect(credentials.destination('crm')).toBeUndefined();
+  expect(state.saved).toEqual([]);
+  await pass(ms);
+  expect([state.changes, credentials.destination('crm')]).toEqual([1, undefined]);
+  await pass(0);
+  expect([...control.values()]).toEqual([{ destination: 'crm', code: 'secret-unavailable', since: 1000, until: null }]);
+  expect(credentials.destination('ads')?.config).toEqual({ apiKey: 'key' });
+  // It is tried again, and ends as soon as the secret is there; what is missed then is a case of its own.
+  state.read = async () => set('CRM', 'token');
+  await pass(500);
+  expect(credentials.destination('crm')?.config).toEqual({ apiKey: 'token' });
+  await pass(0);
+  expect(control.get('crm')!.until).toBe(1000 + ms + 500);
+  state.read = async () => undefined;
+  set('CRM', undefined);
+  credentials.destination('crm');
+  expect(control.get('crm')!.until).not.toBeNull();
+  await credentials.close();
 });

@@ -29,18 +29,36 @@ interface Ports {
   readonly changed: () => void;
 }
 
+const refusedCode = 'credential-rejected' satisfies ErrorCode;
 const firstRetryMs = 500;
 const maxRetryMs = 30_000;
+/** A secret that cannot be had counts as missing after one read of the vault, and after this at the latest. */
+const missedAfterMs = 5000;
+
+interface Missed {
+  readonly since: number;
+  readonly code: ErrorCode;
+  /** The vault was read since, or its refusal needs no read. */
+  counts: boolean;
+}
 
 /**
  * Credentials of the destinations. One that cannot be resolved is tried again with a backoff of its own (0.5 s
- * to 30 s) and whenever the vault changed. An incident keeps its start over restarts and instances.
+ * to 30 s) and whenever the vault changed. A secret that is `secret-unavailable` is no incident before the vault was
+ * read once: a token that nobody asked for before is fetched then. An incident keeps its start over restarts and
+ * instances, and one of a refused credential ends only when the vendor takes it, wherever the secret was meanwhile.
  */
 export function createCredentials(ports: Ports): Credentials {
   const { vault, releases, logger, clock } = ports;
   const paused = new Gauge({ name: 'weir_destination_credential_paused', help: '1 while the destination is paused because its secret cannot be had or is refused.', labelNames: ['destination', 'code'], registers: [ports.registry] });
   const resolved = new Map<string, DestinationConfig>();
   const open = new Map<string, Incident>();
+  /** Start of the incident that was ended here last: weir.control may tell it as open for a moment more. */
+  const ended = new Map<string, number>();
+  /** Destinations whose secret cannot be had. */
+  const missed = new Map<string, Missed>();
+  /** Bounds in time of the reads of the vault that are waited for. */
+  const looks = new Set<unknown>();
   let resolvedFor = '';
   let resolvedRevision = -1;
   let timer: unknown;
@@ -48,30 +66,33 @@ export function createCredentials(ports: Ports): Credentials {
   let saving: Promise<void> = Promise.resolve();
   const off = vault.onChange(() => { ports.changed(); });
 
-  for (const incident of releases.incidents().values()) if (incident.until === null && incidentAbout(incident.destination).kind === 'destination') begin(incident.destination, incident.code as ErrorCode, incident.since);
+  for (const incident of releases.incidents().values()) if (incident.until === null && incidentAbout(incident.destination).kind === 'destination') begin(incident.destination, incident.code as ErrorCode, incident.since, true);
 
   function save(incident: Incident): void {
     // Out of reach the log fails the work itself; the incident is in the log file and the metric then.
     saving = saving.then(() => ports.save(incident)).catch((error: unknown) => logger.error({ err: error, destination: incident.destination }, 'incident not saved'));
   }
 
-  function begin(destination: string, code: ErrorCode, since?: number): void {
+  function begin(destination: string, code: ErrorCode, since = clock.now(), saved = false): void {
     const known = open.get(destination);
-    if (known?.code === code) return;
+    // What the vendor refused is refused until it takes it, also while the secret cannot be had.
+    if (known?.code === code || known?.code === refusedCode) return;
     if (known !== undefined) paused.remove({ destination, code: known.code });
     // Another instance may have noticed it first.
-    const told = releases.incidents().get(destination);
-    const incident: Incident = { destination, code, since: since ?? known?.since ?? (told?.until === null ? told.since : clock.now()), until: null };
+    const last = releases.incidents().get(destination);
+    const told = last?.until === null && last.since !== ended.get(destination) ? last : undefined;
+    const incident: Incident = { destination, code: told?.code === refusedCode ? refusedCode : code, since: known?.since ?? told?.since ?? since, until: null };
     open.set(destination, incident);
-    paused.set({ destination, code }, 1);
-    if (since === undefined) save(incident);
-    logger.error({ destination, code, since: new Date(incident.since).toISOString() }, 'destination paused: credential');
+    paused.set({ destination, code: incident.code }, 1);
+    if (!saved) save(incident);
+    logger.error({ destination, code: incident.code, since: new Date(incident.since).toISOString() }, 'destination paused: credential');
   }
 
   function end(destination: string): void {
     const known = open.get(destination);
     if (known === undefined) return;
     open.delete(destination);
+    ended.set(destination, known.since);
     paused.remove({ destination, code: known.code });
     save({ ...known, until: clock.now() });
     logger.info({ destination, code: known.code, since: new Date(known.since).toISOString() }, 'destination goes on: credential');
@@ -90,6 +111,26 @@ export function createCredentials(ports: Ports): Credentials {
     }, Math.min(maxRetryMs, firstRetryMs * 2 ** Math.min(tries++, 10)));
   }
 
+  /** One read of the vault, bounded in time; what cannot be had after it counts. */
+  function look(destination: string, one: Missed): void {
+    missed.set(destination, one);
+    const read = (): void => {
+      if (!looks.delete(bound)) return;
+      clock.clearTimer(bound);
+      one.counts = true;
+      // It was had meanwhile, or this is another time.
+      if (missed.get(destination) !== one) return;
+      resolvedFor = '';
+      ports.changed();
+    };
+    const bound = clock.setTimer(read, missedAfterMs);
+    looks.add(bound);
+    vault.refresh().then(read, (error: unknown) => {
+      logger.error({ err: error }, 'vault refresh failed');
+      read();
+    });
+  }
+
   function resolveAll(): void {
     const before = new Map(resolved);
     resolved.clear();
@@ -99,16 +140,25 @@ export function createCredentials(ports: Ports): Credentials {
         const known = before.get(config.name)?.config;
         const found = resolveConfig(config.config, { vault, sandboxUrl: ports.sandboxUrl, sentBy: config.adapter.manifest.destination?.config });
         resolved.set(config.name, { ...config, config: isDeepStrictEqual(known, found) ? known! : found });
-        if (open.get(config.name)?.code !== 'credential-rejected') end(config.name);
+        missed.delete(config.name);
+        if (open.get(config.name)?.code !== refusedCode) end(config.name);
       } catch (error) {
         const known = findWeirError(error);
         if (known === undefined) throw error;
-        if (open.get(config.name)?.code !== known.code) logger.warn({ destination: config.name, reason: known.message }, 'no usable secret');
-        begin(config.name, known.code);
+        const before = missed.get(config.name);
+        const one: Missed = { since: before?.since ?? clock.now(), code: known.code, counts: known.code !== 'secret-unavailable' || open.has(config.name) || before?.counts === true };
+        if (!one.counts) {
+          if (before === undefined) look(config.name, one);
+          continue;
+        }
+        missed.set(config.name, one);
+        if (before?.counts !== true || before.code !== known.code) logger.warn({ destination: config.name, reason: known.message }, 'no usable secret');
+        begin(config.name, known.code, one.since);
         missing = true;
       }
     }
     for (const name of open.keys()) if (!releases.current().destinations.has(name)) end(name);
+    for (const name of missed.keys()) if (!releases.current().destinations.has(name)) missed.delete(name);
     if (missing) retryLater();
     else tries = 0;
   }
@@ -125,7 +175,7 @@ export function createCredentials(ports: Ports): Credentials {
       return resolved.get(name);
     },
     rejected(name) {
-      begin(name, 'credential-rejected');
+      begin(name, refusedCode);
       void vault.refresh(true).catch((error: unknown) => logger.error({ err: error }, 'vault refresh failed'));
     },
     accepted(name) {
@@ -134,6 +184,8 @@ export function createCredentials(ports: Ports): Credentials {
     async close() {
       off();
       if (timer !== undefined) clock.clearTimer(timer);
+      for (const bound of looks) clock.clearTimer(bound);
+      looks.clear();
       await saving;
     },
   };
