@@ -1,7 +1,8 @@
 import { hash, randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
-import { createTokenSource, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
+import { createTokenSource, leastBetweenMs, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
 import type { SecretProvider } from './kv-provider.ts';
+import type { callJson } from './session.ts';
 import { changeSecrets, fileStamp, loadSecrets, sealedName, type FileStoreOptions } from './sealed-file.ts';
 import { Secret } from '@weir/config';
 import type { StoredSecret, Vault, VaultStatus } from './types.ts';
@@ -10,6 +11,8 @@ export const namePattern = /^[A-Z][A-Z0-9_]{0,63}$/;
 const oauthTimeoutMs = 10_000;
 /** A forced refresh (a vendor refused the credential) asks the token server at most this often. */
 const forceEveryMs = 10_000;
+/** setTimeout takes no more than 2^31 - 1. */
+const longestTimerMs = 86_400_000;
 
 /** Where the refresh token stands that a token server put in place of the one in the secret; no name of a secret has a #. */
 const refreshed = (name: string): string => `${name}#refreshed`;
@@ -20,15 +23,19 @@ export interface VaultOptions extends FileStoreOptions {
   /** What was read from `remote` serves this long without a further successful read, ms. */
   readonly maxStaleMs?: number;
   readonly now?: () => number;
+  /** Given: OAuth2 tokens are fetched as soon as they are asked for, and refreshed ahead of their end, whoever calls `refresh`. Timers of it must not keep the process alive. */
+  readonly timers?: { setTimer(run: () => void, ms: number): unknown; clearTimer(handle: unknown): void };
+  /** How a token server is asked. */
+  readonly callTokenServer?: typeof callJson;
 }
 
 export function checkName(name: string): void {
   if (!namePattern.test(name)) throw new WeirError('config-invalid', `secret name ${JSON.stringify(name.slice(0, 80))}: expected upper-case letters, digits and _`);
 }
 
-/** Secrets from `WEIR_SECRET_<NAME>`, the remote provider, and the sealed file of the data folder, in this order. No timer of its own: see startVault. */
+/** Secrets from `WEIR_SECRET_<NAME>`, the remote provider, and the sealed file of the data folder, in this order. Without `timers` nothing is read by itself; startVault reads the providers now and then. */
 export function openVault(options: VaultOptions): Vault {
-  const { env, dataDir, remote } = options;
+  const { env, dataDir, remote, timers } = options;
   const now = options.now ?? Date.now;
   const maxStaleMs = options.maxStaleMs ?? 3_600_000;
   const listeners = new Set<() => void>();
@@ -40,6 +47,10 @@ export function openVault(options: VaultOptions): Vault {
   let seen = '';
   let running: Promise<void> | undefined;
   let forcedAt = Number.NEGATIVE_INFINITY;
+  /** When the first token runs out of those that were valid when it was looked. */
+  let firstEnd = Number.POSITIVE_INFINITY;
+  let timer: unknown;
+  let closed = false;
 
   function localSecrets(): Readonly<Record<string, StoredSecret>> {
     try {
@@ -53,7 +64,7 @@ export function openVault(options: VaultOptions): Vault {
     }
   }
   const fresh = (): boolean => fetched !== undefined && now() - fetched.at <= maxStaleMs;
-  const unavailable = (name: string): WeirError => new WeirError('secret-unavailable', `secret ${name} cannot be had: ${status.reason ?? 'the vault was not read'}`);
+  const unavailable = (name: string): WeirError => new WeirError('secret-unavailable', `secret ${name} cannot be had: ${sources.get(name)?.source.problem() ?? status.reason ?? 'the vault was not read'}`);
 
   function find(name: string): StoredSecret | undefined {
     checkName(name);
@@ -73,7 +84,7 @@ export function openVault(options: VaultOptions): Vault {
     // Beside the secret, not in it: it may stand in the environment or in the remote provider, which are found first.
     const of = hash('sha256', text, 'hex');
     const source = createTokenSource(name, client, {
-      timeoutMs: oauthTimeoutMs, now,
+      timeoutMs: oauthTimeoutMs, now, call: options.callTokenServer,
       kept() {
         const kept = localSecrets()[refreshed(name)];
         return kept?.of === of ? kept.value : undefined;
@@ -81,6 +92,7 @@ export function openVault(options: VaultOptions): Vault {
       keep(refreshToken) { changeSecrets(options, (all) => { all[refreshed(name)] = { value: refreshToken, of }; }); },
     });
     sources.set(name, { text, source });
+    arm();
     return source;
   }
 
@@ -100,26 +112,73 @@ export function openVault(options: VaultOptions): Vault {
     });
   }
 
-  async function readAll(force: boolean): Promise<void> {
-    const problems: string[] = [];
-    const tell = (error: unknown): void => {
-      if (!(error instanceof WeirError)) throw error;
-      problems.push(error.message);
-    };
-    if (remote !== undefined) await remote.read().then((secrets) => { fetched = { secrets, at: now() }; }, tell);
-    await Promise.all(clients(tell).map((source) => source.refresh(force).catch(tell)));
-    status = problems.length === 0 ? { available: true } : { available: false, reason: problems.join('; ').slice(0, 500), since: status.since ?? now() };
-    let stamp = '';
+  /** A wrong client, or a vault or token server that cannot be asked; else it is thrown. */
+  function known(error: unknown): WeirError {
+    if (error instanceof WeirError) return error;
+    throw error;
+  }
+
+  function lookAtEnds(): void {
+    firstEnd = Number.POSITIVE_INFINITY;
+    for (const { source } of sources.values()) if (source.endsAt() > now()) firstEnd = Math.min(firstEnd, source.endsAt());
+  }
+
+  /** Tells of what has changed since the last time. */
+  function notice(): void {
+    lookAtEnds();
+    let here: unknown;
     try {
-      // Compared in memory only.
-      stamp = JSON.stringify([localSecrets(), [...(fresh() ? fetched!.secrets : [])], [...sources].map(([name, s]) => [name, s.source.token()])]);
+      here = localSecrets();
     } catch (error) {
-      tell(error);
+      here = known(error).message;
     }
+    // Compared in memory only.
+    const stamp = JSON.stringify([here, [...(fresh() ? fetched!.secrets : [])], [...sources].map(([name, s]) => [name, s.source.token()]).filter(([, token]) => token !== undefined)]);
     if (stamp === seen) return;
     seen = stamp;
     revision++;
     for (const listener of listeners) listener();
+  }
+
+  /** Each is noticed at once: another token server may hang. */
+  const renew = (source: TokenSource, force: boolean): Promise<void> => source.refresh(force).finally(() => {
+    notice();
+    arm();
+  });
+
+  /** Sets the timer to what comes first: a client that is due, though not within `leastMs`, or the end of a token. */
+  function arm(leastMs = 0): void {
+    if (timers === undefined || closed) return;
+    if (timer !== undefined) timers.clearTimer(timer);
+    let ms = firstEnd - now();
+    for (const { source } of sources.values()) ms = Math.min(ms, Math.max(leastMs, source.dueAt() - now()));
+    timer = ms === Number.POSITIVE_INFINITY ? undefined : timers.setTimer(onTimer, Math.min(longestTimerMs, Math.max(0, ms)));
+  }
+
+  function onTimer(): void {
+    timer = undefined;
+    // What fails here is told by `get` and by the next `refresh`: both meet it, too.
+    for (const source of clients(known)) if (source.dueAt() <= now()) renew(source, false).catch(known);
+    notice();
+    // A client that cannot be found now stays due.
+    arm(leastBetweenMs);
+  }
+
+  async function readAll(force: boolean): Promise<void> {
+    const problems = new Set<string>();
+    const tell = (error: unknown): void => { problems.add(known(error).message); };
+    if (remote !== undefined) await remote.read().then((secrets) => { fetched = { secrets, at: now() }; }, tell);
+    // Also of those that are asked for meanwhile: who waits for the read may have been the first to ask.
+    const asked = new Set<TokenSource>();
+    for (;;) {
+      const more = clients(tell).filter((source) => !asked.has(source));
+      if (more.length === 0) break;
+      for (const source of more) asked.add(source);
+      await Promise.all(more.map((source) => renew(source, force).catch(tell)));
+    }
+    status = problems.size === 0 ? { available: true } : { available: false, reason: [...problems].join('; ').slice(0, 500), since: status.since ?? now() };
+    notice();
+    arm();
   }
 
   return {
@@ -141,7 +200,14 @@ export function openVault(options: VaultOptions): Vault {
       const found = find(name);
       return found?.previous === undefined || now() >= (found.previousUntil ?? 0) ? undefined : new Secret(found.previous);
     },
-    revision: () => revision,
+    revision() {
+      // Whoever holds a token that has run out is to lose it in this tick, not when the timer comes.
+      if (now() >= firstEnd) {
+        revision++;
+        lookAtEnds();
+      }
+      return revision;
+    },
     onChange(listener) {
       listeners.add(listener);
       return () => { listeners.delete(listener); };
@@ -153,7 +219,11 @@ export function openVault(options: VaultOptions): Vault {
       return running;
     },
     status: () => status,
-    close: () => listeners.clear(),
+    close() {
+      closed = true;
+      if (timer !== undefined) timers?.clearTimer(timer);
+      listeners.clear();
+    },
   };
 }
 

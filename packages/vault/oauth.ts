@@ -41,17 +41,41 @@ export function parseOAuthClient(name: string, value: string): OAuthClient | und
 export interface TokenSource {
   /** The token that is valid now; undefined before the first and after the last ran out. */
   token(): string | undefined;
-  /** Gets a token when there is none, the one there is has used 80 % of its time, or `force`. Calls at the same time share one request. Throws secret-unavailable. */
+  /** Ms since the epoch at which the token that there is runs out; Infinity when there is none. */
+  endsAt(): number;
+  /** Ms since the epoch from which `refresh` asks the token server without `force`; Infinity while it is asked. */
+  dueAt(): number;
+  /** Why the last request failed, without any secret; undefined when it did not. */
+  problem(): string | undefined;
+  /**
+   * Gets a token when there is none, the one there is has used 80 % of its time (a day at most), or `force`. Calls at the same time share
+   * one request. After one that failed it does not ask before a backoff (0.5 s to 30 s) is over, and throws what that one did. Throws secret-unavailable.
+   */
   refresh(force?: boolean): Promise<void>;
 }
 
+/** A server that does not say how long its token lives, or says what cannot be. */
 const standardLifeMs = 300_000;
+const longestLifeMs = 365 * 86_400_000;
+const longestRefreshMs = 86_400_000;
+/** So long after a request the next one may begin: a token that lives shorter is not there in between. */
+export const leastBetweenMs = 500;
+const maxBackoffMs = 30_000;
 /** RFC 6749 §2.3.1: both are form-encoded before Basic. */
 const form = (text: string): string => new URLSearchParams({ v: text }).toString().slice(2);
+
+interface Token {
+  readonly value: string;
+  readonly startedAt: number;
+  readonly refreshAt: number;
+  readonly endsAt: number;
+}
 
 export interface TokenSourceOptions {
   readonly timeoutMs: number;
   readonly now: () => number;
+  /** How the token server is asked. */
+  readonly call?: typeof callJson | undefined;
   /** The refresh token to use: what was kept last, by this process or another one; undefined = that of the client. */
   kept(): string | undefined;
   /** Stores a refresh token that the server put in place of the one before. */
@@ -63,7 +87,10 @@ export interface TokenSourceOptions {
  * Where it cannot be kept (a full disk), the access token serves all the same, and each `refresh` tries again and rejects.
  */
 export function createTokenSource(name: string, client: OAuthClient, options: TokenSourceOptions): TokenSource {
-  let current: { readonly value: string; readonly refreshAt: number; readonly endsAt: number } | undefined;
+  const { now } = options;
+  let current: Token | undefined;
+  let failed: { readonly error: unknown; readonly at: number; readonly retryAt: number } | undefined;
+  let failures = 0;
   /** Replaced, and not kept yet. */
   let unkept: string | undefined;
   let running: Promise<void> | undefined;
@@ -79,12 +106,12 @@ export function createTokenSource(name: string, client: OAuthClient, options: To
     }
   }
 
-  async function ask(): Promise<void> {
+  async function request(): Promise<Token> {
     const refreshToken = client.refreshToken === undefined ? undefined : unkept ?? options.kept() ?? client.refreshToken;
     const body = new URLSearchParams(refreshToken === undefined ? { grant_type: 'client_credentials' } : { grant_type: 'refresh_token', refresh_token: refreshToken });
     if (client.scope !== undefined) body.set('scope', client.scope);
-    const startedAt = options.now();
-    const answer = await callJson(client.tokenUrl, {
+    const startedAt = now();
+    const answer = await (options.call ?? callJson)(client.tokenUrl, {
       method: 'POST', timeoutMs: options.timeoutMs, what, body: body.toString(),
       headers: { 'content-type': 'application/x-www-form-urlencoded', accept: 'application/json', authorization: `Basic ${Buffer.from(`${form(client.clientId)}:${form(client.clientSecret)}`).toString('base64')}` },
     });
@@ -94,9 +121,22 @@ export function createTokenSource(name: string, client: OAuthClient, options: To
     if (answer.status !== 200) throw new WeirError('secret-unavailable', `${what}: answered ${answer.status}${typeof code === 'string' && /^(invalid_(request|client|grant|scope)|unauthorized_client|unsupported_grant_type)$/.test(code) ? ` (${code})` : ''}${used}`);
     const { access_token: value, expires_in: seconds, refresh_token: next } = answer.body ?? {};
     if (typeof value !== 'string' || value === '') throw new WeirError('secret-unavailable', `${what}: the answer has no access_token`);
-    const lifeMs = Number(seconds) > 0 ? Number(seconds) * 1000 : standardLifeMs;
-    const fresh = { value, refreshAt: startedAt + lifeMs * 0.8, endsAt: startedAt + lifeMs };
+    const given = Number(seconds) * 1000;
+    const lifeMs = given > 0 ? Math.min(given, longestLifeMs) : standardLifeMs;
     if (typeof next === 'string' && next !== '' && refreshToken !== undefined && next !== refreshToken) unkept = next;
+    return { value, startedAt, refreshAt: startedAt + Math.max(leastBetweenMs, Math.min(lifeMs * 0.8, longestRefreshMs)), endsAt: startedAt + lifeMs };
+  }
+
+  async function ask(): Promise<void> {
+    let fresh: Token;
+    try {
+      fresh = await request();
+    } catch (error) {
+      failed = { error, at: now(), retryAt: now() + Math.min(maxBackoffMs, leastBetweenMs * 2 ** Math.min(failures++, 10)) };
+      throw error;
+    }
+    failed = undefined;
+    failures = 0;
     try {
       keep();
     } finally {
@@ -104,10 +144,23 @@ export function createTokenSource(name: string, client: OAuthClient, options: To
     }
   }
 
+  function dueAt(): number {
+    if (running !== undefined) return Number.POSITIVE_INFINITY;
+    // A clock that was set back says nothing of what was before.
+    if (failed !== undefined) return now() < failed.at ? now() : failed.retryAt;
+    return current === undefined || now() < current.startedAt ? now() : current.refreshAt;
+  }
+
   return {
-    token: () => (current !== undefined && options.now() < current.endsAt ? current.value : undefined),
+    token: () => (current !== undefined && now() < current.endsAt ? current.value : undefined),
+    endsAt: () => current?.endsAt ?? Number.POSITIVE_INFINITY,
+    dueAt,
+    problem: () => (failed?.error instanceof WeirError ? failed.error.message : undefined),
     async refresh(force = false) {
-      if (!force && running === undefined && current !== undefined && options.now() < current.refreshAt) return keep();
+      if (!force && running === undefined && now() < dueAt()) {
+        if (failed !== undefined) throw failed.error;
+        return keep();
+      }
       running ??= ask().finally(() => { running = undefined; });
       return running;
     },

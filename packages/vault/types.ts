@@ -27,7 +27,7 @@ export interface VaultStatus {
  */
 export interface Vault {
   /**
-   * The secret of this name. Throws WeirError config-invalid that names it and says how to set it, or
+   * The secret of this name; of an OAuth2 client its access token, never one that has run out. Throws WeirError config-invalid that names it and says how to set it, or
    * secret-unavailable when its provider cannot be asked: that one heals by itself.
    */
   get(name: string): Secret;
@@ -36,11 +36,11 @@ export interface Vault {
   signing(name: string): Secret | undefined;
   /** The value before the last rotation while both are accepted. */
   previous(name: string): Secret | undefined;
-  /** Grows with every change of a value that this process has noticed. */
+  /** Grows with every change of a value that this process has noticed, and in the moment in which an access token runs out. */
   revision(): number;
   /** Called after a change was noticed; returns what ends it. */
   onChange(listener: () => void): () => void;
-  /** Ask the providers now; with `force` also for new access tokens although the old look valid (a vendor refused one), at most every 10 s. Calls at the same time share one read. A provider's failure does not reject: see status(). */
+  /** Ask the providers now, and token servers for tokens that are due: also those of clients that are asked for meanwhile; with `force` also for new access tokens although the old look valid (a vendor refused one), at most every 10 s. Calls at the same time share one read. A provider's failure does not reject: see status(). */
   refresh(force?: boolean): Promise<void>;
   status(): VaultStatus;
   close(): void;

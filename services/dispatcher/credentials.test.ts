@@ -64,7 +64,7 @@ function world(names: readonly string[] = ['crm']) {
     },
     refresh() { state.refreshes++; return state.read(); },
   } as unknown as Vault;
-  const line = (fields: object, message: string): void => { state.logged.push(message); };
+  const line = (_fields: object, message: string): void => { state.logged.push(message); };
   const start = () => createCredentials({
     vault, releases: { current: () => ({ hash: 'a', destinations }), incidents: () => control } as never, sandboxUrl: '', logger: { warn: line, error: line, info: line } as never, registry: new Registry(), clock,
     save: async (incident) => { state.saved.push(incident); control.set(incident.destination, incident); }, changed: () => { state.changes++; },
