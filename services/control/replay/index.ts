@@ -86,7 +86,8 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   });
   const verifier = createVerifier({
     serde, http, table, clock, quota,
-    destination: (name) => withSecrets(context, ports.sandboxUrl, name),
+    destination: (name) => releases.current().destinations.get(name),
+    withSecrets: (destination) => withSecrets(context, ports.sandboxUrl, destination),
     unreadMs: () => Math.max(0, releases.ageMs() - knownMs),
     mayCall: (name) => releases.ageMs() < knownMs && releases.current().destinations.get(name)?.enabled === true && releases.switches().get(name)?.paused !== true && releases.incidents().get(name)?.until !== null,
     asked: (destination, answer) => metrics.asked.inc({ destination, answer }),
@@ -156,11 +157,9 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
 }
 
 /** The destination with its secrets; undefined when one of them cannot be had now. */
-function withSecrets(context: ServiceContext, sandboxUrl: string, name: string): DestinationConfig | undefined {
-  const found = context.releases.current().destinations.get(name);
-  if (found === undefined) return undefined;
+function withSecrets(context: ServiceContext, sandboxUrl: string, destination: DestinationConfig): DestinationConfig | undefined {
   try {
-    return { ...found, config: resolveConfig(found.config, { vault: context.vault, sandboxUrl }) };
+    return { ...destination, config: resolveConfig(destination.config, { vault: context.vault, sandboxUrl }) };
   } catch (error) {
     if (findWeirError(error) === undefined) throw error;
     return undefined;

@@ -12,7 +12,7 @@ import { createVerifier, pageOfAnswers } from './verify.ts';
 /** A vendor whose answers take 20 ms, and a verifier on a clock turned by hand. */
 function world(options: { limit?: OperationManifest['limit']; operations?: readonly string[]; accountLimit?: DestinationConfig['accountLimit'] } = {}) {
   const clock = createHandClock(1_800_000_000_000);
-  const state = { /** Payloads that are known still. */ registry: undefined as number | undefined, paused: false, enabled: true, pauseBeforeWrite: false, unreadSince: Number.POSITIVE_INFINITY, readAt: Number.POSITIVE_INFINITY, answer: (_path: string): HttpResponse | HttpFailure => ({ status: 200, headers: {}, body: Buffer.alloc(0) }) };
+  const state = { /** When its secret can be had. */ secretAt: 0, /** Payloads that are known still. */ registry: undefined as number | undefined, paused: false, enabled: true, pauseBeforeWrite: false, unreadSince: Number.POSITIVE_INFINITY, readAt: Number.POSITIVE_INFINITY, answer: (_path: string): HttpResponse | HttpFailure => ({ status: 200, headers: {}, body: Buffer.alloc(0) }) };
   const calls: { at: number; path: string }[] = [];
   const operation = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'header', pastWindow: 'verify', cite: '' }, limit: options.limit, verify: { settleMs: 0, cite: '' } } as unknown as OperationManifest;
   const adapter = { destination: { verify: {
@@ -39,7 +39,7 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
         return state.answer(url);
       },
     },
-    destination: () => till(), mayCall: () => state.enabled && !state.paused && unreadMs() === 0, unreadMs, asked: () => undefined,
+    destination: () => till(), withSecrets: (destination) => (clock.at < state.secretAt ? undefined : destination), mayCall: () => state.enabled && !state.paused && unreadMs() === 0, unreadMs, asked: () => undefined,
   });
   const looked = (n: number): Looked[] => Array.from({ length: n }, (_, i): Looked => ({ facts: { outputId: `out_${i}`, eventId: `evt_${i}`, destination: 'till', operation: (options.operations ?? ['put'])[i % (options.operations ?? ['put']).length]!, recordType: 'weir.canonical.Event' } as Looked['facts'], found: { standing: 'unknownKeyed', key: `k${i}`, at: 0 }, allowed: true, payload: Buffer.alloc(1) }));
   /** The answers, after as long as they take. */
@@ -101,6 +101,23 @@ test.each(['paused', 'enabled'] as const)('a destination that is off (%s) is not
   // An answer of the vendor counts in the next pass.
   await ask(3);
   expect(calls).toHaveLength(3);
+});
+
+test('a token that nobody asked for before is waited for; a secret that stays away leaves the rest unknown at once, and it is asked about in the next pass', async () => {
+  const { state, calls, ask, clock, verifier } = world();
+  state.secretAt = clock.at + 700;
+  expect(await ask(20)).toEqual(Array.from({ length: 20 }, () => 'applied'));
+  verifier.forget('o');
+  calls.length = 0;
+  state.secretAt = Number.POSITIVE_INFINITY;
+  const began = clock.at;
+  expect(await ask(1000)).toEqual(Array.from({ length: 1000 }, () => 'unknown'));
+  expect([calls.length, clock.at - began < 12_000]).toEqual([0, true]);
+  const later = clock.at;
+  expect(await ask(1000)).toEqual(Array.from({ length: 1000 }, () => 'unknown'));
+  expect(clock.at - later).toBeLessThan(1000);
+  state.secretAt = 0;
+  expect(await ask(20)).toEqual(Array.from({ length: 20 }, () => 'applied'));
 });
 
 test('while weir.control cannot be read nothing is asked, and the order waits for it; for half a minute, then the rest is unknown', async () => {

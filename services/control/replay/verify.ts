@@ -15,8 +15,10 @@ import type { VerifiedReply } from './view.ts';
 export interface VerifyPorts {
   readonly serde: Serde;
   readonly http: Pick<HttpClient, 'call'>;
-  /** With secrets resolved; undefined when it is not in the release or a secret cannot be had. */
+  /** Of the release, secrets not resolved; undefined when it is not in it. */
   readonly destination: (name: string) => DestinationConfig | undefined;
+  /** With secrets resolved; undefined when one of them cannot be had now. */
+  readonly withSecrets: (destination: DestinationConfig) => DestinationConfig | undefined;
   /** False: not enabled, paused by its kill switch, or its credential is refused; no call to it starts. */
   readonly mayCall: (name: string) => boolean;
   /** For how long nothing may be called because weir.control is not read and a kill switch may be on it; 0 = it is. */
@@ -35,6 +37,8 @@ const concurrency = 8;
 const maxTries = 4;
 /** A vendor that wants to be left alone for longer is not waited for: what is asked meanwhile stays unknown. */
 const longestClosedMs = 30_000;
+/** A secret that cannot be had is waited for so long: a token that nobody asked for before is fetched meanwhile. */
+const secretWaitMs = 10_000;
 /** So often somebody who waits for its turn looks whether the order still goes on. */
 const lookMs = 500;
 /** An answer of the vendor counts this long: what was not applied then may have been meanwhile, by somebody else's replay. */
@@ -52,7 +56,7 @@ const unasked: Asked = { answer: 'unknown', lasting: false };
 
 /**
  * Asks vendors whether deliveries of unknown effect took effect, within a share of their accounts' quota, so that live
- * traffic keeps the rest. A destination that is paused or not enabled is not called: its deliveries stay unknown. A
+ * traffic keeps the rest. A destination that is paused or not enabled, or whose secret cannot be had, is not called: its deliveries stay unknown. A
  * `not-applied` counts only when the last call is longer ago than the vendor needs to show it.
  */
 export interface Verifier {
@@ -67,6 +71,8 @@ type Question = { readonly read: ReadBack } | 'unbuildable' | 'kept-back';
 
 export function createVerifier(ports: VerifyPorts): Verifier {
   const { clock, table, quota } = ports;
+  /** Since when the secret of a destination could not be had, ms. */
+  const without = new Map<string, number>();
   const pause = (ms: number): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, ms); });
 
   /** One exchange, which the quota has counted. Switch and share are looked at in the tick of the socket write, as for every call. */
@@ -100,9 +106,9 @@ export function createVerifier(ports: VerifyPorts): Verifier {
     const delivery = adapterDelivery(ports.serde, facts, payload);
     let refused = false;
     for (let tries = 0; tries < maxTries && goesOn();) {
-      const destination = ports.destination(facts.destination);
-      const operation = destination?.operations[facts.operation];
-      if (destination === undefined || operation === undefined || !canReadBack(destination, operation)) return unreadable;
+      const named = ports.destination(facts.destination);
+      const operation = named?.operations[facts.operation];
+      if (named === undefined || operation === undefined || !canReadBack(named, operation)) return unreadable;
       const unreadMs = ports.unreadMs();
       // What passes: without it all that is left of the order would be unknown in a moment.
       if (unreadMs > 0 && unreadMs <= longestClosedMs) {
@@ -110,6 +116,14 @@ export function createVerifier(ports: VerifyPorts): Verifier {
         continue;
       }
       if (!ports.mayCall(facts.destination)) return unasked;
+      const destination = ports.withSecrets(named);
+      if (destination === undefined) {
+        if (!without.has(named.name)) without.set(named.name, clock.now());
+        if (clock.now() - without.get(named.name)! >= secretWaitMs) return unasked;
+        await pause(lookMs);
+        continue;
+      }
+      without.delete(named.name);
       const draw = readBackDraw(facts.operation, operation);
       const ms = await quota.take(destination, draw, order.share);
       if (ms > 0) {
