@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { createServer, type Server } from 'node:http';
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, request as requestOf, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -21,7 +21,21 @@ const oauthSecret = 'planted"oauth+client/secret&27182818284';
 const firstRefresh = 'planted-first-refresh-16180339887';
 
 /** KV v2, as its API documentation says. */
-const kv = { mode: 'ok' as 'ok' | 'down' | 'sealed' | 'slow' | 'denied' | 'line-end', reads: 0, values: {} as Record<string, string> };
+const kv = { mode: 'ok' as 'ok' | 'down' | 'sealed' | 'slow' | 'denied' | 'line-end', reads: 0, values: {} as Record<string, string>, older: [] as Record<string, string>[] };
+/** The crm behind a door that lets some credentials through no more. */
+const crm = { refused: new Set<string>(), refusals: 0, lastTaken: '' };
+function toCrm(request: IncomingMessage, response: ServerResponse): void {
+  const given = request.headers.authorization ?? '';
+  if ([...crm.refused].some((value) => given.includes(value))) {
+    crm.refusals++;
+    request.resume();
+    return void response.writeHead(403, { 'content-type': 'application/json' }).end(JSON.stringify({ error: 'forbidden' }));
+  }
+  crm.lastTaken = given;
+  const on = requestOf(`${fleet.sandbox}/d${request.url}`, { method: request.method, headers: request.headers }, (answer) => { answer.pipe(response.writeHead(answer.statusCode!, answer.headers)); });
+  on.once('error', () => response.destroy());
+  request.pipe(on);
+}
 /** A token server (RFC 6749) whose tokens live ten seconds, and which gives another refresh token each time. */
 const oauth = { given: [] as string[], refused: 0, asked: 0 };
 function tokens(json: (status: number, body: unknown) => void): void {
@@ -42,6 +56,7 @@ beforeAll(async () => {
   server = createServer((request, response) => {
     const answer = (status: number, body: unknown): void => { response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body)); };
     if (request.url === '/oauth/token') return tokens(answer);
+    if (request.url!.startsWith('/crm')) return toCrm(request, response);
     kv.reads++;
     if (kv.mode === 'down') return request.socket.destroy();
     if (kv.mode === 'slow') return;
@@ -49,11 +64,15 @@ beforeAll(async () => {
     if (kv.mode === 'sealed') return json(503, { errors: ['Vault is sealed', planted] });
     if (kv.mode !== 'denied' && request.url === '/v1/auth/approle/login') return json(200, { auth: { client_token: vaultToken, lease_duration: 3600, renewable: true } });
     if (kv.mode === 'denied' || request.headers['x-vault-token'] !== vaultToken) return json(403, { errors: ['permission denied', planted] });
-    json(200, { data: { data: kv.mode === 'line-end' ? { ...kv.values, CRM_TOKEN: `${kv.values['CRM_TOKEN']}\n` } : kv.values, metadata: { version: 1, created_time: new Date().toISOString() } } });
+    const versions = [...kv.older, kv.mode === 'line-end' ? { ...kv.values, CRM_TOKEN: `${kv.values['CRM_TOKEN']}\n` } : kv.values];
+    const version = Number(new URL(request.url!, 'http://x').searchParams.get('version') ?? versions.length);
+    json(200, { data: { data: versions[version - 1], metadata: { version, created_time: new Date().toISOString() } } });
   });
   await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
   workspace = mkdtempSync(join(tmpdir(), 'weir-vault-ws-'));
   cpSync(join(root, 'workspace'), workspace, { recursive: true });
+  const crmFile = join(workspace, 'destinations/crm.yaml');
+  writeFileSync(crmFile, readFileSync(crmFile, 'utf8').replace('baseUrl: sandbox://crm', `baseUrl: http://127.0.0.1:${(server.address() as AddressInfo).port}/crm`));
   kv.values = Object.fromEntries(names.map((name, i) => [name, name === 'PARTNER_WEBHOOK_SECRET' ? `whsec_${Buffer.from(`planted-webhook-${planted}`).toString('base64')}` : `${planted}${i}`]));
   kv.values['WAREHOUSE_TOKEN'] = JSON.stringify({ type: 'oauth2', tokenUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}/oauth/token`, clientId: 'weir', clientSecret: oauthSecret, refreshToken: firstRefresh });
   fleet = await startFleet({
@@ -117,6 +136,37 @@ test('a credential that the vendor refuses keeps the start of its incident over 
   expect(status.deliveries.deadLettered).toBe(0);
   await waitFor('the incident is over', async () => (await fleet.status()).incidents.length === 0, 20_000);
 }, 180_000);
+
+test('a credential that the vendor takes no more (403): nothing is dead-lettered, the incident keeps its start while the vault is away, and it ends by itself with the new version', async () => {
+  const old = kv.values['CRM_TOKEN']!;
+  crm.refused.add(old);
+  await send('rotated');
+  const incident = async (): Promise<any> => (await fleet.status()).incidents.find((i: any) => i.destination === 'crm');
+  const first = await waitFor('the incident', incident, 30_000);
+  expect([first.code, crm.refusals > 0, await effects('rotated')]).toEqual(['credential-rejected', true, 0]);
+  // The vault is away for longer than what was read of it serves, and comes back with the same value.
+  kv.mode = 'down';
+  await waitFor('the secret cannot be had', () => readFileSync(fleet.logFile('dispatcher'), 'utf8').split('\n').filter((line) => line.includes('no usable secret') && line.includes('"crm"') && Date.parse((JSON.parse(line) as { time: string }).time) > Date.parse(first.since)).length > 0, 30_000);
+  expect(await incident()).toEqual(first);
+  kv.mode = 'ok';
+  const refusals = crm.refusals;
+  await waitFor('it is refused again', () => crm.refusals > refusals, 60_000);
+  expect(await incident()).toEqual(first);
+  kv.older.push({ ...kv.values });
+  kv.values['CRM_TOKEN'] = `${planted}-rotated`;
+  const status = await fleet.settled(80_000);
+  expect([await effects('rotated'), status.deliveries.deadLettered, crm.lastTaken.includes(`${planted}-rotated`)]).toEqual([1, 0, true]);
+  await waitFor('the incident is over', async () => (await fleet.status()).incidents.length === 0, 20_000);
+}, 240_000);
+
+test('a dispatcher that starts tells of no incident for a token that it has not fetched yet', async () => {
+  const incidentsOfWarehouse = (): number => readFileSync(fleet.logFile('dispatcher'), 'utf8').split('\n').filter((line) => line.includes('destination paused: credential') && line.includes('"warehouse"')).length;
+  const [before, given] = [incidentsOfWarehouse(), oauth.given.length];
+  await fleet.restart('dispatcher');
+  await send('restarted');
+  await fleet.settled(80_000);
+  expect([oauth.given.length > given, incidentsOfWarehouse()]).toEqual([true, before]);
+}, 120_000);
 
 /** 30 forms in which a secret leaves by mistake. */
 function formsOf(secret: string): Record<string, string> {
