@@ -64,7 +64,7 @@ export function openVault(options: VaultOptions): Vault {
     }
   }
   const fresh = (): boolean => fetched !== undefined && now() - fetched.at <= maxStaleMs;
-  const unavailable = (name: string): WeirError => new WeirError('secret-unavailable', `secret ${name} cannot be had: ${sources.get(name)?.source.problem() ?? status.reason ?? 'the vault was not read'}`);
+  const unavailable = (name: string, why = status.reason): WeirError => new WeirError('secret-unavailable', `secret ${name} cannot be had: ${why ?? 'the vault was not read'}`);
 
   function find(name: string): StoredSecret | undefined {
     checkName(name);
@@ -187,8 +187,9 @@ export function openVault(options: VaultOptions): Vault {
       if (found === undefined) throw new WeirError('config-invalid', `secret ${name} is not set: give it as WEIR_SECRET_${name}, or with weir vault set ${name} (${sealedName} of the data folder)`);
       const client = parseOAuthClient(name, found.value);
       if (client === undefined) return new Secret(found.value);
-      const token = sourceOf(name, found.value, client).token();
-      if (token === undefined) throw unavailable(name);
+      const source = sourceOf(name, found.value, client);
+      const token = source.token();
+      if (token === undefined) throw unavailable(name, source.problem() ?? 'its token was not fetched yet');
       return new Secret(token);
     },
     has: (name) => find(name) !== undefined,
