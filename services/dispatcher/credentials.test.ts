@@ -163,6 +163,22 @@ test('a token that was not asked for before is fetched before it counts as missi
   expect([state.saved, state.logged]).toEqual([[], []]);
 });
 
+test('a vault that was stale for a moment, and a token of a client in it that could not be asked for before, are no incident', async () => {
+  const { state, control, start, set, pass } = world();
+  const credentials = start();
+  let found = false;
+  // The first read finds the client; only one after it was looked up asks for its token.
+  state.read = async () => {
+    if (found) set('CRM', 'token');
+    found = true;
+  };
+  credentials.destination('crm');
+  await pass(0);
+  expect([credentials.destination('crm')?.config, state.refreshes, state.changes]).toEqual([{ apiKey: 'token' }, 2, 1]);
+  await credentials.close();
+  expect(control.size).toBe(0);
+});
+
 test.each([['refuses', 0], ['hangs', 5000]] as const)('a token server that %s: the incident begins after one read of the vault (at the latest after %d ms), with the time at which the secret was missed', async (how, ms) => {
   const { state, control, start, set, pass } = world(['crm', 'ads']);
   if (how === 'hangs') state.read = () => new Promise(() => undefined);
@@ -175,6 +191,7 @@ test.each([['refuses', 0], ['hangs', 5000]] as const)('a token server that %s: t
   await pass(0);
   expect([...control.values()]).toEqual([{ destination: 'crm', code: 'secret-unavailable', since: 1000, until: null }]);
   expect(credentials.destination('ads')?.config).toEqual({ apiKey: 'key' });
+  expect(state.logged).toEqual(['no usable secret', 'destination paused: credential']);
   // It is tried again, and ends as soon as the secret is there; what is missed then is a case of its own.
   state.read = async () => set('CRM', 'token');
   await pass(500);

@@ -40,6 +40,8 @@ interface Missed {
   readonly code: ErrorCode;
   /** The vault was read since, or its refusal needs no read. */
   counts: boolean;
+  /** It is in the log. */
+  readonly told: boolean;
 }
 
 /**
@@ -111,21 +113,26 @@ export function createCredentials(ports: Ports): Credentials {
     }, Math.min(maxRetryMs, firstRetryMs * 2 ** Math.min(tries++, 10)));
   }
 
-  /** One read of the vault, bounded in time; what cannot be had after it counts. */
+  /** Reads the vault, and then the token of a client that it has; bounded in time. What cannot be had after it counts. */
   function look(destination: string, one: Missed): void {
     missed.set(destination, one);
     const read = (): void => {
       if (!looks.delete(bound)) return;
       clock.clearTimer(bound);
       one.counts = true;
-      // It was had meanwhile, or this is another time.
-      if (missed.get(destination) !== one) return;
       resolvedFor = '';
       ports.changed();
     };
     const bound = clock.setTimer(read, missedAfterMs);
     looks.add(bound);
-    vault.refresh().then(read, (error: unknown) => {
+    const reading = async (): Promise<void> => {
+      await vault.refresh();
+      if (!looks.has(bound)) return;
+      // A client that could not be read before is found now; its token is asked for by this.
+      resolveAll();
+      if (missed.get(destination) === one) await vault.refresh();
+    };
+    reading().then(read, (error: unknown) => {
       logger.error({ err: error }, 'vault refresh failed');
       read();
     });
@@ -146,13 +153,13 @@ export function createCredentials(ports: Ports): Credentials {
         const known = findWeirError(error);
         if (known === undefined) throw error;
         const before = missed.get(config.name);
-        const one: Missed = { since: before?.since ?? clock.now(), code: known.code, counts: known.code !== 'secret-unavailable' || open.has(config.name) || before?.counts === true };
+        const one: Missed = { since: before?.since ?? clock.now(), code: known.code, counts: known.code !== 'secret-unavailable' || open.has(config.name) || before?.counts === true, told: true };
         if (!one.counts) {
-          if (before === undefined) look(config.name, one);
+          if (before === undefined) look(config.name, { ...one, told: false });
           continue;
         }
         missed.set(config.name, one);
-        if (before?.counts !== true || before.code !== known.code) logger.warn({ destination: config.name, reason: known.message }, 'no usable secret');
+        if (before?.told !== true || before.code !== known.code) logger.warn({ destination: config.name, reason: known.message }, 'no usable secret');
         begin(config.name, known.code, one.since);
         missing = true;
       }
