@@ -1,4 +1,5 @@
 import type { RateHeaders } from '@weir/adapter';
+import { askedPauseMs, longestAskedMs } from './asked-pause.ts';
 import { createBucket, type Bucket } from './bucket.ts';
 import { rankOf, yieldEvery, type CallClass } from './classes.ts';
 import { planBuckets, type Limit, type Rate } from './limits.ts';
@@ -66,10 +67,6 @@ const noShareMs = 200;
 const probeMs = 50;
 const firstCloseMs = 500;
 const longestCloseMs = 300_000;
-/** A vendor may ask for a longer pause: it is kept, with one call an hour to see whether it still stands. */
-const longestAskedMs = 3_600_000;
-/** More is no pause but a mistake (a date of another century, milliseconds as seconds): our own back-off is used. */
-const absurdMs = 86_400_000;
 const cutTo = 0.7;
 const leastFactor = 0.05;
 const healMs = 10_000;
@@ -221,7 +218,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
       if (!gate.probing) slower(gate, now);
     }
     gate.probing = true;
-    const asked = retryAfterMs !== undefined && Number.isFinite(retryAfterMs) && retryAfterMs > 0 && retryAfterMs <= absurdMs ? Math.min(retryAfterMs, longestAskedMs) : undefined;
+    const asked = askedPauseMs(retryAfterMs);
     const own = Math.min(longestCloseMs, firstCloseMs * 2 ** Math.min(gate.rounds - 1, 12)) * (0.75 + options.random() / 2);
     gate.closedUntil = Math.max(gate.closedUntil, now + (asked ?? (round ? own : 0)));
   }
