@@ -1,12 +1,15 @@
 import { Environment } from '@marcbachmann/cel-js';
 import type { WorkspaceProblem } from '@weir/errors';
 import { RE2JS } from 're2js';
+import { failureText } from './failure.ts';
+import { beginSteps, meter, spendOnPattern } from './meter.ts';
 
+/** `message` says what failed and where in the expression, never a value of the data: it may be kept where anybody reads it. */
 export type CelResult = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly message: string };
 
 export interface CompiledCel {
   readonly source: string;
-  /** Never throws; ints come back as numbers, also within lists and maps. */
+  /** Never throws, and ends after a bounded number of steps (`meter.ts`), whatever the data; ints come back as numbers, also within lists and maps. */
   evaluate(variables: Readonly<Record<string, unknown>>): CelResult;
 }
 
@@ -19,7 +22,7 @@ export interface CelContext {
   readonly functions?: readonly CelFunction[];
 }
 
-/** A function beside those of CEL. Pure; what it throws is the error of the expression. */
+/** A function beside those of CEL. Pure; where it throws, the expression fails, and the text of the error is given on to nobody. */
 export interface CelFunction {
   /** `name(type, …): type` */
   readonly signature: string;
@@ -36,11 +39,13 @@ const maxLoops = 2;
 const maxPattern = 500;
 const loops = new Set(['all', 'exists', 'exists_one', 'map', 'filter']);
 /** Functions that go over the whole of a text or a list. */
-const costly = new Set(['re', 'size', 'contains', 'indexOf', 'lastIndexOf', 'lowerAscii', 'upperAscii', 'replace', 'split', 'substring', 'trim', 'join']);
+const costly = new Set(['re', 'size', 'contains', 'indexOf', 'lastIndexOf', 'lowerAscii', 'upperAscii', 'split', 'substring', 'trim', 'join', 'bytes', 'hex', 'base64', 'json']);
+const operators = new Set(['==', '!=', '<', '<=', '>', '>=', '+', '-', '*', '/', '%']);
 const patterns = new Map<string, RE2JS>();
 
 /** Linear-time regular expressions (RE2 syntax); `matches` of the CEL library backtracks, so it is refused and `re` stands in. */
 function re(text: string, pattern: string): boolean {
+  spendOnPattern(text.length);
   let compiled = patterns.get(pattern);
   if (compiled === undefined) {
     if (pattern.length > maxPattern) throw new Error(`pattern is longer than ${maxPattern} characters`);
@@ -62,15 +67,17 @@ function rootOf(node: unknown): unknown {
 
 /**
  * What an operation in a loop goes over besides the element: for each element of a stranger's list, all of another list or
- * text of his would take quadratic time.
+ * text of his would take quadratic time. That is refused where it is plain to see, so that an author hears of it before any
+ * data does; what keeps an evaluation short whatever it does is `meter.ts`.
  */
-function overPayload({ op, args }: Ast, bound: readonly unknown[]): boolean {
+function overPayload({ op, args }: Ast, known: readonly unknown[]): boolean {
   const isPayload = (node: unknown): boolean => {
     const root = rootOf(node);
-    return typeof root === 'string' && !bound.includes(root);
+    return typeof root === 'string' && !known.includes(root);
   };
   if (!Array.isArray(args)) return false;
   if (op === 'in') return isPayload(args[1]);
+  if (operators.has(op!)) return args.every(isPayload);
   if (op === 'call') return costly.has(args[0] as string) && (args[1] as unknown[]).some(isPayload);
   return op === 'rcall' && costly.has(args[0] as string) && [args[1], ...(args[2] as unknown[])].some(isPayload);
 }
@@ -79,13 +86,15 @@ function overPayload({ op, args }: Ast, bound: readonly unknown[]): boolean {
  * Problems of the syntax tree: `matches`, patterns that do not compile, too many loops, and a loop in a loop over
  * anything but the element or a written list, as well as what else goes over more than the element.
  */
-function inspect(ast: unknown, functions: readonly CelFunction[], report: (message: string) => void): void {
+function inspect(ast: unknown, functions: readonly CelFunction[], variables: CelContext['variables'], report: (message: string) => void): void {
   let found = 0;
+  /** Names and numbers, of the release and the time. */
+  const single = Object.keys(variables).filter((name) => ['string', 'int', 'double', 'bool'].includes(variables[name]!));
   const walk = (node: unknown, bound: readonly unknown[]): void => {
     if (Array.isArray(node)) return node.forEach((child) => walk(child, bound));
     if (node === null || typeof node !== 'object') return;
     const { op, args } = node as Ast;
-    if (bound.length > 0 && overPayload(node as Ast, bound)) report('in a loop, in and functions must go over the element or a written list: take what is the same for each element out of the loop');
+    if (bound.length > 0 && overPayload(node as Ast, [...bound, ...single])) report('in a loop, in, operators and functions must go over the element or a written list: take what is the same for each element out of the loop');
     if (op === 'rcall' && Array.isArray(args)) {
       const [name, receiver, inner] = args as [unknown, Ast, unknown[]];
       if (name === 'matches') report('matches() can take exponential time: use re(text, pattern)');
@@ -134,29 +143,31 @@ export function compileCel(source: string, context: CelContext): { readonly cel:
   const env = new Environment({ unlistedVariablesAreDyn: false, limits: { maxAstNodes: 500, maxDepth: 32, maxListElements: 200, maxMapEntries: 50, maxCallArguments: 16 } });
   for (const [name, type] of Object.entries(context.variables)) env.registerVariable(name, type);
   const functions = [reFunction, ...(context.functions ?? [])];
-  for (const f of functions) env.registerFunction(f.signature, f.run as (...args: unknown[]) => unknown);
+  for (const f of functions) env.registerFunction(f.signature, f.run as (...args: unknown[]) => unknown, { async: false });
   try {
     const parsed = env.parse(source);
     const check = parsed.check();
     if (!check.valid) report(check.error?.message ?? 'does not check');
     else if (context.result !== 'any' && check.type !== context.result && check.type !== 'dyn') report(`gives ${check.type}, expected ${context.result}`);
-    else inspect(parsed.ast, functions, report);
+    else inspect(parsed.ast, functions, context.variables, report);
     if (problems.length > 0) return { problems };
-    return { cel: { source, evaluate: (variables) => run(parsed, variables, context.result) } };
+    meter(parsed.ast);
+    return { cel: { source, evaluate: (variables) => run(parsed, source, variables, context.result) } };
   } catch (error) {
     report((error as Error).message);
     return { problems };
   }
 }
 
-function run(parsed: (variables: Record<string, unknown>) => unknown, variables: Readonly<Record<string, unknown>>, result: CelContext['result']): CelResult {
+function run(parsed: (variables: Record<string, unknown>) => unknown, source: string, variables: Readonly<Record<string, unknown>>, result: CelContext['result']): CelResult {
+  beginSteps();
   try {
     const value = parsed(variables as Record<string, unknown>);
     const plain = typeof value === 'object' && value !== null ? plainOf(value, new Map()) : typeof value === 'bigint' ? Number(value) : value;
     if (result === 'bool' && typeof plain !== 'boolean') return { ok: false, message: 'did not give a bool' };
     return { ok: true, value: plain };
   } catch (error) {
-    return { ok: false, message: (error as Error).message.split('\n')[0]! };
+    return { ok: false, message: failureText(error, source) };
   }
 }
 

@@ -2,7 +2,7 @@ import type { Json } from '@weir/adapter';
 import { compileCel, type CompiledCel } from '@weir/cel';
 import { fit, kindWords, type FieldKind } from './avro-kind.ts';
 import { celRoots, celVariables, compileCondition, type Located, type PathTest } from './condition.ts';
-import { consume, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
+import { consume, fitsJson, parsePath, readPath, type Consumed, type Path, type Roots } from './path.ts';
 import { TransformError, transforms, type Transform, type TransformContext } from './transforms.ts';
 
 /** A failure of one field, turned into a Reason by the caller. */
@@ -52,6 +52,8 @@ export interface FieldContext {
 type At = readonly (string | number)[];
 const scalarKeys = ['from', 'pipe', 'default', 'const', 'cel', 'map', 'when', 'required', 'onError'];
 const fieldKeys: Readonly<Record<FieldKind['base'], readonly string[]>> = { string: scalarKeys, long: scalarKeys, int: scalarKeys, double: scalarKeys, boolean: scalarKeys, map: ['entries'], records: ['list', 'each', 'fields'] };
+/** Characters that CEL may give for a field, written as JSON: a record takes no more, and a short list can hold a long text a thousand times. */
+const maxComputed = 1_000_000;
 /** Elements of one list in a record. */
 const maxElements = 10_000;
 
@@ -196,6 +198,7 @@ function celSource(source: string, at: At, context: FieldContext): Source | unde
     read(roots) {
       const result = cel.evaluate(celRoots(roots));
       if (!result.ok) throw new TransformError(`CEL: ${result.message}`);
+      if (!fitsJson(result.value as Json, maxComputed)) throw new TransformError(`CEL: gives more than ${maxComputed} characters`);
       return result.value === null ? undefined : (result.value as Json);
     },
   };

@@ -119,6 +119,9 @@ function leftOf(value: Json, room: number): number {
   return left;
 }
 
+/** False where JSON text of the value surely has more than `max` characters; no more of it is read than that. */
+export const fitsJson = (value: Json, max: number): boolean => leftOf(value, max) >= 0;
+
 /** `"key":value` of at most `max` characters; undefined = it has more. */
 function entryText(key: string, value: Json, max: number): string | undefined {
   if (leftOf(value, max - key.length - 3) < 0) return undefined;

@@ -53,6 +53,21 @@ test.each([
   expect(one(policyOf(rules))).toBe(expected);
 });
 
+test('what is said of a condition that fails names rule and line, and has no value of the record', () => {
+  const person = subject({ record: profile({ email: 'ada@Zq7Marker.example', attributes: { Zq7Marker: 'Zq7Marker' } }) });
+  const failing = ['bool(record.email)', 'duration(record.email) == duration("1s")', 'record.attributes[record.email] == "x"', 'timestamp(record.email) > timestamp(0)', 'timestamp(0).getHours(record.email) == 1', 'bytes(record.email).json().a == 1'];
+  for (const when of failing) {
+    for (const rules of [`  - { name: bad, effect: allow, when: '${when}' }\n`, `${allow}  - { name: bad, effect: deny, when: '${when}' }\n`, `${allow}  - { name: bad, effect: minimise, fields: [phone], when: '${when}' }\n`]) {
+      const decisions = decide(policyOf(rules), person, context());
+      expect(decisions).toMatchObject([{ reason: 'policy-error', detail: expect.stringMatching(/^the condition of rule bad failed \(policies\/a.yaml:[23]\)$/) }]);
+      expect(JSON.stringify(decisions)).not.toContain('Zq7Marker');
+    }
+    const onRoute = decide(policyOf(allow, `{ on: Profile, operation: send, purpose: news, channel: email, when: '${when}' }`), person, context());
+    expect(onRoute).toMatchObject([{ reason: 'policy-error', detail: expect.stringContaining('the condition of the route failed') }]);
+    expect(JSON.stringify(onRoute)).not.toContain('Zq7Marker');
+  }
+});
+
 test('without an identifier nobody can be asked, too many are too wide, and no route is one outcome', () => {
   const policy = policyOf(allow);
   expect(one(policy, subject({ ids: [] }))).toBe('subject-unidentified');
