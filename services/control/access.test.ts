@@ -132,6 +132,7 @@ test('routes × scopes: a grant over one source and destination opens only what 
     expect([method, url, (await call(method, path, `Bearer ${token}`, body)).statusCode]).toEqual([method, url, within.has(url) ? 200 : 403]);
   }
   expect((await call('GET', '/v1/dlq/dlq_b', `Bearer ${token}`)).statusCode).toBe(403);
+  // What such an order then sends is in tests/contract/replay-scope.test.ts.
   for (const [ids, status] of [[['dlq_a'], 200], [['dlq_b'], 403], [['dlq_a', 'dlq_b'], 403]] as const) expect((await call('POST', '/v1/replays', `Bearer ${token}`, { from: 'dlq', ids })).statusCode).toBe(status);
   // Counts are over every source, whatever is asked for.
   for (const [path, status] of [['/v1/dlq?source=shop&destination=crm', 200], ['/v1/dlq/stats?source=shop&destination=crm', 403]] as const) expect((await call('GET', path, `Bearer ${token}`)).statusCode).toBe(status);
