@@ -7,7 +7,7 @@ import { lintOpenApi } from '../../scripts/openapi.ts';
 import { mismatch } from '../../tests/setup/answers.ts';
 import { createApi, type ApiPorts } from './api.ts';
 import type { NewLeaf } from './audit.ts';
-import { createAuthenticate, oidcOptions } from './authenticate.ts';
+import { createAuthenticate, oidcOptions } from '@weir/service/authenticate';
 import { documentReply } from './openapi.ts';
 import { object, text } from '@weir/service';
 import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from '@weir/release';
