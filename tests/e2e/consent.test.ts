@@ -50,7 +50,7 @@ test('set, show and trace of one person: applied, open, closed again, and carrie
   const trace = JSON.parse((await weir.cli('trace', id, '--json')).out);
   expect(trace.stages.find((s: any) => s.stage === 'outcome' && s.destination === 'newsletter')).toMatchObject({ state: 'delivered' });
   const receipts = JSON.parse((await weir.cli('consent', 'receipts', id, '--json')).out).changes[0];
-  expect(receipts).toMatchObject({ id, source: 'consent-api', receipts: expect.arrayContaining([expect.objectContaining({ destination: 'newsletter', operation: 'unsubscribe', state: 'delivered', status: expect.any(Number), at: expect.any(String) }), expect.objectContaining({ destination: 'warehouse', state: 'no-route' })]) });
+  expect(receipts).toMatchObject({ id, source: 'consent-api', actor: 'admin', receipts: expect.arrayContaining([expect.objectContaining({ destination: 'newsletter', operation: 'unsubscribe', state: 'delivered', status: expect.any(Number), at: expect.any(String) }), expect.objectContaining({ destination: 'warehouse', state: 'no-route' })]) });
   const ofPerson = await weir.cli('consent', 'receipts', 'ann@larkspur.example');
   expect([ofPerson.code, ofPerson.out.split('\n').filter((line) => line.startsWith('evt_')).length, ofPerson.out]).toEqual([0, 2, expect.stringMatching(/newsletter +unsubscribe +told/)]);
   expect((await weir.cli('consent', 'receipts', `evt_${'0'.repeat(32)}`)).code).toBe(1);
