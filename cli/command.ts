@@ -70,7 +70,8 @@ export function assertTaken({ options, takes }: Pick<Command, 'options' | 'takes
 export function numberOption(context: CommandContext, name: string, standard: number, least: number, most: number): number {
   const text = context.values[name];
   if (text === undefined) return standard;
-  const n = Number(text);
+  // Number('') is 0, which may mean no bound.
+  const n = String(text).trim() === '' ? Number.NaN : Number(text);
   if (!Number.isInteger(n) || n < least || n > most) throw new UsageError(`--${name} takes a whole number from ${least} to ${most}`);
   return n;
 }

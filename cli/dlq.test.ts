@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
-import { assertTaken, UsageError, type CommandContext } from './command.ts';
+import { assertTaken, Finding, UsageError, type CommandContext } from './command.ts';
 import { command } from './commands/dlq.ts';
 import { commands } from './commands/index.ts';
 import { createTerminal } from './terminal.ts';
@@ -20,7 +20,7 @@ const letter = `dlq_${'a'.repeat(32)}`;
 interface Asked { readonly path: string; readonly body: any }
 
 /** Runs `weir dlq …` against a control API that knows the destination crm, has no letter in its lists, and whose orders are previewed, and finished once started. */
-async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object, list: object = { deadLetters: [] }): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
+async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object, list: object = { deadLetters: [] }, ends = 'finished'): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
   const asked: Asked[] = [];
   let state = 'previewed';
   server = createServer((request, response) => {
@@ -28,8 +28,8 @@ async function dlq(positionals: readonly string[], values: CommandContext['value
     request.setEncoding('utf8').on('data', (part: string) => { text += part; }).once('end', () => {
       const body = text === '' ? undefined : JSON.parse(text);
       if (request.method === 'POST') asked.push({ path: request.url!, body });
-      if (request.url!.endsWith('/start') || body?.start === true) state = 'finished';
-      const answer = refusal !== undefined && request.method === 'POST' ? refusal
+      if (request.url!.endsWith('/start') || body?.start === true) state = ends;
+      const answer = refusal !== undefined && (request.method === 'POST' || request.url!.includes('after=')) ? refusal
         : request.url === '/v1/release' ? { sources: ['shop'], destinations: ['crm'] } : request.url!.startsWith('/v1/dlq/stats') ? { total: 0, counts: [] } : request.url!.startsWith('/v1/dlq') ? list : { ...order, state };
       response.writeHead(answer === refusal ? 400 : 200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
     });
@@ -78,6 +78,24 @@ test('a redrive of nothing, or of two selections at once, is wrong use', async (
 
 test('what the control API does not know of a redrive is wrong use: exit 2', async () => {
   for (const ids of [[], [letter]]) await expect(dlq(['redrive', ...ids], ids.length === 0 ? { destination: 'crmm' } : {}, { error: 'bad-request', message: 'destination: no destination crmm' })).rejects.toThrow(UsageError);
+});
+
+test('a redrive of named letters that put nothing back is no success: none of them is there, somebody cancelled or stopped it', async () => {
+  const run = (ends: string) => dlq(['redrive', letter], {}, undefined, undefined, ends);
+  await expect(run('empty')).rejects.toThrow(UsageError);
+  await expect(run('empty')).rejects.toThrow(/none of these letters is there any more/);
+  await expect(run('cancelled')).rejects.toThrow(Finding);
+  expect((await run('paused')).code).toBe(1);
+  expect((await run('failed')).code).toBe(1);
+});
+
+test('what cannot be asked of a list is wrong use, and is not taken for an empty list', async () => {
+  for (const [values, message] of [[{ since: '1h', until: '2h' }, /ends .* before it begins/], [{ release: 'nonsense' }, /--release: rel_/], [{ limit: '' }, /whole number/], [{ limit: ' ' }, /whole number/]] as const) {
+    await expect(dlq(['list'], values), JSON.stringify(values)).rejects.toThrow(UsageError);
+    await expect(dlq(['list'], values)).rejects.toThrow(message);
+  }
+  await expect(dlq(['stats'], { release: 'nonsense' })).rejects.toThrow(/--release: rel_/);
+  await expect(dlq(['list'], { after: 'x' }, { error: 'bad-request', message: 'querystring/after must match pattern' })).rejects.toThrow(UsageError);
 });
 
 test('an empty list is one only where the names that it was asked for are known', async () => {

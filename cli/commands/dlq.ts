@@ -4,7 +4,7 @@ import { Finding, numberOption, textOption, UsageError, type Command, type Comma
 import { printLeft, type Page } from '../page.ts';
 import { printable } from '../terminal.ts';
 import { knownNames } from '../known-names.ts';
-import { parseTime, passedOver, postOrder, previewAndRun, type OrderView } from './replay.ts';
+import { asUse, parseTime, passedOver, postOrder, previewAndRun, type OrderView } from './replay.ts';
 
 const pollMs = 100;
 /** So many of what is left are counted by the control service. */
@@ -81,6 +81,8 @@ is shown first, as by weir replay dlq, and such letters are held back.`,
 
 function queryOf(context: CommandContext): URLSearchParams {
   const query = new URLSearchParams();
+  const release = textOption(context, 'release');
+  if (release !== undefined && !/^rel_[0-9a-f]{16}$/.test(release)) throw new UsageError(`--release: rel_ and 16 hex digits, not ${printable(release)}`);
   for (const name of filters) if (textOption(context, name) !== undefined) query.set(name, textOption(context, name)!);
   return query;
 }
@@ -88,15 +90,19 @@ function queryOf(context: CommandContext): URLSearchParams {
 async function list(context: CommandContext): Promise<number> {
   const query = queryOf(context);
   query.set('limit', String(numberOption(context, 'limit', 50, 1, 10_000)));
-  for (const name of ['since', 'until'] as const) {
+  const now = Date.now();
+  const [since, until] = (['since', 'until'] as const).map((name) => {
     const text = textOption(context, name);
-    if (text !== undefined) query.set(name, String(parseTime(name, text, Date.now())));
-  }
+    const at = text === undefined ? undefined : parseTime(name, text, now);
+    if (at !== undefined) query.set(name, String(at));
+    return at;
+  });
+  if (since !== undefined && until !== undefined && since >= until) throw new UsageError(`the range ends (${new Date(until).toISOString()}) before it begins (${new Date(since).toISOString()})`);
   if (context.values['open'] === true) query.set('open', 'true');
   const after = textOption(context, 'after');
   if (after !== undefined) query.set('after', after);
   const client = createClient(context.target);
-  const found = await client.get<Page & { deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`);
+  const found = await asUse(client.get<Page & { deadLetters: readonly Letter[] }>(`/v1/dlq?${query}`));
   if (found.deadLetters.length === 0) await knownNames(context, client);
   if (context.json) context.terminal.json(found);
   else if (found.deadLetters.length === 0) context.terminal.line('no dead letters');
@@ -149,8 +155,10 @@ async function redrive(context: CommandContext, ids: readonly string[]): Promise
     await delay(pollMs);
     view = await client.get<OrderView>(`/v1/replays/${view.id}`);
   }
+  if (view.state === 'empty') throw new UsageError(`none of these letters is there any more (order ${view.id} ended, nothing was started): weir.dlq has lost them by its retention`);
+  if (view.state === 'cancelled') throw new Finding(`order ${view.id} was cancelled by ${printable(view.changedBy)}`);
   const redriven = view.counts['requeued'] ?? 0;
   if (json) terminal.json({ order: view.id, redriven });
-  else terminal.line(`${redriven} redriven${passedOver(view)} (order ${view.id})`);
-  return view.state === 'failed' ? 1 : 0;
+  else terminal.line(`${redriven} redriven${passedOver(view)} (order ${view.id}${view.state === 'paused' || view.state === 'failed' ? `, ${view.state}${view.reason === null ? '' : `: ${printable(view.reason)}`}` : ''})`);
+  return view.state === 'failed' || view.state === 'paused' ? 1 : 0;
 }

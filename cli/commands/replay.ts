@@ -150,15 +150,18 @@ function requestOf(context: CommandContext, from: string): Record<string, unknow
   return request;
 }
 
-/** A new order. What the control API calls a bad request is wrong use, too (UsageError): nothing was started. */
-export async function postOrder(client: Client, request: Record<string, unknown>): Promise<OrderView> {
+/** What the control API calls a bad request is wrong use, too (UsageError): nothing was started. */
+export async function asUse<T>(asked: Promise<T>): Promise<T> {
   try {
-    return await client.post<OrderView>('/v1/replays', request);
+    return await asked;
   } catch (error) {
     if (error instanceof Refused && error.body.error === 'bad-request') throw new UsageError(printable(error.body.message ?? 'bad request'));
     throw error;
   }
 }
+
+/** A new order; throws UsageError where it is none that can be. */
+export const postOrder = (client: Client, request: Record<string, unknown>): Promise<OrderView> => asUse(client.post<OrderView>('/v1/replays', request));
 
 const gone = (before: number | null | undefined): string => (before === null || before === undefined ? '' : `; what was put there before ${new Date(before).toISOString()} is gone (retention)`);
 
@@ -314,7 +317,7 @@ async function verified(context: CommandContext, client: Client, id: string): Pr
   if (answer !== undefined) query.set('answer', answer);
   const after = textOption(context, 'after');
   if (after !== undefined) query.set('after', after);
-  const found = await client.get<Page & { deliveries: ReadonlyArray<{ eventId: string; destination: string; operation: string; answer: string }> }>(`/v1/replays/${id}/verified?${query}`);
+  const found = await asUse(client.get<Page & { deliveries: ReadonlyArray<{ eventId: string; destination: string; operation: string; answer: string }> }>(`/v1/replays/${id}/verified?${query}`));
   if (context.json) context.terminal.json(found);
   else {
     context.terminal.table(['event', 'destination', 'operation', 'answer'], found.deliveries.map((d) => [d.eventId, d.destination, d.operation, d.answer]));

@@ -4,6 +4,7 @@ import type { Release } from './types.ts';
 
 const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[], sources: readonly object[] = [], head = 'name: shop\n', mapping = ''): Release => ({
   files: [{ path: 'weir.yaml', content: head }, ...(mapping === '' ? [] : [{ path: 'mappings/m.yaml', content: mapping }])],
+  destinations: new Map(),
   sources: new Map(sources.map((source, i) => [`s${i}`, { name: `s${i}`, mapping: { file: 'mappings/m.yaml' }, ...source }])),
   policy: { routes: Map.groupBy(routes.map((r) => ({ ...r, file: `destinations/${r.destination}.yaml`, line: 9 })), (r) => r.on), purposes: new Map([['marketing', { name: 'marketing', doc: '', legalBasis: 'consent' }], ['service', { name: 'service', doc: '', legalBasis: 'contract' }]]) },
 } as unknown as Release);
@@ -62,4 +63,19 @@ config:
   const found = advise({ ...release([]), files });
   expect(found.map(({ file, line, message }) => [file, line, message.split(' ')[2]])).toEqual([['destinations/crm.yaml', 6, 'X-App-Key'], ['destinations/crm.yaml', 11, 'Authorization']]);
   expect(JSON.stringify(found)).not.toContain('hunter2');
+});
+
+test('limits of one bucket that contradict each other are named with file and line, and the one that is kept; equal ones and one without numbers are not', () => {
+  const operations: Record<string, Record<string, object>> = {
+    crm: { send: { limit: { steady: { count: 10, perMs: 1000 } } }, bare: { limit: { bucket: 'all' } } },
+    mail: { send: { limit: { steady: { count: 100, perMs: 1000 } } }, both: { limit: { bucket: 'all', burst: { count: 5, perMs: 1000 } } } },
+    copy: { send: { limit: { steady: { count: 10, perMs: 1000 } } } },
+    other: { send: { limit: { steady: { count: 7, perMs: 1000 } } } },
+  };
+  const text = 'adapter: http\nconfig:\n  operations:\n    send:\n      limit: { steady: { count: 1, per: 1s } }\n';
+  const files = Object.keys(operations).map((name) => ({ path: `destinations/${name}.yaml`, content: text }));
+  const destinations = new Map(Object.entries(operations).map(([name, own]) => [name, { name, account: name === 'other' ? 'other' : 'acme', config: {}, operations: {}, adapter: { manifest: { name: 'http', destination: { operations: {} } }, destination: { operations: () => own } } }]));
+  const found = advise({ ...release([]), files, destinations: destinations as never });
+  expect(found).toMatchObject([{ file: 'destinations/mail.yaml', line: 5, message: expect.stringMatching(/send of mail has another limit \(100 per 1000 ms\) than send of crm in destinations\/crm\.yaml:5 \(10 per 1000 ms\).*account acme/) }]);
+  expect(found[0]!.message).toContain('kept is 10 per 1000 ms');
 });

@@ -1,5 +1,6 @@
 import type { WorkspaceProblem } from '@weir/errors';
 import { parseYaml } from '@weir/yaml';
+import { countedTogether, ratesOf, strictest, type Counted } from './quota.ts';
 import type { Release } from './types.ts';
 
 /**
@@ -10,10 +11,10 @@ import type { Release } from './types.ts';
  * which looks as if it answered a residency rule: where people are is asked of the record and its source. And a poll that
  * takes the state of its objects for acts of people (`standing`); of a webhook nobody can tell: what it calls a change of a
  * contact may be the click of a person, or the contact as it is. And a header that looks like a credential and stands in
- * the file in the clear: whoever may see a release sees it.
+ * the file in the clear: whoever may see a release sees it. And limits of one bucket that contradict each other.
  */
 export function advise(release: Release): WorkspaceProblem[] {
-  return [...withoutWord(release), ...withoutVersion(release), ...withoutStanding(release), ...unreadRegion(release), ...openCredentials(release)];
+  return [...withoutWord(release), ...withoutVersion(release), ...withoutStanding(release), ...unreadRegion(release), ...openCredentials(release), ...contradictingLimits(release)];
 }
 
 function unreadRegion({ files }: Release): WorkspaceProblem[] {
@@ -73,6 +74,28 @@ function openCredentials({ files }: Release): WorkspaceProblem[] {
     };
     look(value, []);
     return found;
+  });
+}
+
+/** What counts together at a vendor has one limit: the strictest of those that are stated counts (shareOperationLimits). */
+function contradictingLimits({ files, destinations }: Release): WorkspaceProblem[] {
+  const place = ({ destination, operation, readBack }: Counted) => {
+    const file = files.find(({ path }) => path === `destinations/${destination}.yaml`);
+    return { file: `destinations/${destination}.yaml`, line: file === undefined ? 0 : parseYaml(file).lineOf(['config', 'operations', operation, ...(readBack ? ['verify'] : []), 'limit']) };
+  };
+  const name = ({ destination, operation, readBack }: Counted): string => `${readBack ? 'the read-back of ' : ''}${operation} of ${destination}`;
+  const stated = [...destinations.values()].map((d) => ({ ...d, operations: d.adapter.destination?.operations?.(d.config) ?? d.adapter.manifest.destination!.operations }));
+  return countedTogether(stated).flatMap(({ account, all }): WorkspaceProblem[] => {
+    const [first, ...others] = all.filter(({ limit }) => ratesOf(limit) !== '');
+    const kept = ratesOf(strictest(all.map(({ limit }) => limit)));
+    return others.filter(({ limit }) => ratesOf(limit) !== ratesOf(first!.limit)).map((other) => {
+      const at = place(first!);
+      return {
+        ...place(other),
+        message: `${name(other)} has another limit (${ratesOf(other.limit)}) than ${name(first!)} in ${at.file}:${at.line} (${ratesOf(first!.limit)}), and both count together at account ${account}: kept is ${kept}`,
+        remedy: 'state the same limit, or give limit.bucket two names where the vendor counts them apart',
+      };
+    });
   });
 }
 

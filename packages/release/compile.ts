@@ -9,7 +9,7 @@ import { compileSeconds, linkSeconds, type RoutedDestination } from './seconds.t
 import { compileEscalation, type EscalationConfig } from './escalation.ts';
 import { checkConfig, nearest } from './config.ts';
 import { compileFields, compileTerms, isPolicyTest, type Terms } from './governance.ts';
-import { compileAccount, compileCaps, shareLimits } from './quota.ts';
+import { compileAccount, compileCaps, shareLimits, shareOperationLimits } from './quota.ts';
 import type { Cap, DestinationConfig, Release, ReleaseFile, SourceConfig } from './types.ts';
 import { releaseHash } from './workspace.ts';
 
@@ -66,7 +66,8 @@ export function compileRelease(files: readonly ReleaseFile[], context: CompileCo
   for (const cap of caps) if (cap.destination !== undefined && !destinations.has(cap.destination)) problems.push({ file: cap.file, line: cap.line, message: `no destination ${cap.destination}`, remedy: `use one of ${[...destinations.keys()].join(', ')}` });
   const limits = shareLimits([...sources.values(), ...destinations.values()], (part) => `${'caps' in part ? 'destinations' : 'sources'}/${part.name}.yaml`, problems);
   for (const [key, source] of sources) sources.set(key, { ...source, accountLimit: limits.get(source.account) });
-  for (const [key, destination] of destinations) destinations.set(key, { ...destination, accountLimit: limits.get(destination.account), caps: [...destination.caps, ...caps.filter((c) => c.destination === undefined || c.destination === key)] });
+  const operations = shareOperationLimits(destinations);
+  for (const [key, destination] of destinations) destinations.set(key, { ...destination, operations: operations.get(key) ?? destination.operations, accountLimit: limits.get(destination.account), caps: [...destination.caps, ...caps.filter((c) => c.destination === undefined || c.destination === key)] });
   if (problems.length > 0) throw new WorkspaceError(problems);
   const byRecord = new Map<string, CompiledRoute[]>();
   for (const route of routes) byRecord.set(route.on, [...(byRecord.get(route.on) ?? []), route]);

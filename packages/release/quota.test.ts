@@ -1,8 +1,12 @@
 import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import type { Purpose } from '@weir/policy';
 import { parseYaml } from '@weir/yaml';
+import type { OperationManifest } from '@weir/adapter';
+import { createAccountQuota, drawOf, planBuckets, readBackDraw, type QuotaShare } from '@weir/http';
+import { mostInWindow } from '@weir/testing';
+import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { compileAccount, compileCaps, shareLimits } from './quota.ts';
+import { compileAccount, compileCaps, shareLimits, shareOperationLimits, strictest } from './quota.ts';
 
 const purposes = new Map<string, Purpose>([['email-marketing', { name: 'email-marketing', doc: '', legalBasis: 'consent' }]]);
 function run<T>(content: string, work: (table: any, report: (at: readonly (string | number)[], message: string, remedy: string) => void, lineOf: (at: readonly (string | number)[]) => number) => T): { value: T; problems: WorkspaceProblem[] } {
@@ -45,4 +49,64 @@ test('one account has one limit: two that differ are a problem, one that is stat
   expect(limits.get('x')).toEqual(limit);
   expect(problems).toMatchObject([{ file: 'd' }]);
   expect(() => { throw new WorkspaceError(problems); }).toThrow(/account x has another limit/);
+});
+
+type Limit = OperationManifest['limit'];
+const rate = (count: number, perMs = 1000) => ({ steady: { count, perMs }, cite: '' });
+const destination = (name: string, limits: Record<string, Limit>, over: { adapter?: string; account?: string; readBack?: Limit } = {}) => [name, {
+  name, account: over.account ?? 'acme', adapter: { manifest: { name: over.adapter ?? 'http' } },
+  operations: Object.fromEntries(Object.entries(limits).map(([operation, limit]) => [operation, { kind: 'use', limit, ...(over.readBack === undefined ? {} : { verify: { limit: over.readBack } }) }])),
+}] as const;
+const share = (...all: readonly (ReturnType<typeof destination>)[]) => {
+  const shared = shareOperationLimits(new Map(all) as never);
+  return (name: string, operation: string) => (shared.get(name) ?? new Map(all).get(name)!.operations as never)[operation]! as OperationManifest;
+};
+
+test('what counts together has one limit, the strictest that is stated for it: of the same operation of an adapter at one account, and of a bucket', () => {
+  const of = share(destination('a', { send: rate(10), other: rate(7) }), destination('b', { send: rate(100), plain: undefined, mine: { bucket: 'all', cite: '' }, yours: { ...rate(5), bucket: 'all' } }), destination('c', { send: rate(3) }, { account: 'umbrella' }));
+  expect([of('a', 'send').limit?.steady?.count, of('b', 'send').limit?.steady?.count, of('c', 'send').limit?.steady?.count]).toEqual([10, 10, 3]);
+  expect([of('a', 'other').limit, of('b', 'plain').limit]).toEqual([rate(7), undefined]);
+  expect([of('b', 'mine').limit, of('b', 'yours').limit].map((l) => [l?.bucket, l?.steady])).toEqual([['all', { count: 5, perMs: 1000 }], ['all', { count: 5, perMs: 1000 }]]);
+});
+
+test('operations of two adapters, or a declared bucket of the same name, share nothing that is not declared; their read-backs neither', () => {
+  const of = share(destination('a', { send: rate(10) }, { readBack: rate(2) }), destination('b', { send: rate(100) }, { adapter: 'klaviyo', readBack: rate(4) }), destination('c', { write: { ...rate(50), bucket: 'send' } }));
+  const draws = [drawOf('send', of('a', 'send')), drawOf('send', of('b', 'send')), drawOf('write', of('c', 'write')), readBackDraw('send', of('a', 'send')), readBackDraw('send', of('b', 'send'))];
+  expect(draws.map((d) => [d.bucket, d.limit?.steady?.count])).toEqual([['http send', 10], ['klaviyo send', 100], ['send', 50], ['http send read-back', 2], ['klaviyo send read-back', 4]]);
+});
+
+test('two destinations of one account that call in turn, with two limits of one operation: together never more than the strictest', () => {
+  const of = share(destination('a', { send: rate(10) }), destination('b', { send: rate(100) }));
+  const whole: QuotaShare = { operation: { slots: 1, held: () => 1 }, account: { slots: 1, held: () => 1 } };
+  const quota = createAccountQuota({ share: () => whole, limit: () => undefined, random: () => 0.5, now: () => 0 });
+  const taken: number[] = [];
+  for (let now = 0; now < 20_000; now++) for (const who of ['a', 'b']) {
+    const { bucket, limit } = drawOf('send', of(who, 'send'));
+    if (quota.take({ bucket, limit, class: 'live', who }, now) > 0) continue;
+    taken.push(now);
+    quota.finished(bucket, { throttled: false, answered: true }, now);
+  }
+  expect(mostInWindow(taken, 1000)).toBeLessThanOrEqual(10);
+  expect(taken.length).toBeGreaterThan(150);
+});
+
+test('whatever limits are stated for one bucket, the strictest keeps each of them in every window', () => {
+  const one = fc.record({ count: fc.integer({ min: 1, max: 40 }), perMs: fc.constantFrom(100, 500, 1000, 4000) });
+  const limits = fc.array(fc.record({ burst: fc.option(one, { nil: undefined }), steady: fc.option(one, { nil: undefined }) }), { minLength: 1, maxLength: 4 });
+  fc.assert(fc.property(limits, fc.array(fc.integer({ min: 0, max: 300 }), { minLength: 20, maxLength: 100 }), (stated, gaps) => {
+    const limit = strictest(stated);
+    const whole: QuotaShare = { operation: { slots: 1, held: () => 1 }, account: { slots: 1, held: () => 1 } };
+    const quota = createAccountQuota({ share: () => whole, limit: () => undefined, random: () => 0.5, now: () => 0 });
+    const taken: number[] = [];
+    let now = 0;
+    for (const gap of gaps) {
+      now += gap;
+      for (let n = 0; n < 50 && quota.take({ bucket: 'x', limit, class: 'live', who: 'a' }, now) === 0; n++) {
+        taken.push(now);
+        quota.finished('x', { throttled: false, answered: true }, now);
+      }
+    }
+    for (const { count, perMs } of stated.flatMap((l) => [l.burst, l.steady]).filter((r) => r !== undefined)) expect(mostInWindow(taken, perMs)).toBeLessThanOrEqual(count);
+    expect(planBuckets(limit, 1).length === 0).toBe(stated.every((l) => l.burst === undefined && l.steady === undefined));
+  }));
 });

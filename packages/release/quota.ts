@@ -2,7 +2,9 @@ import type { Purpose } from '@weir/policy';
 import { durationMs } from '@weir/policy';
 import type { WorkspaceProblem } from '@weir/errors';
 import type { YamlValue } from '@weir/yaml';
-import type { Cap, AccountLimit } from './types.ts';
+import type { OperationManifest } from '@weir/adapter';
+import { drawOf, readBackDraw } from '@weir/http';
+import type { AccountLimit, Cap, DestinationConfig } from './types.ts';
 
 type Table = { [key: string]: YamlValue };
 type At = readonly (string | number)[];
@@ -49,6 +51,84 @@ export function shareLimits<T extends { readonly name: string; readonly account:
     else if (JSON.stringify(first.limit) !== JSON.stringify(part.accountLimit)) problems.push({ file: fileOf(part), line: 0, message: `account ${part.account} has another limit in ${first.by}`, remedy: 'state it once' });
   }
   return new Map([...found].map(([account, { limit }]) => [account, limit]));
+}
+
+/** What an operation of a destination, or its read-back where that has a limit of its own, counts against. */
+export interface Counted {
+  readonly destination: string;
+  readonly operation: string;
+  readonly readBack: boolean;
+  readonly limit: OperationManifest['limit'];
+}
+
+/** What counts together at a vendor: the same operation of one adapter at one account, from whichever destination, and all that declares one `bucket`. */
+export interface Together {
+  readonly account: string;
+  /** Undefined where the bucket is declared. */
+  readonly adapter: string | undefined;
+  readonly name: string;
+  readonly all: Counted[];
+}
+
+type Calling = Pick<DestinationConfig, 'name' | 'account' | 'adapter' | 'operations'>;
+
+/** The operations of these destinations by what counts together. */
+export function countedTogether(destinations: Iterable<Calling>): Together[] {
+  const found = new Map<string, Together>();
+  for (const { name: destination, account, adapter, operations } of destinations) {
+    for (const [operation, manifest] of Object.entries(operations)) {
+      for (const readBack of manifest.verify?.limit === undefined ? [false] : [false, true]) {
+        const { bucket: name, limit } = readBack ? readBackDraw(operation, manifest) : drawOf(operation, manifest);
+        const of = limit?.bucket === undefined ? adapter.manifest.name : undefined;
+        const key = JSON.stringify([account, of ?? null, name]);
+        let together = found.get(key);
+        if (together === undefined) found.set(key, together = { account, adapter: of, name, all: [] });
+        together.all.push({ destination, operation, readBack, limit });
+      }
+    }
+  }
+  return [...found.values()];
+}
+
+const shortestFirst = (limits: readonly (AccountLimit | undefined)[]) => limits.flatMap((l) => [l?.burst, l?.steady]).filter((r) => r !== undefined).sort((a, b) => a.perMs - b.perMs || a.count - b.count);
+
+/** The rates of a limit, that of the shortest window first, as text; '' = it states none. */
+export const ratesOf = (limit: AccountLimit | undefined): string => shortestFirst([limit]).map((r) => `${r.count} per ${r.perMs} ms`).join(' and ');
+
+/**
+ * A limit that keeps each of these in every window; undefined where none states a rate. One that is stated alone, or by
+ * all alike, is itself. Where more than two rates bind, the longer ones become one that is stricter than each of them.
+ */
+export function strictest(limits: readonly (AccountLimit | undefined)[]): AccountLimit | undefined {
+  const stated = [...new Map(limits.map((l) => [ratesOf(l), l]))].filter(([rates]) => rates !== '').map(([, limit]) => limit);
+  if (stated.length <= 1) return stated[0];
+  const rates = shortestFirst(stated);
+  // Without those that another one keeps already: no more in no shorter a window.
+  const [shortest, ...longer] = rates.filter((r, i) => !rates.some((s, j) => s.count <= r.count && s.perMs >= r.perMs && (s.count < r.count || s.perMs > r.perMs || j < i)));
+  return longer.length === 0 ? { steady: shortest } : { burst: shortest, steady: { count: longer[0]!.count, perMs: longer.at(-1)!.perMs } };
+}
+
+/**
+ * What counts together has one limit, the strictest that one of its operations states, and a name that nothing else of
+ * the account has. Operations by destination, of those where that changes something.
+ */
+export function shareOperationLimits(destinations: ReadonlyMap<string, Calling>): Map<string, DestinationConfig['operations']> {
+  const together = countedTogether(destinations.values());
+  const named = Map.groupBy(together, ({ account, name }) => `${account}\n${name}`);
+  const changed = new Map<string, Record<string, OperationManifest>>();
+  for (const { account, adapter, name, all } of together) {
+    const apart = adapter !== undefined && named.get(`${account}\n${name}`)!.length > 1 ? { bucket: `${adapter} ${name}` } : undefined;
+    const one = strictest(all.map((c) => c.limit));
+    for (const { destination, operation, readBack, limit } of all) {
+      if (apart === undefined && ratesOf(limit) === ratesOf(one)) continue;
+      let operations = changed.get(destination);
+      if (operations === undefined) changed.set(destination, operations = { ...destinations.get(destination)!.operations });
+      const before = operations[operation]!;
+      const shared = { cite: '', ...limit, burst: one?.burst, steady: one?.steady, ...apart };
+      operations[operation] = readBack ? { ...before, verify: { ...before.verify!, limit: shared } } : { ...before, limit: shared };
+    }
+  }
+  return changed;
 }
 
 /** `caps:` of a destination or a policy file: how many deliveries a subject gets a day, at most, of a purpose and a channel. */

@@ -82,3 +82,28 @@ test('nothing is swept while no topic has lost a record; the age that counts is 
   expect([kept?.before, kept?.begin('t1', 1), kept?.begin('t1', 0), kept?.begin('gone', 0)]).toEqual([now - 90 * day, 5, 0, undefined]);
   expect((await keptNow(ports(5, 7, -1)))?.before).toBe(Number.NEGATIVE_INFINITY);
 });
+
+test('a letter that dies again has the place, the count and the release of its last death, and no count is left when it is gone', () => {
+  const store = open();
+  const dies = (id: string, at: number, release: string, offset: number, held = true): void => {
+    const tx = store.begin();
+    tx.deadLetter(id, { id, eventId: `evt_${id}`, stage: 'policy', codes: ['approval-required'], source: 'shop', destination: 'crm', release, at, partition: 0, offset, ...(held ? { held: { rule: 'big', until: 9 } } : {}) });
+    tx.commit('w.dlq', 0, offset + 1);
+  };
+  const name = (release: string): string => JSON.stringify(['policy', 'approval-required', 'crm', release]);
+  const listed = (): unknown[][] => [[...store.deadLetters()].map((l) => [l['id'], l['at'], l['release']]), [...store.heldLetters()].map((l) => l['id'])];
+  dies('dlq_a', 1000, 'old', 0);
+  dies('dlq_b', 2000, 'old', 1);
+  dies('dlq_a', 3000, 'new', 2);
+  expect(listed()).toEqual([[['dlq_a', 3000, 'new'], ['dlq_b', 2000, 'old']], ['dlq_a', 'dlq_b']]);
+  expect([store.counter('deadLetters'), store.counters('q/'), store.deadLetter('dlq_a')?.['at'], store.letterPlace('dlq_a')]).toEqual([2, { [name('old')]: 1, [name('new')]: 1 }, 3000, `${String(9e15 - 3000).padStart(16, '0')}/dlq_a`]);
+  // The same once more, in one transaction with another, and one that is held no more.
+  dies('dlq_a', 3000, 'new', 3, false);
+  const tx = store.begin();
+  for (const release of ['new', 'newer']) tx.deadLetter('dlq_b', { id: 'dlq_b', eventId: 'evt_b', stage: 'policy', codes: ['approval-required'], source: 'shop', destination: 'crm', release, at: 4000, partition: 0, offset: 4 });
+  tx.commit('w.dlq', 0, 5);
+  expect(listed()).toEqual([[['dlq_b', 4000, 'newer'], ['dlq_a', 3000, 'new']], []]);
+  expect([store.counter('deadLetters'), store.counters('q/')]).toEqual([2, { [name('old')]: 0, [name('new')]: 1, [name('newer')]: 1 }]);
+  sweep(store, begins({ 'w.dlq': 9 }, 0));
+  expect([store.counter('deadLetters'), Object.values(store.counters('q/')), listed()]).toEqual([0, [0, 0, 0], [[], []]]);
+});

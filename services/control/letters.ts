@@ -136,7 +136,7 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
       const counts = Object.entries(store.counters('q/')).map(([name, letters]): LetterCount => {
         const [stage, code, destination, release] = JSON.parse(name) as [string, string, string | null, string | null];
         return { stage, code, destination, release, letters };
-      }).filter((c) => (['stage', 'code', 'destination', 'release'] as const).every((name) => filter[name] === undefined || c[name] === filter[name]));
+      }).filter((c) => c.letters > 0 && (['stage', 'code', 'destination', 'release'] as const).every((name) => filter[name] === undefined || c[name] === filter[name]));
       return { total: counts.reduce((sum, c) => sum + c.letters, 0), counts: counts.sort((a, b) => b.letters - a.letters) };
     },
     async show(id) {

@@ -150,6 +150,9 @@ function parseAge(text: string): Age {
 }
 const withFirst = (number: number, firstOffset: number): string => (firstOffset < 0 ? String(number) : `${number}@${firstOffset}`);
 
+/** Counter of the letters that are counted with this one. */
+export const letterCount = ({ stage, codes, destination, release }: Record<string, unknown>): string => `q/${JSON.stringify([stage, (codes as string[])[0] ?? '', destination, release])}`;
+
 /** Rows that wait are written when there are so many, which takes some 100 ms; many at once cost less each. */
 const maxWaiting = 10_000;
 
@@ -234,16 +237,18 @@ export function createStore(table: Table, gathered?: number): Store {
           count('deliveries.held', is ? 1 : -1);
         },
         deadLetter(id, summary) {
-          let at = read(`q/${id}`);
-          if (at === undefined) {
-            const { eventId, stage, codes, source, destination, release, at: diedAt } = summary as { eventId: string; stage: string; codes: string[]; source: string | null; destination: string | null; release: string | null; at: number };
-            count('deadLetters', 1);
-            count(`q/${JSON.stringify([stage, codes[0] ?? '', destination, release])}`, 1);
-            if (codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${diedAt}`);
-            at = String(9e15 - diedAt).padStart(16, '0');
-            write(`q/${id}`, at);
-            if (summary['held'] !== undefined) write(`a/${at}/${id}`, '');
-          }
+          const { eventId, codes, source, at: diedAt } = summary as { eventId: string; codes: string[]; source: string | null; at: number };
+          const at = String(9e15 - diedAt).padStart(16, '0');
+          const before = read(`q/${id}`);
+          const known = before === undefined ? undefined : read(`y/${before}/${id}`);
+          // One that dies again is the same letter: it is listed and counted as it died last.
+          if (known === undefined) count('deadLetters', 1);
+          else count(letterCount(JSON.parse(known) as Record<string, unknown>), -1);
+          count(letterCount(summary), 1);
+          if (before !== undefined && before !== at) for (const row of [`y/${before}/${id}`, `a/${before}/${id}`]) write(row, null);
+          if (before === undefined && codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${diedAt}`);
+          write(`q/${id}`, at);
+          write(`a/${at}/${id}`, summary['held'] === undefined ? null : '');
           write(`y/${at}/${id}`, JSON.stringify(summary));
         },
         owner(destination, partition, mark) {

@@ -127,7 +127,7 @@ function exhausted(ports: DestinationPorts, runner: PartitionRunner, destination
 const again = (task: Task, end: EndValue, handOver?: Ending['handOver']): Preparation => ({ kind: 'end', ending: repeat(task, end, handOver) });
 
 /** The record as the vendor would get it; undefined = it cannot be read now. */
-function recordOf({ serde }: DestinationPorts, payload: Buffer): Readonly<Record<string, unknown>> | undefined {
+export function recordOf({ serde }: Pick<DestinationPorts, 'serde'>, payload: Buffer): Readonly<Record<string, unknown>> | undefined {
   if (isSealed(payload)) return undefined;
   try {
     return serde.decode(payload).value;

@@ -6,9 +6,3 @@ export function backoffMs(attempt: number, random: number, base = 200, cap = 60_
   const ceiling = Math.min(cap, base * 2 ** Math.min(attempt - 1, 20));
   return Math.round(base / 2 + random * Math.max(0, ceiling - base / 2));
 }
-
-/** The vendor's Retry-After, bounded: absurd values wait at most `cap`, none gives undefined. */
-export function boundedRetryAfter(retryAfterMs: number | undefined, cap = 3_600_000): number | undefined {
-  if (retryAfterMs === undefined || !Number.isFinite(retryAfterMs) || retryAfterMs < 0) return undefined;
-  return Math.min(retryAfterMs, cap);
-}

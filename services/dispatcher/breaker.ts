@@ -46,11 +46,11 @@ export function onCancelled(breaker: BreakerState, now: number): BreakerState {
   return breaker.state === 'probing' ? { ...breaker, state: 'open', until: now } : breaker;
 }
 
-/** A failure that may be the destination's. `retryAfterMs` or `force` opens at once. */
+/** A failure that may be the destination's. `force` opens at once; one that opens it is followed by no call for `retryAfterMs`, if that is longer than its own wait. */
 export function onFailure(breaker: BreakerState, now: number, reason: string, options: { retryAfterMs?: number; force?: boolean } = {}): BreakerState {
   const failures = breaker.failures + 1;
   if (breaker.state === 'closed' && !options.force && failures < threshold) return { ...breaker, failures };
   const openings = breaker.state === 'open' ? breaker.openings : breaker.openings + 1;
-  const wait = options.retryAfterMs ?? Math.min(maxWaitMs, firstWaitMs * 2 ** Math.min(openings - 1, 10));
+  const wait = Math.max(options.retryAfterMs ?? 0, Math.min(maxWaitMs, firstWaitMs * 2 ** Math.min(openings - 1, 10)));
   return { state: 'open', failures, openings, until: Math.max(breaker.state === 'open' ? breaker.until : 0, now + wait), reason };
 }

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { call } from './call.ts';
+import { WeirError } from '@weir/errors';
+import { call, itemOf, readBack } from './call.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { Task } from './types.ts';
@@ -29,4 +30,19 @@ test('what no mapping named is handed to no adapter, and no country that is not 
   } } } } as never;
   for (let i = 0; i < 3; i++) await call(ports, {} as PartitionRunner, destination, task, { kind: 'use' } as never);
   expect(bodies).toEqual(['{"email":"a@x.example","country":null}', '{"email":"a@x.example","country":"DE"}', '{"email":"a@x.example"}']);
+});
+
+test('a delivery whose payload is no record is called for by nobody and ends for its bytes, alone, in a batch and when the vendor is asked; what else fails there is no fault of the bytes', async () => {
+  const make = (error: Error) => {
+    const task = { delivery: { payload: Buffer.from('broken'), operation: 'put' }, key: 'k', path: '', object: 'p', attempts: 0, maybeSince: 0 } as unknown as Task;
+    const ports = { callTimeoutMs: 1000, clock: { now: () => 1, monotonic: () => 1 }, serde: { decode: () => { throw error; } }, http: { call: () => { throw new Error('called'); } } } as unknown as DestinationPorts;
+    const destination = { config: {}, adapter: { destination: { request: () => ({}), verify: {}, batch: { item: () => '' } } } } as never;
+    return [
+      () => call(ports, {} as PartitionRunner, destination, task, { kind: 'use' } as never),
+      async () => itemOf(ports, task, destination),
+      () => readBack(ports, {} as PartitionRunner, destination, task, { verify: {} } as never),
+    ];
+  };
+  for (const code of ['avro-undecodable', 'schema-unknown'] as const) for (const ask of make(new WeirError(code, 'truncated'))) expect(await ask()).toEqual({ kind: 'unbuildable', code, detail: 'the payload of the delivery: truncated' });
+  for (const ask of make(new Error('out of memory'))) await expect(ask()).rejects.toThrow('out of memory');
 });

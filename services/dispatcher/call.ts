@@ -1,5 +1,5 @@
 import type { BatchItem, Delivery, HttpFailure, HttpRequest, HttpResponse, OperationManifest, ReadBack, Verdict } from '@weir/adapter';
-import { findWeirError, type ErrorCode } from '@weir/errors';
+import { findWeirError, recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint, failpointSoon } from '@weir/failpoint';
 import { objectOf } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
@@ -81,6 +81,7 @@ function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Ex
 export async function call(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<CallResult> {
   const adapter = destination.adapter.destination!;
   const delivery = toAdapterDelivery(ports, destination, task);
+  if ('kind' in delivery) return delivery;
   const done = await exchange(ports, [{ runner, task }], operation, () => adapter.request(delivery, task.key, destination.config, ports.clock.now()));
   if (done.kind === 'kept-back') return done.refusals[0]!;
   return done.kind === 'answered' ? account(ports, task, adapter.classify(done.response, delivery, destination.config), done) : done;
@@ -102,6 +103,7 @@ export async function callBatch(ports: DestinationPorts, members: readonly Membe
 /** The delivery as an item of a batch, or why it cannot be one. */
 export function itemOf(ports: DestinationPorts, task: Task, destination: DestinationConfig): BatchItem | Unbuildable {
   const delivery = toAdapterDelivery(ports, destination, task);
+  if ('kind' in delivery) return delivery;
   try {
     return { delivery, key: task.key, text: destination.adapter.destination!.batch!.item(delivery, task.key, destination.config) };
   } catch (error) {
@@ -115,6 +117,7 @@ export function itemOf(ports: DestinationPorts, task: Task, destination: Destina
 export async function readBack(ports: DestinationPorts, runner: PartitionRunner, destination: DestinationConfig, task: Task, operation: OperationManifest): Promise<ReadBackResult> {
   const verify = destination.adapter.destination!.verify!;
   const delivery = toAdapterDelivery(ports, destination, task, task.delivery.operation);
+  if ('kind' in delivery) return delivery;
   const done = await exchange(ports, [{ runner, task }], { kind: 'restrict', timeoutMs: operation.verify!.timeoutMs }, () => verify.request(delivery, task.key, destination.config, ports.clock.now()));
   if (done.kind === 'kept-back') return done.refusals[0]!;
   if (done.kind !== 'answered') return done;
@@ -164,9 +167,17 @@ function statusOf(response: HttpResponse | HttpFailure): number | null {
   return 'status' in response ? response.status : null;
 }
 
-function toAdapterDelivery(ports: DestinationPorts, destination: DestinationConfig, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery {
+/** What the adapter gets; or, where the bytes of the payload are no record, why it cannot be built: whoever reads them finds the same, and it is no fault of the process. */
+function toAdapterDelivery(ports: DestinationPorts, destination: DestinationConfig, task: Task, operation = task.path === '' ? task.delivery.operation : task.path): Delivery | Unbuildable {
   const { delivery } = task;
-  const record = ports.serde.decode(delivery.payload).value;
+  let record: ReturnType<DestinationPorts['serde']['decode']>['value'];
+  try {
+    record = ports.serde.decode(delivery.payload).value;
+  } catch (error) {
+    const code = recordFault(error);
+    if (code === undefined) throw error;
+    return { kind: 'unbuildable', code, detail: `the payload of the delivery: ${(error as Error).message}` };
+  }
   if (task.object === '') task.object = objectOf(ports.workspaceKey, delivery, destination.operations[delivery.operation], () => record);
   // It was decoded for this call; what no mapping named goes nowhere.
   if (record.extras !== undefined) record.extras = undefined;

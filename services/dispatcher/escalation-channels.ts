@@ -1,3 +1,4 @@
+import { connect, type Socket } from 'node:net';
 import { signWebhook } from '@weir/adapter';
 import type { HttpClient } from '@weir/http';
 import { incidentAbout, type EscalationConfig } from '@weir/release';
@@ -6,6 +7,8 @@ import { createTransport } from 'nodemailer';
 import type { EscalationPorts, Notice } from './escalation.ts';
 
 const deadlineMs = 10_000;
+/** For a whole mail: the others are of a server that says nothing, and one that drips is never silent. */
+const mailMs = 60_000;
 
 interface Ports {
   readonly http: Pick<HttpClient, 'call'>;
@@ -13,6 +16,8 @@ interface Ports {
   readonly now: () => number;
   /** Name of the workspace. */
   workspace(): string;
+  /** For a whole mail, ms; a test has less. */
+  readonly mailDeadlineMs?: number;
 }
 
 function textOf(notice: Notice, workspace: string): { readonly subject: string; readonly text: string } {
@@ -55,14 +60,26 @@ export function createChannels(ports: Ports): EscalationPorts['channels'] {
     },
     async email({ email }: EscalationConfig, notice) {
       const { host, port, tls, user, password } = email!.smtp;
+      const { mailDeadlineMs = mailMs } = ports;
+      // Our own, because closing the transport leaves the connection of a mail under way.
+      let socket: Socket | undefined;
       const transport = createTransport({
+        getSocket(_options, done) {
+          const opened = socket = connect({ host, port });
+          opened.once('error', (error) => done(error, false));
+          opened.once('connect', () => done(null, { connection: opened }));
+        },
         host, port, secure: tls === 'implicit', requireTLS: tls === 'starttls', ignoreTLS: tls === 'none',
         connectionTimeout: deadlineMs, greetingTimeout: deadlineMs, socketTimeout: deadlineMs, disableFileAccess: true, disableUrlAccess: true,
         ...(user === undefined ? {} : { auth: { user, pass: ports.vault.get(password!.secret).reveal() } }),
       });
+      const late = Promise.withResolvers<never>();
+      const timer = setTimeout(() => late.reject(new Error(`the mail was not taken within ${mailDeadlineMs} ms`)), mailDeadlineMs);
       try {
-        await transport.sendMail({ from: email!.from, to: [...email!.to], messageId: `<${notice.id}@${email!.from.split('@')[1]}>`, ...textOf(notice, ports.workspace()) });
+        await Promise.race([late.promise, transport.sendMail({ from: email!.from, to: [...email!.to], messageId: `<${notice.id}@${email!.from.split('@')[1]}>`, ...textOf(notice, ports.workspace()) })]);
       } finally {
+        clearTimeout(timer);
+        socket?.destroy();
         transport.close();
       }
     },

@@ -1,5 +1,5 @@
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net';
 import { verifyWebhook } from '@weir/adapter';
 import { createHttpClient } from '@weir/http';
 import type { Escalation, EscalationConfig, Incident } from '@weir/release';
@@ -114,4 +114,24 @@ test('the webhook is signed, the mail arrives over SMTP, one of each at the begi
   expect(mails[0]).toMatch(/Message-ID: <esc_crm_breaker_0_opened@example.com>/i);
   expect(mails[1]).toMatch(/goes on/);
   expect(JSON.stringify([mails, hooks.map((h) => h.body.toString())])).not.toContain(secret);
+});
+
+test('a mail server that drips is given up after the whole time for a mail, its connection with it', async () => {
+  let connection: Socket | undefined;
+  const closed = Promise.withResolvers<void>();
+  const server = createTcpServer((socket) => {
+    connection = socket;
+    socket.write('220 mail.example ESMTP\r\n');
+    // A line of an answer that never ends: the connection is never idle.
+    socket.on('data', () => undefined).on('error', () => undefined).once('close', () => closed.resolve());
+    const drip = setInterval(() => socket.write('250-more\r\n'), 20);
+    socket.once('close', () => clearInterval(drip));
+  });
+  await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+  closing.push(() => new Promise<void>((done) => server.close(() => done())));
+  const config: EscalationConfig = { afterMs: minute, email: { from: 'weir@example.com', to: ['a@example.com'], smtp: { host: '127.0.0.1', port: (server.address() as AddressInfo).port, tls: 'none' } } };
+  const channels = createChannels({ http: {} as never, vault: {} as never, now: Date.now, workspace: () => 'acme', mailDeadlineMs: 300 });
+  await expect(channels.email(config, { id: 'n', destination: 'crm', kind: 'breaker', code: 'vendor-unavailable', since: 0, until: null, phase: 'opened' } as never)).rejects.toThrow('the mail was not taken within 300 ms');
+  await closed.promise;
+  expect(connection?.destroyed).toBe(true);
 });

@@ -1,5 +1,5 @@
 import { checkUse, consentPart, type ConsentEntry } from '@weir/policy';
-import { consentRefusal, takeUp } from './attempt.ts';
+import { consentRefusal, recordOf, takeUp } from './attempt.ts';
 import type { Ending } from './ends.ts';
 import { forgetHead, type Parked } from './lane.ts';
 import { lookUp } from './ledger.ts';
@@ -65,7 +65,8 @@ function refusalOf(ports: Context['ports'], use: Task, restrict: Task): string |
   if (delivery.acceptedAt <= restrict.delivery.acceptedAt) {
     if (restrict.delivery.recordType === 'weir.canonical.Erasure') return 'subject-erased';
     const readable = restrict.sealedBy === '' || ports.keys?.has(restrict.sealedBy) === true;
-    const said = readable && restrict.delivery.recordType === 'weir.canonical.ConsentChange' ? withdrawalOf(ports.serde.decode(restrict.delivery.payload).value) : undefined;
+    const change = readable && restrict.delivery.recordType === 'weir.canonical.ConsentChange' ? recordOf(ports, restrict.delivery.payload) : undefined;
+    const said = change === undefined ? undefined : withdrawalOf(change as never);
     const answer = said === undefined || delivery.purpose === null ? undefined : checkUse(['anyone'], delivery.purpose, delivery.channel, delivery.topic, delivery.legalBasis, () => [said], now);
     if (answer?.ok === false && (answer.reason === 'consent-withdrawn' || answer.reason === 'consent-denied')) return answer.reason;
   }

@@ -1,7 +1,8 @@
 import type { Verdict } from '@weir/adapter';
 import { failpointSoon } from '@weir/failpoint';
+import { askedPauseMs } from '@weir/http';
 import { recordAttempt } from './attempt-record.ts';
-import { backoffMs, boundedRetryAfter } from './backoff.ts';
+import { backoffMs } from './backoff.ts';
 import type { BreakerState } from './breaker.ts';
 import type { CallResult, ReadBackResult, Refusal, Unbuildable } from './call.ts';
 import type { Ending } from './ends.ts';
@@ -86,7 +87,7 @@ export function createSettle({ ports, breaker, end, later, offer }: Context) {
     if (verdict.kind === 'auth-broken' && breaker().state === 'open' && breaker().reason === verdict.code) return offer(lane, runner);
     const { at } = task.last!;
     task.trouble = { since: task.trouble?.since ?? at, at };
-    const backoff = Math.max(boundedRetryAfter(verdict.retryAfterMs) ?? 0, backoffMs(task.attempts, ports.clock.random()));
+    const backoff = Math.max(askedPauseMs(verdict.retryAfterMs) ?? 0, backoffMs(task.attempts, ports.clock.random()));
     if (breaker().state === 'closed' && task.attempts >= ports.inLaneTries) return runner.parking.park(lane, ports.clock.now() + backoff, verdict.code);
     later(lane, runner, backoff);
   }

@@ -9,9 +9,8 @@ function world() {
   const clock = { at: 1000, now: () => clock.at, monotonic: () => clock.at };
   const credential: string[] = [];
   const standing = createStanding({ name: 'crm', clock, logger: { warn: () => undefined, info: () => undefined }, metrics: { breaker: { set: () => undefined } }, credential: { accepted: () => credential.push('accepted'), rejected: () => credential.push('rejected') } } as unknown as DestinationPorts, () => undefined);
-  const task = { key: 'k', last: { at: 0, durationMs: 1 } } as unknown as Task;
   const destination = { config: {} } as never;
-  const judge = (since: number, verdict: Verdict): void => standing.judge([{ kind: 'verdict', verdict }], [task], destination, since);
+  const judge = (since: number, verdict: Verdict, status = 503, task = { key: 'k', last: { at: 0, durationMs: 1, status } } as unknown as Task): void => standing.judge([{ kind: 'verdict', verdict }], [task], destination, since);
   return { clock, credential, standing, judge, state: () => standing.breaker().state };
 }
 const ok: Verdict = { kind: 'ok', effect: 'done' };
@@ -57,4 +56,21 @@ test('a refusal of the credential from before it was changed does not take back 
   judge(standing.began(), ok);
   judge(early[1]!, { kind: 'auth-broken', effect: 'none', code: 'credential-rejected' });
   expect([state(), credential]).toEqual(['closed', ['rejected', 'accepted']]);
+});
+
+test('a vendor that says when it is there again is asked no earlier, whether the breaker opens by it or a probe was answered so; what it says of one record, and an absurd time, count as nothing', () => {
+  const minutes = 60_000;
+  const asks = (retryAfterMs: number): Verdict => ({ ...down, retryAfterMs });
+  const opened = (verdict: Verdict, status = 503) => {
+    const w = world();
+    for (let i = 0; i < 5; i++) w.judge(w.standing.began(), verdict, status);
+    return { ...w, wait: waitMs(w.standing.breaker(), w.clock.at) };
+  };
+  const { clock, standing, judge, wait } = opened(asks(10 * minutes));
+  expect(wait).toBe(10 * minutes);
+  clock.at += wait;
+  judge(standing.began(), asks(20 * minutes));
+  expect(waitMs(standing.breaker(), clock.at)).toBe(20 * minutes);
+  expect([opened(asks(100)), opened(asks(86_400_001)), opened(asks(Number.NaN)), opened(asks(-1)), opened(asks(10 * minutes), 423)].map((o) => o.wait)).toEqual([500, 500, 500, 500, 500]);
+  expect(opened(asks(40_000_000)).wait).toBe(60 * minutes);
 });

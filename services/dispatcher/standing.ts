@@ -1,5 +1,5 @@
+import { askedPauseMs } from '@weir/http';
 import type { DestinationConfig } from '@weir/release';
-import { boundedRetryAfter } from './backoff.ts';
 import { closed, onAlive, onCancelled, onFailure, onStart, onSuccess, type BreakerState } from './breaker.ts';
 import type { CallResult, ReadBackResult } from './call.ts';
 import type { DestinationPorts } from './ports.ts';
@@ -57,14 +57,16 @@ export function createStanding(ports: Pick<DestinationPorts, 'name' | 'clock' | 
       if (broken !== undefined) {
         if (about === 'delivery') return set(onCancelled(breaker, now));
         // Trouble of the whole destination: it says nothing about its records, which keep their place.
-        const next = onFailure(breaker, now, broken.code!, { force: about === 'credential', retryAfterMs: boundedRetryAfter(broken.retryAfterMs) });
+        const next = onFailure(breaker, now, broken.code!, { force: about === 'credential', retryAfterMs: askedPauseMs(broken.retryAfterMs) });
         if (next.state === 'open') ports.credential.rejected();
         return set(next);
       }
       // The account's quota is closed until the vendor asked to be tried again; its other operations go on.
       if (trouble('throttled') !== undefined) return set(onAlive());
       const failed = trouble('retry');
-      set(failed === undefined ? onCancelled(breaker, now) : onFailure(breaker, now, failed.code!));
+      // A server's error is of the whole of it, and so is the time for which it asks; what a refusal of one record asks for is of that record.
+      const asked = tasks.some(({ last }) => (last?.status ?? 0) >= 500) ? askedPauseMs(failed?.retryAfterMs) : undefined;
+      set(failed === undefined ? onCancelled(breaker, now) : onFailure(breaker, now, failed.code!, { retryAfterMs: asked }));
     },
     /** Another credential, or the same again: an open breaker that a refused one opened probes now. */
     credentialChanged(): void {

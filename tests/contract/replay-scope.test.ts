@@ -83,7 +83,7 @@ async function ordered(then: Release, now: Release, grant: string, order: Omit<R
     standing: { end: () => undefined, newest: () => undefined, objectOf: () => '', deliveryState: () => 'dead-lettered', allows: () => true, destination: (name: string) => now.destinations.get(name), oldestSent: () => 1e12, mayRead: () => true },
   } as unknown as SelectPorts;
   add = async (request, _by, touches) => {
-    const replay: ReplayOrder = { ...parseRequest(request, now, Buffer.alloc(32), 2000, touches), id: orderId, at: 2000, by: 'token:t', leaf: 'leaf_x', range: [] };
+    const replay: ReplayOrder = { ...parseRequest(request, now, Buffer.alloc(32), 2000, () => true, touches), id: orderId, at: 2000, by: 'token:t', leaf: 'leaf_x', range: [] };
     stored = serde.decode(serde.encode('weir.internal.ReplayOrder', replay)).value as ReplayOrder;
     const items = await createSelector(ports, replay).take(letters.map(({ key, value }, offset) => ({ topic: topics.dlq, partition: 0, record: { offset, timestamp: 1500, key, value, headers: [] } as never })));
     const back = items.filter((item) => goesBack(item, replay));

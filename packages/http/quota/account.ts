@@ -1,4 +1,5 @@
 import type { RateHeaders } from '@weir/adapter';
+import { askedPauseMs, longestAskedMs } from './asked-pause.ts';
 import { createBucket, type Bucket } from './bucket.ts';
 import { rankOf, yieldEvery, type CallClass } from './classes.ts';
 import { planBuckets, type Limit, type Rate } from './limits.ts';
@@ -66,10 +67,6 @@ const noShareMs = 200;
 const probeMs = 50;
 const firstCloseMs = 500;
 const longestCloseMs = 300_000;
-/** A vendor may ask for a longer pause: it is kept, with one call an hour to see whether it still stands. */
-const longestAskedMs = 3_600_000;
-/** More is no pause but a mistake (a date of another century, milliseconds as seconds): our own back-off is used. */
-const absurdMs = 86_400_000;
 const cutTo = 0.7;
 const leastFactor = 0.05;
 const healMs = 10_000;
@@ -81,6 +78,9 @@ const forgetAt = 10;
 const leastLearntPerSecond = 10;
 /** A demand that was not renewed for so long is forgotten. */
 const demandMs = 250;
+
+const rateKeys = ['burst', 'steady'] as const;
+const sameRates = (a: Want['limit'], b: Want['limit']): boolean => rateKeys.every((key) => a?.[key]?.count === b?.[key]?.count && a?.[key]?.perMs === b?.[key]?.perMs);
 
 interface Gate {
   buckets: Bucket[];
@@ -116,38 +116,41 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     return { buckets: [], limit: undefined, headers: undefined, slots: -1, learnt: [], firstLearnt: undefined, closedUntil: 0, rounds: 0, probing: false, inFlight: 0, factor: 1, factorAt: 0, told: undefined, second: 0, counts: [0, 0] };
   }
 
-  /** Buckets follow the stated limit, what the vendor told, and the number of parts; tokens do not outlive a change. */
-  function fit(gate: Gate, limit: Want['limit'], slots: number): void {
-    if (gate.slots === slots && gate.limit === limit) return;
-    if (gate.limit !== limit) {
-      gate.learnt = [];
-      gate.firstLearnt = undefined;
+  /** Buckets follow the stated limit, what the vendor told, and the number of parts. What was learnt is of the vendor, whoever states a limit. */
+  function fit(gate: Gate, limit: Want['limit'], share: QuotaShare['operation'], now: number): void {
+    gate.headers = limit?.headers;
+    if (gate.slots === share.slots && (gate.limit === limit || sameRates(gate.limit, limit))) {
+      gate.limit = limit;
+      return;
     }
     gate.limit = limit;
-    gate.headers = limit?.headers;
-    gate.slots = slots;
-    rebuild(gate);
+    gate.slots = share.slots;
+    rebuild(gate, part(share), now);
   }
 
-  function rebuild(gate: Gate): void {
+  /** A change brings no token: what is made anew begins with what the buckets before it had, and with one at most. */
+  function rebuild(gate: Gate, share: number, now: number): void {
+    for (const bucket of gate.buckets) bucket.wait(now, share * gate.factor);
+    const first = Math.min(1, ...gate.buckets.map((b) => b.tokens()));
     const plans = [...planBuckets(gate.limit, gate.slots), ...gate.learnt.flatMap((steady) => planBuckets({ steady }, gate.slots))];
-    gate.buckets = plans.map((plan) => gate.buckets.find((b) => b.plan.rate.count === plan.rate.count && b.plan.rate.perMs === plan.rate.perMs && b.plan.capacity === plan.capacity) ?? createBucket(plan));
+    gate.buckets = plans.map((plan) => gate.buckets.find((b) => b.plan.rate.count === plan.rate.count && b.plan.rate.perMs === plan.rate.perMs && b.plan.capacity === plan.capacity) ?? createBucket(plan, first));
+    for (const bucket of gate.buckets) bucket.wait(now, share * gate.factor);
   }
 
-  function gateOf(want: Pick<Want, 'bucket' | 'limit'>): Gate {
+  function gateOf(want: Pick<Want, 'bucket' | 'limit'>, now: number): Gate {
     let gate = gates.get(want.bucket);
     if (gate === undefined) gates.set(want.bucket, gate = createGate());
-    fit(gate, want.limit, options.share().operation.slots);
+    fit(gate, want.limit, options.share().operation, now);
     return gate;
   }
 
-  function heal(gate: Gate, now: number): void {
+  function heal(gate: Gate, share: number, now: number): void {
     while (gate.firstLearnt !== undefined && now - gate.factorAt >= healMs) {
       const count = Math.ceil(gate.learnt[0]!.count * forgetBy);
       gate.factorAt += healMs;
       gate.learnt = count > gate.firstLearnt * forgetAt ? [] : [{ count, perMs: 1000 }];
       if (gate.learnt.length === 0) gate.firstLearnt = undefined;
-      rebuild(gate);
+      rebuild(gate, share, now);
     }
     while (gate.factor < 1 && now - gate.factorAt >= healMs) {
       gate.factor = Math.min(1, gate.factor * healBy);
@@ -156,7 +159,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
   }
 
   function waitOf(gate: Gate, share: number, now: number): number {
-    heal(gate, now);
+    heal(gate, share, now);
     let wait = 0;
     for (const bucket of gate.buckets) wait = Math.max(wait, bucket.wait(now, share * gate.factor));
     if (now < gate.closedUntil) return Math.max(gate.closedUntil - now, Number.isFinite(wait) ? wait : 0);
@@ -186,8 +189,8 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     const share = options.share();
     const own = part(share.operation);
     if (own <= 0) return { ms: noShareMs, gate: want.bucket };
-    fit(account, options.limit(), share.account.slots);
-    const byBucket = waitOf(gateOf(want), own, now);
+    fit(account, options.limit(), share.account, now);
+    const byBucket = waitOf(gateOf(want, now), own, now);
     const byAccount = waitOf(account, part(share.account), now);
     if (byBucket > 0 || byAccount > 0) return { ms: Math.ceil(Math.max(byBucket, byAccount)), gate: byBucket > 0 ? want.bucket : '' };
     return { ms: overtaken(want, now) ? 1 : 0, gate: want.bucket };
@@ -215,7 +218,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
       if (!gate.probing) slower(gate, now);
     }
     gate.probing = true;
-    const asked = retryAfterMs !== undefined && Number.isFinite(retryAfterMs) && retryAfterMs > 0 && retryAfterMs <= absurdMs ? Math.min(retryAfterMs, longestAskedMs) : undefined;
+    const asked = askedPauseMs(retryAfterMs);
     const own = Math.min(longestCloseMs, firstCloseMs * 2 ** Math.min(gate.rounds - 1, 12)) * (0.75 + options.random() / 2);
     gate.closedUntil = Math.max(gate.closedUntil, now + (asked ?? (round ? own : 0)));
   }
@@ -231,21 +234,21 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     if (perSecond < leastLearntPerSecond || share <= 0) return;
     gate.learnt = [{ count: Math.round(perSecond / share), perMs: 1000 }];
     gate.firstLearnt = gate.learnt[0]!.count;
-    rebuild(gate);
+    rebuild(gate, share, now);
   }
 
   function hear(gate: Gate, headers: Readonly<Record<string, string | undefined>>, now: number): void {
     const told = readRateHeaders(headers, gate.headers, options.now());
     if (told === undefined) return;
+    const share = part(options.share().operation);
     // Stated limits are the most: what a vendor tells can only be less, or say what nobody stated.
     const rates = told.rates.filter((r) => ![gate.limit?.burst, gate.limit?.steady].some((s) => s !== undefined && s.perMs === r.perMs && s.count <= r.count));
     if (rates.length > 0) gate.firstLearnt = undefined;
     if (rates.length > 0 && JSON.stringify(rates) !== JSON.stringify(gate.learnt)) {
       gate.learnt = rates;
-      rebuild(gate);
+      rebuild(gate, share, now);
     }
     if (told.remaining === undefined) return;
-    const share = part(options.share().operation);
     const left = told.remaining >= 1 ? Math.max(1, told.remaining * share) - gate.inFlight : 0;
     const until = now + Math.min(told.resetMs ?? 1000, longestAskedMs);
     // Answers overtake each other: within one window the least counts.
@@ -272,7 +275,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
       }
       demands.delete(want.who);
       starts++;
-      count(gateOf(want), now);
+      count(gateOf(want, now), now);
       count(account, now);
       return 0;
     },
@@ -299,7 +302,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
       const gate = gates.get(bucket);
       return Math.max(0, ...[gate, account].flatMap((one) => (one === undefined ? [] : [one.closedUntil - now, one.told !== undefined && one.told.left < 1 ? one.told.until - now : 0])));
     },
-    state: (bucket, limit, now) => stateOf(bucket, gateOf({ bucket, limit }), now),
+    state: (bucket, limit, now) => stateOf(bucket, gateOf({ bucket, limit }, now), now),
     states: (now) => [...gates].map(([name, gate]) => stateOf(name, gate, now)),
   };
 

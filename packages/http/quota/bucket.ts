@@ -16,8 +16,9 @@ export interface Bucket {
   tokens(): number;
 }
 
-export function createBucket(plan: BucketPlan): Bucket {
-  let tokens = 1;
+/** @param first tokens that it begins with, up to 1 */
+export function createBucket(plan: BucketPlan, first = 1): Bucket {
+  let tokens = first;
   let at = Number.NaN;
   let before = 0;
   return {

@@ -93,6 +93,39 @@ test('an instance that may have lost its assignment uses none, and what came mea
   expect(quota.take(want(limit), 5000)).toBeGreaterThan(0);
 });
 
+test('a limit under another object changes nothing that was learnt and brings no token: interleaved, two of them never let more through than the larger one', () => {
+  const rate = fc.record({ count: fc.integer({ min: 1, max: 200 }), perMs: fc.constantFrom(200, 1000, 3000) });
+  fc.assert(fc.property(rate, rate, fc.array(fc.record({ gap: fc.integer({ min: 0, max: 50 }), first: fc.boolean() }), { minLength: 100, maxLength: 400 }), (a, b, calls) => {
+    const quota = quotaOf();
+    const taken: number[] = [];
+    let now = 0;
+    for (const { gap, first } of calls) {
+      now += gap;
+      // A new object for each call, as the worst caller would.
+      if (quota.take(want({ steady: { ...(first ? a : b) } }), now) > 0) continue;
+      taken.push(now);
+      quota.finished('send', ended, now);
+    }
+    const most = Math.max(...[a, b].map((r) => planBuckets({ steady: r }, 1)[0]!.perMs)) * now;
+    expect(taken.length).toBeLessThanOrEqual(1 + Math.max(...[a, b].map((r) => planBuckets({ steady: r }, 1)[0]!.capacity)) + most);
+  }));
+});
+
+test('what headers and a refusal taught outlives a call under another limit, an equal or a different one', () => {
+  for (const other of [{ steady: { count: 1000, perMs: 1000 } }, { steady: { count: 900, perMs: 1000 } }]) {
+    const quota = quotaOf();
+    const limit = { steady: { count: 1000, perMs: 1000 } };
+    expect(quota.take(want(limit), 0)).toBe(0);
+    quota.finished('send', { ...ended, headers: { 'ratelimit-limit': '5, 5;w=1', 'ratelimit-remaining': '4', 'ratelimit-reset': '1' } }, 0);
+    expect(quota.take(want(other), 5000)).toBe(0);
+    quota.finished('send', ended, 5000);
+    const times: number[] = [];
+    for (let now = 5001; now < 8000; now += 5) if (quota.take(want(now % 2 === 0 ? limit : other), now) === 0) { times.push(now); quota.finished('send', ended, now); }
+    expect(mostInWindow(times, 1000)).toBeLessThanOrEqual(5);
+    expect(times.length).toBeGreaterThan(5);
+  }
+});
+
 test('what the long run loses to the bound is a tenth where no burst is stated, and the stated burst where it is', () => {
   expect(steadyPerSecond({ steady: { count: 1000, perMs: 10_000 } })).toBeCloseTo(90.1);
   expect(steadyPerSecond({ burst: { count: 75, perMs: 1000 }, steady: { count: 750, perMs: 60_000 } })).toBeCloseTo(676 / 60);

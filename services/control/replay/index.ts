@@ -119,7 +119,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const rows = createRowSweep({ store, orders, clock });
   const api: ReplayApi = {
     async add(request, by, touches) {
-      const selection = parseRequest(request, releases.current(), context.workspaceKey, clock.now(), touches);
+      const selection = parseRequest(request, releases.current(), context.workspaceKey, clock.now(), (id) => store.deadLetter(id) !== undefined, touches);
       const { entry, overlaps } = await runner.add(selection, by);
       return { ...view(entry, store, runner), overlaps: overlaps.map(({ order, progress }) => ({ id: order.id, by: order.by, state: progress.state })) };
     },

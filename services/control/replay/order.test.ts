@@ -28,6 +28,14 @@ test.each<[string, object, RegExp]>([
   expect(() => parse(request)).toThrow(message);
 });
 
+test('letters that are sent at once must be there, each of them; of a selection that is shown first the preview tells', () => {
+  const letters = ['b', 'c', 'd'].map((c) => `dlq_${c.repeat(32)}`);
+  const named = (over: object): unknown => parseRequest({ from: 'dlq', ids: letters, ...over } as ReplayRequest, release, Buffer.alloc(32, 1), now, (id) => id === letters[0]);
+  expect(() => named({ start: true })).toThrow(`ids: no dead letter ${letters[1]}, ${letters[2]}`);
+  expect(named({})).toMatchObject({ letters: true });
+  expect(named({ start: true, ids: [letters[0]!] })).toMatchObject({ letters: true, start: true });
+});
+
 test('a subject is kept keyed, and its identifier stands nowhere in the selection', () => {
   const selection = parse({ from: 'dlq', subject: 'email:Ada@Larkspur.example' });
   expect(selection.subject).toEqual([expect.stringMatching(/^email:[\w-]{22}$/)]);

@@ -92,10 +92,10 @@ export function scopeOfOrder(order: Pick<ReplayOrder, 'source' | 'destination' |
 const kept = ({ sources, destinations }: Scope): NonNullable<ReplayOrder['touches']> => ({ sources: sources === '*' ? null : sources, destinations: destinations === '*' ? null : destinations });
 
 /**
- * The request as a selection, everything in it known and possible. `touches`: what the dead letters that it names are of. Throws bad-request that names what is wrong and
- * what there is; nothing was written by then.
+ * The request as a selection, everything in it known and possible, dead letters that run without a preview too (`isLetter`). `touches`: what the dead
+ * letters that it names are of. Throws bad-request that names what is wrong and what there is; nothing was written by then.
  */
-export function parseRequest(request: ReplayRequest, release: Pick<Release, 'sources' | 'destinations'>, workspaceKey: Buffer, now: number, touches?: Scope): Selection {
+export function parseRequest(request: ReplayRequest, release: Pick<Release, 'sources' | 'destinations'>, workspaceKey: Buffer, now: number, isLetter: (id: string) => boolean = () => true, touches?: Scope): Selection {
   const { from, since, until } = request;
   if (!froms.includes(from)) bad(`from: one of ${froms.join(', ')}`);
   checkTimes(since, until, now);
@@ -107,6 +107,9 @@ export function parseRequest(request: ReplayRequest, release: Pick<Release, 'sou
   if (request.release !== undefined && !/^rel_[0-9a-f]{16}$/.test(request.release)) bad('release: rel_ and 16 hex digits');
   if (request.corrected === true && from !== 'raw' && from !== 'canonical') bad('corrected: what was delivered can be compared with what the running release makes of raw or canonical records only');
   const { events, letters } = packIds(request.ids, from);
+  // What runs at once was shown to nobody: a slip of the pen must not be half of it.
+  const unknown = request.start === true && letters ? request.ids!.filter((id) => !isLetter(id)) : [];
+  if (unknown.length > 0) bad(`ids: no dead letter ${unknown.slice(0, 5).join(', ')}${unknown.length > 5 ? ` and ${unknown.length - 5} more` : ''}`);
   const subject = request.subject === undefined ? [] : [keyedSubject(request.subject, workspaceKey)];
   const selectors = [since, until, request.source, request.destination, request.subject, request.code, request.stage, request.release, request.ids];
   if (request.all !== true && selectors.every((s) => s === undefined)) bad('say which: a time range, source, destination, subject, code, stage, release, or ids; or all');

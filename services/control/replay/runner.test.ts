@@ -115,7 +115,7 @@ class World {
     this.put(this.topics.dlq, { partition: (n + copy) % 2, key: null, value: this.serde.encode('weir.internal.DeadLetter', { id: `dlq_${hex}`, eventId: delivery.eventId, stage: 'dispatcher', reasons: [{ code: 'delivery-rejected' }], source: 'shop', destination, release: null, topic: this.topics.dispatch(destination), partition: n % 2, offset: n, key: Buffer.from(`s${n}`), value: this.serde.encode('weir.internal.Delivery', delivery), headers: [] }), headers: [] });
   }
 
-  async process(name: string, over: Partial<Pick<RunnerPorts, 'verifier' | 'corrector'>> = {}): Promise<{ runner: Runner; orders: Orders }> {
+  async process(name: string, over: Partial<Pick<RunnerPorts, 'verifier' | 'corrector' | 'audit'>> = {}): Promise<{ runner: Runner; orders: Orders }> {
     const { topics, serde, reader, admin } = this;
     const appender = this.appender();
     const clock = { now: () => this.now++, monotonic: () => (this.tick += 300), random: () => 0.5, setTimer: (f: () => void, ms: number) => setTimeout(f, Math.min(ms, 1)), clearTimer: () => undefined };
@@ -381,6 +381,25 @@ test('an order that is cancelled while its preview is made stays cancelled, also
   const next = await runner.add(world.order({ from: 'dlq', code: 'delivery-held' }), by(3));
   await until(orders, next.entry.order.id, 'empty');
   expect([orders.get(id).progress.state, world.back()]).toEqual(['cancelled', []]);
+});
+
+test('an order that is cancelled while the audit log takes its end stays cancelled', async () => {
+  const world = new World();
+  world.letter(0, {});
+  const ended = Promise.withResolvers<void>();
+  const asked = Promise.withResolvers<void>();
+  const { runner, orders } = await world.process('a', { audit: async ({ action }) => {
+    if (action !== 'replay.finished') return 'leaf';
+    asked.resolve();
+    await ended.promise;
+    return 'leaf_end';
+  } });
+  const { entry: { order: { id } } } = await runner.add(world.order({ from: 'dlq', all: true, start: true }), by(1));
+  await asked.promise;
+  await runner.cancel(id, by(2));
+  ended.resolve();
+  await runner.close();
+  expect([orders.get(id).progress.state, orders.get(id).progress.leaf]).toEqual(['cancelled', by(2).leaf]);
 });
 
 test('of two operators who start an order at once one is told that it runs, and one who cancels it meanwhile is not overruled', async () => {

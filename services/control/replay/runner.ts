@@ -275,6 +275,8 @@ export function createRunner(ports: RunnerPorts): Runner {
     if (!(await settled.taken(entry.order, entry.progress.startedAt ?? entry.order.at, () => goesOn(entry, 'delivering')))) return;
     const report = { ...entry.progress.counts, ended: settled.outcomes(entry.order.id), seconds: Math.round((clock.now() - (entry.progress.startedAt ?? clock.now())) / 1000) };
     const leaf = await ports.audit({ kind: 'fact', actor: 'control', action: 'replay.finished', target: entry.order.id, of: entry.order.leaf, details: { selected: report['selected' as never] ?? 0, requeued: report['requeued' as never] ?? 0 } });
+    // Cancelled while the leaf was written: that stands.
+    if (!goesOn(entry, 'delivering')) return;
     await keep(entry, { state: 'finished', by: 'control', leaf, finishedAt: clock.now(), report: JSON.stringify(report) });
     ports.corrector.forget(entry.order.id);
     forgetNames();
