@@ -10,6 +10,7 @@ import { WeirError, WorkspaceError } from '@weir/errors';
 import { createSerde, type Serde } from '@weir/log';
 import { secretNames } from '@weir/release';
 import { armFailpoints, closeContext, createContext, startOps, type OpsServer, type Service, type ServiceContext } from '@weir/service';
+import { oidcOptions } from '@weir/service/authenticate';
 import { createLogger } from '@weir/telemetry';
 import { unwrapEnv } from '@weir/vault';
 import { startDocker } from '../infra/local/docker.ts';
@@ -59,12 +60,13 @@ async function startServices(base: number, common: ConfigOf<typeof commonOptions
   const sandbox = createSandbox({ ...readConfig(sandboxOptions), port: base + 10 }, createLogger({ service: 'sandbox', level: common.logLevel }));
   await sandbox.start();
   running.push({ service: sandbox });
+  const ingestConfig = readConfig(ingestOptions);
   const plan: [string, number | undefined, (context: ServiceContext) => Service | Promise<Service>][] = [
     ['policy', base + 3, (context) => createPolicy(context, readConfig(policyOptions))],
     ['dispatcher', base + 4, (context) => createDispatcher(context, readConfig(dispatcherOptions))],
     ['normalizer', base + 2, (context) => createNormalizer(context, readConfig(normalizerOptions))],
     ['control', undefined, (context) => createControl(context, { ...readConfig(controlOptions), port: base + 1, adapters: registry })],
-    ['ingest', undefined, (context) => createIngest(context, { ...readConfig(ingestOptions), port: base })],
+    ['ingest', undefined, (context) => createIngest(context, { ...ingestConfig, port: base, oidc: oidcOptions(ingestConfig) })],
   ];
   await Promise.all(plan.map(async ([name, opsPort, create]) => {
     const context = await createContext(name, common, registry, process.env, serde);

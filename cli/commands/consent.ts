@@ -32,6 +32,8 @@ async function show(context: CommandContext, identifier: string): Promise<number
 interface Receipts {
   readonly id: string;
   readonly source: string;
+  /** Absent: of a control service of before. */
+  readonly actor?: string | null;
   readonly acceptedAt: string;
   readonly receipts: ReadonlyArray<{ readonly destination: string; readonly operation: string | null; readonly state: string; readonly reason: string | null; readonly at: string | null; readonly status: number | null }>;
 }
@@ -53,7 +55,7 @@ async function receipts(context: CommandContext, what: string): Promise<number> 
   }
   if (changes.length === 0) terminal.line('no change of consent is known');
   for (const change of changes) {
-    terminal.line(`${change.id}  from ${change.source}, accepted ${change.acceptedAt}`);
+    terminal.line(`${change.id}  from ${change.source}${change.actor ? ` by ${change.actor}` : ''}, accepted ${change.acceptedAt}`);
     terminal.table(['destination', 'operation', 'receipt', 'at', 'answer'], change.receipts.map((r) => [r.destination, r.operation ?? '', `${toldAs[r.state] ?? r.state}${r.reason === null ? '' : `: ${r.reason}`}`, r.at ?? '', r.status === null ? '' : `HTTP ${r.status}`]));
     terminal.line();
   }

@@ -84,7 +84,7 @@ function print(trace: Trace, waits: readonly string[], ended: boolean, terminal:
   for (const wait of waits) terminal.line(terminal.paint.yellow(`waits: ${wait}`));
 }
 
-const order = ['destination', 'operation', 'effect', 'from', 'standby', 'refused', 'state', 'to', 'reason', 'detail', 'verdict', 'status', 'ms', 'source', 'mapping', 'record', 'output', 'rule', 'purpose', 'consent', 'release'];
+const order = ['destination', 'operation', 'effect', 'from', 'standby', 'refused', 'state', 'to', 'reason', 'detail', 'verdict', 'status', 'ms', 'source', 'actor', 'mapping', 'record', 'output', 'rule', 'purpose', 'consent', 'release'];
 
 function describe(stage: Stage): string {
   const parts: string[] = [];

@@ -45,6 +45,7 @@ export const catalogue = {
   'forbidden': { meaning: 'The token lacks the permission of this route.', retry: 'refused', action: 'Ask an administrator for the role.', http: 403 },
   'self-approval': { meaning: 'Who proposed a change can not approve it, nor a token that the proposer issued, nor who issued the token of the proposer.', retry: 'refused', action: 'Ask another person with the role approver, whose token neither of you has issued; propose with a token of your own, not with the admin token.', http: 403 },
   'approval-expired': { meaning: 'A delivery that waited for an approval was not let through in time.', retry: 'refused', action: 'Replay the event if it is still wanted.', http: 409 },
+  'issuer-unavailable': { meaning: 'The OIDC issuer does not answer, so nobody can say whether the token is valid.', retry: 'refused', action: 'Retry; the admin token and API tokens work meanwhile. Check WEIR_OIDC_ISSUER, its discovery document and keys, and the way there.', http: 503 },
   'audit-broken': { meaning: 'The audit log is not what was signed: nothing may be changed.', retry: 'refused', action: 'Run weir audit verify; find who wrote to the audit topic, restore it. Checkpoints kept of another cluster, or another AUDIT_KEY, look the same.', http: 503 },
   'not-found': { meaning: 'There is nothing under this id.', retry: 'refused', action: 'Check the id.', http: 404 },
   'bad-request': { meaning: 'An argument is missing or wrong.', retry: 'refused', action: 'The message names it.', http: 400 },

@@ -134,6 +134,12 @@ test('strictest: what a no to every purpose closed is opened by the source that 
   expect([granted('b'), granted('a')]).toEqual(['withdrawn', 'granted']);
 });
 
+test('what another source had closed before an erasure stays closed by it under strictest; what the erasure alone closed is opened by the next act of yes', () => {
+  const strict = { kind: 'strictest', priority: [] } as const;
+  const erased = (before: readonly ConsentChange[]) => [...before, change({ changeId: 'e', state: 'withdrawn', source: 'weir-erasure', acceptedAt: 2000 }), change({ changeId: 'g', source: 'b', acceptedAt: 3000 })].reduce<ConsentState | undefined>((state, c, offset) => foldConsent(state, 'email:x', c, offset, strict) ?? state, undefined)!;
+  expect([erased([]).state, erased([change({ source: 'a' })]).state, erased([change({ state: 'denied', source: 'a' })]).state]).toEqual(['granted', 'granted', 'withdrawn']);
+});
+
 test('who was stopped stays so whatever a source says with every call', () => {
   const { say, open } = person();
   say({ purpose: 'news', source: 'segment', standing: true });

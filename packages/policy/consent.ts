@@ -1,4 +1,5 @@
 import { hash } from 'node:crypto';
+import { erasureSource } from '@weir/pipeline';
 import { sameSpelling } from './spelling.ts';
 import type { ConflictRule, ConsentSeen, ConsentState } from './types.ts';
 
@@ -101,14 +102,14 @@ function closersOf(before: ConsentState | undefined): readonly string[] {
 const standingOf = (source: string): string => `${source} (standing)`;
 const closerOf = ({ source, standing }: ConsentChange): string => (standing === true ? standingOf(source) : source);
 
-/** Those whose denial still stands after a grant of this source. */
+/** Those whose denial still stands after a grant of this source. That of an erasure ends with the next act of yes, under any rule: who comes back is a new person, and nobody else could take it back. */
 function remaining(closers: readonly string[], change: ConsentChange, rule: ConflictRule): readonly string[] {
   const { source } = change;
   if (closers.includes(anybody) && (rule.kind !== 'log-order' || change.standing === true)) return closers;
   const own = closerOf(change);
   if (change.standing === true) return closers.filter((closer) => closer !== own);
   if (rule.kind === 'log-order') return [];
-  const others = closers.filter((closer) => closer !== source && closer !== standingOf(source));
+  const others = closers.filter((closer) => closer !== source && closer !== standingOf(source) && closer !== erasureSource);
   if (rule.kind === 'strictest') return others;
   const rank = (name: string): number => {
     const at = rule.priority.findIndex((listed) => listed === name || standingOf(listed) === name);

@@ -7,7 +7,7 @@ import { lintOpenApi } from '../../scripts/openapi.ts';
 import { mismatch } from '../../tests/setup/answers.ts';
 import { createApi, type ApiPorts } from './api.ts';
 import type { NewLeaf } from './audit.ts';
-import { createAuthenticate, oidcOptions } from './authenticate.ts';
+import { createAuthenticate, oidcOptions } from '@weir/service/authenticate';
 import { documentReply } from './openapi.ts';
 import { object, text } from '@weir/service';
 import { allows, allPermissions, everything, nothing, parseGrant, permissions, roleNames, roles, type Grant, type Permission, type Scope } from '@weir/release';
@@ -62,7 +62,7 @@ beforeAll(async () => {
     erasures: () => ({ order: async () => { ran.push('erase'); return { erasure, joined: false, underWay: [] }; }, list: () => [], get: () => erasure }),
     releases: { current: () => ({}), list: async () => [], check: () => ({ hash: 'x' }), apply: async (_order: unknown, _by: unknown, proposedBy: string | null) => { ran.push(`apply ${proposedBy ?? 'alone'}`); return {}; }, topics: answer('topics') },
     replays: { add: answer('order'), list: answer('orders'), view: answer('order'), change: answer('change'), answers: answer('answers'), differences: answer('differences'), letterScope: (id: string) => letters[id] ?? nothing, scope: (id: string) => (id === replayId ? letters['dlq_a'] : everything) },
-    policy: { explain: answer('explain'), held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
+    policy: { explain: async () => { ran.push('explain'); return { eventId: 'dlq_a', records: ['crm', 'news'].map((destination) => ({ routes: [{ destination }, { destination: 'ads' }] })) }; }, held: { list: () => [], decide: answer('held') }, rehearsals: { start: answer('rehearse'), get: () => ({}), stop: answer('stop') } },
     consent: { lookup: answer('consent') },
     consentPreview: { preview: () => { ran.push('preview'); return []; } },
     consentReceipts: { ofChange: answer('receipts'), ofPerson: answer('receipts'), settle: answer('settle') },
@@ -132,6 +132,7 @@ test('routes × scopes: a grant over one source and destination opens only what 
     expect([method, url, (await call(method, path, `Bearer ${token}`, body)).statusCode]).toEqual([method, url, within.has(url) ? 200 : 403]);
   }
   expect((await call('GET', '/v1/dlq/dlq_b', `Bearer ${token}`)).statusCode).toBe(403);
+  // What such an order then sends is in tests/contract/replay-scope.test.ts.
   for (const [ids, status] of [[['dlq_a'], 200], [['dlq_b'], 403], [['dlq_a', 'dlq_b'], 403]] as const) expect((await call('POST', '/v1/replays', `Bearer ${token}`, { from: 'dlq', ids })).statusCode).toBe(status);
   // Counts are over every source, whatever is asked for.
   for (const [path, status] of [['/v1/dlq?source=shop&destination=crm', 200], ['/v1/dlq/stats?source=shop&destination=crm', 403]] as const) expect((await call('GET', path, `Bearer ${token}`)).statusCode).toBe(status);
@@ -142,6 +143,14 @@ test('routes × scopes: a grant over one source and destination opens only what 
   // Two halves of a scope from two grants are not the whole.
   granted = [parseGrant('operator@shop:news'), parseGrant('operator@blog:crm')];
   expect((await call('GET', '/v1/dlq/dlq_a', `Bearer ${token}`)).statusCode).toBe(403);
+});
+
+test('of an event only those routes are explained that the grant covers: a release may bring others than those that were decided', async () => {
+  for (const [grants, shown] of [[['privacy@shop:crm'], ['crm']], [['operator@shop:crm/ads'], ['crm', 'ads', 'ads']], [['operator@shop:crm', 'operator@blog:news', 'viewer'], ['crm']], [['operator@shop:crm', 'privacy@*:news'], ['crm', 'news']], [['operator@shop:*'], ['crm', 'ads', 'news', 'ads']]] as const) {
+    granted = grants.map(parseGrant);
+    const { records } = (await call('GET', '/v1/events/dlq_a/explain?release=current', `Bearer ${token}`)).json() as { records: { routes: { destination: string }[] }[] };
+    expect([grants, records.flatMap(({ routes }) => routes.map(({ destination }) => destination))]).toEqual([grants, shown]);
+  }
 });
 
 test('no grant allows nothing, and every permission is given by some role', () => {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { FastifyContextConfig, FastifyInstance, FastifyRequest, FastifySchema } from 'fastify';
 import type { AuditLog } from './audit.ts';
-import type { Authenticate } from './authenticate.ts';
+import type { Authenticate } from '@weir/service/authenticate';
 import type { Refusal, Replies } from '@weir/service';
 import { allows, permissions, type Permission, type Principal, type Scope } from '@weir/release';
 
@@ -64,7 +64,7 @@ function errorsOf(method: string, { public: open, action, errors = [] }: Fastify
   const reading = method === 'GET' || method === 'HEAD';
   const input: Refusal[] = reading && schema?.params === undefined && schema?.querystring === undefined ? [] : ['bad-request'];
   const body: Refusal[] = reading ? [] : [{ code: 'bad-request', status: 413 }, { code: 'bad-request', status: 415 }];
-  return [...new Set<Refusal>([...input, ...body, 'unauthorized', 'forbidden', 'log-unavailable', 'not-ready', ...(action === undefined ? [] : ['audit-broken'] as const), ...errors])];
+  return [...new Set<Refusal>([...input, ...body, 'unauthorized', 'forbidden', 'issuer-unavailable', 'log-unavailable', 'not-ready', ...(action === undefined ? [] : ['audit-broken'] as const), ...errors])];
 }
 
 /**

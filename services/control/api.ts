@@ -3,7 +3,7 @@ import { catalogue, findWeirError, WorkspaceError, type CatalogueEntry, type Err
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { installAccess, type DeclaredRoute } from './access.ts';
 import { checkpointReply, consistencyReply, leavesReply, proofReply, type AuditLog } from './audit.ts';
-import type { Authenticate } from './authenticate.ts';
+import type { Authenticate } from '@weir/service/authenticate';
 import type { Erasures } from './erasure.ts';
 import { heldDeliveryRoutes, type HeldDeliveries } from './deliveries.ts';
 import { documentReply, openApi } from './openapi.ts';

@@ -16,7 +16,7 @@ import { createConsentLookup } from './consent.ts';
 import { createConsentPreview } from './consent-preview.ts';
 import { createConsentReceipts } from './consent-receipts.ts';
 import { createConsentBarrier, createConsentTables, type ConsentBarrier, type ConsentTables } from '@weir/consent';
-import { createAuthenticate, oidcOptions } from './authenticate.ts';
+import { createAuthenticate, oidcOptions } from '@weir/service/authenticate';
 import type { controlOptions } from './config.ts';
 import { createHeldDeliveries } from './deliveries.ts';
 import { createIndexer, indexFrom } from './indexer.ts';

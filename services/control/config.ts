@@ -1,4 +1,5 @@
 import { commonOptions, defineConfig } from '@weir/config';
+import { oidcConfig } from '@weir/service/authenticate';
 
 /** Audit log, approvals and sign-in of the control API. */
 export const controlOptions = defineConfig({
@@ -6,10 +7,7 @@ export const controlOptions = defineConfig({
   approval: { env: 'WEIR_APPROVAL', type: 'boolean', default: false, doc: 'A release needs the approval of somebody else than its proposer.' },
   sandboxUrl: { env: 'WEIR_SANDBOX_URL', type: 'string', default: 'http://127.0.0.1:8090', doc: 'Where the URL scheme sandbox: of a destination leads, when a replay asks it what took effect.' },
   allowPrivate: { env: 'WEIR_ALLOW_PRIVATE_DESTINATIONS', type: 'boolean', default: false, doc: 'Allow destinations on private and loopback addresses, when a replay asks them what took effect.' },
-  oidcIssuer: { env: 'WEIR_OIDC_ISSUER', type: 'string', optional: true, doc: 'OIDC issuer whose access tokens (JWT) are accepted, exactly as in iss: https, or http on loopback.' },
-  oidcAudience: { env: 'WEIR_OIDC_AUDIENCE', type: 'string', optional: true, doc: 'Audience that the tokens must have; default: weir, with WEIR_OIDC_TOKEN_TYPE=any none: name one that is the id of no client.' },
-  oidcTokenType: { env: 'WEIR_OIDC_TOKEN_TYPE', type: 'enum', values: ['at+jwt', 'any'], default: 'at+jwt', doc: 'What typ in the header of the tokens must be: at+jwt (RFC 9068), which keeps ID tokens out, or any for an issuer that does not write it.' },
-  oidcRolesClaim: { env: 'WEIR_OIDC_ROLES_CLAIM', type: 'string', default: 'weir_roles', doc: 'Claim with the grants: a list of <role> or <role>@<sources>:<destinations>.' },
+  ...oidcConfig,
 });
 
 export const options = defineConfig({

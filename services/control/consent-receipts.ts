@@ -17,7 +17,7 @@ const receipt = named('ConsentReceipt', object('What became of a change of conse
 }));
 export type ConsentReceipt = TypeOf<typeof receipt>;
 
-const changeReceipts = named('ChangeReceipts', object('A change of consent with its receipts.', { id: text('Id of the change: the event that carried it.'), source: text('Who said it.'), acceptedAt: instant('When it was accepted.'), receipts: list(receipt, 'Destination by destination.') }));
+const changeReceipts = named('ChangeReceipts', object('A change of consent with its receipts.', { id: text('Id of the change: the event that carried it.'), source: text('Who said it.'), actor: nullable(text('Who recorded it by the consent API, as in the audit log; null = it came by a source.', { example: 'oidc:4711' })), acceptedAt: instant('When it was accepted.'), receipts: list(receipt, 'Destination by destination.') }));
 export type ChangeReceipts = TypeOf<typeof changeReceipts>;
 const settledReply = object('The event is closed.', { id: text('Dead letter.'), eventId: text('Event; it ended as dropped.') });
 
@@ -67,7 +67,7 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
     const asked = new Set([...receipts.values()].map((r) => r.destination));
     for (const destination of ports.release().destinations.keys()) if (!asked.has(destination)) receipts.set(destination, { destination, operation: null, state: 'no-route', reason: null, at: null, status: null, attempts: null });
     const accepted = stages.find((s) => s.stage === 'accepted') ?? stages[0]!;
-    return { id, source: textOf(accepted['source']) ?? 'consent-api', acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : 1)) };
+    return { id, source: textOf(accepted['source']) ?? 'consent-api', actor: textOf(stages.find((s) => s['actor'] !== undefined)?.['actor']), acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : 1)) };
   }
 
   return {

@@ -1,6 +1,7 @@
 import { beforeEach, expect, test } from 'vitest';
 import type { OutRecord } from '@weir/log';
 import { groupNames, H, topicNames } from '@weir/pipeline';
+import { checkUse, consentKey, everyPurpose, foldConsent, type ConflictRule, type ConsentChange, type ConsentState } from '@weir/policy';
 import { keyedIdsOf, type Identifiers } from '@weir/release';
 import type { NewLeaf } from './audit.ts';
 import { createErasures, type Erasure, type Erasures } from './erasure.ts';
@@ -174,15 +175,15 @@ test('a proof that stands with a state of a channel or topic is withdrawn before
   const acknowledged = await until((e) => e.state === 'erased');
   const written = () => log.filter((l) => l.topic === topics.consentChanges && l.record.key!.toString() === adaId).map(({ record }) => [JSON.parse(record.value!.toString()), record.headers!.find(([n]) => n === H.output)![1].toString()] as const);
   expect(written().map(([{ purpose, channel, topic, state: word, proof }]) => [purpose, channel, topic, word, proof])).toEqual([
-    ['email-marketing', null, null, 'withdrawn', undefined], ['email-marketing', 'email', null, 'withdrawn', undefined], ['email-marketing', null, 'weekly', 'withdrawn', undefined],
+    ['*', null, null, 'withdrawn', undefined], ['email-marketing', null, null, 'withdrawn', undefined], ['email-marketing', 'email', null, 'withdrawn', undefined], ['email-marketing', null, 'weekly', 'withdrawn', undefined],
   ]);
-  expect(new Set(written().map(([, output]) => output)).size).toBe(3);
+  expect(new Set(written().map(([, output]) => output)).size).toBe(4);
   expect(proofs.map(({ channel, version }) => [channel, version])).toEqual([['sms', 7], ['email', 9]]);
   expect(acknowledged.keysDestroyed).toBeGreaterThan(0);
   stages = [{ stage: 'decided', at: now, effect: 'allow', destination: 'crm', operation: 'erase' }, { stage: 'outcome', at: now, destination: 'crm', operation: 'erase', state: 'delivered' }];
   await until((e) => e.state === 'done');
   // Under an id of its own: the state remembers the one that it had folded.
-  expect([proofs.map(({ channel }) => channel), new Set(written().map(([, output]) => output)).size]).toEqual([['sms'], 4]);
+  expect([proofs.map(({ channel }) => channel), new Set(written().map(([, output]) => output)).size]).toEqual([['sms'], 5]);
 });
 
 test('where the person is known to be is taken from the topic, and not what was said since by one who came again', async () => {
@@ -225,7 +226,35 @@ test('what the person said for a purpose that only a later release has is withdr
   await order();
   const { ids } = await until((e) => e.state === 'erased');
   const withdrawn = log.filter((l) => l.topic === topics.consentChanges).map(({ record }) => `${record.key!.toString()} ${JSON.parse(record.value!.toString()).purpose}`);
-  expect(withdrawn.toSorted()).toEqual(ids.flatMap((id) => [`${id} email-marketing`, `${id} sms-marketing`]).toSorted());
+  expect(withdrawn.toSorted()).toEqual(ids.flatMap((id) => [`${id} *`, `${id} email-marketing`, `${id} sms-marketing`]).toSorted());
+});
+
+test.each<ConflictRule>([{ kind: 'log-order', priority: [] }, { kind: 'strictest', priority: [] }, { kind: 'source-priority', priority: ['onetrust'] }])('who comes back is used for nothing before a new consent, also not for a purpose that a later release brings, whatever its legal basis: $kind', async (rule) => {
+  await order();
+  const { ids, markedAt } = await until((e) => e.state === 'erased');
+  const kept = new Map<string, ConsentState>();
+  let offset = 0;
+  function fold(id: string, change: ConsentChange): void {
+    const key = consentKey(id, change.purpose, change.channel, change.topic);
+    const next = foldConsent(kept.get(key), id, change, offset++, rule, kept.get(consentKey(id, everyPurpose, '', '')));
+    if (next !== undefined) kept.set(key, next);
+  }
+  const base = { channel: '', topic: '', legalBasis: null, proof: null, expiresAt: null };
+  for (const { record } of log.filter((l) => l.topic === topics.consentChanges)) {
+    const { id: changeId, purpose, state, source } = JSON.parse(record.value!.toString()) as { id: string; purpose: string; state: 'withdrawn'; source: string };
+    fold(record.key!.toString(), { ...base, changeId, purpose, state, source, acceptedAt: markedAt! });
+  }
+  const open = (purpose: string, basis: string): boolean => checkUse(ids, purpose, null, null, basis, (id) => [...kept.values()].filter((s) => s.id === id), markedAt! + 9 * minute).ok;
+  const purposes = [['email-marketing', 'consent'], ['of-a-later-release', 'contract'], ['another', 'legitimate-interest']] as const;
+  expect(purposes.map(([purpose, basis]) => open(purpose, basis))).toEqual([false, false, false]);
+  // What is said with every call is no new consent; an act is, for its purpose alone.
+  const yes = (purpose: string, more: Partial<ConsentChange>): void => { for (const id of ids) fold(id, { ...base, changeId: `yes-${offset}`, purpose, state: 'granted', source: 'shop', acceptedAt: markedAt! + minute + offset, ...more }); };
+  yes('of-a-later-release', { standing: true });
+  expect(open('of-a-later-release', 'contract')).toBe(false);
+  yes('of-a-later-release', {});
+  expect(purposes.map(([purpose, basis]) => open(purpose, basis))).toEqual([false, true, false]);
+  yes('email-marketing', {});
+  expect(purposes.map(([purpose, basis]) => open(purpose, basis))).toEqual([true, true, false]);
 });
 
 test('the receipt says when the last raw key dies, by the longest retention of the topics that they seal; never earlier than is known', async () => {
@@ -434,7 +463,7 @@ test('who says with a public key that the address of somebody is his erases noth
   const found = await until((e) => e.erasedAt !== null);
   expect(found).toMatchObject({ ids: [eveId], leftOut: [adaId], everyLink: false });
   expect([[...marks.keys()], destroyed.filter((owner) => !owner.startsWith('erasure/'))]).toEqual([[eveId], [eveId]]);
-  expect(log.filter((l) => l.topic === topics.consentChanges).map((l) => l.record.key!.toString())).toEqual([eveId]);
+  expect(log.filter((l) => l.topic === topics.consentChanges).map((l) => l.record.key!.toString())).toEqual([eveId, eveId]);
   expect(told()[0].value).toMatchObject({ userId: 'u-eve', email: null, externalIds: [] });
 });
 

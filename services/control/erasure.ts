@@ -2,7 +2,7 @@ import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader, Serde } from '@weir/log';
 import { createInTurn, retentionOf, type TopicNames } from '@weir/pipeline';
-import { consentKey } from '@weir/policy';
+import { consentKey, everyPurpose } from '@weir/policy';
 import { keyedIdsOf, leafHeader, readControl, valuesUnder, type Identifiers, type Release } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import type { Logger } from 'pino';
@@ -269,14 +269,17 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return save({ ...erasure, state: 'told', eventId: event, destinations });
   }
 
-  /** Of the workspace, and those that something is known for: a grant for one that a later release brings would come to life with it. */
+  /**
+   * As `weir subject stop`: every one, which closes those that a later release brings, too, whatever their legal basis; then each of the workspace, and each
+   * that something is known for: a grant for one that a later release brings would come to life with it.
+   */
   function purposesOf(ids: readonly string[]): ReadonlySet<string> {
     const known = ids.flatMap((id) => {
       const states = ports.tables.states(id);
       // An identifier with too many is closed whatever they say.
       return states === 'too-many' ? [] : states.map((entry) => entry.purpose);
     });
-    return new Set([...ports.release().policy.purposes.keys(), ...known]);
+    return new Set([everyPurpose, ...ports.release().policy.purposes.keys(), ...known]);
   }
 
   /** Every purpose is withdrawn for every identifier, as if the person had said so: that survives a replay of everything. */

@@ -3,10 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { WeirError } from '@weir/errors';
 import type { LogRecord, Serde } from '@weir/log';
-import { H, topicNames } from '@weir/pipeline';
+import { consentApi, H, topicNames } from '@weir/pipeline';
 import { openTable } from '@weir/state';
 import { createLocalSerde } from '@weir/testing';
 import { expect, test } from 'vitest';
+import { createConsentReceipts } from './consent-receipts.ts';
 import { createIndexer } from './indexer.ts';
 import { createLetters } from './letters.ts';
 import { createStore } from './store.ts';
@@ -53,6 +54,20 @@ test('a delivery on its way is in the index as its records say, an intent of the
   const refusing = createIndexer(store, { ...serde, idOf: serde.idOf, known: () => true, decode: () => { throw new WeirError('subject-erased'); } } as Serde, topics, (topic) => undecodable.push(topic));
   await refusing(batch(topics.dlq, 3, Buffer.from([0, 0, 0, 9, 9, 1])));
   expect(undecodable).toHaveLength(2);
+  await store.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+test('who recorded a change of consent by the API is on its trace and its receipts; a change out of a webhook names nobody', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-indexer-'));
+  const store = createStore(openTable({ path: dir }));
+  const index = createIndexer(store, serde, topics, (topic) => { throw new Error(topic); });
+  const value = serde.encode('weir.canonical.ConsentChange', { id: 'out_1', source: 'consent-api', objectKey: null, occurredAt: 5, userId: null, anonymousId: null, email: null, phone: null, externalIds: [], purpose: 'news', channel: null, topic: null, state: 'withdrawn', extras: null });
+  const change = (offset: number, event: string, more: LogRecord['headers']) => ({ ...batch(topics.canonical, offset), records: [{ offset, timestamp: 5, key: Buffer.from('email:x'), value, headers: [[H.event, Buffer.from(event)], [H.output, Buffer.from(`out_${event}`)], ...more] as LogRecord['headers'] }], nextOffset: offset + 1 });
+  await index(change(0, 'evt_api', [[H.mapping, Buffer.from(consentApi)], [H.actor, Buffer.from('oidc:dpo')]]));
+  await index(change(1, 'evt_hook', [[H.mapping, Buffer.from('onetrust')]]));
+  const receipts = createConsentReceipts({ store, release: () => ({ destinations: new Map([['crm', {}]]) }) } as never);
+  expect(['evt_api', 'evt_hook'].map((id) => [store.stages(id).map((stage) => stage['actor']), receipts.ofChange(id).actor])).toEqual([[['oidc:dpo'], 'oidc:dpo'], [[undefined], null]]);
   await store.close();
   rmSync(dir, { recursive: true, force: true });
 });

@@ -38,7 +38,7 @@ function accepted(tx: Transaction, record: LogRecord, where: Where): void {
 
 function normalized(tx: Transaction, record: LogRecord, name: string, where: Where): void {
   const eventId = header(record, H.event);
-  tx.stage(eventId, { stage: 'normalized', at: record.timestamp, mapping: header(record, H.mapping), release: header(record, H.release), output: header(record, H.outputName), outputId: header(record, H.output), record: name, subject: record.key?.toString('utf8') }, where);
+  tx.stage(eventId, { stage: 'normalized', at: record.timestamp, mapping: header(record, H.mapping), release: header(record, H.release), output: header(record, H.outputName), outputId: header(record, H.output), record: name, subject: record.key?.toString('utf8'), actor: header(record, H.actor) || undefined }, where);
 }
 
 /** As stages name it. What goes out once more under a linked identifier is an operation beside that of its change. */

@@ -3,6 +3,7 @@ import { findWeirError } from '@weir/errors';
 import { createHttpClient } from '@weir/http';
 import { saveIncident } from '@weir/release';
 import type { Appender } from '@weir/log';
+import type { OidcOptions } from '@weir/service/authenticate';
 import { createAbsences, type Absences, type Readiness, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import type { FastifyInstance } from 'fastify';
@@ -20,7 +21,7 @@ import { registerRoutes } from './routes.ts';
 import { createServer } from './server.ts';
 import { resolveSources, type Sources } from './sources.ts';
 
-export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTimeoutMs' | 'requestTimeoutMs' | 'maxInflightBytes' | 'consentWaitMs' | 'consentPerSecond' | 'pollerSessionMs' | 'allowPrivate' | 'sandboxUrl'>;
+export type IngestOptions = Pick<ConfigOf<typeof ingestOptions>, 'port' | 'ackTimeoutMs' | 'requestTimeoutMs' | 'maxInflightBytes' | 'consentWaitMs' | 'consentPerSecond' | 'pollerSessionMs' | 'allowPrivate' | 'sandboxUrl'> & { /** Undefined = no OIDC tokens are taken. */ readonly oidc?: OidcOptions | undefined };
 
 /** What is in flight at a stop may end within this; then its connections are cut, unanswered: the sender sends again. */
 const stopGraceMs = 5000;

@@ -60,6 +60,8 @@ export function readBody(request: IncomingMessage, maxBytes: number, hold: (byte
   const encoding = encodingOf(request);
   if (Number(request.headers['content-length'] ?? 0) > maxBytes) return Promise.reject(new WeirError('body-too-large'));
   if (encoding !== undefined && !Object.hasOwn(decoders, encoding)) return Promise.reject(new WeirError('encoding-unsupported'));
+  // It was cut before anybody looked: there will be no event any more.
+  if (request.destroyed && !request.complete) return Promise.reject(new WeirError('body-malformed', 'the request was cut'));
   const decoder = encoding === undefined ? undefined : decoders[encoding]!();
   const length = Number(request.headers['content-length']);
   const gather = createGather(decoder === undefined && length > 0 ? Math.min(length, maxBytes) : maxBytes, hold);

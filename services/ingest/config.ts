@@ -1,4 +1,5 @@
 import { commonOptions, defineConfig } from '@weir/config';
+import { oidcConfig } from '@weir/service/authenticate';
 
 export const options = defineConfig({
   ...commonOptions,
@@ -10,5 +11,6 @@ export const options = defineConfig({
   consentPerSecond: { env: 'WEIR_CONSENT_PER_SECOND', type: 'integer', min: 1, max: 100_000, default: 500, doc: 'Changes of consent that one token may record per second, with a burst of twice as many; over it 429.' },
   pollerSessionMs: { env: 'WEIR_POLLER_SESSION_MS', type: 'integer', min: 1000, max: 300_000, default: 15_000, doc: 'How long a poller that is silent keeps its source before another instance takes it over.' },
   allowPrivate: { env: 'WEIR_ALLOW_PRIVATE_SOURCES', type: 'boolean', default: false, doc: 'Allow pollers to call private and loopback addresses.' },
+  ...oidcConfig,
   sandboxUrl: { env: 'WEIR_SANDBOX_URL', type: 'string', default: 'http://127.0.0.1:8090', doc: 'Where the URL scheme sandbox: of a polled source leads.' },
 });

@@ -1,6 +1,6 @@
 import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import type { CompiledPolicy } from '@weir/policy';
-import { changesOf, consentOrderSchema, maxOrderBytes, parseOrder } from '@weir/release';
+import { changesOf, consentOrderSchema, maxOrderBytes, parseOrder, type Principal } from '@weir/release';
 import { count, errorFields, integer, list, named, object, oneOf, optional, text } from '@weir/service';
 import { childTraceparent } from '@weir/telemetry';
 import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -44,9 +44,9 @@ const header = (name: string, description: string) => ({ name, in: 'header', req
 /** As the document has it. */
 const consentRoute = (): FastifyContextConfig => ({
   tag: 'consent', summary: 'Record a change of consent.', replies: { 200: appliedReply, 202: pendingReply, 409: supersededReply },
-  errors: ['unauthorized', 'forbidden', 'body-malformed', 'body-too-deep', 'body-too-large', 'encoding-unsupported', 'overloaded', 'log-unavailable'],
+  errors: ['unauthorized', 'forbidden', 'body-malformed', 'body-too-deep', 'body-too-large', 'encoding-unsupported', 'overloaded', 'log-unavailable', 'issuer-unavailable'],
   inputs: {
-    description: 'Permission consent.write; what is no denial or withdrawal needs it over every source and destination. Answered when the log has the change. See docs/consent.md.', security: ['bearer'],
+    description: 'Permission consent.write; what is no denial or withdrawal needs it over every source and destination. Answered when the log has the change. See docs/consent.md.', security: ['bearer', 'oidc'],
     parameters: [
       { name: 'wait', in: 'query', required: false, description: 'applied: answer when the change is applied everywhere, 202 when that is not known in time.', schema: { type: 'string', enum: ['applied'] } },
       { name: 'timeout', in: 'query', required: false, description: 'Longest wait in milliseconds; at most, and when absent, WEIR_CONSENT_WAIT_MS.', schema: { type: 'integer', minimum: 0 } },
@@ -72,9 +72,7 @@ function waitOf(url: string, maxWaitMs: number): number {
 export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts): void {
   let waiting = 0;
 
-  async function take(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
-    const began = ports.monotonic();
-    const principal = ports.access.authorize(request.headers.authorization);
+  async function take(request: FastifyRequest, reply: FastifyReply, principal: Principal, began: number): Promise<FastifyReply> {
     if (!ports.rate(principal.id)) throw new WeirError('overloaded', 'too many changes by this token');
     const waitMs = waitOf(request.raw.url ?? '', ports.maxWaitMs);
     const key = request.headers['idempotency-key'];
@@ -106,13 +104,18 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
   }
 
   onPost(app, '/v1/consent', consentRoute(), async (request, reply) => {
-    if (!ports.budget.take(heldBytes)) return reply.send(refuse(request, reply, new WeirError('overloaded')));
     try {
-      return await take(request, reply);
+      const began = ports.monotonic();
+      // Before it holds anything: an issuer that hangs must not fill the budget with tokens that are none.
+      const principal = await ports.access.authorize(request.headers.authorization);
+      if (!ports.budget.take(heldBytes)) throw new WeirError('overloaded');
+      try {
+        return await take(request, reply, principal, began);
+      } finally {
+        ports.budget.give(heldBytes);
+      }
     } catch (error) {
       return reply.send(refuse(request, reply, error));
-    } finally {
-      ports.budget.give(heldBytes);
     }
   });
 

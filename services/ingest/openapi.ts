@@ -23,6 +23,7 @@ export function ingestDocument(adapters: ReadonlyMap<string, Adapter>): Json {
     tags, retryAfter: true,
     securitySchemes: {
       bearer: { type: 'http', scheme: 'bearer', description: 'An API token (`weir token issue`, weir_…) with the permission consent.write, or the admin token.' },
+      oidc: { type: 'openIdConnect', openIdConnectUrl: 'https://issuer.example/.well-known/openid-configuration', description: 'An access token (JWT) of the issuer in WEIR_OIDC_ISSUER, whose roles claim names a role with the permission consent.write.' },
       writeKey: { type: 'http', scheme: 'basic', description: 'The write key of the source as user name; the password is empty.' },
       ...signatures,
     },

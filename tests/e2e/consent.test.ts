@@ -4,21 +4,28 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseIdentifier } from '@weir/release';
-import { startInstance, waitFor, type Instance } from '@weir/testing';
+import { runCli, startInstance, waitFor, type CliRun, type Instance } from '@weir/testing';
+import { exportJWK, generateKeyPair, SignJWT } from 'jose';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 
 let weir: Instance;
 const folder = mkdtempSync(join(tmpdir(), 'weir-csv-'));
 let vault: Server;
 const workspaceKey = Buffer.alloc(32, 5);
-/** The workspace key comes wrapped, from the Transit engine of a vault whose KV document is empty: so for npm start and every command. */
+const signing = await generateKeyPair('RS256');
+const jwk = { ...(await exportJWK(signing.publicKey)), kid: 'k1', alg: 'RS256' };
+const env: Record<string, string> = { WEIR_KEY: `vault:v1:${Buffer.alloc(40, 1).toString('base64')}`, WEIR_VAULT_TOKEN: 'hvs.t' };
+/** The workspace key comes wrapped, from the Transit engine of a vault whose KV document is empty: so for npm start and every command. The same server is the OIDC issuer. */
 beforeAll(async () => {
   vault = createServer((request, response) => {
+    const oidc: Record<string, object> = { '/.well-known/openid-configuration': { issuer: env['WEIR_OIDC_ISSUER'], jwks_uri: `${env['WEIR_OIDC_ISSUER']}/keys` }, '/keys': { keys: [jwk] } };
+    if (oidc[request.url!] !== undefined) return response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(oidc[request.url!]));
     const data = request.url === '/v1/transit/decrypt/weir' ? { plaintext: workspaceKey.toString('base64') } : { data: {}, metadata: { version: 1, created_time: new Date().toISOString() } };
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ data }));
   });
   await new Promise<void>((done) => { vault.listen(0, '127.0.0.1', done); });
-  weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), env: { WEIR_KEY: `vault:v1:${Buffer.alloc(40, 1).toString('base64')}`, WEIR_VAULT_ADDR: `http://127.0.0.1:${(vault.address() as AddressInfo).port}`, WEIR_VAULT_TOKEN: 'hvs.t' } });
+  env['WEIR_VAULT_ADDR'] = env['WEIR_OIDC_ISSUER'] = `http://127.0.0.1:${(vault.address() as AddressInfo).port}`;
+  weir = await startInstance({ brokers: inject('brokers'), registryUrl: inject('registryUrl'), env });
 });
 afterAll(async () => {
   await weir?.dispose();
@@ -50,7 +57,7 @@ test('set, show and trace of one person: applied, open, closed again, and carrie
   const trace = JSON.parse((await weir.cli('trace', id, '--json')).out);
   expect(trace.stages.find((s: any) => s.stage === 'outcome' && s.destination === 'newsletter')).toMatchObject({ state: 'delivered' });
   const receipts = JSON.parse((await weir.cli('consent', 'receipts', id, '--json')).out).changes[0];
-  expect(receipts).toMatchObject({ id, source: 'consent-api', receipts: expect.arrayContaining([expect.objectContaining({ destination: 'newsletter', operation: 'unsubscribe', state: 'delivered', status: expect.any(Number), at: expect.any(String) }), expect.objectContaining({ destination: 'warehouse', state: 'no-route' })]) });
+  expect(receipts).toMatchObject({ id, source: 'consent-api', actor: 'admin', receipts: expect.arrayContaining([expect.objectContaining({ destination: 'newsletter', operation: 'unsubscribe', state: 'delivered', status: expect.any(Number), at: expect.any(String) }), expect.objectContaining({ destination: 'warehouse', state: 'no-route' })]) });
   const ofPerson = await weir.cli('consent', 'receipts', 'ann@larkspur.example');
   expect([ofPerson.code, ofPerson.out.split('\n').filter((line) => line.startsWith('evt_')).length, ofPerson.out]).toEqual([0, 2, expect.stringMatching(/newsletter +unsubscribe +told/)]);
   expect((await weir.cli('consent', 'receipts', `evt_${'0'.repeat(32)}`)).code).toBe(1);
@@ -224,3 +231,21 @@ test('a stop of somebody whom nobody knows is recorded and says so: it binds wha
   expect(decisions.filter((d: any) => d.record === 'Profile').map((d: any) => d.reason)).toEqual(expect.arrayContaining(['consent-withdrawn']));
   expect(answer.status).toBe(200);
 });
+
+test('who signs in by OIDC sets, imports and stops by the command line with the role of his claim, and is named on the change', async () => {
+  const token = (roles: readonly string[]): Promise<string> => new SignJWT({ weir_roles: roles, iss: env['WEIR_OIDC_ISSUER'], aud: 'weir', sub: 'dpo', exp: Math.floor(Date.now() / 1000) + 600 }).setProtectedHeader({ alg: 'RS256', kid: 'k1', typ: 'at+jwt' }).sign(signing.privateKey);
+  const as = async (roles: readonly string[], ...args: string[]): Promise<CliRun> => runCli(args, { ...env, WEIR_DATA: weir.dataDir, WEIR_PORT: String(weir.base), WEIR_TOKEN: await token(roles) });
+  const who = 'oda@larkspur.example';
+  const granted = await as(['privacy'], 'consent', 'set', who, '--purpose', 'email-marketing', '--state', 'granted', '--json');
+  expect([granted.code, JSON.parse(granted.out)]).toMatchObject([0, { state: 'applied' }]);
+  const file = join(folder, 'oidc.csv');
+  writeFileSync(file, `email,purpose,state\n${who},analytics,denied\n`);
+  expect(await as(['privacy'], 'consent', 'import', file, '--yes')).toMatchObject({ code: 0 });
+  const stopped = await as(['privacy'], 'subject', 'stop', who, '--json');
+  expect([stopped.code, JSON.parse(stopped.out)]).toMatchObject([0, { stopped: true, known: 'yes' }]);
+  await waitFor('the control service has it', async () => (await show(who)).purposes.every((p: any) => !p.open));
+  await weir.settled();
+  const { changes } = JSON.parse((await as(['privacy'], 'consent', 'receipts', who, '--json')).out) as { changes: { actor: string | null }[] };
+  expect([changes.length > 2, new Set(changes.map(({ actor }) => actor))]).toEqual([true, new Set(['oidc:dpo'])]);
+  expect(await as(['viewer'], 'consent', 'set', who, '--purpose', 'email-marketing', '--state', 'withdrawn')).toMatchObject({ code: 1, err: expect.stringMatching(/./) });
+}, 90_000);

@@ -22,7 +22,7 @@ const recorded: Schema<Recorded> = named('RecordedDecision', object('A decision 
 export const explainReply = named('ExplainedEvent', object('Why an event went where it went.', {
   eventId: text('Event.'), release: text('Hash of the release by which it is decided here.'), at: instant('The moment that the rules are asked for.'),
   records: list(object('A canonical record of it.', {
-    record: text('Canonical record name without namespace.'), outputId: text('Id of the output.'), source: text('Source.'), region: text('ISO 3166 code of where the person is; empty = not known.'), recorded: list(recorded, 'As they were recorded.'), routes: list(explanation, 'Every route that could take it.'),
+    record: text('Canonical record name without namespace.'), outputId: text('Id of the output.'), source: text('Source.'), region: text('ISO 3166 code of where the person is; empty = not known.'), recorded: list(recorded, 'As they were recorded.'), routes: list(explanation, 'Every route that could take it, to destinations that the grant covers.'),
   }), 'Its canonical records.'),
 }));
 export type ExplainedEvent = TypeOf<typeof explainReply>;

@@ -1,4 +1,4 @@
-import { everything, type ReleaseFile, type Scope } from '@weir/release';
+import { allows, everything, type ReleaseFile, type Scope } from '@weir/release';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { ChangedBy } from '../releases.ts';
 import { list, object } from '@weir/service';
@@ -31,7 +31,12 @@ const order = {
 /** GET /v1/events/:id/explain, /v1/rehearsals, /v1/held. */
 export function policyRoutes(app: FastifyInstance, ports: { readonly policy: PolicyApi; scopeOf(kind: 'event' | 'letter', id: string): Scope }): void {
   const { policy } = ports;
-  app.get<{ Params: { id: string }; Querystring: { release?: 'recorded' | 'current' } }>('/v1/events/:id/explain', { schema: { ...idParams, querystring: { type: 'object', properties: { release: { type: 'string', enum: ['recorded', 'current'], description: 'By which release and at which moment; recorded when absent.' } } } }, config: { replies: { 200: explainReply }, errors: ['not-found'], permission: 'policy.explain', scope: (request) => ports.scopeOf('event', idOf(request)), action: 'event.explain', target: idOf, summary: 'Which rules were looked at for an event, and which decided, with the values that they read.' } }, async (request) => policy.explain(request.params.id, request.query.release ?? 'recorded'));
+  app.get<{ Params: { id: string }; Querystring: { release?: 'recorded' | 'current' } }>('/v1/events/:id/explain', { schema: { ...idParams, querystring: { type: 'object', properties: { release: { type: 'string', enum: ['recorded', 'current'], description: 'By which release and at which moment; recorded when absent.' } } } }, config: { replies: { 200: explainReply }, errors: ['not-found'], permission: 'policy.explain', scope: (request) => ports.scopeOf('event', idOf(request)), action: 'event.explain', target: idOf, summary: 'Which rules were looked at for an event, and which decided, with the values that they read.' } }, async (request) => explained(request, await policy.explain(request.params.id, request.query.release ?? 'recorded')));
+  /** The scope of the request is of what was recorded; routes may lead elsewhere, too, by another release most of all. */
+  function explained(request: FastifyRequest, event: ExplainedEvent): ExplainedEvent {
+    const { sources } = ports.scopeOf('event', event.eventId);
+    return { ...event, records: event.records.map((record) => ({ ...record, routes: record.routes.filter(({ destination }) => allows(request.principal, 'policy.explain', { sources, destinations: [destination] })) })) };
+  }
   app.post<{ Body: { files: ReleaseFile[]; sinceMs: number } }>('/v1/rehearsals', { bodyLimit: rehearsalBytes, schema: { body: order }, config: { replies: { 200: rehearsal }, errors: ['workspace-invalid', 'overloaded'], permission: 'policy.rehearse', scope: whole, action: 'policy.rehearse', target: (request) => `since ${String((request.body as { sinceMs: number }).sinceMs)} ms`, summary: 'Decide history once more by a changed policy; nothing is sent.' } }, async (request) => policy.rehearsals.start(request.body.files, request.body.sinceMs));
   app.get('/v1/rehearsals/:id', { schema: idParams, config: { replies: { 200: rehearsal }, errors: ['not-found'], permission: 'policy.rehearse', scope: whole, summary: 'How far a rehearsal is, and what would be decided otherwise.' } }, async (request) => policy.rehearsals.get(idOf(request)));
   app.delete('/v1/rehearsals/:id', { schema: idParams, config: { replies: { 200: rehearsal }, errors: ['not-found'], permission: 'policy.rehearse', scope: whole, action: 'policy.rehearse.stop', target: idOf, summary: 'Stop a rehearsal.' } }, async (request) => policy.rehearsals.stop(idOf(request)));

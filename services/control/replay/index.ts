@@ -6,7 +6,7 @@ import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
 import type { Appender, LogAdmin, LogRecord, Reader } from '@weir/log';
 import { oldestSent } from '@weir/pipeline';
-import { dedupeWindow, everything, followControl, nothing, resolveConfig, saveReserve, type DestinationConfig, type Scope } from '@weir/release';
+import { dedupeWindow, followControl, nothing, resolveConfig, saveReserve, type DestinationConfig, type Scope } from '@weir/release';
 import { sealedBy } from '@weir/seal';
 import { createRetentionWatch, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
@@ -15,7 +15,7 @@ import type { Store } from '../store.ts';
 import { createAskQuota } from './ask-quota.ts';
 import { createCorrector } from './correct.ts';
 import { createReplayMetrics } from './metrics.ts';
-import { parseRequest, type ReplayOrder } from './order.ts';
+import { parseRequest, scopeOfOrder, type ReplayOrder } from './order.ts';
 import { createOrders, type Entry } from './orders.ts';
 import type { ReplayApi } from './routes.ts';
 import type { ReplayView } from './view.ts';
@@ -119,8 +119,8 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
 
   const rows = createRowSweep({ store, orders, clock });
   const api: ReplayApi = {
-    async add(request, by) {
-      const selection = parseRequest(request, releases.current(), context.workspaceKey, clock.now(), (id) => store.deadLetter(id) !== undefined);
+    async add(request, by, touches) {
+      const selection = parseRequest(request, releases.current(), context.workspaceKey, clock.now(), (id) => store.deadLetter(id) !== undefined, touches);
       const { entry, overlaps } = await runner.add(selection, by);
       return { ...view(entry, store, runner), overlaps: overlaps.map(({ order, progress }) => ({ id: order.id, by: order.by, state: progress.state })) };
     },
@@ -132,8 +132,7 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
     letterScope: ports.letterScope,
     scope(id) {
       try {
-        const { source, destination } = orders.get(id).order;
-        return source === null && destination === null ? everything : { sources: source === null ? '*' : [source], destinations: destination === null ? '*' : [destination] };
+        return scopeOfOrder(orders.get(id).order);
       } catch (error) {
         if (findWeirError(error)?.code === 'not-found') return nothing;
         throw error;
@@ -168,7 +167,7 @@ function withSecrets(context: ServiceContext, sandboxUrl: string, destination: D
 
 /** An order as the API tells it. */
 function view({ order, progress }: Entry, store: Store, runner: Runner): ReplayView {
-  const { range, events, subject, leaf, at, since, until, ...rest } = order as ReplayOrder & { readonly stage: ReplayView['stage'] };
+  const { range, events, subject, leaf, at, since, until, touches: _touches, ...rest } = order as ReplayOrder & { readonly stage: ReplayView['stage'] };
   const total = totals(range.map((r) => r.end - r.start));
   const left = progress.positions.length === 0 ? total : totals(progress.positions.map((p) => Math.max(0, (range.find((r) => r.topic === p.topic && r.partition === p.partition)?.end ?? p.offset) - p.offset)));
   const iso = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());

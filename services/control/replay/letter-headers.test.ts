@@ -16,14 +16,14 @@ const bytesOf = fc.option(fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffe
 const written = (records: readonly OutRecord[]): unknown => decodeBatches(encodeBatch(records, 1), 0).records.map(({ key, value, headers }) => ({ key, value, headers }));
 
 test('a dead letter is put back with the bytes that the record had: its headers in their order, none of an earlier replay, those of this one behind them', () => {
-  const item = fc.record({ key: bytesOf, value: bytesOf, headers: fc.array(header, { maxLength: 70, size: 'max' }), kind: fc.constantFrom('delivery', 'derived'), applied: fc.boolean(), corrects: fc.constantFrom(undefined, undefined, 'rpl_0') });
+  const item = fc.record({ key: bytesOf, value: bytesOf, headers: fc.array(header, { maxLength: 70, size: 'max' }), kind: fc.constantFrom('delivery', 'derived'), applied: fc.boolean(), only: fc.constantFrom(undefined, 'crm'), corrects: fc.constantFrom(undefined, undefined, 'rpl_0') });
   fc.assert(fc.property(fc.array(item, { maxLength: 6 }), fc.constantFrom(null, 'crm'), fc.constantFrom('hold', 'resend'), fc.constantFrom('dlq', 'raw'), (list, destination, unknown, from) => {
     const order = { id: 'rpl_1', from, destination, unknown } as const;
-    const items = list.map(({ key, value, headers, kind, applied, corrects }, i) => {
+    const items = list.map(({ key, value, headers, kind, applied, only, corrects }, i) => {
       const encoded = new LetterHeaders(read(serde, serde.encode('weir.internal.DeadLetter', { ...empty, headers }))!.headers);
       expect(encoded.headers).toEqual(headers.map(({ name, value }) => [name, value]));
       expect(encoded.has(H.held)).toBe(headers.some(({ name }) => name === H.held));
-      return { origin: { topic: 'w.dispatch.crm', partition: i % 3, offset: i, key, value, headers: encoded.headers, encoded }, from: `w.dlq/0/${i}`, kind, deliveries: [{ found: { standing: applied ? 'applied' : 'notApplied' } }], corrects } as never as Parameters<typeof recordOf>[1];
+      return { origin: { topic: 'w.dispatch.crm', partition: i % 3, offset: i, key, value, headers: encoded.headers, encoded }, from: `w.dlq/0/${i}`, kind, deliveries: [{ found: { standing: applied ? 'applied' : 'notApplied' } }], only, corrects } as never as Parameters<typeof recordOf>[1];
     });
     const make = createRecords(order);
     const packer = new Packer();

@@ -29,18 +29,20 @@ export class LetterOrigin {
   readonly key: Buffer | null;
   readonly value: Buffer | null;
   readonly encoded: LetterHeaders | undefined;
+  readonly destination: string | null;
   unplaced = false;
   readonly #letter: Buffer;
   readonly #decoded: Headers;
 
   /** @param bytes the letter as it is encoded */
-  constructor({ topic, partition, offset, key, value, headers }: Letter, bytes: Buffer) {
+  constructor({ topic, partition, offset, key, value, headers, destination = null }: Letter, bytes: Buffer) {
     this.#letter = bytes;
     this.topic = topic;
     this.partition = partition;
     this.offset = offset;
     this.key = key;
     this.value = value;
+    this.destination = destination;
     const encoded = Buffer.isBuffer(headers);
     this.encoded = encoded ? new LetterHeaders(headers) : undefined;
     this.#decoded = encoded ? [] : headers.map((h) => [h.name, h.value] as const);

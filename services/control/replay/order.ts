@@ -1,5 +1,5 @@
 import { errorCodes, findWeirError, WeirError } from '@weir/errors';
-import { keyedIdsOf, parseIdentifier, type Release } from '@weir/release';
+import { keyedIdsOf, parseIdentifier, type Release, type Scope } from '@weir/release';
 
 export const froms = ['dlq', 'dispatch', 'canonical', 'raw'] as const;
 export type From = (typeof froms)[number];
@@ -63,6 +63,8 @@ export interface ReplayOrder {
   readonly rate: number;
   readonly ahead: number;
   readonly start: boolean;
+  /** Of an order by dead letters: what these are of; null within = any. */
+  readonly touches: { readonly sources: readonly string[] | null; readonly destinations: readonly string[] | null } | null;
 }
 export type Selection = Omit<ReplayOrder, 'id' | 'at' | 'by' | 'leaf' | 'range'>;
 
@@ -75,11 +77,25 @@ const idPattern = /^(evt|dlq)_([0-9a-f]{32})$/;
 const bad = (message: string): never => { throw new WeirError('bad-request', message); };
 const oneOf = (names: Iterable<string>): string => [...names].sort().join(', ') || 'none';
 
+/** The source and destination that are named; what is not named is any. */
+export function scopeOfNames({ source, destination }: { readonly source?: string | null | undefined; readonly destination?: string | null | undefined }): Scope {
+  const named = (name: string | null | undefined): Scope['sources'] => (name === undefined || name === null ? '*' : [name]);
+  return { sources: named(source), destinations: named(destination) };
+}
+
+/** Sources and destinations of an order: of the dead letters that it names, else those that it names itself. */
+export function scopeOfOrder(order: Pick<ReplayOrder, 'source' | 'destination' | 'touches'>): Scope {
+  const { touches } = order;
+  return touches === null ? scopeOfNames(order) : { sources: touches.sources ?? '*', destinations: touches.destinations ?? '*' };
+}
+
+const kept = ({ sources, destinations }: Scope): NonNullable<ReplayOrder['touches']> => ({ sources: sources === '*' ? null : sources, destinations: destinations === '*' ? null : destinations });
+
 /**
- * The request as a selection, everything in it known and possible, dead letters that run without a preview too (`isLetter`). Throws bad-request that names what is wrong and
- * what there is; nothing was written by then.
+ * The request as a selection, everything in it known and possible, dead letters that run without a preview too (`isLetter`). `touches`: what the dead
+ * letters that it names are of. Throws bad-request that names what is wrong and what there is; nothing was written by then.
  */
-export function parseRequest(request: ReplayRequest, release: Pick<Release, 'sources' | 'destinations'>, workspaceKey: Buffer, now: number, isLetter: (id: string) => boolean = () => true): Selection {
+export function parseRequest(request: ReplayRequest, release: Pick<Release, 'sources' | 'destinations'>, workspaceKey: Buffer, now: number, isLetter: (id: string) => boolean = () => true, touches?: Scope): Selection {
   const { from, since, until } = request;
   if (!froms.includes(from)) bad(`from: one of ${froms.join(', ')}`);
   checkTimes(since, until, now);
@@ -99,7 +115,7 @@ export function parseRequest(request: ReplayRequest, release: Pick<Release, 'sou
   if (request.all !== true && selectors.every((s) => s === undefined)) bad('say which: a time range, source, destination, subject, code, stage, release, or ids; or all');
   return {
     from, since: since ?? null, until: until ?? null, source: request.source ?? null, destination: request.destination ?? null, code: request.code ?? null, stage: request.stage ?? null, release: request.release ?? null,
-    subject, events, letters, corrected: request.corrected ?? false, verify: request.verify ?? false, unknown: request.unknown ?? 'hold', share: request.share ?? defaultShare, rate: request.rate ?? 0, ahead: request.ahead ?? defaultAhead, start: request.start ?? false,
+    subject, events, letters, corrected: request.corrected ?? false, verify: request.verify ?? false, unknown: request.unknown ?? 'hold', share: request.share ?? defaultShare, rate: request.rate ?? 0, ahead: request.ahead ?? defaultAhead, start: request.start ?? false, touches: touches === undefined ? null : kept(touches),
   };
 }
 

@@ -22,21 +22,22 @@ const dropped: readonly string[] = [H.intent, H.resend, H.origin, H.verified, H.
 
 /**
  * The record as it was, on its topic and partition, under its key; its headers without those of an earlier replay, and
- * with those of this one. A canonical or raw record goes the whole way again, for one destination when the order names it.
+ * with those of this one. A canonical or raw record goes the whole way again, for one destination when the order or its letter names it.
  * Whether the order sends what may have taken effect (unknownRule) goes with it: the key window may pass before its turn comes.
  */
-export function recordOf(order: Pick<ReplayOrder, 'id'> & UnknownRule, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects'>, partition = item.origin.partition): OutRecord {
+export function recordOf(order: Pick<ReplayOrder, 'id'> & UnknownRule, item: Pick<Item, 'origin' | 'from' | 'kind' | 'deliveries' | 'corrects' | 'only'>, partition = item.origin.partition): OutRecord {
   const { key, value } = item.origin;
   const headers: (readonly [string, Buffer])[] = item.origin.headers.filter(([name]) => !dropped.includes(name));
   headers.push([H.intent, Buffer.from(order.id)], [H.origin, Buffer.from(item.from)]);
   if (unknownRule(order, item.kind) === 'resend') headers.push([H.resend, Buffer.from(order.id)]);
   if (item.kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') headers.push([H.verified, Buffer.from('applied')]);
-  if (item.kind === 'derived' && order.destination !== null) headers.push([H.only, Buffer.from(order.destination)]);
+  if (item.kind === 'derived' && item.only !== undefined) headers.push([H.only, Buffer.from(item.only)]);
   if (item.corrects !== undefined) headers.push([H.corrects, Buffer.from(item.corrects)]);
   return { partition, key, value, headers: headers as Headers };
 }
 
 const originName = headerName(H.origin);
+const onlyName = headerName(H.only);
 const verified = headerBytes(H.verified, 'applied');
 
 /** A header's name with its length before it. */
@@ -48,7 +49,6 @@ function headerName(name: string): Buffer {
 export function createRecords(order: Pick<ReplayOrder, 'id'> & UnknownRule): (packer: Packer, item: Parameters<typeof recordOf>[1], partition?: number) => OutRecord {
   const intent = headerBytes(H.intent, order.id);
   const resend = headerBytes(H.resend, order.id);
-  const only = headerBytes(H.only, order.destination ?? '');
   return (packer, item, partition = item.origin.partition) => {
     const { origin: { key, value, encoded }, kind } = item;
     // Few, or of another version of Weir.
@@ -61,7 +61,7 @@ export function createRecords(order: Pick<ReplayOrder, 'id'> & UnknownRule): (pa
     packer.header(originName, item.from);
     if (unknownRule(order, kind) === 'resend') packer.headers(resend, 0, resend.length, 1);
     if (kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') packer.headers(verified, 0, verified.length, 1);
-    if (kind === 'derived' && order.destination !== null) packer.headers(only, 0, only.length, 1);
+    if (kind === 'derived' && item.only !== undefined) packer.header(onlyName, item.only);
     return packer.end(partition);
   };
 }

@@ -2,12 +2,13 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { everything, nothing, type Scope } from '@weir/release';
 import { differencesReply, orderedReplay, answers, replayView, replaysReply, verifiedReply, type OrderedReplay, type ReplayView, type VerifiedReply } from './view.ts';
 import type { FieldDifference } from './correct.ts';
-import { froms, maxIds, stages, type ReplayRequest } from './order.ts';
+import { froms, maxIds, scopeOfNames, stages, type ReplayRequest } from './order.ts';
 import type { By } from './runner.ts';
 
 /** What the routes need of replays. */
 export interface ReplayApi {
-  add(request: ReplayRequest, by: By): Promise<OrderedReplay>;
+  /** `touches`: of what the dead letters that are named are; undefined = what the request selects by name says it. */
+  add(request: ReplayRequest, by: By, touches: Scope | undefined): Promise<OrderedReplay>;
   list(): readonly ReplayView[];
   view(id: string): ReplayView;
   change(id: string, action: 'start' | 'pause' | 'cancel', by: By): Promise<ReplayView>;
@@ -40,14 +41,18 @@ const by = (request: FastifyRequest): By => ({ actor: request.principal.id, leaf
 const idOf = (request: FastifyRequest): string => (request.params as { id: string }).id;
 const maxScopedLetters = 1000;
 
-/** By dead letters: what they touch, together; what was not routed yet may go to every destination. Else the source and destination that are named; what is not named is any. */
-function orderScope(request: FastifyRequest, api: ReplayApi): Scope {
-  const { source, destination, ids } = request.body as ReplayRequest;
-  if (ids !== undefined && ids.length <= maxScopedLetters && ids.every((id) => id.startsWith('dlq_'))) return ids.map((id) => widened(api.letterScope(id), destination)).reduce(union, nothing);
-  return source === undefined && destination === undefined ? everything : { sources: source === undefined ? '*' : [source], destinations: destination === undefined ? '*' : [destination] };
+/** What the dead letters that are named are of, together: one that was not routed yet may go to every destination. One that is not known counts as any. Undefined: not (only) letters are named, or too many to look at. */
+function lettersScope({ ids, destination }: ReplayRequest, api: ReplayApi): Scope | undefined {
+  if (ids === undefined || ids.length === 0 || ids.length > maxScopedLetters || !ids.every((id) => id.startsWith('dlq_'))) return undefined;
+  return ids.map((id) => widened(api.letterScope(id), destination)).reduce(union, nothing);
 }
 
-const widened = (letter: Scope, only: string | undefined): Scope => (letter.destinations.length > 0 ? letter : { sources: letter.sources, destinations: only === undefined ? '*' : [only] });
+function orderScope(request: FastifyRequest, api: ReplayApi): Scope {
+  const body = request.body as ReplayRequest;
+  return lettersScope(body, api) ?? scopeOfNames(body);
+}
+
+const widened = ({ sources, destinations }: Scope, only: string | undefined): Scope => ({ sources: sources.length > 0 ? sources : '*', destinations: destinations.length > 0 ? destinations : only === undefined ? '*' : [only] });
 
 function union(a: Scope, b: Scope): Scope {
   const join = (x: Scope['sources'], y: Scope['sources']): Scope['sources'] => (x === '*' || y === '*' ? '*' : [...new Set([...x, ...y])]);
@@ -66,7 +71,7 @@ export function replayRoutes(app: FastifyInstance, api: ReplayApi): void {
   app.get('/v1/replays/:id', { schema: idOnly, config: { replies: { 200: replayView }, errors: ['not-found'], permission: 'replay.read', scope, summary: 'A replay order: its preview, how far it is, its report.' } }, async (request) => api.view(idOf(request)));
   app.get<{ Querystring: { answer?: string; limit?: number; after?: string } }>('/v1/replays/:id/verified', { schema: { ...idOnly, querystring: { type: 'object', properties: { answer: { enum: answers, description: 'Only those with this answer.' }, limit: { type: 'integer', minimum: 1, maximum: 100_000, description: '1000 when absent.' }, after: { ...text(200), description: 'Only those behind: `next` of an earlier answer.' } } } }, config: { replies: { 200: verifiedReply }, errors: ['not-found'], permission: 'replay.read', scope, summary: 'Deliveries of unknown effect that the vendor was asked about, by name.' } }, async (request) => api.answers(idOf(request), request.query.answer, request.query.limit ?? 1000, request.query.after));
   app.get('/v1/replays/:id/diff', { schema: idOnly, config: { replies: { 200: differencesReply }, errors: ['not-found'], permission: 'dlq.payload', scope, action: 'replay.diff', target: idOf, summary: 'What a corrected replay would change, field by field: of its first 50 deliveries.' } }, async (request) => ({ differences: api.differences(idOf(request)) }));
-  app.post<{ Body: ReplayRequest }>('/v1/replays', { bodyLimit: orderBytes, schema: { body: order }, config: { replies: { 200: orderedReplay }, permission: 'replay.order', scope: (request) => orderScope(request, api), action: 'replay.order', privateBody: (request) => (request.body as ReplayRequest).subject !== undefined, target: describe, summary: 'Order a replay: a preview, and the run when `start` is set.' } }, async (request) => api.add(request.body, by(request)));
+  app.post<{ Body: ReplayRequest }>('/v1/replays', { bodyLimit: orderBytes, schema: { body: order }, config: { replies: { 200: orderedReplay }, permission: 'replay.order', scope: (request) => orderScope(request, api), action: 'replay.order', privateBody: (request) => (request.body as ReplayRequest).subject !== undefined, target: describe, summary: 'Order a replay: a preview, and the run when `start` is set.' } }, async (request) => api.add(request.body, by(request), lettersScope(request.body, api)));
   for (const [action, summary] of [['start', 'Run what was previewed, or go on with what was paused.'], ['pause', 'Stop after the records in hand.'], ['cancel', 'Stop for good; what was put back stays.']] as const) {
     app.post(`/v1/replays/:id/${action}`, { schema: idOnly, config: { replies: { 200: replayView }, errors: ['not-found'], permission: 'replay.order', scope, action: `replay.${action}`, target: idOf, summary } }, async (request) => api.change(idOf(request), action, by(request)));
   }

@@ -27,6 +27,8 @@ export interface Origin {
   readonly encoded?: LetterHeaders;
   /** It never stood on that topic: partition and offset are those of another one, and it goes to the partition of its key. */
   readonly unplaced?: boolean;
+  /** Of a dead letter: the one destination that it is of; null = of every one that its record leads to. */
+  readonly destination?: string | null;
 }
 
 export interface Looked {
@@ -49,6 +51,8 @@ export interface Item {
   /** delivery: the record is one. derived: what the running release makes of it. */
   readonly kind: 'delivery' | 'derived';
   readonly deliveries: readonly Looked[];
+  /** derived: the one destination that it goes to, of the order or of its letter; absent = every one that policy lets it. */
+  readonly only?: string;
   /** derived: why nothing comes of it, or that it ended before it was routed and would now go on. */
   readonly note: 'fails' | 'dropped' | 'erased' | 'key-destroyed' | 'goes-on' | undefined;
   /** `H.corrects` of what is put back. */
@@ -99,9 +103,9 @@ interface DeliveryRecord extends DeliveryFacts {
   readonly failedOver?: { readonly destination: string } | null;
 }
 
-function letterReader({ code, stage, source, destination, release, events, letters }: ReplayOrder): FieldReader<Letter> {
-  const asked: readonly (readonly [keyof Letter, boolean])[] = [['reasons', code !== null], ['stage', stage !== null], ['source', source !== null], ['destination', destination !== null], ['release', release !== null], [letters ? 'id' : 'eventId', events.length > 0]];
-  return fieldReader<Letter>('weir.internal.DeadLetter', [...asked.flatMap(([name, is]) => (is ? [name] : [])), 'topic', 'partition', 'offset', 'key', 'value', 'headers'], ['headers']);
+function letterReader({ code, stage, source, release, events, letters }: ReplayOrder): FieldReader<Letter> {
+  const asked: readonly (readonly [keyof Letter, boolean])[] = [['reasons', code !== null], ['stage', stage !== null], ['source', source !== null], ['release', release !== null], [letters ? 'id' : 'eventId', events.length > 0]];
+  return fieldReader<Letter>('weir.internal.DeadLetter', [...asked.flatMap(([name, is]) => (is ? [name] : [])), 'destination', 'topic', 'partition', 'offset', 'key', 'value', 'headers'], ['headers']);
 }
 
 const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent', 'release', 'notBefore', 'failedOver']);
@@ -253,19 +257,24 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     await Promise.all(Array.from({ length: Math.min(decidedAtOnce, asked.length) }, worker));
   }
 
+  /** A letter that names a destination (its contract was broken there) is of that one alone: the decisions about the others stood. */
+  const onlyOf = ({ destination }: Origin): string | undefined => order.destination ?? destination ?? undefined;
+
   function fromDerived(origin: Origin, from: string, eventId: string, derived: Derived): Item | undefined {
-    if (derived.kind !== 'ok') return subjects([]) ? { origin, from, eventId, kind: 'derived', deliveries: [], note: derived.kind } : undefined;
+    const only = onlyOf(origin);
+    const base = { origin, from, eventId, kind: 'derived', ...(only === undefined ? {} : { only }) } as const;
+    if (derived.kind !== 'ok') return subjects([]) ? { ...base, deliveries: [], note: derived.kind } : undefined;
     if (!derived.ids.some((ids) => subjects(ids))) return undefined;
     const now = ports.now();
     const deliveries: Looked[] = [];
     for (const { facts, payload, allowed } of derived.deliveries) {
-      if (order.destination !== null && facts.destination !== order.destination) continue;
+      if (only !== undefined && facts.destination !== only) continue;
       const found = standingOf(standing, facts, false, now, payload);
       // Policy says no today, whatever consent alone would say.
       const denied = !allowed && sends(found.standing, 'resend');
       deliveries.push({ facts, payload, allowed, found: denied ? { standing: 'denied' } : found });
     }
-    return { origin, from, eventId, kind: 'derived', deliveries, note: ports.endedAs(eventId) === undefined ? undefined : 'goes-on' };
+    return { ...base, deliveries, note: ports.endedAs(eventId) === undefined ? undefined : 'goes-on' };
   }
 
   function fromOrigin(origin: Origin, from: string): Item | undefined {
@@ -277,8 +286,9 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     if ((order.source !== null && source !== order.source) || (!order.letters && !wantedId(eventId))) return undefined;
     if (topic === topics.canonical) {
       const output = textOf(origin.headers, H.output);
-      // What an approver let through is one delivery of the record, not the record again.
-      const derived = isNewOf(textOf(origin.headers, H.approval), '', output, 'canonical') && !onlyMeets ? derive.canonical(record, source) : undefined;
+      // What an approver let through is one delivery of the record, not the record again; so is the letter of one destination.
+      const [approval, only] = [textOf(origin.headers, H.approval), onlyOf(origin) ?? ''];
+      const derived = isNewOf(only === (order.destination ?? '') ? approval : `${approval}\n${only}`, '', output, 'canonical') && !onlyMeets ? derive.canonical(record, source) : undefined;
       if (derived === 'unreadable') passed.unreadable++;
       return derived === undefined || derived === 'unreadable' ? undefined : fromDerived(origin, from, eventId, derived);
     }

@@ -312,7 +312,7 @@ export async function simulate(seed: number, options: { events?: number; faults?
         for (const topic of new Set(chosen.map((l) => l.topic))) await appender.partitions(topic);
         // As a replay order does it: services/control/replay.
         const order = { id: `rpl_${orders}`, from: 'dlq', destination: null, unknown: 'hold' } as const;
-        for (const [topic, list] of Map.groupBy(chosen, (l) => l.topic)) await appender.append(topic, list.map((l) => recordOf(order, { origin: { ...l, offset: 0, headers: l.headers.map((h) => [h.name, h.value] as const) }, from: l.id, kind: 'derived', deliveries: [] })));
+        for (const [topic, list] of Map.groupBy(chosen, (l) => l.topic)) await appender.append(topic, list.map((l) => recordOf(order, { origin: { ...l, offset: 0, headers: l.headers.map((h) => [h.name, h.value] as const) }, from: l.id, kind: 'derived', deliveries: [], ...(topic === topics.canonical && typeof l.destination === 'string' ? { only: l.destination } : {}) })));
         note(`redriven ${chosen.length}`);
       })().catch((error: unknown) => note(`redrive refused ${(error as Error).message}`));
     });

@@ -70,10 +70,10 @@ test.each<[string, string, () => (response: ServerResponse) => void]>([
   const authenticate = create();
   const bearer = `Bearer ${await signed()}`;
   const codes = [...(await Promise.all(Array.from({ length: 10 }, () => codeOf(authenticate(bearer))))), await codeOf(authenticate('Bearer a.b.c')), await codeOf(authenticate(bearer))];
-  expect([...new Set(codes.filter((_, i) => i !== 10))]).toEqual(['log-unavailable']);
+  expect([...new Set(codes.filter((_, i) => i !== 10))]).toEqual(['issuer-unavailable']);
   expect(asked).toEqual(path === discovery ? [discovery] : [discovery, '/keys']);
   now += 4999;
-  expect(await codeOf(authenticate(bearer))).toBe('log-unavailable');
+  expect(await codeOf(authenticate(bearer))).toBe('issuer-unavailable');
   answers[path] = good;
   now += 1;
   expect(await codeOf(authenticate(`Bearer ${await signed()}`))).toBe('ok');
@@ -83,7 +83,7 @@ test('a key id that nobody knows does not have the keys fetched for each token, 
   const authenticate = create();
   expect(await codeOf(authenticate(`Bearer ${await signed()}`))).toBe('ok');
   answers['/keys'] = json({}, 503);
-  for (let i = 0; i < 5; i++) expect(await codeOf(authenticate(`Bearer ${await signed('other')}`))).toMatch(/unauthorized|log-unavailable/);
+  for (let i = 0; i < 5; i++) expect(await codeOf(authenticate(`Bearer ${await signed('other')}`))).toMatch(/unauthorized|issuer-unavailable/);
   expect(asked.filter((url) => url === '/keys').length).toBeLessThanOrEqual(2);
   expect(await codeOf(authenticate(`Bearer ${await signed()}`))).toBe('ok');
 });
@@ -98,7 +98,7 @@ test('a clock that is set back does not make the pause longer', async () => {
   answers[discovery] = json({}, 500);
   const authenticate = create();
   const bearer = `Bearer ${await signed()}`;
-  expect(await codeOf(authenticate(bearer))).toBe('log-unavailable');
+  expect(await codeOf(authenticate(bearer))).toBe('issuer-unavailable');
   answers[discovery] = metadata();
   now -= 3_600_000;
   expect(await codeOf(authenticate(bearer))).toBe('ok');

@@ -18,12 +18,12 @@ export interface IssuerKeysOptions {
 /**
  * The keys of an OIDC issuer, found by its discovery document and never by a token. Fetches are shared, have a deadline,
  * 256 KiB, no redirect, and after one that failed a pause of 5 s in which every call rejects at once. The function rejects
- * with `log-unavailable` while the issuer cannot be asked. Throws config-invalid for an address that anybody on the way
+ * with `issuer-unavailable` while the issuer cannot be asked. Throws config-invalid for an address that anybody on the way
  * could answer for.
  */
 export function createIssuerKeys({ issuer, timeoutMs, now }: IssuerKeysOptions): () => Promise<JWTVerifyGetKey> {
   if (!isProtected(issuer)) throw new WeirError('config-invalid', 'WEIR_OIDC_ISSUER must be an https URL (http only to loopback): who is on the way could give keys of his own');
-  const unavailable = (why: string, cause?: unknown): WeirError => new WeirError('log-unavailable', `the OIDC issuer does not answer: ${why}`, { cause });
+  const unavailable = (why: string, cause?: unknown): WeirError => new WeirError('issuer-unavailable', `the OIDC issuer does not answer: ${why}`, { cause });
   let failedAt: number | undefined;
   let keys: Promise<JWTVerifyGetKey> | undefined;
 

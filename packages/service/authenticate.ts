@@ -1,4 +1,5 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { hash, timingSafeEqual } from 'node:crypto';
+import { defineConfig, type ConfigOf } from '@weir/config';
 import { WeirError } from '@weir/errors';
 import { errors, jwtVerify, type JWTPayload } from 'jose';
 import { everything, isApiToken, parseGrant, type Grant, type Principal } from '@weir/release';
@@ -15,19 +16,29 @@ export interface OidcOptions {
   readonly rolesClaim: string;
 }
 
+/** How people sign in by OIDC: the same for every service that takes their tokens. */
+export const oidcConfig = defineConfig({
+  oidcIssuer: { env: 'WEIR_OIDC_ISSUER', type: 'string', optional: true, doc: 'OIDC issuer whose access tokens (JWT) are accepted, exactly as in iss: https, or http on loopback.' },
+  oidcAudience: { env: 'WEIR_OIDC_AUDIENCE', type: 'string', optional: true, doc: 'Audience that the tokens must have; default: weir, with WEIR_OIDC_TOKEN_TYPE=any none: name one that is the id of no client.' },
+  oidcTokenType: { env: 'WEIR_OIDC_TOKEN_TYPE', type: 'enum', values: ['at+jwt', 'any'], default: 'at+jwt', doc: 'What typ in the header of the tokens must be: at+jwt (RFC 9068), which keeps ID tokens out, or any for an issuer that does not write it.' },
+  oidcRolesClaim: { env: 'WEIR_OIDC_ROLES_CLAIM', type: 'string', default: 'weir_roles', doc: 'Claim with the grants: a list of <role> or <role>@<sources>:<destinations>.' },
+});
+
+type OidcConfig = ConfigOf<typeof oidcConfig>;
+
 /** Asymmetric only: `none` and anything with a shared key are refused, whatever the header of the token says. */
 const algorithms = ['RS256', 'PS256', 'ES256', 'EdDSA'];
 const fetchTimeoutMs = 5000;
 const clockTolerance = '5s';
 const maxTokenChars = 8192;
 const maxGrants = 50;
-const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
+const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
 
 /**
  * The OIDC options of the environment; undefined without an issuer. The audience defaults to `weir` for access tokens that
  * say that they are: an ID token of a client that is named `weir` has that audience too. Throws config-invalid where it must be named.
  */
-export function oidcOptions(config: { readonly oidcIssuer?: string | undefined; readonly oidcAudience?: string | undefined; readonly oidcTokenType: OidcOptions['tokenType']; readonly oidcRolesClaim: string }): OidcOptions | undefined {
+export function oidcOptions(config: Partial<OidcConfig> & Pick<OidcConfig, 'oidcTokenType' | 'oidcRolesClaim'>): OidcOptions | undefined {
   const { oidcIssuer: issuer, oidcAudience, oidcTokenType: tokenType, oidcRolesClaim: rolesClaim } = config;
   if (issuer === undefined) return undefined;
   if (oidcAudience === undefined && tokenType === 'any') throw new WeirError('config-invalid', 'WEIR_OIDC_TOKEN_TYPE=any needs WEIR_OIDC_AUDIENCE: an audience that is the id of no client, since an ID token has that of its client');
@@ -36,13 +47,14 @@ export function oidcOptions(config: { readonly oidcIssuer?: string | undefined; 
 
 export type Authenticate = (authorization: string | undefined) => Promise<Principal>;
 
-/** Who sends this Authorization header. Rejects with `unauthorized` for whatever is not a valid token, `log-unavailable` when the issuer does not answer. Throws config-invalid for an issuer that is not https. */
-export function createAuthenticate(ports: { readonly adminToken: () => string; readonly principalOf: (token: string) => Principal | undefined; readonly oidc?: OidcOptions; readonly now: () => number }): Authenticate {
+/** Who sends this Authorization header. Rejects with `unauthorized` for whatever is not a valid token, `issuer-unavailable` when the issuer does not answer; neither the admin token nor an API token waits for it. `adminToken`: undefined = there is none. Throws config-invalid for an issuer that is not https. */
+export function createAuthenticate(ports: { readonly adminToken: () => string | undefined; readonly principalOf: (token: string) => Principal | undefined; readonly oidc?: OidcOptions | undefined; readonly now: () => number }): Authenticate {
   const verify = ports.oidc === undefined ? undefined : oidcVerifier(ports.oidc, ports.now);
   return async (authorization) => {
     const token = /^Bearer ([\x21-\x7e]+)$/i.exec((authorization ?? '').slice(0, maxTokenChars + 8))?.[1];
     if (token === undefined || token.length > maxTokenChars) throw new WeirError('unauthorized');
-    if (timingSafeEqual(digest(token), digest(ports.adminToken()))) return { id: 'admin', grants: [{ role: 'admin', ...everything }] };
+    const admin = ports.adminToken();
+    if (admin !== undefined && timingSafeEqual(digest(token), digest(admin))) return { id: 'admin', grants: [{ role: 'admin', ...everything }] };
     const principal = isApiToken(token) ? ports.principalOf(token) : /^[\w-]+\.[\w-]+\.[\w-]*$/.test(token) ? await verify?.(token) : undefined;
     if (principal === undefined) throw new WeirError('unauthorized');
     return principal;
@@ -60,7 +72,7 @@ function oidcVerifier({ issuer, audience, tokenType, rolesClaim }: OidcOptions, 
       if (error instanceof WeirError) throw error;
       // JOSEError itself, without a class of its own, is what jose says of a key set that it could not fetch.
       if (error instanceof errors.JOSEError && !['ERR_JOSE_GENERIC', 'ERR_JWKS_TIMEOUT', 'ERR_JWKS_INVALID'].includes(error.code)) return undefined;
-      throw new WeirError('log-unavailable', 'the OIDC issuer does not answer', { cause: error });
+      throw new WeirError('issuer-unavailable', 'the OIDC issuer does not answer', { cause: error });
     }
     const listed = payload[rolesClaim];
     return { id: `oidc:${payload.sub!.slice(0, 200)}`, grants: grantsOf(Array.isArray(listed) ? listed.slice(0, maxGrants) : []) };
