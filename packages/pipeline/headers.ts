@@ -50,6 +50,11 @@ export const H = {
   only: 'weir-only',
   /** With `intent`, raw and canonical: what the order corrects, `<output id>/<destination>/<operation>=<intent>` joined by `,`. */
   corrects: 'weir-corrects',
+  /**
+   * With `intent`, raw and canonical: deliveries of it that the order does not send (the vendor has them, or nothing may be done about
+   * them), `<output id>/<destination>/<operation>` joined by `,`. Decisions about them are left out.
+   */
+  settled: 'weir-settled',
   /** Canonical, put back by an approver: `<destination>/<operation>/<rules joined by ,>`; only that delivery is decided, and those rules do not hold it. */
   approval: 'weir-approval',
   /** Dead letters that wait for an approver: `<rule>;<ms since the epoch until which it may be let through>`. */

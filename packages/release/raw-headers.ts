@@ -46,7 +46,7 @@ export function acceptedAs(headers: RawHeaders, acceptedAt: number): RawHeaders 
 }
 
 /** Headers of a replay order, which go on with whatever comes of the record. */
-export const replayHeaders: ReadonlySet<string> = new Set([H.intent, H.resend, H.corrects, H.only]);
+export const replayHeaders: ReadonlySet<string> = new Set([H.intent, H.resend, H.corrects, H.only, H.settled]);
 
 const walk = new HeaderWalk();
 

@@ -32,7 +32,7 @@ test('one walk over the headers reads what a look-up of each name does, the firs
       const optional = (of: string): string | undefined => headers.find(([found]) => found === of)?.[1].toString();
       expect({ ...heads }).toEqual({
         eventId: textOf(record, H.event), outputId: textOf(record, H.output), source: textOf(record, H.source), hash: textOf(record, H.hash), acceptedAt: numberOf(record, H.accepted), intent: textOf(record, H.intent),
-        ids: textOf(record, H.ids) === '' ? [] : textOf(record, H.ids).split(','), afterConsent: optional(H.afterConsent), afterIdentity: optional(H.afterIdentity), only: optional(H.only), corrects: optional(H.corrects), approval: optional(H.approval),
+        ids: textOf(record, H.ids) === '' ? [] : textOf(record, H.ids).split(','), afterConsent: optional(H.afterConsent), afterIdentity: optional(H.afterIdentity), only: optional(H.only), corrects: optional(H.corrects), settled: optional(H.settled), approval: optional(H.approval),
       });
     }
   }));

@@ -19,6 +19,7 @@ export class Heads {
   afterIdentity: string | undefined = undefined;
   only: string | undefined = undefined;
   corrects: string | undefined = undefined;
+  settled: string | undefined = undefined;
   approval: string | undefined = undefined;
   /** Carried headers in Kafka's form: pieces of `bytes`, each from, to and how many. */
   readonly #pieces: number[] = [];
@@ -94,6 +95,7 @@ const takes: ReadonlyMap<string, { readonly bit: number; readonly take: Take }> 
   [H.afterIdentity, (heads, text) => { heads.afterIdentity = text; }],
   [H.only, (heads, text) => { heads.only = text; }],
   [H.corrects, (heads, text) => { heads.corrects = text; }],
+  [H.settled, (heads, text) => { heads.settled = text; }],
   [H.approval, (heads, text) => { heads.approval = text; }],
   [H.traceparent, () => {}],
   [H.resend, () => {}],

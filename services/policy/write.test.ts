@@ -117,3 +117,21 @@ test('a second vendor whose contract the record would break is refused, the firs
   write([other()], from, release as never, outputs);
   expect(delivered(outputs.topics.get(topics.dispatch('crm'))![0]!).standby).toMatchObject({ refused: 'contract-breached' });
 });
+
+test('of a record that was put back nothing is written again of a delivery that a replay order does not send; of its others and of other records it is', () => {
+  const heads = (headers: readonly (readonly [string, string])[]): Canonical => ({ ...from, heads: new Heads({ ...record, headers: [[H.output, Buffer.from('out_a')], ...headers.map(([name, value]) => [name, Buffer.from(value)] as const)] }) });
+  const to = (destination: string, operation = 'send'): Decision => ({ ...allow, route: { ...route, destination, operation } });
+  const noRoute: Decision = { effect: 'deny', route: undefined, rule: null, reason: 'no-route', consent: [] };
+  const deny = (destination: string): Decision => ({ effect: 'deny', route: { ...route, destination }, rule: null, reason: 'consent-missing', consent: [] });
+  const topicsOf = (of: Canonical): string[] => {
+    const outputs = createOutputs();
+    write([to('crm'), to('crm', 'tag'), to('mail'), deny('ads'), noRoute], of, releaseWith(), outputs);
+    return [...outputs.topics].flatMap(([topic, { length }]) => Array.from({ length }, () => topic.slice('weir.'.length))).sort();
+  };
+  const all = ['dispatch.crm', 'dispatch.crm', 'dispatch.mail', 'outcome', 'outcome'];
+  expect(topicsOf(heads([]))).toEqual(all);
+  expect(topicsOf(heads([[H.settled, 'out_a/crm/send,out_b/mail/send']]))).toEqual(['dispatch.crm', 'dispatch.mail', 'outcome']);
+  expect(topicsOf(heads([[H.settled, 'out_a/crm/send,out_a/crm/tag,out_a/ads/send']]))).toEqual(['dispatch.mail']);
+  expect(topicsOf(heads([[H.settled, 'out_b/crm/send,out_b/ads/send']]))).toEqual(all);
+  expect(topicsOf(heads([[H.settled, 'out_a/crm/send'], [H.only, 'crm']]))).toEqual(['dispatch.crm']);
+});

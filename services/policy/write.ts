@@ -3,7 +3,7 @@ import type { CompiledRoute, Decision, Minimiser } from '@weir/policy';
 import type { Release } from '@weir/release';
 import { isSealed, seal, sealedBy } from '@weir/seal';
 import { createDeliveryBytes } from './delivery-bytes.ts';
-import { deliveryRecord, deniedRecord, intentsOf, outHeaders, type Canonical, type Standby } from './delivery.ts';
+import { deliveryRecord, deniedRecord, intentsOf, leftOut, outHeaders, type Canonical, type Standby } from './delivery.ts';
 import type { PolicyPorts } from './ports.ts';
 import { breachedRecords, escalation, heldRecords, type SetAside } from './set-aside.ts';
 
@@ -97,13 +97,14 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
   return function write(decisions, record, release, outputs) {
     const { heads } = record;
     const intents = intentsOf(heads);
+    const isLeftOut = leftOut(heads);
     const parts = { packer: outputs.packer, sink, bytes };
     let others: Headers | undefined;
     /** Headers of what is not delivered. */
     const headers = (): Headers => (others ??= outHeaders(record.record, release.hash));
     let current: Buffer | undefined;
     for (const decision of decisions) {
-      if (heads.only !== undefined && decision.route?.destination !== heads.only) continue;
+      if (isLeftOut?.(decision.route) === true) continue;
       const from = intents === undefined ? record : { ...record, intent: intents(decision.route) };
       const destination = decision.route?.destination ?? '';
       let { effect }: { effect: string } = decision;

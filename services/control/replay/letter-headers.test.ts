@@ -23,13 +23,14 @@ test('a dead letter is put back with the bytes that the record had: its headers 
       const encoded = new LetterHeaders(read(serde, serde.encode('weir.internal.DeadLetter', { ...empty, headers }))!.headers);
       expect(encoded.headers).toEqual(headers.map(({ name, value }) => [name, value]));
       expect(encoded.has(H.held)).toBe(headers.some(({ name }) => name === H.held));
-      return { origin: { topic: 'w.dispatch.crm', partition: i % 3, offset: i, key, value, headers: encoded.headers, encoded }, from: `w.dlq/0/${i}`, kind, deliveries: [{ found: { standing: applied ? 'applied' : 'notApplied' } }], only, corrects } as never as Parameters<typeof recordOf>[1];
+      return { origin: { topic: 'w.dispatch.crm', partition: i % 3, offset: i, key, value, headers: encoded.headers, encoded }, from: `w.dlq/0/${i}`, kind, deliveries: [{ facts: { outputId: 'out_1', destination: 'crm', operation: 'put' }, found: { standing: applied ? 'applied' : 'notApplied' } }], only, corrects } as never as Parameters<typeof recordOf>[1];
     });
     const make = createRecords(order);
     const packer = new Packer();
     const [packed, plain] = [items.map((one) => make(packer, one)), items.map((one) => recordOf(order, one))];
     expect(packed.map((r) => r.partition)).toEqual(plain.map((r) => r.partition));
     expect(written(packed)).toEqual(written(plain));
+    for (const [i, { headers }] of plain.entries()) expect(headers!.filter(([name]) => name === H.settled).map(([, value]) => value.toString())).toEqual(list[i]!.kind === 'derived' && list[i]!.applied ? ['out_1/crm/put'] : []);
     // Said by this order, and by none before it; by one of dead letters only of what it names: the delivery, or the one destination.
     for (const [i, { headers }] of plain.entries()) expect(headers!.filter(([name]) => name === H.resend).map(([, value]) => value.toString())).toEqual(unknown === 'resend' && (list[i]!.kind === 'delivery' || from === 'raw' || destination !== null) ? ['rpl_1'] : []);
   }), { numRuns: 60 });

@@ -1,10 +1,11 @@
 import { headerBytes, Packer, type Appender, type Headers, type LogAdmin, type OutRecord, type Reader } from '@weir/log';
-import { H, type groupNames, type TopicNames } from '@weir/pipeline';
+import { H, type groupNames, type Standing, type TopicNames } from '@weir/pipeline';
 import type { Clock } from '@weir/service';
 import { textOf } from './derive.ts';
 import type { ReplayOrder } from './order.ts';
 import type { Position } from './scan.ts';
 import { unknownRule, type Item, type UnknownRule } from './select.ts';
+import { sends } from './standing.ts';
 
 export interface PutBackPorts {
   readonly appender: Appender;
@@ -18,7 +19,7 @@ export interface PutBackPorts {
 const pollMs = 50;
 /** Of one append: orders and audit leaves go through the same appender, which refuses what would be too much at once. */
 const maxAppendBytes = 4 * 1024 * 1024;
-const dropped: readonly string[] = [H.intent, H.resend, H.origin, H.verified, H.only, H.corrects, H.dispatched];
+const dropped: readonly string[] = [H.intent, H.resend, H.origin, H.verified, H.only, H.corrects, H.settled, H.dispatched];
 
 /**
  * The record as it was, on its topic and partition, under its key; its headers without those of an earlier replay, and
@@ -33,10 +34,36 @@ export function recordOf(order: Pick<ReplayOrder, 'id'> & UnknownRule, item: Pic
   if (item.kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') headers.push([H.verified, Buffer.from('applied')]);
   if (item.kind === 'derived' && item.only !== undefined) headers.push([H.only, Buffer.from(item.only)]);
   if (item.corrects !== undefined) headers.push([H.corrects, Buffer.from(item.corrects)]);
+  const settled = settledOf(item, order);
+  if (settled !== '') headers.push([H.settled, Buffer.from(settled)]);
   return { partition, key, value, headers: headers as Headers };
 }
 
+/** What a header may have: the names of the deliveries of an item of some hundred records. Who is named no more is left to the ledger. */
+const maxSettledBytes = 64 * 1024;
+/** Standings of what ended, or is on its way. With `unknownHeld` and those that are not sent for another reason policy or the dispatcher say so themselves. */
+const settledStandings: ReadonlySet<Standing> = new Set<Standing>(['applied', 'confirmed', 'pending', 'conflict', 'failedOver', 'unknownHeld']);
+
+/**
+ * `H.settled` of a record that is decided anew; '' = nothing. The ledger would absorb most of these deliveries, but not one that is known
+ * by what the vendor was asked, nor one that a release since gave another subject, whose end is on another partition.
+ */
+function settledOf({ kind, deliveries, corrects }: Pick<Item, 'kind' | 'deliveries' | 'corrects'>, order: UnknownRule): string {
+  if (kind !== 'derived') return '';
+  const unknown = unknownRule(order, kind);
+  const corrected = new Set(corrects?.split(',').map((part) => part.split('=', 1)[0]!));
+  let text = '';
+  for (const { facts: { outputId, destination, operation }, found: { standing } } of deliveries) {
+    const name = `${outputId}/${destination}/${operation}`;
+    if (!settledStandings.has(standing) || (standing !== 'applied' && sends(standing, unknown)) || corrected.has(name)) continue;
+    if (text.length + name.length >= maxSettledBytes) break;
+    text += text === '' ? name : `,${name}`;
+  }
+  return text;
+}
+
 const originName = headerName(H.origin);
+const settledName = headerName(H.settled);
 const onlyName = headerName(H.only);
 const verified = headerBytes(H.verified, 'applied');
 
@@ -62,6 +89,8 @@ export function createRecords(order: Pick<ReplayOrder, 'id'> & UnknownRule): (pa
     if (unknownRule(order, kind) === 'resend') packer.headers(resend, 0, resend.length, 1);
     if (kind === 'delivery' && item.deliveries[0]!.found.standing === 'applied') packer.headers(verified, 0, verified.length, 1);
     if (kind === 'derived' && item.only !== undefined) packer.header(onlyName, item.only);
+    const settled = settledOf(item, order);
+    if (settled !== '') packer.header(settledName, settled);
     return packer.end(partition);
   };
 }

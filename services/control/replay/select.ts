@@ -365,7 +365,7 @@ export function goesBack(item: Item, order: UnknownRule): boolean {
   if (item.note !== undefined && item.note !== 'goes-on') return false;
   if (item.corrects !== undefined) return true;
   const unknown = unknownRule(order, item.kind);
-  // What the vendor said goes with a delivery and ends it; with a record that is decided anew it does not, and the vendor could be called.
+  // What the vendor said goes with a delivery and ends it. A record that is decided anew says of which deliveries nothing is sent (H.settled): for these alone it does not go.
   if (item.deliveries.some(({ found: { standing } }) => sends(standing, unknown) && (item.kind === 'delivery' || standing !== 'applied'))) return true;
   return item.note === 'goes-on' && !item.deliveries.some((d) => d.found.standing === 'erased' || d.found.standing === 'applied' || d.found.standing === 'confirmed' || d.found.standing === 'conflict');
 }
