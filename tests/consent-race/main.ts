@@ -4,10 +4,12 @@
  *
  * Withdrawals against everything that may be under way: first the simulation, seed by seed (tests/integrity/sim/consent.ts
  * says what is done), then real processes on a real broker with traffic and a backlog, which prints the latency line.
- * Exit 1 when a `use` call reached the vendor after a withdrawal was answered as applied.
+ * Exit 1 when a `use` call reached the vendor after a withdrawal was answered as applied. A run of 1,000 seeds or more, and one on a
+ * broker with a backlog of 20,000 or more, is a result: docs/results/consent-race-simulation.json, consent-race-broker.json.
  */
 import { parseArgs } from 'node:util';
 import { brokenLine } from '../integrity/sim/checkers.ts';
+import { saveResult } from '../results.ts';
 import { raceOnBroker, type Backlog } from './broker.ts';
 import { race } from './simulated.ts';
 
@@ -39,17 +41,25 @@ for (let seed = from; seed < from + count; seed++) {
   if (failed > 0 && values['fail-fast']) break;
 }
 const waits = ({ normalizer, policy, newsletter }: Backlog): string => `${normalizer} + ${policy} + ${newsletter} records before normalizer, policy and newsletter`;
-const at = (list: readonly number[], q: number): string => (list.length === 0 ? '-' : `${Math.round(list[Math.min(list.length - 1, Math.floor(list.length * q))]!)} ms`);
+/** Of a sorted list; undefined = it is empty. */
+const quantile = (list: readonly number[], q: number): number | undefined => (list.length === 0 ? undefined : Math.round(list[Math.min(list.length - 1, Math.floor(list.length * q))]!));
+const at = (list: readonly number[], q: number): string => (list.length === 0 ? '-' : `${quantile(list, q)} ms`);
+const seconds = (since: number): number => Math.round((performance.now() - since) / 1000);
 applied.sort((a, b) => a - b);
 if (count > 0) {
-  console.log(`simulation: ${count} seeds from ${from}, ${failed} with violations, ${late} use arrivals after the acknowledgement; ${asked} withdrawals, ${applied.length} answered as applied, ${pending} as pending, ${asked - applied.length - pending} not at all (the API was stopped or killed), ${((performance.now() - began) / 1000).toFixed(0)} s`);
+  console.log(`simulation: ${count} seeds from ${from}, ${failed} with violations, ${late} use arrivals after the acknowledgement; ${asked} withdrawals, ${applied.length} answered as applied, ${pending} as pending, ${asked - applied.length - pending} not at all (the API was stopped or killed), ${seconds(began)} s`);
   console.log(`  virtual accepted → applied, with stops, kills and faults: p50 ${at(applied, 0.5)}, p99 ${at(applied, 0.99)}, longest ${at(applied, 1)}; lease 6000 ms`);
+  if (count >= 1000) saveResult('consent-race-simulation', `npm run consent-race -- --seeds ${count} --from ${from} --sim-only`, { seeds: count, from, seedsWithViolations: failed, useArrivalsAfterTheAnswer: late, withdrawals: asked, applied: applied.length, pending, seconds: seconds(began) });
 }
 if (!values['sim-only'] && (failed === 0 || !values['fail-fast'])) {
   const real = await raceOnBroker({ eventsPerSecond: number('events'), seconds: number('seconds'), backlog: number('backlog'), bulkNice: number('bulk-nice'), drainSeconds: number('drain') });
   if (real.late.length > 0) failed++;
   for (const line of real.late.slice(0, 8)) console.log(`  ${line}`);
   console.log(`real broker: ${real.sent} events at ${real.rate.toFixed(0)}/s, ${waits(real.backlogAtStart)} when the race began, ${waits(real.backlogAtEnd)} when it ended; ${real.waits.length + real.pending} withdrawals and grants, ${real.pending} answered pending, ${real.late.length} use arrivals after the acknowledgement${real.ended ? '' : ', when part of the backlog still waited'}`);
+  if (number('backlog') >= 20_000) saveResult('consent-race-broker', `npm run consent-race -- --seeds 0 --backlog ${values.backlog} --seconds ${values.seconds} --events ${values.events} --drain ${values.drain}`, {
+    eventsPerSecond: Math.round(real.rate), events: real.sent, backlogAtStart: real.backlogAtStart, backlogAtEnd: real.backlogAtEnd, asked: real.waits.length + real.pending, pending: real.pending, useArrivalsAfterTheAnswer: real.late.length,
+    acceptedToAppliedMs: Object.fromEntries([['p50', 0.5], ['p99', 0.99], ['longest', 1]].map(([name, q]) => [name, quantile(real.waits, q as number)])), limitMs: 250,
+  });
   console.log(`accepted → applied: p50 ${at(real.waits, 0.5)}, p99 ${at(real.waits, 0.99)}, longest ${at(real.waits, 1)}`);
   for (const hop of Object.keys(real.hops[0] ?? {}) as (keyof typeof real.hops[number])[]) {
     const took = real.hops.map((h) => h[hop]).toSorted((a, b) => a - b);
