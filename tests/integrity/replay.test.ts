@@ -195,23 +195,22 @@ test('of two updates that came in one request, the first one that died is supers
   expect((await bodies('flo')).map((b) => b.plan)).toEqual(['new']);
 });
 
-test('what a vendor has is not sent again when the record goes back for another destination, though a release since knows the person by another identifier', async () => {
+test('what a vendor has is not sent again when the record goes back for a new destination, though the release that brings it knows the person by another identifier', async () => {
   const destination = (name: string): { path: string; content: string } => ({ path: `destinations/${name}.yaml`, content: `adapter: http\nconfig:\n  baseUrl: sandbox://${name}\n  operations:\n    put:\n      accepts: [Order]\n      path: /orders\n      body: { email: "{{record.email}}", order: "{{record.orderId}}" }\n      idempotency: { scheme: none, pastWindow: hold }\nroutes:\n  - { on: Order, operation: put, purpose: service }\n` });
   const { files } = (await (await weir.api('/v1/releases/current')).json()) as { files: { path: string; content: string }[] };
   async function apply(next: readonly { path: string; content: string }[]): Promise<void> {
     const applied = (await (await weir.api('/v1/releases', { method: 'POST', body: JSON.stringify({ files: next }) })).json()) as any;
     await waitFor('the release runs', async () => (await weir.status()).release === applied.hash);
   }
-  const both = [...files, destination('books'), destination('stock')];
-  await apply(both.map((f) => (f.path === 'mappings/mine.yaml' ? { ...f, content: f.content.replace('      userId: userId\n', '') } : f)));
+  await apply([...files.map((f) => (f.path === 'mappings/mine.yaml' ? { ...f, content: f.content.replace('      userId: userId\n', '') } : f)), destination('stock')]);
+  // Keyed identifiers differ by the run: of several people some have their two subjects on two partitions.
   const names = ['jan', 'jim', 'joy', 'jot'];
-  await weir.fault({ destination: 'books', mode: 'permanent', count: names.length });
   for (const name of names) expect((await weir.segment('track', { event: 'Order Updated', messageId: `moved-${name}`, userId: name, timestamp: '2026-03-04T05:06:07Z', properties: { order_id: name, status: 'placed', email: `${name}@larkspur.example` } })).ok).toBe(true);
   await weir.settled();
   const taken = async (of: string): Promise<string[]> => (await Promise.all(names.map(async (name) => (await weir.effectsOf(of, name)).map(({ body }) => body.order as string)))).flat();
-  expect([await taken('books'), await taken('stock')]).toEqual([[], names]);
-  await apply(both);
-  for (const name of names) expect((await weir.cli('replay', 'raw', '--subject', `email:${name}@larkspur.example`, '--yes')).out).toMatch(/confirmed +2 [^]*ended: 1 delivered/);
+  expect(await taken('stock')).toEqual(names);
+  await apply([...files, destination('stock'), destination('books')]);
+  for (const name of names) expect((await weir.cli('replay', 'raw', '--subject', `email:${name}@larkspur.example`, '--yes')).out).toMatch(/confirmed +3 [^]*ended: 1 delivered/);
   await weir.settled();
   expect([await taken('books'), await taken('stock')]).toEqual([names, names]);
   await apply(files);
