@@ -13,13 +13,10 @@ test.each([
   ['an endless expression', Array(400).fill('now > 1').join(' && '), /longer|nodes|AST/i],
   ['nested loops', '[1].all(a, [1].all(b, [1].all(c, a == b && b == c)))', /loops/],
   ['a loop over a second list of the payload for each element of the first', 'record.a.all(x, record.b.exists(y, x == y))', /a loop in a loop/],
-  ['a list of the payload looked through for each element of another', 'record.a.all(x, x in record.b)', /in a loop, in, operators and functions/],
-  ['a text of the payload gone through for each element', 'record.a.exists(x, size(record.b) == 3)', /in a loop, in, operators and functions/],
-  ['the same by a method', 'record.a.exists(x, x.n == 1 && record.b.lowerAscii() == "z")', /in a loop, in, operators and functions/],
-  ['a search in a text of the payload for each element', 'record.a.exists(x, record.b.c.contains(x))', /in a loop, in, operators and functions/],
-  ['a sum that is the same for each element', 'record.a.map(x, record.b + record.c) == record.d', /in a loop, in, operators and functions/],
-  ['a comparison that is the same for each element', 'record.a.all(x, record.b == record.c)', /in a loop, in, operators and functions/],
-  ['bytes of the payload for each element', 'record.a.all(x, bytes(record.b) == x)', /in a loop, in, operators and functions/],
+  ['a list of the payload looked through for each element of another', 'record.a.all(x, x in record.b)', /in a loop, in and functions/],
+  ['a text of the payload gone through for each element', 'record.a.exists(x, size(record.b) == 3)', /in a loop, in and functions/],
+  ['the same by a method', 'record.a.exists(x, x.n == 1 && record.b.lowerAscii() == "z")', /in a loop, in and functions/],
+  ['a search in a text of the payload for each element', 'record.a.exists(x, record.b.c.contains(x))', /in a loop, in and functions/],
   ['broken syntax', 'record. ==', /CEL/],
 ])('%s is refused at compile with file and line', (_name, source, message) => {
   const compiled = compileCel(source, context);
@@ -42,7 +39,7 @@ test.each([['[size(record.a), 2]', '[1,2]'], ['{"n": [3, 4]}', '{"n":[3,4]}'], [
 });
 
 test('a loop over a part of the element, or over a written list, may stand in a loop', () => {
-  for (const source of ['record.a.exists(x, now > 1 && now < now + 1 && x == 1)', 'record.a.exists(x, x.b in ["a", "b"] && size(x.c) < 3 && x.d.lowerAscii() == record.e)', 'size(record.a) > 3 && record.a.exists(x, "k" in x)', 'record.a.all(x, x.b.exists(y, y == 1))', 'record.a.exists(x, ["a", "b"].exists(y, x == y))', 'record.a.filter(x, x == 1).exists(y, y == 1)']) expect(compileCel(source, context)).toHaveProperty('cel');
+  for (const source of ['record.a.map(x, record.b + record.c) == record.d', 'record.a.all(x, bytes(record.b) == x)', 'record.a.exists(x, now > 1 && now < now + 1 && x == 1)', 'record.a.exists(x, x.b in ["a", "b"] && size(x.c) < 3 && x.d.lowerAscii() == record.e)', 'size(record.a) > 3 && record.a.exists(x, "k" in x)', 'record.a.all(x, x.b.exists(y, y == 1))', 'record.a.exists(x, ["a", "b"].exists(y, x == y))', 'record.a.filter(x, x == 1).exists(y, y == 1)']) expect(compileCel(source, context)).toHaveProperty('cel');
 });
 
 test('a subject made to blow up a backtracking engine takes no time', () => {

@@ -39,8 +39,7 @@ const maxLoops = 2;
 const maxPattern = 500;
 const loops = new Set(['all', 'exists', 'exists_one', 'map', 'filter']);
 /** Functions that go over the whole of a text or a list. */
-const costly = new Set(['re', 'size', 'contains', 'indexOf', 'lastIndexOf', 'lowerAscii', 'upperAscii', 'split', 'substring', 'trim', 'join', 'bytes', 'hex', 'base64', 'json']);
-const operators = new Set(['==', '!=', '<', '<=', '>', '>=', '+', '-', '*', '/', '%']);
+const costly = new Set(['re', 'size', 'contains', 'indexOf', 'lastIndexOf', 'lowerAscii', 'upperAscii', 'split', 'substring', 'trim', 'join']);
 const patterns = new Map<string, RE2JS>();
 
 /** Linear-time regular expressions (RE2 syntax); `matches` of the CEL library backtracks, so it is refused and `re` stands in. */
@@ -77,7 +76,6 @@ function overPayload({ op, args }: Ast, known: readonly unknown[]): boolean {
   };
   if (!Array.isArray(args)) return false;
   if (op === 'in') return isPayload(args[1]);
-  if (operators.has(op!)) return args.every(isPayload);
   if (op === 'call') return costly.has(args[0] as string) && (args[1] as unknown[]).some(isPayload);
   return op === 'rcall' && costly.has(args[0] as string) && [args[1], ...(args[2] as unknown[])].some(isPayload);
 }
@@ -94,7 +92,7 @@ function inspect(ast: unknown, functions: readonly CelFunction[], variables: Cel
     if (Array.isArray(node)) return node.forEach((child) => walk(child, bound));
     if (node === null || typeof node !== 'object') return;
     const { op, args } = node as Ast;
-    if (bound.length > 0 && overPayload(node as Ast, [...bound, ...single])) report('in a loop, in, operators and functions must go over the element or a written list: take what is the same for each element out of the loop');
+    if (bound.length > 0 && overPayload(node as Ast, [...bound, ...single])) report('in a loop, in and functions must go over the element or a written list: take what is the same for each element out of the loop');
     if (op === 'rcall' && Array.isArray(args)) {
       const [name, receiver, inner] = args as [unknown, Ast, unknown[]];
       if (name === 'matches') report('matches() can take exponential time: use re(text, pattern)');

@@ -90,8 +90,13 @@ test('two destinations of one account that call in turn, with two limits of one 
   expect(taken.length).toBeGreaterThan(150);
 });
 
+test('where three rates bind, the longer two become one that leaves what each of them leaves, not what the shorter does for a day', () => {
+  expect(strictest([{ burst: { count: 100, perMs: 10_000 }, steady: { count: 250_000, perMs: 86_400_000 } }, { steady: { count: 150, perMs: 60_000 } }])).toEqual({ burst: { count: 100, perMs: 10_000 }, steady: { count: 150, perMs: 60_000 } });
+  expect(strictest([{ burst: { count: 2, perMs: 1000 }, steady: { count: 3, perMs: 5000 } }, { steady: { count: 4, perMs: 60_000 } }])?.steady).toEqual({ count: 3, perMs: 60_000 });
+});
+
 test('whatever limits are stated for one bucket, the strictest keeps each of them in every window', () => {
-  const one = fc.record({ count: fc.integer({ min: 1, max: 40 }), perMs: fc.constantFrom(100, 500, 1000, 4000) });
+  const one = fc.record({ count: fc.integer({ min: 1, max: 40 }), perMs: fc.constantFrom(100, 500, 700, 1000, 4000, 60_000) });
   const limits = fc.array(fc.record({ burst: fc.option(one, { nil: undefined }), steady: fc.option(one, { nil: undefined }) }), { minLength: 1, maxLength: 4 });
   fc.assert(fc.property(limits, fc.array(fc.integer({ min: 0, max: 300 }), { minLength: 20, maxLength: 100 }), (stated, gaps) => {
     const limit = strictest(stated);

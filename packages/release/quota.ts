@@ -97,7 +97,8 @@ export const ratesOf = (limit: AccountLimit | undefined): string => shortestFirs
 
 /**
  * A limit that keeps each of these in every window; undefined where none states a rate. One that is stated alone, or by
- * all alike, is itself. Where more than two rates bind, the longer ones become one that is stricter than each of them.
+ * all alike, is itself. Where more than two rates bind, the longer ones become one that keeps each of them: of their windows, the one
+ * that lets most through, with what each of the others leaves for one such window.
  */
 export function strictest(limits: readonly (AccountLimit | undefined)[]): AccountLimit | undefined {
   const stated = [...new Map(limits.map((l) => [ratesOf(l), l]))].filter(([rates]) => rates !== '').map(([, limit]) => limit);
@@ -105,7 +106,9 @@ export function strictest(limits: readonly (AccountLimit | undefined)[]): Accoun
   const rates = shortestFirst(stated);
   // Without those that another one keeps already: no more in no shorter a window.
   const [shortest, ...longer] = rates.filter((r, i) => !rates.some((s, j) => s.count <= r.count && s.perMs >= r.perMs && (s.count < r.count || s.perMs > r.perMs || j < i)));
-  return longer.length === 0 ? { steady: shortest } : { burst: shortest, steady: { count: longer[0]!.count, perMs: longer.at(-1)!.perMs } };
+  if (longer.length === 0) return { steady: shortest };
+  const joined = longer.map(({ perMs }) => ({ count: Math.min(...longer.map((r) => Math.floor(r.count / Math.ceil(r.perMs / perMs)))), perMs }));
+  return { burst: shortest, steady: joined.reduce((most, r) => (r.count / r.perMs > most.count / most.perMs ? r : most)) };
 }
 
 /**

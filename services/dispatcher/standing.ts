@@ -6,6 +6,9 @@ import type { DestinationPorts } from './ports.ts';
 import { createRefusals } from './refusals.ts';
 import type { Task } from './types.ts';
 
+/** A server's guess of when it is well again holds back what restricts use, too: past this, one call looks. */
+const longestAfterErrorMs = 5 * 60_000;
+
 /**
  * How a destination stands, by what its calls come to: its breaker, and what is known of its credential. A call counts for the
  * state that it began in: what was sent before the breaker opened is no probe of it, nor does it open one that has closed since.
@@ -65,7 +68,7 @@ export function createStanding(ports: Pick<DestinationPorts, 'name' | 'clock' | 
       if (trouble('throttled') !== undefined) return set(onAlive());
       const failed = trouble('retry');
       // A server's error is of the whole of it, and so is the time for which it asks; what a refusal of one record asks for is of that record.
-      const asked = tasks.some(({ last }) => (last?.status ?? 0) >= 500) ? askedPauseMs(failed?.retryAfterMs) : undefined;
+      const asked = tasks.some(({ last }) => (last?.status ?? 0) >= 500) ? Math.min(longestAfterErrorMs, askedPauseMs(failed?.retryAfterMs) ?? 0) : undefined;
       set(failed === undefined ? onCancelled(breaker, now) : onFailure(breaker, now, failed.code!, { retryAfterMs: asked }));
     },
     /** Another credential, or the same again: an open breaker that a refused one opened probes now. */

@@ -39,13 +39,17 @@ export function intentsOf({ corrects, outputId }: Heads): ((route: CompiledRoute
   return (route) => named.get(`${outputId}/${route?.destination}/${route?.operation}`) ?? '0';
 }
 
-/** Whether a decision about this route is left out, because a replay order does not send what would come of it. Undefined = none is. */
-export function leftOut({ only, settled, outputId }: Heads): ((route: CompiledRoute | undefined) => boolean) | undefined {
+/** Whether a decision is left out, because a replay order does not send what would come of it. Undefined = none is. That the person is erased by now is always told. */
+export function leftOut({ only, settled, outputId }: Heads): ((decision: Decision) => boolean) | undefined {
   if (only === undefined && settled === undefined) return undefined;
   const own = settled?.split(',').filter((name) => name.startsWith(`${outputId}/`)) ?? [];
   if (only === undefined && own.length === 0) return undefined;
   const named = new Set(own);
-  return (route) => route === undefined || (only !== undefined && route.destination !== only) || named.has(`${outputId}/${route.destination}/${route.operation}`);
+  return (decision) => {
+    const { route } = decision;
+    if (route === undefined) return decision.effect === 'deny' && decision.reason === 'no-route';
+    return (only !== undefined && route.destination !== only) || named.has(`${outputId}/${route.destination}/${route.operation}`);
+  };
 }
 
 /** A change of consent once more, under a linked identifier: an output of its own, of the same record. */

@@ -134,4 +134,6 @@ test('of a record that was put back nothing is written again of a delivery that 
   expect(topicsOf(heads([[H.settled, 'out_a/crm/send,out_a/crm/tag,out_a/ads/send']]))).toEqual(['dispatch.mail']);
   expect(topicsOf(heads([[H.settled, 'out_b/crm/send,out_b/ads/send']]))).toEqual(all);
   expect(topicsOf(heads([[H.settled, 'out_a/crm/send'], [H.only, 'crm']]))).toEqual(['dispatch.crm']);
+  const erased: Decision = { effect: 'deny', route: undefined, rule: null, reason: 'subject-erased', consent: [] };
+  for (const header of [[H.only, 'crm'], [H.settled, 'out_a/crm/send']] as const) expect(Object.keys(written(erased, undefined, heads([header])))).toEqual([topics.outcome]);
 });

@@ -104,7 +104,7 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
     const headers = (): Headers => (others ??= outHeaders(record.record, release.hash));
     let current: Buffer | undefined;
     for (const decision of decisions) {
-      if (isLeftOut?.(decision.route) === true) continue;
+      if (isLeftOut?.(decision) === true) continue;
       const from = intents === undefined ? record : { ...record, intent: intents(decision.route) };
       const destination = decision.route?.destination ?? '';
       let { effect }: { effect: string } = decision;

@@ -243,8 +243,10 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     const share = part(options.share().operation);
     // Stated limits are the most: what a vendor tells can only be less, or say what nobody stated.
     const rates = told.rates.filter((r) => ![gate.limit?.burst, gate.limit?.steady].some((s) => s !== undefined && s.perMs === r.perMs && s.count <= r.count));
+    // What a refusal taught stays, until the vendor tells a rate that says more; what it told before it takes back itself.
+    const says = told.rates.length > 0 && (rates.length > 0 || gate.firstLearnt === undefined);
     if (rates.length > 0) gate.firstLearnt = undefined;
-    if (rates.length > 0 && JSON.stringify(rates) !== JSON.stringify(gate.learnt)) {
+    if (says && JSON.stringify(rates) !== JSON.stringify(gate.learnt)) {
       gate.learnt = rates;
       rebuild(gate, share, now);
     }

@@ -126,6 +126,20 @@ test('what headers and a refusal taught outlives a call under another limit, an 
   }
 });
 
+test('a rate that a vendor told is taken back by the same vendor, when it tells one that is no less than the stated one', () => {
+  const limit = { steady: { count: 150, perMs: 1000 } };
+  const quota = quotaOf();
+  const answer = (rate: number, now: number): void => {
+    expect(quota.take(want(limit), now)).toBe(0);
+    quota.finished('send', { ...ended, headers: { 'ratelimit-limit': `${rate}, ${rate};w=1`, 'ratelimit-remaining': String(rate - 1), 'ratelimit-reset': '1' } }, now);
+  };
+  const stated = quota.state('send', limit, 0).perSecond;
+  answer(10, 0);
+  expect(quota.state('send', limit, 1).perSecond).toBeLessThan(stated / 2);
+  answer(300, 5000);
+  expect(quota.state('send', limit, 5001).perSecond).toBe(stated);
+});
+
 test('what the long run loses to the bound is a tenth where no burst is stated, and the stated burst where it is', () => {
   expect(steadyPerSecond({ steady: { count: 1000, perMs: 10_000 } })).toBeCloseTo(90.1);
   expect(steadyPerSecond({ burst: { count: 75, perMs: 1000 }, steady: { count: 750, perMs: 60_000 } })).toBeCloseTo(676 / 60);
