@@ -2,7 +2,7 @@ import { waitFor } from '@weir/testing';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { makeDeadLetters, startReplayWorld, type ReplayWorld } from './replay-world.ts';
 
-const limit = { count: 60, seconds: 5 };
+const limit = { count: 120, seconds: 5 };
 const letters = 100;
 const applied = letters * 0.4;
 let world: ReplayWorld;
