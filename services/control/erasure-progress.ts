@@ -1,4 +1,5 @@
-import type { Erasure, ErasurePorts } from './erasure.ts';
+import type { Erasure } from './erasure-receipt.ts';
+import type { ErasurePorts } from './erasure.ts';
 
 /** How far the destinations are with an erasure, by what was decided of its event and how that ended. */
 export interface ErasureProgress {

@@ -4,7 +4,8 @@ import { erasureSource as source, eventId, H, outputId } from '@weir/pipeline';
 import type { Identifiers } from '@weir/release';
 import { seal, type KeyRing } from '@weir/seal';
 import { newTraceparent } from '@weir/telemetry';
-import type { Erasure, ErasurePorts } from './erasure.ts';
+import type { Erasure } from './erasure-receipt.ts';
+import type { ErasurePorts } from './erasure.ts';
 
 /** A withdrawal for one identifier; '' = every channel, every topic. What has the same `parts` is the same change. */
 export interface Withdrawal {

@@ -4,7 +4,8 @@ import { groupNames, H, topicNames } from '@weir/pipeline';
 import { checkUse, consentKey, everyPurpose, foldConsent, type ConflictRule, type ConsentChange, type ConsentState } from '@weir/policy';
 import { keyedIdsOf, type Identifiers } from '@weir/release';
 import type { NewLeaf } from './audit.ts';
-import { createErasures, type Erasure, type Erasures } from './erasure.ts';
+import type { Erasure } from './erasure-receipt.ts';
+import { createErasures, type Erasures } from './erasure.ts';
 import type { Remaining, Remains } from './remains.ts';
 import type { Follow, SubjectRecord } from './subjects.ts';
 

@@ -1,7 +1,8 @@
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import type { ServiceContext } from '@weir/service';
-import { createErasures, markOf, type ErasurePorts, type Erasures } from './erasure.ts';
+import { markOf } from './erasure-receipt.ts';
+import { createErasures, type ErasurePorts, type Erasures } from './erasure.ts';
 import { createRawKeyJanitor } from './raw-keys.ts';
 import { createRemains } from './remains.ts';
 import type { Store } from './store.ts';

@@ -1,7 +1,8 @@
 import { Readable } from 'node:stream';
 import { anyOf, anything, count, flag, instant, list, map, named, nullable, object, oneOf, optional, text, type Media, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
-import { erasureStates, markOf, type Erasure, type Erasures } from './erasure.ts';
+import { erasureStates, markOf, type Erasure } from './erasure-receipt.ts';
+import type { Erasures } from './erasure.ts';
 import { everything, parseIdentifier } from '@weir/release';
 import { decisionsReply, leftOutList, subjectReply, type Follow, type Person, type Subjects } from './subjects.ts';
 
