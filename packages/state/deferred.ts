@@ -14,10 +14,11 @@ export interface DeferredRows {
   /** The second halves of all hashes with this first one, in order. */
   under(high: number): number[];
   /**
+   * True: another one is gathered under the hash, so that the caller who loses what is in memory may put that one again.
    * @param value above 0, exact as a number
    * @param beside kept by the rule `largest`: of equal values the one with the larger one counts
    */
-  put(hash: Hash, value: number, beside?: number): void;
+  put(hash: Hash, value: number, beside?: number): boolean;
   /** True: the table may have it, and has it until the removal is written: the caller must know of it when it is lost. */
   remove(hash: Hash): boolean;
   /** Entries gathered since the last freeze. */
@@ -97,9 +98,9 @@ export function createDeferredRows(table: Table, prefix: string, rule: 'newest' 
       highestHere = Math.max(highestHere, value);
       if (rule === 'largest') {
         const known = active.get(high, low) ?? removed;
-        if (known > value || (known === value && active.second(high, low) >= beside)) return;
+        if (known > value || (known === value && active.second(high, low) >= beside)) return true;
       }
-      active.set(high, low, value, beside);
+      return active.set(high, low, value, beside);
     },
     remove([high, low]) {
       const written = frozen?.get(high, low) !== undefined || stored(high, low) !== undefined;

@@ -45,8 +45,8 @@ export interface SortedHashes {
   get(high: number, low: number): number | undefined;
   /** The second number of what is there; 0 = there is none. */
   second(high: number, low: number): number;
-  /** @param second kept only where they were made with second numbers */
-  set(high: number, low: number, value: number, second?: number): void;
+  /** True: another number was there. @param second kept only where they were made with second numbers */
+  set(high: number, low: number, value: number, second?: number): boolean;
   delete(high: number, low: number): void;
   size(): number;
   /** Forgets all and keeps the memory. */
@@ -118,7 +118,8 @@ export function createSortedHashes(seconds = false): SortedHashes {
     },
     set(high, low, value, second = 0) {
       const i = placeOf(high, low);
-      if (!isAt(i, high, low)) {
+      const isThere = isAt(i, high, low);
+      if (!isThere) {
         let empty = i;
         while (data[empty + 2] !== 0) empty += width;
         room(empty + width);
@@ -130,6 +131,7 @@ export function createSortedHashes(seconds = false): SortedHashes {
       data[i + 2] = value;
       if (seconds) data[i + 3] = second;
       if (size > fullest * 2 ** bits) grow();
+      return isThere;
     },
     delete(high, low) {
       const i = placeOf(high, low);

@@ -57,6 +57,7 @@ function createModel() {
 test.for<[title: string, runs: fc.Parameters<[Step[], number]>]>([
   ['ends are known as a map knows them, whenever the process is killed, a write fails or old ones are let go, before, while and after their places are written', { numRuns: 150 }],
   ['an end that is replaced twice, under clocks that are behind, is kept as long as the first', { seed: -1904364960, path: '31:3:1:9:13:14:17:12:16:16:17:4:5:3:14:14:15:3:5:3:3:14:3:5:3:14:3:4:14:3:15:15', numRuns: 1 }],
+  ['an end that is let go before the one that it replaced, under a clock that is behind, does not leave that one behind', { seed: 244500226, path: '108:2:1:5:4:4:4:4:6:8:9:9:13:12:12:12:12:13:13:13:16:17:3:5:3:3:3:3:16:3:5:3:3:3:16:3:5:3:3:16:3:4:16:3:16:3:17:20:20:20:20:20:20:18', numRuns: 1 }],
 ])('%s', async ([, runs]) => {
   await fc.assert(fc.asyncProperty(fc.array(step, { maxLength: 120 }), fc.integer({ min: 1, max: 12 }), async (steps, gathered) => {
     const disk = createDisk();

@@ -68,6 +68,8 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
   /** First block whose ends are in what is gathered. */
   let from = number(writtenKey);
   let writing = false;
+  /** Places gathered since the last freeze of ends that came in place of another one that is gathered with them. */
+  const replacing = new Set<number>();
   /** The last of it is in the transaction that is being written. */
   let over = false;
   /** Ends and forgotten ones since the last transaction. */
@@ -90,30 +92,34 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
     return read.ends;
   }
 
-  function gather(at: number, ends: readonly KeptEnd[]): void {
-    ends.forEach((end, i) => {
-      places.put(end.hash, placeOf(at, i));
-      if (end.last !== undefined) lasts.put(end.last, end.acceptedAt, besideOf(end));
-    });
+  function gather(end: KeptEnd, place: number): void {
+    if (places.put(end.hash, place)) replacing.add(place);
+    if (end.last !== undefined) lasts.put(end.last, end.acceptedAt, besideOf(end));
   }
 
-  /** True: a row may have it, until the removal is written. */
-  function forget({ hash, last, acceptedAt, firstOffset }: KeptEnd): boolean {
+  /** True: it has to stand in the journal until the removal is written, for a row may have it, or a block the one that it replaced. */
+  function forget({ hash, last, acceptedAt, firstOffset }: KeptEnd, place: number): boolean {
     const written = places.remove(hash);
-    return (last !== undefined && lasts.find(last) === acceptedAt && lasts.beside(last) === besideOf({ firstOffset }) && lasts.remove(last)) || written;
+    const lastWritten = last !== undefined && lasts.find(last) === acceptedAt && lasts.beside(last) === besideOf({ firstOffset }) && lasts.remove(last);
+    return replacing.delete(place) || lastWritten || written;
   }
 
   function freezeIfMuch(): void {
     if (writing || (places.size() < most && lasts.size() < most && next - from < most / 4)) return;
     places.freeze();
     lasts.freeze();
+    replacing.clear();
     writing = true;
     from = next;
   }
 
   /** What was in memory when the process ended. */
-  for (let at = from; at < next; at++) gather(at, block(at));
-  for (const { value } of table.range(forgottenPrefix)) for (const end of decodeEnds(value)) if (places.find(end.hash) === end.value.readDoubleLE(0)) forget(end);
+  for (let at = from; at < next; at++) block(at).forEach((end, i) => { gather(end, placeOf(at, i)); });
+  // One that it had replaced may still stand in a block that is kept for its neighbours; one that came later counts.
+  for (const { value } of table.range(forgottenPrefix)) for (const end of decodeEnds(value)) {
+    const place = end.value.readDoubleLE(0);
+    if ((places.find(end.hash) ?? Number.POSITIVE_INFINITY) <= place) forget(end, place);
+  }
   read = undefined;
   freezeIfMuch();
 
@@ -128,8 +134,7 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
     add(key, value, time, acceptedAt, delivered) {
       if (open === undefined || open.ends.length === endsABlock) blocks.set(next++, open = { ends: [], time: 0 });
       const end: KeptEnd = { hash: hashOfKey(key), last: delivered === undefined || delivered.object === ofItsOwn || acceptedAt <= 0 ? undefined : hashOfLast(delivered.subject, delivered.operation, delivered.object ?? ''), acceptedAt, firstOffset: delivered?.firstOffset ?? -1, time, value };
-      places.put(end.hash, placeOf(next - 1, open.ends.length));
-      if (end.last !== undefined) lasts.put(end.last, acceptedAt, besideOf(end));
+      gather(end, placeOf(next - 1, open.ends.length));
       open.ends.push(end);
       open.time = Math.max(open.time, time);
       added++;
@@ -150,9 +155,10 @@ export function createEndBlocks(table: Table, most = maxGathered): EndBlocks {
           // One that was replaced stands in a later block.
           if (places.find(end.hash) !== placeOf(at, i)) return;
           forgotten(end.value);
+          if (!forget(end, placeOf(at, i))) return;
           const place = Buffer.allocUnsafe(8);
           place.writeDoubleLE(placeOf(at, i));
-          if (forget(end)) journal.push({ ...end, value: place });
+          journal.push({ ...end, value: place });
         });
         puts.push({ key, value: null }, { key: blockKey(at), value: null });
         looked += ends.length;

@@ -27,6 +27,8 @@ export interface ParkMark extends ParkValue {
 export interface SeenMark extends OwnerMark {
   readonly offset?: number;
   readonly timestamp?: number | undefined;
+  /** The last mark before here that does not belong to this ledger: where its answer was lost, it was written again further on. */
+  readonly stray?: OwnerMark | undefined;
 }
 
 /** Who owned the partition where a reader of the topic stands. */
@@ -139,9 +141,14 @@ export function createLedgerStore(table: Table, serde: Serde, counts = false, ga
   function see({ value, offset, timestamp }: LedgerEntry, seen: OwnerSeen): boolean {
     if (value === null) return false;
     const { token, owner, calledTo = 0 } = serde.decode(value).value as OwnerMark & { readonly calledTo?: number };
-    if (!belongs({ token, owner }, offset)) return false;
+    const stray = seen.owner?.stray;
+    if (!belongs({ token, owner }, offset)) {
+      seen.owner = { ...(seen.owner ?? unknownBefore(0)), stray: { token, owner } };
+      return false;
+    }
+    if (stray?.token === token && stray.owner === owner) return false;
     const isFirst = isNone(seen.owner);
-    seen.owner = nextOwner(seen.owner, { token, owner, ...(timestamp === undefined ? {} : { offset, timestamp }) });
+    seen.owner = nextOwner(seen.owner, { token, owner, ...(timestamp === undefined ? {} : { offset, timestamp }), ...(stray === undefined ? {} : { stray }) });
     return isFirst && calledTo > 0;
   }
 

@@ -180,12 +180,15 @@ test('the end of the dispatch topic that a broker tells may be an old one', asyn
   expect(twice(first.called, second.called)).toEqual([]);
 });
 
-test('a mark that was on its way when the ledger was made anew is not of it', async () => {
+test.each([['once', false], ['twice, for its answer was lost', true]] as const)('a mark that was on its way when the ledger was made anew is not of it: written %s', async (_what, markTwice) => {
   const w = world(5, 20);
   const first = w.owner();
   await first.read(12);
   first.die();
-  const marked = w.owner(undefined, { lostBeforeMark: true, diesMarked: true });
+  w.lose();
+  w.owner(undefined, { diesMarked: true });
+  await turns(20);
+  const marked = w.owner(undefined, { lostBeforeMark: true, markTwice, diesMarked: true });
   await turns(20);
   marked.die();
   const next = w.owner();
@@ -232,7 +235,7 @@ test('whenever a ledger is lost, and whatever becomes of the owners, none takes 
         lost++;
         if (leftover) w.append(topics.ledger('one'), [{ partition: 0, key: Buffer.from('#park/i/0/s'), value: null }]);
       }
-      const owner = w.owner(cache ? caches.at(-1) : undefined, faults);
+      const owner = w.owner(cache ? caches.at(-1) : undefined, { ...faults });
       await turns(12);
       if (reads > 0) await owner.read(Math.min(5 + reads, 26));
       const now = owner.called.map(({ offset, maybeSince }) => ({ offset, maybeSince }));
