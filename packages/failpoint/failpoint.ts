@@ -31,6 +31,12 @@ export const failpoints = {
   'dispatcher.retry-scheduled': 'a retry waits for its time',
   'dispatcher.parked-written': 'deliveries are on the parked topic, the marker is not written',
   'dispatcher.marker-written': 'the marker of a parked subject is acknowledged, the offset is not committed',
+  'control.authorized': 'who asks for a change may make it, nothing is written',
+  'control.audit-written': 'the intent of a change is in the audit log, the change is not made',
+  'control.change-made': 'the change is made, its end is not in the audit log, nothing is answered',
+  'control.put-back': 'records of a replay are acknowledged, its cursor is not saved',
+  'control.erasure-marked': 'the mark of an erasure is acknowledged, the erasure does not say so',
+  'control.keys-destroyed': 'the keys of a person are destroyed, the erasure does not say so',
 } as const;
 export type Failpoint = keyof typeof failpoints;
 

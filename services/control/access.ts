@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { WeirError } from '@weir/errors';
+import { failpoint } from '@weir/failpoint';
 import type { FastifyContextConfig, FastifyInstance, FastifyRequest, FastifySchema } from 'fastify';
 import type { AuditLog } from './audit.ts';
 import type { Authenticate } from '@weir/service/authenticate';
@@ -101,13 +102,16 @@ export function installAccess(app: FastifyInstance, ports: { readonly authentica
     if (!request.principal.grants.some((grant) => allows({ id: '', grants: [{ ...grant, sources: '*', destinations: '*' }] }, config.permission!, { sources: [], destinations: [] }))) throw new WeirError('forbidden');
     if (!allows(request.principal, config.permission!, await config.scope!(request))) throw new WeirError('forbidden');
     if (config.action === undefined) return;
+    failpoint('control.authorized');
     request.leaf = await ports.audit().record({ kind: 'intent', actor: request.principal.id, action: actionOf(request)!, target: config.target?.(request) ?? null, details: isPrivate(request) || reads(request) ? {} : { body: createHash('sha256').update(JSON.stringify(request.body ?? null)).digest('hex') } });
+    failpoint('control.audit-written');
   });
 
   app.addHook('onSend', async (request, reply, payload) => {
     if (request.leaf === '') return payload;
     const of = request.leaf;
     request.leaf = '';
+    failpoint('control.change-made');
     try {
       await ports.audit().record({ kind: 'end', actor: request.principal.id, action: actionOf(request)!, target: null, of, details: { result: resultOf(reply.statusCode), status: reply.statusCode } });
     } catch (error) {

@@ -1,5 +1,6 @@
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
+import { failpoint } from '@weir/failpoint';
 import type { Appender, LogAdmin, Reader, Serde } from '@weir/log';
 import { createInTurn, retentionOf, type TopicNames } from '@weir/pipeline';
 import { consentKey, everyPurpose } from '@weir/policy';
@@ -194,6 +195,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const markedAt = now();
     marking.add(erasure.id);
     await keys.markErased(erasure.ids, markedAt, erasure.id);
+    failpoint('control.erasure-marked');
     const linked = await linkedSince(erasure);
     if (linked === undefined) return save({ ...erasure, state: 'marked', markedAt, rawUntil: await rawUntil(markedAt) });
     marking.delete(erasure.id);
@@ -272,6 +274,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
 
   async function destroy(erasure: Erasure): Promise<Erasure> {
     const keysDestroyed = erasure.keysDestroyed + await keys.destroy(erasure.ids, 'marked');
+    failpoint('control.keys-destroyed');
     const left = await remains.keysLeft(erasure.ids);
     if (left > 0) throw new WeirError('not-ready', `${left} keys of before the mark are there after they were destroyed`);
     return verify({ ...erasure, keysDestroyed });

@@ -8,13 +8,13 @@ import type { History } from './history.ts';
 import { createRoutes } from './routes.ts';
 
 const raw = (n: number): History['raw'][number] => ({ event: `e${n}`, hash: `h${n}`, objectKey: 'u1', source: 'segment', partition: 0, offset: n });
-const canonical = (n: number): History['canonical'][number] => ({ event: `e${n}`, output: `o${n}`, source: 'segment', subject: 's1', partition: 0, offset: n, type: 'Profile', release: 'r1', value: Buffer.from(`v${n}`), wanted: { must: ['newsletter|subscribe'], may: ['newsletter|subscribe'] } });
-const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', kind: 'use', subject: 's1', release: 'r1', partition: 0, offset: n });
+const canonical = (n: number): History['canonical'][number] => ({ event: `e${n}`, output: `o${n}`, source: 'segment', subject: 's1', partition: 0, offset: n, type: 'Profile', release: 'r1', value: Buffer.from(`v${n}`), wanted: { must: ['newsletter|subscribe'], may: ['newsletter|subscribe'] }, userId: 'u1' });
+const dispatch = (n: number): History['dispatch'][number] => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', kind: 'use', subject: 's1', release: 'r1', partition: 0, offset: n, order: '' });
 const end = (n: number): History['ends'][number] => ({ key: `k${n}`, event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', effect: 'done', at: 1000 + n, reason: null, owner: 'a/1/x', owned: true });
 const arrival = (n: number): History['arrivals'][number] => ({ destination: 'newsletter', operation: 'subscribers', idempotencyKey: `k${n}`, subject: 's1', body: { email: 'p@larkspur.example' }, at: 900 + n, applied: true, n });
 const good: History = {
   raw: [raw(1), raw(2)], canonical: [canonical(1), canonical(2)], dispatch: [dispatch(1), dispatch(2)], ends: [end(1), end(2)], parked: [], outcomes: [1, 2].map((n) => ({ event: `e${n}`, output: `o${n}`, destination: 'newsletter', operation: 'subscribe', state: 'delivered', reason: null, stage: 'dispatcher' })), letters: [],
-  consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), changes: [], leaves: [], effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
+  consent: [{ id: 'p@larkspur.example', purpose: 'email-marketing', state: 'granted', version: 1, at: 1 }], releases: new Set(['r1']), changes: [], switches: new Map(), tokens: new Map(), orders: new Set(), erasures: new Map(), leaves: [], unreadable: 0, effects: [arrival(1), arrival(2)], arrivals: [arrival(1), arrival(2)],
 };
 const sent = { answered: new Map([['u1', ['e1', 'e2']]]), poison: [], members: 0, consent: new Map([['p@larkspur.example', { said: true, later: ['e2'] }]]) };
 const no = (later: string[]) => ({ consent: new Map([['p@larkspur.example', { said: false, later }]]) });
@@ -122,17 +122,18 @@ test('what a record is wanted for is by the routes of the workspace and their co
 test('an audit log that lacks a leaf, has another one, or is not the one that was signed is seen, and a change without a leaf', () => {
   const leafOf = (action: string) => ({ id: `leaf_${randomUUID()}`, kind: 'intent' as const, at: 1, actor: 'chaos', action, target: null, of: null, details: {} });
   const [first, second, other] = [leafOf('release.apply'), leafOf('secret.use'), leafOf('release.apply')];
-  const leaves = [first, second].map(encodeLeaf);
+  const leaves = [first, second].map((leaf, at) => ({ bytes: encodeLeaf(leaf), at }));
   const tree = createTree();
-  for (const leaf of leaves) tree.append(leaf);
+  for (const { bytes } of leaves) tree.append(bytes);
   const signer = signingKey('weir', newSigningKey());
   const note = signCheckpoint({ origin: 'weir', size: tree.size, root: tree.root() }, signer);
   const signed = { served: note, kept: [note], verifier: verifierOf(signer) };
-  const log: History = { ...good, leaves, changes: [{ what: 'release r1', leaf: first.id }] };
+  const log: History = { ...good, leaves, changes: [{ what: 'release r1', leaf: first.id, at: 1 }] };
   expect(audited(log, signed)).toEqual([]);
-  expect(audited({ ...log, leaves: [leaves[0]!, leaves[0]!, leaves[1]!, encodeLeaf(other)] }, signed), 'a resend, and what came after').toEqual([]);
-  expect(audited({ ...log, changes: [{ what: 'release r2', leaf: '' }] }, signed)).toHaveLength(1);
-  expect(audited({ ...log, changes: [{ what: 'release r2', leaf: other.id }] }, signed)).toHaveLength(1);
+  expect(audited({ ...log, leaves: [leaves[0]!, leaves[0]!, leaves[1]!, { bytes: encodeLeaf(other), at: 2 }] }, signed), 'a resend, and what came after').toEqual([]);
+  expect(audited({ ...log, changes: [{ what: 'release r2', leaf: '', at: 1 }] }, signed)).toHaveLength(1);
+  expect(audited({ ...log, changes: [{ what: 'release r2', leaf: second.id, at: 0 }] }, signed).join(), 'before its leaf').toContain('before');
+  expect(audited({ ...log, changes: [{ what: 'release r2', leaf: other.id, at: 1 }] }, signed)).toHaveLength(1);
   expect(audited({ ...log, leaves: leaves.slice(0, 1) }, signed).join()).toContain('truncated');
   expect(audited({ ...log, leaves: leaves.toReversed() }, signed).join()).toContain('changed');
   expect(audited(log, { ...signed, kept: [] })).toHaveLength(1);

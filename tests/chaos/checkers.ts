@@ -4,7 +4,7 @@ import { replaces } from '../../services/dispatcher/ledger.ts';
 import type { EndState } from '../../services/dispatcher/types.ts';
 import type { EndRecord, History } from './history.ts';
 
-export const invariants = ['I1', 'I2', 'I3', 'I4', 'I5', 'I6', 'I7', 'I8', 'I9', 'I10', 'I12'] as const;
+export const invariants = ['I1', 'I2', 'I3', 'I4', 'I5', 'I6', 'I7', 'I8', 'I9', 'I10', 'I11', 'I12'] as const;
 export type Invariant = (typeof invariants)[number];
 
 export interface Sent {
@@ -91,19 +91,20 @@ export function endedOnce(history: History): string[] {
 /** What the control service signed, and what was kept of it elsewhere. */
 export interface Signed { readonly served: string; readonly kept: readonly string[]; readonly verifier: string }
 
-/** Every release on weir.control, and which is current, names a leaf of the audit log; the log as it stands on its topic is the one that was signed, by the check of `weir audit verify`. */
+/** Every change on weir.control, and every release, names a leaf of the audit log; the log as it stands on its topic is the one that was signed, by the check of `weir audit verify`. */
 export function audited(history: History, signed: Signed): string[] {
   const leaves: Buffer[] = [];
-  const known = new Map<string, Buffer>();
-  for (const bytes of history.leaves) {
-    const id = decodeLeaf(bytes)?.id;
+  const known = new Map<string, History['leaves'][number]>();
+  for (const leaf of history.leaves) {
+    const id = decodeLeaf(leaf.bytes)?.id;
     // A resend of the same leaf is known by its id and counts once.
-    if (id !== undefined && known.get(id)?.equals(bytes) === true) continue;
-    if (id !== undefined) known.set(id, bytes);
-    leaves.push(bytes);
+    if (id !== undefined && known.get(id)?.bytes.equals(leaf.bytes) === true) continue;
+    if (id !== undefined) known.set(id, leaf);
+    leaves.push(leaf.bytes);
   }
   return [
     ...history.changes.filter(({ leaf }) => !known.has(leaf)).map(({ what, leaf }) => `${what} names the audit leaf ${leaf || 'of nobody'}, which is not in the log`),
+    ...history.changes.filter(({ leaf, at }) => (known.get(leaf)?.at ?? 0) > at).map(({ what, leaf, at }) => `${what} was written at ${at}, before its audit leaf ${leaf} at ${known.get(leaf)!.at}`),
     ...(signed.kept.length === 0 ? ['no checkpoint of the audit log was kept'] : []),
     ...verifyLog({ leaves, ...signed }).map(({ kind, message }) => `audit log: ${kind}: ${message}`),
   ];
@@ -215,6 +216,8 @@ export function ordered(history: History, sent: Sent): string[] {
     subjectOf.set(name, `${d.destination}|${d.subject}`);
   }
   const deliveryOf = new Map(history.ends.map((e) => [`${e.destination}|${e.key}`, delivery(e)]));
+  // What a replay order put back comes after what was newer; that it rolls nothing back is `superseded` (tests/contract/superseded.test.ts).
+  const putBack = new Set(history.dispatch.filter((d) => d.order !== '').map(delivery));
   const uses = new Set(history.dispatch.filter((d) => d.kind === 'use').map(delivery));
   // A restrict goes ahead of uses that wait, and its end says of which.
   const waited = Map.groupBy(history.parked, delivery);
@@ -225,7 +228,7 @@ export function ordered(history: History, sent: Sent): string[] {
   }
   problems.push(...inversions(history.effects.flatMap((e) => {
     const name = deliveryOf.get(`${e.destination}|${e.idempotencyKey}`);
-    return name === undefined ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, at: e.at, ahead: ahead.get(name), use: uses.has(name) }];
+    return name === undefined || putBack.has(name) || !subjectOf.has(name) ? [] : [{ group: subjectOf.get(name)!, id: name, place: dispatchedAt.get(name)!, at: e.at, ahead: ahead.get(name), use: uses.has(name) }];
   }), 'effects', (id) => {
     const keys = new Set([...deliveryOf].filter(([, name]) => name === id).map(([key]) => key));
     const calls = history.arrivals.filter((a) => keys.has(`${a.destination}|${a.idempotencyKey}`)).map((a) => `${a.at}${a.applied ? ' applied' : ''}`);
@@ -281,7 +284,9 @@ export function sameBytes(history: History): string[] {
  */
 export function zombiesHarmless(history: History, skewMs: number): string[] {
   const calls = Map.groupBy(history.arrivals.filter((a) => a.idempotencyKey !== null), (a) => `${a.destination}|${a.idempotencyKey}`);
-  const endsOf = Map.groupBy(history.ends, (e) => `${e.destination}|${e.key}`);
+  const putBack = new Set(history.dispatch.filter((d) => d.order !== '').map(delivery));
+  // What ended otherwise than delivered is called again when an order puts it back.
+  const endsOf = Map.groupBy(history.ends.filter((e) => e.state === 'delivered' || !putBack.has(delivery(e))), (e) => `${e.destination}|${e.key}`);
   return [...endsOf].flatMap(([key, ends]) => {
     const endAt = Math.min(...ends.filter((e) => e.owned).map((e) => e.at));
     const late = (calls.get(key) ?? []).filter((a) => a.at > endAt + skewMs);

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLog, createSerde, type RecordBatch } from '@weir/log';
-import { itemHash } from '@weir/pipeline';
+import { H, itemHash } from '@weir/pipeline';
 import { leafHeader } from '@weir/release';
 import { createKeyRing, sealedSerde, type KeyRing } from '@weir/seal';
 import { createLogger } from '@weir/telemetry';
@@ -11,8 +11,8 @@ import { nextOwner, type OwnerMark } from '../../services/dispatcher/owners.ts';
 import { createRoutes, type Routes, type Wanted } from './routes.ts';
 
 export interface RawRecord { readonly event: string; readonly hash: string; readonly objectKey: string; readonly source: string; readonly partition: number; readonly offset: number }
-export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer; /** By the routes of the workspace. */ readonly wanted: Wanted }
-export interface DispatchRecord { readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly kind: string; readonly subject: string; readonly release: string; readonly partition: number; readonly offset: number }
+export interface CanonicalRecord { readonly event: string; readonly output: string; readonly source: string; readonly subject: string; readonly partition: number; readonly offset: number; readonly type: string; readonly release: string; readonly value: Buffer; /** By the routes of the workspace. */ readonly wanted: Wanted; readonly userId: string | null }
+export interface DispatchRecord { readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly kind: string; readonly subject: string; readonly release: string; readonly partition: number; readonly offset: number; /** By which replay order; '' = none. */ readonly order: string }
 export interface EndRecord { readonly key: string; readonly event: string; readonly output: string; readonly destination: string; readonly operation: string; readonly state: string; readonly effect: string; readonly at: number; readonly reason: string | null; /** By whom, and whether that was the owner by the order of its ledger when it came there. */ readonly owner: string; readonly owned: boolean }
 export interface OutcomeRecord { readonly event: string; readonly output: string | null; readonly destination: string | null; readonly operation: string | null; readonly state: string; readonly reason: string | null; /** Who told it. */ readonly stage: string }
 export interface ConsentRecord { readonly id: string; readonly purpose: string; readonly state: string; readonly version: number; readonly at: number }
@@ -30,9 +30,18 @@ export interface History {
   readonly consent: ConsentRecord[];
   readonly releases: Set<string>;
   /** Changes on weir.control that somebody ordered, with the audit leaf that each names. */
-  readonly changes: Array<{ readonly what: string; readonly leaf: string }>;
+  readonly changes: Array<{ readonly what: string; readonly leaf: string; readonly at: number }>;
+  /** Kill switches, by destination. */
+  readonly switches: Map<string, boolean>;
+  /** API tokens, by id: whether it is revoked. */
+  readonly tokens: Map<string, boolean>;
+  /** Replay orders. */
+  readonly orders: Set<string>;
+  readonly erasures: Map<string, { readonly state: string; readonly erasedAt: number | null }>;
   /** weir.audit as it stands. */
-  readonly leaves: Buffer[];
+  readonly leaves: Array<{ readonly bytes: Buffer; readonly at: number }>;
+  /** Records whose key is destroyed. */
+  unreadable: number;
   readonly effects: Arrival[];
   readonly arrivals: Arrival[];
 }
@@ -63,7 +72,7 @@ export async function readHistory(options: { brokers: readonly string[]; registr
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
     /** `<topic>/<partition>` → the owner at what is read now. */
     const owners = new Map<string, OwnerMark>();
-    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], parked: [], outcomes: [], letters: [], consent: [], releases: new Set(), changes: [], leaves: [], effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
+    const history: History = { raw: [], canonical: [], dispatch: [], ends: [], parked: [], outcomes: [], letters: [], consent: [], releases: new Set(), changes: [], switches: new Map(), tokens: new Map(), orders: new Set(), erasures: new Map(), leaves: [], unreadable: 0, effects: await vendorLog(options.sandbox, 'effects'), arrivals: await vendorLog(options.sandbox, 'arrivals') };
     const routes = createRoutes();
     // The releases first: what a record is wanted for is by their routes.
     for (const topic of (await admin.listTopics()).filter((t) => t.startsWith(`${options.prefix}.`)).sort((a, b) => Number(b.endsWith('.control')) - Number(a.endsWith('.control')))) {
@@ -74,11 +83,13 @@ export async function readHistory(options: { brokers: readonly string[]; registr
           for (const record of batch.records) {
             if (name.startsWith('raw.')) history.raw.push({ event: header(record, 'weir-event'), hash: header(record, 'weir-hash'), objectKey: record.key?.toString() ?? '', source: name.slice(4), partition, offset: record.offset });
             // Not Avro.
-            else if (name === 'audit') history.leaves.push(record.value ?? Buffer.alloc(0));
+            else if (name === 'audit') history.leaves.push({ bytes: record.value ?? Buffer.alloc(0), at: record.timestamp });
             else if (record.value !== null) {
               await serde.prepare(record.value);
               // Sealed bytes differ with their key, which two instances may both have made: what is compared is what they open to.
-              add(history, name, partition, { offset: record.offset, timestamp: record.timestamp, key: record.key, value: keys.open(record.value)!, headers: record.headers }, serde.decode(record.value), { keys, owners, routes });
+              const value = keys.open(record.value);
+              if (value === undefined) history.unreadable++;
+              else add(history, name, partition, { offset: record.offset, timestamp: record.timestamp, key: record.key, value, headers: record.headers }, serde.decode(record.value), { keys, owners, routes });
             }
           }
         });
@@ -95,13 +106,14 @@ export async function readHistory(options: { brokers: readonly string[]; registr
 function add(history: History, topic: string, partition: number, record: RecordBatch['records'][number], decoded: { readonly name: string; readonly value: any }, { keys, owners, routes }: { readonly keys: KeyRing; readonly owners: Map<string, OwnerMark>; readonly routes: Routes }): void {
   const { name, value } = decoded;
   if (topic === 'canonical') {
-    history.canonical.push({ event: header(record, 'weir-event'), output: header(record, 'weir-output'), source: header(record, 'weir-source'), subject: record.key!.toString(), partition, offset: record.offset, type: name, release: header(record, 'weir-release'), value: record.value!, wanted: routes.wanted(name.replace('weir.canonical.', ''), { ...value }, header(record, 'weir-source')) });
+    history.canonical.push({ event: header(record, 'weir-event'), output: header(record, 'weir-output'), source: header(record, 'weir-source'), subject: record.key!.toString(), partition, offset: record.offset, type: name, release: header(record, 'weir-release'), value: record.value!, wanted: routes.wanted(name.replace('weir.canonical.', ''), { ...value }, header(record, 'weir-source')), userId: value.userId ?? null });
     return;
   }
+  if (topic === 'control' && record.headers.some(([n]) => n === leafHeader)) history.changes.push({ what: record.key!.toString(), leaf: header(record, leafHeader), at: record.timestamp });
   switch (name) {
     case 'weir.internal.Delivery':
       if (topic.startsWith('parked.')) history.parked.push({ output: value.outputId, destination: value.destination, operation: value.operation, offset: record.offset });
-      if (topic.startsWith('dispatch.')) history.dispatch.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, kind: value.kind, subject: record.key!.toString(), release: value.release, partition, offset: record.offset });
+      if (topic.startsWith('dispatch.')) history.dispatch.push({ event: value.eventId, output: value.outputId, destination: value.destination, operation: value.operation, kind: value.kind, subject: record.key!.toString(), release: value.release, partition, offset: record.offset, order: header(record, H.intent) });
       return;
     case 'weir.internal.LedgerEnd':
       history.ends.push({ key: value.key, event: value.eventId, output: value.outputId, destination: topic.slice('ledger.'.length), operation: value.operation, state: value.state, effect: value.effect, at: record.timestamp, reason: value.reason, owner: value.owner, owned: owners.get(`${topic}/${partition}`)?.owner === value.owner });
@@ -120,11 +132,23 @@ function add(history: History, topic: string, partition: number, record: RecordB
       return;
     case 'weir.internal.Release':
       history.releases.add(value.hash);
-      history.changes.push({ what: `release ${value.hash}`, leaf: header(record, leafHeader) });
+      if (header(record, leafHeader) === '') history.changes.push({ what: `release ${value.hash}`, leaf: '', at: record.timestamp });
       routes.add(value.files);
       return;
     case 'weir.internal.CurrentRelease':
-      history.changes.push({ what: `release ${value.hash} made current`, leaf: header(record, leafHeader) });
+      if (header(record, leafHeader) === '') history.changes.push({ what: `release ${value.hash} made current`, leaf: '', at: record.timestamp });
+      return;
+    case 'weir.internal.DestinationSwitch':
+      history.switches.set(value.destination, value.paused);
+      return;
+    case 'weir.internal.ApiToken':
+      history.tokens.set(value.id, value.revokedAt !== null);
+      return;
+    case 'weir.internal.ReplayOrder':
+      history.orders.add(value.id);
+      return;
+    case 'weir.internal.ErasureReceipt':
+      history.erasures.set(value.id, { state: value.state, erasedAt: value.erasedAt });
       return;
     default:
   }

@@ -3,19 +3,21 @@ import { join } from 'node:path';
 import { failpoints, type Failpoint } from '@weir/failpoint';
 import type { Random } from './random.ts';
 import { tearOne } from './torn.ts';
-import { clientOf, holdsWork, lagOf, sessionMs, stages, type Stage, type World } from './world.ts';
+import { clientOf, holdsWork, lagOf, sessionMs, victims, type Victim, type World } from './world.ts';
 
 /** Up to which passing of a point a kill waits: often passed ones are struck anywhere. */
 const passings: Partial<Record<Failpoint, number>> = {
   'log.schema-fetch': 4, 'poller.page-fetched': 2, 'poller.produced': 2, 'poller.cursor-saved': 2, 'normalizer.dlq-written': 2, 'normalizer.release-switch': 1, 'policy.tables-loading': 1, 'policy.folded': 4, 'policy.states-acked': 4,
   'dispatcher.taking-over': 2, 'dispatcher.before-connect': 60, 'dispatcher.sent': 60, 'dispatcher.response-read': 60, 'dispatcher.dlq-written': 1, 'dispatcher.ledger-written': 40, 'dispatcher.retry-scheduled': 2, 'dispatcher.parked-written': 1, 'dispatcher.marker-written': 1,
+  'control.authorized': 3, 'control.audit-written': 3, 'control.change-made': 3, 'control.put-back': 1, 'control.erasure-marked': 1, 'control.keys-destroyed': 1,
 };
 /** Of the shared points and the others, by how often the stage passes one in its life: one that is not reached in it is a kill anywhere. */
-const ofStage: Record<Stage, { readonly 'log.produce-sent': number; readonly 'log.commit-sent': number; readonly others: number }> = {
+const ofStage: Record<Victim, { readonly 'log.produce-sent': number; readonly 'log.commit-sent': number; readonly others: number }> = {
   ingest: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
   normalizer: { 'log.produce-sent': 8, 'log.commit-sent': 3, others: 4 },
   policy: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
   dispatcher: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
+  control: { 'log.produce-sent': 20, 'log.commit-sent': 1, others: 3 },
 };
 /** Passed while a process starts: armed at once. */
 const atStart: ReadonlySet<string> = new Set<Failpoint>(['log.schema-fetch', 'policy.tables-loading', 'dispatcher.taking-over']);
@@ -54,29 +56,36 @@ const inHand: Record<Failpoint, string | undefined> = {
   'dispatcher.retry-scheduled': 'the delivery that waits: it has no end',
   'dispatcher.parked-written': 'the deliveries of the subject: they are finished here when the marker stands',
   'dispatcher.marker-written': 'the deliveries of the subject: their offset is committed after this',
+  'control.authorized': 'a request that is not answered',
+  'control.audit-written': 'a change whose intent is in the audit log and which is not made',
+  'control.change-made': 'a change that is made, not answered, and without an end in the audit log',
+  'control.put-back': 'records that are put back and lie behind the cursor of their order',
+  'control.erasure-marked': 'an erasure that is not acknowledged',
+  'control.keys-destroyed': 'an erasure that is not acknowledged',
 };
-const sharedPoints: Record<Stage, readonly Failpoint[]> = { ingest: ['log.produce-sent'], normalizer: ['log.produce-sent', 'log.commit-sent', 'log.schema-fetch'], policy: ['log.produce-sent', 'log.commit-sent'], dispatcher: ['log.produce-sent', 'log.commit-sent'] };
+const sharedPoints: Record<Victim, readonly Failpoint[]> = { ingest: ['log.produce-sent'], control: ['log.produce-sent'], normalizer: ['log.produce-sent', 'log.commit-sent', 'log.schema-fetch'], policy: ['log.produce-sent', 'log.commit-sent'], dispatcher: ['log.produce-sent', 'log.commit-sent'] };
 
 /** Points of a stage: by the catalogue, so that a new one is tried without a word here. */
-export function pointsOf(stage: Stage): Failpoint[] {
+export function pointsOf(stage: Victim): Failpoint[] {
   const own = (Object.keys(failpoints) as Failpoint[]).filter((name) => name.startsWith(`${stage}.`) || (stage === 'ingest' && name.startsWith('poller.')));
   return [...own, ...sharedPoints[stage]];
 }
 
 /** Points that no killer reaches: one that is forgotten would never be tried. */
 export function untried(): string[] {
-  const tried = new Set<string>(stages.flatMap(pointsOf));
+  const tried = new Set<string>(victims.flatMap(pointsOf));
   return Object.keys(failpoints).filter((name) => !tried.has(name));
 }
 
-function passingsOf(stage: Stage, point: Failpoint): number {
+function passingsOf(stage: Victim, point: Failpoint): number {
   const of = ofStage[stage];
   return passings[point] ?? (point === 'log.produce-sent' || point === 'log.commit-sent' ? of[point] : of.others);
 }
 
 /** What makes the process pass a point that traffic alone passes seldom. */
 async function provoke(world: World, point: Failpoint, random: Random): Promise<void> {
-  if (point === 'dispatcher.dlq-written') await world.vendorFault({ mode: 'permanent', count: 3 });
+  if (point.startsWith('control.')) world.operators.provoke(point);
+  else if (point === 'dispatcher.dlq-written') await world.vendorFault({ mode: 'permanent', count: 3 });
   else if (point === 'normalizer.dlq-written') world.traffic.poison(3);
   else if (point === 'dispatcher.parked-written' || point === 'dispatcher.marker-written' || point === 'dispatcher.retry-scheduled') for (let i = 0; i < 12; i++) await world.vendorFault({ mode: '5xx', subject: world.traffic.person(random), forMs: 4000 });
 }
@@ -90,13 +99,13 @@ export interface KillerPorts {
   /** Lives since the last kill at it that were armed at `<stage> <point>` and did not end there. */
   readonly misses: Map<string, number>;
   /** Milliseconds after it is ready until the next kill of a stage is due, so that events keep pace with kills. */
-  readonly pace: (stage: Stage) => number;
+  readonly pace: (stage: Victim) => number;
   readonly starts: Starts;
   /** Asks for another release; resolves when it was ordered. */
   readonly switchRelease: () => Promise<void>;
-  killed(stage: Stage, instance: number, point: string, counted: boolean): void;
+  killed(stage: Victim, instance: number, point: string, counted: boolean): void;
   /** It ended by itself: an error that nobody declared. */
-  ended(stage: Stage, instance: number, code: number | null): void;
+  ended(stage: Victim, instance: number, code: number | null): void;
   tore(): void;
 }
 
@@ -106,16 +115,16 @@ const idleMs = 6000;
 /** Lets so many processes start at once, one of a stage that is away altogether first, and knows how long a start of a stage takes until it is ready. */
 export interface Starts {
   /** Runs it when it is its turn. */
-  inTurn<T>(stage: Stage, start: () => Promise<T>): Promise<T>;
-  usualMs(stage: Stage): number;
+  inTurn<T>(stage: Victim, start: () => Promise<T>): Promise<T>;
+  usualMs(stage: Victim): number;
 }
 
 /** More starts at once than processors, and one, would take them from those that work and come up later themselves. */
 export function createStarts(atOnce: number): Starts {
-  const usual = new Map<Stage, number>();
-  const waiting: { readonly stage: Stage; readonly turn: () => void }[] = [];
-  const starting: Stage[] = [];
-  const alone = (stage: Stage): boolean => !starting.includes(stage) && waiting.filter((w) => w.stage === stage).length > 1;
+  const usual = new Map<Victim, number>();
+  const waiting: { readonly stage: Victim; readonly turn: () => void }[] = [];
+  const starting: Victim[] = [];
+  const alone = (stage: Victim): boolean => !starting.includes(stage) && waiting.filter((w) => w.stage === stage).length > 1;
   const next = (): void => {
     if (starting.length >= atOnce || waiting.length === 0) return;
     const [first] = waiting.splice(Math.max(0, waiting.findIndex(({ stage }) => alone(stage))), 1);
@@ -156,7 +165,7 @@ export const deadAfter = 40;
 const missesOfKill = 3;
 
 /** The points that have the fewest kills, one of them; one that is not reached moves back, so that it does not take the lives of the others. Now and then any. */
-export function choose(stage: Stage, { counts, misses, random }: Pick<KillerPorts, 'counts' | 'misses' | 'random'>): Failpoint {
+export function choose(stage: Victim, { counts, misses, random }: Pick<KillerPorts, 'counts' | 'misses' | 'random'>): Failpoint {
   const points = pointsOf(stage);
   if (random.next() < 0.25) return random.pick(points);
   const of = (name: string): number => (counts.get(`${stage} ${name}`) ?? 0) + Math.floor((misses.get(`${stage} ${name}`) ?? 0) / missesOfKill);
@@ -165,7 +174,7 @@ export function choose(stage: Stage, { counts, misses, random }: Pick<KillerPort
 }
 
 /** Runs until `done`; then the instance runs unarmed. */
-export async function runKiller(stage: Stage, instance: number, ports: KillerPorts): Promise<void> {
+export async function runKiller(stage: Victim, instance: number, ports: KillerPorts): Promise<void> {
   const { world, random, counts } = ports;
   const { fleet, options } = world;
   while (!ports.done()) {
@@ -241,11 +250,11 @@ export async function runKiller(stage: Stage, instance: number, ports: KillerPor
 
     /** What cannot be asked, because brokers are away, does not count. Where schemas are fetched a process has joined no group yet: it was started for what waits for its stage. */
     function holds(died = false): Promise<boolean> {
-      return (died && point === 'log.schema-fetch' ? lagOf(world, stage).then(({ records }) => records > 0) : holdsWork(world, stage, instance, died)).catch(() => false);
+      return (died && point === 'log.schema-fetch' && stage !== 'control' ? lagOf(world, stage).then(({ records }) => records > 0) : holdsWork(world, stage, instance, died)).catch(() => false);
     }
   }
 
-  async function startUntilReady(service: Stage, n: number): Promise<void> {
+  async function startUntilReady(service: Victim, n: number): Promise<void> {
     for (let tries = 0; ; tries++) {
       try {
         return await fleet.start(service, n);

@@ -1,7 +1,7 @@
 /**
  * npm run chaos -- --kills N --seed S [--events N] [--per-point N] [--faults …]: see options.ts and docs/faults.md.
  *
- * Three brokers, every service a process of its own, three instances of every stage, under kills at named points and
+ * Three brokers, every service a process of its own, three instances of every stage and one control service with its operators, under kills at named points and
  * faults of everything around them; then the invariants over what the topics and the vendor hold. Rounds of one
  * state of the product and one seed add up in docs/results/chaos.json, so that a run that was cut goes on. Exit 1 on a violation, 2 on
  * a bad argument, 3 when the run has not all that was wanted, which a line before the last names; the last line is the sum as JSON.
@@ -10,7 +10,7 @@ import { pointsOf, untried } from './killers.ts';
 import { readOptions, short, usage } from './options.ts';
 import { addResult, isOfNow, lacks, readResults, sumOf, type Sum } from './results.ts';
 import { runRound } from './round.ts';
-import { stages } from './world.ts';
+import { victims } from './world.ts';
 
 const options = readOptions(process.argv.slice(2));
 if (typeof options === 'string') {
@@ -40,7 +40,7 @@ while (!isOver(total) && Object.values(total.violations).every((n) => n === 0)) 
   dead = unreached;
   total = sum();
 }
-for (const stage of stages) for (const point of [...pointsOf(stage), 'random']) console.log(`${String(total.points.get(`${stage} ${point}`) ?? 0).padStart(5)}  ${stage} ${point}`);
+for (const stage of victims) for (const point of [...pointsOf(stage), 'random']) console.log(`${String(total.points.get(`${stage} ${point}`) ?? 0).padStart(5)}  ${stage} ${point}`);
 for (const name of dead) console.log(`${name}: armed again and again, never reached`);
 const lacked = lacks(total, options);
 if (lacked.length > 0) console.log(`lacking: ${lacked.join('; ')}`);

@@ -4,7 +4,7 @@ import { expect, test } from 'vitest';
 import { pointsOf, untried } from './killers.ts';
 import { allFaults, readOptions } from './options.ts';
 import { lacking, lacks, sumOf, type Round } from './results.ts';
-import { stages } from './world.ts';
+import { victims } from './world.ts';
 
 test.each([[[]], [['--kills']], [['--kills', '0']], [['--kills', '1e3']], [['--kills', '5', '--seed', '-1']], [['--kills', '5', '--faults', 'rain']], [['--kills', '5', '--fault', 'stop']], [['5']]])('%j is refused before anything starts', (args) => {
   expect(typeof readOptions(args)).toBe('string');
@@ -30,13 +30,13 @@ test('what is wanted when nothing is said grows with the kills: 300 of them are 
 
 test('every failpoint of the catalogue has a killer, and is counted as long as it lacks kills', () => {
   expect(untried()).toEqual([]);
-  const all = stages.flatMap((stage) => pointsOf(stage).map((point) => `${stage} ${point}`));
+  const all = victims.flatMap((stage) => pointsOf(stage).map((point) => `${stage} ${point}`));
   expect(lacking(new Map(), 5).size).toBe(all.length);
   expect(lacking(new Map(all.map((name) => [name, 5])), 5).size).toBe(0);
   expect([...lacking(new Map(all.map((name, i) => [name, i === 0 ? 3 : 5])), 5)]).toEqual([[all[0], 2]]);
 });
 
-const all = stages.flatMap((stage) => pointsOf(stage).map((point) => `${stage} ${point}`));
+const all = victims.flatMap((stage) => pointsOf(stage).map((point) => `${stage} ${point}`));
 const roundOf = (kills: number, events: number, points: Record<string, number>): Round => ({ commit: 'c', at: '', machine: '', seed: 1, round: 0, seconds: 1, kills, uncounted: 0, endedByThemselves: 0, events, effects: 0, faults: {}, points, violations: {} as Round['violations'], firstViolations: [] });
 const each = (n: number): Record<string, number> => Object.fromEntries(all.map((name) => [name, n]));
 

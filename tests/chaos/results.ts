@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { invariants, type Invariant } from './checkers.ts';
 import { pointsOf } from './killers.ts';
 import { manyKills, type Options } from './options.ts';
-import { stages } from './world.ts';
+import { victims } from './world.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const file = join(root, 'docs/results/chaos.json');
@@ -72,7 +72,7 @@ export function sumOf(rounds: readonly Round[]): Sum {
 
 /** Points of a stage that were struck less than `least` times, with what is missing. */
 export function lacking(points: ReadonlyMap<string, number>, least: number): Map<string, number> {
-  return new Map(stages.flatMap((stage) => pointsOf(stage).map((point) => `${stage} ${point}`)).flatMap((name) => {
+  return new Map(victims.flatMap((stage) => pointsOf(stage).map((point) => `${stage} ${point}`)).flatMap((name) => {
     const missing = least - (points.get(name) ?? 0);
     return missing > 0 ? [[name, missing] as const] : [];
   }));

@@ -3,8 +3,9 @@ import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { keyedId } from '@weir/pipeline';
-import { waitFor, type FleetService } from '@weir/testing';
+import { waitFor } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
+import { answersHold, changesAudited, erased, pausesHold } from './change-checkers.ts';
 import { audited, consentHeld, decidedForEach, effectsOnce, endedOnce, invariants, lastNoHolds, nothingLost, ordered, releasesNamed, sameBytes, zombiesHarmless, type Invariant, type Signed } from './checkers.ts';
 import { readHistory, type History } from './history.ts';
 import { createStarts, deadAfter, runKiller } from './killers.ts';
@@ -13,7 +14,7 @@ import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
 import { userIdOf } from './traffic.ts';
 import { calm, runWeather, startVendorFaults, switchRelease } from './weather.ts';
-import { callTimeoutMs, instances, lagOf, sessionMs, stages, startWorld, type Stage, type World } from './world.ts';
+import { callTimeoutMs, instances, instancesOf, lagOf, sessionMs, stages, startWorld, victims, type Stage, type Victim, type World } from './world.ts';
 
 const maxRssMb = 400;
 const settleMs = 240_000;
@@ -81,13 +82,13 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   const ahead = (): number => (share === 0 ? 0 : tally.kills - traffic.log.events / share);
   const lags = new Map<Stage, number>();
   /** Kills wait for the events that belong to them, and for a stage that is far behind. */
-  const pace = (stage: Stage): number => {
+  const pace = (stage: Victim): number => {
     const rate = traffic.log.events / ((performance.now() - started) / 1000);
-    return Math.max((lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
+    return Math.max(stage !== 'control' && (lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
   };
   const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
-  const killers = Promise.all(stages.flatMap((stage) => instances.map((instance) => runKiller(stage, instance, {
+  const killers = Promise.all(victims.flatMap((stage) => instancesOf(stage).map((instance) => runKiller(stage, instance, {
     world, counts: tally.points, misses, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
     killed: (_stage, _instance, _point, counted) => {
       if (counted) tally.kills++;
@@ -101,15 +102,18 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
       console.log(`${service} ${n} ended by itself (${code}): ${readFileSync(world.fleet.logFile(service, n), 'utf8').trimEnd().split('\n').at(-1)?.slice(0, 300)}`);
     },
   }))));
-  const watched = supervise(world, ['control'], done, tally);
-  const guards = Promise.all([watched, runWeather(world, done, count), watchMemory(world, done, tally), watchGroups(world, done), holdBack(world, done, lags, () => share > 0 && ahead() < -2 * slack)]);
+  const guards = Promise.all([world.operators.run(done), runWeather(world, done, count), watchMemory(world, done, tally), watchGroups(world, done), holdBack(world, done, lags, () => share > 0 && ahead() < -2 * slack)]);
   await killers;
+  // What was begun comes to its end first: senders need not run ahead meanwhile.
+  traffic.hold(true);
   await guards;
   await calm(world);
   traffic.hold(false);
   await traffic.stop();
   for (const stage of stages) for (const n of instances) tally.faults.set('stall', (tally.faults.get('stall') ?? 0) + (readFileSync(world.fleet.logFile(stage, n), 'utf8').match(/^stood still for/gm)?.length ?? 0));
-  console.log(`round ${round}: ${tally.kills} kills, ${traffic.log.events} events; waiting until all is quiet`);
+  const { log: ordered } = world.operators;
+  for (const [name, n] of [['pauses', ordered.pauses.length], ['tokens', ordered.tokens.size], ['replays', ordered.replays.size], ['erasures', ordered.erasures.length]] as const) tally.faults.set(`ordered: ${name}`, n);
+  console.log(`round ${round}: ${tally.kills} kills, ${traffic.log.events} events, ${ordered.tokens.size} tokens, ${ordered.pauses.length} pauses, ${ordered.replays.size} replays and ${ordered.erasures.length} erasures after ${minutes().toFixed(1)} min; waiting until all is quiet`);
   return [...lacking(tally.points, options.perPoint).keys()].filter(isDead);
 }
 
@@ -125,8 +129,8 @@ async function watchGroups({ holdings }: World, done: () => boolean): Promise<vo
 async function watchMemory(world: World, done: () => boolean, tally: Tally): Promise<void> {
   while (!done()) {
     await pause(2000);
-    for (const service of [...stages, 'control'] as const) {
-      for (const instance of service === 'control' ? [1] : instances) {
+    for (const service of victims) {
+      for (const instance of instancesOf(service)) {
         const { pid } = world.fleet.process(service, instance);
         const status = existsSync(`/proc/${pid}/status`) ? readFileSync(`/proc/${pid}/status`, 'utf8') : '';
         const mb = Number(/^RssAnon:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) / 1024;
@@ -165,16 +169,21 @@ async function settle(world: World, broken: Tally['broken']): Promise<void> {
   };
   await waitFor('the poller has read the list', async () => [...(await admin.endOffsets(topics.raw('members'))).values()].reduce((a, b) => a + b, 0) >= feed.size(), settleMs).catch((error: unknown) => broken.I8.push((error as Error).message));
   await waitFor('no lag', async () => (await where()) === undefined, settleMs).catch(async () => broken.I8.push((await where()) ?? 'lag went late'));
+  await waitFor('every order has ended', async () => {
+    const left = await world.operators.unended();
+    if (left.length > 0) throw new Error(left.slice(0, 5).join(', '));
+    return true;
+  }, settleMs).catch((error: unknown) => broken.I8.push((error as Error).message));
   await fleet.settled(settleMs).catch((error: unknown) => broken.I8.push((error as Error).message));
 }
 
 /** What ended by itself is started again, as whatever runs services does. */
-async function supervise(world: World, services: readonly FleetService[], done: () => boolean, tally: Tally): Promise<void> {
+async function supervise(world: World, done: () => boolean, tally: Tally): Promise<void> {
   const { fleet } = world;
   while (!done()) {
     await pause(500);
-    for (const service of services) {
-      for (const instance of service === 'control' ? [1] : instances) {
+    for (const service of victims) {
+      for (const instance of instancesOf(service)) {
         const { exitCode, signalCode } = fleet.process(service, instance);
         if (exitCode === null && signalCode === null) continue;
         tally.ended++;
@@ -201,7 +210,7 @@ async function judge(world: World, tally: Tally): Promise<History> {
   const { fleet, platform, traffic, feed, secrets } = world;
   const { broken } = tally;
   let settled = false;
-  const watched = supervise(world, ['control', ...stages], () => settled, tally);
+  const watched = supervise(world, () => settled, tally);
   await settle(world, broken);
   settled = true;
   await watched;
@@ -209,14 +218,16 @@ async function judge(world: World, tally: Tally): Promise<History> {
   const signed = await signedAudit(world);
   const history = await readHistory({ brokers: platform.bootstrap, registryUrl: platform.registryUrl, prefix: fleet.prefix, sandbox: fleet.sandbox, workspaceKey: key });
   const sent = { answered: traffic.log.answered, poison: traffic.log.poison, consent: traffic.log.consent, members: feed.size() };
-  broken.I1.push(...nothingLost(history, sent), ...decidedForEach(history), ...endedOnce(history));
+  const told = world.operators.log;
+  broken.I1.push(...nothingLost(history, sent), ...decidedForEach(history), ...endedOnce(history), ...answersHold(history, told));
   broken.I2.push(...effectsOnce(history));
   const idsOf = (email: string): string[] => [`email:${keyedId(key, 'email', email)}`, `userId:${keyedId(key, 'userId', userIdOf(email))}`];
   broken.I3.push(...consentHeld(history, callTimeoutMs + sessionMs, idsOf), ...lastNoHolds(history, sent, idsOf));
   broken.I4.push(...ordered(history, sent));
   broken.I5.push(...sameBytes(history));
-  broken.I6.push(...zombiesHarmless(history, 250));
-  broken.I9.push(...audited(history, signed));
+  broken.I6.push(...zombiesHarmless(history, 250), ...pausesHold(history, told, callTimeoutMs + sessionMs));
+  broken.I9.push(...audited(history, signed), ...changesAudited(history));
+  broken.I11.push(...erased(history, told, callTimeoutMs + sessionMs));
   broken.I12.push(...releasesNamed(history));
   for (const service of [...stages, 'control', 'sandbox'] as const) {
     for (const instance of instances) {
@@ -228,8 +239,8 @@ async function judge(world: World, tally: Tally): Promise<History> {
   return history;
 }
 
-function keep({ fleet, dir, traffic }: World, history: History): void {
+function keep({ fleet, dir, traffic, operators: { log: told } }: World, history: History): void {
   cpSync(fleet.dataDir, join(dir, 'fleet'), { recursive: true });
-  writeFileSync(join(dir, 'history.json'), JSON.stringify({ ...history, canonical: history.canonical.map(({ value, ...rest }) => ({ ...rest, value: value.toString('base64') })), leaves: history.leaves.map((leaf) => leaf.toString()), letters: history.letters.map(({ value: _value, ...rest }) => rest), releases: [...history.releases], answered: [...traffic.log.answered] }));
+  writeFileSync(join(dir, 'history.json'), JSON.stringify({ ...history, canonical: history.canonical.map(({ value, ...rest }) => ({ ...rest, value: value.toString('base64') })), leaves: history.leaves.map(({ bytes, at }) => ({ leaf: bytes.toString(), at })), operators: { ...told, switches: [...told.switches], tokens: [...told.tokens], replays: [...told.replays] }, letters: history.letters.map(({ value: _value, ...rest }) => rest), releases: [...history.releases], answered: [...traffic.log.answered] }));
   console.log(`kept: ${dir}`);
 }

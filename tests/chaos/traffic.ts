@@ -30,8 +30,20 @@ export interface Traffic {
   hold(on: boolean): void;
   /** Calls a second from now on, all workers together. */
   setRate(rate: number): void;
+  /** Sends these in one request, again until it is answered; their event ids. */
+  send(calls: readonly SentCall[]): Promise<readonly string[]>;
   /** Nothing new is sent; resolves when everything begun was answered. */
   stop(): Promise<void>;
+}
+
+export interface SentCall {
+  readonly userId: string;
+  readonly email: string;
+  readonly body: object;
+  /** What it says of email-marketing, if it does. */
+  readonly consent?: boolean;
+  /** No mapping takes it. */
+  readonly poison?: boolean;
 }
 
 export interface Feed { readonly url: string; grow(): void; size(): number; close(): Promise<void> }
@@ -52,8 +64,8 @@ export interface TrafficOptions {
 const requestTimeoutMs = 8000;
 const lateMs = 30_000;
 
-/** Who has the address: people of the calls (p7@ is u-7), members of the polled list (mu7@ is mu-7). */
-export const userIdOf = (email: string): string => email.replace(/^(p|mu)(\d+)@.*$/, (_, kind: string, n: string) => `${kind === 'p' ? 'u' : 'mu'}-${n}`);
+/** Who has the address: people of the calls (p7@ is u-7), members of the polled list (mu7@ is mu-7), those that are erased (x7@ is x-7). */
+export const userIdOf = (email: string): string => email.replace(/^(p|mu|x)(\d+)@.*$/, (_, kind: string, n: string) => `${kind === 'p' ? 'u' : kind}-${n}`);
 
 export async function startFeed(): Promise<Feed> {
   let size = 0;
@@ -84,23 +96,23 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   let poisons = 0;
   let ids = 0;
 
-  function call(person: number): { userId: string; body: object; consent?: boolean; poison?: boolean } {
+  function call(person: number): SentCall {
     const n = ids++;
     const userId = `u-${person}`;
     const common = { messageId: `m-${n}`, userId, timestamp: new Date(Date.UTC(2026, 0, 1) + n * 1000).toISOString() };
     const email = `p${person}@larkspur.example`;
     const roll = random.next();
     // What the mapping cannot take and may not leave out: it must end in the dead letters, with its bytes.
-    if (roll < 0.01 || poisons-- > 0) return { userId, poison: true, body: { ...common, type: 'identify', traits: { email, marketingConsent: 'perhaps' } } };
+    if (roll < 0.01 || poisons-- > 0) return { userId, email, poison: true, body: { ...common, type: 'identify', traits: { email, marketingConsent: 'perhaps' } } };
     if (roll < 0.06) {
       const consent = random.next() < 0.5;
-      return { userId, consent, body: { ...common, type: 'identify', traits: { email, marketingConsent: consent } } };
+      return { userId, email, consent, body: { ...common, type: 'identify', traits: { email, marketingConsent: consent } } };
     }
-    if (roll < 0.5) return { userId, body: { ...common, type: 'identify', traits: { email, plan: `plan-${n}` } } };
-    return { userId, body: { ...common, type: 'track', event: 'Product Viewed', properties: { n } } };
+    if (roll < 0.5) return { userId, email, body: { ...common, type: 'identify', traits: { email, plan: `plan-${n}` } } };
+    return { userId, email, body: { ...common, type: 'track', event: 'Product Viewed', properties: { n } } };
   }
 
-  async function send(body: string): Promise<{ eventIds: string[] }> {
+  async function post(body: string): Promise<{ eventIds: string[] }> {
     for (let attempt = 0; ; attempt++) {
       const at = random.below(log.inFlight.length);
       log.inFlight[at]!++;
@@ -121,6 +133,20 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
     }
   }
 
+  async function send(calls: readonly SentCall[]): Promise<readonly string[]> {
+    const { eventIds } = await post(JSON.stringify({ batch: calls.map((c) => c.body) }));
+    calls.forEach(({ userId, email, consent, poison }, i) => {
+      const list = log.answered.get(userId);
+      if (list === undefined) log.answered.set(userId, [eventIds[i]!]);
+      else list.push(eventIds[i]!);
+      if (poison === true) log.poison.push(eventIds[i]!);
+      if (consent === undefined) log.consent.get(email)?.later.push(eventIds[i]!);
+      else log.consent.set(email, { said: consent, later: [] });
+    });
+    log.events += calls.length;
+    return eventIds;
+  }
+
   async function worker(index: number): Promise<void> {
     /** When the last call that was made fell due. */
     let due = performance.now();
@@ -136,17 +162,7 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
       const size = Math.min(late, 5 * options.batch);
       due += size * callMs;
       const calls = Array.from({ length: size }, () => call(index + options.workers * random.below(Math.floor(options.people / options.workers))));
-      const { eventIds } = await send(JSON.stringify({ batch: calls.map((c) => c.body) }));
-      calls.forEach(({ userId, consent, poison }, i) => {
-        const list = log.answered.get(userId);
-        if (list === undefined) log.answered.set(userId, [eventIds[i]!]);
-        else list.push(eventIds[i]!);
-        if (poison === true) log.poison.push(eventIds[i]!);
-        const email = `p${userId.slice(2)}@larkspur.example`;
-        if (consent === undefined) log.consent.get(email)?.later.push(eventIds[i]!);
-        else log.consent.set(email, { said: consent, later: [] });
-      });
-      log.events += calls.length;
+      await send(calls);
       for (let n = 0; index === 0 && n < size; n += options.batch) feed.grow();
     }
   }
@@ -155,6 +171,7 @@ export function startTraffic(options: TrafficOptions, feed: Feed): Traffic {
   running.catch(() => undefined);
   return {
     log,
+    send,
     members: feed.size,
     feedUrl: feed.url,
     poison: (n) => { poisons = n; },

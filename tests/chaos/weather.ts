@@ -1,13 +1,13 @@
 /** What goes wrong around the services while they are killed: each kind on its own, so that they overlap. */
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { registry as adapters, readAdapterFile } from '@weir/adapters';
+import { registry as adapters } from '@weir/adapters';
 import { createLog } from '@weir/log';
-import { applyAudited, compileRelease, readWorkspace, withDefaults } from '@weir/release';
+import { applyAudited, compileRelease } from '@weir/release';
 import { freeze } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
 import { moveLeaders } from './leaders.ts';
+import { filesOf } from './operators.ts';
 import type { FaultName } from './options.ts';
 import type { Toxic } from './proxy.ts';
 import { instances, sessionMs, stages, type Stage, type World } from './world.ts';
@@ -145,8 +145,7 @@ let version = 0;
 /** The other of two releases that differ in nothing that matters to a delivery. */
 export async function switchRelease(world: World): Promise<void> {
   const { workspace, fleet, appender, serde, topics } = world;
-  writeFileSync(join(workspace, 'weir.yaml'), `name: chaos\ndoc: Version ${++version % 2}.\nregion: DE\n`);
-  const release = compileRelease(withDefaults(readWorkspace(workspace), adapters, readAdapterFile), { adapters, workspaceKey: readWorkspaceKey(fleet.dataDir, undefined) });
+  const release = compileRelease(filesOf(workspace, ++version % 2), { adapters, workspaceKey: readWorkspaceKey(fleet.dataDir, undefined) });
   await applyAudited({ appender, serde, topic: topics.control, auditTopic: topics.audit, release, by: 'chaos', message: null, now: Date.now });
 }
 

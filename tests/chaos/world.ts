@@ -10,6 +10,7 @@ import { freePorts, startPlatform, type Platform } from '../../infra/local/platf
 import { createHoldings, type Holdings } from './groups.ts';
 import type { Options } from './options.ts';
 import { startProxy, type NetworkProxy } from './proxy.ts';
+import { createOperators, type Operators } from './operators.ts';
 import { createRandom, type Random } from './random.ts';
 import { startFeed, startTraffic, type Feed, type Traffic } from './traffic.ts';
 import { startVaultServer, type VaultServer } from './vault-server.ts';
@@ -18,6 +19,10 @@ export const stages = ['ingest', 'normalizer', 'policy', 'dispatcher'] as const 
 export type Stage = (typeof stages)[number];
 /** Of every stage: while two of them start, the third works. */
 export const instances = [1, 2, 3] as const;
+/** What is killed: every stage, and the control service, of which there is one. */
+export const victims = [...stages, 'control'] as const satisfies readonly FleetService[];
+export type Victim = (typeof victims)[number];
+export const instancesOf = (victim: Victim): readonly number[] => (victim === 'control' ? [1] : instances);
 export const sessionMs = 3000;
 export const callTimeoutMs = 1500;
 export const people = 400;
@@ -39,6 +44,8 @@ export interface World {
   readonly secrets: readonly string[];
   readonly feed: Feed;
   readonly traffic: Traffic;
+  /** Who orders changes by the control API. */
+  readonly operators: Operators;
   /** A client of our own, past the proxies. */
   readonly log: Log;
   readonly admin: LogAdmin;
@@ -142,8 +149,9 @@ export async function startWorld(options: Options, round: number): Promise<World
       dispatcher: [[groups.dispatcher('warehouse'), topics.dispatch('warehouse')], [groups.dispatcher('newsletter'), topics.dispatch('newsletter')]],
     } as const;
     const traffic = startTraffic({ ingest: instances.map((n) => fleet.url('ingest', n)), authorization: () => authorization, random: createRandom(seed * 1000 + round, 'traffic'), people, workers: 8, batch: 20, rate: options.rate }, feed);
+    const operators = createOperators({ control: fleet.url('control'), token: fleet.secret('ADMIN_TOKEN'), workspace, destinations: ['warehouse', 'newsletter'], random: createRandom(seed * 1000 + round, 'operators'), send: (calls) => traffic.send(calls) });
     return {
-      options, random: createRandom(seed * 1000 + round, 'weather'), dir, workspace, platform, proxy, links, vault, fleet, secrets, feed, traffic, log, admin, appender, serde, topics, clockFile, close,
+      options, random: createRandom(seed * 1000 + round, 'weather'), operators, dir, workspace, platform, proxy, links, vault, fleet, secrets, feed, traffic, log, admin, appender, serde, topics, clockFile, close,
       reads, holdings: createHoldings(platform.bootstrap, [...new Set(Object.values(reads).flat().map(([group]) => group))]),
       vendorFault: async (body) => {
         const response = await fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) });
@@ -157,7 +165,7 @@ export async function startWorld(options: Options, round: number): Promise<World
 }
 
 /** As the process of an instance calls itself at the brokers. */
-export const clientOf = (stage: Stage, instance: number): string => `weir-${stage}-${instance}`;
+export const clientOf = (stage: Victim, instance: number): string => `weir-${stage}-${instance}`;
 
 /** Records behind the commits of a stage, and where the first of them is; with `of`, of those partitions only. */
 export async function lagOf({ reads, admin }: Pick<World, 'reads' | 'admin'>, stage: Stage, of?: (group: string, topic: string) => readonly number[]): Promise<{ readonly records: number; readonly where: string | undefined }> {
@@ -177,8 +185,9 @@ export async function lagOf({ reads, admin }: Pick<World, 'reads' | 'admin'>, st
   return { records, where };
 }
 
-/** True while work waits uncommitted on the partitions of this instance; for ingest: while requests are in flight to it, or were cut off when it died just now. */
-export async function holdsWork({ traffic, holdings, ...world }: Pick<World, 'traffic' | 'holdings' | 'reads' | 'admin'>, stage: Stage, instance: number, died = false): Promise<boolean> {
+/** True while work waits uncommitted on the partitions of this instance; for ingest and control: while requests are in flight to it, or were cut off when it died just now; for control also while an order is not ended. */
+export async function holdsWork({ traffic, operators, holdings, ...world }: Pick<World, 'traffic' | 'operators' | 'holdings' | 'reads' | 'admin'>, stage: Victim, instance: number, died = false): Promise<boolean> {
+  if (stage === 'control') return operators.open() || (died && performance.now() - operators.cutAt() < 1000);
   const { inFlight, cutAt } = traffic.log;
   if (stage === 'ingest') return died ? performance.now() - cutAt[instance - 1]! < 1000 : inFlight[instance - 1]! > 0;
   await holdings.refresh();

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { WeirError } from '@weir/errors';
+import { failpoint } from '@weir/failpoint';
 import type { LogAdmin } from '@weir/log';
 import { patiently, retentionOf, type ReplayPreview } from '@weir/pipeline';
 import type { Logger } from 'pino';
@@ -227,14 +228,15 @@ export function createRunner(ports: RunnerPorts): Runner {
     };
     let savedAt = clock.monotonic();
     /** What is being put back; the next chunk is selected meanwhile, and put back behind it. */
-    let under: { readonly whole: Promise<boolean>; readonly acknowledged: () => void; readonly positions: readonly Position[] } | undefined;
+    let under: { readonly whole: Promise<boolean>; readonly some: boolean; readonly acknowledged: () => void; readonly positions: readonly Position[] } | undefined;
     /** False: paused, cancelled or closed within the chunk: what of it was put back is found again by its origin. */
     async function settle(): Promise<boolean> {
       if (under === undefined) return on();
-      const { whole, acknowledged, positions } = under;
+      const { whole, some, acknowledged, positions } = under;
       under = undefined;
       if (!await whole) return false;
       acknowledged();
+      if (some) failpoint('control.put-back');
       if (clock.monotonic() - savedAt < saveEveryMs && !atEnd(order, positions)) return true;
       await keep(entry, { positions, counts: { ...counts }, tails: await endsOf(admin, targets(order)) });
       savedAt = clock.monotonic();
@@ -254,7 +256,7 @@ export function createRunner(ports: RunnerPorts): Runner {
           tally(counts, { read: records.length, lost, selected: items.length, requeued: back.length }, over);
           ports.metrics.requeued.inc(back.length);
         };
-        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), puts), acknowledged, positions };
+        under = { whole: putBack.put(already.size === 0 ? back : back.filter((item) => !already.has(item.from)), puts), some: back.length > 0, acknowledged, positions };
         // Told when it is waited for.
         under.whole.catch(() => {});
       }
