@@ -86,14 +86,14 @@ export function createOperators({ control, token, workspace, destinations, rando
     }
   }
 
-  /** Again until it is answered: each of these may be repeated. Undefined: it is not to be had any more. */
-  async function insist(method: string, path: string, body: object | undefined, done: () => boolean): Promise<any> {
+  /** Again until it is answered: each of these may be repeated. Undefined: it is not to be had any more. `mayRefuse`: there may be nothing to do it to. */
+  async function insist(method: string, path: string, body: object | undefined, done: () => boolean, mayRefuse = false): Promise<any> {
     for (let tries = 0; ; tries++) {
       const answer = await ask(method, path, body);
       if (answer !== undefined && answer.status < 300) return answer.value;
       // 5xx and 429 say that it is away, or busy.
       if (answer !== undefined && answer.status < 500 && answer.status !== 429) {
-        log.odd.push(`${method} ${path.replace(/[0-9a-f-]{16,}/, '…')} was answered ${answer.status}: ${JSON.stringify(answer.value).slice(0, 200)}`);
+        if (!mayRefuse || answer.status !== 400) log.odd.push(`${method} ${path.replace(/[0-9a-f-]{16,}/, '…')} was answered ${answer.status}: ${JSON.stringify(answer.value).slice(0, 200)}`);
         return undefined;
       }
       if (done()) return undefined;
@@ -130,7 +130,7 @@ export function createOperators({ control, token, workspace, destinations, rando
   async function replay(done: () => boolean): Promise<void> {
     const body = { from: random.pick(['dlq', 'dlq', 'dispatch', 'canonical', 'raw']), since: Date.now() - 45_000, start: true };
     await Promise.all(Array.from({ length: operators }, async () => {
-      const ordered = await insist('POST', '/v1/replays', body, () => done() || random.next() < 0.3);
+      const ordered = await insist('POST', '/v1/replays', body, () => done() || random.next() < 0.3, true);
       if (ordered === undefined) return;
       log.replays.add(ordered.id);
       underWay.add(ordered.id);
