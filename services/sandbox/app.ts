@@ -90,6 +90,7 @@ export function createSandbox(options: ConfigOf<typeof schema>, logger: Logger):
       await delay(fault.delayMs, ending.signal);
       return answer(response, reply);
     }
+    if (fault.mode === 'truncated' || fault.mode === 'drip' || fault.mode === 'huge') return mangle(fault.mode, fault.delayMs, response, await apply(vendor, call), ending.signal);
     await refused(fault.mode === 'cut' ? 0 : fault.status);
     if (fault.mode === 'cut') return void request.socket.destroy();
     if (fault.retryAfter !== undefined) response.setHeader('retry-after', retryAfterOf(fault.retryAfter));
@@ -187,6 +188,23 @@ function send(response: ServerResponse, status: number, body: unknown): void {
 function answer(response: ServerResponse, reply: Pick<Reply, 'status' | 'contentType' | 'body'>): void {
   const text = reply.body === undefined ? '' : JSON.stringify(reply.body);
   response.writeHead(reply.status, { 'content-type': reply.contentType }).end(text);
+}
+
+const hugeBytes = 100 * 1024 * 1024;
+const chunk = Buffer.alloc(64 * 1024, ' ');
+const dripEveryMs = 50;
+
+/** An answer that its caller cannot use: half of it, a blank every 50 ms for `ms`, or 100 MB. */
+async function mangle(mode: 'truncated' | 'drip' | 'huge', ms: number, response: ServerResponse, reply: Pick<Reply, 'status' | 'contentType' | 'body'>, signal: AbortSignal): Promise<void> {
+  const text = JSON.stringify(reply.body ?? {});
+  response.writeHead(reply.status, { 'content-type': reply.contentType, ...(mode === 'truncated' ? { 'content-length': text.length } : {}) });
+  if (mode === 'truncated') return void response.write(text.slice(0, text.length >> 1), () => response.destroy());
+  if (mode === 'drip') for (let waited = 0; waited < ms && !response.destroyed && !signal.aborted; waited += dripEveryMs) {
+    response.write(' ');
+    await delay(dripEveryMs, signal);
+  }
+  else for (let sent = 0; sent < hugeBytes && !response.destroyed && !signal.aborted; sent += chunk.length) if (!response.write(chunk)) await drained(response);
+  response.end(text);
 }
 
 function refuse(response: ServerResponse, vendor: Vendor, status: number, code: string, detail: string): void {

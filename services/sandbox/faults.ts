@@ -1,6 +1,6 @@
 import { isObject, own } from './vendors/values.ts';
 
-export const faultModes = ['429', '5xx', 'slow', 'cut', 'late-after-commit', 'permanent', 'auth'] as const;
+export const faultModes = ['429', '5xx', 'slow', 'cut', 'late-after-commit', 'truncated', 'drip', 'huge', 'permanent', 'auth'] as const;
 export type FaultMode = (typeof faultModes)[number];
 
 export interface Fault {
@@ -42,7 +42,7 @@ const maxFaults = 100;
 const maxHit = 1_000_000;
 const keys = new Set(['destination', 'operation', 'subject', 'mode', 'count', 'rate', 'seed', 'forMs', 'status', 'retryAfter', 'delayMs', 'limit', 'perMs', 'once']);
 const statusOf: Record<FaultMode, readonly [standard: number, from: number, to: number]> = {
-  429: [429, 429, 429], '5xx': [503, 500, 599], slow: [0, 0, 0], cut: [0, 0, 0], 'late-after-commit': [0, 0, 0], permanent: [400, 400, 499], auth: [401, 401, 403],
+  429: [429, 429, 429], '5xx': [503, 500, 599], slow: [0, 0, 0], cut: [0, 0, 0], 'late-after-commit': [0, 0, 0], truncated: [0, 0, 0], drip: [0, 0, 0], huge: [0, 0, 0], permanent: [400, 400, 499], auth: [401, 401, 403],
 };
 
 /** mulberry32: the same seed gives the same faults. */
@@ -97,7 +97,7 @@ export function createFaults(monotonic: () => number): Faults {
       id: ++ids, mode, destination: name(order, 'destination'), operation: name(order, 'operation'), subject: name(order, 'subject'),
       left: number(order, 'count', 1, 1e9, Number.POSITIVE_INFINITY), rate: number(order, 'rate', 0, 1, 1),
       until: monotonic() + number(order, 'forMs', 1, 864e5, Number.POSITIVE_INFINITY), status: number(order, 'status', from, to, standard),
-      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : 0), limit: number(order, 'limit', 0, 10_000, 0), perMs: number(order, 'perMs', 1, 864e5, 1000), hit: once ? new Set() : undefined, fired: 0,
+      retryAfter: retryAfter === undefined ? undefined : String(retryAfter), delayMs: number(order, 'delayMs', 0, 600_000, mode === 'slow' ? 1000 : mode === 'drip' ? 10_000 : 0), limit: number(order, 'limit', 0, 10_000, 0), perMs: number(order, 'perMs', 1, 864e5, 1000), hit: once ? new Set() : undefined, fired: 0,
       draw: once ? evenly(number(order, 'rate', 0, 1, 1)) : generator(number(order, 'seed', 0, 2 ** 32 - 1, 1)),
     };
   }

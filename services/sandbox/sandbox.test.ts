@@ -204,6 +204,26 @@ test('every fault: what the caller sees and whether it took effect', async () =>
   expect(await keys()).toEqual(['b', 'c', 'd']);
 });
 
+test('answers that nobody can use: half of one, one that drips and one of 100 MB; each took effect', async () => {
+  const s = await open();
+  const order = async (body: object) => expect((await post(s, '/faults', { destination: 'crm', count: 1, ...body })).status).toBe(201);
+  const keys = async () => (await rows(s, '/effects?destination=crm')).map((r) => r.idempotencyKey);
+  const body = (key: string, signal?: AbortSignal) => fetch(`${s.url}/d/crm/sync`, { method: 'POST', headers: { 'idempotency-key': key }, body: '{}', signal }).then((r) => r.text()).then((text) => text.length, () => 'cut');
+  await order({ mode: 'truncated' });
+  expect(await body('e')).toBe('cut');
+  await order({ mode: 'huge' });
+  expect(await body('f')).toBeGreaterThan(100_000_000);
+  await order({ mode: 'drip', delayMs: 200 });
+  expect(await body('g')).toBeGreaterThan(3);
+  await order({ mode: 'drip', delayMs: 600_000 });
+  const weary = new AbortController();
+  const dripping = body('h', weary.signal);
+  await vi.waitFor(async () => expect(await keys()).toEqual(['e', 'f', 'g', 'h']), patience);
+  weary.abort();
+  expect(await dripping).toBe('cut');
+  expect(await body('h')).toBeGreaterThan(1);
+});
+
 test('faults are bound to destination and operation, their rate is seeded, they end, and bad orders are refused', async () => {
   const s = await open();
   await post(s, '/faults', { mode: '5xx', destination: 'crm', operation: 'sync', rate: 0.5, seed: 7 });

@@ -239,7 +239,8 @@ export async function startVendorFaults(world: World): Promise<void> {
   if (!wanted.has('vendor')) return;
   const rates = [
     { mode: 'late-after-commit', rate: 0.015 }, { mode: 'late-after-commit', rate: 0.005, delayMs: 2500 }, { mode: '5xx', rate: 0.015 }, { mode: 'cut', rate: 0.01 },
-    { mode: 'slow', rate: 0.1, delayMs: 30 }, { mode: 'slow', rate: 0.002, delayMs: 2500 }, { mode: 'permanent', rate: 0.003 },
+    { mode: 'slow', rate: 0.1, delayMs: 30 }, { mode: 'slow', rate: 0.002, delayMs: 2500 }, { mode: 'permanent', rate: 0.003 }, { mode: 'permanent', status: 410, rate: 0.001 },
+    { mode: 'truncated', rate: 0.004 }, { mode: 'drip', rate: 0.002 }, { mode: 'huge', rate: 0.001 },
   ];
   for (const [i, fault] of rates.entries()) await vendorFault({ ...fault, seed: seed + i });
 }
