@@ -70,4 +70,15 @@ describe.each(['own', 'toxiproxy'] as const)('%s', (kind) => {
     await proxy.heal('echo');
     expect((await ask(port, 'hello', 10_000)).back).toBe('hello');
   }, 60_000);
+
+  test.skipIf(kind !== 'toxiproxy' || !built)('a server that does not answer any more is replaced, with what it had', async () => {
+    await proxy.down('echo');
+    proxy.kill!();
+    await proxy.heal('echo');
+    expect((await ask(port, 'hello', 10_000)).back).toBe('hello');
+    proxy.kill!();
+    await Promise.all([proxy.toxic('echo', { type: 'limit_data', stream: 'downstream', attributes: { bytes: 3 } }), proxy.heal('other').catch(() => undefined)]);
+    expect(await ask(port, 'hello', 10_000)).toMatchObject({ back: 'hel' });
+    await proxy.heal('echo');
+  }, 60_000);
 });

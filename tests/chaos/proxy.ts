@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { freePort, waitFor } from '@weir/testing';
-import { startGuarded } from '../../infra/local/guarded.ts';
+import { startGuarded, type Guarded } from '../../infra/local/guarded.ts';
 import { startOwnProxy } from './own-proxy.ts';
 
 const version = 'v2.5.0';
@@ -28,6 +28,8 @@ export interface NetworkProxy {
   /** No toxic any more, and up. */
   heal(name: string): Promise<void>;
   close(): Promise<void>;
+  /** The server dies, where there is one of its own: tests only. */
+  kill?(): void;
 }
 
 /** Path of a toxiproxy server of the pinned version; text = why there is none. */
@@ -53,30 +55,71 @@ export async function startProxy(dir: string, kind?: NetworkProxy['kind']): Prom
   return startOwnProxy();
 }
 
+/** Longer than it answers itself with 503 when it waits for a lock. */
+const answerMs = 15_000;
+
+class Stuck extends Error {}
+
+/**
+ * A proxy whose peer stands still can lock itself up for ever when a toxic is taken away (it answers 503 then): a server that
+ * does not answer is replaced by one with the same proxies, which for the connections is one more reset.
+ */
 async function startToxiproxy(path: string, dir: string): Promise<NetworkProxy> {
   const port = await freePort();
-  const server = await startGuarded(path, ['-host', '127.0.0.1', '-port', String(port)], { cwd: dir, logFile: join(dir, 'toxiproxy.log') });
-  const call = async (method: string, to: string, body?: unknown): Promise<any> => {
-    const response = await fetch(`http://127.0.0.1:${port}${to}`, { method, headers: { 'content-type': 'application/json', 'user-agent': 'weir-chaos' }, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+  const proxies: object[] = [];
+  const begin = (): Promise<Guarded> => startGuarded(path, ['-host', '127.0.0.1', '-port', String(port)], { cwd: dir, logFile: join(dir, 'toxiproxy.log') });
+  let server = await begin();
+  let renewing: Promise<void> | undefined;
+
+  async function call(method: string, to: string, body?: unknown): Promise<any> {
+    const response = await fetch(`http://127.0.0.1:${port}${to}`, { method, headers: { 'content-type': 'application/json', 'user-agent': 'weir-chaos' }, signal: AbortSignal.timeout(answerMs), ...(body === undefined ? {} : { body: JSON.stringify(body) }) })
+      .catch((error: unknown) => { throw new Stuck(`toxiproxy ${method} ${to}: ${(error as Error).message}`); });
     const text = await response.text();
-    if (!response.ok) throw new Error(`toxiproxy ${method} ${to}: ${response.status} ${text.slice(0, 200)}`);
-    return text === '' ? undefined : JSON.parse(text);
-  };
-  await waitFor('toxiproxy answers', () => call('GET', '/proxies').then(() => true));
+    if (response.ok) return text === '' ? undefined : JSON.parse(text);
+    const message = `toxiproxy ${method} ${to}: ${response.status} ${text.slice(0, 200)}`;
+    throw response.status === 503 ? new Stuck(message) : new Error(message);
+  }
+  const ready = (): Promise<unknown> => waitFor('toxiproxy answers', () => call('GET', '/proxies').then(() => true));
+
+  async function renew(): Promise<void> {
+    server.kill('SIGKILL');
+    await server.exited;
+    server = await begin();
+    await ready();
+    for (const proxy of proxies) await call('POST', '/proxies', proxy);
+  }
+
+  async function steadily<T>(work: () => Promise<T>): Promise<T> {
+    await renewing;
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof Stuck)) throw error;
+      console.log(`${error.message.split('\n')[0]!.slice(0, 120)}: it is started again`);
+      renewing ??= renew().finally(() => { renewing = undefined; });
+      await renewing;
+      return work();
+    }
+  }
+
+  await ready();
   let toxics = 0;
   return {
     kind: 'toxiproxy',
     async add(name, upstream) {
       const listen = await freePort();
-      await call('POST', '/proxies', { name, listen: `127.0.0.1:${listen}`, upstream: `127.0.0.1:${upstream}`, enabled: true });
+      const proxy = { name, listen: `127.0.0.1:${listen}`, upstream: `127.0.0.1:${upstream}`, enabled: true };
+      await call('POST', '/proxies', proxy);
+      proxies.push(proxy);
       return listen;
     },
-    toxic: (name, toxic) => call('POST', `/proxies/${name}/toxics`, { ...toxic, name: `t${toxics++}`, toxicity: 1 }),
-    down: (name) => call('POST', `/proxies/${name}`, { enabled: false }),
-    async heal(name) {
+    toxic: (name, toxic) => steadily(() => call('POST', `/proxies/${name}/toxics`, { ...toxic, name: `t${toxics++}`, toxicity: 1 })),
+    down: (name) => steadily(() => call('POST', `/proxies/${name}`, { enabled: false })),
+    heal: (name) => steadily(async () => {
       for (const { name: toxic } of await call('GET', `/proxies/${name}/toxics`) as { name: string }[]) await call('DELETE', `/proxies/${name}/toxics/${toxic}`);
       await call('POST', `/proxies/${name}`, { enabled: true });
-    },
+    }),
     close: () => server.stop(),
+    kill: () => server.kill('SIGKILL'),
   };
 }

@@ -23,6 +23,7 @@ const maxLag = 6000;
 /** A stage that has more than this before it is let work for a while before it is killed again. */
 const farBehind = 1500;
 const workMs = 5000;
+const orderMs = 3000;
 /** So many kills ahead of their events, or behind them: then killers, or senders, wait for the other. */
 const slack = 8;
 
@@ -83,8 +84,10 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   const lags = new Map<Stage, number>();
   /** Kills wait for the events that belong to them, and for a stage that is far behind. */
   const pace = (stage: Victim): number => {
+    // There is one of it, and it takes no events: what was ordered gets through in between.
+    if (stage === 'control') return orderMs;
     const rate = traffic.log.events / ((performance.now() - started) / 1000);
-    return Math.max(stage !== 'control' && (lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
+    return Math.max((lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
   };
   const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
