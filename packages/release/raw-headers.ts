@@ -45,6 +45,17 @@ export function acceptedAs(headers: RawHeaders, acceptedAt: number): RawHeaders 
   return headers.acceptedAt === acceptedAt ? headers : { eventId, hash, traceparent, envelope, redriven, acceptedAt, common: undefined };
 }
 
+/** Clocks of ingest and of the brokers may be so far apart before the brokers' counts, ms. */
+const clocksApartMs = 1000;
+
+/**
+ * The headers of a record as they count: what a clock that is ahead calls accepted after the brokers had it (LogAppendTime) was accepted
+ * then, or it would pass for newer than an erasure that was ordered after it.
+ */
+export function broughtBack(headers: RawHeaders, { timestamp }: Pick<LogRecord, 'timestamp'>): RawHeaders {
+  return headers.acceptedAt > timestamp + clocksApartMs ? acceptedAs(headers, timestamp) : headers;
+}
+
 /** Headers of a replay order, which go on with whatever comes of the record. */
 export const replayHeaders: ReadonlySet<string> = new Set([H.intent, H.resend, H.corrects, H.only, H.settled]);
 

@@ -73,13 +73,16 @@ const toldAs = (state: string): string => (state === 'expired' ? 'quarantined' :
  */
 export function endedOnce(history: History): string[] {
   const problems: string[] = [];
+  const putBack = new Set(history.dispatch.filter((d) => d.order !== '').map(delivery));
   const told = new Set(history.outcomes.map((o) => `${o.output}|${o.destination}|${o.operation}|${o.state}`));
   const winner = (ends: readonly EndRecord[]): EndRecord => ends.reduce((a, b) => (replaces(a.state as EndState, b.state as EndState) ? b : a));
   for (const [name, ends] of Map.groupBy(history.ends, delivery)) {
     for (const [key, owned] of Map.groupBy(ends.filter((e) => e.owned), (e) => e.key)) {
       owned.forEach((end, i) => {
         const before = i === 0 ? end : winner(owned.slice(0, i));
-        if (end.state !== before.state && !replaces(before.state as EndState, end.state as EndState)) problems.push(`${name} ended ${before.state} under ${key}, and then ${end.state} by ${end.owner}`);
+        // An order takes up again what was given up and may have taken effect; what becomes of that outranks it only when it is delivered.
+        const takenUp = putBack.has(name) && before.state === 'dead-lettered' && end.effect === 'maybe';
+        if (end.state !== before.state && !takenUp && !replaces(before.state as EndState, end.state as EndState)) problems.push(`${name} ended ${before.state} under ${key}, and then ${end.state} by ${end.owner}`);
       });
     }
     const { state } = winner(ends);

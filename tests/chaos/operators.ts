@@ -30,6 +30,8 @@ export interface Operators {
   cutAt(): number;
   /** The next change is one that passes the point. */
   provoke(point: Failpoint): void;
+  /** Asks once for the other of two releases. */
+  switchRelease(): Promise<void>;
   /** Until `done`; then what was switched off goes on. */
   run(done: () => boolean): Promise<void>;
   /** Orders that were answered and have not ended, with how far they are; rejects while nobody answers. */
@@ -58,7 +60,7 @@ const ended: ReadonlySet<string> = new Set(['finished', 'cancelled', 'failed', '
 const operators = 2;
 
 /** Of two releases that differ in nothing that matters to a delivery. */
-export const filesOf = (workspace: string, version: number): ReleaseFile[] => withDefaults(readWorkspace(workspace).map((file) => (file.path === 'weir.yaml' ? { ...file, content: `name: chaos\ndoc: Version ${version}.\nregion: DE\n` } : file)), adapters, readAdapterFile);
+const filesOf = (workspace: string, version: number): ReleaseFile[] => withDefaults(readWorkspace(workspace).map((file) => (file.path === 'weir.yaml' ? { ...file, content: `name: chaos\ndoc: Version ${version}.\nregion: DE\n` } : file)), adapters, readAdapterFile);
 
 const sleep = (ms: number): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
 
@@ -70,6 +72,7 @@ export function createOperators({ control, token, workspace, destinations, rando
   let cut = -Infinity;
   const wanted: Act[] = [];
   let people = 0;
+  let version = 0;
 
   /** The answer of one request; undefined: none came, so it may be done or not. */
   async function ask(method: string, path: string, body?: object): Promise<{ readonly status: number; readonly value: any } | undefined> {
@@ -123,7 +126,7 @@ export function createOperators({ control, token, workspace, destinations, rando
   }
 
   async function release(): Promise<void> {
-    await insist('POST', '/v1/releases', { files: filesOf(workspace, random.below(2)), message: 'chaos' }, () => true);
+    await insist('POST', '/v1/releases', { files: filesOf(workspace, ++version % 2), message: 'chaos' }, () => true);
   }
 
   /** Both operators at once, so that two orders select the same records. */
@@ -177,7 +180,7 @@ export function createOperators({ control, token, workspace, destinations, rando
   }
 
   return {
-    log, unended,
+    log, unended, switchRelease: release,
     open: () => inFlight > 0 || underWay.size > 0,
     cutAt: () => cut,
     provoke(point) {

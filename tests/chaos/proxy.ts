@@ -82,7 +82,12 @@ async function startToxiproxy(path: string, dir: string): Promise<NetworkProxy> 
   const ready = (): Promise<unknown> => waitFor('toxiproxy answers', () => call('GET', '/proxies').then(() => true));
 
   async function renew(): Promise<void> {
-    server.kill('SIGKILL');
+    try {
+      server.kill('SIGKILL');
+    } catch (error) {
+      // It has died by itself, and nobody was told yet.
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
     await server.exited;
     server = await begin();
     await ready();
@@ -91,12 +96,13 @@ async function startToxiproxy(path: string, dir: string): Promise<NetworkProxy> 
 
   async function steadily<T>(work: () => Promise<T>): Promise<T> {
     await renewing;
+    const asked = server;
     try {
       return await work();
     } catch (error) {
       if (!(error instanceof Stuck)) throw error;
       console.log(`${error.message.split('\n')[0]!.slice(0, 120)}: it is started again`);
-      renewing ??= renew().finally(() => { renewing = undefined; });
+      if (server === asked) renewing ??= renew().finally(() => { renewing = undefined; });
       await renewing;
       return work();
     }

@@ -13,7 +13,7 @@ import type { Options } from './options.ts';
 import { createRandom } from './random.ts';
 import { commit, lacking, type Round } from './results.ts';
 import { userIdOf } from './traffic.ts';
-import { calm, runWeather, startVendorFaults, switchRelease } from './weather.ts';
+import { calm, runWeather, startVendorFaults } from './weather.ts';
 import { callTimeoutMs, instances, instancesOf, lagOf, sessionMs, stages, startWorld, victims, type Stage, type Victim, type World } from './world.ts';
 
 const maxRssMb = 400;
@@ -92,7 +92,7 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
   const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
   const killers = Promise.all(victims.flatMap((stage) => instancesOf(stage).map((instance) => runKiller(stage, instance, {
-    world, counts: tally.points, misses, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => switchRelease(world), tore: () => count('torn store'),
+    world, counts: tally.points, misses, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => world.operators.switchRelease(), tore: () => count('torn store'),
     killed: (_stage, _instance, _point, counted) => {
       if (counted) tally.kills++;
       else tally.uncounted++;

@@ -1,13 +1,9 @@
 /** What goes wrong around the services while they are killed: each kind on its own, so that they overlap. */
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { registry as adapters } from '@weir/adapters';
 import { createLog } from '@weir/log';
-import { applyAudited, compileRelease } from '@weir/release';
 import { freeze } from '@weir/testing';
-import { readWorkspaceKey } from '@weir/vault';
 import { moveLeaders } from './leaders.ts';
-import { filesOf } from './operators.ts';
 import type { FaultName } from './options.ts';
 import type { Toxic } from './proxy.ts';
 import { instances, sessionMs, stages, type Stage, type World } from './world.ts';
@@ -141,14 +137,6 @@ async function breakRegistry(world: World, count: (name: string) => void): Promi
   await proxy.heal('registry');
 }
 
-let version = 0;
-/** The other of two releases that differ in nothing that matters to a delivery. */
-export async function switchRelease(world: World): Promise<void> {
-  const { workspace, fleet, appender, serde, topics } = world;
-  const release = compileRelease(filesOf(workspace, ++version % 2), { adapters, workspaceKey: readWorkspaceKey(fleet.dataDir, undefined) });
-  await applyAudited({ appender, serde, topic: topics.control, auditTopic: topics.audit, release, by: 'chaos', message: null, now: Date.now });
-}
-
 const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
   stop: {
     every: 12_000,
@@ -228,7 +216,7 @@ const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
     every: 15_000,
     async act(world, count) {
       count('release switched');
-      await switchRelease(world);
+      await world.operators.switchRelease();
     },
   },
 };

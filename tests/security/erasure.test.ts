@@ -225,3 +225,31 @@ test('whoever sends the address of somebody with the public key is not told of h
   expect(after.records.readable).toBeGreaterThanOrEqual(2);
   expect((await fleet.cli('subject', 'export', `userId:${mia.userId}`)).out).toContain('gold');
 });
+
+test('what an ingest whose clock is ahead had accepted before an erasure goes with it, though it is normalised after it', async () => {
+  const carol = { userId: 'erase-carol', email: 'carol.erase@larkspur.example' };
+  const topic = `${fleet.prefix}.raw.segment`;
+  await send(carol, 'free');
+  await fleet.settled();
+  const { partition, record } = (await records(topic)).reduce((a, b) => (b.record.timestamp > a.record.timestamp ? b : a));
+  const normalizer = fleet.process('normalizer');
+  const ended = new Promise((done) => normalizer.once('exit', done));
+  normalizer.kill('SIGKILL');
+  await ended;
+  const event = `evt_${'8'.repeat(32)}`;
+  const stands: Record<string, string> = { 'weir-event': event, 'weir-accepted': String(Date.now() + 600_000) };
+  const appender = await log.appender();
+  await appender.partitions(topic);
+  await appender.append(topic, [{ partition, key: record.key, value: record.value, headers: record.headers.map(([name, value]) => [name, stands[name] === undefined ? value : Buffer.from(stands[name])] as const) }]);
+  const ordered = (await (await api('/v1/subjects/erase', { identifier: carol.email, linked: 'all' })).json()) as any;
+  await waitFor('the erasure is acknowledged', async () => {
+    const { state } = (await (await api(`/v1/erasures/${ordered.id}`)).json()) as any;
+    if (!['erased', 'done'].includes(state)) throw new Error(state);
+    return true;
+  }, 60_000);
+  await fleet.start('normalizer');
+  const decided = await waitFor('it is decided', async () => ((await (await api(`/v1/events/${event}/trace`)).json()) as any).stages?.find((s: any) => s.stage === 'outcome'));
+  expect(decided).toMatchObject({ reason: 'subject-erased' });
+  expect((await records(`${fleet.prefix}.canonical`)).filter(({ record: r }) => r.headers.some(([name, value]) => name === 'weir-event' && value.toString() === event))).toEqual([]);
+  await fleet.settled();
+});
