@@ -224,7 +224,8 @@ test('a kill switch is acknowledged when both dispatchers have it; while one sta
   expect(live).toMatchObject(applied);
   expect(live.ms).toBeLessThan(sessionMs);
   expect(await pull('resume')).toMatchObject({ status: 200, body: { paused: false, applied: true } });
-  await fault({ destination: 'crm', mode: 'slow', delayMs: 100 });
+  // So slow that some wait still when both are paused, however long it takes to send them.
+  await fault({ destination: 'crm', mode: 'slow', delayMs: 500 });
   for (let i = 0; i < 300; i++) await identify(`kim${i}`);
   const calls = async (): Promise<{ at: string }[]> => (await (await fetch(`${weir.sandbox}/arrivals?destination=crm`)).json()) as { at: string }[];
   const before = (await calls()).length;
@@ -241,5 +242,6 @@ test('a kill switch is acknowledged when both dispatchers have it; while one sta
   await waitFor('the one that stood still is ready again', async () => (await fetch(`${weir.url('dispatcher', 2)}/readyz`)).ok, 60_000);
   expect((await calls()).filter((a) => Date.parse(a.at) > acknowledged)).toEqual([]);
   expect((await pull('resume')).status).toBe(200);
+  await identify('kim-after');
   await waitFor('crm is called again', async () => (await calls()).some((a) => Date.parse(a.at) > acknowledged), 60_000);
 });
