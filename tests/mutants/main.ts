@@ -1,6 +1,6 @@
 /**
  * npm run mutants [-- name…]: each patch of this folder goes into a copy of the repository, where the checkers must find
- * it: the simulation first, then the consent race, then the tests that need no broker; who caught it the time before goes first of all, and who says only that all stood still is not the last. Prints which of them did; exit 1 when a mutant survives, when a patch
+ * it: the simulation first, then the consent race, then the tests that need no broker; who caught it the time before goes first of all (of the tests the one file), and who says only that all stood still is not the last. Prints which of them did; exit 1 when a mutant survives, when a patch
  * does not apply any more, when a checker ends without a word of its own (it crashed, or was out of time), or when the checkers complain about the copy without any patch. A checker that finds no
  * planted bug would be worth nothing, and so would one that always complains.
  */
@@ -9,7 +9,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'no
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { makeCopy } from '../copy.ts';
-import { breaksOf, judgeSeeds, judgeTests, saysLittle, type Checker, type Run } from './verdict.ts';
+import { breaksOf, judgeSeeds, judgeTests, saysLittle, testFileOf, type Checker, type Run } from './verdict.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root, encoding: 'utf8' }).trim();
@@ -42,13 +42,19 @@ function run(copy: string, args: readonly string[]): Promise<Run> {
 const checkers: readonly Checker[] = [
   { name: 'simulation', args: ['tests/integrity/sim/main.ts', '--seeds', String(seeds), '--fail-fast'], judge: judgeSeeds },
   { name: 'consent race', args: ['tests/consent-race/main.ts', '--seeds', String(raceSeeds), '--sim-only', '--fail-fast'], judge: judgeSeeds },
-  { name: 'tests', args: ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', '--project', 'sim', ...tests], judge: judgeTests },
+  testsOf(tests),
 ];
 
-/** Who caught it last time goes first. */
-function inOrder(mutant: string): typeof checkers {
-  const last = lastTime.find((r) => r.mutant === mutant)?.caughtBy;
-  return [...checkers].sort((a, b) => Number(b.name === last) - Number(a.name === last));
+function testsOf(files: readonly string[]): Checker {
+  return { name: 'tests', args: ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', '--project', 'sim', ...files], judge: judgeTests };
+}
+
+/** Who caught it last time goes first; the one file of a test before all checkers: where it finds nothing now, they are all asked. */
+function inOrder(mutant: string): readonly Checker[] {
+  const last = lastTime.find((r) => r.mutant === mutant);
+  const file = last?.caughtBy === 'tests' ? testFileOf(last.how) : undefined;
+  const all = [...checkers].sort((a, b) => Number(b.name === last?.caughtBy) - Number(a.name === last?.caughtBy));
+  return file !== undefined && existsSync(join(root, file)) ? [testsOf([file]), ...all] : all;
 }
 
 /** No patch: what the checkers must let pass. */

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { mutantsTable } from '../chaos/tables.ts';
-import { breaksOf, invariantsIn, judgeSeeds, judgeTests, saysLittle } from './verdict.ts';
+import { breaksOf, invariantsIn, judgeSeeds, judgeTests, saysLittle, testFileOf } from './verdict.ts';
 
 const seeds = (found: string, n: number): string => `${found}fault points: stop 3\n100 seeds from 1, ${n} with violations, 3.1 s\n`;
 const seed = 'seed 7  trace ab  25 events, 3 faults, 9 steps, 1.0 s virtual\n  I8: a delivery has no end\n  I1: e1 is on no topic\n  broken: I8 1, I1 1, I12 2\n';
@@ -42,6 +42,12 @@ test.each<[string, number | null, string]>([
 test('that all stood still is asked of others, too', () => {
   expect([saysLittle(['I8']), saysLittle(['I2', 'I8']), saysLittle([])]).toEqual([true, false, false]);
   expect(invariantsIn(['I8: x', ' I2 1', 'nothing of I5'])).toEqual(['I2', 'I8']);
+});
+
+test('the file of a test that failed is known again from what was written down', () => {
+  const found = judgeTests({ code: 1, output: ' FAIL   unit  packages/a/b.test.ts > what it says\n Test Files  1 failed (1)\n      Tests  1 failed | 3 passed (4)\n' });
+  expect(testFileOf(found.kind === 'found' ? found.how : '')).toBe('packages/a/b.test.ts');
+  expect(testFileOf('seed 7: I8: a delivery has no end')).toBeUndefined();
 });
 
 test.each(readdirSync(import.meta.dirname).filter((f) => f.endsWith('.patch')))('%s says what it breaks', (patch) => {

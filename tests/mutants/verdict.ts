@@ -54,6 +54,9 @@ export function judgeTests(run: Run): Finding {
   return { kind: 'found', how: test.replaceAll(/\s+/g, ' ').slice(0, longest), invariants: [] };
 }
 
+/** The file of the test that a `how` of `judgeTests` names, `undefined` where it names none. */
+export const testFileOf = (how: string): string | undefined => /^\|?(?:unit|sim)\|? +(\S+\.test\.ts) > /.exec(how)?.[1];
+
 /** What a patch says of itself in its first line: `Breaks: I2`, or a promise beside the invariants. Throws when it does not. */
 export function breaksOf(patch: string, name: string): string {
   const breaks = /^Breaks: (I\d{1,2}(?:, I\d{1,2})*|[a-z]+: \S.*)\n/.exec(patch)?.[1];
