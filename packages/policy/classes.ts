@@ -21,7 +21,8 @@ export const classWords: readonly string[] = [...dataClasses, ...Object.keys(ali
 
 /** Without these there is no record: they name it, and none is about a person. */
 const technical: ReadonlySet<string> = new Set(['id', 'source', 'occurredAt']);
-const identifiers: ReadonlySet<string> = new Set(['objectKey', 'userId', 'anonymousId', 'email', 'phone', 'externalIds', 'previousId']);
+/** Who a record is about. */
+export const identifiers: ReadonlySet<string> = new Set(['objectKey', 'userId', 'anonymousId', 'email', 'phone', 'externalIds', 'previousId']);
 const personal: ReadonlySet<string> = new Set([
   'firstName', 'lastName', 'title', 'gender', 'birthday', 'avatar', 'website', 'company', 'locale', 'timezone', 'street', 'city', 'region', 'postalCode', 'country', 'attributes',
   'ip', 'userAgent', 'url', 'referrer', 'properties', 'messageId', 'proof',

@@ -1,16 +1,21 @@
 import type { CompiledCel } from '@weir/cel';
 import type { WorkspaceProblem } from '@weir/errors';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
-import { classWords, dataClass, dataClasses, type ClassPurposes, type DataClass, type FieldUse } from './classes.ts';
+import { classWords, dataClass, dataClasses, identifiers, restrictFields, type ClassPurposes, type DataClass, type FieldUse } from './classes.ts';
 import type { Regions } from './regions.ts';
 import { isTable, Report, type Table } from './report.ts';
-import { isRuleName, type CompiledRule } from './rules.ts';
+import { changeable } from './minimise.ts';
+import { canonicalSchemas } from './record-view.ts';
+import { compileHash, isRuleName, type CompiledRule } from './rules.ts';
+import type { Transform } from './transforms.ts';
 import type { Purpose, Route } from './types.ts';
 
 export interface CompiledRoute extends Omit<Route, 'when'> {
   readonly destination: string;
   readonly kind: 'use' | 'restrict';
   readonly when: CompiledCel | undefined;
+  /** Of kind restrict: fields that are told hashed, as the vendor knows its people. */
+  readonly hash?: ReadonlyMap<string, Transform>;
   /** The same for the second vendor of the route; it is decided with this one, never by itself. */
   readonly second?: CompiledRoute;
   readonly file?: string;
@@ -117,7 +122,7 @@ export function compileRoutes(list: YamlValue | undefined, destination: string, 
 
 function compileRoute(spec: Table, i: number, { destination, operations, purposes, report, allowed }: RouteContext): CompiledRoute | undefined {
   const at = ['routes', i];
-  report.keys(spec, at, ['on', 'operation', 'via', 'purpose', 'channel', 'topic', 'when']);
+  report.keys(spec, at, ['on', 'operation', 'via', 'purpose', 'channel', 'topic', 'when', 'hash']);
   const operation = Object.hasOwn(operations, String(spec['operation'])) ? operations[String(spec['operation'])] : undefined;
   const on = String(spec['on']);
   if (operation === undefined) report.add([...at, 'operation'], `no operation ${JSON.stringify(spec['operation'] ?? null)}`, `use one of ${Object.keys(operations).join(', ')}`);
@@ -128,5 +133,26 @@ function compileRoute(spec: Table, i: number, { destination, operations, purpose
   if (operation?.kind === 'use' && purpose === undefined) report.add(at, 'a route of an operation that uses data needs a purpose', 'add purpose:');
   const text = (key: string): string | undefined => (spec[key] === undefined ? undefined : String(spec[key]));
   if (operation === undefined) return undefined;
-  return { destination, on, operation: String(spec['operation']), kind: operation.kind, purpose, channel: text('channel'), topic: text('topic'), when: report.cel(spec['when'], [...at, 'when'], on), file: report.file, line: report.yaml.lineOf(at) };
+  const hash = spec['hash'] === undefined ? undefined : routeHash(spec, at, operation.kind, on, report);
+  return { destination, on, operation: String(spec['operation']), kind: operation.kind, purpose, channel: text('channel'), topic: text('topic'), when: report.cel(spec['when'], [...at, 'when'], on), ...(hash === undefined ? {} : { hash }), file: report.file, line: report.yaml.lineOf(at) };
+}
+
+/** Of what a scheme hashes, the fields that a restriction carries. Rules hash for operations of kind use. */
+function routeHash(spec: Table, at: readonly (string | number)[], kind: CompiledRoute['kind'], on: string, report: Report): ReadonlyMap<string, Transform> | undefined {
+  const here = [...at, 'hash'];
+  if (kind !== 'restrict') {
+    report.add(here, 'hash of a route is for operations of kind restrict', 'write a rule with effect: hash for what is used');
+    return undefined;
+  }
+  const sent = restrictFields(on);
+  const fields = (canonicalSchemas().get(on)?.fields ?? []).filter((field) => identifiers.has(field.name) && sent.has(field.name) && changeable(field)).map(({ name }) => name);
+  const hashed = new Map([...(compileHash(spec, at, report).change ?? [])]);
+  const table = isTable(spec['hash']) ? spec['hash'] : {};
+  for (const name of hashed.keys()) {
+    if (fields.includes(name)) continue;
+    hashed.delete(name);
+    if (table['fields'] !== undefined) report.add([...here, 'fields'], `${on}.${name} is no identifier that a restriction can carry hashed`, `use fields of ${fields.join(', ')}`);
+  }
+  if (hashed.size === 0) return undefined;
+  return hashed;
 }

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import type { WorkspaceError } from '@weir/errors';
 import { loadSchemas } from '@weir/schemas';
 import { parseYaml } from '@weir/yaml';
@@ -96,6 +97,31 @@ test('keys of a map have classes of their own: one that may not go stays here, o
 test('a restriction carries who it is and nothing else', () => {
   const policy = policyOf({ routes: { crm: ['{ on: Profile, operation: stop }'] } });
   expect(Object.keys(sent(policy)).sort()).toEqual(['email', 'id', 'occurredAt', 'phone', 'source']);
+});
+
+const sha = (text: string): string => hash('sha256', text, 'hex');
+test('a restriction tells identifiers hashed where its route says so, whatever the rules say, as the vendor normalises them: else nobody is found by them', () => {
+  const change = (fields: object) => subject({}, { ...ada, email: 'Ada.L@gmail.com', userId: 'u1', ...fields });
+  const told = (hash: string, fields: object = {}) => sent(policyOf({ routes: { ads: [`{ on: Profile, operation: stop, hash: ${hash} }`] }, rules: '  - { name: other, effect: hash, hash: { as: sha256, fields: [email, phone] } }\n' }), change(fields));
+  expect(told('{ as: google }')).toMatchObject({ email: sha('adal@gmail.com'), phone: sha('+49301234567'), userId: 'u1' });
+  expect(told('{ as: meta }')).toMatchObject({ email: sha('ada.l@gmail.com'), phone: sha('49301234567'), userId: sha('u1') });
+  expect(told('{ as: meta, fields: [phone] }')).toMatchObject({ email: 'Ada.L@gmail.com', phone: sha('49301234567') });
+  expect(told('{ as: meta }', { phone: 'none' })).not.toHaveProperty('phone');
+  expect(Object.keys(told('{ as: meta }')).sort()).toEqual(['email', 'id', 'occurredAt', 'phone', 'source', 'userId']);
+});
+
+test.each([
+  ['{ on: Profile, operation: send, purpose: news, hash: { as: meta } }', /for operations of kind restrict/],
+  ['{ on: Profile, operation: stop, hash: { as: acme } }', /unknown hash acme/],
+  ['{ on: Profile, operation: stop, hash: meta }', /unknown hash/],
+  ['{ on: Profile, operation: stop, hash: { as: meta, fields: [firstName] } }', /Profile\.firstName is no identifier/],
+  ['{ on: Profile, operation: stop, hash: { as: sha256 } }', /field/],
+])('%s is refused', (line, message) => {
+  const problems: { message: string; line: number; remedy: string }[] = [];
+  const file = { path: 'destinations/ads.yaml', content: `routes:\n  - ${line}\n` };
+  const yaml = parseYaml(file);
+  compileRoutes((yaml.value as { routes: never }).routes, 'ads', operations, purposes, file, yaml, problems as never, { regions });
+  expect(problems).toEqual([expect.objectContaining({ message: expect.stringMatching(message), line: 2, remedy: expect.stringMatching(/./) })]);
 });
 
 test('rules leave out, hash and mask; leaving out wins, then hashing, whatever their order', () => {

@@ -158,11 +158,11 @@ export function usesOf(policy: CompiledPolicy, recordName: string): ReadonlyMap<
   return policy.governance?.fields.get(recordName) ?? fieldUses(recordName, new Map(), undefined, policy.purposes.keys());
 }
 
-/** What the purposes say: a field goes when it may be used for the purpose of the route. */
-export function baseActions(policy: CompiledPolicy, recordName: string, route: CompiledRoute): (field: string) => 'keep' | 'drop' | KeyFilter {
+/** What the purposes say: a field goes when it may be used for the purpose of the route. A restriction has none; its route says what it tells hashed. */
+export function baseActions(policy: CompiledPolicy, recordName: string, route: CompiledRoute): (field: string) => FieldAction {
   if (route.kind === 'restrict') {
     const fields = restrictFields(recordName);
-    return (field) => (fields.has(field) ? 'keep' : 'drop');
+    return (field) => (fields.has(field) ? route.hash?.get(field) ?? 'keep' : 'drop');
   }
   const uses = usesOf(policy, recordName);
   const purpose = route.purpose ?? '';
@@ -209,7 +209,7 @@ function createMinimisers(schema: AvroRecord): Minimisers {
  * Whatever the order of the rules: a field that one of them leaves out stays here, hashing wins over masking, and a
  * field that two of them would change to different texts stays here.
  */
-function actionsOf(base: (field: string) => 'keep' | 'drop' | KeyFilter, rules: readonly CompiledRule[]): (field: string) => FieldAction {
+function actionsOf(base: (field: string) => FieldAction, rules: readonly CompiledRule[]): (field: string) => FieldAction {
   const technical = new Set(['id', 'source', 'occurredAt']);
   return (field) => {
     const action = base(field);

@@ -200,7 +200,8 @@ function compileDrop(spec: Table, at: At, report: Report): Partial<CompiledRule>
   return { drop: { fields: new Set(report.names(spec[key], [...at, key], 'field', isField, fieldRemedy)), keep: key === 'keep' } };
 }
 
-function compileHash(spec: Table, at: At, report: Report): Partial<CompiledRule> {
+/** `hash: { as, fields }` of a rule, or of a route of kind restrict: how each named field is hashed. */
+export function compileHash(spec: Table, at: At, report: Report): Pick<CompiledRule, 'change'> {
   const table = isTable(spec['hash']) ? spec['hash'] : {};
   report.keys(table, [...at, 'hash'], ['as', 'fields']);
   const scheme = String(table['as'] ?? null);

@@ -1,12 +1,15 @@
+import type { Adapter } from '@weir/adapter';
+import type { WorkspaceProblem } from '@weir/errors';
 import { expect, test } from 'vitest';
 import { advise } from './advice.ts';
+import { compileRelease } from './compile.ts';
 import type { Release } from './types.ts';
 
 const release = (routes: { destination: string; on: string; kind: 'use' | 'restrict'; purpose?: string }[], sources: readonly object[] = [], head = 'name: shop\n', mapping = ''): Release => ({
   files: [{ path: 'weir.yaml', content: head }, ...(mapping === '' ? [] : [{ path: 'mappings/m.yaml', content: mapping }])],
   destinations: new Map(),
   sources: new Map(sources.map((source, i) => [`s${i}`, { name: `s${i}`, mapping: { file: 'mappings/m.yaml' }, ...source }])),
-  policy: { routes: Map.groupBy(routes.map((r) => ({ ...r, file: `destinations/${r.destination}.yaml`, line: 9 })), (r) => r.on), purposes: new Map([['marketing', { name: 'marketing', doc: '', legalBasis: 'consent' }], ['service', { name: 'service', doc: '', legalBasis: 'contract' }]]) },
+  policy: { rules: [], routes: Map.groupBy(routes.map((r) => ({ ...r, file: `destinations/${r.destination}.yaml`, line: 9 })), (r) => r.on), purposes: new Map([['marketing', { name: 'marketing', doc: '', legalBasis: 'consent' }], ['service', { name: 'service', doc: '', legalBasis: 'contract' }]]) },
 } as unknown as Release);
 
 test('a destination that is sent people by consent and cannot be told of a withdrawal is named, once, and no other', () => {
@@ -20,6 +23,23 @@ test('a destination that is sent people by consent and cannot be told of a withd
     { destination: 'copies', on: 'ConsentChange', kind: 'use', purpose: 'service' },
   ]));
   expect(found.map(({ file, line, message }) => [file, line, message.split(' ')[0]])).toEqual([['destinations/ads.yaml', 9, 'ads'], ['destinations/copies.yaml', 9, 'copies']]);
+});
+
+const rule = { idempotency: { scheme: 'natural-upsert', pastWindow: 'hold' } };
+const sink = {
+  manifest: { name: 'sink', title: 'Sink', docs: '', apiVersion: '1', destination: { config: {}, operations: { put: { ...rule, kind: 'use', accepts: ['weir.canonical.Profile'] }, drop: { ...rule, kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], identifiers: ['email'] } } } },
+  destination: {},
+} as unknown as Adapter;
+test('a destination that gets an address hashed and is told of a restriction in the clear is named with its route, until the route hashes, too', () => {
+  const advice = (hash: string, when = ''): WorkspaceProblem[] => advise(compileRelease(Object.entries({
+    'weir.yaml': 'name: shop\n', 'purposes.yaml': 'purposes:\n  ads: { legalBasis: consent, doc: Ads. }\n',
+    'destinations/ads.yaml': `adapter: sink\nroutes:\n  - { on: Profile, operation: put, purpose: ads }\n  - { on: ConsentChange, operation: drop${hash} }\n`,
+    'policies/a.yaml': `rules:\n  - { name: all, effect: allow }\n  - { name: hashes, effect: hash, ${when}hash: { as: meta, fields: [email] } }\n`,
+  }).map(([path, content]) => ({ path, content })), { adapters: new Map([['sink', sink]]) }));
+  expect(advice('')).toEqual([{ file: 'destinations/ads.yaml', line: 4, message: 'ads gets email hashed, and drop tells it that in the clear: it may know nobody by that', remedy: expect.stringContaining('hash: { as:') }]);
+  expect(advice('', 'when: record.country == "DE", ')).toHaveLength(1);
+  expect(advice('', 'when: destination == "mail", ')).toEqual([]);
+  expect(advice(', hash: { as: meta }')).toEqual([]);
 });
 
 test('a polled source that names no version of its objects is named, and no other', () => {

@@ -1,4 +1,5 @@
 import type { WorkspaceProblem } from '@weir/errors';
+import { planOf } from '@weir/policy';
 import { parseYaml } from '@weir/yaml';
 import { countedTogether, ratesOf, strictest, type Counted } from './quota.ts';
 import type { Release } from './types.ts';
@@ -11,10 +12,12 @@ import type { Release } from './types.ts';
  * which looks as if it answered a residency rule: where people are is asked of the record and its source. And a poll that
  * takes the state of its objects for acts of people (`standing`); of a webhook nobody can tell: what it calls a change of a
  * contact may be the click of a person, or the contact as it is. And a header that looks like a credential and stands in
- * the file in the clear: whoever may see a release sees it. And limits of one bucket that contradict each other.
+ * the file in the clear: whoever may see a release sees it. And limits of one bucket that contradict each other. And a
+ * destination that gets an identifier hashed and is told of a restriction in the clear: it learns what it was not to know, and
+ * finds nobody by it.
  */
 export function advise(release: Release): WorkspaceProblem[] {
-  return [...withoutWord(release), ...withoutVersion(release), ...withoutStanding(release), ...unreadRegion(release), ...openCredentials(release), ...contradictingLimits(release)];
+  return [...withoutWord(release), ...withoutVersion(release), ...withoutStanding(release), ...unreadRegion(release), ...openCredentials(release), ...contradictingLimits(release), ...toldInTheClear(release)];
 }
 
 function unreadRegion({ files }: Release): WorkspaceProblem[] {
@@ -112,4 +115,22 @@ function withoutWord(release: Release): WorkspaceProblem[] {
     });
   }
   return [...found.values()];
+}
+
+function toldInTheClear({ policy, destinations }: Release): WorkspaceProblem[] {
+  const routes = [...policy.routes.keys()].flatMap((on) => planOf(policy, on)!.routes.flatMap((plan) => (plan.second === undefined ? [plan] : [plan, plan.second])));
+  const hashed = new Map<string, Set<string>>();
+  for (const { route, transforms } of routes) {
+    const fields = transforms.filter(({ rule }) => rule.effect === 'hash').flatMap(({ rule }) => [...rule.change!.keys()]);
+    hashed.set(route.destination, new Set([...hashed.get(route.destination) ?? [], ...fields]));
+  }
+  return routes.flatMap(({ route: { kind, destination, operation, hash, file, line } }): WorkspaceProblem[] => {
+    const named = kind === 'restrict' ? destinations.get(destination)?.operations[operation]?.identifiers ?? [] : [];
+    const open = named.filter((field) => hashed.get(destination)!.has(field) && hash?.has(field) !== true);
+    return open.length === 0 ? [] : [{
+      file: file ?? `destinations/${destination}.yaml`, line: line ?? 0,
+      message: `${destination} gets ${open.join(' and ')} hashed, and ${operation} tells it ${open.length === 1 ? 'that' : 'them'} in the clear: it may know nobody by that`,
+      remedy: 'add hash: { as: <as the rule has it> } to the route',
+    }];
+  });
 }

@@ -24,10 +24,10 @@ const operations = {
   unsubscribe: { kind: 'restrict', accepts: ['weir.canonical.ConsentChange'], identifiers: ['email'] },
 } as const;
 
-/** The policy part of a release, compiled from the YAML that a user writes. */
-export function releaseOf(hash: string, rules: string): Release {
+/** The policy part of a release, compiled from the YAML that a user writes; `told`: more of the route that tells of a withdrawal. */
+export function releaseOf(hash: string, rules: string, told = ''): Release {
   const purposes = compilePurposes({ path: 'purposes.yaml', content: 'purposes:\n  news: { legalBasis: consent, doc: Newsletter. }\n' });
-  const content = 'routes:\n  - { on: Profile, operation: send, purpose: news, channel: email }\n  - { on: ConsentChange, operation: unsubscribe, when: record.state == "withdrawn" }\n';
+  const content = `routes:\n  - { on: Profile, operation: send, purpose: news, channel: email }\n  - { on: ConsentChange, operation: unsubscribe, when: record.state == "withdrawn"${told} }\n`;
   const file = { path: 'destinations/crm.yaml', content };
   const yaml = parseYaml(file);
   const problems: never[] = [];

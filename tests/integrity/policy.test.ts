@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { createConsentTables } from '@weir/consent';
 import type { Log } from '@weir/log';
 import { H } from '@weir/pipeline';
@@ -132,6 +133,20 @@ test('a withdrawal goes on under what its link keeps: a key that the service has
   expect(denials.map((o) => [o.value.eventId, o.value.operation, o.value.reason])).toEqual([[late, 'unsubscribe (not by email)', 'identifier-unknown']]);
   expect((await deliveries(world)).filter((d) => d.value.eventId === late).map((d) => d.value.outputId)).toEqual([`out_${late}`]);
   await again.close();
+}));
+
+test('a withdrawal is told hashed where its route says so, also under an address that only the link keeps: in the clear it would find nobody and tell who it is', () => inWorld('told', async (world) => {
+  const hashing = { ...releaseOf('rel_h', 'rules: [ { name: everything, effect: allow } ]', ', hash: { as: google, fields: [email] }'), linkedIdentifiers: true };
+  const policy = await world.policy(() => hashing, undefined, undefined, (own) => own);
+  const [mail, user] = [idOf('email', 'cleo@example.com'), idOf('userId', 'cleo')];
+  const linked = await world.link(mail, user, { owner: user, of: { userId: 'cleo', email: 'cleo@example.com' } });
+  const value = (fields: object) => world.serde.encode('weir.canonical.ConsentChange', { id: 'o', source: 'shop', objectKey: null, occurredAt: 1, userId: null, anonymousId: null, email: null, phone: null, externalIds: [], purpose: 'news', channel: 'email', topic: null, state: 'withdrawn', legalBasis: null, jurisdiction: null, noticeVersion: null, proof: null, expiresAt: null, reason: null, extras: null, ...fields });
+  await world.canonical(world.next('no'), { userId: 'cleo' }, value({ userId: 'cleo' }), { [H.afterIdentity]: linked });
+  await world.canonical(world.next('no'), { email: 'Dan@Example.com' }, value({ email: 'Dan@Example.com' }));
+  const sent = (await until('all three', () => deliveries(world), (list) => list.length === 3)).map((d) => world.serde.decode(d.value.payload).value as { email: string | null; userId: string | null });
+  const sha = (text: string): string => hash('sha256', text, 'hex');
+  expect(sent.map(({ email, userId }) => [email, userId]).sort()).toEqual([[null, 'cleo'], [sha('cleo@example.com'), 'cleo'], [sha('dan@example.com'), null]].sort());
+  await policy.close();
 }));
 
 test('a grant that is replayed after the withdrawal does not grant again, also after a restart of the folder without its cache', () => inWorld('replayed', async (world) => {
