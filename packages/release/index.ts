@@ -15,7 +15,7 @@ export { keyedIdsOf, parseExternalId, parseIdentifier, type ExternalId, type Ide
 export { consentOrderSchema, changesOf, checkOrder, consentIds, maxOrderBytes, parseOrder, type ConsentOrder } from './consent-order.ts';
 export { maxIdentifiers, normalize, ofSecondBody, setAside, type Canonical, type Normalized } from './normalize.ts';
 export { dedupeWindow, longestDedupeWindow } from './dedupe.ts';
-export { acceptedAs, broughtBack, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
+export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';
 export * from './types.ts';
 export * from './roles.ts';
 export { isRouted, routedConsent, type Unrouted } from './routed-consent.ts';

@@ -48,20 +48,25 @@ export function acceptedAs(headers: RawHeaders, acceptedAt: number): RawHeaders 
 /** Clocks of ingest and of the brokers may be so far apart before the brokers' counts, ms. */
 const clocksApartMs = 1000;
 
-/**
- * The headers of a record as they count: what a clock that is ahead calls accepted after the brokers had it (LogAppendTime) was accepted
- * then, or it would pass for newer than an erasure that was ordered after it.
- */
-export function broughtBack(headers: RawHeaders, { timestamp }: Pick<LogRecord, 'timestamp'>): RawHeaders {
-  return headers.acceptedAt > timestamp + clocksApartMs ? acceptedAs(headers, timestamp) : headers;
-}
-
 /** Headers of a replay order, which go on with whatever comes of the record. */
 export const replayHeaders: ReadonlySet<string> = new Set([H.intent, H.resend, H.corrects, H.only, H.settled]);
 
 const walk = new HeaderWalk();
 
+/**
+ * The headers of a record as they count: what a clock that is ahead calls accepted after the brokers had it (LogAppendTime) was accepted
+ * then, or it would pass for newer than an erasure that was ordered after it.
+ */
 export function rawHeaders(record: LogRecord): RawHeaders {
+  const found = walked(record);
+  if (found.acceptedAt > record.timestamp + clocksApartMs) {
+    found.acceptedAt = record.timestamp;
+    found.common = undefined;
+  }
+  return found;
+}
+
+function walked(record: LogRecord): Walked {
   const found = new Walked(record);
   if (!(record instanceof RecordBody)) {
     for (const [name, value] of record.headers) take(found, name, () => value.toString('latin1'), value);

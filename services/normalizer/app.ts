@@ -3,7 +3,7 @@ import { findWeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, ConsumerHandlers, GroupConsumer, LogAdmin, LogRecord, RecordBatch, Sink } from '@weir/log';
 import { createCommitWindow, H, type CommitWindow, type Reason } from '@weir/pipeline';
-import { acceptedAs, broughtBack, createKeyedCache, rawHeaders, type RawHeaders, type Release } from '@weir/release';
+import { acceptedAs, createKeyedCache, rawHeaders, type RawHeaders, type Release } from '@weir/release';
 import { appendDeadlineMs, createAbsences, createProgress, createRetentionWatch, createTurns, type Absences, type Readiness, type RetentionWatch, type Service, type ServiceContext } from '@weir/service';
 import { openTable } from '@weir/state';
 import { createConvert, type Special } from './convert.ts';
@@ -78,7 +78,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
 
   function classify(source: string, partition: Partition, record: LogRecord, inBatch: Map<string, First>, expiring: number, release: Release, sink: Sink): Work {
     const { topic, partition: number } = partition.assignment;
-    const found = broughtBack(rawHeaders(record), record);
+    const found = rawHeaders(record);
     const { eventId, hash, redriven } = found;
     const known = seen.find(topic, number, { eventId, hash, offset: record.offset, timestamp: record.timestamp, acceptedAt: found.acceptedAt }, windowOf(source)) ?? null;
     const earlier = inBatch.get(eventId) ?? (known !== null && known.offset < record.offset ? known : undefined);

@@ -1,6 +1,6 @@
 import { WeirError } from '@weir/errors';
 import type { Reader } from '@weir/log';
-import { broughtBack, rawHeaders } from '@weir/release';
+import { rawHeaders } from '@weir/release';
 import type { Put, Table } from '@weir/state';
 import { bodyHash } from './entries.ts';
 import { createGathered, createShelf, placeOf, type Gathered, type Shelf } from './gathered.ts';
@@ -175,7 +175,7 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
         // From a position on, what was gathered and lost counts on however old it is by now.
         const recent = known > 0 ? batch.records : batch.records.filter((r) => r.timestamp > now - windowMs);
         seen.add(topic, partition, recent.map((r) => {
-          const { eventId, hash, acceptedAt } = broughtBack(rawHeaders(r), r);
+          const { eventId, hash, acceptedAt } = rawHeaders(r);
           return { eventId, hash, acceptedAt, offset: r.offset, timestamp: r.timestamp };
         }), batch.nextOffset, windowMs);
       });

@@ -3,7 +3,7 @@ import { WeirError } from '@weir/errors';
 import type { Headers, LogRecord, Serde } from '@weir/log';
 import { H } from '@weir/pipeline';
 import { decide, type Decision, type DecisionContext, type Subject } from '@weir/policy';
-import { broughtBack, createKeyedCache, normalize, rawHeaders, type Release } from '@weir/release';
+import { createKeyedCache, normalize, rawHeaders, type Release } from '@weir/release';
 import type { KeyRing } from '@weir/seal';
 import type { DeliveryFacts, StandingPorts } from './standing.ts';
 
@@ -129,7 +129,7 @@ export function createDeriver(ports: DerivePorts) {
       const record = opened(sealed);
       if (record === 'changed') return { kind: 'fails' };
       if (record === undefined) return { kind: 'key-destroyed' };
-      const headers = broughtBack(rawHeaders(record), record);
+      const headers = rawHeaders(record);
       const result = normalize(source, record, headers, ports.release(), keyed);
       if (result.kind !== 'ok') return { kind: result.kind === 'dropped' ? 'dropped' : 'fails' };
       const deliveries: DerivedDelivery[] = [];
