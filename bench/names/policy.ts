@@ -1,9 +1,11 @@
 /** Canonical bytes in, deliveries out: 4 destinations, 20 rules, 3 identifiers a person; every route of every record is decided. */
+import { personRegion, regionKey } from '@weir/consent';
 import { createLog, createSerde, partitionOf } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
+import { saidRegion } from '@weir/policy';
 import { linksOf } from '@weir/release';
 import { isSealed } from '@weir/seal';
-import { canonicalRecord, consentOf, ensureKeys, fill, idsOf, policyDestinations, policyFiles, subjectOf, type Maker } from '../deliveries.ts';
+import { canonicalRecord, consentOf, ensureKeys, fill, home, idsOf, policyDestinations, policyFiles, subjectOf, type Maker } from '../deliveries.ts';
 import { hex } from '../contacts.ts';
 import { cpuOf, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld } from '../world.ts';
@@ -32,7 +34,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const maker: Maker = { serde, workspaceKey, keys, release: 'rel_0123456789abcdef', partitionFor: (bytes) => partitionOf(bytes, partitions) };
   await people();
 
-  /** What the tables of policy hold of each subject: links of three identifiers, and a consent. */
+  /** What the tables of policy hold of each subject: links of three identifiers, where the person is, and a consent. */
   async function people(): Promise<void> {
     const size = 5000;
     for (let at = 0; at < subjects; at += size) {
@@ -42,7 +44,11 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
         return { partition: appender.partitionFor(topics.identity, link), key: Buffer.from(link), value: serde.encode('weir.internal.IdentityLink', { a, b, source: 'contacts', at: 1_790_000_000_000 }) };
       });
       const states = ids.map(([, email], i) => ({ partition: appender.partitionFor(topics.consent, email!), ...consentOf(serde, email!, at + i) }));
-      await Promise.all([appender.append(topics.identity, links), appender.append(topics.consent, states)]);
+      const regions = ids.map(([id]) => {
+        const key = Buffer.from(regionKey(id!));
+        return { partition: appender.partitionFor(topics.identity, key), key, value: serde.encode(personRegion, { id, region: saidRegion(home), source: 'contacts', at: 1_790_000_000_000 }) };
+      });
+      await Promise.all([appender.append(topics.identity, links), appender.append(topics.identity, regions), appender.append(topics.consent, states)]);
     }
   }
 
