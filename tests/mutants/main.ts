@@ -46,7 +46,7 @@ const checkers: readonly Checker[] = [
 ];
 
 function testsOf(files: readonly string[]): Checker {
-  return { name: 'tests', args: ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', '--project', 'sim', ...files], judge: judgeTests };
+  return { name: 'tests', args: ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', '--project', 'isolated', '--project', 'sim', ...files], judge: judgeTests };
 }
 
 /** Who caught it last time goes first; the one file of a test before all checkers: where it finds nothing now, they are all asked. */

@@ -55,7 +55,7 @@ export function judgeTests(run: Run): Finding {
 }
 
 /** The file of the test that a `how` of `judgeTests` names, `undefined` where it names none. */
-export const testFileOf = (how: string): string | undefined => /^\|?(?:unit|sim)\|? +(\S+\.test\.ts) > /.exec(how)?.[1];
+export const testFileOf = (how: string): string | undefined => /^\|?(?:unit|isolated|sim)\|? +(\S+\.test\.ts) > /.exec(how)?.[1];
 
 /** What a patch says of itself in its first line: `Breaks: I2`, or a promise beside the invariants. Throws when it does not. */
 export function breaksOf(patch: string, name: string): string {
