@@ -9,16 +9,18 @@ import { clientOf, holdsWork, lagOf, sessionMs, victims, type Victim, type World
 const passings: Partial<Record<Failpoint, number>> = {
   'log.schema-fetch': 4, 'poller.page-fetched': 2, 'poller.produced': 2, 'poller.cursor-saved': 2, 'normalizer.dlq-written': 2, 'normalizer.release-switch': 1, 'policy.tables-loading': 1, 'policy.folded': 4, 'policy.states-acked': 4,
   'dispatcher.taking-over': 2, 'dispatcher.before-connect': 60, 'dispatcher.sent': 60, 'dispatcher.response-read': 60, 'dispatcher.dlq-written': 1, 'dispatcher.ledger-written': 40, 'dispatcher.retry-scheduled': 2, 'dispatcher.parked-written': 1, 'dispatcher.marker-written': 1,
-  'control.authorized': 3, 'control.audit-written': 3, 'control.change-made': 3, 'control.put-back': 1, 'control.erasure-marked': 1, 'control.keys-destroyed': 1,
+  'control.authorized': 3, 'control.audit-written': 2, 'control.change-made': 2, 'control.put-back': 1, 'control.erasure-marked': 1, 'control.keys-destroyed': 1,
 };
 /** Of the shared points and the others, by how often the stage passes one in its life: one that is not reached in it is a kill anywhere. */
 const ofStage: Record<Victim, { readonly 'log.produce-sent': number; readonly 'log.commit-sent': number; readonly others: number }> = {
-  ingest: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
+  ingest: { 'log.produce-sent': 20, 'log.commit-sent': 15, others: 6 },
   normalizer: { 'log.produce-sent': 8, 'log.commit-sent': 3, others: 4 },
   policy: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
   dispatcher: { 'log.produce-sent': 40, 'log.commit-sent': 15, others: 20 },
   control: { 'log.produce-sent': 20, 'log.commit-sent': 1, others: 3 },
 };
+/** What an instance passes when it is its turn (one of them polls), or when operators have got through to it. */
+const isRare = (stage: Victim, point: Failpoint): boolean => stage === 'control' || point.startsWith('poller.');
 /** Passed while a process starts: armed at once. */
 const atStart: ReadonlySet<string> = new Set<Failpoint>(['log.schema-fetch', 'policy.tables-loading', 'dispatcher.taking-over']);
 /**
@@ -101,8 +103,10 @@ export interface KillerPorts {
   /** Milliseconds after it is ready until the next kill of a stage is due, so that events keep pace with kills. */
   readonly pace: (stage: Victim) => number;
   readonly starts: Starts;
-  /** Asks for another release; resolves when it was ordered. */
-  readonly switchRelease: () => Promise<void>;
+  /** Asks for another release until it is made, or `enough`. */
+  readonly switchRelease: (enough: () => boolean) => Promise<unknown>;
+  /** Nothing more is wanted of the stage while others lack kills. */
+  readonly rests: (stage: Victim) => boolean;
   killed(stage: Victim, instance: number, point: string, counted: boolean): void;
   /** It ended by itself: an error that nobody declared. */
   ended(stage: Victim, instance: number, code: number | null): void;
@@ -178,6 +182,10 @@ export async function runKiller(stage: Victim, instance: number, ports: KillerPo
   const { world, random, counts } = ports;
   const { fleet, options } = world;
   while (!ports.done()) {
+    if (ports.rests(stage)) {
+      await rest();
+      continue;
+    }
     const point = choose(stage, ports);
     const before = fleet.process(stage, instance);
     before.kill('SIGKILL');
@@ -206,19 +214,28 @@ export async function runKiller(stage: Victim, instance: number, ports: KillerPo
   await exitOf(last);
   await startUntilReady(stage, instance);
 
+  /** It works, unarmed, as long as nothing is wanted of its stage. */
+  async function rest(): Promise<void> {
+    if (isDead(fleet.process(stage, instance))) {
+      await world.holdings.begins(clientOf(stage, instance));
+      await startUntilReady(stage, instance);
+    }
+    while (ports.rests(stage) && !ports.done()) await pause(500);
+  }
+
   /** Until it dies at its point, by itself, or by our patience. */
   async function life(child: ReturnType<typeof fleet.process>, starting: Promise<unknown>, point: Failpoint, dueMs: number): Promise<void> {
     const exit = exitOf(child);
     await Promise.race([starting, exit]);
     const began = performance.now();
-    const patienceMs = 6000 + random.below(8000);
+    const patienceMs = (isRare(stage, point) ? 15_000 : 6000) + random.below(8000);
     let provoked = false;
     while (!isDead(child) && !ports.done()) {
       const overMs = performance.now() - began - dueMs - patienceMs;
       if (overMs > idleMs || (overMs > 0 && await holds())) break;
       if (!provoked && performance.now() - began >= dueMs) {
         provoked = true;
-        if (point === 'normalizer.release-switch') await ports.switchRelease();
+        if (point === 'normalizer.release-switch') await ports.switchRelease(() => isDead(child) || ports.done());
         else await provoke(world, point, random).catch(() => undefined);
       }
       await Promise.race([exit, pause(overMs > 0 ? 700 : 250)]);

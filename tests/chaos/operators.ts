@@ -30,8 +30,8 @@ export interface Operators {
   cutAt(): number;
   /** The next change is one that passes the point. */
   provoke(point: Failpoint): void;
-  /** Asks once for the other of two releases. */
-  switchRelease(): Promise<void>;
+  /** Asks for the other of two releases until it is answered, or `enough`: at least once. Whether it was made. */
+  switchRelease(enough: () => boolean): Promise<boolean>;
   /** Until `done`; then what was switched off goes on. */
   run(done: () => boolean): Promise<void>;
   /** Orders that were answered and have not ended, with how far they are; rejects while nobody answers. */
@@ -125,8 +125,8 @@ export function createOperators({ control, token, workspace, destinations, rando
     if (await insist('DELETE', `/v1/tokens/${issued.id}`, undefined, done) !== undefined) log.tokens.set(issued.id, true);
   }
 
-  async function release(): Promise<void> {
-    await insist('POST', '/v1/releases', { files: filesOf(workspace, ++version % 2), message: 'chaos' }, () => true);
+  async function release(enough: () => boolean): Promise<boolean> {
+    return await insist('POST', '/v1/releases', { files: filesOf(workspace, ++version % 2), message: 'chaos' }, enough) !== undefined;
   }
 
   /** Both operators at once, so that two orders select the same records. */
@@ -171,7 +171,7 @@ export function createOperators({ control, token, workspace, destinations, rando
       const act = wanted.shift() ?? random.pick<Act>(['switch', 'token', 'token', 'release', 'replay', 'replay', 'erase', 'erase', 'erase']);
       if (act === 'switch') await switchOff(destinations[index % destinations.length]!, done);
       else if (act === 'token') await tokens(done);
-      else if (act === 'release') await release();
+      else if (act === 'release') await release(() => true);
       else if (act === 'replay') await replay(done);
       else await erase(done);
       await unended().catch(() => undefined);

@@ -89,10 +89,12 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
     const rate = traffic.log.events / ((performance.now() - started) / 1000);
     return Math.max((lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
   };
+  /** It has all that is wanted of it: the processors are for those that have not. */
+  const rests = (stage: Victim): boolean => tally.kills >= goal.kills && traffic.log.events >= goal.events && ![...lacking(tally.points, options.perPoint).keys()].some((name) => name.startsWith(`${stage} `) && !isDead(name));
   const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
   const killers = Promise.all(victims.flatMap((stage) => instancesOf(stage).map((instance) => runKiller(stage, instance, {
-    world, counts: tally.points, misses, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: () => world.operators.switchRelease(), tore: () => count('torn store'),
+    world, counts: tally.points, misses, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: (enough) => world.operators.switchRelease(enough), rests, tore: () => count('torn store'),
     killed: (_stage, _instance, _point, counted) => {
       if (counted) tally.kills++;
       else tally.uncounted++;

@@ -215,8 +215,7 @@ const faults: Record<Exclude<FaultName, 'stall' | 'torn'>, Fault> = {
   release: {
     every: 15_000,
     async act(world, count) {
-      count('release switched');
-      await world.operators.switchRelease();
+      if (await world.operators.switchRelease(() => true)) count('release switched');
     },
   },
 };
