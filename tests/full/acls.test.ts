@@ -63,7 +63,7 @@ test('every service does its work under the rights of the table and no others', 
   await fetch(`${fleet.sandbox}/faults`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ destination: 'crm', mode: 'permanent', count: 1, subject: 'ben@larkspur.example' }) });
   await send('ben', { plan: 'gold' });
   await fleet.settled();
-  for (const args of [['replay', 'dlq', '--destination', 'crm', '--yes'], ['replay', 'raw', '--source', 'segment', '--yes'], ['subject', 'erase', 'eve@larkspur.example', '--yes'], ['topics', 'apply'], ['status']]) expect(await fleet.cli(...args), args.join(' ')).toMatchObject({ code: 0 });
+  for (const args of [['replay', 'dlq', '--destination', 'crm', '--yes'], ['replay', 'raw', '--source', 'segment', '--yes'], ['subject', 'erase', 'eve@larkspur.example', '--linked', 'all', '--yes'], ['topics', 'apply'], ['status']]) expect(await fleet.cli(...args), args.join(' ')).toMatchObject({ code: 0 });
   const status = await fleet.settled();
   expect(status.deliveries.delivered).toBeGreaterThan(6);
   expect(await runCli(['topics', 'check', join(dir, 'workspace')], { WEIR_DATA: fleet.dataDir, KAFKA_BROKERS: brokers, SCHEMA_REGISTRY_URL: inject('registryUrl'), WEIR_TOPIC_PREFIX: fleet.prefix, ...login('cli') })).toMatchObject({ code: 0 });
