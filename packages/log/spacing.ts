@@ -9,10 +9,10 @@ export interface Spacing {
 const lateMs = 6;
 const growth = 1.5;
 const shrinking = 0.9;
-const widest = 4;
+const widest = 16;
 
 /**
- * As far apart as is asked for, and up to four times as far while timers fire late. Where the processor is full everything
+ * As far apart as is asked for, and up to sixteen times as far while timers fire late. Where the processor is full everything
  * waits for it, and what requests take is what records lack; one timer in five must be late to keep it apart.
  */
 export function createSpacing(leastMs: number): Spacing {
