@@ -1,7 +1,7 @@
 import type { CompiledCel } from '@weir/cel';
 import type { WorkspaceProblem } from '@weir/errors';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
-import { classWords, dataClass, dataClasses, identifiers, restrictFields, type ClassPurposes, type DataClass, type FieldUse } from './classes.ts';
+import { classWords, dataClass, dataClasses, identifiers, type ClassPurposes, type DataClass, type FieldUse } from './classes.ts';
 import type { Regions } from './regions.ts';
 import { isTable, Report, type Table } from './report.ts';
 import { changeable } from './minimise.ts';
@@ -144,15 +144,13 @@ function routeHash(spec: Table, at: readonly (string | number)[], kind: Compiled
     report.add(here, 'hash of a route is for operations of kind restrict', 'write a rule with effect: hash for what is used');
     return undefined;
   }
-  const sent = restrictFields(on);
-  const fields = (canonicalSchemas().get(on)?.fields ?? []).filter((field) => identifiers.has(field.name) && sent.has(field.name) && changeable(field)).map(({ name }) => name);
-  const hashed = new Map([...(compileHash(spec, at, report).change ?? [])]);
-  const table = isTable(spec['hash']) ? spec['hash'] : {};
-  for (const name of hashed.keys()) {
-    if (fields.includes(name)) continue;
-    hashed.delete(name);
-    if (table['fields'] !== undefined) report.add([...here, 'fields'], `${on}.${name} is no identifier that a restriction can carry hashed`, `use fields of ${fields.join(', ')}`);
-  }
-  if (hashed.size === 0) return undefined;
+  const fields = (canonicalSchemas().get(on)?.fields ?? []).filter((field) => identifiers.has(field.name) && changeable(field)).map(({ name }) => name);
+  const { change } = compileHash(spec, at, report);
+  if (change === undefined) return undefined;
+  const hashed = new Map([...change].filter(([name]) => fields.includes(name)));
+  const remedy = `use fields of ${fields.join(', ')}`;
+  if (isTable(spec['hash']) && spec['hash']['fields'] !== undefined) {
+    for (const name of change.keys()) if (!hashed.has(name)) report.add([...here, 'fields'], `${on}.${name} is no identifier that a restriction can carry hashed`, remedy);
+  } else if (hashed.size === 0 && change.size > 0) report.add(here, `${on} has no identifier that it would hash: all would be told in the clear`, remedy);
   return hashed;
 }

@@ -13,7 +13,7 @@ import { compileRegions, isRegionCode, standardRegions, type Regions } from './r
 import { compileRules } from './rules.ts';
 
 const purposes = compilePurposes({ path: 'purposes.yaml', content: 'purposes:\n  news: { legalBasis: consent, doc: News. }\n  service: { legalBasis: contract, doc: Service. }\n  kyc: { legalBasis: legal-obligation, doc: Know your customer. }\n' });
-const operations = { send: { kind: 'use', accepts: ['weir.canonical.Profile', 'weir.canonical.Event'] }, stop: { kind: 'restrict', accepts: ['weir.canonical.Profile'] } } as const;
+const operations = { send: { kind: 'use', accepts: ['weir.canonical.Profile', 'weir.canonical.Event'] }, stop: { kind: 'restrict', accepts: ['weir.canonical.Profile', 'weir.canonical.CampaignMetric'] } } as const;
 const regions = compileRegions({ path: 'regions.yaml', content: 'regions:\n  dach: [DE, AT, CH]\n  trusted: [dach, EEA]\n' });
 
 interface World {
@@ -116,6 +116,7 @@ test.each([
   ['{ on: Profile, operation: stop, hash: meta }', /unknown hash/],
   ['{ on: Profile, operation: stop, hash: { as: meta, fields: [firstName] } }', /Profile\.firstName is no identifier/],
   ['{ on: Profile, operation: stop, hash: { as: sha256 } }', /field/],
+  ['{ on: CampaignMetric, operation: stop, hash: { as: google } }', /CampaignMetric has no identifier that it would hash/],
 ])('%s is refused', (line, message) => {
   const problems: { message: string; line: number; remedy: string }[] = [];
   const file = { path: 'destinations/ads.yaml', content: `routes:\n  - ${line}\n` };
