@@ -53,14 +53,17 @@ export interface Maker {
 
 const empty = Object.fromEntries(loadSchemas().get('weir.canonical.Profile')!.fields.map((field) => [field.name, 'default' in field ? field.default : null]));
 
-/** Where every subject is. */
-export const home = { country: 'DE', region: 'BE' } as const;
+const countries = ['AT', 'BE', 'CH', 'CZ', 'DE', 'DK', 'ES', 'FI', 'FR', 'GB', 'GR', 'HU', 'IE', 'IT', 'LT', 'LU', 'LV', 'MT', 'NL', 'NO', 'PL', 'PT', 'RO', 'SE', 'SI', 'SK', 'US'];
+const plans = ['free', 'starter', 'team', 'business', 'enterprise'];
+
+/** Where a subject is. */
+export const homeOf = (subject: number): { readonly country: string; readonly region: null } => ({ country: countries[subject % countries.length]!, region: null });
 
 /** The profile of a subject. */
 function profile(serde: Serde, i: number, subject: number): Buffer {
   return serde.encode('weir.canonical.Profile', {
     ...empty, id: `out_${i.toString(16).padStart(32, '0')}`, source: 'contacts', objectKey: `usr_${subject}`, occurredAt: 1_790_000_000_000 + i, userId: `usr_${subject}`, email: `person.${subject}@larkspur-${subject % 97}.example`, phone: `+49301${String(subject).padStart(7, '0')}`,
-    firstName: 'Ada', lastName: `Lovelace-${subject % 301}`, title: 'Head of Field Operations', company: 'Larkspur Outfitters GmbH', city: 'Berlin', postalCode: '10115', ...home, plan: 'enterprise', lifecycleStage: 'customer', currency: 'EUR', balance: subject % 1000, extras: '{"tags":["outdoor","newsletter"],"score":7}',
+    firstName: 'Ada', lastName: `Lovelace-${subject % 301}`, title: 'Head of Field Operations', company: 'Larkspur Outfitters GmbH', city: 'Berlin', postalCode: '10115', ...homeOf(subject), plan: plans[subject % plans.length], lifecycleStage: 'customer', currency: 'EUR', balance: subject % 1000, extras: '{"tags":["outdoor","newsletter"],"score":7}',
   });
 }
 

@@ -110,7 +110,8 @@ function watch(child: ChildProcess, logFile: string, collect: () => Promise<void
   };
 }
 
-const image = imageSettings();
+/** Options of Node and of the heap that the image sets: every measured process has them, the parties of others, too. */
+export const image = imageSettings();
 
 /** A script of this repository as a process of its own, with the options of the image; with WEIR_BENCH_PROFILE its CPU profile goes to that folder. */
 export function startNode(script: string, args: readonly string[], env: Readonly<Record<string, string>>, logFile: string): Child {
@@ -173,12 +174,14 @@ export async function runBenchmark(benchmark: Benchmark): Promise<void> {
   }
   const parties = chosen.map((p) => summarise(p.name, samples.get(p.name)!));
   const of = (name: string): PartyResult => parties.find((p) => p.name === name) ?? (() => { throw new Error(`no party ${name}`); })();
-  const figures = (only === undefined ? benchmark.figures(of) : []).map((figure) => ({ ...figure, value: digits(figure.value) }));
+  const held = ({ value, atLeast, atMost }: Figure): boolean => value >= (atLeast ?? -Infinity) && value <= (atMost ?? Infinity);
+  // What is printed is rounded; whether it holds is not.
+  const figures = (only === undefined ? benchmark.figures(of) : []).map((figure) => ({ ...figure, value: digits(figure.value), holds: held(figure) }));
   const dirty = git('status', '--porcelain', '--untracked-files=no', '--', ':!bench/results') !== '';
   const result: Result = {
     name: benchmark.name, commit: git('rev-parse', '--short=12', 'HEAD') + (dirty ? '+changes' : ''), date: new Date().toISOString(), versions: versions(), cpu: cpus()[0]?.model, cores: availableParallelism(), load,
     parameters: { ...benchmark.parameters, rounds: benchmark.rounds }, parties, ratios: Object.fromEntries(figures.map(({ what, value }) => [what, value])),
-    limits: figures.flatMap((figure) => (figure.atLeast === undefined && figure.atMost === undefined ? [] : [{ ...figure, holds: figure.value >= (figure.atLeast ?? -Infinity) && figure.value <= (figure.atMost ?? Infinity) }])),
+    limits: figures.flatMap((figure) => (figure.atLeast === undefined && figure.atMost === undefined ? [] : [figure])),
   };
   // A run of some parties only, or made shorter, is a look, not a result.
   if (!isLook()) writeFileSync(resultFile(benchmark.name), `${JSON.stringify(result, null, 2)}\n`);

@@ -7,7 +7,7 @@ import type { Log, Serde } from '@weir/log';
 import type { KeyRing } from '@weir/seal';
 import { freePort, readKeys } from '@weir/testing';
 import { openVault, readWorkspaceKey } from '@weir/vault';
-import { root, startNode, type Child, type Cluster } from './harness.ts';
+import { image, memoryOf, root, startNode, type Child, type Cluster } from './harness.ts';
 
 export type ServiceName = 'ingest' | 'normalizer' | 'policy' | 'dispatcher' | 'control';
 
@@ -72,12 +72,14 @@ export interface Helper {
   ask<T>(kind: string, value?: unknown): Promise<T>;
   /** Waits for a message of this kind. */
   told<T>(kind: string): Promise<T>;
+  /** Memory after a full collection. */
+  memory(): Promise<{ anon: number; file: number }>;
   stop(): void;
 }
 
 /** Started with bench/parties/<script>.ts; pinned to the last core when it generates load. */
 export async function startHelper(script: string, args: readonly string[], env: Readonly<Record<string, string>> = {}, pinned = false): Promise<Helper> {
-  const child: ChildProcess = fork(join(root, 'bench/parties', script), args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const child: ChildProcess = fork(join(root, 'bench/parties', script), args, { cwd: root, env: { ...process.env, ...image.env, ...env }, stdio: ['ignore', 'inherit', 'inherit', 'ipc'], execArgv: [...image.execArgv, '--expose-gc'] });
   const failed = new Promise<never>((_, reject) => child.once('exit', (code) => reject(new Error(`${script} ended with ${code}`))));
   failed.catch(() => {});
   const told = <T>(kind: string): Promise<T> => Promise.race([failed, new Promise<T>((done) => {
@@ -95,6 +97,10 @@ export async function startHelper(script: string, args: readonly string[], env: 
       const answer = told<T>(kind);
       child.send({ kind, value });
       return answer;
+    },
+    async memory() {
+      await helper.ask('collect');
+      return memoryOf(child.pid!);
     },
     stop: () => { child.kill('SIGKILL'); },
   };

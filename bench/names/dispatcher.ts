@@ -1,17 +1,20 @@
 /** Deliveries to a sink that answers at once, one call each and in batches: the dispatcher with ledger and order on, beside bare undici that sends bodies of the same size, one call each. */
 import { createLog, createSerde, partitionOf } from '@weir/log';
-import { topicNames } from '@weir/pipeline';
+import { groupNames, topicNames } from '@weir/pipeline';
 import { deliveryRecord, destination, ensureKeys, fill, type Maker } from '../deliveries.ts';
 import { cpuOf, type Benchmark, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld, startHelper } from '../world.ts';
 
 const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 60_000);
-const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 20_000);
+/** Each of the people has been met once when it begins, as by a service that runs. */
+const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 50_000);
 const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
 const batches = { warm: warm * 2, measured: measured * 4 };
 const batchItems = 500;
 const subjects = 50_000;
 const concurrency = 64;
+const pollMs = 25;
+const deadlineMs = 60_000;
 
 interface Counted { readonly calls: number; readonly items: number; readonly distinct: number; readonly twice: number }
 
@@ -40,8 +43,9 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       await Promise.race([sink.ask('until', warm), child.failed]);
       const [cpu, broker, began] = [cpuOf(child.pid), cluster.brokerCpu(), performance.now()];
       await Promise.race([sink.ask('until', total), child.failed]);
-      const ends = await ended(topics.ledger('crm'), total, child.failed);
+      await committed(groupNames(world.prefix).dispatcher('crm'), topic, total, child.failed);
       const [cpuUs, brokerCpuUs, wallMs] = [cpuOf(child.pid) - cpu, cluster.brokerCpu() - broker, performance.now() - began];
+      const ends = await ended(topics.ledger('crm'), total, child.failed);
       const counted = await sink.ask<Counted>('result');
       if (counted.items !== total || counted.distinct !== total || counted.twice > 0) throw new Error(`${counted.items} deliveries, ${counted.distinct} keys, ${counted.twice} twice, of ${total}`);
       const { anon, file } = await child.memory();
@@ -52,12 +56,23 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     }
   };
 
+  /** What is committed has ended, and its end is acknowledged. */
+  async function committed(group: string, topic: string, count: number, failed: Promise<never>): Promise<void> {
+    const admin = await log.admin();
+    const end = performance.now() + deadlineMs;
+    for (let done = 0; done < count;) {
+      done = [...(await admin.committed(group, topic)).values()].reduce((a, b) => a + b, 0);
+      if (performance.now() > end) throw new Error(`${done} of ${count} deliveries are committed`);
+      if (done < count) await Promise.race([new Promise((next) => setTimeout(next, pollMs)), failed]);
+    }
+  }
+
   /** Every delivery has an end on the ledger. */
   async function ended(topic: string, count: number, failed: Promise<never>): Promise<number> {
     const [admin, reader] = await Promise.all([log.admin(), log.reader()]);
     const found = new Set<string>();
     const at = new Map<number, number>();
-    const end = performance.now() + 60_000;
+    const end = performance.now() + deadlineMs;
     while (found.size < count) {
       if (performance.now() > end) throw new Error(`${found.size} ends of ${count}`);
       for (const [partition, to] of await admin.endOffsets(topic)) {

@@ -110,6 +110,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const figures = ({ name, more }: PartyResult): Figure[] => [
     { what: `${name}: CPU per event, dearest stretch behind ${steadyFrom} to the mean`, value: more['largestToMean']!, atMost: 1.1 },
     { what: `${name}: CPU per event, cheapest stretch behind ${steadyFrom} to the mean`, value: more['smallestToMean']!, atLeast: 0.9 },
+    { what: `${name}: RssAnon at ${total} to that at ${steadyFrom}`, value: more[`at ${total}: RssAnon MB`]! / (more[`at ${steadyFrom}: RssAnon MB`] ?? NaN) },
     { what: `${name}: RssAnon, MB`, value: Math.max(...marks.map((mark) => more[`at ${mark}: RssAnon MB`]!)), atMost: 300 },
   ];
   return { name: 'growth', rounds: 1, parties, parameters: { marks, partitions, subjects, itemsABatch: batchItems }, figures: (of) => parties.flatMap(({ name }) => figures(of(name))), close: () => log.close() };

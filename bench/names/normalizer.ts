@@ -10,7 +10,7 @@ import { benchKeys, eventOf, numberOf, rawContact, rawOwners, sealedContact } fr
 import { cpuOf, root, startJava, startNode, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 
 const partitions = 6;
-const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 100_000);
+const warm = Number(process.env['WEIR_BENCH_WARM'] ?? 200_000);
 const measured = Number(process.env['WEIR_BENCH_RECORDS'] ?? 300_000);
 const rounds = Number(process.env['WEIR_BENCH_ROUNDS'] ?? 3);
 const pollMs = 25;
@@ -39,7 +39,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const admin = await log.admin();
   const config = { 'max.message.bytes': '2097152' };
   const spec = (name: string) => ({ name, partitions, replicationFactor: 1, config });
-  await admin.createTopics([raw, ...[sealed.raw('contacts'), sealed.consentChanges, sealed.identity, sealed.dlq, sealed.outcome, sealed.keys]].map(spec));
+  await admin.createTopics([raw, topics.consentChanges, topics.identity, topics.dlq, topics.outcome, topics.keys, ...[sealed.raw('contacts'), sealed.consentChanges, sealed.identity, sealed.dlq, sealed.outcome, sealed.keys]].map(spec));
   const appender = await log.appender({ maxPendingBytes: 1e9 });
   for (const topic of [raw, sealed.raw('contacts')]) await appender.partitions(topic);
   const keys = await benchKeys(log, serde, sealed.keys, join(cluster.dir, 'keys'));
@@ -121,7 +121,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const streams = (guarantee: string) => (run: string, logFile: string): Child => startJava(java, ['-Xms512m', '-Xmx512m', '-XX:+UseParallelGC', '-XX:+AlwaysPreTouch', '-cp', `${join(peer, 'target/peer.jar')}:${join(peer, 'target/lib')}/*`, 'dev.weir.bench.Peer', env.KAFKA_BROKERS, `${prefix}.${run}`, raw, `${prefix}.out.${run}`, guarantee, schemaFile, `${serde.idOf('weir.canonical.Profile')}/rel_0123456789abcdef`, join(cluster.dir, 'streams')], logFile);
   const weir = (kind: string, of = prefix) => (run: string, logFile: string): Child => startNode('bench/parties/normalizer.ts', [kind, of, run], env, logFile);
   const parties = [
-    party('weir', true, weir('like-for-like')), party('streams-exactly-once', true, streams('exactly_once_v2')), party('weir-everything-on', true, weir('service', 'sealed'), 'sealed'), party('streams-at-least-once', true, streams('at_least_once')),
+    party('weir', true, weir('like-for-like')), party('streams-exactly-once', true, streams('exactly_once_v2')), party('weir-everything-on', true, weir('service', 'sealed'), 'sealed'), party('weir-unsealed', true, weir('unsealed')), party('streams-at-least-once', true, streams('at_least_once')),
     party('weir-pass-through', false, weir('pass-through')), party('bare-client-loop', false, (run, logFile) => startNode('bench/parties/bare-loop.ts', [prefix, run], env, logFile)),
   ];
   return {
@@ -130,6 +130,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       { what: 'weir to Kafka Streams exactly_once_v2, like for like: identity and sealing off, CPU per record (1 or more = Weir needs no more)', value: of('streams-exactly-once').cpuUsPerRecord / of('weir').cpuUsPerRecord, atLeast: 1 },
       { what: 'weir to Kafka Streams exactly_once_v2, like for like: identity and sealing off, CPU with the broker', value: (of('streams-exactly-once').cpuUsPerRecord + of('streams-exactly-once').brokerCpuUsPerRecord) / (of('weir').cpuUsPerRecord + of('weir').brokerCpuUsPerRecord) },
       { what: 'weir to Kafka Streams at_least_once, like for like: identity and sealing off, CPU per record', value: of('streams-at-least-once').cpuUsPerRecord / of('weir').cpuUsPerRecord },
+      { what: 'the service with all but sealing (event ids, identity, metrics) to Kafka Streams exactly_once_v2, CPU per record', value: of('streams-exactly-once').cpuUsPerRecord / of('weir-unsealed').cpuUsPerRecord },
       { what: 'everything on to weir like for like, CPU per record', value: of('weir').cpuUsPerRecord / of('weir-everything-on').cpuUsPerRecord, atLeast: 0.6 },
       { what: 'weir like for like over pass-through, µs per record', value: of('weir').cpuUsPerRecord - of('weir-pass-through').cpuUsPerRecord, atMost: 6 },
       { what: 'pass-through to the bare loop, CPU per record', value: of('bare-client-loop').cpuUsPerRecord / of('weir-pass-through').cpuUsPerRecord, atLeast: 0.9 },

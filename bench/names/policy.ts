@@ -5,7 +5,7 @@ import { topicNames } from '@weir/pipeline';
 import { saidRegion } from '@weir/policy';
 import { linksOf } from '@weir/release';
 import { isSealed } from '@weir/seal';
-import { canonicalRecord, consentOf, ensureKeys, fill, home, idsOf, policyDestinations, policyFiles, subjectOf, type Maker } from '../deliveries.ts';
+import { canonicalRecord, consentOf, ensureKeys, fill, homeOf, idsOf, policyDestinations, policyFiles, subjectOf, type Maker } from '../deliveries.ts';
 import { hex } from '../contacts.ts';
 import { cpuOf, type Benchmark, type Child, type Cluster, type Party, type Sample } from '../harness.ts';
 import { createWorld } from '../world.ts';
@@ -18,6 +18,7 @@ const destinations = policyDestinations;
 const total = warm + measured;
 const pollMs = 25;
 const deadlineMs = 240_000;
+const sampled = 997;
 /** One workspace for all rounds, each goes on where the one before ended: its people, their links and consent are written and read once. */
 export async function create(cluster: Cluster): Promise<Benchmark & { close(): Promise<void> }> {
   const log = createLog({ brokers: cluster.brokers, clientId: 'bench' });
@@ -44,9 +45,9 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
         return { partition: appender.partitionFor(topics.identity, link), key: Buffer.from(link), value: serde.encode('weir.internal.IdentityLink', { a, b, source: 'contacts', at: 1_790_000_000_000 }) };
       });
       const states = ids.map(([, email], i) => ({ partition: appender.partitionFor(topics.consent, email!), ...consentOf(serde, email!, at + i) }));
-      const regions = ids.map(([id]) => {
+      const regions = ids.map(([id], i) => {
         const key = Buffer.from(regionKey(id!));
-        return { partition: appender.partitionFor(topics.identity, key), key, value: serde.encode(personRegion, { id, region: saidRegion(home), source: 'contacts', at: 1_790_000_000_000 }) };
+        return { partition: appender.partitionFor(topics.identity, key), key, value: serde.encode(personRegion, { id, region: saidRegion(homeOf(at + i)), source: 'contacts', at: 1_790_000_000_000 }) };
       });
       await Promise.all([appender.append(topics.identity, links), appender.append(topics.identity, regions), appender.append(topics.consent, states)]);
     }
@@ -62,7 +63,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     }
   }
 
-  /** One delivery of every record of this round at every destination, sealed like its record. */
+  /** One delivery of every record of this round at every destination, sealed like its record; sampled ones are of its person. */
   async function check(begins: ReadonlyMap<string, ReadonlyMap<number, number>>, first: number): Promise<void> {
     const reader = await log.reader();
     for (const name of destinations) {
@@ -73,6 +74,10 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
           const delivery = serde.decode(value!).value as { readonly outputId: string; readonly payload: Buffer };
           if (!isSealed(delivery.payload)) throw new Error(`${name}: ${delivery.outputId} is not sealed`);
           seen.add(delivery.outputId);
+          const number = Number.parseInt(delivery.outputId.slice(-16), 16);
+          if (number % sampled !== 0) continue;
+          const { userId } = serde.decode(keys.open(delivery.payload)!).value as { readonly userId: string };
+          if (userId !== `usr_${subjectOf(number, subjects)}`) throw new Error(`${name}: ${delivery.outputId} is of ${userId}`);
         }
       });
       if (seen.size !== total || !seen.has(`out_${hex(first)}`) || !seen.has(`out_${hex(first + total - 1)}`)) throw new Error(`${name}: ${seen.size} deliveries of ${total}`);

@@ -2,7 +2,7 @@
 import { createLog, createSerde, partitionOf } from '@weir/log';
 import { H, topicNames } from '@weir/pipeline';
 import { destination, endRecord, ensureKeys, fill, letterRecord, type Maker } from '../deliveries.ts';
-import { hex } from '../contacts.ts';
+import { hex, numberOf } from '../contacts.ts';
 import { cpuOf, type Benchmark, type Child, type Cluster, type Sample } from '../harness.ts';
 import { createWorld } from '../world.ts';
 
@@ -10,6 +10,7 @@ const letters = Number(process.env['WEIR_BENCH_RECORDS'] ?? 1_000_000);
 const subjects = 50_000;
 const pollMs = 100;
 const deadlineMs = 600_000;
+const sampled = 997;
 
 interface Order { readonly id: string; readonly state: string; readonly counts: Readonly<Record<string, number>> }
 
@@ -61,9 +62,9 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     }
   }
 
-  /** Each letter once, in the order of its partition, with its order on it; sampled ones byte for byte. */
+  /** Each letter once, with its order on it, and the delivery that it kept; that of sampled ones opened: it is of its person. */
   async function check(order: string): Promise<void> {
-    const reader = await log.reader();
+    const [reader, ring] = await Promise.all([log.reader(), world.keys(log, serde)]);
     const seen = new Set<string>();
     for (const [partition, end] of await admin.endOffsets(dispatch)) await reader.read(dispatch, partition, 0, end, (batch) => {
       for (const { headers, value } of batch.records) {
@@ -72,11 +73,15 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
         if (seen.has(event)) throw new Error(`${event} twice`);
         seen.add(event);
         if (text(H.intent) !== order) throw new Error(`${event} is of order ${text(H.intent)}`);
-        const { eventId, destination: to } = serde.decode(value!).value as { eventId: string; destination: string };
+        const { eventId, destination: to, payload } = serde.decode(value!).value as { eventId: string; destination: string; payload: Buffer };
         if (eventId !== event || to !== 'crm') throw new Error(`${event} has the delivery of ${eventId} for ${to}`);
+        const number = numberOf(event);
+        if (number % sampled !== 0) continue;
+        const { userId } = serde.decode(ring.open(payload)!).value as { readonly userId: string };
+        if (userId !== `usr_${subject(number)}`) throw new Error(`${event} has the payload of ${userId}`);
       }
     });
-    await reader.close();
+    await Promise.all([reader.close(), ring.stop()]);
     if (seen.size !== letters || !seen.has(`evt_${hex(0)}`) || !seen.has(`evt_${hex(letters - 1)}`)) throw new Error(`${seen.size} deliveries of ${letters} letters`);
   }
 

@@ -4,7 +4,7 @@ import { createLog, createSerde, partitionOf } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
 import { consentKey } from '@weir/policy';
 import { fill, restoredId } from '../deliveries.ts';
-import { memoryOf, type Benchmark, type Cluster, type Sample } from '../harness.ts';
+import { type Benchmark, type Cluster, type Sample } from '../harness.ts';
 import { startHelper } from '../world.ts';
 
 const keys = Number(process.env['WEIR_BENCH_RECORDS'] ?? 1_000_000);
@@ -36,7 +36,7 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
       const broker = cluster.brokerCpu();
       const { wallMs, cpuUs, stateDir } = await child.ask<{ wallMs: number; cpuUs: number; stateDir: string }>('run');
       const brokerCpuUs = cluster.brokerCpu() - broker;
-      const { anon, file } = memoryOf(child.pid);
+      const { anon, file } = await child.memory();
       const disk = Number(execFileSync('du', ['-sb', stateDir], { encoding: 'utf8' }).split('\t')[0]);
       await child.ask('clear', stateDir);
       return { records: keys, wallMs, cpuUs, brokerCpuUs, rssAnonMb: anon, rssFileMb: file, more: { topicBytesPerKey: Math.round(bytes / keys), diskBytesPerKey: Math.round(disk / keys), keysPerCoreSecond: Math.round(keys / cpuUs * 1e6) } };

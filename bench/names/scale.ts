@@ -2,7 +2,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { createLog, createSerde, partitionOf } from '@weir/log';
-import { topicNames } from '@weir/pipeline';
+import { H, topicNames } from '@weir/pipeline';
 import { benchKeys, rawOwners, sealedContact } from '../contacts.ts';
 import { fill } from '../deliveries.ts';
 import { cpuOf, startNode, type Benchmark, type Cluster, type Party, type Sample } from '../harness.ts';
@@ -44,6 +44,17 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
     }
   }
 
+  /** So many events there are on a topic, however often each. */
+  async function eventsOn(topic: string): Promise<number> {
+    const reader = await log.reader();
+    const seen = new Set<string>();
+    for (const [partition, end] of await admin.endOffsets(topic)) await reader.read(topic, partition, 0, end, (batch) => {
+      for (const { headers } of batch.records) seen.add(headers.find(([name]) => name === H.event)![1].toString('latin1'));
+    });
+    await reader.close();
+    return seen.size;
+  }
+
   const party = (processes: number): Party => ({
     name: `${processes} process${processes === 1 ? '' : 'es'}`,
     async run(round): Promise<Sample> {
@@ -60,8 +71,9 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
         const [cpuUs, brokerCpuUs, wallMs] = [cpu() - before, cluster.brokerCpu() - broker, performance.now() - began];
         const memory = await Promise.all(children.map((child) => child.memory()));
         // A rebalance while they join may repeat some: none may be missing.
+        const distinct = await eventsOn(out);
         const written = [...(await admin.endOffsets(out)).values()].reduce((a, b) => a + b, 0);
-        if (written < total) throw new Error(`${written} records of ${total}`);
+        if (distinct !== total) throw new Error(`${distinct} events of ${total}`);
         return { records: total - from, wallMs, cpuUs, brokerCpuUs, rssAnonMb: Math.max(...memory.map((m) => m.anon)), rssFileMb: Math.max(...memory.map((m) => m.file)), more: { repeated: written - total } };
       } finally {
         await Promise.all(children.map((child) => child.stop()));

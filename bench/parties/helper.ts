@@ -1,6 +1,8 @@
+import { collect } from '../garbage.ts';
+
 /** The other side of bench/world.ts, startHelper: answers messages by kind. */
 export function answer(handlers: Readonly<Record<string, (value: any) => unknown>>): void {
-  const all: typeof handlers = { ready: () => true, ...handlers };
+  const all: typeof handlers = { ready: () => true, collect: () => collect().then(() => true), ...handlers };
   process.on('message', (message) => {
     const { kind, value } = message as { kind: string; value: unknown };
     Promise.resolve(all[kind]!(value)).then((result) => process.send!({ kind, value: result }), (error: unknown) => {

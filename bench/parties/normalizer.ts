@@ -31,7 +31,8 @@ const fail = (error: unknown): never => {
   process.exit(1);
 };
 
-async function service(): Promise<void> {
+/** The service as it is; unsealed: on a workspace that seals nothing. */
+async function service(seals: boolean): Promise<void> {
   const plain = createSerde({ registryUrl: process.env['SCHEMA_REGISTRY_URL']! });
   await plain.start();
   const release = compileRelease([
@@ -42,9 +43,9 @@ async function service(): Promise<void> {
   const releases: ReleaseFeed = { current: () => release, onChange: () => () => {}, incidents: () => new Map(), switches: () => new Map(), reserves: () => new Map(), escalations: () => new Map(), onSwitch: () => () => {}, position: () => 0, trouble: () => undefined, ageMs: () => 0, close: async () => {} };
   const dir = process.env['WEIR_DATA']!;
   const stateDir = mkdtempSync(join(dir, 'state-'));
-  const keys = await benchKeys(log, plain, names.keys, stateDir);
+  const keys = seals ? await benchKeys(log, plain, names.keys, stateDir) : undefined;
   const context: ServiceContext = {
-    name: 'normalizer', config: {} as never, log, serde: sealedSerde(plain, keys), keys, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group as `${string}.normalizer` }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: benchWorkspaceKey,
+    name: 'normalizer', config: {} as never, log, serde: keys === undefined ? plain : sealedSerde(plain, keys), keys, releases, topics: { ...names, canonical: out }, groups: { ...groupNames(prefix), normalizer: group as `${string}.normalizer` }, vault: openVault({ dataDir: dir, env: {} }), workspaceKey: benchWorkspaceKey,
     logger: createLogger({ service: 'normalizer', level: 'warn' }), registry: new Registry(), clock: systemClock, stateDir,
   };
   const normalizer = createNormalizer(context, { sessionTimeoutMs: 30_000 });
@@ -126,7 +127,7 @@ async function likeForLike(): Promise<void> {
   });
 }
 
-if (kind === 'service') await service();
+if (kind === 'service' || kind === 'unsealed') await service(kind === 'service');
 else if (kind === 'like-for-like') await likeForLike();
 else if (kind === 'pass-through') await loop((records, appender) => ({ records: records.map((record) => handOn(record, appender.partitionFor(out, record.key!))) }));
 else fail(new Error(`no party ${kind}`));
