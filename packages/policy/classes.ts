@@ -78,8 +78,11 @@ export function fieldUses(recordName: string, terms: ReadonlyMap<string, FieldTe
   return found;
 }
 
+/** Told whole: a yes to one channel without its channel is a yes to all. */
+const consentRecords = new Set(['ConsentChange', 'ConsentApplied']);
+
 /** What a `restrict` operation may carry: who, and what they want. It has no purpose to be minimised by. */
 export function restrictFields(recordName: string): ReadonlySet<string> {
   const fields = canonicalSchemas().get(recordName)?.fields.map((f) => f.name) ?? [];
-  return new Set(fields.filter((name) => technical.has(name) || identifiers.has(name) || (recordName === 'ConsentChange' && name !== 'extras') || name === 'deleted'));
+  return new Set(fields.filter((name) => technical.has(name) || identifiers.has(name) || (consentRecords.has(recordName) && name !== 'extras') || name === 'deleted'));
 }

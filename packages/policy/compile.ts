@@ -131,10 +131,10 @@ function compileRoute(spec: Table, i: number, { destination, operations, purpose
   if (purpose !== undefined && !purposes.has(purpose)) report.add([...at, 'purpose'], `unknown purpose ${purpose}`, `use one of ${[...purposes.keys()].join(', ')}`);
   else if (purpose !== undefined && allowed?.includes(purpose) === false) report.add([...at, 'purpose'], `${destination} may not use data for ${purpose}`, 'add it to purposes: of the destination, or take the route away');
   if (operation?.kind === 'use' && purpose === undefined) report.add(at, 'a route of an operation that uses data needs a purpose', 'add purpose:');
-  const text = (key: string): string | undefined => (spec[key] === undefined ? undefined : String(spec[key]));
+  const [channel, topic] = [report.text(spec, 'channel', at), report.text(spec, 'topic', at)];
   if (operation === undefined) return undefined;
   const hash = spec['hash'] === undefined ? undefined : routeHash(spec, at, operation.kind, on, report);
-  return { destination, on, operation: String(spec['operation']), kind: operation.kind, purpose, channel: text('channel'), topic: text('topic'), when: report.cel(spec['when'], [...at, 'when'], on), ...(hash === undefined ? {} : { hash }), file: report.file, line: report.yaml.lineOf(at) };
+  return { destination, on, operation: String(spec['operation']), kind: operation.kind, purpose, channel, topic, when: report.cel(spec['when'], [...at, 'when'], on), ...(hash === undefined ? {} : { hash }), file: report.file, line: report.yaml.lineOf(at) };
 }
 
 /** Of what a scheme hashes, the fields that a restriction carries. Rules hash for operations of kind use. */

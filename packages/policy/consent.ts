@@ -40,7 +40,7 @@ export const everyPurpose = '*';
 const remembered = 64;
 /** How long what is said with every call is no news, ms of accept times. */
 export const echoMs = 86_400_000;
-const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
+export const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 /** Longer purposes, channels and topics are kept as their hash: a key, percent-encoded, stays within what the local store takes. */
 const maxPartBytes = 128;
 

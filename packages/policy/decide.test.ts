@@ -3,6 +3,7 @@ import { loadSchemas } from '@weir/schemas';
 import { parseYaml } from '@weir/yaml';
 import avsc from 'avsc';
 import { expect, test } from 'vitest';
+import { restrictFields } from './classes.ts';
 import { compilePurposes, compileRoutes, type CompiledPolicy, type CompiledRoute } from './compile.ts';
 import { decide, type DecisionContext, type Subject } from './decide.ts';
 import { explain } from './explain.ts';
@@ -232,4 +233,19 @@ test('an explanation has the second vendor beside its first', () => {
   const { routes } = explain(pairOf(`${allow}  - { name: not-there, effect: deny, when: destination == "crm-two" }\n`), subject(), context());
   expect(routes.map((r) => [r.destination, r.standsInFor, r.effect, r.reason])).toEqual([['crm', null, 'allow', null], ['crm-two', 'crm', 'deny', 'rule:not-there']]);
   expect(routes[1]!.looked.find((l) => l.rule === 'not-there')?.result).toBe('applies');
+});
+
+test.each(['channel:', 'channel: [email, sms]', 'channel: { is: email }', 'channel: "  "', 'channel: true', 'topic:', 'topic: [a]'])('a route whose %s is no text is refused: nobody could say no to what it would be made into', (part) => {
+  const problems: { readonly message: string }[] = [];
+  routesOf([`{ on: Profile, operation: send, purpose: news, ${part} }`], problems);
+  expect(problems).toEqual([expect.objectContaining({ message: expect.stringContaining('expected a text'), remedy: expect.stringContaining('leave') })]);
+});
+
+test('a topic may be a number', () => {
+  expect(routesOf(['{ on: Profile, operation: send, purpose: news, topic: 42 }'])[0]!.topic).toBe('42');
+});
+
+test.each(['ConsentChange', 'ConsentApplied'])('%s is told whole: a yes to one channel or topic without it is a yes to all', (name) => {
+  expect([...restrictFields(name)]).toEqual(expect.arrayContaining(['purpose', 'channel', 'topic', 'state', 'email']));
+  expect(restrictFields(name).has('extras')).toBe(false);
 });

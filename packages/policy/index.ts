@@ -1,6 +1,6 @@
 export { classWords, dataClass, dataClasses, fieldUses, type ClassPurposes, type DataClass, type FieldTerms, type FieldUse } from './classes.ts';
 export { compilePurposes, compilePurposesFile, compileRoutes, type CompiledPolicy, type CompiledRoute, type Governance } from './compile.ts';
-export { checkUse, closure, consentKey, consentPart, echoMs, everyPurpose, foldConsent, logOrder, maxLinked, type ConsentAnswer, type ConsentChange, type ConsentEntry, type StatesOf } from './consent.ts';
+export { checkUse, closes, closure, consentKey, consentPart, echoMs, everyPurpose, foldConsent, logOrder, maxLinked, type ConsentAnswer, type ConsentChange, type ConsentEntry, type StatesOf } from './consent.ts';
 export { decide, regionsOf, saidRegion, type Decision, type DecisionContext, type Subject } from './decide.ts';
 export { explain, type Explanation, type LookedAt } from './explain.ts';
 export { createLimits, type Limits } from './limits.ts';

@@ -50,6 +50,14 @@ export class Report {
   keys(table: Table, at: At, allowed: readonly string[]): void {
     for (const key of Object.keys(table)) if (!allowed.includes(key)) this.add([...at, key], `unknown key ${key}`, `use one of ${allowed.join(', ')}`);
   }
+  /** Undefined where the key is not there. What is there and is no text (left blank, a list) is a problem, not a text that it could be made into: it would be a channel that nobody can say no to. A number is text, as a topic may be. */
+  text(spec: Table, key: string, at: At): string | undefined {
+    const value = spec[key];
+    if (value === undefined) return undefined;
+    if ((typeof value === 'string' && value.trim() !== '') || typeof value === 'number') return String(value);
+    this.add([...at, key], `${key} ${JSON.stringify(value)}: expected a text`, `leave ${key} out for every one, or write one entry for each`);
+    return undefined;
+  }
   /** A list of texts that `known` accepts, without repetition. */
   names(value: YamlValue | undefined, at: At, what: string, known: (name: string) => boolean, remedy: string): readonly string[] {
     const list = Array.isArray(value) ? value : [];

@@ -156,6 +156,7 @@ export function compileCaps(value: YamlValue | undefined, file: string, lineOf: 
       typeof max === 'number' && Number.isInteger(max) && max >= 1 && max <= 10_000 || report([...at, 'max'], `max ${JSON.stringify(max ?? null)}`, 'use a whole number from 1 to 10000'),
       purpose === undefined || purposes.has(String(purpose)) || report([...at, 'purpose'], `unknown purpose ${String(purpose)}`, `use one of ${[...purposes.keys()].join(', ')}`),
       over === 'deny' || over === 'delay' || report([...at, 'over'], `over ${JSON.stringify(over)}`, 'use deny or delay'),
+      ...['purpose', 'channel', 'operation', 'destination'].map((key) => isTextOrAbsent(spec[key]) || report([...at, key], `${key} ${JSON.stringify(spec[key])}: expected a text`, `leave ${key} out for every one, or write a cap for each`)),
       isZone(timezone) || report([...at, 'timezone'], `unknown time zone ${String(timezone)}`, 'use an IANA name such as Europe/Berlin'),
     ].every((r) => r === true);
     const text = (key: string): string | undefined => (spec[key] === undefined ? undefined : String(spec[key]));
@@ -164,6 +165,9 @@ export function compileCaps(value: YamlValue | undefined, file: string, lineOf: 
   }
   return caps;
 }
+
+/** What is there and is no text (left blank, a list) must not become one: the cap would count nothing. */
+const isTextOrAbsent = (value: unknown): boolean => value === undefined || (typeof value === 'string' && value.trim() !== '') || typeof value === 'number';
 
 function isZone(zone: unknown): boolean {
   try {

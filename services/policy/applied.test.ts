@@ -12,8 +12,10 @@ const value = seal(key, Buffer.from('a change of consent of ann@larkspur.example
 
 const soon = (): Promise<void> => new Promise((done) => { setImmediate(done); });
 
-/** What is told of one change that every instance has applied; `keyOf` is asked when it is told. */
-async function told(keyOf: () => SealKey | undefined): Promise<readonly OutRecord[]> {
+interface Folded { readonly state: string; readonly over?: string; readonly changeId?: string }
+
+/** What is told of one change that every instance has applied; `keyOf` is asked when it is told. `own` is what the fold made of it, `stop` what the person says of every purpose. */
+async function told(keyOf: () => SealKey | undefined, said = 'withdrawn', own: Folded = { state: said }, stop?: Folded): Promise<readonly OutRecord[]> {
   const appended: OutRecord[] = [];
   const clock = createHandClock(Date.UTC(2026, 0, 1));
   let handlers: ConsumerHandlers | undefined;
@@ -22,7 +24,7 @@ async function told(keyOf: () => SealKey | undefined): Promise<readonly OutRecor
   const watcher = createAppliedWatcher({
     context: {
       topics, groups: groupNames('t'), keys: { byId: keyOf }, releases: { current: () => ({ policy: { routes: new Map([['ConsentApplied', []]]) } }) },
-      serde: { known: () => true, prepare: async () => {}, decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose: 'news', channel: null, topic: null, email: 'ann@larkspur.example' } }), encode: (_name: string, record: object) => Buffer.from(JSON.stringify(record)) },
+      serde: { known: () => true, prepare: async () => {}, decode: () => ({ name: 'weir.canonical.ConsentChange', value: { purpose: 'news', channel: null, topic: null, state: said, email: 'ann@larkspur.example' } }), encode: (_name: string, record: object) => Buffer.from(JSON.stringify(record)) },
       clock,
       log: { consumer: (options: { handlers: ConsumerHandlers }) => {
         handlers = options.handlers;
@@ -36,7 +38,7 @@ async function told(keyOf: () => SealKey | undefined): Promise<readonly OutRecor
       return records.map(() => 0);
     }, partitionFor: () => 0 },
     admin: { endOffsets: async () => new Map([[0, 0]]) },
-    tables: { folded: () => 1, consentPositions: () => [1], identityPositions: () => [0], stored: () => ({ state: { changeId: 'out_1', seen: [] } }), linked: (ids: readonly string[]) => ids, caughtUp: () => true, onAdvance() {} },
+    tables: { folded: () => 1, consentPositions: () => [1], identityPositions: () => [0], stored: (name: string) => (name.includes('|*|') ? stop && { state: stop } : { state: { changeId: 'out_1', seen: ['out_1'], ...own } }), linked: (ids: readonly string[]) => ids, caughtUp: () => true, onAdvance() {} },
     metrics: { applied: { observe() {} } },
     fail: (error: unknown) => { committed.reject(error as Error); },
   } as unknown as PolicyPorts, { read: async () => {}, follow: async (_topic: string, _from: object, take: typeof follow) => {
@@ -69,4 +71,22 @@ test('that a change has come to hold is told under the key of the change', async
 
 test('of a person who was erased while the change was waited for nothing is written, least of all in the clear', async () => {
   expect(await told(() => undefined)).toEqual([]);
+});
+
+test.each<[string, Folded, Folded?]>([
+  ['the no before it stands', { state: 'withdrawn' }],
+  ['another identifier or source keeps it closed', { state: 'denied' }],
+  ['a no to every purpose stands', { state: 'unknown' }, { state: 'denied', changeId: 'out_0' }],
+  ['a no to every purpose came since', { state: 'granted', over: '' }, { state: 'denied', changeId: 'out_9' }],
+])('a yes that opened nothing is not told to who mirrors it: %s', async (_why, own, stop) => {
+  expect(await told(() => key, 'granted', own, stop)).toEqual([]);
+});
+
+test('a yes that opened is told, over a no to every purpose, too', async () => {
+  expect(await told(() => key, 'granted', { state: 'granted' })).toHaveLength(1);
+  expect(await told(() => key, 'granted', { state: 'granted', over: 'out_0' }, { state: 'denied', changeId: 'out_0' })).toHaveLength(1);
+});
+
+test('a no is told whatever the state says by then: it closes nothing that is open to tell it', async () => {
+  expect(await told(() => key, 'withdrawn', { state: 'granted' })).toHaveLength(1);
 });

@@ -2,7 +2,7 @@ import { createConsentBarrier, type ConsentBarrier } from '@weir/consent';
 import { recordFault } from '@weir/errors';
 import type { GroupConsumer, LogRecord, OutRecord, Reader, RecordBatch } from '@weir/log';
 import { H, outputId } from '@weir/pipeline';
-import { consentKey } from '@weir/policy';
+import { closes, consentKey, everyPurpose } from '@weir/policy';
 import { isSealed, seal, sealedBy } from '@weir/seal';
 import { numberOf, textOf, type PolicyPorts } from './ports.ts';
 import { prepare } from './prepare.ts';
@@ -45,6 +45,20 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
     });
   }
 
+  /**
+   * A yes that opened nothing is not told as one that holds: it is older than the no, a source says it all the time, the rule for
+   * several sources or a no to every purpose keeps it closed. A vendor that mirrors what it is told would open.
+   */
+  function holds(change: LogRecord, value: { purpose: string; channel: string | null; topic: string | null; state: string }): boolean {
+    if (closes(value.state)) return true;
+    return textOf(change, H.ids).split(',').every((name) => {
+      const stateOf = (purpose: string, channel: string, topic: string) => tables.stored(consentKey(name, purpose, channel, topic))?.state;
+      const own = stateOf(value.purpose, value.channel ?? '', value.topic ?? '');
+      const stop = stateOf(everyPurpose, '', '');
+      return own !== undefined && !closes(own.state) && (stop === undefined || !closes(stop.state) || own.over === stop.changeId);
+    });
+  }
+
   /** Nothing, where the key of the change was destroyed while it was waited for: of an erased person nothing is written, least of all in the clear. */
   function told(change: LogRecord, value: Record<string, any>, at: number): OutRecord[] {
     const sealedUnder = isSealed(change.value!) ? sealedBy(change.value!) : undefined;
@@ -65,7 +79,7 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
       if (change.value === null || change.key === null) return [];
       try {
         const decoded = serde.decode(change.value);
-        return decoded.name === changeRecord ? [{ change, value: decoded.value as Record<string, any> & { purpose: string; channel: string | null; topic: string | null } }] : [];
+        return decoded.name === changeRecord ? [{ change, value: decoded.value as Record<string, any> & { purpose: string; channel: string | null; topic: string | null; state: string } }] : [];
       } catch (error) {
         // The fold has told the dead letters of it.
         if (recordFault(error) === undefined) throw error;
@@ -86,7 +100,7 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
     const at = clock.now();
     for (const { change } of changes) if (at - numberOf(change, H.accepted) < measuredMs) metrics.applied.observe(Math.max(0, at - numberOf(change, H.accepted)) / 1000);
     if (context.releases.current().policy.routes.has(record)) {
-      const first = changes.filter(({ change }) => textOf(change, H.ids).split(',')[0] === change.key!.toString());
+      const first = changes.filter(({ change, value }) => holds(change, value) && textOf(change, H.ids).split(',')[0] === change.key!.toString());
       await appender.append(topics.canonical, first.flatMap(({ change, value }) => told(change, value, at)));
     }
     if (!of.closed) of.committing = commit(of, batch.nextOffset).catch(ports.fail);

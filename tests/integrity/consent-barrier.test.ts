@@ -20,7 +20,7 @@ config:
       accepts: [ConsentApplied]
       method: POST
       path: /consent
-      body: { type: consent.applied, change: "{{record.changeId}}", state: "{{record.state}}", email: "{{record.email}}" }
+      body: { type: consent.applied, change: "{{record.changeId}}", state: "{{record.state}}", channel: "{{record.channel}}", email: "{{record.email}}" }
       idempotency: { scheme: header, name: webhook-id, window: 24h, pastWindow: resend }
 routes:
   - { on: ConsentApplied, operation: notify }
@@ -95,7 +95,7 @@ test('a change that has come to hold is told to the webhook that subscribed to i
   const told = async (): Promise<any[]> => ((await (await fetch(`${weir.sandbox}/effects?destination=hook`)).json()) as any[]).filter((e) => e.body.change === body.id);
   await waitFor('the webhook was called', async () => (await told()).length > 0);
   await weir.settled();
-  expect(await told()).toMatchObject([{ body: { type: 'consent.applied', state: 'withdrawn', email: 'fay@larkspur.example' } }]);
+  expect(await told()).toMatchObject([{ body: { type: 'consent.applied', state: 'withdrawn', channel: 'email', email: 'fay@larkspur.example' } }]);
 });
 
 test('a call that is open when the withdrawal comes holds back the answer until it has ended', async () => {
