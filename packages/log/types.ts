@@ -125,8 +125,8 @@ export interface GroupConsumerOptions {
 
 /** Reads without a group: tables, ranges, traces, followers. */
 export interface Reader {
-  /** Read [from, to) of one partition in order; `from` below the beginning starts at the beginning (the caller sees it in the first offset). */
-  read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>): Promise<void>;
+  /** Read [from, to) of one partition in order; `from` below the beginning starts at the beginning (the caller sees it in the first offset). `bytes`: of one fetch at most, if no batch is larger; default 4 MiB. */
+  read(topic: string, partition: number, from: number, to: number, onBatch: (batch: RecordBatch) => void | Promise<void>, bytes?: number): Promise<void>;
   /** The record at this offset, or undefined when compacted or deleted. */
   readOne(topic: string, partition: number, offset: number): Promise<LogRecord | undefined>;
   /**

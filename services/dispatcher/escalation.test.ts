@@ -75,6 +75,15 @@ test('one that is not taken is tried again, with a bound, and nothing waits for 
   expect(await w.registry.metrics()).toContain('weir_escalations_total{channel="webhook",phase="opened",result="given-up"} 1');
 });
 
+test('what nobody was told before a process ended is not kept as told: the next owner tells it', async () => {
+  const w = world({ webhook: async () => {
+    w.escalations.close();
+    throw new Error('down');
+  }, email: async () => undefined });
+  await w.look(minute, { openSince: 0 });
+  expect(w.saved.size).toBe(0);
+});
+
 test('the webhook is signed, the mail arrives over SMTP, one of each at the beginning and at the end', async () => {
   const secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
   const hooks: { headers: Record<string, string>; body: Buffer }[] = [];

@@ -86,27 +86,32 @@ export function createEscalations(ports: EscalationPorts): { look(seen: readonly
     });
   }
 
-  async function send(channel: 'webhook' | 'email', config: EscalationConfig, notice: Notice): Promise<void> {
+  /** False: it was cut off by the end of this process; who owns the destination next tells it. */
+  async function send(channel: 'webhook' | 'email', config: EscalationConfig, notice: Notice): Promise<boolean> {
     for (let n = 1; !closed; n++) {
       try {
         await ports.channels[channel](config, notice);
         sent.inc({ channel, phase: notice.phase, result: 'sent' });
-        return;
+        return true;
       } catch (error) {
         const last = n >= tries;
         logger[last ? 'error' : 'warn']({ destination: notice.destination, channel, phase: notice.phase, try: n, reason: (error as Error).message }, last ? 'nobody could be told' : 'escalation not sent, tried again');
-        if (last) return void sent.inc({ channel, phase: notice.phase, result: 'given-up' });
+        if (last) {
+          sent.inc({ channel, phase: notice.phase, result: 'given-up' });
+          return true;
+        }
       }
       await wait(Math.min(longestWaitMs, firstWaitMs * 3 ** (n - 1)));
     }
+    return false;
   }
 
   async function tell(escalation: Escalation, config: EscalationConfig): Promise<void> {
     const phase = escalation.until === null ? 'opened' : 'closed';
     const notice: Notice = { ...escalation, phase, id: `esc_${escalation.destination}_${escalation.kind}_${escalation.since}_${phase}` };
     logger[phase === 'opened' ? 'error' : 'info']({ destination: notice.destination, kind: notice.kind, code: notice.code, since: new Date(notice.since).toISOString(), phase }, 'escalation');
-    await Promise.all((['webhook', 'email'] as const).filter((channel) => config[channel] !== undefined).map((channel) => send(channel, config, notice)));
-    await ports.save(escalation);
+    const told = await Promise.all((['webhook', 'email'] as const).filter((channel) => config[channel] !== undefined).map((channel) => send(channel, config, notice)));
+    if (told.every((one) => one)) await ports.save(escalation);
   }
 
   return {

@@ -135,13 +135,23 @@ export function createCorrector(ports: CorrectPorts): Corrector {
     puts.clear();
   }
 
+  /** Undefined = nobody can read it any more: who was erased since has nothing to correct. */
+  function recordOf(payload: Buffer): Record<string, unknown> | undefined {
+    try {
+      return serde.decode(payload).value as Record<string, unknown>;
+    } catch (error) {
+      if (isUnreadable(error)) return undefined;
+      throw error;
+    }
+  }
+
   function differs(order: ReplayOrder, looked: Looked): { readonly detail: FieldDifference; readonly intent: string } | undefined {
     const { facts, found, payload } = looked;
     if (found.standing !== 'confirmed' || !looked.allowed || payload === undefined || isSuperseded(standing, facts, payload)) return undefined;
     const stored = table.get(storeKey(order.id, facts));
     if (stored === undefined) return undefined;
-    const before = serde.decode(stored.subarray(64)).value as Record<string, unknown>;
-    const after = serde.decode(payload).value as Record<string, unknown>;
+    const [before, after] = [recordOf(stored.subarray(64)), recordOf(payload)];
+    if (before === undefined || after === undefined) return undefined;
     const fields = [...new Set([...Object.keys(before), ...Object.keys(after)])].filter((name) => !notCompared.has(name) && !isDeepStrictEqual(before[name] ?? null, after[name] ?? null));
     if (fields.length === 0) return undefined;
     const { eventId, outputId, destination, operation } = facts;

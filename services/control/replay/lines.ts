@@ -52,8 +52,11 @@ const asideLookMs = 1000;
 /** What was read of a range before brokers or registry went away is read again after each wait. */
 const maxAwayMs = 30_000;
 
-/** An order that another process has taken over is not waited for. */
-export const isAway = (error: unknown): boolean => isPassing(error) && (error as { code?: string }).code !== 'log-assignment-stale';
+/** Brokers or a registry that do not answer, or do not acknowledge in time. An order that another process has taken over is not waited for. */
+export function isAway(error: unknown): boolean {
+  const { code } = error as { code?: string };
+  return code === 'log-append-failed' || (isPassing(error) && code !== 'log-assignment-stale');
+}
 
 export function createLines({ clock, orders, logger, ends, fail }: LinesPorts): Lines {
   const lines = { preview: Promise.resolve(), run: Promise.resolve() };
@@ -74,7 +77,12 @@ export function createLines({ clock, orders, logger, ends, fail }: LinesPorts): 
     try {
       for (let again = true; again && !closed;) {
         const entry = orders.get(id);
-        again = await work(entry).then(() => false, (error: unknown) => failed(entry, error));
+        again = await work(entry).then(() => false, (error: unknown) => failed(entry, error)).catch(async (error: unknown) => {
+          // Of what `ends` writes: the work fails once more, and ends then.
+          if (closed || !isAway(error)) throw error;
+          await outlast(entry, error as WeirError);
+          return true;
+        });
       }
       away.delete(id);
     } catch (error) {
@@ -90,7 +98,7 @@ export function createLines({ clock, orders, logger, ends, fail }: LinesPorts): 
       logger.warn({ order: entry.order.id }, known.message);
       return false;
     }
-    if (known === undefined || known.entry.retry === 'stop') throw error;
+    if (known === undefined || (known.entry.retry === 'stop' && !isAway(known))) throw error;
     if (endedStates.has(entry.progress.state)) {
       logger.warn({ order: entry.order.id, err: error }, 'the work on a replay order that was cancelled failed');
       return false;

@@ -66,7 +66,8 @@ class World {
         if (!alive) return new Promise(() => undefined);
         if (this.lost.delete(this.appends++)) {
           for (const record of records.slice(0, Math.ceil(records.length / 2))) this.put(topic, record);
-          throw new WeirError('log-unavailable', 'the broker does not answer');
+          // What the real appender rejects with past its deadline, the log's own calls past theirs, and a registry that is away.
+          throw new WeirError((['log-append-failed', 'log-deadline', 'log-unavailable'] as const)[this.appends % 3]!, 'the broker does not answer');
         }
         const offsets: number[] = [];
         for (const record of records) {

@@ -5,9 +5,10 @@ import { scan, type Position, type ScannedRecord } from './scan.ts';
 
 interface Row { readonly offset: number; readonly timestamp: number }
 /** A reader over lists, in batches of a few, with holes as compaction leaves them. */
-function readerOf(parts: readonly (readonly Row[])[], size: number): Reader {
+function readerOf(parts: readonly (readonly Row[])[], size: number, asked: number[] = []): Reader {
   return {
-    async read(topic: string, partition: number, from: number, to: number, onBatch: (batch: any) => unknown) {
+    async read(topic: string, partition: number, from: number, to: number, onBatch: (batch: any) => unknown, bytes?: number) {
+      asked.push(bytes!);
       const rows = parts[partition]!.filter((r) => r.offset >= from && r.offset < to);
       for (let at = 0; at < rows.length; at += size) {
         await new Promise((done) => setImmediate(done));
@@ -61,4 +62,16 @@ test('what retention took of a range, from its begin or whole, is told once', as
 test('a reader that fails ends the scan with its error', async () => {
   const reader = { read: async () => { throw new Error('broker away'); } } as unknown as Reader;
   await expect((async () => { for await (const _ of scan(reader, [{ topic: 't', partition: 0, start: 0, end: 5 }])); })()).rejects.toThrow('broker away');
+});
+
+test('what is held of all ranges is bounded, however many there are: an order over every source must not end the process', async () => {
+  for (const count of [1, 12, 300, 5000]) {
+    const asked: number[] = [];
+    const parts = Array.from({ length: count }, () => []);
+    for await (const { records } of scan(readerOf(parts, 1, asked), rangesOf(parts))) expect(records).toEqual([]);
+    expect(asked).toHaveLength(count);
+    expect(new Set(asked).size).toBe(1);
+    expect(asked[0]).toBeGreaterThanOrEqual(64 * 1024);
+    if (count <= 300) expect(2 * asked[0]! * count).toBeLessThanOrEqual(96 * 1024 * 1024);
+  }
 });

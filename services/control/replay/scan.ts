@@ -15,6 +15,10 @@ export interface ScannedRecord {
 
 /** A pause, and the cursor of a replay, are between chunks. What is made of one is garbage before it grows old. */
 const chunkRecords = 1000;
+/** Of all ranges at once, and of one fetch: less than this is a request for a few records, more gains nothing. */
+const heldBytes = 96 * 1024 * 1024;
+const leastBytes = 64 * 1024;
+const mostBytes = 4 * 1024 * 1024;
 
 /** Records of all partitions up to one time, and where each partition goes on behind them. */
 export interface Chunk {
@@ -33,7 +37,7 @@ interface Batches {
 
 class Stopped extends Error {}
 
-function openBatches(reader: Reader, range: ReplayRange, from: number): Batches {
+function openBatches(reader: Reader, range: ReplayRange, from: number, bytes: number): Batches {
   let wanted: PromiseWithResolvers<RecordBatch | undefined> | undefined;
   let ahead: { readonly batch: RecordBatch; readonly taken: () => void } | undefined;
   let ended: { readonly error?: unknown } | undefined;
@@ -53,7 +57,7 @@ function openBatches(reader: Reader, range: ReplayRange, from: number): Batches 
     if (ended.error === undefined) wanted?.resolve(undefined);
     else wanted?.reject(ended.error);
   }
-  reader.read(range.topic, range.partition, from, range.end, onBatch).then(() => end(), end);
+  reader.read(range.topic, range.partition, from, range.end, onBatch, bytes).then(() => end(), end);
   return {
     async next() {
       if (ahead !== undefined) {
@@ -122,12 +126,13 @@ function oldest(parts: readonly Part[], until: number): Part | undefined {
  * The records of the ranges in one order by time over all partitions, in chunks, from the given positions on. Dead
  * letters of one person lie on several partitions of weir.dlq (their key is the event): merged by the time of death
  * they come in the order in which their lane gave them up, which is the order of its deliveries. Memory is bounded by
- * two fetches (4 MB each) per partition.
+ * two fetches per partition, which share `heldBytes`: records are places in what a broker answered.
  */
 export async function* scan(reader: Reader, ranges: readonly ReplayRange[], positions: readonly Position[] = []): AsyncGenerator<Chunk> {
+  const bytes = Math.max(leastBytes, Math.min(mostBytes, Math.floor(heldBytes / 2 / Math.max(1, ranges.length))));
   const parts = ranges.map((range): Part => {
     const from = positions.find((p) => p.topic === range.topic && p.partition === range.partition)?.offset ?? range.start;
-    return { range, batches: openBatches(reader, range, from), records: [], head: 0, next: from, time: 0, newest: 0, ended: false, lost: 0 };
+    return { range, batches: openBatches(reader, range, from, bytes), records: [], head: 0, next: from, time: 0, newest: 0, ended: false, lost: 0 };
   });
   const lost = (): number => parts.reduce((sum, part) => {
     const { lost } = part;

@@ -1,3 +1,4 @@
+import { WeirError } from '@weir/errors';
 import type { HttpFailure, HttpResponse, OperationManifest } from '@weir/adapter';
 import type { CallOptions } from '@weir/http';
 import type { Serde } from '@weir/log';
@@ -12,7 +13,7 @@ import { createVerifier, pageOfAnswers } from './verify.ts';
 /** A vendor whose answers take 20 ms, and a verifier on a clock turned by hand. */
 function world(options: { limit?: OperationManifest['limit']; operations?: readonly string[]; accountLimit?: DestinationConfig['accountLimit'] } = {}) {
   const clock = createHandClock(1_800_000_000_000);
-  const state = { /** When its secret can be had. */ secretAt: 0, /** Payloads that are known still. */ registry: undefined as number | undefined, paused: false, enabled: true, pauseBeforeWrite: false, unreadSince: Number.POSITIVE_INFINITY, readAt: Number.POSITIVE_INFINITY, answer: (_path: string): HttpResponse | HttpFailure => ({ status: 200, headers: {}, body: Buffer.alloc(0) }) };
+  const state = { /** When its secret can be had. */ secretAt: 0, /** What is decoded from now on is of people who were erased. */ erased: false, /** Payloads that are known still. */ registry: undefined as number | undefined, paused: false, enabled: true, pauseBeforeWrite: false, unreadSince: Number.POSITIVE_INFINITY, readAt: Number.POSITIVE_INFINITY, answer: (_path: string): HttpResponse | HttpFailure => ({ status: 200, headers: {}, body: Buffer.alloc(0) }) };
   const calls: { at: number; path: string }[] = [];
   const operation = { kind: 'use', accepts: [], doc: '', idempotency: { scheme: 'header', pastWindow: 'verify', cite: '' }, limit: options.limit, verify: { settleMs: 0, cite: '' } } as unknown as OperationManifest;
   const adapter = { destination: { verify: {
@@ -29,7 +30,10 @@ function world(options: { limit?: OperationManifest['limit']; operations?: reado
   const quota = createAskQuota({ release: () => ({ sources: new Map(), destinations: new Map([['till', till()]]) }) as unknown as Release, partitions: async () => 6, save: async () => undefined, clock });
   const unreadMs = (): number => (clock.at < state.readAt ? Math.max(0, clock.at - state.unreadSince) : 0);
   const verifier = createVerifier({
-    serde: { known: () => state.registry === undefined || --state.registry >= 0, prepare: async () => { throw new Error('the registry is away'); }, decode: () => ({ name: 'weir.canonical.Event', value: {} }) } as unknown as Serde, table, clock, quota,
+    serde: { known: () => state.registry === undefined || --state.registry >= 0, prepare: async () => { throw new Error('the registry is away'); }, decode: () => {
+      if (state.erased) throw new WeirError('subject-erased', 'the key of the person was destroyed');
+      return { name: 'weir.canonical.Event', value: {} };
+    } } as unknown as Serde, table, clock, quota,
     http: {
       async call({ url }: { url: string }, { onBeforeWrite }: CallOptions) {
         if (state.pauseBeforeWrite) state.paused = true;
@@ -192,4 +196,16 @@ test('a vendor that wants to be left alone for long is not waited for: the rest 
   clock.at += 3_000_000;
   state.answer = () => ({ status: 200, headers: {}, body: Buffer.alloc(0) });
   expect(new Set(await ask(100))).toEqual(new Set(['applied']));
+});
+
+test('who was erased while the others were asked about ends no order: the vendor is not asked, and nothing can be told', async () => {
+  const { state, ask, calls } = world({ limit: { cite: '', steady: { max: 100, perMs: 1000 } } as OperationManifest['limit'] });
+  state.answer = () => {
+    state.erased = true;
+    return { status: 200, headers: {}, body: Buffer.alloc(0) };
+  };
+  const answers = await ask(30, 1);
+  expect(answers.filter((answer) => answer === 'applied')).toHaveLength(calls.length);
+  expect(answers.filter((answer) => answer === 'unreadable')).toHaveLength(30 - calls.length);
+  expect(calls.length).toBeLessThan(30);
 });

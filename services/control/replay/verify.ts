@@ -6,6 +6,7 @@ import type { ReadBackAnswer } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { Clock } from '@weir/service';
 import type { Put, Table } from '@weir/state';
+import { isUnreadable } from '../policy/history.ts';
 import type { AskQuota } from './ask-quota.ts';
 import type { Looked } from './select.ts';
 import type { DeliveryFacts } from './standing.ts';
@@ -99,11 +100,22 @@ export function createVerifier(ports: VerifyPorts): Verifier {
     }
   }
 
+  /** Undefined = nobody can read it: also who was erased since it was selected, which may be hours ago. */
+  async function deliveryOf(facts: DeliveryFacts, payload: Buffer): Promise<Delivery | undefined> {
+    try {
+      if (!ports.serde.known(payload)) await ports.serde.prepare(payload);
+      return adapterDelivery(ports.serde, facts, payload);
+    } catch (error) {
+      if (isUnreadable(error)) return undefined;
+      throw error;
+    }
+  }
+
   async function askOne(order: { readonly share: number }, looked: Looked, goesOn: () => boolean): Promise<Asked> {
     const { facts, found, payload } = looked;
     if (payload === undefined || found.key === undefined) return unreadable;
-    if (!ports.serde.known(payload)) await ports.serde.prepare(payload);
-    const delivery = adapterDelivery(ports.serde, facts, payload);
+    const delivery = await deliveryOf(facts, payload);
+    if (delivery === undefined) return unreadable;
     let refused = false;
     for (let tries = 0; tries < maxTries && goesOn();) {
       const named = ports.destination(facts.destination);
