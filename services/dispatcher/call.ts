@@ -67,13 +67,17 @@ async function exchange(ports: DestinationPorts, members: readonly Member[], ope
   return { kind: 'answered', response, startedAt, durationMs: ports.clock.monotonic() - started };
 }
 
+/** One exchange, for each verdict that came of it: of a batch there may be several. */
+function measured(ports: DestinationPorts, { path, delivery }: Task, verdict: Verdict['kind'], { durationMs }: Exchanged): void {
+  ports.metrics.calls.observe({ destination: ports.name, operation: path === '' ? delivery.operation : path, verdict }, durationMs / 1000);
+}
+
 /** What a call came to for one delivery: fills `task.last`, counts the attempt, and remembers since when an effect is possible. */
 function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Exchanged): CallResult {
   task.attempts++;
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
   const last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
   task.last = 'code' in verdict ? { ...last, code: verdict.code } : last;
-  ports.metrics.calls.observe({ destination: ports.name, operation: task.path === '' ? task.delivery.operation : task.path, verdict: verdict.kind }, done.durationMs / 1000);
   return { kind: 'verdict', verdict, headers: headersOf(done.response) };
 }
 
@@ -84,7 +88,10 @@ export async function call(ports: DestinationPorts, runner: PartitionRunner, des
   if ('kind' in delivery) return delivery;
   const done = await exchange(ports, [{ runner, task }], operation, () => adapter.request(delivery, task.key, destination.config, ports.clock.now()));
   if (done.kind === 'kept-back') return done.refusals[0]!;
-  return done.kind === 'answered' ? account(ports, task, adapter.classify(done.response, delivery, destination.config), done) : done;
+  if (done.kind !== 'answered') return done;
+  const verdict = adapter.classify(done.response, delivery, destination.config);
+  measured(ports, task, verdict.kind, done);
+  return account(ports, task, verdict, done);
 }
 
 const untold: Verdict = { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', detail: 'the answer does not tell of this item' };
@@ -97,7 +104,9 @@ export async function callBatch(ports: DestinationPorts, members: readonly Membe
   if (done.kind === 'unbuildable') return members.map(() => done);
   const found = batch.classify(done.response, items, destination.config);
   const verdicts = Array.isArray(found) ? found as readonly Verdict[] : undefined;
-  return members.map(({ task }, i) => account(ports, task, verdicts === undefined ? found as Verdict : verdicts[i] ?? untold, done));
+  const all = members.map((_, i) => (verdicts === undefined ? found as Verdict : verdicts[i] ?? untold));
+  for (const kind of new Set(all.map((verdict) => verdict.kind))) measured(ports, members[0]!.task, kind, done);
+  return members.map(({ task }, i) => account(ports, task, all[i]!, done));
 }
 
 /** The delivery as an item of a batch, or why it cannot be one. */

@@ -9,15 +9,17 @@ import { createDisk } from '../../tests/integrity/sim/table.ts';
 const topic = 't.dispatch.one';
 const dayMs = 86_400_000;
 
-/** A destination over an empty ledger, by a clock that is turned by hand. Nothing of it is called. */
-function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: readonly object[]; now?: number } = {}) {
+/** A destination over an empty ledger, by a clock that is turned by hand. Nothing of it is called, but by `batch`: so many deliveries at most in a call. */
+function world(over: { batch?: number; enabled?: boolean; atLeast?: () => boolean; parked?: readonly object[]; now?: number } = {}) {
   /** Offset of the next record on the ledger. */
   let appended = 40;
   const clock = createHandClock(over.now ?? 1000);
   let mark = { token: 0, owner: '' };
   const ended: string[] = [];
   const gauge = Object.assign(() => undefined, { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined });
-  const destination = { enabled: over.enabled ?? true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, operations: { put: { kind: 'use', idempotency: { scheme: 'natural-upsert', pastWindow: 'resend' } } }, retryHorizonMs: dayMs };
+  const batches: number[] = [];
+  const adapter = { destination: { batch: { item: () => 'i', request: (items: readonly object[]) => ({ items: items.length }), classify: (_answer: object, items: readonly object[]) => items.map(() => ({ kind: 'ok', effect: 'done' })) } } };
+  const destination = { adapter, config: {}, enabled: over.enabled ?? true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, operations: { put: { kind: 'use', idempotency: { scheme: 'natural-upsert', pastWindow: 'resend' }, ...(over.batch === undefined ? {} : { batch: { maxItems: over.batch, maxBytes: 1e6 } }) } }, retryHorizonMs: dayMs };
   const delivery = { eventId: 'e', outputId: 'o', destination: 'one', operation: 'put', kind: 'use', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', notBefore: null, payload: Buffer.from('p'), consentOffsets: [], identityOffsets: [], ids: [] };
   const ports = {
     name: 'one', instance: 'a', topics: topicNames('t'), keys: undefined, clock, fail: (error: unknown) => { throw error; },
@@ -40,14 +42,20 @@ function world(over: { enabled?: boolean; atLeast?: () => boolean; parked?: read
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() },
-    quota: { lost: () => undefined, take: () => 1e9, state: () => ({ closedMs: 0 }) },
+    quota: { lost: () => undefined, take: () => (over.batch === undefined ? 1e9 : 0), state: () => ({ closedMs: 0 }), finished: () => undefined },
+    workspaceKey: Buffer.alloc(32), callTimeoutMs: 1000, lease: { covers: () => true, began: () => () => undefined }, credential: { accepted: () => undefined },
+    http: { call: (request: { items: number }, { onBeforeWrite }: { onBeforeWrite: () => boolean }) => {
+      if (!onBeforeWrite()) throw new Error('kept back');
+      batches.push(request.items);
+      return Promise.resolve({ status: 200, headers: {} });
+    } },
     consent: { atLeast: over.atLeast ?? (() => true), allows: () => ({ ok: true }) },
     destination: () => destination, configured: () => destination,
   } as unknown as DestinationPorts;
   const runner = createDestinationRunner(ports);
   const turns = async (): Promise<void> => { for (let i = 0; i < 10; i++) await new Promise((done) => { setImmediate(done); }); };
   return {
-    runner, ended, turns,
+    runner, ended, turns, batches,
     /** One assignment with so many records of different people. */
     async assign(epoch: number, records: number): Promise<Assignment> {
       const assignment: Assignment = { topic, partition: 0, epoch, position: 0 };
@@ -94,4 +102,10 @@ test('deliveries that wait for the tables of consent are not looked at so often 
   pass(1000);
   expect(looks).toBeGreaterThan(1000);
   expect(looks).toBeLessThan(12_000);
+});
+
+test('what a fetch brought goes in full batches: its first delivery does not go in a call of its own', async () => {
+  const { assign, batches } = world({ batch: 50 });
+  await assign(1, 220);
+  expect(batches).toEqual([50, 50, 50, 50, 20]);
 });

@@ -55,6 +55,8 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const paths = createPaths();
   const pace = createEndPace(ports.clock);
   let pumping = false;
+  /** More heads are about to be offered in this tick. */
+  let gathering = false;
   /** Heads that are looked at again in a moment: the more, the later, for what they wait for is read by this process, too. */
   let waiting = 0;
   /** Lanes whose head waits for a timer for longer than what restricts waits for a use. */
@@ -68,11 +70,22 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const inFlight = createInFlight({ ports, paths, standing, settle, finished: pump });
   const leaving = createLeaving({ destination: ports, ready: heads, breaker: standing.breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
 
-  /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run. */
+  /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run, those of `together` by the one behind it. */
   function offer(entry: Ready): void {
     if (gone(entry)) return;
     heads.push(entry);
-    if (!pumping) pump();
+    if (!pumping && !gathering) pump();
+  }
+
+  /** What a fetch brought is looked at when all of it is in line: the first would go in a call of its own where many fit into one. */
+  function together(offers: () => void): void {
+    gathering = true;
+    try {
+      offers();
+    } finally {
+      gathering = false;
+    }
+    pump();
   }
 
   function inLine(lane: Lane, runner: PartitionRunner): void {
@@ -293,7 +306,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   function hurry(lane: Lane, runner: PartitionRunner): void {
     const wait = delayed.get(lane);
     if (heads.raise(lane)) {
-      if (!pumping) pump();
+      if (!pumping && !gathering) pump();
     } else if (wait !== undefined && !lane.dead) {
       const left = wait.due - ports.clock.monotonic();
       if (!makesWay(lane, left)) return;
@@ -305,7 +318,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
 
   const handlers: ConsumerHandlers = {
     async assigned(parts: readonly Assignment[]) {
-      const opened = parts.map((part) => createPartitionRunner(ports, part, pace, { ready: inLine, restrict: hurry, end: count }));
+      const opened = parts.map((part) => createPartitionRunner(ports, part, pace, { ready: inLine, restrict: hurry, end: count, together }));
       for (const runner of opened) partitions.set(runner.partition, runner);
       // Not waited for: a ledger may be longer to read than a handler may take. Nothing is called before it is read.
       for (const runner of opened) runner.open();

@@ -73,7 +73,7 @@ function world(position: number, deliveries: number, options: { committed?: bool
       parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
       takeover: createTakeover({ ledger: cache, clock, ledgerTopic: topics.ledger('one'), dispatchTopic: dispatch, windowMs: () => 1, progress: () => undefined, admin, reader }),
     } as unknown as DestinationPorts;
-    const runner = createPartitionRunner(ports, assignment, createEndPace(clock), { restrict: () => undefined, end: () => undefined, ready: (lane) => {
+    const runner = createPartitionRunner(ports, assignment, createEndPace(clock), { restrict: () => undefined, together: (offers) => { offers(); }, end: () => undefined, ready: (lane) => {
       const { offset, maybeSince } = lane.queue[0]!;
       called.push({ offset, maybeSince });
     } });

@@ -14,7 +14,7 @@ export function createMetrics(registry: Registry) {
       name: 'weir_deliveries_ended_total', help: 'Deliveries that ended, by state and code.', labelNames: ['destination', 'operation', 'state', 'code'], registers,
       collect() { ends.give((labels, count) => this.inc({ ...labels }, count)); },
     }),
-    calls: new Histogram({ name: 'weir_delivery_call_seconds', help: 'Vendor calls, by verdict.', labelNames: ['destination', 'operation', 'verdict'], buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10], registers }),
+    calls: new Histogram({ name: 'weir_delivery_call_seconds', help: 'Vendor calls, by verdict; a batched one once for each verdict in it.', labelNames: ['destination', 'operation', 'verdict'], buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10], registers }),
     batchItems: new Histogram({ name: 'weir_delivery_batch_items', help: 'Deliveries in one batched vendor call.', labelNames: ['destination'], buckets: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000], registers }),
     readBacks: new Counter({ name: 'weir_delivery_read_backs_total', help: 'Questions to vendors whether a delivery took effect, by answer.', labelNames: ['destination', 'operation', 'answer'], registers }),
     latency: new Histogram({ name: 'weir_delivery_latency_seconds', help: 'From accept to the end of a delivery that was delivered.', labelNames: ['destination'], buckets: [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600], registers }),

@@ -32,7 +32,7 @@ test('a ledger that takes long to read, or whose brokers are away for a while, e
       throw new WeirError('log-assignment-stale');
     } },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, createEndPace(ports.clock), { ready: (lane) => { ready.push(lane); }, restrict: () => undefined, end: () => undefined });
+  const runner = createPartitionRunner(ports, assignment, createEndPace(ports.clock), { ready: (lane) => { ready.push(lane); }, restrict: () => undefined, together: (offers) => { offers(); }, end: () => undefined });
   runner.open();
   runner.accept({ topic: assignment.topic, partition: 0, epoch: 1, records: [{ offset: 5, timestamp: 1, key: null, value: Buffer.from('v'), headers: [] }], nextOffset: 6, highWatermark: 6 } as unknown as RecordBatch);
   while (batches < 3) await turn();
@@ -90,7 +90,7 @@ function world(over: { reach?: DestinationPorts['takeover']['reach']; load?: () 
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: over.load ?? (() => Promise.resolve()), reach: over.reach ?? (() => undefined), catchUp: () => Promise.resolve() },
   } as unknown as DestinationPorts;
-  const runner = createPartitionRunner(ports, assignment, createEndPace(ports.clock), { restrict: () => undefined, end: () => undefined, ready: (lane) => {
+  const runner = createPartitionRunner(ports, assignment, createEndPace(ports.clock), { restrict: () => undefined, together: (offers) => { offers(); }, end: () => undefined, ready: (lane) => {
     ready.push(lane.subject);
     over.onReady?.(lane.subject, lane.queue[0]!);
   } });

@@ -58,6 +58,8 @@ export interface PartitionEvents {
   /** A lane has a head that nobody works on. */
   ready(lane: Lane, runner: PartitionRunner): void;
   /** Something that restricts is behind a head that waits. */
+  /** Many of these in one go. */
+  together(offers: () => void): void;
   restrict(lane: Lane, runner: PartitionRunner): void;
   /** Something that waited has ended. */
   end(ending: Ending): void;
@@ -148,7 +150,7 @@ export function createPartitionRunner(ports: DestinationPorts, assignment: Assig
       if (tasks.length > 0) await tenure.intend(commits.upTo(), batches[batches.length - 1]!.nextOffset);
       await reach(tasks);
       if (closed) return;
-      for (const task of tasks) enqueue(task);
+      on.together(() => { for (const task of tasks) enqueue(task); });
     }
   }
 
