@@ -5,7 +5,7 @@
 export const H = {
   /** Event id: `evt_` + 32 hex. On every topic. */
   event: 'weir-event',
-  /** SHA-256 of the raw item, hex, first 32 characters. */
+  /** SHA-256 of the raw item, hex, first 32 characters; of a change by the consent API as many of an HMAC of its order under the workspace key. */
   hash: 'weir-hash',
   source: 'weir-source',
   /** Accept time, ms since the epoch, decimal. */

@@ -10,6 +10,8 @@ const againMs = 200;
 const codeOf = (error: unknown): string => (error as { code?: string } | null)?.code ?? '';
 /** What may end work on the log without saying anything of it, or because its partition is another one's. */
 export const isPassing = (error: unknown): boolean => passing.has(codeOf(error));
+/** What says of work that begins anew after it only that brokers or a registry are away; of an append it is not known whether it was written. */
+export const isAway = (error: unknown): boolean => away.has(codeOf(error)) || codeOf(error) === 'log-append-failed';
 /** Resolves when it is time to try again. */
 export const soon = (clock: Timers): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, againMs); });
 

@@ -1,3 +1,4 @@
+import { apiSource } from '@weir/pipeline';
 import { decide, type Decision, type Subject } from '@weir/policy';
 import { carryOn, type Onward } from './linked.ts';
 import { propagate, type StatesSeen } from './propagation.ts';
@@ -34,10 +35,7 @@ const none: readonly Onward[] = [];
 export const isConsentChange = ({ recordName }: Pick<Subject, 'recordName'>): boolean => recordName === consentChange;
 
 const unknown = (): undefined => undefined;
-/** Source of what comes by the consent API: acts, whose `reason` is free text. */
-const apiSource = 'consent-api';
-
-/** Whether a change is said with every call, and no act of the person. */
+/** Whether a change is said with every call, and no act of the person. What comes by the consent API are acts, whose `reason` is free text. */
 export function isRepeated({ standing, reason }: { readonly standing?: boolean | null; readonly reason?: string | null }, source: string): boolean {
   return standing === true || (source !== apiSource && signals.has(reason));
 }

@@ -1,7 +1,7 @@
 import type { Adapter, OperationManifest } from '@weir/adapter';
 import { WeirError, WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import { compileContract, compileMapping, type CompiledContract, type CompiledMapping } from '@weir/mapping';
-import { isName } from '@weir/pipeline';
+import { apiSource, isName } from '@weir/pipeline';
 import { checkPolicy, compileRoutes, compileRules, durationMs, isRegionCode, type CompiledPolicy, type CompiledRoute, type CompiledRule, type ConflictRule, type Purpose } from '@weir/policy';
 import { parseYaml, type ParsedYaml, type YamlValue } from '@weir/yaml';
 import { compilePaths } from './paths.ts';
@@ -188,6 +188,8 @@ export function mappingPath(source: Table, adapter: Adapter): string | undefined
 function compileSource(file: ReleaseFile, mappings: ReadonlyMap<string, CompiledMapping | undefined>, context: CompileContext): SourceConfig | undefined {
   const opened = openFile(file, ['adapter', 'config', 'mapping', 'limits', 'dedupeWindow', 'account', 'accountLimit', 'region', 'saysRegion', 'identityLinks', 'doc']);
   const { table, report } = opened;
+  // Its changes are told apart by that name: what repeats, whose no it is, and what a key of it was used for.
+  if (opened.name === apiSource) report([], `the name ${apiSource} is that of the consent API`, 'give the file another name');
   const adapter = adapterOf(opened, context, 'source');
   const manifest = adapter.manifest.source!;
   const config = checkConfig(manifest.config, table['config'], ['config'], report);

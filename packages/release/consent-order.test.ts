@@ -1,6 +1,8 @@
+import { createHmac } from 'node:crypto';
+import { itemHash } from '@weir/pipeline';
 import type { CompiledPolicy } from '@weir/policy';
 import { expect, test } from 'vitest';
-import { changesOf, consentIds, parseOrder } from './consent-order.ts';
+import { changesOf, consentIds, orderHash, parseOrder } from './consent-order.ts';
 
 const policy = { purposes: new Map([['news', {}]]), routes: new Map([['Profile', [{ channel: 'email', topic: 'weekly-offers' }, {}]], ['Event', [{ channel: 'sms' }]]]) } as unknown as CompiledPolicy;
 const parse = (over: object) => parseOrder(Buffer.from(JSON.stringify({ identifiers: { email: 'ann@larkspur.example' }, purpose: 'news', state: 'withdrawn', ...over })), policy);
@@ -32,8 +34,16 @@ test('identifiers of every kind are taken, a number in any form that a mapping t
 });
 
 /** As commit a144685 made them: a grant that is sent again under its key after an upgrade must stay the change that it was. */
-test('the id of a change is what it was before orders took more identifiers', () => {
+test('the id of a change is what it was before orders took more identifiers, and before their hash was keyed', () => {
   const ids = (body: object) => consentIds('consent-api', 'admin/form-7', parseOrder(Buffer.from(JSON.stringify(body)), policy));
-  expect(ids({ identifiers: { email: 'Ann@larkspur.example' }, purpose: 'news', state: 'granted' })).toEqual({ hash: 'e23e3dc6d33331157ed21c590b098b63', id: 'evt_ec47870d1b24f674b03c965cd795a2b4', output: 'out_293adab0f9c2feb2c4b3193d1f2d3203' });
-  expect(ids({ identifiers: { userId: 'u-1', phone: '+4930901820' }, purpose: 'news', channel: 'email', state: 'granted', proof: 'form 7', occurredAt: '2026-01-31T12:00:00Z' })).toEqual({ hash: 'edf05d957f88cc36d95c297b07dd0978', id: 'evt_3446b260d92f0e8aa5e0980cebe638a0', output: 'out_8fc3e401c4b4921534c084d47bb247ef' });
+  expect(ids({ identifiers: { email: 'Ann@larkspur.example' }, purpose: 'news', state: 'granted' })).toEqual({ id: 'evt_ec47870d1b24f674b03c965cd795a2b4', output: 'out_293adab0f9c2feb2c4b3193d1f2d3203' });
+  expect(ids({ identifiers: { userId: 'u-1', phone: '+4930901820' }, purpose: 'news', channel: 'email', state: 'granted', proof: 'form 7', occurredAt: '2026-01-31T12:00:00Z' })).toEqual({ id: 'evt_3446b260d92f0e8aa5e0980cebe638a0', output: 'out_8fc3e401c4b4921534c084d47bb247ef' });
+});
+
+test('the hash of an order says nothing without the workspace key, is no keyed identifier, and has the form of the hash of an item', () => {
+  const [key, order] = [Buffer.alloc(32, 7), parse({})];
+  const hash = orderHash(key, order);
+  expect(hash).toBe(createHmac('sha256', key).update(`consent-order\u0000${JSON.stringify(order)}`).digest('hex').slice(0, 32));
+  const plain = itemHash(Buffer.from(JSON.stringify(order)));
+  expect([hash === plain, hash.length, orderHash(Buffer.alloc(32, 8), order) === hash, orderHash(key, parse({ state: 'denied' })) === hash]).toEqual([false, plain.length, false, false]);
 });

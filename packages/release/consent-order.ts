@@ -1,7 +1,7 @@
 import { parseJson, type Json, type JsonObject } from '@weir/adapter';
 import { findWeirError, WeirError } from '@weir/errors';
 import { phoneNumber } from '@weir/mapping';
-import { consentApi, eventId, itemHash, outputId } from '@weir/pipeline';
+import { consentApi, eventId, hmacText, itemHash, outputId } from '@weir/pipeline';
 import { asRouted, everyPurpose, type CompiledPolicy } from '@weir/policy';
 import type { ExternalId } from './identifier.ts';
 
@@ -178,16 +178,25 @@ export function checkOrder(json: Json, policy: Policy): ConsentOrder {
 
 /**
  * The event and output id of a change that came by the API. With the order in it: a key that is used again for another
- * change must not swallow it. `hash` is that of the order.
+ * change must not swallow it. The workspace key is not: what hides the order is that `key` cannot be guessed (docs/erasure.md).
  *
  * @param source of the change, as its record names it
  * @param key who asks, and the key of the request
  * @param after change that it is to undo once more; undefined = it is the first under its key
  */
-export function consentIds(source: string, key: string, order: ConsentOrder, after?: string): { readonly id: string; readonly output: string; readonly hash: string } {
+export function consentIds(source: string, key: string, order: ConsentOrder, after?: string): { readonly id: string; readonly output: string } {
+  // Unkeyed for ever, and written nowhere: a grant that is sent again under its key must be the change that it was, however long ago.
   const hash = itemHash(Buffer.from(JSON.stringify(order)));
   const id = eventId(consentApi, [source, key, hash, ...(after === undefined ? [] : [after])]);
-  return { id, output: outputId(id, 'consent', ''), hash };
+  return { id, output: outputId(id, 'consent', '') };
+}
+
+/**
+ * Hash of the order of a change that came by the API (`H.hash`), in the form of an `itemHash`. It stands unsealed on topics that
+ * outlive an erasure, so it is keyed: a plain one would confirm a guessed address, and what the person said, to who has the topics.
+ */
+export function orderHash(workspaceKey: Buffer, order: ConsentOrder): string {
+  return Buffer.from(hmacText(workspaceKey, `consent-order\u0000${JSON.stringify(order)}`), 'base64url').toString('hex', 0, 16);
 }
 
 /** The changes of an order: itself; of one for every purpose also that of each purpose of the workspace, by which destinations are told. */

@@ -12,7 +12,7 @@ export { readWorkspace, releaseHash } from './workspace.ts';
 export { boundReasons, encodeAll, outputsOf, saysNo, tooLarge, type Encodable, type Encoded } from './encode.ts';
 export { createKeyedCache, createPersons, identifiersOf, linksOf, personOf, type Person } from './identity.ts';
 export { keyedIdsOf, parseExternalId, parseIdentifier, type ExternalId, type Identifiers } from './identifier.ts';
-export { consentOrderSchema, changesOf, checkOrder, consentIds, maxOrderBytes, parseOrder, type ConsentOrder } from './consent-order.ts';
+export { consentOrderSchema, changesOf, checkOrder, consentIds, maxOrderBytes, orderHash, parseOrder, type ConsentOrder } from './consent-order.ts';
 export { maxIdentifiers, normalize, ofSecondBody, setAside, type Canonical, type Normalized } from './normalize.ts';
 export { dedupeWindow, longestDedupeWindow } from './dedupe.ts';
 export { acceptedAs, carried, rawHeaders, replayHeaders, type RawHeaders } from './raw-headers.ts';

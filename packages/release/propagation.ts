@@ -1,4 +1,4 @@
-import { consentKey, echoMs, type ConsentState, type Decision } from '@weir/policy';
+import { closes, consentKey, echoMs, type ConsentState, type Decision } from '@weir/policy';
 import type { Release } from './types.ts';
 
 /** States of consent, as the tables have them. */
@@ -21,7 +21,6 @@ export interface ChangeSeen {
   readonly acceptedAt?: number;
 }
 
-const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 const said = (state: string): string => (closes(state) ? 'no' : state);
 
 /**

@@ -66,6 +66,10 @@ test('a test of policies says what is known of where a person is: an event that 
   ]);
 });
 
+test('a source with the name of the consent API is refused: what comes by either could not be told apart', () => {
+  expect(problems({ 'sources/consent-api.yaml': base['sources/web.yaml']! })).toMatchObject([{ file: 'sources/consent-api.yaml', message: expect.stringContaining('consent API') }]);
+});
+
 test('problems of every file are told at once, each with file, line and remedy', () => {
   const found = problems({
     'weir.yaml': 'name: acme\nregoin: DE\n',

@@ -1,7 +1,8 @@
 import type { Json } from '@weir/adapter';
 import type { ConsentTables } from '@weir/consent';
 import { findWeirError, WeirError } from '@weir/errors';
-import { consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
+import { apiSource } from '@weir/pipeline';
+import { closes, consentKey, everyPurpose, foldConsent, type ConsentState } from '@weir/policy';
 import { checkOrder, consentIds, everything, keyedIdsOf, maxOrderBytes, type ConsentOrder, type Release } from '@weir/release';
 import { anyOf, list, named, nullable, object, text, type ServiceContext, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
@@ -25,8 +26,6 @@ export interface ConsentPreview {
   preview(changes: readonly PreviewedChange[], principal: string): ChangePreview[];
 }
 
-const source = 'consent-api';
-const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 /** Behind every offset that a state can have. */
 const firstOffset = 2 ** 52;
 
@@ -44,7 +43,7 @@ export function createConsentPreview(context: Pick<ServiceContext, 'workspaceKey
       const key = consentKey(id, purpose, channel ?? '', topic ?? '');
       const own = stateAt(key);
       const stop = purpose === everyPurpose ? undefined : stateAt(consentKey(id, everyPurpose, '', ''));
-      const change = { ...order, channel: channel ?? '', topic: topic ?? '', changeId: output, source, acceptedAt: at, loggedAt: at, occurredAt: order.occurredAt ?? at };
+      const change = { ...order, channel: channel ?? '', topic: topic ?? '', changeId: output, source: apiSource, acceptedAt: at, loggedAt: at, occurredAt: order.occurredAt ?? at };
       const next = foldConsent(own, id, change, firstOffset + place, rule, stop);
       if (next !== undefined) made.set(key, next);
       before.push(wordOf(own, stop, at));
@@ -63,7 +62,7 @@ export function createConsentPreview(context: Pick<ServiceContext, 'workspaceKey
         const order = checked(json, release);
         if ('problem' in order) return order;
         // Only a repeated grant does nothing: a no under a key of before closes what was opened since.
-        const output = key === undefined || order.state !== 'granted' ? `preview-${place}` : consentIds(source, `${principal}/${key}`, order).output;
+        const output = key === undefined || order.state !== 'granted' ? `preview-${place}` : consentIds(apiSource, `${principal}/${key}`, order).output;
         return previewOne(order, output, made, place, release);
       });
     },
@@ -100,7 +99,7 @@ function whyClosed(order: ConsentOrder, output: string, own: ConsentState | unde
   const closedAt = Math.max(own?.changedAt ?? 0, stop?.changedAt ?? 0);
   if (order.occurredAt !== null && order.occurredAt < closedAt) return 'it happened before the person said no';
   const closers = (next ?? own)?.closedBy ?? [];
-  return closers.length === 0 ? 'what closed it was accepted later' : `closed by ${closers.join(', ')}, and ${source} may not open that (${rule})`;
+  return closers.length === 0 ? 'what closed it was accepted later' : `closed by ${closers.join(', ')}, and ${apiSource} may not open that (${rule})`;
 }
 
 const body = {

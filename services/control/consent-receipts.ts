@@ -1,7 +1,7 @@
 import { WeirError } from '@weir/errors';
 import type { Appender, Serde } from '@weir/log';
 import { consentRecord } from '@weir/mapping';
-import { H, type TopicNames } from '@weir/pipeline';
+import { apiSource, H, type TopicNames } from '@weir/pipeline';
 import { everything, parseIdentifier, type Release, type Scope } from '@weir/release';
 import { count, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
@@ -67,7 +67,7 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
     const asked = new Set([...receipts.values()].map((r) => r.destination));
     for (const destination of ports.release().destinations.keys()) if (!asked.has(destination)) receipts.set(destination, { destination, operation: null, state: 'no-route', reason: null, at: null, status: null, attempts: null });
     const accepted = stages.find((s) => s.stage === 'accepted') ?? stages[0]!;
-    return { id, source: textOf(accepted['source']) ?? 'consent-api', actor: textOf(stages.find((s) => s['actor'] !== undefined)?.['actor']), acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : 1)) };
+    return { id, source: textOf(accepted['source']) ?? apiSource, actor: textOf(stages.find((s) => s['actor'] !== undefined)?.['actor']), acceptedAt: iso(accepted.at), receipts: [...receipts.values()].sort((a, b) => (a.destination < b.destination ? -1 : 1)) };
   }
 
   return {

@@ -1,7 +1,8 @@
 import type { ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
 import { phoneNumber } from '@weir/mapping';
-import { consentKey, type ConsentEntry } from '@weir/policy';
+import { apiSource } from '@weir/pipeline';
+import { closes, consentKey, type ConsentEntry } from '@weir/policy';
 import { count, flag, instant, list, named, nullable, object, oneOf, text as words, type ServiceContext, type TypeOf } from '@weir/service';
 import { everything, keyedIdsOf, type Identifiers } from '@weir/release';
 import type { FastifyInstance } from 'fastify';
@@ -25,8 +26,6 @@ export type PersonView = TypeOf<typeof personView>;
 
 export interface ConsentLookup { lookup(people: readonly Person[]): PersonView[] }
 
-const consentApi = 'consent-api';
-const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 const iso = (at: number | null | undefined): string | null => (at === null || at === undefined ? null : new Date(at).toISOString());
 
 /** What is known of the consent of people, from the same tables that decide. */
@@ -34,7 +33,7 @@ export function createConsentLookup(context: Pick<ServiceContext, 'workspaceKey'
   const { workspaceKey, releases, clock, keys } = context;
 
   function knownBy(given: readonly string[], linked: readonly string[] | undefined, states: readonly StateView[]): PersonView['known'] {
-    if (linked === undefined || linked.length > given.length || given.some((id) => tables.states(id) === 'too-many') || states.some(({ state, source }) => source !== consentApi || !closes(state))) return 'yes';
+    if (linked === undefined || linked.length > given.length || given.some((id) => tables.states(id) === 'too-many') || states.some(({ state, source }) => source !== apiSource || !closes(state))) return 'yes';
     if (states.length > 0 || keys === undefined) return 'unclear';
     // Whoever has a record has a key; so has who was given a no, and has a state then.
     return keys.erasedUntil(given) > 0 || given.some((id) => keys.current(id) !== undefined) ? 'yes' : 'nobody';

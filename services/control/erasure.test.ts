@@ -357,6 +357,52 @@ test('a second order of a person whose erasure is not marked yet is that one; on
   expect(await order('leaf_3')).toMatchObject({ joined: false, underWay: [], erasure: { id: 'leaf_3' } });
 });
 
+/** Linked with ada, and in no record that is kept. */
+const phone: Identifiers = { phone: '+4930901820', externalIds: [] };
+const adaAndPhone = [adaId, ...keyedIdsOf(workspaceKey, phone)];
+
+test('an order by an identifier that the waiting erasure of the person has not in the clear is one of its own: a destination that knows her by that alone is asked, too', async () => {
+  linked = adaAndPhone;
+  const gated = Promise.withResolvers<void>();
+  gate = gated.promise;
+  await order();
+  expect(await order('leaf_2', false, phone)).toMatchObject({ joined: false, underWay: ['leaf_1'], erasure: { id: 'leaf_2' } });
+  // Each is joined by what it has.
+  expect([await order('leaf_3', false, phone), await order('leaf_4', false, { email: ada.email!.toUpperCase(), externalIds: [] })]).toMatchObject([{ joined: true, erasure: { id: 'leaf_2' } }, { joined: true, erasure: { id: 'leaf_1' } }]);
+  // Only the second has both.
+  expect(await order('leaf_5', false, { ...ada, ...phone })).toMatchObject({ joined: false });
+  gated.resolve();
+  for (const id of ['leaf_1', 'leaf_2', 'leaf_5']) expect((await until((e) => e.erasedAt !== null, id)).ids).toEqual(expect.arrayContaining(adaAndPhone));
+  expect(new Map(told().map(({ value }) => [value.erasure, [value.email, value.phone]]))).toEqual(new Map([['leaf_1', [ada.email, null]], ['leaf_2', [ada.email, phone.phone]], ['leaf_5', [ada.email, phone.phone]]]));
+  expect(erasures.get('leaf_2').unnamed).toEqual([]);
+});
+
+test('two erasures of a person that wait side by side both end after a crash, and both identifiers are told', async () => {
+  linked = adaAndPhone;
+  whileReading = () => { throw new Error('killed'); };
+  await order();
+  await order('leaf_2', false, phone);
+  await expect(until((e) => e.state === 'erased')).rejects.toThrow('killed');
+  await erasures.stop();
+  failures = [];
+  whileReading = () => {};
+  erasures = open();
+  await erasures.start();
+  for (const id of ['leaf_1', 'leaf_2']) await until((e) => e.erasedAt !== null, id);
+  expect(told().map(({ value }) => value.phone)).toContain(phone.phone);
+});
+
+test('an order by an identifier that a waiting erasure has found in the records is that one', async () => {
+  linked = [adaId, ...keyedIdsOf(workspaceKey, { userId: 'u-7', externalIds: [] })];
+  let second: Awaited<ReturnType<typeof order>> | undefined;
+  // Something that was linked meanwhile has it read once more.
+  whileMarking = () => { if (scans === 1) linked = [...linked, 'external:late']; };
+  whileReading = () => { if (scans === 2) void order('leaf_2', false, { userId: 'u-7', externalIds: [] }).then((found) => { second = found; }); };
+  await order();
+  await until((e) => e.state === 'erased');
+  expect(second).toMatchObject({ joined: true, erasure: { id: 'leaf_1' } });
+});
+
 test('an order that comes while the mark of another is being written is not covered by it, so it is one of its own', async () => {
   let second: Awaited<ReturnType<typeof order>> | undefined;
   whileMarking = () => {

@@ -52,8 +52,9 @@ export interface Erasures {
   start(): Promise<void>;
   /**
    * Begin an erasure under its audit leaf; resolves when it is written. It goes on by itself, also after a crash. One of the
-   * same person that is not marked yet is given instead (`joined`): it covers what was accepted until its mark, so until now.
-   * `underWay` names those of the person that are marked and not acknowledged.
+   * same person that is not marked yet, and has what was given in the clear, is given instead (`joined`): it covers what was
+   * accepted until its mark, so until now, and tells destinations by it. `underWay` names the others of the person that are not
+   * acknowledged.
    */
   order(identifiers: Identifiers, order: ErasureOrder): Promise<{ readonly erasure: Erasure; readonly joined: boolean; readonly underWay: readonly string[] }>;
   list(): readonly Erasure[];
@@ -139,11 +140,16 @@ export function createErasures(ports: ErasurePorts): Erasures {
     }
   }
 
-  function identifiersOf({ id, sealed }: Erasure): Identifiers {
+  /** What was given and found, in the clear; undefined = the key is destroyed. */
+  function opened({ sealed }: Erasure): Identifiers | undefined {
     const plain = keys.open(sealed!);
+    return plain === undefined ? undefined : JSON.parse(plain.toString()) as Identifiers;
+  }
+  function identifiersOf(erasure: Erasure): Identifiers {
+    const found = opened(erasure);
     // Only who ends it destroys that key.
-    if (plain === undefined) throw new WeirError('invariant-broken', `erasure ${id} was ended by another control service: there must be one; stop this one, or the other, and start the one that stays anew`);
-    return JSON.parse(plain.toString()) as Identifiers;
+    if (found === undefined) throw new WeirError('invariant-broken', `erasure ${erasure.id} was ended by another control service: there must be one; stop this one, or the other, and start the one that stays anew`);
+    return found;
   }
   const sealFor = (id: string, identifiers: Identifiers): Buffer => seal(keys.current(receiptKey(id))!, Buffer.from(JSON.stringify(identifiers)));
 
@@ -327,12 +333,22 @@ export function createErasures(ports: ErasurePorts): Erasures {
     return done;
   }
 
-  /** One at a time, so that two orders of one person find each other. */
+  /**
+   * Whether destinations are told of all of these (keyed) by what the erasure holds in the clear. That an identifier is linked is
+   * not enough: where no record has it, a destination that knows the person by nothing else would never be asked. What an erasure
+   * holds is not added to: a step that runs would write over it, and of two addresses an Erasure has one.
+   */
+  function tellsOf(erasure: Erasure, given: readonly string[]): boolean {
+    const held = new Set(keyedIdsOf(ports.workspaceKey, opened(erasure) ?? { externalIds: [] }));
+    return given.every((id) => held.has(id));
+  }
+
+  /** One at a time, so that two orders of one person find each other. Two that do not join go on side by side, as one that comes behind a mark does: each step of either may find what the other has done. */
   async function begin(identifiers: Identifiers, { by, leaf, deadlineMs, forced, everyLink }: ErasureOrder): ReturnType<Erasures['order']> {
     const { ids, onlyGiven, leftOut } = await ports.subjects.resolve(identifiers, everyLink ? 'all' : 'trusted');
     const own = keyedIdsOf(ports.workspaceKey, identifiers);
     const same = [...all.values()].filter((e) => own.every((id) => e.ids.includes(id)) || (!onlyGiven && !e.onlyGiven && ids.some((id) => e.ids.includes(id))));
-    const waiting = same.find((e) => unmarked.has(e.state) && !ended.has(e.state) && !marking.has(e.id) && (e.forced || !forced) && (e.everyLink || !everyLink));
+    const waiting = same.find((e) => unmarked.has(e.state) && !ended.has(e.state) && !marking.has(e.id) && (e.forced || !forced) && (e.everyLink || !everyLink) && tellsOf(e, own));
     if (waiting !== undefined) return { erasure: waiting, joined: true, underWay: [] };
     await keys.ensure([receiptKey(leaf)]);
     const orderedAt = now();

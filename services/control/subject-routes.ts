@@ -34,7 +34,7 @@ const erasureView = named('Erasure', object('The receipt of an erasure.', {
   unnamed: list(text('Type of an identifier.'), 'Linked identifiers that destinations are not told, each once.'),
   everyLink: flag('It follows also links that only sources with `identityLinks: untrusted` said.'), leftOut: leftOutList,
 }));
-const orderedErasure = named('OrderedErasure', object('The receipt as it is, of a new erasure or of one that was under way.', { ...erasureView.fields, joined: flag('It is one that was ordered before and covers this order.'), underWay: list(text('Id.'), 'Erasures of the person that are marked and not acknowledged.') }));
+const orderedErasure = named('OrderedErasure', object('The receipt as it is, of a new erasure or of one that was under way.', { ...erasureView.fields, joined: flag('It is one that was ordered before and covers this order.'), underWay: list(text('Id.'), 'Other erasures of the person that are not acknowledged.') }));
 
 const at = instant('When.');
 const exportReply: Media = {

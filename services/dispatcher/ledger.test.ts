@@ -16,6 +16,12 @@ test('the same event id with another body is a conflict, not a skip', () => {
   expect(lookUp({ ...delivery, itemHash: 'h2' }, '', 9, () => end({})).kind).toBe('conflict');
 });
 
+test.each(['ConsentChange', 'ConsentApplied'])('a change of the consent API (%s) that is sent again once its hash is keyed is the one that ended under the plain hash, and no conflict', (name) => {
+  const change = { ...delivery, source: 'consent-api', recordType: `weir.canonical.${name}`, itemHash: 'keyed' };
+  expect(lookUp(change, '', 9, () => end({ itemHash: 'plain' })).kind).toBe('ended');
+  expect(lookUp({ ...change, source: 'shop' }, '', 9, () => end({ itemHash: 'plain' })).kind).toBe('conflict');
+});
+
 test('a redrive of what was not applied gets a new key, of what may have been applied the same key, of what was delivered none', () => {
   const g0 = lookUp(delivery, '', 5, () => undefined).key;
   const notApplied = lookUp(delivery, 'order-1', 9, (k) => (k === g0 ? end({ state: 'dead-lettered', effect: 'none' }) : undefined));

@@ -1,4 +1,4 @@
-import { deliveryKey } from '@weir/pipeline';
+import { deliveryKey, isOtherBody } from '@weir/pipeline';
 import type { DeliveryValue, EndState, EndValue, ParkValue } from './types.ts';
 
 /**
@@ -109,7 +109,7 @@ export function lookUp(delivery: DeliveryValue, redrive: string, offset: number,
     const key = deliveryKey(delivery.outputId, delivery.destination, delivery.operation, delivery.intent, generation);
     const end = endOf(key);
     if (end === undefined) return { kind: 'open', key, generation };
-    if (end.itemHash !== delivery.itemHash) return { kind: 'conflict', key, end };
+    if (isOtherBody(end, delivery)) return { kind: 'conflict', key, end };
     // What went to a second vendor is taken up there and nowhere else.
     if (redrive === '' || end.state === 'delivered' || end.state === 'failed-over' || (offset >= 0 && end.offset === offset)) return { kind: 'ended', key, end };
     if (end.effect !== 'none') return { kind: 'open', key, generation, reopened: end };

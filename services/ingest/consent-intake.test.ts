@@ -1,5 +1,5 @@
 import type { Appender, OutRecord, Serde } from '@weir/log';
-import { H, topicNames } from '@weir/pipeline';
+import { H, itemHash, topicNames } from '@weir/pipeline';
 import { consentKey, foldConsent, type ConsentState } from '@weir/policy';
 import type { ConsentOrder } from '@weir/release';
 import { expect, test } from 'vitest';
@@ -12,9 +12,10 @@ const order = (state: ConsentOrder['state'], over: Partial<ConsentOrder> = {}): 
 });
 
 /** The intake over a log that folds what comes onto weir.consent.changes, by the rules of the fold, when it is told to. */
-function world() {
+function world(workspaceKey = Buffer.alloc(32)) {
   const states = new Map<string, ConsentState>();
   const outputs: string[] = [];
+  const hashes: string[] = [];
   const waiting: OutRecord[] = [];
   const appends: string[][] = [];
   const changed: object[] = [];
@@ -26,6 +27,7 @@ function world() {
     if (topic === topics.consentChanges) waiting.push(...records);
     // Who folds the change of the first identifier tells the destinations.
     if (topic === topics.consentChanges) outputs.push(...records.filter((r) => header(r, H.ids).split(',')[0] === r.key!.toString()).map((r) => header(r, H.output)));
+    if (topic === topics.consentChanges) hashes.push(...records.map((r) => header(r, H.hash)));
     if (topic === topics.consentChanges) changed.push(...records.map((r) => JSON.parse(r.value!.toString()) as object));
     appends.push(records.map((r) => `${topic} ${r.key!.toString().replace(/:[^~]*/g, '')}`));
     if (appends.length > dies) throw new Error('the process is gone');
@@ -42,10 +44,10 @@ function world() {
   const take = createConsentIntake({
     appender: { append, partitionFor: () => 0, partitions: () => Promise.resolve(1) } as unknown as Appender, serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) } as Serde, topics,
     tables: { stored: (key) => (states.has(key) ? { partition: 0, state: states.get(key)!, bytes: Buffer.alloc(0) } : undefined) as never }, barrier: { applied: () => Promise.resolve(true) },
-    workspaceKey: Buffer.alloc(32), release: () => 'r', keepsLinked: () => true, clock: { now: () => (now += 1000), monotonic: () => now },
+    workspaceKey, release: () => 'r', keepsLinked: () => true, clock: { now: () => (now += 1000), monotonic: () => now },
   });
   return {
-    outputs, appends, changed, dieAfter: (n: number) => { dies = n; }, fold, state: () => [...states.values()].map((s) => s.state),
+    outputs, hashes, appends, changed, dieAfter: (n: number) => { dies = n; }, fold, state: () => [...states.values()].map((s) => s.state),
     async send(given: ConsentOrder, key: string, folded = true) {
       const recorded = await take(given, { source: 'consent-api', actor: 'a', traceparent: '', key });
       if (folded) fold();
@@ -111,4 +113,13 @@ test('a change by an anonymous id and external ids is one of each keyed identifi
   const { answer } = await w.send(order('withdrawn', { identifiers }), 'a');
   expect([answer, w.state(), w.appends]).toEqual(['applied', ['withdrawn', 'withdrawn', 'withdrawn'], [['t.consent.changes external'], ['t.consent.changes external', 't.consent.changes anonymousId'], ['t.identity external~external', 't.identity anonymousId~external']]]);
   expect(w.changed).toEqual(Array(3).fill(expect.objectContaining({ userId: null, email: null, anonymousId: 'a-1', externalIds: identifiers.externalIds })));
+});
+
+test('who has the topics and no workspace key confirms no guessed address by the hash of a change, and a repeated one has the hash that it had', async () => {
+  const [one, other] = [world(), world(Buffer.alloc(32, 1))];
+  for (const w of [one, one, other]) await w.send(order('withdrawn'), 'row-2');
+  const [hash] = one.hashes;
+  expect(hash).toMatch(/^[0-9a-f]{32}$/);
+  expect([new Set(one.hashes).size, one.hashes.length, other.hashes.includes(hash!)]).toEqual([1, 4, false]);
+  expect([...one.hashes, ...other.hashes]).not.toContain(itemHash(Buffer.from(JSON.stringify(order('withdrawn')))));
 });

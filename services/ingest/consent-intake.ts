@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import type { Appender, OutRecord, Serde } from '@weir/log';
 import { consentApi, H, type TopicNames } from '@weir/pipeline';
-import { consentKey, type ConsentState } from '@weir/policy';
-import { consentIds, keyedIdsOf, linksOf, type ConsentOrder } from '@weir/release';
+import { closes, consentKey, type ConsentState } from '@weir/policy';
+import { consentIds, keyedIdsOf, linksOf, orderHash, type ConsentOrder } from '@weir/release';
 import { seal, sealIdentifiers, type KeyRing } from '@weir/seal';
 
 export interface ConsentIntakePorts {
@@ -60,14 +60,14 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
     await ports.keys?.ensure([ids[0]!]);
     // Behind the keys: what was accepted until a mark of erasure is not sealed under one that stands behind it.
     const acceptedAt = clock.now();
-    const { id, output, hash } = identify(context.source, context.key ?? randomUUID(), order, context.key === undefined ? [] : statesOf(tables, ids, order));
+    const { id, output } = identify(context.source, context.key ?? randomUUID(), order, context.key === undefined ? [] : statesOf(tables, ids, order));
     const { identifiers, occurredAt, ...rest } = order;
     const plain = serde.encode(record, { id: output, source: context.source, objectKey: null, occurredAt: occurredAt ?? acceptedAt, anonymousId: null, externalIds: [], ...identifiers, ...rest, extras: null });
     const key = ports.keys?.current(ids[0]!);
     const value = ports.keys === undefined ? plain : seal(key!, plain);
     const sealed = key === undefined || ids.length === 1 || !ports.keepsLinked() ? null : sealIdentifiers(serde, key, identifiers);
     const headers: [string, Buffer][] = [
-      [H.event, id], [H.hash, hash], [H.source, context.source], [H.accepted, String(acceptedAt)], [H.traceparent, context.traceparent], [H.release, ports.release()],
+      [H.event, id], [H.hash, orderHash(workspaceKey, order)], [H.source, context.source], [H.accepted, String(acceptedAt)], [H.traceparent, context.traceparent], [H.release, ports.release()],
       [H.mapping, consentApi], [H.output, output], [H.outputName, 'consent'], [H.ids, ids.join(',')], [H.actor, context.actor],
     ].map(([name, text]) => [name!, Buffer.from(text!)]);
     const changes = ids.map((name): OutRecord => ({ partition: appender.partitionFor(topics.consentChanges, name), key: Buffer.from(name), value, headers }));
@@ -95,7 +95,6 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
 }
 export type ConsentIntake = ReturnType<typeof createConsentIntake>;
 
-const closes = (state: string): boolean => state === 'denied' || state === 'withdrawn';
 /** Whether a state is open that an order of this kind was to close. A grant closes nothing. */
 const isUndone = (asked: string, { state }: ConsentState): boolean => (closes(asked) ? !closes(state) : asked === 'unknown' && state === 'granted');
 

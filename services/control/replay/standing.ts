@@ -1,7 +1,7 @@
 import type { OperationManifest } from '@weir/adapter';
 import { findWeirError } from '@weir/errors';
 import type { Serde } from '@weir/log';
-import { deliveryKey, isNewer, objectOf, objectsLike, type Age, type Standing } from '@weir/pipeline';
+import { deliveryKey, isNewer, isOtherBody, objectOf, objectsLike, type Age, type Standing } from '@weir/pipeline';
 import type { DestinationConfig } from '@weir/release';
 import type { DeliveryState, EndFacts } from '../store.ts';
 
@@ -59,7 +59,7 @@ export function walk(ports: Pick<StandingPorts, 'end'>, d: DeliveryFacts): Ledge
     const key = deliveryKey(d.outputId, d.destination, d.operation, d.intent, generation);
     const end = ports.end(d.destination, key);
     if (end === undefined) return { kind: generation === 0 ? 'none' : 'notApplied' };
-    if (end.itemHash !== d.itemHash) return { kind: 'conflict' };
+    if (isOtherBody(end, d)) return { kind: 'conflict' };
     if (end.state === 'delivered') return { kind: 'delivered', end };
     if (end.state === 'failed-over') return { kind: 'failedOver' };
     if (end.effect !== 'none') return { kind: 'unknown', key, end };
