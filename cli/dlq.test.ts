@@ -20,7 +20,7 @@ const letter = `dlq_${'a'.repeat(32)}`;
 interface Asked { readonly path: string; readonly body: any }
 
 /** Runs `weir dlq …` against a control API that knows the destination crm, has no letter in its lists, and whose orders are previewed, and finished once started. */
-async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object, list: object = { deadLetters: [] }, ends = 'finished'): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
+async function dlq(positionals: readonly string[], values: CommandContext['values'], refusal?: object, list: object = { deadLetters: [] }, ends = 'finished', found: object = {}): Promise<{ readonly code: number; readonly out: string; readonly asked: readonly Asked[] }> {
   const asked: Asked[] = [];
   let state = 'previewed';
   server = createServer((request, response) => {
@@ -30,7 +30,7 @@ async function dlq(positionals: readonly string[], values: CommandContext['value
       if (request.method === 'POST') asked.push({ path: request.url!, body });
       if (request.url!.endsWith('/start') || body?.start === true) state = ends;
       const answer = refusal !== undefined && (request.method === 'POST' || request.url!.includes('after=')) ? refusal
-        : request.url === '/v1/release' ? { sources: ['shop'], destinations: ['crm'] } : request.url!.startsWith('/v1/dlq/stats') ? { total: 0, counts: [] } : request.url!.startsWith('/v1/dlq') ? list : { ...order, state };
+        : request.url === '/v1/release' ? { sources: ['shop'], destinations: ['crm'] } : request.url!.startsWith('/v1/dlq/stats') ? { total: 0, counts: [] } : request.url!.startsWith('/v1/dlq') ? list : { ...order, ...found, state };
       response.writeHead(answer === refusal ? 400 : 200, { 'content-type': 'application/json' }).end(JSON.stringify(answer));
     });
   });
@@ -87,6 +87,24 @@ test('a redrive of named letters that put nothing back is no success: none of th
   await expect(run('cancelled')).rejects.toThrow(Finding);
   expect((await run('paused')).code).toBe(1);
   expect((await run('failed')).code).toBe(1);
+});
+
+test('letters that wait for an approver, or cannot be read, are not told for lost: a redrive says what they are, and what else has gone', async () => {
+  const run = (ids: readonly string[], met: object) => dlq(['redrive', ...ids], {}, undefined, undefined, 'empty', { preview: { ...preview, records: 0, back: 0, ...met } });
+  const three = ['a', 'b', 'c'].map((digit) => `dlq_${digit.repeat(32)}`);
+  await expect(run(three, { held: 3 })).rejects.toThrow(UsageError);
+  await expect(run(three, { held: 3 })).rejects.toThrow(/^none of these letters can be sent \(order rpl_.*\): 3 held by a rule: .*weir policy approve <id>; weir policy held lists them\)$/);
+  await expect(run(three, { held: 1, unreadable: 1, keyDestroyed: 1 })).rejects.toThrow(/: 1 held by a rule: .*; 1 of the records read unreadable: .*; 1 whose key is destroyed: nobody can read them any more$/);
+  await expect(run(three, { held: 1, unreadable: 1 })).rejects.toThrow(/cannot be sent; the rest weir\.dlq has lost by its retention$/);
+  // Named twice.
+  await expect(run([letter, letter], { held: 1 })).rejects.toThrow(/lists them\)$/);
+});
+
+test('a redrive of some letters says how many others were held or unreadable, once all were read', async () => {
+  const run = async (ends: string, counts: object = { requeued: 1, denied: 1 }) => (await dlq(['redrive', letter], {}, undefined, undefined, ends, { counts, preview: { ...preview, held: 2, unreadable: 1, keyDestroyed: 4 } })).out;
+  expect(await run('finished')).toContain('1 redriven, passed over 1 denied, 2 held for an approval (weir policy held), 1 unreadable, 4 key-destroyed (order');
+  expect(await run('delivering', { requeued: 1, 'key-destroyed': 3 })).toContain('1 redriven, passed over 4 key-destroyed, 2 held');
+  expect(await run('paused')).toContain('1 redriven, passed over 1 denied (order');
 });
 
 test('what cannot be asked of a list is wrong use, and is not taken for an empty list', async () => {

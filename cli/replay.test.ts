@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from 'vitest';
-import { Finding, type CommandContext } from './command.ts';
+import { Finding, UsageError, type CommandContext } from './command.ts';
 import { command } from './commands/replay.ts';
 import { createTerminal } from './terminal.ts';
 
@@ -43,9 +43,19 @@ test('an order that somebody cancels while its preview is made is told, and by w
   await expect(run).rejects.toThrow(/was cancelled by token:tok_b/);
 });
 
+const counts = { derived: false, release: 'rel_x', records: 0, repeated: 0, unreadable: 0, held: 0, fails: 0, dropped: 0, goesOn: 0, deliveries: {}, verified: {}, back: 0, calls: [], seconds: null, differs: 0, fields: {} };
+
+test('a selection of which nothing can be sent says what it is, and is not told for one that nothing matches', async () => {
+  stop = new AbortController();
+  const run = (met: object) => replay({ state: 'empty', preview: { ...counts, goneBefore: null, ...met } }, () => {}).finally(() => server?.close());
+  await expect(run({ held: 2 })).rejects.toThrow(UsageError);
+  await expect(run({ held: 2 })).rejects.toThrow(/^nothing of what matches can be sent \(order rpl_.*\): 2 held by a rule: .*weir policy approve <id>/);
+  await expect(run({ unreadable: 1, goneBefore: Date.UTC(2026, 2, 4, 10) })).rejects.toThrow(/: 1 of the records read unreadable: .* cannot be sent; what was put there before 2026-03-04/);
+  await expect(run({})).rejects.toThrow(/^nothing matches: no record in the range is selected/);
+});
+
 test('a preview of a range that retention took a part of says since when it is there', async () => {
   stop = new AbortController();
-  const counts = { derived: false, release: 'rel_x', records: 0, repeated: 0, unreadable: 0, held: 0, fails: 0, dropped: 0, goesOn: 0, deliveries: {}, verified: {}, back: 0, calls: [], seconds: null, differs: 0, fields: {} };
   const { code, out } = await replay({ state: 'previewed', preview: { ...counts, goneBefore: Date.UTC(2026, 2, 4, 10) } }, () => {});
   expect(code).toBe(0);
   expect(out).toContain('before 2026-03-04T10:00:00.000Z is gone (retention)');

@@ -4,7 +4,7 @@ import { Finding, numberOption, textOption, UsageError, type Command, type Comma
 import { printLeft, type Page } from '../page.ts';
 import { printable } from '../terminal.ts';
 import { knownNames } from '../known-names.ts';
-import { asUse, parseTime, passedOver, postOrder, previewAndRun, type OrderView } from './replay.ts';
+import { asUse, neverSent, parseTime, passedOver, postOrder, previewAndRun, type OrderView } from './replay.ts';
 
 const pollMs = 100;
 /** So many of what is left are counted by the control service. */
@@ -155,10 +155,19 @@ async function redrive(context: CommandContext, ids: readonly string[]): Promise
     await delay(pollMs);
     view = await client.get<OrderView>(`/v1/replays/${view.id}`);
   }
-  if (view.state === 'empty') throw new UsageError(`none of these letters is there any more (order ${view.id} ended, nothing was started): weir.dlq has lost them by its retention`);
+  if (view.state === 'empty') throw new UsageError(whyEmpty(view, new Set(ids).size));
   if (view.state === 'cancelled') throw new Finding(`order ${view.id} was cancelled by ${printable(view.changedBy)}`);
   const redriven = view.counts['requeued'] ?? 0;
   if (json) terminal.json({ order: view.id, redriven });
   else terminal.line(`${redriven} redriven${passedOver(view)} (order ${view.id}${view.state === 'paused' || view.state === 'failed' ? `, ${view.state}${view.reason === null ? '' : `: ${printable(view.reason)}`}` : ''})`);
   return view.state === 'failed' || view.state === 'paused' ? 1 : 0;
+}
+
+/** Why an order of so many named letters selected none. Copies of one count apart, so that others have gone may be left unsaid, and is never said wrongly. */
+function whyEmpty({ id, preview }: OrderView, named: number): string {
+  const ended = `(order ${id} ended, nothing was started)`;
+  const never = neverSent(preview);
+  if (preview === null || never === '') return `none of these letters is there any more ${ended}: weir.dlq has lost them by its retention`;
+  const lost = named > preview.held + preview.unreadable + (preview.keyDestroyed ?? 0) ? '; the rest weir.dlq has lost by its retention' : '';
+  return `none of these letters can be sent ${ended}: ${never}${lost}`;
 }

@@ -45,6 +45,8 @@ const selectors = ['since', 'until', 'source', 'destination', 'subject', 'code',
 /** What a new order takes; what only some topics have is told by the control API. */
 const ofOrder = [...selectors, 'all', 'verify', 'share', 'corrected', 'resend-unknown', 'rate', 'ahead', 'yes'] as const;
 const ended = new Set(['finished', 'empty', 'cancelled', 'failed']);
+/** All of the range was read. */
+const readWhole = new Set(['delivering', 'finished']);
 const shownDifferences = 10;
 
 export const command: Command = {
@@ -163,6 +165,23 @@ export async function asUse<T>(asked: Promise<T>): Promise<T> {
 /** A new order; throws UsageError where it is none that can be. */
 export const postOrder = (client: Client, request: Record<string, unknown>): Promise<OrderView> => asUse(client.post<OrderView>('/v1/replays', request));
 
+/** What the preview of an order met that no order sends, with what to do; '' = nothing. */
+export function neverSent(preview: ReplayPreview | null): string {
+  if (preview === null) return '';
+  const { held, unreadable, keyDestroyed = 0 } = preview;
+  return [
+    ...(held > 0 ? [`${n(held)} held by a rule: they wait for an approval (weir policy approve <id>; weir policy held lists them)`] : []),
+    ...(unreadable > 0 ? [`${n(unreadable)} of the records read unreadable: bytes that are not what their topic holds cannot be sent`] : []),
+    ...(keyDestroyed > 0 ? [`${n(keyDestroyed)} whose key is destroyed: nobody can read them any more`] : []),
+  ].join('; ');
+}
+
+function whyEmpty({ id, preview }: OrderView): string {
+  const ended = `(order ${id} ended, nothing was started)`;
+  const never = neverSent(preview);
+  return never === '' ? `nothing matches: no record in the range is selected ${ended}` : `nothing of what matches can be sent ${ended}: ${never}`;
+}
+
 const gone = (before: number | null | undefined): string => (before === null || before === undefined ? '' : `; what was put there before ${new Date(before).toISOString()} is gone (retention)`);
 
 /** An order of what the options of the context select: its preview, and the run where --yes or a person at the terminal says so. Gives the exit code; throws UsageError where nothing is selected. */
@@ -173,7 +192,7 @@ export async function previewAndRun(context: CommandContext, from: string): Prom
   const made = await postOrder(client, request);
   for (const o of made.overlaps ?? []) terminal.error(`note: order ${o.id} of ${printable(o.by)} (${o.state}) reads the same range; what one delivers the other does not send again`);
   const view = await poll(context, client, made, (v) => v.state === 'previewing', 'preview');
-  if (view.state === 'empty') throw new UsageError(`nothing matches: no record in the range is selected (order ${view.id} ended, nothing was started)${gone(view.preview?.goneBefore)}`);
+  if (view.state === 'empty') throw new UsageError(`${whyEmpty(view)}${gone(view.preview?.goneBefore)}`);
   if (view.state === 'failed') throw new Finding(`the preview failed: ${view.reason ?? ''}`);
   if (view.preview === null) {
     // Ctrl-C, or somebody else cancelled it.
@@ -290,9 +309,15 @@ function printPreview({ terminal }: CommandContext, view: OrderView): void {
   for (const l of p.limits ?? []) terminal.line(`  ${n(l.calls)} calls of ${printable(l.bucket === null ? `account ${l.account}` : `${l.account} ${l.bucket}`)}: at least ${lasts(l.seconds)} at ${l.perSecond}/s, ${l.windows} of what the limit gives in its time`);
 }
 
-/** What an order that ran did not put back, by why; '' = nothing. */
-export function passedOver({ counts }: Pick<OrderView, 'counts'>): string {
-  const passed = Object.entries(counts).filter(([name, count]) => count > 0 && !['read', 'selected', 'requeued'].includes(name)).map(([name, count]) => `${n(count)} ${name}`);
+/** What an order that ran did not put back, by why; '' = nothing. What was not even selected its preview alone has, of the whole range: it is told when that was read. */
+export function passedOver({ state, counts, preview }: Pick<OrderView, 'state' | 'counts' | 'preview'>): string {
+  const why = new Map(Object.entries(counts).filter(([name]) => !['read', 'selected', 'requeued'].includes(name)));
+  if (readWhole.has(state) && preview !== null) {
+    why.set('held for an approval (weir policy held)', preview.held).set('unreadable', preview.unreadable);
+    // A record that was selected is in both.
+    why.set('key-destroyed', Math.max(why.get('key-destroyed') ?? 0, preview.keyDestroyed ?? 0));
+  }
+  const passed = [...why].filter(([, count]) => count > 0).map(([name, count]) => `${n(count)} ${name}`);
   return passed.length === 0 ? '' : `, passed over ${passed.join(', ')}`;
 }
 

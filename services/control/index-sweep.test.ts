@@ -107,3 +107,38 @@ test('a letter that dies again has the place, the count and the release of its l
   sweep(store, begins({ 'w.dlq': 9 }, 0));
   expect([store.counter('deadLetters'), Object.values(store.counters('q/')), listed()]).toEqual([0, [0, 0, 0], [[], []]]);
 });
+
+test('that an event carries a change of consent that binds nobody is forgotten when nothing is left of the event, and not while it is open or its end is still to come', () => {
+  const store = open();
+  const sets = (name: string, at: number, offset: number): void => {
+    const tx = store.begin();
+    tx.deadLetter(`dlq_${name}${at}`, { id: `dlq_${name}${at}`, eventId: name, stage: 'normalizer', codes: ['consent-unresolved'], source: 'shop', destination: null, release: 'r', at, partition: 0, offset });
+    tx.commit('w.dlq', 0, offset + 1);
+  };
+  const ended = (name: string, at: number, offset: number): void => {
+    const tx = store.begin();
+    tx.stage(name, { stage: 'outcome', at }, { topic: 'w.outcome', partition: 0, offset });
+    tx.ended(name, 'dead-lettered', at);
+    tx.commit('w.outcome', 0, offset + 1);
+  };
+  const old = now - 100 * day;
+  for (const [i, name] of ['gone', 'there', 'again'].entries()) {
+    sets(name, old, i);
+    ended(name, old, name === 'there' ? 9 : i);
+  }
+  // Put back and set aside once more: its letter is there, though the topic of outcomes keeps less.
+  sets('again', now - 20 * day, 8);
+  ended('again', now - 20 * day, 3);
+  // Their outcomes are not read yet, by an index that is built anew: of one also what put it back is there.
+  sets('unread', now - day, 9);
+  sets('back', old, 3);
+  const tx = store.begin();
+  tx.stage('back', { stage: 'accepted', at: old }, { topic: 'w.raw.shop', partition: 0, offset: 9 });
+  tx.commit('w.raw.shop', 0, 10);
+  const left = (): string[] => [...store.unresolved()].map(({ eventId }) => eventId);
+  const kept = begins({ 'w.outcome': 7, 'w.dlq': 7 }, now - 90 * day);
+  for (let pass = 0; pass < 3; pass++) sweep(store, kept);
+  expect([left(), store.endedAs('again')]).toEqual([['again', 'back', 'there', 'unread'], 'dead-lettered']);
+  for (let pass = 0; pass < 3; pass++) sweep(store, begins({ 'w.outcome': 10, 'w.dlq': 10, 'w.raw.shop': 10 }, now));
+  expect([left(), store.endedAs('again')]).toEqual([[], undefined]);
+});

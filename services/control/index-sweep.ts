@@ -28,7 +28,8 @@ export interface Swept {
 
 /**
  * Looks at up to `limit` rows behind `after` and deletes those whose record retention has deleted (layout: store.ts).
- * Stages go with their records, a block at a time; what is known of an event when none of its stages is left; a dead letter with its
+ * Stages go with their records, a block at a time; what is known of an event when none of its stages is left (that it carries a change
+ * of consent that binds nobody when its end is gone, too: until then it may be open); a dead letter with its
  * record, and no counter of dead letters counts it any more; deliveries and ends of the ledger by their age. What waits
  * for a person or a delivery is never deleted, and totals of events and deliveries stay.
  */
@@ -56,6 +57,8 @@ export function sweepRows(table: Pick<Table, 'get' | 'range' | 'putBatch'>, bloc
         return put === undefined ? undefined : void puts.push(put);
       }
       case 'e/': return blocks.has(key.slice(2)) ? undefined : drop(key);
+      // A letter comes before the outcome that says how its event ended, in an index that is built anew long before: age tells them apart.
+      case 'u/': return Number(text().split('@').at(-1)) < kept.before && !blocks.has(key.slice(2)) && table.get(`x/${key.slice(2)}`) === undefined ? drop(key) : undefined;
       case 'r/': return Number(text()) < kept.before && !blocks.has(key.slice(2)) ? drop(key) : undefined;
       case 'x/': return Number(text().split('@')[1]) < kept.before && !blocks.has(key.slice(2)) ? drop(key) : undefined;
       case 'd/': {

@@ -59,6 +59,36 @@ test('a list says how many are left and where it goes on: page by page every let
   }), { numRuns: 30 });
 });
 
+test('what is counted of a code is what the list shows of it, also where it is not the first reason, and others work meanwhile', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'weir-letters-'));
+  const store = createStore(openTable({ path: dir }));
+  const tx = store.begin();
+  const add = (id: string, stage: string, destination: string | null, ...codes: string[]): void => tx.deadLetter(id, { id, eventId: `evt_${id}`, stage, codes, source: 'shop', destination, release: 'r', at: 1, outputId: null });
+  for (let n = 0; n < 3000; n++) add(`m${n}`, 'normalizer', null, 'mapping-failed', 'consent-unresolved');
+  add('c', 'normalizer', null, 'consent-unresolved');
+  add('d', 'dispatcher', 'crm', 'delivery-rejected');
+  tx.commit('t', 0, 1);
+  const letters = createLetters({ store, reader: {} as never, serde: {} as never, topics: topicNames('t'), open: (bytes) => bytes, guard: () => undefined });
+  const of = (stage: string, code: string, destination: string | null, count: number) => ({ stage, code, destination, release: 'r', letters: count });
+  expect(await letters.stats({})).toEqual({ total: 3002, counts: [of('normalizer', 'mapping-failed', null, 3000), of('normalizer', 'consent-unresolved', null, 1), of('dispatcher', 'delivery-rejected', 'crm', 1)] });
+  let turns = 0;
+  let counted = false;
+  const other = (): void => {
+    if (counted) return;
+    turns++;
+    setImmediate(other);
+  };
+  setImmediate(other);
+  expect(await letters.stats({ code: 'consent-unresolved' })).toEqual({ total: 3001, counts: [of('normalizer', 'consent-unresolved', null, 3001)] });
+  counted = true;
+  expect(turns).toBeGreaterThanOrEqual(5);
+  expect((await letters.list(10_000, { code: 'consent-unresolved' })).deadLetters).toHaveLength(3001);
+  expect(await letters.stats({ code: 'delivery-rejected', stage: 'dispatcher', destination: 'crm', release: 'r' })).toEqual({ total: 1, counts: [of('dispatcher', 'delivery-rejected', 'crm', 1)] });
+  for (const also of [{ stage: 'normalizer' }, { destination: 'mail' }, { release: 's' }]) expect(await letters.stats({ code: 'delivery-rejected', ...also })).toEqual({ total: 0, counts: [] });
+  await store.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
 test.each([
   ['a raw item past its retention', 'normalizer', topicNames('t').raw('shop'), 'mapping-failed', { erased: false, hidden: 'key-destroyed' }],
   ['what was accepted after the erasure', 'policy', topicNames('t').canonical, 'key-destroyed', { erased: false, hidden: 'key-destroyed' }],

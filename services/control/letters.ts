@@ -18,6 +18,8 @@ export interface LetterFilter {
   readonly open?: boolean;
 }
 
+type StatsFilter = Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>;
+
 export interface DeadLetterRecord {
   readonly id: string;
   readonly topic: string;
@@ -62,7 +64,8 @@ export type ShownLetter = TypeOf<typeof letterReply>;
 export interface LetterApi {
   /** Newest first. `now` is what became of it: open, or how the delivery or event stands. `after`: behind this place, `next` of an earlier list. */
   list(limit: number, filter: LetterFilter, after?: string): Promise<TypeOf<typeof lettersReply>>;
-  stats(filter: Pick<LetterFilter, 'stage' | 'code' | 'destination' | 'release'>): TypeOf<typeof statsReply>;
+  /** Each under its first reason; of a `code` all that have it among their reasons, as a list finds them, under that one. */
+  stats(filter: StatsFilter): Promise<TypeOf<typeof statsReply>>;
   /**
    * With its bytes (base64); `text` when it is a raw item that can be read. `hidden`: it is, or may be, of an erased person, and
    * its bytes are left out; `key-destroyed`: nobody can read it any more, and no erasure is why (docs/erasure.md). `erased`: the
@@ -73,6 +76,8 @@ export interface LetterApi {
 
 /** Looked at in one turn of the event loop: a few milliseconds. */
 const turnLetters = 500;
+/** Among a million letters a few may be asked for: a kill switch must not wait for it. */
+const nextTurn = (): Promise<void> => new Promise((resume) => { setImmediate(resume); });
 
 /** The dead letter with its bytes, from weir.dlq. Throws not-found. */
 export async function readDeadLetter(store: Pick<Store, 'deadLetter'>, reader: Reader, serde: Serde, topics: TopicNames, id: string): Promise<DeadLetterRecord> {
@@ -112,14 +117,26 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
     return (f.code === undefined || (letter['codes'] as string[]).includes(f.code)) && (f.since === undefined || at >= f.since) && (f.until === undefined || at < f.until);
   }
 
+  /** As the counters of the store are, by name; no counter has a letter under a reason that is not its first. */
+  async function countedUnder(code: string, filter: StatsFilter): Promise<Map<string, number>> {
+    const found = new Map<string, number>();
+    let looked = 0;
+    for (const letter of store.deadLetters()) {
+      if (++looked % turnLetters === 0) await nextTurn();
+      if (!matches(letter, filter)) continue;
+      const name = JSON.stringify([letter['stage'], code, letter['destination'], letter['release']]);
+      found.set(name, (found.get(name) ?? 0) + 1);
+    }
+    return found;
+  }
+
   return {
     async list(limit, filter, after) {
       const found: Record<string, unknown>[] = [];
       let looked = 0;
       let left = 0;
       for (const letter of store.deadLetters(after)) {
-        // Among a million letters a few may be asked for: a kill switch must not wait for it.
-        if (++looked % turnLetters === 0) await new Promise<void>((resume) => { setImmediate(resume); });
+        if (++looked % turnLetters === 0) await nextTurn();
         if (!matches(letter, filter)) {
           if (filter.since !== undefined && Number(letter['at']) < filter.since) break;
           continue;
@@ -132,8 +149,11 @@ export function createLetters(ports: { readonly store: Store; readonly reader: R
       const deadLetters = found as unknown as LetterSummary[];
       return { deadLetters, left, next: left === 0 ? null : store.letterPlace(deadLetters.at(-1)!.id) ?? null };
     },
-    stats(filter) {
-      const counts = Object.entries(store.counters('q/')).map(([name, letters]): LetterCount => {
+    async stats(asked) {
+      // Nothing else of a query: a list goes by more than is counted.
+      const filter: StatsFilter = { stage: asked.stage, code: asked.code, destination: asked.destination, release: asked.release };
+      const found = filter.code === undefined ? Object.entries(store.counters('q/')) : [...await countedUnder(filter.code, filter)];
+      const counts = found.map(([name, letters]): LetterCount => {
         const [stage, code, destination, release] = JSON.parse(name) as [string, string, string | null, string | null];
         return { stage, code, destination, release, letters };
       }).filter((c) => c.letters > 0 && (['stage', 'code', 'destination', 'release'] as const).every((name) => filter[name] === undefined || c[name] === filter[name]));

@@ -15,7 +15,7 @@ import { createStageBlocks, type Where } from './stage-blocks.ts';
  *   y/<inverted ms>/<id> summary of a dead letter, JSON; newest first, so that they are written side by side
  *   q/<dead letter id>   where it is: `<inverted ms>`
  *   a/<inverted ms>/<id> of those that a rule holds for an approver, in the same order
- *   u/<event>            its dead letter carries a change of consent that binds nobody: `<source>@<ms of the first letter>`
+ *   u/<event>            its dead letter carries a change of consent that binds nobody: `<source>@[ingest@]<ms of the first letter>`
  *   l/<destination>/<delivery key>   end in the ledger: `state|effect|item hash|ms|offset|ms of the first call of unknown effect|1 when the
  *                        next generation has an end`; state `?`: only that is known of it; the offset of a profile is
  *                        `<offset>@<offset of the first record of the delivery>` where that is known
@@ -118,7 +118,7 @@ export interface Store {
   /** How an event ended before it was routed; undefined when it did not, or was put back since. */
   endedAs(eventId: string): string | undefined;
   /** Events that were set aside with a change of consent; those that were put back since among them. */
-  unresolved(): Iterable<{ readonly eventId: string; readonly source: string; readonly at: number }>;
+  unresolved(): Iterable<{ readonly eventId: string; readonly source: string; readonly at: number; /** It never came onto a raw topic. */ readonly ofIngest: boolean }>;
   counters(prefix: string): Record<string, number>;
   deadLetter(id: string): Record<string, unknown> | undefined;
   position(topic: string, partition: number): number;
@@ -237,16 +237,17 @@ export function createStore(table: Table, gathered?: number): Store {
           count('deliveries.held', is ? 1 : -1);
         },
         deadLetter(id, summary) {
-          const { eventId, codes, source, at: diedAt } = summary as { eventId: string; codes: string[]; source: string | null; at: number };
+          const { eventId, stage, codes, source, at: diedAt } = summary as { eventId: string; stage: string; codes: string[]; source: string | null; at: number };
           const at = String(9e15 - diedAt).padStart(16, '0');
           const before = read(`q/${id}`);
           const known = before === undefined ? undefined : read(`y/${before}/${id}`);
-          // One that dies again is the same letter: it is listed and counted as it died last.
+          // One of the same id, of a record that was read again or a delivery that policy set aside again, is the same letter: it is listed and
+          // counted as it was written last. What a redrive put back and the normalizer or a dispatcher gave up again is another one.
           if (known === undefined) count('deadLetters', 1);
           else count(letterCount(JSON.parse(known) as Record<string, unknown>), -1);
           count(letterCount(summary), 1);
           if (before !== undefined && before !== at) for (const row of [`y/${before}/${id}`, `a/${before}/${id}`]) write(row, null);
-          if (before === undefined && codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${diedAt}`);
+          if (before === undefined && codes.includes('consent-unresolved') && read(`u/${eventId}`) === undefined) write(`u/${eventId}`, `${source ?? ''}@${stage === 'ingest' ? 'ingest@' : ''}${diedAt}`);
           write(`q/${id}`, at);
           write(`a/${at}/${id}`, summary['held'] === undefined ? null : '');
           write(`y/${at}/${id}`, JSON.stringify(summary));
@@ -335,8 +336,8 @@ export function createStore(table: Table, gathered?: number): Store {
     },
     *unresolved() {
       for (const { key, value } of table.range('u/')) {
-        const [source, at] = value.toString('utf8').split('@') as [string, string];
-        yield { eventId: key.slice(2), source, at: Number(at) };
+        const [source, ...rest] = value.toString('utf8').split('@') as [string, ...string[]];
+        yield { eventId: key.slice(2), source, at: Number(rest.at(-1)), ofIngest: rest.length > 1 };
       }
     },
     counters(prefix) {

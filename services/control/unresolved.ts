@@ -1,3 +1,4 @@
+import { isAway } from '@weir/pipeline';
 import type { Incident } from '@weir/release';
 import { incidentName } from '@weir/release';
 import { Gauge, type Registry } from 'prom-client';
@@ -25,10 +26,13 @@ interface Ports {
 export interface UnresolvedConsent {
   /** By the name of the incident. */
   view(): ReadonlyMap<string, Unresolved>;
+  /** A look that is under way ends: it reads nothing more of the store, which may be closed at once, and saves nothing more. */
   close(): void;
 }
 
 const lookEveryMs = 1000;
+/** Looked at in one turn of the event loop: a few milliseconds. */
+const turnRows = 500;
 /** An incident that was written and is not seen on weir.control is written again after this time. */
 const saveEveryMs = 10_000;
 
@@ -45,12 +49,22 @@ export function createUnresolved(ports: Ports): UnresolvedConsent {
   let closed = false;
   let timer: unknown;
 
-  function count(): Map<string, Unresolved> {
+  /**
+   * Each event as it stands when its turn comes. What is set aside behind it meanwhile is found by the next look: at worst an
+   * incident ends and begins anew a second later. Undefined = closed meanwhile.
+   */
+  async function count(): Promise<Map<string, Unresolved> | undefined> {
     const found = new Map<string, Unresolved>();
-    for (const { eventId, source, at } of store.unresolved()) {
-      // Put back, or closed by somebody.
+    let looked = 0;
+    for (const { eventId, source, at, ofIngest } of store.unresolved()) {
+      // A mapping that fails sets aside whatever comes: a kill switch must not wait for a look at it.
+      if (++looked % turnRows === 0) {
+        await new Promise<void>((resume) => { setImmediate(resume); });
+        if (closed) return undefined;
+      }
+      // Put back, or closed by somebody; what ingest set aside was accepted by nobody and has no end before.
       const end = store.endedAs(eventId);
-      if (end === undefined || end === 'dropped') continue;
+      if ((end === undefined && !ofIngest) || end === 'dropped') continue;
       const name = incidentName.consent(source);
       const before = found.get(name);
       found.set(name, { source, open: (before?.open ?? 0) + 1, since: Math.min(before?.since ?? Infinity, at) });
@@ -59,6 +73,7 @@ export function createUnresolved(ports: Ports): UnresolvedConsent {
   }
 
   async function save(incident: Incident): Promise<void> {
+    if (closed) return;
     const last = saved.get(incident.destination);
     if (last !== undefined && last.until === incident.until && clock.now() - last.at < saveEveryMs) return;
     saved.set(incident.destination, { until: incident.until, at: clock.now() });
@@ -66,16 +81,20 @@ export function createUnresolved(ports: Ports): UnresolvedConsent {
   }
 
   async function look(): Promise<void> {
-    view = count();
+    const found = await count();
+    if (found === undefined) return;
+    view = found;
     gauge.reset();
     for (const { source, open } of view.values()) gauge.set({ source }, open);
     for (const [destination, { since }] of view) if (ports.incidents().get(destination)?.until !== null) await save({ destination, code: 'consent-unresolved', since, until: null });
     for (const incident of ports.incidents().values()) if (incident.code === 'consent-unresolved' && incident.until === null && !view.has(incident.destination)) await save({ ...incident, until: clock.now() });
   }
 
+  /** The next look begins a second after the end of this one, however long it takes. */
   function later(): void {
     timer = clock.setTimer(() => {
-      look().catch((error: unknown) => { if (!closed) ports.failed(error); }).finally(() => { if (!closed) later(); });
+      // Brokers that are away: the next look writes what this one could not.
+      look().catch((error: unknown) => { if (!closed && !isAway(error)) ports.failed(error); }).finally(() => { if (!closed) later(); });
     }, lookEveryMs);
   }
   later();

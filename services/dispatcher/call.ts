@@ -73,7 +73,7 @@ function measured(ports: DestinationPorts, { path, delivery }: Task, verdict: Ve
 }
 
 /** What a call came to for one delivery: fills `task.last`, counts the attempt, and remembers since when an effect is possible. */
-function account(ports: DestinationPorts, task: Task, verdict: Verdict, done: Exchanged): CallResult {
+function account(task: Task, verdict: Verdict, done: Exchanged): CallResult {
   task.attempts++;
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
   const last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
@@ -91,7 +91,7 @@ export async function call(ports: DestinationPorts, runner: PartitionRunner, des
   if (done.kind !== 'answered') return done;
   const verdict = adapter.classify(done.response, delivery, destination.config);
   measured(ports, task, verdict.kind, done);
-  return account(ports, task, verdict, done);
+  return account(task, verdict, done);
 }
 
 const untold: Verdict = { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', detail: 'the answer does not tell of this item' };
@@ -106,7 +106,7 @@ export async function callBatch(ports: DestinationPorts, members: readonly Membe
   const verdicts = Array.isArray(found) ? found as readonly Verdict[] : undefined;
   const all = members.map((_, i) => (verdicts === undefined ? found as Verdict : verdicts[i] ?? untold));
   for (const kind of new Set(all.map((verdict) => verdict.kind))) measured(ports, members[0]!.task, kind, done);
-  return members.map(({ task }, i) => account(ports, task, all[i]!, done));
+  return members.map(({ task }, i) => account(task, all[i]!, done));
 }
 
 /** The delivery as an item of a batch, or why it cannot be one. */

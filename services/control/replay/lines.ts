@@ -1,5 +1,5 @@
 import { findWeirError, type WeirError } from '@weir/errors';
-import { isPassing, soon, type Timers } from '@weir/pipeline';
+import { isAway, soon, type Timers } from '@weir/pipeline';
 import type { Logger } from 'pino';
 import { endedStates, workingStates, type Entry, type Orders, type State } from './orders.ts';
 import type { PutBack } from './put-back.ts';
@@ -51,12 +51,6 @@ const asideMs = 3000;
 const asideLookMs = 1000;
 /** What was read of a range before brokers or registry went away is read again after each wait. */
 const maxAwayMs = 30_000;
-
-/** Brokers or a registry that do not answer, or do not acknowledge in time. An order that another process has taken over is not waited for. */
-export function isAway(error: unknown): boolean {
-  const { code } = error as { code?: string };
-  return code === 'log-append-failed' || (isPassing(error) && code !== 'log-assignment-stale');
-}
 
 export function createLines({ clock, orders, logger, ends, fail }: LinesPorts): Lines {
   const lines = { preview: Promise.resolve(), run: Promise.resolve() };

@@ -199,7 +199,7 @@ test('a vendor that wants to be left alone for long is not waited for: the rest 
 });
 
 test('who was erased while the others were asked about ends no order: the vendor is not asked, and nothing can be told', async () => {
-  const { state, ask, calls } = world({ limit: { cite: '', steady: { max: 100, perMs: 1000 } } as OperationManifest['limit'] });
+  const { state, ask, calls } = world({ limit: { cite: '', steady: { count: 100, perMs: 1000 } } });
   state.answer = () => {
     state.erased = true;
     return { status: 200, headers: {}, body: Buffer.alloc(0) };
