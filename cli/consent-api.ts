@@ -12,7 +12,7 @@ export interface ConsentOrder {
   readonly state: string;
   readonly [field: string]: unknown;
 }
-export interface ConsentAnswer { readonly status: number; readonly id?: string; readonly state?: string; readonly waitedMs?: number; readonly message?: string; readonly changes?: ReadonlyArray<{ readonly purpose: string; readonly id: string }> }
+export interface ConsentAnswer { readonly status: number; readonly id?: string; readonly state?: string; readonly waitedMs?: number; /** Of a grant: false = it opened nothing. */ readonly opened?: boolean; readonly message?: string; readonly changes?: ReadonlyArray<{ readonly purpose: string; readonly id: string }> }
 
 /** What a person types, as the consent API wants it. Throws UsageError for what is no identifier: it must be nobody's, not a user's of that name. */
 export function identifiersOf(text: string): ConsentOrder['identifiers'] {

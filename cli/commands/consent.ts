@@ -81,8 +81,9 @@ async function set(context: CommandContext, identifier: string): Promise<number>
   const answer = await createConsentSender(context.target, context.signal)({ identifiers, purpose, state, ...optional }, { wait: true });
   if (json) terminal.json(answer);
   else if (answer.status >= 400) terminal.error(answer.message ?? String(answer.status));
+  else if (answer.opened === false) terminal.error(`recorded, and it opened nothing: a no that stands keeps it closed (weir consent show): ${answer.id}`);
   else terminal.line(answer.state === 'applied' ? `applied everywhere after ${answer.waitedMs} ms: ${answer.id}` : `recorded, not yet applied everywhere: ${answer.id}`);
-  return answer.status === 200 ? 0 : 1;
+  return answer.status === 200 && answer.opened !== false ? 0 : 1;
 }
 
 async function look(context: CommandContext, file: string): Promise<ImportPlan> {

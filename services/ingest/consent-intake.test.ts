@@ -123,3 +123,19 @@ test('who has the topics and no workspace key confirms no guessed address by the
   expect([new Set(one.hashes).size, one.hashes.length, other.hashes.includes(hash!)]).toEqual([1, 4, false]);
   expect([...one.hashes, ...other.hashes]).not.toContain(itemHash(Buffer.from(JSON.stringify(order('withdrawn')))));
 });
+
+test('a grant that every instance has and that opened nothing is told as that, under its key again, too', async () => {
+  const w = world();
+  expect((await w.send(order('granted'), 'form-1')).answer).toBe('applied');
+  await w.send(order('withdrawn'), 'row-2');
+  // Word for word again, and one that happened before the no.
+  expect((await w.send(order('granted'), 'form-1')).answer).toBe('unopened');
+  expect((await w.send(order('granted', { occurredAt: 1_000_000_000_000 }), 'form-3')).answer).toBe('unopened');
+  expect(w.state()).toEqual(['withdrawn', 'withdrawn']);
+  expect((await w.send(order('granted'), 'form-4')).answer).toBe('applied');
+});
+
+test('a grant that the fold has set aside opens nothing, and is never called applied', async () => {
+  const w = world();
+  expect((await w.send(order('granted'), 'form-1', false)).answer).toBe('pending');
+});

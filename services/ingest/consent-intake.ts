@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { ConsentBarrier, ConsentTables } from '@weir/consent';
+import { stands, type ConsentBarrier, type ConsentTables } from '@weir/consent';
 import type { Appender, OutRecord, Serde } from '@weir/log';
 import { consentApi, H, type TopicNames } from '@weir/pipeline';
 import { closes, consentKey, type ConsentState } from '@weir/policy';
@@ -32,6 +32,8 @@ export interface ConsentContext {
   readonly key?: string;
 }
 
+export type Told = 'applied' | 'pending' | 'superseded' | 'unopened';
+
 /** A change that the log has acknowledged. Offsets are on weir.consent.changes. */
 export interface RecordedConsent {
   readonly id: string;
@@ -40,9 +42,10 @@ export interface RecordedConsent {
   readonly ids: readonly string[];
   /**
    * `applied` once every instance that may call has applied it and it is what the states say; `superseded` when a grant
-   * that came after it has opened again what it closed; `pending` when neither came about in time.
+   * that came after it has opened again what it closed; `unopened` when it is a grant that every instance has, and that opened
+   * nothing; `pending` when none of it came about in time.
    */
-  applied(deadlineMs: number): Promise<'applied' | 'pending' | 'superseded'>;
+  applied(deadlineMs: number): Promise<Told>;
 }
 
 const record = 'weir.canonical.ConsentChange';
@@ -87,8 +90,9 @@ export function createConsentIntake(ports: ConsentIntakePorts) {
         if (!await ports.barrier.applied(marks, ids, deadlineMs)) return 'pending';
         const states = statesOf(tables, ids, order);
         if (states.some((state) => isUndone(order.state, state))) return 'superseded';
-        // One that the fold could not read is set aside: then nothing is closed, whatever was read past.
-        return closes(order.state) && states.length < ids.length ? 'pending' : 'applied';
+        // One that the fold could not read is set aside: then nothing is closed, nor opened, whatever was read past.
+        if (order.state !== 'unknown' && states.length < ids.length) return 'pending';
+        return order.state === 'granted' && !stands(tables, ids, order) ? 'unopened' : 'applied';
       },
     };
   };

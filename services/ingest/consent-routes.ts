@@ -1,13 +1,13 @@
 import { catalogue, findWeirError, WeirError, type CatalogueEntry, type ErrorCode } from '@weir/errors';
 import type { CompiledPolicy } from '@weir/policy';
 import { changesOf, consentOrderSchema, maxOrderBytes, parseOrder, type Principal } from '@weir/release';
-import { count, errorFields, integer, list, named, object, oneOf, optional, text } from '@weir/service';
+import { count, errorFields, flag, integer, list, named, object, oneOf, optional, text } from '@weir/service';
 import { childTraceparent } from '@weir/telemetry';
 import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { discard, readBody } from './body.ts';
 import type { Budget } from './budget.ts';
 import { mayOpen, type ConsentAccess } from './consent-access.ts';
-import type { ConsentIntake } from './consent-intake.ts';
+import type { ConsentIntake, Told } from './consent-intake.ts';
 import type { IngestMetrics } from './metrics.ts';
 import type { Refusal } from './refusals.ts';
 import { answerOf, onPost } from './server.ts';
@@ -36,7 +36,7 @@ const recordedFields = {
   offsets: list(object('A record of the change.', { partition: count('Partition of weir.consent.changes.'), offset: count('Offset there.') }), 'Every record of it.'), waitedMs: count('Milliseconds from the request to this answer.'),
   changes: optional(list(object('The change of one purpose.', { purpose: text('Purpose; `*` = every one.'), id: text('Its id.') }), 'Of a change for every purpose.')),
 };
-const appliedReply = named('ConsentApplied', object('Recorded, and applied: no `use` call that it forbids starts any more.', { ...recordedFields, state: oneOf(['applied'], 'How far it is.') }));
+const appliedReply = named('ConsentApplied', object('Recorded, and applied: no `use` call that it forbids starts any more.', { ...recordedFields, state: oneOf(['applied'], 'How far it is.'), opened: optional(flag('Of a grant: false = every instance has it, and it opened nothing, because a no that stands keeps it closed (it is newer, of a source that this one may not lift, or to every purpose). Absent = it stands.')) }));
 const pendingReply = named('ConsentPending', object('Recorded; nobody can say yet that it is applied everywhere, or that was not asked for.', { ...recordedFields, state: oneOf(['pending'], 'How far it is.') }));
 const supersededReply = named('ConsentSuperseded', object('Recorded, and a grant that came after it has opened again what it closed.', { ...errorFields, ...recordedFields, state: oneOf(['superseded'], 'How far it is.') }));
 const header = (name: string, description: string) => ({ name, in: 'header', required: false, description, schema: { type: 'string' } });
@@ -84,23 +84,24 @@ export function registerConsent(app: FastifyInstance, ports: ConsentRoutePorts):
     const changes = changesOf(order, ports.policy());
     const recorded = await Promise.all(changes.map((change) => ports.intake(change, context)));
     const offsets = recorded.flatMap((change) => change.offsets);
-    let state: 'applied' | 'pending' | 'superseded' = 'pending';
+    let told: Told = 'pending';
     if (waitMs > 0 && waiting < maxWaiting) {
       waiting++;
       try {
         const left = waitMs - (ports.monotonic() - began);
         const states = await Promise.all(recorded.map((change) => change.applied(left)));
-        state = states.find((one) => one === 'superseded') ?? states.find((one) => one === 'pending') ?? 'applied';
+        told = (['superseded', 'pending', 'unopened'] as const).find((one) => states.includes(one)) ?? 'applied';
       } finally {
         waiting--;
       }
     }
     const waitedMs = Math.round(ports.monotonic() - began);
+    const state = told === 'unopened' ? 'applied' : told;
     if (state === 'applied') ports.metrics.consentApplied.observe(waitedMs / 1000);
     ports.metrics.requests.inc({ source: 'consent-api', result: 'ok' });
     const superseded = state === 'superseded' ? answerOf('consent-superseded', catalogue['consent-superseded'].meaning) : {};
     const each = changes.length === 1 ? {} : { changes: changes.map(({ purpose }, i) => ({ purpose, id: recorded[i]!.id })) };
-    return reply.code(state === 'applied' ? 200 : state === 'pending' ? 202 : catalogue['consent-superseded'].http).send({ ...superseded, id: recorded[0]!.id, state, offset: offsets[0]!.offset, offsets, waitedMs, ...each });
+    return reply.code(state === 'applied' ? 200 : state === 'pending' ? 202 : catalogue['consent-superseded'].http).send({ ...superseded, id: recorded[0]!.id, state, offset: offsets[0]!.offset, offsets, waitedMs, ...(told === 'unopened' ? { opened: false } : {}), ...each });
   }
 
   onPost(app, '/v1/consent', consentRoute(), async (request, reply) => {

@@ -1,8 +1,8 @@
-import { createConsentBarrier, type ConsentBarrier } from '@weir/consent';
+import { createConsentBarrier, stands, type ConsentBarrier } from '@weir/consent';
 import { recordFault } from '@weir/errors';
 import type { GroupConsumer, LogRecord, OutRecord, Reader, RecordBatch } from '@weir/log';
 import { H, outputId } from '@weir/pipeline';
-import { closes, consentKey, everyPurpose } from '@weir/policy';
+import { closes, consentKey } from '@weir/policy';
 import { isSealed, seal, sealedBy } from '@weir/seal';
 import { numberOf, textOf, type PolicyPorts } from './ports.ts';
 import { prepare } from './prepare.ts';
@@ -45,19 +45,8 @@ export function createAppliedWatcher(ports: PolicyPorts, reader: Reader): { read
     });
   }
 
-  /**
-   * A yes that opened nothing is not told as one that holds: it is older than the no, a source says it all the time, the rule for
-   * several sources or a no to every purpose keeps it closed. A vendor that mirrors what it is told would open.
-   */
-  function holds(change: LogRecord, value: { purpose: string; channel: string | null; topic: string | null; state: string }): boolean {
-    if (closes(value.state)) return true;
-    return textOf(change, H.ids).split(',').every((name) => {
-      const stateOf = (purpose: string, channel: string, topic: string) => tables.stored(consentKey(name, purpose, channel, topic))?.state;
-      const own = stateOf(value.purpose, value.channel ?? '', value.topic ?? '');
-      const stop = stateOf(everyPurpose, '', '');
-      return own !== undefined && !closes(own.state) && (stop === undefined || !closes(stop.state) || own.over === stop.changeId);
-    });
-  }
+  /** A yes that opened nothing is not told as one that holds: a vendor that mirrors what it is told would open. A no is told always. */
+  const holds = (change: LogRecord, value: { purpose: string; channel: string | null; topic: string | null; state: string }): boolean => closes(value.state) || stands(tables, textOf(change, H.ids).split(','), value);
 
   /** Nothing, where the key of the change was destroyed while it was waited for: of an erased person nothing is written, least of all in the clear. */
   function told(change: LogRecord, value: Record<string, any>, at: number): OutRecord[] {
