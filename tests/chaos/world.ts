@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLog, createSerde, type Appender, type LogAdmin, type Log, type Serde } from '@weir/log';
 import { groupNames, topicNames, type TopicNames } from '@weir/pipeline';
-import { freePort, startFleet, type Fleet, type FleetService } from '@weir/testing';
+import { freePort, imageSettings, startFleet, type Fleet, type FleetService } from '@weir/testing';
 import { removeSecret } from '@weir/vault';
 import { freePorts, startPlatform, type Platform } from '../../infra/local/platform.ts';
 import { createHoldings, type Holdings } from './groups.ts';
@@ -118,13 +118,16 @@ export async function startWorld(options: Options, round: number): Promise<World
     mkdirSync(join(dir, 'clock'));
     const clockFile = (service: string, instance: number): string => join(dir, 'clock', `${service}-${instance}`);
     const session = String(sessionMs);
+    // I7 looks at the memory of a service as it is deployed.
+    const image = imageSettings();
+    const nodeOptions = image.execArgv;
     const fleet = await startFleet({
       brokers: platform.bootstrap, registryUrl, workspace, base,
       env: {
         WEIR_NORMALIZER_SESSION_MS: session, WEIR_POLICY_SESSION_MS: session, WEIR_DISPATCHER_SESSION_MS: session, WEIR_POLLER_SESSION_MS: session, WEIR_CALL_TIMEOUT_MS: String(callTimeoutMs), WEIR_IN_LANE_TRIES: '2',
         WEIR_SANDBOX_URL: `http://127.0.0.1:${sandbox}`, WEIR_VAULT_ADDR: `http://127.0.0.1:${vaultPort}`, WEIR_VAULT_TOKEN: vault.token, WEIR_VAULT_REFRESH_MS: '2000', WEIR_VAULT_TIMEOUT_MS: '2000', WEIR_VAULT_MAX_STALE_MS: '8000',
       },
-      envOf: (service, instance) => service === 'sandbox' ? {} : { KAFKA_BROKERS: brokersOf((instance - 1) % sides.length), ...(service === 'control' ? {} : { NODE_OPTIONS: `--import=${join(import.meta.dirname, 'clock.mjs')}`, WEIR_TEST_CLOCK: clockFile(service, instance) }) },
+      envOf: (service, instance) => service === 'sandbox' ? {} : { ...image.env, KAFKA_BROKERS: brokersOf((instance - 1) % sides.length), ...(service === 'control' ? { NODE_OPTIONS: nodeOptions.join(' ') } : { NODE_OPTIONS: [...nodeOptions, `--import=${join(import.meta.dirname, 'clock.mjs')}`].join(' '), WEIR_TEST_CLOCK: clockFile(service, instance) }) },
     });
     parts.ending.push(() => fleet.dispose());
     const secrets = ['SEGMENT_WRITE_KEY', 'ADMIN_TOKEN', ...vaulted].map((name) => fleet.secret(name));
