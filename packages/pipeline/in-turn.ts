@@ -11,3 +11,21 @@ export function createInTurn(): <T>(work: () => T | Promise<T>) => Promise<T> {
     return mine;
   };
 }
+
+/** As `createInTurn`, so many at once; who comes first begins first. Work that waits in it for more of the same waits for ever. */
+export function createFewAtOnce(atOnce: number): <T>(work: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = [];
+  let underWay = 0;
+  return async (work) => {
+    if (underWay < atOnce) underWay++;
+    else await new Promise<void>((turn) => waiting.push(turn));
+    try {
+      return await work();
+    } finally {
+      const next = waiting.shift();
+      // Its place goes on to the next.
+      if (next === undefined) underWay--;
+      else next();
+    }
+  };
+}

@@ -1,5 +1,7 @@
 import type { ConsentBarrier, ConsentTables } from '@weir/consent';
 import { WeirError } from '@weir/errors';
+import type { Reader } from '@weir/log';
+import { createFewAtOnce } from '@weir/pipeline';
 import type { ServiceContext } from '@weir/service';
 import { markOf } from './erasure-receipt.ts';
 import { createErasures, type ErasurePorts, type Erasures } from './erasure.ts';
@@ -7,6 +9,15 @@ import { createRawKeyJanitor } from './raw-keys.ts';
 import { createRemains } from './remains.ts';
 import type { Store } from './store.ts';
 import { createSubjects, type Subjects } from './subjects.ts';
+
+/** So many searches of a topic at once. */
+const searches = 4;
+
+/** For one person whole topics are read, and each search holds what a fetch brought: a thousand orders that come together wait for one another. */
+function fewAtOnce(reader: Reader): Reader {
+  const inTurn = createFewAtOnce(searches);
+  return { ...reader, read: (...search) => inTurn(() => reader.read(...search)) };
+}
 
 /** What control does for persons: look, export, erase, and destroy the keys of raw items in time. */
 export interface Privacy {
@@ -25,7 +36,8 @@ export async function createPrivacy(context: ServiceContext, store: Store, table
   const { log, serde, topics, groups, clock, keys, releases, logger, workspaceKey } = context;
   const unsealed = (): never => { throw new WeirError('not-ready', 'nothing is sealed (WEIR_SEALING=false): a person cannot be erased'); };
   if (keys === undefined) return { subjects: unsealed, erasures: unsealed, callers: () => null, newestMark: () => 0, stop: () => Promise.resolve() };
-  const [appender, reader, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
+  const [appender, whole, admin] = await Promise.all([log.appender(), log.reader(), log.admin()]);
+  const reader = fewAtOnce(whole);
   const shared = { audit, reader, admin, appender, serde, topics, keys, store, workspaceKey, release: () => releases.current(), now: () => clock.now() };
   const timers = { setTimer: clock.setTimer, clearTimer: clock.clearTimer };
   const subjects = createSubjects({ ...shared, tables });
