@@ -1,6 +1,8 @@
 /** Dead letters of a destination that refused them: selected, and put back on its dispatch topic, by the control service. No dispatcher runs: what is measured is the replay. */
 import { createLog, createSerde, partitionOf } from '@weir/log';
+import { registry } from '@weir/adapters';
 import { H, topicNames } from '@weir/pipeline';
+import { compileRelease } from '@weir/release';
 import { destination, endRecord, ensureKeys, fill, letterRecord, type Maker } from '../deliveries.ts';
 import { hex, numberOf } from '../contacts.ts';
 import { cpuOf, type Benchmark, type Child, type Cluster, type Sample } from '../harness.ts';
@@ -19,14 +21,17 @@ export async function create(cluster: Cluster): Promise<Benchmark & { close(): P
   const serde = createSerde({ registryUrl: cluster.registryUrl });
   await serde.start();
   const admin = await log.admin();
-  const world = await createWorld(cluster, {
+  const files = {
     'weir.yaml': 'name: bench\n', 'purposes.yaml': 'purposes:\n  service: { legalBasis: contract, doc: Service. }\n', 'policies/all.yaml': 'rules:\n  - { name: all, effect: allow, when: \'purpose == "service"\' }\n', 'destinations/crm.yaml': destination('http://127.0.0.1:9'),
-  });
+  };
+  const world = await createWorld(cluster, files);
   const topics = topicNames(world.prefix);
   const dispatch = topics.dispatch('crm');
   const [appender, keys] = await Promise.all([log.appender({ maxPendingBytes: 1e9 }), world.keys(log, serde)]);
   const [partitions, letterPartitions] = await Promise.all([appender.partitions(dispatch), appender.partitions(topics.dlq)]);
-  const maker: Maker = { serde, workspaceKey: world.workspaceKey, keys, release: 'rel_0123456789abcdef', partitionFor: (bytes) => partitionOf(bytes, partitions) };
+  // They were decided by the release that runs: of another one policy would decide anew, on canonical records that are not here.
+  const { hash: release } = compileRelease(Object.entries(files).map(([path, content]) => ({ path, content })), { adapters: registry });
+  const maker: Maker = { serde, workspaceKey: world.workspaceKey, keys, release, partitionFor: (bytes) => partitionOf(bytes, partitions) };
   const subject = (i: number): number => (i * 7919) % subjects;
   const began = performance.now();
   const step = (what: string): void => { process.stderr.write(`replay: ${what} after ${Math.round((performance.now() - began) / 1000)} s\n`); };
