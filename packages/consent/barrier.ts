@@ -1,4 +1,5 @@
 import { readUpTo, type Appender, type Follower, type LogAdmin, type Reader, type RecordBatch, type Serde } from '@weir/log';
+import { isAway } from '@weir/pipeline';
 import { consentReport, holdsLease, type ConsentReport } from './lease.ts';
 import type { ConsentTables } from './tables.ts';
 
@@ -53,9 +54,6 @@ const clockMarginMs = 20;
 const sweepMs = 100;
 const maxRounds = 20;
 const fenceAgainMs = 100;
-/** Brokers that are away, or take too long to answer or acknowledge: nothing of it says that it cannot be done. */
-const away: ReadonlySet<string> = new Set(['log-unavailable', 'log-deadline', 'log-append-failed']);
-const isAway = (error: unknown): boolean => away.has((error as { code?: string } | null)?.code ?? '');
 
 /**
  * Follows the reports. Who may hold a lease is known from the log alone: every instance announces itself there before

@@ -15,13 +15,13 @@ export const isAway = (error: unknown): boolean => away.has(codeOf(error)) || co
 /** Resolves when it is time to try again. */
 export const soon = (clock: Timers): Promise<void> => new Promise((resolve) => { clock.setTimer(resolve, againMs); });
 
-/** Does what may be done twice until it is done: brokers and a registry that are away for a while are no end of the process. Rejects with what ended it, and with whatever it was once `gone`. `waits` is told each time. */
-export async function patiently<T>(clock: Timers, gone: () => boolean, work: () => Promise<T>, waits?: (error: unknown) => void): Promise<T> {
+/** Does what may be done twice until it is done: brokers and a registry that are away for a while are no end of the process. Rejects with what ended it, and with whatever it was once `gone`. `waits` is told each time. `passes`: what is waited for; `isAway` for who may append again. */
+export async function patiently<T>(clock: Timers, gone: () => boolean, work: () => Promise<T>, waits?: (error: unknown) => void, passes = (error: unknown): boolean => away.has(codeOf(error))): Promise<T> {
   for (;;) {
     try {
       return await work();
     } catch (error) {
-      if (gone() || !away.has(codeOf(error))) throw error;
+      if (gone() || !passes(error)) throw error;
       waits?.(error);
       await soon(clock);
       if (gone()) throw error;

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { LogAdmin } from '@weir/log';
-import { isAway, patiently, retentionOf, soon, type ReplayPreview } from '@weir/pipeline';
+import { isAway, patiently, retentionOf, type ReplayPreview } from '@weir/pipeline';
 import type { Logger } from 'pino';
 import type { NewLeaf } from '../audit.ts';
 import { maxOrders, type Corrector } from './correct.ts';
@@ -97,16 +97,13 @@ export function createRunner(ports: RunnerPorts): Runner {
   }
 
   /** As `save`, of the work itself: brokers that are away are waited for. What is written in the end is how the order is by then. */
-  async function keep(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
-    for (let write = (): Promise<void> => save(entry, patch); ; write = () => orders.save(entry.progress)) {
-      try {
-        return await write();
-      } catch (error) {
-        if (lines.closed() || !isAway(error)) throw error;
-        await soon(clock);
-        if (lines.closed()) throw error;
-      }
-    }
+  function keep(entry: Entry, patch: Partial<ReplayProgress>): Promise<void> {
+    let first = true;
+    return patiently(clock, lines.closed, () => {
+      if (!first) return orders.save(entry.progress);
+      first = false;
+      return save(entry, patch);
+    }, undefined, isAway);
   }
 
   /** The release under which a corrected order showed what it would send, where another one runs now: its differences are others, and nobody saw them. */
