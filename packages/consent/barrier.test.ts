@@ -29,7 +29,7 @@ async function forgotten(code: ErrorCode): Promise<{ instances: number; tried: n
       return Promise.reject(new WeirError(code));
     } },
     serde: { known: () => true, encode: () => Buffer.from('fence'), decode: (value: Buffer) => ({ name: 'weir.internal.ConsentReport', value: value.toString() === 'fence' ? { ...report, leaseMs: 0 } : report }) },
-    topics: { consentApplied: 'applied', identity: 'identity' }, tables: { onAdvance: () => undefined, folded: () => 0, consentPositions: () => [0], identityPositions: () => [0] }, clock, fail: (error: unknown) => { failed.push(error); },
+    topics: { consentApplied: 'applied', identity: 'identity' }, tables: { onAdvance: () => undefined, folded: () => 0, consentPositions: () => [0], identityPositions: () => [0], identityPosition: () => 0, linksEnd: () => undefined, hurryLinks: () => undefined }, clock, fail: (error: unknown) => { failed.push(error); },
   } as never);
   await barrier.start();
   for (const _ of clock.turn(1000)) await new Promise((done) => { setImmediate(done); });

@@ -1,5 +1,6 @@
 import { readUpTo, type Appender, type Follower, type LogAdmin, type Reader, type RecordBatch, type Serde } from '@weir/log';
 import { isAway } from '@weir/pipeline';
+import type { KeyRing } from '@weir/seal';
 import { consentReport, holdsLease, type ConsentReport } from './lease.ts';
 import type { ConsentTables } from './tables.ts';
 
@@ -10,7 +11,9 @@ export interface ConsentBarrierPorts {
   readonly serde: Serde;
   /** weir.consent.applied and weir.identity. */
   readonly topics: { readonly consentApplied: string; readonly identity: string };
-  readonly tables: Pick<ConsentTables, 'folded' | 'linked' | 'onAdvance' | 'caughtUp' | 'consentPositions' | 'identityPositions'>;
+  readonly tables: Pick<ConsentTables, 'folded' | 'linked' | 'linksEnd' | 'hurryLinks' | 'onAdvance' | 'caughtUp' | 'consentPositions' | 'identityPositions' | 'identityPosition'>;
+  /** What a fence says of marks of erasure; undefined = nothing, and nobody may ask for them. */
+  readonly keys?: Pick<KeyRing, 'positions'> | undefined;
   readonly clock: { now(): number; monotonic(): number; random(): number; setTimer(run: () => void, ms: number): unknown; clearTimer(timer: unknown): void };
   readonly fail: (error: unknown) => void;
 }
@@ -23,9 +26,10 @@ export interface ConsentBarrier {
   start(): Promise<void>;
   /**
    * True once it holds: no `use` call that these changes forbid is open, and none will start, for the identifiers of
-   * `ids` and all that are linked with them. False when it did not come to hold within `deadlineMs`, or the barrier stopped.
+   * `ids` and all that are linked with them; without any, for whomever the changes are about, which takes longer. `keys`: next
+   * offsets of weir.keys, which each of them must have read, too, and who announces itself from now on has. False when it did not come to hold within `deadlineMs`, or the barrier stopped.
    */
-  applied(marks: Marks, ids: readonly string[], deadlineMs: number): Promise<boolean>;
+  applied(marks: Marks, ids: readonly string[], deadlineMs: number, keys?: readonly number[]): Promise<boolean>;
   /**
    * Who may still start calls that a kill switch forbids, by the names of the instances; none = nobody, from now on. It stands
    * at this offset of weir.control, and was acknowledged before this is asked. Resolves as soon as nobody is left: each has
@@ -54,6 +58,8 @@ const clockMarginMs = 20;
 const sweepMs = 100;
 const maxRounds = 20;
 const fenceAgainMs = 100;
+
+const sameSet = (a: readonly string[] | undefined, b: readonly string[] | undefined): boolean => a?.length === b?.length && (a === undefined || a.every((id) => b!.includes(id)));
 
 /**
  * Follows the reports. Who may hold a lease is known from the log alone: every instance announces itself there before
@@ -110,7 +116,7 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
     const folded = tables.consentPositions().map((_, partition) => tables.folded(partition));
     const identity = tables.identityPositions();
     for (const [partition, end] of await admin.endOffsets(topics.identity)) identity[partition] = Math.max(end, identity[partition] ?? 0);
-    const value = serde.encode(consentReport, { instance: '', incarnation: '', leaseMs: 0, folded, identity, at: clock.now(), control: -1 });
+    const value = serde.encode(consentReport, { instance: '', incarnation: '', leaseMs: 0, folded, identity, at: clock.now(), control: -1, keys: ports.keys?.positions() ?? [] });
     const [offset] = await appender.append(topics.consentApplied, [{ partition: 0, key: fenceKey, value }]);
     return [offset! + 1, ...identity];
   }
@@ -145,12 +151,35 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
     return true;
   };
 
-  function reportedByAll(marks: Marks, links: readonly number[]): boolean {
+  function reportedByAll(marks: Marks, links: readonly number[], keys: readonly number[]): boolean {
     for (const { report } of instances.values()) {
       if (!foldedAll(marks, (p) => report.folded[p] ?? 0)) return false;
       for (let p = 0; p < links.length; p++) if ((links[p] ?? 0) > (report.identity[p] ?? 0)) return false;
+      for (let p = 0; p < keys.length; p++) if ((keys[p] ?? 0) > (report.keys?.[p] ?? 0)) return false;
     }
     return true;
+  }
+
+  const readLinks = (ends: readonly number[]): boolean => ends.every((end, p) => tables.identityPosition(p) >= end);
+
+  /** The links up to these ends; asked for at once, also when an answer has brought only some of them. */
+  function untilLinks(ends: readonly number[], reports: number, deadline: number): Promise<boolean> {
+    return until(() => {
+      const there = readLinks(ends);
+      if (!there) tables.hurryLinks();
+      return there && read >= reports;
+    }, deadline);
+  }
+
+  /**
+   * As far as others must have read the links: behind every one that this process knows of who is asked about. Most were linked
+   * long ago, and nobody has to be waited for. Where it is not known, all that this process has.
+   */
+  function neededLinks(ends: readonly number[], linked: readonly string[] | undefined): readonly number[] {
+    const needed = linked === undefined ? undefined : tables.linksEnd(linked);
+    if (needed !== undefined) return needed;
+    const own = tables.identityPositions();
+    return ends.map((end, p) => Math.max(end, own[p] ?? 0));
   }
 
   const past = ({ report, seenAt }: Instance): boolean => clock.monotonic() > seenAt + report.leaseMs * (1 + clockDrift) + clockMarginMs;
@@ -190,18 +219,22 @@ export function createConsentBarrier(ports: ConsentBarrierPorts): ConsentBarrier
       tables.onAdvance(wake);
       tick();
     },
-    async applied(marks, ids, deadlineMs) {
+    async applied(marks, ids, deadlineMs, keys = []) {
       const deadline = clock.monotonic() + deadlineMs;
       // The states are on weir.consent: who announces itself from now on reads them.
       if (!await until(() => tables.caughtUp() && foldedAll(marks, tables.folded), deadline)) return false;
       for (let round = 0; round < maxRounds && !stopped; round++) {
-        const linked = tables.linked(ids)?.length;
         const ends = await fenceBy(deadline);
         if (ends === undefined) return false;
         const [reports, ...links] = ends;
-        if (!await until(() => read >= reports! && reportedByAll(marks, links), deadline)) return false;
+        // Of nobody in particular: everybody's links, and nobody is in a hurry.
+        if (ids.length === 0) return until(() => read >= reports! && reportedByAll(marks, links, keys), deadline);
+        if (!await untilLinks(links, reports!, deadline)) return false;
+        const linked = tables.linked(ids);
+        const needed = neededLinks(links, linked);
+        if (!await until(() => reportedByAll(marks, needed, keys), deadline)) return false;
         // A link that came in between may reach an identifier that nobody was asked about.
-        if (tables.linked(ids)?.length === linked) return true;
+        if (sameSet(tables.linked(ids), linked)) return true;
       }
       return false;
     },

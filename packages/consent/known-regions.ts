@@ -26,7 +26,9 @@ const none: readonly string[] = [];
 export function createKnownRegions({ tables, keys, pending }: KnownRegionsPorts): KnownRegions {
   function each(ids: readonly string[], tell: (id: string, region: KnownRegion) => void): void {
     const living = (id: string, region: KnownRegion): void => {
-      if (keys === undefined || keys.erasedUntil([id]) < region.at) tell(id, region);
+      const until = keys?.erasedUntil([id]) ?? 0;
+      // One that nobody can read has no time (0): it closes for who was never erased (0), too.
+      if (until === 0 || until < region.at) tell(id, region);
     };
     if (pending === undefined || pending.size === 0) return tables.regions(ids, living);
     tables.regions(ids, (id, region) => { if (!pending.has(id)) living(id, region); });

@@ -63,14 +63,19 @@ function fakeWorld() {
     },
   } as unknown as Reader;
   const listeners: (() => void)[] = [];
-  const state = { folded: 0, links: 0, linkEnd: 0, readToEnds: 0 };
+  /** `links`: what instances have read; `own`: what the one who waits has, if it is not the same; `linksOf`: as far as the links of who is asked about reach. */
+  const state = { folded: 0, links: 0, own: undefined as number | undefined, linksOf: undefined as number | undefined, others: [] as string[], linkEnd: 0, keys: 0, readToEnds: 0, hurried: 0, hurriedThere: 0 };
   const tables = {
     folded: () => state.folded, consentPositions: () => [state.folded], identityPositions: () => [state.links], readToEnd: () => { state.readToEnds++; return Promise.resolve(); },
-    onAdvance: (listener: () => void) => { listeners.push(listener); }, caughtUp: () => true, linked: (ids: readonly string[]) => ids,
+    onAdvance: (listener: () => void) => { listeners.push(listener); }, caughtUp: () => true, linked: (ids: readonly string[]) => [...ids, ...state.others], hurryLinks: () => { state.hurriedThere++; },
   };
+  const ringWaits: { readonly to: number; readonly go: () => void }[] = [];
+  const keys = { positions: () => [state.keys], readToEnd: () => Promise.resolve(), waitFor: ([to = 0]: readonly number[]) => (state.keys >= to ? Promise.resolve() : new Promise<void>((go) => { ringWaits.push({ to, go }); })) };
+  const own = (): number => state.own ?? state.links;
+  const waiter = { ...tables, identityPositions: () => [own()], identityPosition: own, linksEnd: () => (state.linksOf === undefined ? undefined : [state.linksOf]), hurryLinks: () => { state.hurried++; } };
   const fail = (error: unknown): void => { throw error as Error; };
-  const lease = (leaseMs = 6000, of: { readonly instance?: string; readonly control?: () => number } = {}): ConsentLease => createConsentLease({ appender, reader, serde, topic: 'reports', tables, instance: 'd1', ...of, leaseMs, clock: time.clock, fail });
-  const barrier = () => createConsentBarrier({ reader, admin: { endOffsets: (topic) => Promise.resolve(new Map([[0, topic === 'reports' ? records.length : state.linkEnd]])) }, appender, serde, topics: { consentApplied: 'reports', identity: 'links' }, tables, clock: time.clock, fail });
+  const lease = (leaseMs = 6000, of: { readonly instance?: string; readonly control?: () => number; readonly keys?: undefined } = {}): ConsentLease => createConsentLease({ appender, reader, serde, topic: 'reports', tables, instance: 'd1', keys, ...of, leaseMs, clock: time.clock, fail });
+  const barrier = () => createConsentBarrier({ reader, admin: { endOffsets: (topic) => Promise.resolve(new Map([[0, topic === 'reports' ? records.length : state.linkEnd]])) }, appender, serde, topics: { consentApplied: 'reports', identity: 'links' }, tables: waiter, keys, clock: time.clock, fail });
   const fold = (to: number): void => {
     state.folded = to;
     for (const listener of listeners) listener();
@@ -81,7 +86,10 @@ function fakeWorld() {
     holding = on ? [] : undefined;
     if (!on) for (const go of waiting) go();
   };
-  return { ...time, state, records, lease, barrier, fold, last, hold, advance: () => { for (const listener of listeners) listener(); } };
+  return { ...time, state, records, lease, barrier, fold, last, hold, advance: () => { for (const listener of listeners) listener(); }, readKeys: (to: number) => {
+    state.keys = to;
+    for (const { to: wanted, go } of ringWaits) if (wanted <= to) go();
+  } };
 }
 
 test('nothing is covered before the instance is announced and has read its tables after that', async () => {
@@ -199,6 +207,157 @@ test('links that were acknowledged before are waited for, too', async () => {
   world.advance();
   await world.pass(1500);
   expect(seen.value).toBe(true);
+});
+
+test('links of others are not waited for; those of who is asked about are, also one that came behind the ends that were told', async () => {
+  const world = fakeWorld();
+  const { barrier } = await announced(world);
+  Object.assign(world.state, { linkEnd: 90, own: 96, links: 3, linksOf: 3 });
+  world.fold(5);
+  await world.pass(100);
+  const old = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  await world.pass(10);
+  expect(old.value).toBe(true);
+  world.state.linksOf = 95;
+  const fresh = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  for (const links of [90, 94]) {
+    world.state.links = links;
+    world.advance();
+    await world.pass(1500);
+    expect(fresh.value).toBeUndefined();
+  }
+  world.state.links = 95;
+  world.advance();
+  await world.pass(100);
+  expect(fresh.value).toBe(true);
+});
+
+test('with nobody in particular, or where it is not known whose links are where, all links are waited for', async () => {
+  const world = fakeWorld();
+  const { barrier } = await announced(world);
+  Object.assign(world.state, { linkEnd: 90, own: 96, links: 3, linksOf: 3 });
+  world.fold(5);
+  await world.pass(100);
+  const nobody = answer(barrier.applied(new Map([[0, 4]]), [], 30_000));
+  await world.pass(1500);
+  expect(nobody.value).toBeUndefined();
+  world.state.linksOf = undefined;
+  const unknown = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  world.state.links = 95;
+  world.advance();
+  await world.pass(1500);
+  expect([nobody.value, unknown.value]).toEqual([undefined, undefined]);
+  world.state.links = 96;
+  world.advance();
+  await world.pass(1500);
+  expect([nobody.value, unknown.value]).toEqual([true, true]);
+});
+
+test('who waits reads the links itself before it says whose count, and asks for them at once', async () => {
+  const world = fakeWorld();
+  const { barrier } = await announced(world);
+  Object.assign(world.state, { linkEnd: 9, own: 4, links: 4, linksOf: 0 });
+  world.fold(5);
+  const seen = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  await world.pass(1500);
+  expect(seen.value).toBeUndefined();
+  expect(world.state.hurried).toBeGreaterThan(0);
+  // What it has read now says that the person was linked a moment ago: who stands at 4 does not know it.
+  Object.assign(world.state, { own: 9, linksOf: 9 });
+  world.advance();
+  await world.pass(1500);
+  expect(seen.value).toBeUndefined();
+  world.state.links = 9;
+  world.advance();
+  await world.pass(1500);
+  expect(seen.value).toBe(true);
+});
+
+test('somebody who is linked while reports are waited for is asked about, too, also in the place of one who is not any more', async () => {
+  const world = fakeWorld();
+  const { barrier } = await announced(world);
+  Object.assign(world.state, { linkEnd: 9, own: 9, links: 4, linksOf: 9, others: ['b'] });
+  world.fold(5);
+  const seen = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000));
+  await world.pass(1500);
+  Object.assign(world.state, { own: 12, linksOf: 12, others: ['d'], links: 9 });
+  world.advance();
+  await world.pass(1500);
+  expect(seen.value).toBeUndefined();
+  world.state.links = 12;
+  world.advance();
+  await world.pass(1500);
+  expect(seen.value).toBe(true);
+});
+
+test('after a change of consent the links are asked for at once; the first that come are reported at once, those of others 50 ms apart', async () => {
+  const world = fakeWorld();
+  await announced(world);
+  await world.pass(100);
+  const reports = (): number => world.records.filter((r) => r.value !== null).length;
+  world.fold(5);
+  await world.pass(10);
+  expect(world.state.hurriedThere).toBeGreaterThan(0);
+  const before = reports();
+  for (let i = 1; i <= 100; i++) {
+    world.state.links = i;
+    world.advance();
+    await world.pass(1);
+    if (i === 10) expect([reports() - before, world.last().identity[0]! > 0]).toEqual([1, true]);
+  }
+  expect(reports() - before).toBeLessThanOrEqual(3);
+  await world.pass(50);
+  expect(world.last().identity).toEqual([100]);
+});
+
+test('an erasure has come to hold when every instance has read its mark and no call is open that the mark forbids', async () => {
+  const world = fakeWorld();
+  const { lease, barrier } = await announced(world);
+  world.fold(5);
+  await world.pass(20);
+  let refused = false;
+  const over = lease.began(() => refused);
+  const seen = answer(barrier.applied(new Map([[0, 4]]), ['a'], 30_000, [7]));
+  await world.pass(1500);
+  expect(seen.value).toBeUndefined();
+  refused = true;
+  world.readKeys(7);
+  await world.pass(1500);
+  expect([seen.value, world.last().keys]).toEqual([undefined, [0]]);
+  over();
+  await world.pass(1500);
+  expect(seen.value).toBe(true);
+});
+
+test('one that announces itself behind an erasure that holds covers nothing before it has read its mark, though brokers tell it an older end', async () => {
+  const world = fakeWorld();
+  world.state.folded = 5;
+  world.readKeys(7);
+  const barrier = world.barrier();
+  await barrier.start();
+  expect(await barrier.applied(new Map([[0, 4]]), ['a'], 1000, [7])).toBe(true);
+  await barrier.stop();
+  world.readKeys(6);
+  const lease = world.lease();
+  const starting = lease.start();
+  await world.pass(500);
+  expect(lease.covers(0)).toBe(false);
+  world.readKeys(7);
+  await starting;
+  expect(lease.covers(1000)).toBe(true);
+});
+
+test('an instance of a version that says nothing of marks keeps an erasure waiting, and nobody else', async () => {
+  const world = fakeWorld();
+  const barrier = world.barrier();
+  await barrier.start();
+  world.fold(5);
+  await world.lease(6000, { instance: 'old', keys: undefined }).start();
+  await world.pass(20);
+  expect(await barrier.applied(new Map([[0, 4]]), ['a'], 1000)).toBe(true);
+  const erased = answer(barrier.applied(new Map([[0, 4]]), ['a'], 500, [7]));
+  await world.pass(1000);
+  expect(erased.value).toBe(false);
 });
 
 test('a silent instance is waited for until its lease is over, not less and hardly more', async () => {

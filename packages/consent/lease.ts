@@ -1,4 +1,5 @@
 import { readUpTo, type Appender, type Reader, type Serde } from '@weir/log';
+import type { KeyRing } from '@weir/seal';
 import type { ConsentTables } from './tables.ts';
 
 /** weir.internal.ConsentReport, decoded. */
@@ -11,6 +12,8 @@ export interface ConsentReport {
   readonly at: number;
   /** Next offset of weir.control that is not read; -1 = it is not said. */
   readonly control: number;
+  /** Next offsets of weir.keys that are not read; none = it is not said, as by instances of a version before. */
+  readonly keys?: readonly number[];
 }
 export const consentReport = 'weir.internal.ConsentReport';
 /** False: a fence of who waits for changes to be applied (barrier.ts). What it says was applied, whoever announces itself behind it must have. */
@@ -23,10 +26,12 @@ export interface ConsentLeasePorts {
   readonly serde: Serde;
   /** weir.consent.applied. */
   readonly topic: string;
-  readonly tables: Pick<ConsentTables, 'folded' | 'consentPositions' | 'identityPositions' | 'readToEnd' | 'onAdvance'>;
+  readonly tables: Pick<ConsentTables, 'folded' | 'consentPositions' | 'identityPositions' | 'hurryLinks' | 'readToEnd' | 'onAdvance'>;
   readonly instance: string;
   /** Next offset of weir.control that is not read: no call starts against a kill switch before it. */
   readonly control?: () => number;
+  /** Marks of erasure and keys, which say as consent does what may be sent; undefined = nothing is sealed. */
+  readonly keys?: Pick<KeyRing, 'positions' | 'readToEnd' | 'waitFor'> | undefined;
   /** How long a report lets the instance call. Longer than a call may take, or nothing is ever called. */
   readonly leaseMs: number;
   readonly clock: { now(): number; monotonic(): number; random(): number; setTimer(run: () => void, ms: number): unknown; clearTimer(timer: unknown): void };
@@ -36,7 +41,7 @@ export interface ConsentLeasePorts {
 /** The right of one instance to start `use` calls, told to everybody who waits for a withdrawal to be applied. */
 export interface ConsentLease {
   /**
-   * Announce the instance, then read the tables to ends taken after the announcement, and as far as anybody said before it that a
+   * Announce the instance, then read the tables and marks of erasure to ends taken after the announcement, and as far as anybody said before it that a
    * change was applied: an end may be told, and records shown, by a broker that was cut off. Until then nothing is covered.
    */
   start(): Promise<void>;
@@ -60,6 +65,7 @@ interface Snapshot {
   readonly index: number;
   readonly folded: readonly number[];
   readonly identity: readonly number[];
+  readonly keys: readonly number[];
 }
 interface OpenCall {
   readonly refused: () => boolean;
@@ -69,8 +75,10 @@ interface OpenCall {
 
 /** Between two reports, so that a flood of changes is told in few of them. */
 const shortestGapMs = 8;
-/** After a change of consent, links are reported as they come for this long: a waiter needs both. */
+/** After a change of consent, links are reported for this long as they come: of who was linked just before, a waiter needs both. */
 const awakeMs = 2000;
+/** Between two reports that tell only links, behind the first after a change of consent, which brings those of its person: of others no new ones are waited for. */
+const linksGapMs = 50;
 const maxSnapshots = 512;
 
 /**
@@ -95,7 +103,7 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   let index = 0;
   /** Next record of the topic that is not read, and what the ones before say that tables have. */
   let read = 0;
-  const said = { folded: [] as number[], identity: [] as number[] };
+  const said = { folded: [] as number[], identity: [] as number[], keys: [] as number[] };
   /** Looks whether the tables have it. */
   let look: (() => void) | undefined;
   let sent: Snapshot | undefined;
@@ -104,6 +112,8 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   let dirty = false;
   /** They moved in this turn: a report follows. */
   let touched = false;
+  /** The last report told links and nothing else. */
+  let toldLinks = false;
   /** A kill switch was read that no report tells yet. */
   let untold = false;
 
@@ -111,9 +121,9 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   const vector = (positions: readonly number[]): number[] => positions.map((_, partition) => tables.folded(partition));
   const same = (a: readonly number[], b: readonly number[]): boolean => a.length === b.length && a.every((n, i) => n === b[i]);
 
-  async function append(folded: readonly number[], identity: readonly number[]): Promise<number> {
+  async function append(folded: readonly number[], identity: readonly number[], keys: readonly number[]): Promise<number> {
     const control = ports.control?.() ?? -1;
-    const value = serde.encode(consentReport, { instance, incarnation, leaseMs, folded, identity, at: clock.now(), control });
+    const value = serde.encode(consentReport, { instance, incarnation, leaseMs, folded, identity, at: clock.now(), control, keys });
     const [offset] = await appender.append(topic, [{ partition: 0, key: Buffer.from(reportKey(instance, incarnation)), value }]);
     return offset!;
   }
@@ -126,9 +136,10 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
       for (const { value } of records) {
         if (value === null) continue;
         if (!serde.known(value)) await serde.prepare(value);
-        const { folded, identity } = serde.decode(value).value as ConsentReport;
+        const { folded, identity, keys = [] } = serde.decode(value).value as ConsentReport;
         raise(said.folded, folded);
         raise(said.identity, identity);
+        raise(said.keys, keys);
       }
       read = nextOffset;
     }, { gone: () => ended });
@@ -137,8 +148,11 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   /** Resolves when the tables have what was said, or at a time (monotonic ms), or when it is over. */
   function reached(deadline: number): Promise<void> {
     const identity = (): number[] => tables.identityPositions();
-    const there = (): boolean => ended || (said.folded.every((n, p) => tables.folded(p) >= n) && said.identity.every((n, p) => (identity()[p] ?? 0) >= n));
+    const { keys } = ports;
+    const hasKeys = (): boolean => keys === undefined || said.keys.every((n, p) => (keys.positions()[p] ?? 0) >= n);
+    const there = (): boolean => ended || (said.folded.every((n, p) => tables.folded(p) >= n) && said.identity.every((n, p) => (identity()[p] ?? 0) >= n) && hasKeys());
     if (there()) return Promise.resolve();
+    void keys?.waitFor(said.keys).then(() => look?.());
     return new Promise((resolve) => {
       const done = (): void => {
         look = undefined;
@@ -157,8 +171,8 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
     for (;;) {
       incarnation = Math.floor(clock.random() * 2 ** 48).toString(36);
       const began = { monotonic: clock.monotonic(), wall: clock.now() };
-      await listen(await append([], []) + 1);
-      await tables.readToEnd();
+      await listen(await append([], [], []) + 1);
+      await Promise.all([tables.readToEnd(), ports.keys?.readToEnd()]);
       await reached(began.monotonic + leaseMs);
       if (ended) return;
       if (clock.monotonic() >= began.monotonic + leaseMs || clock.now() >= began.wall + leaseMs) continue;
@@ -172,10 +186,11 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   function applied(): Snapshot {
     const folded = vector(tables.consentPositions());
     const identity = tables.identityPositions();
+    const keys = ports.keys?.positions() ?? [];
     const last = snapshots.at(-1);
-    if (last === undefined || !same(last.folded, folded) || !same(last.identity, identity)) {
+    if (last === undefined || !same(last.folded, folded) || !same(last.identity, identity) || !same(last.keys, keys)) {
       index++;
-      snapshots.push({ index, folded, identity });
+      snapshots.push({ index, folded, identity, keys });
       for (const call of open) if (call.since === Infinity && call.refused()) call.since = index;
     }
     let oldest = Infinity;
@@ -184,7 +199,7 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
     while (at > 0 && snapshots[at]!.index >= oldest) at--;
     snapshots.splice(0, at);
     if (snapshots.length > maxSnapshots) snapshots.splice(1, snapshots.length >> 1);
-    return snapshots[0]!.index >= oldest ? { index: 0, folded: sent?.folded ?? [], identity: sent?.identity ?? [] } : snapshots[0]!;
+    return snapshots[0]!.index >= oldest ? { index: 0, folded: sent?.folded ?? [], identity: sent?.identity ?? [], keys: sent?.keys ?? [] } : snapshots[0]!;
   }
 
   async function report(): Promise<void> {
@@ -196,12 +211,21 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
     const next = applied();
     const monotonic = clock.monotonic();
     const news = sent === undefined || !same(next.folded, sent.folded);
-    if (news) awakeUntil = monotonic + awakeMs;
-    if (!news && !untold && monotonic < sentAt + renewMs && (monotonic > awakeUntil || same(next.identity, sent!.identity))) return wake(sentAt + renewMs - monotonic);
+    if (news) {
+      awakeUntil = monotonic + awakeMs;
+      // Who says no has often just been linked: what was written before his change is there.
+      tables.hurryLinks();
+    }
+    const onlyLinks = !news && !untold && monotonic <= awakeUntil && !same(next.identity, sent!.identity);
+    if (!news && !untold) {
+      const due = sentAt + (!onlyLinks ? renewMs : toldLinks ? Math.min(linksGapMs, renewMs) : 0);
+      if (monotonic < due) return wake(due - monotonic);
+    }
+    toldLinks = onlyLinks;
     const wall = clock.now();
     sentAt = monotonic;
     untold = false;
-    await append(next.folded, next.identity);
+    await append(next.folded, next.identity, next.keys);
     sent = next;
     if (held()) until = { monotonic: monotonic + leaseMs, wall: wall + leaseMs };
     wake(renewMs);

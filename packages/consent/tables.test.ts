@@ -129,3 +129,27 @@ test('the version of the tables is another one as soon as an answer may be, and 
   expect(tables.version()).toBe(-1);
   rmSync(stateDir, { recursive: true, force: true });
 });
+
+test('until where the links of somebody stand is known when the tables have them, with the option only', async () => {
+  for (const linkAges of [true, false]) {
+    const stateDir = mkdtempSync(join(tmpdir(), 'weir-tables-'));
+    let apply: ((batch: RecordBatch) => unknown) | undefined;
+    const reader = { read: async () => {}, readOne: async () => undefined, close: async () => {}, follow: async (topic: string, _from: unknown, take: typeof apply) => {
+      if (topic === 'i') apply = take;
+      return { close: async () => {} };
+    } };
+    const ends = async (): Promise<Map<number, number>> => new Map([[0, 0], [1, 0]]);
+    const log = { reader: async () => reader, admin: async () => ({ endOffsets: ends, beginningOffsets: ends, close: async () => {} }) } as unknown as Log;
+    const tables = await createConsentTables({ log, serde, topics: { consent: 'c', identity: 'i' }, stateDir, clock: { monotonic: () => 0, setTimer: (callback, ms) => setTimeout(callback, ms), clearTimer: (timer) => { clearTimeout(timer as NodeJS.Timeout); } }, logger: { warn() {} } as unknown as ConsentPorts['logger'] }, (error) => { throw error; }, { linkAges });
+    expect(tables.linksEnd(['a'])).toBeUndefined();
+    await tables.start();
+    const told: unknown[] = [];
+    tables.onAdvance(() => told.push([tables.identityPosition(1), tables.linksEnd(['b'])]));
+    const record = (offset: number, key: string): LogRecord => ({ offset, timestamp: 1, key: Buffer.from(key), value: Buffer.alloc(1), headers: [] });
+    await apply!({ topic: 'i', partition: 1, epoch: 0, records: [record(6, 'a~b')], nextOffset: 7, highWatermark: 7 });
+    expect(told).toEqual([[7, linkAges ? [0, 7] : undefined]]);
+    expect(tables.linksEnd(['stranger'])).toEqual(linkAges ? [0, 0] : undefined);
+    await tables.stop();
+    rmSync(stateDir, { recursive: true, force: true });
+  }
+});

@@ -6,6 +6,7 @@ import { checkUse, type ConsentAnswer, type ConsentEntry } from '@weir/policy';
 import { isReadable, linkSource, linkValue } from '@weir/seal';
 import { createLateTable, createTopicTable, openTable, type LateClock, type Put } from '@weir/state';
 import type { Logger } from 'pino';
+import { createLinkAges } from './link-ages.ts';
 import { createLinkValues, type KeptValue, type TrustsLink } from './link-values.ts';
 import { createLinkIndex, trustedWith, type Trusted } from './links.ts';
 import { regionOwner, regionValue, type KnownRegion } from './regions.ts';
@@ -32,6 +33,8 @@ export interface ConsentOptions {
   readonly linkSources?: boolean;
   /** Keeps where records said that people are: for who decides on them. */
   readonly regions?: boolean;
+  /** Keeps until where the links of somebody stand (`linksEnd`): for who waits until others have them. */
+  readonly linkAges?: boolean;
 }
 
 /** weir.consent and weir.identity, read whole by this instance. Every answer is synchronous and of this moment. */
@@ -52,6 +55,10 @@ export interface ConsentTables {
    * tells less. `atLeast`: next offsets per partition of weir.consent that it is read to all the same, behind records that were acknowledged.
    */
   readToEnd(atLeast?: ReadonlyMap<number, number>): Promise<void>;
+  /** Next offsets per partition of weir.identity behind every link of these identifiers that this table has; undefined: it is not known (`linkAges`, and not before `start` resolves). */
+  linksEnd(ids: readonly string[]): readonly number[] | undefined;
+  /** Somebody waits for what stands on weir.identity now (Follower). */
+  hurryLinks(): void;
   /** May a use for this purpose take place now, for all linked identifiers? Rule: docs/policies.md, Consent. */
   allows(ids: readonly string[], purpose: string, channel: string | null, topic: string | null, legalBasis: string | null, now: number): ConsentAnswer;
   /** Another number after every change of either table; -1 while everything is closed. While it stays, `allows` answers the same until the answer's `until`. */
@@ -83,7 +90,7 @@ export interface ConsentTables {
  * Tables of consent and identity over local caches that may be deleted at any time.
  * @param onError told once when a topic can not be followed any more: the process must stop. All answers are closed from then on.
  */
-export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, { open = openTable, linkValues: keepsValues = false, linkSources: keepsSources = false, regions: keepsRegions = false }: ConsentOptions = {}): Promise<ConsentTables> {
+export async function createConsentTables(ports: ConsentPorts, onError: (error: Error) => void, { open = openTable, linkValues: keepsValues = false, linkSources: keepsSources = false, regions: keepsRegions = false, linkAges: keepsAges = false }: ConsentOptions = {}): Promise<ConsentTables> {
   const { log, serde, topics, stateDir, logger } = ports;
   // Links come with every person who is new: with what is fetched anyway.
   const [reader, linkReader, admin]: [Reader, Reader, LogAdmin] = await Promise.all([log.reader({ urgent: true }), log.reader({ shared: true }), log.admin()]);
@@ -104,6 +111,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   if (keepsSources) rmSync(join(stateDir, 'link-values'), { recursive: true, force: true });
   const valueCache = keepsValues ? open({ path: join(stateDir, records), onDiscard: onDiscard(records) }) : undefined;
   const values = valueCache === undefined ? undefined : createLinkValues(valueCache, identityCache, (value) => linkValue(serde, value), keepsSources ? (value) => linkSource(serde, value) : undefined);
+  const ages = keepsAges ? createLinkAges() : undefined;
   let broken = false;
   let stopping = false;
   const fail = (error: Error) => {
@@ -127,6 +135,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   /** What stands with the links before they count, so that none is there without; at once, where the links are written late. */
   function putLinks(batch: RecordBatch): readonly Put[] {
     values?.put(batch);
+    ages?.note(batch.partition, batch.nextOffset, batch.records);
     return links.puts(batch);
   }
   const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare: (batch) => prepare(batch), onError: fail });
@@ -151,6 +160,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
       values?.loading();
       await Promise.all([consent.start(), identity.start()]);
       values?.loaded();
+      ages?.begin(Array.from(identity.positions(), (n) => n ?? 0));
     },
     caughtUp,
     consentPositions: () => Array.from(consent.positions(), (n) => n ?? 0),
@@ -170,6 +180,8 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
         waiting.add(check);
       });
     },
+    linksEnd: (ids) => ages?.needed(ids),
+    hurryLinks: () => identity.hurry(),
     allows(ids, purpose, channel, topic, legalBasis, now) {
       if (!caughtUp()) return refuse('table-not-ready');
       const all = linked(ids);

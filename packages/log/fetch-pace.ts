@@ -10,8 +10,8 @@ export interface FetchAnswer {
 export interface FetchPace {
   /** A request begins. */
   began(now: number): void;
-  /** The one that begins after this answer to the last, at the earliest; it may be past. */
-  dueAt(answer: FetchAnswer): number;
+  /** The one that begins after this answer to the last, at the earliest; it may be past. @param hurried somebody waits for what it brings: no further apart than on a machine that is not full */
+  dueAt(answer: FetchAnswer, hurried?: boolean): number;
   /** Its timer fired so much later than it was due, ms. */
   fired(lateMs: number): void;
 }
@@ -32,9 +32,9 @@ export function createFetchPace(): FetchPace {
       begins.push(now);
       begins.shift();
     },
-    dueAt({ bytes, urgent }) {
+    dueAt({ bytes, urgent }, hurried = false) {
       if (bytes >= fullBytes) return begins.at(-1)!;
-      return urgent ? begins[0]! + urgentBurst * spacingMs : begins.at(-1)! + spacing.ms();
+      return urgent ? begins[0]! + urgentBurst * spacingMs : begins.at(-1)! + (hurried ? spacingMs : spacing.ms());
     },
     fired: spacing.fired,
   };

@@ -3,7 +3,7 @@ import type { Cluster } from './cluster.ts';
 import { listOffsets } from './coordinator.ts';
 import { delay } from './deadline.ts';
 import { E, type Fetched, type FetchedPartition, type FetchTopic } from './driver.ts';
-import { createFetchPace, type FetchAnswer } from './fetch-pace.ts';
+import { createFetchPace, type FetchAnswer, type FetchPace } from './fetch-pace.ts';
 import { moment, type Moment } from './lease.ts';
 import { partitionKey } from './partition-key.ts';
 import { decodeBatches } from './records.ts';
@@ -83,6 +83,8 @@ export class FetchRequests {
   readonly #loops = new Map<number, Promise<void>>();
   readonly #stop = new AbortController();
   #wake = new AbortController();
+  #hurry = new AbortController();
+  #hurries = 0;
   #fetches = 0;
   /** When a loop last began to give out records, by leader; monotonic ms. */
   readonly #gaveAt = new Map<number, number>();
@@ -127,6 +129,13 @@ export class FetchRequests {
     this.#startMissing();
   }
 
+  /** Somebody waits for what stands on the topics now: the next requests go as soon as on a machine that is not full. */
+  hurry(): void {
+    this.#hurries++;
+    this.#hurry.abort();
+    this.#hurry = new AbortController();
+  }
+
   /** Others refresh the same metadata: a partition may have moved to a broker that has no loop yet, without any loop seeing the move. */
   #startMissing(): void {
     if (this.#stop.signal.aborted) return;
@@ -169,14 +178,11 @@ export class FetchRequests {
         continue;
       }
       pace.began(performance.now());
+      const hurries = this.#hurries;
       const answer = leader < 0 ? undefined : await this.#fetch(leader, wanted, mine.some((p) => !wanted.includes(p) && !rests(p)), failures);
       if (answer !== undefined) {
         failures = 0;
-        const dueAt = pace.dueAt(answer);
-        const rest = dueAt - performance.now();
-        if (rest <= 0) continue;
-        await delay(rest, this.#stop.signal);
-        pace.fired(performance.now() - dueAt);
+        await this.#rest(pace, answer, hurries);
         continue;
       }
       await delay(backoffMs(++failures), this.#stop.signal);
@@ -186,6 +192,19 @@ export class FetchRequests {
       this.wake();
     }
     this.#loops.delete(leader);
+  }
+
+  /** Until the next request may begin. @param hurries as many as were asked for when the last one began */
+  async #rest(pace: FetchPace, answer: FetchAnswer, hurries: number): Promise<void> {
+    while (!this.#stop.signal.aborted) {
+      const dueAt = pace.dueAt(answer, this.#hurries !== hurries);
+      const now = performance.now();
+      if (dueAt <= now) return;
+      const { signal } = this.#hurry;
+      await delay(dueAt - now, this.#stop.signal, signal);
+      // Cut short it says nothing about timers.
+      if (!signal.aborted) return pace.fired(performance.now() - dueAt);
+    }
   }
 
   async #giveHeld(mine: readonly Position[]): Promise<void> {

@@ -399,3 +399,32 @@ test('an answer that does not come costs the reader its grace, twice as long eac
     vi.useRealTimers();
   }
 });
+
+test('whoever is in a hurry does not wait for a spacing that late timers have widened', async () => {
+  const { fetcher, fetches } = world({ sync: true });
+  const real = setTimeout;
+  const waits: { readonly run: () => void; readonly ms: number }[] = [];
+  const asked = vi.spyOn(globalThis, 'setTimeout').mockImplementation(((run: () => void, ms: number) => {
+    // The broker's own, and the look of this test.
+    if (ms === 1 || ms === 2) return real(run, ms);
+    waits.push({ run, ms });
+    return real(() => undefined, 0);
+  }) as typeof setTimeout);
+  try {
+    for (let late = 0; late < 5; late++) {
+      await until(() => waits.length > late);
+      const { run, ms } = waits[late]!;
+      await new Promise<void>((done) => { real(done, ms + 10); });
+      run();
+    }
+    await until(() => waits.length === 6);
+    expect(waits[5]!.ms).toBeGreaterThan(30);
+    const before = fetches.length;
+    fetcher.hurry();
+    await until(() => waits.length > 6 || fetches.length > before);
+    expect(waits[6]?.ms ?? 0).toBeLessThanOrEqual(8);
+  } finally {
+    asked.mockRestore();
+  }
+  await fetcher.stop();
+});

@@ -59,6 +59,11 @@ export class Fetcher {
     return this.#requests.gaveAt(leader);
   }
 
+  /** Somebody waits for what it reads (FetchRequests). */
+  hurry(): void {
+    if (!this.#requests.stopped) this.#requests.hurry();
+  }
+
   /** Cut what is in flight and fetch anew, e.g. when the watchdog sees no progress. */
   restart(): void {
     this.#requests.restart();

@@ -140,6 +140,7 @@ export function createReader(cluster: Cluster, { watchMs = defaultWatchMs, urgen
         for (const { asOf } of fetcher.all()) least = least === undefined ? asOf : earlier(least, asOf);
         return least ?? never;
       },
+      hurry: () => fetcher.hurry(),
       async close() {
         failed = true;
         clearInterval(timer);

@@ -146,6 +146,8 @@ export interface Follower {
    * while a broker does not answer it stays.
    */
   asOf(): Moment;
+  /** Somebody waits for what stands on the topic now: it is asked for as soon as on a machine that is not full. */
+  hurry(): void;
   close(): Promise<void>;
 }
 

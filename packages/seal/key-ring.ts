@@ -21,6 +21,8 @@ export interface KeyRing {
   /** Next offsets per partition of the topic that this ring has; a copy. */
   positions(): number[];
   atLeast(offsets: readonly number[]): boolean;
+  /** Resolves when it is at or past these next offsets. */
+  waitFor(offsets: readonly number[]): Promise<void>;
   /** The key to seal with, of those behind the last mark of the owner; undefined when there is none: see `ensure`. Every instance takes the same one of several. */
   current(owner: string): SealKey | undefined;
   /** A key for each owner, made, acknowledged and read back where there is none: a mark of erasure that stands before it is known then. Owners may repeat. */
@@ -33,9 +35,9 @@ export interface KeyRing {
   open(bytes: Buffer): Buffer | undefined;
   /** Time until which what was accepted of any of these identifiers is erased, ms since the epoch; 0 = never erased. */
   erasedUntil(ids: readonly string[]): number;
-  /** Mark identifiers as erased until `at`, acknowledged; resolves with the positions a reader must have. */
-  markErased(ids: readonly string[], at: number, erasure: string): Promise<ReadonlyMap<number, number>>;
-  /** Destroy every key of these owners, or those that stand before their last mark of erasure: tombstones, acknowledged. Resolves with how many there were. */
+  /** Mark identifiers as erased until `at`: acknowledged, and read back by this ring. */
+  markErased(ids: readonly string[], at: number, erasure: string): Promise<void>;
+  /** Destroy every key of these owners, or those that stand before their last mark of erasure: tombstones, acknowledged and read back by this ring. Resolves with how many there were. */
   destroy(owners: readonly string[], which?: 'all' | 'marked'): Promise<number>;
   /** Owners that begin with `prefix` and have a key. */
   owners(prefix: string): Iterable<string>;
@@ -154,6 +156,11 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
       const value = serde.encode('weir.internal.SealKey', { owner, keyId: id, wrapped: wrapping.wrap(owner, id, randomBytes(32)), createdAt: now() });
       return { partition: appender.partitionFor(topic, owner), key: Buffer.from(keyName(owner, id)), value };
     });
+    await readBack(records);
+  }
+
+  /** Appends them; resolves when the ring has read them, whatever a broker tells as the end. */
+  async function readBack(records: readonly OutRecord[]): Promise<void> {
     const offsets = await appender.append(topic, records);
     const wanted: number[] = [];
     records.forEach(({ partition }, i) => { wanted[partition] = Math.max(wanted[partition] ?? 0, offsets[i]! + 1); });
@@ -211,6 +218,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
     readToEnd: reachedEnd,
     positions: () => Array.from(follow.positions(), (n) => n ?? 0),
     atLeast: (offsets) => follow.atLeast(offsets),
+    waitFor: reached,
     current,
     async ensure(owners) {
       // Read back may also be a mark, or the tombstone of another instance.
@@ -247,10 +255,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
     },
     async markErased(ids, at, erasure) {
       const records = ids.map((owner): OutRecord => ({ partition: appender.partitionFor(topic, owner), key: Buffer.from(markName(owner)), value: serde.encode('weir.internal.Erased', { owner, at, erasure }) }));
-      const offsets = await appender.append(topic, records);
-      const reach = new Map<number, number>();
-      records.forEach((r, i) => reach.set(r.partition, Math.max(reach.get(r.partition) ?? 0, offsets[i]! + 1)));
-      return reach;
+      await readBack(records);
     },
     async destroy(owners, which = 'all') {
       await reachedEnd();
@@ -259,7 +264,7 @@ export async function createKeyRing(ports: KeyRingPorts, onError: (error: Error)
         const mark = markOf(owner);
         for (const { key, value } of table.range(`o/${owner}#`)) if (which === 'all' || (mark !== undefined && offsetOf(value) < offsetOf(mark))) records.push({ partition: appender.partitionFor(topic, owner), key: Buffer.from(`${owner}#key/${key.slice(`o/${owner}#`.length)}`), value: null });
       }
-      await appender.append(topic, records);
+      await readBack(records);
       await reachedEnd();
       return records.length;
     },

@@ -21,6 +21,8 @@ export interface TopicTable {
   atLeast(offsets: readonly number[]): boolean;
   /** Resolves when it is at or past these next offsets; rejects with log-deadline. */
   waitFor(offsets: readonly number[], deadlineMs: number): Promise<void>;
+  /** Somebody waits for what stands on the topic now (Follower). */
+  hurry(): void;
   /** Called after each batch was applied. */
   onAdvance(listener: () => void): void;
   close(): Promise<void>;
@@ -159,6 +161,7 @@ export function createTopicTable(options: TopicTableOptions): TopicTable {
         waiting.add(check);
       });
     },
+    hurry: () => follower?.hurry(),
     onAdvance: (listener) => { listeners.push(listener); },
     async close() {
       ready = false;

@@ -135,7 +135,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       access = await openAccess({ reader, appender, admin, serde, topic: topics.control, now: () => context.clock.now(), failed: fail });
       held = await openHeld(context, { store, reader, admin, appender, audit: () => audit, sameHand: access.sameHand, failed: fail });
       // One for all of control: two tables over one cache would write each other's positions.
-      consent = await createConsentTables(context, fail, { linkValues: true, linkSources: true, regions: true });
+      consent = await createConsentTables(context, fail, { linkValues: true, linkSources: true, regions: true, linkAges: true });
       await consent.start();
       history = createHistory(context, { store, reader, admin, tables: consent, adapters: options.adapters });
       rehearsals = createRehearsals({ history, reader, admin, serde, topic: topics.canonical, current: () => releases.current(), now: () => context.clock.now() });
@@ -154,7 +154,7 @@ export function createControl(context: ServiceContext, options: ConfigOf<typeof 
       const own = await log.appender({ urgent: true });
       fences = own;
       await Promise.all([topics.consentApplied, topics.control].map((topic) => own.partitions(topic)));
-      barrier = createConsentBarrier({ reader, admin, appender: own, serde, topics, tables: consent, clock: context.clock, fail });
+      barrier = createConsentBarrier({ reader, admin, appender: own, serde, topics, tables: consent, keys: context.keys, clock: context.clock, fail });
       const reading = barrier.start();
       reading.catch(fail);
       privacy = await createPrivacy(context, store, consent, barrier, reading, (leaf) => audit.record(leaf), fail);

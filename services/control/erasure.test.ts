@@ -58,7 +58,8 @@ const key = { id: Buffer.alloc(16), secret: Buffer.alloc(32) };
 function open(): Erasures {
   const keys = {
     ensure: async () => {}, current: () => sealKey, open: (bytes: Buffer) => (ended ? undefined : unseal(sealKey, bytes)), erasedUntil: () => 0,
-    markErased: async (ids: string[], at: number) => { for (const id of ids) marks.set(id, at); whileMarking(); return new Map(); },
+    markErased: async (ids: string[], at: number) => { for (const id of ids) marks.set(id, at); whileMarking(); },
+    readToEnd: async () => {}, positions: () => [marks.size, destroyed.length],
     destroy: async (owners: string[], which?: string) => {
       destroyed.push(...owners);
       for (const owner of owners) for (const key of which === 'marked' ? ['old'] : ['old', 'new']) log.push({ topic: topics.keys, record: { partition: 0, key: Buffer.from(`${owner}#key/${key}`), value: null } });
@@ -102,7 +103,7 @@ function open(): Erasures {
     keysLeft: async () => keysLeft,
   };
   return createErasures({
-    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async () => true }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, remains, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
+    appender, reader, admin, serde, topics, policyGroup: groupNames('weir').policy, keys, barrier: { applied: async (_marks: object, _ids: object, _ms: number, keys: readonly number[]) => behind(keys) }, tables: { states: (id: string) => states.get(id) ?? [] }, subjects, remains, store, workspaceKey, release: () => release, audit: async (leaf: NewLeaf) => { leaves.push(leaf); return 'leaf'; },
     logger: { info() {}, warn() {}, error(fields: { err?: Error }) { if (fields.err !== undefined) failures.push(fields.err); } }, now: () => now, setTimer: (run: () => void) => { timers.push(run); return run; }, clearTimer: () => {},
   } as never);
 }
@@ -114,6 +115,8 @@ let proofs: any[];
 let late: any[];
 let folded: Set<OutRecord>;
 let keysLeft: number;
+/** Whether every dispatcher has read weir.keys up to there (how many marks, and how many keys that are destroyed). */
+let behind: (keys: readonly number[]) => boolean;
 let failures: Error[];
 const { sealKey: makeKey, unseal } = await import('@weir/seal');
 const sealKey = makeKey(key.id, key.secret);
@@ -121,7 +124,7 @@ const sealKey = makeKey(key.id, key.secret);
 beforeEach(() => {
   now = 12 * 60 * minute;
   [log, marks, linked, wide, known, records, scans, stages, destroyed, policyCommitted, indexed, timers, failures] = [[], new Map(), [adaId], false, true, [{ type: 'weir.canonical.Profile', value: { email: ada.email, userId: 'u-7' } }], 0, [], [], 0, 10, [], []];
-  [remaining, looks, keysLeft, leaves] = [nothing, 0, 0, []];
+  [remaining, looks, keysLeft, leaves, behind] = [nothing, 0, 0, [], () => true];
   routes = [{ destination: 'crm', operation: 'erase' }];
   states = new Map();
   [proofs, late, folded] = [[], [], new Set()];
@@ -312,6 +315,24 @@ test('where what can be read is kept for ever there is no time at which it is go
   expect(erasures.get('leaf_1').state).toBe('readable');
   now += 1;
   expect((await until((e) => e.erasedAt !== null)).recordsReadable).toBe(0);
+});
+
+test('no withdrawal of an erasure counts as applied before every dispatcher has read its mark, and it is not acknowledged before they have read that the keys are gone', async () => {
+  let read = [0, 0];
+  behind = (keys) => keys.every((n, i) => n <= read[i]!);
+  await order();
+  const stands = async (): Promise<string> => {
+    await rounds();
+    // What is not applied yet is told, and tried again.
+    for (const error of failures.splice(0)) expect(error.message).toMatch(/not every dispatcher/);
+    return erasures.get('leaf_1').state;
+  };
+  expect(await stands()).toBe('marked');
+  expect(destroyed).toEqual([]);
+  read = [marks.size, 0];
+  expect([await stands(), destroyed.length > 0]).toEqual(['told', true]);
+  read = [marks.size, Infinity];
+  expect(await stands()).toBe('erased');
 });
 
 test('an erasure is not acknowledged while a key of before the mark stands', async () => {

@@ -263,7 +263,13 @@ export function createErasures(ports: ErasurePorts): Erasures {
     const written = of.map((change) => toWrite.withdrawal(erasure, markOf(erasure)!, change));
     const offsets = await appender.append(topics.consentChanges, written);
     written.forEach(({ partition }, i) => marks.set(partition, Math.max(marks.get(partition) ?? 0, offsets[i]!)));
-    if (!await ports.barrier.applied(marks, erasure.ids, barrierMs)) throw new WeirError('not-ready', 'not every dispatcher has applied the withdrawal yet');
+    await appliedEverywhere(erasure, marks);
+  }
+
+  /** No `use` call is open and none will start that these changes forbid, or a mark or a tombstone that was written before: who announces himself later has read them, too. */
+  async function appliedEverywhere({ ids }: Erasure, marks: ReadonlyMap<number, number>): Promise<void> {
+    await keys.readToEnd();
+    if (!await ports.barrier.applied(marks, ids, barrierMs, keys.positions())) throw new WeirError('not-ready', 'not every dispatcher has applied the withdrawal and read the mark of the erasure yet');
   }
 
   /**
@@ -283,6 +289,7 @@ export function createErasures(ports: ErasurePorts): Erasures {
     failpoint('control.keys-destroyed');
     const left = await remains.keysLeft(erasure.ids);
     if (left > 0) throw new WeirError('not-ready', `${left} keys of before the mark are there after they were destroyed`);
+    await appliedEverywhere(erasure, new Map());
     return verify({ ...erasure, keysDestroyed });
   }
 

@@ -245,7 +245,7 @@ export function createDispatcher(context: ServiceContext, options: DispatcherOpt
       // On its own connection: a report must not wait behind a batch of ends.
       reports = await log.appender({ deadlineMs: appendDeadlineMs, urgent: true });
       await reports.partitions(topics.consentApplied);
-      lease = createConsentLease({ appender: reports, reader, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, control: () => releases.position(), leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
+      lease = createConsentLease({ appender: reports, reader, serde, topic: topics.consentApplied, tables: consent, instance: context.config.instance, control: () => releases.position(), keys: context.keys, leaseMs: options.sessionTimeoutMs, clock, fail: (error) => failure.resolve(error as Error) });
       await lease.start();
       credentials = createCredentials({
         vault, releases, sandboxUrl: options.sandboxUrl, logger, registry: context.registry, clock,

@@ -25,7 +25,7 @@ export interface ConsentApi {
 export async function createConsentApi(context: ServiceContext, options: { readonly consentWaitMs: number; readonly consentPerSecond: number; readonly oidc?: OidcOptions | undefined; readonly fail: (error: unknown) => void }, open: typeof openTable = openTable): Promise<ConsentApi> {
   const { log, serde, topics, clock, releases, vault } = context;
   const { fail } = options;
-  const [appender, reader, admin, tables] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs, urgent: true }), log.reader({ urgent: true }), log.admin(), createConsentTables(context, fail, { open })]);
+  const [appender, reader, admin, tables] = await Promise.all([log.appender({ deadlineMs: appendDeadlineMs, urgent: true }), log.reader({ urgent: true }), log.admin(), createConsentTables(context, fail, { open, linkAges: true })]);
   await Promise.all([topics.consentChanges, topics.identity, topics.canonical, topics.consentApplied].map((topic) => appender.partitions(topic)));
   const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail });
   const access = await openConsentAccess({ reader, admin, serde, topic: topics.control, now: clock.now, adminToken: () => (vault.has(adminToken) ? vault.get(adminToken).reveal() : undefined), oidc: options.oidc, fail });

@@ -262,9 +262,13 @@ export class SimBroker {
 
   /** The work, after the time that the topics of consent have for this client. */
   #late<T>(actor: Actor, topics: readonly { readonly topic: string }[], work: () => T | Promise<T>): T | Promise<T> {
-    const until = this.consentLate.get(actor.name) ?? 0;
-    if (until <= this.#scheduler.now || !topics.some(({ topic }) => /\.consent(\.applied)?$/.test(topic))) return work();
-    return new Promise<void>((go) => { this.#scheduler.after(until - this.#scheduler.now, this.#scheduler.world, go); }).then(work);
+    if (!this.#isLate(actor) || !topics.some(({ topic }) => /\.consent(\.applied)?$/.test(topic))) return work();
+    return new Promise<void>((go) => { this.#scheduler.after(this.consentLate.get(actor.name)! - this.#scheduler.now, this.#scheduler.world, go); }).then(work);
+  }
+
+  /** Of such a client links show nothing new, either: they come in one request with what is not late. */
+  #isLate({ name }: Actor): boolean {
+    return (this.consentLate.get(name) ?? 0) > this.#scheduler.now;
   }
 
   #metadata(asked: readonly string[] | null) {
@@ -298,7 +302,7 @@ export class SimBroker {
     const look = (): Fetched => ({ errorCode: 0, partitions: topics.flatMap((t) => t.partitions.map(({ partition, offset }) => {
       const p = this.topics.get(t.topic)?.partitions[partition];
       const name = `${actor.name} ${t.topic}/${partition}`;
-      const shown = p === undefined ? -1 : this.#shown(name, p);
+      const shown = p === undefined ? -1 : this.#isLate(actor) && t.topic.endsWith('.identity') ? Math.min(offset, this.#shown(name, p)) : this.#shown(name, p);
       const part = { topic: t.topic, partition, highWatermark: shown, logStartOffset: p?.start ?? 0, bytes: empty };
       if (p === undefined) return { ...part, errorCode: E.unknownTopic };
       if (p.leader !== node) return { ...part, errorCode: E.notLeader };

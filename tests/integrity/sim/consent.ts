@@ -73,7 +73,7 @@ export function createConsentRace(ports: RacePorts) {
   async function openApi(instance: Instance, context: ServiceContext, appender: Appender): Promise<void> {
     const { log, serde, clock } = context;
     const broken = (error: unknown): void => ports.note(`api of ${instance.actor.name}: ${(error as Error).message}`);
-    const [reader, admin, tables] = await Promise.all([log.reader(), log.admin(), createConsentTables(context, broken, { open: instance.disk.open })]);
+    const [reader, admin, tables] = await Promise.all([log.reader(), log.admin(), createConsentTables(context, broken, { open: instance.disk.open, linkAges: true })]);
     for (const topic of [topics.consentChanges, topics.identity, topics.canonical, topics.consentApplied]) await appender.partitions(topic);
     const barrier = createConsentBarrier({ reader, admin, appender, serde, topics, tables, clock, fail: broken });
     await Promise.all([tables.start(), barrier.start()]);
