@@ -46,14 +46,19 @@ export interface Platform {
   stop(): Promise<void>;
 }
 
+/** Ports that this process gave out: whoever got one may not listen on it yet. */
+const givenOut = new Set<number>();
+
 /**
  * Different ports that nobody listens on now, below the range that the kernel takes for outgoing connections: a broker
- * comes back on its port, and meanwhile no client must have got it. All are held until the last is known.
+ * comes back on its port, and meanwhile no client must have got it. All are held until the last is known. Those from
+ * 21,000 on are for services and their helpers (packages/testing/port.ts).
  */
 export async function freePorts(count: number): Promise<number[]> {
   const held: Server[] = [];
   while (held.length < count) {
-    const port = 10_000 + Math.floor(Math.random() * 22_000);
+    const port = 10_000 + Math.floor(Math.random() * 11_000);
+    if (givenOut.has(port)) continue;
     const server = await new Promise<Server | undefined>((done) => {
       const attempt = createServer();
       attempt.once('error', () => done(undefined));
@@ -62,6 +67,7 @@ export async function freePorts(count: number): Promise<number[]> {
     if (server !== undefined) held.push(server);
   }
   const found = held.map((server) => (server.address() as { port: number }).port);
+  for (const port of found) givenOut.add(port);
   await Promise.all(held.map((server) => new Promise((done) => { server.close(done); })));
   return found;
 }
@@ -84,6 +90,8 @@ function portOpen(port: number): Promise<boolean> {
   });
 }
 
+/** It is asked a few times at a start, and hardly after that: what the second compiler takes then is never given back. */
+const registryLevel = 1;
 const levelOf = (options: PlatformOptions): number => (options.shortLived === true ? 1 : 4);
 
 function heap(mb: number, archive: string, level = 4): string[] {
@@ -161,7 +169,7 @@ export async function startPlatform(options: PlatformOptions): Promise<Platform>
   try {
     const [brokers, registry] = await Promise.all([
       Promise.all(Array.from({ length: count }, (_, i) => startBroker(java, binaries, cache, dataDir, i + 1, count, chosen, started, options))),
-      options.registry === false ? undefined : startRegistry(java, binaries, cache, dataDir, chosen.registry, started, options),
+      options.registry === false ? undefined : startRegistry(java, binaries, cache, dataDir, chosen.registry, started),
     ]);
     await until('Kafka', brokers[0]!.process(), join(dataDir, 'broker-1.log'), 60_000, async () => (await Promise.all(chosen.kafka.map(portOpen))).every(Boolean));
     return {
@@ -208,7 +216,7 @@ async function startBroker(java: string, binaries: Binaries, cache: string, data
   };
 }
 
-async function startRegistry(java: string, binaries: Binaries, cache: string, dataDir: string, port: number, started: (() => Promise<void>)[], options: PlatformOptions): Promise<{ url: string; process: () => Guarded; restart: () => Promise<void> }> {
+async function startRegistry(java: string, binaries: Binaries, cache: string, dataDir: string, port: number, started: (() => Promise<void>)[]): Promise<{ url: string; process: () => Guarded; restart: () => Promise<void> }> {
   const logFile = join(dataDir, 'registry.log');
   const env = {
     QUARKUS_HTTP_PORT: String(port), QUARKUS_HTTP_HOST: '127.0.0.1', APICURIO_STORAGE_KIND: 'sql', APICURIO_STORAGE_SQL_KIND: 'h2',
@@ -218,7 +226,7 @@ async function startRegistry(java: string, binaries: Binaries, cache: string, da
   };
   let process: Guarded | undefined;
   const start = async (): Promise<void> => {
-    process = await startGuarded(java, [...heap(384, join(cache, 'registry.jsa'), levelOf(options)), '-jar', join(binaries.registry, 'quarkus-run.jar')], { cwd: dataDir, logFile, env });
+    process = await startGuarded(java, [...heap(384, join(cache, 'registry.jsa'), registryLevel), '-jar', join(binaries.registry, 'quarkus-run.jar')], { cwd: dataDir, logFile, env });
     await until('the schema registry', process, logFile, 90_000, () => answers(`http://127.0.0.1:${port}/apis/ccompat/v7/subjects`));
   };
   started.push(async () => { await process?.stop(); });
