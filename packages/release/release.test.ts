@@ -221,6 +221,17 @@ test('links out of the workspace are not read, neither a file nor a folder; nor 
   }
 });
 
+test('what looks as if it were read and is not is refused, not left out: a policy in a folder of its own, or with an ending in capitals', () => {
+  put('policies/eu/forbid.yaml', 'rules: []\n');
+  expect(() => readWorkspace(dir)).toThrow(/policies\/eu:0: a folder, which is not read/);
+  rmSync(join(dir, 'policies/eu'), { recursive: true });
+  put('policies/forbid.YAML', 'rules: []\n');
+  expect(() => readWorkspace(dir)).toThrow(/policies\/forbid.YAML.*not allowed/);
+  rmSync(join(dir, 'policies/forbid.YAML'));
+  mkdirSync(join(dir, 'policies/.git'), { recursive: true });
+  expect(readWorkspace(dir).length).toBe(Object.keys(base).length);
+});
+
 test.each([['', true], ['consent: { linkedIdentifiers: keep }\n', true], ['consent: { conflict: strictest, linkedIdentifiers: leave-out }\n', false]] as const)('links keep sealed identifiers unless weir.yaml says otherwise (%s)', (line, keeps) => {
   expect(compile({ 'weir.yaml': `name: acme\n${line}` }).linkedIdentifiers).toBe(keeps);
 });

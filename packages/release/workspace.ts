@@ -10,7 +10,11 @@ const filePattern = /^[a-z0-9][a-z0-9.-]{0,80}\.ya?ml$/;
 const maxFiles = 500;
 const maxFileBytes = 256 * 1024;
 
-/** Files of a workspace folder: weir.yaml, purposes.yaml, regions.yaml and the YAML of its five folders, each at most 256 KiB. Links are not followed, neither of files nor of the folders. */
+/**
+ * Files of a workspace folder: weir.yaml, purposes.yaml, regions.yaml and the YAML of its five folders, each at most 256 KiB.
+ * Links are not followed, neither of files nor of the folders. What looks as if it were read and is not (a folder in one of the
+ * five, an ending in capitals) is refused: a policy that nobody reads forbids nothing.
+ */
 export function readWorkspace(dir: string): ReleaseFile[] {
   const files: ReleaseFile[] = [];
   const take = (path: string): void => {
@@ -29,8 +33,10 @@ export function readWorkspace(dir: string): ReleaseFile[] {
   for (const folder of folders) {
     if (!names.includes(folder)) continue;
     if (!lstatSync(join(dir, folder)).isDirectory()) throw new WorkspaceError([{ file: folder, line: 0, message: 'not a plain folder', remedy: 'links are not read' }]);
-    for (const name of readdirSync(join(dir, folder)).sort()) {
-      if (!/\.ya?ml$/.test(name)) continue;
+    for (const entry of readdirSync(join(dir, folder), { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1))) {
+      const { name } = entry;
+      if ((entry.isDirectory() || (entry.isSymbolicLink() && !name.includes('.'))) && !name.startsWith('.')) throw new WorkspaceError([{ file: `${folder}/${name}`, line: 0, message: 'a folder, which is not read', remedy: `put its files into ${folder}/` }]);
+      if (!/\.ya?ml$/i.test(name)) continue;
       if (!filePattern.test(name)) throw new WorkspaceError([{ file: `${folder}/${name}`, line: 0, message: 'a file name that is not allowed', remedy: 'use lower case, digits, - and .' }]);
       take(`${folder}/${name}`);
       if (files.length > maxFiles) throw new WorkspaceError([{ file: folder, line: 0, message: `more than ${maxFiles} files`, remedy: 'merge some' }]);
