@@ -87,6 +87,17 @@ test.each([
   expect(workOf(cel)).toBeLessThan(bound);
 }, 20_000);
 
+test('a pattern with a large program is refused before any data comes: for each character all of it may be looked at', () => {
+  expect(compileCel('re(item.text, "[a-z]{1,1000}@corp")', context)).toMatchObject({ problems: [{ file: 'p.yaml', line: 7, message: expect.stringMatching(/bad pattern: \d+ instructions, at most 700/) }] });
+  for (const pattern of ['^[^@]{1,64}@[^@]{1,255}$', '^[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+[.][a-zA-Z]{2,}$', '(?i)@(example|test)[.]invalid$']) expect(compiled(`re(item.text, "${pattern}")`)).toBeDefined();
+});
+
+test('a long text takes more steps of a pattern with a larger program', () => {
+  expect(compiled('re(item.text, "[a-z]{1,300}@corp")')!.evaluate({ item: plain })).toMatchObject({ ok: false, message: expect.stringMatching(/too many steps/) });
+  expect(compiled('re(item.text, "[a-z]+@corp")')!.evaluate({ item: plain })).toEqual({ ok: true, value: false });
+  expect(compiled('re(item.word, "^[^@]{1,64}@[^@]{1,255}$")')!.evaluate({ item: plain })).toEqual({ ok: true, value: false });
+});
+
 const names = Object.keys(plain).map((name) => `item.${name}`);
 const loops = ['all', 'exists', 'exists_one', 'map', 'filter'];
 /** Expressions with the names that are there: mostly of a type that fails, which takes time as well. */

@@ -37,21 +37,31 @@ export interface CelFunction {
 const maxLength = 2000;
 const maxLoops = 2;
 const maxPattern = 500;
+/** Instructions of a pattern: for each character of a text all of them may be looked at. What is repeated up to a count stands there as often. */
+const maxProgram = 700;
 const loops = new Set(['all', 'exists', 'exists_one', 'map', 'filter']);
 /** Functions that go over the whole of a text or a list. */
 const costly = new Set(['re', 'size', 'contains', 'indexOf', 'lastIndexOf', 'lowerAscii', 'upperAscii', 'split', 'substring', 'trim', 'join']);
 const patterns = new Map<string, RE2JS>();
 
+/** Throws on a pattern that does not compile or is too large. */
+function patternOf(text: string): RE2JS {
+  let compiled = patterns.get(text);
+  if (compiled === undefined) {
+    if (text.length > maxPattern) throw new Error(`longer than ${maxPattern} characters`);
+    compiled = RE2JS.compile(text);
+    const size = compiled.programSize();
+    if (size > maxProgram) throw new Error(`${size} instructions, at most ${maxProgram}: what is repeated counts as often as it may be there`);
+    if (patterns.size >= 1000) patterns.clear();
+    patterns.set(text, compiled);
+  }
+  return compiled;
+}
+
 /** Linear-time regular expressions (RE2 syntax); `matches` of the CEL library backtracks, so it is refused and `re` stands in. */
 function re(text: string, pattern: string): boolean {
-  spendOnPattern(text.length);
-  let compiled = patterns.get(pattern);
-  if (compiled === undefined) {
-    if (pattern.length > maxPattern) throw new Error(`pattern is longer than ${maxPattern} characters`);
-    compiled = RE2JS.compile(pattern);
-    if (patterns.size >= 1000) patterns.clear();
-    patterns.set(pattern, compiled);
-  }
+  const compiled = patternOf(pattern);
+  spendOnPattern(text.length, compiled.programSize());
   return compiled.matcher(text).find();
 }
 
@@ -81,7 +91,7 @@ function overPayload({ op, args }: Ast, known: readonly unknown[]): boolean {
 }
 
 /**
- * Problems of the syntax tree: `matches`, patterns that do not compile, too many loops, and a loop in a loop over
+ * Problems of the syntax tree: `matches`, patterns that do not compile or are too large, too many loops, and a loop in a loop over
  * anything but the element or a written list, as well as what else goes over more than the element.
  */
 function inspect(ast: unknown, functions: readonly CelFunction[], variables: CelContext['variables'], report: (message: string) => void): void {
@@ -120,9 +130,8 @@ function checkLiteral(of: CelFunction, args: unknown, report: (message: string) 
 const reFunction: CelFunction = {
   signature: 're(string, string): bool', name: 're', literal: 1, run: re,
   check(pattern) {
-    if (pattern.length > maxPattern) return `bad pattern: longer than ${maxPattern} characters`;
     try {
-      RE2JS.compile(pattern);
+      patternOf(pattern);
       return undefined;
     } catch (error) {
       return `bad pattern: ${(error as Error).message}`;

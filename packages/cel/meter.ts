@@ -21,8 +21,9 @@ const many = 100;
 const charsCompared = 16;
 /** A text that is looked for: a longer one is compared anew at each place. */
 const maxNeedle = 256;
-/** Characters of an automaton (re2js). */
+/** Characters of an automaton (re2js): a step for each two of its instructions, and at least these. */
 const perCharOfPattern = 4;
+const instructionsPerStep = 2;
 /** A time in the zone of another place. */
 const perZone = 50_000;
 const perPart = 16;
@@ -47,9 +48,9 @@ function spend(steps: number): void {
   if (left < 0) throw exceeded;
 }
 
-/** @param length characters that a regular expression goes over */
-export function spendOnPattern(length: number): void {
-  spend(length * perCharOfPattern);
+/** @param length characters that a regular expression goes over @param size instructions of its program */
+export function spendOnPattern(length: number, size: number): void {
+  spend(length * Math.max(perCharOfPattern, size / instructionsPerStep));
 }
 
 /** Steps to go over all of a value; it leaves off where there are more than are left. */

@@ -62,7 +62,8 @@ export type ClassPurposes = ReadonlyMap<DataClass, readonly string[]> | undefine
 /**
  * Of every field of a canonical record: its class and the purposes it may be sent for. Terms of a contract (of a field, or `<field>.<key>` of a map) come first,
  * then purposes.yaml. Where that has `classes`, a class that is not named there has no purpose; where it has none,
- * every class but the sensitive ones has every purpose.
+ * every class but the sensitive ones has every purpose. A key without purposes and class of its own has the purposes of its field; a class of
+ * a key adds none to those that a contract gave the field.
  */
 export function fieldUses(recordName: string, terms: ReadonlyMap<string, FieldTerms>, classes: ClassPurposes, purposes: Iterable<string>): ReadonlyMap<string, FieldUse> {
   const all = [...purposes];
@@ -72,8 +73,10 @@ export function fieldUses(recordName: string, terms: ReadonlyMap<string, FieldTe
     const said = terms.get(name);
     const kind = said?.class ?? defaultClass(recordName, name);
     const ofClass = (one: DataClass): readonly string[] => (classes === undefined ? (sensitive.has(one) ? [] : all) : classes.get(one) ?? []);
-    const keys = new Map([...terms].filter(([term]) => term.startsWith(`${name}.`)).map(([term, key]) => [term.slice(name.length + 1), new Set(key.purposes ?? ofClass(key.class ?? kind))] as const));
-    found.set(name, { name, class: technical.has(name) ? 'technical' : kind, purposes: new Set(technical.has(name) ? all : said?.purposes ?? ofClass(kind)), required: said?.required === true, ...(keys.size === 0 ? {} : { keys }) });
+    const own = technical.has(name) ? all : said?.purposes ?? ofClass(kind);
+    const ofKey = ({ class: one, purposes: named }: FieldTerms): readonly string[] => named ?? (one === undefined ? own : said?.purposes === undefined ? ofClass(one) : ofClass(one).filter((purpose) => own.includes(purpose)));
+    const keys = new Map([...terms].filter(([term]) => term.startsWith(`${name}.`)).map(([term, key]) => [term.slice(name.length + 1), new Set(ofKey(key))] as const));
+    found.set(name, { name, class: technical.has(name) ? 'technical' : kind, purposes: new Set(own), required: said?.required === true, ...(keys.size === 0 ? {} : { keys }) });
   }
   return found;
 }

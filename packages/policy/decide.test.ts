@@ -128,6 +128,34 @@ test('when memory for counters is used up, unknown keys are refused and known on
   expect(take(rule, 'c', 60_000)).toBe(true);
 });
 
+test('windows that have ended make room for keys of other rules, also those of a rule that nothing asks any more', () => {
+  const rule = (name: string, per: string) => compileRules({ path: 'p.yaml', content: `rules: [ { name: ${name}, effect: limit, limit: { count: 1, per: ${per} } } ]` }, purposes)[0]!;
+  const [a, b] = [rule('a', '1h'), rule('b', '1s')];
+  const { take, restore } = createLimits(2);
+  expect([take(b, 'x', 0), take(b, 'y', 0), take(a, 'z', 500), take(a, 'z', 10_000)]).toEqual([true, true, false, true]);
+  // What is restored finds the same room.
+  expect([take(b, 'x', 10_000), take(b, 'y', 10_000)]).toEqual([true, false]);
+  restore(a, 'w', 11_000, 12_000);
+  expect(take(a, 'w', 12_000)).toBe(false);
+});
+
+test('to ask takes no slot, and one that was given back is free', () => {
+  const rule = limitRule('subject', 1);
+  const { take, has, giveBack } = createLimits(1);
+  expect([has(rule, 'a', 0), has(rule, 'a', 0), take(rule, 'a', 0), has(rule, 'a', 0), has(rule, 'b', 0)]).toEqual([true, true, true, false, false]);
+  giveBack(rule, 'a', 0);
+  giveBack(rule, 'a', 0);
+  expect([has(rule, 'b', 0), take(rule, 'b', 0), take(rule, 'a', 0)]).toEqual([true, true, false]);
+});
+
+test('what one limit refuses takes nothing of another', () => {
+  const policy = policyOf(`${allow}  - { name: a, effect: limit, limit: { count: 2, per: 1m } }\n  - { name: b, effect: limit, limit: { count: 1, per: 1m } }\n`);
+  const { take, has } = createLimits();
+  expect([1, 2, 3].map(() => one(policy, subject(), context({ take, has })))).toEqual(['allow', 'limit:b', 'limit:b']);
+  const a = policy.rules.find(({ name }) => name === 'a')!;
+  expect([take(a, 'email:x', 1_000_000), take(a, 'email:x', 1_000_000)]).toEqual([true, false]);
+});
+
 test('slots that were taken before count in their window, and only there', () => {
   const rule = limitRule('subject', 2);
   const { take, restore } = createLimits(2);

@@ -4,7 +4,7 @@ import type { ConsentAnswer } from './consent.ts';
 import type { Minimiser } from './minimise.ts';
 import { planOf, type RecordPlan, type RoutePlan, type Step } from './plan.ts';
 import { isZone, quietUntil } from './quiet.ts';
-import { inSet, isRegionCode } from './regions.ts';
+import { holdsPart, inSet, isRegionCode } from './regions.ts';
 import type { CompiledRule } from './rules.ts';
 import type { ConsentSeen } from './types.ts';
 
@@ -38,6 +38,8 @@ export interface DecisionContext {
   consent(ids: readonly string[], route: CompiledRoute): ConsentAnswer;
   /** Takes a token of the limit; false = used up. */
   take(rule: CompiledRule, key: string, now: number, route: CompiledRoute): boolean;
+  /** Whether `take` would give one. Absent: of several limits the first are taken of though a later one is used up. */
+  readonly has?: DecisionContext['take'] | undefined;
   /** Told of every rule that is looked at; for explanations. */
   looked?(route: CompiledRoute, rule: CompiledRule, result: boolean | 'error'): void;
 }
@@ -193,7 +195,7 @@ export function decide(policy: CompiledPolicy, subject: Subject, context: Decisi
     if (matches === false) continue;
     if (route.kind === 'restrict') decisions.push({ effect: 'allow', route, rule: 'restrict', consent: noneSeen, notBefore: null, minimiser: routePlan.minimiser(0) });
     else if (matches === 'error') decisions.push({ effect: 'deny', route, rule: null, reason: 'policy-error', detail: `the condition of the route failed${place(route)}`, consent: noneSeen });
-    else decisions.push(routePlan.second === undefined || approval !== undefined ? decideUse(run, routePlan, context.take) : decidePair(run, routePlan, routePlan.second));
+    else decisions.push(routePlan.second === undefined || approval !== undefined ? decideUse(run, routePlan, context) : decidePair(run, routePlan, routePlan.second));
   }
   return decisions.length === 0 ? noRoute : decisions;
 }
@@ -231,18 +233,18 @@ interface Verdict {
  */
 function decidePair(run: Run, plan: RoutePlan, second: RoutePlan): Decision {
   const taken = new Set<CompiledRule>();
-  const first = decideUse(run, plan, (rule, key, now, route) => {
+  const first = decideUse(run, plan, { has: run.context.has, take: (rule, key, now, route) => {
     const ok = run.context.take(rule, key, now, route);
     if (ok) taken.add(rule);
     return ok;
-  });
+  } });
   if (first.effect !== 'allow') return first;
   run.at(second.route);
-  return { ...first, second: decideUse(run, second, (rule) => taken.has(rule) && rule.limit!.by === 'subject') };
+  return { ...first, second: decideUse(run, second, { take: (rule) => taken.has(rule) && rule.limit!.by === 'subject' }) };
 }
 
-function decideUse(run: Run, plan: RoutePlan, take: DecisionContext['take']): Decision {
-  const { subject, context } = run;
+function decideUse(run: Run, plan: RoutePlan, tokens: Tokens): Decision {
+  const { subject } = run;
   const { route } = plan;
   if (subject.ids === undefined) return deny(route, 'identity-too-wide');
   if (subject.ids.length === 0 && aboutPerson.has(subject.recordName)) return deny(route, 'subject-unidentified');
@@ -262,9 +264,18 @@ function decideUse(run: Run, plan: RoutePlan, take: DecisionContext['take']): De
   if (!answer.ok) return deny(route, answer.reason, verdict.allowed, answer.seen);
   const { held } = verdict;
   if (held !== undefined) return { effect: 'hold', route, rule: held.name, reason: `${held.effect === 'escalate' ? 'escalate' : 'approval'}:${held.name}`, consent: answer.seen, expiresMs: held.approval!.expiresMs, escalate: held.effect === 'escalate' };
-  for (const rule of verdict.limits ?? []) if (!take(rule, rule.limit!.by === 'subject' ? subject.key : route.destination, context.now, route)) return deny(route, `limit:${rule.name}`, rule.name, answer.seen);
+  const full = verdict.limits === undefined ? undefined : usedUp(run, route, verdict.limits, tokens);
+  if (full !== undefined) return deny(route, `limit:${full.name}`, full.name, answer.seen);
   const allowed: Decision = { effect: 'allow', route, rule: verdict.allowed, consent: answer.seen, notBefore: verdict.notBefore, minimiser: plan.minimiser(applied as number) };
   return verdict.limits === undefined ? allowed : { ...allowed, limits: verdict.limits.map((rule) => rule.name) };
+}
+
+type Tokens = Pick<DecisionContext, 'take' | 'has'>;
+
+/** The first limit that is used up; undefined = a token of each was taken. All are asked before: what one refuses takes none of another. */
+function usedUp({ subject, context }: Run, route: CompiledRoute, limits: readonly CompiledRule[], { take, has }: Tokens): CompiledRule | undefined {
+  const refusing = (ask: DecisionContext['take']): CompiledRule | undefined => limits.find((rule) => !ask(rule, rule.limit!.by === 'subject' ? subject.key : route.destination, context.now, route));
+  return (has === undefined || limits.length === 1 ? undefined : refusing(has)) ?? refusing(take);
 }
 
 /** A condition that fails allows nothing, and forbids where the rule would have restricted. */
@@ -294,13 +305,14 @@ function effect(verdict: Verdict, run: Run, route: CompiledRoute, rule: Compiled
   }
 }
 
-/** The destination is outside of where the data may go (plan.ts). Whose region is not known is protected like the ones that the rule names. */
+/** The destination is outside of where the data may go (plan.ts). Whose region is not known, or only its country where the rule names a part of it, is protected like the ones that the rule names. */
 function residencyRefusal(run: Run, route: CompiledRoute, rule: CompiledRule): Decision | undefined {
   const { subject } = rule.residency!;
   if (subject === undefined) return deny(route, `residency:${rule.name}`, rule.name);
   for (const region of run.regions()) {
     if (region === '') return deny(route, `residency:${rule.name}`, rule.name, noneSeen, 'the region of the person is not known');
     if (inSet(subject, region)) return deny(route, `residency:${rule.name}`, rule.name);
+    if (holdsPart(subject, region)) return deny(route, `residency:${rule.name}`, rule.name, noneSeen, 'only the country of the person is known');
   }
   return undefined;
 }

@@ -94,6 +94,17 @@ test('keys of a map have classes of their own: one that may not go stays here, o
   expect(sent(without, subject({}, fields))).not.toHaveProperty('attributes');
 });
 
+test.each<[string, Readonly<Record<string, FieldTerms>>, readonly string[]]>([
+  ['the purposes that the contract gives the field', { attributes: { purposes: ['service'] }, 'attributes.tier': {} }, []],
+  ['the class that the contract gives the field', { attributes: { class: 'special-category' }, 'attributes.tier': {} }, []],
+  ['those purposes less what its class may not', { attributes: { purposes: ['service'] }, 'attributes.tier': { class: 'public' } }, []],
+  ['no sensitive class, whatever the field may', { attributes: { purposes: ['news'] }, 'attributes.tier': { class: 'kyc-sensitive' } }, []],
+  ['its class within those purposes', { attributes: { purposes: ['news'] }, 'attributes.tier': { class: 'public' } }, ['tier']],
+  ['purposes of its own', { attributes: { purposes: ['service'] }, 'attributes.tier': { purposes: ['news'] } }, ['tier']],
+])('a key of a map goes by %s: what describes it sends it for nothing more', (_name, terms, keys) => {
+  expect(Object.keys(sent(policyOf({ terms }))['attributes'] ?? {})).toEqual(keys);
+});
+
 test('a restriction carries who it is and nothing else', () => {
   const policy = policyOf({ routes: { crm: ['{ on: Profile, operation: stop }'] } });
   expect(Object.keys(sent(policy)).sort()).toEqual(['email', 'id', 'occurredAt', 'phone', 'source']);
@@ -169,6 +180,14 @@ test.each([
   expect(outcomes(policy, subject({}, { ...ada, country }))).toEqual([`crm: ${expected}`]);
 });
 
+test.each([
+  ['by the country alone', { country: 'US' }, 'deny residency:stay'], ['by the country and a text that is no code', { country: 'US', region: 'California' }, 'deny residency:stay'],
+  ['in the part', { country: 'US', region: 'CA' }, 'deny residency:stay'], ['in another part', { country: 'US', region: 'NY' }, 'allow'], ['in another country', { country: 'MX' }, 'allow'],
+])('residency of people in a part of a country, for one who is known %s', (_name, where, expected) => {
+  const policy = policyOf({ where: { crm: ['US'] }, rules: '  - { name: stay, effect: residency, residency: { subject: [US-CA], destinations: [DE] } }\n' });
+  expect(outcomes(policy, subject({}, { ...ada, ...where }))).toEqual([`crm: ${expected}`]);
+});
+
 const event = (fields: Record<string, unknown>, known: readonly string[]) => subject({ recordName: 'Event', record: decoded('Event', { name: 'Order Completed', category: 'track', ...fields }), regions: () => known }, {});
 test.each<[string, readonly string[], string]>([
   ['of a person who is known to be inside, from a source outside', ['DE'], 'deny residency:stay'], ['of one who is known to be outside', ['US-CA'], 'allow'], ['of one of whom nothing is known', [], 'allow'],
@@ -203,6 +222,15 @@ test('of several regions the stricter counts: what allows must hold in each, wha
   expect([outcomes(allowing('DE'), both), outcomes(allowing('BR'), both)]).toEqual([['crm: allow'], ['crm: deny no-allow-rule']]);
   const [later] = decide(rules('  - { name: wait, effect: delay, until: \'region == "DE" ? 5000000 : 2000000\' }\n'), event({}, ['DE', 'US']), context());
   expect(later).toMatchObject({ effect: 'allow', notBefore: 5_000_000 });
+});
+
+test.each([
+  ['US', 'deny policy-error'], ['US-CA', 'deny rule:out'], ['US-NY', 'allow'], ['DE', 'deny rule:out'], ['MX', 'allow'], ['', 'deny policy-error'],
+])('inRegion of a group that holds a part of a country, where the person is known by %o: the country alone is not known to be outside', (code, expected) => {
+  const west = compileRegions({ path: 'regions.yaml', content: 'regions:\n  west: [US-CA, DE]\n' });
+  const routes = { crm: ['{ on: Event, operation: send, purpose: service }'] };
+  const rules = compileRules({ path: 'policies/a.yaml', content: 'rules:\n  - { name: out, effect: deny, when: \'inRegion(region, "west")\' }\n  - { name: all, effect: allow }\n' }, purposes, west);
+  expect(outcomes({ ...policyOf({ routes }), rules }, event({}, [code]))).toEqual([`crm: ${expected}`]);
 });
 
 test('where a person is: the record, with its subdivision, then the source', () => {

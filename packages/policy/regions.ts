@@ -27,6 +27,17 @@ export function inSet(set: RegionSet, code: string): boolean {
   return set.has(code) || (code.length > 2 && set.has(code.slice(0, 2)));
 }
 
+/** Countries of the subdivisions that a set holds; asked for each record. */
+const countriesOf = new WeakMap<RegionSet, ReadonlySet<string>>();
+
+/** Whether the code is that of a country of which the set holds subdivisions only: who is known by it alone may be in one of them. */
+export function holdsPart(set: RegionSet, code: string): boolean {
+  if (code.length !== 2 || set.has(code)) return false;
+  let countries = countriesOf.get(set);
+  if (countries === undefined) countriesOf.set(set, countries = new Set([...set].filter((held) => held.length > 2).map((held) => held.slice(0, 2))));
+  return countries.has(code);
+}
+
 /** ISO 3166 codes and named groups of one workspace. */
 export interface Regions {
   readonly groups: ReadonlyMap<string, RegionSet>;

@@ -2,7 +2,7 @@ import { compileCel, type CompiledCel } from '@weir/cel';
 import { WorkspaceError, type WorkspaceProblem } from '@weir/errors';
 import type { ParsedYaml, YamlValue } from '@weir/yaml';
 import { unknownFields } from './record-view.ts';
-import { inSet, standardRegions, type Regions } from './regions.ts';
+import { holdsPart, inSet, standardRegions, type Regions } from './regions.ts';
 import { ruleVariables } from './types.ts';
 
 export type At = readonly (string | number)[];
@@ -35,7 +35,7 @@ export class Report {
     this.problems.push(...compiled.problems);
     return undefined;
   }
-  /** `inRegion(region, "EEA")`: an unknown region of the person is an error of the rule, which closes. */
+  /** `inRegion(region, "EEA")`: an unknown region of the person is an error of the rule, which closes; so is a country of which the group holds a part. */
   private inRegion() {
     const { regions } = this;
     return {
@@ -43,7 +43,9 @@ export class Report {
       check: (name: string): string | undefined => (regions.resolve(name) === undefined ? `unknown region ${name}` : undefined),
       run: (code: string, name: string): boolean => {
         if (code === '') throw new Error('the region of the person is not known');
-        return inSet(regions.resolve(name)!, code);
+        const set = regions.resolve(name)!;
+        if (holdsPart(set, code)) throw new Error('only the country of the person is known');
+        return inSet(set, code);
       },
     };
   }

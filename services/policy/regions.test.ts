@@ -29,7 +29,7 @@ class World {
         identityPosition: (partition: number) => this.readBack[partition]!,
       } as never,
       context: {
-        topics: topicNames('weir'), keys: { erasedUntil: (ids: readonly string[]) => Math.max(...ids.map((id) => this.erased.get(id) ?? -1)) } as never,
+        topics: topicNames('weir'), keys: { erasedUntil: (ids: readonly string[]) => Math.max(...ids.map((id) => this.erased.get(id) ?? 0)) } as never,
         serde: { encode: (_name: string, value: object) => Buffer.from(JSON.stringify(value)) } as never,
       },
     }, max);

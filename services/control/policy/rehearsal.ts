@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import type { LogAdmin, Reader, RecordBatch, Serde } from '@weir/log';
-import { createLimits, decide, type Decision, type DecisionContext } from '@weir/policy';
+import { createLimits, decide, type Decision, type Limits, type Minimiser } from '@weir/policy';
 import { assertPolicyTests, changeDecisions, shownOnward, type ChangeDecisions, type Release, type ReleaseFile } from '@weir/release';
 import { count as counted, instant, list, named, nullable, object, oneOf, text, type TypeOf } from '@weir/service';
 import { isUnreadable, recordedConsent, type History, type PastRecord, type Recorded } from './history.ts';
@@ -11,8 +11,9 @@ const examples = list(text('Event id.'), 'The first few.');
 const flip = named('Flip', object('Deliveries that would be decided otherwise, of one kind.', {
   destination: text('Destination.'), operation: text('Operation there.'), from: text('`allow`, `hold <reason>`, `deny <reason>` or `none`.'), to: text('The same, by the changed policy.'), rule: nullable(text('The rule that decides now; null where none does.')), count: counted('How many.'), examples,
 }));
+const field = text('Name of a field, or `attributes.<key>`; ` (changed)` behind one that goes hashed or masked, in both lists where it would go with another text.');
 /** Deliveries that would still go, with other fields. */
-const fieldChange = named('FieldChange', object('Deliveries that would still go, with other fields.', { destination: text('Destination.'), operation: text('Operation there.'), added: list(text('Field.'), 'Fields that would leave, too.'), removed: list(text('Field.'), 'Fields that would stay.'), count: counted('How many.'), examples }));
+const fieldChange = named('FieldChange', object('Deliveries that would still go, with other fields.', { destination: text('Destination.'), operation: text('Operation there.'), added: list(field, 'Fields that would leave, too.'), removed: list(field, 'Fields that would stay.'), count: counted('How many.'), examples }));
 
 export const rehearsal = named('Rehearsal', object('History decided once more by a changed policy; nothing is sent.', {
   id: text('Id of the rehearsal.'), release: text('Hash of the changed workspace.'), since: instant('Since when history is decided.'), state: oneOf(['running', 'done', 'stopped', 'failed'], 'How far it is.'), message: nullable(text('Why it failed.')),
@@ -35,6 +36,8 @@ const maxExamples = 5;
 const maxKinds = 1000;
 const maxRecords = 5_000_000;
 const keptRuns = 10;
+/** Counters of limit rules, as the policy stage keeps them for a partition. */
+const maxCounters = 100_000;
 
 /** Rehearsals of changed policies over what was decided. One runs at a time; the last few can be asked for. */
 export interface RehearsalApi {
@@ -58,8 +61,9 @@ interface Run {
   unrecorded: number;
   readonly flips: Map<string, Tally>;
   readonly fields: Map<string, Tally>;
-  readonly limits: { readonly before: DecisionContext['take']; readonly after: DecisionContext['take'] };
 }
+/** What limit rules count, by the running release and by the changed one. */
+interface Counters { readonly before: Limits; readonly after: Limits }
 class Stopped extends Error {}
 
 export function createRehearsals(ports: Ports): RehearsalApi {
@@ -81,7 +85,8 @@ export function createRehearsals(ports: Ports): RehearsalApi {
       if (run.total > maxRecords) throw new WeirError('bad-request', `${run.total} records since then, at most ${maxRecords}: take a later --since`);
       const { tables } = ports.history;
       for (const { partition, from, to } of ranges) {
-        if (from < to) await ports.reader.read(ports.topic, partition, from, to, (batch) => take(run, batch, tables));
+        const counters = countersOf(partition, ends.size);
+        if (from < to) await ports.reader.read(ports.topic, partition, from, to, (batch) => take(run, batch, tables, counters));
       }
       run.state = 'done';
     } catch (error) {
@@ -90,13 +95,13 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     }
   }
 
-  async function take(run: Run, batch: RecordBatch, tables: History['tables']): Promise<void> {
+  async function take(run: Run, batch: RecordBatch, tables: History['tables'], counters: Counters): Promise<void> {
     for (const record of batch.records) {
       if (run.state !== 'running') throw new Stopped();
       run.read++;
       if (record.value === null || record.timestamp < run.since) continue;
       const past = await subjectOf(record);
-      if (past !== undefined) compare(run, past, tables);
+      if (past !== undefined) compare(run, past, tables, counters);
     }
     // The API answers between batches.
     await new Promise<void>((resume) => { setImmediate(resume); });
@@ -113,17 +118,17 @@ export function createRehearsals(ports: Ports): RehearsalApi {
     }
   }
 
-  function compare(run: Run, past: PastRecord, tables: History['tables']): void {
+  function compare(run: Run, past: PastRecord, tables: History['tables'], counters: Counters): void {
     const recorded = ports.history.recordedOf(past.eventId).filter((r) => r.outputId === null || r.outputId === past.outputId);
     const at = recorded.at(-1)?.at ?? past.acceptedAt;
     const subject = ports.history.whole(past.subject);
     const valueOf = ports.history.clearLinks(subject.ids);
-    const under = (release: Release, takeLimit: DecisionContext['take']): readonly Decision[] => shown(changeDecisions(decide(release.policy, subject, {
-      now: at, take: takeLimit,
+    const under = (release: Release, limits: Limits): readonly Decision[] => shown(changeDecisions(decide(release.policy, subject, {
+      now: at, ...limits,
       consent: (ids, route) => recordedConsent(recorded, route) ?? tables.check(ids, route.purpose!, route.channel ?? null, route.topic ?? null, release.policy.purposes.get(route.purpose!)?.legalBasis ?? null, at),
     }), { outputId: past.outputId, subject, ids: past.subject.ids ?? [], now: at }, release, tables, valueOf));
-    const before = under(ports.current(), run.limits.before);
-    const after = under(run.release, run.limits.after);
+    const before = under(ports.current(), counters.before);
+    const after = under(run.release, counters.after);
     if (recorded.length === 0) run.unrecorded++;
     run.decisions += after.length;
     tallyFlips(run, past.eventId, recorded, before, after);
@@ -136,7 +141,7 @@ export function createRehearsals(ports: Ports): RehearsalApi {
       const release = ports.history.compile(files);
       assertPolicyTests(release);
       const id = `rhs_${randomBytes(8).toString('hex')}`;
-      const run: Run = { id, release, since: ports.now() - sinceMs, state: 'running', message: null, read: 0, total: 0, decisions: 0, unrecorded: 0, flips: new Map(), fields: new Map(), limits: { before: createLimits().take, after: createLimits().take } };
+      const run: Run = { id, release, since: ports.now() - sinceMs, state: 'running', message: null, read: 0, total: 0, decisions: 0, unrecorded: 0, flips: new Map(), fields: new Map() };
       if (runs.size >= keptRuns) runs.delete(runs.keys().next().value!);
       runs.set(id, run);
       running = work(run);
@@ -153,6 +158,12 @@ export function createRehearsals(ports: Ports): RehearsalApi {
       await running;
     },
   };
+}
+
+/** Begun anew for each partition, with its share, as the policy stage counts: the next one begins with older records than the last one ended. */
+function countersOf(partition: number, partitions: number): Counters {
+  const begun = (): Limits => createLimits(maxCounters, { partition, partitions });
+  return { before: begun(), after: begun() };
 }
 
 /** First offset whose record is not older, by halving; the topic is in the order of time but for the clocks of its writers. */
@@ -199,17 +210,32 @@ function tallyFields(run: Run, eventId: string, record: Readonly<Record<string, 
     const { route } = decision;
     const old = before.find((d) => d.route?.destination === route.destination && d.route.operation === route.operation);
     if (old?.effect !== 'allow') continue;
-    const [was, is] = [sentFields(old, record), sentFields(decision, record)];
-    const added = is.filter((f) => !was.includes(f));
-    const removed = was.filter((f) => !is.includes(f));
-    if (added.length + removed.length > 0) count(run.fields, [route.destination, route.operation, added.join(','), removed.join(',')].join('\0'), eventId);
+    const was = sentFields(old.minimiser, record, decision.minimiser);
+    const is = sentFields(decision.minimiser, record, old.minimiser);
+    const [added, removed] = [beyond(is, was), beyond(was, is)];
+    if (added.length + removed.length > 0) count(run.fields, JSON.stringify([route.destination, route.operation, added, removed]), eventId);
   }
 }
 
-/** Names of what would leave with a value; a field that is changed is named with a mark, as it is not the same any more. */
-function sentFields(decision: Extract<Decision, { effect: 'allow' }>, record: Readonly<Record<string, unknown>>): string[] {
-  const { withheld, changed } = decision.minimiser;
-  return Object.keys(record).filter((f) => f !== 'extras' && record[f] !== null && !withheld.includes(f)).map((f) => (changed.includes(f) ? `${f} (changed)` : f));
+const beyond = (sent: ReadonlyMap<string, unknown>, other: ReadonlyMap<string, unknown>): string[] => [...sent].filter(([name, value]) => !Object.is(other.get(name), value)).map(([name]) => name);
+
+/**
+ * What would leave with a value, by name; a field that is changed is named with a mark, as it is not the same any more. A map is named
+ * key by key, but for one that leaves whole where the other minimiser keeps all of it here: else each set of keys would be a kind of its own.
+ */
+function sentFields(minimiser: Minimiser, record: Readonly<Record<string, unknown>>, other: Minimiser): ReadonlyMap<string, unknown> {
+  const sent = new Map<string, unknown>();
+  for (const [name, value] of Object.entries(minimiser.record(record))) {
+    if (value === null) continue;
+    if (typeof value !== 'object') sent.set(minimiser.changed.includes(name) ? `${name} (changed)` : name, value);
+    else {
+      const entries = Object.entries(value as object);
+      const whole = entries.length > 0 && (Array.isArray(value) || (other.withheld.includes(name) && entries.length === Object.keys(record[name] as object).length));
+      if (whole) sent.set(name, value);
+      else for (const [key, one] of entries) sent.set(`${name}.${key}`, one);
+    }
+  }
+  return sent;
 }
 
 function count(tallies: Map<string, Tally>, key: string, eventId: string): void {
@@ -224,7 +250,6 @@ function count(tallies: Map<string, Tally>, key: string, eventId: string): void 
 
 function view(run: Run): Rehearsal {
   const most = (tallies: Map<string, Tally>) => [...tallies].sort(([, a], [, b]) => b.count - a.count);
-  const list = (text: string): string[] => (text === '' ? [] : text.split(','));
   return {
     id: run.id, release: run.release.hash, since: new Date(run.since).toISOString(), state: run.state, message: run.message, read: run.read, total: run.total, decisions: run.decisions, unrecorded: run.unrecorded,
     flips: most(run.flips).map(([key, { count: n, examples }]) => {
@@ -232,8 +257,8 @@ function view(run: Run): Rehearsal {
       return { destination, operation, from, to, rule: rule === '' ? null : rule, count: n, examples };
     }),
     fields: most(run.fields).map(([key, { count: n, examples }]) => {
-      const [destination = '', operation = '', added = '', removed = ''] = key.split('\0');
-      return { destination, operation, added: list(added), removed: list(removed), count: n, examples };
+      const [destination, operation, added, removed] = JSON.parse(key) as [string, string, string[], string[]];
+      return { destination, operation, added, removed, count: n, examples };
     }),
   };
 }
