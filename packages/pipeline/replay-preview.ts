@@ -75,5 +75,7 @@ export interface ReplayPreview {
   readonly seconds: number | null;
   /** Of a corrected replay: deliveries that differ, by field. */
   readonly differs: number;
+  /** Of a corrected replay: deliveries that differ, too, and that an approver let through as they were; nothing corrects them. Absent in previews of before it was counted. */
+  readonly approved?: number;
   readonly fields: Readonly<Record<string, number>>;
 }

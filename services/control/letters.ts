@@ -45,7 +45,7 @@ export type LetterSummary = TypeOf<typeof letterSummary>;
 const maxLeft = 10_000;
 export const lettersReply = object('Dead letters.', { deadLetters: list(letterSummary, 'The newest first.'), left: count(`How many of those asked for come behind the last one; ${maxLeft} = as many or more.`), next: nullable(text('Give it as `after` for those; null = there are none.')) });
 
-const letterCount = named('DeadLetterCount', object('Dead letters of one stage, code, destination and release.', { stage: text('Stage.'), code: text('The first reason.'), destination: nullable(text('Destination.')), release: nullable(text('Release.')), letters: count('How many.') }));
+const letterCount = named('DeadLetterCount', object('Dead letters of one stage, code, destination and release.', { stage: text('Stage.'), code: text('The first reason; with `code` in the query that code, whichever of its reasons it is.'), destination: nullable(text('Destination.')), release: nullable(text('Release.')), letters: count('How many.') }));
 /** Dead letters by one stage, code, destination and release. */
 export type LetterCount = TypeOf<typeof letterCount>;
 export const statsReply = named('DeadLetterStats', object('Dead letters by stage, code, destination and release.', { total: count('All that were asked for.'), counts: list(letterCount, 'The most first.') }));

@@ -30,6 +30,8 @@ export interface Canonical {
   readonly identityOffsets: readonly number[];
   /** Release that decides. */
   readonly release: string;
+  /** Told of each route to which nothing of it goes. */
+  readonly stopped?: (route: CompiledRoute) => void;
 }
 
 /** The intent of each delivery of a record: 0, but where a replay order corrects one (architecture 3.5), the intent that it names. Undefined = 0 for all. */
@@ -39,17 +41,22 @@ export function intentsOf({ corrects, outputId }: Heads): ((route: CompiledRoute
   return (route) => named.get(`${outputId}/${route?.destination}/${route?.operation}`) ?? '0';
 }
 
-/** Whether a decision is left out, because a replay order does not send what would come of it. Undefined = none is. That the person is erased by now is always told. */
-export function leftOut({ only, settled, outputId }: Heads): ((decision: Decision) => boolean) | undefined {
+/** Whether a route is left out, because a replay order does not send what would come of it. Undefined = none is. */
+export function routesLeftOut({ only, settled, outputId }: Heads): ((route: CompiledRoute) => boolean) | undefined {
   if (only === undefined && settled === undefined) return undefined;
   const own = settled?.split(',').filter((name) => name.startsWith(`${outputId}/`)) ?? [];
   if (only === undefined && own.length === 0) return undefined;
   const named = new Set(own);
-  return (decision) => {
+  return ({ destination, operation }) => (only !== undefined && destination !== only) || named.has(`${outputId}/${destination}/${operation}`);
+}
+
+/** The same of a decision. That the person is erased by now is always told. */
+export function leftOut(heads: Heads): ((decision: Decision) => boolean) | undefined {
+  const isLeftOut = routesLeftOut(heads);
+  return isLeftOut && ((decision) => {
     const { route } = decision;
-    if (route === undefined) return decision.effect === 'deny' && decision.reason === 'no-route';
-    return (only !== undefined && route.destination !== only) || named.has(`${outputId}/${route.destination}/${route.operation}`);
-  };
+    return route === undefined ? decision.effect === 'deny' && decision.reason === 'no-route' : isLeftOut(route);
+  });
 }
 
 /** A change of consent once more, under a linked identifier: an output of its own, of the same record. */

@@ -16,8 +16,19 @@ export interface TakenSlot {
   readonly at: number;
   readonly destination: string;
   readonly operation: string;
-  /** Output and order that were decided: the same ones decided once more take no other slot. */
+  /** Output that was decided, and the order that put it back ('' = none): the same of both decided once more take no other slot. */
   readonly output: string;
+  readonly order: string;
+}
+
+/** Counts what the limit rules of one partition let through: the same output at the same rule and route once. */
+export interface SlotCounter {
+  /** This output is decided from now on, under this order ('' = none). Nothing is counted at routes that are left out of it. */
+  begin(output: string, order: string, isLeftOut: ((route: CompiledRoute) => boolean) | undefined): void;
+  readonly take: DecisionContext['take'];
+  readonly has: DecisionContext['take'];
+  /** Nothing of the output goes there after all: the slots that it took for the route are free again. */
+  stopped(route: CompiledRoute): void;
 }
 
 /** Text of a header of a delivery (H.limits): when it was decided, which operation, which limit rules counted it. */
@@ -44,17 +55,18 @@ export async function readTaken(ports: PolicyPorts, release: Release, partitions
       const since = Math.min(...[...rules.values()].map(({ limit }) => Math.floor(now / limit!.perMs) * limit!.perMs));
       const same = await appender.partitions(topic) === canonical;
       const [from, ends] = await Promise.all([admin.offsetsAt(topic, since), admin.endOffsets(topic)]);
-      // A delivery that was put back is the same slot: its copy carries the same header.
+      // What was decided once more, after a crash, is the same slot; so is a delivery that was put back, whose copy carries the same header under another order.
       const met = new Set<string>();
       for (const [partition, start] of from) {
         if (same && !partitions.has(partition)) continue;
         await reader.read(topic, partition, start, ends.get(partition) ?? start, (batch) => {
           for (const record of batch.records) for (const slot of slotsOf(record, destination, rules)) {
             const home = found.get(appender.partitionFor(topics.canonical, record.key!));
-            const id = `${slot.rule.name}/${slot.operation}/${slot.output}/${slot.at}`;
-            if (home === undefined || met.has(id)) continue;
-            met.add(id);
-            home.push(slot);
+            const id = `${slot.rule.name}/${slot.operation}/${slot.output}`;
+            const [decided, copied] = [`${id}/order ${slot.order}`, `${id}/at ${slot.at}`];
+            if (home === undefined) continue;
+            if (!met.has(decided) && !met.has(copied)) home.push(slot);
+            met.add(decided).add(copied);
           }
         });
       }
@@ -72,23 +84,54 @@ function slotsOf(record: LogRecord, destination: string, rules: ReadonlyMap<stri
   const subject = record.key.toString();
   return names.split(',').flatMap((name): TakenSlot[] => {
     const rule = rules.get(name);
-    return rule === undefined ? [] : [{ rule, key: rule.limit!.by === 'subject' ? subject : destination, at: Number(at), destination, operation: operation!, output: `${textOf(record, H.output)}/${textOf(record, H.intent)}` }];
+    return rule === undefined ? [] : [{ rule, key: rule.limit!.by === 'subject' ? subject : destination, at: Number(at), destination, operation: operation!, output: textOf(record, H.output), order: textOf(record, H.intent) }];
   });
 }
 
-/** The same output at the same rule and route asks once: duplicates and repeats get the first answer and are not counted again. `output` is the one that is decided now, `taken` what was counted before. @param now ms since the epoch */
-export function countOnce({ take, restore }: Limits, output: () => string, taken: readonly TakenSlot[], now: number): DecisionContext['take'] {
+const idOf = (rule: CompiledRule, { destination, operation }: Pick<CompiledRoute, 'destination' | 'operation'>, output: string, order: string): string => `${rule.name}/${destination}/${operation}/${output}/${order}`;
+
+/** Duplicates and repeats get the first answer and are not counted again. `taken` is what was counted before. @param now ms since the epoch */
+export function countOnce(limits: Limits, taken: readonly TakenSlot[], now: number): SlotCounter {
   const answers = new Map<string, boolean>();
-  for (const { rule, key, at } of taken) restore(rule, key, at, now);
-  // What was decided and not committed is decided once more: it has its slot.
-  for (const { rule, destination, operation, output: decided } of taken.slice(-remembered)) answers.set(`${rule.name}/${destination}/${operation}/${decided}`, true);
-  return (rule: CompiledRule, key: string, now: number, route: CompiledRoute) => {
-    const id = `${rule.name}/${route.destination}/${route.operation}/${output()}`;
-    const known = answers.get(id);
-    if (known !== undefined) return known;
-    const answer = take(rule, key, now);
+  let output = '';
+  let order = '';
+  let isLeftOut: ((route: CompiledRoute) => boolean) | undefined;
+  /** Slots that what is decided now has taken. */
+  let own: { readonly id: string; readonly rule: CompiledRule; readonly key: string; readonly at: number; readonly route: CompiledRoute }[] = [];
+  for (const { rule, key, at } of taken) limits.restore(rule, key, at, now);
+  // What was decided and not committed is decided once more: it has its slot, and is the newest, whatever the destination.
+  for (const slot of taken.toSorted((x, y) => x.at - y.at).slice(-remembered)) answers.set(idOf(slot.rule, slot, slot.output, slot.order), true);
+
+  function answered(id: string, answer: boolean): boolean {
     if (answers.size >= remembered) answers.delete(answers.keys().next().value!);
     answers.set(id, answer);
     return answer;
+  }
+
+  return {
+    begin(of, under, leavesOut) {
+      output = of;
+      order = under;
+      isLeftOut = leavesOut;
+      if (own.length > 0) own = [];
+    },
+    take(rule, key, now, route) {
+      if (isLeftOut?.(route) === true) return true;
+      const id = idOf(rule, route, output, order);
+      const known = answers.get(id);
+      if (known !== undefined) return known;
+      const answer = limits.take(rule, key, now);
+      if (answer) own.push({ id, rule, key, at: now, route });
+      return answered(id, answer);
+    },
+    has(rule, key, now, route) {
+      if (isLeftOut?.(route) === true) return true;
+      const id = idOf(rule, route, output, order);
+      // A no is the answer: nobody takes it.
+      return answers.get(id) ?? (limits.has(rule, key, now) || answered(id, false));
+    },
+    stopped(route) {
+      for (const { id, rule, key, at, route: of } of own) if (of === route && answers.delete(id)) limits.giveBack(rule, key, at);
+    },
   };
 }

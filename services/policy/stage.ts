@@ -3,14 +3,14 @@ import { recordFault, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { Assignment, GroupConsumer, LogRecord, Packer, RecordBatch } from '@weir/log';
 import { createCommitWindow, erasureSource, type CommitWindow } from '@weir/pipeline';
-import { createLimits, decide, type DecisionContext, type Subject } from '@weir/policy';
+import { createLimits, decide, type Subject } from '@weir/policy';
 import { changeDecisions, isConsentChange, type Release } from '@weir/release';
 import { isReadable } from '@weir/seal';
 import { deadLetter } from './dead-letter.ts';
-import { onwardOf, type Canonical } from './delivery.ts';
+import { onwardOf, routesLeftOut, type Canonical } from './delivery.ts';
 import { createDependencies } from './dependencies.ts';
 import { Heads } from './heads.ts';
-import { countOnce, readTaken } from './limits.ts';
+import { countOnce, readTaken, type SlotCounter } from './limits.ts';
 import { createOpener, type Opened } from './opened.ts';
 import type { PolicyPorts } from './ports.ts';
 import { prepare } from './prepare.ts';
@@ -36,9 +36,7 @@ interface Lane {
   head: number;
   /** Appends not acknowledged, oldest first. */
   readonly chunks: Chunk[];
-  readonly take: DecisionContext['take'];
-  /** Output that is decided now; limits count it once. */
-  deciding: string;
+  readonly counter: SlotCounter;
   /** A schema is being looked up. */
   busy: boolean;
   /** Offset of the record whose schema was looked up last, whether it was found or not. */
@@ -119,14 +117,15 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     }
     const { name } = opened;
     if (!name.startsWith(canonicalPrefix)) return void reject(lane, record, 'avro-undecodable', `a ${name} among canonical records`, outputs);
-    const from: Canonical = { ...base, bytes, name, value: opened.value };
+    const { counter } = lane;
+    const from: Canonical = { ...base, bytes, name, value: opened.value, stopped: counter.stopped };
     if (keys !== undefined && name !== 'weir.canonical.Erasure' && keys.erasedUntil(ids) >= from.acceptedAt) return void erased(from, release, outputs);
-    lane.deciding = `${from.outputId}/${heads.intent}`;
+    counter.begin(from.outputId, heads.intent, routesLeftOut(heads));
     const linked = tables.linked(ids);
     if (name === profile) for (const region of regions.said(opened.fields, heads, release.sources.get(heads.source)?.movesPeople === true)) put(outputs, topics.identity, region);
     const subject: Subject = { recordName: name.slice(canonicalPrefix.length), record: opened.fields, source: from.source, key: record.key.toString(), ids: linked, regions: (own) => regions.of(linked, ids, own), eventId, acceptedAt: from.acceptedAt, approval: approvalOf(heads) };
     const decisions = decide(release.policy, subject, {
-      now, take: lane.take,
+      now, take: counter.take, has: counter.has,
       consent: (linked, route) => tables.check(linked, route.purpose!, route.channel ?? null, route.topic ?? null, basisOf(release, route), now),
     });
     if (!isConsentChange(subject)) return void write(decisions, from, release, outputs);
@@ -304,9 +303,9 @@ export function createStage(ports: PolicyPorts): { readonly consumer: GroupConsu
     const taken = await readTaken(ports, context.releases.current(), new Set(parts.map(({ partition }) => partition)));
     for (const { partition, epoch, position } of parts) {
       const lane: Lane = {
-        partition, epoch, batches: [], head: 0, chunks: [], busy: false, lookedUp: -1, waited: { offset: -1, values: [] }, closed: false, paused: false, waitingSince: 0, committed: position, deciding: '',
+        partition, epoch, batches: [], head: 0, chunks: [], busy: false, lookedUp: -1, waited: { offset: -1, values: [] }, closed: false, paused: false, waitingSince: 0, committed: position,
         window: createCommitWindow({ position, maxRecords: ports.windowRecords, maxBytes: ports.windowBytes }),
-        take: countOnce(createLimits(100_000, { partition, partitions: canonicalPartitions }), () => lane.deciding, taken.get(partition)!, clock.now()),
+        counter: countOnce(createLimits(100_000, { partition, partitions: canonicalPartitions }), taken.get(partition)!, clock.now()),
       };
       lanes.set(partition, lane);
     }

@@ -130,6 +130,7 @@ export function createDecisionWriter(ports: PolicyPorts): (decisions: readonly D
         const incident = decision.escalate ? escalation(ports, decision, from.now, raised) : undefined;
         if (incident !== undefined) put(outputs, topics.control, incident);
       } else put(outputs, topics.outcome, deniedRecord(ports, from, decision, headers()));
+      if (decision.route !== undefined) from.stopped?.(decision.route);
       metrics.decisions.inc({ destination, effect, reason: decision.effect === 'allow' ? '' : decision.reason.split(':', 1)[0]! });
     }
     // One huge record must not keep its size for ever.

@@ -55,6 +55,7 @@ test.each<[string, Partial<StandingPorts>, object, boolean, number, string]>([
   ['unknown within the key window', maybe(1500), operation({}), true, 2500, 'unknownKeyed'],
   ['unknown past it, nothing can tell', maybe(1500), operation({}), true, 2501, 'unknownHeld'],
   ['unknown past it, the manifest sends again', maybe(1500), operation({ idempotency: { scheme: 'none', pastWindow: 'resend', cite: '' } }), true, 2501, 'unknownKeyed'],
+  ['unknown at a vendor without keys, after a clock was set back', maybe(2500), operation({ idempotency: { scheme: 'none', pastWindow: 'hold', cite: '' } }), true, 2500, 'unknownHeld'],
   ['unknown past it, the vendor can be asked', maybe(1500), operation({ verify: { cite: '' } }), true, 2501, 'unknownReadable'],
 ])('%s', (_name, over, op, queued, now, standing) => {
   expect(standingOf(ports(over, op), facts, queued, now, undefined).standing).toBe(standing);

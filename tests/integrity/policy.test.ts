@@ -219,7 +219,7 @@ test('a crash between append and commit loses nothing and gives the same states 
 }));
 
 test('a limit counts what was let through before a crash and before a restart, and what is decided once more takes no second slot', () => inWorld('limits', async (world) => {
-  const counted = releaseOf('rel_limited', 'rules:\n  - { name: all, effect: allow }\n  - { name: only-two, effect: limit, limit: { count: 2, per: 365d } }\n');
+  const counted = releaseOf('rel_limited', 'rules:\n  - { name: all, effect: allow }\n  - { name: only-three, effect: limit, limit: { count: 3, per: 365d } }\n');
   const limited = () => counted;
   const email = 'lea@example.com';
   const after = await world.change(world.next('grant'), idOf('email', email), 'granted', 1000);
@@ -228,21 +228,25 @@ test('a limit counts what was let through before a crash and before a restart, a
     await world.canonical(event, { email }, world.profile({ email }), { [H.afterConsent]: after });
     return event;
   };
-  const denied = async () => new Set((await outcomes(world)).filter((o) => o.value.reason === 'limit:only-two').map((o) => o.value.eventId));
-  const let2 = async () => new Set((await deliveries(world)).map((d) => d.value.eventId));
+  const denied = async () => new Set((await outcomes(world)).filter((o) => o.value.reason === 'limit:only-three').map((o) => o.value.eventId));
+  const letThrough = async () => new Set((await deliveries(world)).map((d) => d.value.eventId));
   const events = [await send()];
   // Never committed: the next instance decides it once more.
   const first = await world.policy(limited, withoutCommits);
-  await until('the first delivery', let2, (seen) => seen.size === 1);
+  await until('the first delivery', letThrough, (seen) => seen.size === 1);
   await first.close();
   const second = await world.policy(limited);
   events.push(await send());
-  await until('both deliveries', let2, (seen) => seen.size === 2);
+  await until('both deliveries', letThrough, (seen) => seen.size === 2);
   await second.close();
+  // The first stands there twice by now, each with the time of its own decision, and is one of three.
+  expect(await deliveries(world)).toHaveLength(3);
   const third = await world.policy(limited);
   events.push(await send());
-  await until('the third is denied', denied, (seen) => seen.size > 0);
-  expect([[...await let2()].sort(), [...await denied()]]).toEqual([events.slice(0, 2).sort(), events.slice(2)]);
+  await until('the third delivery', letThrough, (seen) => seen.size === 3);
+  events.push(await send());
+  await until('the fourth is denied', denied, (seen) => seen.size > 0);
+  expect([[...await letThrough()].sort(), [...await denied()]]).toEqual([events.slice(0, 3).sort(), events.slice(3)]);
   await third.close();
 }));
 

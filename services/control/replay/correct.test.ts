@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { WeirError } from '@weir/errors';
 import type { LogAdmin, Reader, Serde } from '@weir/log';
-import { deliveryKey, topicNames } from '@weir/pipeline';
+import { deliveryKey, H, topicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import { openTable, type Table } from '@weir/state';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -27,7 +27,7 @@ const serde = {
 } as unknown as Serde;
 const profile = (email: string): Buffer => encode('weir.canonical.Profile', { email });
 const delivered = (person: string): Buffer => encode('weir.internal.Delivery', { ...facts(person), payload: profile(`${person}@before.example`) });
-const item = (person: string): Item => ({ eventId: `evt_${person}`, kind: 'derived', deliveries: [{ facts: facts(person), found: { standing: 'confirmed' }, allowed: true, payload: profile(`${person}@after.example`) }] }) as unknown as Item;
+const item = (person: string, headers: Readonly<Record<string, string>> = {}): Item => ({ origin: { headers: Object.entries(headers).map(([name, text]) => [name, Buffer.from(text)]) }, eventId: `evt_${person}`, kind: 'derived', deliveries: [{ facts: facts(person), found: { standing: 'confirmed' }, allowed: true, payload: profile(`${person}@after.example`) }] }) as unknown as Item;
 
 let dir: string;
 let table: Table;
@@ -54,6 +54,15 @@ const rows = (): number => [...table.range('p/')].length;
 test('deliveries of erased people and foreign bytes on a dispatch topic do not end a corrected replay', async () => {
   const found = await corrector([delivered('ann'), Buffer.from('1 sealed'), Buffer.from('2 foreign'), encode('weir.internal.Other', { outputId: 'out_x' }), delivered('bob')]).open(order, () => true);
   expect(['ann', 'bob'].map((person) => found.differences(item(person))[0]?.fields)).toEqual([['email'], ['email']]);
+});
+
+test('what an approver let through is not corrected under his approval, which was of what he was shown: the preview counts it apart', async () => {
+  const found = await corrector([delivered('ann'), delivered('bob')]).open(order, () => true);
+  const told = (of: Item) => [found.differences(of).length, found.approved(of), found.mark(of).corrects?.replace(/fix_[0-9a-f]{32}/, 'fix')];
+  expect(told(item('ann'))).toEqual([1, 0, 'out_ann/crm/put=fix']);
+  expect(told(item('ann', { [H.approval]: 'crm/put/big' }))).toEqual([0, 1, undefined]);
+  // An approver let the correction itself through, and it went.
+  expect(told(item('bob', { [H.approval]: 'crm/put/big', [H.corrects]: 'out_bob/crm/put=fix_1' }))).toEqual([0, 1, undefined]);
 });
 
 test('what was delivered stands in the clear on the disk only while it is compared: after the pass, and after a crash in it, it is gone', async () => {

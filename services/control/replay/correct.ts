@@ -1,10 +1,11 @@
 import { hash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import type { LogAdmin, Reader, Serde } from '@weir/log';
-import { deliveryKey, type TopicNames } from '@weir/pipeline';
+import { deliveryKey, H, type TopicNames } from '@weir/pipeline';
 import type { Release } from '@weir/release';
 import type { Put, Table } from '@weir/state';
 import { isUnreadable } from '../policy/history.ts';
+import { textOf } from './derive.ts';
 import type { ReplayOrder } from './order.ts';
 import type { Item, Looked } from './select.ts';
 import { isSuperseded, type StandingPorts } from './standing.ts';
@@ -31,9 +32,11 @@ export interface FieldDifference extends Omit<Difference, 'fields'> {
   readonly fields: ReadonlyArray<{ readonly field: string; readonly before: unknown; readonly after: unknown }>;
 }
 
-/** What was delivered and differs from what the running release makes of the same record. */
+/** What was delivered and differs from what the running release makes of the same record. Of what an approver let through nothing is corrected: he was shown what was delivered, and an approval is of that alone. */
 export interface Corrections {
   differences(item: Item): readonly Difference[];
+  /** How many deliveries differ that an approver let through. */
+  approved(item: Item): number;
   /** The item with the intents of what it corrects; itself when there is nothing. */
   mark(item: Item): Item;
   /** The pass is over: what was delivered stands in the clear, and is dropped. */
@@ -73,6 +76,8 @@ const flushRecords = 2000;
 const deliveryName = 'weir.internal.Delivery';
 /** Fields that say how a record came about, not what it says. */
 const notCompared = new Set(['extras']);
+
+const isApproved = ({ origin }: Item): boolean => textOf(origin.headers, H.approval) !== '';
 
 export function createCorrector(ports: CorrectPorts): Corrector {
   const { serde, table, topics, standing } = ports;
@@ -182,13 +187,15 @@ export function createCorrector(ports: CorrectPorts): Corrector {
       kept.set(order.id, samples);
       if (kept.size > maxOrders) kept.delete(kept.keys().next().value!);
       return {
-        differences: (item) => item.deliveries.flatMap((looked) => {
+        differences: (item) => (isApproved(item) ? [] : item.deliveries.flatMap((looked) => {
           const found = differs(order, looked);
           if (found === undefined) return [];
           if (samples.length < maxSamples) samples.push({ detail: found.detail, ids: looked.facts.ids, acceptedAt: looked.facts.acceptedAt });
           return [{ ...found.detail, fields: found.detail.fields.map((f) => f.field) }];
-        }),
+        })),
+        approved: (item) => (isApproved(item) ? item.deliveries.filter((looked) => differs(order, looked) !== undefined).length : 0),
         mark(item) {
+          if (isApproved(item)) return item;
           const parts = item.deliveries.flatMap((looked) => {
             const found = differs(order, looked);
             return found === undefined ? [] : [`${looked.facts.outputId}/${looked.facts.destination}/${looked.facts.operation}=${found.intent}`];

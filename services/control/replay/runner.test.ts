@@ -539,7 +539,7 @@ function corrector(): Corrector {
     has: (id) => told.has(id), samples: () => [], forget: (id) => { told.delete(id); },
     open: async ({ id }) => {
       told.add(id);
-      return { differences: (item) => [{ eventId: item.eventId, outputId: 'out_1', destination: 'till', operation: 'put', fields: ['plan'] }], mark: (item) => item, close: () => undefined };
+      return { differences: (item) => [{ eventId: item.eventId, outputId: 'out_1', destination: 'till', operation: 'put', fields: ['plan'] }], approved: () => 0, mark: (item) => item, close: () => undefined };
     },
   };
 }

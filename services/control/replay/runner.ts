@@ -152,7 +152,7 @@ export function createRunner(ports: RunnerPorts): Runner {
         for (const item of items) {
           const differences = correct?.differences(item) ?? [];
           for (const d of differences) survey.differs(d.destination, d.operation, d.fields);
-          survey.add(item, differences.length > 0, order);
+          survey.add(item, differences.length > 0, order, correct?.approved(item));
         }
       }
     } finally {

@@ -93,7 +93,7 @@ export function standingOf(ports: StandingPorts, d: DeliveryFacts, queued: boole
 
 function unknownOf(operation: OperationManifest, readable: boolean, since: number, now: number): Standing {
   const { scheme, windowMs, pastWindow } = operation.idempotency;
-  const window = scheme === 'none' ? 0 : windowMs ?? Number.POSITIVE_INFINITY;
+  const window = scheme === 'none' ? Number.NEGATIVE_INFINITY : windowMs ?? Number.POSITIVE_INFINITY;
   if (now - since <= window || pastWindow === 'resend') return 'unknownKeyed';
   return readable ? 'unknownReadable' : 'unknownHeld';
 }

@@ -27,12 +27,13 @@ export function createSurvey() {
   const verified: Record<ReadBackAnswer, number> = { applied: 0, 'not-applied': 0, unknown: 0, unreadable: 0 };
   const calls = new Map<string, Called>();
   const fields: Record<string, number> = Object.create(null) as Record<string, number>;
-  const counts = { records: 0, fails: 0, dropped: 0, keyDestroyed: 0, goesOn: 0, back: 0, differs: 0, otherwise: 0, undecided: 0 };
+  const counts = { records: 0, fails: 0, dropped: 0, keyDestroyed: 0, goesOn: 0, back: 0, differs: 0, approved: 0, otherwise: 0, undecided: 0 };
 
   return {
-    /** After it was verified: `deliveries` has what is unknown still. */
-    add(item: Item, corrected: boolean, order: UnknownRule): void {
+    /** After it was verified: `deliveries` has what is unknown still. `approved`: of its deliveries those that differ and are not corrected. */
+    add(item: Item, corrected: boolean, order: UnknownRule, approved = 0): void {
       counts.records++;
+      counts.approved += approved;
       if (item.note === 'fails') counts.fails++;
       else if (item.note === 'dropped') counts.dropped++;
       else if (item.note === 'erased') deliveries.erased++;

@@ -19,7 +19,7 @@ const preview: Schema<ReplayPreview> = named('ReplayPreview', object('What a rep
     destination: text('Destination.'), operation: text('Operation there.'), calls: count('Calls.'), deliveries: optional(count('Deliveries in them.')), readBacks: optional(count('Questions to the vendor before a call.')), perSecond: nullable(number('The tightest limit; null = none is stated.')), seconds: nullable(number('How long it takes, at least.')),
   }), 'By destination and operation.'),
   limits: optional(list(object('A stated limit.', { account: text('Account.'), bucket: nullable(text('Bucket; null = of the whole account.')), calls: count('Calls that count against it.'), perSecond: number('Its rate.'), seconds: number('How long they take under it.'), windows: number('1 = one whole window of the tightest.') }), 'What they use up of each stated limit.')),
-  seconds: nullable(number('The longest of these, or the order\'s own rate; null = without a stated limit.')), differs: count('Of a corrected replay: deliveries that differ.'), fields: map(count('Deliveries.'), 'Of these: by field.'),
+  seconds: nullable(number('The longest of these, or the order\'s own rate; null = without a stated limit.')), differs: count('Of a corrected replay: deliveries that differ.'), approved: optional(count('Of a corrected replay: deliveries that differ, too, and that an approver let through as they were; nothing corrects them.')), fields: map(count('Deliveries.'), 'Of these: by field.'),
 }));
 
 const counts = 'What was read (`read`), went meanwhile (`lost`), was selected (`selected`) and put back (`requeued`); the rest was passed over, by its standing.';
