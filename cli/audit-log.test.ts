@@ -32,3 +32,17 @@ test('one kept checkpoint is something to compare with', async () => {
   writeFileSync(join(dir, 'audit-checkpoints.jsonl'), `${JSON.stringify(checkpoint)}\n`);
   expect(await check()).toMatchObject({ kept: 1, findings: [] });
 });
+
+test('a checkpoint that was cut off while it was written is no finding; one that nobody signed is', async () => {
+  const { checkpoint, check } = instance();
+  const whole = JSON.stringify(checkpoint);
+  const file = join(dir, 'audit-checkpoints.jsonl');
+  for (const text of [`"weir.aud\n${whole}\n`, `${whole}\n"weir.aud`, `\n${whole}`]) {
+    writeFileSync(file, text);
+    expect([text, await check()]).toEqual([text, expect.objectContaining({ kept: 1, findings: [] })]);
+  }
+  for (const line of ['"weir.audit\\n1\\n"', 'x']) {
+    writeFileSync(file, `${line}\n${whole}\n`);
+    expect([line, await check()]).toEqual([line, expect.objectContaining({ kept: 2, findings: [expect.objectContaining({ kind: 'signature' })] })]);
+  }
+});

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { verifyLog, type LogFinding } from '@weir/audit';
+import { keptCheckpoints, verifyLog, type LogFinding } from '@weir/audit';
 import type { Client } from './client.ts';
 import { textOption, UsageError, type CommandContext } from './command.ts';
 
@@ -32,7 +32,7 @@ export function tellOwnKey(context: CommandContext): void {
 export async function checkedLog(context: CommandContext, client: Client): Promise<CheckedLog> {
   const file = textOption(context, 'checkpoints') ?? join(context.target.dataDir, 'audit-checkpoints.jsonl');
   if (textOption(context, 'checkpoints') !== undefined && !existsSync(file)) throw new UsageError(`there is no ${file}`);
-  const kept = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line !== '').map(noteOf) : [];
+  const kept = existsSync(file) ? keptCheckpoints(readFileSync(file, 'utf8')) : [];
   // Leaves first would miss those of a change in between; the checkpoint fixes how many count.
   const served = await client.get<{ checkpoint: string; verifier: string }>('/v1/audit/checkpoint');
   const leaves: Buffer[] = [];
@@ -46,15 +46,4 @@ export async function checkedLog(context: CommandContext, client: Client): Promi
   // That the instance agrees with itself proves nothing.
   if (kept.length === 0) findings.push({ kind: 'not-compared', message: `nothing was compared: ${file} has no kept checkpoint; give --checkpoints with those of a witness, or WEIR_DATA of the instance` });
   return { leaves, checkpoint: served.checkpoint, verifier: served.verifier, kept: kept.length, findings };
-}
-
-/** A line that is no JSON string counts as a checkpoint nobody signed. */
-function noteOf(line: string): string {
-  try {
-    const value: unknown = JSON.parse(line);
-    return typeof value === 'string' ? value : '';
-  } catch (error) {
-    if (error instanceof SyntaxError) return '';
-    throw error;
-  }
 }

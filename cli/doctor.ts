@@ -107,7 +107,7 @@ export async function checkSecrets(dataDir: string, env: Env, release: Release |
   let vault: Vault | undefined;
   try {
     const settings = readConfig(vaultOptions, env);
-    vault = await startVault({ dataDir, env, settings, logger: silent });
+    vault = await startVault({ dataDir, env, settings, logger: silent, changesNothing: true });
     const { available, reason } = vault.status();
     const remote: Check[] = settings.vaultAddr === undefined ? [] : [available ? { check: 'vault', state: 'ok', message: settings.vaultAddr } : { check: 'vault', state: 'fail', message: `${settings.vaultAddr}: ${reason ?? 'no answer'}`, remedy: 'what it holds cannot be had until it answers: look at its address, the login and its log' }];
     return [...remote, available ? tellSecrets(vault, [...wanted]) : { check: 'secrets', state: 'warn', message: 'not all can be looked up while the vault does not answer', remedy: 'once it does, run this again' }];

@@ -30,7 +30,7 @@ export function compileWorkspace(dir: string, dataDir: string, env: Env): Releas
   return compileRelease(withDefaults(readWorkspace(dir), registry, readAdapterFile), { adapters: registry, workspaceKey: readWorkspaceKey(dataDir, env['WEIR_KEY'] || undefined) });
 }
 
-/** Makes the secrets of a local run that are set nowhere, the vault of `settings` included: those of every source and destination, the admin token, and the key that signs the audit log. */
+/** Makes the secrets of a local run that are set nowhere, the vault of `settings` included: those of every source and destination, the admin token, and the key that signs the audit log. None while that vault cannot be asked: what it has would be made a second time. */
 export async function localSecrets(release: Release, target: { readonly dataDir: string; readonly env: Env; readonly settings: VaultSettings; readonly by: string }): Promise<void> {
   const { dataDir, env, settings, by } = target;
   const specs: SecretSpec[] = [{ name: 'ADMIN_TOKEN' }, { name: 'AUDIT_KEY', value: newSigningKey() }];
@@ -40,10 +40,10 @@ export async function localSecrets(release: Release, target: { readonly dataDir:
   }
   for (const destination of release.destinations.values()) for (const { name } of secretNames(destination.config)) specs.push({ name });
   const vault = await startVault({ dataDir, env, settings, logger: createLogger({ service: 'prepare', level: 'silent' }) });
-  // What nobody can tell (the vault does not answer, the secret is not here) is made: the vault's own goes before it.
-  const elsewhere = (name: string): boolean => vault.status().available && vault.has(name);
-  const wanted = specs.filter((spec) => !elsewhere(spec.name));
+  const { available, reason } = vault.status();
+  const wanted = available ? specs.filter((spec) => !vault.has(spec.name)) : [];
   vault.close();
+  if (!available) console.error(`no secret is made while the vault cannot be asked: ${reason ?? 'it was not read'}`);
   ensureSecrets({ dataDir, env }, wanted, (names) => {
     // Before there is a broker: the control service puts it on the audit log.
     const leaf = { ...localLeaf('intent', by, 'vault.make', names.join(' '), null, Date.now()), kind: 'fact' as const };

@@ -80,3 +80,32 @@ export function verifyCheckpoint(note: string, verifier: string): Checkpoint | u
   });
   return good ? { origin: parsed.origin, size: parsed.size, root: parsed.root } : undefined;
 }
+
+/**
+ * The notes of a file of kept checkpoints, a JSON string a line. What a crash or a full disk cut off was never acknowledged, and
+ * is passed over: the rest behind the last line end, and a line that begins as a string, is no whole one and stands before a whole
+ * one. Any other line that is no string counts as a checkpoint nobody signed (''): it is a finding, not a gap.
+ */
+export function keptCheckpoints(text: string): string[] {
+  const lines = text.split('\n');
+  const rest = noteOf(lines.pop()!);
+  const kept = rest === undefined ? [] : [rest];
+  let beforeWhole = rest !== undefined;
+  for (const line of lines.reverse()) {
+    const note = noteOf(line);
+    if (line === '' || (note === undefined && beforeWhole && line.startsWith('"'))) continue;
+    kept.push(note ?? '');
+    beforeWhole = note !== undefined;
+  }
+  return kept.reverse();
+}
+
+function noteOf(line: string): string | undefined {
+  try {
+    const value: unknown = JSON.parse(line);
+    return typeof value === 'string' ? value : undefined;
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}

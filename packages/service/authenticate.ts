@@ -32,6 +32,7 @@ const fetchTimeoutMs = 5000;
 const clockTolerance = '5s';
 const maxTokenChars = 8192;
 const maxGrants = 50;
+const jwtLike = /^[\w-]+\.[\w-]+\.[\w-]*$/;
 const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
 
 /**
@@ -47,18 +48,33 @@ export function oidcOptions(config: Partial<OidcConfig> & Pick<OidcConfig, 'oidc
 
 export type Authenticate = (authorization: string | undefined) => Promise<Principal>;
 
-/** Who sends this Authorization header. Rejects with `unauthorized` for whatever is not a valid token, `issuer-unavailable` when the issuer does not answer; neither the admin token nor an API token waits for it. `adminToken`: undefined = there is none. Throws config-invalid for an issuer that is not https. */
+/** Who sends this Authorization header. Rejects with `unauthorized` for whatever is not a valid token, `issuer-unavailable` when the issuer does not answer; neither the admin token nor an API token waits for it. `adminToken`: undefined, or a throw of config-invalid = there is none; while it throws secret-unavailable API tokens and those of the issuer are taken as ever, and what is none of them is answered `secret-unavailable`, without the words of the vault. Throws config-invalid for an issuer that is not https. */
 export function createAuthenticate(ports: { readonly adminToken: () => string | undefined; readonly principalOf: (token: string) => Principal | undefined; readonly oidc?: OidcOptions | undefined; readonly now: () => number }): Authenticate {
   const verify = ports.oidc === undefined ? undefined : oidcVerifier(ports.oidc, ports.now);
   return async (authorization) => {
     const token = /^Bearer ([\x21-\x7e]+)$/i.exec((authorization ?? '').slice(0, maxTokenChars + 8))?.[1];
     if (token === undefined || token.length > maxTokenChars) throw new WeirError('unauthorized');
-    const admin = ports.adminToken();
-    if (admin !== undefined && timingSafeEqual(digest(token), digest(admin))) return { id: 'admin', grants: [{ role: 'admin', ...everything }] };
-    const principal = isApiToken(token) ? ports.principalOf(token) : /^[\w-]+\.[\w-]+\.[\w-]*$/.test(token) ? await verify?.(token) : undefined;
-    if (principal === undefined) throw new WeirError('unauthorized');
-    return principal;
+    const issued = isApiToken(token) ? ports.principalOf(token) : undefined;
+    if (issued !== undefined) return issued;
+    // Before the issuer is asked, whatever the token looks like; that it cannot be had counts only after.
+    const admin = adminOf(ports.adminToken);
+    if (typeof admin === 'string' && timingSafeEqual(digest(token), digest(admin))) return { id: 'admin', grants: [{ role: 'admin', ...everything }] };
+    const signedIn = jwtLike.test(token) ? await verify?.(token) : undefined;
+    if (signedIn !== undefined) return signedIn;
+    throw admin instanceof WeirError ? admin : new WeirError('unauthorized');
   };
+}
+
+/** The admin token; undefined when there is none, and what to answer while nobody can say. */
+function adminOf(ask: () => string | undefined): string | WeirError | undefined {
+  try {
+    return ask();
+  } catch (error) {
+    if (!(error instanceof WeirError)) throw error;
+    if (error.code === 'config-invalid') return undefined;
+    if (error.code === 'secret-unavailable') return new WeirError('secret-unavailable', undefined, { cause: error });
+    throw error;
+  }
 }
 
 function oidcVerifier({ issuer, audience, tokenType, rolesClaim }: OidcOptions, now: () => number): (token: string) => Promise<Principal | undefined> {

@@ -2,6 +2,7 @@ import { hash, randomBytes } from 'node:crypto';
 import { WeirError } from '@weir/errors';
 import { createTokenSource, leastBetweenMs, parseOAuthClient, type OAuthClient, type TokenSource } from './oauth.ts';
 import type { SecretProvider } from './kv-provider.ts';
+import { keepRemoteNames, remoteNames } from './remote-names.ts';
 import type { callJson } from './session.ts';
 import { changeSecrets, fileStamp, loadSecrets, sealedName, type FileStoreOptions } from './sealed-file.ts';
 import { Secret } from '@weir/config';
@@ -9,13 +10,19 @@ import type { StoredSecret, Vault, VaultStatus } from './types.ts';
 
 export const namePattern = /^[A-Z][A-Z0-9_]{0,63}$/;
 const oauthTimeoutMs = 10_000;
-/** A forced refresh (a vendor refused the credential) asks the token server at most this often. */
+/** A forced refresh (a vendor refused the credential) asks the token server of a client at most this often. */
 const forceEveryMs = 10_000;
 /** setTimeout takes no more than 2^31 - 1. */
 const longestTimerMs = 86_400_000;
 
-/** Where the refresh token stands that a token server put in place of the one in the secret; no name of a secret has a #. */
+/** A replaced refresh token of a client that was set back within this serves again. One in use is replaced once a day at the latest. */
+const keptForMs = 2 * 86_400_000;
+
+const clientHash = (text: string): string => hash('sha256', text, 'hex');
+/** Begins where the refresh tokens stand that a token server put in place of the one in the secret; no name of a secret has a #. Versions before had this one place. */
 const refreshed = (name: string): string => `${name}#refreshed`;
+/** A place for each client: one that was replaced may get its answer after its successor has. */
+const refreshedOf = (name: string, of: string): string => `${refreshed(name)}/${of.slice(0, 16)}`;
 
 export interface VaultOptions extends FileStoreOptions {
   /** A remote provider; its secrets stand between the environment and the local file. */
@@ -27,6 +34,8 @@ export interface VaultOptions extends FileStoreOptions {
   readonly timers?: { setTimer(run: () => void, ms: number): unknown; clearTimer(handle: unknown): void };
   /** How a token server is asked. */
   readonly callTokenServer?: typeof callJson;
+  /** For who only looks: the names of what `remote` has are not kept in the data folder. */
+  readonly changesNothing?: boolean;
 }
 
 export function checkName(name: string): void {
@@ -42,11 +51,15 @@ export function openVault(options: VaultOptions): Vault {
   const sources = new Map<string, { readonly text: string; readonly source: TokenSource }>();
   let local: { readonly stamp: string; readonly secrets: Readonly<Record<string, StoredSecret>> } | undefined;
   let fetched: { readonly secrets: ReadonlyMap<string, StoredSecret>; readonly at: number } | undefined;
+  /** Names that the remote provider had when it was last read, before a first read here: by another process of the data folder. */
+  let had: ReadonlySet<string> | undefined;
   let status: VaultStatus = remote === undefined ? { available: true } : { available: false, reason: 'not read yet', since: now() };
   let revision = 0;
   let seen = '';
   let running: Promise<void> | undefined;
-  let forcedAt = Number.NEGATIVE_INFINITY;
+  const forcedAt = new Map<string, number>();
+  /** Secrets for which the read that goes on, or the next, asks for new tokens. */
+  const forced = new Set<string>();
   /** When the first token runs out of those that were valid when it was looked. */
   let firstEnd = Number.POSITIVE_INFINITY;
   let timer: unknown;
@@ -71,10 +84,12 @@ export function openVault(options: VaultOptions): Vault {
     const value = env[`WEIR_SECRET_${name}`];
     if (value !== undefined && value !== '') return { value };
     if (fresh() && fetched!.secrets.has(name)) return fetched!.secrets.get(name);
-    if (!fresh() && fetched?.secrets.has(name) === true) throw unavailable(name);
+    const away = remote !== undefined && !fresh();
+    // The file may have an older value, or one that was made up: it does not stand in for what the provider had.
+    if (away && (had ??= remoteNames(dataDir)).has(name)) throw unavailable(name);
     const found = localSecrets()[name];
     // With the provider out of reach nobody can say that it does not have the secret.
-    if (found === undefined && remote !== undefined && !fresh()) throw unavailable(name);
+    if (away && found === undefined) throw unavailable(name);
     return found;
   }
 
@@ -82,14 +97,19 @@ export function openVault(options: VaultOptions): Vault {
     const known = sources.get(name);
     if (known?.text === text) return known.source;
     // Beside the secret, not in it: it may stand in the environment or in the remote provider, which are found first.
-    const of = hash('sha256', text, 'hex');
+    const of = clientHash(text);
     const source = createTokenSource(name, client, {
       timeoutMs: oauthTimeoutMs, now, call: options.callTokenServer,
       kept() {
-        const kept = localSecrets()[refreshed(name)];
-        return kept?.of === of ? kept.value : undefined;
+        const all = localSecrets();
+        return [refreshedOf(name, of), refreshed(name)].map((place) => all[place]).find((kept) => kept?.of === of)?.value;
       },
-      keep(refreshToken) { changeSecrets(options, (all) => { all[refreshed(name)] = { value: refreshToken, of }; }); },
+      keep(refreshToken) {
+        changeSecrets(options, (all) => {
+          all[refreshedOf(name, of)] = { value: refreshToken, of, keptAt: now() };
+          if (all[refreshed(name)]?.of === of) delete all[refreshed(name)];
+        });
+      },
     });
     sources.set(name, { text, source });
     arm();
@@ -97,12 +117,12 @@ export function openVault(options: VaultOptions): Vault {
   }
 
   /** Clients that were asked for: a process that does not use a token must not turn its refresh token over. */
-  function clients(tell: (error: unknown) => void): TokenSource[] {
+  function clients(tell: (error: unknown) => void): { readonly name: string; readonly source: TokenSource }[] {
     return [...sources.keys()].flatMap((name) => {
       try {
         const text = find(name)?.value;
         const client = text === undefined ? undefined : parseOAuthClient(name, text);
-        if (client !== undefined) return [sourceOf(name, text!, client)];
+        if (client !== undefined) return [{ name, source: sourceOf(name, text!, client) }];
         sources.delete(name);
       } catch (error) {
         // The others have theirs all the same.
@@ -158,23 +178,34 @@ export function openVault(options: VaultOptions): Vault {
   function onTimer(): void {
     timer = undefined;
     // What fails here is told by `get` and by the next `refresh`: both meet it, too.
-    for (const source of clients(known)) if (source.dueAt() <= now()) renew(source, false).catch(known);
+    for (const { source } of clients(known)) if (source.dueAt() <= now()) renew(source, false).catch(known);
     notice();
     // A client that cannot be found now stays due.
     arm(leastBetweenMs);
   }
 
-  async function readAll(force: boolean): Promise<void> {
+  async function readRemote(from: SecretProvider): Promise<void> {
+    // Another process of the folder may have read it meanwhile.
+    if (fetched === undefined) had = undefined;
+    const secrets = await from.read();
+    fetched = { secrets, at: now() };
+    had = new Set(secrets.keys());
+    if (options.changesNothing !== true) keepRemoteNames(dataDir, had);
+  }
+
+  async function readAll(): Promise<void> {
     const problems = new Set<string>();
     const tell = (error: unknown): void => { problems.add(known(error).message); };
-    if (remote !== undefined) await remote.read().then((secrets) => { fetched = { secrets, at: now() }; }, tell);
+    if (remote !== undefined) await readRemote(remote).catch(tell);
     // Also of those that are asked for meanwhile: who waits for the read may have been the first to ask.
     const asked = new Set<TokenSource>();
     for (;;) {
-      const more = clients(tell).filter((source) => !asked.has(source));
+      const anew = new Set(forced);
+      forced.clear();
+      const more = clients(tell).filter(({ name, source }) => anew.has(name) || !asked.has(source));
       if (more.length === 0) break;
-      for (const source of more) asked.add(source);
-      await Promise.all(more.map((source) => renew(source, force).catch(tell)));
+      for (const { source } of more) asked.add(source);
+      await Promise.all(more.map(({ name, source }) => renew(source, anew.has(name)).catch(tell)));
     }
     status = problems.size === 0 ? { available: true } : { available: false, reason: [...problems].join('; ').slice(0, 500), since: status.since ?? now() };
     notice();
@@ -213,10 +244,13 @@ export function openVault(options: VaultOptions): Vault {
       listeners.add(listener);
       return () => { listeners.delete(listener); };
     },
-    refresh(force = false) {
-      const forced = force && now() - forcedAt >= forceEveryMs;
-      if (running === undefined && forced) forcedAt = now();
-      running ??= readAll(forced).finally(() => { running = undefined; });
+    refresh(force = []) {
+      for (const name of force) {
+        if (now() - (forcedAt.get(name) ?? Number.NEGATIVE_INFINITY) < forceEveryMs) continue;
+        forcedAt.set(name, now());
+        forced.add(name);
+      }
+      running ??= readAll().finally(() => { running = undefined; });
       return running;
     },
     status: () => status,
@@ -251,12 +285,14 @@ export function checkSecret(name: string, value: string): void {
   if (value === '') throw new WeirError('config-invalid', `secret ${name}: the value is empty`);
 }
 
-/** Set a secret; the value before it stays accepted for `overlapMs`. `leaf`: id of the audit leaf that was written before. */
+/** Set a secret; the value before it stays accepted for `overlapMs`, one that is set again as it is ends no overlap but with 0. `leaf`: id of the audit leaf that was written before. */
 export function setSecret(options: FileStoreOptions, name: string, value: string, overlapMs: number, now: number, leaf: string): void {
   checkSecret(name, value);
+  const of = clientHash(value);
   changeSecrets(options, (all) => {
-    const before = all[name]?.value;
-    all[name] = { value, ...(before === undefined || before === value || overlapMs <= 0 ? {} : { previous: before, previousUntil: now + overlapMs }) };
+    const before = all[name];
+    if (before?.value !== value || overlapMs <= 0) all[name] = { value, ...(before === undefined || overlapMs <= 0 ? {} : { previous: before.value, previousUntil: now + overlapMs }) };
+    for (const [place, kept] of Object.entries(all)) if (place.startsWith(refreshed(name)) && kept.of !== of && now - (kept.keptAt ?? now) > keptForMs) delete all[place];
   }, leaf);
 }
 
@@ -264,6 +300,10 @@ export function setSecret(options: FileStoreOptions, name: string, value: string
 export function removeSecret(options: FileStoreOptions, name: string, leaf: string): boolean {
   checkName(name);
   let found = false;
-  changeSecrets(options, (all) => { found = name in all; delete all[name]; delete all[refreshed(name)]; }, leaf);
+  changeSecrets(options, (all) => {
+    found = name in all;
+    delete all[name];
+    for (const place of Object.keys(all)) if (place.startsWith(refreshed(name))) delete all[place];
+  }, leaf);
   return found;
 }

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Provider } from 'oidc-provider';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createKvProvider, loadSecrets, migrateSecrets, openVault, removeSecret, rotateRootKey, setSecret, type KvOptions } from './index.ts';
+import { createKvProvider, loadSecrets, migrateSecrets, openVault, removeSecret, rotateRootKey, setSecret, type KvOptions, type Vault } from './index.ts';
 
 let dataDir: string;
 const servers: Server[] = [];
@@ -342,6 +342,45 @@ test('two hosts that were given one refresh token that rotates: the second is re
   }
   expect(hosts[0]!.get('CRM').reveal()).toBe('a1');
   expect(() => hosts[1]!.get('CRM')).toThrow(/invalid_grant.*used by somebody else: one that the server replaces serves the processes of one data folder only/);
+});
+
+test('the answer to a client that was replaced meanwhile takes no refresh token from its successor; what was kept of it goes in two days, or with the secret', async () => {
+  const given: string[] = [];
+  const slow = Promise.withResolvers<void>();
+  // Takes each refresh token once; the first that it is given it thinks over.
+  const tokenUrl = await listen((request, response) => {
+    let body = '';
+    request.on('data', (part) => { body += part; });
+    request.on('end', () => {
+      const token = new URLSearchParams(body).get('refresh_token')!;
+      if (given.includes(token)) return void response.writeHead(400).end(JSON.stringify({ error: 'invalid_grant' }));
+      const [client, n] = token.split('-') as [string, string];
+      void (given.push(token) === 1 ? slow.promise : Promise.resolve()).then(() => response.writeHead(200).end(JSON.stringify({ access_token: `by ${token}`, refresh_token: `${client}-${Number(n) + 1}`, expires_in: 10 })));
+    });
+  });
+  let now = Date.now();
+  const set = (client: string): void => setSecret(local(), 'CRM', JSON.stringify({ type: 'oauth2', tokenUrl, clientId: client, clientSecret: 's', refreshToken: `${client}-0` }), 0, now, leaf);
+  const [first, second] = [0, 1].map(() => openVault({ ...local(), now: () => now })) as [Vault, Vault];
+  set('a');
+  expect(() => first.get('CRM')).toThrow(/cannot be had/);
+  const answered = first.refresh();
+  await expect.poll(() => given).toEqual(['a-0']);
+  set('b');
+  expect(() => second.get('CRM')).toThrow(/cannot be had/);
+  await second.refresh();
+  expect(second.get('CRM').reveal()).toBe('by b-0');
+  slow.resolve();
+  await answered;
+  expect([first.get('CRM').reveal(), given]).toEqual(['by b-1', ['a-0', 'b-0', 'b-1']]);
+  const kept = (): number => Object.keys(loadSecrets(local())).filter((name) => name.startsWith('CRM#refreshed/')).length;
+  const counts = [kept()];
+  for (const days of [1, 2]) {
+    now += days * 86_400_000;
+    set('b');
+    counts.push(kept());
+  }
+  removeSecret(local(), 'CRM', leaf);
+  expect([...counts, kept()]).toEqual([2, 2, 1, 0]);
 });
 
 test('a replaced refresh token that cannot be kept is told and kept later; the access token serves meanwhile', async () => {

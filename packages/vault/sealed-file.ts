@@ -107,13 +107,13 @@ function rootKeys(options: FileStoreOptions): RootKey[] {
   return [...keyLines(dataDir).flatMap((line, i) => openLine(line, workspaceKey, `${join(dataDir, keyName)}:${i + 1}`) ?? []), workspaceKey].map(rootKey);
 }
 
-function readBounded(file: string): string {
+export function readBounded(file: string): string {
   if (statSync(file).size > maxFileBytes) throw new WeirError('secret-unavailable', `${file}: more than ${maxFileBytes} bytes`);
   return readFileSync(file, 'utf8');
 }
 
 /** The parser's message would quote the text. */
-function parseJson(text: string, file: string): unknown {
+export function parseJson(text: string, file: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
@@ -160,7 +160,7 @@ function writeSealed(options: FileStoreOptions, secrets: SecretMap, leaf = seale
 }
 
 /** One writer at a time over processes, by an exclusive transaction of SQLite on an empty file: the system lets go of it when its holder dies, and nobody has to judge whether one is stale. */
-function locked<T>(dataDir: string, act: () => T): T {
+export function locked<T>(dataDir: string, act: () => T): T {
   mkdirSync(dataDir, { recursive: true });
   const lock = join(dataDir, lockName);
   closeSync(openSync(lock, 'a', 0o600));

@@ -33,11 +33,11 @@ const firstRetryMs = 500;
  * OAuth2 tokens are refreshed ahead of their end, whatever that interval is.
  * A vault that does not answer at the start does not keep the service from starting: what needs a secret is paused.
  */
-export async function startVault(options: { dataDir: string; env: Readonly<Record<string, string | undefined>>; settings: VaultSettings; logger: Lines; now?: () => number }): Promise<Vault> {
+export async function startVault(options: { dataDir: string; env: Readonly<Record<string, string | undefined>>; settings: VaultSettings; logger: Lines; now?: () => number; changesNothing?: boolean }): Promise<Vault> {
   const { settings, logger } = options;
   const now = options.now ?? Date.now;
   const timers = { setTimer: (run: () => void, ms: number) => setTimeout(run, ms).unref(), clearTimer: (handle: unknown) => { clearTimeout(handle as NodeJS.Timeout); } };
-  const vault = openVault({ dataDir: options.dataDir, env: options.env, now, timers, maxStaleMs: settings.vaultMaxStaleMs, remote: settings.vaultAddr === undefined ? undefined : createKvProvider({ ...sessionOf(settings, settings.vaultAddr, now), warn: (message) => logger.warn({}, message), path: settings.vaultPath, overlapMs: settings.vaultOverlapMs }) });
+  const vault = openVault({ dataDir: options.dataDir, env: options.env, now, timers, changesNothing: options.changesNothing, maxStaleMs: settings.vaultMaxStaleMs, remote: settings.vaultAddr === undefined ? undefined : createKvProvider({ ...sessionOf(settings, settings.vaultAddr, now), warn: (message) => logger.warn({}, message), path: settings.vaultPath, overlapMs: settings.vaultOverlapMs }) });
   let timer: NodeJS.Timeout | undefined;
   let closed = false;
   let failures = 0;

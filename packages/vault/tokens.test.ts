@@ -135,6 +135,24 @@ test('a read of the vault counts those that are first asked for while it goes on
   vault.close();
 });
 
+test('a token that a vendor refused is asked for anew, at most every 10 s and also while a read goes on, and that of nobody else', async () => {
+  const { state, vault, hold, pass } = world(['CRM', 'ADS']);
+  state.life = 3600;
+  hold();
+  await pass(20);
+  const asked = (): number[] => ['CRM', 'ADS'].map((of) => state.requests.filter(({ name }) => name === of).length);
+  for (let i = 0; i < 10; i++) {
+    for (let again = 0; again < 3; again++) void vault.refresh(['CRM']);
+    await pass(30_000);
+  }
+  expect(asked()).toEqual([11, 1]);
+  void vault.refresh();
+  void vault.refresh(['ADS', 'NO_CLIENT']);
+  await pass(20);
+  expect(asked()).toEqual([11, 2]);
+  vault.close();
+});
+
 test.each([[1, 800], [0.001, 500], [40, 32_000], ['40', 32_000], [undefined, 240_000], [null, 240_000], [0, 240_000], [-5, 240_000], ['soon', 240_000], [Number.NaN, 240_000], [1e18, 86_400_000], [Number.POSITIVE_INFINITY, 86_400_000]])('expires_in %s: it is refreshed after %d ms', async (life, ms) => {
   const { state, vault, hold, pass } = world();
   state.life = life;
@@ -187,7 +205,7 @@ test('property: whatever the server does, no token is held that has run out, one
     let forced = 0;
     for (const { ms, read, ...server } of steps) {
       Object.assign(state, server);
-      if (read !== '') void vault.refresh(read === 'forced');
+      if (read !== '') void vault.refresh(read === 'forced' ? ['CRM'] : []);
       if (read === 'forced') forced++;
       await pass(ms, look);
     }

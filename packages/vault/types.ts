@@ -10,6 +10,8 @@ export interface StoredSecret {
   readonly previousUntil?: number;
   /** Of a refresh token only: SHA-256 of the OAuth2 client that it was given to. */
   readonly of?: string;
+  /** Of a refresh token only: when it was kept, ms since the epoch. */
+  readonly keptAt?: number;
 }
 
 export interface VaultStatus {
@@ -40,8 +42,8 @@ export interface Vault {
   revision(): number;
   /** Called after a change was noticed; returns what ends it. */
   onChange(listener: () => void): () => void;
-  /** Ask the providers now, and token servers for tokens that are due: also those of clients that are asked for meanwhile; with `force` also for new access tokens although the old look valid (a vendor refused one), at most every 10 s. Calls at the same time share one read. A provider's failure does not reject: see status(). */
-  refresh(force?: boolean): Promise<void>;
+  /** Ask the providers now, and token servers for tokens that are due: also those of clients that are asked for meanwhile; of the secrets in `force` also for new access tokens although the old look valid (a vendor refused one), for each at most every 10 s; those of others stay. Calls at the same time share one read. A provider's failure does not reject: see status(). */
+  refresh(force?: readonly string[]): Promise<void>;
   status(): VaultStatus;
   close(): void;
 }

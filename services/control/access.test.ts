@@ -25,6 +25,8 @@ let granted: readonly Grant[] | null = null;
 let leaves: NewLeaf[] = [];
 let auditFails = false;
 let failing: Error | undefined;
+/** Why the admin token cannot be had. */
+let adminAway: WeirError | undefined;
 let unexpected: [unknown, string][] = [];
 let ran: string[] = [];
 
@@ -46,7 +48,8 @@ beforeAll(async () => {
     features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false }, resourceIndicators: { enabled: true, getResourceServerInfo: (_ctx: unknown, resource: string) => ({ scope: 'weir', audience: resource, accessTokenFormat: 'jwt' as const, accessTokenTTL: 300, jwt: { sign: { alg: 'RS256' as const } } }) } },
     extraTokenClaims: () => ({ weir_roles: ['viewer', 'a-role-of-another-application'] }),
   });
-  const authenticate = createAuthenticate({ adminToken: () => admin, principalOf: (t) => (t === token && granted !== null ? { id: 'token:t', grants: granted } : undefined), oidc: oidcOptions({ oidcIssuer: issuer, oidcAudience: audience, oidcTokenType: 'at+jwt', oidcRolesClaim: 'weir_roles' }), now: () => Date.now() });
+  const adminToken = (): string => { if (adminAway !== undefined) throw adminAway; return admin; };
+  const authenticate = createAuthenticate({ adminToken, principalOf: (t) => (t === token && granted !== null ? { id: 'token:t', grants: granted } : undefined), oidc: oidcOptions({ oidcIssuer: issuer, oidcAudience: audience, oidcTokenType: 'at+jwt', oidcRolesClaim: 'weir_roles' }), now: () => Date.now() });
   const ports = {
     authenticate,
     audit: () => ({
@@ -305,6 +308,20 @@ test('tokens that are none: 401', async () => {
   expect((await call('GET', '/v1/status', `Bearer ${good}`)).statusCode).toBe(200);
   for (const [name, authorization] of Object.entries(cases)) {
     for (const url of ['/v1/status', '/v1/nothing-here']) expect([name, (await call('GET', url, authorization)).statusCode]).toEqual([name, 401]);
+  }
+});
+
+test('while the admin token cannot be had the kill switch is pulled with an API token, and a stranger is not told where the vault is', async () => {
+  adminAway = new WeirError('secret-unavailable', 'vault vault.internal:8200: secret/weir sealed (503)');
+  try {
+    [granted, ran] = [[parseGrant('operator')], []];
+    expect((await call('POST', '/v1/destinations/crm/pause', `Bearer ${token}`, {})).statusCode).toBe(200);
+    expect((await call('GET', '/v1/status', `Bearer ${await jwt()}`)).statusCode).toBe(200);
+    expect(ran).toEqual(['switch', 'status']);
+    const { statusCode, body } = await call('GET', '/v1/status', 'Bearer x');
+    expect([statusCode, JSON.parse(body).error, body.includes('vault.internal')]).toEqual([503, 'secret-unavailable', false]);
+  } finally {
+    adminAway = undefined;
   }
 });
 

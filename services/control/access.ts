@@ -65,7 +65,7 @@ function errorsOf(method: string, { public: open, action, errors = [] }: Fastify
   const reading = method === 'GET' || method === 'HEAD';
   const input: Refusal[] = reading && schema?.params === undefined && schema?.querystring === undefined ? [] : ['bad-request'];
   const body: Refusal[] = reading ? [] : [{ code: 'bad-request', status: 413 }, { code: 'bad-request', status: 415 }];
-  return [...new Set<Refusal>([...input, ...body, 'unauthorized', 'forbidden', 'issuer-unavailable', 'log-unavailable', 'not-ready', ...(action === undefined ? [] : ['audit-broken'] as const), ...errors])];
+  return [...new Set<Refusal>([...input, ...body, 'unauthorized', 'forbidden', 'issuer-unavailable', 'secret-unavailable', 'log-unavailable', 'not-ready', ...(action === undefined ? [] : ['audit-broken'] as const), ...errors])];
 }
 
 /**

@@ -1,6 +1,6 @@
-import { appendFileSync, closeSync, existsSync, fstatSync, fsyncSync, mkdirSync, openSync, readFileSync, readSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, fstatSync, fsyncSync, ftruncateSync, mkdirSync, openSync, readFileSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { parseCheckpoint } from '@weir/audit';
+import { keptCheckpoints, parseCheckpoint } from '@weir/audit';
 import { replaceFile } from '@weir/durable';
 import { WeirError } from '@weir/errors';
 import type { Logger } from 'pino';
@@ -17,26 +17,32 @@ export interface Witness {
 }
 
 const newline = 0x0a;
+/** Longer than any checkpoint. */
+const longestTail = 64 * 1024;
+/** Of a file that only grows, is not there yet, or may not be written: what is torn in it is passed over when it is read. */
+const notCut: ReadonlySet<string | undefined> = new Set(['ENOENT', 'EPERM', 'EACCES', 'EROFS']);
 
 /**
  * A file with checkpoints, one a line (JSON strings), synced before `publish` resolves. It belongs on another disk or
  * machine. A newer checkpoint of a log that was checked says all that the older ones say, so the file is made anew with the
- * newest now and then; where that is not allowed (append-only) it grows.
+ * newest now and then; where that is not allowed (append-only) it grows. A checkpoint that could not be written whole is cut off
+ * again, by `publish` or, after a crash, here.
  * @param maxKept checkpoints that are published before the older ones are dropped
  */
 export function fileWitness(path: string, logger: Pick<Logger, 'warn'>, maxKept = 1000): Witness {
   mkdirSync(dirname(path), { recursive: true });
+  cutTail(path);
   let published = 0;
   let compacts = true;
 
   function compact(): void {
     published = 0;
     if (!compacts || !existsSync(path)) return;
-    const lines = readFileSync(path, 'utf8').split('\n').slice(0, -1);
-    if (lines.length < 2) return;
-    const newest = lines.map((line) => ({ line, size: parseCheckpoint(parseLine(path, line))?.size ?? -1 })).reduce((a, b) => (b.size >= a.size ? b : a));
+    const notes = keptCheckpoints(readFileSync(path, 'utf8'));
+    if (notes.length < 2) return;
+    const newest = notes.map((note) => ({ note, size: parseCheckpoint(note)?.size ?? -1 })).reduce((a, b) => (b.size >= a.size ? b : a));
     try {
-      replaceFile(path, `${newest.line}\n`, 0o644);
+      replaceFile(path, `${JSON.stringify(newest.note)}\n`, 0o644);
     } catch (error) {
       compacts = false;
       logger.warn({ path, reason: (error as Error).message }, 'the file of checkpoints can not be replaced by a shorter one: it grows');
@@ -45,16 +51,20 @@ export function fileWitness(path: string, logger: Pick<Logger, 'warn'>, maxKept 
 
   return {
     compact,
-    // A torn last line is a checkpoint that was never acknowledged.
-    kept: () => (existsSync(path) ? readFileSync(path, 'utf8').split('\n').slice(0, -1).map((line) => parseLine(path, line)) : []),
+    kept: () => (existsSync(path) ? keptCheckpoints(readFileSync(path, 'utf8')) : []),
     async publish(note) {
       const file = openSync(path, 'a+', 0o644);
       try {
         const { size } = fstatSync(file);
         const last = Buffer.alloc(1);
         if (size > 0) readSync(file, last, 0, 1, size - 1);
-        appendFileSync(file, `${size > 0 && last[0] !== newline ? '\n' : ''}${JSON.stringify(note)}\n`);
-        fsyncSync(file);
+        try {
+          appendFileSync(file, `${size > 0 && last[0] !== newline ? '\n' : ''}${JSON.stringify(note)}\n`);
+          fsyncSync(file);
+        } catch (error) {
+          takeBack(file, size);
+          throw error;
+        }
       } finally {
         closeSync(file);
       }
@@ -64,14 +74,32 @@ export function fileWitness(path: string, logger: Pick<Logger, 'warn'>, maxKept 
   };
 }
 
-/** A line that is no JSON string counts as a checkpoint nobody signed: it is a finding, not a gap. */
-function parseLine(path: string, line: string): string {
+function takeBack(file: number, size: number): void {
   try {
-    const value: unknown = JSON.parse(line);
-    return typeof value === 'string' ? value : '';
+    ftruncateSync(file, size);
+  } catch {
+    // What the disk said first is told. The next checkpoint begins a line, and what is torn before it is passed over.
+  }
+}
+
+/** Cuts what stands behind the last line end; a whole checkpoint there lacks only that, and stays. */
+function cutTail(path: string): void {
+  try {
+    const file = openSync(path, 'r+');
+    try {
+      const { size } = fstatSync(file);
+      const end = Buffer.alloc(Math.min(size, longestTail));
+      if (size > 0) readSync(file, end, 0, end.length, size - end.length);
+      const from = end.lastIndexOf(newline) + 1;
+      const tail = end.subarray(from).toString('utf8');
+      if (tail === '' || (from === 0 && size > end.length) || keptCheckpoints(tail).length > 0) return;
+      ftruncateSync(file, size - end.length + from);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
   } catch (error) {
-    if (error instanceof SyntaxError) return '';
-    throw new WeirError('config-invalid', `${path} can not be read`, { cause: error });
+    if (!notCut.has((error as NodeJS.ErrnoException).code)) throw error;
   }
 }
 

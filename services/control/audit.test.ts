@@ -44,13 +44,27 @@ test('a checkpoint is kept without reading those before it: the file may be larg
   expect(readFileSync(path, 'utf8')).toBe('"a"\n');
 });
 
-test('a checkpoint that a crash cut off is no checkpoint, and the next one begins a line', async () => {
+test('a checkpoint that a crash cut off is no checkpoint and no finding, and the next one begins a line', async () => {
   const witness = fileWitness(local(), logger);
   await witness.publish('a');
   appendFileSync(local(), '"tor');
   expect(witness.kept()).toEqual(['a']);
   await witness.publish('b');
-  expect(witness.kept()).toEqual(['a', '', 'b']);
+  expect(witness.kept()).toEqual(['a', 'b']);
+});
+
+test('a checkpoint that a full disk cut off does not break the log at the next start; one that was forged or changed does', async () => {
+  const audit = await open(openWitnesses(dir, [], logger));
+  await fact(audit);
+  appendFileSync(local(), '"weir.aud');
+  await fact(audit);
+  expect((await open(openWitnesses(dir, [], logger))).broken).toBeUndefined();
+  const whole = readFileSync(local(), 'utf8').split('\n')[0]!;
+  const changed = JSON.stringify((JSON.parse(whole) as string).replace('\n2\n', '\n1\n'));
+  for (const lines of [['x', whole], ['{}', whole], ['"weir.audit\\n9\\n"', whole], [changed, whole], ['"torn', 'x', whole], [whole, '"torn']]) {
+    writeFileSync(local(), `${lines.join('\n')}\n`);
+    expect([lines, (await open(openWitnesses(dir, [], logger))).broken]).toEqual([lines, expect.stringContaining('not what was signed')]);
+  }
 });
 
 test('the file of checkpoints does not grow with the log: the newest is left, and it tells of a log that was cut', async () => {

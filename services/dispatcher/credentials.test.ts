@@ -1,7 +1,7 @@
 import { WeirError } from '@weir/errors';
 import type { Incident } from '@weir/release';
 import { createHandClock } from '@weir/testing';
-import { Secret, type Vault } from '@weir/vault';
+import { openVault, Secret, type Vault } from '@weir/vault';
 import { Registry } from 'prom-client';
 import { expect, test } from 'vitest';
 import { createCredentials } from './credentials.ts';
@@ -203,4 +203,31 @@ test.each([['refuses', 0], ['hangs', 5000]] as const)('a token server that %s: t
   credentials.destination('crm');
   expect(control.get('crm')!.until).not.toBeNull();
   await credentials.close();
+});
+
+test('a vendor that refuses its token ten times over has no token of another vendor asked for anew', async () => {
+  const clock = createHandClock(1_800_000_000_000);
+  const asked: string[] = [];
+  const client = (name: string): string => JSON.stringify({ type: 'oauth2', tokenUrl: `https://${name}.example/token`, clientId: 'c', clientSecret: 's' });
+  const vault = openVault({
+    dataDir: '/nonexistent', env: { WEIR_SECRET_CRM: client('crm'), WEIR_SECRET_ADS: client('ads') }, now: clock.now,
+    callTokenServer: async (url) => ({ status: 200, body: { access_token: `${asked.push(new URL(url).hostname)}`, expires_in: 3600 } }),
+  });
+  const destinations = new Map(['crm', 'ads'].map((name) => [name, { name, adapter: { manifest: {} }, config: { auth: { token: { secret: name.toUpperCase() } } } }]));
+  const silent = (): void => undefined;
+  const credentials = createCredentials({
+    vault, releases: { current: () => ({ hash: 'a', destinations }), incidents: () => new Map() } as never, sandboxUrl: '', logger: { warn: silent, error: silent, info: silent } as never, registry: new Registry(), clock,
+    save: async () => undefined, changed: () => undefined,
+  });
+  const pass = async (ms: number): Promise<void> => { for (const _ of clock.turn(ms)) await new Promise(setImmediate); await new Promise(setImmediate); };
+  credentials.destination('crm');
+  await pass(0);
+  for (let i = 0; i < 10; i++) {
+    expect(credentials.destination('crm')).toBeDefined();
+    credentials.rejected('crm');
+    await pass(30_000);
+  }
+  expect(['crm', 'ads'].map((name) => asked.filter((host) => host === `${name}.example`).length)).toEqual([11, 1]);
+  await credentials.close();
+  vault.close();
 });

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { findWeirError, type ErrorCode } from '@weir/errors';
-import { incidentAbout, resolveConfig, type DestinationConfig, type Incident, type ReleaseFeed } from '@weir/release';
+import { incidentAbout, resolveConfig, secretNames, type DestinationConfig, type Incident, type ReleaseFeed } from '@weir/release';
 import type { Clock } from '@weir/service';
 import type { Vault } from '@weir/vault';
 import type { Logger } from 'pino';
@@ -9,7 +9,7 @@ import { Gauge, type Registry } from 'prom-client';
 export interface Credentials {
   /** The destination of the running release with its secrets; undefined when it is not in the release or a secret cannot be had: it is not called and keeps its events. `config` is the same object while its values, secrets too, are the same. */
   destination(name: string): DestinationConfig | undefined;
-  /** The vendor refused the credential: the vault is asked again and an incident begins, or goes on. */
+  /** The vendor refused the credential: the vault is asked again, for new tokens of this destination's clients too, and an incident begins, or goes on. */
   rejected(name: string): void;
   /** The vendor answered a call that carried the credential: an incident ends. */
   accepted(name: string): void;
@@ -183,7 +183,9 @@ export function createCredentials(ports: Ports): Credentials {
     },
     rejected(name) {
       begin(name, refusedCode);
-      void vault.refresh(true).catch((error: unknown) => logger.error({ err: error }, 'vault refresh failed'));
+      // A token server that nobody complained of is left alone: it may count requests, or turn a refresh token over at each.
+      const names = secretNames(releases.current().destinations.get(name)?.config ?? {}).map((secret) => secret.name);
+      void vault.refresh(names).catch((error: unknown) => logger.error({ err: error }, 'vault refresh failed'));
     },
     accepted(name) {
       if (open.size > 0) end(name);

@@ -36,7 +36,7 @@ beforeAll(async () => {
   hold(app, (problem) => problems.push(problem));
   app.addHook('onRoute', ({ method, url }) => { routes.push(...[method].flat().map((one) => `${one} ${url}`)); });
   const common = { budget: createBudget(1e6), metrics: createMetrics(new Registry(), () => 0), refused: () => {} };
-  registerRoutes(app, { ...common, sources: () => ({ webhook: () => undefined, segment: () => undefined, hasSegment: true }) } as never);
+  registerRoutes(app, { ...common, sources: () => ({ webhook: () => undefined, waits: () => false, segment: () => undefined, hasSegment: true, segmentWaits: false }) } as never);
   registerConsent(app, {
     ...common, access, intake: async () => { recorded++; return { id: 'evt_x', acceptedAt: 0, offsets: [{ partition: 0, offset: 1 }], ids: [], applied: async () => 'applied' }; },
     policy: () => ({ purposes: new Map([['news', {}]]), routes: new Map() }) as never, rate: () => true, monotonic: () => 0, maxWaitMs: 1000,

@@ -4,7 +4,7 @@ import { allows, createTokenIndex, everything, followControl, nothing, tokenKey,
 import { createAuthenticate, type OidcOptions } from '@weir/service/authenticate';
 
 export interface ConsentAccess {
-  /** Who sends this Authorization header and may record a no, whatever the sources and destinations of the grant: `mayOpen` says who may record the rest. Rejects with unauthorized, forbidden, or issuer-unavailable. */
+  /** Who sends this Authorization header and may record a no, whatever the sources and destinations of the grant: `mayOpen` says who may record the rest. Rejects with unauthorized, forbidden, issuer-unavailable, or secret-unavailable. */
   authorize(authorization: string | undefined): Promise<Principal>;
   close(): Promise<void>;
 }

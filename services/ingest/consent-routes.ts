@@ -44,7 +44,7 @@ const header = (name: string, description: string) => ({ name, in: 'header', req
 /** As the document has it. */
 const consentRoute = (): FastifyContextConfig => ({
   tag: 'consent', summary: 'Record a change of consent.', replies: { 200: appliedReply, 202: pendingReply, 409: supersededReply },
-  errors: ['unauthorized', 'forbidden', 'body-malformed', 'body-too-deep', 'body-too-large', 'encoding-unsupported', 'overloaded', 'log-unavailable', 'issuer-unavailable'],
+  errors: ['unauthorized', 'forbidden', 'body-malformed', 'body-too-deep', 'body-too-large', 'encoding-unsupported', 'overloaded', 'log-unavailable', 'issuer-unavailable', 'secret-unavailable'],
   inputs: {
     description: 'Permission consent.write; what is no denial or withdrawal needs it over every source and destination. Answered when the log has the change. See docs/consent.md.', security: ['bearer', 'oidc'],
     parameters: [

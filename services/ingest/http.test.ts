@@ -6,7 +6,8 @@ import { registry as adapters } from '@weir/adapters';
 import { WeirError } from '@weir/errors';
 import type { Appender, OutRecord } from '@weir/log';
 import { topicNames } from '@weir/pipeline';
-import type { SourceConfig } from '@weir/release';
+import type { Release, SourceConfig } from '@weir/release';
+import { Secret, type Vault } from '@weir/vault';
 import type { FastifyInstance } from 'fastify';
 import pino from 'pino';
 import { Registry } from 'prom-client';
@@ -17,7 +18,7 @@ import { createMetrics } from './metrics.ts';
 import { createRefusalLog } from './refusals.ts';
 import { registerRoutes, type RoutePorts } from './routes.ts';
 import { createServer } from './server.ts';
-import type { Sources } from './sources.ts';
+import { resolveSources, type Sources } from './sources.ts';
 
 /** Conditions are waited for as long as it takes on a loaded machine; the default is one second. */
 const patience = { timeout: 20_000 };
@@ -58,11 +59,11 @@ interface World extends ReturnType<typeof memoryLog> {
   post(path: string, body: string | Buffer, headers?: Record<string, string>): Promise<{ status: number; body: any; headers: Record<string, unknown> }>;
 }
 
-function world(options: Partial<Pick<RoutePorts, 'ackTimeoutMs' | 'maxInflightBytes' | 'missing'>> & { sources?: SourceConfig[]; requestTimeoutMs?: number } = {}): World {
+function world(options: Partial<Pick<RoutePorts, 'ackTimeoutMs' | 'maxInflightBytes' | 'missing'>> & { sources?: SourceConfig[]; resolved?: Sources; requestTimeoutMs?: number } = {}): World {
   const { log, appender } = memoryLog();
   const all = new Map((options.sources ?? [shop, broken]).map((s) => [s.name, s]));
   const segments = [...all.values()].filter((s) => s.adapter.manifest.name === 'segment' && s !== broken);
-  const sources: Sources = { all, complete: true, previous: () => undefined, webhook: (name) => all.get(name), hasSegment: segments.length > 0, segment: (k) => (segments.length === 1 ? segments[0] : segments.find((s) => s.config['writeKey'] === k)) };
+  const sources: Sources = options.resolved ?? { all, complete: true, previous: () => undefined, webhook: (name) => all.get(name), waits: () => false, hasSegment: segments.length > 0, segmentWaits: false, segment: (k) => (segments.length === 1 ? segments[0] : segments.find((s) => s.config['writeKey'] === k)) };
   const budget = createBudget(options.maxInflightBytes ?? 10_000_000);
   const metrics = new Registry();
   const counters = createMetrics(metrics, budget.used);
@@ -126,6 +127,36 @@ test('a source whose topic is missing is answered so that its sender tries again
   const { status, body, headers } = await w.post('/webhooks/shop', JSON.stringify(track('a')));
   expect([status, body.error, headers['retry-after'], w.log.records.length]).toEqual([503, 'topic-missing', '2', 0]);
   expect((await w.post('/webhooks/till', JSON.stringify(track('a')), { authorization: key('wk2') })).status).toBe(202);
+});
+
+test('while the vault is away nobody who sends to a source that needs it is refused for good, and no other source takes what is meant for one that waits', async () => {
+  const vault = {
+    get(name: string) {
+      if (name !== 'OPEN') throw new WeirError('secret-unavailable', 'vault vault.internal:8200: secret/weir sealed (503)');
+      return new Secret('wk');
+    },
+    previous: () => undefined,
+  } as unknown as Vault;
+  const resolved = (...given: SourceConfig[]): Sources => resolveSources({ sources: new Map(given.map((s) => [s.name, s])) } as unknown as Release, { vault, closed: () => undefined });
+  const away = ['segment', 'stripe', 'http-poll'].map((adapter) => sourceOf(`${adapter}-away`, adapter, { writeKey: { secret: 'AWAY' } }));
+  const event = JSON.stringify(track('a'));
+  const w = world({ resolved: resolved(...away, sourceOf('open', 'segment', { writeKey: { secret: 'OPEN' } })) });
+  const [hook, tracked] = [await w.post('/webhooks/stripe-away', event), await w.post('/v1/track', event, { authorization: key('of the one that waits') })];
+  for (const { status, body, headers } of [hook, tracked]) expect([status, body.error, body.message.includes('vault.internal'), headers['retry-after']]).toEqual([503, 'secret-unavailable', false, '2']);
+  expect(tracked.body.success).toBe(false);
+  expect([(await w.post('/v1/track', event)).status, (await w.post('/webhooks/open', event)).status, w.log.records.length]).toEqual([200, 202, 2]);
+  // A poller takes no webhooks, whatever its secret is.
+  for (const name of ['http-poll-away', 'nope']) expect([name, (await w.post(`/webhooks/${name}`, event)).status]).toEqual([name, 404]);
+  expect((await world({ resolved: resolved(...away) }).post('/v1/batch', event)).status).toBe(503);
+  expect(await w.metrics.metrics()).toContain('weir_ingest_requests_total{source="stripe-away",result="secret-unavailable"} 1');
+});
+
+test('a key from before a rotation that cannot be asked for now is answered so that its sender tries again', async () => {
+  const previous = (): never => { throw new WeirError('secret-unavailable', 'vault vault.internal:8200: no answer'); };
+  const sources = [shop, sourceOf('till', 'segment', { writeKey: 'wk2' })];
+  const resolved = resolveSources({ sources: new Map(sources.map((s) => [s.name, { ...s, config: { writeKey: { secret: s.name } } }])) } as unknown as Release, { vault: { get: (name: string) => new Secret(name), previous } as unknown as Vault, closed: () => undefined });
+  const { status, body } = await world({ resolved }).post('/v1/track', JSON.stringify(track('a')), { authorization: key('old') });
+  expect([status, body.success, body.error]).toEqual([503, false, 'secret-unavailable']);
 });
 
 test('the same event has the same id however often it is sent; another event of the same object has another', async () => {

@@ -1,4 +1,5 @@
 import { createServer as createHttp, type Server, type ServerResponse } from 'node:http';
+import { WeirError } from '@weir/errors';
 import { exportJWK, generateKeyPair, SignJWT, UnsecuredJWT } from 'jose';
 import type { FastifyInstance } from 'fastify';
 import { Registry } from 'prom-client';
@@ -23,11 +24,12 @@ let recorded: ConsentContext[];
 let refusals: Refusal[];
 /** What the issuer answers with instead of its documents. */
 let trouble: ((response: ServerResponse) => void) | undefined;
+let adminToken: () => string;
 
 async function openApp(): Promise<void> {
   await app?.close();
   const reader = { read: async () => undefined, follow: async () => ({ close: async () => undefined }) };
-  access = await openConsentAccess({ reader: reader as never, admin: { endOffsets: async () => new Map() }, serde: {} as never, topic: 'weir.control', now: () => now, adminToken: () => 'the-admin-token', oidc: { issuer, audience: 'weir', tokenType: 'at+jwt', rolesClaim: 'weir_roles' }, fail: (error) => { throw error; } });
+  access = await openConsentAccess({ reader: reader as never, admin: { endOffsets: async () => new Map() }, serde: {} as never, topic: 'weir.control', now: () => now, adminToken: () => adminToken(), oidc: { issuer, audience: 'weir', tokenType: 'at+jwt', rolesClaim: 'weir_roles' }, fail: (error) => { throw error; } });
   app = createServer({ requestTimeoutMs: 1000, refused: () => undefined });
   registerConsent(app, {
     access, budget, metrics: createMetrics(new Registry(), () => 0), refused: (refusal) => refusals.push(refusal), intake: async (_order, context) => { recorded.push(context); return { id: 'evt_x', acceptedAt: 0, offsets: [{ partition: 0, offset: 1 }], ids: [], applied: async () => 'applied' }; },
@@ -44,7 +46,7 @@ beforeAll(async () => {
   issuer = `http://127.0.0.1:${(server.address() as { port: number }).port}`;
 });
 beforeEach(async () => {
-  [recorded, refusals, trouble] = [[], [], undefined];
+  [recorded, refusals, trouble, adminToken] = [[], [], undefined, () => 'the-admin-token'];
   await openApp();
 });
 afterAll(async () => {
@@ -87,6 +89,14 @@ test('an issuer that does not answer: 503 by a code of its own, not that of the 
   const answer = await app.inject({ method: 'POST', url: '/v1/consent', payload: '{}', headers: { authorization: `Bearer ${await jwt()}` } });
   expect([answer.statusCode, answer.json().error, answer.headers['retry-after'], refusals.map(({ code }) => code)]).toEqual([503, 'issuer-unavailable', '2', ['issuer-unavailable']]);
   expect(await say('the-admin-token')).toBe(200);
+});
+
+test('who signs in stops a person while the admin token cannot be had; who sends none of the tokens is to come again, and learns nothing of the vault', async () => {
+  adminToken = () => { throw new WeirError('secret-unavailable', 'vault vault.internal:8200: no answer'); };
+  expect(await say(await jwt())).toBe(200);
+  const answer = await app.inject({ method: 'POST', url: '/v1/consent', payload: '{}', headers: { authorization: 'Bearer x' } });
+  expect([answer.statusCode, answer.json().error, answer.headers['retry-after'], answer.body.includes('vault.internal')]).toEqual([503, 'secret-unavailable', '2', false]);
+  expect(recorded).toMatchObject([{ actor: 'oidc:dpo' }]);
 });
 
 test('requests that wait for an issuer which hangs hold nothing of what senders share, and one that was cut meanwhile ends', async () => {

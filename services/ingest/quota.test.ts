@@ -36,3 +36,18 @@ test('a refusal of one poller is heard by the others of its account', () => {
   quotaOf('a').finished({ throttled: true, answered: true, retryAfterMs: 3000 });
   expect(quotaOf('b').take()).toBe(3000);
 });
+
+test('a call that ends when a release has taken its source from the account is no call of the account any more', () => {
+  const source = (name: string, account: string) => [name, { name, account, adapter: { source: { kind: 'poll' } } }] as const;
+  let release = { sources: new Map([source('a', 'crm'), source('b', 'crm')]), destinations: new Map() } as unknown as Release;
+  let now = 0;
+  const quotaOf = createPollQuotas({ release: () => release, reserves: () => new Map(), partitionsOf: () => undefined, holds: () => true, monotonic: () => now, now: () => now, random: () => 0.5 });
+  const [a, b] = [quotaOf('a'), quotaOf('b')];
+  expect(a.take()).toBe(0);
+  release = { ...release, sources: new Map([source('a', 'own'), source('b', 'crm')]) } as unknown as Release;
+  a.finished({ throttled: false, answered: true });
+  expect(b.take()).toBe(0);
+  b.finished({ throttled: true, answered: true, retryAfterMs: 1000 });
+  now = 10_000;
+  expect(b.take()).toBe(0);
+});

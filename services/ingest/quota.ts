@@ -59,9 +59,16 @@ export function createPollQuotas(ports: Ports): (source: string) => PollQuota {
       const config = ports.release().sources.get(source);
       return config === undefined ? undefined : accountOf(config.account);
     };
+    /** Accounts that counted the calls that are open: a release may name another one before they end. */
+    const counted: AccountQuota[] = [];
     return {
-      take: () => quota()?.take({ bucket, limit: undefined, class: 'poll', who: source }, ports.monotonic()) ?? 0,
-      finished: (end) => quota()?.finished(bucket, end, ports.monotonic()),
+      take() {
+        const account = quota();
+        const ms = account?.take({ bucket, limit: undefined, class: 'poll', who: source }, ports.monotonic()) ?? 0;
+        if (account !== undefined && ms === 0) counted.push(account);
+        return ms;
+      },
+      finished: (end) => (counted.shift() ?? quota())?.finished(bucket, end, ports.monotonic()),
     };
   };
 }

@@ -33,7 +33,7 @@ const webhookReply = named('Accepted', object('Every item is on the log.', taken
 const segmentReply = named('SegmentAccepted', object('Every event is on the log.', { success: flag('true.'), ...taken }));
 const segmentError = named('SegmentError', object('Why a request was refused.', { success: optional(flag('false; absent where HTTP itself refuses, before a route is known.')), ...errorFields }));
 /** `take` may refuse with these. */
-const takeErrors = ['signature-invalid', 'source-unknown', 'body-malformed', 'body-too-deep', 'body-too-large', 'too-many-items', 'encoding-unsupported', 'overloaded', 'log-unavailable', 'topic-missing'] as const;
+const takeErrors = ['signature-invalid', 'source-unknown', 'body-malformed', 'body-too-deep', 'body-too-large', 'too-many-items', 'encoding-unsupported', 'overloaded', 'log-unavailable', 'secret-unavailable', 'topic-missing'] as const;
 const traceparent = { name: 'traceparent', in: 'header', required: false, description: 'W3C trace context; the trace goes on with it.', schema: { type: 'string' } };
 const encoding = { name: 'content-encoding', in: 'header', required: false, description: 'How the body is packed.', schema: { type: 'string', enum: ['identity', 'gzip', 'deflate', 'br'] } };
 type Answer = Pick<TypeOf<typeof webhookReply>, 'eventIds' | 'traceId'>;
@@ -118,13 +118,15 @@ export function registerRoutes(app: FastifyInstance, ports: RoutePorts): void {
       security: [], parameters: [traceparent, encoding], body: { types: ['*/*'], description: 'What the vendor sends, whatever type it names; its bytes are kept untouched.' },
     },
   }, async (request, reply) => {
-    const source = ports.sources().webhook(request.params.source);
+    const sources = ports.sources();
+    const source = sources.webhook(request.params.source);
+    const waits = source === undefined && sources.waits(request.params.source);
     try {
-      if (source === undefined) throw new WeirError('source-unknown');
+      if (source === undefined) throw new WeirError(waits ? 'secret-unavailable' : 'source-unknown');
       const { eventIds, traceId } = await take(ports, source, request);
       return reply.code(202).send({ eventId: eventIds[0] ?? null, eventIds, traceId });
     } catch (error) {
-      return reply.send(refuse(ports, source?.name ?? 'unknown', request, reply, error));
+      return reply.send(refuse(ports, source?.name ?? (waits ? request.params.source : 'unknown'), request, reply, error));
     }
   });
   registerSegment(app, ports);
@@ -156,10 +158,11 @@ function registerSegment(app: FastifyInstance, ports: RoutePorts): void {
     onPost(app, `/v1/${type}`, segmentRoute(type), async (request, reply) => {
       reply.header('access-control-allow-origin', '*').header('access-control-expose-headers', 'retry-after');
       const sources = ports.sources();
-      // The key only names the source: its adapter compares it again, in constant time.
-      const source = sources.segment(writeKeyOf(request));
+      let source: SourceConfig | undefined;
       try {
-        if (source === undefined) throw new WeirError(sources.hasSegment ? 'signature-invalid' : 'source-unknown');
+        // The key only names the source: its adapter compares it again, in constant time.
+        source = sources.segment(writeKeyOf(request));
+        if (source === undefined) throw new WeirError(sources.segmentWaits ? 'secret-unavailable' : sources.hasSegment ? 'signature-invalid' : 'source-unknown');
         const { eventIds, traceId } = await take(ports, source, request, segmentEventBytes);
         return reply.code(200).send({ success: true, eventId: eventIds[0] ?? null, eventIds, traceId });
       } catch (error) {

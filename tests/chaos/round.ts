@@ -2,6 +2,7 @@
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
+import { keptCheckpoints } from '@weir/audit';
 import { keyedId } from '@weir/pipeline';
 import { waitFor } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
@@ -207,7 +208,7 @@ async function signedAudit({ fleet }: World): Promise<Signed> {
     return (await response.json()) as { readonly checkpoint: string; readonly verifier: string };
   }, settleMs);
   const file = join(fleet.dataDir, 'audit-checkpoints.jsonl');
-  const kept = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter((line) => line !== '').map((line) => JSON.parse(line) as string) : [];
+  const kept = existsSync(file) ? keptCheckpoints(readFileSync(file, 'utf8')) : [];
   return { served: checkpoint, verifier, kept };
 }
 
