@@ -33,6 +33,43 @@ test('where only failures are listed, the others are done; by position', () => {
   expect(kinds(destination.batch!.classify(answer(200, {}), itemsOf(3, settings), settings), 3)).toEqual(['ok', 'ok', 'ok']);
 });
 
+const listed = '{"errors":[{"index":1,"code":400,"message":"no such person"}]}';
+test.each([
+  ['cut short', listed.slice(0, -9)], ['with a broken emoji escape', listed.replace('no such', '\\ud83d')], ['with a Latin-1 byte', listed.replace('no such', 'déjà')],
+  ['that nests too deep', listed.replace('{"errors"', `{"trace":${'['.repeat(40)}${']'.repeat(40)},"errors"`)], ['with the failures as an object', '{"errors":{"1":{"code":400}}}'], ['that is no JSON', '<html>'],
+])('where only failures are listed, nothing of an answer %s is taken for delivered', (_name, body) => {
+  const settings = config({ results: { path: 'errors', position: 'index', status: 'code', missing: 'ok' } });
+  expect(destination.batch!.classify({ status: 200, headers: {}, body: Buffer.from(body, 'latin1') }, itemsOf(3, settings), settings)).toMatchObject({ kind: 'retry', effect: 'maybe' });
+});
+
+test('where only failures are listed, an answer that lists none is a success of all; a failure that names no item is taken for one of any', () => {
+  const settings = config({ results: { path: 'errors', position: 'index', status: 'code', missing: 'ok' } });
+  const kindsOf = (body: unknown): string[] => kinds(destination.batch!.classify(answer(200, body), itemsOf(3, settings), settings), 3);
+  for (const body of ['', {}, { errors: null }, { errors: [] }, { errors: [{ index: 7, code: 200 }] }]) expect(kindsOf(body)).toEqual(['ok', 'ok', 'ok']);
+  expect(kindsOf({ errors: [{ index: 1, code: 400 }, { index: '', code: 400 }] })).toEqual(['retry', 'permanent', 'retry']);
+});
+
+test('in the order sent, a list that is shorter or longer than the items gives none of its results to the wrong one', () => {
+  const settings = config({ results: { path: 'results', status: 'code' } });
+  const kindsOf = (...codes: number[]): string[] => kinds(destination.batch!.classify(answer(200, { results: codes.map((code) => ({ code })) }), itemsOf(3, settings), settings), 3);
+  expect(kindsOf(200, 422, 500)).toEqual(['ok', 'permanent', 'retry']);
+  expect(kindsOf(200, 422)).toEqual(['retry', 'retry', 'retry']);
+  expect(kindsOf(200, 422, 200, 200)).toEqual(['retry', 'retry', 'retry']);
+});
+
+test('an item that the answer tells of twice is done only where both say so', () => {
+  const settings = config({ results: { path: 'results', key: 'id', status: 'code' } });
+  const results = [['k0', 200], ['k0', 422], ['k1', 200], ['k1', 201], ['k2', 422], ['k2', 200], ['k2', 422]].map(([id, code]) => ({ id, code }));
+  const found = destination.batch!.classify(answer(200, { results }), itemsOf(3, settings), settings);
+  expect(found).toMatchObject([{ kind: 'retry', effect: 'maybe' }, { kind: 'ok' }, { kind: 'retry', effect: 'maybe' }]);
+});
+
+test('a position that is no number is not that of the first item, or of the second', () => {
+  const settings = config({ results: { path: 'results', position: 'at', status: 'code' } });
+  const results = ['', [], [1], false, true, null, '1e0', ' 1', 0.5, '2'].map((at) => ({ at, code: 200 }));
+  expect(kinds(destination.batch!.classify(answer(200, { results }), itemsOf(3, settings), settings), 3)).toEqual(['retry', 'retry', 'ok']);
+});
+
 test('an answer that does not tell of an item is no success of it, and trouble of the whole is trouble of each', () => {
   const settings = config({ results: { path: 'results', key: 'id', status: 'code' } });
   const items = itemsOf(3, settings);
@@ -54,7 +91,7 @@ test('any answer gives a verdict for each item', () => {
 
 test.each([
   [{ maxItems: 0 }, {}, /maxItems/], [{ body: { a: 1 } }, {}, /items/], [{ body: { a: '{{items}}', b: '{{items}}' } }, {}, /items/], [{ path: '/x/{{record.email}}' }, {}, /batch.path/],
-  [{}, { idempotency: { scheme: 'header' } }, /batch/], [{ results: {} }, {}, /results.path/], [{ results: { path: 'r', key: 'a', position: 'b' } }, {}, /position/], [{ results: { path: 'r', verdicts: [{ verdict: 'no' }] } }, {}, /verdicts.0.verdict/], [{ colour: 1 }, {}, /colour/],
+  [{}, { idempotency: { scheme: 'header' } }, /batch/], [{ results: {} }, {}, /results.path/], [{ results: { path: 'r', missing: 'ok' } }, {}, /results.missing/], [{ results: { path: 'r', key: 'a', position: 'b' } }, {}, /position/], [{ results: { path: 'r', verdicts: [{ verdict: 'no' }] } }, {}, /verdicts.0.verdict/], [{ colour: 1 }, {}, /colour/],
 ])('%j is refused with its place', (batch, over, place) => {
   expect(() => destination.operations!(config(batch, over))).toThrow(place);
 });

@@ -17,7 +17,7 @@ interface Results {
   /** Dotted path in an element to a status code of its own. */
   readonly status: string | undefined;
   readonly verdicts: VerdictTable;
-  /** What an item is that the answer does not tell of: `ok` where only failures are listed. */
+  /** What an item is that the answer does not tell of: `ok` where only failures are listed, by key or position. */
   readonly missing: 'ok' | 'retry';
 }
 
@@ -48,6 +48,7 @@ function compileResults(value: Json | undefined, with_: Compiling, path: string)
   const missing = spec['missing'] ?? 'retry';
   if (missing !== 'ok' && missing !== 'retry') return with_.fail(`${path}.missing`, 'use ok or retry');
   if (spec['key'] !== undefined && spec['position'] !== undefined) with_.fail(`${path}.position`, 'give key or position');
+  if (missing === 'ok' && spec['key'] === undefined && spec['position'] === undefined) with_.fail(`${path}.missing`, 'ok needs key or position: in the order sent, a list of failures does not say of whom');
   return { path: dotted('path') ?? with_.fail(`${path}.path`, 'say where the list of results is'), key: dotted('key'), position: dotted('position'), status: dotted('status'), missing, verdicts: compileVerdicts(spec['verdicts'], (at, message) => with_.fail(`${path}.verdicts${at}`, message)) };
 }
 
@@ -82,35 +83,57 @@ function parse(body: Buffer): Json | undefined {
   }
 }
 
-/** Element → index of its item; -1 = of none of them. */
+/** The list of results; null: the answer is whole and has none. Undefined: it cannot be read, or something else stands there. */
+function listOf(body: Buffer, path: string): readonly Json[] | null | undefined {
+  if (body.length === 0) return null;
+  const answer = parse(body);
+  if (answer === undefined) return undefined;
+  const list = valueAt(answer, path) ?? null;
+  return list === null || Array.isArray(list) ? list : undefined;
+}
+
+/** Written as a number: of "", [] and false Number() makes 0. */
+const positionOf = (value: Json | undefined): number => (typeof value === 'number' || (typeof value === 'string' && /^\d+$/.test(value)) ? Number(value) : -1);
+
+/** Element → index of its item; one that no item has = of none of them. */
 function indexer(results: Results, items: readonly BatchItem[]): (element: Json, at: number) => number {
-  if (results.position !== undefined) return (element) => Number(valueAt(element, results.position!) ?? -1);
+  if (results.position !== undefined) return (element) => positionOf(valueAt(element, results.position!));
   if (results.key === undefined) return (_element, at) => at;
   const byKey = new Map(items.map((item, i) => [item.key, i]));
   return (element) => byKey.get(String(valueAt(element, results.key!))) ?? -1;
 }
 
-/** One verdict for all where the answer as a whole is no success, or tells of no items; else one each. */
+const inDoubt = (detail: string): Verdict => ({ kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', detail });
+
+/**
+ * One verdict for all where the answer as a whole is no success, or tells of no items; else one each. What is not told, told in
+ * two ways, or told by an order that does not fit the items may have been applied or not: it is tried again.
+ */
 export function readBatch(batch: HttpBatch, verdicts: VerdictTable, response: HttpResponse | HttpFailure, items: readonly BatchItem[]): Verdict | readonly Verdict[] {
   if ('failure' in response) return classifyFailure(response);
   const { results } = batch;
   const whole = verdicts.verdict(response);
-  const answer = results === undefined ? undefined : parse(response.body);
-  const list = results === undefined || answer === undefined ? undefined : valueAt(answer, results.path);
   if (results === undefined) return whole;
-  if (!Array.isArray(list)) return whole.kind === 'ok' && results.missing === 'retry' ? { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', detail: 'the answer has no list of results' } : whole;
+  const list = listOf(response.body, results.path);
+  if (list === undefined || list === null) return whole.kind !== 'ok' || (list === null && results.missing === 'ok') ? whole : inDoubt('the answer has no list of results');
   // Told of one by one, also where the answer as a whole is a refusal.
-  const untold: Verdict = whole.kind !== 'ok' ? whole : results.missing === 'ok' ? whole : { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', detail: 'the answer does not tell of this item' };
-  const found = new Array<Verdict>(items.length).fill(untold);
+  const untold = whole.kind !== 'ok' ? whole : inDoubt('the answer does not tell of this item');
+  if (results.key === undefined && results.position === undefined && list.length !== items.length) return untold;
+  const found = new Array<Verdict | undefined>(items.length).fill(undefined);
   const indexOf = indexer(results, items);
+  let strayFailure = false;
   for (let at = 0; at < list.length; at++) {
     const element = list[at]!;
     const index = indexOf(element, at);
-    if (!(index in found)) continue;
     const status = results.status === undefined ? response.status : Number(valueAt(element, results.status));
-    found[index] = results.verdicts.verdict(new ItemAnswer(Number.isInteger(status) ? status : 0, response.headers, element), `item ${Number.isInteger(status) ? status : 'without a status'}`);
+    const verdict = results.verdicts.verdict(new ItemAnswer(Number.isInteger(status) ? status : 0, response.headers, element), `item ${Number.isInteger(status) ? status : 'without a status'}`);
+    const before = found[index];
+    if (!(index in found)) strayFailure ||= verdict.kind !== 'ok';
+    else found[index] = before === undefined || (before.kind === verdict.kind && before.effect === verdict.effect) ? verdict : inDoubt('the answer tells of this item in two ways');
   }
-  return found;
+  // A failure that names no item is one of those that are not told of.
+  const rest = results.missing === 'ok' && !strayFailure ? whole : untold;
+  return found.map((verdict) => verdict ?? rest);
 }
 
 /** What the answer says of one item, as an answer of its own. Its body is made when a rule looks at it. */

@@ -19,11 +19,16 @@ export interface Batch<T> {
   readonly items: BatchItem[];
   /** Of the items, with what stands between them. */
   bytes: number;
+  /** Members at most: as many as the operation takes, or as the strictest of them (`batchLimit`). */
+  limit: number;
 }
 
-/** Takes the delivery in, unless its item is too much for what is left (`full`), or cannot be built at all. The count is the caller's. */
+/** Takes the delivery in, unless it or its item is too much for what is left (`full`), or cannot be built at all. */
 export function joinBatch<T>(ports: DestinationPorts, batch: Batch<T>, member: T & Member, destination: DestinationConfig, operation: OperationManifest): 'joined' | 'full' | Unbuildable {
   const { maxBytes } = operation.batch!;
+  const { batchLimit } = member.task;
+  const limit = batchLimit > 0 ? Math.min(batchLimit, batch.limit) : batch.limit;
+  if (batch.members.length >= limit) return 'full';
   const item = itemOf(ports, member.task, destination);
   if (!('text' in item)) return item;
   const bytes = Buffer.byteLength(item.text) + 1;
@@ -32,5 +37,6 @@ export function joinBatch<T>(ports: DestinationPorts, batch: Batch<T>, member: T
   batch.members.push(member);
   batch.items.push(item);
   batch.bytes += bytes;
+  batch.limit = limit;
   return 'joined';
 }

@@ -1,6 +1,8 @@
 import { expect, test } from 'vitest';
+import type { HttpFailure } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
-import { call, itemOf, readBack } from './call.ts';
+import { destination as http } from '../../adapters/http/destination.ts';
+import { call, callBatch, itemOf, readBack, type CallResult } from './call.ts';
 import type { PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { Task } from './types.ts';
@@ -45,4 +47,31 @@ test('a delivery whose payload is no record is called for by nobody and ends for
   };
   for (const code of ['avro-undecodable', 'schema-unknown'] as const) for (const ask of make(new WeirError(code, 'truncated'))) expect(await ask()).toEqual({ kind: 'unbuildable', code, detail: 'the payload of the delivery: truncated' });
   for (const ask of make(new Error('out of memory'))) await expect(ask()).rejects.toThrow('out of memory');
+});
+
+test('what a batch is refused for as a whole is told from what one item is refused for, also of items that the answer does not list', async () => {
+  const config = { baseUrl: 'https://api.example', authHeader: 'authorization', operations: { put: { accepts: ['Event'], path: '/rows', body: {}, idempotency: { scheme: 'body-field', name: '/key' }, verdicts: [{ status: 402, verdict: 'permanent', effect: 'none', vendorSide: true }, { status: 208, verdict: 'permanent', effect: 'done' }], batch: { results: { path: 'results', key: 'id', status: 'code' } } } } };
+  /** What each of so many deliveries is told: its verdict, and with how many it shares the refusal. */
+  async function told(count: number, answer: { readonly status: number; readonly results?: readonly { readonly id: string; readonly code: number }[] } | HttpFailure): Promise<string[]> {
+    const response = 'failure' in answer ? answer : { status: answer.status, headers: {}, body: Buffer.from(JSON.stringify({ results: answer.results })) };
+    const ports = {
+      name: 'crm', callTimeoutMs: 1000, clock: { now: () => 1, monotonic: () => 1 }, serde: { decode: () => ({ value: {} }) }, metrics: { calls: { observe: () => undefined } }, http: { call: () => Promise.resolve(response) },
+    } as unknown as DestinationPorts;
+    const destination = { config, adapter: { destination: http } } as never;
+    const members = Array.from({ length: count }, (_, i) => ({ runner: {} as PartitionRunner, task: { delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: `k${i}`, path: '', object: 'p', attempts: 0, maybeSince: 0 } as unknown as Task }));
+    const items = members.map(({ task }) => itemOf(ports, task, destination));
+    const results = await callBatch(ports, members, items as never, destination, { kind: 'use' } as never);
+    return results.map((r: CallResult) => (r.kind === 'verdict' ? `${r.verdict.kind} ${r.sharedBy ?? 'own'}` : r.kind));
+  }
+  expect(await told(3, { status: 400 })).toEqual(['permanent 3', 'permanent 3', 'permanent 3']);
+  expect(await told(1, { status: 400 })).toEqual(['permanent own']);
+  expect(await told(2, { failure: 'too-large', sent: true, detail: '' })).toEqual(['permanent 2', 'permanent 2']);
+  expect(await told(3, { status: 400, results: [{ id: 'k1', code: 400 }] })).toEqual(['permanent 3', 'permanent own', 'permanent 3']);
+  expect(await told(2, { status: 400, results: [{ id: 'k0', code: 400 }] })).toEqual(['permanent own', 'permanent 2']);
+  expect(await told(2, { status: 200, results: [{ id: 'k0', code: 400 }, { id: 'k1', code: 200 }] })).toEqual(['permanent own', 'ok own']);
+  // Of the destination, the credential, the vendor's own reasons, and what is done: in no other way than before.
+  expect(await told(2, { status: 401 })).toEqual(['auth-broken own', 'auth-broken own']);
+  expect(await told(2, { status: 503 })).toEqual(['retry own', 'retry own']);
+  expect(await told(2, { status: 402 })).toEqual(['permanent own', 'permanent own']);
+  expect(await told(2, { status: 208 })).toEqual(['permanent own', 'permanent own']);
 });

@@ -12,8 +12,8 @@ import type { Task } from './types.ts';
 /** Nothing was sent; `returned`: for another delivery of its batch. */
 export type Refusal = { readonly kind: 'refused'; readonly reason: 'lease' | 'consent' | 'disabled' | 'returned'; readonly detail: string };
 export type Unbuildable = { readonly kind: 'unbuildable'; readonly code: ErrorCode; readonly detail: string };
-/** `headers` of the answer, where there was one: the quota learns from them. */
-export type CallResult = { readonly kind: 'verdict'; readonly verdict: Verdict; readonly headers?: HttpResponse['headers'] } | Refusal | Unbuildable;
+/** `headers` of the answer, where there was one: the quota learns from them. `sharedBy`: so many deliveries are refused as one, of which another may be the reason. */
+export type CallResult = { readonly kind: 'verdict'; readonly verdict: Verdict; readonly sharedBy?: number; readonly headers?: HttpResponse['headers'] } | Refusal | Unbuildable;
 export type ReadBackResult = { readonly kind: 'read'; readonly read: ReadBack; readonly headers?: HttpResponse['headers'] } | Refusal | Unbuildable;
 
 interface Exchanged {
@@ -73,12 +73,13 @@ function measured(ports: DestinationPorts, { path, delivery }: Task, verdict: Ve
 }
 
 /** What a call came to for one delivery: fills `task.last`, counts the attempt, and remembers since when an effect is possible. */
-function account(task: Task, verdict: Verdict, done: Exchanged): CallResult {
+function account(task: Task, verdict: Verdict, done: Exchanged, sharedBy?: number): CallResult {
   task.attempts++;
   if (verdict.effect === 'maybe' && task.maybeSince === 0) task.maybeSince = done.startedAt;
   const last = { at: done.startedAt, durationMs: done.durationMs, verdict: verdict.kind, effect: verdict.effect, status: statusOf(done.response), path: task.path === '' ? null : task.path };
   task.last = 'code' in verdict ? { ...last, code: verdict.code } : last;
-  return { kind: 'verdict', verdict, headers: headersOf(done.response) };
+  const headers = headersOf(done.response);
+  return sharedBy === undefined ? { kind: 'verdict', verdict, headers } : { kind: 'verdict', verdict, sharedBy, headers };
 }
 
 /** One call for one delivery. */
@@ -94,11 +95,21 @@ export async function call(ports: DestinationPorts, runner: PartitionRunner, des
   return account(task, verdict, done);
 }
 
+/**
+ * Whether a delivery is refused by what the answer says of the call, and not of its item: the one verdict for all, which items that the
+ * answer does not list have, too. A smaller call may be taken. What took effect is not repeated, and a reason of the vendor's has no size.
+ */
+function isOfCall(verdict: Verdict, ofCall: Verdict): boolean {
+  if (verdict.kind !== 'permanent' || ofCall.kind !== 'permanent' || verdict.effect === 'done' || verdict.vendorSide === true) return false;
+  return verdict.code === ofCall.code && verdict.detail === ofCall.detail;
+}
+
 const untold: Verdict = { kind: 'retry', effect: 'maybe', code: 'vendor-unavailable', detail: 'the answer does not tell of this item' };
 
 /** One call for several deliveries: a result for each, in their order. `items` are those of `itemOf`. */
 export async function callBatch(ports: DestinationPorts, members: readonly Member[], items: readonly BatchItem[], destination: DestinationConfig, operation: OperationManifest): Promise<CallResult[]> {
-  const batch = destination.adapter.destination!.batch!;
+  const adapter = destination.adapter.destination!;
+  const batch = adapter.batch!;
   const done = await exchange(ports, members, operation, () => batch.request(items, destination.config, ports.clock.now()));
   if (done.kind === 'kept-back') return done.refusals.map((r) => r ?? { kind: 'refused', reason: 'returned', detail: 'another delivery of the batch may not be sent' });
   if (done.kind === 'unbuildable') return members.map(() => done);
@@ -106,7 +117,8 @@ export async function callBatch(ports: DestinationPorts, members: readonly Membe
   const verdicts = Array.isArray(found) ? found as readonly Verdict[] : undefined;
   const all = members.map((_, i) => (verdicts === undefined ? found as Verdict : verdicts[i] ?? untold));
   for (const kind of new Set(all.map((verdict) => verdict.kind))) measured(ports, members[0]!.task, kind, done);
-  return members.map(({ task }, i) => account(task, all[i]!, done));
+  const ofCall = members.length === 1 || all.every(({ kind }) => kind !== 'permanent') ? undefined : verdicts === undefined ? found as Verdict : adapter.classify(done.response, items[0]!.delivery, destination.config);
+  return members.map(({ task }, i) => account(task, all[i]!, done, ofCall !== undefined && isOfCall(all[i]!, ofCall) ? members.length : undefined));
 }
 
 /** The delivery as an item of a batch, or why it cannot be one. */

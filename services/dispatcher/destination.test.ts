@@ -9,17 +9,45 @@ import { createDisk } from '../../tests/integrity/sim/table.ts';
 const topic = 't.dispatch.one';
 const dayMs = 86_400_000;
 
-/** A destination over an empty ledger, by a clock that is turned by hand. Nothing of it is called, but by `batch`: so many deliveries at most in a call. */
-function world(over: { batch?: number; enabled?: boolean; atLeast?: () => boolean; parked?: readonly object[]; now?: number } = {}) {
+/** A call as the vendor gets it. */
+interface Sent { readonly operation: string; readonly items: readonly string[] }
+/** As an adapter sees a delivery of this world. */
+interface Given { readonly operation: string; readonly record: { readonly outputId: string } }
+interface Over {
+  /** So many deliveries at most in a call. */
+  batch?: number;
+  /** Beside `put` there is `bulk`, with items of so many bytes together at most. */
+  bulk?: number;
+  /** Calls with these items are answered with 400. */
+  refuses?: (items: readonly string[]) => boolean;
+  /** What that may have done. */
+  effect?: 'none' | 'maybe';
+  keyless?: boolean;
+  callMs?: number;
+  enabled?: boolean; atLeast?: () => boolean; parked?: readonly object[]; now?: number;
+}
+
+/** A destination over an empty ledger, by a clock that is turned by hand. Nothing of it is called, but by `batch` and `bulk`. */
+function world(over: Over = {}) {
   /** Offset of the next record on the ledger. */
   let appended = 40;
   const clock = createHandClock(over.now ?? 1000);
   let mark = { token: 0, owner: '' };
   const ended: string[] = [];
+  /** The same, with what was delivered. */
+  const ends: string[] = [];
   const gauge = Object.assign(() => undefined, { set: () => undefined, inc: () => undefined, dec: () => undefined, remove: () => undefined, observe: () => undefined });
   const batches: number[] = [];
-  const adapter = { destination: { batch: { item: () => 'i', request: (items: readonly object[]) => ({ items: items.length }), classify: (_answer: object, items: readonly object[]) => items.map(() => ({ kind: 'ok', effect: 'done' })) } } };
-  const destination = { adapter, config: {}, enabled: over.enabled ?? true, concurrency: 10, caps: [], paths: new Map(), seconds: undefined, operations: { put: { kind: 'use', idempotency: { scheme: 'natural-upsert', pastWindow: 'resend' }, ...(over.batch === undefined ? {} : { batch: { maxItems: over.batch, maxBytes: 1e6 } }) } }, retryHorizonMs: dayMs };
+  const calls: Sent[] = [];
+  const text = ({ record }: Given, key: string): string => `${record.outputId} ${key}`;
+  const classify = ({ status }: { status: number }): object => (status === 200 ? { kind: 'ok', effect: 'done' } : { kind: 'permanent', effect: over.effect ?? 'none', code: 'delivery-rejected', detail: `HTTP ${status}` });
+  const adapter = { destination: {
+    request: (given: Given, key: string): Sent => ({ operation: given.operation, items: [text(given, key)] }), classify,
+    batch: { item: text, request: (items: readonly { delivery: Given; text: string }[]): Sent => ({ operation: items[0]!.delivery.operation, items: items.map((item) => item.text) }), classify },
+  } };
+  const manifest = { kind: 'use', idempotency: over.keyless === true ? { scheme: 'none', pastWindow: 'hold' } : { scheme: 'natural-upsert', pastWindow: 'resend' } };
+  const operations = { put: { ...manifest, ...(over.batch === undefined ? {} : { batch: { maxItems: over.batch, maxBytes: 1e6 } }) }, bulk: { ...manifest, batch: { maxItems: 50, maxBytes: over.bulk ?? 0 } } };
+  const destination = { adapter, config: {}, enabled: over.enabled ?? true, concurrency: 10, caps: [], paths: new Map<string, string[]>(over.bulk === undefined ? [] : [['put', ['put', 'bulk']]]), seconds: undefined, operations, retryHorizonMs: dayMs };
   const delivery = { eventId: 'e', outputId: 'o', destination: 'one', operation: 'put', kind: 'use', intent: '0', itemHash: 'h', acceptedAt: clock.at, source: '', notBefore: null, payload: Buffer.from('p'), consentOffsets: [], identityOffsets: [], ids: [] };
   const ports = {
     name: 'one', instance: 'a', topics: topicNames('t'), keys: undefined, clock, fail: (error: unknown) => { throw error; },
@@ -29,10 +57,13 @@ function world(over: { batch?: number; enabled?: boolean; atLeast?: () => boolea
     retention: { ledgerMs: () => Number.POSITIVE_INFINITY, dispatchMs: () => 30 * dayMs, parkedMs: () => 30 * dayMs, oldest: () => undefined },
     ledger: { owner: () => mark, position: () => 40, intent: () => undefined, parks: (_partition: number, after?: string) => (after === undefined ? over.parked ?? [] : []), apply: () => undefined, end: () => undefined, lastDelivered: () => undefined },
     serde: {
-      known: () => true, decode: () => ({ name: 'weir.internal.Delivery', value: { ...delivery } }),
-      encode: (name: string, value: { owner?: string; token?: number; state?: string }) => {
+      known: () => true, decode: (bytes: Buffer) => ({ name: 'weir.internal.Delivery', value: { ...delivery, outputId: bytes.toString(), payload: bytes } }),
+      encode: (name: string, value: { owner?: string; token?: number; state?: string; outputId?: string }) => {
         if (name === 'weir.internal.LedgerOwner') mark = { token: value.token!, owner: value.owner! };
-        if (name === 'weir.internal.LedgerEnd') ended.push(value.state!);
+        if (name === 'weir.internal.LedgerEnd') {
+          ended.push(value.state!);
+          ends.push(`${value.state!} ${value.outputId!}`);
+        }
         return Buffer.from(name);
       },
     },
@@ -42,12 +73,14 @@ function world(over: { batch?: number; enabled?: boolean; atLeast?: () => boolea
     consumer: () => ({ holds: () => true, assignments: () => [], pause: () => undefined, resume: () => undefined, commit: () => Promise.resolve(), leaseUntil: () => 1e15 }),
     parkedTable: createDisk().open({ path: 'parked' }), turns: { next: () => Promise.resolve(), over: () => false, share: () => () => true },
     takeover: { load: () => Promise.resolve(), reach: () => undefined, catchUp: () => Promise.resolve() },
-    quota: { lost: () => undefined, take: () => (over.batch === undefined ? 1e9 : 0), state: () => ({ closedMs: 0 }), finished: () => undefined },
+    quota: { lost: () => undefined, take: () => (over.batch === undefined && over.bulk === undefined ? 1e9 : 0), state: () => ({ available: 1, perSecond: Number.POSITIVE_INFINITY, closedMs: 0 }), finished: () => undefined },
     workspaceKey: Buffer.alloc(32), callTimeoutMs: 1000, lease: { covers: () => true, began: () => () => undefined }, credential: { accepted: () => undefined },
-    http: { call: (request: { items: number }, { onBeforeWrite }: { onBeforeWrite: () => boolean }) => {
+    http: { call: (request: Sent, { onBeforeWrite }: { onBeforeWrite: () => boolean }) => {
       if (!onBeforeWrite()) throw new Error('kept back');
-      batches.push(request.items);
-      return Promise.resolve({ status: 200, headers: {} });
+      calls.push(request);
+      batches.push(request.items.length);
+      clock.at += over.callMs ?? 0;
+      return Promise.resolve({ status: over.refuses?.(request.items) === true ? 400 : 200, headers: {} });
     } },
     consent: { atLeast: over.atLeast ?? (() => true), allows: () => ({ ok: true }) },
     destination: () => destination, configured: () => destination,
@@ -55,12 +88,12 @@ function world(over: { batch?: number; enabled?: boolean; atLeast?: () => boolea
   const runner = createDestinationRunner(ports);
   const turns = async (): Promise<void> => { for (let i = 0; i < 10; i++) await new Promise((done) => { setImmediate(done); }); };
   return {
-    runner, ended, turns, batches,
+    runner, ended, ends, turns, batches, calls,
     /** One assignment with so many records of different people. */
-    async assign(epoch: number, records: number): Promise<Assignment> {
+    async assign(epoch: number, records: number, value = (offset: number): string => `v${offset}`): Promise<Assignment> {
       const assignment: Assignment = { topic, partition: 0, epoch, position: 0 };
       await runner.handlers.assigned([assignment]);
-      const list = Array.from({ length: records }, (_, offset) => ({ offset, timestamp: clock.at, key: Buffer.from(`s${offset}`), value: Buffer.from('v'), headers: [] }));
+      const list = Array.from({ length: records }, (_, offset) => ({ offset, timestamp: clock.at, key: Buffer.from(`s${offset}`), value: Buffer.from(value(offset)), headers: [] }));
       if (records > 0) runner.handlers.batch({ topic, partition: 0, epoch, records: list, nextOffset: records, highWatermark: records } as unknown as RecordBatch);
       await turns();
       return assignment;
@@ -108,4 +141,48 @@ test('what a fetch brought goes in full batches: its first delivery does not go 
   const { assign, batches } = world({ batch: 50 });
   await assign(1, 220);
   expect(batches).toEqual([50, 50, 50, 50, 20]);
+});
+
+/** Deliveries without their keys. */
+const namesOf = (items: readonly string[]): string[] => items.map((item) => item.split(' ')[0]!);
+
+test('one delivery for which the vendor refuses whatever it stands in ends alone: the others of its batch go in smaller ones, each applied once', async () => {
+  const refuses = (items: readonly string[]): boolean => namesOf(items).includes('v3');
+  const { assign, pass, turns, batches, calls, ends } = world({ batch: 8, refuses });
+  await assign(1, 8);
+  pass(50);
+  await turns();
+  expect(batches).toEqual([8, 4, 4, 2, 2, 1, 1]);
+  expect(ends.toSorted()).toEqual(['dead-lettered v3', ...[0, 1, 2, 4, 5, 6, 7].map((n) => `delivered v${n}`)]);
+  expect(calls.flatMap(({ items }) => (refuses(items) ? [] : namesOf(items))).toSorted()).toEqual([0, 1, 2, 4, 5, 6, 7].map((n) => `v${n}`));
+  // Each under one key in all its calls.
+  expect(new Set(calls.flatMap(({ items }) => items)).size).toBe(8);
+});
+
+test('batches that are refused for their size, or whose answers are too large to read, go in halves until they pass, not one by one', async () => {
+  const { assign, pass, turns, batches, ends } = world({ batch: 200, refuses: (items) => items.length > 20, effect: 'maybe', callMs: 1 });
+  await assign(1, 300);
+  pass(50);
+  await turns();
+  expect(ends.filter((end) => end.startsWith('delivered '))).toHaveLength(300);
+  // 24 that pass and 22 before them, where none is mixed with another.
+  expect(batches.length).toBeLessThan(100);
+});
+
+test.each([0, 1])('what a batch that was refused may have applied is called no more at a vendor without keys, but held (a call of %i ms)', async (callMs) => {
+  const { assign, pass, turns, batches, ends } = world({ batch: 8, refuses: () => true, effect: 'maybe', keyless: true, callMs });
+  await assign(1, 4);
+  pass(50);
+  await turns();
+  expect(batches).toEqual([4]);
+  expect(ends.toSorted()).toEqual([0, 1, 2, 3].map((n) => `quarantined v${n}`));
+});
+
+test('a delivery that is too large for the batches of the better path goes by the other one, and holds up nobody', async () => {
+  const { assign, pass, turns, calls, ends } = world({ bulk: 1000 });
+  await assign(1, 5, (offset) => (offset === 3 ? 'v3'.padEnd(1000, '-') : `v${offset}`));
+  pass(50);
+  await turns();
+  expect(calls.map(({ operation, items }) => [operation, ...namesOf(items).map((name) => name.slice(0, 2))])).toEqual([['bulk', 'v0', 'v1', 'v2'], ['put', 'v3'], ['bulk', 'v4']]);
+  expect(ends.map((end) => end.slice(0, 12)).toSorted()).toEqual([0, 1, 2, 3, 4].map((n) => `delivered v${n}`));
 });

@@ -12,7 +12,7 @@ import type { SecondState } from './fail-over.ts';
 import { createLeaving } from './leaving.ts';
 import { createPartitionRunner, type PartitionRunner } from './partition.ts';
 import type { DestinationPorts } from './ports.ts';
-import { costOf, createPaths, withPath } from './paths.ts';
+import { costOf, createPaths, leavePath, withPath } from './paths.ts';
 import { drawnFrom } from './quota.ts';
 import type { Ordered } from './ready.ts';
 import { createRoom, type Delayed } from './room.ts';
@@ -67,7 +67,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
   const room = createRoom({ clock: ports.clock, heads, delayed, timeLeft, wakeIn: (ms) => alarm.in(ms), offer: inLine });
   const standing = createStanding(ports, () => leaving.breakerChanged());
   const settle = createSettle({ ports, breaker: standing.breaker, end, later, offer: inLine });
-  const inFlight = createInFlight({ ports, paths, standing, settle, finished: pump });
+  const inFlight = createInFlight({ ports, paths, standing, settle, together, finished: pump });
   const leaving = createLeaving({ destination: ports, ready: heads, breaker: standing.breaker, cost: (destination, operation) => costOf(ports, paths, destination, operation), wakeIn: (ms) => alarm.in(ms) });
 
   /** A lane has a head that nobody works on. Heads offered while the pump runs are seen by the same run, those of `together` by the one behind it. */
@@ -77,7 +77,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
     if (!pumping && !gathering) pump();
   }
 
-  /** What a fetch brought is looked at when all of it is in line: the first would go in a call of its own where many fit into one. */
+  /** What a fetch brought, or a batch leaves, is looked at when all of it is in line: the first would go in a call of its own where many fit into one. */
   function together(offers: () => void): void {
     gathering = true;
     try {
@@ -189,38 +189,43 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
       leaving.stays(next, blocked);
       return true;
     }
-    const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next.item, task, destination, prepared.operation);
-    if (batch === 'ended') return true;
+    const batch = blocked > 0 || prepared.kind === 'read-back' ? undefined : beginBatch(next, task, destination, prepared.operation);
+    if (batch === 'out') return true;
     const wait = blocked > 0 ? blocked : ports.quota.take(bucket, limit, next.class, now);
     if (wait === 0 && batch !== undefined) inFlight.startBatch(fillBatch(batch, [bucket, next.bucket], destination, prepared.operation), destination, prepared.operation, bucket);
     else if (wait === 0) inFlight.start(lane, runner, task, destination, prepared, bucket);
     else if (blocked === 0 && makesWay(lane, wait)) park(lane, runner, wait);
     else {
-      heads.putBack({ ...next, bucket });
-      empty.add(bucket);
+      // What cannot take every path does not stand before others of its bucket, which may take one that is open.
+      const line = task.unbuilt === undefined ? bucket : `${bucket} (not by every path)`;
+      heads.putBack({ ...next, bucket: line });
+      empty.add(line);
       alarm.in(blocked > 0 ? Math.min(wait, leaving.untilAwayMs(destination)) : wait);
-      if (blocked === 0 && held() > 0) room.closed(bucket, wait);
+      if (blocked === 0 && held() > 0) room.closed(line, wait);
     }
     return blocked === 0;
   }
 
-  /** The head as the first of a batch; undefined where its operation has none, `ended` when it cannot be built. */
-  function beginBatch(entry: Ready, task: Task, destination: DestinationConfig, operation: OperationManifest): Batch<Ready> | 'ended' | undefined {
+  /** The head as the first of a batch; undefined where its operation has none, `out` when it cannot be built. */
+  function beginBatch(next: Ordered<Ready>, task: Task, destination: DestinationConfig, operation: OperationManifest): Batch<Ready> | 'out' | undefined {
     if (operation.batch === undefined || destination.adapter.destination?.batch === undefined) return undefined;
-    const batch: Batch<Ready> = { members: [], items: [], bytes: 0 };
-    return join(batch, entry, task, destination, operation) === 'joined' ? batch : 'ended';
+    const batch: Batch<Ready> = { members: [], items: [], bytes: 0, limit: operation.batch.maxItems };
+    return join(batch, next, task, destination, operation) === 'joined' ? batch : 'out';
   }
 
-  function join(batch: Batch<Ready>, entry: Ready, task: Task, destination: DestinationConfig, operation: OperationManifest): 'joined' | 'full' | 'ended' {
-    const joined = joinBatch(ports, batch, { lane: entry.lane, runner: entry.runner, since: entry.since, task }, destination, operation);
+  /** `out`: it cannot be built as an item, and has ended or is back in line for another path. */
+  function join(batch: Batch<Ready>, next: Ordered<Ready>, task: Task, destination: DestinationConfig, operation: OperationManifest): 'joined' | 'full' | 'out' {
+    const { lane, runner, since } = next.item;
+    const joined = joinBatch(ports, batch, { lane, runner, since, task }, destination, operation);
     if (typeof joined === 'string') return joined;
-    end(entry.lane, entry.runner, unbuildable(task, joined));
-    return 'ended';
+    if (leavePath(destination, task)) heads.putBack(next);
+    else end(lane, runner, unbuildable(task, joined));
+    return 'out';
   }
 
   /** Heads of other subjects that draw from the same bucket and may be called now; heads that only end do so on the way. */
   function fillBatch(batch: Batch<Ready>, buckets: readonly string[], destination: DestinationConfig, operation: OperationManifest): Batch<Ready> {
-    while (batch.members.length < operation.batch!.maxItems) {
+    while (batch.members.length < batch.limit) {
       const next = heads.next((b) => buckets.includes(b));
       if (next === undefined) break;
       const { lane, runner } = next.item;
@@ -231,7 +236,7 @@ export function createDestinationRunner(ports: DestinationPorts): DestinationRun
         continue;
       }
       if (fenced(next.item)) continue;
-      if (prepared.kind === 'read-back' || prepared.operation !== operation || join(batch, next.item, task, destination, operation) === 'full') {
+      if (prepared.kind === 'read-back' || prepared.operation !== operation || join(batch, next, task, destination, operation) === 'full') {
         heads.putBack(next);
         break;
       }

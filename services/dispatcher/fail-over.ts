@@ -70,9 +70,9 @@ export async function secondRecord(ports: DestinationPorts, record: LogRecord, d
   return [topic, { partition: ports.appender.partitionFor(topic, key!), key, ...secondBody(ports, record, delivery, first, to) }];
 }
 
-/** What the second vendor's topic has of it, or where that is gone, its dead letter. */
+/** What the second vendor's topic has of it, or where that is gone, its dead letter. What it took of limits stands on the topic of the first. */
 export function secondBody(ports: DestinationPorts, record: LogRecord, delivery: DeliveryValue, first: EndValue, to: HandOver): { readonly value: Buffer; readonly headers: LogRecord['headers'] } {
-  return { value: ports.serde.encode('weir.internal.Delivery', secondDelivery(delivery, first, to)), headers: record.headers.filter(([name]) => name !== H.dispatched && name !== H.intent && name !== H.resend && name !== H.origin && name !== H.verified) };
+  return { value: ports.serde.encode('weir.internal.Delivery', secondDelivery(delivery, first, to)), headers: record.headers.filter(([name]) => name !== H.dispatched && name !== H.intent && name !== H.resend && name !== H.origin && name !== H.verified && name !== H.limits) };
 }
 
 /** A broker that has just begun may not know a topic yet. */

@@ -25,6 +25,10 @@ function world(verdicts: readonly Verdict[], answer: Promise<HttpResponse> = Pro
   const inFlight = createInFlight({
     ports, settle, paths: { best: undefined as never, choose: undefined as never, measured: (operation, _ms, _failed, items) => { told.push(`path ${operation} ${items}`); } },
     standing: { began: () => 3, judge: (results: readonly unknown[], _tasks: readonly Task[], _destination: object, since: number) => { told.push(`judge ${results.length} of ${since}`); } } as never,
+    together: (offers) => {
+      told.push('together');
+      offers();
+    },
     finished: () => { told.push('finished'); },
   });
   const task = (subject: string): Task => ({ subject, delivery: { payload: Buffer.alloc(0), operation: 'put' }, key: 'k', path: '', attempts: 0, readBacks: 0, maybeSince: 0 }) as unknown as Task;
@@ -53,16 +57,16 @@ test('a question whether a call took effect is one, too, and measures no path', 
 test('a batch is one call: the quota hears of the member that was throttled, and each is settled by its own answer', async () => {
   const { told, open, runner, inFlight, task, lane, destination, operation } = world([ok, throttled]);
   const members = ['ada', 'bob'].map((subject) => ({ lane, runner, since: 0, task: task(subject) }));
-  inFlight.startBatch({ members, items: [], bytes: 0 }, destination, operation, 'all');
+  inFlight.startBatch({ members, items: [], bytes: 0, limit: 2 }, destination, operation, 'all');
   expect([inFlight.count(), open.calls]).toEqual([1, 2]);
   await turn();
-  expect([inFlight.count(), open.calls, told]).toEqual([0, 0, ['in flight 1', 'items 2', 'quota all true 7000', 'judge 2 of 3', 'path put 2', 'settle ada ok', 'settle bob throttled', 'in flight 0', 'finished']]);
+  expect([inFlight.count(), open.calls, told]).toEqual([0, 0, ['in flight 1', 'items 2', 'quota all true 7000', 'judge 2 of 3', 'path put 2', 'together', 'settle ada ok', 'settle bob throttled', 'in flight 0', 'finished']]);
 });
 
 test('an error nobody declared ends the partition of every delivery of the call, and the call is over', async () => {
   const { told, open, runner, inFlight, task, lane, destination, operation } = world([ok], Promise.reject(new Error('odd')));
   inFlight.start(lane, runner, task('ada'), destination, { kind: 'call', operation }, 'all');
-  inFlight.startBatch({ members: ['bob', 'eve'].map((subject) => ({ lane, runner, since: 0, task: task(subject) })), items: [], bytes: 0 }, destination, operation, 'all');
+  inFlight.startBatch({ members: ['bob', 'eve'].map((subject) => ({ lane, runner, since: 0, task: task(subject) })), items: [], bytes: 0, limit: 2 }, destination, operation, 'all');
   await turn();
   expect([inFlight.count(), open.calls]).toEqual([0, 0]);
   expect(told.filter((line) => line.startsWith('fail') || line === 'finished')).toEqual(['fail odd', 'fail odd', 'fail odd', 'finished', 'finished']);

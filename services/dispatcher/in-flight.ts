@@ -28,11 +28,13 @@ interface Context {
   readonly paths: Paths;
   readonly standing: ReturnType<typeof createStanding>;
   readonly settle: ReturnType<typeof createSettle>;
+  /** The heads that it offers are looked at when all of them are in line: one after the other each would begin a call of its own. */
+  together(offers: () => void): void;
   /** One is over: there may be room for another. */
   finished(): void;
 }
 
-export function createInFlight({ ports, paths, standing, settle, finished }: Context): InFlight {
+export function createInFlight({ ports, paths, standing, settle, together, finished }: Context): InFlight {
   let count = 0;
 
   function began(): number {
@@ -78,7 +80,7 @@ export function createInFlight({ ports, paths, standing, settle, finished }: Con
         tellQuota(ports, bucket, trouble, trouble.kind === 'verdict' ? trouble.verdict : undefined);
         standing.judge(results, members.map((m) => m.task), destination, since);
         if (results[0]!.kind === 'verdict') measurePath(paths, members.map((m) => m.task), ports.clock.monotonic());
-        members.forEach(({ lane, runner, task }, i) => settle.call(lane, runner, task, results[i]!));
+        together(() => { members.forEach(({ lane, runner, task }, i) => settle.call(lane, runner, task, results[i]!)); });
       }).catch((error: unknown) => { for (const { runner } of members) runner.fail(error); }).finally(() => {
         for (const { runner } of members) runner.callEnded();
         over();

@@ -12,6 +12,8 @@ export interface HeadState {
   /** Its last call by this owner. */
   last: AttemptSummary | undefined;
   trouble: Trouble | undefined;
+  /** As of its task: a refusal of many is halved further when it has waited. */
+  batchLimit: number;
   maybeSince: number;
 }
 
@@ -80,7 +82,7 @@ export function createLane(subject: string, fence = 0): Lane {
   return { subject, queue: [], busy: false, dead: false, parked: undefined, fence, place: undefined, restricting: false };
 }
 
-const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, notApplied: false, last: undefined, trouble: undefined, maybeSince: 0 });
+const fresh = (): HeadState => ({ due: 0, reason: '', attempts: 0, readBacks: 0, notApplied: false, last: undefined, trouble: undefined, batchLimit: 0, maybeSince: 0 });
 const createLine = (): Line => ({ offsets: [], ...fresh() });
 
 export function createParked(key: string, now: number): Parked {

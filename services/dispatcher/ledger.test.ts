@@ -56,6 +56,12 @@ test('past the key window an unknown effect is held unless the manifest says res
   expect(pastWindow(1, 10 ** 12, { scheme: 'natural-upsert', pastWindow: 'hold' })).toBe('send');
 });
 
+test('a clock that was set back, or stands still, sends nothing again that may have taken effect at a vendor without keys', () => {
+  const none = { scheme: 'none', pastWindow: 'hold' as const };
+  expect([pastWindow(1000, 999, none), pastWindow(1000, 1000, none), pastWindow(1000, 1, { ...none, pastWindow: 'verify' })]).toEqual(['hold', 'hold', 'verify']);
+  expect(pastWindow(1000, 999, { ...none, pastWindow: 'resend' })).toBe('send');
+});
+
 test('each intent says since when the oldest of what it covers may have been called, whatever was read and finished meanwhile', () => {
   const since = createCalledSince();
   expect(since.next(0, 10, 1000)).toBe(1000);

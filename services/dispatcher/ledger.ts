@@ -117,10 +117,10 @@ export function lookUp(delivery: DeliveryValue, redrive: string, offset: number,
   return { kind: 'open', key: deliveryKey(delivery.outputId, delivery.destination, delivery.operation, delivery.intent, maxGenerations), generation: maxGenerations };
 }
 
-/** What to do with a delivery whose effect at the vendor may have happened since `maybeSince` (ms; 0 = surely not): within the key window, or where the manifest says resend, it is sent under the same key. */
+/** What to do with a delivery whose effect at the vendor may have happened since `maybeSince` (ms; 0 = surely not): within the key window, or where the manifest says resend, it is sent under the same key. A vendor without keys has no window, wherever a clock that was set back has come to. */
 export function pastWindow(maybeSince: number, now: number, idempotency: { scheme: string; windowMs?: number; pastWindow: 'verify' | 'hold' | 'resend' }): 'send' | 'hold' | 'verify' {
   if (maybeSince === 0) return 'send';
-  const window = idempotency.scheme === 'none' ? 0 : idempotency.windowMs ?? Number.POSITIVE_INFINITY;
+  const window = idempotency.scheme === 'none' ? Number.NEGATIVE_INFINITY : idempotency.windowMs ?? Number.POSITIVE_INFINITY;
   if (now - maybeSince <= window) return 'send';
   return idempotency.pastWindow === 'resend' ? 'send' : idempotency.pastWindow;
 }

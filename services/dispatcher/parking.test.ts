@@ -162,20 +162,20 @@ test('what is parked and due, and was not called, is not taken for called by the
   }
 });
 
-test('that the vendor has answered "not applied", and since when calls fail, is known of a parked head as long as its owner has it, also while it sleeps; the next owner asks again', async () => {
+test('that the vendor has answered "not applied", since when calls fail, and in how small a batch it goes, is known of a parked head as long as its owner has it, also while it sleeps; the next owner asks again', async () => {
   apply([{ key: '#park/1/1/abc/0/anna', value: serde.encode('weir.internal.LedgerPark', { ...value, due: 500 }) }]);
   const offered: Lane[] = [];
   const lanes = await takeOver(1, undefined, { offer: (lane) => offered.push(lane) });
   await lanes.parking.drained();
   const trouble = { since: 100, at: 200 };
-  Object.assign(offered[0]!.queue[0]!, { attempts: 1, readBacks: 1, notApplied: true, trouble });
+  Object.assign(offered[0]!.queue[0]!, { attempts: 1, readBacks: 1, notApplied: true, trouble, batchLimit: 4 });
   lanes.parking.park(offered[0]!, 500, 'http-5xx');
   await lanes.parking.drained();
-  expect(offered[1]!.queue.map((task) => [task.readBacks, task.notApplied, task.trouble])).toEqual([[1, true, trouble]]);
+  expect(offered[1]!.queue.map((task) => [task.readBacks, task.notApplied, task.trouble, task.batchLimit])).toEqual([[1, true, trouble, 4]]);
   lanes.parking.park(offered[1]!, 1e15, 'http-5xx');
   await lanes.parking.drained();
   expect(lanes.get('anna')).toBeUndefined();
-  expect(lanes.laneOf('anna').parked!.uses).toMatchObject({ readBacks: 1, notApplied: true, trouble });
+  expect(lanes.laneOf('anna').parked!.uses).toMatchObject({ readBacks: 1, notApplied: true, trouble, batchLimit: 4 });
   expect((await takeOver(2)).laneOf('anna').parked!.uses).toMatchObject({ readBacks: 0, notApplied: false });
 });
 

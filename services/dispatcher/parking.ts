@@ -215,9 +215,9 @@ export function createParking(context: Context): Parking {
   async function load(parked: Parked, offset: number): Promise<Task> {
     const task = await records.get(offset);
     await context.reach([task]);
-    const { offsets, attempts, readBacks, notApplied, last, trouble, maybeSince } = lineFor(parked, task.delivery);
+    const { offsets, attempts, readBacks, notApplied, last, trouble, batchLimit, maybeSince } = lineFor(parked, task.delivery);
     // Of one that nobody has had in hand since it was parked, its record knows whether an earlier owner may have called it, and since when it was in trouble.
-    if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, notApplied, last, trouble: trouble ?? task.trouble, maybeSince: maybeSince > 0 || attempts > 0 ? maybeSince : task.maybeSince });
+    if (offsets[0] === offset) Object.assign(task, { attempts, readBacks, notApplied, last, trouble: trouble ?? task.trouble, batchLimit, maybeSince: maybeSince > 0 || attempts > 0 ? maybeSince : task.maybeSince });
     return task;
   }
 
@@ -263,10 +263,10 @@ export function createParking(context: Context): Parking {
     park(lane, due, reason) {
       const tasks = lane.queue.splice(0);
       const head = tasks[0]!;
-      const { attempts, readBacks, notApplied, last, trouble, maybeSince } = head;
+      const { attempts, readBacks, notApplied, last, trouble, batchLimit, maybeSince } = head;
       lane.busy = true;
       if (head.parkedOffset >= 0) {
-        Object.assign(lineFor(lane.parked!, head.delivery), { due, reason, attempts, readBacks, notApplied, last, trouble, maybeSince });
+        Object.assign(lineFor(lane.parked!, head.delivery), { due, reason, attempts, readBacks, notApplied, last, trouble, batchLimit, maybeSince });
         spawn(async () => {
           await mark(lane);
           next(lane);
@@ -274,7 +274,7 @@ export function createParking(context: Context): Parking {
         return;
       }
       const parked = createParked(keyFor(lane.subject), ports.clock.now());
-      Object.assign(lineFor(parked, head.delivery), { due, reason, attempts, readBacks, notApplied, last, trouble, maybeSince });
+      Object.assign(lineFor(parked, head.delivery), { due, reason, attempts, readBacks, notApplied, last, trouble, batchLimit, maybeSince });
       parked.pending = tasks.length;
       lane.parked = parked;
       awake.add(lane);

@@ -1,7 +1,7 @@
 import type { OperationManifest } from '@weir/adapter';
 import type { DestinationConfig } from '@weir/release';
 import { expect, test } from 'vitest';
-import { createPaths, withPath, type Path, type PathQuota } from './paths.ts';
+import { createPaths, leavePath, withPath, type Path, type PathQuota } from './paths.ts';
 import type { DestinationPorts } from './ports.ts';
 import type { Task } from './types.ts';
 
@@ -47,6 +47,26 @@ test('a delivery that may have been applied does not wait for the path that fail
   paths.measured('single', 3, true, 1, 0);
   expect([next(), task.path]).toEqual([{ kind: 'call', operation: other.manifest }, 'other']);
   expect([next('single'), task.path]).toEqual([{ kind: 'call', operation: single.manifest }, 'single']);
+});
+
+test('a path that a delivery cannot be built for is not taken again while another one is left, though it is the better one or that of the batch', () => {
+  const paths = createPaths();
+  const ports = { clock: { monotonic: () => 0 }, quota: { state: () => ({ available: 1, perSecond: Number.POSITIVE_INFINITY, closedMs: 0 }) } } as unknown as DestinationPorts;
+  const of = (names: readonly string[]) => ({ operations: { single: single.manifest, other: other.manifest, bulk: bulk.manifest }, paths: new Map([['single', names]]) }) as unknown as DestinationConfig;
+  const task = { delivery: { operation: 'single' }, path: '' } as unknown as Task;
+  const next = (names: readonly string[], prefer?: string): string => {
+    withPath(ports, paths, of(names), task, { kind: 'call', operation: single.manifest }, prefer);
+    return task.path;
+  };
+  expect(next(['single', 'bulk'])).toBe('bulk');
+  expect(leavePath(of(['single', 'bulk']), task)).toBe(true);
+  expect([next(['single', 'bulk']), next(['single', 'bulk'], 'bulk')]).toEqual(['single', 'single']);
+  expect(leavePath(of(['single', 'bulk']), task)).toBe(false);
+  // Another release: a path that was not tried, or none but those that were, which are tried once more and end it.
+  expect(next(['single', 'other'])).toBe('other');
+  expect(next(['single', 'bulk'])).toBe('bulk');
+  expect(leavePath(of(['single', 'bulk']), task)).toBe(false);
+  expect(leavePath({ paths: new Map() } as unknown as DestinationConfig, { delivery: { operation: 'single' }, path: '' } as unknown as Task)).toBe(false);
 });
 
 test('a path without quota is left for one that has some, and bulk counts by delivery', () => {

@@ -94,13 +94,29 @@ export function createPaths(): Paths {
   };
 }
 
+/** The paths that the delivery may take, without those that it cannot be built for; undefined = there is nothing to choose. */
+function pathsOf({ paths }: DestinationConfig, { delivery, unbuilt }: Task): readonly string[] | undefined {
+  const names = paths.get(delivery.operation);
+  if (names === undefined || unbuilt === undefined) return names;
+  const left = names.filter((name) => !unbuilt.includes(name));
+  // None: another release has other paths than those that were tried.
+  return left.length > 0 ? left : names;
+}
+
+/** The delivery cannot be built for `task.path`: it takes that no more. False: no other is left. */
+export function leavePath({ paths }: DestinationConfig, task: Task): boolean {
+  const unbuilt = [...task.unbuilt ?? [], task.path];
+  task.unbuilt = unbuilt;
+  return paths.get(task.delivery.operation)?.some((name) => !unbuilt.includes(name)) === true;
+}
+
 /**
  * The call on the path that it takes: that of `prefer` where the operation lists it, else the best. A call whose effect is
  * unknown binds to nothing: the paths share the key, so the vendor tells its repetition on any of them, and a delivery
  * does not wait for a path that fails while another one answers. Sets `task.path`.
  */
 export function withPath(ports: DestinationPorts, paths: Paths, destination: DestinationConfig, task: Task, prepared: Preparation, prefer?: string): Preparation {
-  const names = prepared.kind === 'call' ? destination.paths.get(task.delivery.operation) : undefined;
+  const names = prepared.kind === 'call' ? pathsOf(destination, task) : undefined;
   if (names === undefined) return prepared;
   task.path = prefer !== undefined && names.includes(prefer) ? prefer : bestOf(ports, paths, destination, names).path.operation;
   return { kind: 'call', operation: destination.operations[task.path]! };

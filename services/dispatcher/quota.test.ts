@@ -8,12 +8,13 @@ import { classOf, createQuotas } from './quota.ts';
 const clock = { now: () => 0, monotonic: () => 0, random: () => 0.5, setTimer: () => 0, clearTimer: () => undefined };
 const limit = { steady: { count: 600, perMs: 60_000 }, cite: '' };
 function world(held: Record<string, number>, accounts: Record<string, string> = { crm: 'acme', events: 'acme', other: 'other' }) {
-  const release = { sources: new Map([['members', { account: 'acme', adapter: { source: { kind: 'poll' } } }]]), destinations: new Map(Object.entries(accounts).map(([name, account]) => [name, { name, account, accountLimit: account === 'acme' ? { burst: { count: 130, perMs: 1000 } } : undefined }])) } as unknown as Release;
+  const releaseOf = (accounts: Record<string, string>): Release => ({ sources: new Map([['members', { account: 'acme', adapter: { source: { kind: 'poll' } } }]]), destinations: new Map(Object.entries(accounts).map(([name, account]) => [name, { name, account, accountLimit: account === 'acme' ? { burst: { count: 130, perMs: 1000 } } : undefined }])) }) as unknown as Release;
+  let release = releaseOf(accounts);
   const registry = new Registry();
   const reserves = new Map<string, QuotaReserve>();
   const quotas = createQuotas({ release: () => release, held: (name) => held[name] ?? 0, reserves: () => reserves, clock, registry });
   for (const name of Object.keys(accounts)) quotas.partitions(name, 6);
-  return { quotas, registry, reserves };
+  return { quotas, registry, reserves, release(next: Record<string, string>) { release = releaseOf(next); } };
 }
 
 test('the share of an account follows the partitions of all its destinations, and pollers have their part of its own limit', () => {
@@ -56,6 +57,16 @@ test('destinations of one account draw from one bucket; a refusal at one is hear
   quotas.of('crm').finished('send', { throttled: true, answered: true, retryAfterMs: 5000 }, 0);
   expect(quotas.of('events').take('send', limit, 'live', 1)).toBe(4999);
   expect(quotas.of('other').take('send', limit, 'live', 1)).toBe(0);
+});
+
+test.each<[string, Record<string, string>]>([['leaves', { events: 'acme' }], ['goes to another account', { crm: 'other', events: 'acme' }]])('a call that is open while its destination %s ends at the account that counted it: after the next refusal that one is not stopped for ever', (_how, next) => {
+  const { quotas, release } = world({ crm: 6, events: 6, other: 6 });
+  expect(quotas.of('crm').take('send', limit, 'live', 0)).toBe(0);
+  release(next);
+  quotas.of('crm').finished('send', { throttled: false, answered: true }, 0);
+  expect(quotas.of('events').take('send', limit, 'live', 1000)).toBe(0);
+  quotas.of('events').finished('send', { throttled: true, answered: true, retryAfterMs: 1000 }, 1000);
+  expect(quotas.of('events').take('send', limit, 'live', 11_000)).toBe(0);
 });
 
 test('the metrics tell what is left of each account and bucket', async () => {

@@ -1,5 +1,5 @@
 import type { OperationManifest } from '@weir/adapter';
-import { bucketOf, createAccountQuota, createUnreserved, drawOf, readBackDraw, type AccountQuota, type CallClass, type Draw, type QuotaReserve, type QuotaShare, type QuotaState } from '@weir/http';
+import { bucketOf, createAccountQuota, createUnreserved, drawOf, readBackDraw, type AccountQuota, type CallClass, type Draw, type QuotaReserve, type QuotaShare, type QuotaState, type Want } from '@weir/http';
 import { isPassing } from '@weir/pipeline';
 import type { DestinationConfig, Release } from '@weir/release';
 import type { Clock } from '@weir/service';
@@ -59,6 +59,8 @@ export function createQuotas(ports: Ports): Quotas {
   const { clock } = ports;
   const accounts = new Map<string, AccountQuota>();
   const counts = new Map<string, number>();
+  /** By destination and bucket, the account that counted each call that is open: a release may name another one before the call ends. */
+  const open = new Map<string, Map<string, AccountQuota[]>>();
   const unreserved = createUnreserved({ reserves: ports.reserves, now: () => clock.now(), monotonic: () => clock.monotonic() });
   metrics(ports.registry, accounts, clock);
 
@@ -105,6 +107,23 @@ export function createQuotas(ports: Ports): Quotas {
     return quota;
   }
 
+  function openOf(destination: string): Map<string, AccountQuota[]> {
+    let calls = open.get(destination);
+    if (calls === undefined) open.set(destination, calls = new Map());
+    return calls;
+  }
+
+  function take(destination: string, want: Want, now: number): number {
+    const account = accountOf(destination);
+    const ms = account.take(want, now);
+    if (ms > 0) return ms;
+    const calls = openOf(destination);
+    const counted = calls.get(want.bucket);
+    if (counted === undefined) calls.set(want.bucket, [account]);
+    else counted.push(account);
+    return 0;
+  }
+
   return {
     partitions: (destination, count) => { counts.set(destination, count); },
     async assigned(destination, partitions, ask) {
@@ -116,8 +135,8 @@ export function createQuotas(ports: Ports): Quotas {
       }
     },
     of: (destination) => ({
-      take: (bucket, limit, name, now) => accountOf(destination).take({ bucket, limit, class: name, who: destination }, now),
-      finished: (bucket, end, now) => accountOf(destination).finished(bucket, end, now),
+      take: (bucket, limit, name, now) => take(destination, { bucket, limit, class: name, who: destination }, now),
+      finished: (bucket, end, now) => (openOf(destination).get(bucket)?.shift() ?? accountOf(destination)).finished(bucket, end, now),
       state: (operation, limit, now) => accountOf(destination).state(bucketOf(operation, limit), limit, now),
       lost: (now) => accountOf(destination).lost(now),
     }),

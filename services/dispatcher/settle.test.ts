@@ -70,3 +70,28 @@ test('a resend that the vendor refuses, that cannot be built or may not be sent 
   expect(effects(5)).toEqual(['dead-lettered maybe', 'dead-lettered maybe', 'denied maybe']);
   expect(effects(0)).toEqual(['dead-lettered none', 'dead-lettered none', 'denied none']);
 });
+
+test('a refusal that a delivery shares with others ends none of them, is no trouble and halves their next call; what it refuses alone ends', () => {
+  const done: string[] = [];
+  const ports = { ...settlePorts, destination: () => undefined } as unknown as DestinationPorts;
+  const settle = createSettle({ ports, breaker: () => closed, end: (_lane, _runner, { state }) => { done.push(state); }, later: () => { done.push('later'); }, offer: () => { done.push('offer'); } });
+  const task = { delivery: {}, key: 'k', attempts: 1, batchLimit: 0, doubtSince: 0, maybeSince: 0 } as unknown as Task;
+  const verdict: Verdict = { kind: 'permanent', effect: 'none', code: 'delivery-rejected' };
+  const limits = [500, 250, 5, 3, 2].map((sharedBy) => {
+    settle.call({} as Lane, settleRunner, task, { kind: 'verdict', verdict, sharedBy });
+    return task.batchLimit;
+  });
+  settle.call({} as Lane, settleRunner, task, { kind: 'verdict', verdict });
+  expect(limits).toEqual([250, 125, 3, 2, 1]);
+  expect(task.trouble).toBeUndefined();
+  expect(done).toEqual(['offer', 'offer', 'offer', 'offer', 'offer', 'dead-lettered']);
+});
+
+test('what cannot be built for the path of its call is offered again for another one, and ends when none is left', () => {
+  const done: string[] = [];
+  const ports = { name: 'crm', destination: () => ({ paths: new Map([['track', ['track', 'bulk']]]) }) } as unknown as DestinationPorts;
+  const settle = createSettle({ ports, breaker: () => closed, end: (_lane, _runner, { state, code }) => { done.push(`${state} ${code}`); }, later: () => undefined, offer: () => { done.push('offer'); } });
+  const task = { delivery: { operation: 'track' }, path: 'bulk', doubtSince: 0, maybeSince: 0 } as unknown as Task;
+  for (const path of ['bulk', 'track']) settle.call({} as Lane, settleRunner, Object.assign(task, { path }), { kind: 'unbuildable', code: 'delivery-unbuildable', detail: '' });
+  expect(done).toEqual(['offer', 'dead-lettered delivery-unbuildable']);
+});

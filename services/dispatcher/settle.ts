@@ -9,6 +9,7 @@ import type { Ending } from './ends.ts';
 import { failOver, secondOf } from './fail-over.ts';
 import type { Lane } from './lane.ts';
 import type { PartitionRunner } from './partition.ts';
+import { leavePath } from './paths.ts';
 import type { DestinationPorts } from './ports.ts';
 import { effectSoFar } from './task.ts';
 import type { Task } from './types.ts';
@@ -27,17 +28,35 @@ export const unbuildable = (task: Task, result: Unbuildable): Ending => ({ task,
 /** The one place that acts on what a call came to for a delivery: it ends, waits, is parked, or is tried again. */
 export function createSettle({ ports, breaker, end, later, offer }: Context) {
   function call(lane: Lane, runner: PartitionRunner, task: Task, result: CallResult): void {
-    if (result.kind === 'unbuildable') return end(lane, runner, unbuildable(task, result));
+    if (result.kind === 'unbuildable') return notBuilt(lane, runner, task, result);
     if (result.kind === 'refused') return notSent(lane, runner, task, result);
-    const { verdict } = result;
+    const { verdict, sharedBy } = result;
     switch (verdict.kind) {
       case 'ok':
         return end(lane, runner, { task, state: 'delivered', effect: 'done', code: null, detail: verdict.detail ?? null, deadLetter: false });
       case 'permanent':
+        if (sharedBy !== undefined) return apart(lane, runner, task, verdict, sharedBy);
         return end(lane, runner, refused(runner, task, verdict));
       default:
         return again(lane, runner, task, verdict);
     }
+  }
+
+  /**
+   * Refused with others, of which one may be the reason, or how many they are: it goes again under its key in a call of half as many at
+   * most, so that only a call of its own refuses a delivery for good, after as many rounds as their number can be halved. It is no trouble
+   * of the delivery. Whether one may be called again that may have taken effect is asked before the call, as of every head (pastWindow).
+   */
+  function apart(lane: Lane, runner: PartitionRunner, task: Task, verdict: Extract<Verdict, { kind: 'permanent' }>, sharedBy: number): void {
+    recordAttempt(ports, runner, task, verdict);
+    task.batchLimit = Math.ceil(sharedBy / 2);
+    offer(lane, runner);
+  }
+
+  function notBuilt(lane: Lane, runner: PartitionRunner, task: Task, result: Unbuildable): void {
+    const destination = ports.destination();
+    if (destination !== undefined && leavePath(destination, task)) return offer(lane, runner);
+    end(lane, runner, unbuildable(task, result));
   }
 
   /** Refused for good: a dead letter, or where the reason is the vendor's and nothing took effect, a delivery of its second vendor. */

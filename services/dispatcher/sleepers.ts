@@ -62,9 +62,9 @@ const none = Buffer.alloc(0);
 
 const stamp = (time: number): string => String(Math.min(Math.max(0, Math.ceil(time)), maxTime)).padStart(digits, '0');
 
-type Packed = readonly [offsets: readonly number[], due: number, reason: string, attempts: number, readBacks: number, notApplied: boolean, maybeSince: number, last?: HeadState['last'], trouble?: HeadState['trouble']];
-const packLine = ({ offsets, due, reason, attempts, readBacks, notApplied, maybeSince, last, trouble }: Line): Packed => [offsets, due, reason, attempts, readBacks, notApplied, maybeSince, last, trouble];
-const openLine = ([offsets, due, reason, attempts, readBacks, notApplied, maybeSince, last, trouble]: Packed): Line => ({ offsets: [...offsets], due, reason, attempts, readBacks, notApplied, last: last ?? undefined, trouble: trouble ?? undefined, maybeSince });
+type Packed = readonly [offsets: readonly number[], due: number, reason: string, attempts: number, readBacks: number, notApplied: boolean, maybeSince: number, batchLimit: number, last?: HeadState['last'], trouble?: HeadState['trouble']];
+const packLine = ({ offsets, due, reason, attempts, readBacks, notApplied, maybeSince, batchLimit, last, trouble }: Line): Packed => [offsets, due, reason, attempts, readBacks, notApplied, maybeSince, batchLimit, last, trouble];
+const openLine = ([offsets, due, reason, attempts, readBacks, notApplied, maybeSince, batchLimit, last, trouble]: Packed): Line => ({ offsets: [...offsets], due, reason, attempts, readBacks, notApplied, last: last ?? undefined, trouble: trouble ?? undefined, batchLimit, maybeSince });
 
 function pack({ parked, fence, found }: Sleeper): Buffer {
   return Buffer.from(JSON.stringify([parked.key, packLine(parked.uses), packLine(parked.restricts), parked.since, parked.markedAt, fence, found]));

@@ -32,5 +32,5 @@ export function taskOf(keys: DestinationPorts['keys'], delivery: DeliveryValue, 
   const plain = sealed === '' ? undefined : keys?.open(delivery.payload);
   // Of this task alone: it was decoded for it.
   if (plain !== undefined) (delivery as { payload: Buffer }).payload = plain;
-  return { delivery, record, sealedBy: sealed, ...at, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, firstOffset: -1, object: delivery.recordType === 'weir.canonical.Profile' ? ofSubject : '', attempts: 0, doubtSince: 0, notApplied: false, readBacks: 0, path: '', last: undefined, trouble: undefined, ahead: '' };
+  return { delivery, record, sealedBy: sealed, ...at, subject: record.key?.toString('utf8') ?? '', redrive: headerOf(record, H.intent) ?? '', key: '', generation: 0, firstOffset: -1, object: delivery.recordType === 'weir.canonical.Profile' ? ofSubject : '', attempts: 0, doubtSince: 0, notApplied: false, readBacks: 0, path: '', batchLimit: 0, last: undefined, trouble: undefined, ahead: '' };
 }

@@ -110,6 +110,10 @@ export interface Task {
   readBacks: number;
   /** Operation whose path the next call takes, and the last took; empty = its own. */
   path: string;
+  /** Paths that it cannot be built for; absent = none is known. */
+  unbuilt?: readonly string[];
+  /** Deliveries in its next call at most, since one of more was refused as a whole; 0 = as many as the operation takes. */
+  batchLimit: number;
   /** What it went ahead of, for the outcome (I4); empty = nothing. */
   ahead: string;
   /** The tables of consent allowed it when they had this version, and do until then (ms) while they have it. */

@@ -83,7 +83,9 @@ const rateKeys = ['burst', 'steady'] as const;
 const sameRates = (a: Want['limit'], b: Want['limit']): boolean => rateKeys.every((key) => a?.[key]?.count === b?.[key]?.count && a?.[key]?.perMs === b?.[key]?.perMs);
 
 interface Gate {
+  /** Of the stated limit, so many as `stated` says, then of what was learnt. */
   buckets: Bucket[];
+  stated: number;
   limit: Limit | undefined;
   headers: RateHeaders | undefined;
   slots: number;
@@ -96,6 +98,8 @@ interface Gate {
   /** After a refusal one call at a time, until one is let through. */
   probing: boolean;
   inFlight: number;
+  /** When the last call began. */
+  calledAt: number;
   factor: number;
   factorAt: number;
   /** What the vendor says is left, this instance's part. */
@@ -113,7 +117,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
   let starts = 0;
 
   function createGate(): Gate {
-    return { buckets: [], limit: undefined, headers: undefined, slots: -1, learnt: [], firstLearnt: undefined, closedUntil: 0, rounds: 0, probing: false, inFlight: 0, factor: 1, factorAt: 0, told: undefined, second: 0, counts: [0, 0] };
+    return { buckets: [], stated: 0, limit: undefined, headers: undefined, slots: -1, learnt: [], firstLearnt: undefined, closedUntil: 0, rounds: 0, probing: false, inFlight: 0, calledAt: 0, factor: 1, factorAt: 0, told: undefined, second: 0, counts: [0, 0] };
   }
 
   /** Buckets follow the stated limit, what the vendor told, and the number of parts. What was learnt is of the vendor, whoever states a limit. */
@@ -132,7 +136,9 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
   function rebuild(gate: Gate, share: number, now: number): void {
     for (const bucket of gate.buckets) bucket.wait(now, share * gate.factor);
     const first = Math.min(1, ...gate.buckets.map((b) => b.tokens()));
-    const plans = [...planBuckets(gate.limit, gate.slots), ...gate.learnt.flatMap((steady) => planBuckets({ steady }, gate.slots))];
+    const stated = planBuckets(gate.limit, gate.slots);
+    const plans = [...stated, ...gate.learnt.flatMap((steady) => planBuckets({ steady }, gate.slots))];
+    gate.stated = stated.length;
     gate.buckets = plans.map((plan) => gate.buckets.find((b) => b.plan.rate.count === plan.rate.count && b.plan.rate.perMs === plan.rate.perMs && b.plan.capacity === plan.capacity) ?? createBucket(plan, first));
     for (const bucket of gate.buckets) bucket.wait(now, share * gate.factor);
   }
@@ -161,7 +167,11 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
   function waitOf(gate: Gate, share: number, now: number): number {
     heal(gate, share, now);
     let wait = 0;
-    for (const bucket of gate.buckets) wait = Math.max(wait, bucket.wait(now, share * gate.factor));
+    for (let i = 0; i < gate.buckets.length; i++) {
+      const ms = gate.buckets[i]!.wait(now, share * gate.factor);
+      // A stranger's word for it: one call an hour sees whether it still stands.
+      wait = Math.max(wait, i < gate.stated || !Number.isFinite(ms) ? ms : Math.min(ms, Math.max(0, gate.calledAt + longestAskedMs - now)));
+    }
     if (now < gate.closedUntil) return Math.max(gate.closedUntil - now, Number.isFinite(wait) ? wait : 0);
     if (gate.probing && gate.inFlight > 0) return probeMs;
     if (gate.told !== undefined && now >= gate.told.until) gate.told = undefined;
@@ -204,6 +214,7 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     }
     gate.counts[1]++;
     gate.inFlight++;
+    gate.calledAt = now;
     if (gate.told !== undefined) gate.told.left--;
     for (const bucket of gate.buckets) bucket.take();
   }
@@ -284,17 +295,17 @@ export function createAccountQuota(options: QuotaOptions): AccountQuota {
     finished(bucket, end, now) {
       const gate = gates.get(bucket);
       if (gate === undefined) return;
-      const over = account.limit !== undefined ? [gate, account] : [gate];
       gate.inFlight = Math.max(0, gate.inFlight - 1);
       account.inFlight = Math.max(0, account.inFlight - 1);
       if (end.headers !== undefined) hear(gate, end.headers, now);
-      // Where the account has a limit of its own, a refusal may be of that.
-      for (const one of over) {
-        if (end.throttled) close(one, end.retryAfterMs, now);
-        else if (end.answered && now >= one.closedUntil) {
-          one.probing = false;
-          one.rounds = 0;
-        }
+      if (end.throttled) {
+        close(gate, end.retryAfterMs, now);
+        // Where the account has a limit of its own, the refusal may be of that.
+        if (account.limit !== undefined) close(account, end.retryAfterMs, now);
+      } else if (end.answered) for (const one of [gate, account]) {
+        if (now < one.closedUntil) continue;
+        one.probing = false;
+        one.rounds = 0;
       }
     },
     lost(now) {

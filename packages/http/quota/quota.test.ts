@@ -255,8 +255,28 @@ test('whatever the headers hold, nothing throws and no number is out of bounds',
     const quota = quotaOf();
     quota.take(want(undefined), 0);
     quota.finished('send', { ...ended, headers }, 0);
-    expect(quota.take(want(undefined), 1)).toBeLessThanOrEqual(3_600_000);
+    for (const now of [1, 2]) {
+      const wait = quota.take(want(undefined), now);
+      expect(wait).toBeLessThanOrEqual(3_600_000);
+      if (wait === 0) quota.finished('send', ended, now);
+    }
   }));
+});
+
+test('a rate that a vendor tells with a window of a month stops nobody for a month: one call an hour looks whether it still stands; what is stated holds for as long as it says', () => {
+  const month = { count: 1, perMs: 31 * 86_400_000 };
+  const quota = quotaOf();
+  expect(quota.take(want(undefined), 0)).toBe(0);
+  quota.finished('send', { ...ended, headers: { 'ratelimit-policy': '"month";q=1;w=2678400' } }, 0);
+  expect(quota.take(want(undefined), 1)).toBe(0);
+  quota.finished('send', ended, 1);
+  expect(quota.take(want(undefined), 2)).toBe(3_600_000 - 1);
+  expect(quota.take(want(undefined), 3_600_001)).toBe(0);
+  expect(quota.take(want(undefined), 3_600_001)).toBe(3_600_000);
+  const stated = quotaOf();
+  expect(stated.take(want({ steady: month }), 0)).toBe(0);
+  stated.finished('send', ended, 0);
+  expect(stated.take(want({ steady: month }), 1)).toBeGreaterThan(month.perMs / 2);
 });
 
 test('a class that waits elsewhere in the account goes before a lower one, restrict always; each tenth call goes to who is below', () => {
@@ -297,6 +317,18 @@ test('an account\'s own limit holds over all its operations, and a refusal close
   expect(quota.take(want(undefined, { bucket: 'a' }), 9000)).toBe(0);
   quota.finished('a', { throttled: true, answered: true, retryAfterMs: 5000 }, 9000);
   expect(quota.take(want(undefined, { bucket: 'b' }), 9001)).toBe(4999);
+});
+
+test('an account that was refused under a limit of its own is not held to one call at a time for ever when a release takes that limit away', () => {
+  let limit: Limit | undefined = { burst: { count: 100, perMs: 1000 } };
+  const quota = createAccountQuota({ share: () => whole, limit: () => limit, random: () => 0.5, now: () => 0 });
+  expect(quota.take(want(undefined), 0)).toBe(0);
+  quota.finished('send', { throttled: true, answered: true, retryAfterMs: 1000 }, 0);
+  limit = undefined;
+  expect(quota.take(want(undefined), 2000)).toBe(0);
+  expect(quota.take(want(undefined), 2000)).toBeGreaterThan(0);
+  quota.finished('send', ended, 2000);
+  for (let i = 0; i < 5; i++) expect(quota.take(want(undefined), 2001)).toBe(0);
 });
 
 test('a preview tells the time: at once what fits, the rest at the rate of the tightest limit and the share', () => {
