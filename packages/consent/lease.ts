@@ -78,7 +78,7 @@ const shortestGapMs = 8;
 /** After a change of consent, links are reported for this long as they come: of who was linked just before, a waiter needs both. */
 const awakeMs = 2000;
 /** Between two reports that tell only links, behind the first after a change of consent, which brings those of its person: of others no new ones are waited for. */
-const linksGapMs = 50;
+const linksGapMs = 250;
 const maxSnapshots = 512;
 
 /**

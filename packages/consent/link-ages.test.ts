@@ -2,20 +2,31 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { createLinkAges } from './link-ages.ts';
 
-const record = (key: string | null): { key: Buffer | null } => ({ key: key === null ? null : Buffer.from(key) });
+const record = (key: string | null, value: Buffer | null = Buffer.alloc(1)): { key: Buffer | null; value: Buffer | null } => ({ key: key === null ? null : Buffer.from(key), value });
+const nothing = (): boolean => false;
 
 test('nothing is known before the begin; then an identifier is as far as the batch that named it last, and one that was not named as far as the begin', () => {
   const ages = createLinkAges();
-  ages.note(0, 9, [record('a~b')]);
+  ages.note(0, 9, [record('a~b')], nothing);
   expect(ages.needed(['a'])).toBeUndefined();
   ages.begin([20, 30]);
   expect([ages.needed(['a']), ages.needed([])]).toEqual([[20, 30], [20, 30]]);
-  for (let i = 0; i < 32; i++) ages.note(1, 31 + i, [record(`x${i}~y${i}`)]);
-  ages.note(0, 25, [record('c~ü'), record('@c'), record(null)]);
+  for (let i = 0; i < 32; i++) ages.note(1, 31 + i, [record(`x${i}~y${i}`)], nothing);
+  ages.note(0, 25, [record('c~ü'), record('@c'), record(null)], nothing);
   expect(ages.needed(['a', 'b'])).toEqual([20, 30]);
   expect(ages.needed(['x0'])).toEqual([20, 62]);
   expect(ages.needed(['ü'])).toEqual([25, 62]);
   expect(ages.needed(['a', 'c'])).toEqual([25, 62]);
+});
+
+test('a link that is known is said again without moving anybody; one that is taken away moves both', () => {
+  const ages = createLinkAges();
+  ages.begin([20]);
+  const known = (a: string, b: string): boolean => `${a}~${b}` === 'a~b';
+  ages.note(0, 30, [record('a~b')], known);
+  expect(ages.needed(['a', 'b'])).toEqual([20]);
+  ages.note(0, 31, [record('a~b', null)], known);
+  expect([ages.needed(['a']), ages.needed(['b'])]).toEqual([[31], [31]]);
 });
 
 test('an instance that has read as far as is needed has every record of the identifiers, whatever came, however long ago', () => {
@@ -34,7 +45,7 @@ test('an instance that has read as far as is needed has every record of the iden
         for (let o = 0; o < others + (i % 10 === 0 ? many : 0); o++) records.push(record(`o${o}~p${o}`));
         for (const [n, pair] of links.entries()) for (const id of pair) (behind.get(id) ?? behind.set(id, [0, 0, 0]).get(id)!)[partition] = positions[partition]! + n + 1;
         positions[partition] = positions[partition]! + records.length;
-        ages.note(partition, positions[partition], records);
+        ages.note(partition, positions[partition], records, nothing);
       }
       if (begin >= batches.length) ages.begin(positions);
       const needed = ages.needed(asked)!;

@@ -2,10 +2,10 @@
 export interface LinkAges {
   /** What counts as read long ago: these are its next offsets per partition. Nothing is known before. */
   begin(positions: readonly number[]): void;
-  /** Of one batch (keys `a~b`), behind which the partition stands at `nextOffset`. */
-  note(partition: number, nextOffset: number, records: Iterable<{ readonly key: Buffer | null }>): void;
+  /** Of one batch (keys `a~b`), behind which the partition stands at `nextOffset`. One that says what is `known` says nothing new: who has read as far as before it has the link. */
+  note(partition: number, nextOffset: number, records: Iterable<{ readonly key: Buffer | null; readonly value: Buffer | null }>, known: (a: string, b: string) => boolean): void;
   /**
-   * Next offsets per partition behind every record that linked or unlinked one of these identifiers and was noted; at most some
+   * Next offsets per partition behind every record that newly linked, or unlinked, one of these identifiers and was noted; at most some
    * records too far, never too near. Undefined: nothing is known.
    */
   needed(ids: readonly string[]): readonly number[] | undefined;
@@ -54,12 +54,12 @@ export function createLinkAges(): LinkAges {
       first = generation;
       next();
     },
-    note(partition, nextOffset, records) {
+    note(partition, nextOffset, records, known) {
       if (generation < first) return;
-      for (const { key } of records) {
+      for (const { key, value } of records) {
         const text = key?.toString() ?? '';
         const cut = text.indexOf('~');
-        if (cut < 0) continue;
+        if (cut < 0 || (value !== null && known(text.slice(0, cut), text.slice(cut + 1)))) continue;
         if (noted === perGeneration) next();
         noted++;
         // Before its records are taken for read by anybody who asks: the end of the batch is the end of the generation.

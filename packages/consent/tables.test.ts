@@ -149,6 +149,9 @@ test('until where the links of somebody stand is known when the tables have them
     await apply!({ topic: 'i', partition: 1, epoch: 0, records: [record(6, 'a~b')], nextOffset: 7, highWatermark: 7 });
     expect(told).toEqual([[7, linkAges ? [0, 7] : undefined]]);
     expect(tables.linksEnd(['stranger'])).toEqual(linkAges ? [0, 0] : undefined);
+    // Said again, from either side, it is nothing to wait for.
+    for (const [i, key] of ['a~b', 'b~a'].entries()) await apply!({ topic: 'i', partition: 0, epoch: 0, records: [record(i, key)], nextOffset: i + 1, highWatermark: i + 1 });
+    expect([tables.identityPosition(0), tables.linksEnd(['b'])]).toEqual([2, linkAges ? [0, 7] : undefined]);
     await tables.stop();
     rmSync(stateDir, { recursive: true, force: true });
   }

@@ -135,7 +135,7 @@ export async function createConsentTables(ports: ConsentPorts, onError: (error: 
   /** What stands with the links before they count, so that none is there without; at once, where the links are written late. */
   function putLinks(batch: RecordBatch): readonly Put[] {
     values?.put(batch);
-    ages?.note(batch.partition, batch.nextOffset, batch.records);
+    ages?.note(batch.partition, batch.nextOffset, batch.records, (a, b) => links.links(a).includes(b));
     return links.puts(batch);
   }
   const consent = createTopicTable({ reader, admin, topic: topics.consent, table: consentCache, puts: states.puts, prepare: (batch) => prepare(batch), onError: fail });
