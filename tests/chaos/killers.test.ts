@@ -42,7 +42,7 @@ test('a point that is armed and never reached takes no more lives than the other
   const dead = 'normalizer log.schema-fetch';
   let inVain = 0;
   for (let i = 0; i < 400; i++) {
-    const name = `normalizer ${choose('normalizer', { counts, misses, random })}`;
+    const name = `normalizer ${choose('normalizer', { counts, misses, random, wanted: () => undefined })}`;
     if (name === dead) {
       inVain++;
       misses.set(dead, (misses.get(dead) ?? 0) + 1);
@@ -50,4 +50,9 @@ test('a point that is armed and never reached takes no more lives than the other
   }
   expect(inVain).toBeLessThan(160);
   expect(Math.min(...pointsOf('normalizer').map((p) => `normalizer ${p}`).filter((n) => n !== dead).map((n) => counts.get(n) ?? 0))).toBeGreaterThan(20);
+});
+
+test('where only some points lack kills every life is for them', () => {
+  const random = createRandom(7, 'late');
+  for (let i = 0; i < 100; i++) expect(choose('ingest', { counts: new Map([['ingest poller.page-fetched', 4]]), misses: new Map([['ingest poller.page-fetched', 30]]), random, wanted: () => ['poller.page-fetched'] })).toBe('poller.page-fetched');
 });

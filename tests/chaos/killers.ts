@@ -105,8 +105,8 @@ export interface KillerPorts {
   readonly starts: Starts;
   /** Asks for another release until it is made, or `enough`. */
   readonly switchRelease: (enough: () => boolean) => Promise<unknown>;
-  /** Nothing more is wanted of the stage while others lack kills. */
-  readonly rests: (stage: Victim) => boolean;
+  /** What lacks kills at the stage, where that is all that is wanted; none = it rests while others lack some. Undefined: anything. */
+  readonly wanted: (stage: Victim) => readonly Failpoint[] | undefined;
   killed(stage: Victim, instance: number, point: string, counted: boolean): void;
   /** It ended by itself: an error that nobody declared. */
   ended(stage: Victim, instance: number, code: number | null): void;
@@ -169,8 +169,10 @@ export const deadAfter = 40;
 const missesOfKill = 3;
 
 /** The points that have the fewest kills, one of them; one that is not reached moves back, so that it does not take the lives of the others. Now and then any. */
-export function choose(stage: Victim, { counts, misses, random }: Pick<KillerPorts, 'counts' | 'misses' | 'random'>): Failpoint {
-  const points = pointsOf(stage);
+export function choose(stage: Victim, { counts, misses, random, wanted }: Pick<KillerPorts, 'counts' | 'misses' | 'random' | 'wanted'>): Failpoint {
+  const points = wanted(stage) ?? pointsOf(stage);
+  // Where nothing else is wanted any more every instance waits at what lacks: only one of them polls.
+  if (points.length < pointsOf(stage).length) return random.pick(points);
   if (random.next() < 0.25) return random.pick(points);
   const of = (name: string): number => (counts.get(`${stage} ${name}`) ?? 0) + Math.floor((misses.get(`${stage} ${name}`) ?? 0) / missesOfKill);
   const least = Math.min(...points.map(of));
@@ -182,7 +184,7 @@ export async function runKiller(stage: Victim, instance: number, ports: KillerPo
   const { world, random, counts } = ports;
   const { fleet, options } = world;
   while (!ports.done()) {
-    if (ports.rests(stage)) {
+    if (ports.wanted(stage)?.length === 0) {
       await rest();
       continue;
     }
@@ -220,7 +222,7 @@ export async function runKiller(stage: Victim, instance: number, ports: KillerPo
       await world.holdings.begins(clientOf(stage, instance));
       await startUntilReady(stage, instance);
     }
-    while (ports.rests(stage) && !ports.done()) await pause(500);
+    while (ports.wanted(stage)?.length === 0 && !ports.done()) await pause(500);
   }
 
   /** Until it dies at its point, by itself, or by our patience. */

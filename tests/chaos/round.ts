@@ -3,6 +3,7 @@ import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { keptCheckpoints } from '@weir/audit';
+import type { Failpoint } from '@weir/failpoint';
 import { keyedId } from '@weir/pipeline';
 import { waitFor } from '@weir/testing';
 import { readWorkspaceKey } from '@weir/vault';
@@ -90,12 +91,15 @@ async function breakUntilDone(world: World, round: number, goal: Goal, tally: Ta
     const rate = traffic.log.events / ((performance.now() - started) / 1000);
     return Math.max((lags.get(stage) ?? 0) > farBehind ? workMs : 0, Math.min(15_000, (Math.max(0, ahead() + slack) * share / Math.max(rate, 1)) * 1000));
   };
-  /** It has all that is wanted of it: the processors are for those that have not. */
-  const rests = (stage: Victim): boolean => tally.kills >= goal.kills && traffic.log.events >= goal.events && ![...lacking(tally.points, options.perPoint).keys()].some((name) => name.startsWith(`${stage} `) && !isDead(name));
+  /** Behind kills and events only points are wanted: the processors are for those that lack some. */
+  const wanted = (stage: Victim): Failpoint[] | undefined => {
+    if (tally.kills < goal.kills || traffic.log.events < goal.events) return undefined;
+    return [...lacking(tally.points, options.perPoint).keys()].filter((name) => name.startsWith(`${stage} `) && !isDead(name)).map((name) => name.slice(stage.length + 1) as Failpoint);
+  };
   const starts = createStarts(availableParallelism() + 1);
   let told = performance.now();
   const killers = Promise.all(victims.flatMap((stage) => instancesOf(stage).map((instance) => runKiller(stage, instance, {
-    world, counts: tally.points, misses, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: (enough) => world.operators.switchRelease(enough), rests, tore: () => count('torn store'),
+    world, counts: tally.points, misses, done, pace, starts, random: createRandom(options.seed * 1000 + round, `${stage}${instance}`), switchRelease: (enough) => world.operators.switchRelease(enough), wanted, tore: () => count('torn store'),
     killed: (_stage, _instance, _point, counted) => {
       if (counted) tally.kills++;
       else tally.uncounted++;
