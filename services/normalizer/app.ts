@@ -221,6 +221,7 @@ export function createNormalizer(context: ServiceContext, options: { sessionTime
         await found.committing;
         found.closed = true;
         partitions.delete(key);
+        seen.drop(topic, partition);
         progress.lag(key, 0);
         // Told by its next owner from here on.
         metrics.lag.remove({ topic, partition });

@@ -29,17 +29,21 @@ export interface First {
  * same id with another hash is a conflict (docs/architecture.md, Ids). A cache of the raw topic itself: what it
  * lacks is read from there. Entries stand in generations as long as the window; a look-up sees this one and the
  * one before, older ones are deleted a little with every batch, so the disk holds two windows, and what is being merged twice.
+ * "This one" is that of the partition that is furthest behind: while one lags, all of its topic from the window before it on
+ * stays on disk, so the disk grows by what lags. One of which nothing came for a window, or that is elsewhere, is not waited for.
  *
  * What is added is gathered in memory, and written later in the order of the hashes as blocks of a sorted run, a slice with each
  * batch (runs.ts; docs/decisions/0023-event-ids-in-sorted-runs.md). The position of a partition is written behind its last entry
  * before it, so what a killed process had gathered is read again from the topic (docs/decisions/0021-event-ids-written-late.md).
  */
 export interface Seen {
-  /** Fill from the raw topic up to `position`; where nothing of the partition is known, at most back to the window. */
+  /** Fill from the raw topic up to `position`; where nothing of the partition is known, back to the window before the last record there. */
   load(topic: string, partition: number, position: number, windowMs: number, now: number): Promise<void>;
   /** How the event id first came, as far as it is known: perhaps this record itself, read again. */
   find(topic: string, partition: number, entry: SeenEntry, windowMs: number): First | undefined;
   add(topic: string, partition: number, entries: readonly SeenEntry[], next: number, windowMs: number): void;
+  /** The partition was taken away: what only it needs is kept for an hour yet, as it may come back with the next rebalance. */
+  drop(topic: string, partition: number): void;
   /** Writes what is gathered, unless a write has failed: then it is read again from the topic. */
   close(): Promise<void>;
 }
@@ -58,6 +62,8 @@ export interface SeenLimits {
 /** Filters of some 30 million entries. */
 const defaults: SeenLimits = { most: 16_000, entries: 1000, rows: 100, filters: 32 * 1024 * 1024 };
 const gatherMs = 30_000;
+/** How long a partition of which nothing comes keeps what it needs, at least: after a start, too. */
+const keepMs = 3_600_000;
 /** Entries written for each that comes, and as many of each merge, so that they are out before as many have come again. */
 const entriesAnEntry = 1.25;
 /** Entries of a batch for each row that is removed. */
@@ -66,6 +72,14 @@ const entriesARow = 10;
 const maxShelves = 2000;
 /** A cache with another one is read again. */
 const layout = Buffer.from('3');
+
+/** Where a partition stands. */
+interface Stand {
+  /** Newest of its last batch, of Kafka. */
+  timestamp: number;
+  /** Monotonic ms; from then on it has nothing to read, or is elsewhere, and needs nothing. */
+  until: number;
+}
 
 /** @param monotonic ms */
 export function createSeen(table: Table, reader: Reader, monotonic: () => number, limits: Partial<SeenLimits> = {}): Seen {
@@ -76,17 +90,20 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
   }
   const generation = (timestamp: number, windowMs: number): number => Math.floor(timestamp / Math.max(windowMs, 1000));
   const positionKey = (topic: string, partition: number): string => `#/${topic}/${partition}`;
+  const newestKey = (topic: string, partition: number): string => `#newest/${topic}/${partition}`;
   const shelves = new Map<string, Shelf>();
   /** Of this partition the last one: nearly all that come one after the other are of it. */
   let lastShelf: Shelf | undefined;
   const runs = createRuns(table, filters);
-  /** Newest generation of the last batch of a topic. */
-  const newestOf = new Map<string, number>();
+  /** Of each partition of a topic that is here, or was. */
+  const stands = new Map<string, Map<number, Stand>>();
+  /** Lowest generation in which a partition of the topic stood when something was last added to it. */
+  const lowestOf = new Map<string, number>();
   let active = createGathered();
   let spare = createGathered();
   let since = monotonic();
-  /** Being written, from `cursor` on, -1 = all is; with the positions that hold when it is. */
-  let frozen: { readonly entries: Gathered; readonly positions: ReadonlyMap<string, number>; readonly writers: Map<string, RunWriter>; cursor: number } | undefined;
+  /** Being written, from `cursor` on, -1 = all is; with the positions that hold when it is, and where the partitions stand then. */
+  let frozen: { readonly entries: Gathered; readonly positions: readonly Put[]; readonly writers: Map<string, RunWriter>; cursor: number } | undefined;
   /** A write has failed: what is in memory is not what is on disk. */
   let failed = false;
   /** Next offset of each partition of which everything before is gathered or written. */
@@ -97,6 +114,25 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
   };
   const text = (value: number): Buffer => Buffer.from(String(value), 'latin1');
   const positionOf = (topic: string, partition: number): number => positions.get(positionKey(topic, partition)) ?? number(positionKey(topic, partition)) ?? 0;
+
+  function standAt(topic: string, partition: number, timestamp: number, until: number): void {
+    let parts = stands.get(topic);
+    if (parts === undefined) stands.set(topic, parts = new Map());
+    parts.set(partition, { timestamp, until });
+  }
+
+  // Before the first batch of any of them: that of one that is far on must not take what another one needs.
+  for (const { key, value } of table.range('#newest/')) {
+    const [, topic, partition] = key.split('/') as [string, string, string];
+    standAt(topic, Number(partition), Number(value.toString('latin1')), monotonic() + keepMs);
+  }
+
+  function lowest(topic: string, windowMs: number): number {
+    const at = monotonic();
+    let least = Infinity;
+    for (const { timestamp, until } of stands.get(topic)?.values() ?? []) if (until > at) least = Math.min(least, generation(timestamp, windowMs));
+    return least;
+  }
 
   function shelfOf(topic: string, gen: number, partition: number): Shelf {
     if (lastShelf !== undefined && lastShelf.partition === partition && lastShelf.generation === gen && lastShelf.topic === topic) return lastShelf;
@@ -126,7 +162,9 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
 
   /** What is gathered is to be written; nothing is left of what was before. */
   function freeze(): void {
-    frozen = { entries: active, positions: new Map(positions), writers: new Map(), cursor: 0 };
+    const rows = [...positions].map(([key, next]) => ({ key, value: text(next) }));
+    for (const [topic, parts] of stands) for (const [partition, { timestamp }] of parts) rows.push({ key: newestKey(topic, partition), value: text(timestamp) });
+    frozen = { entries: active, positions: rows, writers: new Map(), cursor: 0 };
     active = spare;
     since = monotonic();
   }
@@ -137,7 +175,7 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
     const { entries, writers } = frozen;
     frozen.cursor = entries.each(frozen.cursor, limit, (shelf, from, entry) => {
       // Its generation was forgotten meanwhile.
-      if (shelf.generation < (newestOf.get(shelf.topic) ?? 0) - 1) return;
+      if (shelf.generation < (lowestOf.get(shelf.topic) ?? 0) - 1) return;
       let writer = writers.get(shelf.group);
       if (writer === undefined) writers.set(shelf.group, writer = runs.writer(shelf.topic, shelf.generation, entries.sizeOf(shelf.topic, shelf.generation)));
       writer.add(from, entry, puts);
@@ -147,7 +185,7 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
       return;
     }
     for (const writer of writers.values()) writer.finish(puts);
-    for (const [key, next] of frozen.positions) puts.push({ key, value: text(next) });
+    puts.push(...frozen.positions);
   }
 
   /** In one transaction: `puts`, what `writeFrozen` and merges of the topic have to write. */
@@ -169,11 +207,16 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
   const seen: Seen = {
     async load(topic, partition, position, windowMs, now) {
       const known = positionOf(topic, partition);
+      const stand = stands.get(topic)?.get(partition);
+      if (stand !== undefined) stand.until = Math.max(stand.until, monotonic() + keepMs);
       // A checkpoint beyond the committed position by a crash is fine; one of another topic would be, too: offsets decide.
       if (known >= position) return;
+      // From a position on, what was gathered and lost counts on however old it is by now. Where there is none, the window before
+      // what comes next does, which is as old as the partition lags: not older than the last record (LogAppendTime); without one, all.
+      const last = known > 0 ? undefined : await reader.readOne(topic, partition, position - 1);
+      const from = Math.min(now, last?.timestamp ?? -Infinity) - windowMs;
       await reader.read(topic, partition, known, position, (batch) => {
-        // From a position on, what was gathered and lost counts on however old it is by now.
-        const recent = known > 0 ? batch.records : batch.records.filter((r) => r.timestamp > now - windowMs);
+        const recent = batch.records.filter((r) => r.timestamp > from);
         seen.add(topic, partition, recent.map((r) => {
           const { eventId, hash, acceptedAt } = rawHeaders(r);
           return { eventId, hash, acceptedAt, offset: r.offset, timestamp: r.timestamp };
@@ -187,7 +230,7 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
       let newest = 0;
       for (const entry of entries) {
         const gen = generation(entry.timestamp, windowMs);
-        newest = Math.max(newest, gen);
+        newest = Math.max(newest, entry.timestamp);
         if (entry.eventId === '' || fresh.has(entry.eventId)) continue;
         const known = entry.known === undefined ? find(topic, partition, entry, windowMs) : entry.known;
         if (known !== undefined && known !== null && known.offset <= entry.offset) continue;
@@ -196,13 +239,19 @@ export function createSeen(table: Table, reader: Reader, monotonic: () => number
         active.set(shelf, placeOf(shelf, entry.eventId), entry);
       }
       if (newest > 0) {
-        newestOf.set(topic, newest);
+        standAt(topic, partition, newest, monotonic() + Math.max(windowMs, keepMs));
+        const least = lowest(topic, windowMs);
+        lowestOf.set(topic, least);
         // No look-up sees them any more.
-        runs.forget(topic, newest - 1, puts);
+        runs.forget(topic, least - 1, puts);
       }
       positions.set(positionKey(topic, partition), Math.max(next, positionOf(topic, partition)));
       write(puts, topic, entries.length);
       if (frozen === undefined && (active.size() >= most || monotonic() - since > gatherMs)) freeze();
+    },
+    drop(topic, partition) {
+      const stand = stands.get(topic)?.get(partition);
+      if (stand !== undefined) stand.until = Math.min(stand.until, monotonic() + keepMs);
     },
     async close() {
       try {
