@@ -7,6 +7,9 @@ const { items: maxItems, depth } = manifest.source!.limits;
 const maxTime = 8.64e15;
 const maxLink = 2000;
 
+/** Beside the URL, the settings by which a position in the list was come by. */
+const asking = ['items', 'cursor', 'cursorField', 'cursorParam', 'since', 'sinceParam', 'sinceFormat', 'start'];
+
 /** Where a run stands, and from which time the run asks. */
 interface Cursor {
   readonly token?: string;
@@ -46,15 +49,21 @@ function textAt(value: Json | undefined, path: unknown): string | undefined {
 function withinOrigin(link: string, config: AdapterConfig): string {
   const first = firstUrl(config);
   const url = link.length > maxLink ? null : URL.parse(link, first.href);
-  if (url?.origin !== first.origin) throw new WeirError('body-malformed', 'the next link leads to another origin');
+  if (url?.origin !== first.origin) throw new WeirError('body-malformed', `the next link leads to another origin, or is longer than ${maxLink} characters`);
   return url.pathname + url.search;
 }
 
-/** The next link of a Link header (RFC 8288). */
+/** A target and its parameters, up to the next comma outside quotes. Whatever the text, no character is looked at again for another match. */
+const linkValue = /<([^>]*)(?:>((?:[^",]+|"(?:[^"\\]|\\.)*"?)*)|$)/g;
+const linkParameter = /;\s*([^\s;=",]+)\s*=\s*("(?:[^"\\]|\\.)*"?|[^;"]*)/g;
+
+/** The next link of a Link header (RFC 8288). The client bounds how long headers are. */
 function nextLink(response: HttpResponse, config: AdapterConfig): string | undefined {
-  for (const part of (response.headers['link'] ?? '').split(',').slice(0, 20)) {
-    const match = /^\s*<([^>]{1,2000})>\s*;(.*)$/.exec(part);
-    if (match !== null && /\brel="?next"?/.test(match[2]!)) return withinOrigin(match[1]!, config);
+  for (const [, target, parameters = ''] of (response.headers['link'] ?? '').matchAll(linkValue)) {
+    // Of several the first counts.
+    const rel = [...parameters.matchAll(linkParameter)].find(([, name]) => name!.toLowerCase() === 'rel')?.[2];
+    const words = rel?.trim().replace(/^["']|["']$/g, '').toLowerCase().split(/\s+/) ?? [];
+    if (words.includes('next')) return withinOrigin(target!, config);
   }
   return undefined;
 }
@@ -80,21 +89,27 @@ function nextOf(response: HttpResponse, items: readonly Item[], page: Json, at: 
   }
 }
 
+/** ISO 8601 with a time of day and no zone: Date.parse would take it for the time of this machine. */
+const zoneless = /^[-+\d]+[T ][\d:.]+$/;
+
 function timeOf(item: Item, config: AdapterConfig): number | undefined {
   const text = textAt(item.value, config['since']);
   if (text === undefined) return undefined;
-  const ms = config['sinceFormat'] === 'iso' ? Date.parse(text) : Number(text) * (config['sinceFormat'] === 's' ? 1000 : 1);
+  const ms = config['sinceFormat'] === 'iso' ? Date.parse(zoneless.test(text) ? `${text}Z` : text) : Number(text) * (config['sinceFormat'] === 's' ? 1000 : 1);
   return Math.abs(ms) <= maxTime ? ms : undefined;
 }
 
-function page(response: HttpResponse, cursor: Json, config: AdapterConfig): PollPage {
+function page(response: HttpResponse, cursor: Json, config: AdapterConfig, now: number): PollPage {
   const path = String(config['items']);
   const { items, value } = slicePath(response.body, path === '' ? [] : path.split('.'), { depth, items: maxItems });
-  const at = cursorOf(cursor);
-  let high = at.high;
+  // Of a time ahead of the clock only this much is known: what is there was there when the page was asked for.
+  const notAhead = (time: number | undefined): number | undefined => (time === undefined ? undefined : Math.min(time, now));
+  const saved = cursorOf(cursor);
+  const at: Cursor = { ...saved, since: notAhead(saved.since) };
+  let high = notAhead(saved.high);
   if (config['since'] !== undefined) {
     for (const item of items) {
-      const time = timeOf(item, config);
+      const time = notAhead(timeOf(item, config));
       if (time !== undefined && (high === undefined || time > high)) high = time;
     }
   }
@@ -111,12 +126,12 @@ function formatTime(ms: number, format: unknown): string {
   return format === 's' ? String(Math.floor(ms / 1000)) : format === 'ms' ? String(ms) : new Date(ms).toISOString();
 }
 
-/** A GET changes nothing at the sender, so no failure of it can have had an effect; every one is worth another try. */
+/** A GET changes nothing at the sender, so no failure of it can have had an effect. A 2xx that is no page is worth another try; what is refused for good is told as that. */
 function classify(response: HttpResponse | HttpFailure): Verdict {
   const verdict = 'failure' in response ? classifyFailure(response) : classifyStatus(response);
   switch (verdict.kind) {
-    case 'ok': case 'permanent': return { kind: 'retry', effect: 'none', code: 'vendor-unavailable', retryAfterMs: 60_000, detail: verdict.detail };
-    case 'retry': return { ...verdict, effect: 'none' };
+    case 'ok': return { kind: 'retry', effect: 'none', code: 'vendor-unavailable', retryAfterMs: 60_000, detail: verdict.detail };
+    case 'permanent': case 'retry': return { ...verdict, effect: 'none' };
     default: return { ...verdict, effect: 'none', retryAfterMs: verdict.retryAfterMs ?? 60_000 };
   }
 }
@@ -153,5 +168,6 @@ export const source: PollSource = {
     return { parts: [objectKey ?? '', version], unique: false, objectKey };
   },
   classify,
+  cursorKey: (config) => JSON.stringify([firstUrl(config).href, ...asking.map((name) => config[name])]),
   interval: (config) => ({ everyMs: Math.max(1, Number(config['every'])) * 1000, maxRequestsPerMinute: Math.max(1, Number(config['requestsPerMinute'])) }),
 };

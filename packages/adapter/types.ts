@@ -120,10 +120,16 @@ export interface PollPage {
 export interface PollSource {
   readonly kind: 'poll';
   request(cursor: Json, config: AdapterConfig, now: number): HttpRequest;
-  page(response: HttpResponse, cursor: Json, config: AdapterConfig): PollPage;
+  /** `now` is of before the call. */
+  page(response: HttpResponse, cursor: Json, config: AdapterConfig, now: number): PollPage;
   identify(item: Item, config: AdapterConfig): ItemIdentity;
   /** What to do with a response that is not a page. */
   classify(response: HttpResponse | HttpFailure): Verdict;
+  /**
+   * The settings, without secrets, that a cursor belongs to: under others the list is read from its beginning, because a
+   * position in one list skips items of another. Absent: a cursor is kept whatever the settings.
+   */
+  cursorKey?(config: AdapterConfig): string;
   interval(config: AdapterConfig): { readonly everyMs: number; readonly maxRequestsPerMinute: number };
 }
 

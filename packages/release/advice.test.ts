@@ -48,6 +48,13 @@ test('a polled source that names no version of its objects is named, and no othe
   expect(found).toMatchObject([{ file: 'sources/s0.yaml', message: expect.stringContaining('taken for a repetition') }]);
 });
 
+test('a polled source that counts the pages of a list which moves (since) is named with its line, and no other', () => {
+  const poll = { source: { kind: 'poll' }, manifest: { source: { config: {} } } };
+  const base = release([], [{ adapter: poll, config: { cursor: 'page', since: 'updated_at' } }, { adapter: poll, config: { cursor: 'page' } }, { adapter: poll, config: { cursor: 'token', since: 'updated_at' } }, { adapter: { ...poll, source: { kind: 'webhook' } }, config: { cursor: 'page', since: 'updated_at' } }]);
+  const found = advise({ ...base, files: [{ path: 'sources/s0.yaml', content: 'adapter: http-poll\nconfig:\n  since: updated_at\n  cursor: page\n' }] });
+  expect(found).toMatchObject([{ file: 'sources/s0.yaml', line: 4, message: expect.stringContaining('those changes are lost') }]);
+});
+
 test('a region of the workspace, which no residency rule asks for, is named with its line', () => {
   expect(advise(release([], [], 'name: shop\nregion: DE\n'))).toMatchObject([{ file: 'weir.yaml', line: 2, message: expect.stringContaining('read by nothing') }]);
   expect(advise(release([], [], 'name: shop\n'))).toEqual([]);

@@ -8,7 +8,8 @@ import type { Release } from './types.ts';
  * What compiles and is probably not meant; nothing is refused for it. A destination that holds people for a purpose that
  * asks for consent, and has no `restrict` route on ConsentChange, is never told that somebody said no: Weir sends no
  * more, but what the vendor sends by itself (its own lists and flows) goes on. And a polled source that names no version of
- * its objects: one that becomes again what it was (yes, no, yes) is taken for a repetition. And a `region` of the workspace,
+ * its objects: one that becomes again what it was (yes, no, yes) is taken for a repetition. And one that counts the pages of
+ * what changed lately, a list that moves while it is read. And a `region` of the workspace,
  * which looks as if it answered a residency rule: where people are is asked of the record and its source. And a poll that
  * takes the state of its objects for acts of people (`standing`); of a webhook nobody can tell: what it calls a change of a
  * contact may be the click of a person, or the contact as it is. And a header that looks like a credential and stands in
@@ -17,7 +18,7 @@ import type { Release } from './types.ts';
  * finds nobody by it.
  */
 export function advise(release: Release): WorkspaceProblem[] {
-  return [...withoutWord(release), ...withoutVersion(release), ...withoutStanding(release), ...unreadRegion(release), ...openCredentials(release), ...contradictingLimits(release), ...toldInTheClear(release)];
+  return [...withoutWord(release), ...withoutVersion(release), ...movingPages(release), ...withoutStanding(release), ...unreadRegion(release), ...openCredentials(release), ...contradictingLimits(release), ...toldInTheClear(release)];
 }
 
 function unreadRegion({ files }: Release): WorkspaceProblem[] {
@@ -34,6 +35,17 @@ function withoutVersion(release: Release): WorkspaceProblem[] {
     message: `an object of ${name} that becomes again what it was before is taken for a repetition: the change, a withdrawal perhaps, is lost`,
     remedy: 'give version: the path of what changes with each change of an object, e.g. updated_at',
   }));
+}
+
+function movingPages({ files, sources }: Release): WorkspaceProblem[] {
+  return [...sources.values()].filter(({ adapter, config }) => adapter.source?.kind === 'poll' && config['cursor'] === 'page' && config['since'] !== undefined).map(({ name }) => {
+    const file = files.find(({ path }) => path === `sources/${name}.yaml`);
+    return {
+      file: `sources/${name}.yaml`, line: file === undefined ? 0 : parseYaml(file).lineOf(['config', 'cursor']),
+      message: `the pages of ${name} are counted, and with since the list moves while it is read: what changes meanwhile can push others onto a page that was read already, and those changes are lost`,
+      remedy: 'use cursor: token, url or link where the API has one of them; else have it sort by what never changes (path: /members?sort=id)',
+    };
+  });
 }
 
 const isTable = (value: unknown): value is { readonly [name: string]: unknown } => value !== null && typeof value === 'object' && !Array.isArray(value);

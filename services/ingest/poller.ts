@@ -1,4 +1,4 @@
-import type { HttpFailure, HttpResponse, Json, PollSource } from '@weir/adapter';
+import type { HttpFailure, HttpResponse, PollSource } from '@weir/adapter';
 import { findWeirError, WeirError, type ErrorCode } from '@weir/errors';
 import { failpoint } from '@weir/failpoint';
 import type { HttpClient } from '@weir/http';
@@ -7,7 +7,7 @@ import type { SourceConfig } from '@weir/release';
 import { newTraceparent } from '@weir/telemetry';
 import type { Logger } from 'pino';
 import { accept, acknowledged, type AcceptPorts } from './accept.ts';
-import { createCursors } from './cursors.ts';
+import { createCursors, settingsOf, type Position } from './cursors.ts';
 import type { IngestMetrics } from './metrics.ts';
 import { bySize, setAside } from './oversized.ts';
 import { createPollIncident, type PollIncidentPorts } from './poll-incident.ts';
@@ -43,7 +43,7 @@ export interface Poller {
 }
 
 type Next =
-  | { readonly kind: 'page'; readonly cursor: Json; readonly more: boolean }
+  | { readonly kind: 'page'; readonly position: Position; readonly more: boolean }
   /** `trouble`: it is the page or what was asked for, not the way to the vendor or the log. */
   | { readonly kind: 'failed'; readonly retryAfterMs: number; readonly trouble?: ErrorCode }
   | { readonly kind: 'quota'; readonly ms: number }
@@ -98,7 +98,7 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
   const holds = (lease: Assignment, signal: AbortSignal): boolean => !signal.aborted && consumer.holds(topic, 0, lease.epoch);
 
   async function poll(lease: Assignment, signal: AbortSignal): Promise<void> {
-    let cursor: Json | undefined;
+    let position: Position | undefined;
     let failures = 0;
     while (!signal.aborted) {
       const source = ports.source();
@@ -109,14 +109,14 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
       const began = ports.monotonic();
       let next: Next;
       try {
-        if (cursor === undefined) cursor = await cursors.read();
-        next = await page(source, cursor, lease, signal);
+        position = within(source, position ?? await cursors.read());
+        next = await page(source, position, lease, signal);
       } catch (error) {
         next = failed(error);
       }
       if (next.kind === 'lost') {
         // Another may poll now. Should the lease come back (a heartbeat was only late), the cursor is read anew.
-        cursor = undefined;
+        position = undefined;
         incident.lost();
         ports.metrics.polls.inc({ source: name, result: 'lost' });
         await pause(idleMs, signal);
@@ -127,13 +127,22 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
         continue;
       }
       failures = next.kind === 'failed' ? failures + 1 : 0;
-      if (next.kind === 'failed' && next.trouble !== undefined) incident.failed(next.trouble, JSON.stringify(cursor) ?? '');
+      if (next.kind === 'failed' && next.trouble !== undefined) incident.failed(next.trouble, JSON.stringify(position?.cursor) ?? '');
       if (next.kind === 'page') {
-        cursor = next.cursor;
+        position = next.position;
         incident.over();
       }
       await pause(began + pauseAfter(next, failures, source) - ports.monotonic(), signal);
     }
+  }
+
+  /** The position, or the beginning where it is one in what was asked for under other settings: what is read again has the same ids. */
+  function within(source: SourceConfig, position: Position): Position {
+    const settings = settingsOf(source);
+    // One of a version before is taken for one of these settings.
+    if (position.settings === settings || position.settings === undefined) return position;
+    if (position.cursor !== null) ports.logger.warn({ source: name }, 'what the source asks for has changed: its cursor is let go, the list is read from the beginning');
+    return { cursor: null, settings };
   }
 
   /** Whatever went wrong, the cursor stays and the page is tried again later: one source must not end the others with it. */
@@ -145,19 +154,20 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
   }
 
   /** One call and its page, in order: lease, call, lease, items, acks, lease, cursor. */
-  async function page(source: SourceConfig, cursor: Json, lease: Assignment, signal: AbortSignal): Promise<Next> {
+  async function page(source: SourceConfig, { cursor, settings: known }: Position, lease: Assignment, signal: AbortSignal): Promise<Next> {
     if (!holds(lease, signal)) return lost;
     const adapter = source.adapter.source as PollSource;
     const quotaMs = ports.quota.take();
     if (quotaMs > 0) return { kind: 'quota', ms: quotaMs };
-    const request = adapter.request(cursor, source.config, ports.now());
+    const asked = ports.now();
+    const request = adapter.request(cursor, source.config, asked);
     const calling = ports.http.call(request, { deadlineMs: callTimeoutMs, onBeforeWrite: () => holds(lease, signal) });
     // A client or an adapter that throws is told where the page is read; to the quota it is a call that ended.
     calling.then((answer) => endOf(adapter, answer)).catch(() => ({ throttled: false, answered: false })).then((end) => ports.quota.finished(end)).catch(ports.fail);
     const response = await unlessAborted(calling, signal);
     if (response === undefined || !holds(lease, signal)) return lost;
     if ('failure' in response || response.status !== 200) return refused(adapter, response);
-    const found = adapter.page(response, cursor, source.config);
+    const found = adapter.page(response, cursor, source.config, asked);
     if (found.items.length > source.limits.items) throw new WeirError('too-many-items', `a page has more than ${source.limits.items} items`);
     if (found.items.length > 0) failpoint('poller.page-fetched');
     const { fit, oversized } = bySize(found.items);
@@ -172,12 +182,13 @@ export function createPoller(name: string, ports: PollerPorts): Poller {
     const moved = JSON.stringify(found.cursor) !== JSON.stringify(cursor);
     if (!holds(lease, signal)) return lost;
     if (fit.length > 0) failpoint('poller.produced');
-    if (moved) await cursors.save(found.cursor, lease.epoch);
+    const position = { cursor: found.cursor, settings: settingsOf(source) };
+    if (moved || (cursor !== null && known === undefined)) await cursors.save(position, lease.epoch);
     failpoint('poller.cursor-saved');
     ports.metrics.items.inc({ source: name }, fit.length);
     ports.metrics.polls.inc({ source: name, result: 'ok' });
     // A page that says "more" under the cursor it was asked with would be asked for ever.
-    return { kind: 'page', cursor: found.cursor, more: found.more && moved };
+    return { kind: 'page', position, more: found.more && moved };
   }
 
   function refused(adapter: PollSource, response: HttpResponse | HttpFailure): Next {

@@ -23,7 +23,7 @@ function webhook(tool: string, input: SourceInput): unknown {
 }
 
 function poll(source: PollSource, input: PollInput): unknown {
-  const { items, cursor, more } = source.page({ status: input.status, headers: input.headers, body: Buffer.from(typeof input.page === 'string' ? input.page : JSON.stringify(input.page)) }, input.cursor, input.config);
+  const { items, cursor, more } = source.page({ status: input.status, headers: input.headers, body: Buffer.from(typeof input.page === 'string' ? input.page : JSON.stringify(input.page)) }, input.cursor, input.config, now);
   return { request: source.request(input.cursor, input.config, now), items: items.map((item) => ({ bytes: item.bytes.toString(), ...source.identify(item, input.config) })), cursor, more, next: source.request(cursor, input.config, now).url };
 }
 

@@ -122,7 +122,7 @@ export async function startIngestWorld(cluster: { brokers: readonly string[]; re
       const last = (await world.records(`${prefix}.control`)).filter((r) => r.key === 'cursor/members').at(-1);
       if (last === undefined) return undefined;
       const { cursor, instance } = serde.decode(last.raw.value!).value as { cursor: string; instance: string };
-      return { cursor: JSON.parse(cursor), instance };
+      return { cursor: JSON.parse(cursor).cursor, instance };
     },
     async dispose() {
       await Promise.all(children.filter((c) => c.exitCode === null && c.signalCode === null).map((child) => {
