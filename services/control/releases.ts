@@ -4,7 +4,7 @@ import type { Adapter } from '@weir/adapter';
 import { WeirError } from '@weir/errors';
 import type { Appender, LogAdmin, Reader } from '@weir/log';
 import { checkTopics, createInTurn, planTopics, type TopicFinding } from '@weir/pipeline';
-import { applyRelease, assertPolicyTests, compileRelease, readControl, secretsOf, valuesUnder, type Release, type ReleaseFile } from '@weir/release';
+import { applyRelease, assertPolicyTests, compileRelease, controlKeys, readControl, secretsOf, valuesUnder, type Release, type ReleaseFile } from '@weir/release';
 import { count, flag, instant, list, named, nullable, object, optional, text, type Schema, type ServiceContext, type TypeOf } from '@weir/service';
 import type { AuditLog } from './audit.ts';
 import type { TopicCounts } from './topic-counts.ts';
@@ -88,12 +88,19 @@ export function createReleaseApi(context: ServiceContext, ports: { readonly admi
     return release;
   }
 
+  /** Hash that weir.control names as the current one; what runs here may be older. */
+  async function written(): Promise<string | undefined> {
+    let last: string | undefined;
+    await readControl({ reader, admin, topic: topics.control }, valuesUnder<{ hash: string }>(serde, controlKeys.current, ({ hash }) => { last = hash; }));
+    return last;
+  }
+
   async function apply(order: ReleaseOrder, { actor, leaf }: ChangedBy, proposedBy: string | null): Promise<AppliedRelease> {
     const release = compile(order);
     const { specs } = await plan(release);
     const topicsCreated = await admin.createTopics(specs);
     await ports.counts.keep(topicsCreated);
-    if (releases.current().hash === release.hash) return { hash: release.hash, changed: false, topicsCreated };
+    if (releases.current().hash === release.hash && (await written()) === release.hash) return { hash: release.hash, changed: false, topicsCreated };
     await ports.audit().record({ kind: 'fact', actor, action: 'release.hash', target: release.hash, of: leaf, details: proposedBy === null ? { approval: 'none' } : { approval: 'given', proposedBy } });
     for (const name of secretsOf(release)) await ports.audit().record({ kind: 'fact', actor, action: 'secret.use', target: name, of: leaf, details: { release: release.hash } });
     await applyRelease({ appender, serde, topic: topics.control, release, by: actor, message: order.message ?? null, now: context.clock.now(), leaf });

@@ -103,6 +103,8 @@ export interface Store {
   stages(eventId: string): Stage[];
   /** Records that the stages of an event were read from. */
   places(eventId: string): Where[];
+  /** Of those on weir.canonical the ones of this output, in the order of their time. */
+  canonicalPlaces(eventId: string, outputId: string): Where[];
   counter(name: string): number;
   /** Newest first. */
   /** Newest first; only those behind this place. */
@@ -308,6 +310,7 @@ export function createStore(table: Table, gathered?: number): Store {
       return puts.length;
     },
     stages: (eventId) => blocks.of(eventId).map(({ json }) => JSON.parse(json) as Stage).sort((a, b) => order[a.stage] - order[b.stage] || a.at - b.at),
+    canonicalPlaces: (eventId, outputId) => blocks.of(eventId).filter((kept) => kept.order === order.normalized).map(({ json, topic, partition, offset }) => ({ stage: JSON.parse(json) as Stage, where: { topic, partition, offset } })).filter(({ stage }) => stage['outputId'] === outputId).sort((a, b) => a.stage.at - b.stage.at).map(({ where }) => where),
     places: (eventId) => blocks.of(eventId).map(({ topic, partition, offset }) => ({ topic, partition, offset })),
     counter: (name) => counters.get(name) ?? 0,
     *deadLetters(after) {

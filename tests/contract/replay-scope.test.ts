@@ -79,7 +79,7 @@ async function ordered(then: Release, now: Release, grant: string, order: Omit<R
   const run = { sent: new Set<Name>(), shown: [] as string[], intents: [] as string[] };
   const ports = {
     serde, topics, release: () => now, workspaceKey: Buffer.alloc(32), keys: undefined, tables: { linked: (ids: readonly string[]) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined,
-    canonicalOf: async () => [], endedAs: () => undefined, now: () => 2000,
+    canonicalOf: async () => [], decidedLater: () => false, endedAs: () => undefined, now: () => 2000,
     standing: { end: () => undefined, newest: () => undefined, objectOf: () => '', deliveryState: () => 'dead-lettered', allows: () => true, destination: (name: string) => now.destinations.get(name), oldestSent: () => 1e12, mayRead: () => true },
   } as unknown as SelectPorts;
   add = async (request, _by, touches) => {

@@ -42,7 +42,7 @@ async function corrected(of: LogRecord, before: Release, now: Release): Promise<
   const standing = { end: (_d: string, key: string) => (key === deliveryKey('out_1', 'crm', 'put', '0', 0) ? delivered : undefined), newest: () => undefined, objectOf: () => '', deliveryState: () => 'delivered', allows: () => true, destination: (name: string) => now.destinations.get(name), oldestSent: () => 1e12, mayRead: () => true };
   const ports = {
     serde, topics, release: () => now, workspaceKey: Buffer.alloc(32), tables: { linked: (ids: readonly string[]) => ids, check: () => ({ ok: true, seen: [] }), regions: () => undefined }, keys: undefined, standing,
-    open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined, canonicalOf: async () => [], endedAs: () => undefined, now: () => 2_000_000,
+    open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined, canonicalOf: async () => [], decidedLater: () => false, endedAs: () => undefined, now: () => 2_000_000,
   } as unknown as SelectPorts;
   const made = createDeriver({ ...ports, release: () => before }).now(approved, 'crm', 'put');
   if (made.kind !== 'allowed') throw new Error(`it is ${made.kind}`);

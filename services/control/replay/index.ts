@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import type { ConsentTables } from '@weir/consent';
 import { findWeirError } from '@weir/errors';
 import { createHttpClient, type HttpClient } from '@weir/http';
-import type { Appender, LogAdmin, LogRecord, Reader } from '@weir/log';
+import type { Appender, LogAdmin, Reader } from '@weir/log';
 import { oldestSent } from '@weir/pipeline';
 import { dedupeWindow, followControl, nothing, resolveConfig, saveReserve, type DestinationConfig, type Scope } from '@weir/release';
 import { sealedBy } from '@weir/seal';
@@ -14,6 +14,7 @@ import type { NewLeaf } from '../audit.ts';
 import type { Store } from '../store.ts';
 import { createAskQuota } from './ask-quota.ts';
 import { createCorrector } from './correct.ts';
+import { createKept } from './kept.ts';
 import { createReplayMetrics } from './metrics.ts';
 import { parseRequest, scopeOfOrder, type ReplayOrder } from './order.ts';
 import { createOrders, type Entry } from './orders.ts';
@@ -50,8 +51,6 @@ export interface Replays {
   close(): Promise<void>;
 }
 
-/** Of the canonical records of one event. */
-const maxCopies = 32;
 /** What is known of weir.control counts so long, as at a dispatcher: past that a kill switch may be on it, and no vendor is asked. */
 const knownMs = 10_000;
 const totals = (list: Iterable<number>): number => [...list].reduce((a, b) => a + b, 0);
@@ -103,13 +102,8 @@ export async function openReplays(ports: ReplayPorts): Promise<Replays> {
   const follower = await followControl({ reader, admin, topic: topics.control }, (batch) => orders.take(batch), ports.fail);
   await appender.partitions(topics.control);
 
-  /** By the places that the index has of the event, the last of them (each replay puts a copy there); what retention took is left out. */
-  async function canonicalOf(eventId: string): Promise<LogRecord[]> {
-    const found = await Promise.all(store.places(eventId).filter(({ topic }) => topic === topics.canonical).slice(-maxCopies).map(({ partition, offset }) => reader.readOne(topics.canonical, partition, offset)));
-    return found.filter((record) => record !== undefined && record.value !== null) as LogRecord[];
-  }
   const select: SelectPorts = {
-    serde, topics, tables, keys, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, canonicalOf, now: () => clock.now(),
+    serde, topics, tables, keys, standing, release: () => releases.current(), workspaceKey: context.workspaceKey, endedAs: store.endedAs, ...createKept({ store, reader, topic: topics.canonical }), now: () => clock.now(),
     open: (bytes) => (keys === undefined ? bytes : keys.open(bytes)), hasKey: (sealed) => keys?.has(sealedBy(sealed)) ?? true, keysToEnd: () => keys?.readToEnd() ?? Promise.resolve(),
   };
   const runner: Runner = createRunner({

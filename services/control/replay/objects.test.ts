@@ -36,7 +36,7 @@ async function seen(newer: 'same' | 'other', registry: 'answers' | 'has lost it'
   const key = Buffer.alloc(32);
   const object = objectReader(own, key)({ recordType: 'weir.canonical.Order', source: 'shop', outputId: 'out_1' } as never, operation as never, payload);
   const ports = {
-    serde, topics, release: () => ({ hash: 'rel_1', destinations: new Map(), sources: new Map(), policy: { rules: [] } }), workspaceKey: key, keys: undefined, tables: { linked: (ids: readonly string[]) => ids }, open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined, canonicalOf: async () => [], endedAs: () => undefined, now: () => 3000,
+    serde, topics, release: () => ({ hash: 'rel_1', destinations: new Map(), sources: new Map(), policy: { rules: [] } }), workspaceKey: key, keys: undefined, tables: { linked: (ids: readonly string[]) => ids }, open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined, canonicalOf: async () => [], decidedLater: () => false, endedAs: () => undefined, now: () => 3000,
     standing: {
       end: () => dead, objectOf: objectReader(serde, key), deliveryState: () => 'dead-lettered', allows: () => true, oldestSent: () => 1e12, mayRead: () => true,
       newest: (_d: string, _o: string, _s: string, of: string) => ((newer === 'same' ? of === object : of === 'x') ? { acceptedAt: 2000, firstOffset: -1 } : undefined),

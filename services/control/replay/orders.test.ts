@@ -15,7 +15,7 @@ test('a preview that nobody starts is forgotten after a week, on the log too; on
     forgetting: (id) => forgotten.push(`${id} ${orders.list().some((e) => e.order.id === id)} ${appended.some((r) => r.value === null)}`),
   });
   const add = async (id: string, at: number, state: State, start = false): Promise<void> => {
-    const order = { id, at, by: 'a', leaf: `leaf_${id}`, start } as ReplayOrder;
+    const order = { id, at, by: 'a', leaf: `leaf_${id}`, start, events: Buffer.alloc(0) } as unknown as ReplayOrder;
     // However lately it was previewed.
     await orders.add(order, { ...firstProgress(order, 'r'), state, at: 8 * day - 1 });
   };
@@ -28,4 +28,25 @@ test('a preview that nobody starts is forgotten after a week, on the log too; on
   expect(appended.filter((r) => r.value === null).map((r) => r.key!.toString())).toEqual(['replay/left', 'replay/left/progress']);
   expect(forgotten).toEqual(['left true false']);
   expect(() => orders.get('left')).toThrow(expect.objectContaining({ code: 'not-found' }));
+});
+
+test('orders by many ids do not fill weir.control and memory: the oldest that ended are forgotten by bytes, and what works is never dropped for a new one', async () => {
+  const appended: OutRecord[] = [];
+  const orders = createOrders({
+    appender: { append: async (_topic: string, records: readonly OutRecord[]) => { appended.push(...records); return records.map(() => 0); } } as never,
+    serde: { encode: () => Buffer.alloc(1) } as never, topic: 'weir.control', runner: 'r',
+  });
+  const events = Buffer.alloc(1_600_000);
+  const add = (n: number, state: State): Promise<void> => {
+    const order = { id: `${n}`, at: n, by: 'a', leaf: 'leaf', start: false, events } as unknown as ReplayOrder;
+    return orders.add(order, { ...firstProgress(order, 'r'), state, at: n });
+  };
+  for (let n = 0; n < 100; n++) await add(n, 'finished');
+  const kept = Math.floor((32 * 1024 * 1024 - 1) / events.length);
+  expect(orders.list().map((e) => Number(e.order.id))).toEqual(Array.from({ length: kept }, (_, i) => 99 - i));
+  expect(appended.filter((r) => r.value === null).map((r) => r.key!.toString())).toEqual(Array.from({ length: 100 - kept }, (_, n) => [`replay/${n}`, `replay/${n}/progress`]).flat());
+  for (let n = 100; n < 100 + kept; n++) await add(n, 'running');
+  const before = appended.length;
+  await expect(add(200, 'previewing')).rejects.toMatchObject({ code: 'bad-request' });
+  expect([orders.list().length, appended.length]).toEqual([kept, before]);
 });

@@ -38,6 +38,8 @@ const orderKey = (id: string): string => `replay/${id}`;
 const progressKey = (id: string): string => `replay/${id}/progress`;
 /** Ended orders that are remembered; what an older one did stands in the audit log. */
 const keptEnded = 500;
+/** Ids that orders name, on weir.control and in memory: those of the oldest that ended, or were only previewed, go before there are so many bytes. */
+const maxIdBytes = 32 * 1024 * 1024;
 /** A preview that nobody has started: its range has moved on by then. */
 const keptPreviewedMs = 7 * 86_400_000;
 
@@ -49,7 +51,7 @@ export interface Orders {
   list(): readonly Entry[];
   /** Throws not-found. */
   get(id: string): Entry;
-  /** Order and first progress in one append. */
+  /** Order and first progress in one append. Throws bad-request when the orders that have not ended name too many ids for one more. */
   add(order: ReplayOrder, progress: ReplayProgress): Promise<void>;
   /** Resolves when it is acknowledged. Rejects with log-assignment-stale when another process has taken the order over. */
   save(progress: ReplayProgress): Promise<void>;
@@ -66,10 +68,21 @@ export function createOrders(ports: { readonly appender: Appender; readonly serd
 
   const record = (key: string, name: string, value: { readonly leaf: string }) => ({ partition: 0, key: Buffer.from(key), value: serde.encode(name, value), headers: [[leafHeader, Buffer.from(value.leaf)] as const] });
 
-  /** Drop what ended long ago or was previewed and left, also on the topic. */
-  async function forget(now: number): Promise<void> {
+  /** Drop what ended long ago or was previewed and left, and what there is no room for beside the next order, also on the topic. */
+  async function forget({ at: now, events }: ReplayOrder): Promise<void> {
     const ended = [...entries.values()].filter((e) => endedStates.has(e.progress.state) || e.progress.state === 'previewed').sort((a, b) => a.progress.at - b.progress.at);
-    const old = ended.filter((e, i) => i < ended.length - keptEnded || (e.progress.state === 'previewed' && !e.order.start && now - e.order.at > keptPreviewedMs)).map((e) => e.order.id);
+    const left = new Set(ended.filter((e, i) => i < ended.length - keptEnded || (e.progress.state === 'previewed' && !e.order.start && now - e.order.at > keptPreviewedMs)));
+    let bytes = events.length;
+    for (const e of entries.values()) if (!left.has(e)) bytes += e.order.events.length;
+    for (const e of ended) {
+      if (bytes < maxIdBytes) break;
+      // One that is about to run is no preview that was left.
+      if (left.has(e) || e.order.events.length === 0 || (e.progress.state === 'previewed' && e.order.start)) continue;
+      left.add(e);
+      bytes -= e.order.events.length;
+    }
+    if (events.length > 0 && bytes >= maxIdBytes) throw new WeirError('bad-request', `ids: the orders that have not ended name ${(bytes - events.length) / 16} already, of ${maxIdBytes / 16}: wait until one has ended, cancel one, or order fewer`);
+    const old = [...left].map((e) => e.order.id);
     if (old.length === 0) return;
     for (const id of old) forgetting(id);
     await appender.append(topic, old.flatMap((id) => [orderKey(id), progressKey(id)].map((key) => ({ partition: 0, key: Buffer.from(key), value: null }))));
@@ -111,7 +124,7 @@ export function createOrders(ports: { readonly appender: Appender; readonly serd
       return found;
     },
     async add(order, progress) {
-      await forget(order.at);
+      await forget(order);
       entries.set(order.id, { order, progress });
       await appender.append(topic, [record(orderKey(order.id), 'weir.internal.ReplayOrder', order), record(progressKey(order.id), 'weir.internal.ReplayProgress', progress)]);
     },

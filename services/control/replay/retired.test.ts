@@ -26,7 +26,7 @@ async function selected(letter: Buffer, state: DeliveryState, { there = true, en
   const operation = { kind: 'restrict', idempotency: { scheme: 'none', pastWindow: 'hold' } };
   const first = deliveryKey(delivery.outputId, 'backup', 'put', '0', 0);
   const ports = {
-    serde, topics, release: () => ({ hash: 'rel_1', destinations: new Map(), sources: new Map(), policy: { rules: [] } }), workspaceKey: Buffer.alloc(32), keys: undefined, tables: { linked: (ids: readonly string[]) => ids }, open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined, canonicalOf: async () => [], endedAs: () => undefined, now: () => 3000,
+    serde, topics, release: () => ({ hash: 'rel_1', destinations: new Map(), sources: new Map(), policy: { rules: [] } }), workspaceKey: Buffer.alloc(32), keys: undefined, tables: { linked: (ids: readonly string[]) => ids }, open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined, canonicalOf: async () => [], decidedLater: () => false, endedAs: () => undefined, now: () => 3000,
     standing: { end: (_destination: string, key: string) => (key === first ? end : undefined), newest: () => undefined, objectOf: () => '', deliveryState: (id: string) => (id === `${delivery.outputId}|backup|put` ? state : undefined), allows: () => true, destination: (name: string) => (there && name === 'backup' ? { operations: { put: operation }, adapter: {} } : undefined), oldestSent: () => 1e12, mayRead: () => true },
   } as unknown as SelectPorts;
   const [item] = await createSelector(ports, order).take([{ topic: topics.dlq, partition: 0, record: { offset: 4, timestamp: 2000, key: Buffer.from(delivery.eventId), value: letter, headers: [] } }] as never);

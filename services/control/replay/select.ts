@@ -13,7 +13,7 @@ import { idFilter, type ReplayOrder } from './order.ts';
 import type { ScannedRecord } from './scan.ts';
 import { createIdSet, type IdSet } from './seen.ts';
 import { sends, standingOf, type DeliveryFacts, type Found, type StandingPorts } from './standing.ts';
-import { createToday, type Today } from './today.ts';
+import { createToday, type Today, type TodayPorts } from './today.ts';
 
 /** A record that a replay may put back, where it stood. */
 export interface Origin {
@@ -86,8 +86,9 @@ export interface SelectPorts {
   readonly hasKey: (sealed: Buffer) => boolean;
   /** Resolves when every key that was written is here. */
   readonly keysToEnd: () => Promise<void>;
-  /** Records of an event that are on weir.canonical still. */
-  readonly canonicalOf: (eventId: string) => Promise<readonly LogRecord[]>;
+  /** Records of an output that are on weir.canonical still. */
+  readonly canonicalOf: TodayPorts['canonicalOf'];
+  readonly decidedLater: TodayPorts['decidedLater'];
   /** How an event ended before it was routed. */
   readonly endedAs: (eventId: string) => string | undefined;
   readonly now: () => number;
@@ -98,6 +99,7 @@ interface DeliveryRecord extends DeliveryFacts {
   subject: string;
   readonly payload: Buffer;
   readonly release: string;
+  readonly decidedAt: number;
   readonly notBefore: number | null;
   /** Of a second vendor's: the first. Absent: of another version of Weir. */
   readonly failedOver?: { readonly destination: string } | null;
@@ -108,7 +110,7 @@ function letterReader({ code, stage, source, release, events, letters }: ReplayO
   return fieldReader<Letter>('weir.internal.DeadLetter', [...asked.flatMap(([name, is]) => (is ? [name] : [])), 'destination', 'topic', 'partition', 'offset', 'key', 'value', 'headers'], ['headers']);
 }
 
-const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent', 'release', 'notBefore', 'failedOver']);
+const readDelivery = fieldReader<DeliveryRecord>('weir.internal.Delivery', ['outputId', 'eventId', 'destination', 'operation', 'recordType', 'payload', 'itemHash', 'source', 'acceptedAt', 'purpose', 'channel', 'topic', 'legalBasis', 'ids', 'intent', 'release', 'decidedAt', 'notBefore', 'failedOver']);
 
 /** Deliveries that are decided again at a time: each takes a read of weir.canonical. */
 const decidedAtOnce = 16;
@@ -119,7 +121,7 @@ const decidedAtOnce = 16;
  */
 export interface Selector {
   take(records: readonly ScannedRecord[]): Promise<Item[]>;
-  /** As if they had been taken: copies of them that come later are known. Nothing is looked up. */
+  /** As if they had been taken: copies of them that come later are known. Nothing but the index is looked up. */
   meet(records: readonly ScannedRecord[]): Promise<void>;
   readonly passed: Passed;
 }
@@ -223,7 +225,10 @@ export function createSelector(ports: SelectPorts, order: ReplayOrder): Selector
     const d = decode(origin.value, readDelivery);
     if (d === undefined || (order.source !== null && d.source !== order.source) || (order.destination !== null && d.destination !== order.destination) || (!order.letters && !wantedId(d.eventId)) || !subjects(d.ids)) return undefined;
     if (d.destination !== last.destination || d.operation !== last.operation) last = { destination: d.destination, operation: d.operation, among: `${d.destination}/${d.operation}` };
-    if (!isNewOf(linkedFrom(d.outputId) === undefined ? d.intent : `linked ${d.intent}`, '0', d.outputId, last.among) || onlyMeets) return undefined;
+    const kind = linkedFrom(d.outputId) === undefined ? d.intent : `linked ${d.intent}`;
+    // One of before is known by itself, also when it is only met: the decision that counts is not taken for its copy, whichever comes first.
+    const older = usesData(standing, d) && today.isOlder(d);
+    if (!isNewOf(older ? `${kind} ${d.decidedAt}` : kind, '0', d.outputId, last.among) || onlyMeets) return undefined;
     d.subject = origin.key?.toString('utf8') ?? '';
     const now = ports.now();
     let found = standingOf(standing, d, true, now, d.payload);

@@ -35,8 +35,8 @@ async function today({ before, today: release, fields, kept, now = 2_000_000, de
   const whole = bytesOf(fields);
   const made = createDeriver({ ...ports, release: () => before }).now(canonical(fields), destination, 'put');
   let reads = 0;
-  const one = createToday({ ...ports, canonicalOf: async () => { reads++; return kept ?? [canonical(fields)]; }, prepare: async () => undefined, decideNow: createDeriver(ports).now });
-  const delivery: DecidedDelivery = { outputId: 'out_1', eventId: 'evt_1', destination, operation: 'put', recordType: 'weir.canonical.Profile', release: before.hash, notBefore: null, payload: made.kind === 'allowed' ? made.payload : whole, ...over };
+  const one = createToday({ ...ports, canonicalOf: async () => { reads++; return kept ?? [canonical(fields)]; }, decidedLater: () => false, prepare: async () => undefined, decideNow: createDeriver(ports).now });
+  const delivery: DecidedDelivery = { outputId: 'out_1', eventId: 'evt_1', destination, operation: 'put', recordType: 'weir.canonical.Profile', release: before.hash, decidedAt: 1000, notBefore: null, payload: made.kind === 'allowed' ? made.payload : whole, ...over };
   return { says: one.stands(delivery) ? 'same' : await one.decide(delivery), reads };
 }
 const person = { email: 'ann@larkspur.example', phone: '+4930901820', country: 'DE', firstName: 'Ann' };
@@ -131,7 +131,7 @@ test('one delivery as it stands on its topic: what uses data is asked of, what r
   const kinds: Readonly<Record<string, string>> = { put: 'use', off: 'restrict' };
   const asks = (now: Release) => createAsksToday({
     serde, topics: topicNames('t'), release: () => now, workspaceKey: Buffer.alloc(32), tables: { linked: (ids: readonly string[]) => ids, check: () => ({ ok: true as const, seen: [] }), regions: () => undefined }, keys: undefined, open: (b: Buffer) => b, hasKey: () => true, keysToEnd: async () => undefined,
-    canonicalOf: async () => [canonical(person)], now: () => 2_000_000, standing: { mayRead: () => true, destination: () => ({ operations: Object.fromEntries(Object.entries(kinds).map(([name, kind]) => [name, { kind }])) }) },
+    canonicalOf: async () => [canonical(person)], decidedLater: () => false, now: () => 2_000_000, standing: { mayRead: () => true, destination: () => ({ operations: Object.fromEntries(Object.entries(kinds).map(([name, kind]) => [name, { kind }])) }) },
   } as unknown as SelectPorts);
   const delivery = (operation: string): Buffer => serde.encode('weir.internal.Delivery', { outputId: 'out_1', eventId: 'evt_1', destination: 'crm', operation, kind: 'use', recordType: 'weir.canonical.Profile', payload: bytesOf(person), decidedAt: 1000, itemHash: 'h', source: 'shop', acceptedAt: 1000, purpose: 'service', channel: null, topic: null, legalBasis: 'contract', rule: 'all', ids: ['email:x'], consent: [], consentOffsets: [], identityOffsets: [], intent: '0', release: before.hash, notBefore: null });
   const says = async (now: Release, value: Buffer | null): Promise<Today> => asks(now)({ topic: 't.dispatch.crm', value });

@@ -11,6 +11,8 @@ import type { DeliveryFacts } from './standing.ts';
 export interface DecidedDelivery extends Pick<DeliveryFacts, 'outputId' | 'eventId' | 'destination' | 'operation' | 'recordType'> {
   /** That decided. */
   readonly release: string;
+  /** ms; of copies of one decision the same. */
+  readonly decidedAt: number;
   readonly notBefore: number | null;
   readonly payload: Buffer;
 }
@@ -25,8 +27,10 @@ export type Today = 'same' | 'denied' | 'otherwise' | 'undecided';
 export interface TodayPorts {
   readonly release: () => Release;
   readonly serde: Pick<Serde, 'decode' | 'known' | 'prepare'>;
-  /** Records of an event that are on weir.canonical still. */
-  readonly canonicalOf: (eventId: string) => Promise<readonly LogRecord[]>;
+  /** Records of an output that are on weir.canonical still. */
+  readonly canonicalOf: (eventId: string, outputId: string) => Promise<readonly LogRecord[]>;
+  /** Whether it was decided again later, by another release, and let through. */
+  readonly decidedLater: (delivery: DecidedDelivery) => boolean;
   /** Keys and schemas of records of weir.canonical. */
   readonly prepare: (records: readonly LogRecord[]) => Promise<void>;
   readonly decideNow: (record: LogRecord, destination: string, operation: string) => DecidedNow;
@@ -38,7 +42,9 @@ const canonicalPrefix = 'weir.canonical.';
 export interface DecidesToday {
   /** What was decided stands: by the running release, and time cannot change it. Nothing is read. */
   stands(delivery: DecidedDelivery): boolean;
-  /** Rejects with what nobody declared, and while brokers or registry are away. */
+  /** A later decision counts in its place: its payload is of before. The index is asked only of what does not stand. */
+  isOlder(delivery: DecidedDelivery): boolean;
+  /** Of an older one `otherwise`. Rejects with what nobody declared, and while brokers or registry are away. */
   decide(delivery: DecidedDelivery): Promise<Today>;
 }
 
@@ -63,12 +69,15 @@ export function createToday(ports: TodayPorts): DecidesToday {
 
   /** Records that the delivery may have been made of, the newest first: a replay of the raw item by another mapping makes a new one. Where an approver let this very delivery through, those that say so. */
   async function recordsOf({ eventId, outputId, destination, operation }: DecidedDelivery): Promise<readonly LogRecord[]> {
-    const own = (await ports.canonicalOf(eventId)).filter(({ headers }) => textOf(headers, H.output) === outputId).sort((a, b) => b.timestamp - a.timestamp);
+    const own = (await ports.canonicalOf(eventId, outputId)).filter(({ headers }) => textOf(headers, H.output) === outputId).sort((a, b) => b.timestamp - a.timestamp);
     const approved = own.filter(({ headers }) => textOf(headers, H.approval).startsWith(`${destination}/${operation}/`));
     return approved.length > 0 ? approved : own.filter(({ headers }) => textOf(headers, H.approval) === '');
   }
 
+  const isOlder = (delivery: DecidedDelivery): boolean => !stands(delivery) && ports.decidedLater(delivery);
+
   async function decide(delivery: DecidedDelivery): Promise<Today> {
+    if (isOlder(delivery)) return 'otherwise';
     const records = await recordsOf(delivery);
     await ports.prepare(records);
     const decided = records.map((record) => ports.decideNow(record, delivery.destination, delivery.operation));
@@ -86,7 +95,7 @@ export function createToday(ports: TodayPorts): DecidesToday {
     }
   }
 
-  return { stands, decide };
+  return { stands, isOlder, decide };
 }
 
 /** Fields that are never sent. */
