@@ -44,7 +44,7 @@ function world(retentionMs = -1) {
           return Promise.resolve(records.map((_, i) => i));
         } }),
         admin: () => Promise.resolve({ listTopics: () => Promise.resolve([]), describeTopics: (names: readonly string[]) => Promise.resolve(names.map((name) => ({ name, exists: true, config: { 'retention.ms': String(retentionMs) } }))) }),
-        reader: () => Promise.resolve({ read: (topic: string, partition: number, from: number, to: number, take: (batch: RecordBatch) => void) => Promise.resolve(take({ topic, partition, epoch: 0, records: log.slice(from, to), nextOffset: to, highWatermark: to })) }),
+        reader: () => Promise.resolve({ read: (topic: string, partition: number, from: number, to: number, take: (batch: RecordBatch) => void) => Promise.resolve(take({ topic, partition, epoch: 0, records: log.slice(from, to), nextOffset: to, highWatermark: to })), readOne: (_topic: string, _partition: number, offset: number) => Promise.resolve(log[offset]) }),
         consumer: (options: GroupConsumerOptions) => {
           handlers = options.handlers;
           return { start: () => Promise.resolve(), close: () => Promise.resolve(), commit: ([{ offset }]: any) => Promise.resolve(void (committed = offset)) };
