@@ -64,13 +64,13 @@ function fakeWorld() {
   } as unknown as Reader;
   const listeners: (() => void)[] = [];
   /** `links`: what instances have read; `own`: what the one who waits has, if it is not the same; `linksOf`: as far as the links of who is asked about reach. */
-  const state = { folded: 0, links: 0, own: undefined as number | undefined, linksOf: undefined as number | undefined, others: [] as string[], linkEnd: 0, keys: 0, readToEnds: 0, hurried: 0, hurriedThere: 0 };
+  const state = { folded: 0, links: 0, own: undefined as number | undefined, linksOf: undefined as number | undefined, others: [] as string[], linkEnd: 0, keys: 0, keysAway: false, readToEnds: 0, hurried: 0, hurriedThere: 0 };
   const tables = {
     folded: () => state.folded, consentPositions: () => [state.folded], identityPositions: () => [state.links], readToEnd: () => { state.readToEnds++; return Promise.resolve(); },
     onAdvance: (listener: () => void) => { listeners.push(listener); }, caughtUp: () => true, linked: (ids: readonly string[]) => [...ids, ...state.others], hurryLinks: () => { state.hurriedThere++; },
   };
   const ringWaits: { readonly to: number; readonly go: () => void }[] = [];
-  const keys = { positions: () => [state.keys], readToEnd: () => Promise.resolve(), waitFor: ([to = 0]: readonly number[]) => (state.keys >= to ? Promise.resolve() : new Promise<void>((go) => { ringWaits.push({ to, go }); })) };
+  const keys = { positions: () => [state.keys], readToEnd: () => (state.keysAway ? new Promise<void>(() => undefined) : Promise.resolve()), waitFor: ([to = 0]: readonly number[]) => (state.keys >= to ? Promise.resolve() : new Promise<void>((go) => { ringWaits.push({ to, go }); })) };
   const own = (): number => state.own ?? state.links;
   const waiter = { ...tables, identityPositions: () => [own()], identityPosition: own, linksEnd: () => (state.linksOf === undefined ? undefined : [state.linksOf]), hurryLinks: () => { state.hurried++; } };
   const fail = (error: unknown): void => { throw error as Error; };
@@ -345,6 +345,21 @@ test('one that announces itself behind an erasure that holds covers nothing befo
   world.readKeys(7);
   await starting;
   expect(lease.covers(1000)).toBe(true);
+});
+
+test('one that is closed while it cannot read the marks of erasure ends, and has covered nothing', async () => {
+  const world = fakeWorld();
+  world.state.keysAway = true;
+  const lease = world.lease();
+  let started = false;
+  const starting = lease.start().then(() => { started = true; });
+  await world.pass(20_000);
+  expect([started, lease.covers(0)]).toEqual([false, false]);
+  let closed = false;
+  const closing = lease.close().then(() => { closed = true; });
+  await world.pass(10);
+  expect([started, closed]).toEqual([true, true]);
+  await Promise.all([starting, closing]);
 });
 
 test('an instance of a version that says nothing of marks keeps an erasure waiting, and nobody else', async () => {

@@ -108,6 +108,8 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
   let look: (() => void) | undefined;
   let sent: Snapshot | undefined;
   let ended = false;
+  /** It is closed: what cannot be read meanwhile is not waited for. */
+  const over = Promise.withResolvers<void>();
   /** The tables moved while a report was on its way. */
   let dirty = false;
   /** They moved in this turn: a report follows. */
@@ -172,7 +174,7 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
       incarnation = Math.floor(clock.random() * 2 ** 48).toString(36);
       const began = { monotonic: clock.monotonic(), wall: clock.now() };
       await listen(await append([], [], []) + 1);
-      await Promise.all([tables.readToEnd(), ports.keys?.readToEnd()]);
+      await Promise.race([Promise.all([tables.readToEnd(), ports.keys?.readToEnd()]), over.promise]);
       await reached(began.monotonic + leaseMs);
       if (ended) return;
       if (clock.monotonic() >= began.monotonic + leaseMs || clock.now() >= began.wall + leaseMs) continue;
@@ -295,6 +297,7 @@ export function createConsentLease(ports: ConsentLeasePorts): ConsentLease {
     },
     async close() {
       ended = true;
+      over.resolve();
       look?.();
       if (timer !== undefined) clock.clearTimer(timer);
       await sending;
