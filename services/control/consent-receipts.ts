@@ -6,6 +6,7 @@ import { everything, parseIdentifier, type Release, type Scope } from '@weir/rel
 import { count, instant, integer, list, named, nullable, object, text, type TypeOf } from '@weir/service';
 import type { FastifyInstance } from 'fastify';
 import type { DeadLetterRecord } from './letters.ts';
+import { settledReason } from './event-ends.ts';
 import type { ChangedBy } from './releases.ts';
 import type { Store } from './store.ts';
 import type { Subjects } from './subjects.ts';
@@ -92,7 +93,7 @@ export function createConsentReceipts(ports: Ports): ConsentReceipts {
       const eventId = String(letter['eventId']);
       const key = Buffer.from(eventId);
       const value = ports.serde.encode('weir.internal.Outcome', {
-        eventId, outputId: null, destination: null, operation: null, key: null, state: 'dropped', reason: 'consent-settled', detail: `by ${actor}: ${reason}`, stage: 'normalizer', release: letter['release'], rule: null, purpose: null,
+        eventId, outputId: null, destination: null, operation: null, key: null, state: 'dropped', reason: settledReason, detail: `by ${actor}: ${reason}`, stage: 'normalizer', release: letter['release'], rule: null, purpose: null,
         consent: [], attempts: 0, status: null, attempt: null, acceptedAt: letter['acceptedAt'], at: ports.now(),
       });
       await ports.appender.append(ports.topics.outcome, [{ partition: ports.appender.partitionFor(ports.topics.outcome, key), key, value, headers: letter.headers.filter((h) => h.name === H.traceparent).map((h) => [h.name, h.value] as const) }]);

@@ -27,7 +27,7 @@ function write(store: Store, name: string, offset: number, at: number, state: 'd
   tx.accepted(event);
   tx.stage(event, { stage: 'accepted', at }, { topic: 'w.raw.shop', partition: 0, offset });
   tx.stage(event, { stage: 'outcome', at }, { topic: 'w.outcome', partition: 0, offset });
-  tx.ended(event, 'dead-lettered', at);
+  tx.ended(event, 'dead-lettered', at, '');
   tx.delivery(`out_${name}|crm|put`, state, at);
   tx.deadLetter(`dlq_${name}`, { id: `dlq_${name}`, eventId: event, stage: 'dispatcher', codes: ['delivery-rejected'], source: 'shop', destination: 'crm', release: 'r', at, partition: 0, offset, held: { rule: 'big', until: 9 } });
   tx.end({ destination: 'crm', key: `dlv_${name}`, operation: 'put', subject: name, acceptedAt: at, state: 'delivered', effect: 'done', itemHash: 'h', at, offset, maybeSince: 0, partition: 0, owner: 'o', outputId: `out_${name}`, generation: 0 });
@@ -118,7 +118,7 @@ test('that an event carries a change of consent that binds nobody is forgotten w
   const ended = (name: string, at: number, offset: number): void => {
     const tx = store.begin();
     tx.stage(name, { stage: 'outcome', at }, { topic: 'w.outcome', partition: 0, offset });
-    tx.ended(name, 'dead-lettered', at);
+    tx.ended(name, 'dead-lettered', at, '');
     tx.commit('w.outcome', 0, offset + 1);
   };
   const old = now - 100 * day;

@@ -59,7 +59,7 @@ export function sweepRows(table: Pick<Table, 'get' | 'range' | 'putBatch'>, bloc
       case 'e/': return blocks.has(key.slice(2)) ? undefined : drop(key);
       // A letter comes before the outcome that says how its event ended, in an index that is built anew long before: age tells them apart.
       case 'u/': return Number(text().split('@').at(-1)) < kept.before && !blocks.has(key.slice(2)) && table.get(`x/${key.slice(2)}`) === undefined ? drop(key) : undefined;
-      case 'r/': return Number(text()) < kept.before && !blocks.has(key.slice(2)) ? drop(key) : undefined;
+      case 'r/': return Number(text().split('@')[0]) < kept.before && !blocks.has(key.slice(2)) ? drop(key) : undefined;
       case 'x/': return Number(text().split('@')[1]) < kept.before && !blocks.has(key.slice(2)) ? drop(key) : undefined;
       case 'd/': {
         const { state, at } = deliveryOf(value.readDoubleLE(0));

@@ -4,6 +4,7 @@ import { H, linkedFrom, linkedOperation, type TopicNames } from '@weir/pipeline'
 import { loadSchemas } from '@weir/schemas';
 import { isReadable } from '@weir/seal';
 import { traceIdOf } from '@weir/telemetry';
+import { settledReason } from './event-ends.ts';
 import type { DeliveryState, Store, Transaction } from './store.ts';
 
 type Where = { readonly topic: string; readonly partition: number; readonly offset: number };
@@ -32,7 +33,8 @@ const stateOf: Record<string, DeliveryState> = { delivered: 'delivered', denied:
 function accepted(tx: Transaction, record: LogRecord, where: Where): void {
   const eventId = header(record, H.event);
   tx.accepted(eventId);
-  if (header(record, H.intent) !== '') tx.reopened(eventId, record.timestamp);
+  const order = header(record, H.intent);
+  if (order !== '') tx.reopened(eventId, order, record.timestamp);
   tx.stage(eventId, { stage: 'accepted', at: Number(header(record, H.accepted)), source: header(record, H.source), traceId: traceIdOf(header(record, H.traceparent)), bytes: record.value?.length ?? 0, objectKey: header(record, H.objectKey) || undefined }, where);
 }
 
@@ -67,7 +69,8 @@ function outcome(tx: Transaction, v: Value, order: string, where: Where): void {
   const { eventId, destination, state } = v;
   const { outputId, operation } = named(v['outputId'], v['operation']);
   const before = v['outputId'] === null && v['stage'] === 'normalizer';
-  if (before) tx.ended(eventId, state, v['at']);
+  // A person closes what they saw set aside, whatever had put it back.
+  if (before) tx.ended(eventId, state, v['at'], v['reason'] === settledReason ? undefined : order);
   else tx.delivery(deliveryId(v, destination), stateOf[state] ?? 'quarantined', v['at']);
   // Outcomes of an event stand on one partition, in their order.
   if (!before && v['stage'] === 'dispatcher') tx.held(deliveryId(v, destination), v['reason'] === 'delivery-held');

@@ -1,6 +1,7 @@
 import { deliveryKey, ofItsOwn, type Age } from '@weir/pipeline';
 import type { Put, Table } from '@weir/state';
 import { deliveryHash, deliveryOf, numberOf, rank, type DeliveryState } from './delivery-states.ts';
+import { endText, lastOrder, putBack, standing } from './event-ends.ts';
 import { sweepRows, type Kept, type Swept } from './index-sweep.ts';
 import { createStageBlocks, type Where } from './stage-blocks.ts';
 
@@ -10,8 +11,8 @@ import { createStageBlocks, type Where } from './stage-blocks.ts';
  *   i/<event hash, block number>   in which of them stages of an event are
  *   d/<hash of output|destination|operation>   state of a delivery and since when, as a number
  *   e/<event>            first seen on a raw topic
- *   x/<event>            ended before it was routed: `<state>@<ms>`; kept when it is reopened
- *   r/<event>            ms when it was put back on its raw topic (redrive)
+ *   x/<event>            ended before it was routed: `<state>@<ms>@<order that had put it back>`; kept when it is reopened
+ *   r/<event>            put back on its raw topic (redrive): `<ms>@<orders>`, the last one last (event-ends.ts)
  *   y/<inverted ms>/<id> summary of a dead letter, JSON; newest first, so that they are written side by side
  *   q/<dead letter id>   where it is: `<inverted ms>`
  *   a/<inverted ms>/<id> of those that a rule holds for an approver, in the same order
@@ -30,9 +31,9 @@ import { createStageBlocks, type Where } from './stage-blocks.ts';
  * a little later, that of many batches together (`flush`): after a kill the index is a moment older, positions with it.
  */
 export { deliveryStates, type DeliveryState } from './delivery-states.ts';
-/** Of another layout: the index is built anew; one of the layout before is a beginning of this one, in which neither first offsets nor objects are known. */
-const layout = '7';
-const layoutBefore = '6';
+/** Of another layout: the index is built anew; one of the layouts before is a beginning of this one, in which the orders of redrives (7), first offsets and objects (6) are not known. */
+const layout = '8';
+const layoutsBefore: ReadonlySet<string | undefined> = new Set(['6', '7']);
 
 /** End of one delivery key, as the ledger has it. */
 export interface EndFacts {
@@ -78,9 +79,10 @@ export interface Stage {
 export interface Transaction {
   stage(eventId: string, stage: Stage, where: Where): void;
   accepted(eventId: string): void;
-  /** An event was put back on its raw topic (redrive): ends before that no longer count. */
-  reopened(eventId: string, at: number): void;
-  ended(eventId: string, state: string, at: number): void;
+  /** An order put an event back on its raw topic (redrive): what it had ended as no longer counts. Of one event in the order of its raw topic. */
+  reopened(eventId: string, order: string, at: number): void;
+  /** An end before the routing, of an event that this order had put back ('' = as it was accepted; undefined = whatever the last one was). Of one event in the order of weir.outcome. */
+  ended(eventId: string, state: string, at: number, order: string | undefined): void;
   delivery(id: string, state: DeliveryState, at: number): void;
   /** Whether the last that was told of a delivery is that it is held for a person. */
   held(id: string, is: boolean): void;
@@ -162,7 +164,7 @@ const maxWaiting = 10_000;
 export function createStore(table: Table, gathered?: number): Store {
   const found = table.get('#layout')?.toString('latin1');
   if (found !== layout) {
-    if (found !== layoutBefore) table.clear();
+    if (!layoutsBefore.has(found)) table.clear();
     table.putBatch([{ key: '#layout', value: Buffer.from(layout) }]);
   }
   const parse = (value: Buffer): Record<string, unknown> => JSON.parse(value.toString('utf8')) as Record<string, unknown>;
@@ -194,12 +196,16 @@ export function createStore(table: Table, gathered?: number): Store {
         return found === undefined ? table.text(key) : found?.toString('utf8');
       };
       const write = (key: string, value: string | null): void => { puts.set(key, value === null ? null : Buffer.from(value)); };
-      /** The last end of an event. Ends and reopenings come over different topics, in any order: the later one counts. */
-      const endOf = (eventId: string): [state: string | undefined, at: number] => {
-        const stored = read(`x/${eventId}`)?.split('@');
-        return stored === undefined ? [undefined, 0] : [stored[0]!, Number(stored[1])];
-      };
       const count = (name: string, delta: number): void => { deltas.set(name, (deltas.get(name) ?? 0) + delta); };
+      /** Changes one of the two rows that tell how an event stands, and what is counted with it. */
+      const recount = (eventId: string, row: string, change: (again: string | undefined) => string): void => {
+        const before = standing(read(`x/${eventId}`), read(`r/${eventId}`));
+        write(row, change(read(`r/${eventId}`)));
+        const after = standing(read(`x/${eventId}`), read(`r/${eventId}`));
+        if (before === after) return;
+        if (before !== undefined) count(`events.${before}`, -1);
+        if (after !== undefined) count(`events.${after}`, 1);
+      };
       return {
         stage(eventId, stage, where) {
           draft.stage(eventId, order[stage.stage], JSON.stringify(stage), where);
@@ -209,20 +215,11 @@ export function createStore(table: Table, gathered?: number): Store {
           write(`e/${eventId}`, '');
           count('events.accepted', 1);
         },
-        reopened(eventId, at) {
-          const before = Number(read(`r/${eventId}`) ?? 0);
-          if (at <= before) return;
-          write(`r/${eventId}`, String(at));
-          const [state, endedAt] = endOf(eventId);
-          if (state !== undefined && endedAt > before && endedAt <= at) count(`events.${state}`, -1);
+        reopened(eventId, order, at) {
+          recount(eventId, `r/${eventId}`, (again) => putBack(again, order, at));
         },
-        ended(eventId, state, at) {
-          const [before, beforeAt] = endOf(eventId);
-          if (before !== undefined && at <= beforeAt) return;
-          const reopenedAt = Number(read(`r/${eventId}`) ?? 0);
-          write(`x/${eventId}`, `${state}@${at}`);
-          if (before !== undefined && beforeAt > reopenedAt) count(`events.${before}`, -1);
-          if (at > reopenedAt) count(`events.${state}`, 1);
+        ended(eventId, state, at, order) {
+          recount(eventId, `x/${eventId}`, (again) => endText(state, at, order ?? lastOrder(again)));
         },
         delivery(id, state, at) {
           const of = deliveryHash(id);
@@ -333,10 +330,7 @@ export function createStore(table: Table, gathered?: number): Store {
       const number = blocks.find(deliveryHash(id));
       return number === undefined ? undefined : deliveryOf(number).state;
     },
-    endedAs(eventId) {
-      const [state, at] = table.get(`x/${eventId}`)?.toString('latin1').split('@') ?? [];
-      return state === undefined || Number(at) <= Number(table.get(`r/${eventId}`)?.toString('latin1') ?? 0) ? undefined : state;
-    },
+    endedAs: (eventId) => standing(table.text(`x/${eventId}`), table.text(`r/${eventId}`)),
     *unresolved() {
       for (const { key, value } of table.range('u/')) {
         const [source, ...rest] = value.toString('utf8').split('@') as [string, ...string[]];

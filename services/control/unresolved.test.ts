@@ -48,12 +48,12 @@ let offset = 0;
 function letter(store: Store, eventId: string, at: number, source = 'onetrust', codes = ['mapping-failed', 'consent-unresolved']): void {
   const tx = store.begin();
   tx.deadLetter(`dlq_${eventId}_${at}`, { eventId, stage: 'normalizer', codes, source, destination: null, release: 'r', at });
-  tx.ended(eventId, 'dead-lettered', at);
+  tx.ended(eventId, 'dead-lettered', at, '');
   tx.commit('dlq', 0, ++offset);
 }
 function putBack(store: Store, eventId: string, at: number): void {
   const tx = store.begin();
-  tx.reopened(eventId, at);
+  tx.reopened(eventId, 'rpl_1', at);
   tx.commit('raw', 0, ++offset);
 }
 
@@ -92,7 +92,7 @@ function many(store: Store, count: number): void {
   const tx = store.begin();
   for (let n = 0; n < count; n++) {
     tx.deadLetter(`dlq_${n}`, { eventId: `e${n}`, stage: 'normalizer', codes: ['consent-unresolved'], source: 'onetrust', destination: null, release: 'r', at: 100 + n });
-    tx.ended(`e${n}`, 'dead-lettered', 100 + n);
+    tx.ended(`e${n}`, 'dead-lettered', 100 + n, '');
   }
   tx.commit('dlq', 0, ++offset);
 }
@@ -140,7 +140,7 @@ test('what ingest itself set aside is an incident, too, until somebody closes it
   await look();
   expect(found.view().get('consent/onetrust')).toEqual({ source: 'onetrust', open: 1, since: 70 });
   const settled = store.begin();
-  settled.ended('big', 'dropped', 80);
+  settled.ended('big', 'dropped', 80, '');
   settled.commit('outcome', 0, ++offset);
   await look();
   expect(found.view().size).toBe(0);
