@@ -231,3 +231,38 @@ test('a vendor that refuses its token ten times over has no token of another ven
   await credentials.close();
   vault.close();
 });
+
+test('an incident of an instance that is gone ends when the vendor has taken the credential from another one for a minute, and not before', async () => {
+  const { clock, state, control, start, set, pass } = world();
+  set('CRM', 'good');
+  const one = start();
+  one.destination('crm');
+  control.set('crm', { destination: 'crm', code: 'credential-rejected', since: 500, until: null });
+  one.accepted('crm');
+  await pass(59_000);
+  one.accepted('crm');
+  expect(state.saved).toEqual([]);
+  await pass(2000);
+  one.accepted('crm');
+  one.accepted('crm');
+  await pass(0);
+  expect(state.saved).toEqual([{ destination: 'crm', code: 'credential-rejected', since: 500, until: clock.now() }]);
+  await one.close();
+});
+
+test('who is refused again after another instance ended its incident begins a new one, and a refusal of its own is not ended for another', async () => {
+  const { clock, state, control, start, set, pass } = world();
+  set('CRM', 'good');
+  const one = start();
+  one.destination('crm');
+  one.rejected('crm');
+  await pass(0);
+  expect(state.saved).toMatchObject([{ since: 1000, until: null }]);
+  control.set('crm', { ...state.saved[0]!, until: 1500 });
+  await pass(5000);
+  one.rejected('crm');
+  one.rejected('crm');
+  await pass(0);
+  expect(state.saved.slice(1)).toEqual([{ destination: 'crm', code: 'credential-rejected', since: clock.now(), until: null }]);
+  await one.close();
+});

@@ -34,6 +34,8 @@ const firstRetryMs = 500;
 const maxRetryMs = 30_000;
 /** A secret that cannot be had counts as missing after one read of the vault, and after this at the latest. */
 const missedAfterMs = 5000;
+/** What another instance noticed and has not ended, while the vendor takes the credential from this one for so long, is over: that instance may be gone. */
+const othersEndAfterMs = 60_000;
 
 interface Missed {
   readonly since: number;
@@ -48,7 +50,8 @@ interface Missed {
  * Credentials of the destinations. One that cannot be resolved is tried again with a backoff of its own (0.5 s
  * to 30 s) and whenever the vault changed. A secret that is `secret-unavailable` is no incident before the vault was
  * read once: a token that nobody asked for before is fetched then. An incident keeps its start over restarts and
- * instances, and one of a refused credential ends only when the vendor takes it, wherever the secret was meanwhile.
+ * instances, and one of a refused credential ends only when the vendor takes it, wherever the secret was meanwhile. One that
+ * another instance noticed is left to it for a minute; who finds its own ended by another and is refused again begins a new one.
  */
 export function createCredentials(ports: Ports): Credentials {
   const { vault, releases, logger, clock } = ports;
@@ -57,6 +60,8 @@ export function createCredentials(ports: Ports): Credentials {
   const open = new Map<string, Incident>();
   /** Start of the incident that was ended here last: weir.control may tell it as open for a moment more. */
   const ended = new Map<string, number>();
+  /** Incidents of other instances: start, and since when calls of this one were answered beside it (ms, monotonic). */
+  const others = new Map<string, { readonly since: number; readonly from: number }>();
   /** Destinations whose secret cannot be had. */
   const missed = new Map<string, Missed>();
   /** Bounds in time of the reads of the vault that are waited for. */
@@ -75,8 +80,19 @@ export function createCredentials(ports: Ports): Credentials {
     saving = saving.then(() => ports.save(incident)).catch((error: unknown) => logger.error({ err: error, destination: incident.destination }, 'incident not saved'));
   }
 
-  function begin(destination: string, code: ErrorCode, since = clock.now(), saved = false): void {
+  /** What stands open here; what another instance has ended does not. */
+  function standing(destination: string): Incident | undefined {
     const known = open.get(destination);
+    const last = releases.incidents().get(destination);
+    if (known === undefined || last === undefined || last.until === null || last.since !== known.since) return known;
+    open.delete(destination);
+    paused.remove({ destination, code: known.code });
+    return undefined;
+  }
+
+  function begin(destination: string, code: ErrorCode, since = clock.now(), saved = false): void {
+    others.delete(destination);
+    const known = standing(destination);
     // What the vendor refused is refused until it takes it, also while the secret cannot be had.
     if (known?.code === code || known?.code === refusedCode) return;
     if (known !== undefined) paused.remove({ destination, code: known.code });
@@ -98,6 +114,19 @@ export function createCredentials(ports: Ports): Credentials {
     paused.remove({ destination, code: known.code });
     save({ ...known, until: clock.now() });
     logger.info({ destination, code: known.code, since: new Date(known.since).toISOString() }, 'destination goes on: credential');
+  }
+
+  /** The vendor takes the credential: an incident of an instance that is gone would stay open for ever. */
+  function endOthers(destination: string): void {
+    const last = releases.incidents().get(destination);
+    if (last?.until !== null || last.since === ended.get(destination)) return void others.delete(destination);
+    const known = others.get(destination);
+    if (known?.since !== last.since) return void others.set(destination, { since: last.since, from: clock.monotonic() });
+    if (clock.monotonic() - known.from < othersEndAfterMs) return;
+    others.delete(destination);
+    ended.set(destination, last.since);
+    save({ ...last, until: clock.now() });
+    logger.info({ destination, code: last.code, since: new Date(last.since).toISOString() }, 'destination goes on: an incident of its credential that another instance left open');
   }
 
   function retryLater(): void {
@@ -189,6 +218,7 @@ export function createCredentials(ports: Ports): Credentials {
     },
     accepted(name) {
       if (open.size > 0) end(name);
+      endOthers(name);
     },
     async close() {
       off();

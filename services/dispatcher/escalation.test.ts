@@ -63,6 +63,28 @@ function world(channels: EscalationPorts['channels'], config: Partial<Escalation
   return { saved, waits, registry, escalations, look: (ms: number, over: Partial<Observed>) => { now = ms; escalations.look([seen(over)]); return escalations.drained(); } };
 }
 
+test('a new owner whose last answer is from before the trouble, by a clock that is ahead, does not tell that it is over; its next answer does', async () => {
+  const told: Notice[] = [];
+  const w = world({ webhook: async (_config, notice) => { told.push(notice); }, email: async () => undefined });
+  w.saved.set('crm/breaker', { destination: 'crm', kind: 'breaker', code: 'vendor-unavailable', since: 10 * minute, until: null });
+  await w.look(30 * minute, { aliveAt: 11 * minute });
+  await w.look(31 * minute, { aliveAt: 11 * minute });
+  // Another's for a while.
+  w.escalations.look([]);
+  await w.look(33 * minute, { aliveAt: 32 * minute });
+  expect(told).toEqual([]);
+  await w.look(35 * minute, { aliveAt: 34 * minute });
+  expect(told).toMatchObject([{ phase: 'closed', since: 10 * minute, until: 35 * minute }]);
+});
+
+test('an answer right after the telling is an end', async () => {
+  const told: Notice[] = [];
+  const w = world({ webhook: async (_config, notice) => { told.push(notice); }, email: async () => undefined });
+  await w.look(10 * minute, { openSince: 5 * minute, aliveAt: 4 * minute });
+  await w.look(11 * minute, { aliveAt: 10 * minute + 1 });
+  expect(told).toMatchObject([{ phase: 'opened' }, { phase: 'closed', until: 11 * minute }]);
+});
+
 test('one that is not taken is tried again, with a bound, and nothing waits for it', async () => {
   const tried: Notice[] = [];
   const w = world({ webhook: async (_config, notice) => { tried.push(notice); throw new Error('down'); }, email: async () => undefined });

@@ -9,7 +9,7 @@ export interface Observed {
   /** Since when the breaker has not been closed, ms; undefined = it is closed. */
   readonly openSince: number | undefined;
   readonly openCode: string;
-  /** When a call was answered last, ms; 0 = not by this instance. */
+  /** When a call was answered last, ms; 0 = not by this instance, or not since it looks at the trouble that was told. */
   readonly aliveAt: number;
   /** The last incident of its credential. */
   readonly credential: Incident | undefined;
@@ -73,6 +73,8 @@ export function createEscalations(ports: EscalationPorts): { look(seen: readonly
   const mine = new Map<string, Escalation>();
   const running = new Set<Promise<void>>();
   const waiting = new Map<unknown, () => void>();
+  /** Of what was told as trouble: when a call had been answered last as this instance first looked at it. A new owner's answer may be from before it. */
+  const before = new Map<string, number>();
   let closed = false;
 
   function wait(ms: number): Promise<void> {
@@ -106,6 +108,18 @@ export function createEscalations(ports: EscalationPorts): { look(seen: readonly
     return false;
   }
 
+  /** With the answers alone that came since this instance looks at the trouble that was told. */
+  function sinceTold(seen: Observed, told: Escalation | undefined): Observed {
+    const { destination, aliveAt } = seen;
+    if (told?.until !== null) {
+      before.delete(destination);
+      return seen;
+    }
+    const first = before.get(destination) ?? aliveAt;
+    before.set(destination, first);
+    return aliveAt === first ? { ...seen, aliveAt: 0 } : seen;
+  }
+
   async function tell(escalation: Escalation, config: EscalationConfig): Promise<void> {
     const phase = escalation.until === null ? 'opened' : 'closed';
     const notice: Notice = { ...escalation, phase, id: `esc_${escalation.destination}_${escalation.kind}_${escalation.since}_${phase}` };
@@ -118,14 +132,17 @@ export function createEscalations(ports: EscalationPorts): { look(seen: readonly
     look(seen) {
       const config = ports.config();
       if (config === undefined || closed) return;
+      const names = new Set(seen.map(({ destination }) => destination));
+      for (const destination of before.keys()) if (!names.has(destination)) before.delete(destination);
       for (const one of seen) {
         for (const kind of ['breaker', 'credential'] as const) {
           const key = `${one.destination}/${kind}`;
           // What this instance told may not have come back yet.
           const [own, read] = [mine.get(key), ports.told().get(key)];
           const last = own === undefined || (read !== undefined && (read.since > own.since || (read.since === own.since && read.until !== null))) ? read : own;
-          const next = decide(kind, last, one, clock.now(), config.afterMs);
+          const next = decide(kind, last, kind === 'breaker' ? sinceTold(one, last) : one, clock.now(), config.afterMs);
           if (next === undefined) continue;
+          if (kind === 'breaker' && next.until === null) before.set(one.destination, one.aliveAt);
           mine.set(key, next);
           const work = tell(next, config).catch((error: unknown) => {
             logger.error({ err: error, destination: one.destination }, 'escalation not kept');
